@@ -1,0 +1,103 @@
+#pragma once
+
+// A loaded PTX module, ready to run: kernels, their parameter layout and resources, and the module's global image.
+//
+// Contract between the two halves of the software GPU: `exec` (PTX -> results) offers this header; the driver half
+// (streams, memory, API) uses it. Nothing here knows the CUDA driver API.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "softgpu/mem/address_space.h"
+
+namespace softgpu {
+
+struct ParamInfo {
+  uint32_t offset = 0;  // bytes from the start of the parameter buffer
+  uint32_t bytes = 0;
+};
+
+struct KernelInfo {
+  std::string name;  // as in the PTX, mangled
+  std::vector<ParamInfo> params;
+  uint32_t param_bytes = 0;  // end of the last parameter
+  uint32_t static_shared_bytes = 0;
+  uint32_t local_bytes = 0;  // a thread
+  uint32_t constant_bytes = 0;
+  uint32_t registers = 0;  // invented: min(255, 16 + live)
+  uint32_t max_threads_per_block = 1024;  // .maxntid where given
+  uint32_t ptx_version = 0;  // e.g. 80 for .target sm_80
+};
+
+struct GlobalInfo {
+  std::string name;
+  uint64_t offset = 0;  // in the image
+  uint64_t bytes = 0;
+  bool constant = false;
+};
+
+struct Dim3 {
+  uint32_t x = 1, y = 1, z = 1;
+};
+
+// What went wrong in a kernel; the driver half turns it into the CUresult that a real GPU would report.
+enum class FaultKind { kNone, kIllegalAddress, kMisalignedAddress, kIllegalInstruction, kAssert, kTrap, kInvalidPc, kCancelled };
+
+struct Fault {
+  FaultKind kind = FaultKind::kNone;
+  uint64_t address = 0;    // kIllegalAddress, kMisalignedAddress
+  std::string where;       // "kernel saxpy, block (1,0,0), thread (3,0,0), line 41: ld.global.f32 ..." for the log
+  bool ok() const { return kind == FaultKind::kNone; }
+};
+
+class Program {
+ public:
+  // Parses and lowers PTX text. On failure returns null and sets *error to one line that names the instruction, the
+  // kernel and the line, e.g. "kernel attend, line 120: instruction 'wgmma.mma_async' is not supported".
+  static std::shared_ptr<const Program> load(std::string_view ptx, std::string* error);
+
+  virtual ~Program() = default;
+  virtual const std::vector<KernelInfo>& kernels() const = 0;
+  virtual const std::vector<GlobalInfo>& globals() const = 0;
+
+  // All module-scope .global and .const variables lie in one image. The driver half places it at an address of its
+  // choice (aligned to 4096) and fills it once with the initial values, pointers to other globals resolved.
+  virtual uint64_t image_bytes() const = 0;
+  virtual void fill_image(uint64_t image_address, std::byte* host) const = 0;
+};
+
+struct Launch {
+  std::shared_ptr<const Program> program;
+  uint32_t kernel = 0;  // index in program->kernels()
+  Dim3 grid, block;
+  uint32_t dynamic_shared_bytes = 0;
+  const std::byte* params = nullptr;  // param_bytes of them; kept by the caller until run() returns
+  uint64_t image_address = 0;
+  const AddressSpace* memory = nullptr;
+  bool cooperative = false;            // all blocks resumable together (grid synchronisation)
+  const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
+};
+
+// Threads that run blocks, shared by all devices of a process. `threads` 0: one a core.
+class BlockPool {
+ public:
+  explicit BlockPool(unsigned threads);
+  ~BlockPool();
+  struct Impl;
+  Impl& impl() { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// Runs a whole grid; returns when its last block has ended or a fault stopped it. Blocks start in index order. May be
+// called from many threads (streams) at once; their blocks share the pool. Results do not depend on the number of
+// threads for programs without races.
+Fault run(const Launch& launch, BlockPool& pool);
+
+}  // namespace softgpu
