@@ -1,0 +1,25 @@
+#include "base/clock.h"
+
+#include <time.h>
+
+namespace tide {
+
+uint64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return uint64_t(t.tv_sec) * 1'000'000'000 + uint64_t(t.tv_nsec);
+}
+
+uint64_t wall_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return uint64_t(t.tv_sec);
+}
+
+void sleep_us(uint32_t us) {
+  timespec t{.tv_sec = us / 1'000'000, .tv_nsec = long(us % 1'000'000) * 1000};
+  while (nanosleep(&t, &t) != 0) {
+  }
+}
+
+}  // namespace tide

@@ -1,0 +1,74 @@
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace tide {
+namespace {
+
+constexpr const char* kNames[] = {"debug", "info", "warning", "error", "off"};
+std::atomic<const char*> process_name{"tidepool"};
+std::atomic<int> default_level{int(LogLevel::kWarning)};
+
+int level_from_environment() {
+  const char* text = getenv("TIDE_LOG");
+  for (int i = 0; text != nullptr && i < 5; ++i) {
+    if (strcmp(text, kNames[i]) == 0) return i;
+  }
+  return -1;
+}
+
+int least_level() {
+  static const int chosen = level_from_environment();
+  return chosen >= 0 ? chosen : default_level.load(std::memory_order_relaxed);
+}
+
+int log_fd() {
+  static const int fd = [] {
+    const char* path = getenv("TIDE_LOG_FILE");
+    const int file = path == nullptr ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    return file >= 0 ? file : STDERR_FILENO;
+  }();
+  return fd;
+}
+
+}  // namespace
+
+void set_log_name(const char* name) { process_name.store(name); }
+void set_default_log_level(LogLevel level) { default_level.store(int(level)); }
+bool log_enabled(LogLevel level) { return int(level) >= least_level(); }
+
+void log(LogLevel level, const char* format, ...) {
+  if (!log_enabled(level)) return;
+  char line[2048];
+  int n = snprintf(line, sizeof line, "%s: %s: ", process_name.load(), kNames[int(level)]);
+  va_list args;
+  va_start(args, format);
+  const int more = vsnprintf(line + n, sizeof line - size_t(n) - 1, format, args);
+  va_end(args);
+  n += more < 0 ? 0 : more;
+  if (n > int(sizeof line) - 2) n = int(sizeof line) - 2;
+  line[n++] = '\n';
+  // One write, so that lines of several processes do not mix.
+  [[maybe_unused]] const ssize_t written = write(log_fd(), line, size_t(n));
+}
+
+std::string format(const char* format, ...) {
+  va_list args, again;
+  va_start(args, format);
+  va_copy(again, args);
+  const int n = vsnprintf(nullptr, 0, format, args);
+  va_end(args);
+  std::string text(size_t(n < 0 ? 0 : n), '\0');
+  vsnprintf(text.data(), text.size() + 1, format, again);
+  va_end(again);
+  return text;
+}
+
+}  // namespace tide

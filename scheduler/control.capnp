@@ -1,0 +1,149 @@
+@0xc3a1b7d2f4e59680;
+
+# The control plane: `tide` and the agents to the scheduler, and the scheduler to its agents. Low rate; may grow fields
+# (new numbers only). The data plane (docs/wire.md) is elsewhere. Times are milliseconds, sizes bytes.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("tide::control");
+
+struct GpuInfo {
+  index @0 :UInt32;
+  name @1 :Text;
+  memoryBytes @2 :UInt64;
+  uuid @3 :Text;
+  deviceInfo @4 :Data;        # api/device_info.h; opaque to the scheduler
+  healthy @5 :Bool = true;
+  software @6 :Bool;
+}
+
+struct ServerInfo {
+  name @0 :Text;              # unique in the pool
+  endpoint @1 :Text;          # of the agent's door (transport/door.h)
+  gpus @2 :List(GpuInfo);
+  version @3 :Text;
+  leases @4 :List(Lease);     # what it serves already (after the scheduler restarted)
+}
+
+struct Lease {                # one vGPU on one physical GPU
+  job @0 :Text;
+  vgpu @1 :UInt32;
+  gpu @2 :UInt32;             # index on the server
+  epoch @3 :UInt64;           # grows with every assignment of this vGPU; older ones are refused
+  token @4 :Data;             # kTokenBytes; what a client must show
+  memoryBytes @5 :UInt64;     # quota
+}
+
+struct MoveReport {
+  bytes @0 :UInt64;           # that were copied between workers
+  pauseMs @1 :Float64;        # longest time that a vGPU consumed no commands
+  rounds @2 :UInt32;          # copy rounds (1: stop and copy)
+  vgpus @3 :UInt32;           # that were moved
+  totalMs @4 :Float64;
+}
+
+struct VgpuStats {
+  vgpu @0 :UInt32;
+  workerPids @1 :List(UInt32);
+  residentBytes @2 :UInt64;
+  commands @3 :UInt64;
+  roundTrips @4 :UInt64;
+  bytesIn @5 :UInt64;
+  bytesOut @6 :UInt64;
+  waitNs @7 :UInt64;
+  transport @8 :Text;
+  objects @9 :UInt32;
+  moves @10 :UInt32;
+}
+
+# Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has
+# been done already succeeds again.
+interface Agent {
+  place @0 (lease :Lease);
+  # Ends the vGPU's workers and forgets the lease; returns when they are gone.
+  release @1 (job :Text, vgpu :UInt32, epoch :UInt64);
+  # Destination of a move: takes the lease and makes ready to receive; address is for the source's move().
+  prepare @2 (lease :Lease) -> (address :Text);
+  # Source of a move: pauses the vGPU at a command boundary, sends it to `address`, tells its clients to go to
+  # `endpoint` with `lease.epoch`. Returns when they are served there, or fails with the vGPU running on here.
+  move @3 (job :Text, vgpu :UInt32, epoch :UInt64, lease :Lease, address :Text, endpoint :Text) -> (report :MoveReport);
+  # Destination again: the move failed, forget what prepare() made.
+  cancel @4 (job :Text, vgpu :UInt32, epoch :UInt64);
+  stats @5 (job :Text) -> (vgpus :List(VgpuStats));
+  ping @6 ();
+}
+
+struct JobSpec {
+  gpus @0 :UInt32;            # vGPUs
+  minGpus @1 :UInt32 = 1;     # least physical GPUs at any time
+  queue @2 :Text;
+  name @3 :Text;
+  memoryBytes @4 :UInt64;     # a vGPU's quota; 0: its first GPU's memory
+  user @5 :Text;
+  command @6 :Text;           # for people
+  pid @7 :UInt32;
+}
+
+enum JobState {
+  queued @0;
+  running @1;
+  ended @2;
+}
+
+struct VgpuInfo {
+  vgpu @0 :UInt32;
+  server @1 :Text;
+  gpu @2 :UInt32;
+  epoch @3 :UInt64;
+  moving @4 :Bool;
+}
+
+struct JobInfo {
+  id @0 :Text;
+  spec @1 :JobSpec;
+  state @2 :JobState;
+  reason @3 :Text;            # why queued, or how it ended
+  submittedMs @4 :UInt64;     # since 1970
+  startedMs @5 :UInt64;
+  endedMs @6 :UInt64;
+  vgpus @7 :List(VgpuInfo);
+  physicalGpus @8 :UInt32;
+  exitStatus @9 :Int32;
+  target @10 :UInt32;         # physical GPUs wanted by `tide resize`; 0: as many as there are
+  moves @11 :UInt32;
+}
+
+struct PoolGpu {
+  server @0 :Text;
+  info @1 :GpuInfo;
+  job @2 :Text;               # who holds it; empty: free
+  vgpus @3 :List(UInt32);
+  online @4 :Bool;
+}
+
+# Dropping the last reference (or the connection) ends the job: its GPUs are free at once.
+interface JobHandle {
+  # Returns when the job runs; reason() says meanwhile why it waits.
+  running @0 ();
+  info @1 () -> (job :JobInfo);
+  # The command ended; the exit status is for the record.
+  ended @2 (exitStatus :Int32);
+}
+
+interface Registration {      # held by an agent; dropping it takes the server out of the pool
+  heartbeat @0 ();
+}
+
+interface Pool {
+  submit @0 (spec :JobSpec) -> (id :Text, token :Data, doorAddress :Text, handle :JobHandle);
+  # `tide run` again, after the scheduler restarted.
+  reattach @1 (id :Text, token :Data) -> (handle :JobHandle);
+  register @2 (server :ServerInfo, agent :Agent) -> (registration :Registration, leaseMs :UInt32);
+  jobs @3 (ended :Bool) -> (jobs :List(JobInfo));
+  job @4 (job :Text) -> (job :JobInfo, vgpus :List(VgpuStats));
+  gpus @5 () -> (gpus :List(PoolGpu));
+  resize @6 (job :Text, gpus :UInt32) -> (report :MoveReport);
+  migrate @7 (job :Text, vgpu :Int32, server :Text, gpu :UInt32) -> (report :MoveReport);  # vgpu -1: all
+  kill @8 (job :Text);
+  status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text);
+  shutdown @10 ();
+}

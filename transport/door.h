@@ -1,0 +1,112 @@
+#pragma once
+
+// What a client process says at the doors of the scheduler and of an agent: small fixed frames on a stream socket,
+// because nothing larger may live in the preload library. docs/wire.md says every byte.
+//
+//   client -> scheduler's door   kHello            -> kJob (or kRefused); the socket stays open; later kWhere -> kPlace
+//   client -> agent's door       kOpen (+ memfd)   -> kOpened (or kRefused), sent by the worker; the socket becomes the
+//                                                    channel's lifeline: each side learns at once when the other ends
+//
+// A frame is DoorHeader + payload. A door answers garbage with kRefused where it can, and closes. Text fields are
+// NUL-terminated. An endpoint string is "host=ID;unix=PATH;tcp=ADDRESS:PORT": host is the boot id, so that a client knows
+// whether `unix` is reachable.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/limits.h"
+#include "base/outcome.h"
+#include "transport/layout.h"
+
+namespace tide {
+
+inline constexpr uint32_t kDoorMagic = 0x726f6f64;  // "door"
+inline constexpr uint16_t kDoorVersion = 1;
+inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
+inline constexpr uint32_t kDoorMessageBytes = 512;
+
+enum class DoorType : uint16_t { kHello = 1, kJob = 2, kWhere = 3, kPlace = 4, kOpen = 5, kOpened = 6, kRefused = 7 };
+
+struct DoorHeader {
+  uint32_t magic = kDoorMagic;
+  uint16_t version = kDoorVersion;
+  uint16_t type = 0;
+  uint32_t payload_bytes = 0;
+  uint32_t reserved = 0;
+};
+
+struct DoorHello {
+  char job[kIdBytes] = {};
+  uint8_t token[kTokenBytes] = {};
+  uint32_t pid = 0;
+  uint32_t reserved = 0;
+};
+
+// kJob: DoorJob, then vgpu_count x { DoorVgpu, device_info_bytes of DeviceInfo (opaque to the scheduler) }.
+struct DoorJob {
+  uint32_t vgpu_count = 0;
+  uint32_t reserved = 0;
+};
+
+struct DoorVgpu {
+  uint64_t epoch = 0;
+  uint64_t memory_bytes = 0;  // the quota
+  char endpoint[kEndpointBytes] = {};
+  uint32_t device_info_bytes = 0;
+  uint32_t reserved = 0;
+};
+
+struct DoorWhere {
+  uint32_t vgpu = 0;
+  uint32_t reserved = 0;
+};
+
+struct DoorPlace {
+  uint32_t vgpu = 0;
+  uint32_t reserved = 0;
+  uint64_t epoch = 0;
+  char endpoint[kEndpointBytes] = {};
+};
+
+struct DoorOpen {
+  char job[kIdBytes] = {};
+  uint8_t token[kTokenBytes] = {};
+  uint8_t session[16] = {};  // random, of this client process and vGPU; the same when it reopens after a move
+  uint32_t vgpu = 0;
+  uint32_t pid = 0;
+  uint64_t epoch = 0;
+  uint64_t memory_bytes = 0;  // the quota that the client will enforce
+  char transport[64] = {};
+};
+
+struct DoorOpened {
+  uint32_t worker_pid = 0;
+  uint32_t reserved = 0;
+  uint64_t epoch = 0;
+  char transport_data[kEndpointBytes] = {};
+};
+
+struct DoorRefused {
+  int32_t code = 0;  // CUresult that fits
+  uint32_t reserved = 0;
+  char message[kDoorMessageBytes] = {};  // cause and next step
+};
+
+struct Endpoint {
+  std::string host, unix_path, tcp_address;
+  static Outcome parse(const std::string& text, Endpoint* endpoint);
+  std::string text() const;
+  bool same_host() const;  // is `host` this machine's boot id
+};
+std::string this_host_id();
+
+// Blocking, with a deadline; EINTR is retried. `fd_to_send`/`fd_received` carry one descriptor over a unix socket (-1: none).
+Outcome send_frame(int socket, DoorType type, const void* payload, size_t bytes, int fd_to_send = -1);
+Outcome receive_frame(int socket, uint32_t timeout_ms, DoorType* type, std::string* payload, int* fd_received = nullptr);
+
+// Connected sockets (close-on-exec), or an error that names the address. `timeout_ms` bounds the wait.
+Outcome connect_unix(const std::string& path, uint32_t timeout_ms, int* socket);
+Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket);
+
+}  // namespace tide
