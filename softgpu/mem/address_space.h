@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <mutex>
+#include <shared_mutex>
 
 namespace softgpu {
 
@@ -58,7 +58,7 @@ class AddressSpace {
   std::byte* translate_host(uint64_t address, uint64_t bytes) const;
 
   std::byte** table_;  // one host pointer a chunk; lazily backed by the kernel
-  mutable std::mutex mu_;
+  mutable std::shared_mutex mu_;
   std::map<uint64_t, uint64_t> host_ranges_;  // address -> bytes, guarded by mu_
 };
 
