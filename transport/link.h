@@ -2,17 +2,19 @@
 
 // One side's end of a channel: a region (layout.h) and what it takes to keep both sides' views of it equal.
 //
-// A table per transport (`shm`, `ucx`, `sim`, later `verbs`); one test body runs on all. Producing and consuming records
-// never goes through these functions: that is plain memory (ring.h). They are called when there is something to carry,
-// to wake a sleeper, or to wait. Rules that make the tables interchangeable:
+// A table per transport (`shm`, `ucx`, `sim`, later `verbs`); one test body runs on all. Producing and consuming
+// records never goes through these functions: that is plain memory (ring.h). They are called when there is something to
+// carry, to wake a sleeper, or to wait. Rules that make the tables interchangeable:
 //   - a side that sleeps says so in its page (`asleep`) before it sleeps, and looks once more; who publishes calls
 //     wake() only when the far page says asleep. A transport with a pump thread of its own sets its local copy of the
 //     far side's `asleep` while the pump sleeps, so that a publisher wakes the pump.
 //   - cursors (command_head, answer_tail, command_tail, acknowledged, answer_head) are carried without being told;
 //     every other word of one's own page is carried after note(). What is published by one progress() or note() before
 //     another arrives in that order: an answer's bytes before answer_head, answer_head before a later stream_progress.
+//     note(next_epoch) carries next_endpoint before it. The sleepers' words (asleep, wake, doorbell) are never carried.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -26,6 +28,9 @@ class Link {
   virtual ~Link() = default;
   Region region() const { return region_; }
 
+  // Worker side: true once the region holds the client's state; make readers and writers only then. Between hosts the
+  // state arrives shortly after kOpened. Always true on the client's side.
+  virtual bool ready() { return true; }
   // Moves what there is to move, never blocks; true if anything moved. Any thread; concurrent callers do not wait for
   // each other. For shm this does nothing.
   virtual bool progress() = 0;
@@ -34,25 +39,32 @@ class Link {
   // Wakes the far side (or the pump). Call after publishing, when the far page's `asleep` is not 0.
   virtual void wake() = 0;
   // Sleeps until the far side publishes something or timeout_us has passed; may return early. The caller has set its
-  // `asleep` and looked once more.
-  virtual void sleep(uint32_t timeout_us) = 0;
+  // `asleep`, read its futex word (WorkerPage::wake in the client, ClientPage::doorbell in the worker) into `seen`, and
+  // looked once more. Use wait_until (wait.h).
+  virtual void sleep(uint32_t timeout_us, uint32_t seen) = 0;
   // False once the far side is known to be gone (its process ended, the connection broke). Cheap enough to ask every
   // few milliseconds; not for hot paths.
   virtual bool alive() = 0;
   virtual const char* transport() const = 0;
+  // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything
+  // else alone. The link may then be forgotten, but not used or destroyed.
+  virtual void abandon() = 0;
 
  protected:
   Region region_;
 };
 
-// Client side: the region exists (map_region); `lifeline` is a connected socket to the worker on which kOpen was sent
-// and kOpened received with `transport_data`. The link owns the lifeline from then on and closes it when destroyed.
-using ConnectFunction = Outcome (*)(Region region, int lifeline, const char* transport_data, std::unique_ptr<Link>* link);
+// Client side: the region exists (create_region); `lifeline` is a connected socket to the worker on which kOpen was
+// sent and kOpened received with `transport_data`. The link owns the lifeline from then on and closes it when
+// destroyed.
+using ConnectFunction =
+    std::function<Outcome(Region region, int lifeline, const char* transport_data, std::unique_ptr<Link>* link)>;
 
 // Worker side: `lifeline` is the client's socket; `region_fd` the memfd that came with kOpen, or -1. On success
 // *transport_data is what the client's connect needs (sent in kOpened by the caller). The accept must not wait for the
 // client: the link may come alive after kOpened. The link owns both descriptors.
-using AcceptFunction = Outcome (*)(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link);
+using AcceptFunction =
+    std::function<Outcome(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link)>;
 
 struct Transport {
   const char* name;
@@ -61,7 +73,8 @@ struct Transport {
   AcceptFunction accept;
 };
 
-// By name ("shm", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings); null when there is none.
+// By name ("shm", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings); null when there is none. The
+// result lives as long as the process.
 const Transport* find_transport(const char* name);
 
 // Opens and maps a new region of the client (memfd, zeroed, sealed against shrinking); returns its descriptor or -1.
