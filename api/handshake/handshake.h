@@ -35,11 +35,11 @@ void destroy_context_storage(CUcontext context);
 
 // One symbol that cuGetProcAddress may answer with. The generator makes the table (all rows of procaddress.tsv).
 struct Entry {
-  const char* name;       // "cuMemAlloc"
-  int version;            // least cudaVersion that gets this symbol
-  bool per_thread;        // the _ptsz/_ptds form
+  const char* name;  // "cuMemAlloc"
+  int version;       // least cudaVersion that gets this symbol
+  bool per_thread;   // the _ptsz/_ptds form
   void* function;
-  void* refusal;          // equal to `function` when the library does not serve it: answered with NULL
+  void* refusal;  // equal to `function` when the library does not serve it: answered with NULL
 };
 
 // cuGetProcAddress_v2 over a table sorted by name: the entry with the largest version <= cuda_version, per-thread forms
