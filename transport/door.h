@@ -8,11 +8,12 @@
 //                                                    channel's lifeline: each side learns at once when the other ends
 //
 // A frame is DoorHeader + payload. A door answers garbage with kRefused where it can, and closes. Text fields are
-// NUL-terminated. An endpoint string is "host=ID;unix=PATH;tcp=ADDRESS:PORT": host is the boot id, so that a client knows
-// whether `unix` is reachable.
+// NUL-terminated. An endpoint string is "host=ID;unix=PATH;tcp=ADDRESS:PORT": host is the boot id, so that a client
+// knows whether `unix` is reachable.
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "base/limits.h"
@@ -93,6 +94,19 @@ struct DoorRefused {
   char message[kDoorMessageBytes] = {};  // cause and next step
 };
 
+// Of a text field in a frame: whether it ends within itself; and to fill one, false if the text does not fit.
+template <size_t N>
+bool is_text(const char (&field)[N]) {
+  return strnlen(field, N) < N;
+}
+template <size_t N>
+bool set_text(char (&field)[N], const std::string& text) {
+  if (text.size() >= N || text.find('\0') != std::string::npos) return false;
+  memset(field, 0, N);
+  memcpy(field, text.data(), text.size());
+  return true;
+}
+
 struct Endpoint {
   std::string host, unix_path, tcp_address;
   static Outcome parse(const std::string& text, Endpoint* endpoint);
@@ -101,9 +115,12 @@ struct Endpoint {
 };
 std::string this_host_id();
 
-// Blocking, with a deadline; EINTR is retried. `fd_to_send`/`fd_received` carry one descriptor over a unix socket (-1: none).
+// Blocking, with a deadline (10 s for a send); EINTR is retried. `fd_to_send`/`fd_received` carry one descriptor over a
+// unix socket (-1: none). A frame that is not ours, or a descriptor that nobody asked for, is an error; outputs are set
+// on success only. `timeout_ms` is for the whole frame.
 Outcome send_frame(int socket, DoorType type, const void* payload, size_t bytes, int fd_to_send = -1);
-Outcome receive_frame(int socket, uint32_t timeout_ms, DoorType* type, std::string* payload, int* fd_received = nullptr);
+Outcome receive_frame(int socket, uint32_t timeout_ms, DoorType* type, std::string* payload,
+                      int* fd_received = nullptr);
 
 // Connected sockets (close-on-exec), or an error that names the address. `timeout_ms` bounds the wait.
 Outcome connect_unix(const std::string& path, uint32_t timeout_ms, int* socket);

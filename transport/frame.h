@@ -36,12 +36,12 @@ enum class AnswerKind : uint16_t {
 
 struct AnswerHeader {
   uint32_t bytes = 0;
-  uint16_t kind = 0;      // AnswerKind
+  uint16_t kind = 0;  // AnswerKind
   uint16_t flags = 0;
   uint64_t sequence = 0;  // of the command that this answers
   int32_t result = 0;     // CUresult
   uint32_t payload_bytes = 0;
-  uint64_t offset = 0;    // kData: bytes from the start of the copied rectangle (rows packed)
+  uint64_t offset = 0;  // kData: bytes from the start of the copied rectangle (rows packed)
 };
 static_assert(sizeof(AnswerHeader) == 32);
 

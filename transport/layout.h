@@ -21,9 +21,9 @@ inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
 inline constexpr uint64_t kRecordBytesMax = 1u << 20;  // one record; larger transfers are cut by the sender
 
-inline constexpr uint32_t kStreamSlots = 4096;   // streams alive at once on a vGPU
-inline constexpr uint32_t kEventSlots = 65536;   // events alive at once on a vGPU
-inline constexpr uint32_t kSignalSlots = 1024;   // stream waits for something outside of the vGPU, at once
+inline constexpr uint32_t kStreamSlots = 4096;  // streams alive at once on a vGPU
+inline constexpr uint32_t kEventSlots = 65536;  // events alive at once on a vGPU
+inline constexpr uint32_t kSignalSlots = 1024;  // stream waits for something outside of the vGPU, at once
 inline constexpr uint32_t kEndpointBytes = 512;
 
 using Word = std::atomic<uint64_t>;
@@ -32,9 +32,9 @@ static_assert(Word::is_always_lock_free);
 // What the client library counts, for `tide job` and tools/bench. Written by the client, read by the worker.
 struct ClientCounters {
   Word commands{0};
-  Word round_trips{0};      // waits for an answer or for a completion that was not there yet
-  Word bytes_in{0};         // host to device
-  Word bytes_out{0};        // device to host
+  Word round_trips{0};  // waits for an answer or for a completion that was not there yet
+  Word bytes_in{0};     // host to device
+  Word bytes_out{0};    // device to host
   Word wait_ns{0};
   Word reconnects{0};
 };
@@ -43,16 +43,16 @@ struct ClientPage {
   uint32_t magic = kRegionMagic;
   uint32_t version = kRegionVersion;
   uint64_t region_bytes = 0;
-  alignas(64) Word command_head{0};  // bytes published
-  alignas(64) Word answer_tail{0};   // bytes read
+  alignas(64) Word command_head{0};               // bytes published
+  alignas(64) Word answer_tail{0};                // bytes read
   alignas(64) std::atomic<uint32_t> doorbell{0};  // futex word on which an idle worker sleeps
   std::atomic<uint32_t> asleep{0};                // how many client threads sleep on WorkerPage::wake
   alignas(64) ClientCounters counters;
-  alignas(64) Word signals[kSignalSlots];         // tideWaitSignal waits for signals[slot] >= value
+  alignas(64) Word signals[kSignalSlots];  // tideWaitSignal waits for signals[slot] >= value
 };
 
 enum class ChannelState : uint64_t {
-  kNew = 0,     // no worker has taken the region yet
+  kNew = 0,  // no worker has taken the region yet
   kLive = 1,
   kPaused = 2,  // a move is under way: commands may be written, none is consumed
   kMoved = 3,   // next_endpoint and next_epoch say where to
@@ -60,21 +60,21 @@ enum class ChannelState : uint64_t {
 };
 
 struct WorkerPage {
-  Word state{0};            // ChannelState
-  Word epoch{0};            // of the assignment that this worker serves
+  Word state{0};  // ChannelState
+  Word epoch{0};  // of the assignment that this worker serves
   Word next_epoch{0};
-  char next_endpoint[kEndpointBytes] = {};  // NUL-terminated; an agent's endpoint string (transport/door.h)
-  alignas(64) Word command_tail{0};  // bytes consumed: free for the client, and where the next worker begins
-  Word acknowledged{0};              // last sequence number executed
-  alignas(64) Word answer_head{0};   // bytes published
+  char next_endpoint[kEndpointBytes] = {};      // NUL-terminated; an agent's endpoint string (transport/door.h)
+  alignas(64) Word command_tail{0};             // bytes consumed: free for the client, and where the next worker begins
+  Word acknowledged{0};                         // last sequence number executed
+  alignas(64) Word answer_head{0};              // bytes published
   alignas(64) std::atomic<uint32_t> asleep{0};  // the worker sleeps on ClientPage::doorbell
   std::atomic<uint32_t> wake{0};                // futex word on which waiting clients sleep
   // First error of an asynchronous command: CUresult, and the sequence number of the command where known. A sticky one
   // stays; the client clears its own view of another after reporting it once (`errors` counts, so none is missed).
   alignas(64) Word error{0};
   Word error_sequence{0};
-  Word errors{0};           // increases with every new error
-  Word sticky{0};           // 1: the context is lost (CUDA's sticky errors)
+  Word errors{0};                                  // increases with every new error
+  Word sticky{0};                                  // 1: the context is lost (CUDA's sticky errors)
   alignas(64) Word stream_progress[kStreamSlots];  // all work up to this sequence number on that stream is done
   Word event_done[kEventSlots];                    // sequence number of the last tideRecordEvent that has completed
 };

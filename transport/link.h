@@ -62,7 +62,8 @@ using ConnectFunction =
 
 // Worker side: `lifeline` is the client's socket; `region_fd` the memfd that came with kOpen, or -1. On success
 // *transport_data is what the client's connect needs (sent in kOpened by the caller). The accept must not wait for the
-// client: the link may come alive after kOpened. The link owns both descriptors.
+// client: the link may come alive after kOpened. The link owns both descriptors. On failure, of either function, the
+// caller keeps its descriptors.
 using AcceptFunction =
     std::function<Outcome(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link)>;
 

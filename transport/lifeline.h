@@ -1,0 +1,22 @@
+#pragma once
+
+// The socket between client and worker on which nothing is said after kOpened: it ends when either side ends.
+
+namespace tide {
+
+class Lifeline {
+ public:
+  explicit Lifeline(int socket) : socket_(socket) {}
+  ~Lifeline();  // ends the connection, also for copies in forked children
+  Lifeline(const Lifeline&) = delete;
+  Lifeline& operator=(const Lifeline&) = delete;
+
+  bool alive() const;  // one system call, never blocks
+  int fd() const { return socket_; }
+  void close();  // this copy only
+
+ private:
+  int socket_;
+};
+
+}  // namespace tide

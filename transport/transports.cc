@@ -1,0 +1,16 @@
+#include <cstring>
+
+#include "transport/link.h"
+#include "transport/shm.h"
+
+namespace tide {
+
+const Transport* find_transport(const char* name) {
+  // Never destroyed: other people's processes may end in any order.
+  static const Transport* shm = new Transport{"shm", true, shm_connect, shm_accept};
+  if (name == nullptr) return nullptr;
+  if (strcmp(name, "shm") == 0) return shm;
+  return nullptr;
+}
+
+}  // namespace tide
