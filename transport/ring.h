@@ -34,6 +34,12 @@ inline constexpr uint64_t record_bytes(uint64_t header, uint64_t payload) {
 inline constexpr uint32_t kCommandPayloadMax = uint32_t(kRecordBytesMax - sizeof(CommandHeader));
 inline constexpr uint32_t kAnswerPayloadMax = uint32_t(kRecordBytesMax - sizeof(AnswerHeader));
 
+// Where the payload of a record begins.
+template <class Header>
+std::byte* payload_of(Header* header) {
+  return reinterpret_cast<std::byte*>(header) + sizeof(Header);
+}
+
 template <class Header>
 class RingWriter {
  public:
@@ -107,7 +113,7 @@ class CommandWriter : public RingWriter<CommandHeader> {
   explicit CommandWriter(Region region, uint64_t last_sequence = 0)
       : RingWriter(command_ring(region)), next_(last_sequence + 1) {}
 
-  // Zeroed but for bytes, sequence and payload_bytes; the payload follows at `header + 1`, uninitialised. The caller
+  // Zeroed but for bytes, sequence and payload_bytes; the payload follows (payload_of), uninitialised. The caller
   // sets the other fields, may lower payload_bytes, and publishes; or does nothing, and the place is free again.
   CommandHeader* reserve(uint32_t payload_bytes) { return place(payload_bytes, next_); }
   // Returns the command's sequence number.
