@@ -1,0 +1,187 @@
+"""Bad input gets a clear error with the next step."""
+
+import os
+import random
+import socket
+import stat
+import subprocess
+import unittest
+
+from pool import PoolTest, job_program, train, wait_until
+
+
+class Input(PoolTest):
+    def expect_error(self, result, status, *patterns):
+        self.assertEqual(result.status, status, repr(result))
+        for pattern in patterns:
+            self.assertRegex(result.err, pattern)
+        self.assertNotIn('Traceback', result.err)
+        self.assertLess(len(result.err.split('\n')), 12, 'an error is a few lines: ' + result.err)
+
+    def test_no_pool(self):
+        self.expect_error(self.pool.run('-g', 1, '--', 'true'), 125, r'tide up')
+        for words in (['status'], ['jobs'], ['gpus'], ['job', 'x'], ['resize', 'x', '--gpus', '1']):
+            result = self.pool.tide(*words)
+            self.assertNotEqual(result.status, 0, words)
+            self.assertRegex(result.err, r'tide up', words)
+
+    def test_more_gpus_than_there_are(self):
+        self.pool.up(gpus=2)
+        result = self.pool.run('-g', 1, '--min', 3, '--', 'true', seconds=20)
+        self.expect_error(result, 125, r'min|3')
+        result = self.pool.run('-g', 1000, '--', 'true', seconds=20)
+        self.expect_error(result, 125, r'64|1000')
+        result = self.pool.run('-g', 5, '--min', 5, '--', 'true', seconds=20)
+        self.expect_error(result, 125, r'5', r'2')
+
+    def test_a_command_that_does_not_exist(self):
+        self.pool.up(gpus=1)
+        result = self.pool.run('-g', 1, '--', './no-such-command')
+        self.assertIn(result.status, (126, 127), repr(result))
+        self.assertIn('no-such-command', result.err)
+        result = self.pool.run('-g', 1)
+        self.assertNotEqual(result.status, 0)
+        self.assertRegex(result.err, r'(?i)command')
+
+    def test_the_exit_status_is_the_command_s(self):
+        self.pool.up(gpus=1)
+        self.assertEqual(self.pool.run('-g', 1, '--', 'sh', '-c', 'exit 7').status, 7)
+        self.assertEqual(self.pool.run('-g', 1, '--', 'sh', '-c', 'kill -TERM $$').status, 128 + 15)
+        self.assertEqual(self.pool.run('-g', 1, '--', 'sh', '-c', 'echo out; echo err >&2').out, 'out\n')
+
+    def test_a_second_up(self):
+        self.pool.up(gpus=1)
+        result = self.pool.tide('up', '--gpus', 1)
+        self.assertRegex(result.both, r'(?i)already|runs')
+        self.assertRegex(result.both, r'tide (down|status|run)')
+        self.expect_ok(self.pool.run('-g', 1, '--', 'true'))
+        self.expect_nothing_left()
+        self.assertEqual(self.pool.tide('down').status in (0, 1), True)
+
+    def test_wrong_words(self):
+        self.pool.up(gpus=1)
+        for line in ('no-such-subcommand', 'run --no-such-option -- true', 'run -g many -- true', 'run -g 0 -- true',
+                     'run -g -1 -- true', 'resize', 'resize nobody --gpus 1', 'job nobody', 'kill nobody', 'why nobody',
+                     'up --gpus 0', 'up --gpus x', 'migrate nobody:0 nowhere/0'):
+            words = line.split()
+            result = self.pool.tide(*words, seconds=20)
+            self.assertNotIn(result.status, (0, 134, 139), (words, repr(result)))
+            self.assertNotEqual(result.err.strip(), '', words)
+
+    def test_resize_to_what_is_not_there(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 2, '--name', 'it', '--', *train('--steps', 40, '--step-ms', 50))
+        wait_until(lambda: job.steps() > 1, 'it trains')
+        for gpus in (0, 3, 1000, 'x'):
+            result = self.pool.tide('resize', 'it', '--gpus', gpus, seconds=30)
+            self.assertNotEqual(result.status, 0, (gpus, repr(result)))
+            self.assertNotEqual(result.err.strip(), '')
+        self.assertNotEqual(self.pool.tide('migrate', 'it:0', 'nowhere/9').status, 0)
+        self.assertNotEqual(self.pool.tide('migrate', 'it:9', 'nowhere/0').status, 0)
+        self.assertEqual(job.wait(), 0, job.err())
+
+    def test_help(self):
+        for word in ('', 'up', 'down', 'run', 'env', 'status', 'jobs', 'gpus', 'job', 'why', 'resize', 'migrate', 'kill'):
+            result = self.pool.tide(*word.split(), '--help')
+            self.assertEqual(result.status, 0, (word, repr(result)))
+            self.assertRegex(result.out, r'(?i)usage')
+
+    def test_memory_ends_at_the_quota(self):
+        self.pool.up(2, 1, '--gpu-memory', '256MiB')
+        self.expect_ok(self.pool.run('-g', 1, '--', job_program('oom')))
+        self.expect_ok(self.pool.run('-g', 1, '--gpu-memory', '128MiB', '--', job_program('oom')))
+
+
+class Garbage(PoolTest):
+    def sockets(self):
+        """Every unix socket in the pool's home, every TCP port that one of its processes listens on."""
+        found = []
+        for folder, _, names in os.walk(self.pool.home):
+            found += [('unix', path) for path in (os.path.join(folder, name) for name in names)
+                      if stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode)]
+        inodes = set()
+        for pid in self.pool.processes():
+            for fd in os.listdir(f'/proc/{pid}/fd'):
+                try:
+                    target = os.readlink(f'/proc/{pid}/fd/{fd}')
+                except OSError:
+                    continue
+                if target.startswith('socket:['):
+                    inodes.add(target[8:-1])
+        with open('/proc/net/tcp') as file:
+            for line in file.readlines()[1:]:
+                words = line.split()
+                if words[3] == '0A' and words[9] in inodes:  # listening
+                    found.append(('tcp', int(words[1].split(':')[1], 16)))
+        return found
+
+    def send(self, where, data):
+        kind, address = where
+        family = socket.AF_UNIX if kind == 'unix' else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as peer:
+            peer.settimeout(5)
+            try:
+                peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+                peer.sendall(data)
+                peer.shutdown(socket.SHUT_WR)
+                while peer.recv(4096):
+                    pass
+            except OSError:
+                pass  # refused or closed: both are answers
+
+    def test_garbage_on_every_port(self):
+        self.pool.up(gpus=2, servers=2)
+        job = self.pool.start('-g', 2, '--name', 'bystander', '--', *train('--steps', 60, '--step-ms', 50))
+        wait_until(lambda: job.steps() > 1, 'it trains')
+        doors = self.sockets()
+        self.assertGreaterEqual(len(doors), 2, doors)
+        dice = random.Random(2)
+        daemons = {pid for pid in self.pool.processes() if 'tide-' in self.pool.processes()[pid]}
+        for door in doors:
+            for data in (b'', b'\0' * 16, b'GET / HTTP/1.0\r\n\r\n', b'door' + b'\xff' * 12, dice.randbytes(40),
+                         b'door\x01\x00\x05\x00' + (1 << 30).to_bytes(4, 'little') + bytes(4),
+                         b'door\x01\x00\x05\x00' + (600).to_bytes(4, 'little') + bytes(4) + dice.randbytes(600),
+                         b'door\x01\x00\x01\x00' + (104).to_bytes(4, 'little') + bytes(4) + dice.randbytes(104),
+                         dice.randbytes(100000)):
+                self.send(door, data)
+        for pid in daemons:
+            self.assertTrue(os.path.exists(f'/proc/{pid}'), 'a daemon died')
+        self.expect_ok(self.pool.tide('status'))
+        self.assertEqual(job.wait(), 0, job.err())
+        self.expect_nothing_left()
+
+    def test_no_port_is_open_to_the_world(self):
+        self.pool.up(gpus=1)
+        inodes = self.sockets()
+        with open('/proc/net/tcp') as file:
+            for line in file.readlines()[1:]:
+                words = line.split()
+                address, port = words[1].split(':')
+                if words[3] == '0A' and ('tcp', int(port, 16)) in inodes:
+                    self.assertEqual(address[6:], '7F', f'port {int(port, 16)} listens on {address}')
+
+
+class Programs(PoolTest):
+    def test_our_small_programs(self):
+        self.pool.up(gpus=2)
+        for line in ('peer_copy', 'bandwidth --mib 4 --rounds 2', 'oom', 'errors', 'globals --seconds 1',
+                     'churn --rounds 60', 'saxpy_drv', 'launch_cost --batches 11'):
+            name, *options = line.split()
+            with self.subTest(program=name):
+                self.expect_ok(self.pool.run('-g', 2, '--', job_program(name), *options))
+        self.expect_nothing_left()
+
+    def test_a_shell_without_cuda_is_left_alone(self):
+        self.pool.up(gpus=1)
+        result = self.expect_ok(self.pool.run('-g', 1, '--', 'sh', '-c', 'echo a | cat; (sleep 0 & wait); echo b'))
+        self.assertEqual(result.out, 'a\nb\n')
+
+    def test_env_makes_a_shell_a_job(self):
+        self.pool.up(gpus=1)
+        script = f'eval "$({self.pool.tide_path} env -g 1)" && exec {job_program("peer_copy")}'
+        done = subprocess.run(['bash', '-c', script], env=self.pool.env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)

@@ -1,0 +1,120 @@
+"""The promise: a program trains on virtual GPUs, and never notices what is moved under it."""
+
+import subprocess
+import unittest
+
+from pool import BUILD, DIGITS, PoolTest, job_program, train, wait_until
+
+
+def losses(text):
+    return [float(line.split()[3]) for line in text.split('\n') if line.startswith('step ')]
+
+
+class Train(PoolTest):
+    def test_losses_are_those_of_the_reference(self):
+        self.pool.up(gpus=4)
+        ours = self.undisturbed('--steps', 300)
+        reference = subprocess.run([f'{BUILD}/tests/jobs/digits_reference', DIGITS, '300'], check=True,
+                                   capture_output=True, text=True).stdout
+        for step, (got, expected) in enumerate(zip(losses(ours), losses(reference), strict=True)):
+            self.assertAlmostEqual(got, expected, delta=2e-3 + 0.02 * expected, msg=f'step {step}')
+        self.assertIn('replicas 4 equal', ours)
+        self.assertGreaterEqual(float(ours.split('test accuracy ')[1].split()[0]), 95.0)
+        self.expect_nothing_left()
+
+    def test_one_job_after_another_gives_the_same_bits(self):
+        self.pool.up(gpus=2)
+        first = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 20))).out
+        second = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 20))).out
+        self.assertEqual(first, second)
+
+    def test_four_virtual_gpus_on_one_physical_one(self):
+        self.pool.up(gpus=4)
+        expected = self.undisturbed('--steps', 20)
+        self.expect_ok(self.pool.down())
+        self.pool.up(gpus=1)
+        self.assertEqual(expected, self.expect_ok(self.pool.run('-g', 4, '--', *train('--steps', 20))).out)
+
+
+class Moves(PoolTest):
+    def move_while_training(self, targets, *move, steps=150, pace_ms=40):
+        """Trains twice, moves after every few steps of the second; returns the reports."""
+        expected = self.undisturbed('--steps', steps)
+        job = self.pool.start('-g', 4, '--name', 'moved', '--', *train('--steps', steps, '--step-ms', pace_ms))
+        reports = []
+        for target in targets:
+            seen = job.steps()
+            wait_until(lambda: job.steps() >= seen + 5 or not job.running(), f'5 more steps after {seen}', 60)
+            if not job.running():
+                break
+            reports.append(self.pool.json(*[str(word).format(target) for word in move]))
+        self.assertEqual(job.wait(), 0, job.err() + self.pool.logs())
+        self.assertEqual(job.out(), expected, 'the job noticed')
+        self.assertEqual(len(reports), len(targets), 'the job ended before all moves were made')
+        return reports
+
+    def test_resize_back_and_forth(self):
+        self.pool.up(gpus=4)
+        reports = self.move_while_training([1, 3, 2, 4], 'resize', 'moved', '--gpus', '{}')
+        for report in reports:
+            self.assertGreater(report['vgpus'], 0, reports)
+            self.assertGreater(report['bytes'], 0, reports)
+            self.assertGreater(report['pause_ms'], 0, reports)
+        self.expect_nothing_left()
+
+    def test_resize_in_a_loop(self):
+        self.pool.up(gpus=4)
+        self.move_while_training([1, 4] * 5, 'resize', 'moved', '--gpus', '{}', steps=200)
+
+    def test_moves_between_servers(self):
+        self.pool.up(gpus=4, servers=2)
+        gpus = self.pool.json('gpus')
+        names = sorted({f"{gpu['server']}/{gpu['index']}" for gpu in gpus})
+        self.assertEqual(len({name.split('/')[0] for name in names}), 2, names)
+        self.move_while_training([names[0], names[-1], names[1], names[-2]], 'migrate', 'moved:2', '{}')
+        self.expect_nothing_left()
+
+    def test_resize_over_two_servers(self):
+        self.pool.up(gpus=4, servers=2)
+        self.move_while_training([1, 4, 2, 3], 'resize', 'moved', '--gpus', '{}')
+
+    def test_variables_of_modules_move_too(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 2, '--name', 'moved', '--', job_program('globals'), '--seconds', 8)
+        for target in (1, 2, 1, 2):
+            wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
+            self.pool.json('resize', 'moved', '--gpus', str(target))
+        self.assertEqual(job.wait(), 0, job.err())
+
+    def test_what_is_made_and_ended_while_moving(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('churn'), '--seconds', 6)
+        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
+        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
+        for target in names * 3:
+            if job.running():
+                self.pool.tide('migrate', 'moved:0', target)
+        self.assertEqual(job.wait(), 0, job.err())
+
+
+class OverUcx(Moves):
+    """Everything once more with the transport between hosts."""
+
+    environment = {'TIDE_TRANSPORT': 'ucx'}
+
+    def test_the_transport_is_ucx(self):
+        self.pool.up(gpus=1)
+        job = self.pool.start('-g', 1, '--name', 'one', '--', *train('--steps', 30, '--step-ms', 100))
+        wait_until(lambda: job.steps() > 2, 'steps')
+        self.assertEqual({vgpu['transport'] for vgpu in self.pool.job('one')['vgpus']}, {'ucx'})
+        self.assertEqual(job.wait(), 0, job.err())
+
+    # The long ones need not be repeated.
+    test_resize_in_a_loop = None
+    test_variables_of_modules_move_too = None
+    test_what_is_made_and_ended_while_moving = None
+    test_resize_over_two_servers = None
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)
