@@ -81,6 +81,7 @@ struct JobSpec {
   user @5 :Text;
   command @6 :Text;           # for people
   pid @7 :UInt32;
+  minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
 }
 
 enum JobState {
@@ -110,6 +111,7 @@ struct JobInfo {
   exitStatus @9 :Int32;
   target @10 :UInt32;         # physical GPUs wanted by `tide resize`; 0: as many as there are
   moves @11 :UInt32;
+  memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
 }
 
 struct PoolGpu {
@@ -127,6 +129,8 @@ interface JobHandle {
   info @1 () -> (job :JobInfo);
   # The command ended; the exit status is for the record.
   ended @2 (exitStatus :Int32);
+  # Returns when the job has ended, by whomever; job.reason says how.
+  wait @3 () -> (job :JobInfo);
 }
 
 interface Registration {      # held by an agent; dropping it takes the server out of the pool

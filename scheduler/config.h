@@ -1,0 +1,29 @@
+#pragma once
+
+// pool.toml: what a pool is, in one file. Unknown keys are errors; all errors are reported at once, each with file, line,
+// column and a hint.
+
+#include <string>
+#include <vector>
+
+namespace tide::sched {
+
+struct PoolConfig {
+  std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
+  std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
+  std::string state;                      // directory of the record of jobs
+};
+
+struct ConfigError {
+  std::string file;
+  uint32_t line = 0, column = 0;
+  std::string message, hint;
+  std::string text() const;  // "pool.toml:3:1: unknown key 'lisen' in [pool]; did you mean 'listen'?"
+};
+
+// Fills `config` only when the answer is empty.
+std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config);
+// The same for text in memory; `path` is for messages.
+std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config);
+
+}  // namespace tide::sched

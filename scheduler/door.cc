@@ -1,0 +1,156 @@
+#include "scheduler/door.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "scheduler/token.h"
+#include "transport/door.h"
+
+namespace tide::sched {
+namespace {
+
+// CUresult values; the scheduler does not know cuda.h.
+constexpr int32_t kInvalidValue = 1;
+constexpr int32_t kNoDevice = 100;
+constexpr int32_t kNotPermitted = 800;
+
+template <typename T>
+std::string bytes_of(const T& value) {
+  return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+template <typename T>
+bool read_as(const std::string& payload, T* value) {
+  if (payload.size() != sizeof *value) return false;
+  memcpy(value, payload.data(), sizeof *value);
+  return true;
+}
+
+// NUL-terminated within its field.
+bool read_text(const char* field, size_t bytes, std::string* text) {
+  const size_t length = strnlen(field, bytes);
+  if (length == bytes) return false;
+  text->assign(field, length);
+  return true;
+}
+
+void write_text(char* field, size_t bytes, const std::string& text) {
+  const size_t length = text.size() < bytes ? text.size() : bytes - 1;
+  memcpy(field, text.data(), length);
+}
+
+}  // namespace
+
+struct Door::Client {
+  kj::Own<kj::AsyncIoStream> stream;
+  DoorHeader header;
+  std::string payload;
+  DoorType type = DoorType::kRefused;
+  std::string job;
+  uint32_t& count;
+  Client(kj::Own<kj::AsyncIoStream> s, uint32_t& c) : stream(kj::mv(s)), count(c) { ++count; }
+  ~Client() { --count; }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+};
+
+kj::Promise<void> Door::listen(kj::ConnectionReceiver& receiver) {
+  return receiver.accept().then([this, &receiver](kj::Own<kj::AsyncIoStream> stream) {
+    if (connections_ < kDoorConnectionsMax) {
+      clients_.add(serve(kj::mv(stream)));
+    } else {
+      log(LogLevel::kWarning, "the door has %u connections, its limit; one more was closed", kDoorConnectionsMax);
+    }
+    return listen(receiver);
+  });
+}
+
+kj::Promise<void> Door::serve(kj::Own<kj::AsyncIoStream> stream) {
+  auto client = kj::heap<Client>(kj::mv(stream), connections_);
+  Client& c = *client;
+  return timer_.timeoutAfter(kDoorHelloMs * kj::MILLISECONDS, receive(c))
+      .then([this, &c](bool understood) -> kj::Promise<void> {
+        if (!understood || c.type != DoorType::kHello) return refuse(c, kInvalidValue, "this is no greeting of a Tidepool client");
+        return hello(c);
+      })
+      .attach(kj::mv(client));
+}
+
+kj::Promise<bool> Door::receive(Client& c) {
+  return c.stream->tryRead(&c.header, sizeof c.header, sizeof c.header).then([this, &c](size_t got) -> kj::Promise<bool> {
+    const DoorHeader& h = c.header;
+    // What a client may say here is short.
+    const bool sound = got == sizeof h && h.magic == kDoorMagic && h.version == kDoorVersion && h.reserved == 0 &&
+                       h.payload_bytes <= sizeof(DoorHello);
+    if (!sound) return false;
+    c.type = DoorType(h.type);
+    c.payload.resize(h.payload_bytes);
+    return timer_.timeoutAfter(kDoorHelloMs * kj::MILLISECONDS,
+                               c.stream->tryRead(c.payload.data(), c.payload.size(), c.payload.size()))
+        .then([&c](size_t bytes) { return bytes == c.payload.size(); });
+  });
+}
+
+kj::Promise<void> Door::send(Client& c, uint16_t type, std::string payload) {
+  DoorHeader header;
+  header.type = type;
+  header.payload_bytes = uint32_t(payload.size());
+  const std::string frame = bytes_of(header) + payload;
+  auto kept = kj::heapArray<kj::byte>(reinterpret_cast<const kj::byte*>(frame.data()), frame.size());
+  auto written = c.stream->write(kept.begin(), kept.size());
+  return written.attach(kj::mv(kept));
+}
+
+kj::Promise<void> Door::refuse(Client& c, int32_t code, const std::string& message) {
+  DoorRefused refused;
+  refused.code = code;
+  write_text(refused.message, sizeof refused.message, message);
+  return send(c, uint16_t(DoorType::kRefused), bytes_of(refused)).then([&c] { c.stream->shutdownWrite(); });
+}
+
+kj::Promise<void> Door::hello(Client& c) {
+  DoorHello hello;
+  if (!read_as(c.payload, &hello) || !read_text(hello.job, sizeof hello.job, &c.job)) {
+    return refuse(c, kInvalidValue, "this is no greeting of a Tidepool client");
+  }
+  const Job* job = core_.ledger.by_id(c.job);
+  const std::string shown(reinterpret_cast<const char*>(hello.token), sizeof hello.token);
+  if (job == nullptr || job->ended() || !same_token(job->record.token, shown)) {
+    return refuse(c, kNotPermitted, "there is no running job " + c.job + " with this token; start programs with `tide run`");
+  }
+  if (!job->started) return refuse(c, kNoDevice, "job " + c.job + " does not run yet; `tide why " + c.job + "` says why");
+  DoorJob answer;
+  answer.vgpu_count = uint32_t(job->vgpus.size());
+  std::string payload = bytes_of(answer);
+  for (const Vgpu& vgpu : job->vgpus) {
+    const Server* server = core_.ledger.server(vgpu.at.server);
+    DoorVgpu out;
+    out.epoch = vgpu.epoch;
+    out.memory_bytes = job->record.memory_bytes;
+    write_text(out.endpoint, sizeof out.endpoint, server == nullptr ? "" : server->endpoint);
+    out.device_info_bytes = uint32_t(vgpu.device_info.size());
+    payload += bytes_of(out) + vgpu.device_info;
+  }
+  if (payload.size() > kDoorPayloadMax) return refuse(c, kInvalidValue, "the job's description is too long for one frame");
+  return send(c, uint16_t(DoorType::kJob), payload).then([this, &c] { return ask(c); });
+}
+
+kj::Promise<void> Door::ask(Client& c) {
+  return receive(c).then([this, &c](bool understood) -> kj::Promise<void> {
+    DoorWhere where;
+    if (!understood) return kj::READY_NOW;
+    if (c.type != DoorType::kWhere || !read_as(c.payload, &where)) return refuse(c, kInvalidValue, "only kWhere is understood here");
+    const Job* job = core_.ledger.by_id(c.job);
+    if (job == nullptr || job->ended()) return refuse(c, kNotPermitted, "job " + c.job + " has ended");
+    if (where.vgpu >= job->vgpus.size()) return refuse(c, kInvalidValue, "the job has no such virtual GPU");
+    const Vgpu& vgpu = job->vgpus[where.vgpu];
+    const Server* server = core_.ledger.server(vgpu.at.server);
+    DoorPlace place;
+    place.vgpu = where.vgpu;
+    place.epoch = vgpu.epoch;
+    write_text(place.endpoint, sizeof place.endpoint, server == nullptr ? "" : server->endpoint);
+    return send(c, uint16_t(DoorType::kPlace), bytes_of(place)).then([this, &c] { return ask(c); });
+  });
+}
+
+}  // namespace tide::sched

@@ -1,0 +1,124 @@
+// Between the wire's structs and ours; everything that comes in is checked here.
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "scheduler/pool_service.h"
+#include "transport/layout.h"
+
+namespace tide::sched {
+namespace {
+
+bool plain_name(const std::string& name, size_t bytes_max) {
+  if (name.empty() || name.size() >= bytes_max) return false;
+  for (const char c : name) {
+    if (!isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.') return false;
+  }
+  return true;
+}
+
+std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
+
+control::JobState state_of(const Job& job) {
+  if (job.ended()) return control::JobState::ENDED;
+  return job.started ? control::JobState::RUNNING : control::JobState::QUEUED;
+}
+
+std::string reason_of(const Job& job) {
+  if (job.ended()) return job.record.reason;
+  if (!job.problem.empty()) return job.problem;
+  if (job.started) return "";
+  if (job.admitted()) return "starts: its virtual GPUs are being placed";
+  return job.record.reason.empty() ? "waits to be looked at" : job.record.reason;
+}
+
+}  // namespace
+
+Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
+  record->gpus = spec.getGpus();
+  record->min_gpus = spec.getMinGpus();
+  record->min_given = spec.getMinGiven();
+  record->memory_given = spec.getMemoryBytes();
+  record->queue = clipped(spec.getQueue());
+  record->name = clipped(spec.getName());
+  record->user = clipped(spec.getUser());
+  record->command = clipped(spec.getCommand());
+  record->pid = spec.getPid();
+  if (record->gpus < 1 || record->gpus > kVgpusMax) {
+    return Outcome::fail(format("a job has 1 to %u GPUs, not %u", kVgpusMax, record->gpus));
+  }
+  if (record->min_gpus < 1 || record->min_gpus > record->gpus) {
+    return Outcome::fail(format("--min must be between 1 and the job's %u GPUs, not %u", record->gpus, record->min_gpus));
+  }
+  if (!record->queue.empty()) {
+    return Outcome::fail("there is no queue named " + record->queue + "; this version has one queue: leave --queue out");
+  }
+  if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
+    return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
+  }
+  return {};
+}
+
+Outcome read_server(control::ServerInfo::Reader info, Server* server) {
+  server->name = info.getName().cStr();
+  server->endpoint = info.getEndpoint().cStr();
+  server->version = clipped(info.getVersion());
+  if (!plain_name(server->name, kIdBytes)) {
+    return Outcome::fail("a server's name has letters, digits, '-', '_' and '.', at most 63");
+  }
+  if (server->endpoint.empty() || server->endpoint.size() >= kEndpointBytes) {
+    return Outcome::fail("the server's endpoint is empty or too long");
+  }
+  if (info.getGpus().size() > kServerGpusMax) {
+    return Outcome::fail(format("a server has at most %u GPUs", kServerGpusMax));
+  }
+  std::set<uint32_t> seen;
+  for (const auto gpu : info.getGpus()) {
+    const auto device = gpu.getDeviceInfo();
+    if (!seen.insert(gpu.getIndex()).second) return Outcome::fail("two GPUs of the server have the same index");
+    if (device.size() > kDeviceInfoBytesMax) return Outcome::fail("a GPU's description is too long");
+    server->gpus.push_back({.index = gpu.getIndex(),
+                            .name = clipped(gpu.getName()),
+                            .uuid = clipped(gpu.getUuid()),
+                            .device_info = std::string(reinterpret_cast<const char*>(device.begin()), device.size()),
+                            .memory_bytes = gpu.getMemoryBytes(),
+                            .healthy = gpu.getHealthy(),
+                            .software = gpu.getSoftware()});
+  }
+  return {};
+}
+
+void fill_job_info(control::JobInfo::Builder info, const Job& job) {
+  const JobRecord& record = job.record;
+  info.setId(record.id());
+  auto spec = info.initSpec();
+  spec.setGpus(record.gpus);
+  spec.setMinGpus(record.min_gpus);
+  spec.setMinGiven(record.min_given);
+  spec.setQueue(record.queue);
+  spec.setName(record.name);
+  spec.setMemoryBytes(record.memory_given);
+  spec.setUser(record.user);
+  spec.setCommand(record.command);
+  spec.setPid(record.pid);
+  info.setState(state_of(job));
+  info.setReason(reason_of(job));
+  info.setSubmittedMs(record.submitted_ms);
+  info.setStartedMs(record.started_ms);
+  info.setEndedMs(record.ended_ms);
+  info.setPhysicalGpus(job.ended() ? 0 : job.physical_gpus());
+  info.setExitStatus(record.exit_status);
+  info.setTarget(record.target);
+  info.setMoves(record.moves);
+  info.setMemoryBytes(record.memory_bytes);
+  if (job.ended()) return;
+  auto vgpus = info.initVgpus(uint32_t(job.vgpus.size()));
+  for (uint32_t v = 0; v < vgpus.size(); ++v) {
+    vgpus[v].setVgpu(v);
+    vgpus[v].setServer(job.vgpus[v].at.server);
+    vgpus[v].setGpu(job.vgpus[v].at.index);
+    vgpus[v].setEpoch(job.vgpus[v].epoch);
+    vgpus[v].setMoving(job.vgpus[v].doing == Doing::kMoving);
+  }
+}
+
+}  // namespace tide::sched

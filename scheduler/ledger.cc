@@ -1,0 +1,137 @@
+#include "scheduler/ledger.h"
+
+#include <charconv>
+
+namespace tide::sched {
+
+bool Job::holds_gpus() const {
+  for (const Vgpu& vgpu : vgpus) {
+    if (!vgpu.at.none() || !vgpu.to.none()) return true;
+  }
+  return false;
+}
+
+uint32_t Job::physical_gpus() const {
+  std::set<GpuId> gpus;
+  for (const Vgpu& vgpu : vgpus) {
+    if (!vgpu.at.none()) gpus.insert(vgpu.at);
+  }
+  return uint32_t(gpus.size());
+}
+
+JobView view_of(const Job& job) {
+  JobView view{.id = job.record.id(),
+               .vgpus = job.record.gpus,
+               .min_gpus = job.record.min_gpus,
+               .target = job.record.target,
+               .memory_bytes = job.record.memory_bytes,
+               .memory_given = job.record.memory_given != 0,
+               .running = job.admitted(),
+               .pinned = job.record.pinned,
+               .skipped = job.skipped,
+               .places = {}};
+  for (const Vgpu& vgpu : job.vgpus) {
+    const bool on_its_way = vgpu.doing == Doing::kPlacing || vgpu.doing == Doing::kMoving;
+    view.places.push_back(on_its_way ? vgpu.to : (vgpu.wish.none() || vgpu.at.none() ? vgpu.at : vgpu.wish));
+  }
+  return view;
+}
+
+State Ledger::snapshot() const {
+  State state;
+  for (const auto& [name, server] : servers) {
+    for (const Gpu& gpu : server.gpus) {
+      state.gpus.push_back({.id = {name, gpu.index},
+                            .memory_bytes = gpu.memory_bytes,
+                            .online = server.online,
+                            .healthy = gpu.healthy});
+    }
+  }
+  for (const auto& [number, job] : jobs) {
+    if (!job.ended()) state.jobs.push_back(view_of(job));
+  }
+  return state;
+}
+
+std::vector<Present> Ledger::present(uint64_t now_ns) const {
+  std::vector<Present> present;
+  for (const auto& [number, job] : jobs) {
+    for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+      const Vgpu& vgpu = job.vgpus[v];
+      present.push_back({.job = job.record.id(),
+                         .vgpu = v,
+                         .at = vgpu.at,
+                         .to = vgpu.to,
+                         .doing = vgpu.doing,
+                         .leaving = job.ended(),
+                         .held_back = vgpu.retry_ns > now_ns});
+    }
+  }
+  return present;
+}
+
+uint64_t parse_number(const std::string& text) {
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size() ? number : 0;
+}
+
+Job* Ledger::by_id(const std::string& id) {
+  const auto found = jobs.find(parse_number(id));
+  return found == jobs.end() ? nullptr : &found->second;
+}
+
+Job* Ledger::find(const std::string& id_or_name) {
+  if (Job* job = by_id(id_or_name)) return job;
+  for (auto it = jobs.rbegin(); it != jobs.rend(); ++it) {
+    if (!it->second.ended() && !id_or_name.empty() && it->second.record.name == id_or_name) return &it->second;
+  }
+  return nullptr;
+}
+
+Server* Ledger::server(const std::string& name) {
+  const auto found = servers.find(name);
+  return found == servers.end() ? nullptr : &found->second;
+}
+
+const Gpu* Ledger::gpu(const GpuId& id) const {
+  const auto found = servers.find(id.server);
+  if (found == servers.end()) return nullptr;
+  for (const Gpu& gpu : found->second.gpus) {
+    if (gpu.index == id.index) return &gpu;
+  }
+  return nullptr;
+}
+
+std::set<std::string> Ledger::holders(const GpuId& id) const {
+  std::set<std::string> ids;
+  for (const auto& [number, job] : jobs) {
+    for (const Vgpu& vgpu : job.vgpus) {
+      if (vgpu.at == id || vgpu.to == id) ids.insert(job.record.id());
+    }
+  }
+  return ids;
+}
+
+void to_record(Job* job) {
+  job->record.vgpus.resize(job->vgpus.size());
+  for (size_t v = 0; v < job->vgpus.size(); ++v) {
+    const Vgpu& vgpu = job->vgpus[v];
+    job->record.vgpus[v] = {.at = vgpu.at, .epoch = vgpu.last_epoch, .device_info = vgpu.device_info};
+  }
+}
+
+Job from_record(const JobRecord& record) {
+  Job job;
+  job.record = record;
+  job.started = record.started_ms != 0;
+  job.vgpus.resize(record.gpus);
+  for (size_t v = 0; v < job.vgpus.size() && v < record.vgpus.size(); ++v) {
+    const VgpuRecord& from = record.vgpus[v];
+    job.vgpus[v] = {.at = from.at, .to = {}, .wish = {}, .epoch = from.epoch, .last_epoch = from.epoch,
+                    .device_info = from.device_info};
+  }
+  return job;
+}
+
+}  // namespace tide::sched

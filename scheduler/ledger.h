@@ -1,0 +1,83 @@
+#pragma once
+
+// What is, in memory: servers with their GPUs, and the jobs that have not ended or still hold a GPU. Plain data and
+// lookups; the reconciler changes it. Owned by one thread.
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "scheduler/plan.h"
+#include "scheduler/state.h"
+#include "scheduler/store.h"
+
+namespace tide::sched {
+
+struct Gpu {
+  uint32_t index = 0;
+  std::string name, uuid, device_info;
+  uint64_t memory_bytes = 0;
+  bool healthy = true;
+  bool software = false;
+};
+
+struct Server {
+  std::string name, endpoint, version;
+  std::vector<Gpu> gpus;
+  bool online = false;
+  uint64_t generation = 0;    // of its registration; a late goodbye of an older one changes nothing
+  uint64_t last_seen_ns = 0;
+  uint64_t give_up_ns = 0;    // offline: when its vGPUs count as lost
+};
+
+struct Vgpu {
+  GpuId at, to, wish;         // `wish`: where `tide migrate` wants it
+  uint64_t epoch = 0;         // of the lease at `at`
+  uint64_t last_epoch = 0;    // highest that was ever used
+  Doing doing = Doing::kNothing;
+  std::string device_info;
+  uint32_t failures = 0;      // in a row
+  uint64_t retry_ns = 0;
+};
+
+struct Job {
+  JobRecord record;
+  std::vector<Vgpu> vgpus;
+  bool started = false;       // all vGPUs were placed once: the program may be running
+  bool attached = false;      // somebody holds its handle
+  uint64_t handle = 0;        // generation of the handle that counts
+  uint32_t skipped = 0;
+  bool dirty = false;         // the store has an older version
+  std::string problem;        // of a running job: what failed last and when it is tried again
+
+  bool ended() const { return record.phase == Phase::kEnded; }
+  bool admitted() const { return record.phase == Phase::kRunning; }
+  bool holds_gpus() const;
+  uint32_t physical_gpus() const;
+};
+
+struct Ledger {
+  std::map<std::string, Server> servers;
+  std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
+
+  State snapshot() const;
+  std::vector<Present> present(uint64_t now_ns) const;
+  Job* find(const std::string& id_or_name);  // newest of that name; null: none that lives
+  Job* by_id(const std::string& id);
+  const Gpu* gpu(const GpuId& id) const;
+  Server* server(const std::string& name);
+  // Jobs with a vGPU on it, coming or going.
+  std::set<std::string> holders(const GpuId& id) const;
+};
+
+JobView view_of(const Job& job);
+void to_record(Job* job);  // vgpus -> record.vgpus
+Job from_record(const JobRecord& record);
+
+// "3" -> 3; 0 for anything that is not a job's number.
+uint64_t parse_number(const std::string& text);
+
+}  // namespace tide::sched

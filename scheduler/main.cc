@@ -1,0 +1,121 @@
+// tide-scheduler: the pool's scheduler daemon. Stays in the foreground and logs to standard error.
+
+#include <getopt.h>
+#include <kj/async-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+
+#include "base/log.h"
+#include "scheduler/daemon.h"
+
+namespace {
+
+using tide::LogLevel;
+using tide::log;
+
+constexpr const char* kHelp =
+    "usage: tide-scheduler --config FILE\n"
+    "       tide-scheduler --state DIR [--listen ADDRESS] [--door ADDRESS]\n"
+    "\n"
+    "Decides which physical GPUs serve which jobs.\n"
+    "  --config FILE      pool.toml (`tide config check FILE` says what is wrong with it)\n"
+    "  --state DIR        where the record of jobs is kept\n"
+    "  --listen ADDRESS   for tide and the agents (default 127.0.0.1:7411; port 0: any)\n"
+    "  --door ADDRESS     for the jobs' processes (default: any port of 127.0.0.1)\n"
+    "  --ready-file FILE  written when both are open: pool=, door= and pid=, a line each\n"
+    "  --version, --help\n"
+    "SIGTERM stops it; running jobs go on and are taken over when it starts again within 30 s.\n";
+
+struct Options {
+  tide::sched::PoolConfig config;
+  std::string ready_file;
+};
+
+// -1: go on; else the exit status.
+int read_options(int argc, char** argv, Options* options) {
+  static const option kLong[] = {{"config", 1, nullptr, 'c'},     {"state", 1, nullptr, 's'},   {"listen", 1, nullptr, 'l'},
+                                 {"door", 1, nullptr, 'd'},       {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
+                                 {"version", 0, nullptr, 'v'},    {nullptr, 0, nullptr, 0}};
+  for (int c; (c = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
+    switch (c) {
+      case 'c': {
+        const auto errors = tide::sched::read_config(optarg, &options->config);
+        for (const auto& error : errors) fprintf(stderr, "tide-scheduler: %s\n", error.text().c_str());
+        if (!errors.empty()) return 1;
+        break;
+      }
+      case 's': options->config.state = optarg; break;
+      case 'l': options->config.listen = optarg; break;
+      case 'd': options->config.door = optarg; break;
+      case 'r': options->ready_file = optarg; break;
+      case 'h': fputs(kHelp, stdout); return 0;
+      case 'v': puts("tide-scheduler " TIDE_VERSION); return 0;
+      default: fputs("tide-scheduler: see tide-scheduler --help\n", stderr); return 2;
+    }
+  }
+  if (optind == argc) return -1;
+  fprintf(stderr, "tide-scheduler: '%s' is not understood; see tide-scheduler --help\n", argv[optind]);
+  return 2;
+}
+
+// In one piece or not at all: who waits for it must not read half of it.
+bool write_ready_file(const std::string& path, const tide::sched::Daemon& daemon) {
+  const std::string part = path + ".part";
+  FILE* file = fopen(part.c_str(), "we");
+  if (file == nullptr) return false;
+  fprintf(file, "pool=%s\ndoor=%s\npid=%d\n", daemon.address().c_str(), daemon.door_address().c_str(), int(getpid()));
+  const bool written = fclose(file) == 0;
+  return written && rename(part.c_str(), path.c_str()) == 0;
+}
+
+int serve(const Options& options) {
+  auto io = kj::setupAsyncIo();
+  std::unique_ptr<tide::sched::Daemon> daemon;
+  const tide::Outcome opened = tide::sched::Daemon::open(options.config, io, &daemon);
+  if (!opened.ok()) {
+    log(LogLevel::kError, "%s", opened.message().c_str());
+    return 1;
+  }
+  daemon->listen().wait(io.waitScope);
+  log(LogLevel::kInfo, "listens on %s, door %s, state %s", daemon->address().c_str(), daemon->door_address().c_str(),
+      options.config.state.c_str());
+  if (!options.ready_file.empty() && !write_ready_file(options.ready_file, *daemon)) {
+    log(LogLevel::kError, "cannot write %s: %s", options.ready_file.c_str(), strerror(errno));
+    return 1;
+  }
+  auto asked = [&](int number) { return io.unixEventPort.onSignal(number).then([](siginfo_t&&) {}); };
+  daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
+  // The answer to shutdown() is still on its way out.
+  io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
+  daemon->stop();
+  if (!options.ready_file.empty()) unlink(options.ready_file.c_str());
+  log(LogLevel::kInfo, "stopped");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  tide::set_log_name("tide-scheduler");
+  tide::set_default_log_level(LogLevel::kInfo);
+  Options options;
+  const int status = read_options(argc, argv, &options);
+  if (status >= 0) return status;
+  // A full quota or a closed pipe is an error of that write, not the end of the scheduler.
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
+  kj::UnixEventPort::captureSignal(SIGTERM);
+  kj::UnixEventPort::captureSignal(SIGINT);
+  int result = 1;
+  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { result = serve(options); })) {
+    log(LogLevel::kError, "%s; is another scheduler running, or the address not of this machine?",
+        exception->getDescription().cStr());
+    return 1;
+  }
+  return result;
+}

@@ -1,0 +1,177 @@
+#include "scheduler/policy.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/log.h"
+#include "scheduler/spread.h"
+
+namespace tide::sched {
+namespace {
+
+// A job while shares are worked out. Jobs that touch an absent server are frozen: nothing about them changes until the
+// server is back or given up.
+struct Share {
+  const JobView* job = nullptr;
+  std::set<GpuId> held;  // healthy GPUs that it has now
+  bool frozen = false;
+  bool admitted = false;
+  uint32_t least = 1;
+  uint32_t most = 1;
+  uint32_t count = 0;  // physical GPUs that it shall have
+  std::string reason;
+};
+
+struct Round {
+  const State* state = nullptr;
+  std::map<GpuId, const GpuView*> gpus;  // all that are known
+  std::vector<Share> shares;
+  int64_t total = 0;  // GPUs that may be given away or kept
+};
+
+bool usable(const GpuView& gpu) { return gpu.online && gpu.healthy; }
+
+Share share_of(const Round& round, const JobView& job) {
+  Share share;
+  share.job = &job;
+  share.admitted = job.running;
+  for (const GpuId& place : job.places) {
+    if (place.none()) continue;
+    const auto found = round.gpus.find(place);
+    if (found == round.gpus.end() || !found->second->online) share.frozen = true;
+    if (found != round.gpus.end() && usable(*found->second)) share.held.insert(place);
+  }
+  share.least = std::min(std::max(job.min_gpus, gpus_for_memory(*round.state, job)), job.vgpus);
+  share.most = std::max(share.least, job.want());
+  if (share.frozen) share.least = share.most = uint32_t(share.held.size());
+  return share;
+}
+
+Round begin(const State& state) {
+  Round round;
+  round.state = &state;
+  for (const GpuView& gpu : state.gpus) {
+    round.gpus[gpu.id] = &gpu;
+    round.total += usable(gpu) ? 1 : 0;
+  }
+  for (const JobView& job : state.jobs) round.shares.push_back(share_of(round, job));
+  return round;
+}
+
+std::string waits_because(const Round& round, const Share& share, int64_t left) {
+  if (round.total == 0) return "the pool has no GPU online; `tide gpus` shows its servers";
+  const std::string need = format("needs %u GPU%s", share.least, share.least == 1 ? "" : "s");
+  if (int64_t(share.least) > round.total) return need + format(", %ld online", long(round.total));
+  return need + format("; %ld of %ld can be free while the jobs before it keep their minimum", long(std::max<int64_t>(left, 0)),
+                       long(round.total));
+}
+
+// Everybody's minimum first: who has started keeps it, who waits gets it in order of submission.
+int64_t admit(Round& round) {
+  int64_t left = round.total;
+  for (const Share& share : round.shares) left -= share.admitted ? share.least : 0;
+  std::string blocked_by;
+  for (Share& share : round.shares) {
+    if (share.admitted || !share.reason.empty()) continue;
+    if (!blocked_by.empty()) {
+      share.reason = "waits its turn behind job " + blocked_by + ", which has waited longest";
+    } else if (int64_t(share.least) <= left) {
+      share.admitted = true;
+      left -= share.least;
+    } else {
+      share.reason = waits_because(round, share, left);
+      if (share.job->skipped >= kSkipsMax && int64_t(share.least) <= round.total) blocked_by = share.job->id;
+    }
+  }
+  return left;
+}
+
+void share_out(Round& round, int64_t left) {
+  for (Share& share : round.shares) share.count = share.admitted ? share.least : 0;
+  while (left > 0) {
+    Share* smallest = nullptr;
+    for (Share& share : round.shares) {
+      if (!share.admitted || share.count >= share.most) continue;
+      if (smallest == nullptr || share.count < smallest->count) smallest = &share;
+    }
+    if (smallest == nullptr) return;
+    ++smallest->count;
+    --left;
+  }
+}
+
+// Each job's GPUs: those it has, less the ones that cost the fewest moves, plus free ones near them. False when a job
+// cannot be placed so (its memory does not fit on what is free): `failed` says which.
+bool choose(const Round& round, Assignment& answer, size_t* failed) {
+  std::vector<std::set<GpuId>> kept(round.shares.size());
+  std::set<GpuId> free;
+  for (const GpuView& gpu : round.state->gpus) {
+    if (usable(gpu)) free.insert(gpu.id);
+  }
+  for (size_t i = 0; i < round.shares.size(); ++i) {
+    const Share& share = round.shares[i];
+    kept[i] = share.frozen ? share.held : keep_gpus(*share.job, share.held, share.count);
+    for (const GpuId& id : kept[i]) free.erase(id);
+  }
+  for (size_t i = 0; i < round.shares.size(); ++i) {
+    const Share& share = round.shares[i];
+    Decision& decision = answer[share.job->id];
+    decision = Decision{.running = share.admitted, .reason = share.reason, .places = share.job->places};
+    if (!share.admitted || share.frozen) continue;
+    *failed = i;
+    if (!add_gpus(*round.state, *share.job, share.count, kept[i], free)) return false;
+    if (!spread(*round.state, *share.job, kept[i], &decision.places)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Assignment assign(const State& state) {
+  Round round = begin(state);
+  // Each failure takes one job out of the search, so this ends.
+  for (size_t tries = 0; tries <= state.jobs.size(); ++tries) {
+    share_out(round, admit(round));
+    Assignment answer;
+    size_t failed = 0;
+    if (choose(round, answer, &failed)) return answer;
+    Share& share = round.shares[failed];
+    if (share.job->running) {
+      share.frozen = true;
+      share.least = share.most = uint32_t(share.held.size());
+    } else {
+      share.reason = "no set of free GPUs has memory for its virtual GPUs; ask for less with --gpu-memory";
+    }
+    for (Share& each : round.shares) {
+      each.admitted = each.job->running;
+      if (&each != &share && each.reason.rfind("no set", 0) != 0) each.reason.clear();
+    }
+  }
+  Assignment unchanged;
+  for (const JobView& job : state.jobs) {
+    unchanged[job.id] = {.running = job.running, .reason = "waits for GPUs with enough memory", .places = job.places};
+  }
+  return unchanged;
+}
+
+std::string why_impossible(const State& state, const JobView& job, bool min_given) {
+  const size_t total = state.gpus.size();
+  const char* plural = total == 1 ? "" : "s";
+  if (total == 0) return "the pool has no GPUs; `tide gpus` shows its servers, `tide doctor` what is wrong";
+  if (min_given && job.min_gpus > total) {
+    return format("the pool has %zu GPU%s; --min %u asks for more. Use --min %zu or less", total, plural, job.min_gpus,
+                  total);
+  }
+  if (!min_given && job.vgpus > total) {
+    return format("the pool has %zu GPU%s; -g %u asks for more. Use -g %zu, or --min %zu to let %u virtual GPUs share them",
+                  total, plural, job.vgpus, total, total, job.vgpus);
+  }
+  const uint32_t memory_needs = gpus_for_memory(state, job);
+  if (memory_needs > total) {
+    return format("%u virtual GPUs with that --gpu-memory do not fit into the pool's %zu GPU%s. Ask for less memory",
+                  job.vgpus, total, plural);
+  }
+  return "";
+}
+
+}  // namespace tide::sched

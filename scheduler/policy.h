@@ -1,0 +1,20 @@
+#pragma once
+
+// State -> Assignment, a pure function. A physical GPU serves one job at a time; each job has between its minimum and
+// its target of them; what is beyond the minima is shared evenly (the smallest share grows first, among equals the
+// oldest job). Jobs start in the order of submission; a later one may pass only while an earlier one could not start
+// even if all others shrank to their minimum, and only kSkipsMax times.
+// Stable: fed with its own answer, it changes nothing.
+
+#include "scheduler/state.h"
+
+namespace tide::sched {
+
+inline constexpr uint32_t kSkipsMax = 16;  // then the pool drains for the job that waits
+
+Assignment assign(const State& state);
+
+// Empty, or why such a job can never start in this pool as it is (what `tide run` is told at once).
+std::string why_impossible(const State& state, const JobView& job, bool min_given);
+
+}  // namespace tide::sched

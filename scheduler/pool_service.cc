@@ -1,0 +1,350 @@
+#include "scheduler/pool_service.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "scheduler/policy.h"
+#include "scheduler/remote_error.h"
+#include "scheduler/token.h"
+
+#ifndef TIDE_VERSION
+#define TIDE_VERSION "0"
+#endif
+
+namespace tide::sched {
+namespace {
+
+// Held by `tide run`. When it falls, by whatever end of its process, the job is over.
+class HandleServer final : public control::JobHandle::Server {
+ public:
+  HandleServer(PoolCore& core, Job* job) : core_(core), id_(job->record.id()), generation_(++job->handle) {
+    job->attached = true;
+  }
+  ~HandleServer() noexcept(false) {
+    Job* job = core_.ledger.by_id(id_);
+    if (core_.stopping || job == nullptr || job->handle != generation_) return;
+    core_.reconciler.end_job(job, "its `tide run` is gone", -1);
+  }
+
+ protected:
+  kj::Promise<void> running(RunningContext) override { return core_.reconciler.when_running(id_); }
+
+  kj::Promise<void> info(InfoContext context) override { return answer(context.getResults().initJob()); }
+
+  kj::Promise<void> ended(EndedContext context) override {
+    const int32_t status = context.getParams().getExitStatus();
+    Job* job = core_.ledger.by_id(id_);
+    if (job != nullptr) {
+      core_.reconciler.end_job(job, status == 0 ? "finished" : format("its command ended with status %d", status), status);
+    }
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> wait(WaitContext context) override {
+    return core_.reconciler.when_ended(id_).then([this, context]() mutable {
+      return answer(context.getResults().initJob());
+    });
+  }
+
+ private:
+  kj::Promise<void> answer(control::JobInfo::Builder info) {
+    if (const Job* job = core_.ledger.by_id(id_)) {
+      fill_job_info(info, *job);
+      return kj::READY_NOW;
+    }
+    const auto record = core_.store.find(parse_number(id_));
+    if (!record) return error_for_caller("there is no job " + id_);
+    fill_job_info(info, from_record(*record));
+    return kj::READY_NOW;
+  }
+
+  PoolCore& core_;
+  std::string id_;
+  uint64_t generation_;
+};
+
+class RegistrationServer final : public control::Registration::Server {
+ public:
+  RegistrationServer(PoolCore& core, std::string server, uint64_t generation)
+      : core_(core), server_(std::move(server)), generation_(generation) {}
+  ~RegistrationServer() noexcept(false) {
+    if (!core_.stopping) core_.reconciler.agent_gone(server_, generation_);
+  }
+
+ protected:
+  kj::Promise<void> heartbeat(HeartbeatContext) override {
+    if (core_.reconciler.heartbeat(server_, generation_)) return kj::READY_NOW;
+    return error_for_caller("the server's lease is over; register again");
+  }
+
+ private:
+  PoolCore& core_;
+  std::string server_;
+  uint64_t generation_;
+};
+
+kj::Exception no_such_job(const std::string& name) {
+  return error_for_caller("there is no running job " + name + "; `tide jobs --ended` lists those that ended");
+}
+
+void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {
+  report.setBytes(totals.bytes);
+  report.setPauseMs(totals.pause_ms);
+  report.setRounds(totals.rounds);
+  report.setVgpus(totals.vgpus);
+  report.setTotalMs(totals.total_ms);
+}
+
+}  // namespace
+
+kj::Promise<void> PoolService::submit(SubmitContext context) {
+  if (core_.stopping) return error_for_caller("the pool is being stopped");
+  Job job;
+  Outcome outcome = read_spec(context.getParams().getSpec(), &job.record);
+  if (!outcome.ok()) return error_for_caller(outcome.message());
+  if (core_.ledger.jobs.size() >= kLiveJobsMax) {
+    return error_for_caller(format("the pool has %u jobs already, which is its limit; try again later", kLiveJobsMax));
+  }
+  job.vgpus.resize(job.record.gpus);
+  JobView view = view_of(job);
+  view.memory_bytes = job.record.memory_given;
+  const std::string impossible = why_impossible(core_.ledger.snapshot(), view, job.record.min_given);
+  if (!impossible.empty()) return error_for_caller(impossible);
+  job.record.memory_bytes = job.record.memory_given;
+  job.record.submitted_ms = wall_seconds() * 1000;
+  outcome = new_token(&job.record.token);
+  to_record(&job);
+  if (outcome.ok()) outcome = core_.store.add(&job.record);
+  if (!outcome.ok()) return error_for_caller(outcome.message());
+  Job& kept = core_.ledger.jobs[job.record.number] = job;
+  auto results = context.getResults();
+  results.setId(kept.record.id());
+  results.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(kept.record.token.data()), kept.record.token.size()));
+  results.setDoorAddress(core_.door_address);
+  results.setHandle(kj::heap<HandleServer>(core_, &kept));
+  core_.reconciler.poke();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::reattach(ReattachContext context) {
+  const auto params = context.getParams();
+  const auto token = params.getToken();
+  Job* job = core_.ledger.by_id(params.getId().cStr());
+  const std::string shown(reinterpret_cast<const char*>(token.begin()), token.size());
+  if (job == nullptr || job->ended() || !same_token(job->record.token, shown)) {
+    return error_for_caller(std::string("there is no running job ") + params.getId().cStr() + " with this token");
+  }
+  context.getResults().setHandle(kj::heap<HandleServer>(core_, job));
+  core_.reconciler.poke();
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::register_(RegisterContext context) {
+  if (core_.stopping) return error_for_caller("the pool is being stopped");
+  sched::Server server;
+  const auto info = context.getParams().getServer();
+  Outcome outcome = read_server(info, &server);
+  if (outcome.ok() && core_.ledger.servers.size() >= kServersMax) outcome = Outcome::fail("the pool has too many servers");
+  std::vector<control::Lease::Reader> leases;
+  for (const auto lease : info.getLeases()) leases.push_back(lease);
+  uint64_t generation = 0;
+  const std::string name = server.name;
+  if (outcome.ok()) {
+    outcome = core_.reconciler.register_agent(std::move(server), leases, context.getParams().getAgent(), &generation);
+  }
+  if (!outcome.ok()) return error_for_caller(outcome.message());
+  context.getResults().setRegistration(kj::heap<RegistrationServer>(core_, name, generation));
+  context.getResults().setLeaseMs(kLeaseMs);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::jobs(JobsContext context) {
+  std::vector<JobRecord> ended;
+  if (context.getParams().getEnded()) {
+    const Outcome outcome = core_.store.load_ended(kEndedJobsShown, &ended);
+    if (!outcome.ok()) return error_for_caller(outcome.message());
+  }
+  std::vector<const Job*> live;
+  for (const auto& [number, job] : core_.ledger.jobs) {
+    if (!job.ended()) live.push_back(&job);
+  }
+  auto list = context.getResults().initJobs(uint32_t(ended.size() + live.size()));
+  uint32_t i = 0;
+  for (auto it = ended.rbegin(); it != ended.rend(); ++it) fill_job_info(list[i++], from_record(*it));
+  for (const Job* job : live) fill_job_info(list[i++], *job);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::job(JobContext context) {
+  const std::string name = context.getParams().getJob().cStr();
+  const Job* job = core_.ledger.find(name);
+  if (job == nullptr) {
+    const auto record = core_.store.find(parse_number(name));
+    if (!record) return error_for_caller("there is no job " + name + "; `tide jobs` lists them");
+    fill_job_info(context.getResults().initJob(), from_record(*record));
+    return kj::READY_NOW;
+  }
+  fill_job_info(context.getResults().initJob(), *job);
+  std::set<std::string> servers;
+  for (const Vgpu& vgpu : job->vgpus) {
+    if (!vgpu.at.none()) servers.insert(vgpu.at.server);
+  }
+  using Answer = capnp::Response<control::Agent::StatsResults>;
+  auto asked = kj::Vector<kj::Promise<kj::Maybe<Answer>>>();
+  for (const std::string& server : servers) {
+    KJ_IF_MAYBE (agent, core_.reconciler.agent(server)) {
+      auto request = agent->statsRequest();
+      request.setJob(job->record.id());
+      auto limited = core_.timer.timeoutAfter(2 * kj::SECONDS, request.send().then([](Answer&& a) { return a; }));
+      // A server that does not answer leaves its lines out.
+      asked.add(limited.then([](Answer&& a) -> kj::Maybe<Answer> { return kj::mv(a); },
+                             [](kj::Exception&&) -> kj::Maybe<Answer> { return nullptr; }));
+    }
+  }
+  return kj::joinPromises(asked.releaseAsArray()).then([context](kj::Array<kj::Maybe<Answer>> answers) mutable {
+    std::vector<control::VgpuStats::Reader> stats;
+    for (auto& answer : answers) {
+      KJ_IF_MAYBE (some, answer) {
+        for (const auto each : some->getVgpus()) stats.push_back(each);
+      }
+    }
+    std::sort(stats.begin(), stats.end(), [](const auto& a, const auto& b) { return a.getVgpu() < b.getVgpu(); });
+    auto list = context.getResults().initVgpus(uint32_t(stats.size()));
+    for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats[i]);
+  });
+}
+
+kj::Promise<void> PoolService::gpus(GpusContext context) {
+  uint32_t count = 0;
+  for (const auto& [name, server] : core_.ledger.servers) count += uint32_t(server.gpus.size());
+  auto list = context.getResults().initGpus(count);
+  uint32_t i = 0;
+  for (const auto& [name, server] : core_.ledger.servers) {
+    for (const Gpu& gpu : server.gpus) {
+      auto out = list[i++];
+      out.setServer(name);
+      out.setOnline(server.online);
+      auto info = out.initInfo();
+      info.setIndex(gpu.index);
+      info.setName(gpu.name);
+      info.setMemoryBytes(gpu.memory_bytes);
+      info.setUuid(gpu.uuid);
+      info.setHealthy(gpu.healthy);
+      info.setSoftware(gpu.software);
+      std::vector<uint32_t> vgpus;
+      for (const auto& [number, job] : core_.ledger.jobs) {
+        for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+          if (job.vgpus[v].at != GpuId{name, gpu.index}) continue;
+          out.setJob(job.record.id());
+          vgpus.push_back(v);
+        }
+      }
+      auto numbers = out.initVgpus(uint32_t(vgpus.size()));
+      for (uint32_t v = 0; v < vgpus.size(); ++v) numbers.set(v, vgpus[v]);
+    }
+  }
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::resize(ResizeContext context) {
+  const std::string name = context.getParams().getJob().cStr();
+  const uint32_t gpus = context.getParams().getGpus();
+  Job* job = core_.ledger.find(name);
+  if (job == nullptr || job->ended()) return no_such_job(name);
+  const std::string id = job->record.id();
+  if (!job->started) return error_for_caller("job " + id + " does not run yet; `tide why " + id + "` says why");
+  if (gpus < job->record.min_gpus || gpus > job->record.gpus) {
+    return error_for_caller(format("job %s can have %u to %u physical GPUs (its --min and -g), not %u", id.c_str(),
+                                   job->record.min_gpus, job->record.gpus, gpus));
+  }
+  const JobRecord before = job->record;
+  job->record.target = gpus == job->record.gpus ? 0 : gpus;
+  job->record.pinned = false;
+  const Outcome saved = core_.reconciler.save(job);
+  if (!saved.ok()) {
+    job->record = before;
+    return error_for_caller(saved.message());
+  }
+  for (Vgpu& vgpu : job->vgpus) {
+    vgpu.wish = {};
+    vgpu.retry_ns = 0;  // somebody asks: do not wait out a backoff
+  }
+  return core_.reconciler.when_settled(id).then([context](MoveTotals totals) mutable {
+    fill_report(context.getResults().initReport(), totals);
+  });
+}
+
+kj::Promise<void> PoolService::migrate(MigrateContext context) {
+  const auto params = context.getParams();
+  const std::string name = params.getJob().cStr();
+  const GpuId to{params.getServer().cStr(), params.getGpu()};
+  Job* job = core_.ledger.find(name);
+  if (job == nullptr || job->ended()) return no_such_job(name);
+  const std::string id = job->record.id();
+  const Gpu* gpu = core_.ledger.gpu(to);
+  if (!job->started) return error_for_caller("job " + id + " does not run yet; `tide why " + id + "` says why");
+  if (gpu == nullptr) return error_for_caller("there is no GPU " + to_text(to) + "; `tide gpus` lists them");
+  if (!gpu->healthy || !core_.ledger.server(to.server)->online) return error_for_caller("GPU " + to_text(to) + " is not usable now");
+  if (params.getVgpu() >= int32_t(job->vgpus.size())) {
+    return error_for_caller(format("job %s has virtual GPUs 0 to %zu", id.c_str(), job->vgpus.size() - 1));
+  }
+  for (const std::string& holder : core_.ledger.holders(to)) {
+    if (holder != id) return error_for_caller("GPU " + to_text(to) + " serves job " + holder + "; choose a free one (`tide gpus`)");
+  }
+  std::set<GpuId> after;
+  uint64_t there = 0;
+  for (size_t v = 0; v < job->vgpus.size(); ++v) {
+    const bool goes = params.getVgpu() < 0 || size_t(params.getVgpu()) == v;
+    after.insert(goes ? to : job->vgpus[v].at);
+    there += goes || job->vgpus[v].at == to ? 1 : 0;
+  }
+  if (after.size() < job->record.min_gpus) {
+    return error_for_caller(format("job %s must keep %u physical GPUs (--min)", id.c_str(), job->record.min_gpus));
+  }
+  if (job->record.memory_given != 0 && there * job->record.memory_given > gpu->memory_bytes) {
+    return error_for_caller(format("%lu virtual GPUs of job %s do not fit into the memory of ", (unsigned long)there, id.c_str()) +
+                            to_text(to));
+  }
+  job->record.pinned = true;
+  job->record.target = after.size() == job->record.gpus ? 0 : uint32_t(after.size());
+  (void)core_.reconciler.save(job);
+  for (size_t v = 0; v < job->vgpus.size(); ++v) {
+    job->vgpus[v].retry_ns = 0;
+    job->vgpus[v].wish = params.getVgpu() < 0 || size_t(params.getVgpu()) == v ? to : GpuId();
+  }
+  return core_.reconciler.when_settled(id).then([context](MoveTotals totals) mutable {
+    fill_report(context.getResults().initReport(), totals);
+  });
+}
+
+kj::Promise<void> PoolService::kill(KillContext context) {
+  const std::string name = context.getParams().getJob().cStr();
+  Job* job = core_.ledger.find(name);
+  if (job == nullptr || job->ended()) return no_such_job(name);
+  core_.reconciler.end_job(job, "killed by `tide kill`", -1);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::status(StatusContext context) {
+  auto results = context.getResults();
+  results.setVersion(TIDE_VERSION);
+  results.setPid(uint32_t(getpid()));
+  results.setStartedMs(core_.started_ms);
+  uint32_t online = 0;
+  for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
+  results.setServers(online);
+  results.setDoorAddress(core_.door_address);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::shutdown(ShutdownContext) {
+  core_.stopping = true;
+  return core_.reconciler.end_all("the pool was stopped", kStopMs).then([this] {
+    if (core_.quit) core_.quit();
+  });
+}
+
+}  // namespace tide::sched

@@ -1,0 +1,67 @@
+#pragma once
+
+// The Pool interface of scheduler/control.capnp, over a ledger and its reconciler. One per scheduler; given to every
+// connection. Errors are sentences that say cause and next step.
+
+#include <kj/async-io.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "scheduler/control.capnp.h"
+#include "scheduler/ledger.h"
+#include "scheduler/reconciler.h"
+#include "scheduler/store.h"
+
+namespace tide::sched {
+
+inline constexpr uint32_t kTextBytesMax = 4096;     // of a name, a command line, ... from the wire
+inline constexpr uint32_t kServerGpusMax = 64;
+inline constexpr uint32_t kServersMax = 4096;
+inline constexpr uint32_t kLiveJobsMax = 10'000;
+inline constexpr uint32_t kEndedJobsShown = 200;
+inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;
+inline constexpr uint32_t kStopMs = 10'000;         // what `tide down` gives the agents to release everything
+
+// What lives as long as the process, and may outlive no capability that is held by a connection.
+struct PoolCore {
+  Ledger ledger;
+  Store& store;
+  Reconciler reconciler;
+  kj::Timer& timer;
+  std::string door_address;  // what clients are told
+  uint64_t started_ms = 0;
+  bool stopping = false;     // capabilities that fall now end no jobs
+  std::function<void()> quit;  // asked for by shutdown()
+
+  PoolCore(Store& s, kj::Timer& t) : store(s), reconciler(ledger, s, t), timer(t) {}
+};
+
+class PoolService final : public control::Pool::Server {
+ public:
+  explicit PoolService(PoolCore& core) : core_(core) {}
+
+ protected:
+  kj::Promise<void> submit(SubmitContext context) override;
+  kj::Promise<void> reattach(ReattachContext context) override;
+  kj::Promise<void> register_(RegisterContext context) override;
+  kj::Promise<void> jobs(JobsContext context) override;
+  kj::Promise<void> job(JobContext context) override;
+  kj::Promise<void> gpus(GpusContext context) override;
+  kj::Promise<void> resize(ResizeContext context) override;
+  kj::Promise<void> migrate(MigrateContext context) override;
+  kj::Promise<void> kill(KillContext context) override;
+  kj::Promise<void> status(StatusContext context) override;
+  kj::Promise<void> shutdown(ShutdownContext context) override;
+
+ private:
+  PoolCore& core_;
+};
+
+void fill_job_info(control::JobInfo::Builder info, const Job& job);
+// From the wire: a job record, or why not.
+Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record);
+Outcome read_server(control::ServerInfo::Reader info, Server* server);
+
+}  // namespace tide::sched

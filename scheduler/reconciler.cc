@@ -1,0 +1,216 @@
+#include "scheduler/reconciler.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "scheduler/policy.h"
+#include "scheduler/remote_error.h"
+
+namespace tide::sched {
+
+Reconciler::Reconciler(Ledger& ledger, Store& store, kj::Timer& timer)
+    : ledger_(ledger), store_(store), timer_(timer), tasks_(*this) {
+  tasks_.add(tick());
+}
+
+Reconciler::~Reconciler() noexcept(false) { stopped_ = true; }
+
+void Reconciler::taskFailed(kj::Exception&& exception) {
+  log(LogLevel::kError, "an action failed outside of its own handling: %s", exception.getDescription().cStr());
+}
+
+Outcome Reconciler::recover() {
+  std::vector<JobRecord> records;
+  const Outcome loaded = store_.load_live(&records);
+  if (!loaded.ok()) return loaded;
+  recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
+  for (const JobRecord& record : records) ledger_.jobs[record.number] = from_record(record);
+  if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
+  return {};
+}
+
+void Reconciler::stop() { stopped_ = true; }
+
+void Reconciler::poke() {
+  if (poked_ || stopped_) return;
+  poked_ = true;
+  tasks_.add(kj::evalLater([this] {
+    poked_ = false;
+    if (!stopped_) step();
+  }));
+}
+
+Outcome Reconciler::save(Job* job) {
+  to_record(job);
+  const Outcome saved = store_.update(job->record);
+  if (!saved.ok() && !job->dirty) log(LogLevel::kError, "%s", saved.message().c_str());
+  job->dirty = !saved.ok();
+  return saved;
+}
+
+void Reconciler::step() {
+  for (auto& [number, job] : ledger_.jobs) note_started(&job);
+  const Assignment wanted = assign(ledger_.snapshot());
+  admit(wanted);
+  start(plan(ledger_.present(now_ns()), wanted));
+  // What could not start (a held-back action, a store that is full) is asked for again by the tick.
+  wake_settled(plan(ledger_.present(UINT64_MAX), wanted));
+  forget_done_jobs();
+}
+
+void Reconciler::admit(const Assignment& wanted) {
+  for (auto& [number, job] : ledger_.jobs) {
+    const auto found = wanted.find(job.record.id());
+    if (found == wanted.end() || job.ended() || job.admitted()) continue;
+    job.record.reason = found->second.reason;
+    if (!found->second.running) continue;
+    const JobRecord before = job.record;
+    job.record.phase = Phase::kRunning;
+    job.record.reason.clear();
+    const Outcome saved = save(&job);
+    if (!saved.ok()) {
+      job.record = before;
+      job.record.reason = saved.message();
+      continue;
+    }
+    for (auto& [earlier, other] : ledger_.jobs) {
+      if (earlier < number && !other.ended() && !other.admitted()) ++other.skipped;
+    }
+  }
+}
+
+void Reconciler::note_started(Job* job) {
+  const bool all = std::all_of(job->vgpus.begin(), job->vgpus.end(), [](const Vgpu& v) { return !v.at.none(); });
+  if (!all || job->started || job->ended() || !job->admitted()) return;
+  job->started = true;
+  job->problem.clear();
+  job->record.started_ms = wall_seconds() * 1000;
+  log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus, job->physical_gpus());
+  (void)save(job);  // a restart that misses this asks the agents, who know
+  wake(job->record.id(), Waiter::For::kRunning, "");
+}
+
+void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
+  if (job == nullptr || job->ended()) return;
+  log(LogLevel::kInfo, "job %s ended: %s", job->record.id().c_str(), reason.c_str());
+  job->record.phase = Phase::kEnded;
+  job->record.reason = reason;
+  job->record.exit_status = exit_status;
+  job->record.ended_ms = wall_seconds() * 1000;
+  (void)save(job);  // when the disk is full the tick tries again; the job's GPUs are free all the same
+  const std::string id = job->record.id();
+  wake(id, Waiter::For::kRunning, reason);
+  wake(id, Waiter::For::kSettled, "job " + id + " ended: " + reason);
+  wake(id, Waiter::For::kEnded, "");
+  poke();
+}
+
+kj::Promise<MoveTotals> Reconciler::wait_for(Waiter::For what, const std::string& id) {
+  auto pair = kj::newPromiseAndFulfiller<MoveTotals>();
+  waiters_.push_back({.what = what, .job = id, .totals = {}, .fulfiller = kj::mv(pair.fulfiller)});
+  return kj::mv(pair.promise);
+}
+
+kj::Promise<void> Reconciler::when_running(const std::string& id) {
+  const Job* job = ledger_.by_id(id);
+  if (job == nullptr || job->ended()) return error_for_caller("the job has ended");
+  if (job->started) return kj::READY_NOW;
+  return wait_for(Waiter::For::kRunning, id).ignoreResult();
+}
+
+kj::Promise<void> Reconciler::when_ended(const std::string& id) {
+  const Job* job = ledger_.by_id(id);
+  if (job == nullptr || job->ended()) return kj::READY_NOW;
+  return wait_for(Waiter::For::kEnded, id).ignoreResult();
+}
+
+kj::Promise<MoveTotals> Reconciler::when_settled(const std::string& id) {
+  auto promise = wait_for(Waiter::For::kSettled, id);
+  poke();
+  return promise;
+}
+
+// An error text rejects the waiters; none fulfils them.
+void Reconciler::wake(const std::string& job, Waiter::For what, const std::string& error) {
+  for (auto it = waiters_.begin(); it != waiters_.end();) {
+    if (it->job != job || it->what != what) {
+      ++it;
+      continue;
+    }
+    if (error.empty()) {
+      it->fulfiller->fulfill(MoveTotals(it->totals));
+    } else {
+      it->fulfiller->reject(kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(error.c_str())));
+    }
+    it = waiters_.erase(it);
+  }
+}
+
+void Reconciler::wake_settled(const std::vector<Action>& actions) {
+  std::set<std::string> busy;
+  for (const Action& action : actions) busy.insert(action.job);
+  for (const auto& [number, job] : ledger_.jobs) {
+    const bool quiet = std::all_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
+    if (quiet && !job.ended() && busy.count(job.record.id()) == 0) wake(job.record.id(), Waiter::For::kSettled, "");
+  }
+}
+
+void Reconciler::forget_done_jobs() {
+  for (auto it = ledger_.jobs.begin(); it != ledger_.jobs.end();) {
+    const Job& job = it->second;
+    it = job.ended() && !job.holds_gpus() && !job.dirty ? ledger_.jobs.erase(it) : std::next(it);
+  }
+}
+
+kj::Promise<void> Reconciler::tick() {
+  return timer_.afterDelay(kTickMs * kj::MILLISECONDS).then([this]() -> kj::Promise<void> {
+    if (stopped_) return kj::READY_NOW;
+    check_deadlines();
+    return tick();
+  });
+}
+
+void Reconciler::check_deadlines() {
+  const uint64_t now = now_ns();
+  std::vector<std::string> lost;
+  for (auto& [name, server] : ledger_.servers) {
+    if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1'000'000) {
+      log(LogLevel::kWarning, "server %s has been silent for %u ms", name.c_str(), kLeaseMs);
+      lost.push_back(name);
+    } else if (!server.online && now > server.give_up_ns) {
+      lost.push_back(name);
+    }
+  }
+  for (const std::string& name : lost) lose_server(name);
+  const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
+  bool again = false;
+  for (auto& [number, job] : ledger_.jobs) {
+    if (job.dirty) again |= save(&job).ok();
+    if (recovered && !job.ended() && !job.attached) {
+      end_job(&job, format("`tide run` did not come back within %u s after the scheduler restarted", kRecoverGraceMs / 1000),
+              -1);
+    }
+    for (Vgpu& vgpu : job.vgpus) {
+      again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;
+      if (vgpu.retry_ns <= now) vgpu.retry_ns = 0;
+      if (!recovered || vgpu.at.none() || ledger_.server(vgpu.at.server) != nullptr) continue;
+      end_job(&job, "its GPU server " + vgpu.at.server + " did not come back after the scheduler restarted", -1);
+      vgpu.at = {};
+    }
+  }
+  if (recovered) recover_until_ns_ = 0;
+  if (again || recovered) poke();
+}
+
+kj::Promise<void> Reconciler::end_all(std::string reason, uint32_t timeout_ms) {
+  for (auto& [number, job] : ledger_.jobs) end_job(&job, reason, -1);
+  const bool busy = std::any_of(ledger_.jobs.begin(), ledger_.jobs.end(), [](const auto& j) { return j.second.holds_gpus(); });
+  if (!busy || timeout_ms == 0) return kj::READY_NOW;
+  const uint32_t slice = std::min<uint32_t>(timeout_ms, 50);
+  return timer_.afterDelay(slice * kj::MILLISECONDS).then([this, reason = kj::mv(reason), left = timeout_ms - slice] {
+    return end_all(reason, left);
+  });
+}
+
+}  // namespace tide::sched

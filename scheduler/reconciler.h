@@ -1,0 +1,117 @@
+#pragma once
+
+// Makes what is into what the policy wants: decides anew after every event, writes the decision down, and drives the
+// agents. Every action carries an epoch that was stored before it was sent, so repeating one, or one that was cut off,
+// can do no harm. Failures leave a vGPU where it was and are tried again later. One kj event loop owns all of this.
+
+#include <kj/async-io.h>
+#include <kj/timer.h>
+
+#include <functional>
+#include <list>
+#include <set>
+#include <string>
+
+#include "base/outcome.h"
+#include "scheduler/control.capnp.h"
+#include "scheduler/ledger.h"
+#include "scheduler/store.h"
+
+namespace tide::sched {
+
+inline constexpr uint32_t kLeaseMs = 15'000;        // an agent that is silent for so long is lost
+inline constexpr uint32_t kOfflineGraceMs = 5'000;  // an agent whose connection broke may come back
+inline constexpr uint32_t kRecoverGraceMs = 30'000; // after a restart, for `tide run` and agents
+inline constexpr uint32_t kTickMs = 200;
+inline constexpr uint32_t kPlaceTriesMax = 5;       // then a job that never ran is given up
+
+struct MoveTotals {
+  uint64_t bytes = 0;
+  double pause_ms = 0;  // longest
+  uint32_t rounds = 0;  // most
+  uint32_t vgpus = 0;
+  double total_ms = 0;
+};
+
+class Reconciler final : private kj::TaskSet::ErrorHandler {
+ public:
+  Reconciler(Ledger& ledger, Store& store, kj::Timer& timer);
+  ~Reconciler() noexcept(false);
+
+  // Takes over what the store knows. Call once, before anything else.
+  Outcome recover();
+  // Something changed: decide again, soon.
+  void poke();
+  // Nothing is decided or sent from now on; jobs stay as they are (they may be taken over by the next scheduler).
+  void stop();
+  // Ends all jobs and returns when their GPUs are released, or after `timeout_ms`.
+  kj::Promise<void> end_all(std::string reason, uint32_t timeout_ms);
+
+  void end_job(Job* job, std::string reason, int32_t exit_status);
+  // Fulfilled when all vGPUs run; rejected when the job ends before.
+  kj::Promise<void> when_running(const std::string& id);
+  kj::Promise<void> when_ended(const std::string& id);
+  // Fulfilled when the job lies as the policy wants it; rejected at the first failed move.
+  kj::Promise<MoveTotals> when_settled(const std::string& id);
+
+  // Takes the server into the pool; `*generation` is for agent_gone() and heartbeat().
+  Outcome register_agent(Server server, std::vector<control::Lease::Reader> leases, control::Agent::Client agent,
+                         uint64_t* generation);
+  bool heartbeat(const std::string& server, uint64_t generation);
+  void agent_gone(const std::string& server, uint64_t generation);
+  kj::Maybe<control::Agent::Client> agent(const std::string& server);
+
+  Outcome save(Job* job);
+
+ private:
+  struct Link {  // to one agent
+    control::Agent::Client agent;
+    kj::Canceler canceler;  // ends the calls to an agent that is lost
+    explicit Link(control::Agent::Client a) : agent(kj::mv(a)) {}
+  };
+  struct Waiter {
+    enum class For { kRunning, kEnded, kSettled };
+    For what;
+    std::string job;
+    MoveTotals totals;
+    kj::Own<kj::PromiseFulfiller<MoveTotals>> fulfiller;
+  };
+
+  void taskFailed(kj::Exception&& exception) override;
+  void step();
+  void note_started(Job* job);
+  void admit(const Assignment& wanted);
+  void start(const std::vector<Action>& actions);
+  bool prepare_action(Job* job, const Action& action);
+  void start_place(const Action& action);
+  void start_move(const Action& action);
+  void start_release(const Action& action);
+  void placed(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  void place_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
+  void moved(const std::string& job, uint32_t vgpu, uint64_t epoch, const MoveTotals& report);
+  void move_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
+  void released(const std::string& job, uint32_t vgpu, bool ok, const std::string& why);
+  void adopt(const Server& server, const std::vector<control::Lease::Reader>& leases, control::Agent::Client& agent);
+  void lose_server(const std::string& name);
+  void forget_done_jobs();
+  kj::Promise<MoveTotals> wait_for(Waiter::For what, const std::string& id);
+  void wake(const std::string& job, Waiter::For what, const std::string& error);
+  void wake_settled(const std::vector<Action>& actions);
+  kj::Promise<void> tick();
+  void check_deadlines();
+  Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
+  void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
+
+  Ledger& ledger_;
+  Store& store_;
+  kj::Timer& timer_;
+  std::map<std::string, kj::Own<Link>> links_;  // of servers that are online
+  std::list<Waiter> waiters_;
+  uint64_t generation_ = 0;
+  uint64_t recover_until_ns_ = 0;
+  bool poked_ = false;
+  bool stopped_ = false;
+  kj::TaskSet tasks_;
+};
+
+}  // namespace tide::sched

@@ -1,0 +1,237 @@
+// Carrying actions out: what is said to the agents, and what follows from their answers.
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "scheduler/reconciler.h"
+#include "scheduler/remote_error.h"
+
+namespace tide::sched {
+namespace {
+
+uint64_t backoff_ns(uint32_t failures) {
+  const uint64_t ms = 500ull << std::min(failures, 6u);  // 1 s, 2 s, ... 32 s
+  return ms * 1'000'000;
+}
+
+}  // namespace
+
+Vgpu* Reconciler::vgpu_of(const std::string& id, uint32_t vgpu) {
+  Job* job = ledger_.by_id(id);
+  return job == nullptr || vgpu >= job->vgpus.size() ? nullptr : &job->vgpus[vgpu];
+}
+
+void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch) {
+  lease.setJob(job.record.id());
+  lease.setVgpu(vgpu);
+  lease.setGpu(gpu.index);
+  lease.setEpoch(epoch);
+  lease.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(job.record.token.data()), job.record.token.size()));
+  lease.setMemoryBytes(job.record.memory_bytes);
+}
+
+// Marks the vGPU as busy with the action and takes the next epoch. False: not now.
+bool Reconciler::prepare_action(Job* job, const Action& action) {
+  Vgpu& vgpu = job->vgpus[action.vgpu];
+  const GpuId& needs = action.kind == Action::Kind::kRelease ? action.from : action.to;
+  if (links_.find(needs.server) == links_.end()) return false;
+  if (action.kind == Action::Kind::kMove && links_.find(action.from.server) == links_.end()) return false;
+  if (action.kind == Action::Kind::kRelease) {
+    vgpu.doing = Doing::kReleasing;
+    return true;
+  }
+  const Gpu* gpu = ledger_.gpu(action.to);
+  if (gpu == nullptr) return false;
+  if (job->record.memory_bytes == 0) {
+    job->record.memory_bytes = job->record.memory_given != 0 ? job->record.memory_given : gpu->memory_bytes;
+  }
+  if (vgpu.device_info.empty()) vgpu.device_info = gpu->device_info;
+  vgpu.doing = action.kind == Action::Kind::kPlace ? Doing::kPlacing : Doing::kMoving;
+  vgpu.to = action.to;
+  ++vgpu.last_epoch;
+  return true;
+}
+
+void Reconciler::start(const std::vector<Action>& actions) {
+  std::map<std::string, std::vector<Action>> by_job;
+  for (const Action& action : actions) {
+    Job* job = ledger_.by_id(action.job);
+    if (job != nullptr && action.ready && prepare_action(job, action)) by_job[action.job].push_back(action);
+  }
+  for (const auto& [id, started] : by_job) {
+    Job* job = ledger_.by_id(id);
+    // The epochs must be on disk before an agent hears of them, else a restart could use them again.
+    const bool fresh_epochs =
+        std::any_of(started.begin(), started.end(), [](const Action& a) { return a.kind != Action::Kind::kRelease; });
+    const Outcome saved = fresh_epochs ? save(job) : Outcome();
+    for (const Action& action : started) {
+      if (!saved.ok()) {
+        Vgpu& vgpu = job->vgpus[action.vgpu];
+        vgpu.doing = Doing::kNothing;
+        vgpu.to = {};
+        vgpu.retry_ns = now_ns() + backoff_ns(1);
+        job->problem = saved.message();
+        wake(id, Waiter::For::kSettled, saved.message());
+        continue;
+      }
+      log(LogLevel::kInfo, "%s (epoch %lu)", to_text(action).c_str(), (unsigned long)job->vgpus[action.vgpu].last_epoch);
+      switch (action.kind) {
+        case Action::Kind::kPlace: start_place(action); break;
+        case Action::Kind::kMove: start_move(action); break;
+        case Action::Kind::kRelease: start_release(action); break;
+      }
+    }
+  }
+}
+
+void Reconciler::start_place(const Action& action) {
+  Job* job = ledger_.by_id(action.job);
+  const uint64_t epoch = job->vgpus[action.vgpu].last_epoch;
+  Link& link = *links_.at(action.to.server);
+  auto request = link.agent.placeRequest();
+  fill_lease(request.initLease(), *job, action.vgpu, action.to, epoch);
+  tasks_.add(link.canceler.wrap(request.send().ignoreResult())
+                 .then([this, action, epoch] { placed(action.job, action.vgpu, epoch); },
+                       [this, action, epoch](kj::Exception&& e) {
+                         place_failed(action.job, action.vgpu, epoch, remote_error(e));
+                       }));
+}
+
+void Reconciler::placed(const std::string& id, uint32_t v, uint64_t epoch) {
+  Vgpu* vgpu = vgpu_of(id, v);
+  if (vgpu == nullptr || vgpu->doing != Doing::kPlacing || vgpu->last_epoch != epoch) return;
+  vgpu->doing = Doing::kNothing;
+  vgpu->at = vgpu->to;
+  vgpu->to = {};
+  vgpu->epoch = epoch;
+  vgpu->failures = 0;
+  poke();
+}
+
+void Reconciler::place_failed(const std::string& id, uint32_t v, uint64_t epoch, const std::string& why) {
+  Job* job = ledger_.by_id(id);
+  Vgpu* vgpu = vgpu_of(id, v);
+  if (vgpu == nullptr || vgpu->doing != Doing::kPlacing || vgpu->last_epoch != epoch) return;
+  const std::string where = to_text(vgpu->to);
+  vgpu->doing = Doing::kNothing;
+  vgpu->to = {};
+  ++vgpu->failures;
+  vgpu->retry_ns = now_ns() + backoff_ns(vgpu->failures);
+  job->problem = format("virtual GPU %u could not start on %s: %s", v, where.c_str(), why.c_str());
+  log(LogLevel::kWarning, "job %s: %s", id.c_str(), job->problem.c_str());
+  if (vgpu->failures >= kPlaceTriesMax && !job->ended()) end_job(job, job->problem, -1);
+  poke();
+}
+
+void Reconciler::start_move(const Action& action) {
+  Job* job = ledger_.by_id(action.job);
+  Vgpu& vgpu = job->vgpus[action.vgpu];
+  const uint64_t epoch = vgpu.last_epoch, old_epoch = vgpu.epoch;
+  Link& to = *links_.at(action.to.server);
+  auto prepare = to.agent.prepareRequest();
+  fill_lease(prepare.initLease(), *job, action.vgpu, action.to, epoch);
+  auto move = links_.at(action.from.server)->agent.moveRequest();
+  move.setJob(action.job);
+  move.setVgpu(action.vgpu);
+  move.setEpoch(old_epoch);
+  fill_lease(move.initLease(), *job, action.vgpu, action.to, epoch);
+  move.setEndpoint(ledger_.server(action.to.server)->endpoint);
+  auto moving = to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
+                    .then([this, action, move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
+                      const auto link = links_.find(action.from.server);
+                      if (link == links_.end()) return error_for_caller("its server is gone");
+                      move.setAddress(address);
+                      return link->second->canceler.wrap(move.send().then([](auto&& moved) {
+                        const auto r = moved.getReport();
+                        return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
+                      }));
+                    });
+  tasks_.add(moving.then([this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
+                         [this, action, epoch](kj::Exception&& e) {
+                           move_failed(action.job, action.vgpu, epoch, remote_error(e));
+                         }));
+}
+
+void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const MoveTotals& report) {
+  Job* job = ledger_.by_id(id);
+  Vgpu* vgpu = vgpu_of(id, v);
+  if (vgpu == nullptr || vgpu->doing != Doing::kMoving || vgpu->last_epoch != epoch) return;
+  vgpu->doing = Doing::kNothing;
+  vgpu->at = vgpu->to;
+  vgpu->to = {};
+  if (vgpu->wish == vgpu->at) vgpu->wish = {};
+  vgpu->epoch = epoch;
+  vgpu->failures = 0;
+  ++job->record.moves;
+  job->problem.clear();
+  log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v, to_text(vgpu->at).c_str(),
+      (unsigned long)report.bytes, report.pause_ms);
+  for (Waiter& waiter : waiters_) {
+    if (waiter.job != id) continue;
+    waiter.totals.bytes += report.bytes;
+    waiter.totals.pause_ms = std::max(waiter.totals.pause_ms, report.pause_ms);
+    waiter.totals.rounds = std::max(waiter.totals.rounds, report.rounds);
+    waiter.totals.vgpus += 1;
+    waiter.totals.total_ms += report.total_ms;
+  }
+  (void)save(job);
+  poke();
+}
+
+void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, const std::string& why) {
+  Job* job = ledger_.by_id(id);
+  Vgpu* vgpu = vgpu_of(id, v);
+  if (vgpu == nullptr || vgpu->doing != Doing::kMoving || vgpu->last_epoch != epoch) return;
+  const GpuId to = vgpu->to;
+  vgpu->doing = Doing::kNothing;
+  vgpu->to = {};
+  vgpu->wish = {};
+  ++vgpu->failures;
+  // All of the job's vGPUs wait, so that a failing move does not turn into a chain of other ones.
+  const uint64_t retry = now_ns() + backoff_ns(vgpu->failures);
+  for (Vgpu& each : job->vgpus) each.retry_ns = std::max(each.retry_ns, retry);
+  job->problem = format("virtual GPU %u could not move from %s to %s: %s. It stays where it is; tried again in %lu ms", v,
+                        to_text(vgpu->at).c_str(), to_text(to).c_str(), why.c_str(),
+                        (unsigned long)(backoff_ns(vgpu->failures) / 1'000'000));
+  log(LogLevel::kWarning, "job %s: %s", id.c_str(), job->problem.c_str());
+  const auto link = links_.find(to.server);
+  if (link != links_.end()) {
+    auto cancel = link->second->agent.cancelRequest();
+    cancel.setJob(id);
+    cancel.setVgpu(v);
+    cancel.setEpoch(epoch);
+    tasks_.add(link->second->canceler.wrap(cancel.send().ignoreResult()).catch_([](kj::Exception&&) {}));
+  }
+  wake(id, Waiter::For::kSettled, job->problem);
+  poke();
+}
+
+void Reconciler::start_release(const Action& action) {
+  Link& link = *links_.at(action.from.server);
+  auto request = link.agent.releaseRequest();
+  request.setJob(action.job);
+  request.setVgpu(action.vgpu);
+  request.setEpoch(vgpu_of(action.job, action.vgpu)->epoch);
+  tasks_.add(link.canceler.wrap(request.send().ignoreResult())
+                 .then([this, action] { released(action.job, action.vgpu, true, ""); },
+                       [this, action](kj::Exception&& e) { released(action.job, action.vgpu, false, remote_error(e)); }));
+}
+
+void Reconciler::released(const std::string& id, uint32_t v, bool ok, const std::string& why) {
+  Vgpu* vgpu = vgpu_of(id, v);
+  if (vgpu == nullptr || vgpu->doing != Doing::kReleasing) return;
+  vgpu->doing = Doing::kNothing;
+  if (ok) {
+    vgpu->at = {};
+    vgpu->failures = 0;
+  } else {
+    ++vgpu->failures;
+    vgpu->retry_ns = now_ns() + backoff_ns(vgpu->failures);
+    log(LogLevel::kWarning, "job %s: %s did not release virtual GPU %u: %s; trying again", id.c_str(),
+        to_text(vgpu->at).c_str(), v, why.c_str());
+  }
+  poke();
+}
+
+}  // namespace tide::sched

@@ -1,0 +1,152 @@
+#include "scheduler/spread.h"
+
+#include <algorithm>
+
+namespace tide::sched {
+namespace {
+
+const GpuView* find(const State& state, const GpuId& id) {
+  for (const GpuView& gpu : state.gpus) {
+    if (gpu.id == id) return &gpu;
+  }
+  return nullptr;
+}
+
+std::map<GpuId, uint32_t> counts_of(const JobView& job) {
+  std::map<GpuId, uint32_t> counts;
+  for (const GpuId& place : job.places) {
+    if (!place.none()) ++counts[place];
+  }
+  return counts;
+}
+
+std::map<std::string, uint32_t> by_server(const std::set<GpuId>& gpus) {
+  std::map<std::string, uint32_t> counts;
+  for (const GpuId& id : gpus) ++counts[id.server];
+  return counts;
+}
+
+bool holds_all(const State& state, const JobView& job, const std::set<GpuId>& gpus) {
+  uint64_t room = 0;
+  for (const GpuId& id : gpus) {
+    const GpuView* gpu = find(state, id);
+    room += gpu == nullptr ? 0 : capacity(job, *gpu);
+  }
+  return room >= job.vgpus;
+}
+
+// The server of the next GPU to take: one that the job is on, else the tightest that has all, else the largest.
+std::string next_server(const std::set<GpuId>& mine, const std::vector<GpuId>& candidates, uint32_t missing) {
+  const auto have = by_server(mine);
+  const auto offer = by_server({candidates.begin(), candidates.end()});
+  const auto better = [&](const std::string& a, const std::string& b) {
+    const bool on_a = have.count(a) > 0, on_b = have.count(b) > 0;
+    if (on_a != on_b) return on_a;
+    const uint32_t room_a = offer.at(a), room_b = offer.at(b);
+    const bool all_a = room_a >= missing, all_b = room_b >= missing;
+    if (all_a != all_b) return all_a;
+    if (room_a != room_b) return all_a ? room_a < room_b : room_a > room_b;
+    return a < b;
+  };
+  std::string best = offer.begin()->first;
+  for (const auto& [server, room] : offer) {
+    if (better(server, best)) best = server;
+  }
+  return best;
+}
+
+}  // namespace
+
+std::string to_text(const GpuId& id) { return id.none() ? "-" : id.server + "/" + std::to_string(id.index); }
+
+uint32_t capacity(const JobView& job, const GpuView& gpu) {
+  if (job.memory_bytes == 0) return job.vgpus;
+  if (gpu.memory_bytes < job.memory_bytes) return 0;
+  if (!job.memory_given) return job.vgpus;
+  return uint32_t(std::min<uint64_t>(gpu.memory_bytes / job.memory_bytes, job.vgpus));
+}
+
+uint32_t gpus_for_memory(const State& state, const JobView& job) {
+  std::vector<uint32_t> rooms;
+  for (const GpuView& gpu : state.gpus) rooms.push_back(capacity(job, gpu));
+  std::sort(rooms.rbegin(), rooms.rend());
+  uint64_t sum = 0;
+  for (size_t i = 0; i < rooms.size(); ++i) {
+    sum += rooms[i];
+    if (sum >= job.vgpus) return uint32_t(i + 1);
+  }
+  return uint32_t(rooms.size() + 1);
+}
+
+std::set<GpuId> keep_gpus(const JobView& job, const std::set<GpuId>& held, uint32_t count) {
+  const auto counts = counts_of(job);
+  std::set<GpuId> kept = held;
+  while (kept.size() > count) {
+    const auto servers = by_server(kept);
+    const GpuId* worst = nullptr;
+    for (const GpuId& id : kept) {
+      if (worst == nullptr) {
+        worst = &id;
+        continue;
+      }
+      const auto key = [&](const GpuId& g) { return std::pair(counts.at(g), servers.at(g.server)); };
+      if (key(id) <= key(*worst)) worst = &id;  // among equals the last
+    }
+    kept.erase(GpuId(*worst));
+  }
+  return kept;
+}
+
+bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<GpuId>& mine, std::set<GpuId>& free) {
+  while (mine.size() < count) {
+    std::vector<GpuId> candidates;
+    for (const GpuId& id : free) {
+      if (capacity(job, *find(state, id)) > 0) candidates.push_back(id);
+    }
+    if (candidates.empty()) return false;
+    const std::string server = next_server(mine, candidates, count - uint32_t(mine.size()));
+    const auto first = std::find_if(candidates.begin(), candidates.end(), [&](const GpuId& g) { return g.server == server; });
+    free.erase(*first);
+    mine.insert(*first);
+  }
+  return holds_all(state, job, mine);
+}
+
+bool spread(const State& state, const JobView& job, const std::set<GpuId>& mine, std::vector<GpuId>* places) {
+  if (!holds_all(state, job, mine)) return false;
+  const auto counts = counts_of(job);
+  const auto now = [&](const GpuId& id) { return counts.count(id) ? counts.at(id) : 0; };
+  const bool all_inside = std::all_of(job.places.begin(), job.places.end(), [&](const GpuId& p) { return mine.count(p) > 0; });
+  if (job.pinned && all_inside && job.places.size() == job.vgpus && counts.size() == mine.size()) {
+    *places = job.places;
+    return true;
+  }
+  std::map<GpuId, uint32_t> wanted;
+  for (uint32_t v = 0; v < job.vgpus; ++v) {
+    const GpuId* best = nullptr;
+    for (const GpuId& id : mine) {
+      if (wanted[id] >= capacity(job, *find(state, id))) continue;
+      const auto key = [&](const GpuId& g) { return std::pair(int64_t(wanted[g]), -int64_t(now(g))); };
+      if (best == nullptr || key(id) < key(*best)) best = &id;
+    }
+    ++wanted[*best];
+  }
+  std::vector<GpuId> answer(job.vgpus);
+  for (uint32_t v = 0; v < job.vgpus && v < job.places.size(); ++v) {
+    const auto room = wanted.find(job.places[v]);
+    if (room == wanted.end() || room->second == 0) continue;
+    answer[v] = job.places[v];
+    --room->second;
+  }
+  for (GpuId& place : answer) {
+    if (!place.none()) continue;
+    // The emptiest first, so that neighbours lie on different GPUs.
+    auto most = std::max_element(wanted.begin(), wanted.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    place = most->first;
+    --most->second;
+  }
+  *places = std::move(answer);
+  return true;
+}
+
+}  // namespace tide::sched

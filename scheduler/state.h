@@ -1,0 +1,59 @@
+#pragma once
+
+// What the policy sees: plain data, a snapshot of the pool at one moment. No clock, no connections.
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace tide::sched {
+
+// A physical GPU: "SERVER/INDEX". An empty server means nowhere.
+struct GpuId {
+  std::string server;
+  uint32_t index = 0;
+  auto operator<=>(const GpuId&) const = default;
+  bool none() const { return server.empty(); }
+};
+std::string to_text(const GpuId& id);
+
+struct GpuView {
+  GpuId id;
+  uint64_t memory_bytes = 0;
+  bool online = true;   // its server answers
+  bool healthy = true;  // an unhealthy GPU takes nothing new, and what is there moves away
+};
+
+// A job that has not ended.
+struct JobView {
+  std::string id;
+  uint32_t vgpus = 1;
+  uint32_t min_gpus = 1;      // never fewer physical GPUs than this
+  uint32_t target = 0;        // `tide resize`; 0: as many as vGPUs
+  uint64_t memory_bytes = 0;  // a vGPU's quota; 0: not decided yet
+  bool memory_given = false;  // the user chose the quota, so the vGPUs of one GPU must fit together
+  bool running = false;       // admitted: it has a right to min_gpus until it ends
+  bool pinned = false;        // `tide migrate` chose the places: they need not be even
+  uint32_t skipped = 0;       // jobs that were submitted later and started before this one
+  std::vector<GpuId> places;  // per vGPU; of a vGPU that is on its way, the destination
+
+  uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
+};
+
+struct State {
+  std::vector<GpuView> gpus;
+  std::vector<JobView> jobs;  // in the order of submission
+};
+
+struct Decision {
+  bool running = false;
+  std::string reason;         // why it waits: one sentence
+  std::vector<GpuId> places;  // per vGPU, complete when running
+  bool operator==(const Decision&) const = default;
+};
+
+using Assignment = std::map<std::string, Decision>;  // by job id
+
+}  // namespace tide::sched

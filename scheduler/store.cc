@@ -1,0 +1,205 @@
+#include "scheduler/store.h"
+
+#include <sqlite3.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+
+#include "base/log.h"
+#include "scheduler/statement.h"
+
+namespace tide::sched {
+namespace {
+
+constexpr int kSchemaVersion = 1;
+
+// AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
+constexpr const char* kSchema = R"(
+  CREATE TABLE IF NOT EXISTS jobs(
+    number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, min_gpus INTEGER NOT NULL,
+    min_given INTEGER NOT NULL, memory_given INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, queue TEXT NOT NULL,
+    name TEXT NOT NULL, user TEXT NOT NULL, command TEXT NOT NULL, pid INTEGER NOT NULL, target INTEGER NOT NULL,
+    pinned INTEGER NOT NULL, phase INTEGER NOT NULL, reason TEXT NOT NULL, submitted_ms INTEGER NOT NULL,
+    started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, exit_status INTEGER NOT NULL, moves INTEGER NOT NULL);
+  CREATE INDEX IF NOT EXISTS jobs_by_phase ON jobs(phase);
+  CREATE TABLE IF NOT EXISTS vgpus(
+    job INTEGER NOT NULL, vgpu INTEGER NOT NULL, server TEXT NOT NULL, gpu INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    device_info BLOB NOT NULL, PRIMARY KEY(job, vgpu));
+)";
+
+constexpr const char* kColumns =
+    "number, token, gpus, min_gpus, min_given, memory_given, memory_bytes, queue, name, user, command, pid, target, "
+    "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves";
+
+JobRecord read_job(Statement& row) {
+  JobRecord job;
+  job.number = row.number();
+  job.token = row.text();
+  job.gpus = uint32_t(row.number());
+  job.min_gpus = uint32_t(row.number());
+  job.min_given = row.number() != 0;
+  job.memory_given = row.number();
+  job.memory_bytes = row.number();
+  job.queue = row.text();
+  job.name = row.text();
+  job.user = row.text();
+  job.command = row.text();
+  job.pid = uint32_t(row.number());
+  job.target = uint32_t(row.number());
+  job.pinned = row.number() != 0;
+  job.phase = Phase(row.number());
+  job.reason = row.text();
+  job.submitted_ms = row.number();
+  job.started_ms = row.number();
+  job.ended_ms = row.number();
+  job.exit_status = int32_t(row.number());
+  job.moves = uint32_t(row.number());
+  return job;
+}
+
+}  // namespace
+
+Outcome Store::open(const std::string& directory, std::unique_ptr<Store>* store) {
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Outcome::fail("cannot create the state directory " + directory + ": " + strerror(errno));
+  }
+  std::unique_ptr<Store> opened(new Store(directory + "/jobs.sqlite"));
+  if (sqlite3_open(opened->path_.c_str(), &opened->db_) != SQLITE_OK) return opened->failure("open");
+  sqlite3_busy_timeout(opened->db_, 2000);
+  const Outcome ready = opened->prepare_schema();
+  if (!ready.ok()) return ready;
+  *store = std::move(opened);
+  return {};
+}
+
+Store::~Store() { sqlite3_close(db_); }
+
+Outcome Store::failure(const char* what) const {
+  const int code = sqlite3_extended_errcode(db_);
+  const int low = code & 0xff;
+  const char* hint = "";
+  if (low == SQLITE_FULL || code == SQLITE_IOERR_WRITE || code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_TRUNCATE) {
+    hint = "; is the disk full? Make room there, nothing is lost";
+  } else if (low == SQLITE_BUSY) {
+    hint = "; another tide-scheduler uses this state directory";
+  } else if (low == SQLITE_CORRUPT || low == SQLITE_NOTADB) {
+    hint = "; the file is damaged: move it away to start with an empty record of jobs";
+  }
+  return Outcome::fail(format("cannot %s the record of jobs %s: %s%s", what, path_.c_str(), sqlite3_errmsg(db_), hint));
+}
+
+Outcome Store::run(const char* sql) {
+  return sqlite3_exec(db_, sql, nullptr, nullptr, nullptr) == SQLITE_OK ? Outcome() : failure("write");
+}
+
+Outcome Store::prepare_schema() {
+  // Exclusive: a second scheduler on the same directory is refused at once.
+  for (const char* sql : {"PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"}) {
+    if (sqlite3_exec(db_, sql, nullptr, nullptr, nullptr) != SQLITE_OK) return failure("open");
+  }
+  Statement version(db_, "PRAGMA user_version");
+  const uint64_t have = version.row() ? version.number() : 0;
+  if (version.failed()) return failure("read");
+  if (!version.done()) return failure("read");
+  if (have > uint64_t(kSchemaVersion)) {
+    return Outcome::fail(format("%s was written by a newer Tidepool (version %lu of the record, this one knows %d)",
+                                path_.c_str(), (unsigned long)have, kSchemaVersion));
+  }
+  if (have == uint64_t(kSchemaVersion)) return {};
+  const std::string sql = std::string("BEGIN IMMEDIATE;") + kSchema +
+                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+  const Outcome made = run(sql.c_str());
+  if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+  return made;
+}
+
+Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
+  for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+    const VgpuRecord& vgpu = job.vgpus[v];
+    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?)");
+    insert.bind(number).bind(v).bind_text(vgpu.at.server).bind(vgpu.at.index).bind(vgpu.epoch);
+    if (!insert.bind_bytes(vgpu.device_info).done()) return failure("write");
+  }
+  return {};
+}
+
+Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
+  const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" + (kColumns + (fresh ? 8 : 0)) +
+                          ") VALUES(" + (fresh ? "" : "?,") + "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+  Statement insert(db_, sql.c_str());
+  if (!fresh) insert.bind(job.number);
+  insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
+  insert.bind(job.memory_bytes).bind_text(job.queue).bind_text(job.name).bind_text(job.user).bind_text(job.command);
+  insert.bind(job.pid).bind(job.target).bind(job.pinned).bind(uint64_t(job.phase)).bind_text(job.reason);
+  insert.bind(job.submitted_ms).bind(job.started_ms).bind(job.ended_ms).bind(uint64_t(int64_t(job.exit_status)));
+  insert.bind(job.moves);
+  if (!insert.done()) return failure("write");
+  *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
+  return write_vgpus(job, *number);
+}
+
+Outcome Store::add(JobRecord* job) {
+  uint64_t number = 0;
+  Outcome outcome = run("BEGIN IMMEDIATE");
+  if (outcome.ok()) outcome = write(*job, true, &number);
+  if (outcome.ok()) outcome = run("COMMIT");
+  if (!outcome.ok()) {
+    sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+    return outcome;
+  }
+  job->number = number;
+  return {};
+}
+
+Outcome Store::update(const JobRecord& job) {
+  uint64_t number = 0;
+  Outcome outcome = run("BEGIN IMMEDIATE");
+  if (outcome.ok()) outcome = write(job, false, &number);
+  if (outcome.ok()) outcome = run("COMMIT");
+  if (!outcome.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+  return outcome;
+}
+
+Outcome Store::read_vgpus(JobRecord* job) {
+  Statement rows(db_, "SELECT vgpu, server, gpu, epoch, device_info FROM vgpus WHERE job=? ORDER BY vgpu");
+  rows.bind(job->number);
+  while (rows.row()) {
+    const uint64_t vgpu = rows.number();
+    if (vgpu >= 4096) return Outcome::fail("the record of jobs " + path_ + " is damaged: vGPU " + std::to_string(vgpu));
+    if (job->vgpus.size() <= vgpu) job->vgpus.resize(vgpu + 1);
+    VgpuRecord& record = job->vgpus[vgpu];
+    record.at.server = rows.text();
+    record.at.index = uint32_t(rows.number());
+    record.epoch = rows.number();
+    record.device_info = rows.text();
+  }
+  return rows.failed() ? failure("read") : Outcome();
+}
+
+Outcome Store::query(const std::string& where, std::vector<JobRecord>* jobs) {
+  Statement rows(db_, (std::string("SELECT ") + kColumns + " FROM jobs " + where).c_str());
+  while (rows.row()) jobs->push_back(read_job(rows));
+  if (rows.failed()) return failure("read");
+  for (JobRecord& job : *jobs) {
+    const Outcome read = read_vgpus(&job);
+    if (!read.ok()) return read;
+  }
+  return {};
+}
+
+Outcome Store::load_live(std::vector<JobRecord>* jobs) {
+  return query(format("WHERE phase != %d ORDER BY number", int(Phase::kEnded)), jobs);
+}
+
+Outcome Store::load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs) {
+  return query(format("WHERE phase = %d ORDER BY number DESC LIMIT %u", int(Phase::kEnded), newest_max), jobs);
+}
+
+std::optional<JobRecord> Store::find(uint64_t number) {
+  std::vector<JobRecord> jobs;
+  if (!query(format("WHERE number = %lu", (unsigned long)number), &jobs).ok() || jobs.empty()) return std::nullopt;
+  return jobs[0];
+}
+
+}  // namespace tide::sched

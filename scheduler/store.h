@@ -1,0 +1,80 @@
+#pragma once
+
+// The pool's memory: every job that was ever acknowledged, and where its vGPUs were put. SQLite in one file, write-ahead
+// log, synchronous=FULL: when a call has returned ok, the record survives a power cut. Errors are sentences that name
+// the file. Owned by one thread.
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/outcome.h"
+#include "scheduler/state.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+namespace tide::sched {
+
+enum class Phase { kQueued = 0, kRunning = 1, kEnded = 2 };  // the numbers are in the file
+
+struct VgpuRecord {
+  GpuId at;            // where it is or was sent last
+  uint64_t epoch = 0;  // highest that was ever used for it
+  std::string device_info;  // of its first GPU; never changes afterwards
+};
+
+struct JobRecord {
+  uint64_t number = 0;  // the id; never used twice
+  std::string token;
+  uint32_t gpus = 1, min_gpus = 1;
+  bool min_given = false;
+  uint64_t memory_given = 0;  // bytes; 0: not chosen by the user
+  uint64_t memory_bytes = 0;  // the quota; 0: not decided yet
+  std::string queue, name, user, command;
+  uint32_t pid = 0;
+  uint32_t target = 0;
+  bool pinned = false;
+  Phase phase = Phase::kQueued;
+  std::string reason;
+  uint64_t submitted_ms = 0, started_ms = 0, ended_ms = 0;  // since 1970
+  int32_t exit_status = 0;
+  uint32_t moves = 0;
+  std::vector<VgpuRecord> vgpus;
+
+  std::string id() const { return std::to_string(number); }
+};
+
+class Store {
+ public:
+  // Creates `directory` and the file in it if need be.
+  static Outcome open(const std::string& directory, std::unique_ptr<Store>* store);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  const std::string& path() const { return path_; }
+
+  // Gives `job` its number.
+  Outcome add(JobRecord* job);
+  Outcome update(const JobRecord& job);
+  Outcome load_live(std::vector<JobRecord>* jobs);                     // not ended, in order of submission
+  Outcome load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs);  // newest first
+  std::optional<JobRecord> find(uint64_t number);
+
+ private:
+  explicit Store(std::string path) : path_(std::move(path)) {}
+  Outcome prepare_schema();
+  Outcome run(const char* sql);
+  Outcome failure(const char* what) const;
+  Outcome write(const JobRecord& job, bool fresh, uint64_t* number);
+  Outcome write_vgpus(const JobRecord& job, uint64_t number);
+  Outcome query(const std::string& where, std::vector<JobRecord>* jobs);
+  Outcome read_vgpus(JobRecord* job);
+
+  std::string path_;
+  sqlite3* db_ = nullptr;
+};
+
+}  // namespace tide::sched
