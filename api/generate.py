@@ -275,7 +275,7 @@ def unpack_line(p, row):
 
 
 def serve_plain(row):
-    lines = [f'CUresult serve_{row.name}([[maybe_unused]] Session& session, [[maybe_unused]] Received& q, [[maybe_unused]] Answer& a) {{']
+    lines = [f'CUresult serve_{row.name}([[maybe_unused]] Session& session, [[maybe_unused]] Received& q, [[maybe_unused]] Outputs& a) {{']
     for p in row.params:
         if kind_of(p) == 'device':
             lines.append(f'  uint64_t {p.name}_bytes = 0;')
@@ -290,7 +290,7 @@ def serve_plain(row):
 def serve_internal(row):
     name = command_name(row)
     data = any(p.word == 'in' for p in row.params)
-    lines = [f'CUresult take_{row.name}(Session& session, Received& q, Answer& a) {{']
+    lines = [f'CUresult take_{row.name}(Session& session, Received& q, Outputs& a) {{']
     if row.params:
         lines.append(f'  const auto* command = q.fixed<command::{name}>();')
         lines.append('  if (command == nullptr) return kMalformed;')
@@ -303,12 +303,12 @@ def serve_internal(row):
 
 
 def serve_h(rows):
-    lines = [NOTE, '#pragma once\n#include "commands.h"\n#include "server/answer.h"\n#include "server/received.h"\n'
+    lines = [NOTE, '#pragma once\n#include "commands.h"\n#include "server/outputs.h"\n#include "server/received.h"\n'
              '#include "server/session.h"\n', 'namespace tide {\n', '// Hand-written in server/, one for each command of api/tide.api.']
     for r in rows:
         if r.travel == 'internal':
-            lines.append(f'CUresult serve_{r.name}(Session& session, const command::{command_name(r)}& command, Received& q, Answer& a);')
-    return lines + ['\nusing ServeFunction = CUresult (*)(Session& session, Received& q, Answer& a);',
+            lines.append(f'CUresult serve_{r.name}(Session& session, const command::{command_name(r)}& command, Received& q, Outputs& a);')
+    return lines + ['\nusing ServeFunction = CUresult (*)(Session& session, Received& q, Outputs& a);',
                     '// By call number; null: no such command.', 'ServeFunction find_serve(uint16_t call);\n', '}  // namespace tide']
 
 

@@ -1,0 +1,31 @@
+#pragma once
+
+// Finds and loads the driver below: the machine's real libcuda, else the software GPU. Everything above uses the
+// functions of Driver (generated) and does not know which one it is, but for what this header says.
+//
+// TIDE_DRIVER chooses: a path loads exactly that library; "software" skips the real driver. TIDE_SOFTGPU is the path of
+// libsoftgpu.so where it is not beside this program.
+
+#include <string>
+
+#include "base/outcome.h"
+#include "driver.h"
+
+namespace tide {
+
+struct DriverLibrary {
+  Driver calls;
+  std::string path;
+  bool software = false;
+  // Only of the software GPU; else null. Where the next loaded image's globals shall lie, and where a library's do.
+  CUresult (*set_image_base)(CUdeviceptr base) = nullptr;
+  CUresult (*get_image_range)(CUlibrary library, CUdeviceptr* base, size_t* bytes) = nullptr;
+};
+
+// Loads a driver that has at least one device; cuInit has been called. The library stays loaded.
+Outcome open_driver(DriverLibrary* library);
+
+// "CUDA_ERROR_INVALID_VALUE (1)", for logs.
+std::string error_text(const Driver& driver, CUresult result);
+
+}  // namespace tide

@@ -1,0 +1,62 @@
+#include "server/events.h"
+
+namespace tide {
+
+Events::Events(const Driver& driver, Contexts& contexts) : driver_(driver), contexts_(contexts) {}
+
+CUresult Events::create(uint32_t slot, uint32_t context, uint32_t flags) {
+  if (slot >= kEventSlots) return CUDA_ERROR_INVALID_VALUE;
+  if (slot < events_.size() && events_[slot].live) return CUDA_ERROR_INVALID_VALUE;
+  if (const CUresult result = contexts_.use(context); result != CUDA_SUCCESS) return result;
+  // Sharing between processes is not carried over; waiting is the client's business.
+  const uint32_t kept = flags & CU_EVENT_DISABLE_TIMING;
+  CUevent handle = nullptr;
+  if (const CUresult result = driver_.cuEventCreate(&handle, kept); result != CUDA_SUCCESS) return result;
+  if (slot >= events_.size()) events_.resize(slot + 1);
+  events_[slot] = Event{handle, context, kept, true, false, false, 0};
+  return CUDA_SUCCESS;
+}
+
+CUresult Events::destroy(uint32_t slot) {
+  Event* event = find(slot);
+  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  contexts_.use(event->context);
+  event->live = false;
+  return driver_.cuEventDestroy_v2(event->handle);
+}
+
+void Events::forget_context(uint32_t context) {
+  for (uint32_t slot = 0; slot < events_.size(); ++slot) {
+    if (events_[slot].live && events_[slot].context == context) destroy(slot);
+  }
+}
+
+Events::Event* Events::find(uint32_t slot) {
+  return slot < events_.size() && events_[slot].live ? &events_[slot] : nullptr;
+}
+
+CUresult Events::elapsed(uint32_t start, uint32_t end, float* ms) {
+  const Event* a = find(start);
+  const Event* b = find(end);
+  if (a == nullptr || b == nullptr || !a->recorded || !b->recorded) return CUDA_ERROR_INVALID_HANDLE;
+  if ((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING) return CUDA_ERROR_INVALID_HANDLE;
+  if (a->native && b->native) {
+    contexts_.use(b->context);
+    const auto elapsed = driver_.cuEventElapsedTime_v2 != nullptr ? driver_.cuEventElapsedTime_v2 : driver_.cuEventElapsedTime;
+    return elapsed(ms, a->handle, b->handle);
+  }
+  *ms = float(time_ms(*b) - time_ms(*a));
+  return CUDA_SUCCESS;
+}
+
+double Events::time_ms(const Event& event) const {
+  if (!event.native) return event.virtual_ms;
+  const Context* context = contexts_.find(event.context);
+  float since = 0;
+  if (context == nullptr || context->base == nullptr) return contexts_.time_ms();
+  contexts_.use(event.context);
+  const CUresult result = driver_.cuEventElapsedTime(&since, context->base, event.handle);
+  return result == CUDA_SUCCESS ? context->base_ms + double(since) : contexts_.time_ms();
+}
+
+}  // namespace tide

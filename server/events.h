@@ -1,0 +1,44 @@
+#pragma once
+
+// The vGPU's events by slot, and when they happened in the vGPU's own time, which goes on when it moves: an event that
+// was recorded on another GPU can still be compared with one that was recorded here. One thread.
+
+#include <cstdint>
+#include <vector>
+
+#include "server/contexts.h"
+#include "transport/layout.h"
+
+namespace tide {
+
+class Events {
+ public:
+  struct Event {
+    CUevent handle = nullptr;
+    uint32_t context = 0;
+    uint32_t flags = 0;
+    bool live = false;
+    bool recorded = false;   // here or before a move
+    bool native = false;     // recorded here: the driver knows when
+    double virtual_ms = 0;   // of one that is not native
+  };
+
+  Events(const Driver& driver, Contexts& contexts);
+  CUresult create(uint32_t slot, uint32_t context, uint32_t flags);
+  CUresult destroy(uint32_t slot);
+  void forget_context(uint32_t context);
+  // Null where there is none.
+  Event* find(uint32_t slot);
+  // Requires: both have completed. CUDA_ERROR_INVALID_HANDLE for those never recorded or without timing.
+  CUresult elapsed(uint32_t start, uint32_t end, float* ms);
+  // When it happened, in the vGPU's time. Requires: recorded and completed.
+  double time_ms(const Event& event) const;
+  size_t slots() const { return events_.size(); }
+
+ private:
+  const Driver& driver_;
+  Contexts& contexts_;
+  std::vector<Event> events_;
+};
+
+}  // namespace tide

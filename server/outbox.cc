@@ -1,0 +1,71 @@
+#include "server/outbox.h"
+
+#include <cstring>
+#include <utility>
+
+namespace tide {
+
+uint64_t progress_word(uint32_t slot) { return offsetof(WorkerPage, stream_progress) + slot * sizeof(Word); }
+uint64_t event_word(uint32_t slot) { return offsetof(WorkerPage, event_done) + slot * sizeof(Word); }
+Word& word_at(WorkerPage& page, uint64_t offset) {
+  return *reinterpret_cast<Word*>(reinterpret_cast<std::byte*>(&page) + offset);
+}
+
+void Outbox::attach(Link* link) {
+  link_ = link;
+  if (link != nullptr) writer_ = AnswerWriter(link->region());
+}
+
+void Outbox::record(const AnswerHeader& header, std::span<const std::byte> payload) {
+  Entry entry;
+  entry.header = header;
+  entry.header.payload_bytes = uint32_t(payload.size());
+  entry.payload.assign(payload.begin(), payload.end());
+  if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
+}
+
+void Outbox::data(const AnswerHeader& header, Staging::Piece piece) {
+  Entry entry;
+  entry.header = header;
+  entry.piece = piece;
+  if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
+}
+
+void Outbox::word(uint64_t offset, uint64_t value) {
+  Entry entry;
+  entry.word = offset;
+  entry.value = value;
+  if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
+}
+
+bool Outbox::flush() {
+  bool any = false;
+  while (!entries_.empty() && write(entries_.front())) {
+    entries_.pop_front();
+    any = true;
+  }
+  return any;
+}
+
+bool Outbox::write(Entry& entry) {
+  if (link_ == nullptr) return false;
+  if (entry.word != 0) {
+    Word& word = word_at(link_->region().worker(), entry.word);
+    word.store(entry.value, std::memory_order_release);
+    link_->note(word);
+    return true;
+  }
+  AnswerHeader* place = writer_.reserve(entry.header.payload_bytes);
+  if (place == nullptr) return false;
+  const uint32_t bytes = place->bytes;
+  *place = entry.header;
+  place->bytes = bytes;
+  const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();
+  if (entry.header.payload_bytes != 0) memcpy(place + 1, from, entry.header.payload_bytes);
+  writer_.publish(place);
+  if (entry.piece) staging_.give_back(entry.piece);
+  entry.piece = {};
+  return true;
+}
+
+}  // namespace tide

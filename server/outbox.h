@@ -1,0 +1,61 @@
+#pragma once
+
+// What the worker tells the client, in order: records for the answer ring and words of the completion page. What finds
+// no room in the ring waits here, and everything behind it too, so a progress word never overtakes the data it stands
+// for. Survives a move: what was not delivered goes along. One thread.
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <vector>
+
+#include "server/staging.h"
+#include "transport/link.h"
+#include "transport/ring.h"
+
+namespace tide {
+
+inline constexpr size_t kOutboxEntriesMax = 4096;  // above it no more commands are executed until the client reads
+
+class Outbox {
+ public:
+  // Exactly one of: a record with payload (from `payload` or `piece`), or a word.
+  struct Entry {
+    AnswerHeader header;
+    std::vector<std::byte> payload;
+    Staging::Piece piece;  // holds header.payload_bytes
+    uint64_t word = 0;     // not 0: this word (offset in WorkerPage) becomes `value`
+    uint64_t value = 0;
+  };
+
+  explicit Outbox(Staging& staging) : staging_(staging) {}
+  // From now on what waits goes to this link. Null: nowhere, it waits.
+  void attach(Link* link);
+
+  void record(const AnswerHeader& header, std::span<const std::byte> payload);
+  void data(const AnswerHeader& header, Staging::Piece piece);  // owns the piece from now on
+  // `word` points into the worker's page of any region; `page` is that page.
+  void word(uint64_t offset, uint64_t value);
+
+  // Writes what the ring has room for; true if anything was written.
+  bool flush();
+  bool empty() const { return entries_.empty(); }
+  bool crowded() const { return entries_.size() > kOutboxEntriesMax; }
+  std::deque<Entry>& entries() { return entries_; }
+
+ private:
+  bool write(Entry& entry);
+
+  Staging& staging_;
+  Link* link_ = nullptr;
+  AnswerWriter writer_;
+  std::deque<Entry> entries_;
+};
+
+// Offsets of words in WorkerPage.
+uint64_t progress_word(uint32_t stream_slot);
+uint64_t event_word(uint32_t event_slot);
+Word& word_at(WorkerPage& page, uint64_t offset);
+
+}  // namespace tide

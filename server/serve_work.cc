@@ -1,0 +1,242 @@
+// Commands that put work on a stream: launches, copies, events, waits.
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "api/payload.h"
+#include "serve.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kDataPieceBytes = 512u << 10;  // of one kData record
+constexpr uint32_t kAttributesMax = 32;
+static_assert(sizeof(CUlaunchAttribute) == kLaunchAttributeBytes);
+
+struct Rectangle {
+  uint64_t pitch = 0, width = 0, height = 0;
+  uint64_t bytes() const { return width * height; }
+  bool contiguous() const { return height == 1 || pitch == width; }
+  // From its first byte to behind its last one; false where no memory is that large.
+  bool span(uint64_t* span) const {
+    uint64_t rows = 0, total = 0;
+    if (width == 0 || height == 0 || (height > 1 && pitch < width)) return false;
+    if (__builtin_mul_overflow(pitch, height - 1, &rows) || __builtin_add_overflow(rows, width, span)) return false;
+    return !__builtin_mul_overflow(width, height, &total);
+  }
+};
+
+bool valid(Session& session, uint64_t address, const Rectangle& r) {
+  uint64_t span = 0;
+  return r.span(&span) && session.covers(address, span);
+}
+
+// Attributes that are plain values; the others name objects or addresses of the client.
+bool plain_attribute(CUlaunchAttributeID id) {
+  switch (id) {
+    case CU_LAUNCH_ATTRIBUTE_IGNORE:
+    case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
+    case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
+    case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
+    case CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE:
+    case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
+    case CU_LAUNCH_ATTRIBUTE_PRIORITY:
+    case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
+    case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
+    case CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION:
+    case CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
+      return true;
+    default:
+      return false;
+  }
+}
+
+CUmemorytype kind_of(bool device) { return device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
+
+// Rows between device memory and packed staging.
+CUresult copy_rows(const Driver& driver, CUstream stream, uint64_t device, const Rectangle& r, std::byte* host, bool in) {
+  CUDA_MEMCPY2D copy = {};
+  copy.srcMemoryType = kind_of(!in);
+  copy.dstMemoryType = kind_of(in);
+  copy.srcHost = copy.dstHost = host;
+  copy.srcDevice = copy.dstDevice = device;
+  copy.srcPitch = in ? r.width : r.pitch;
+  copy.dstPitch = in ? r.pitch : r.width;
+  copy.WidthInBytes = r.width;
+  copy.Height = r.height;
+  return driver.cuMemcpy2DAsync_v2(&copy, stream);
+}
+
+}  // namespace
+
+CUresult serve_tideLaunch(Session& session, const command::Launch& command, Received& q, Outputs&) {
+  const KernelEntry* kernel = session.libraries().kernel(command.kernel);
+  if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (command.attribute_count > kAttributesMax || command.param_bytes < kernel->param_bytes) return CUDA_ERROR_INVALID_VALUE;
+  CUstream stream = nullptr;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  const std::byte* params = q.tail().data() + command.attribute_count * kLaunchAttributeBytes;
+  size_t param_bytes = command.param_bytes;
+  void* extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, const_cast<std::byte*>(params), CU_LAUNCH_PARAM_BUFFER_SIZE, &param_bytes,
+                   CU_LAUNCH_PARAM_END};
+  const auto function = reinterpret_cast<CUfunction>(kernel->handle);
+  if (command.attribute_count == 0 && command.cooperative == 0) {
+    return session.driver().cuLaunchKernel(function, command.grid_x, command.grid_y, command.grid_z, command.block_x,
+                                           command.block_y, command.block_z, command.shared_bytes, stream, nullptr,
+                                           param_bytes == 0 ? nullptr : extra);
+  }
+  std::vector<CUlaunchAttribute> attributes(command.attribute_count);
+  if (!attributes.empty()) memcpy(attributes.data(), q.tail().data(), attributes.size() * sizeof(CUlaunchAttribute));
+  for (const CUlaunchAttribute& attribute : attributes) {
+    if (!plain_attribute(attribute.id)) return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  if (command.cooperative != 0) {
+    CUlaunchAttribute attribute = {};
+    attribute.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+    attribute.value.cooperative = 1;
+    attributes.push_back(attribute);
+  }
+  if (session.driver().cuLaunchKernelEx == nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+  CUlaunchConfig config = {};
+  config.gridDimX = command.grid_x, config.gridDimY = command.grid_y, config.gridDimZ = command.grid_z;
+  config.blockDimX = command.block_x, config.blockDimY = command.block_y, config.blockDimZ = command.block_z;
+  config.sharedMemBytes = command.shared_bytes;
+  config.hStream = stream;
+  config.attrs = attributes.data();
+  config.numAttrs = unsigned(attributes.size());
+  return session.driver().cuLaunchKernelEx(&config, function, nullptr, param_bytes == 0 ? nullptr : extra);
+}
+
+CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Received& q, Outputs&) {
+  const Rectangle r{command.pitch, command.width, command.height};
+  if (!valid(session, command.destination, r) || r.bytes() > kStagingPieceMax) return CUDA_ERROR_INVALID_VALUE;
+  const uint32_t slot = q.header().stream;
+  const Staging::Piece piece = session.staging().take(r.bytes());
+  if (!piece) {
+    session.settle();
+    return kAgain;
+  }
+  CUstream stream = nullptr;
+  CUresult result = session.streams().enter(slot, &stream);
+  if (result == CUDA_SUCCESS) {
+    memcpy(piece.data, q.tail().data(), r.bytes());
+    const Driver& driver = session.driver();
+    result = r.contiguous() ? driver.cuMemcpyHtoDAsync_v2(command.destination, piece.data, r.bytes(), stream)
+                            : copy_rows(driver, stream, command.destination, r, piece.data, true);
+  }
+  if (result == CUDA_SUCCESS) {
+    session.streams().release(slot, piece);
+  } else {
+    session.staging().give_back(piece);
+  }
+  return result;
+}
+
+// The next piece of a copy out, from packed byte `at` on: rows where whole ones fit, else a part of one.
+Rectangle piece_of(const Rectangle& r, uint64_t at, uint64_t* skip) {
+  if (r.contiguous()) {
+    *skip = at;
+    return {0, std::min(kDataPieceBytes, r.bytes() - at), 1};
+  }
+  const uint64_t row = at / r.width, column = at % r.width;
+  *skip = row * r.pitch + column;
+  if (column != 0 || r.width > kDataPieceBytes) return {0, std::min(kDataPieceBytes, r.width - column), 1};
+  return {r.pitch, r.width, std::min(r.height - row, std::max<uint64_t>(1, kDataPieceBytes / r.width))};
+}
+
+CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Received& q, Outputs&) {
+  const Rectangle r{command.pitch, command.width, command.height};
+  if (!valid(session, command.source, r)) return CUDA_ERROR_INVALID_VALUE;
+  const uint32_t slot = q.header().stream;
+  const Driver& driver = session.driver();
+  uint64_t& at = session.partial();
+  while (at < r.bytes()) {
+    uint64_t skip = 0;
+    const Rectangle part = piece_of(r, at, &skip);
+    const Staging::Piece piece = session.staging().take(part.bytes());
+    if (!piece) {
+      // What is under way already shall come home, so that there is room for the rest.
+      if (at != 0) session.streams().worked(slot, q.header().sequence - 1);
+      session.settle();
+      return kAgain;
+    }
+    CUstream stream = nullptr;
+    CUresult result = session.streams().enter(slot, &stream);
+    if (result == CUDA_SUCCESS) {
+      result = part.height == 1 ? driver.cuMemcpyDtoHAsync_v2(piece.data, command.source + skip, part.width, stream)
+                                : copy_rows(driver, stream, command.source + skip, part, piece.data, false);
+    }
+    if (result != CUDA_SUCCESS) {
+      session.staging().give_back(piece);
+      return result;
+    }
+    AnswerHeader header;
+    header.kind = uint16_t(AnswerKind::kData);
+    header.sequence = q.header().sequence;
+    header.payload_bytes = uint32_t(part.bytes());
+    header.offset = at;
+    session.streams().deliver(slot, header, piece);
+    at += part.bytes();
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult serve_tideCopyWithin(Session& session, const command::CopyWithin& command, Received& q, Outputs&) {
+  const Rectangle from{command.source_pitch, command.width, command.height};
+  const Rectangle to{command.destination_pitch, command.width, command.height};
+  if (!valid(session, command.source, from) || !valid(session, command.destination, to)) return CUDA_ERROR_INVALID_VALUE;
+  CUstream stream = nullptr;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  if (from.contiguous() && to.contiguous()) {
+    return session.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, from.bytes(), stream);
+  }
+  CUDA_MEMCPY2D copy = {};
+  copy.srcMemoryType = copy.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  copy.srcDevice = command.source;
+  copy.dstDevice = command.destination;
+  copy.srcPitch = command.source_pitch;
+  copy.dstPitch = command.destination_pitch;
+  copy.WidthInBytes = command.width;
+  copy.Height = command.height;
+  return session.driver().cuMemcpy2DAsync_v2(&copy, stream);
+}
+
+CUresult serve_tideRecordEvent(Session& session, const command::RecordEvent& command, Received& q, Outputs&) {
+  Events::Event* event = session.events().find(command.event);
+  CUstream stream = nullptr;
+  CUresult result = event == nullptr ? CUDA_ERROR_INVALID_HANDLE : session.streams().enter(q.header().stream, &stream);
+  if (result == CUDA_SUCCESS) result = session.driver().cuEventRecord(event->handle, stream);
+  if (result == CUDA_SUCCESS) {
+    event->recorded = event->native = true;
+    session.streams().record_event(q.header().stream, command.event, q.header().sequence);
+  } else if (command.event < kEventSlots) {
+    // Whoever waits for it must not wait for ever; the error says what happened.
+    session.outbox().word(event_word(command.event), q.header().sequence);
+  }
+  return result;
+}
+
+CUresult serve_tideWaitEvent(Session& session, const command::WaitEvent& command, Received& q, Outputs&) {
+  const Events::Event* event = session.events().find(command.event);
+  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (!event->native) return CUDA_SUCCESS;  // never recorded, or complete since before a move
+  CUstream stream = nullptr;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  return session.driver().cuStreamWaitEvent(stream, event->handle, CU_EVENT_WAIT_DEFAULT);
+}
+
+CUresult serve_tideWaitSignal(Session& session, const command::WaitSignal& command, Received& q, Outputs&) {
+  CUstream stream = nullptr;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  return session.signals().wait(stream, command.slot, command.value);
+}
+
+CUresult serve_tideElapsed(Session& session, const command::Elapsed& command, Received&, Outputs& a) {
+  float ms = 0;
+  const CUresult result = session.events().elapsed(command.start, command.end, &ms);
+  if (result == CUDA_SUCCESS) a.out<ElapsedAnswer>(1)->milliseconds = ms;
+  return result;
+}
+
+}  // namespace tide

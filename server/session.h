@@ -1,0 +1,105 @@
+#pragma once
+
+// One client process's use of one vGPU, on one GPU: everything that its commands made, and what is under way. Executes
+// commands one by one and never waits for the GPU. Belongs to the worker's only thread.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "server/outputs.h"
+#include "server/contexts.h"
+#include "server/driver_library.h"
+#include "server/events.h"
+#include "server/libraries.h"
+#include "server/memory.h"
+#include "server/objects.h"
+#include "server/outbox.h"
+#include "server/received.h"
+#include "server/signals.h"
+#include "server/staging.h"
+#include "server/streams.h"
+
+namespace tide {
+
+// What a serve function may return beside CUresults.
+inline constexpr CUresult kMalformed = static_cast<CUresult>(-1);  // the client sent nonsense
+inline constexpr CUresult kAgain = static_cast<CUresult>(-2);      // not now: execute the command again later
+
+class Session {
+ public:
+  explicit Session(const DriverLibrary& library);
+  ~Session();
+
+  // Before anything else. `quota`: bytes of device memory.
+  Outcome start(uint32_t vgpu, uint64_t quota);
+  // Its client is reached through this link from now on (null: through none).
+  void attach(Link* link);
+
+  // False: try again after poll() (nothing has been done, or only a part, which is not done twice).
+  bool execute(const CommandHeader& header, const std::byte* payload);
+  // An object's command again, where the vGPU is made anew; no answer, no progress.
+  CUresult replay(const Object& object);
+  // No commands are waiting: whatever was started gets a marker.
+  void settle() { streams_.mark_all(); }
+  // Looks what has completed and tells; true if there was something.
+  bool poll();
+  // A failure that belongs to no answer.
+  void raise(CUresult result, uint64_t sequence);
+
+  const Driver& driver() const { return library_.calls; }
+  const DriverLibrary& library() const { return library_; }
+  Contexts& contexts() { return contexts_; }
+  Staging& staging() { return staging_; }
+  Outbox& outbox() { return outbox_; }
+  Streams& streams() { return streams_; }
+  Events& events() { return events_; }
+  Memory& memory() { return memory_; }
+  Libraries& libraries() { return libraries_; }
+  Signals& signals() { return signals_; }
+  Objects& objects() { return objects_; }
+
+  // Whether a command may name this device memory.
+  bool covers(uint64_t address, uint64_t bytes) const {
+    return memory_.in_range(address, bytes) || libraries_.covers(address, bytes);
+  }
+  bool failed() const { return failed_; }
+  bool replaying() const { return replaying_; }
+  uint64_t sequence() const { return sequence_; }        // the last executed
+  void set_sequence(uint64_t sequence) { sequence_ = sequence; }
+  uint64_t& partial() { return partial_; }               // bytes of the present command's copy that are under way
+  const Library* image_like() const { return image_like_; }
+  void set_image_like(const Library* like) { image_like_ = like; }
+  uint64_t last_error() const { return error_; }
+  uint64_t error_count() const { return errors_; }
+  void set_errors(uint64_t error, uint64_t count) { error_ = error, errors_ = count; }
+
+ private:
+  CUresult serve(Received& received, Outputs& answer);
+  void conclude(const Received& received, const Outputs& answer, CUresult result);
+  void finish_work(const CommandHeader& header, CUresult result);
+
+  const DriverLibrary& library_;
+  Contexts contexts_;
+  Staging staging_;
+  Outbox outbox_;
+  Streams streams_;
+  Events events_;
+  Memory memory_;
+  Libraries libraries_;
+  Signals signals_;
+  Objects objects_;
+  uint64_t sequence_ = 0;
+  uint64_t partial_ = 0;
+  uint64_t error_ = 0;
+  uint64_t errors_ = 0;
+  bool failed_ = false;
+  bool replaying_ = false;
+  const Library* image_like_ = nullptr;
+};
+
+// CUDA's errors after which a context is of no use any more.
+bool is_sticky(CUresult result);
+
+}  // namespace tide

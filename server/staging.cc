@@ -1,0 +1,50 @@
+#include "server/staging.h"
+
+#include <cstdlib>
+
+namespace tide {
+namespace {
+constexpr uint64_t kSlabBytes = 4u << 20;  // what is pinned at once; pinning is slow
+}
+
+void Staging::start(const Driver& driver, Contexts& contexts, uint64_t limit) {
+  driver_ = &driver;
+  contexts_ = &contexts;
+  limit_ = limit;
+}
+
+Staging::Piece Staging::take(uint64_t bytes) {
+  for (Class& c : classes_) {
+    if (bytes > c.size) continue;
+    if (c.free.empty() && !grow(&c)) continue;  // a larger class may have one
+    Piece piece{c.free.back(), c.size};
+    c.free.pop_back();
+    in_use_ += c.size;
+    return piece;
+  }
+  return {};
+}
+
+void Staging::give_back(Piece piece) {
+  for (Class& c : classes_) {
+    if (c.size != piece.size) continue;
+    c.free.push_back(piece.data);
+    in_use_ -= c.size;
+  }
+}
+
+bool Staging::grow(Class* c) {
+  if (reserved_ + kSlabBytes > limit_) return false;
+  void* slab = nullptr;
+  contexts_->use(0);
+  if (driver_->cuMemHostAlloc == nullptr ||
+      driver_->cuMemHostAlloc(&slab, kSlabBytes, CU_MEMHOSTALLOC_PORTABLE) != CUDA_SUCCESS) {
+    slab = aligned_alloc(4096, kSlabBytes);
+  }
+  if (slab == nullptr) return false;
+  reserved_ += kSlabBytes;
+  for (uint64_t at = 0; at < kSlabBytes; at += c->size) c->free.push_back(static_cast<std::byte*>(slab) + at);
+  return true;
+}
+
+}  // namespace tide

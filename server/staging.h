@@ -1,0 +1,46 @@
+#pragma once
+
+// Pinned host memory in which bytes wait between the rings and the GPU. Bounded: take() gives null when it is used up,
+// and the caller tries again after something has completed. One thread.
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "server/contexts.h"
+
+namespace tide {
+
+inline constexpr uint64_t kStagingBytesMax = 256u << 20;  // a worker's; enough to keep two directions of any link busy
+inline constexpr uint64_t kStagingPieceMax = 1u << 20;    // the largest piece: one record
+
+class Staging {
+ public:
+  struct Piece {
+    std::byte* data = nullptr;
+    uint64_t size = 0;
+    explicit operator bool() const { return data != nullptr; }
+  };
+
+  void start(const Driver& driver, Contexts& contexts, uint64_t limit = kStagingBytesMax);
+  // At least `bytes` (1 to kStagingPieceMax), or null.
+  Piece take(uint64_t bytes);
+  void give_back(Piece piece);
+  uint64_t in_use() const { return in_use_; }
+
+ private:
+  struct Class {
+    uint64_t size = 0;
+    std::vector<std::byte*> free;
+  };
+  bool grow(Class* c);
+
+  const Driver* driver_ = nullptr;
+  Contexts* contexts_ = nullptr;
+  uint64_t limit_ = 0;
+  uint64_t reserved_ = 0;
+  uint64_t in_use_ = 0;
+  Class classes_[3] = {{4u << 10, {}}, {64u << 10, {}}, {kStagingPieceMax, {}}};
+};
+
+}  // namespace tide

@@ -1,0 +1,100 @@
+#pragma once
+
+// The vGPU's streams by slot, and what is under way on them. Nothing here waits: markers (pooled events) are recorded
+// behind work and polled in order; when one is done, all that was put before it on that stream is done, and the client
+// is told through the outbox. One thread.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "server/contexts.h"
+#include "server/outbox.h"
+#include "server/staging.h"
+
+namespace tide {
+
+inline constexpr uint32_t kCommandsPerMarker = 64;  // progress is seen at least this often on a busy stream
+
+class Streams {
+ public:
+  struct Parts {
+    const Driver& driver;
+    Contexts& contexts;
+    Staging& staging;
+    Outbox& outbox;
+    std::function<void(CUresult result, uint64_t sequence)> raise;  // a failure of work that was accepted before
+  };
+  explicit Streams(Parts parts);
+
+  CUresult create(uint32_t slot, uint32_t context, uint32_t flags, int32_t priority);
+  CUresult add_legacy(uint32_t slot, uint32_t context);
+  CUresult destroy(uint32_t slot);
+  // All slots of a context are forgotten. Requires: idle(context).
+  void forget_context(uint32_t context);
+
+  // Before work: makes the stream's context current and gives its handle.
+  CUresult enter(uint32_t slot, CUstream* stream);
+  // Work was put on the stream as part of command `sequence`.
+  void worked(uint32_t slot, uint64_t sequence);
+  // Then: this many bytes in `piece` are the answer's, once the work is done.
+  void deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece);
+  // Then: the piece is free once the work is done.
+  void release(uint32_t slot, Staging::Piece piece);
+  // Then: this event is complete once the work is done; marks at once.
+  void record_event(uint32_t slot, uint32_t event, uint64_t sequence);
+
+  // Puts markers behind all work that has none: nothing more comes for now.
+  void mark_all();
+  // Tells what has completed; true if anything has.
+  bool poll();
+  // Everything that was put before this sequence number is done (and everything at all: idle()).
+  bool done_before(uint64_t sequence) const;
+  bool idle() const { return active_.empty() && dirty_.empty(); }
+  bool idle(uint32_t context) const;
+  bool has_pending() const { return !active_.empty(); }
+
+  // The context is lost: nothing completes any more, so from the next poll() on all is called complete.
+  void fail_all();
+  // The newest sequence executed; with fail_all() every live stream is said to have reached it.
+  void reached(uint64_t sequence);
+
+ private:
+  struct Pending {
+    enum class Kind { kMarker, kData, kRelease, kEvent } kind = Kind::kMarker;
+    uint64_t sequence = 0;
+    CUevent marker = nullptr;  // kMarker, kEvent
+    uint32_t event = 0;
+    AnswerHeader header;
+    Staging::Piece piece;
+  };
+  struct Slot {
+    bool live = false;
+    bool legacy = false;
+    bool dirty = false;  // work without a marker behind it
+    CUstream handle = nullptr;
+    uint32_t context = 0;
+    uint32_t unmarked = 0;
+    uint64_t sequence = 0;   // of the last work
+    uint64_t reported = 0;   // the progress that was told last
+    std::deque<Pending> pending;
+  };
+
+  void mark(uint32_t slot, Pending::Kind kind, uint32_t event);
+  bool poll_slot(uint32_t slot);
+  void finish(uint32_t slot, Pending& pending, bool failed);
+  void activate(uint32_t slot);
+  CUevent take_marker(uint32_t context);
+
+  Parts parts_;
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> active_;  // slots with pending entries
+  std::vector<uint32_t> dirty_;
+  std::unordered_map<uint32_t, std::vector<CUevent>> markers_;  // free ones, by context
+  bool failed_ = false;
+};
+
+}  // namespace tide
