@@ -81,7 +81,7 @@ class Input(PoolTest):
         self.assertEqual(job.wait(), 0, job.err())
 
     def test_help(self):
-        for word in ('', 'up', 'down', 'run', 'env', 'status', 'jobs', 'gpus', 'job', 'why', 'resize', 'migrate', 'kill'):
+        for word in ('', *'up down run env status jobs gpus job why resize migrate kill'.split()):
             result = self.pool.tide(*word.split(), '--help')
             self.assertEqual(result.status, 0, (word, repr(result)))
             self.assertRegex(result.out, r'(?i)usage')
