@@ -81,6 +81,7 @@ struct Launch {
   const AddressSpace* memory = nullptr;
   bool cooperative = false;            // all blocks resumable together (grid synchronisation)
   const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
+  uint32_t quantum = 0;  // instructions a warp runs before the next one does; 0: the usual 32
 };
 
 // Threads that run blocks, shared by all devices of a process. `threads` 0: one a core.

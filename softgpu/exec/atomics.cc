@@ -1,0 +1,96 @@
+// atom and red. Blocks run in several threads, so device memory is changed by the host's atomic instructions; lanes
+// take their turn in order.
+
+#include <bit>
+
+#define SOFTGPU_ISA isa_base
+#include "softgpu/exec/lanes.h"
+#include "softgpu/exec/small_floats.h"
+
+namespace softgpu {
+namespace {
+
+using namespace isa_base;
+
+// Address of a lane's operand, or null with the fault raised.
+std::byte* operand(const MicroOp& op, Warp& w, uint32_t lane, uint64_t bytes) {
+  uint64_t address = static_cast<uint64_t>(op.imm);
+  if (op.y == 1) address += lanes<uint32_t>(w, op.a)[lane];
+  if (op.y == 2) address += lanes<uint64_t>(w, op.a)[lane];
+  std::byte* p = nullptr;
+  if (op.x == 1) address = kSharedWindow + (address & 0xffffffff);
+  if ((address & (bytes - 1)) != 0) {
+    raise(w, FaultKind::kMisalignedAddress, address, lane);
+    return nullptr;
+  }
+  p = translate_generic(w, lane, address, bytes);
+  if (p == nullptr) raise(w, FaultKind::kIllegalAddress, address, lane);
+  return p;
+}
+
+// T as in memory, F computes the new value from the old one and the operands b and c.
+template <class T, T (*F)(T, T, T)>
+void atomic(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (; mask != 0; mask &= mask - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(mask));
+    auto* p = reinterpret_cast<T*>(operand(op, w, lane, sizeof(T)));
+    if (p == nullptr) return;
+    const T b = lanes<T>(w, op.b)[lane];
+    const T c = op.c != 0 ? lanes<T>(w, op.c)[lane] : T{};
+    T old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    if (op.x == 1) {
+      *p = F(old, b, c);
+    } else {
+      while (!__atomic_compare_exchange_n(p, &old, F(old, b, c), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+      }
+    }
+    lanes<T>(w, op.dst)[lane] = old;
+  }
+}
+
+template <class T> T a_add(T old, T b, T) { return static_cast<T>(old + b); }
+template <class T> T a_and(T old, T b, T) { return old & b; }
+template <class T> T a_or(T old, T b, T) { return old | b; }
+template <class T> T a_xor(T old, T b, T) { return old ^ b; }
+template <class T> T a_exch(T, T b, T) { return b; }
+template <class T> T a_cas(T old, T b, T c) { return old == b ? c : old; }
+template <class U, class T> U a_min(U old, U b, U) { return static_cast<T>(old) < static_cast<T>(b) ? old : b; }
+template <class U, class T> U a_max(U old, U b, U) { return static_cast<T>(old) > static_cast<T>(b) ? old : b; }
+uint32_t a_inc(uint32_t old, uint32_t b, uint32_t) { return old >= b ? 0 : old + 1; }
+uint32_t a_dec(uint32_t old, uint32_t b, uint32_t) { return old == 0 || old > b ? b : old - 1; }
+uint32_t add_f32(uint32_t old, uint32_t b, uint32_t) { return bits_as<uint32_t>(canon(bits_as<float>(old) + bits_as<float>(b))); }
+uint64_t add_f64(uint64_t old, uint64_t b, uint64_t) { return bits_as<uint64_t>(bits_as<double>(old) + bits_as<double>(b)); }
+uint16_t add_f16(uint16_t old, uint16_t b, uint16_t) {
+  return to_half(static_cast<double>(from_half(old)) + static_cast<double>(from_half(b)));
+}
+uint16_t add_bf16(uint16_t old, uint16_t b, uint16_t) { return to_bf16(static_cast<double>(from_bf16(old)) + static_cast<double>(from_bf16(b))); }
+template <uint16_t (*F)(uint16_t, uint16_t, uint16_t)>
+uint32_t both(uint32_t old, uint32_t b, uint32_t) {
+  const uint32_t low = F(static_cast<uint16_t>(old), static_cast<uint16_t>(b), 0);
+  return low | static_cast<uint32_t>(F(static_cast<uint16_t>(old >> 16), static_cast<uint16_t>(b >> 16), 0)) << 16;
+}
+
+using u16 = uint16_t;
+using u32 = uint32_t;
+using u64 = uint64_t;
+
+#define BITS(name, F)                                                                                        \
+  {"atom." name ".b32", atomic<u32, F<u32>>}, {"atom." name ".b64", atomic<u64, F<u64>>}
+#define ORDERED(name, F)                                                                                         \
+  {"atom." name ".u32", atomic<u32, F<u32, u32>>}, {"atom." name ".s32", atomic<u32, F<u32, int32_t>>},          \
+      {"atom." name ".u64", atomic<u64, F<u64, u64>>}, {"atom." name ".s64", atomic<u64, F<u64, int64_t>>}
+
+constexpr HandlerRow kRows[] = {
+    {"atom.add.u32", atomic<u32, a_add<u32>>}, {"atom.add.u64", atomic<u64, a_add<u64>>},
+    {"atom.add.f32", atomic<u32, add_f32>}, {"atom.add.f64", atomic<u64, add_f64>}, {"atom.add.f16", atomic<u16, add_f16>},
+    {"atom.add.bf16", atomic<u16, add_bf16>}, {"atom.add.f16x2", atomic<u32, both<add_f16>>},
+    {"atom.add.bf16x2", atomic<u32, both<add_bf16>>}, BITS("and", a_and), BITS("or", a_or), BITS("xor", a_xor),
+    BITS("exch", a_exch), BITS("cas", a_cas), {"atom.cas.b16", atomic<u16, a_cas<u16>>}, ORDERED("min", a_min),
+    ORDERED("max", a_max), {"atom.inc.u32", atomic<u32, a_inc>}, {"atom.dec.u32", atomic<u32, a_dec>},
+};
+
+}  // namespace
+
+HandlerRows atomic_rows() { return {kRows, sizeof(kRows) / sizeof(kRows[0])}; }
+
+}  // namespace softgpu

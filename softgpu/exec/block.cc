@@ -1,0 +1,169 @@
+#include "softgpu/exec/block.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "softgpu/exec/simt.h"
+
+namespace softgpu {
+namespace {
+
+uint64_t rounded(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+uint32_t threads_of(const Launch& launch) { return launch.block.x * launch.block.y * launch.block.z; }
+
+void fill_constants(const Block& block, Warp* warp) {
+  predicate(*warp, kTruePredicate) = ~uint32_t{0};
+  for (const ConstantSlot& c : block.code->constants) {
+    for (uint32_t i = 0; i < 32; ++i) std::memcpy(warp->regs + c.offset + i * c.width, &c.bits, c.width);
+  }
+  for (const ImageSlot& s : block.code->image_slots) {
+    std::fill_n(lanes<uint64_t>(*warp, s.offset), 32, block.launch->image_address + s.addend);
+  }
+}
+
+uint32_t special_value(const Block& block, const Warp& warp, Special which, uint32_t lane) {
+  const Launch& l = *block.launch;
+  const uint32_t thread = warp.index * 32 + lane;
+  const uint32_t bit = uint32_t{1} << lane;
+  const auto workspace = static_cast<uint64_t>(kGridWindow);
+  switch (which) {
+    case Special::kTidX: return thread % l.block.x;
+    case Special::kTidY: return thread / l.block.x % l.block.y;
+    case Special::kTidZ: return thread / l.block.x / l.block.y;
+    case Special::kNtidX: return l.block.x;
+    case Special::kNtidY: return l.block.y;
+    case Special::kNtidZ: return l.block.z;
+    case Special::kCtaidX: return block.index.x;
+    case Special::kCtaidY: return block.index.y;
+    case Special::kCtaidZ: return block.index.z;
+    case Special::kNctaidX: return l.grid.x;
+    case Special::kNctaidY: return l.grid.y;
+    case Special::kNctaidZ: return l.grid.z;
+    case Special::kLaneId: return lane;
+    case Special::kWarpId: return warp.index;
+    case Special::kNwarpId: return static_cast<uint32_t>(block.warps.size());
+    case Special::kSmId: return (block.index.x + block.index.y * l.grid.x) % 4;
+    case Special::kNsmId: return 4;
+    case Special::kGridId: return 1;
+    case Special::kLaneMaskEq: return bit;
+    case Special::kLaneMaskLt: return bit - 1;
+    case Special::kLaneMaskLe: return bit | (bit - 1);
+    case Special::kLaneMaskGt: return ~(bit | (bit - 1));
+    case Special::kLaneMaskGe: return ~(bit - 1);
+    case Special::kDynamicShared: return l.dynamic_shared_bytes;
+    case Special::kTotalShared: return static_cast<uint32_t>(block.memory.shared_bytes);
+    case Special::kEnvreg1: return l.cooperative ? static_cast<uint32_t>(workspace >> 32) : 0;
+    case Special::kEnvreg2: return l.cooperative ? static_cast<uint32_t>(workspace) : 0;
+  }
+  return 0;
+}
+
+void fill_specials(const Block& block, Warp* warp) {
+  for (const SpecialSlot& s : block.code->specials) {
+    uint32_t* to = lanes<uint32_t>(*warp, s.offset);
+    for (uint32_t i = 0; i < 32; ++i) to[i] = special_value(block, *warp, s.which, i);
+  }
+}
+
+bool depends_on_block(Special which) {
+  return which == Special::kCtaidX || which == Special::kCtaidY || which == Special::kCtaidZ || which == Special::kSmId;
+}
+
+}  // namespace
+
+std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace) {
+  auto block = std::make_unique<Block>();
+  block->code = &code;
+  block->launch = &launch;
+  const uint32_t warps = (threads_of(launch) + 31) / 32;
+  const uint64_t local = rounded(uint64_t{code.local_bytes} * 32);
+  const uint64_t shared = uint64_t{code.static_shared_bytes} + launch.dynamic_shared_bytes;
+  const uint64_t total = rounded(shared) + warps * (code.register_bytes + local) + 64;
+  void* memory = std::aligned_alloc(64, rounded(total));
+  if (memory == nullptr) std::abort();
+  std::memset(memory, 0, rounded(total));
+  block->storage = {static_cast<std::byte*>(memory), std::free};
+  std::byte* at = block->storage.get();
+  block->memory = {launch.memory,  at,        shared, code.local_bytes, launch.params, code.param_bytes, workspace};
+  at += rounded(shared);
+  block->warps.resize(warps);
+  for (uint32_t i = 0; i < warps; ++i) {
+    Warp& warp = block->warps[i];
+    warp.block = block.get();
+    warp.index = i;
+    warp.regs = at;
+    at += code.register_bytes;
+    warp.local = at;
+    at += local;
+    fill_constants(*block, &warp);
+    fill_specials(*block, &warp);
+  }
+  return block;
+}
+
+void start_block(Block* block, uint64_t index) {
+  const Launch& l = *block->launch;
+  block->index = {static_cast<uint32_t>(index % l.grid.x), static_cast<uint32_t>(index / l.grid.x % l.grid.y),
+                  static_cast<uint32_t>(index / l.grid.x / l.grid.y)};
+  block->barriers = {};
+  block->live_threads = threads_of(l);
+  block->fault = FaultKind::kNone;
+  block->slices = 0;
+  const uint32_t entry = block->code->functions[0].entry;
+  for (Warp& warp : block->warps) {
+    const uint32_t left = block->live_threads - warp.index * 32;
+    warp.live = left >= 32 ? ~uint32_t{0} : (uint32_t{1} << left) - 1;
+    warp.turns = 0;
+    warp.count = 1;
+    warp.groups[0] = {};
+    warp.groups[0].pc = entry;
+    warp.groups[0].mask = warp.live;
+    for (const SpecialSlot& s : block->code->specials) {
+      if (!depends_on_block(s.which)) continue;
+      std::fill_n(lanes<uint32_t>(warp, s.offset), 32, special_value(*block, warp, s.which, 0));
+    }
+  }
+}
+
+bool run_block(Block* block, unsigned quantum, uint64_t instructions) {
+  const uint64_t stop = block->clock + instructions;
+  while (block->live_threads != 0 && block->fault == FaultKind::kNone) {
+    const std::atomic<bool>* cancel = block->launch->cancel;
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+      block->fault = FaultKind::kCancelled;
+      return true;
+    }
+    const uint64_t before = block->clock;
+    bool yielded = false;
+    for (Warp& warp : block->warps) {
+      if (warp.count == 0) continue;
+      yielded |= run_warp(warp, quantum);
+      if (block->fault != FaultKind::kNone) return true;
+    }
+    if (block->clock == before && !unblock(block)) raise(block->warps[0], FaultKind::kTrap, 0, 0);
+    if (block->clock >= stop || (yielded && block->clock - before < 4 * block->warps.size())) break;
+  }
+  return block->live_threads == 0 || block->fault != FaultKind::kNone;
+}
+
+Fault fault_of(const Block& block) {
+  Fault out;
+  out.kind = block.fault;
+  out.address = block.fault_address;
+  const Launch& l = *block.launch;
+  const KernelCode& code = *block.code;
+  const uint32_t thread = block.fault_warp * 32 + block.fault_lane;
+  const auto triple = [](uint64_t x, uint64_t y, uint64_t z) {
+    return "(" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + ")";
+  };
+  out.where = "kernel " + code.name + ", block " + triple(block.index.x, block.index.y, block.index.z) + ", thread " +
+              triple(thread % l.block.x, thread / l.block.x % l.block.y, thread / l.block.x / l.block.y);
+  if (block.fault_pc < code.lines.size()) {
+    out.where += ", line " + std::to_string(code.lines[block.fault_pc]) + ": " + code.texts[code.text_of[block.fault_pc]];
+  }
+  return out;
+}
+
+}  // namespace softgpu

@@ -1,0 +1,55 @@
+#include "softgpu/exec/handlers.h"
+
+namespace softgpu {
+namespace {
+
+void add_rows(HandlerTable* table, HandlerRows rows) {
+  for (unsigned i = 0; i < rows.count; ++i) (*table)[rows.rows[i].name] = rows.rows[i].fn;
+}
+
+#define SOFTGPU_ADD_LEVEL(level)                                                                                      \
+  for (const HandlerRows rows : {level::integer_rows(), level::compare_rows(), level::float_rows(), level::double_rows(), \
+                                 level::half_rows(), level::convert_rows(), level::memory_rows()}) {                    \
+    add_rows(&table, rows);                                                                                           \
+  }
+
+HandlerTable make_table(IsaLevel level) {
+  HandlerTable table;
+  if (level == IsaLevel::kV2) {
+    SOFTGPU_ADD_LEVEL(isa_v2)
+  } else if (level == IsaLevel::kV3) {
+    SOFTGPU_ADD_LEVEL(isa_v3)
+  } else {
+    SOFTGPU_ADD_LEVEL(isa_v4)
+  }
+  for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), runtime_rows()}) add_rows(&table, rows);
+  return table;
+}
+
+}  // namespace
+
+bool isa_level_runs_here(IsaLevel level) {
+  __builtin_cpu_init();
+  if (level == IsaLevel::kV2) return true;
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("movbe");
+  if (level == IsaLevel::kV3) return v3;
+  return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+IsaLevel best_isa_level() {
+  for (const IsaLevel level : {IsaLevel::kV4, IsaLevel::kV3}) {
+    if (isa_level_runs_here(level)) return level;
+  }
+  return IsaLevel::kV2;
+}
+
+const HandlerTable& handlers_of(IsaLevel level) {
+  static const HandlerTable v2 = make_table(IsaLevel::kV2);
+  static const HandlerTable v3 = make_table(IsaLevel::kV3);
+  static const HandlerTable v4 = make_table(IsaLevel::kV4);
+  return level == IsaLevel::kV2 ? v2 : level == IsaLevel::kV3 ? v3 : v4;
+}
+
+}  // namespace softgpu

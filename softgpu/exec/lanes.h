@@ -1,0 +1,162 @@
+#pragma once
+
+// Applies a scalar function to the lanes of a warp. Included only by the files that are compiled once per instruction
+// set (SOFTGPU_ISA names it): everything here lives in that namespace, so that the linker never mixes the levels.
+// For the same reason these files call builtins instead of the templates of the standard library.
+
+#include <cstdint>
+#include <cstring>
+
+#include "softgpu/exec/handlers.h"
+#include "softgpu/exec/warp.h"
+
+#define LANE_FN static inline __attribute__((always_inline))
+
+namespace softgpu::SOFTGPU_ISA {
+
+inline constexpr uint32_t kAll = ~uint32_t{0};
+
+template <class D>
+__attribute__((always_inline)) static inline void blend(D* to, const D* from, uint32_t mask) {
+#pragma GCC ivdep
+  for (uint32_t i = 0; i < 32; ++i) to[i] = (mask & (uint32_t{1} << i)) != 0 ? from[i] : to[i];
+}
+
+template <auto F>
+struct Lanes;
+
+template <class D, class A, D (*F)(A)>
+struct Lanes<F> {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    D* d = lanes<D>(w, op.dst);
+    const A* a = lanes<A>(w, op.a);
+    if (mask == kAll) {
+#pragma GCC ivdep
+      for (int i = 0; i < 32; ++i) d[i] = F(a[i]);
+      return;
+    }
+    alignas(64) D t[32];
+    for (int i = 0; i < 32; ++i) t[i] = F(a[i]);
+    blend(d, t, mask);
+  }
+};
+
+template <class D, class A, class B, D (*F)(A, B)>
+struct Lanes<F> {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    D* d = lanes<D>(w, op.dst);
+    const A* a = lanes<A>(w, op.a);
+    const B* b = lanes<B>(w, op.b);
+    if (mask == kAll) {
+#pragma GCC ivdep
+      for (int i = 0; i < 32; ++i) d[i] = F(a[i], b[i]);
+      return;
+    }
+    alignas(64) D t[32];
+    for (int i = 0; i < 32; ++i) t[i] = F(a[i], b[i]);
+    blend(d, t, mask);
+  }
+};
+
+template <class D, class A, class B, class C, D (*F)(A, B, C)>
+struct Lanes<F> {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    D* d = lanes<D>(w, op.dst);
+    const A* a = lanes<A>(w, op.a);
+    const B* b = lanes<B>(w, op.b);
+    const C* c = lanes<C>(w, op.c);
+    if (mask == kAll) {
+#pragma GCC ivdep
+      for (int i = 0; i < 32; ++i) d[i] = F(a[i], b[i], c[i]);
+      return;
+    }
+    alignas(64) D t[32];
+    for (int i = 0; i < 32; ++i) t[i] = F(a[i], b[i], c[i]);
+    blend(d, t, mask);
+  }
+};
+
+// For functions that cost more than a blend: only the lanes that run are computed.
+template <auto F>
+struct Each;
+
+template <class D, class A, D (*F)(A)>
+struct Each<F> {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    D* d = lanes<D>(w, op.dst);
+    const A* a = lanes<A>(w, op.a);
+    for (; mask != 0; mask &= mask - 1) {
+      const int i = __builtin_ctz(mask);
+      d[i] = F(a[i]);
+    }
+  }
+};
+
+template <class D, class A, class B, D (*F)(A, B)>
+struct Each<F> {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    D* d = lanes<D>(w, op.dst);
+    const A* a = lanes<A>(w, op.a);
+    const B* b = lanes<B>(w, op.b);
+    for (; mask != 0; mask &= mask - 1) {
+      const int i = __builtin_ctz(mask);
+      d[i] = F(a[i], b[i]);
+    }
+  }
+};
+
+template <class D, class A, class B, class C, D (*F)(A, B, C)>
+struct Each<F> {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    D* d = lanes<D>(w, op.dst);
+    const A* a = lanes<A>(w, op.a);
+    const B* b = lanes<B>(w, op.b);
+    const C* c = lanes<C>(w, op.c);
+    for (; mask != 0; mask &= mask - 1) {
+      const int i = __builtin_ctz(mask);
+      d[i] = F(a[i], b[i], c[i]);
+    }
+  }
+};
+
+// setp: x chooses how the comparison meets the predicate c (see BoolOp), e takes the opposite (`p|q`).
+template <class A, bool (*F)(A, A)>
+struct Compare {
+  static void run(const MicroOp& op, Warp& w, uint32_t mask) {
+    const A* a = lanes<A>(w, op.a);
+    const A* b = lanes<A>(w, op.b);
+    uint32_t bits = 0;
+    for (uint32_t i = 0; i < 32; ++i) bits |= F(a[i], b[i]) ? uint32_t{1} << i : 0;
+    const uint32_t c = predicate(w, op.c);
+    uint32_t opposite = ~bits;
+    switch (static_cast<BoolOp>(op.x)) {
+      case BoolOp::kNone:
+        break;
+      case BoolOp::kAnd:
+        bits &= c;
+        opposite &= c;
+        break;
+      case BoolOp::kOr:
+        bits |= c;
+        opposite |= c;
+        break;
+      case BoolOp::kXor:
+        bits ^= c;
+        opposite ^= c;
+        break;
+    }
+    set_predicate(w, op.dst, mask, bits);
+    set_predicate(w, op.e, mask, opposite);
+  }
+};
+
+// Two functions on the same row name, kept short for the tables.
+template <class T, class U>
+LANE_FN T bits_as(U value) {
+  static_assert(sizeof(T) == sizeof(U));
+  T out;
+  __builtin_memcpy(&out, &value, sizeof(T));
+  return out;
+}
+
+}  // namespace softgpu::SOFTGPU_ISA

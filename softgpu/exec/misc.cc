@@ -1,0 +1,160 @@
+// Predicates, packing, clocks, results of calls, asynchronous copies.
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/clock.h"
+#include "softgpu/exec/handlers.h"
+#include "softgpu/exec/warp.h"
+
+namespace softgpu {
+namespace {
+
+void nothing(const MicroOp&, Warp&, uint32_t) {}
+
+void fence(const MicroOp&, Warp&, uint32_t) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+void p_mov(const MicroOp& op, Warp& w, uint32_t mask) { set_predicate(w, op.dst, mask, predicate(w, op.a)); }
+void p_not(const MicroOp& op, Warp& w, uint32_t mask) { set_predicate(w, op.dst, mask, ~predicate(w, op.a)); }
+void p_and(const MicroOp& op, Warp& w, uint32_t mask) {
+  set_predicate(w, op.dst, mask, predicate(w, op.a) & predicate(w, op.b));
+}
+void p_or(const MicroOp& op, Warp& w, uint32_t mask) {
+  set_predicate(w, op.dst, mask, predicate(w, op.a) | predicate(w, op.b));
+}
+void p_xor(const MicroOp& op, Warp& w, uint32_t mask) {
+  set_predicate(w, op.dst, mask, predicate(w, op.a) ^ predicate(w, op.b));
+}
+
+// W: the whole, P: a part; the first part is the lowest.
+template <class W, class P>
+void pack(const MicroOp& op, Warp& w, uint32_t mask) {
+  const uint32_t parts[] = {op.a, op.b, op.c, op.d};
+  constexpr uint32_t kParts = sizeof(W) / sizeof(P);
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    W out = 0;
+    for (uint32_t i = 0; i < kParts; ++i) out |= static_cast<W>(static_cast<W>(lanes<P>(w, parts[i])[lane]) << (8 * sizeof(P) * i));
+    lanes<W>(w, op.dst)[lane] = out;
+  }
+}
+
+template <class W, class P>
+void unpack(const MicroOp& op, Warp& w, uint32_t mask) {
+  const uint32_t parts[] = {op.dst, op.b, op.c, op.d};
+  constexpr uint32_t kParts = sizeof(W) / sizeof(P);
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    const W in = lanes<W>(w, op.a)[lane];
+    for (uint32_t i = 0; i < kParts; ++i) lanes<P>(w, parts[i])[lane] = static_cast<P>(in >> (8 * sizeof(P) * i));
+  }
+}
+
+template <class T>
+void fill(const MicroOp& op, Warp& w, uint32_t mask, uint64_t value) {
+  for (uint32_t m = mask; m != 0; m &= m - 1) lanes<T>(w, op.dst)[std::countr_zero(m)] = static_cast<T>(value);
+}
+
+// The clock of a block counts the instructions of its warps.
+void clock32(const MicroOp& op, Warp& w, uint32_t mask) { fill<uint32_t>(op, w, mask, w.block->clock); }
+void clock_high(const MicroOp& op, Warp& w, uint32_t mask) { fill<uint32_t>(op, w, mask, w.block->clock >> 32); }
+void clock64(const MicroOp& op, Warp& w, uint32_t mask) { fill<uint64_t>(op, w, mask, w.block->clock); }
+void timer(const MicroOp& op, Warp& w, uint32_t mask) { fill<uint64_t>(op, w, mask, tide::now_ns()); }
+void timer_low(const MicroOp& op, Warp& w, uint32_t mask) { fill<uint32_t>(op, w, mask, tide::now_ns()); }
+void timer_high(const MicroOp& op, Warp& w, uint32_t mask) { fill<uint32_t>(op, w, mask, tide::now_ns() >> 32); }
+
+bool in_private_window(uint64_t address) {
+  for (const uint64_t base : {kSharedWindow, kLocalWindow, kParamWindow}) {
+    if (address - base < kPrivateWindowBytes) return true;
+  }
+  return false;
+}
+
+// imm is the window asked for, 0 for device memory.
+void isspacep(const MicroOp& op, Warp& w, uint32_t mask) {
+  const uint64_t* a = lanes<uint64_t>(w, op.a);
+  const auto window = static_cast<uint64_t>(op.imm);
+  uint32_t bits = 0;
+  for (uint32_t i = 0; i < 32; ++i) {
+    const bool in = window != 0 ? a[i] - window < kPrivateWindowBytes : !in_private_window(a[i]);
+    bits |= static_cast<uint32_t>(in) << i;
+  }
+  set_predicate(w, op.dst, mask, bits);
+}
+
+// After a call: a holds who was called, imm says where its results go.
+void call_results(const MicroOp& op, Warp& w, uint32_t mask) {
+  const std::vector<CallCopy>& copies = w.block->code->copies[static_cast<size_t>(op.imm)];
+  if (copies.empty()) return;
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const FunctionCode& f = w.block->code->functions[lanes<uint32_t>(w, op.a)[lane]];
+    std::byte* base = w.local + lane * w.block->memory.local_bytes;
+    for (size_t i = 0; i < copies.size() && i < f.returns.size(); ++i) {
+      std::memcpy(base + copies[i].from, base + f.returns[i], std::min(copies[i].bytes, f.return_bytes[i]));
+    }
+  }
+}
+
+uint64_t address_of(const MicroOp& op, Warp& w, uint32_t lane, uint32_t reg, uint8_t form) {
+  (void)op;
+  return form == 2 ? lanes<uint64_t>(w, reg)[lane] : form == 1 ? lanes<uint32_t>(w, reg)[lane] : 0;
+}
+
+// cp.async: vec bytes, of which b says how many are read; the rest is zero.
+void cp_async(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const uint64_t to = kSharedWindow + ((address_of(op, w, lane, op.dst, op.x) + op.target) & 0xffffffff);
+    const uint64_t from = address_of(op, w, lane, op.a, op.y) + static_cast<uint64_t>(op.imm);
+    const uint32_t bytes = std::min<uint32_t>(lanes<uint32_t>(w, op.b)[lane], op.vec);
+    if (((to | from) & (op.vec - 1u)) != 0) return raise(w, FaultKind::kMisalignedAddress, from, lane);
+    std::byte* d = translate_generic(w, lane, to, op.vec);
+    const std::byte* s = bytes == 0 ? d : translate_generic(w, lane, from, bytes);
+    if (d == nullptr || s == nullptr) return raise(w, FaultKind::kIllegalAddress, d == nullptr ? to : from, lane);
+    std::memmove(d, s, bytes);
+    std::memset(d + bytes, 0, op.vec - bytes);
+  }
+}
+
+constexpr HandlerRow kRows[] = {
+    {"nothing", nothing}, {"fence", fence}, {"mov.pred", p_mov}, {"not.pred", p_not}, {"and.pred", p_and},
+    {"or.pred", p_or}, {"xor.pred", p_xor}, {"pack.64.32", pack<uint64_t, uint32_t>},
+    {"pack.64.16", pack<uint64_t, uint16_t>}, {"pack.32.16", pack<uint32_t, uint16_t>},
+    {"unpack.64.32", unpack<uint64_t, uint32_t>}, {"unpack.64.16", unpack<uint64_t, uint16_t>},
+    {"unpack.32.16", unpack<uint32_t, uint16_t>}, {"clock", clock32}, {"clock_hi", clock_high}, {"clock64", clock64},
+    {"globaltimer", timer}, {"globaltimer_lo", timer_low}, {"globaltimer_hi", timer_high}, {"isspacep", isspacep},
+    {"call.results", call_results}, {"cp.async", cp_async},
+};
+
+}  // namespace
+
+HandlerRows misc_rows() { return {kRows, std::size(kRows)}; }
+
+void raise(Warp& warp, FaultKind kind, uint64_t address, uint32_t lane) {
+  Block& block = *warp.block;
+  if (block.fault != FaultKind::kNone) return;
+  block.fault = kind;
+  block.fault_address = address;
+  block.fault_lane = lane;
+}
+
+std::byte* translate_generic(const Warp& warp, uint32_t lane, uint64_t address, uint64_t bytes) {
+  const BlockMemory& m = warp.block->memory;
+  const auto within = [&](uint64_t base, std::byte* host, uint64_t size) -> std::byte* {
+    const uint64_t offset = address - base;
+    return offset <= size && bytes <= size - offset ? host + offset : nullptr;
+  };
+  if (address - kWindowBase < kWindowBytes) return m.space->translate(address, bytes);
+  if (address - kSharedWindow < kPrivateWindowBytes) return within(kSharedWindow, m.shared, m.shared_bytes);
+  if (address - kLocalWindow < kPrivateWindowBytes) return within(kLocalWindow, warp.local + lane * m.local_bytes, m.local_bytes);
+  if (address - kParamWindow < kPrivateWindowBytes) {
+    // Kernels may read their parameters by address; nothing may write them, and PTX has no way to.
+    return within(kParamWindow, const_cast<std::byte*>(m.params), m.param_bytes);
+  }
+  if (address - kGridWindow < kPrivateWindowBytes) return within(kGridWindow, m.workspace, kGridWorkspaceBytes);
+  return m.space->translate(address, bytes);
+}
+
+}  // namespace softgpu

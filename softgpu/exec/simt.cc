@@ -1,0 +1,384 @@
+#include "softgpu/exec/simt.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace softgpu {
+namespace {
+
+using State = Group::State;
+
+constexpr uint32_t kNoLimit = ~uint32_t{0};
+// One quantum in so many goes to another group than the lowest, so that lanes that spin do not starve those they wait for.
+constexpr uint32_t kRotation = 8;
+
+void remove_group(Warp& w, uint32_t index) { w.groups[index] = w.groups[--w.count]; }
+
+void add_group(Warp& w, uint32_t pc, uint32_t mask) {
+  Group g;
+  g.pc = pc;
+  g.mask = mask;
+  w.groups[w.count++] = g;
+}
+
+void merge_groups(Warp& w) {
+  for (uint32_t i = 0; i < w.count; ++i) {
+    for (uint32_t j = i + 1; j < w.count;) {
+      Group& a = w.groups[i];
+      const Group& b = w.groups[j];
+      if (a.pc == b.pc && a.state != State::kBarrier && b.state != State::kBarrier) {
+        a.mask |= b.mask;
+        a.state = State::kReady;
+        remove_group(w, j);
+      } else {
+        ++j;
+      }
+    }
+  }
+}
+
+uint32_t lowest(const Warp& w, State state) {
+  uint32_t best = w.count;
+  for (uint32_t i = 0; i < w.count; ++i) {
+    if (w.groups[i].state == state && (best == w.count || w.groups[i].pc < w.groups[best].pc)) best = i;
+  }
+  return best;
+}
+
+// The group to run, or w.count when all wait.
+uint32_t pick_group(Warp& w, bool rotate) {
+  if (w.count == 1) return w.groups[0].state == State::kBarrier ? 1 : 0;
+  merge_groups(w);
+  if (rotate) {
+    for (uint32_t i = 0; i < w.count; ++i) {
+      const uint32_t g = (w.turns / kRotation + i) % w.count;
+      if (w.groups[g].state == State::kReady) return g;
+    }
+  }
+  return lowest(w, State::kReady);
+}
+
+void release_barrier(Block* block, uint32_t id) {
+  Barrier& barrier = block->barriers[id];
+  const uint32_t votes = barrier.votes, arrived = barrier.arrived;
+  barrier = {};
+  for (Warp& w : block->warps) {
+    for (uint32_t i = 0; i < w.count; ++i) {
+      Group& g = w.groups[i];
+      if (g.state != State::kBarrier || g.barrier != id) continue;
+      g.state = State::kReady;
+      if (g.kind == BarrierKind::kRedAnd) set_predicate(w, g.result, g.mask, votes == arrived ? ~0u : 0);
+      if (g.kind == BarrierKind::kRedOr) set_predicate(w, g.result, g.mask, votes != 0 ? ~0u : 0);
+      if (g.kind != BarrierKind::kRedPopc) continue;
+      for (uint32_t m = g.mask; m != 0; m &= m - 1) lanes<uint32_t>(w, g.result)[std::countr_zero(m)] = votes;
+    }
+  }
+}
+
+void check_barrier(Block* block, uint32_t id) {
+  const Barrier& barrier = block->barriers[id];
+  if (barrier.arrived == 0) return;
+  const uint32_t expected =
+      barrier.expected != 0 && barrier.expected < block->live_threads ? barrier.expected : block->live_threads;
+  if (barrier.arrived >= expected) release_barrier(block, id);
+}
+
+void exit_lanes(Warp& w, uint32_t mask) {
+  w.live &= ~mask;
+  w.block->live_threads -= static_cast<uint32_t>(std::popcount(mask));
+  for (uint32_t id = 0; id < w.block->barriers.size(); ++id) check_barrier(w.block, id);
+}
+
+void copy_local(Warp& w, uint32_t lane, uint32_t from, uint32_t to, uint32_t bytes) {
+  std::byte* base = w.local + lane * w.block->memory.local_bytes;
+  std::memmove(base + to, base + from, bytes);
+}
+
+// Runs one group until the warp has to choose again. Members mirror the group while it runs.
+class Runner {
+ public:
+  Runner(Warp& w, unsigned budget) : w_(w), block_(*w.block), ops_(w.block->code->ops.data()), left_(budget) {}
+
+  bool run() {
+    const bool rotate = w_.count > 1 && ++w_.turns % kRotation == 0;
+    while (left_ > 0 && w_.count > 0) {
+      group_ = pick_group(w_, rotate);
+      if (group_ == w_.count && !force()) break;
+      run_group();
+      if (block_.fault != FaultKind::kNone) break;
+    }
+    return yielded_;
+  }
+
+ private:
+  // Only lanes that wait for others of this warp are left: those will not come, the lowest pass.
+  bool force() {
+    if (lowest(w_, State::kBarrier) != w_.count) return false;
+    group_ = lowest(w_, State::kWarpSync);
+    if (group_ == w_.count) return false;
+    w_.groups[group_].state = State::kReady;
+    forced_ = true;
+    return true;
+  }
+
+  uint32_t limit() const {
+    uint32_t out = kNoLimit;
+    for (uint32_t i = 0; i < w_.count; ++i) {
+      const Group& g = w_.groups[i];
+      if (i != group_ && g.state != State::kBarrier && g.pc > pc_ && g.pc < out) out = g.pc;
+    }
+    return out;
+  }
+
+  void run_group() {
+    pc_ = w_.groups[group_].pc;
+    mask_ = w_.groups[group_].mask;
+    const uint32_t stop = w_.count == 1 ? kNoLimit : limit();
+    uint64_t clock = block_.clock;
+    bool more = true;
+    while (more && left_ > 0 && pc_ < stop) {
+      const MicroOp& op = ops_[pc_];
+      const uint32_t active = mask_ & (predicate(w_, op.guard) ^ op.guard_xor);
+      --left_;
+      block_.clock = ++clock;
+      if (op.flow == Flow::kPlain) [[likely]] {
+        if (active != 0) {
+          op.fn(op, w_, active);
+          if (block_.fault != FaultKind::kNone) [[unlikely]] return fault_here();
+        }
+        ++pc_;
+      } else if (active == 0) {
+        ++pc_;
+      } else {
+        more = flow(op, active);
+        if (block_.fault != FaultKind::kNone) return fault_here();
+      }
+    }
+    if (more) save();
+  }
+
+  void save() {
+    w_.groups[group_].pc = pc_;
+    w_.groups[group_].mask = mask_;
+  }
+
+  void fault_here() {
+    block_.fault_pc = pc_;
+    block_.fault_warp = w_.index;
+  }
+
+  // The lanes of `active` leave for pc; false when the group has been saved and the choice is open again.
+  bool jump(uint32_t active, uint32_t pc) {
+    if (active == mask_) {
+      const bool back = pc <= pc_;
+      pc_ = pc;
+      if (!back) return true;
+      const std::atomic<bool>* cancel = block_.launch->cancel;
+      if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) block_.fault = FaultKind::kCancelled;
+      if (w_.count == 1) return true;
+      save();
+      return false;
+    }
+    mask_ &= ~active;
+    ++pc_;
+    save();
+    add_group(w_, pc, active);
+    return false;
+  }
+
+  bool flow(const MicroOp& op, uint32_t active) {
+    switch (op.flow) {
+      case Flow::kPlain: break;
+      case Flow::kBranch: return jump(active, op.target);
+      case Flow::kBranchTable: return branch_table(op, active);
+      case Flow::kExit: return leave(active);
+      case Flow::kCall: return call(op, active, op.target);
+      case Flow::kCallIndirect: return call_indirect(op, active);
+      case Flow::kReturn: return scatter(active, lanes<uint32_t>(w_, op.dst));
+      case Flow::kBarrier: return barrier(op, active);
+      case Flow::kWarpSync: return warp_sync(op, active);
+      case Flow::kYield:
+        yielded_ = true;
+        left_ = 0;
+        ++pc_;
+        return true;
+      case Flow::kTrap:
+        raise(w_, FaultKind::kTrap, 0, static_cast<uint32_t>(std::countr_zero(active)));
+        return false;
+    }
+    return true;
+  }
+
+  bool leave(uint32_t active) {
+    mask_ &= ~active;
+    ++pc_;
+    save();
+    if (mask_ == 0) remove_group(w_, group_);
+    exit_lanes(w_, active);
+    return false;
+  }
+
+  // Each lane goes to its own place; lanes with the same one stay together.
+  bool scatter(uint32_t active, const uint32_t* targets) {
+    const uint32_t first = targets[std::countr_zero(active)];
+    uint32_t same = 0;
+    for (uint32_t m = active; m != 0; m &= m - 1) {
+      const int lane = std::countr_zero(m);
+      if (targets[lane] == first) same |= uint32_t{1} << lane;
+    }
+    if (same == mask_) return jump(same, first);
+    mask_ &= ~active;
+    ++pc_;
+    save();
+    while (active != 0) {
+      const uint32_t target = targets[std::countr_zero(active)];
+      uint32_t together = 0;
+      for (uint32_t m = active; m != 0; m &= m - 1) {
+        const int lane = std::countr_zero(m);
+        if (targets[lane] == target) together |= uint32_t{1} << lane;
+      }
+      add_group(w_, target, together);
+      active &= ~together;
+    }
+    if (mask_ == 0) remove_group(w_, group_);
+    return false;
+  }
+
+  bool branch_table(const MicroOp& op, uint32_t active) {
+    uint32_t targets[32] = {};
+    for (uint32_t m = active; m != 0; m &= m - 1) {
+      const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+      const uint32_t index = lanes<uint32_t>(w_, op.a)[lane];
+      if (index >= static_cast<uint64_t>(op.imm)) {
+        raise(w_, FaultKind::kInvalidPc, index, lane);
+        return false;
+      }
+      targets[lane] = block_.code->tables[op.target + index];
+    }
+    return scatter(active, targets);
+  }
+
+  // Copies the arguments and remembers who was called and where to return.
+  bool call(const MicroOp& op, uint32_t active, uint32_t callee) {
+    const FunctionCode& f = block_.code->functions[callee];
+    const std::vector<CallCopy>& copies = block_.code->copies[static_cast<size_t>(op.imm)];
+    if (copies.size() != f.params.size()) {
+      raise(w_, FaultKind::kInvalidPc, callee, static_cast<uint32_t>(std::countr_zero(active)));
+      return false;
+    }
+    for (uint32_t m = active; m != 0; m &= m - 1) {
+      const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+      for (size_t i = 0; i < copies.size(); ++i) {
+        copy_local(w_, lane, copies[i].from, f.params[i], std::min(copies[i].bytes, f.param_bytes[i]));
+      }
+      lanes<uint32_t>(w_, op.dst)[lane] = callee;
+      lanes<uint32_t>(w_, f.return_slot)[lane] = pc_ + 1;
+    }
+    return jump(active, f.entry);
+  }
+
+  bool call_indirect(const MicroOp& op, uint32_t active) {
+    // One callee at a time; the other lanes come back to this instruction.
+    const auto first = static_cast<uint32_t>(std::countr_zero(active));
+    const uint64_t address = lanes<uint64_t>(w_, op.a)[first];
+    const uint64_t number = (address - kCodeWindow) / 16;
+    const std::vector<int32_t>& known = block_.code->function_of;
+    if (address < kCodeWindow || address % 16 != 0 || number >= known.size() || known[number] < 0) {
+      raise(w_, FaultKind::kInvalidPc, address, first);
+      return false;
+    }
+    uint32_t same = 0;
+    for (uint32_t m = active; m != 0; m &= m - 1) {
+      const int lane = std::countr_zero(m);
+      if (lanes<uint64_t>(w_, op.a)[lane] == address) same |= uint32_t{1} << lane;
+    }
+    if (same != active) {
+      mask_ &= ~(active & ~same);
+      add_group(w_, pc_, active & ~same);
+    }
+    return call(op, same, static_cast<uint32_t>(known[number]));
+  }
+
+  bool barrier(const MicroOp& op, uint32_t active) {
+    const auto first = static_cast<uint32_t>(std::countr_zero(active));
+    const uint32_t id = lanes<uint32_t>(w_, op.a)[first];
+    if (id >= block_.barriers.size()) {
+      raise(w_, FaultKind::kIllegalInstruction, id, first);
+      return false;
+    }
+    Barrier& barrier = block_.barriers[id];
+    barrier.arrived += static_cast<uint32_t>(std::popcount(active));
+    barrier.votes += static_cast<uint32_t>(std::popcount(active & predicate(w_, op.c)));
+    if (op.b != 0) barrier.expected = lanes<uint32_t>(w_, op.b)[first];
+    const auto kind = static_cast<BarrierKind>(op.x);
+    ++pc_;
+    if (kind == BarrierKind::kArrive) {
+      check_barrier(&block_, id);
+      return true;
+    }
+    const uint32_t pc = pc_;
+    mask_ &= ~active;
+    save();
+    Group waiting;
+    waiting.pc = pc;
+    waiting.mask = active;
+    waiting.state = State::kBarrier;
+    waiting.barrier = static_cast<uint8_t>(id);
+    waiting.result = op.dst;
+    waiting.kind = kind;
+    if (mask_ == 0) {
+      w_.groups[group_] = waiting;
+    } else {
+      w_.groups[w_.count++] = waiting;
+    }
+    check_barrier(&block_, id);
+    return false;
+  }
+
+  bool warp_sync(const MicroOp& op, uint32_t active) {
+    const uint32_t* members = lanes<uint32_t>(w_, op.d);
+    uint32_t wanted = 0;
+    for (uint32_t m = active; m != 0; m &= m - 1) wanted |= members[std::countr_zero(m)];
+    if ((wanted & w_.live & ~mask_) != 0 && !forced_ && w_.count > 1) {
+      save();
+      w_.groups[group_].state = State::kWarpSync;
+      return false;
+    }
+    forced_ = false;
+    op.fn(op, w_, active);
+    ++pc_;
+    return true;
+  }
+
+  Warp& w_;
+  Block& block_;
+  const MicroOp* ops_;
+  unsigned left_;
+  uint32_t group_ = 0;
+  uint32_t pc_ = 0;
+  uint32_t mask_ = 0;
+  bool forced_ = false;
+  bool yielded_ = false;
+};
+
+}  // namespace
+
+bool run_warp(Warp& warp, unsigned quantum) { return Runner(warp, quantum).run(); }
+
+bool unblock(Block* block) {
+  for (Warp& w : block->warps) {
+    for (uint32_t i = 0; i < w.count; ++i) {
+      if (w.groups[i].state != State::kWarpSync) continue;
+      w.groups[i].state = State::kReady;
+      // Its mask alone now decides: without the lanes that wait elsewhere it passes as if they had exited.
+      const MicroOp& op = block->code->ops[w.groups[i].pc];
+      op.fn(op, w, w.groups[i].mask & (predicate(w, op.guard) ^ op.guard_xor));
+      ++w.groups[i].pc;
+      return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace softgpu

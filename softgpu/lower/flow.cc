@@ -1,0 +1,281 @@
+// Branches, calls, barriers and what lanes of a warp do together.
+
+#include <algorithm>
+
+#include "softgpu/lower/kernel_lowering.h"
+
+namespace softgpu {
+
+using ptx::Type;
+
+bool KernelLowering::lower_bra() {
+  take("uni");
+  if (!done()) return false;
+  if (at(0).kind != Operand::Kind::kLabel) return fail("unknown label");
+  fixups_.emplace_back(static_cast<uint32_t>(code_->ops.size()), static_cast<uint32_t>(at(0).bits));
+  emit(nullptr).flow = Flow::kBranch;
+  return true;
+}
+
+bool KernelLowering::lower_brx() { return unsupported(); }
+
+bool KernelLowering::lower_ret() {
+  if (instance_->function->entry) return lower_exit();
+  MicroOp& op = emit(nullptr, code_->functions[instance_->code].return_slot);
+  op.flow = Flow::kReturn;
+  return true;
+}
+
+bool KernelLowering::lower_exit() {
+  emit(nullptr).flow = Flow::kExit;
+  return true;
+}
+
+bool KernelLowering::lower_trap() {
+  emit(nullptr).flow = Flow::kTrap;
+  return true;
+}
+
+bool KernelLowering::lower_nanosleep() {
+  emit(nullptr).flow = Flow::kYield;
+  return true;
+}
+
+bool KernelLowering::call_arguments(const Operand& list, std::vector<std::pair<uint64_t, uint64_t>>* out) {
+  for (const Operand& o : list.parts) {
+    if (o.kind != Operand::Kind::kVariable) return fail("only arguments in parameter space are supported");
+    const ptx::Variable& v = instance_->function->variables[o.reg];
+    if (v.space != ptx::Space::kParam) return fail("only arguments in parameter space are supported");
+    out->emplace_back(instance_->variables[o.reg], v.bytes);
+  }
+  return true;
+}
+
+bool KernelLowering::lower_call() {
+  take("uni");
+  if (!done()) return false;
+  size_t i = 0;
+  std::vector<std::pair<uint64_t, uint64_t>> arguments, results;
+  if (at(0).kind == Operand::Kind::kList) {
+    if (!call_arguments(at(0), &results)) return false;
+    ++i;
+  }
+  const Operand& callee = at(i);
+  if (at(i + 1).kind == Operand::Kind::kList && !call_arguments(at(i + 1), &arguments)) return false;
+
+  const auto copies = [&](const std::vector<std::pair<uint64_t, uint64_t>>& from, bool indirect) {
+    std::vector<CallCopy> out;
+    for (const auto& [offset, bytes] : from) {
+      out.push_back({static_cast<uint32_t>(offset), indirect ? 0 : 0u, static_cast<uint32_t>(bytes)});
+    }
+    code_->copies.push_back(std::move(out));
+    return static_cast<uint32_t>(code_->copies.size() - 1);
+  };
+  const bool indirect = callee.kind == Operand::Kind::kRegister;
+  uint32_t target = 0, address = 0;
+  if (indirect) {
+    if (!source(callee, Type::kU64, &address)) return false;
+  } else {
+    const auto at_index = module_.function_index.find(callee.name);
+    if (callee.kind != Operand::Kind::kSymbol || at_index == module_.function_index.end()) {
+      return fail("unknown function '" + std::string(callee.name) + "'");
+    }
+    const ptx::Function& f = *module_.functions[at_index->second];
+    if (!f.has_body) return call_builtin(f.name, arguments, results);
+    if (arguments.size() != f.params.size() || results.size() != f.returns.size()) return fail("wrong number of arguments");
+    target = instance_of_.at(&f);
+  }
+  const uint32_t in = copies(arguments, indirect), out = copies(results, indirect);
+  // The callee is kept for the copy of its results, which may run for each lane's own callee.
+  const uint32_t called = allocate(4);
+  MicroOp& call = emit(nullptr, called, address);
+  call.flow = indirect ? Flow::kCallIndirect : Flow::kCall;
+  call.target = target;
+  call.imm = in;
+  emit(find("call.results"), 0, called).imm = out;
+  return true;
+}
+
+bool KernelLowering::call_builtin(std::string_view name, const std::vector<std::pair<uint64_t, uint64_t>>& arguments,
+                                  const std::vector<std::pair<uint64_t, uint64_t>>& results) {
+  const size_t wanted = name == "vprintf" ? 2 : name == "__assertfail" ? 5 : 0;
+  if (wanted == 0 || arguments.size() != wanted || results.size() > 1) {
+    return fail("function '" + std::string(name) + "' is not defined");
+  }
+  std::vector<CallCopy> list;
+  for (const auto& [offset, bytes] : arguments) list.push_back({static_cast<uint32_t>(offset), 0, static_cast<uint32_t>(bytes)});
+  code_->copies.push_back(std::move(list));
+  MicroOp& op = emit(find(name == "vprintf" ? "call.vprintf" : "call.assertfail"));
+  op.imm = static_cast<int64_t>(code_->copies.size() - 1);
+  op.target = results.empty() ? ~uint32_t{0} : static_cast<uint32_t>(results[0].first);
+  return true;
+}
+
+// bar.sync, bar.arrive, bar.red and bar.warp.sync; `barrier` is the same with other alignment rules.
+bool KernelLowering::lower_bar() {
+  if (take("warp")) {
+    if (!take("sync") || !done()) return unsupported();
+    return warp_op(find("nothing"), 0, 0, 0, 0, kSinkPredicate, &at(0));
+  }
+  take("cta");
+  take("aligned");
+  const std::string_view what = take_one_of({"sync", "arrive", "red"});
+  if (what.empty()) return unsupported();
+  BarrierKind kind = what == "arrive" ? BarrierKind::kArrive : BarrierKind::kSync;
+  size_t i = 0;
+  uint32_t dst = 0, id = 0, expected = 0, p = kTruePredicate;
+  if (what == "red") {
+    const std::string_view op = take_one_of({"popc", "and", "or"});
+    kind = op == "popc" ? BarrierKind::kRedPopc : op == "and" ? BarrierKind::kRedAnd : BarrierKind::kRedOr;
+    take_type();
+    if (op.empty() || (kind == BarrierKind::kRedPopc ? !dest(at(0), 4, &dst) : !predicate_dest(at(0), &dst))) return unsupported();
+    i = 1;
+  }
+  if (!done() || !source(at(i), Type::kU32, &id)) return false;
+  ++i;
+  const bool has_count = at(i).kind == Operand::Kind::kInteger ||
+                         (at(i).kind == Operand::Kind::kRegister && register_width(at(i)) == 4);
+  if (has_count) {
+    if (!source(at(i), Type::kU32, &expected)) return false;
+    ++i;
+  }
+  if (what == "red" && !predicate_source(at(i), &p)) return false;
+  MicroOp& op = emit(nullptr, dst, id, has_count ? expected : 0, p);
+  op.flow = Flow::kBarrier;
+  op.x = static_cast<uint8_t>(kind);
+  return true;
+}
+
+bool KernelLowering::lower_barrier() {
+  if (take("cluster")) {  // a cluster is one block: arriving is nothing, waiting a block barrier
+    const bool wait = take("wait");
+    take("arrive");
+    take_memory_words();
+    take("aligned");
+    if (!done()) return false;
+    if (!wait) return true;
+    MicroOp& op = emit(nullptr, 0, constant(0, 4), 0, kTruePredicate);
+    op.flow = Flow::kBarrier;
+    op.x = static_cast<uint8_t>(BarrierKind::kSync);
+    return true;
+  }
+  return lower_bar();
+}
+
+// Runs fn when the lanes of the mask have met; without a mask at once.
+bool KernelLowering::warp_op(Handler fn, uint32_t dst, uint32_t a, uint32_t b, uint32_t c, uint32_t e, const Operand* mask) {
+  if (fn == nullptr) return unsupported();
+  uint32_t members = 0;
+  if (mask == nullptr) {
+    members = constant(~uint64_t{0}, 4);
+  } else if (!source(*mask, Type::kU32, &members)) {
+    return false;
+  }
+  MicroOp& op = emit(fn, dst, a, b, c);
+  op.d = members;
+  op.e = e;
+  if (mask != nullptr) op.flow = Flow::kWarpSync;
+  return true;
+}
+
+bool KernelLowering::lower_shfl() {
+  const bool sync = take("sync");
+  const std::string_view mode = take_one_of({"up", "down", "bfly", "idx"});
+  const Type type = take_type();
+  if (mode.empty() || width_of(type) != 4 || !done()) return unsupported();
+  const bool pair = at(0).kind == Operand::Kind::kPair;
+  uint32_t dst = 0, p = kSinkPredicate, a = 0, b = 0, c = 0;
+  if (!dest(pair ? at(0).parts[0] : at(0), 4, &dst)) return false;
+  if (pair && !predicate_dest(at(0).parts[1], &p)) return false;
+  if (!source(at(1), type, &a) || !source(at(2), Type::kU32, &b) || !source(at(3), Type::kU32, &c)) return false;
+  return warp_op(find("shfl." + std::string(mode)), dst, a, b, c, p, sync ? &at(4) : nullptr);
+}
+
+bool KernelLowering::lower_vote() {
+  const bool sync = take("sync");
+  const std::string_view mode = take_one_of({"all", "any", "uni", "ballot"});
+  take_type();
+  if (mode.empty() || !done()) return unsupported();
+  uint32_t dst = 0, p = 0;
+  if (mode == "ballot" ? !dest(at(0), 4, &dst) : !predicate_dest(at(0), &dst)) return false;
+  if (!predicate_source(at(1), &p)) return false;
+  return warp_op(find("vote." + std::string(mode)), dst, p, 0, 0, kSinkPredicate, sync ? &at(2) : nullptr);
+}
+
+bool KernelLowering::lower_match() {
+  take("sync");
+  const std::string_view mode = take_one_of({"any", "all"});
+  const Type type = take_type();
+  if (mode.empty() || type == Type::kNone || !done()) return unsupported();
+  const bool pair = at(0).kind == Operand::Kind::kPair;
+  uint32_t dst = 0, p = kSinkPredicate, a = 0;
+  if (!dest(pair ? at(0).parts[0] : at(0), 4, &dst)) return false;
+  if (pair && !predicate_dest(at(0).parts[1], &p)) return false;
+  if (!source(at(1), type, &a)) return false;
+  return warp_op(find("match." + std::string(mode) + ".b" + std::to_string(8 * width_of(type))), dst, a, 0, 0, p, &at(2));
+}
+
+bool KernelLowering::lower_redux() {
+  take("sync");
+  const std::string_view what = take_one_of({"add", "min", "max", "and", "or", "xor"});
+  const Type type = take_type();
+  if (what.empty() || width_of(type) != 4 || ptx::is_float(type) || !done()) return unsupported();
+  uint32_t dst = 0, a = 0;
+  if (!dest(at(0), 4, &dst) || !source(at(1), type, &a)) return false;
+  const bool ordered = what == "min" || what == "max";
+  return warp_op(find("redux." + std::string(what) + (ordered ? (ptx::is_signed(type) ? ".s32" : ".u32") : "")), dst, a, 0, 0,
+                 kSinkPredicate, &at(2));
+}
+
+bool KernelLowering::lower_activemask() {
+  uint32_t dst = 0;
+  return dest(at(0), 4, &dst) && emit_named("activemask", dst);
+}
+
+bool KernelLowering::lower_elect() {
+  take("sync");
+  if (!done() || at(0).kind != Operand::Kind::kPair) return unsupported();
+  uint32_t dst = 0, p = 0;
+  return dest(at(0).parts[0], 4, &dst) && predicate_dest(at(0).parts[1], &p) &&
+         warp_op(find("elect"), dst, 0, 0, 0, p, &at(1));
+}
+
+const std::unordered_map<std::string_view, KernelLowering::Lower>& KernelLowering::rows() {
+  using K = KernelLowering;
+  static constexpr Row kRows[] = {
+      {"add", &K::lower_arithmetic}, {"sub", &K::lower_arithmetic}, {"mul", &K::lower_arithmetic},
+      {"mad", &K::lower_arithmetic}, {"fma", &K::lower_arithmetic}, {"mul24", &K::lower_arithmetic},
+      {"mad24", &K::lower_arithmetic}, {"div", &K::lower_arithmetic}, {"rem", &K::lower_arithmetic},
+      {"neg", &K::lower_arithmetic}, {"abs", &K::lower_arithmetic}, {"min", &K::lower_arithmetic},
+      {"max", &K::lower_arithmetic}, {"sad", &K::lower_arithmetic}, {"rcp", &K::lower_arithmetic},
+      {"sqrt", &K::lower_arithmetic}, {"rsqrt", &K::lower_arithmetic}, {"ex2", &K::lower_arithmetic},
+      {"lg2", &K::lower_arithmetic}, {"sin", &K::lower_arithmetic}, {"cos", &K::lower_arithmetic},
+      {"tanh", &K::lower_arithmetic}, {"copysign", &K::lower_arithmetic}, {"shl", &K::lower_arithmetic},
+      {"shr", &K::lower_arithmetic}, {"shf", &K::lower_arithmetic}, {"popc", &K::lower_arithmetic},
+      {"clz", &K::lower_arithmetic}, {"brev", &K::lower_arithmetic}, {"bfind", &K::lower_arithmetic},
+      {"bfe", &K::lower_arithmetic}, {"bfi", &K::lower_arithmetic}, {"bmsk", &K::lower_arithmetic},
+      {"cnot", &K::lower_arithmetic}, {"addc", &K::lower_carry}, {"subc", &K::lower_carry}, {"madc", &K::lower_carry},
+      {"and", &K::lower_logic}, {"or", &K::lower_logic}, {"xor", &K::lower_logic}, {"not", &K::lower_logic},
+      {"mov", &K::lower_mov}, {"setp", &K::lower_setp}, {"set", &K::lower_set}, {"selp", &K::lower_selp},
+      {"slct", &K::lower_slct}, {"testp", &K::lower_testp}, {"prmt", &K::lower_prmt}, {"lop3", &K::lower_lop3},
+      {"szext", &K::lower_szext}, {"dp4a", &K::lower_simple}, {"dp2a", &K::lower_simple}, {"cvt", &K::lower_cvt},
+      {"cvta", &K::lower_cvta}, {"isspacep", &K::lower_isspacep}, {"ld", &K::lower_ld}, {"ldu", &K::lower_ld},
+      {"st", &K::lower_st}, {"atom", &K::lower_atom}, {"red", &K::lower_red}, {"prefetch", &K::lower_prefetch},
+      {"prefetchu", &K::lower_prefetch}, {"discard", &K::lower_nothing}, {"applypriority", &K::lower_nothing},
+      {"createpolicy", &K::lower_createpolicy}, {"membar", &K::lower_fence}, {"fence", &K::lower_fence},
+      {"cp", &K::lower_cp_async}, {"griddepcontrol", &K::lower_nothing}, {"pmevent", &K::lower_nothing},
+      {"setmaxnreg", &K::lower_nothing}, {"bra", &K::lower_bra}, {"brx", &K::lower_brx}, {"call", &K::lower_call},
+      {"ret", &K::lower_ret}, {"exit", &K::lower_exit}, {"trap", &K::lower_trap}, {"brkpt", &K::lower_trap},
+      {"nanosleep", &K::lower_nanosleep}, {"bar", &K::lower_bar}, {"barrier", &K::lower_barrier},
+      {"shfl", &K::lower_shfl}, {"vote", &K::lower_vote}, {"match", &K::lower_match}, {"redux", &K::lower_redux},
+      {"activemask", &K::lower_activemask}, {"elect", &K::lower_elect},
+  };
+  static const auto* const kMap = [] {
+    auto* map = new std::unordered_map<std::string_view, Lower>();
+    for (const Row& row : kRows) (*map)[row.opcode] = row.lower;
+    return map;
+  }();
+  return *kMap;
+}
+
+}  // namespace softgpu

@@ -1,0 +1,70 @@
+#include "softgpu/lower/image.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "softgpu/exec/warp.h"
+
+namespace softgpu {
+
+bool ImageLayout::build(const ptx::Module& module, std::string* error) {
+  offsets_.assign(module.variables.size(), -1);
+  for (size_t i = 0; i < module.variables.size(); ++i) {
+    const ptx::Variable& v = module.variables[i];
+    if (v.space == ptx::Space::kShared || v.external) continue;
+    const uint64_t align = std::max<uint32_t>(v.align, 1);
+    bytes_ = (bytes_ + align - 1) / align * align;
+    offsets_[i] = static_cast<int64_t>(bytes_);
+    const bool constant = v.space == ptx::Space::kConst;
+    globals_.push_back({std::string(v.name), bytes_, v.bytes, constant});
+    bytes_ += v.bytes;
+    if (constant) constant_bytes_ += v.bytes;
+  }
+  initial_.assign(bytes_, std::byte{0});
+  for (size_t i = 0; i < module.variables.size(); ++i) {
+    if (offsets_[i] < 0) continue;
+    if (!initialise(module, module.variables[i], static_cast<uint64_t>(offsets_[i]), error)) return false;
+  }
+  return true;
+}
+
+bool ImageLayout::initialise(const ptx::Module& module, const ptx::Variable& v, uint64_t at, std::string* error) {
+  const uint32_t size = ptx::bytes_of(v.type);
+  for (const ptx::Initial& value : v.initial) {
+    if (value.symbol.empty()) {
+      std::memcpy(&initial_[at], &value.bits, std::min<uint32_t>(size, 8));
+    } else if (const auto var = module.variable_index.find(value.symbol); var != module.variable_index.end()) {
+      const int64_t target = offsets_[var->second];
+      const bool shared = module.variables[var->second].space == ptx::Space::kShared;
+      if (target < 0 && !shared) {
+        *error = "line " + std::to_string(v.line) + ": symbol '" + std::string(value.symbol) + "' is not defined";
+        return false;
+      }
+      relocations_.push_back({at, size, (shared ? 0 : static_cast<uint64_t>(target)) + value.bits, !shared, value.mask});
+    } else if (const auto f = module.function_index.find(value.symbol); f != module.function_index.end()) {
+      relocations_.push_back({at, size, kCodeWindow + 16 * uint64_t{f->second} + value.bits, false, value.mask});
+    } else {
+      *error = "line " + std::to_string(v.line) + ": symbol '" + std::string(value.symbol) + "' is not defined";
+      return false;
+    }
+    at += size;
+  }
+  return true;
+}
+
+bool ImageLayout::offset_of(uint32_t variable, uint64_t* out) const {
+  if (offsets_[variable] < 0) return false;
+  *out = static_cast<uint64_t>(offsets_[variable]);
+  return true;
+}
+
+void ImageLayout::fill(uint64_t image_address, std::byte* host) const {
+  if (bytes_ != 0) std::memcpy(host, initial_.data(), bytes_);
+  for (const Relocation& r : relocations_) {
+    uint64_t value = r.value + (r.to_image ? image_address : 0);
+    if (r.mask != ~uint64_t{0} && r.mask != 0) value = (value & r.mask) >> __builtin_ctzll(r.mask);
+    std::memcpy(host + r.offset, &value, std::min<uint32_t>(r.bytes, 8));
+  }
+}
+
+}  // namespace softgpu

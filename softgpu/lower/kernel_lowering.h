@@ -1,0 +1,185 @@
+#pragma once
+
+// Lowers one kernel and every function that it can reach to micro-ops. Registers and local memory of a function have
+// fixed places: a lane is in a function at most once, so lanes in different calls never share a value.
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "softgpu/exec/handlers.h"
+#include "softgpu/exec/warp.h"
+#include "softgpu/lower/image.h"
+#include "softgpu/ptx/ast.h"
+
+namespace softgpu {
+
+class KernelLowering {
+ public:
+  KernelLowering(const ptx::Module& module, const ImageLayout& image, const HandlerTable& handlers);
+
+  // False, with *error set, when the kernel uses what is not supported.
+  bool lower(const ptx::Function& kernel, KernelInfo* info, KernelCode* code, std::string* error);
+
+ private:
+  using Operand = ptx::Operand;
+  using Instruction = ptx::Instruction;
+  using Type = ptx::Type;
+  using Lower = bool (KernelLowering::*)();
+  struct Row {
+    std::string_view opcode;
+    Lower lower;
+  };
+
+  // A function as part of this kernel.
+  struct Instance {
+    const ptx::Function* function = nullptr;
+    std::vector<uint32_t> registers;   // offset of each register, 0 until used
+    std::vector<uint64_t> variables;   // offset in shared or local memory, or in the parameters
+    std::vector<uint32_t> first_op;    // of each statement
+    uint32_t code = 0;                 // index in KernelCode::functions
+  };
+
+  // Closure and layout (closure.cc).
+  bool collect(const ptx::Function& function);
+  bool collect_indirect();
+  bool visit_calls(const ptx::Function& function);
+  void layout_variables(Instance* instance);
+  void layout_shared();
+  uint64_t place_shared(const ptx::Variable& v);
+  void reference_shared(const Operand& operand);
+  uint64_t place_local(uint64_t bytes, uint64_t align);
+  bool lower_function(Instance* instance);
+  bool lower_instruction();
+  void finish();
+
+  // Modifiers of the instruction at hand, taken off one by one.
+  bool take(std::string_view word);
+  std::string_view take_one_of(std::initializer_list<std::string_view> words);
+  Type take_type();
+  bool take_memory_words();
+  bool done();  // nothing left over
+  bool fail(const std::string& what);
+  bool unsupported();
+  std::string spelling() const;
+
+  // Operands (operands.cc).
+  const Operand& at(size_t i) const;
+  size_t count() const { return in_->operands.size(); }
+  uint32_t register_width(const Operand& o) const;
+  uint32_t register_offset(uint32_t reg);
+  uint32_t allocate(uint32_t width);
+  uint32_t allocate_predicate();
+  uint32_t constant(uint64_t bits, uint32_t width);
+  uint32_t special32(Special which);
+  bool special(std::string_view name, uint32_t* offset, uint32_t* width);
+  bool source(const Operand& o, Type type, uint32_t width, uint32_t* out);
+  bool source(const Operand& o, Type type, uint32_t* out) { return source(o, type, width_of(type), out); }
+  bool predicate_source(const Operand& o, uint32_t* out);
+  bool dest(const Operand& o, uint32_t width, uint32_t* out);
+  bool predicate_dest(const Operand& o, uint32_t* out);
+  bool symbol_address(const Operand& o, uint64_t* constant_bits, bool* in_image);
+  static uint32_t width_of(Type type);
+  uint64_t immediate(const Operand& o, Type type) const;
+
+  // Emission.
+  Handler find(const std::string& name) const;
+  MicroOp& emit(Handler fn, uint32_t dst = 0, uint32_t a = 0, uint32_t b = 0, uint32_t c = 0);
+  bool emit_named(const std::string& name, uint32_t dst, uint32_t a = 0, uint32_t b = 0, uint32_t c = 0);
+
+  // Instructions.
+  bool lower_simple();
+  bool lower_arithmetic();
+  bool emit_float(const std::string& stem, Type type, bool ftz, bool sat, uint32_t dst, const uint32_t* s, int n);
+  bool lower_carry();
+  bool lower_logic();
+  bool lower_mov();
+  bool lower_mov_vector(Type type);
+  bool lower_setp();
+  bool lower_set();
+  bool lower_slct();
+  bool lower_selp();
+  bool lower_testp();
+  bool lower_prmt();
+  bool lower_lop3();
+  bool lower_szext();
+  bool lower_cvt();
+  bool convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg, uint32_t to_reg);
+  bool convert_integers(Type to, Type from, bool sat, uint32_t from_reg, uint32_t to_reg);
+  bool convert_floats(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg, uint32_t to_reg);
+  bool lower_cvt_packed(Type to, std::string_view round, bool relu);
+  bool lower_cvta();
+  bool lower_isspacep();
+
+  bool lower_ld();
+  bool lower_st();
+  bool lower_atom();
+  bool lower_red();
+  bool lower_atomic(bool reduction);
+  bool lower_prefetch();
+  bool lower_nothing();
+  bool lower_fence();
+  bool lower_cp_async();
+  bool lower_createpolicy();
+  bool address(const Operand& o, std::string* space, MicroOp* op);
+  bool data_operands(const Operand& o, Type type, bool load, MicroOp* op, std::string* width);
+
+  bool lower_bra();
+  bool lower_brx();
+  bool lower_call();
+  bool call_arguments(const Operand& list, std::vector<std::pair<uint64_t, uint64_t>>* out);
+  bool call_builtin(std::string_view name, const std::vector<std::pair<uint64_t, uint64_t>>& arguments,
+                    const std::vector<std::pair<uint64_t, uint64_t>>& results);
+  bool lower_ret();
+  bool lower_exit();
+  bool lower_trap();
+  bool lower_nanosleep();
+  bool lower_bar();
+  bool lower_barrier();
+  bool lower_shfl();
+  bool lower_vote();
+  bool lower_match();
+  bool lower_redux();
+  bool lower_activemask();
+  bool lower_elect();
+  bool warp_op(Handler fn, uint32_t dst, uint32_t a, uint32_t b, uint32_t c, uint32_t e, const Operand* mask);
+
+  static const std::unordered_map<std::string_view, Lower>& rows();
+
+  const ptx::Module& module_;
+  const ImageLayout& image_;
+  const HandlerTable& handlers_;
+  std::string* error_ = nullptr;
+  KernelInfo* info_ = nullptr;
+  KernelCode* code_ = nullptr;
+
+  std::vector<Instance> instances_;
+  std::unordered_map<const ptx::Function*, uint32_t> instance_of_;
+  std::vector<const ptx::Function*> call_path_;
+  std::unordered_map<std::string_view, uint64_t> shared_of_;  // module variables in shared memory
+  std::vector<std::string_view> dynamic_shared_;
+  uint64_t dynamic_align_ = 16;
+  uint64_t shared_bytes_ = 0;
+  uint64_t local_bytes_ = 0;
+  bool indirect_calls_ = false;
+
+  uint32_t next_ = kFirstRegister;
+  uint32_t next_predicate_ = 0, predicates_left_ = 0;
+  std::map<std::pair<uint32_t, uint64_t>, uint32_t> constants_;  // width, bits -> offset
+  std::map<uint64_t, uint32_t> image_slots_;
+  std::unordered_map<uint32_t, uint32_t> specials_;
+  uint32_t carry_ = 0;
+  std::vector<std::pair<uint32_t, uint32_t>> fixups_;        // op, statement of the current function
+  std::vector<std::pair<uint32_t, uint32_t>> table_fixups_;  // row of tables, statement
+
+  Instance* instance_ = nullptr;
+  const Instruction* in_ = nullptr;
+  std::vector<std::string_view> modifiers_;
+  uint32_t guard_ = kTruePredicate;
+  uint32_t guard_xor_ = 0;
+};
+
+}  // namespace softgpu
