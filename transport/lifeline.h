@@ -14,6 +14,7 @@ class Lifeline {
   bool alive() const;  // one system call, never blocks
   int fd() const { return socket_; }
   void close();  // this copy only
+  void release() { socket_ = -1; }
 
  private:
   int socket_;

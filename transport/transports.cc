@@ -2,6 +2,7 @@
 
 #include "transport/link.h"
 #include "transport/shm.h"
+#include "transport/sim.h"
 
 namespace tide {
 
@@ -10,6 +11,7 @@ const Transport* find_transport(const char* name) {
   static const Transport* shm = new Transport{"shm", true, shm_connect, shm_accept};
   if (name == nullptr) return nullptr;
   if (strcmp(name, "shm") == 0) return shm;
+  if (strcmp(name, "sim") == 0 || strncmp(name, "sim:", 4) == 0) return find_sim(name);
   return nullptr;
 }
 

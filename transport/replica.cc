@@ -1,0 +1,330 @@
+#include "transport/replica.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <new>
+
+#include "transport/frame.h"
+
+namespace tide {
+namespace {
+
+uint32_t word_at(uint64_t offset) { return uint32_t(offset / sizeof(Word)); }
+
+constexpr uint64_t kClient = kClientPageOffset;
+constexpr uint64_t kWorker = kWorkerPageOffset;
+
+struct WordRange {
+  uint32_t begin = 0, end = 0;
+};
+WordRange range(uint64_t offset, uint64_t bytes) { return {word_at(offset), word_at(offset + bytes)}; }
+
+// The words that one side may write in the other's copy, cursors aside.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
+const WordRange kClientWords[] = {
+    range(kClient + offsetof(ClientPage, counters), sizeof(ClientCounters) / 8 * 8),
+    range(kClient + offsetof(ClientPage, signals), sizeof(ClientPage::signals)),
+};
+const WordRange kWorkerWords[] = {
+    range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
+    range(kWorker + offsetof(WorkerPage, error), 4 * sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
+    range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
+};
+constexpr uint64_t kNextEndpoint = kWorker + offsetof(WorkerPage, next_endpoint);
+#pragma GCC diagnostic pop
+
+template <size_t N>
+bool is_in(const WordRange (&ranges)[N], uint32_t word) {
+  return std::any_of(ranges, ranges + N, [&](const WordRange& r) { return word >= r.begin && word < r.end; });
+}
+
+Word& word_of(Region region, uint32_t word) { return *reinterpret_cast<Word*>(region.base + uint64_t(word) * 8); }
+
+// What a new worker needs to know besides words.
+std::array<const Word*, 4> state_cursors(Region region) {
+  const WorkerPage& worker = region.worker();
+  return {&worker.command_tail, &worker.acknowledged, &worker.answer_head, &region.client().answer_tail};
+}
+
+}  // namespace
+
+Replica::Replica(Region region, Side own) : region_(region), own_(own) {
+  ClientPage& client = region.client();
+  WorkerPage& worker = region.worker();
+  const Ring commands{region.commands(), kCommandRingBytes, &client.command_head, &worker.command_tail};
+  const Ring answers{region.answers(), kAnswerRingBytes, &worker.answer_head, &client.answer_tail};
+  out_ = own == Side::kClient ? commands : answers;
+  in_ = own == Side::kClient ? answers : commands;
+  if (own == Side::kWorker) {
+    acknowledged_ = &worker.acknowledged;
+    new (&client) ClientPage;
+    client.region_bytes = kRegionBytes;
+    return;
+  }
+  queue_state();
+  state_sent_ = false;
+  begin();
+  synced_.store(true, std::memory_order_release);
+}
+
+// Both sides know the same cursors now; from here on only differences travel.
+void Replica::begin() {
+  const uint64_t head = out_.head->load(std::memory_order_acquire);
+  const uint64_t tail = out_.tail->load(std::memory_order_acquire);
+  // The client sends again what the worker has not consumed: a new worker never had it.
+  sent_bytes_ = own_ == Side::kClient ? tail : head;
+  sent_.head = sent_bytes_;
+  sent_.tail = in_.tail->load(std::memory_order_acquire);
+  sent_.acknowledged = acknowledged_ == nullptr ? 0 : acknowledged_->load(std::memory_order_acquire);
+  goal_ = sent_;
+  walked_ = sent_.head;
+  told_head_ = sent_.head;
+  told_tail_ = sent_.tail;
+  told_acknowledged_ = sent_.acknowledged;
+  received_ = own_ == Side::kClient ? in_.head->load(std::memory_order_acquire) : in_.tail->load();
+}
+
+void Replica::queue_state() {
+  const auto add = [&](uint32_t word) {
+    const uint64_t value = word_of(region_, word).load(std::memory_order_acquire);
+    if (value != 0) state_.push_back({word, 0, value});
+  };
+  for (const WordRange& r : kClientWords) {
+    for (uint32_t word = r.begin; word < r.end; ++word) add(word);
+  }
+  for (const WordRange& r : kWorkerWords) {
+    for (uint32_t word = r.begin; word < r.end; ++word) add(word);
+  }
+  for (const Word* word : state_cursors(region_)) {
+    add(index_of(*word));
+  }
+}
+
+uint32_t Replica::index_of(const Word& word) const {
+  return word_at(uint64_t(reinterpret_cast<const std::byte*>(&word) - region_.base));
+}
+
+// Read in the opposite order of publishing, so that no cursor is newer than one that was published before it.
+Replica::Cursors Replica::cursors() const {
+  Cursors now;
+  now.tail = in_.tail->load(std::memory_order_acquire);
+  now.acknowledged = acknowledged_ == nullptr ? 0 : acknowledged_->load(std::memory_order_acquire);
+  now.head = out_.head->load(std::memory_order_acquire);
+  return now;
+}
+
+void Replica::note(const Word& word) {
+  const std::lock_guard lock(mu_);
+  const uint32_t index = index_of(word);
+  const Cursors before = cursors();
+  if (&word == &region_.worker().next_epoch) {
+    for (uint32_t i = 0; i < kEndpointBytes / 8; ++i) {
+      uint64_t value;
+      memcpy(&value, region_.base + kNextEndpoint + i * 8, 8);
+      notes_.push_back({word_at(kNextEndpoint) + i, value, before});
+      noted_.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+  notes_.push_back({index, word.load(std::memory_order_acquire), before});
+  noted_.fetch_add(1, std::memory_order_release);
+}
+
+bool Replica::has_more() const {
+  if (!synced()) return false;
+  const Cursors now = cursors();
+  return !state_sent_.load(std::memory_order_relaxed) || now.head != told_head_.load(std::memory_order_relaxed) ||
+         now.tail != told_tail_.load(std::memory_order_relaxed) ||
+         now.acknowledged != told_acknowledged_.load(std::memory_order_relaxed) ||
+         noted_.load(std::memory_order_acquire) != carried_notes_.load(std::memory_order_relaxed);
+}
+
+void Replica::put(Parcel* parcel, uint32_t word, uint64_t value) {
+  parcel->entries[parcel->header.entry_count++] = {word, 0, value};
+}
+
+// Tells the far side those cursors that it does not know. False when there is no room for them and a word.
+bool Replica::put_cursors(Parcel* parcel, const Cursors& now) {
+  if (parcel->header.entry_count + 4u > kParcelEntriesMax) return false;
+  // A note taken late may carry older cursors than were told; they only grow.
+  if (now.head > sent_.head) {
+    put(parcel, index_of(*out_.head), now.head);
+    sent_.head = now.head;
+    told_head_.store(now.head, std::memory_order_relaxed);
+  }
+  if (now.acknowledged > sent_.acknowledged) {
+    put(parcel, index_of(*acknowledged_), now.acknowledged);
+    sent_.acknowledged = now.acknowledged;
+    told_acknowledged_.store(now.acknowledged, std::memory_order_relaxed);
+  }
+  if (now.tail > sent_.tail) {
+    put(parcel, index_of(*in_.tail), now.tail);
+    sent_.tail = now.tail;
+    told_tail_.store(now.tail, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void Replica::put_ring(Parcel* parcel, uint64_t head) {
+  const uint64_t at = sent_bytes_ % out_.size;
+  const uint64_t bytes = std::min({head - sent_bytes_, out_.size - at, uint64_t(kParcelRingBytesMax)});
+  parcel->header.ring_begin = sent_bytes_;
+  parcel->header.ring_bytes = uint32_t(bytes);
+  parcel->ring = out_.bytes + at;
+  sent_bytes_ += bytes;
+}
+
+// The client's state; the worker's answer to it is empty.
+bool Replica::next_of_state(Parcel* parcel) {
+  if (state_sent_) return false;
+  while (state_done_ < state_.size() && parcel->header.entry_count < kParcelEntriesMax) {
+    parcel->entries[parcel->header.entry_count++] = state_[state_done_++];
+  }
+  if (state_done_ == state_.size()) {
+    parcel->header.flags = kParcelSynced;
+    state_sent_ = true;
+    state_ = {};
+  }
+  return true;
+}
+
+bool Replica::round_is_done() const {
+  return taken_done_ == taken_.size() && sent_.head >= goal_.head && sent_.acknowledged >= goal_.acknowledged &&
+         sent_.tail >= goal_.tail;
+}
+
+// First the cursors, then the notes: a note that was made before a cursor moved is then always among them, and goes
+// first. Rounds end, so a producer that never pauses does not keep cursors from being told.
+void Replica::begin_round() {
+  goal_ = cursors();
+  taken_.clear();
+  taken_done_ = 0;
+  if (noted_.load(std::memory_order_acquire) == carried_notes_.load(std::memory_order_relaxed)) return;
+  const std::lock_guard lock(mu_);
+  taken_.swap(notes_);
+  if (!taken_.empty()) goal_.head = std::max(goal_.head, taken_.back().before.head);
+}
+
+// The head may stand only between records, and not between padding and its record, but need not wait for all that was
+// published.
+uint64_t Replica::whole_records() {
+  walked_ = std::max(walked_, sent_.head);
+  for (uint64_t at = walked_; at < sent_bytes_;) {
+    CommandHeader header;  // both directions have length and kind in the same place
+    memcpy(static_cast<void*>(&header), out_.bytes + at % out_.size, 16);
+    if (header.bytes == 0 || header.bytes % 16 != 0 || header.bytes > sent_bytes_ - at) break;
+    at += header.bytes;
+    if (header.call != 0) walked_ = at;
+  }
+  return sent_bytes_ >= goal_.head ? goal_.head : walked_;
+}
+
+bool Replica::next(Parcel* parcel) {
+  if (!synced()) return false;
+  parcel->header = {};
+  parcel->ring = nullptr;
+  if (next_of_state(parcel)) {
+    parcel->header.serial = serial_out_++;
+    return true;
+  }
+  if (round_is_done()) begin_round();
+  if (goal_.head > sent_bytes_) put_ring(parcel, goal_.head);
+  while (taken_done_ < taken_.size()) {
+    const Note& note = taken_[taken_done_];
+    if (note.before.head > sent_bytes_ || !put_cursors(parcel, note.before)) break;
+    put(parcel, note.word, note.value);
+    ++taken_done_;
+    carried_notes_.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (taken_done_ == taken_.size()) {
+    Cursors now = sent_;
+    now.head = whole_records();
+    put_cursors(parcel, now.head >= goal_.head ? goal_ : now);
+  }
+  if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0) return false;
+  parcel->header.serial = serial_out_++;
+  return true;
+}
+
+const char* Replica::apply(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring) {
+  if (header.serial != serial_in_) return "a parcel is missing";
+  ++serial_in_;
+  if (header.entry_count > kParcelEntriesMax) return "a parcel has too many words";
+  if ((header.flags & ~kParcelSynced) != 0) return "a parcel has an unknown flag";
+  const bool state = !synced();  // only the worker's begins so
+  if (header.ring_bytes != 0) {
+    const char* refused = state ? "ring bytes came before the state" : apply_ring(header, ring);
+    if (refused != nullptr) return refused;
+  }
+  for (uint32_t i = 0; i < header.entry_count; ++i) {
+    const char* refused = state ? apply_state_entry(entries[i]) : apply_entry(entries[i]);
+    if (refused != nullptr) return refused;
+  }
+  if ((header.flags & kParcelSynced) == 0) return nullptr;
+  return own_ == Side::kWorker ? begin_worker() : nullptr;
+}
+
+// The client's state is complete.
+const char* Replica::begin_worker() {
+  if (synced()) return "the state came twice";
+  const WorkerPage& worker = region_.worker();
+  const uint64_t unread = worker.answer_head.load() - region_.client().answer_tail.load();
+  const uint64_t cursors = worker.answer_head.load() | region_.client().answer_tail.load() | worker.command_tail.load();
+  if (unread > kAnswerRingBytes || cursors % 16 != 0) return "the cursors of the state do not fit together";
+  region_.client().command_head.store(worker.command_tail.load());
+  begin();
+  state_sent_ = false;
+  synced_.store(true, std::memory_order_release);
+  return nullptr;
+}
+
+const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* ring) {
+  const uint64_t at = received_ % in_.size;
+  const uint64_t unread = received_ - in_.tail->load(std::memory_order_acquire);
+  if (header.ring_begin != received_) return "a piece of the ring is missing";
+  if (header.ring_bytes > kParcelRingBytesMax || header.ring_bytes > in_.size - at) return "a piece leaves the ring";
+  if (unread + header.ring_bytes > in_.size) return "the ring is overrun";
+  memcpy(in_.bytes + at, ring, header.ring_bytes);
+  received_ += header.ring_bytes;
+  return nullptr;
+}
+
+bool Replica::may_receive(uint32_t word) const {
+  return own_ == Side::kClient ? is_in(kWorkerWords, word) : is_in(kClientWords, word);
+}
+
+const char* Replica::apply_entry(const ParcelEntry& entry) {
+  if (entry.reserved != 0) return "a reserved field is not zero";
+  Word* cursor = nullptr;
+  uint64_t most = ~uint64_t{0};
+  if (entry.word == index_of(*in_.head)) {
+    cursor = in_.head;
+    most = received_;
+  } else if (entry.word == index_of(*out_.tail)) {
+    cursor = out_.tail;
+    most = sent_bytes_;
+  } else if (own_ == Side::kClient && entry.word == index_of(region_.worker().acknowledged)) {
+    cursor = &region_.worker().acknowledged;
+  } else if (!may_receive(entry.word)) {
+    return "a word that is not the far side's";
+  }
+  if (cursor != nullptr && (entry.value < cursor->load() || entry.value > most)) return "a cursor is out of bounds";
+  word_of(region_, entry.word).store(entry.value, std::memory_order_release);
+  return nullptr;
+}
+
+// Before the channel begins the client also tells what the last worker wrote.
+const char* Replica::apply_state_entry(const ParcelEntry& entry) {
+  bool known = is_in(kClientWords, entry.word) || is_in(kWorkerWords, entry.word);
+  for (const Word* word : state_cursors(region_)) {
+    known |= entry.word == index_of(*word);
+  }
+  if (!known || entry.reserved != 0) return "a word that is no state";
+  word_of(region_, entry.word).store(entry.value, std::memory_order_release);
+  return nullptr;
+}
+
+}  // namespace tide

@@ -1,0 +1,121 @@
+#pragma once
+
+// Keeps two copies of a region equal: what changed on this side is cut into parcels, which a carrier (ucx, sim) takes
+// to the far side in order and applies there. docs/wire.md says every byte of a parcel.
+//
+// A parcel is a piece of one's own ring, then words (cursors among them) in the order in which they were published. The
+// bytes go first, so a head never announces bytes that are not there; words follow the cursors that were published
+// before them.
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "transport/layout.h"
+#include "transport/wait.h"
+
+namespace tide {
+
+inline constexpr uint32_t kParcelEntriesMax = 64;
+inline constexpr uint32_t kParcelRingBytesMax = 64u << 10;
+inline constexpr uint32_t kParcelSynced = 1;  // flags: the client's state is complete; the channel begins
+
+struct ParcelHeader {
+  uint64_t serial = 0;      // 0, 1, 2 ... of this direction of this connection
+  uint64_t ring_begin = 0;  // cursor of the first ring byte
+  uint32_t ring_bytes = 0;  // contiguous in the ring
+  uint16_t entry_count = 0;
+  uint16_t flags = 0;
+};
+static_assert(sizeof(ParcelHeader) == 24);
+
+struct ParcelEntry {
+  uint32_t word = 0;  // its offset in the region / 8
+  uint32_t reserved = 0;
+  uint64_t value = 0;
+};
+static_assert(sizeof(ParcelEntry) == 16);
+
+struct Parcel {
+  ParcelHeader header;
+  ParcelEntry entries[kParcelEntriesMax];  // directly behind the header, as on the wire
+  const std::byte* ring = nullptr;         // into the region; stays unchanged until the far side has taken it
+  uint64_t head_bytes() const { return sizeof header + header.entry_count * sizeof(ParcelEntry); }
+};
+
+class Replica {
+ public:
+  // The client's begins with sending the whole state; the worker's with waiting for it (synced()).
+  Replica(Region region, Side own);
+
+  // Any thread.
+  void note(const Word& word);
+  bool has_more() const;
+  bool synced() const { return synced_.load(std::memory_order_acquire); }
+
+  // The carrier's, one thread at a time. False when there is nothing to carry now.
+  bool next(Parcel* parcel);
+  // Checks and applies what came. Null, or why it is refused; the connection is then of no use.
+  const char* apply(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
+
+ private:
+  struct Cursors {
+    uint64_t head = 0, acknowledged = 0, tail = 0;
+  };
+  struct Note {
+    uint32_t word = 0;
+    uint64_t value = 0;
+    Cursors before;  // published before the word
+  };
+  struct Ring {
+    std::byte* bytes = nullptr;
+    uint64_t size = 0;
+    Word* head = nullptr;  // the producer's
+    Word* tail = nullptr;  // the consumer's
+  };
+
+  Cursors cursors() const;
+  uint32_t index_of(const Word& word) const;
+  bool put_cursors(Parcel* parcel, const Cursors& cursors);
+  void put(Parcel* parcel, uint32_t word, uint64_t value);
+  void put_ring(Parcel* parcel, uint64_t head);
+  bool round_is_done() const;
+  void begin_round();
+  uint64_t whole_records();
+  void queue_state();
+  void begin();
+  bool next_of_state(Parcel* parcel);
+  const char* begin_worker();
+  const char* apply_ring(const ParcelHeader& header, const std::byte* ring);
+  const char* apply_entry(const ParcelEntry& entry);
+  const char* apply_state_entry(const ParcelEntry& entry);
+  bool may_receive(uint32_t word) const;
+
+  const Region region_;
+  const Side own_;
+  Ring out_, in_;
+  Word* acknowledged_ = nullptr;  // the worker's own; null in the client
+  std::atomic<bool> synced_{false};
+
+  mutable std::mutex mu_;
+  std::vector<Note> notes_;         // guarded by mu_
+  std::atomic<uint64_t> noted_{0};  // how many were ever added
+
+  // The carrier's.
+  std::vector<Note> taken_;
+  size_t taken_done_ = 0;
+  std::atomic<uint64_t> carried_notes_{0};
+  std::vector<ParcelEntry> state_;  // of the client, to be sent first
+  size_t state_done_ = 0;
+  std::atomic<bool> state_sent_{true};
+  uint64_t serial_out_ = 0, serial_in_ = 0;
+  uint64_t sent_bytes_ = 0;
+  Cursors goal_;         // of this round: what was published when it began
+  uint64_t walked_ = 0;  // end of the last whole record that was sent
+  Cursors sent_;         // as told to the far side
+  std::atomic<uint64_t> told_head_{0}, told_acknowledged_{0}, told_tail_{0};
+  uint64_t received_ = 0;  // bytes of the far side's ring
+};
+
+}  // namespace tide

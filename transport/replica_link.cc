@@ -1,0 +1,239 @@
+#include "transport/replica_link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "transport/region.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kLingerNs = 50'000;      // the pump looks on for so long after the last movement
+constexpr uint64_t kEventLingerNs = 2'000;  // with TIDE_POLL=event
+constexpr uint32_t kParkUs = 1'000;         // while others drive the link
+constexpr uint32_t kSoonUs = 200;           // what is due so soon is not slept for
+constexpr uint32_t kPumpSleepUs = 100'000;
+constexpr uint64_t kFlushNs = 2'000'000'000;
+constexpr int kParcelsAtOnce = 64;
+
+thread_local bool is_pump = false;
+
+uint64_t linger_ns() {
+  const char* text = getenv("TIDE_POLL");
+  return text != nullptr && strcmp(text, "event") == 0 ? kEventLingerNs : kLingerNs;
+}
+
+}  // namespace
+
+ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier, const char* transport)
+    : own_(own),
+      transport_(transport),
+      pid_(getpid()),
+      lifeline_(lifeline),
+      replica_(region, own),
+      carrier_(std::move(carrier)),
+      kick_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  region_ = region;
+  if (own == Side::kWorker) {
+    region.client().asleep.store(1);
+    return;
+  }
+  region.worker().asleep.store(0);
+  // The program's signals are for its own threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pump_ = std::thread([this] { pump(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+ReplicaLink::~ReplicaLink() {
+  if (getpid() != pid_) {  // a forked child: nothing here is its own
+    lifeline_.close();
+    if (pump_.joinable()) pump_.detach();
+    [[maybe_unused]] Carrier* leaked = carrier_.release();
+    return;
+  }
+  if (pump_.joinable()) {
+    stop_ = true;
+    kick();
+    pump_.join();
+  }
+  flush();
+  carrier_.reset();
+  close(kick_fd_);
+  if (own_ == Side::kWorker) unmap_region(region_);
+}
+
+void ReplicaLink::flush() {
+  const uint64_t end = now_ns() + kFlushNs;
+  while (replica_.synced() && alive() && (replica_.has_more() || !carrier_->idle()) && now_ns() < end) {
+    if (!progress()) sched_yield();
+  }
+}
+
+void ReplicaLink::lock() {
+  while (!try_lock()) sched_yield();
+}
+
+bool ReplicaLink::progress() {
+  if (!is_pump) driven_.fetch_add(1, std::memory_order_relaxed);
+  bool moved = false;
+  // Who published while another held the lock relies on that one to look again.
+  do {
+    if (broken_.load(std::memory_order_relaxed) || !try_lock()) return moved;
+    const bool now = carry();
+    const bool more = carrier_->may_send();
+    unlock();
+    moved |= now;
+    if (!more) return moved;
+  } while (replica_.has_more());
+  return moved;
+}
+
+bool ReplicaLink::carry() {
+  if (broken_.load(std::memory_order_relaxed)) return false;
+  bool moved = carrier_->progress(&replica_);
+  for (int i = 0; i < kParcelsAtOnce && carrier_->may_send() && replica_.next(&parcel_); ++i) {
+    carrier_->send(parcel_);
+    moved = true;
+  }
+  const char* failure = carrier_->failure();
+  if (failure != nullptr) {
+    log(LogLevel::kInfo, "%s: the connection broke: %s", transport_, failure);
+    broken_.store(true);
+  }
+  if (failure != nullptr || carrier_->applied() != applied_) wake_own_sleepers();
+  applied_ = carrier_->applied();
+  return moved;
+}
+
+void ReplicaLink::wake_own_sleepers() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (own_ == Side::kClient) {
+    if (region_.client().asleep.load(std::memory_order_relaxed) != 0) futex_bump(region_.worker().wake);
+    return;
+  }
+  region_.client().doorbell.fetch_add(1, std::memory_order_release);
+  if (polling_.load(std::memory_order_relaxed)) kick();
+}
+
+void ReplicaLink::wake() {
+  if (own_ == Side::kWorker) {
+    progress();
+  } else if (replica_.has_more()) {
+    region_.worker().asleep.store(0, std::memory_order_relaxed);
+    kick();
+  }
+}
+
+void ReplicaLink::kick() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(kick_fd_, &one, sizeof one);
+}
+
+void ReplicaLink::sleep(uint32_t timeout_us, uint32_t seen) {
+  if (own_ == Side::kWorker) return worker_sleep(timeout_us, seen);
+  // The pump must look after us now; what we did may have taken the event that it waits for.
+  if (polling_.load(std::memory_order_seq_cst)) kick();
+  futex_wait(region_.worker().wake, seen, timeout_us);
+}
+
+void ReplicaLink::worker_sleep(uint32_t timeout_us, uint32_t seen) {
+  lock();
+  bool busy = carry() || region_.client().doorbell.load(std::memory_order_acquire) != seen;
+  busy = busy || (!broken_.load() && (carrier_->due_us() < kSoonUs || !carrier_->arm()));
+  const uint32_t due_us = carrier_->due_us();
+  if (!busy) polling_.store(true, std::memory_order_seq_cst);
+  unlock();
+  if (busy) {
+    sched_yield();
+    return;
+  }
+  wait_for_events(!broken_.load(), true, std::min(timeout_us, due_us));
+  polling_.store(false, std::memory_order_seq_cst);
+}
+
+void ReplicaLink::wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us) {
+  pollfd fds[3] = {{.fd = kick_fd_, .events = POLLIN, .revents = 0},
+                   {.fd = carrier_too ? carrier_->fd() : -1, .events = POLLIN, .revents = 0},
+                   {.fd = lifeline_too ? lifeline_.fd() : -1, .events = POLLRDHUP, .revents = 0}};
+  const timespec timeout{.tv_sec = timeout_us / 1'000'000, .tv_nsec = long(timeout_us % 1'000'000) * 1000};
+  ppoll(fds, 3, &timeout, nullptr);
+  uint64_t count;
+  if (fds[0].revents != 0) [[maybe_unused]]
+    const ssize_t n = read(kick_fd_, &count, sizeof count);
+}
+
+void ReplicaLink::pump() {
+  is_pump = true;
+  const uint64_t linger = linger_ns();
+  uint64_t moved_ns = now_ns(), driven = 0;
+  while (!stop_.load()) {
+    const bool moved = progress();
+    const uint64_t now = now_ns();
+    if (moved) moved_ns = now;
+    const uint64_t driven_now = driven_.load(std::memory_order_relaxed);
+    if (driven_now != driven) {
+      driven = driven_now;
+      pump_sleep(false, kParkUs);
+    } else if (now - moved_ns < linger) {
+      sched_yield();
+    } else {
+      pump_sleep(true, kPumpSleepUs);
+      moved_ns = now_ns();
+    }
+  }
+}
+
+// `armed`: also for what comes. Else only until somebody publishes or the time has passed.
+void ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
+  std::atomic<uint32_t>& asleep = region_.worker().asleep;
+  asleep.store(1, std::memory_order_relaxed);
+  polling_.store(true, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  lock();
+  bool busy = false;
+  if (!broken_.load()) {
+    const bool moved = carry();
+    busy = (armed && moved) || (carrier_->may_send() && replica_.has_more());
+    busy = busy || (armed && carrier_->due_us() < kSoonUs);
+    if (!busy && armed) busy = !carrier_->arm();
+    timeout_us = std::min(timeout_us, std::max(carrier_->due_us(), 1u));
+  }
+  unlock();
+  if (!busy) wait_for_events(armed && !broken_.load(), false, timeout_us);
+  polling_.store(false, std::memory_order_relaxed);
+  asleep.store(0, std::memory_order_relaxed);
+}
+
+bool ReplicaLink::alive() { return !broken_.load() && lifeline_.alive(); }
+
+void ReplicaLink::abandon() { lifeline_.close(); }
+
+Outcome ReplicaLink::wait_for_far_side(uint32_t timeout_ms) {
+  const uint64_t end = now_ns() + uint64_t(timeout_ms) * 1'000'000;
+  while (true) {
+    progress();
+    lock();
+    const bool heard = carrier_->applied() != 0;
+    unlock();
+    if (heard) return {};
+    if (broken_.load()) return Outcome::fail("the connection to the worker broke at once");
+    if (!lifeline_.alive()) return Outcome::fail("the worker ended while it was being connected");
+    if (now_ns() >= end) return Outcome::fail("the worker does not answer");
+    sched_yield();
+  }
+}
+
+}  // namespace tide

@@ -1,0 +1,74 @@
+#pragma once
+
+// The link of the transports without common memory: a replica of the region on each side and a carrier in between.
+//
+// The client has a pump thread that carries what nobody waits for. A thread that waits carries by itself, so a round
+// trip costs no change of threads; the pump keeps out of its way then. The worker has no pump: its own loop calls
+// progress() or wait_until(), and its copy of `ClientPage::asleep` is always 1, so that notify() sends at once from
+// whatever thread publishes.
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "transport/carrier.h"
+#include "transport/lifeline.h"
+#include "transport/link.h"
+#include "transport/replica.h"
+
+namespace tide {
+
+class ReplicaLink : public Link {
+ public:
+  // Worker: takes over the region, which map_private_region made.
+  ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier, const char* transport);
+  ~ReplicaLink() override;  // what was published still leaves, for at most 2 s
+
+  bool ready() override { return replica_.synced(); }
+  bool progress() override;
+  void note(const Word& word) override { replica_.note(word); }
+  void wake() override;
+  void sleep(uint32_t timeout_us, uint32_t seen) override;
+  bool alive() override;
+  const char* transport() const override { return transport_; }
+  void abandon() override;
+
+  // Client: waits until the far side has been heard. For connect functions.
+  Outcome wait_for_far_side(uint32_t timeout_ms);
+  // Gives the lifeline back to the caller of a connect function that failed.
+  void release_lifeline() { lifeline_.release(); }
+
+ private:
+  bool try_lock() { return !locked_.exchange(true, std::memory_order_seq_cst); }
+  void lock();
+  void unlock() { locked_.store(false, std::memory_order_seq_cst); }
+  bool carry();  // under the lock
+  void wake_own_sleepers();
+  void pump();
+  void pump_sleep(bool armed, uint32_t timeout_us);
+  void worker_sleep(uint32_t timeout_us, uint32_t seen);
+  void wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us);
+  void kick();
+  void flush();
+
+  const Side own_;
+  const char* const transport_;
+  const pid_t pid_;
+  Lifeline lifeline_;
+  Replica replica_;
+  std::unique_ptr<Carrier> carrier_;
+  Parcel parcel_;
+  uint64_t applied_ = 0;
+
+  std::atomic<bool> locked_{false};
+  std::atomic<bool> broken_{false};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> polling_{false};  // a thread sleeps in poll()
+  std::atomic<uint64_t> driven_{0};   // progress() calls by others than the pump
+  int kick_fd_ = -1;
+  std::thread pump_;
+};
+
+}  // namespace tide
