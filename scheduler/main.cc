@@ -32,7 +32,7 @@ constexpr const char* kHelp =
     "SIGTERM stops it; running jobs go on and are taken over when it starts again within 30 s.\n";
 
 struct Options {
-  tide::sched::PoolConfig config;
+  tide::sched::PoolConfig config;  // of the file; what the command line says goes before
   std::string ready_file;
 };
 
@@ -41,26 +41,32 @@ int read_options(int argc, char** argv, Options* options) {
   static const option kLong[] = {{"config", 1, nullptr, 'c'},     {"state", 1, nullptr, 's'},   {"listen", 1, nullptr, 'l'},
                                  {"door", 1, nullptr, 'd'},       {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
                                  {"version", 0, nullptr, 'v'},    {nullptr, 0, nullptr, 0}};
+  std::string config, state, listen, door;
   for (int c; (c = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
     switch (c) {
-      case 'c': {
-        const auto errors = tide::sched::read_config(optarg, &options->config);
-        for (const auto& error : errors) fprintf(stderr, "tide-scheduler: %s\n", error.text().c_str());
-        if (!errors.empty()) return 1;
-        break;
-      }
-      case 's': options->config.state = optarg; break;
-      case 'l': options->config.listen = optarg; break;
-      case 'd': options->config.door = optarg; break;
+      case 'c': config = optarg; break;
+      case 's': state = optarg; break;
+      case 'l': listen = optarg; break;
+      case 'd': door = optarg; break;
       case 'r': options->ready_file = optarg; break;
       case 'h': fputs(kHelp, stdout); return 0;
       case 'v': puts("tide-scheduler " TIDE_VERSION); return 0;
       default: fputs("tide-scheduler: see tide-scheduler --help\n", stderr); return 2;
     }
   }
-  if (optind == argc) return -1;
-  fprintf(stderr, "tide-scheduler: '%s' is not understood; see tide-scheduler --help\n", argv[optind]);
-  return 2;
+  if (optind != argc) {
+    fprintf(stderr, "tide-scheduler: '%s' is not understood; see tide-scheduler --help\n", argv[optind]);
+    return 2;
+  }
+  if (!config.empty()) {
+    const auto errors = tide::sched::read_config(config, &options->config);
+    for (const auto& error : errors) fprintf(stderr, "tide-scheduler: %s\n", error.text().c_str());
+    if (!errors.empty()) return 1;
+  }
+  if (!state.empty()) options->config.state = state;
+  if (!listen.empty()) options->config.listen = listen;
+  if (!door.empty()) options->config.door = door;
+  return -1;
 }
 
 // In one piece or not at all: who waits for it must not read half of it.

@@ -182,7 +182,8 @@ kj::Promise<void> PoolService::job(JobContext context) {
   const std::string name = context.getParams().getJob().cStr();
   const Job* job = core_.ledger.find(name);
   if (job == nullptr) {
-    const auto record = core_.store.find(parse_number(name));
+    auto record = core_.store.find(parse_number(name));
+    if (!record) record = core_.store.find_named(name);
     if (!record) return error_for_caller("there is no job " + name + "; `tide jobs` lists them");
     fill_job_info(context.getResults().initJob(), from_record(*record));
     return kj::READY_NOW;

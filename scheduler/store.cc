@@ -177,8 +177,9 @@ Outcome Store::read_vgpus(JobRecord* job) {
   return rows.failed() ? failure("read") : Outcome();
 }
 
-Outcome Store::query(const std::string& where, std::vector<JobRecord>* jobs) {
+Outcome Store::query(const std::string& where, const std::string* name, std::vector<JobRecord>* jobs) {
   Statement rows(db_, (std::string("SELECT ") + kColumns + " FROM jobs " + where).c_str());
+  if (name != nullptr) rows.bind_text(*name);
   while (rows.row()) jobs->push_back(read_job(rows));
   if (rows.failed()) return failure("read");
   for (JobRecord& job : *jobs) {
@@ -189,16 +190,23 @@ Outcome Store::query(const std::string& where, std::vector<JobRecord>* jobs) {
 }
 
 Outcome Store::load_live(std::vector<JobRecord>* jobs) {
-  return query(format("WHERE phase != %d ORDER BY number", int(Phase::kEnded)), jobs);
+  return query(format("WHERE phase != %d ORDER BY number", int(Phase::kEnded)), nullptr, jobs);
 }
 
 Outcome Store::load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs) {
-  return query(format("WHERE phase = %d ORDER BY number DESC LIMIT %u", int(Phase::kEnded), newest_max), jobs);
+  return query(format("WHERE phase = %d ORDER BY number DESC LIMIT %u", int(Phase::kEnded), newest_max), nullptr, jobs);
 }
 
 std::optional<JobRecord> Store::find(uint64_t number) {
   std::vector<JobRecord> jobs;
-  if (!query(format("WHERE number = %lu", (unsigned long)number), &jobs).ok() || jobs.empty()) return std::nullopt;
+  if (!query(format("WHERE number = %lu", (unsigned long)number), nullptr, &jobs).ok() || jobs.empty()) return std::nullopt;
+  return jobs[0];
+}
+
+std::optional<JobRecord> Store::find_named(const std::string& name) {
+  std::vector<JobRecord> jobs;
+  const Outcome found = query("WHERE name = ? ORDER BY number DESC LIMIT 1", &name, &jobs);
+  if (!found.ok() || name.empty() || jobs.empty()) return std::nullopt;
   return jobs[0];
 }
 

@@ -62,6 +62,7 @@ class Store {
   Outcome load_live(std::vector<JobRecord>* jobs);                     // not ended, in order of submission
   Outcome load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs);  // newest first
   std::optional<JobRecord> find(uint64_t number);
+  std::optional<JobRecord> find_named(const std::string& name);  // the newest of that name
 
  private:
   explicit Store(std::string path) : path_(std::move(path)) {}
@@ -70,7 +71,7 @@ class Store {
   Outcome failure(const char* what) const;
   Outcome write(const JobRecord& job, bool fresh, uint64_t* number);
   Outcome write_vgpus(const JobRecord& job, uint64_t number);
-  Outcome query(const std::string& where, std::vector<JobRecord>* jobs);
+  Outcome query(const std::string& where, const std::string* name, std::vector<JobRecord>* jobs);
   Outcome read_vgpus(JobRecord* job);
 
   std::string path_;

@@ -1,0 +1,114 @@
+#include "tests/scheduler/fake_agent.h"
+
+#include "base/log.h"
+#include "scheduler/remote_error.h"
+
+namespace tide {
+namespace {
+
+class FakeAgent final : public control::Agent::Server {
+ public:
+  FakeAgent(std::string server, FakeAgentLog& log, kj::Timer& timer) : server_(std::move(server)), log_(log), timer_(timer) {}
+
+ protected:
+  kj::Promise<void> place(PlaceContext context) override {
+    const auto lease = context.getParams().getLease();
+    note("place", lease);
+    if (fails("place")) return error_for_caller(log_.fail["place"]);
+    log_.leases[{lease.getJob(), lease.getVgpu()}] = lease.getEpoch();
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> release(ReleaseContext context) override {
+    const auto params = context.getParams();
+    log_.calls.push_back(format("release %s:%u from %s epoch %lu", params.getJob().cStr(), params.getVgpu(), server_.c_str(),
+                                (unsigned long)params.getEpoch()));
+    if (fails("release")) return error_for_caller(log_.fail["release"]);
+    const auto found = log_.leases.find({params.getJob(), params.getVgpu()});
+    if (found != log_.leases.end() && found->second > params.getEpoch()) return error_for_caller("an older epoch");
+    if (found != log_.leases.end()) log_.leases.erase(found);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> prepare(PrepareContext context) override {
+    note("prepare", context.getParams().getLease());
+    context.getResults().setAddress("address of " + server_);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> move(MoveContext context) override {
+    const auto params = context.getParams();
+    note("move", params.getLease());
+    if (fails("move")) return error_for_caller(log_.fail["move"]);
+    ++log_.moves_at_once;
+    log_.moves_at_once_max = std::max(log_.moves_at_once_max, log_.moves_at_once);
+    const auto key = std::pair<std::string, uint32_t>(params.getJob(), params.getVgpu());
+    const uint64_t epoch = params.getLease().getEpoch();
+    return timer_.afterDelay(log_.move_ms * kj::MILLISECONDS).then([this, context, key, epoch]() mutable {
+      --log_.moves_at_once;
+      // All servers of a test share one log, so the destination's lease is ours to write.
+      log_.leases[key] = epoch;
+      auto report = context.getResults().initReport();
+      report.setBytes(1000);
+      report.setPauseMs(double(epoch));
+      report.setRounds(1);
+      report.setVgpus(1);
+    });
+  }
+
+  kj::Promise<void> cancel(CancelContext context) override {
+    const auto params = context.getParams();
+    log_.calls.push_back(format("cancel %s:%u epoch %lu", params.getJob().cStr(), params.getVgpu(), (unsigned long)params.getEpoch()));
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> stats(StatsContext context) override {
+    std::vector<uint32_t> mine;
+    for (const auto& [key, epoch] : log_.leases) {
+      if (key.first == context.getParams().getJob().cStr()) mine.push_back(key.second);
+    }
+    auto list = context.getResults().initVgpus(uint32_t(mine.size()));
+    for (uint32_t i = 0; i < list.size(); ++i) {
+      list[i].setVgpu(mine[i]);
+      list[i].setRoundTrips(7);
+      list[i].setTransport("fake");
+    }
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
+
+ private:
+  void note(const char* what, control::Lease::Reader lease) {
+    log_.calls.push_back(format("%s %s:%u on %s/%u epoch %lu", what, lease.getJob().cStr(), lease.getVgpu(), server_.c_str(),
+                                lease.getGpu(), (unsigned long)lease.getEpoch()));
+  }
+  bool fails(const char* what) const { return log_.fail.count(what) != 0; }
+
+  std::string server_;
+  FakeAgentLog& log_;
+  kj::Timer& timer_;
+};
+
+}  // namespace
+
+control::Agent::Client make_fake_agent(std::string server, FakeAgentLog& log, kj::Timer& timer) {
+  return kj::heap<FakeAgent>(std::move(server), log, timer);
+}
+
+void fill_server_info(control::ServerInfo::Builder info, const std::string& name, uint32_t gpus, uint64_t memory_bytes) {
+  info.setName(name);
+  info.setEndpoint("host=test;unix=/nowhere/" + name + ";tcp=127.0.0.1:1");
+  info.setVersion("fake");
+  auto list = info.initGpus(gpus);
+  for (uint32_t i = 0; i < gpus; ++i) {
+    list[i].setIndex(i);
+    list[i].setName("Fake GPU");
+    list[i].setMemoryBytes(memory_bytes);
+    list[i].setUuid(name + "-" + std::to_string(i));
+    list[i].setSoftware(true);
+    list[i].setDeviceInfo(kj::StringPtr("device info").asBytes());
+  }
+}
+
+}  // namespace tide

@@ -1,0 +1,27 @@
+#pragma once
+
+// An agent without workers: says yes (or fails as told) and writes down what it was asked.
+
+#include <kj/async-io.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "scheduler/control.capnp.h"
+
+namespace tide {
+
+struct FakeAgentLog {
+  std::vector<std::string> calls;           // "place 1:0 on node0/2 epoch 1"
+  std::map<std::string, std::string> fail;  // method -> message: the next calls of it fail
+  std::map<std::pair<std::string, uint32_t>, uint64_t> leases;  // (job, vgpu) -> epoch of what is served here
+  uint32_t moves_at_once = 0, moves_at_once_max = 0;
+  uint32_t move_ms = 1;
+};
+
+control::Agent::Client make_fake_agent(std::string server, FakeAgentLog& log, kj::Timer& timer);
+
+void fill_server_info(control::ServerInfo::Builder info, const std::string& name, uint32_t gpus, uint64_t memory_bytes);
+
+}  // namespace tide

@@ -1,0 +1,69 @@
+#pragma once
+
+// A connection to a pool's scheduler, for commands that ask and wait.
+
+#include <capnp/rpc-twoparty.h>
+#include <kj/async-io.h>
+
+#include <memory>
+#include <string>
+
+#include "base/outcome.h"
+#include "scheduler/control.capnp.h"
+#include "scheduler/remote_error.h"
+#include "tools/tide/options.h"
+
+namespace tide::cli {
+
+inline constexpr uint32_t kAnswerMs = 20'000;  // what a question may take; moves have no limit
+
+// One connection; falls with it. Needs a kj event loop.
+class Connection {
+ public:
+  static Outcome open(kj::AsyncIoContext& io, const std::string& address, kj::Own<Connection>* connection);
+  control::Pool::Client& pool() { return pool_; }
+  kj::Promise<void> gone() { return client_.onDisconnect(); }
+
+  Connection(kj::Own<kj::AsyncIoStream> stream)
+      : stream_(kj::mv(stream)), client_(*stream_), pool_(client_.bootstrap().castAs<control::Pool>()) {}
+
+ private:
+  kj::Own<kj::AsyncIoStream> stream_;
+  capnp::TwoPartyClient client_;
+  control::Pool::Client pool_;
+};
+
+// Waits for an answer; `limit_ms` 0: as long as it takes.
+template <typename T>
+Outcome await(kj::AsyncIoContext& io, kj::Promise<T> promise, kj::Maybe<T>* answer, uint32_t limit_ms = kAnswerMs) {
+  auto limited = limit_ms == 0 ? kj::mv(promise)
+                               : io.provider->getTimer().timeoutAfter(limit_ms * kj::MILLISECONDS, kj::mv(promise));
+  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { *answer = limited.wait(io.waitScope); })) {
+    return Outcome::fail(exception->getType() == kj::Exception::Type::OVERLOADED
+                             ? "the scheduler did not answer in time"
+                             : exception->getType() == kj::Exception::Type::DISCONNECTED
+                                   ? "the scheduler went away; `tide up` starts a new pool, `tide down` cleans up first"
+                                   : remote_error(*exception));
+  }
+  return {};
+}
+
+// What most subcommands need: an event loop and the pool that the options name.
+class Asker {
+ public:
+  Asker() : io_(kj::setupAsyncIo()) {}
+  Outcome connect(const Options& options);
+  control::Pool::Client& pool() { return connection_->pool(); }
+  kj::AsyncIoContext& io() { return io_; }
+
+  template <typename T>
+  Outcome ask(capnp::RemotePromise<T> promise, kj::Maybe<capnp::Response<T>>* answer, uint32_t limit_ms = kAnswerMs) {
+    return await<capnp::Response<T>>(io_, promise.then([](capnp::Response<T>&& r) { return kj::mv(r); }), answer, limit_ms);
+  }
+
+ private:
+  kj::AsyncIoContext io_;
+  kj::Own<Connection> connection_;
+};
+
+}  // namespace tide::cli

@@ -1,0 +1,28 @@
+#pragma once
+
+// The subcommands of `tide`: each takes the words after its name and answers with the exit status.
+
+#include <string>
+#include <vector>
+
+namespace tide::cli {
+
+using Words = std::vector<std::string>;
+
+int up(const Words& words);
+int down(const Words& words);
+int run(const Words& words);
+int env(const Words& words);
+int status(const Words& words);
+int jobs(const Words& words);
+int gpus(const Words& words);
+int job(const Words& words);
+int why(const Words& words);
+int resize(const Words& words);
+int migrate(const Words& words);
+int kill_job(const Words& words);
+int config(const Words& words);
+int doctor(const Words& words);
+int version(const Words& words);
+
+}  // namespace tide::cli

@@ -1,0 +1,112 @@
+#include "tools/tide/runner.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "tools/tide/home.h"
+
+namespace tide::cli {
+namespace {
+
+constexpr uint32_t kWhyMs = 300;
+
+}  // namespace
+
+Outcome Runner::submit(const Ask& ask, const std::string& command) {
+  std::string address;
+  Outcome outcome = find_pool(options_, &address);
+  if (outcome.ok()) outcome = Connection::open(io_, address, &connection_);
+  if (!outcome.ok()) return outcome;
+  auto request = connection_->pool().submitRequest();
+  fill_spec(request.initSpec(), ask, command, uint32_t(getpid()));
+  using Answer = capnp::Response<control::Pool::SubmitResults>;
+  kj::Maybe<Answer> answer;
+  outcome = await<Answer>(io_, request.send().then([](Answer&& a) { return kj::mv(a); }), &answer);
+  KJ_IF_MAYBE (got, answer) {
+    granted_ = {.id = got->getId(),
+                .token = std::string(reinterpret_cast<const char*>(got->getToken().begin()), got->getToken().size()),
+                .door = got->getDoorAddress(),
+                .gpus = ask.gpus};
+    handle_ = got->getHandle();
+  }
+  return outcome;
+}
+
+kj::Promise<void> Runner::say_why() {
+  return io_.provider->getTimer().afterDelay(kWhyMs * kj::MILLISECONDS).then([this] {
+    return KJ_ASSERT_NONNULL(handle_).infoRequest().send().then([this](auto&& answer) {
+      const std::string reason = answer.getJob().getReason();
+      if (answer.getJob().getState() == control::JobState::QUEUED && reason != said_) {
+        fprintf(stderr, "tide: job %s waits: %s\n", granted_.id.c_str(), reason.c_str());
+        said_ = reason;
+      }
+      return say_why();
+    });
+  });
+}
+
+kj::Promise<void> Runner::running(bool quiet) {
+  auto started = KJ_ASSERT_NONNULL(handle_).runningRequest().send().ignoreResult();
+  if (quiet) return started;
+  return started.exclusiveJoin(say_why()).then([this] {
+    if (!said_.empty()) fprintf(stderr, "tide: job %s runs\n", granted_.id.c_str());
+  });
+}
+
+kj::Promise<std::string> Runner::ended_by_pool() {
+  return KJ_ASSERT_NONNULL(handle_).waitRequest().send().then(
+      [](auto&& answer) { return kj::Promise<std::string>(std::string(answer.getJob().getReason())); },
+      [this](kj::Exception&& e) -> kj::Promise<std::string> {
+        if (e.getType() != kj::Exception::Type::DISCONNECTED) return remote_error(e);
+        log(LogLevel::kDebug, "the scheduler is away: %s", e.getDescription().cStr());
+        return reattach(now_ns() + uint64_t(kReattachMs) * 1'000'000);
+      });
+}
+
+kj::Promise<std::string> Runner::try_again(uint64_t give_up_ns) {
+  if (now_ns() > give_up_ns) {
+    return std::string(format("its scheduler has been away for %u s", kReattachMs / 1000));
+  }
+  return io_.provider->getTimer().afterDelay(500 * kj::MILLISECONDS).then([this, give_up_ns] { return reattach(give_up_ns); });
+}
+
+kj::Promise<std::string> Runner::reattach(uint64_t give_up_ns) {
+  std::string address;
+  if (!find_pool(options_, &address).ok()) return try_again(give_up_ns);
+  return io_.provider->getNetwork()
+      .parseAddress(address.c_str())
+      .then([](kj::Own<kj::NetworkAddress> parsed) {
+        auto connecting = parsed->connect();
+        return connecting.attach(kj::mv(parsed));
+      })
+      .then([this](kj::Own<kj::AsyncIoStream> stream) {
+        handle_ = nullptr;
+        connection_ = kj::heap<Connection>(kj::mv(stream));
+        auto request = connection_->pool().reattachRequest();
+        request.setId(granted_.id);
+        request.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(granted_.token.data()), granted_.token.size()));
+        return request.send();
+      })
+      .then(
+          [this](auto&& answer) -> kj::Promise<std::string> {
+            handle_ = answer.getHandle();
+            return ended_by_pool();
+          },
+          [this, give_up_ns](kj::Exception&& e) -> kj::Promise<std::string> {
+            if (e.getType() == kj::Exception::Type::FAILED) return remote_error(e);
+            return try_again(give_up_ns);
+          });
+}
+
+void Runner::report(int exit_status) {
+  KJ_IF_MAYBE (handle, handle_) {
+    auto request = handle->endedRequest();
+    request.setExitStatus(exit_status);
+    kj::Maybe<bool> done;
+    (void)await<bool>(io_, request.send().then([](auto&&) { return true; }), &done, 2000);
+  }
+}
+
+}  // namespace tide::cli

@@ -1,0 +1,46 @@
+#include "tools/tide/show.h"
+
+#include <stdio.h>
+
+#include "tools/tide/options.h"
+
+namespace tide::cli {
+
+const char* state_name(control::JobState state) {
+  switch (state) {
+    case control::JobState::QUEUED: return "queued";
+    case control::JobState::RUNNING: return "running";
+    case control::JobState::ENDED: return "ended";
+  }
+  return "unknown";
+}
+
+void begin_job(Json& json, control::JobInfo::Reader job) {
+  const auto spec = job.getSpec();
+  json.object().add("id", std::string(job.getId())).add("name", std::string(spec.getName()));
+  json.add("state", std::string(state_name(job.getState()))).add("reason", std::string(job.getReason()));
+  json.add("gpus", spec.getGpus()).add("min_gpus", spec.getMinGpus()).add("physical_gpus", job.getPhysicalGpus());
+  json.add("target", job.getTarget() == 0 ? spec.getGpus() : job.getTarget());
+  json.add("memory_bytes", job.getMemoryBytes()).add("moves", job.getMoves());
+  json.add("user", std::string(spec.getUser())).add("command", std::string(spec.getCommand())).add("pid", spec.getPid());
+  json.add("submitted_ms", job.getSubmittedMs()).add("started_ms", job.getStartedMs()).add("ended_ms", job.getEndedMs());
+  json.add("exit_status", job.getExitStatus());
+}
+
+void show_move(const std::string& job, uint32_t before, uint32_t after, control::MoveReport::Reader report, bool json) {
+  if (json) {
+    Json out;
+    out.object().add("job", job).add("gpus_before", before).add("gpus_after", after);
+    out.add("bytes", report.getBytes()).add("pause_ms", report.getPauseMs()).add("rounds", report.getRounds());
+    out.add("vgpus", report.getVgpus()).add("total_ms", report.getTotalMs()).end().print();
+    return;
+  }
+  if (report.getVgpus() == 0) {
+    printf("job %s: %u -> %u GPU%s, nothing to move\n", job.c_str(), before, after, after == 1 ? "" : "s");
+    return;
+  }
+  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s, longest pause %.0f ms\n", job.c_str(), before, after, after == 1 ? "" : "s",
+         report.getVgpus(), report.getVgpus() == 1 ? "" : "s", size_text(report.getBytes()).c_str(), report.getPauseMs());
+}
+
+}  // namespace tide::cli

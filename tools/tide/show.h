@@ -1,0 +1,18 @@
+#pragma once
+
+// How jobs and moves look, for people and as JSON.
+
+#include <string>
+
+#include "scheduler/control.capnp.h"
+#include "tools/tide/json.h"
+
+namespace tide::cli {
+
+const char* state_name(control::JobState state);
+// One object; without `end()`, so that more can follow.
+void begin_job(Json& json, control::JobInfo::Reader job);
+// "job 3: 4 -> 1 GPUs, 3 vGPUs moved, 12.4 MiB, longest pause 35 ms", or the JSON of it.
+void show_move(const std::string& job, uint32_t before, uint32_t after, control::MoveReport::Reader report, bool json);
+
+}  // namespace tide::cli

@@ -1,0 +1,53 @@
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "tools/tide/client.h"
+#include "tools/tide/commands.h"
+#include "tools/tide/json.h"
+#include "tools/tide/options.h"
+
+namespace tide::cli {
+
+int status(const Words& words) {
+  Options options;
+  constexpr const char* kHelp = "usage: tide status [--json]\n\nThe pool at a glance: servers, GPUs, jobs.\n";
+  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(0, "")) return options.status();
+  Asker asker;
+  Outcome outcome = asker.connect(options);
+  kj::Maybe<capnp::Response<control::Pool::StatusResults>> status;
+  kj::Maybe<capnp::Response<control::Pool::GpusResults>> gpus;
+  kj::Maybe<capnp::Response<control::Pool::JobsResults>> jobs;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().statusRequest().send(), &status);
+  if (outcome.ok()) outcome = asker.ask(asker.pool().gpusRequest().send(), &gpus);
+  if (outcome.ok()) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
+  if (!outcome.ok()) return fail(outcome.message());
+  const auto& pool = KJ_ASSERT_NONNULL(status);
+  uint32_t total = 0, busy = 0, offline = 0, queued = 0, running = 0;
+  for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
+    ++total;
+    busy += gpu.getJob().size() != 0 ? 1 : 0;
+    offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
+  }
+  for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
+    queued += job.getState() == control::JobState::QUEUED ? 1 : 0;
+    running += job.getState() == control::JobState::RUNNING ? 1 : 0;
+  }
+  const uint64_t now = wall_seconds() * 1000;
+  const uint64_t up_ms = now > pool.getStartedMs() ? now - pool.getStartedMs() : 0;
+  if (options.has("json")) {
+    Json json;
+    json.object().add("version", std::string(pool.getVersion())).add("pid", pool.getPid()).add("started_ms", pool.getStartedMs());
+    json.add("servers", pool.getServers()).add("door", std::string(pool.getDoorAddress())).add("gpus", total);
+    json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
+    json.end().print();
+    return kOk;
+  }
+  printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(), pool.getPid());
+  printf("servers    %u\n", pool.getServers());
+  printf("GPUs       %u: %u busy, %u free", total, busy, total - busy);
+  if (offline != 0) printf(", %u not usable", offline);
+  printf("\njobs       %u running, %u queued\n", running, queued);
+  return kOk;
+}
+
+}  // namespace tide::cli

@@ -1,0 +1,79 @@
+#include "tools/tide/submission.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/log.h"
+#include "base/outcome.h"
+#include "tools/tide/places.h"
+
+namespace tide::cli {
+namespace {
+
+std::string user_name() {
+  const passwd* user = getpwuid(getuid());
+  return user != nullptr ? user->pw_name : std::to_string(getuid());
+}
+
+std::string before(const std::string& ours, const char* variable) {
+  const char* there = getenv(variable);
+  return there == nullptr || *there == 0 ? ours : ours + ":" + there;
+}
+
+}  // namespace
+
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"}, {"gpu-memory"}, {"name"}, {"queue"}};
+const char* const kAskHelp =
+    "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
+    "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
+    "                     the pool has: virtual GPUs then share physical ones\n"
+    "  --gpu-memory SIZE  memory of a virtual GPU (default: that of the GPU where it starts)\n"
+    "  --name NAME        to find the job by\n"
+    "  --queue Q          queue (this version has one: leave it out)\n"
+    "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
+
+bool read_ask(Options& options, Ask* ask) {
+  ask->min_given = options.has("min");
+  ask->name = options.get("name");
+  ask->queue = options.get("queue");
+  // What is possible the pool knows; here only what is a number at all.
+  return options.number("gpus", 1, 1'000'000, &ask->gpus) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
+         options.size("gpu-memory", &ask->memory_bytes);
+}
+
+void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
+  spec.setGpus(ask.gpus);
+  spec.setMinGpus(ask.min_gpus);
+  spec.setMinGiven(ask.min_given);
+  spec.setMemoryBytes(ask.memory_bytes);
+  spec.setName(ask.name);
+  spec.setQueue(ask.queue);
+  spec.setUser(user_name());
+  spec.setCommand(command);
+  spec.setPid(pid);
+}
+
+Outcome job_environment(const Granted& job, std::vector<std::pair<std::string, std::string>>* environment) {
+  std::string looked_in;
+  const std::string library = find_library_directory(&looked_in);
+  if (library.empty()) {
+    return Outcome::fail("libtidecuda.so is not there (looked in " + looked_in + "); build it, or set TIDE_LIB to its directory");
+  }
+  std::string token;
+  for (const char c : job.token) token += format("%02x", unsigned(static_cast<unsigned char>(c)));
+  *environment = {{"TIDE_DOOR", job.door},
+                  {"TIDE_JOB", job.id},
+                  {"TIDE_TOKEN", token},
+                  {"TIDE_VGPUS", std::to_string(job.gpus)},
+                  {"LD_PRELOAD", before(library + "/libtidecuda.so", "LD_PRELOAD")}};
+  const std::string alias = find_alias_directory(library);
+  if (!alias.empty()) {
+    environment->push_back({"TRITON_LIBCUDA_PATH", alias});
+    environment->push_back({"LD_LIBRARY_PATH", before(alias, "LD_LIBRARY_PATH")});
+  }
+  return {};
+}
+
+}  // namespace tide::cli

@@ -1,0 +1,36 @@
+#pragma once
+
+// What `tide run` and `tide env` have in common: asking for GPUs, and what a job's processes find in their environment.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/outcome.h"
+#include "scheduler/control.capnp.h"
+#include "tools/tide/options.h"
+
+namespace tide::cli {
+
+struct Ask {
+  uint32_t gpus = 1;
+  uint32_t min_gpus = 1;
+  bool min_given = false;
+  uint64_t memory_bytes = 0;
+  std::string name, queue;
+};
+extern const std::vector<OptionSpec> kAskOptions;
+extern const char* const kAskHelp;
+// False: a usage error was printed.
+bool read_ask(Options& options, Ask* ask);
+
+void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid);
+
+struct Granted {
+  std::string id, token, door;
+  uint32_t gpus = 1;
+};
+// Name and value; lists keep what was there behind ours. Fails when libtidecuda.so is not found.
+Outcome job_environment(const Granted& job, std::vector<std::pair<std::string, std::string>>* environment);
+
+}  // namespace tide::cli
