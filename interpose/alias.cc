@@ -1,0 +1,1 @@
+// Nothing: a library that is only a name (meson.build).

@@ -1,0 +1,311 @@
+#include "interpose/channel.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "interpose/pool.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kWaitSliceUs = 20'000;  // how often a waiter asks whether the worker lives
+constexpr uint64_t kLibraryBytesMax = 256u << 20;
+
+}  // namespace
+
+Channel::LinkUse::LinkUse(Channel& channel) {
+  while (true) {
+    holder_ = channel.link_.load();
+    holder_->users.fetch_add(1);
+    if (channel.link_.load() == holder_) return;
+    holder_->users.fetch_sub(1);
+  }
+}
+
+Channel::~Channel() {
+  if (LinkHolder* holder = link_.load(); holder != nullptr) delete holder;
+  for (LinkHolder* holder : retired_) delete holder;
+  if (region_fd_ >= 0) destroy_region(region_fd_, region_);
+}
+
+std::unique_ptr<Channel> Channel::adopt(Region region, std::unique_ptr<Link> link) {
+  std::unique_ptr<Channel> channel(new Channel(ChannelOrigin{}));
+  channel->start(region);
+  channel->replace_link(std::move(link));
+  return channel;
+}
+
+void Channel::start(Region region) {
+  region_ = region;
+  own_ = &region.client();
+  page_ = &region.worker();
+  writer_ = CommandWriter(region);
+  reader_ = AnswerReader(region);
+  last_work_.reset(new Word[kStreamSlots]());
+}
+
+// --- waiting ----------------------------------------------------------------------------------------------------------
+
+template <class Ready>
+CUresult Channel::wait(Ready ready) {
+  const auto attention = [this] {
+    return page_->answer_head.load(std::memory_order_acquire) != own_->answer_tail.load(std::memory_order_relaxed) ||
+           page_->state.load(std::memory_order_relaxed) >= uint64_t(ChannelState::kMoved);
+  };
+  while (!ready()) {
+    drain();
+    if (ready()) break;
+    if (lost_.load()) return CUresult(failure_.load());
+    WaitResult result;
+    {
+      LinkUse link(*this);
+      result = wait_until(*link, Side::kClient, [&] { return ready() || attention(); }, kWaitSliceUs);
+    }
+    const bool stopped = page_->state.load(std::memory_order_acquire) >= uint64_t(ChannelState::kMoved);
+    if ((result == WaitResult::kGone || stopped) && !ready()) look_after();
+    // A move that this thread cannot hasten, or answers that another thread is taking in.
+    if (result == WaitResult::kReady && !ready()) sched_yield();
+  }
+  drain();
+  return CUDA_SUCCESS;
+}
+
+CUresult Channel::wait_for_space(uint32_t payload_bytes) {
+  // Twice the record: padding at the ring's end may come before it.
+  const uint64_t needed = 2 * record_bytes(sizeof(CommandHeader), payload_bytes);
+  return wait([this, needed] {
+    const uint64_t tail = page_->command_tail.load(std::memory_order_acquire);
+    return own_->command_head.load(std::memory_order_relaxed) - tail + needed <= kCommandRingBytes;
+  });
+}
+
+#define TIDE_COUNTED_WAIT(ready)                                                       \
+  const auto is_ready = ready;                                                         \
+  CUresult result = CUDA_SUCCESS;                                                      \
+  if (is_ready()) {                                                                    \
+    drain();                                                                           \
+  } else {                                                                             \
+    const uint64_t begin = now_ns();                                                   \
+    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);                \
+    result = wait(is_ready);                                                           \
+    own_->counters.wait_ns.fetch_add(now_ns() - begin, std::memory_order_relaxed);     \
+  }
+
+CUresult Channel::wait_stream(uint32_t slot, uint64_t sequence) {
+  const Word& progress = page_->stream_progress[slot];
+  TIDE_COUNTED_WAIT(([&] { return progress.load(std::memory_order_acquire) >= sequence; }))
+  return result != CUDA_SUCCESS ? result : take_error();
+}
+
+CUresult Channel::wait_event(uint32_t slot, uint64_t sequence) {
+  const Word& event = page_->event_done[slot];
+  TIDE_COUNTED_WAIT(([&] { return event.load(std::memory_order_acquire) >= sequence; }))
+  return result != CUDA_SUCCESS ? result : take_error();
+}
+
+CUresult Channel::wait_reply(Reply& reply) {
+  TIDE_COUNTED_WAIT(([&] { return reply.done.load(std::memory_order_acquire); }))
+  return result;
+}
+
+CUresult Channel::wait_all(uint32_t count) {
+  // What is waited for is fixed before the wait: work that other threads add meanwhile does not prolong it.
+  std::vector<std::pair<uint32_t, uint64_t>> open;
+  for (uint32_t slot = 0; slot < count; ++slot) {
+    const uint64_t last = last_work(slot);
+    if (page_->stream_progress[slot].load(std::memory_order_acquire) < last) open.emplace_back(slot, last);
+  }
+  TIDE_COUNTED_WAIT(([&] {
+    while (!open.empty()) {
+      const auto [slot, sequence] = open.back();
+      if (page_->stream_progress[slot].load(std::memory_order_acquire) < sequence) return false;
+      open.pop_back();
+    }
+    return true;
+  }))
+  return result != CUDA_SUCCESS ? result : take_error();
+}
+
+bool Channel::done(uint32_t slot, uint64_t sequence) {
+  const bool is_done = page_->stream_progress[slot].load(std::memory_order_acquire) >= sequence;
+  if (!is_done && !lost_.load(std::memory_order_relaxed)) LinkUse(*this)->progress();
+  drain();
+  return is_done || lost_.load(std::memory_order_relaxed);
+}
+
+bool Channel::event_done(uint32_t slot, uint64_t sequence) {
+  const bool is_done = page_->event_done[slot].load(std::memory_order_acquire) >= sequence;
+  if (!is_done && !lost_.load(std::memory_order_relaxed)) LinkUse(*this)->progress();
+  drain();
+  return is_done || lost_.load(std::memory_order_relaxed);
+}
+
+void Channel::sleep(uint32_t timeout_us) {
+  LinkUse link(*this);
+  const uint64_t head = page_->answer_head.load();
+  wait_until(*link, Side::kClient, [&] { return page_->answer_head.load(std::memory_order_acquire) != head; }, timeout_us);
+}
+
+// --- answers ----------------------------------------------------------------------------------------------------------
+
+void Channel::expect(uint64_t sequence, const CommandSpec& spec) {
+  Pending pending;
+  pending.reply = spec.reply;
+  pending.stream = spec.stream;
+  if (spec.landing != nullptr) {
+    pending.landing = *spec.landing;
+    pending.left = spec.landing->width * spec.landing->height;
+    copies_.fetch_add(1, std::memory_order_relaxed);
+  }
+  const std::lock_guard lock(pending_mu_);
+  pending_.emplace(sequence, pending);
+}
+
+void Channel::forget(uint64_t sequence) {
+  const std::lock_guard draining(drain_mu_);
+  const std::lock_guard lock(pending_mu_);
+  const auto it = pending_.find(sequence);
+  if (it == pending_.end()) return;
+  if (it->second.reply == nullptr) copies_.fetch_sub(1, std::memory_order_relaxed);
+  pending_.erase(it);
+}
+
+void Channel::drain() {
+  // Both equal means that everything published has been taken in, not only read.
+  if (page_->answer_head.load(std::memory_order_acquire) == own_->answer_tail.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(drain_mu_);
+  Answer answer;
+  ReadState state;
+  while ((state = reader_.next(&answer)) == ReadState::kRecord) {
+    take(answer);
+    reader_.consume(answer);
+  }
+  if (state == ReadState::kMalformed && !lost_.load()) {
+    fail(CUDA_ERROR_DEVICE_UNAVAILABLE, std::string("the worker's answers are malformed: ") + reader_.reason());
+  }
+}
+
+void Channel::take(const Answer& answer) {
+  switch (AnswerKind(answer.header.kind)) {
+    case AnswerKind::kPad:
+      return;
+    case AnswerKind::kData:
+      return take_data(answer);
+    case AnswerKind::kResult:
+    case AnswerKind::kLibrary:
+      return take_reply(answer);
+    case AnswerKind::kText:
+      fwrite(answer.payload, 1, answer.header.payload_bytes, answer.header.result == 2 ? stderr : stdout);
+      return;
+  }
+  log(LogLevel::kDebug, "an answer of unknown kind %u is ignored", unsigned(answer.header.kind));
+}
+
+void Channel::take_data(const Answer& answer) {
+  Landing landing;
+  const uint64_t bytes = answer.header.payload_bytes;
+  {
+    const std::lock_guard lock(pending_mu_);
+    const auto it = pending_.find(answer.header.sequence);
+    if (it == pending_.end() || it->second.reply != nullptr) return;  // given up meanwhile
+    landing = it->second.landing;
+    const uint64_t total = landing.width * landing.height;
+    if (bytes > it->second.left || answer.header.offset > total || bytes > total - answer.header.offset) {
+      log(LogLevel::kError, "data of command %llu do not fit where they were asked for; ignored",
+          static_cast<unsigned long long>(answer.header.sequence));
+      return;
+    }
+  }
+  const std::byte* from = answer.payload;
+  uint64_t offset = answer.header.offset, left = bytes;
+  while (left > 0) {
+    const uint64_t column = offset % landing.width, piece = std::min(left, landing.width - column);
+    memcpy(landing.destination + offset / landing.width * landing.pitch + column, from, piece);
+    from += piece;
+    offset += piece;
+    left -= piece;
+  }
+  own_->counters.bytes_out.fetch_add(bytes, std::memory_order_relaxed);
+  const std::lock_guard lock(pending_mu_);
+  const auto it = pending_.find(answer.header.sequence);
+  if (it != pending_.end() && (it->second.left -= bytes) == 0) {
+    pending_.erase(it);
+    copies_.fetch_sub(1, std::memory_order_relaxed);
+  }
+}
+
+void Channel::take_reply(const Answer& answer) {
+  const std::lock_guard lock(pending_mu_);
+  const auto it = pending_.find(answer.header.sequence);
+  if (it == pending_.end() || it->second.reply == nullptr) return;
+  Reply& reply = *it->second.reply;
+  const bool library = answer.header.kind == uint16_t(AnswerKind::kLibrary);
+  if (library && (answer.header.offset != reply.payload.size() || reply.payload.size() > kLibraryBytesMax)) {
+    log(LogLevel::kError, "the parts of a library's description do not fit together; ignored");
+    return;
+  }
+  reply.payload.insert(reply.payload.end(), answer.payload, answer.payload + answer.header.payload_bytes);
+  if (library && (answer.header.flags & 1) == 0) return;
+  reply.result = CUresult(answer.header.result);
+  reply.done.store(true, std::memory_order_release);
+  pending_.erase(it);
+}
+
+void Channel::sweep_copies() {
+  // A copy that failed sends no more data: when its stream is past it, nothing is to come.
+  const std::lock_guard lock(pending_mu_);
+  for (auto it = pending_.begin(); it != pending_.end();) {
+    const Pending& p = it->second;
+    const bool over = p.reply == nullptr && p.stream != kNoStream &&
+                      page_->stream_progress[p.stream].load(std::memory_order_acquire) >= it->first &&
+                      page_->answer_head.load(std::memory_order_acquire) == own_->answer_tail.load();
+    if (over) copies_.fetch_sub(1, std::memory_order_relaxed);
+    it = over ? pending_.erase(it) : std::next(it);
+  }
+}
+
+// --- errors -----------------------------------------------------------------------------------------------------------
+
+CUresult Channel::take_new_error() {
+  const std::lock_guard lock(error_mu_);
+  const uint64_t errors = page_->errors.load(std::memory_order_acquire);
+  if (errors == errors_seen_.load()) return CUresult(failure_.load());
+  errors_seen_.store(errors);
+  const auto code = CUresult(page_->error.load(std::memory_order_acquire));
+  const uint64_t sequence = page_->error_sequence.load(std::memory_order_relaxed);
+  const bool sticky = page_->sticky.load(std::memory_order_relaxed) != 0;
+  if (code == CUDA_SUCCESS) return CUDA_SUCCESS;
+  log(LogLevel::kInfo, "vGPU %u: command %llu failed with error %d%s", origin_.vgpu, static_cast<unsigned long long>(sequence),
+      int(code), sticky ? ", the context is lost" : "");
+  if (sticky) failure_.store(code);
+  sweep_copies();
+  return code;
+}
+
+void Channel::fail(CUresult code, const std::string& cause) {
+  int expected = 0;
+  failure_.compare_exchange_strong(expected, code);
+  if (lost_.exchange(true)) return;
+  log(LogLevel::kError, "vGPU %u is lost: %s; the job has to be started again (`tide status` shows the pool)", origin_.vgpu,
+      cause.c_str());
+}
+
+// --- signals ----------------------------------------------------------------------------------------------------------
+
+void Channel::wake_worker() { LinkUse(*this)->wake(); }
+
+void Channel::signal(uint32_t slot, uint64_t value) {
+  own_->signals[slot].store(value, std::memory_order_release);
+  if (lost_.load()) return;
+  LinkUse link(*this);
+  link->note(own_->signals[slot]);
+  link->progress();
+  notify(*link, Side::kClient);
+}
+
+}  // namespace tide

@@ -1,0 +1,221 @@
+#pragma once
+
+// The client's end of one vGPU: one command sequence, what is awaited from the worker, and the life of the connection
+// (first open, moves, loss). Commands go out under a short spin lock; every wait happens outside of it.
+//
+// Threads: any may call anything. `drain_mu_` before `pending_mu_`; `reconnect_mu_` before none of the others.
+
+#include <cuda.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/outcome.h"
+#include "calls.h"
+#include "interpose/spin_lock.h"
+#include "transport/link.h"
+#include "transport/ring.h"
+#include "transport/wait.h"
+
+namespace tide {
+
+class Pool;
+
+// An answer that somebody waits for. Must outlive the wait: remove it with forget() before it goes.
+struct Reply {
+  std::atomic<bool> done{false};
+  CUresult result = CUDA_SUCCESS;
+  std::vector<std::byte> payload;
+};
+
+// Where the bytes of a tideCopyOut belong: rows of `width` bytes, `pitch` apart.
+struct Landing {
+  std::byte* destination = nullptr;
+  uint64_t pitch = 0, width = 0, height = 0;
+};
+
+struct CommandSpec {
+  Call call{};
+  uint32_t context = 0;
+  uint32_t stream = kNoStream;   // work on this slot
+  uint32_t payload_bytes = 0;
+  Reply* reply = nullptr;            // awaited; sets kCommandAnswer unless `library`
+  bool library = false;              // the reply comes as AnswerKind::kLibrary
+  const Landing* landing = nullptr;  // of a tideCopyOut
+};
+
+struct ChannelOrigin {
+  Pool* pool = nullptr;
+  uint32_t vgpu = 0;
+  uint64_t epoch = 0;
+  uint64_t memory_bytes = 0;
+  std::string endpoint;
+};
+
+class Channel {
+ public:
+  // Makes the region and connects to the worker.
+  static Outcome open(const ChannelOrigin& origin, std::unique_ptr<Channel>* channel);
+  // Over an existing region and link: for tests with a worker of their own.
+  static std::unique_ptr<Channel> adopt(Region region, std::unique_ptr<Link> link);
+  ~Channel();
+
+  // Writes one command; fill(payload) writes its payload_bytes. Waits (outside of the lock) while the ring is full.
+  template <class Fill>
+  CUresult send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence = nullptr);
+
+  // The first asynchronous error that nobody has been told yet: once, or for ever when it is sticky.
+  CUresult take_error() {
+    const int failure = failure_.load(std::memory_order_relaxed);
+    if (failure != 0) return CUresult(failure);
+    if (page_->errors.load(std::memory_order_acquire) == errors_seen_.load(std::memory_order_relaxed)) return CUDA_SUCCESS;
+    return take_new_error();
+  }
+  // The error that stays, if there is one.
+  CUresult sticky() const { return CUresult(failure_.load()); }
+  bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }
+
+  // Whether the work on `slot` up to `sequence` is done; when it is, its data have landed.
+  bool done(uint32_t slot, uint64_t sequence);
+  bool idle(uint32_t slot) { return done(slot, last_work(slot)); }
+  uint64_t last_work(uint32_t slot) const { return last_work_[slot].load(std::memory_order_acquire); }
+  bool event_done(uint32_t slot, uint64_t sequence);
+
+  // Waits, and returns the error that came out, if any. Never hangs: a lost vGPU ends every wait.
+  CUresult wait_stream(uint32_t slot, uint64_t sequence);
+  CUresult wait_event(uint32_t slot, uint64_t sequence);
+  CUresult wait_reply(Reply& reply);
+  // All work on streams 0..count-1.
+  CUresult wait_all(uint32_t count);
+
+  // Takes in what the worker has sent. Cheap when there is nothing.
+  void drain();
+  void forget(uint64_t sequence);
+  bool copies_pending() const { return copies_.load(std::memory_order_relaxed) != 0; }
+
+  // Stores signals[slot] = value and tells the worker.
+  void signal(uint32_t slot, uint64_t value);
+  // Follows a move, notices a dead worker. Called by waiters and, every few milliseconds, by the service thread.
+  // False: the vGPU is lost.
+  bool look_after();
+  // Sleeps until the worker publishes something, at most timeout_us.
+  void sleep(uint32_t timeout_us);
+  // In a forked child.
+  void abandon();
+
+  Region region() const { return region_; }
+  ClientCounters& counters() { return region_.client().counters; }
+
+ private:
+  struct LinkHolder {
+    std::unique_ptr<Link> link;
+    std::atomic<int> users{0};
+  };
+  // A link that cannot go away while this lives.
+  class LinkUse {
+   public:
+    explicit LinkUse(Channel& channel);
+    ~LinkUse() { holder_->users.fetch_sub(1); }
+    LinkUse(const LinkUse&) = delete;
+    LinkUse& operator=(const LinkUse&) = delete;
+    Link& operator*() const { return *holder_->link; }
+    Link* operator->() const { return holder_->link.get(); }
+
+   private:
+    LinkHolder* holder_;
+  };
+  struct Pending {
+    Reply* reply = nullptr;
+    Landing landing;
+    uint64_t left = 0;     // bytes of a copy that are to come
+    uint64_t next = 0;     // bytes of a library that have come
+    uint32_t stream = kNoStream;
+  };
+
+  explicit Channel(const ChannelOrigin& origin) : origin_(origin) {}
+  void start(Region region);
+  Outcome connect(const std::string& endpoint, uint64_t epoch);
+  Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,
+               std::string* transport_data);
+  void replace_link(std::unique_ptr<Link> link);
+  void reap_links();
+  bool follow_move();
+  bool find_again();
+  void fail(CUresult code, const std::string& cause);
+
+  template <class Ready>
+  CUresult wait(Ready ready);
+  CUresult wait_for_space(uint32_t payload_bytes);
+  void expect(uint64_t sequence, const CommandSpec& spec);
+  CUresult take_new_error();
+  void wake_worker();
+  void take(const Answer& answer);
+  void take_data(const Answer& answer);
+  void take_reply(const Answer& answer);
+  void sweep_copies();
+
+  ChannelOrigin origin_;
+  uint8_t session_[16] = {};
+  int region_fd_ = -1;
+  Region region_;
+  ClientPage* own_ = nullptr;
+  WorkerPage* page_ = nullptr;
+
+  SpinLock lock_;
+  CommandWriter writer_;
+  std::unique_ptr<Word[]> last_work_;  // by stream slot: sequence of its last command
+
+  std::mutex drain_mu_;
+  AnswerReader reader_;
+  std::mutex pending_mu_;
+  std::unordered_map<uint64_t, Pending> pending_;  // by sequence
+  std::atomic<uint64_t> copies_{0};
+
+  std::mutex error_mu_;
+  std::atomic<uint64_t> errors_seen_{0};
+  std::atomic<int> failure_{0};     // CUresult for ever
+  std::atomic<bool> lost_{false};   // the vGPU itself, not only its context
+
+  std::mutex reconnect_mu_;
+  std::atomic<LinkHolder*> link_{nullptr};
+  std::vector<LinkHolder*> retired_;
+  std::atomic<uint64_t> epoch_{0};
+};
+
+template <class Fill>
+CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence) {
+  while (true) {
+    if (lost_.load(std::memory_order_relaxed)) return CUresult(failure_.load());
+    {
+      const std::lock_guard lock(lock_);
+      if (CommandHeader* header = writer_.reserve(spec.payload_bytes); header != nullptr) {
+        fill(reinterpret_cast<std::byte*>(header + 1));
+        header->call = uint16_t(spec.call);
+        header->flags = spec.reply != nullptr && !spec.library ? kCommandAnswer : 0;
+        header->context = spec.context;
+        header->stream = spec.stream;
+        const uint64_t number = header->sequence;
+        if (spec.reply != nullptr || spec.landing != nullptr) expect(number, spec);
+        if (spec.stream != kNoStream) last_work_[spec.stream].store(number, std::memory_order_release);
+        writer_.publish(header);
+        Word& commands = own_->counters.commands;
+        commands.store(commands.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        if (sequence != nullptr) *sequence = number;
+        break;
+      }
+    }
+    if (CUresult r = wait_for_space(spec.payload_bytes); r != CUDA_SUCCESS) return r;
+  }
+  // Pairs with the fence of a worker that goes to sleep (transport/wait.h).
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (page_->asleep.load(std::memory_order_relaxed) != 0) wake_worker();
+  return CUDA_SUCCESS;
+}
+
+}  // namespace tide

@@ -1,0 +1,223 @@
+// The life of a channel's connection: first open, moves, loss.
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "interpose/channel.h"
+#include "interpose/pool.h"
+#include "transport/door.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kConnectTimeoutMs = 10'000;
+constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
+constexpr uint32_t kSearchPauseUs = 100'000;
+
+const char* wanted_transport() {
+  const char* wanted = getenv("TIDE_TRANSPORT");
+  return wanted != nullptr && *wanted != 0 ? wanted : nullptr;
+}
+
+Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string* name, int* lifeline) {
+  const char* wanted = wanted_transport();
+  *name = wanted != nullptr ? wanted : endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : "ucx";
+  *transport = find_transport(name->c_str());
+  if (*transport == nullptr) {
+    return Outcome::fail("there is no transport \"" + *name + "\"; TIDE_TRANSPORT is one of shm, ucx, sim");
+  }
+  if ((*transport)->same_host) {
+    Outcome o = connect_unix(endpoint.unix_path, kConnectTimeoutMs, lifeline);
+    if (o.ok() || wanted != nullptr) return o;
+    *name = "ucx";  // the boot id is ours, but not the file system (a container)
+    *transport = find_transport("ucx");
+    if (*transport == nullptr) return o;
+  }
+  return connect_tcp(endpoint.tcp_address, kConnectTimeoutMs, lifeline);
+}
+
+Outcome read_opened(int lifeline, std::string* transport_data) {
+  DoorType type{};
+  std::string payload;
+  if (Outcome o = receive_frame(lifeline, kConnectTimeoutMs, &type, &payload); !o.ok()) return o;
+  if (type == DoorType::kRefused && payload.size() >= sizeof(DoorRefused)) {
+    DoorRefused refused;
+    memcpy(&refused, payload.data(), sizeof refused);
+    refused.message[sizeof refused.message - 1] = 0;
+    return Outcome::fail(refused.message);
+  }
+  if (type != DoorType::kOpened || payload.size() < sizeof(DoorOpened)) {
+    return Outcome::fail("the GPU server gave an answer that does not fit");
+  }
+  DoorOpened opened;
+  memcpy(&opened, payload.data(), sizeof opened);
+  opened.transport_data[sizeof opened.transport_data - 1] = 0;
+  *transport_data = opened.transport_data;
+  return {};
+}
+
+}  // namespace
+
+Outcome Channel::open(const ChannelOrigin& origin, std::unique_ptr<Channel>* channel) {
+  std::unique_ptr<Channel> made(new Channel(origin));
+  Region region;
+  if (Outcome o = create_region(&made->region_fd_, &region); !o.ok()) return o;
+  made->start(region);
+  if (getentropy(made->session_, sizeof made->session_) != 0) return Outcome::fail("the system gives no entropy");
+  const std::lock_guard lock(made->reconnect_mu_);
+  if (Outcome o = made->connect(origin.endpoint, origin.epoch); !o.ok()) {
+    return Outcome::fail(format("cannot open vGPU %u: %s", origin.vgpu, o.message().c_str()));
+  }
+  *channel = std::move(made);
+  return {};
+}
+
+Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport** transport, int* lifeline,
+                      std::string* transport_data) {
+  Endpoint endpoint;
+  std::string name;
+  if (Outcome o = Endpoint::parse(text, &endpoint); !o.ok()) return o;
+  if (Outcome o = reach(endpoint, transport, &name, lifeline); !o.ok()) return o;
+  DoorOpen open;
+  memcpy(open.job, origin_.pool->identity().job, sizeof open.job);
+  memcpy(open.token, origin_.pool->identity().token, sizeof open.token);
+  memcpy(open.session, session_, sizeof open.session);
+  open.vgpu = origin_.vgpu;
+  open.pid = uint32_t(getpid());
+  open.epoch = epoch;
+  open.memory_bytes = origin_.memory_bytes;
+  strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
+  const int fd = (*transport)->same_host ? region_fd_ : -1;
+  Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
+  if (o.ok()) o = read_opened(*lifeline, transport_data);
+  if (!o.ok()) {
+    close(*lifeline);
+    *lifeline = -1;
+  }
+  return o;
+}
+
+// Requires: reconnect_mu_.
+Outcome Channel::connect(const std::string& endpoint, uint64_t epoch) {
+  const Transport* transport = nullptr;
+  int lifeline = -1;
+  std::string transport_data;
+  if (Outcome o = dial(endpoint, epoch, &transport, &lifeline, &transport_data); !o.ok()) return o;
+  std::unique_ptr<Link> link;
+  if (Outcome o = transport->connect(region_, lifeline, transport_data.c_str(), &link); !o.ok()) return o;
+  replace_link(std::move(link));
+  epoch_.store(epoch);
+  origin_.endpoint = endpoint;
+  return {};
+}
+
+void Channel::replace_link(std::unique_ptr<Link> link) {
+  auto* holder = new LinkHolder;
+  holder->link = std::move(link);
+  LinkHolder* old = link_.exchange(holder);
+  if (old == nullptr) return;
+  retired_.push_back(old);
+  own_->counters.reconnects.fetch_add(1, std::memory_order_relaxed);
+  LinkUse use(*this);
+  notify(*use, Side::kClient);
+}
+
+// Requires: reconnect_mu_. The holder itself stays: a thread may still look at its counter.
+void Channel::reap_links() {
+  for (LinkHolder* holder : retired_) {
+    if (holder->link != nullptr && holder->users.load() == 0) holder->link.reset();
+  }
+}
+
+bool Channel::look_after() {
+  if (lost_.load()) return false;
+  const auto state = ChannelState(page_->state.load(std::memory_order_acquire));
+  if (state == ChannelState::kMoved && page_->next_epoch.load() > epoch_.load()) return follow_move();
+  if (state == ChannelState::kFailed) {
+    const uint64_t error = page_->error.load(std::memory_order_acquire);
+    fail(error != 0 ? CUresult(error) : CUDA_ERROR_DEVICE_UNAVAILABLE, "its worker gave up");
+    return false;
+  }
+  bool alive;
+  {
+    LinkUse link(*this);
+    alive = link->alive();
+  }
+  if (!alive) {
+    const bool moved = page_->state.load(std::memory_order_acquire) == uint64_t(ChannelState::kMoved) &&
+                       page_->next_epoch.load() > epoch_.load();
+    return moved ? follow_move() : find_again();
+  }
+  if (!retired_.empty() && reconnect_mu_.try_lock()) {
+    reap_links();
+    reconnect_mu_.unlock();
+  }
+  return true;
+}
+
+bool Channel::follow_move() {
+  std::unique_lock lock(reconnect_mu_);
+  if (lost_.load()) return false;
+  const uint64_t next = page_->next_epoch.load(std::memory_order_acquire);
+  if (next <= epoch_.load()) return true;  // another thread was faster
+  char endpoint[kEndpointBytes];
+  memcpy(endpoint, page_->next_endpoint, sizeof endpoint);
+  endpoint[sizeof endpoint - 1] = 0;
+  const Outcome o = connect(endpoint, next);
+  if (o.ok()) {
+    log(LogLevel::kInfo, "vGPU %u: moved, epoch %llu", origin_.vgpu, static_cast<unsigned long long>(next));
+    return true;
+  }
+  log(LogLevel::kInfo, "vGPU %u: cannot follow the move: %s", origin_.vgpu, o.message().c_str());
+  lock.unlock();
+  return find_again();
+}
+
+bool Channel::find_again() {
+  const std::lock_guard lock(reconnect_mu_);
+  if (lost_.load()) return false;
+  {
+    LinkUse link(*this);
+    const bool moved = page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
+    if (link->alive() && !moved) return true;  // another thread was faster
+  }
+  std::string cause = "its worker ended";
+  const uint64_t deadline = now_ns() + kSearchNs;
+  while (origin_.pool != nullptr && now_ns() < deadline) {
+    uint64_t epoch = 0;
+    std::string endpoint;
+    if (page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load()) {
+      epoch = page_->next_epoch.load();
+      char text[kEndpointBytes];
+      memcpy(text, page_->next_endpoint, sizeof text);
+      text[sizeof text - 1] = 0;
+      endpoint = text;
+    } else if (Outcome o = origin_.pool->where(origin_.vgpu, &epoch, &endpoint); !o.ok()) {
+      cause = "its worker ended, and the scheduler does not help: " + o.message();
+      break;
+    }
+    if (epoch > epoch_.load()) {
+      const Outcome o = connect(endpoint, epoch);
+      if (o.ok()) return true;
+      cause = "its worker ended, and its new place does not answer: " + o.message();
+    }
+    sleep_us(kSearchPauseUs);
+  }
+  fail(CUDA_ERROR_DEVICE_UNAVAILABLE, cause);
+  return false;
+}
+
+void Channel::abandon() {
+  if (LinkHolder* holder = link_.load(); holder != nullptr && holder->link != nullptr) holder->link->abandon();
+  for (LinkHolder* holder : retired_) {
+    if (holder->link != nullptr) holder->link->abandon();
+  }
+  if (region_fd_ >= 0) close(region_fd_);
+  region_fd_ = -1;
+}
+
+}  // namespace tide

@@ -1,0 +1,120 @@
+// Events.
+
+#include "api/payload.h"
+#include "commands.h"
+#include "interpose/crossing.h"
+#include "interpose/entry/entry.h"
+
+using namespace tide;
+
+namespace {
+
+constexpr unsigned kEventFlags = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS;
+
+CUresult find_event(CUevent handle, Event** event) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  *event = p->events.find(handle);
+  return *event != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult ask_elapsed(Event& start, Event& end, float* milliseconds) {
+  const command::Elapsed command{start.slot, end.slot};
+  Channel& channel = start.vgpu->channel();
+  Reply reply;
+  uint64_t sequence = 0;
+  CUresult r = channel.send({.call = Call::tideElapsed,
+                             .context = start.context->number.load(),
+                             .payload_bytes = sizeof command,
+                             .reply = &reply},
+                            [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &sequence);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
+  if (r != CUDA_SUCCESS) {
+    channel.forget(sequence);
+    return r;
+  }
+  ElapsedAnswer answer;
+  if (reply.result != CUDA_SUCCESS) return reply.result;
+  if (reply.payload.size() < sizeof answer) return CUDA_ERROR_UNKNOWN;
+  __builtin_memcpy(&answer, reply.payload.data(), sizeof answer);
+  *milliseconds = answer.milliseconds;
+  return CUDA_SUCCESS;
+}
+
+CUresult elapsed(float* milliseconds, CUevent start_handle, CUevent end_handle) {
+  Event *start = nullptr, *end = nullptr;
+  TIDE_TRY(find_event(start_handle, &start));
+  TIDE_TRY(find_event(end_handle, &end));
+  if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (start->vgpu != end->vgpu || ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
+  Channel& channel = start->vgpu->channel();
+  for (const Event* event : {start, end}) {
+    const uint64_t recorded = event->recorded.load();
+    if (recorded == 0) return CUDA_ERROR_INVALID_HANDLE;
+    if (!channel.event_done(event->slot, recorded)) return CUDA_ERROR_NOT_READY;
+  }
+  TIDE_TRY(channel.take_error());
+  return ask_elapsed(*start, *end, milliseconds);
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+CUresult cuEventCreate(CUevent* handle, unsigned int flags) {
+  Entered e;
+  TIDE_TRY(enter(&e));
+  if (handle == nullptr || (flags & ~kEventFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if ((flags & CU_EVENT_INTERPROCESS) != 0) return CUDA_ERROR_NOT_SUPPORTED;
+  Event* event = nullptr;
+  TIDE_TRY(make_event(*e.process, *e.context, flags, &event));
+  *handle = handle_of<CUevent>(*event);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuEventDestroy_v2(CUevent handle) {
+  Event* event = nullptr;
+  TIDE_TRY(find_event(handle, &event));
+  drop_event(*process(), *event);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuEventRecordWithFlags(CUevent handle, CUstream stream_handle, unsigned int flags) {
+  Entered e;
+  Stream* stream = nullptr;
+  Event* event = nullptr;
+  TIDE_TRY(enter(&e));
+  TIDE_TRY(find_event(handle, &event));
+  TIDE_TRY(find_stream(e, stream_handle, &stream));
+  if (event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
+  if (flags > CU_EVENT_RECORD_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
+  return record(*event, *stream, flags);
+}
+
+CUresult cuEventRecord(CUevent handle, CUstream stream) { return cuEventRecordWithFlags(handle, stream, 0); }
+
+CUresult cuEventQuery(CUevent handle) {
+  Event* event = nullptr;
+  TIDE_TRY(find_event(handle, &event));
+  Channel& channel = event->vgpu->channel();
+  TIDE_TRY(channel.take_error());
+  const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
+  if (recorded != 0 && !channel.event_done(event->slot, recorded)) return CUDA_ERROR_NOT_READY;
+  return channel.take_error();
+}
+
+CUresult cuEventSynchronize(CUevent handle) {
+  Event* event = nullptr;
+  TIDE_TRY(find_event(handle, &event));
+  Channel& channel = event->vgpu->channel();
+  TIDE_TRY(channel.take_error());
+  const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
+  return recorded == 0 ? CUDA_SUCCESS : channel.wait_event(event->slot, recorded);
+}
+
+CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) { return elapsed(milliseconds, start, end); }
+CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) { return elapsed(milliseconds, start, end); }
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,65 @@
+// cuInit, versions, entry points, export tables.
+
+#include "api/handshake/handshake.h"
+#include "interpose/entry/entry.h"
+#include "interpose/identity.h"
+#include "interpose/thread.h"
+
+namespace tide {
+extern const handshake::Entry kEntries[];
+extern const size_t kEntryCount;
+
+namespace {
+
+int driver_version() {
+  Process* p = process();
+  return p == nullptr ? CUDA_VERSION : p->driver_version;
+}
+
+}  // namespace
+}  // namespace tide
+
+using namespace tide;
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+CUresult cuInit(unsigned int flags) {
+  if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  return initialise();
+}
+
+CUresult cuDriverGetVersion(int* version) {
+  if (version == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *version = driver_version();
+  return CUDA_SUCCESS;
+}
+
+CUresult cuGetProcAddress_v2(const char* symbol, void** function, int version, cuuint64_t flags,
+                             CUdriverProcAddressQueryResult* status) {
+  return handshake::get_proc_address(kEntries, kEntryCount, driver_version(), symbol, function, version, flags, status);
+}
+
+CUresult cuGetProcAddress(const char* symbol, void** function, int version, cuuint64_t flags) {
+  return cuGetProcAddress_v2(symbol, function, version, flags, nullptr);
+}
+
+CUresult cuGetProcAddress_v2_ptsz(const char* symbol, void** function, int version, cuuint64_t flags,
+                                  CUdriverProcAddressQueryResult* status) {
+  // Built with per-thread default streams: that form is the default unless the legacy one is asked for.
+  if ((flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0) flags |= CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
+  return cuGetProcAddress_v2(symbol, function, version, flags, status);
+}
+
+CUresult cuGetExportTable(const void** table, const CUuuid* id) {
+  if (table == nullptr || id == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  install_hooks();
+  return handshake::get_export_table(table, id);
+}
+
+CUresult cuProfilerInitialize(const char*, const char*, CUoutput_mode) { return CUDA_ERROR_NOT_SUPPORTED; }
+CUresult cuProfilerStart() { return process() == nullptr ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS; }
+CUresult cuProfilerStop() { return process() == nullptr ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS; }
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,166 @@
+// Launches: the hot path.
+
+#include <algorithm>
+#include <cstring>
+
+#include "api/payload.h"
+#include "base/log.h"
+#include "commands.h"
+#include "interpose/entry/entry.h"
+
+using namespace tide;
+
+namespace {
+
+static_assert(sizeof(CUlaunchAttribute) == kLaunchAttributeBytes);
+
+struct Geometry {
+  unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+};
+
+// What the driver refuses at once.
+CUresult check_geometry(const Geometry& g, const Kernel& kernel, const DeviceInfo& info) {
+  const int* a = info.attributes;
+  if (g.grid_x == 0 || g.grid_y == 0 || g.grid_z == 0 || g.block_x == 0 || g.block_y == 0 || g.block_z == 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (g.grid_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X]) || g.grid_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y]) ||
+      g.grid_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z]) || g.block_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X]) ||
+      g.block_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y]) || g.block_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z])) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const uint64_t threads = uint64_t(g.block_x) * g.block_y * g.block_z;
+  if (threads > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK])) return CUDA_ERROR_INVALID_VALUE;
+  if (kernel.max_threads != 0 && threads > kernel.max_threads) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
+  // Beyond the default limit only after cuFuncSetAttribute(MAX_DYNAMIC_SHARED_SIZE_BYTES).
+  const int allowed = std::max(kernel.shared_limit.load(std::memory_order_relaxed),
+                               a[CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK]);
+  return g.shared_bytes > unsigned(allowed) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+// `extra`: {CU_LAUNCH_PARAM_BUFFER_POINTER, p, CU_LAUNCH_PARAM_BUFFER_SIZE, &n, CU_LAUNCH_PARAM_END}
+CUresult read_extra(void** extra, const void** buffer, size_t* bytes) {
+  for (int i = 0; extra[i] != CU_LAUNCH_PARAM_END; i += 2) {
+    if (extra[i] == CU_LAUNCH_PARAM_BUFFER_POINTER) *buffer = extra[i + 1];
+    else if (extra[i] == CU_LAUNCH_PARAM_BUFFER_SIZE) *bytes = *static_cast<size_t*>(extra[i + 1]);
+    else return CUDA_ERROR_INVALID_VALUE;
+  }
+  return *buffer != nullptr || *bytes == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+// Attributes whose values are handles or host addresses cannot travel.
+CUresult check_attributes(const CUlaunchAttribute* attributes, unsigned count) {
+  for (unsigned i = 0; i < count; ++i) {
+    const bool refused = attributes[i].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT ||
+                         attributes[i].id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT ||
+                         attributes[i].id == CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE;
+    if (!refused) continue;
+    static constinit std::atomic<bool> logged{false};
+    if (!logged.exchange(true)) log(LogLevel::kWarning, "launch attribute %d is not served", int(attributes[i].id));
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  return CUDA_SUCCESS;
+}
+
+constexpr unsigned kAttributesMax = 64;
+
+struct Launch {
+  CUfunction function;
+  Geometry geometry;
+  CUstream stream;
+  void** params;
+  void** extra;
+  const CUlaunchAttribute* attributes = nullptr;
+  unsigned attribute_count = 0;
+  bool cooperative = false;
+};
+
+CUresult launch(const Launch& l) {
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter(&e));
+  Kernel* kernel = e.process->kernels.find(l.function);
+  if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  TIDE_TRY(find_stream(e, l.stream, &stream));
+  Context& context = *stream->context;
+  TIDE_TRY(check_geometry(l.geometry, *kernel, context.vgpu->info));
+  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
+  uint64_t number = 0;
+  TIDE_TRY(wire_kernel(*e.process, *kernel, context, &number));
+
+  const void* buffer = nullptr;
+  size_t buffer_bytes = 0;
+  const bool packed = l.params == nullptr && l.extra != nullptr;
+  if (packed) TIDE_TRY(read_extra(l.extra, &buffer, &buffer_bytes));
+  if (l.params == nullptr && !packed && !kernel->params.empty()) return CUDA_ERROR_INVALID_VALUE;
+  const uint32_t param_bytes = packed ? uint32_t(std::min<size_t>(buffer_bytes, 32768)) : kernel->param_bytes;
+  const uint32_t attribute_bytes = uint32_t(l.attribute_count * kLaunchAttributeBytes);
+  const Geometry& g = l.geometry;
+  const command::Launch command{number,         g.grid_x,      g.grid_y,          g.grid_z,    g.block_x, g.block_y, g.block_z,
+                                g.shared_bytes, l.cooperative, l.attribute_count, param_bytes, 0};
+  return context.vgpu->channel().send(
+      {.call = Call::tideLaunch,
+       .context = context.number.load(std::memory_order_relaxed),
+       .stream = stream->slot,
+       .payload_bytes = uint32_t(command::kLaunchDataOffset) + attribute_bytes + param_bytes},
+      [&](std::byte* payload) {
+        memcpy(payload, &command, sizeof command);
+        memset(payload + sizeof command, 0, command::kLaunchDataOffset - sizeof command);
+        payload += command::kLaunchDataOffset;
+        if (attribute_bytes != 0) memcpy(payload, l.attributes, attribute_bytes);
+        payload += attribute_bytes;
+        if (packed) {
+          if (param_bytes != 0) memcpy(payload, buffer, param_bytes);
+          return;
+        }
+        for (size_t i = 0; i < kernel->params.size(); ++i) {
+          memcpy(payload + kernel->params[i].offset, l.params[i], kernel->params[i].bytes);
+        }
+      });
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+CUresult cuLaunchKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,
+                        unsigned int block_y, unsigned int block_z, unsigned int shared_bytes, CUstream stream, void** params,
+                        void** extra) {
+  return launch({.function = f,
+                 .geometry = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes},
+                 .stream = stream,
+                 .params = params,
+                 .extra = extra});
+}
+
+CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction f, void** params, void** extra) {
+  if (c == nullptr || c->numAttrs > kAttributesMax || (c->numAttrs != 0 && c->attrs == nullptr)) return CUDA_ERROR_INVALID_VALUE;
+  return launch({.function = f,
+                 .geometry = {c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ, c->sharedMemBytes},
+                 .stream = c->hStream,
+                 .params = params,
+                 .extra = extra,
+                 .attributes = c->attrs,
+                 .attribute_count = c->numAttrs});
+}
+
+CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
+                                   unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared_bytes,
+                                   CUstream stream, void** params) {
+  return launch({.function = f,
+                 .geometry = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes},
+                 .stream = stream,
+                 .params = params,
+                 .extra = nullptr,
+                 .cooperative = true});
+}
+
+CUresult cuFuncSetSharedMemConfig(CUfunction handle, CUsharedconfig) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  return p->kernels.find(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

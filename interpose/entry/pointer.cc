@@ -1,0 +1,154 @@
+// What is known of a pointer.
+
+#include <cstring>
+
+#include "interpose/entry/entry.h"
+
+using namespace tide;
+
+namespace {
+
+struct Known {
+  bool device = false, host = false;
+  Vgpu* vgpu = nullptr;
+  Allocation allocation;
+  HostBlock block;
+  uint64_t base = 0, bytes = 0, id = 0, context = 0;
+};
+
+Known look_up(Process& p, CUdeviceptr address) {
+  Known k;
+  k.vgpu = p.vgpu_of(address);
+  if (k.vgpu != nullptr && k.vgpu->is_open() && k.vgpu->memory->find(address, &k.allocation)) {
+    k.device = true;
+    k.base = k.allocation.base;
+    k.bytes = k.allocation.bytes;
+    k.id = k.allocation.id;
+    k.context = k.vgpu->primary->handle;
+    if (k.vgpu->primary->number.load() != k.allocation.context) {
+      p.contexts.each([&](const Context* c) {
+        if (c->vgpu == k.vgpu && c->number.load() == k.allocation.context) k.context = c->handle;
+      });
+    }
+  } else if (p.host.find(reinterpret_cast<void*>(address), &k.block)) {
+    k.host = true;
+    k.base = k.block.base;
+    k.bytes = k.block.bytes;
+    k.id = k.block.id;
+    k.context = k.block.context;
+  }
+  return k;
+}
+
+int ordinal_of(Process& p, const Known& k) {
+  if (k.device) return k.vgpu->ordinal;
+  const Context* context = p.contexts.find(k.context);
+  return context == nullptr ? 0 : context->vgpu->ordinal;
+}
+
+template <class T>
+CUresult put(void* data, T value) {
+  memcpy(data, &value, sizeof value);
+  return CUDA_SUCCESS;
+}
+
+// Of a known pointer.
+CUresult answer(Process& p, const Known& k, CUpointer_attribute attribute, CUdeviceptr address, void* data) {
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+      return put(data, k.context);
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
+      return put(data, uint32_t(k.device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST));
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+      return put(data, uint64_t(address));
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+      return k.host ? put(data, uint64_t(address)) : CUDA_ERROR_INVALID_VALUE;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+      return put(data, k.id);
+    case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+      return put(data, int32_t(ordinal_of(p, k)));
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+      return put(data, k.base);
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+      return put(data, k.bytes);
+    case CU_POINTER_ATTRIBUTE_MAPPED:
+      return put(data, uint32_t(1));
+    case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
+      return put(data, uint32_t(CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE));
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+    case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+      return put(data, uint32_t(0));
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      return put(data, uint64_t(0));
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
+      return CUDA_ERROR_NOT_SUPPORTED;
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
+}
+
+// cuPointerGetAttributes answers for pointers that nobody knows: zeros, and device -2.
+void answer_unknown(CUpointer_attribute attribute, void* data) {
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+      put(data, int32_t(-2));
+      return;
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      put(data, uint64_t(0));
+      return;
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
+      put(data, CUDA_POINTER_ATTRIBUTE_P2P_TOKENS{});
+      return;
+    default:
+      put(data, uint32_t(0));
+  }
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (data == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const Known k = look_up(*p, address);
+  if (!k.device && !k.host) return CUDA_ERROR_INVALID_VALUE;
+  return answer(*p, k, attribute, address, data);
+}
+
+CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute* attributes, void** data, CUdeviceptr address) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (count == 0 || attributes == nullptr || data == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const Known k = look_up(*p, address);
+  for (unsigned i = 0; i < count; ++i) {
+    if (attributes[i] < CU_POINTER_ATTRIBUTE_CONTEXT || attributes[i] > CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    if (data[i] == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    const bool known = k.device || k.host;
+    if (!known || answer(*p, k, attributes[i], address, data[i]) != CUDA_SUCCESS) answer_unknown(attributes[i], data[i]);
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,203 @@
+// Streams.
+
+#include <algorithm>
+
+#include "interpose/crossing.h"
+#include "interpose/entry/entry.h"
+#include "interpose/thread.h"
+
+using namespace tide;
+
+namespace {
+
+CUresult enter_stream(CUstream handle, Entered* e, Stream** stream) {
+  TIDE_TRY(enter(e));
+  return find_stream(*e, handle, stream);
+}
+
+CUresult look_up_stream(CUstream handle, Stream** stream) {
+  Entered e;
+  TIDE_TRY(enter_quietly(&e));
+  return find_stream(e, handle, stream);
+}
+
+// Runs `task` when everything before it on the stream is done; everything behind it waits.
+CUresult call_host(CUstream handle, std::unique_ptr<Task> task) {
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter_stream(handle, &e, &stream));
+  task->after.resize(1);
+  task->signals.resize(1);
+  TIDE_TRY(mark(*stream, &task->after[0]));
+  TIDE_TRY(hold(*stream, &task->signals[0]));
+  task->callback_stream = handle;
+  e.process->service.add(std::move(task));
+  return CUDA_SUCCESS;
+}
+
+struct Work {
+  uint32_t slot;
+  uint64_t sequence;
+};
+
+// What the stream has to do until it is idle. The legacy stream is idle when all blocking streams of its context are.
+std::vector<Work> work_of(Process& p, const Stream& stream) {
+  const Channel& channel = stream.vgpu->channel();
+  std::vector<Work> work{{stream.slot, channel.last_work(stream.slot)}};
+  if (&stream != stream.context->legacy.load()) return work;
+  p.streams.each([&](const Stream* s) {
+    if (s->context == stream.context && s != &stream && (s->flags & CU_STREAM_NON_BLOCKING) == 0) {
+      work.push_back({s->slot, channel.last_work(s->slot)});
+    }
+  });
+  return work;
+}
+
+CUresult not_capturing(CUstream handle, CUstreamCaptureStatus* status) {
+  Stream* stream = nullptr;
+  TIDE_TRY(look_up_stream(handle, &stream));
+  if (status == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *status = CU_STREAM_CAPTURE_STATUS_NONE;
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+CUresult cuStreamCreateWithPriority(CUstream* handle, unsigned int flags, int priority) {
+  Entered e;
+  TIDE_TRY(enter(&e));
+  if (handle == nullptr || (flags & ~unsigned(CU_STREAM_NON_BLOCKING)) != 0) return CUDA_ERROR_INVALID_VALUE;
+  const DeviceInfo& info = e.vgpu->info;
+  priority = std::clamp(priority, std::min(info.greatest_stream_priority, info.least_stream_priority),
+                        std::max(info.greatest_stream_priority, info.least_stream_priority));
+  Stream* stream = nullptr;
+  TIDE_TRY(make_stream(*e.process, *e.context, flags, priority, false, &stream));
+  *handle = handle_of<CUstream>(*stream);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamCreate(CUstream* handle, unsigned int flags) { return cuStreamCreateWithPriority(handle, flags, 0); }
+
+CUresult cuStreamDestroy_v2(CUstream handle) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  Stream* stream = p->streams.find(handle);
+  if (stream == nullptr || stream->implicit) return CUDA_ERROR_INVALID_HANDLE;
+  drop_stream(*p, *stream);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetPriority(CUstream handle, int* priority) {
+  Stream* stream = nullptr;
+  TIDE_TRY(look_up_stream(handle, &stream));
+  if (priority == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *priority = stream->priority;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetId(CUstream handle, unsigned long long* id) {
+  Stream* stream = nullptr;
+  TIDE_TRY(look_up_stream(handle, &stream));
+  if (id == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *id = stream->id;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetFlags(CUstream handle, unsigned int* flags) {
+  Stream* stream = nullptr;
+  TIDE_TRY(look_up_stream(handle, &stream));
+  if (flags == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *flags = stream->flags;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetDevice(CUstream handle, CUdevice* device) {
+  Stream* stream = nullptr;
+  TIDE_TRY(look_up_stream(handle, &stream));
+  if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *device = stream->vgpu->ordinal;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetCtx(CUstream handle, CUcontext* context) {
+  Stream* stream = nullptr;
+  TIDE_TRY(look_up_stream(handle, &stream));
+  if (context == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *context = handle_of<CUcontext>(*stream->context);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsigned int flags) {
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter_stream(handle, &e, &stream));
+  Event* event = e.process->events.find(event_handle);
+  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (flags > CU_EVENT_WAIT_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
+  return wait_for(*e.process, *stream, *event);
+}
+
+CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback callback, void* user_data, unsigned int flags) {
+  if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  auto task = std::make_unique<Task>();
+  task->callback = callback;
+  task->user_data = user_data;
+  return call_host(handle, std::move(task));
+}
+
+CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* user_data) {
+  if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  auto task = std::make_unique<Task>();
+  task->host_function = function;
+  task->user_data = user_data;
+  return call_host(handle, std::move(task));
+}
+
+CUresult cuStreamQuery(CUstream handle) {
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter_stream(handle, &e, &stream));
+  Channel& channel = stream->vgpu->channel();
+  for (const Work& w : work_of(*e.process, *stream)) {
+    if (!channel.done(w.slot, w.sequence)) return CUDA_ERROR_NOT_READY;
+  }
+  return channel.take_error();
+}
+
+CUresult cuStreamSynchronize(CUstream handle) {
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter_stream(handle, &e, &stream));
+  Channel& channel = stream->vgpu->channel();
+  for (const Work& w : work_of(*e.process, *stream)) TIDE_TRY(channel.wait_stream(w.slot, w.sequence));
+  return CUDA_SUCCESS;
+}
+
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
+  if (process() == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (mode == nullptr || *mode < CU_STREAM_CAPTURE_MODE_GLOBAL || *mode > CU_STREAM_CAPTURE_MODE_RELAXED) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const auto old = CUstreamCaptureMode(thread_state.capture_mode);
+  thread_state.capture_mode = *mode;
+  *mode = old;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) { return not_capturing(handle, status); }
+
+CUresult cuStreamGetCaptureInfo_v2(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*, const CUgraphNode**,
+                                   size_t*) {
+  return not_capturing(handle, status);
+}
+
+CUresult cuStreamGetCaptureInfo_v3(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*, const CUgraphNode**,
+                                   const CUgraphEdgeData**, size_t*) {
+  return not_capturing(handle, status);
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,85 @@
+#include "interpose/image.h"
+
+#include <elf.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kWrapperMagic = 0x466243b1;
+constexpr uint32_t kFatbinMagic = 0xBA55ED50;
+constexpr uint64_t kImageBytesMax = uint64_t(4) << 30;
+
+struct Wrapper {  // fatbinary_section.h calls it __fatBinC_Wrapper_t
+  uint32_t magic;
+  uint32_t version;
+  const void* data;
+  const void* filename_or_fatbins;
+};
+
+struct FatbinHeader {
+  uint32_t magic;
+  uint16_t version;
+  uint16_t header_bytes;
+  uint64_t body_bytes;
+};
+
+uint64_t elf_bytes(const void* code) {
+  Elf64_Ehdr header;
+  memcpy(&header, code, sizeof header);
+  if (header.e_ident[EI_CLASS] != ELFCLASS64) return 0;
+  const auto* base = static_cast<const char*>(code);
+  uint64_t end = header.e_ehsize;
+  end = std::max(end, header.e_shoff + uint64_t(header.e_shnum) * sizeof(Elf64_Shdr));
+  end = std::max(end, header.e_phoff + uint64_t(header.e_phnum) * sizeof(Elf64_Phdr));
+  for (uint32_t i = 0; i < header.e_shnum; ++i) {
+    Elf64_Shdr section;
+    memcpy(&section, base + header.e_shoff + i * sizeof section, sizeof section);
+    if (section.sh_type != SHT_NOBITS) end = std::max(end, section.sh_offset + section.sh_size);
+  }
+  for (uint32_t i = 0; i < header.e_phnum; ++i) {
+    Elf64_Phdr segment;
+    memcpy(&segment, base + header.e_phoff + i * sizeof segment, sizeof segment);
+    end = std::max(end, segment.p_offset + segment.p_filesz);
+  }
+  return end;
+}
+
+Image plain_image(const void* code) {
+  const char first = *static_cast<const char*>(code);
+  if (first == 0) return {};
+  if (first == char(0x50)) {
+    FatbinHeader header;
+    memcpy(&header.magic, code, sizeof header.magic);
+    if (header.magic == kFatbinMagic) {
+      memcpy(&header, code, sizeof header);
+      return {ImageKind::kFatbin, code, uint64_t(header.header_bytes) + header.body_bytes};
+    }
+  }
+  if (first == ELFMAG0 && memcmp(code, ELFMAG, SELFMAG) == 0) return {ImageKind::kElf, code, elf_bytes(code)};
+  return {ImageKind::kPtx, code, strlen(static_cast<const char*>(code)) + 1};
+}
+
+}  // namespace
+
+Image find_image(const void* code) {
+  if (code == nullptr) return {};
+  Image image;
+  Wrapper wrapper;
+  if (*static_cast<const unsigned char*>(code) == 0xb1) {
+    memcpy(&wrapper, code, sizeof wrapper);
+    if (wrapper.magic != kWrapperMagic || wrapper.data == nullptr) return {};
+    const bool several = wrapper.version == 2 && wrapper.filename_or_fatbins != nullptr &&
+                         *static_cast<void* const*>(wrapper.filename_or_fatbins) != nullptr;
+    if (several) return {ImageKind::kSeveralFatbins, code, 0};
+    image = plain_image(wrapper.data);
+  } else {
+    image = plain_image(code);
+  }
+  if (image.bytes == 0 || image.bytes > kImageBytesMax) return {};
+  return image;
+}
+
+}  // namespace tide

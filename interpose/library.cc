@@ -1,0 +1,262 @@
+#include "interpose/library.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "api/payload.h"
+#include "base/log.h"
+#include "commands.h"
+#include "interpose/process.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kStagePieceBytes = 512u << 10;
+
+struct Parsed {
+  std::string_view name;
+  KernelHeader header;
+  std::vector<ParamEntry> params;
+};
+
+// What came over the wire is checked; false: malformed.
+bool parse_kernels(const std::vector<std::byte>& payload, uint32_t count, std::vector<Parsed>* kernels) {
+  size_t at = sizeof(LibraryHeader);
+  for (uint32_t i = 0; i < count; ++i) {
+    Parsed k;
+    if (payload.size() - at < sizeof k.header) return false;
+    memcpy(&k.header, payload.data() + at, sizeof k.header);
+    at += sizeof k.header;
+    const uint64_t name_bytes = (uint64_t(k.header.name_bytes) + 7) / 8 * 8;
+    const uint64_t param_bytes = uint64_t(k.header.param_count) * sizeof(ParamEntry);
+    if (payload.size() - at < name_bytes || payload.size() - at - name_bytes < param_bytes) return false;
+    k.name = {reinterpret_cast<const char*>(payload.data() + at), k.header.name_bytes};
+    at += name_bytes;
+    k.params.resize(k.header.param_count);
+    if (param_bytes != 0) memcpy(k.params.data(), payload.data() + at, param_bytes);
+    at += param_bytes;
+    for (const ParamEntry& p : k.params) {
+      if (uint64_t(p.offset) + p.bytes > k.header.param_bytes) return false;
+    }
+    if (k.header.param_bytes > 32768) return false;  // CUDA's own limit
+    kernels->push_back(std::move(k));
+  }
+  return true;
+}
+
+// Requires: library.mu.
+CUresult make_kernels(Process& process, Library& library, const std::vector<Parsed>& parsed) {
+  for (const Parsed& p : parsed) {
+    Kernel* kernel = process.kernels.create();
+    if (kernel == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+    kernel->library = &library;
+    kernel->ordinal = uint32_t(library.kernels.size());
+    kernel->name = p.name;
+    kernel->params = p.params;
+    kernel->param_bytes = p.header.param_bytes;
+    kernel->max_threads = p.header.max_threads_per_block;
+    kernel->shared_limit.store(-1);
+    process.kernels.publish(kernel);
+    library.kernels.push_back(kernel);
+    library.by_name[kernel->name] = kernel;
+  }
+  library.known.store(true, std::memory_order_release);
+  return CUDA_SUCCESS;
+}
+
+// Requires: library.mu, and the reply is there.
+CUresult take_answer(Process& process, Library& library, Instance& instance) {
+  const Reply& reply = instance.reply;
+  LibraryHeader header;
+  if (reply.payload.size() < sizeof header) {
+    return reply.result != CUDA_SUCCESS ? reply.result : CUDA_ERROR_UNKNOWN;
+  }
+  memcpy(&header, reply.payload.data(), sizeof header);
+  if (header.result != CUDA_SUCCESS) {
+    const size_t text = std::min<size_t>(header.message_bytes, reply.payload.size() - sizeof header);
+    instance.message.assign(reinterpret_cast<const char*>(reply.payload.data()) + sizeof header, text);
+    log(LogLevel::kWarning, "an image was refused with error %d: %s", header.result, instance.message.c_str());
+    return CUresult(header.result);
+  }
+  std::vector<Parsed> parsed;
+  if (!parse_kernels(reply.payload, header.kernel_count, &parsed)) {
+    log(LogLevel::kError, "the worker's description of an image is malformed");
+    return CUDA_ERROR_UNKNOWN;
+  }
+  if (!library.known.load()) {
+    if (CUresult r = make_kernels(process, library, parsed); r != CUDA_SUCCESS) return r;
+  }
+  // Another GPU may have listed another image of the same fat binary, in another order.
+  instance.index.assign(library.kernels.size(), kNoKernel);
+  for (uint32_t i = 0; i < parsed.size(); ++i) {
+    const auto it = library.by_name.find(parsed[i].name);
+    if (it != library.by_name.end()) instance.index[it->second->ordinal] = i;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult send_stage(Library& library, Context& context) {
+  Channel& channel = context.vgpu->channel();
+  const uint32_t number = context.number.load();
+  for (uint64_t offset = 0; offset < library.image_bytes; offset += kStagePieceBytes) {
+    const uint64_t bytes = std::min(kStagePieceBytes, library.image_bytes - offset);
+    const command::Stage stage{library.number, library.image_bytes, offset, bytes};
+    const CUresult r = channel.send(
+        {.call = Call::tideStage, .context = number, .payload_bytes = uint32_t(command::kStageDataOffset + bytes)},
+        [&](std::byte* payload) {
+          memcpy(payload, &stage, sizeof stage);
+          memcpy(payload + command::kStageDataOffset, library.image + offset, bytes);
+        });
+    if (r != CUDA_SUCCESS) return r;
+  }
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
+void begin_library(Process& process, Library& library, const void* image, uint64_t bytes, bool keep, Context* context) {
+  library.number = process.next_library++;
+  library.context = context;
+  library.known.store(false);
+  library.kernels.clear();
+  library.by_name.clear();
+  library.copy.clear();
+  library.image = static_cast<const std::byte*>(image);
+  library.image_bytes = bytes;
+  if (!keep) {
+    library.copy.assign(library.image, library.image + bytes);
+    library.image = library.copy.data();
+  }
+  for (auto& instance : library.instances) instance.store(nullptr);
+}
+
+CUresult load(Process&, Library& library, Context& context) {
+  std::atomic<Instance*>& place = library.instances[context.vgpu->number];
+  if (place.load(std::memory_order_acquire) != nullptr) return CUDA_SUCCESS;
+  const std::lock_guard lock(library.mu);
+  if (place.load() != nullptr) return CUDA_SUCCESS;
+  if (CUresult r = send_stage(library, context); r != CUDA_SUCCESS) return r;
+  auto instance = std::make_unique<Instance>();
+  const command::LoadLibrary command{library.number, library.number};
+  const CUresult r = context.vgpu->channel().send({.call = Call::tideLoadLibrary,
+                                                   .context = context.number.load(),
+                                                   .payload_bytes = sizeof command,
+                                                   .reply = &instance->reply,
+                                                   .library = true},
+                                                  [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+  if (r != CUDA_SUCCESS) return r;
+  place.store(instance.release(), std::memory_order_release);
+  return CUDA_SUCCESS;
+}
+
+CUresult await_load(Process& process, Library& library, Context& context) {
+  Instance* instance = library.instances[context.vgpu->number].load(std::memory_order_acquire);
+  if (instance == nullptr) {
+    if (CUresult r = load(process, library, context); r != CUDA_SUCCESS) return r;
+    instance = library.instances[context.vgpu->number].load(std::memory_order_acquire);
+  }
+  if (instance->taken.load(std::memory_order_acquire)) return instance->result;
+  if (CUresult r = context.vgpu->channel().wait_reply(instance->reply); r != CUDA_SUCCESS) return r;
+  const std::lock_guard lock(library.mu);
+  if (!instance->taken.load()) {
+    instance->result = take_answer(process, library, *instance);
+    instance->reply.payload.clear();
+    instance->reply.payload.shrink_to_fit();
+    instance->taken.store(true, std::memory_order_release);
+  }
+  return instance->result;
+}
+
+CUresult find_kernel(Process& process, Library& library, Context& context, const char* name, Kernel** kernel) {
+  if (!library.known.load(std::memory_order_acquire)) {
+    if (CUresult r = await_load(process, library, context); r != CUDA_SUCCESS) return r;
+  }
+  const auto it = library.by_name.find(std::string_view(name));
+  if (it == library.by_name.end()) return CUDA_ERROR_NOT_FOUND;
+  *kernel = it->second;
+  return CUDA_SUCCESS;
+}
+
+CUresult find_global(Process& process, Library& library, Context& context, const char* name, uint64_t* address,
+                     uint64_t* bytes) {
+  if (CUresult r = await_load(process, library, context); r != CUDA_SUCCESS) return r;
+  Instance& instance = *library.instances[context.vgpu->number].load();
+  {
+    const std::lock_guard lock(library.mu);
+    const auto it = instance.globals.find(name);
+    if (it != instance.globals.end()) {
+      *address = it->second.address;
+      *bytes = it->second.bytes;
+      return it->second.result;
+    }
+  }
+  const uint64_t name_bytes = strlen(name);
+  if (name_bytes > 65536) return CUDA_ERROR_INVALID_VALUE;
+  const command::Global command{library.number, name_bytes};
+  Reply reply;
+  uint64_t sequence = 0;
+  Channel& channel = context.vgpu->channel();
+  CUresult r = channel.send({.call = Call::tideGlobal,
+                             .context = context.number.load(),
+                             .payload_bytes = uint32_t(command::kGlobalDataOffset + name_bytes),
+                             .reply = &reply},
+                            [&](std::byte* payload) {
+                              memcpy(payload, &command, sizeof command);
+                              memcpy(payload + command::kGlobalDataOffset, name, name_bytes);
+                            },
+                            &sequence);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
+  if (r != CUDA_SUCCESS) {
+    channel.forget(sequence);
+    return r;
+  }
+  GlobalAnswer answer;
+  if (reply.result == CUDA_SUCCESS) {
+    if (reply.payload.size() < sizeof answer) return CUDA_ERROR_UNKNOWN;
+    memcpy(&answer, reply.payload.data(), sizeof answer);
+    context.vgpu->memory->add_global(answer.address, answer.bytes, context.number.load());
+  }
+  const std::lock_guard lock(library.mu);
+  instance.globals[name] = {reply.result, answer.address, answer.bytes};
+  *address = answer.address;
+  *bytes = answer.bytes;
+  return reply.result;
+}
+
+CUresult wire_kernel(Process& process, const Kernel& kernel, Context& context, uint64_t* number) {
+  Library& library = *kernel.library;
+  Instance* instance = library.instances[context.vgpu->number].load(std::memory_order_acquire);
+  if (instance == nullptr || !instance->taken.load(std::memory_order_acquire)) {
+    if (library.is_module() && library.context->vgpu != context.vgpu) return CUDA_ERROR_INVALID_HANDLE;
+    if (CUresult r = await_load(process, library, context); r != CUDA_SUCCESS) return r;
+    instance = library.instances[context.vgpu->number].load(std::memory_order_acquire);
+  }
+  if (instance->result != CUDA_SUCCESS) return instance->result;
+  const uint32_t index = instance->index[kernel.ordinal];
+  if (index == kNoKernel) return CUDA_ERROR_NOT_FOUND;
+  *number = uint64_t(library.number) << 32 | index;
+  return CUDA_SUCCESS;
+}
+
+void unload(Process& process, Library& library) {
+  const std::lock_guard lock(library.mu);
+  for (uint32_t i = 0; i < kVgpusMax; ++i) {
+    Instance* instance = library.instances[i].exchange(nullptr);
+    if (instance == nullptr) continue;
+    // Its answer may still come: the instance stays until it has.
+    Vgpu* vgpu = process.by_number[i];
+    const command::UnloadLibrary command{library.number};
+    const uint32_t context = library.is_module() ? library.context->number.load() : vgpu->primary->number.load();
+    vgpu->channel().send({.call = Call::tideUnloadLibrary, .context = context, .payload_bytes = sizeof command},
+                         [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+    if (instance->reply.done.load(std::memory_order_acquire)) delete instance;
+  }
+  for (Kernel* kernel : library.kernels) process.kernels.destroy(kernel);
+  library.kernels.clear();
+  library.by_name.clear();
+  library.copy.clear();
+  library.copy.shrink_to_fit();
+  library.known.store(false);
+}
+
+}  // namespace tide

@@ -1,0 +1,123 @@
+#include "interpose/memory.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "commands.h"
+#include "interpose/process.h"
+
+namespace tide {
+
+Memory::Memory(Vgpu& vgpu) : vgpu_(vgpu), allocator_(vgpu.range(), kVgpuRangeBytes - kImageZoneBytes, vgpu.quota) {}
+
+// Under the lock: the worker must see unmappings and mappings in the order in which they were decided.
+CUresult Memory::carry_out(const std::vector<Mapping>& todo, uint32_t context) {
+  CUresult result = CUDA_SUCCESS;
+  for (const Mapping& m : todo) {
+    const command::MapMemory range{m.address, m.bytes};
+    const CUresult r = vgpu_.channel().send(
+        {.call = m.map ? Call::tideMapMemory : Call::tideUnmapMemory, .context = context, .payload_bytes = sizeof range},
+        [&](std::byte* payload) { __builtin_memcpy(payload, &range, sizeof range); });
+    if (r != CUDA_SUCCESS) result = r;
+  }
+  return result;
+}
+
+void Memory::release_finished(std::vector<Mapping>* todo) {
+  std::erase_if(later_, [&](const Later& l) {
+    if (!vgpu_.channel().done(l.slot, l.sequence)) return false;
+    allocator_.release(l.address, todo);
+    return true;
+  });
+}
+
+CUresult Memory::allocate(Context& context, uint64_t bytes, uint64_t* address) {
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  std::unique_lock lock(mu_);
+  const uint32_t number = context.number.load();
+  const uint64_t id = process()->next_id++;
+  std::vector<Mapping> todo;
+  if (!later_.empty()) release_finished(&todo);
+  bool got = allocator_.allocate(bytes, number, id, address, &todo);
+  if (!got && !later_.empty()) {
+    // What was freed in stream order comes back when the streams get there.
+    lock.unlock();
+    if (CUresult r = vgpu_.sync_all(); r != CUDA_SUCCESS) return r;
+    lock.lock();
+    release_finished(&todo);
+    got = allocator_.allocate(bytes, number, id, address, &todo);
+  }
+  if (CUresult r = carry_out(todo, number); r != CUDA_SUCCESS) return r;
+  return got ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult Memory::release(uint64_t address) {
+  {
+    const std::lock_guard lock(mu_);
+    const Allocation* found = allocator_.find(address);
+    if (found == nullptr || found->base != address) return CUDA_ERROR_INVALID_VALUE;
+  }
+  const CUresult result = vgpu_.sync_all();
+  const std::lock_guard lock(mu_);
+  std::vector<Mapping> todo;
+  release_finished(&todo);
+  if (!allocator_.release(address, &todo)) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult sent = carry_out(todo, 0);
+  return result != CUDA_SUCCESS ? result : sent;
+}
+
+CUresult Memory::release_after(uint64_t address, uint32_t slot, uint64_t sequence) {
+  const std::lock_guard lock(mu_);
+  const Allocation* found = allocator_.find(address);
+  if (found == nullptr || found->base != address) return CUDA_ERROR_INVALID_VALUE;
+  for (const Later& l : later_) {
+    if (l.address == address) return CUDA_ERROR_INVALID_VALUE;
+  }
+  later_.push_back({address, slot, sequence});
+  return CUDA_SUCCESS;
+}
+
+void Memory::release_context(uint32_t context) {
+  const std::lock_guard lock(mu_);
+  std::vector<Mapping> todo;
+  std::erase_if(later_, [&](const Later& l) {
+    const Allocation* found = allocator_.find(l.address);
+    return found == nullptr || found->context == context;
+  });
+  allocator_.release_context(context, &todo);
+  std::erase_if(globals_, [&](const auto& item) { return item.second.context == context; });
+  carry_out(todo, 0);
+}
+
+bool Memory::find(uint64_t address, Allocation* allocation) const {
+  const std::lock_guard lock(mu_);
+  const Allocation* found = allocator_.find(address);
+  if (found == nullptr && !globals_.empty()) {
+    auto it = globals_.upper_bound(address);
+    if (it != globals_.begin() && address - (it = std::prev(it))->first < it->second.bytes) found = &it->second;
+  }
+  if (found == nullptr) return false;
+  *allocation = *found;
+  return true;
+}
+
+bool Memory::covers(uint64_t address, uint64_t bytes) const {
+  Allocation a;
+  return find(address, &a) && bytes <= a.bytes - (address - a.base);
+}
+
+void Memory::add_global(uint64_t address, uint64_t bytes, uint32_t context) {
+  const std::lock_guard lock(mu_);
+  globals_[address] = {address, bytes, context, process()->next_id++};
+}
+
+uint64_t Memory::available() {
+  const std::lock_guard lock(mu_);
+  return allocator_.available();
+}
+
+uint64_t Memory::total() const { return vgpu_.quota; }
+
+}  // namespace tide

@@ -1,0 +1,54 @@
+#pragma once
+
+// The device memory of one vGPU: allocator and globals, and the commands that make the worker follow. Threads: any.
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "interpose/allocator.h"
+
+namespace tide {
+
+struct Context;
+struct Vgpu;
+
+class Memory {
+ public:
+  explicit Memory(Vgpu& vgpu);
+
+  CUresult allocate(Context& context, uint64_t bytes, uint64_t* address);
+  // Waits for the vGPU's work first, if there is any: until then it may use the memory.
+  CUresult release(uint64_t address);
+  // Frees when the work on the stream slot up to `sequence` is done, without waiting.
+  CUresult release_after(uint64_t address, uint32_t slot, uint64_t sequence);
+  void release_context(uint32_t context);
+
+  // Whether [address, address + bytes) lies in one live allocation or global.
+  bool covers(uint64_t address, uint64_t bytes) const;
+  bool find(uint64_t address, Allocation* allocation) const;
+  void add_global(uint64_t address, uint64_t bytes, uint32_t context);
+  uint64_t available();
+  uint64_t total() const;
+
+ private:
+  struct Later {
+    uint64_t address;
+    uint32_t slot;
+    uint64_t sequence;
+  };
+  // Requires: mu_.
+  CUresult carry_out(const std::vector<Mapping>& todo, uint32_t context);
+  void release_finished(std::vector<Mapping>* todo);
+
+  Vgpu& vgpu_;
+  mutable std::mutex mu_;
+  Allocator allocator_;
+  std::vector<Later> later_;
+  std::map<uint64_t, Allocation> globals_;
+};
+
+}  // namespace tide

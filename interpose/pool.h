@@ -1,0 +1,51 @@
+#pragma once
+
+// The client's line to the scheduler's door: who we are, which vGPUs we have, where one of them lives now.
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "api/device_info.h"
+#include "base/limits.h"
+#include "base/outcome.h"
+
+namespace tide {
+
+// What TIDE_DOOR, TIDE_JOB and TIDE_TOKEN say. TIDE_DOOR: "ADDRESS:PORT", or the path of a unix socket. TIDE_TOKEN: 64
+// hexadecimal digits.
+struct JobIdentity {
+  std::string door;
+  char job[kIdBytes] = {};
+  uint8_t token[kTokenBytes] = {};
+};
+// Fails with the next step when this process is not part of a job, or the variables are malformed.
+Outcome job_from_environment(JobIdentity* identity);
+
+struct VgpuPlace {
+  uint64_t epoch = 0;
+  uint64_t memory_bytes = 0;
+  std::string endpoint;
+  DeviceInfo info;
+};
+
+// Threads: any, after say_hello().
+class Pool {
+ public:
+  Outcome say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places);
+  // Where the vGPU lives now.
+  Outcome where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint);
+  const JobIdentity& identity() const { return identity_; }
+  // In a forked child: closes the descriptor and nothing else.
+  void abandon();
+
+ private:
+  Outcome dial();
+
+  JobIdentity identity_;
+  std::mutex mu_;
+  int socket_ = -1;
+};
+
+}  // namespace tide

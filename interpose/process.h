@@ -1,0 +1,92 @@
+#pragma once
+
+// Everything that this library knows in one process: the only global object. Made at the first cuInit, never destroyed
+// (libraries call in after their own static destructors), given up in a forked child.
+
+#include <cuda.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "interpose/handles.h"
+#include "interpose/host_blocks.h"
+#include "interpose/library.h"
+#include "interpose/pool.h"
+#include "interpose/service.h"
+#include "interpose/vgpu.h"
+
+namespace tide {
+
+struct Process {
+  HandleTable<Context> contexts{HandleKind::kContext};
+  HandleTable<Stream> streams{HandleKind::kStream};
+  HandleTable<Event> events{HandleKind::kEvent};
+  HandleTable<Library> libraries{HandleKind::kLibrary};
+  HandleTable<Library> modules{HandleKind::kModule};
+  HandleTable<Kernel> kernels{HandleKind::kKernel};
+  HostBlocks host;
+  Pool pool;
+  Service service{*this};
+  std::vector<Vgpu*> devices;      // by CUDA ordinal: those that CUDA_VISIBLE_DEVICES shows
+  Vgpu* by_number[kVgpusMax] = {};  // the same, by number in the job
+  int driver_version = 0;
+  std::atomic<uint64_t> next_id{1};  // of contexts, streams, buffers
+  std::atomic<uint32_t> next_library{1};
+  std::mutex implicit_mu;  // creation of legacy and per-thread streams
+
+  // The vGPU whose range this address is in, or null.
+  Vgpu* vgpu_of(uint64_t address) const;
+  Vgpu* device(CUdevice ordinal) const {
+    return ordinal >= 0 && size_t(ordinal) < devices.size() ? devices[size_t(ordinal)] : nullptr;
+  }
+  // A process without a pool, for tests: one vGPU over `channel`.
+  static Process* adopt(std::unique_ptr<Channel> channel, const DeviceInfo& info, uint64_t quota);
+  void add_vgpu(std::unique_ptr<Vgpu> vgpu);
+};
+
+// Null before cuInit, and for ever in a forked child of an initialised parent.
+extern constinit std::atomic<Process*> live_process;
+inline Process* process() { return live_process.load(std::memory_order_acquire); }
+
+// cuInit: connects once; idempotent.
+CUresult initialise();
+
+// What almost every entry point begins with.
+struct Entered {
+  Process* process = nullptr;
+  Context* context = nullptr;
+  Vgpu* vgpu = nullptr;
+};
+// The current context, live and known to the worker; also brings out a pending asynchronous error.
+CUresult enter(Entered* entered);
+// The same without bringing out errors and without opening anything: for calls that are answered locally.
+CUresult enter_quietly(Entered* entered);
+
+// Makes the worker know the context. Called with the context that a command is to run in.
+CUresult activate(Context& context);
+// Ends a context: its streams, events, modules and memory.
+void destroy_context(Process& process, Context& context);
+
+// The stream that a handle means for the calling thread (null, 0x1 and 0x2 included), or INVALID_HANDLE.
+CUresult find_stream(const Entered& entered, CUstream handle, Stream** stream);
+CUresult legacy_stream(Process& process, Context& context, Stream** stream);
+CUresult make_stream(Process& process, Context& context, uint32_t flags, int priority, bool implicit, Stream** stream);
+void drop_stream(Process& process, Stream& stream);
+void drop_event(Process& process, Event& event);
+
+// A command struct as the whole payload.
+template <class Command>
+CUresult send_command(const Context& context, Call call, const Command& command, uint32_t stream = kNoStream,
+                      uint64_t* sequence = nullptr) {
+  return context.vgpu->channel().send({.call = call,
+                                       .context = context.number.load(std::memory_order_relaxed),
+                                       .stream = stream,
+                                       .payload_bytes = sizeof(Command)},
+                                      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); },
+                                      sequence);
+}
+
+}  // namespace tide

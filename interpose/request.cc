@@ -1,0 +1,187 @@
+#include "interpose/request.h"
+
+#include "base/log.h"
+
+namespace tide {
+
+Request::Request(Call call) : call_(call) {
+  error_ = enter(&entered_);
+  context_ = entered_.context;
+  payload_.reserve(120);
+}
+
+void Request::put(uint64_t word) { payload_.append(reinterpret_cast<const char*>(&word), sizeof word); }
+
+void Request::device(CUdeviceptr address, size_t bytes) {
+  put(address);
+  put(bytes);
+  if (error_ != CUDA_SUCCESS) return;
+  Vgpu* owner = entered_.process->vgpu_of(address);
+  if (owner == nullptr || !owner->is_open() || !owner->memory->covers(address, bytes)) {
+    return refuse(CUDA_ERROR_INVALID_VALUE);
+  }
+  if (owner_ != nullptr && owner_ != owner) return refuse(CUDA_ERROR_INVALID_VALUE);
+  owner_ = owner;
+}
+
+void Request::handle(CUstream handle) {
+  if (error_ == CUDA_SUCCESS) refuse(find_stream(entered_, handle, &stream_));
+  put(stream_ == nullptr ? 0 : stream_->slot);
+  if (stream_ != nullptr) context_ = stream_->context;
+}
+
+void Request::handle(CUevent handle) {
+  Event* event = error_ == CUDA_SUCCESS ? entered_.process->events.find(handle) : nullptr;
+  if (event == nullptr) refuse(CUDA_ERROR_INVALID_HANDLE);
+  else if (event->vgpu != context_->vgpu) refuse(CUDA_ERROR_INVALID_HANDLE);
+  put(event == nullptr ? 0 : event->slot);
+}
+
+void Request::kernel_handle(const void* handle) {
+  kernel_ = error_ == CUDA_SUCCESS ? entered_.process->kernels.find(handle) : nullptr;
+  if (kernel_ == nullptr) refuse(CUDA_ERROR_INVALID_HANDLE);
+  kernel_at_ = payload_.size();
+  put(0);  // known when the vGPU is: prepare()
+}
+
+void Request::handle(CUlibrary handle) {
+  Library* library = error_ == CUDA_SUCCESS ? entered_.process->libraries.find(handle) : nullptr;
+  if (library == nullptr) refuse(CUDA_ERROR_INVALID_HANDLE);
+  else refuse(load(*entered_.process, *library, *context_));
+  put(library == nullptr ? 0 : library->number);
+}
+
+void Request::handle(CUdevice ordinal) {
+  put(0);  // a worker has one
+  if (error_ != CUDA_SUCCESS) return;
+  Vgpu* vgpu = entered_.process->device(ordinal);
+  if (vgpu == nullptr) return refuse(CUDA_ERROR_INVALID_DEVICE);
+  if (vgpu == context_->vgpu) return;
+  context_ = vgpu->primary;
+  refuse(activate(*context_));
+}
+
+void Request::bytes_in(const void* data, size_t bytes) {
+  if (data == nullptr && bytes != 0) return refuse(CUDA_ERROR_INVALID_VALUE);
+  put(bytes);
+  payload_.append(static_cast<const char*>(data), bytes);
+  payload_.append((8 - bytes % 8) % 8, '\0');
+}
+
+void Request::string(const char* text) {
+  if (text == nullptr) return refuse(CUDA_ERROR_INVALID_VALUE);
+  bytes_in(text, strlen(text) + 1);
+}
+
+void Request::bytes_out(void* data, size_t bytes) {
+  if (data == nullptr || out_count_ == kOutsMax) return refuse(CUDA_ERROR_INVALID_VALUE);
+  outs_[out_count_++] = {data, bytes};
+}
+
+void Request::default_stream() {
+  no_stream_ = true;
+  if (error_ != CUDA_SUCCESS) return;
+  // Unified addressing: memory of another vGPU is worked on where it is.
+  if (owner_ != nullptr && owner_ != entered_.vgpu) {
+    context_ = owner_->primary;
+    refuse(activate(*context_));
+    if (error_ == CUDA_SUCCESS) refuse(legacy_stream(*entered_.process, *context_, &stream_));
+    return;
+  }
+  refuse(find_stream(entered_, nullptr, &stream_));
+}
+
+CUresult Request::prepare() {
+  if (error_ != CUDA_SUCCESS) return error_;
+  if (owner_ != nullptr && owner_ != context_->vgpu) return CUDA_ERROR_INVALID_VALUE;
+  if (kernel_ != nullptr) {
+    uint64_t number = 0;
+    if (CUresult r = wire_kernel(*entered_.process, *kernel_, *context_, &number); r != CUDA_SUCCESS) return r;
+    memcpy(payload_.data() + kernel_at_, &number, sizeof number);
+  }
+  if (payload_.size() > kCommandPayloadMax) return CUDA_ERROR_INVALID_VALUE;
+  return CUDA_SUCCESS;
+}
+
+// cuFuncSetAttribute and cuKernelSetAttribute are called before every launch by libraries, nearly always in vain.
+bool Request::unchanged_setting() {
+  const bool function = call_ == Call::cuFuncSetAttribute;
+  if (!function && call_ != Call::cuKernelSetAttribute) return false;
+  std::string key = payload_;
+  const size_t attribute_at = function ? 8 : 0, value_at = function ? 16 : 8;
+  uint64_t attribute = 0, value = 0;
+  memcpy(&attribute, key.data() + attribute_at, sizeof attribute);
+  memcpy(&value, key.data() + value_at, sizeof value);
+  key.erase(value_at, 8);
+  key.push_back(function ? 'f' : 'k');
+  if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) kernel_->shared_limit.store(int(value));
+  return context_->vgpu->cache.same_setting(key, value);
+}
+
+CUresult Request::send() {
+  if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
+  if (keeps_) {
+    if (unchanged_setting()) return CUDA_SUCCESS;
+    context_->vgpu->cache.clear();
+  }
+  return context_->vgpu->channel().send({.call = call_,
+                                         .context = context_->number.load(),
+                                         .stream = stream_ != nullptr ? stream_->slot : kNoStream,
+                                         .payload_bytes = uint32_t(payload_.size())},
+                                        [&](std::byte* payload) { memcpy(payload, payload_.data(), payload_.size()); });
+}
+
+CUresult Request::ask(Reply& reply) {
+  Channel& channel = context_->vgpu->channel();
+  uint64_t sequence = 0;
+  CUresult r = channel.send({.call = call_,
+                             .context = context_->number.load(),
+                             .stream = stream_ != nullptr ? stream_->slot : kNoStream,
+                             .payload_bytes = uint32_t(payload_.size()),
+                             .reply = &reply},
+                            [&](std::byte* payload) { memcpy(payload, payload_.data(), payload_.size()); }, &sequence);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
+  if (r != CUDA_SUCCESS) channel.forget(sequence);
+  return r;
+}
+
+CUresult Request::deliver(const Reply& reply) const {
+  if (reply.result != CUDA_SUCCESS) return reply.result;
+  size_t at = 0;
+  for (int i = 0; i < out_count_; ++i) {
+    if (reply.payload.size() - at < outs_[i].bytes) {
+      log(LogLevel::kError, "%s: the worker's answer is too short", call_name(uint16_t(call_)));
+      return CUDA_ERROR_UNKNOWN;
+    }
+    at = std::min(reply.payload.size(), at + (outs_[i].bytes + 7) / 8 * 8);
+  }
+  at = 0;
+  for (int i = 0; i < out_count_; ++i) {
+    memcpy(outs_[i].data, reply.payload.data() + at, outs_[i].bytes);
+    at += (outs_[i].bytes + 7) / 8 * 8;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult Request::call() {
+  if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
+  Reply reply;
+  if (CUresult r = ask(reply); r != CUDA_SUCCESS) return r;
+  if (keeps_ && reply.result == CUDA_SUCCESS) context_->vgpu->cache.clear();
+  return deliver(reply);
+}
+
+CUresult Request::call_cached() {
+  if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
+  const uint32_t question[2] = {uint32_t(call_), context_->number.load()};
+  std::string key = payload_;
+  key.append(reinterpret_cast<const char*>(question), sizeof question);
+  Reply reply;
+  AnswerCache& cache = context_->vgpu->cache;
+  if (cache.find(key, &reply.result, &reply.payload)) return deliver(reply);
+  if (CUresult r = ask(reply); r != CUDA_SUCCESS) return r;
+  cache.remember(key, reply.result, reply.payload);
+  return deliver(reply);
+}
+
+}  // namespace tide

@@ -1,0 +1,223 @@
+#include "interpose/service.h"
+
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "commands.h"
+#include "interpose/crossing.h"
+#include "interpose/futex.h"
+#include "interpose/process.h"
+#include "interpose/thread.h"
+#include "interpose/transfer.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kWindowBytes = 4u << 20;       // of a copy between vGPUs
+constexpr uint64_t kLookAfterNs = 5'000'000;      // how often channels are looked after
+constexpr uint32_t kIdleUs = 5'000, kCopiesUs = 500, kTaskUs = 100;
+constexpr int kYields = 50;                       // before sleeping between two rounds over the tasks
+
+// A thread that takes none of the program's signals.
+bool start_thread(void* (*function)(void*), void* argument) {
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  pthread_t thread;
+  const int error = pthread_create(&thread, nullptr, function, argument);
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  if (error != 0) {
+    log(LogLevel::kError, "cannot start a thread: %s", strerror(error));
+    return false;
+  }
+  pthread_detach(thread);
+  return true;
+}
+
+}  // namespace
+
+void Service::start() {
+  const std::lock_guard lock(mu_);
+  if (!started_) started_ = start_thread(run_service, this);
+}
+
+void Service::add(std::unique_ptr<Task> task) {
+  const bool calls = task->host_function != nullptr || task->callback != nullptr;
+  {
+    const std::lock_guard lock(mu_);
+    if (!started_) started_ = start_thread(run_service, this);
+    if (calls && !callbacks_started_) callbacks_started_ = start_thread(run_callbacks, this);
+    added_.push_back(std::move(task));
+  }
+  poked_.fetch_add(1);
+  futex_wake(poked_);
+}
+
+void* Service::run_service(void* self) {
+  static_cast<Service*>(self)->serve();
+  return nullptr;
+}
+
+void* Service::run_callbacks(void* self) {
+  static_cast<Service*>(self)->call();
+  return nullptr;
+}
+
+void Service::serve() {
+  uint64_t looked = 0;
+  int rounds_without_news = 0;
+  while (true) {
+    const uint32_t poked = poked_.load();
+    {
+      const std::lock_guard lock(mu_);
+      for (auto& task : added_) tasks_.push_back(std::move(task));
+      added_.clear();
+    }
+    bool news = false;
+    for (auto& task : tasks_) news |= advance(*task);
+    std::erase_if(tasks_, [](const auto& task) { return task->step == Task::Step::kOver; });
+    if (tasks_.empty() || now_ns() - looked > kLookAfterNs) {
+      look_after_channels();
+      looked = now_ns();
+    }
+    if (news) {
+      rounds_without_news = 0;
+      continue;
+    }
+    if (tasks_.empty()) {
+      bool copies = false;
+      for (Vgpu* v : process_.devices) copies |= v->is_open() && v->channel().copies_pending();
+      futex_wait(poked_, poked, copies ? kCopiesUs : kIdleUs);
+    } else if (++rounds_without_news < kYields) {
+      sched_yield();
+    } else {
+      futex_wait(poked_, poked, kTaskUs);
+    }
+  }
+}
+
+void Service::look_after_channels() {
+  for (Vgpu* vgpu : process_.devices) {
+    if (!vgpu->is_open()) continue;
+    vgpu->channel().drain();
+    vgpu->channel().look_after();
+  }
+}
+
+bool Service::reached(const Point& point) {
+  Channel& channel = point.vgpu->channel();
+  return point.event ? channel.event_done(point.slot, point.sequence) : channel.done(point.slot, point.sequence);
+}
+
+// True when the task got on.
+bool Service::advance(Task& task) {
+  switch (task.step) {
+    case Task::Step::kWaiting:
+      if (!std::all_of(task.after.begin(), task.after.end(), [this](const Point& p) { return reached(p); })) return false;
+      if (task.host_function != nullptr || task.callback != nullptr) {
+        task.step = Task::Step::kCalling;
+        const std::lock_guard lock(call_mu_);
+        calls_.push_back(&task);
+        call_word_.fetch_add(1);
+        futex_wake(call_word_);
+      } else if (task.width == 0 || task.height == 0 || !read_window(task)) {
+        finish(task);
+      }
+      return true;
+    case Task::Step::kReading:
+      if (!reached({.vgpu = task.from.vgpu, .slot = task.from_slot, .sequence = task.sequence})) return false;
+      write_window(task);
+      return true;
+    case Task::Step::kWriting:
+      if (!reached({.vgpu = task.to.vgpu, .slot = task.to_slot, .sequence = task.sequence})) return false;
+      finish(task);
+      return true;
+    case Task::Step::kCalling:
+      if (!task.called.load(std::memory_order_acquire)) return false;
+      finish(task);
+      return true;
+    case Task::Step::kOver:
+      return false;
+  }
+  return false;
+}
+
+// Asks the source for the next part; false when nothing is to be had any more.
+bool Service::read_window(Task& task) {
+  const bool part_of_row = task.width > kWindowBytes;
+  task.window_rows = part_of_row ? 1 : std::min(task.height - task.row, kWindowBytes / task.width);
+  task.window_bytes = part_of_row ? std::min(task.width - task.column, kWindowBytes) : task.width;
+  task.bounce.resize(task.window_rows * task.window_bytes);
+  Stream* stream = nullptr;
+  if (copy_stream(process_, *task.from.vgpu, &stream) != CUDA_SUCCESS) return false;
+  task.from_slot = stream->slot;
+  const Landing landing{task.bounce.data(), task.window_bytes, task.window_bytes, task.window_rows};
+  const uint64_t address = task.from.address + task.row * task.from.pitch + task.column;
+  task.step = Task::Step::kReading;
+  return send_copy_out(*stream, address, task.from.pitch, landing, &task.sequence) == CUDA_SUCCESS;
+}
+
+void Service::write_window(Task& task) {
+  Stream* stream = nullptr;
+  if (task.from.vgpu->channel().failed() || copy_stream(process_, *task.to.vgpu, &stream) != CUDA_SUCCESS) return finish(task);
+  task.to_slot = stream->slot;
+  const uint64_t address = task.to.address + task.row * task.to.pitch + task.column;
+  const HostRect source{task.bounce.data(), task.window_bytes};
+  uint64_t sequence = 0;
+  if (send_copy_in(*stream, address, task.to.pitch, source, task.window_bytes, task.window_rows, &sequence) != CUDA_SUCCESS) {
+    return finish(task);
+  }
+  task.column += task.window_bytes;
+  if (task.column == task.width) {
+    task.column = 0;
+    task.row += task.window_rows;
+  }
+  if (task.row < task.height) {
+    if (!read_window(task)) finish(task);
+    return;
+  }
+  task.sequence = sequence;
+  task.step = Task::Step::kWriting;
+}
+
+void Service::finish(Task& task) {
+  for (const SignalPoint& s : task.signals) {
+    s.vgpu->channel().signal(s.slot, s.value);
+    s.vgpu->signals.give(s.slot, 0);
+  }
+  task.step = Task::Step::kOver;
+}
+
+void Service::call() {
+  while (true) {
+    const uint32_t seen = call_word_.load();
+    Task* task = nullptr;
+    {
+      const std::lock_guard lock(call_mu_);
+      if (!calls_.empty()) {
+        task = calls_.front();
+        calls_.pop_front();
+      }
+    }
+    if (task == nullptr) {
+      futex_wait(call_word_, seen, 1'000'000);
+      continue;
+    }
+    Channel& channel = task->after[0].vgpu->channel();
+    const CUresult status = channel.sticky();
+    ++thread_state.in_callback;
+    if (task->callback != nullptr) task->callback(task->callback_stream, status, task->user_data);
+    else if (status == CUDA_SUCCESS) task->host_function(task->user_data);
+    --thread_state.in_callback;
+    task->called.store(true, std::memory_order_release);
+    poked_.fetch_add(1);
+    futex_wake(poked_);
+  }
+}
+
+}  // namespace tide

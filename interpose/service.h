@@ -1,0 +1,98 @@
+#pragma once
+
+// What goes on without the program: one thread that takes in answers when nobody waits, follows moves, notices dead
+// workers, and drives everything that involves two vGPUs or the host (copies between vGPUs, waits for another vGPU's
+// events, host functions). Host functions run on a thread of their own, so that a slow one delays no copy.
+// The threads start with the first task or channel.
+
+#include <cuda.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace tide {
+
+struct Process;
+struct Stream;
+struct Vgpu;
+struct Event;
+
+// A point in a vGPU's work.
+struct Point {
+  Vgpu* vgpu = nullptr;
+  bool event = false;  // slot is an event's
+  uint32_t slot = 0;
+  uint64_t sequence = 0;
+};
+
+// Something that a stream waits for.
+struct SignalPoint {
+  Vgpu* vgpu = nullptr;
+  uint32_t slot = 0;
+  uint64_t value = 0;
+};
+
+// A rectangle of device memory: `height` rows of `width` bytes, `pitch` apart.
+struct DeviceRect {
+  Vgpu* vgpu = nullptr;
+  uint64_t address = 0;
+  uint64_t pitch = 0;
+};
+
+struct Task {
+  std::vector<Point> after;           // all must be reached first
+  std::vector<SignalPoint> signals;   // stored at the end
+  // What to do between: a copy, a host function, or nothing.
+  DeviceRect from, to;
+  uint64_t width = 0, height = 0;
+  CUhostFn host_function = nullptr;
+  CUstreamCallback callback = nullptr;
+  CUstream callback_stream = nullptr;
+  void* user_data = nullptr;
+
+  // Owned by the service thread.
+  enum class Step { kWaiting, kReading, kWriting, kCalling, kOver } step = Step::kWaiting;
+  std::vector<std::byte> bounce;
+  uint64_t row = 0, column = 0;           // of the window in flight
+  uint64_t window_rows = 0, window_bytes = 0;
+  uint64_t sequence = 0;                  // of the copy in flight
+  uint32_t from_slot = 0, to_slot = 0;    // the streams that it is on
+  std::atomic<bool> called{false};
+};
+
+class Service {
+ public:
+  explicit Service(Process& process) : process_(process) {}
+  void start();
+  void add(std::unique_ptr<Task> task);
+
+ private:
+  static void* run_service(void* self);
+  static void* run_callbacks(void* self);
+  void serve();
+  void call();
+  bool advance(Task& task);
+  bool read_window(Task& task);
+  void write_window(Task& task);
+  bool reached(const Point& point);
+  void finish(Task& task);
+  void look_after_channels();
+
+  Process& process_;
+  std::mutex mu_;
+  bool started_ = false;
+  bool callbacks_started_ = false;
+  std::deque<std::unique_ptr<Task>> added_;
+  std::atomic<uint32_t> poked_{0};  // futex word
+  std::deque<std::unique_ptr<Task>> tasks_;  // of the service thread
+  std::mutex call_mu_;
+  std::deque<Task*> calls_;
+  std::atomic<uint32_t> call_word_{0};  // futex word of the callback thread
+};
+
+}  // namespace tide

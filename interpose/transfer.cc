@@ -1,0 +1,218 @@
+#include "interpose/transfer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "commands.h"
+#include "interpose/crossing.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
+
+void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
+  if (from.pitch == width || height == 1) {
+    memcpy(to, from.data, width * height);
+    return;
+  }
+  for (uint64_t row = 0; row < height; ++row) memcpy(to + row * width, from.data + row * from.pitch, width);
+}
+
+uint64_t span(const CopySide& side, uint64_t width, uint64_t height) { return side.pitch * (height - 1) + width; }
+
+// The device side of a copy, checked. `context`: in whose legacy stream a copy belongs that names no stream.
+struct DeviceSide {
+  Vgpu* vgpu = nullptr;
+  Context* context = nullptr;
+};
+
+CUresult check_device(Process& p, const CopySide& side, uint64_t width, uint64_t height, DeviceSide* found) {
+  Vgpu* vgpu = p.vgpu_of(side.address);
+  Allocation allocation;
+  if (!vgpu->is_open() || !vgpu->memory->find(side.address, &allocation)) return CUDA_ERROR_INVALID_VALUE;
+  if (span(side, width, height) > allocation.bytes - (side.address - allocation.base)) return CUDA_ERROR_INVALID_VALUE;
+  found->vgpu = vgpu;
+  found->context = vgpu->primary;
+  if (vgpu->primary->number.load() != allocation.context) {
+    p.contexts.each([&](Context* c) {
+      if (c->vgpu == vgpu && c->number.load() == allocation.context) found->context = c;
+    });
+  }
+  return CUDA_SUCCESS;
+}
+
+bool pinned(Process& p, const CopySide& side, uint64_t width, uint64_t height) {
+  HostBlock block;
+  return p.host.find(reinterpret_cast<void*>(side.address), &block) &&
+         span(side, width, height) <= block.bytes - (side.address - block.base);
+}
+
+// The stream that a copy runs on. A named stream of another vGPU than the memory's is waited for on the host, and the
+// copy runs in the memory's own context: rare, and right.
+CUresult choose_stream(const Entered& e, const CopyOrder& order, const DeviceSide& side, Stream** stream, bool* foreign) {
+  *foreign = false;
+  if (order.synchronous && side.vgpu != e.vgpu) return legacy_stream(*e.process, *side.context, stream);
+  if (CUresult r = find_stream(e, order.synchronous ? nullptr : order.stream, stream); r != CUDA_SUCCESS) return r;
+  if ((*stream)->vgpu == side.vgpu) return CUDA_SUCCESS;
+  Channel& other = (*stream)->vgpu->channel();
+  if (CUresult r = other.wait_stream((*stream)->slot, other.last_work((*stream)->slot)); r != CUDA_SUCCESS) return r;
+  *foreign = true;
+  return legacy_stream(*e.process, *side.context, stream);
+}
+
+CUresult host_to_device(const Entered& e, const CopyOrder& o) {
+  DeviceSide side;
+  Stream* stream = nullptr;
+  bool foreign = false;
+  if (CUresult r = check_device(*e.process, o.to, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
+  if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
+  uint64_t sequence = 0;
+  const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
+  const CUresult r = send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence);
+  if (r != CUDA_SUCCESS || !foreign) return r;
+  return side.vgpu->channel().wait_stream(stream->slot, sequence);
+}
+
+CUresult device_to_host(const Entered& e, const CopyOrder& o) {
+  DeviceSide side;
+  Stream* stream = nullptr;
+  bool foreign = false;
+  if (CUresult r = check_device(*e.process, o.from, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
+  if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
+  uint64_t sequence = 0;
+  const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
+  if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS) return r;
+  if (!o.synchronous && !foreign && pinned(*e.process, o.to, o.width, o.height)) return CUDA_SUCCESS;
+  Channel& channel = side.vgpu->channel();
+  const CUresult r = channel.wait_stream(stream->slot, sequence);
+  if (r != CUDA_SUCCESS) channel.forget(sequence);  // nothing may be written there after we return
+  return r;
+}
+
+CUresult host_to_host(const Entered& e, const CopyOrder& o) {
+  Stream* stream = nullptr;
+  if (CUresult r = find_stream(e, o.synchronous ? nullptr : o.stream, &stream); r != CUDA_SUCCESS) return r;
+  Channel& channel = stream->vgpu->channel();
+  if (CUresult r = channel.wait_stream(stream->slot, channel.last_work(stream->slot)); r != CUDA_SUCCESS) return r;
+  for (uint64_t row = 0; row < o.height; ++row) {
+    memmove(reinterpret_cast<void*>(o.to.address + row * o.to.pitch),
+            reinterpret_cast<const void*>(o.from.address + row * o.from.pitch), o.width);
+  }
+  return CUDA_SUCCESS;
+}
+
+// The caller goes on; the streams wait until the service thread has carried the bytes over.
+CUresult across(Process& p, const CopyOrder& o, Vgpu* to, Vgpu* from, std::initializer_list<Stream*> streams) {
+  Stream* hidden = nullptr;
+  if (CUresult r = copy_stream(p, *to, &hidden); r != CUDA_SUCCESS) return r;
+  if (CUresult r = copy_stream(p, *from, &hidden); r != CUDA_SUCCESS) return r;
+  auto task = std::make_unique<Task>();
+  for (Stream* stream : streams) {
+    Point point;
+    if (CUresult r = mark(*stream, &point); r != CUDA_SUCCESS) return r;
+    task->after.push_back(point);
+  }
+  CUresult result = CUDA_SUCCESS;
+  for (Stream* stream : streams) {
+    SignalPoint signal;
+    if (result = hold(*stream, &signal); result != CUDA_SUCCESS) break;
+    task->signals.push_back(signal);
+  }
+  if (result == CUDA_SUCCESS) {
+    task->to = {to, o.to.address, o.to.pitch};
+    task->from = {from, o.from.address, o.from.pitch};
+    task->width = o.width;
+    task->height = o.height;
+  }
+  p.service.add(std::move(task));  // in any case: streams that are held already must be let go
+  return result;
+}
+
+CUresult device_to_device(const Entered& e, const CopyOrder& o) {
+  DeviceSide to, from;
+  if (CUresult r = check_device(*e.process, o.to, o.width, o.height, &to); r != CUDA_SUCCESS) return r;
+  if (CUresult r = check_device(*e.process, o.from, o.width, o.height, &from); r != CUDA_SUCCESS) return r;
+  Stream* stream = nullptr;
+  if (to.vgpu != from.vgpu) {
+    if (o.synchronous) {
+      Stream *first = nullptr, *second = nullptr;
+      if (CUresult r = legacy_stream(*e.process, *from.context, &first); r != CUDA_SUCCESS) return r;
+      if (CUresult r = legacy_stream(*e.process, *to.context, &second); r != CUDA_SUCCESS) return r;
+      return across(*e.process, o, to.vgpu, from.vgpu, {first, second});
+    }
+    if (CUresult r = find_stream(e, o.stream, &stream); r != CUDA_SUCCESS) return r;
+    return across(*e.process, o, to.vgpu, from.vgpu, {stream});
+  }
+  bool foreign = false;
+  if (CUresult r = choose_stream(e, o, to, &stream, &foreign); r != CUDA_SUCCESS) return r;
+  const command::CopyWithin command{o.to.address, o.to.pitch, o.from.address, o.from.pitch, o.width, o.height};
+  uint64_t sequence = 0;
+  const CUresult r = send_command(*stream->context, Call::tideCopyWithin, command, stream->slot, &sequence);
+  if (r != CUDA_SUCCESS || !foreign) return r;
+  return to.vgpu->channel().wait_stream(stream->slot, sequence);
+}
+
+}  // namespace
+
+CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width, uint64_t height,
+                      uint64_t* sequence) {
+  Channel& channel = stream.vgpu->channel();
+  const uint32_t context = stream.context->number.load();
+  const bool wide = width > kPieceBytes;
+  const uint64_t rows_max = wide ? 1 : kPieceBytes / width, columns_max = wide ? kPieceBytes : width;
+  for (uint64_t row = 0; row < height; row += rows_max) {
+    for (uint64_t column = 0; column < width; column += columns_max) {
+      const uint64_t rows = std::min(rows_max, height - row), columns = std::min(columns_max, width - column);
+      const command::CopyIn piece{address + row * pitch + column, rows == 1 ? columns : pitch, columns, rows};
+      const HostRect part{source.data + row * source.pitch + column, source.pitch};
+      const CUresult r = channel.send({.call = Call::tideCopyIn,
+                                       .context = context,
+                                       .stream = stream.slot,
+                                       .payload_bytes = uint32_t(command::kCopyInDataOffset + columns * rows)},
+                                      [&](std::byte* payload) {
+                                        memcpy(payload, &piece, sizeof piece);
+                                        pack_rows(payload + command::kCopyInDataOffset, part, columns, rows);
+                                      },
+                                      sequence);
+      if (r != CUDA_SUCCESS) return r;
+    }
+  }
+  channel.counters().bytes_in.fetch_add(width * height, std::memory_order_relaxed);
+  return CUDA_SUCCESS;
+}
+
+CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence) {
+  const command::CopyOut command{address, landing.height == 1 ? landing.width : pitch, landing.width, landing.height};
+  return stream.vgpu->channel().send({.call = Call::tideCopyOut,
+                                      .context = stream.context->number.load(),
+                                      .stream = stream.slot,
+                                      .payload_bytes = sizeof command,
+                                      .landing = &landing},
+                                     [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, sequence);
+}
+
+CUresult copy(const CopyOrder& order) {
+  Entered e;
+  if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
+  if (order.width == 0 || order.height == 0) return CUDA_SUCCESS;
+  if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width)) return CUDA_ERROR_INVALID_VALUE;
+  const bool to_device = e.process->vgpu_of(order.to.address) != nullptr;
+  const bool from_device = e.process->vgpu_of(order.from.address) != nullptr;
+  if (to_device && from_device) return device_to_device(e, order);
+  if (to_device) return host_to_device(e, order);
+  return from_device ? device_to_host(e, order) : host_to_host(e, order);
+}
+
+CUresult copy_between(Context& to_context, Context& from_context, const CopyOrder& order) {
+  Entered e;
+  if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
+  if (order.width == 0) return CUDA_SUCCESS;
+  Vgpu* to = e.process->vgpu_of(order.to.address);
+  Vgpu* from = e.process->vgpu_of(order.from.address);
+  if (to != to_context.vgpu || from != from_context.vgpu) return CUDA_ERROR_INVALID_VALUE;
+  return device_to_device(e, order);
+}
+
+}  // namespace tide
