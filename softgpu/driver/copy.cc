@@ -1,0 +1,104 @@
+#include "softgpu/driver/copy.h"
+
+#include <cstring>
+#include <vector>
+
+#include "softgpu/driver/driver.h"
+
+namespace softgpu {
+namespace {
+
+constexpr uint64_t kInlineBytesMax = 64 << 10;   // shorter copies are not worth two changes of thread
+constexpr uint64_t kStagedBytesMax = 64u << 20;  // above it the caller waits instead of copying twice
+
+enum class Side { kUnknown, kDevice, kPinned, kPageable };
+
+bool in_window(uint64_t address) { return address - kWindowBase < kWindowBytes; }
+
+uint64_t span(uint64_t pitch, uint64_t width, uint64_t height) { return (height - 1) * pitch + width; }
+
+Side side_of(uint64_t address, uint64_t bytes) {
+  const Memory& memory = driver().memory;
+  if (in_window(address)) return memory.covered(address, bytes) ? Side::kDevice : Side::kUnknown;
+  const auto range = memory.find(address);
+  if (!range) return address == 0 ? Side::kUnknown : Side::kPageable;
+  return memory.covered(address, bytes) ? Side::kPinned : Side::kPageable;
+}
+
+CUresult run_copy(const CopyRect& rect) {
+  Memory& memory = driver().memory;
+  for (uint64_t row = 0; row < rect.height; ++row) {
+    const uint64_t to = rect.destination + row * rect.destination_pitch;
+    const uint64_t from = rect.source + row * rect.source_pitch;
+    if (!memory.copy(to, from, rect.width)) return CUDA_ERROR_ILLEGAL_ADDRESS;
+  }
+  return CUDA_SUCCESS;
+}
+
+// The rows of pageable memory, packed.
+std::shared_ptr<std::vector<std::byte>> stage(const CopyRect& rect) {
+  auto staged = std::make_shared<std::vector<std::byte>>(rect.width * rect.height);
+  for (uint64_t row = 0; row < rect.height; ++row) {
+    const auto* from = reinterpret_cast<const std::byte*>(rect.source + row * rect.source_pitch);
+    std::memcpy(staged->data() + row * rect.width, from, rect.width);
+  }
+  return staged;
+}
+
+}  // namespace
+
+CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, const CopyRect& rect, Wait wait) {
+  if (rect.width == 0 || rect.height == 0) return CUDA_SUCCESS;
+  if (rect.height > 1 && (rect.width > rect.destination_pitch || rect.width > rect.source_pitch)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const Side to = side_of(rect.destination, span(rect.destination_pitch, rect.width, rect.height));
+  const Side from = side_of(rect.source, span(rect.source_pitch, rect.width, rect.height));
+  if (to == Side::kUnknown || from == Side::kUnknown) return CUDA_ERROR_INVALID_VALUE;
+  const uint64_t bytes = rect.width * rect.height;
+  const bool host = to != Side::kDevice || from != Side::kDevice;
+  const bool wait_for_it =
+      (wait == Wait::kForHost && host) || to == Side::kPageable || (from == Side::kPageable && bytes > kStagedBytesMax);
+  if (wait_for_it) {
+    if (bytes <= kInlineBytesMax) {
+      context.submit_and_wait(stream, [rect] { return run_copy(rect); });
+    } else {
+      context.submit(stream, {[rect] { return run_copy(rect); }, {}, false}).wait();
+    }
+    return context.error();
+  }
+  if (from == Side::kPageable) {
+    auto staged = stage(rect);
+    CopyRect packed = rect;
+    packed.source = reinterpret_cast<uint64_t>(staged->data());
+    packed.source_pitch = rect.width;
+    context.submit(stream, {[packed, staged = std::move(staged)] { return run_copy(packed); }, {}, false});
+    return CUDA_SUCCESS;
+  }
+  context.submit(stream, {[rect] { return run_copy(rect); }, {}, false});
+  return CUDA_SUCCESS;
+}
+
+CUresult fill_rect(Context& context, const std::shared_ptr<Stream>& stream, const FillRect& rect) {
+  if (rect.width == 0 || rect.height == 0) return CUDA_SUCCESS;
+  if (rect.width > kWindowBytes || rect.address % rect.element_bytes != 0) return CUDA_ERROR_INVALID_VALUE;
+  const uint64_t row_bytes = rect.width * rect.element_bytes;
+  if (rect.height > 1 && (row_bytes > rect.pitch || rect.pitch % rect.element_bytes != 0))
+    return CUDA_ERROR_INVALID_VALUE;
+  const Side side = side_of(rect.address, span(rect.pitch, row_bytes, rect.height));
+  if (side != Side::kDevice && side != Side::kPinned) return CUDA_ERROR_INVALID_VALUE;
+  context.submit(stream, {[rect]() -> CUresult {
+                            for (uint64_t row = 0; row < rect.height; ++row) {
+                              const uint64_t at = rect.address + row * rect.pitch;
+                              if (!driver().memory.fill(at, rect.pattern, rect.element_bytes, rect.width)) {
+                                return CUDA_ERROR_ILLEGAL_ADDRESS;
+                              }
+                            }
+                            return CUDA_SUCCESS;
+                          },
+                          {},
+                          false});
+  return CUDA_SUCCESS;
+}
+
+}  // namespace softgpu

@@ -1,0 +1,189 @@
+// Entry points: cuMemcpy* and cuMemset*.
+
+#include "softgpu/driver/copy.h"
+#include "softgpu/driver/driver.h"
+
+using namespace softgpu;  // an entry point is C; everything it uses is ours
+
+namespace {
+
+uint64_t number(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
+
+CUresult copy(uint64_t destination, uint64_t source, size_t bytes, CUstream stream_handle, Wait wait) {
+  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) {
+    return copy_rect(context, stream, {destination, bytes, source, bytes, bytes, 1}, wait);
+  });
+}
+
+CUresult copy_now(uint64_t destination, uint64_t source, size_t bytes) {
+  return copy(destination, source, bytes, nullptr, Wait::kForHost);
+}
+
+CUresult copy_async(uint64_t destination, uint64_t source, size_t bytes, CUstream stream) {
+  return copy(destination, source, bytes, stream, Wait::kForPageable);
+}
+
+// One side of a 2D description as an address; 0 where arrays would be needed.
+uint64_t side_address(CUmemorytype type, const void* host, CUdeviceptr device) {
+  switch (type) {
+    case CU_MEMORYTYPE_HOST:
+      return number(host);
+    case CU_MEMORYTYPE_DEVICE:
+    case CU_MEMORYTYPE_UNIFIED:
+      return device;
+    default:
+      return 0;
+  }
+}
+
+CUresult copy_2d(const CUDA_MEMCPY2D* copy, CUstream stream_handle, Wait wait) {
+  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (copy == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (copy->srcMemoryType == CU_MEMORYTYPE_ARRAY || copy->dstMemoryType == CU_MEMORYTYPE_ARRAY) {
+      return CUDA_ERROR_NOT_SUPPORTED;
+    }
+    CopyRect rect;
+    rect.width = copy->WidthInBytes;
+    rect.height = copy->Height;
+    rect.source_pitch = copy->srcPitch != 0 ? copy->srcPitch : copy->WidthInBytes + copy->srcXInBytes;
+    rect.destination_pitch = copy->dstPitch != 0 ? copy->dstPitch : copy->WidthInBytes + copy->dstXInBytes;
+    if (copy->srcXInBytes + rect.width > rect.source_pitch) return CUDA_ERROR_INVALID_VALUE;
+    if (copy->dstXInBytes + rect.width > rect.destination_pitch) return CUDA_ERROR_INVALID_VALUE;
+    rect.source = side_address(copy->srcMemoryType, copy->srcHost, copy->srcDevice);
+    rect.destination = side_address(copy->dstMemoryType, copy->dstHost, copy->dstDevice);
+    if (rect.source == 0 || rect.destination == 0) return CUDA_ERROR_INVALID_VALUE;
+    rect.source += copy->srcY * rect.source_pitch + copy->srcXInBytes;
+    rect.destination += copy->dstY * rect.destination_pitch + copy->dstXInBytes;
+    return copy_rect(context, stream, rect, wait);
+  });
+}
+
+bool usable(CUcontext handle, std::shared_ptr<Context>* context) {
+  *context = driver().contexts.find(handle);
+  return *context != nullptr && (*context)->alive;
+}
+
+CUresult fill(CUstream stream_handle, const FillRect& rect) {
+  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) {
+    return fill_rect(context, stream, rect);
+  });
+}
+
+}  // namespace
+
+extern "C" CUresult cuMemcpy(CUdeviceptr destination, CUdeviceptr source, size_t bytes) {
+  return copy_now(destination, source, bytes);
+}
+
+extern "C" CUresult cuMemcpyHtoD_v2(CUdeviceptr destination, const void* source, size_t bytes) {
+  return copy_now(destination, number(source), bytes);
+}
+
+extern "C" CUresult cuMemcpyDtoH_v2(void* destination, CUdeviceptr source, size_t bytes) {
+  return copy_now(number(destination), source, bytes);
+}
+
+extern "C" CUresult cuMemcpyDtoD_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes) {
+  return copy_now(destination, source, bytes);
+}
+
+extern "C" CUresult cuMemcpyAsync(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream) {
+  return copy_async(destination, source, bytes, stream);
+}
+
+extern "C" CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr destination, const void* source, size_t bytes, CUstream stream) {
+  return copy_async(destination, number(source), bytes, stream);
+}
+
+extern "C" CUresult cuMemcpyDtoHAsync_v2(void* destination, CUdeviceptr source, size_t bytes, CUstream stream) {
+  return copy_async(number(destination), source, bytes, stream);
+}
+
+extern "C" CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream) {
+  return copy_async(destination, source, bytes, stream);
+}
+
+// Ordered behind and before everything in both contexts.
+extern "C" CUresult cuMemcpyPeer(CUdeviceptr destination, CUcontext destination_context, CUdeviceptr source,
+                                 CUcontext source_context, size_t bytes) {
+  return in_context([&](Context& context) -> CUresult {
+    std::shared_ptr<Context> to, from;
+    if (!usable(destination_context, &to) || !usable(source_context, &from)) return CUDA_ERROR_INVALID_CONTEXT;
+    to->synchronize();
+    from->synchronize();
+    const CUresult result = copy_now(destination, source, bytes);
+    context.legacy_stream()->last().wait();
+    return result;
+  });
+}
+
+extern "C" CUresult cuMemcpyPeerAsync(CUdeviceptr destination, CUcontext destination_context, CUdeviceptr source,
+                                      CUcontext source_context, size_t bytes, CUstream stream) {
+  return in_context([&](Context&) -> CUresult {
+    std::shared_ptr<Context> to, from;
+    if (!usable(destination_context, &to) || !usable(source_context, &from)) return CUDA_ERROR_INVALID_CONTEXT;
+    return copy_async(destination, source, bytes, stream);
+  });
+}
+
+extern "C" CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* copy) { return copy_2d(copy, nullptr, Wait::kForHost); }
+
+extern "C" CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* copy) { return copy_2d(copy, nullptr, Wait::kForHost); }
+
+extern "C" CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* copy, CUstream stream) {
+  return copy_2d(copy, stream, Wait::kForPageable);
+}
+
+extern "C" CUresult cuMemsetD8_v2(CUdeviceptr address, unsigned char value, size_t count) {
+  return fill(nullptr, {address, 0, value, 1, count, 1});
+}
+
+extern "C" CUresult cuMemsetD16_v2(CUdeviceptr address, unsigned short value, size_t count) {
+  return fill(nullptr, {address, 0, value, 2, count, 1});
+}
+
+extern "C" CUresult cuMemsetD32_v2(CUdeviceptr address, unsigned int value, size_t count) {
+  return fill(nullptr, {address, 0, value, 4, count, 1});
+}
+
+extern "C" CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, size_t count, CUstream stream) {
+  return fill(stream, {address, 0, value, 1, count, 1});
+}
+
+extern "C" CUresult cuMemsetD16Async(CUdeviceptr address, unsigned short value, size_t count, CUstream stream) {
+  return fill(stream, {address, 0, value, 2, count, 1});
+}
+
+extern "C" CUresult cuMemsetD32Async(CUdeviceptr address, unsigned int value, size_t count, CUstream stream) {
+  return fill(stream, {address, 0, value, 4, count, 1});
+}
+
+extern "C" CUresult cuMemsetD2D8_v2(CUdeviceptr address, size_t pitch, unsigned char value, size_t width,
+                                    size_t height) {
+  return fill(nullptr, {address, pitch, value, 1, width, height});
+}
+
+extern "C" CUresult cuMemsetD2D16_v2(CUdeviceptr address, size_t pitch, unsigned short value, size_t width,
+                                     size_t height) {
+  return fill(nullptr, {address, pitch, value, 2, width, height});
+}
+
+extern "C" CUresult cuMemsetD2D32_v2(CUdeviceptr address, size_t pitch, unsigned int value, size_t width,
+                                     size_t height) {
+  return fill(nullptr, {address, pitch, value, 4, width, height});
+}
+
+extern "C" CUresult cuMemsetD2D8Async(CUdeviceptr address, size_t pitch, unsigned char value, size_t width,
+                                      size_t height, CUstream stream) {
+  return fill(stream, {address, pitch, value, 1, width, height});
+}
+
+extern "C" CUresult cuMemsetD2D16Async(CUdeviceptr address, size_t pitch, unsigned short value, size_t width,
+                                       size_t height, CUstream stream) {
+  return fill(stream, {address, pitch, value, 2, width, height});
+}
+
+extern "C" CUresult cuMemsetD2D32Async(CUdeviceptr address, size_t pitch, unsigned int value, size_t width,
+                                       size_t height, CUstream stream) {
+  return fill(stream, {address, pitch, value, 4, width, height});
+}

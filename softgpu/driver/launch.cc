@@ -1,0 +1,185 @@
+// Entry points: kernel launches.
+
+#include <cstring>
+#include <vector>
+
+#include "api/handshake/handshake.h"
+#include "base/log.h"
+#include "softgpu/driver/driver.h"
+#include "softgpu/driver/occupancy.h"
+
+using namespace softgpu;  // an entry point is C; everything it uses is ours
+
+namespace {
+
+struct Shape {
+  Dim3 grid, block;
+  size_t shared_bytes = 0;
+  bool cooperative = false;
+};
+
+bool valid_shape(const Shape& shape) {
+  const auto& [grid, block, shared, cooperative] = shape;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0) return false;
+  if (grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535) return false;
+  if (block.x > 1024 || block.y > 1024 || block.z > 64) return false;
+  return uint64_t{block.x} * block.y * block.z <= static_cast<uint64_t>(kThreadsPerBlock);
+}
+
+CUresult check_shape(const Shape& shape, const Launchable& kernel) {
+  if (!valid_shape(shape)) return CUDA_ERROR_INVALID_VALUE;
+  const unsigned threads = shape.block.x * shape.block.y * shape.block.z;
+  if (threads > kernel.info().max_threads_per_block) return CUDA_ERROR_INVALID_VALUE;
+  const auto dynamic_max = static_cast<size_t>(kernel.settings().dynamic_shared_max.load());
+  if (shape.shared_bytes > dynamic_max) return CUDA_ERROR_INVALID_VALUE;
+  if (!shape.cooperative) return CUDA_SUCCESS;
+  const uint64_t blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;
+  const int fit = blocks_per_multiprocessor(kernel, threads, shape.shared_bytes);
+  const auto at_once = static_cast<uint64_t>(fit) * static_cast<uint64_t>(driver().devices[0]->profile.multiprocessors);
+  return blocks > at_once ? CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE : CUDA_SUCCESS;
+}
+
+// The caller's buffer from the list of `extra`.
+CUresult copy_extra(void** extra, std::vector<std::byte>* params) {
+  const void* buffer = nullptr;
+  size_t bytes = 0;
+  for (; *extra != CU_LAUNCH_PARAM_END; extra += 2) {
+    if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) {
+      buffer = extra[1];
+    } else if (*extra == CU_LAUNCH_PARAM_BUFFER_SIZE && extra[1] != nullptr) {
+      bytes = *static_cast<size_t*>(extra[1]);
+    } else {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+  }
+  // A buffer may be longer than the parameters, as compilers pad, but not shorter.
+  if ((buffer == nullptr && !params->empty()) || bytes < params->size()) return CUDA_ERROR_INVALID_VALUE;
+  if (!params->empty()) std::memcpy(params->data(), buffer, params->size());
+  return CUDA_SUCCESS;
+}
+
+CUresult copy_params(const KernelInfo& info, void** values, void** extra, std::vector<std::byte>* params) {
+  params->resize(info.param_bytes);
+  if (values != nullptr && extra != nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (extra != nullptr) return copy_extra(extra, params);
+  if (info.params.empty()) return CUDA_SUCCESS;
+  if (values == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  for (size_t i = 0; i < info.params.size(); ++i) {
+    const ParamInfo& param = info.params[i];
+    if (values[i] == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    std::memcpy(params->data() + param.offset, values[i], param.bytes);
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult result_of(FaultKind kind) {
+  switch (kind) {
+    case FaultKind::kNone:
+      return CUDA_SUCCESS;
+    case FaultKind::kIllegalAddress:
+      return CUDA_ERROR_ILLEGAL_ADDRESS;
+    case FaultKind::kMisalignedAddress:
+      return CUDA_ERROR_MISALIGNED_ADDRESS;
+    case FaultKind::kIllegalInstruction:
+      return CUDA_ERROR_ILLEGAL_INSTRUCTION;
+    case FaultKind::kAssert:
+      return CUDA_ERROR_ASSERT;
+    case FaultKind::kInvalidPc:
+      return CUDA_ERROR_INVALID_PC;
+    case FaultKind::kCancelled:
+      return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    case FaultKind::kTrap:
+      return CUDA_ERROR_LAUNCH_FAILED;
+  }
+  return CUDA_ERROR_LAUNCH_FAILED;
+}
+
+CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vector<std::byte>& params,
+                    const Context& context) {
+  Launch launch;
+  launch.program = kernel.code->program;
+  launch.kernel = kernel.index;
+  launch.grid = shape.grid;
+  launch.block = shape.block;
+  launch.dynamic_shared_bytes = static_cast<uint32_t>(shape.shared_bytes);
+  launch.params = params.data();
+  launch.image_address = kernel.module->image.address;
+  launch.memory = &driver().memory.space();
+  launch.cooperative = shape.cooperative;
+  launch.cancel = &context.cancel;
+  const Fault fault = run(launch, driver().pool());
+  if (!fault.ok() && fault.kind != FaultKind::kCancelled) {
+    const char* what = tide::handshake::error_text(result_of(fault.kind));
+    tide::log(tide::LogLevel::kWarning, "%s at address %#llx: %s", what, static_cast<unsigned long long>(fault.address),
+              fault.where.c_str());
+  }
+  return result_of(fault.kind);
+}
+
+CUresult launch_kernel(CUfunction function, const Shape& shape, CUstream stream_handle, void** values, void** extra) {
+  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    Launchable kernel;
+    CUresult result = find_launchable(function, &context, &kernel);
+    if (result != CUDA_SUCCESS) return result;
+    result = check_shape(shape, kernel);
+    if (result != CUDA_SUCCESS) return result;
+    std::vector<std::byte> params;
+    result = copy_params(kernel.info(), values, extra, &params);
+    if (result != CUDA_SUCCESS) return result;
+    context.submit(stream, {[kernel = std::move(kernel), shape, params = std::move(params), &context] {
+                              return run_kernel(kernel, shape, params, context);
+                            },
+                            {},
+                            false});
+    return CUDA_SUCCESS;
+  });
+}
+
+// What a launch attribute changes here. Hints about scheduling change nothing.
+CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
+  switch (attribute.id) {
+    case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
+      shape->cooperative = attribute.value.cooperative != 0;
+      return CUDA_SUCCESS;
+    case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION: {
+      const auto& cluster = attribute.value.clusterDim;
+      return cluster.x * cluster.y * cluster.z <= 1 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CLUSTER_SIZE;
+    }
+    case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
+    case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
+    case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
+      return CUDA_ERROR_NOT_SUPPORTED;
+    default:
+      return CUDA_SUCCESS;
+  }
+}
+
+}  // namespace
+
+extern "C" CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
+                                   unsigned int block_x, unsigned int block_y, unsigned int block_z,
+                                   unsigned int shared, CUstream stream, void** values, void** extra) {
+  return launch_kernel(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, false}, stream, values,
+                       extra);
+}
+
+extern "C" CUresult cuLaunchCooperativeKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y,
+                                              unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+                                              unsigned int block_z, unsigned int shared, CUstream stream,
+                                              void** values) {
+  return launch_kernel(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, true}, stream, values,
+                       nullptr);
+}
+
+extern "C" CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** values, void** extra) {
+  if (config == nullptr || (config->numAttrs != 0 && config->attrs == nullptr)) return CUDA_ERROR_INVALID_VALUE;
+  Shape shape{{config->gridDimX, config->gridDimY, config->gridDimZ},
+              {config->blockDimX, config->blockDimY, config->blockDimZ},
+              config->sharedMemBytes,
+              false};
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const CUresult result = apply_attribute(config->attrs[i], &shape);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return launch_kernel(function, shape, config->hStream, values, extra);
+}

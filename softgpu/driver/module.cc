@@ -1,0 +1,147 @@
+#include "softgpu/driver/module.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+#include "softgpu/driver/driver.h"
+#include "softgpu/fatbin/fatbin.h"
+
+namespace softgpu {
+namespace {
+
+// Units of one program in one text: only the first keeps its header.
+std::string join_units(const std::vector<std::string>& units) {
+  std::string joined = units[0];
+  for (size_t i = 1; i < units.size(); ++i) {
+    size_t at = 0;
+    while (at < units[i].size()) {
+      size_t end = units[i].find('\n', at);
+      if (end == std::string::npos) end = units[i].size();
+      const std::string_view line(units[i].data() + at, end - at);
+      const bool header =
+          line.starts_with(".version") || line.starts_with(".target") || line.starts_with(".address_size");
+      if (!header) joined.append(line).push_back('\n');
+      at = end + 1;
+    }
+  }
+  return joined;
+}
+
+CUresult result_of(ImageStatus status) {
+  switch (status) {
+    case ImageStatus::kOk:
+      return CUDA_SUCCESS;
+    case ImageStatus::kInvalid:
+      return CUDA_ERROR_INVALID_IMAGE;
+    default:
+      return CUDA_ERROR_NO_BINARY_FOR_GPU;
+  }
+}
+
+void write_log(const JitLog& log, const std::string& message) {
+  tide::log(tide::LogLevel::kWarning, "cannot load a GPU program: %s", message.c_str());
+  if (log.error_buffer == nullptr || log.error_bytes == 0) return;
+  const size_t bytes = std::min(message.size(), log.error_bytes - 1);
+  std::memcpy(log.error_buffer, message.data(), bytes);
+  log.error_buffer[bytes] = 0;
+}
+
+}  // namespace
+
+int Code::registers(uint32_t index) const {
+  const KernelInfo& info = kernel(index);
+  const unsigned threads = std::max(1u, std::min<unsigned>(info.max_threads_per_block, kThreadsPerBlock));
+  const unsigned most = static_cast<unsigned>(kRegistersPerMultiprocessor) / threads / 8 * 8;
+  return static_cast<int>(std::clamp(info.registers, 1u, std::min(most, 255u)));
+}
+
+const GlobalInfo* Code::global(const std::string& name) const {
+  for (const GlobalInfo& global : program->globals()) {
+    if (global.name == name) return &global;
+  }
+  return nullptr;
+}
+
+CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code) {
+  if (log.error_buffer != nullptr && log.error_bytes > 0) log.error_buffer[0] = 0;
+  if (log.info_buffer != nullptr && log.info_bytes > 0) log.info_buffer[0] = 0;
+  const ImageText text = read_image(image, driver().devices[0]->profile.capability());
+  if (text.status != ImageStatus::kOk) {
+    write_log(log, text.error);
+    return result_of(text.status);
+  }
+  auto loaded = std::make_shared<Code>();
+  std::string error;
+  loaded->program = Program::load(text.ptx.size() == 1 ? text.ptx[0] : join_units(text.ptx), &error);
+  if (loaded->program == nullptr) {
+    write_log(log, error);
+    return CUDA_ERROR_INVALID_PTX;
+  }
+  const auto& kernels = loaded->program->kernels();
+  for (uint32_t i = 0; i < kernels.size(); ++i) loaded->kernel_index.emplace(kernels[i].name, i);
+  loaded->settings = std::make_unique<KernelSettings[]>(kernels.size());
+  for (uint32_t i = 0; i < kernels.size(); ++i) {
+    const int left =
+        kSharedPerBlock - static_cast<int>(std::min<uint32_t>(kernels[i].static_shared_bytes, kSharedPerBlock));
+    loaded->settings[i].dynamic_shared_max = left;
+  }
+  *code = std::move(loaded);
+  return CUDA_SUCCESS;
+}
+
+CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base,
+                     std::shared_ptr<Module>* module) {
+  auto made = std::make_shared<Module>();
+  made->context = &context;
+  made->code = std::move(code);
+  const uint64_t bytes = made->code->program->image_bytes();
+  if (bytes != 0) {
+    Memory& memory = driver().memory;
+    const CUresult result = memory.place_image(context, bytes, image_base, &made->image);
+    if (result != CUDA_SUCCESS) return result;
+    made->code->program->fill_image(made->image.address, made->image.backing->host);
+  }
+  made->handle = driver().modules.next();
+  const size_t count = made->code->program->kernels().size();
+  for (uint32_t i = 0; i < count; ++i) {
+    const CUfunction handle = driver().functions.next();
+    driver().functions.add(handle, std::make_shared<Function>(Function{made, i}));
+    made->functions.push_back(handle);
+  }
+  driver().modules.add(made->handle, made);
+  *module = std::move(made);
+  return CUDA_SUCCESS;
+}
+
+void destroy_module(const std::shared_ptr<Module>& module) {
+  if (driver().modules.remove(module->handle) == nullptr) return;  // went with its context
+  for (const CUfunction function : module->functions) driver().functions.remove(function);
+  if (module->image.bytes != 0) driver().memory.free_image(module->image.address);
+}
+
+CUresult module_of(Library& library, Context& context, std::shared_ptr<Module>* module) {
+  const std::lock_guard lock(library.mu);
+  std::shared_ptr<Module>& made = library.modules[&context];
+  if (made == nullptr) {
+    const CUresult result = make_module(context, library.code, library.image_base, &made);
+    if (result != CUDA_SUCCESS) return result;
+    library.image_base = 0;
+  }
+  *module = made;
+  return CUDA_SUCCESS;
+}
+
+CUresult find_launchable(CUfunction handle, Context* context, Launchable* launchable) {
+  if (const auto function = driver().functions.find(handle)) {
+    if (context != nullptr && function->module->context != context) return CUDA_ERROR_INVALID_HANDLE;
+    *launchable = {function->module->code, function->index, function->module};
+    return CUDA_SUCCESS;
+  }
+  const auto kernel = driver().kernels.find(reinterpret_cast<CUkernel>(handle));
+  if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  *launchable = {kernel->library->code, kernel->index, nullptr};
+  return context == nullptr ? CUDA_SUCCESS : module_of(*kernel->library, *context, &launchable->module);
+}
+
+}  // namespace softgpu

@@ -1,0 +1,93 @@
+#pragma once
+
+// Loaded images. A library is one PTX program, without a context; a module is its globals in one context. Kernels are
+// the library's, functions the module's; both name the same code and share its settings.
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "softgpu/driver/context.h"
+#include "softgpu/driver/memory.h"
+#include "softgpu/driver/profile.h"
+#include "softgpu/exec/program.h"
+
+namespace softgpu {
+
+// What cuFuncSetAttribute and cuKernelSetAttribute change.
+struct KernelSettings {
+  std::atomic<int> dynamic_shared_max{kSharedPerBlock};
+  std::atomic<int> carveout{-1};
+};
+
+// The code of one image.
+struct Code {
+  std::shared_ptr<const Program> program;
+  std::unordered_map<std::string, uint32_t> kernel_index;
+  std::unique_ptr<KernelSettings[]> settings;
+
+  const KernelInfo& kernel(uint32_t index) const { return program->kernels()[index]; }
+  int registers(uint32_t index) const;  // so few that the largest allowed block always fits
+  const GlobalInfo* global(const std::string& name) const;
+};
+
+struct Module {
+  Context* context = nullptr;
+  CUmodule handle = nullptr;
+  std::shared_ptr<Code> code;
+  Range image;                        // bytes 0: no globals
+  std::vector<CUfunction> functions;  // one a kernel
+};
+
+struct Library {
+  CUlibrary handle = nullptr;
+  std::shared_ptr<Code> code;
+  std::vector<CUkernel> kernels;
+  std::mutex mu;
+  uint64_t image_base = 0;                                        // for the first module; guarded by mu
+  std::unordered_map<Context*, std::shared_ptr<Module>> modules;  // guarded by mu
+};
+
+struct Kernel {
+  std::shared_ptr<Library> library;
+  uint32_t index = 0;
+};
+
+struct Function {
+  std::shared_ptr<Module> module;
+  uint32_t index = 0;
+};
+
+// Where a load writes what went wrong, from its options.
+struct JitLog {
+  char* error_buffer = nullptr;
+  size_t error_bytes = 0;
+  char* info_buffer = nullptr;
+  size_t info_bytes = 0;
+};
+
+CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code);
+CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base,
+                     std::shared_ptr<Module>* module);
+void destroy_module(const std::shared_ptr<Module>& module);
+// The library's module in a context, made when it is not there yet.
+CUresult module_of(Library& library, Context& context, std::shared_ptr<Module>* module);
+
+// A kernel that can be launched in a context, from either kind of handle.
+struct Launchable {
+  std::shared_ptr<Code> code;
+  uint32_t index = 0;
+  std::shared_ptr<Module> module;  // its globals in the context; null where they were not asked for
+
+  const KernelInfo& info() const { return code->kernel(index); }
+  KernelSettings& settings() const { return code->settings[index]; }
+};
+// `context` null: whatever the handle knows, no module is made for a kernel.
+CUresult find_launchable(CUfunction function, Context* context, Launchable* launchable);
+
+}  // namespace softgpu

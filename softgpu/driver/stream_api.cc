@@ -1,0 +1,245 @@
+// Entry points: cuStream*, host functions and the waits and writes of single values.
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/clock.h"
+#include "softgpu/driver/driver.h"
+
+using namespace softgpu;  // an entry point is C; everything it uses is ours
+
+namespace {
+
+constexpr int kGreatestPriority = -5;  // as on cards of the profiles; it has no effect
+
+CUresult create_stream(CUstream* stream, unsigned flags, int priority) {
+  return in_context([&](Context& context) -> CUresult {
+    if (stream == nullptr || (flags & ~unsigned{CU_STREAM_NON_BLOCKING}) != 0) return CUDA_ERROR_INVALID_VALUE;
+    *stream = context.create_stream(flags, std::clamp(priority, kGreatestPriority, 0))->handle();
+    return CUDA_SUCCESS;
+  });
+}
+
+// Calls that only ask about a stream.
+template <typename Body>
+CUresult about_stream(CUstream handle, const void* output, Body body) {
+  return in_context([&](Context& context) -> CUresult {
+    if (output == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    const auto stream = find_stream(context, handle);
+    if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    body(*stream);
+    return CUDA_SUCCESS;
+  });
+}
+
+// A host function must not call the driver; this says so while one runs.
+class InCallback {
+ public:
+  InCallback() { this_thread().in_callback = true; }
+  ~InCallback() { this_thread().in_callback = false; }
+  InCallback(const InCallback&) = delete;
+  InCallback& operator=(const InCallback&) = delete;
+};
+
+// Host memory behind a value that streams and the program share; null when the address means nothing.
+template <typename T>
+std::atomic<T>* shared_value(CUdeviceptr address) {
+  static_assert(sizeof(std::atomic<T>) == sizeof(T));
+  if (address % sizeof(T) != 0) return nullptr;
+  return reinterpret_cast<std::atomic<T>*>(driver().memory.space().translate(address, sizeof(T)));
+}
+
+template <typename T>
+bool reached(T present, T value, unsigned condition) {
+  switch (condition) {
+    case CU_STREAM_WAIT_VALUE_GEQ:
+      return static_cast<std::make_signed_t<T>>(present - value) >= 0;
+    case CU_STREAM_WAIT_VALUE_EQ:
+      return present == value;
+    case CU_STREAM_WAIT_VALUE_AND:
+      return (present & value) != 0;
+    default:
+      return static_cast<T>(~(present | value)) != 0;
+  }
+}
+
+template <typename T>
+CUresult wait_value(CUstream handle, CUdeviceptr address, T value, unsigned flags) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    const unsigned condition = flags & ~unsigned{CU_STREAM_WAIT_VALUE_FLUSH};
+    const std::atomic<T>* shared = shared_value<T>(address);
+    if (condition > CU_STREAM_WAIT_VALUE_NOR || shared == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    context.submit(stream, {[shared, value, condition, &context] {
+                              constexpr int kSpins = 200;  // then the waiting thread leaves the core to others
+                              for (int i = 0; !reached(shared->load(), value, condition); ++i) {
+                                if (context.cancel) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+                                if (i > kSpins) tide::sleep_us(20);
+                              }
+                              return CUDA_SUCCESS;
+                            },
+                            {},
+                            false});
+    return CUDA_SUCCESS;
+  });
+}
+
+template <typename T>
+CUresult write_value(CUstream handle, CUdeviceptr address, T value, unsigned flags) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    std::atomic<T>* shared = shared_value<T>(address);
+    if (flags > CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER || shared == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    context.submit(stream, {[shared, value] {
+                              shared->store(value);
+                              return CUDA_SUCCESS;
+                            },
+                            {},
+                            false});
+    return CUDA_SUCCESS;
+  });
+}
+
+}  // namespace
+
+extern "C" CUresult cuStreamCreate(CUstream* stream, unsigned int flags) { return create_stream(stream, flags, 0); }
+
+extern "C" CUresult cuStreamCreateWithPriority(CUstream* stream, unsigned int flags, int priority) {
+  return create_stream(stream, flags, priority);
+}
+
+extern "C" CUresult cuStreamDestroy_v2(CUstream handle) {
+  return in_context([&](Context&) -> CUresult {
+    const auto stream = driver().streams.find(handle);  // the default streams are not in the table
+    if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    stream->context().forget_stream(stream);
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuStreamGetPriority(CUstream stream, int* priority) {
+  return about_stream(stream, priority, [&](Stream& s) { *priority = s.priority(); });
+}
+
+extern "C" CUresult cuStreamGetFlags(CUstream stream, unsigned int* flags) {
+  return about_stream(stream, flags, [&](Stream& s) { *flags = s.flags(); });
+}
+
+extern "C" CUresult cuStreamGetId(CUstream stream, unsigned long long* id) {
+  return about_stream(stream, id, [&](Stream& s) { *id = s.id(); });
+}
+
+extern "C" CUresult cuStreamGetDevice(CUstream stream, CUdevice* device) {
+  return about_stream(stream, device, [&](Stream& s) { *device = s.context().device.index; });
+}
+
+extern "C" CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
+  return about_stream(stream, context, [&](Stream& s) { *context = s.context().handle; });
+}
+
+extern "C" CUresult cuStreamQuery(CUstream handle) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    // Whoever asks the legacy default stream asks for what it would wait for, too.
+    bool idle = stream->idle();
+    if (stream == context.legacy_stream()) {
+      for (const auto& other : context.all_streams()) idle = idle && (!other->blocking() || other->idle());
+    }
+    const CUresult error = context.error();
+    if (error != CUDA_SUCCESS) return error;
+    return idle ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  });
+}
+
+extern "C" CUresult cuStreamSynchronize(CUstream handle) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (stream == context.legacy_stream()) {
+      for (const auto& other : context.all_streams()) {
+        if (other->blocking()) other->last().wait();
+      }
+    } else {
+      stream->last().wait();
+    }
+    return context.error();
+  });
+}
+
+extern "C" CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsigned int flags) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (flags > CU_EVENT_WAIT_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
+    const auto event = driver().events.find(event_handle);
+    if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    const auto record = event->last();
+    if (record == nullptr || record->ticket.done()) return CUDA_SUCCESS;
+    context.submit(stream, {[] { return CUDA_SUCCESS; }, {record->ticket}, false});
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* data) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    context.submit(stream, {[function, data] {
+                              const InCallback guard;
+                              function(data);
+                              return CUDA_SUCCESS;
+                            },
+                            {},
+                            false});
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback callback, void* data, unsigned int flags) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    // It is told of an error, so it runs in a poisoned context, too.
+    context.submit(stream, {[callback, data, handle, &context] {
+                              const InCallback guard;
+                              callback(handle, context.error(), data);
+                              return CUDA_SUCCESS;
+                            },
+                            {},
+                            true});
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned int flags) {
+  return wait_value<uint32_t>(stream, address, value, flags);
+}
+
+extern "C" CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int flags) {
+  return wait_value<uint64_t>(stream, address, value, flags);
+}
+
+extern "C" CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr address, cuuint32_t value,
+                                            unsigned int flags) {
+  return write_value<uint32_t>(stream, address, value, flags);
+}
+
+extern "C" CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr address, cuuint64_t value,
+                                            unsigned int flags) {
+  return write_value<uint64_t>(stream, address, value, flags);
+}
+
+// Nothing captures: stream capture is not served.
+
+extern "C" CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
+  return about_stream(stream, status, [&](Stream&) { *status = CU_STREAM_CAPTURE_STATUS_NONE; });
+}
+
+extern "C" CUresult cuStreamGetCaptureInfo_v2(CUstream stream, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*,
+                                              const CUgraphNode**, size_t*) {
+  return about_stream(stream, status, [&](Stream&) { *status = CU_STREAM_CAPTURE_STATUS_NONE; });
+}
+
+extern "C" CUresult cuStreamGetCaptureInfo_v3(CUstream stream, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*,
+                                              const CUgraphNode**, const CUgraphEdgeData**, size_t*) {
+  return about_stream(stream, status, [&](Stream&) { *status = CU_STREAM_CAPTURE_STATUS_NONE; });
+}
+
+extern "C" CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
+  return guarded([&]() -> CUresult {
+    if (mode == nullptr || *mode > CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
+    std::swap(*mode, this_thread().capture_mode);
+    return CUDA_SUCCESS;
+  });
+}

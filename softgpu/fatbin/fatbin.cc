@@ -1,0 +1,232 @@
+#include "softgpu/fatbin/fatbin.h"
+
+#include <elf.h>
+#include <lz4.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <set>
+#include <string_view>
+
+namespace softgpu {
+namespace {
+
+constexpr uint32_t kWrapperMagic = 0x466243B1;
+constexpr uint32_t kFatbinMagic = 0xBA55ED50;
+constexpr uint16_t kKindPtx = 1;
+constexpr uint16_t kKindElf = 2;
+constexpr uint64_t kFlagLz4 = 0x2000;
+constexpr uint64_t kFlagZstd = 0x8000;
+constexpr uint64_t kFlagOneArchitecture = 0x100000;  // "sm_90a": runs on exactly that capability
+constexpr uint64_t kTextBytesMax = 1u << 30;         // the largest known uncompressed image is 105 MB
+constexpr size_t kUnitsMax = 65536;                  // of one -rdc program
+
+struct Wrapper {
+  uint32_t magic;
+  uint32_t version;
+  const void* fatbin;
+  const void* more;  // version 2: a null-terminated array of further fatbinaries
+};
+
+struct FatbinHeader {
+  uint32_t magic;
+  uint16_t version;
+  uint16_t header_bytes;
+  uint64_t entries_bytes;
+};
+
+struct EntryHeader {
+  uint16_t kind;
+  uint16_t version;
+  uint32_t header_bytes;
+  uint64_t payload_bytes;     // as stored, padded
+  uint32_t compressed_bytes;  // without the padding; 0 when not compressed
+  uint32_t options_offset;
+  uint32_t producer;
+  uint32_t capability;
+  uint32_t bits;
+  uint32_t reserved;
+  uint64_t flags;
+  uint64_t name;
+  uint64_t text_bytes;  // after decompression
+};
+static_assert(sizeof(EntryHeader) == 64);
+
+struct Candidate {
+  EntryHeader header;
+  const char* payload;
+};
+
+template <typename T>
+T load(const void* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+ImageText failure(ImageStatus status, std::string error) {
+  ImageText image;
+  image.status = status;
+  image.error = std::move(error);
+  return image;
+}
+
+std::string sm(unsigned capability) { return "sm_" + std::to_string(capability); }
+
+std::string no_ptx_error(const std::string& targets) {
+  return "only machine code for " + targets +
+         ", no PTX: build with -arch=compute_XX or the shorthand -arch=sm_XX, which keep the PTX";
+}
+
+bool uncompress(const EntryHeader& header, const char* payload, std::string* text) {
+  if (header.text_bytes > kTextBytesMax || header.compressed_bytes > header.payload_bytes) return false;
+  text->resize(header.text_bytes);
+  if (header.flags & kFlagZstd) {
+    const size_t bytes = ZSTD_decompress(text->data(), text->size(), payload, header.compressed_bytes);
+    return ZSTD_isError(bytes) == 0 && bytes == text->size();
+  }
+  const int bytes = LZ4_decompress_safe(payload, text->data(), static_cast<int>(header.compressed_bytes),
+                                        static_cast<int>(text->size()));
+  return bytes >= 0 && static_cast<size_t>(bytes) == text->size();
+}
+
+bool read_text(const Candidate& candidate, std::string* text) {
+  if (candidate.header.flags & (kFlagZstd | kFlagLz4)) {
+    if (!uncompress(candidate.header, candidate.payload, text)) return false;
+  } else {
+    text->assign(candidate.payload, candidate.header.payload_bytes);
+  }
+  text->resize(std::min(text->size(), std::strlen(text->c_str())));
+  return true;
+}
+
+bool better(const Candidate& a, const Candidate* b) {
+  if (b == nullptr) return true;
+  if (a.header.capability != b->header.capability) return a.header.capability > b->header.capability;
+  return (b->header.flags & kFlagOneArchitecture) != 0 && (a.header.flags & kFlagOneArchitecture) == 0;
+}
+
+bool runs_on(const EntryHeader& header, unsigned capability) {
+  if (header.flags & kFlagOneArchitecture) return header.capability == capability;
+  return header.capability <= capability;
+}
+
+std::string join(const std::set<unsigned>& capabilities) {
+  std::string text;
+  for (const unsigned capability : capabilities) text += (text.empty() ? "" : ", ") + sm(capability);
+  return text;
+}
+
+ImageText read_fatbin(const char* data, unsigned capability) {
+  const auto header = load<FatbinHeader>(data);
+  if (header.magic != kFatbinMagic || header.header_bytes < sizeof(header)) {
+    return failure(ImageStatus::kInvalid, "not a fatbinary");
+  }
+  const char* at = data + header.header_bytes;
+  uint64_t left = header.entries_bytes;
+  Candidate best{};
+  bool found = false;
+  std::set<unsigned> machine_code, too_new;
+  while (left >= sizeof(EntryHeader)) {
+    const auto entry = load<EntryHeader>(at);
+    if (entry.header_bytes < sizeof(entry) || entry.header_bytes > left ||
+        entry.payload_bytes > left - entry.header_bytes) {
+      return failure(ImageStatus::kInvalid, "an entry of the fatbinary is longer than the fatbinary");
+    }
+    const Candidate candidate{entry, at + entry.header_bytes};
+    if (entry.kind == kKindElf) machine_code.insert(entry.capability);
+    if (entry.kind == kKindPtx && !runs_on(entry, capability)) too_new.insert(entry.capability);
+    if (entry.kind == kKindPtx && runs_on(entry, capability) && better(candidate, found ? &best : nullptr)) {
+      best = candidate;
+      found = true;
+    }
+    at += entry.header_bytes + entry.payload_bytes;
+    left -= entry.header_bytes + entry.payload_bytes;
+  }
+  if (found) {
+    ImageText image;
+    image.ptx.resize(1);
+    if (!read_text(best, &image.ptx[0])) return failure(ImageStatus::kInvalid, "the fatbinary's PTX does not unpack");
+    image.status = ImageStatus::kOk;
+    return image;
+  }
+  if (!too_new.empty()) {
+    return failure(ImageStatus::kTooNew, "PTX only for " + join(too_new) + ", but the device is " + sm(capability) +
+                                             ": build with -arch=compute_" + std::to_string(capability) + " or lower");
+  }
+  if (!machine_code.empty()) return failure(ImageStatus::kNoPtx, no_ptx_error(join(machine_code)));
+  return failure(ImageStatus::kNoPtx, "the fatbinary has no entries");
+}
+
+ImageText read_wrapper(const char* data, unsigned capability) {
+  const auto wrapper = load<Wrapper>(data);
+  if (wrapper.version != 1 && wrapper.version != 2) {
+    return failure(ImageStatus::kInvalid, "fatbinary wrapper of version " + std::to_string(wrapper.version));
+  }
+  ImageText image = failure(ImageStatus::kInvalid, "the fatbinary wrapper is empty");
+  if (wrapper.fatbin != nullptr) image = read_fatbin(static_cast<const char*>(wrapper.fatbin), capability);
+  if (wrapper.version == 1 || wrapper.more == nullptr || image.status == ImageStatus::kOk) return image;
+  // The linked machine code is in the first fatbinary; the PTX stayed with the units it was linked from.
+  const auto* unit = static_cast<const void* const*>(wrapper.more);
+  ImageText linked;
+  for (size_t i = 0; i < kUnitsMax && unit[i] != nullptr; ++i) {
+    ImageText one = read_fatbin(static_cast<const char*>(unit[i]), capability);
+    if (one.status != ImageStatus::kOk) return one;
+    linked.ptx.push_back(std::move(one.ptx[0]));
+  }
+  if (linked.ptx.empty()) return image;
+  linked.status = ImageStatus::kOk;
+  return linked;
+}
+
+ImageText read_elf(const char* data) {
+  const auto header = load<Elf64_Ehdr>(data);
+  constexpr unsigned char kAbiOfThirteen = 8;  // from then on the capability is in the second byte of the flags
+  const unsigned shift = header.e_ident[EI_ABIVERSION] >= kAbiOfThirteen ? 8 : 0;
+  return failure(ImageStatus::kNoPtx, no_ptx_error(sm((header.e_flags >> shift) & 0xff)));
+}
+
+// PTX begins with comments, blank lines and the .version directive.
+bool looks_like_ptx(const char* text) {
+  while (*text != 0) {
+    if (std::isspace(static_cast<unsigned char>(*text))) {
+      ++text;
+    } else if (std::strncmp(text, "//", 2) == 0) {
+      while (*text != 0 && *text != '\n') ++text;
+    } else if (std::strncmp(text, "/*", 2) == 0) {
+      const char* end = std::strstr(text + 2, "*/");
+      if (end == nullptr) return false;
+      text = end + 2;
+    } else {
+      return std::strncmp(text, ".version", 8) == 0;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+ImageText read_image(const void* image, unsigned capability) {
+  const auto* data = static_cast<const char*>(image);
+  // Byte by byte, so that a short text is not read past its end.
+  if (std::strncmp(data, ELFMAG, SELFMAG) == 0) return read_elf(data);
+  const auto starts_with = [data](uint32_t magic) {
+    for (int i = 0; i < 4; ++i) {
+      if (static_cast<unsigned char>(data[i]) != ((magic >> (8 * i)) & 0xff)) return false;
+    }
+    return true;
+  };
+  if (starts_with(kWrapperMagic)) return read_wrapper(data, capability);
+  if (starts_with(kFatbinMagic)) return read_fatbin(data, capability);
+  if (!looks_like_ptx(data)) {
+    return failure(ImageStatus::kInvalid, "neither a fatbinary nor machine code nor PTX");
+  }
+  ImageText text;
+  text.status = ImageStatus::kOk;
+  text.ptx.emplace_back(data);
+  return text;
+}
+
+}  // namespace softgpu
