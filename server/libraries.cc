@@ -11,7 +11,6 @@ namespace tide {
 namespace {
 constexpr uint32_t kParamsMax = 4096;     // the driver allows 32764 bytes of parameters
 constexpr uint32_t kKernelsMax = 262144;  // of one image
-constexpr size_t kImagePadding = 64;      // zero bytes behind an image: PTX text ends with a NUL
 }  // namespace
 
 void Libraries::start(uint64_t base, uint64_t bytes) {
@@ -34,6 +33,11 @@ CUresult Libraries::stage(uint64_t number, uint64_t total, uint64_t offset, cons
   if (bytes != 0) memcpy(stage.bytes->data() + offset, data, bytes);
   stage.received += bytes;
   return CUDA_SUCCESS;
+}
+
+void Libraries::put_stage(uint64_t number, Stage stage) {
+  staged_bytes_ += stage.bytes->size() - kImagePadding;
+  stages_[number] = std::move(stage);
 }
 
 ImageBytes Libraries::take_stage(uint64_t number) {

@@ -17,6 +17,7 @@ namespace tide {
 inline constexpr uint64_t kImageBytesMax = 1u << 30;   // the largest libraries of today are below it
 inline constexpr uint64_t kStagedBytesMax = 2u << 30;  // all stages of a session at once
 inline constexpr size_t kLibrariesMax = 65536;
+inline constexpr uint64_t kImagePadding = 64;  // zero bytes behind an image: PTX text ends with a NUL
 
 using ImageBytes = std::shared_ptr<std::vector<std::byte>>;
 
@@ -55,6 +56,8 @@ class Libraries {
   void start(uint64_t base, uint64_t bytes);
 
   CUresult stage(uint64_t number, uint64_t total, uint64_t offset, const std::byte* data, uint64_t bytes);
+  // A stage that began elsewhere.
+  void put_stage(uint64_t number, Stage stage);
   // The stage's bytes, which it gives up; null when it is unknown or incomplete.
   ImageBytes take_stage(uint64_t number);
 

@@ -38,6 +38,7 @@ const char* Received::string() {
 }
 
 bool Received::take_tail(uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return true;
   if (offset > header_.payload_bytes || bytes > header_.payload_bytes - offset) return false;
   tail_ = {payload_ + offset, bytes};
   return true;

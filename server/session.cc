@@ -104,7 +104,9 @@ CUresult Session::serve(Received& received, Outputs& answer) {
   const CommandHeader& header = received.header();
   const ServeFunction function = header.call < kCallLimit ? entries()[header.call].serve : nullptr;
   if (function == nullptr) return kMalformed;
-  CUresult result = contexts_.use(header.context);
+  // The command that makes a context may name it already.
+  const bool makes_context = header.call == uint16_t(Call::tideCreateContext);
+  CUresult result = contexts_.use(makes_context ? 0 : header.context);
   CUstream stream = nullptr;
   if (result == CUDA_SUCCESS && header.stream != kNoStream && entries()[header.call].row->work) {
     result = streams_.enter(header.stream, &stream);

@@ -1,0 +1,97 @@
+#pragma once
+
+// What the agent and a worker say to each other: one packet a message on a socketpair (SOCK_SEQPACKET), which also
+// tells each when the other is gone. Both are of one build, so these are plain structs.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/limits.h"
+#include "base/outcome.h"
+#include "transport/door.h"
+
+namespace tide {
+
+enum class ControlType : uint32_t {
+  // Agent to worker.
+  kServe = 1,    // ControlSession; descriptors: the client's socket, then its memfd where it sent one
+  kReceive = 2,  // ControlSession: become this session, from another worker
+  kMove = 3,     // ControlMove: send the session to another worker
+  kCommit = 4,   // send the client there
+  kAbort = 5,    // the move is off
+  kStats = 6,
+  kExit = 7,
+  // Worker to agent.
+  kServing = 20,
+  kReceiving = 21,    // ControlText: where the other worker shall connect (transport/stream.h)
+  kRestored = 22,     // all has arrived; the client may come
+  kTransferred = 23,  // ControlMoved; paused until kCommit or kAbort
+  kLeft = 24,         // ControlMoved; the client has gone; the worker ends
+  kMoveFailed = 25,   // ControlText; the session runs on here
+  kStatsReply = 26,   // ControlStats
+  kFailed = 27,       // ControlText; the worker ends
+};
+
+struct ControlSession {
+  char job[kIdBytes] = {};
+  uint8_t token[kTokenBytes] = {};
+  uint8_t session[16] = {};
+  uint32_t vgpu = 0;
+  uint32_t client_pid = 0;
+  uint64_t epoch = 0;
+  uint64_t memory_bytes = 0;
+  char transport[64] = {};
+};
+
+struct ControlMove {
+  uint64_t next_epoch = 0;
+  uint8_t token[kTokenBytes] = {};
+  char stream_address[kEndpointBytes] = {};
+  char endpoint[kEndpointBytes] = {};
+};
+
+struct ControlMoved {
+  uint64_t bytes = 0;
+  uint64_t pause_ns = 0;
+};
+
+struct ControlStats {
+  uint64_t resident_bytes = 0;
+  uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
+  uint32_t objects = 0;
+  uint32_t reserved = 0;
+  char transport[64] = {};
+};
+
+struct ControlText {
+  char text[kDoorMessageBytes] = {};
+};
+
+inline constexpr int kControlFdsMax = 2;
+inline constexpr size_t kControlPayloadMax = 2048;
+
+struct ControlMessage {
+  ControlType type{};
+  alignas(8) std::byte payload[kControlPayloadMax];
+  size_t bytes = 0;
+  int fds[kControlFdsMax] = {-1, -1};  // the receiver owns them
+
+  template <class T>
+  T* as() {
+    return bytes == sizeof(T) ? reinterpret_cast<T*>(payload) : nullptr;
+  }
+};
+
+// The socket pair; both ends are non-blocking and close-on-exec.
+Outcome make_control_pair(int* agent, int* worker);
+// False when the far side is gone or does not read.
+bool send_control(int socket, ControlType type, const void* payload, size_t bytes, const int* fds = nullptr, int fd_count = 0);
+template <class T>
+bool send_control(int socket, ControlType type, const T& payload) {
+  return send_control(socket, type, &payload, sizeof(T));
+}
+enum class ControlState { kMessage, kNothing, kGone };
+ControlState receive_control(int socket, ControlMessage* message);
+
+}  // namespace tide

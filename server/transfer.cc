@@ -1,0 +1,239 @@
+#include "server/transfer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.h"
+#include "server/state.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kStateBytesMax = uint64_t{4} << 30;
+constexpr uint64_t kTransferPieceBytes = kStagingPieceMax;
+constexpr uint64_t kSectionEnd = ~uint64_t{0};
+
+struct Verdict {
+  uint32_t ok = 0;
+  char message[500] = {};
+};
+
+struct PieceHeader {
+  uint64_t address = 0;  // kSectionEnd: no more
+  uint32_t bytes = 0;
+  uint32_t zero = 0;  // 1: all bytes are zero and are not sent
+};
+
+Outcome send_verdict(ByteStream& stream, const Outcome& outcome) {
+  Verdict verdict;
+  verdict.ok = outcome.ok() ? 1 : 0;
+  const std::string text = outcome.message().substr(0, sizeof(verdict.message) - 1);
+  memcpy(verdict.message, text.data(), text.size());
+  if (Outcome sent = stream.send(&verdict, sizeof(verdict)); !sent.ok()) return sent;
+  return stream.flush();
+}
+
+Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms) {
+  Verdict verdict;
+  if (Outcome outcome = stream.receive(&verdict, sizeof(verdict), timeout_ms); !outcome.ok()) return outcome;
+  if (verdict.ok != 0) return {};
+  verdict.message[sizeof(verdict.message) - 1] = '\0';
+  return Outcome::fail(std::string("the destination says: ") + verdict.message);
+}
+
+bool is_zero(const std::byte* data, uint64_t bytes) {
+  return data[0] == std::byte{0} && (bytes == 1 || memcmp(data, data + 1, bytes - 1) == 0);
+}
+
+// Two buffers in turn, so that the GPU copies one while the stream carries the other.
+class Mover {
+ public:
+  explicit Mover(Session& session) : session_(session), driver_(session.driver()) {}
+  ~Mover() {
+    for (Side& side : sides_) {
+      if (side.busy) driver_.cuStreamSynchronize(stream_);
+      if (side.piece) session_.staging().give_back(side.piece);
+      if (side.done != nullptr) driver_.cuEventDestroy_v2(side.done);
+    }
+    if (stream_ != nullptr) driver_.cuStreamDestroy_v2(stream_);
+  }
+  struct Side {
+    Staging::Piece piece;
+    CUevent done = nullptr;
+    PieceHeader header;
+    bool busy = false;
+  };
+
+  Outcome start() {
+    session_.contexts().use(0);
+    for (Side& side : sides_) {
+      side.piece = session_.staging().take(kTransferPieceBytes);
+      if (!side.piece) return Outcome::fail("no staging memory is left for the move");
+    }
+    session_.contexts().use(0);
+    for (Side& side : sides_) {
+      if (const CUresult r = driver_.cuEventCreate(&side.done, CU_EVENT_DISABLE_TIMING); r != CUDA_SUCCESS) return fail(r);
+    }
+    const CUresult r = driver_.cuStreamCreateWithPriority(&stream_, CU_STREAM_NON_BLOCKING, 0);
+    return r == CUDA_SUCCESS ? Outcome() : fail(r);
+  }
+  Side& next() { return sides_[turn_++ % 2]; }
+  Outcome fetch(Side* side) {
+    CUresult r = driver_.cuMemcpyDtoHAsync_v2(side->piece.data, side->header.address, side->header.bytes, stream_);
+    if (r == CUDA_SUCCESS) r = driver_.cuEventRecord(side->done, stream_);
+    side->busy = r == CUDA_SUCCESS;
+    return side->busy ? Outcome() : fail(r);
+  }
+  Outcome store(Side* side) {
+    CUresult r = driver_.cuMemcpyHtoDAsync_v2(side->header.address, side->piece.data, side->header.bytes, stream_);
+    if (r == CUDA_SUCCESS) r = driver_.cuEventRecord(side->done, stream_);
+    side->busy = r == CUDA_SUCCESS;
+    return side->busy ? Outcome() : fail(r);
+  }
+  Outcome wait(Side* side) {
+    if (!side->busy) return {};
+    side->busy = false;
+    const CUresult r = driver_.cuEventSynchronize(side->done);
+    return r == CUDA_SUCCESS ? Outcome() : fail(r);
+  }
+
+ private:
+  Outcome fail(CUresult r) { return Outcome::fail("copying the vGPU's memory failed: " + error_text(driver_, r)); }
+
+  Session& session_;
+  const Driver& driver_;
+  CUstream stream_ = nullptr;
+  Side sides_[2];
+  uint32_t turn_ = 0;
+};
+
+Outcome carry(Mover* mover, Mover::Side* side, ByteStream& stream, bool skip_zero, uint64_t* bytes) {
+  if (Outcome outcome = mover->wait(side); !outcome.ok()) return outcome;
+  side->header.zero = skip_zero && is_zero(side->piece.data, side->header.bytes) ? 1 : 0;
+  if (Outcome outcome = stream.send(&side->header, sizeof(side->header)); !outcome.ok()) return outcome;
+  if (side->header.zero != 0) return {};
+  *bytes += side->header.bytes;
+  return stream.send(side->piece.data, side->header.bytes);
+}
+
+Outcome send_contents(Session& session, ByteStream& stream, const std::vector<MemoryRange>& ranges, bool skip_zero,
+                      const std::function<void()>& pump, uint64_t* bytes) {
+  Mover mover(session);
+  if (Outcome outcome = mover.start(); !outcome.ok()) return outcome;
+  Mover::Side* before = nullptr;
+  for (const MemoryRange& range : ranges) {
+    for (uint64_t at = 0; at < range.bytes; at += kTransferPieceBytes) {
+      Mover::Side& side = mover.next();
+      side.header = {range.address + at, uint32_t(std::min(kTransferPieceBytes, range.bytes - at)), 0};
+      if (Outcome outcome = mover.fetch(&side); !outcome.ok()) return outcome;
+      if (before != nullptr) {
+        if (Outcome outcome = carry(&mover, before, stream, skip_zero, bytes); !outcome.ok()) return outcome;
+      }
+      before = &side;
+      pump();
+    }
+  }
+  if (before != nullptr) {
+    if (Outcome outcome = carry(&mover, before, stream, skip_zero, bytes); !outcome.ok()) return outcome;
+  }
+  const PieceHeader end{kSectionEnd, 0, 0};
+  return stream.send(&end, sizeof(end));
+}
+
+Outcome receive_contents(Session& session, ByteStream& stream) {
+  Mover mover(session);
+  if (Outcome outcome = mover.start(); !outcome.ok()) return outcome;
+  while (true) {
+    Mover::Side& side = mover.next();
+    if (Outcome outcome = mover.wait(&side); !outcome.ok()) return outcome;
+    if (Outcome outcome = stream.receive(&side.header, sizeof(side.header)); !outcome.ok()) return outcome;
+    if (side.header.address == kSectionEnd) break;
+    if (side.header.bytes == 0 || side.header.bytes > kTransferPieceBytes ||
+        !session.covers(side.header.address, side.header.bytes)) {
+      return Outcome::fail("the source sent memory that is not the vGPU's");
+    }
+    if (side.header.zero != 0) continue;  // newly mapped memory is zero
+    if (Outcome outcome = stream.receive(side.piece.data, side.header.bytes); !outcome.ok()) return outcome;
+    if (Outcome outcome = mover.store(&side); !outcome.ok()) return outcome;
+  }
+  for (int i = 0; i < 2; ++i) {
+    if (Outcome outcome = mover.wait(&mover.next()); !outcome.ok()) return outcome;
+  }
+  return {};
+}
+
+Outcome receive_all(Session& session, ByteStream& stream) {
+  uint64_t bytes = 0;
+  if (Outcome outcome = stream.receive(&bytes, sizeof(bytes)); !outcome.ok()) return outcome;
+  if (bytes > kStateBytesMax) return Outcome::fail("the state is too large");
+  std::vector<std::byte> state(bytes);
+  if (Outcome outcome = stream.receive(state.data(), bytes); !outcome.ok()) return outcome;
+  StateOutline outline;
+  if (Outcome outcome = read_outline(state, &outline); !outcome.ok()) return outcome;
+  std::vector<ImageBytes> images;
+  for (const uint64_t size : outline.image_bytes) {
+    images.push_back(std::make_shared<std::vector<std::byte>>(size));
+    if (Outcome outcome = stream.receive(images.back()->data(), size); !outcome.ok()) return outcome;
+  }
+  if (Outcome outcome = restore_state(session, state, images); !outcome.ok()) return outcome;
+  // What is replayed must not run into what is copied.
+  session.contexts().use(0);
+  session.driver().cuCtxSynchronize();
+  if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
+  return receive_contents(session, stream);
+}
+
+}  // namespace
+
+bool same_secret(const uint8_t* a, const uint8_t* b, size_t bytes) {
+  uint8_t difference = 0;
+  for (size_t i = 0; i < bytes; ++i) difference |= uint8_t(a[i] ^ b[i]);
+  return difference == 0;
+}
+
+Outcome greet_receiver(ByteStream& stream, const TransferHello& hello) {
+  if (Outcome outcome = stream.send(&hello, sizeof(hello)); !outcome.ok()) return outcome;
+  if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
+  return await_verdict(stream, 30'000);
+}
+
+Outcome send_session(Session& session, ByteStream& stream, const std::function<void()>& pump, uint64_t* bytes) {
+  const std::vector<std::byte> state = write_state(session);
+  const uint64_t state_bytes = state.size();
+  if (Outcome outcome = stream.send(&state_bytes, sizeof(state_bytes)); !outcome.ok()) return outcome;
+  if (Outcome outcome = stream.send(state.data(), state.size()); !outcome.ok()) return outcome;
+  for (const ImageBytes& image : images_of(session)) {
+    pump();
+    if (Outcome outcome = stream.send(image->data(), image->size()); !outcome.ok()) return outcome;
+  }
+  *bytes = 0;
+  if (Outcome outcome = send_contents(session, stream, session.memory().ranges(), true, pump, bytes); !outcome.ok()) {
+    return outcome;
+  }
+  // A new image's globals have their initial values, not zero.
+  if (Outcome outcome = send_contents(session, stream, image_ranges(session), false, pump, bytes); !outcome.ok()) {
+    return outcome;
+  }
+  if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
+  return await_verdict(stream, 60'000);
+}
+
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
+  TransferHello hello;
+  if (Outcome outcome = stream.receive(&hello, sizeof(hello), 10'000); !outcome.ok()) return outcome;
+  const bool same = hello.magic == expected.magic && hello.version == expected.version && hello.vgpu == expected.vgpu &&
+                    hello.epoch == expected.epoch && memcmp(hello.job, expected.job, sizeof(hello.job)) == 0 &&
+                    memcmp(hello.session, expected.session, sizeof(hello.session)) == 0 &&
+                    same_secret(hello.token, expected.token, sizeof(hello.token));
+  const Outcome outcome = same ? Outcome() : Outcome::fail("this receiver waits for another vGPU");
+  if (Outcome sent = send_verdict(stream, outcome); !sent.ok()) return sent;
+  return outcome;
+}
+
+Outcome receive_session(Session& session, ByteStream& stream) {
+  const Outcome outcome = receive_all(session, stream);
+  const Outcome sent = send_verdict(stream, outcome);
+  return outcome.ok() ? sent : outcome;
+}
+
+}  // namespace tide

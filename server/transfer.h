@@ -1,0 +1,39 @@
+#pragma once
+
+// Sends a paused, idle vGPU to another worker over a byte stream, and receives one. The first bytes authenticate the
+// sender; nothing of a stream that cannot show the lease's token is looked at.
+
+#include <cstdint>
+#include <functional>
+
+#include "base/outcome.h"
+#include "server/session.h"
+#include "transport/stream.h"
+
+namespace tide {
+
+struct TransferHello {
+  uint32_t magic = 0x766f6d74;
+  uint32_t version = 1;
+  char job[kIdBytes] = {};
+  uint8_t token[kTokenBytes] = {};
+  uint8_t session[16] = {};
+  uint32_t vgpu = 0;
+  uint32_t reserved = 0;
+  uint64_t epoch = 0;  // of the new assignment
+};
+
+// Compares in constant time what must not be guessed.
+bool same_secret(const uint8_t* a, const uint8_t* b, size_t bytes);
+
+// Source: introduces itself and waits until the destination agrees. The session still runs.
+Outcome greet_receiver(ByteStream& stream, const TransferHello& hello);
+// Source: everything. `pump` is called now and then. *bytes: of contents that were sent.
+Outcome send_session(Session& session, ByteStream& stream, const std::function<void()>& pump, uint64_t* bytes);
+
+// Destination: checks who is there and agrees.
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected);
+// Destination: everything; says to the source how it went.
+Outcome receive_session(Session& session, ByteStream& stream);
+
+}  // namespace tide

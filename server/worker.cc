@@ -1,0 +1,268 @@
+#include "server/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "transport/wait.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kCommandsPerTurn = 256;
+constexpr uint64_t kCheckEveryNs = 1'000'000;
+constexpr uint64_t kYieldNs = 30'000;          // after that long without anything to do the worker sleeps
+constexpr uint32_t kPollEveryUs = 25;          // least sleep while the GPU works; grows to the next
+constexpr uint32_t kPollSlowestUs = 250;
+constexpr uint32_t kIdleSleepUs = 5'000;       // bounds how late the agent's wishes are heard
+constexpr uint32_t kWaitForClientMs = 120'000; // after a move
+constexpr size_t kTextBytes = 4096;
+
+}  // namespace
+
+Outcome Worker::begin(const ControlSession& session) {
+  identity_ = session;
+  if (Outcome outcome = open_driver(&library_); !outcome.ok()) return outcome;
+  session_ = std::make_unique<Session>(library_);
+  log(LogLevel::kDebug, "driver %s", library_.path.c_str());
+  // What kernels print comes on our standard output.
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    close(ends[1]);
+    text_ = ends[0];
+  }
+  return session_->start(session.vgpu, session.memory_bytes);
+}
+
+int Worker::run() {
+  checked_ns_ = busy_ns_ = now_ns();
+  while (true) {
+    const uint64_t now = now_ns();
+    if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
+      checked_ns_ = now;
+      if (take_control() == Next::kEnd) return 0;
+      if (link_ != nullptr && !link_->alive()) return 0;
+      forward_text();
+    }
+    if (link_ == nullptr) {
+      pollfd wait = {control_, POLLIN, 0};
+      poll(&wait, 1, restored_ ? int(kWaitForClientMs) : 1000);
+      if (restored_ && wait.revents == 0) return 0;
+      continue;
+    }
+    if (!live_ && go_live() == Next::kEnd) return 1;
+    if (turn()) {
+      busy_ns_ = now_ns();
+    } else {
+      idle();
+    }
+    if (live_ && reader_.reason()[0] != '\0') return lose_channel(reader_.reason()) == Next::kEnd ? 1 : 0;
+    if (move_ != nullptr && now_ns() >= move_->next_attempt_ns && try_move() == Next::kEnd) return 0;
+  }
+}
+
+Worker::Next Worker::take_control() {
+  ControlMessage message;
+  while (true) {
+    switch (receive_control(control_, &message)) {
+      case ControlState::kNothing:
+        return Next::kGoOn;
+      case ControlState::kGone:
+        return Next::kEnd;
+      case ControlState::kMessage:
+        if (handle(&message) == Next::kEnd) return Next::kEnd;
+    }
+  }
+}
+
+Worker::Next Worker::handle(ControlMessage* message) {
+  switch (message->type) {
+    case ControlType::kServe:
+      if (const auto* session = message->as<ControlSession>(); session != nullptr && link_ == nullptr) {
+        return serve(*session, message->fds[0], message->fds[1]);
+      }
+      return Next::kGoOn;
+    case ControlType::kReceive:
+      if (const auto* session = message->as<ControlSession>(); session != nullptr && session_ == nullptr) {
+        return receive(*session);
+      }
+      return Next::kGoOn;
+    case ControlType::kMove:
+      if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
+      return Next::kGoOn;
+    case ControlType::kStats: {
+      ControlStats stats;
+      if (link_ != nullptr && session_ != nullptr) {
+        const ClientCounters& counters = link_->region().client().counters;
+        stats.commands = counters.commands, stats.round_trips = counters.round_trips;
+        stats.bytes_in = counters.bytes_in, stats.bytes_out = counters.bytes_out, stats.wait_ns = counters.wait_ns;
+        stats.resident_bytes = session_->memory().mapped_bytes();
+        stats.objects = uint32_t(session_->objects().size());
+        set_text(stats.transport, link_->transport());
+      }
+      send_control(control_, ControlType::kStatsReply, stats);
+      return Next::kGoOn;
+    }
+    case ControlType::kExit:
+      return Next::kEnd;
+    default:
+      return Next::kGoOn;
+  }
+}
+
+Worker::Next Worker::serve(const ControlSession& session, int lifeline, int region_fd) {
+  int code = CUDA_ERROR_SYSTEM_NOT_READY;
+  const Outcome outcome = accept_client(session, lifeline, region_fd, &code);
+  if (outcome.ok()) {
+    send_control(control_, ControlType::kServing, nullptr, 0);
+    return Next::kGoOn;
+  }
+  refuse(lifeline, code, outcome.message());
+  fail(outcome.message());
+  return Next::kEnd;
+}
+
+Outcome Worker::accept_client(const ControlSession& session, int lifeline, int region_fd, int* code) {
+  if (session_ == nullptr) {
+    if (Outcome outcome = begin(session); !outcome.ok()) return outcome;
+  } else if (!restored_ || memcmp(session.session, identity_.session, sizeof(session.session)) != 0) {
+    return Outcome::fail("this worker serves another session");
+  }
+  *code = CUDA_ERROR_INVALID_VALUE;
+  const Transport* transport = find_transport(session.transport);
+  if (transport == nullptr) return Outcome::fail(std::string("there is no transport '") + session.transport + "'");
+  if (transport->same_host && region_fd < 0) return Outcome::fail("the client sent no memory for its rings");
+  DoorOpened opened;
+  std::string data;
+  // The link owns both descriptors from here on, the lifeline stays usable for the answer.
+  if (Outcome outcome = transport->accept(lifeline, region_fd, &data, &link_); !outcome.ok()) return outcome;
+  opened.worker_pid = uint32_t(getpid());
+  opened.epoch = session.epoch;
+  set_text(opened.transport_data, data);
+  identity_ = session;
+  return send_frame(lifeline, DoorType::kOpened, &opened, sizeof(opened));
+}
+
+// The region's contents may come a little later than the link.
+Worker::Next Worker::go_live() {
+  link_->progress();
+  if (!link_->ready()) return Next::kGoOn;
+  WorkerPage& page = link_->region().worker();
+  const ClientPage& client = link_->region().client();
+  if (client.magic != kRegionMagic || client.version != kRegionVersion) return lose_channel("the region is not one of ours");
+  if (page.acknowledged.load() != session_->sequence()) {
+    return lose_channel("the client's state does not fit what came from the last worker");
+  }
+  reader_ = CommandReader(link_->region());
+  session_->set_errors(page.error.load(), page.errors.load());
+  page.epoch.store(identity_.epoch, std::memory_order_release);
+  link_->note(page.epoch);
+  session_->attach(link_.get());
+  set_state(ChannelState::kLive);
+  live_ = true;
+  return Next::kGoOn;
+}
+
+void Worker::set_state(ChannelState state) {
+  Word& word = link_->region().worker().state;
+  word.store(uint64_t(state), std::memory_order_release);
+  link_->note(word);
+  link_->progress();
+  notify(*link_, Side::kWorker);
+}
+
+void Worker::refuse(int lifeline, int code, const std::string& message) {
+  DoorRefused refused;
+  refused.code = code;
+  set_text(refused.message, message);
+  const Outcome sent = send_frame(lifeline, DoorType::kRefused, &refused, sizeof(refused));
+  if (!sent.ok()) log(LogLevel::kDebug, "refusal not sent: %s", sent.message().c_str());
+}
+
+void Worker::fail(const std::string& message) {
+  log(LogLevel::kError, "%s", message.c_str());
+  ControlText text;
+  set_text(text.text, message);
+  send_control(control_, ControlType::kFailed, text);
+}
+
+Worker::Next Worker::lose_channel(const char* reason) {
+  WorkerPage& page = link_->region().worker();
+  page.error.store(CUDA_ERROR_UNKNOWN, std::memory_order_release);
+  link_->note(page.error);
+  set_state(ChannelState::kFailed);
+  link_->progress();
+  fail(std::string("the client's channel is of no use: ") + reason);
+  return Next::kEnd;
+}
+
+bool Worker::turn() {
+  bool any = link_->progress();
+  if (!live_) return any;
+  uint32_t executed = 0;
+  bool drained = false;
+  while (executed < kCommandsPerTurn && !session_->outbox().crowded()) {
+    Command command;
+    const ReadState state = reader_.next(&command);
+    if (state != ReadState::kRecord) {
+      drained = true;
+      break;
+    }
+    if (!session_->execute(command.header, command.payload)) {
+      reader_.rewind();
+      break;
+    }
+    reader_.consume(command);
+    ++executed;
+  }
+  if (drained) session_->settle();
+  any |= session_->poll() || executed != 0;
+  if (any) {
+    link_->progress();
+    notify(*link_, Side::kWorker);
+  }
+  return any;
+}
+
+void Worker::idle() {
+  const uint64_t quiet = now_ns() - busy_ns_;
+  if (quiet < kYieldNs) {
+    sched_yield();
+    return;
+  }
+  uint32_t sleep = kIdleSleepUs;
+  if (live_ && (session_->streams().has_pending() || !session_->outbox().empty())) {
+    sleep = std::clamp(uint32_t(std::min<uint64_t>(quiet / 8000, kPollSlowestUs)), kPollEveryUs, kPollSlowestUs);
+  } else if (!live_) {
+    sleep = kPollSlowestUs;
+  }
+  Region region = link_->region();
+  region.worker().asleep.fetch_add(1, std::memory_order_relaxed);
+  const uint32_t seen = region.client().doorbell.load(std::memory_order_acquire);
+  // Pairs with the fence in notify(): either the client sees that we sleep, or we see what it published.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (!live_ || !reader_.ready()) link_->sleep(sleep, seen);
+  region.worker().asleep.fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Worker::forward_text() {
+  char text[kTextBytes];
+  ssize_t n;
+  while (live_ && text_ >= 0 && (n = read(text_, text, sizeof(text))) > 0) {
+    AnswerHeader header;
+    header.kind = uint16_t(AnswerKind::kText);
+    header.result = 1;
+    session_->outbox().record(header, std::as_bytes(std::span(text, size_t(n))));
+    busy_ns_ = now_ns();
+  }
+}
+
+}  // namespace tide

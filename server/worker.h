@@ -1,0 +1,77 @@
+#pragma once
+
+// The worker process: serves one session, told by its agent over the control socket. One thread; it never waits for the
+// GPU while a client is served. Ends when its client or its agent is gone, or when the session has moved.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "server/control.h"
+#include "server/session.h"
+#include "server/transfer.h"
+#include "transport/link.h"
+#include "transport/ring.h"
+
+namespace tide {
+
+class Worker {
+ public:
+  explicit Worker(int control) : control_(control) {}
+  // Returns the exit status of the process.
+  int run();
+
+ private:
+  // How the process goes on after a step.
+  enum class Next { kGoOn, kEnd };
+
+  Outcome begin(const ControlSession& session);
+  Next take_control();
+  Next handle(ControlMessage* message);
+  Next serve(const ControlSession& session, int lifeline, int region_fd);
+  Next receive(const ControlSession& session);
+  Next go_live();
+  Outcome accept_client(const ControlSession& session, int lifeline, int region_fd, int* code);
+  void refuse(int lifeline, int code, const std::string& message);
+  void fail(const std::string& message);
+
+  // One turn of the loop: executes what is there, tells what has completed.
+  bool turn();
+  Next lose_channel(const char* reason);
+  void idle();
+  void set_state(ChannelState state);
+  void forward_text();
+
+  // A move, as its source.
+  void prepare_move(const ControlMove& move);
+  Next try_move();
+  bool drain();
+  Next finish_move();
+  void give_up_move(const std::string& why);
+  void pump();
+
+  struct Move {
+    ControlMove request;
+    std::unique_ptr<ByteStream> stream;
+    uint32_t attempts = 0;
+    uint64_t next_attempt_ns = 0;
+    uint64_t paused_ns = 0;
+    uint64_t bytes = 0;
+  };
+
+  const int control_;
+  DriverLibrary library_;
+  std::unique_ptr<Session> session_;
+  ControlSession identity_;
+  std::unique_ptr<Link> link_;
+  CommandReader reader_;
+  bool live_ = false;       // the region is ready and commands are executed
+  bool restored_ = false;   // came by a move
+  std::unique_ptr<Move> move_;
+  int text_ = -1;           // what kernels print
+  uint64_t busy_ns_ = 0;    // when something last happened
+  uint64_t checked_ns_ = 0; // when the control socket and the client were last looked at
+};
+
+
+}  // namespace tide

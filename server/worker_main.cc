@@ -1,0 +1,43 @@
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "base/log.h"
+#include "server/probe.h"
+#include "server/worker.h"
+
+namespace {
+
+int probe() {
+  std::vector<tide::DeviceInfo> devices;
+  const tide::Outcome outcome = tide::probe_devices(&devices);
+  if (!outcome.ok()) {
+    fprintf(stderr, "tide-worker: %s\n", outcome.message().c_str());
+    return 1;
+  }
+  const size_t written = fwrite(devices.data(), sizeof(tide::DeviceInfo), devices.size(), stdout);
+  return fflush(stdout) == 0 && written == devices.size() ? 0 : 1;
+}
+
+}  // namespace
+
+// Started by tide-agent only. --probe prints a DeviceInfo (api/device_info.h) for each GPU, as raw bytes.
+int main(int argc, char** argv) {
+  tide::set_log_name("tide-worker");
+  tide::set_default_log_level(tide::LogLevel::kInfo);
+  signal(SIGPIPE, SIG_IGN);
+  if (argc == 2 && strcmp(argv[1], "--probe") == 0) return probe();
+  if (argc == 3 && strcmp(argv[1], "--control") == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const int status = tide::Worker(atoi(argv[2])).run();
+    // The driver's own tear-down may wait for work that never ends; the process's end does not.
+    _exit(status);
+  }
+  fprintf(stderr, "usage: tide-worker --probe\n(workers are started by tide-agent)\n");
+  return 2;
+}

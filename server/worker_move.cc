@@ -1,0 +1,187 @@
+// The worker's part in a move: as the source, and as the destination.
+
+#include <poll.h>
+
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/worker.h"
+#include "transport/wait.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kDrainMs = 500;              // then the session runs on for a while, and the move is tried again
+constexpr uint64_t kRetryAfterNs = 100'000'000;
+constexpr uint32_t kAttemptsMax = 100;
+constexpr uint32_t kDecisionMs = 60'000;        // the agent's, when all sessions of the vGPU have been sent
+constexpr uint32_t kLeaveMs = 10'000;           // the client's time to go to the new worker
+constexpr uint32_t kConnectMs = 10'000;
+constexpr uint32_t kAcceptStepMs = 100;
+constexpr uint32_t kAcceptMs = 60'000;
+
+uint64_t after_ms(uint32_t ms) { return now_ns() + uint64_t(ms) * 1'000'000; }
+
+TransferHello hello_of(const ControlSession& session, const uint8_t* token, uint64_t epoch) {
+  TransferHello hello;
+  memcpy(hello.job, session.job, sizeof(hello.job));
+  memcpy(hello.token, token, sizeof(hello.token));
+  memcpy(hello.session, session.session, sizeof(hello.session));
+  hello.vgpu = session.vgpu;
+  hello.epoch = epoch;
+  return hello;
+}
+
+}  // namespace
+
+void Worker::prepare_move(const ControlMove& request) {
+  move_ = std::make_unique<Move>();
+  move_->request = request;
+  move_->request.stream_address[kEndpointBytes - 1] = move_->request.endpoint[kEndpointBytes - 1] = '\0';
+  if (!live_) return give_up_move("the session has only just begun");
+  Outcome outcome = connect_stream(request.stream_address, kConnectMs, &move_->stream);
+  if (outcome.ok()) outcome = greet_receiver(*move_->stream, hello_of(identity_, request.token, request.next_epoch));
+  if (!outcome.ok()) give_up_move(outcome.message());
+}
+
+void Worker::give_up_move(const std::string& why) {
+  log(LogLevel::kWarning, "the move of vGPU %u is off: %s", identity_.vgpu, why.c_str());
+  ControlText text;
+  set_text(text.text, why);
+  send_control(control_, ControlType::kMoveFailed, text);
+  move_.reset();
+  if (live_) set_state(ChannelState::kLive);
+}
+
+void Worker::pump() {
+  link_->progress();
+  if (session_->outbox().flush()) {
+    link_->progress();
+    notify(*link_, Side::kWorker);
+  }
+}
+
+// Paused; true when nothing is under way any more. What has completed is told meanwhile.
+bool Worker::drain() {
+  const uint64_t end = after_ms(kDrainMs);
+  session_->settle();
+  while (!session_->streams().idle()) {
+    link_->progress();
+    if (session_->poll()) {
+      link_->progress();
+      notify(*link_, Side::kWorker);
+    } else {
+      sleep_us(20);
+    }
+    if (now_ns() > end) return false;
+  }
+  session_->poll();
+  return true;
+}
+
+Worker::Next Worker::try_move() {
+  const uint64_t begin = now_ns();
+  set_state(ChannelState::kPaused);
+  if (!drain()) {
+    // A stream may wait for something that a later command of this client leads to: let it run.
+    set_state(ChannelState::kLive);
+    if (++move_->attempts > kAttemptsMax) {
+      give_up_move("its streams do not come to rest");
+    } else {
+      move_->next_attempt_ns = now_ns() + kRetryAfterNs;
+    }
+    return Next::kGoOn;
+  }
+  if (session_->failed()) {
+    give_up_move("its context is lost after an error");
+    return Next::kGoOn;
+  }
+  move_->paused_ns = begin;
+  const Outcome outcome = send_session(*session_, *move_->stream, [this] { link_->progress(); }, &move_->bytes);
+  if (!outcome.ok()) {
+    give_up_move(outcome.message());
+    return Next::kGoOn;
+  }
+  return finish_move();
+}
+
+Worker::Next Worker::finish_move() {
+  ControlMoved moved{move_->bytes, now_ns() - move_->paused_ns};
+  send_control(control_, ControlType::kTransferred, moved);
+  const uint64_t end = after_ms(kDecisionMs);
+  bool commit = false;
+  while (!commit) {
+    ControlMessage message;
+    const ControlState state = receive_control(control_, &message);
+    if (state == ControlState::kGone || !link_->alive()) return Next::kEnd;
+    if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
+    if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
+    const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
+    if (off || now_ns() > end) {
+      give_up_move(off ? "the agent called it off" : "the agent did not decide in time");
+      return Next::kGoOn;
+    }
+    link_->progress();
+    if (state == ControlState::kNothing) sleep_us(100);
+  }
+  WorkerPage& page = link_->region().worker();
+  memcpy(page.next_endpoint, move_->request.endpoint, kEndpointBytes);
+  for (uint64_t at = 0; at < kEndpointBytes; at += sizeof(Word)) {
+    link_->note(*reinterpret_cast<Word*>(page.next_endpoint + at));
+  }
+  page.next_epoch.store(move_->request.next_epoch, std::memory_order_release);
+  link_->note(page.next_epoch);
+  set_state(ChannelState::kMoved);
+  // From here on the region belongs to the next worker: nothing is written any more.
+  for (const uint64_t leave = after_ms(kLeaveMs); link_->alive() && now_ns() < leave;) {
+    link_->progress();
+    sleep_us(200);
+  }
+  moved.pause_ns = now_ns() - move_->paused_ns;
+  send_control(control_, ControlType::kLeft, moved);
+  return Next::kEnd;
+}
+
+Worker::Next Worker::receive(const ControlSession& session) {
+  Outcome outcome = begin(session);
+  std::unique_ptr<StreamListener> listener;
+  std::string address;
+  if (outcome.ok()) outcome = listen_stream(&address, &listener);
+  if (!outcome.ok()) {
+    fail(outcome.message());
+    return Next::kEnd;
+  }
+  ControlText text;
+  set_text(text.text, address);
+  send_control(control_, ControlType::kReceiving, text);
+  std::unique_ptr<ByteStream> stream;
+  const TransferHello expected = hello_of(session, session.token, session.epoch);
+  for (const uint64_t end = after_ms(kAcceptMs); stream == nullptr;) {
+    pollfd gone = {control_, POLLIN, 0};
+    poll(&gone, 1, 0);
+    if (gone.revents != 0) {
+      ControlMessage message;
+      const ControlState state = receive_control(control_, &message);
+      if (state == ControlState::kGone || message.type == ControlType::kExit) return Next::kEnd;
+    }
+    if (!listener->accept(kAcceptStepMs, &stream).ok()) {
+      stream.reset();
+      if (now_ns() < end) continue;
+      fail("nobody sent the vGPU");
+      return Next::kEnd;
+    }
+    // Somebody else's connection must not end the wait for ours.
+    if (const Outcome greeted = greet_sender(*stream, expected); !greeted.ok()) stream.reset();
+  }
+  outcome = receive_session(*session_, *stream);
+  if (!outcome.ok()) {
+    fail(outcome.message());
+    return Next::kEnd;
+  }
+  restored_ = true;
+  send_control(control_, ControlType::kRestored, nullptr, 0);
+  return Next::kGoOn;
+}
+
+}  // namespace tide

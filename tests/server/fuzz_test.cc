@@ -1,0 +1,83 @@
+// Frames made from the rows, then cut, flipped and grown: the worker refuses them and serves on.
+
+#include <algorithm>
+#include <random>
+
+#include "tests/server/client.h"
+
+namespace tide {
+namespace {
+
+constexpr int kFrames = 20'000;
+constexpr uint64_t kBudgetNs = 20'000'000'000;
+
+// Values that are near the edges of something.
+uint64_t interesting(std::mt19937_64& random) {
+  static const uint64_t kValues[] = {0, 1, 2, 7, 64, 4095, 4096, kStreamSlots, kEventSlots, kChunkBytes, 0xffffffff,
+                                     uint64_t{1} << 32, (uint64_t{1} << 32) + 1, vgpu_range_base(0),
+                                     vgpu_range_base(0) + kChunkBytes, vgpu_range_base(1) - 1, ~uint64_t{0}, uint64_t{1} << 63};
+  return random() % 3 == 0 ? random() : kValues[random() % std::size(kValues)];
+}
+
+// Calls that end the session for a reason that is not a fault: none. "slow" would only cost time.
+std::vector<std::byte> make_payload(const CallRow& row, std::mt19937_64& random) {
+  std::vector<uint64_t> words;
+  for (int i = 0; i < row.param_count; ++i) {
+    words.push_back(interesting(random));
+    if (row.params[i].kind == ParamKind::kDevice) words.push_back(interesting(random));
+  }
+  std::vector<std::byte> payload = bytes_of(words);
+  const uint32_t kind = random() % 4;
+  if (kind == 0 && !payload.empty()) payload.resize(random() % payload.size());
+  if (kind == 1) payload.resize(payload.size() + random() % 5000, std::byte(random()));
+  if (kind == 2 && !payload.empty()) payload[random() % payload.size()] ^= std::byte(1u << random() % 8);
+  return payload;
+}
+
+TEST(FuzzTest, random_frames_do_not_end_the_session) {
+  WorkerProcess worker;
+  TestClient client;
+  ASSERT_TRUE(client.open(worker, test_session(0, 1)));
+  client.make_context();
+  client.send(Call::tideMapMemory, command::MapMemory{vgpu_range_base(0), kChunkBytes});
+  std::vector<std::byte> found;
+  client.load_library(1, "kernel nothing 8\nglobal g 64\n", &found);
+  std::vector<const CallRow*> rows;
+  for (const CallRow& row : kCallRows) {
+    if (row.travel == Travel::kAsync || row.travel == Travel::kSync || row.travel == Travel::kInternal) rows.push_back(&row);
+  }
+  std::mt19937_64 random(20240229);
+  const uint64_t end = now_ns() + kBudgetNs;
+  int sent = 0;
+  for (; sent < kFrames && now_ns() < end; ++sent) {
+    const CallRow& row = *rows[random() % rows.size()];
+    // A context that does not exist any more would make the rest of the frames dull.
+    if (row.number == uint16_t(Call::tideDestroyContext) || row.number == uint16_t(Call::tideWaitSignal)) continue;
+    const uint16_t number = random() % 50 == 0 ? uint16_t(random()) : row.number;
+    const uint32_t stream = random() % 4 == 0 ? uint32_t(interesting(random)) : kTestLegacy;
+    const uint32_t context = random() % 8 == 0 ? uint32_t(interesting(random)) : kTestContext;
+    client.send_raw(number, make_payload(row, random), stream, 0, context);
+    ASSERT_FALSE(::testing::Test::HasFailure()) << "frame " << sent;
+  }
+  EXPECT_GT(sent, 1000);
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(client.page().state.load(), uint64_t(ChannelState::kLive));
+}
+
+TEST(FuzzTest, a_broken_ring_ends_the_session_and_says_so) {
+  WorkerProcess worker;
+  TestClient client;
+  ASSERT_TRUE(client.open(worker, test_session(0, 1)));
+  ASSERT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  Region region = client.region();
+  const uint64_t head = region.client().command_head.load();
+  memset(region.commands() + head, 0xff, 4096);
+  region.client().command_head.store(head + 4096);
+  notify(client.link(), Side::kClient);
+  const auto failed = [&] { return client.page().state.load() == uint64_t(ChannelState::kFailed); };
+  EXPECT_EQ(wait_until(client.link(), Side::kClient, failed, kTestTimeoutUs), WaitResult::kReady);
+  EXPECT_EQ(worker.exit_status(), 1);
+}
+
+}  // namespace
+}  // namespace tide

@@ -1,0 +1,174 @@
+// A session moves between two worker processes; the client goes on with the same region.
+
+#include "tests/server/client.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kBase = vgpu_range_base(0);
+constexpr uint64_t kKernel = uint64_t{1} << 32;
+
+class MoveTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(client_.open(*source_, test_session(0, 1)));
+    client_.make_context();
+    ControlMessage message;
+    ASSERT_TRUE(source_->await(ControlType::kServing, &message));
+  }
+
+  // Both workers up to the decision. The request goes to the source.
+  void transfer(ControlMove* move) {
+    ControlMessage message;
+    send_control(destination_->control(), ControlType::kReceive, test_session(0, 2));
+    ASSERT_TRUE(destination_->await(ControlType::kReceiving, &message));
+    memcpy(move->stream_address, message.as<ControlText>()->text, sizeof(move->stream_address));
+    move->next_epoch = 2;
+    memset(move->token, 0x5a, sizeof(move->token));
+    strcpy(move->endpoint, "unix=/elsewhere");
+    send_control(source_->control(), ControlType::kMove, *move);
+  }
+  void expect_transferred(ControlMoved* moved) {
+    ControlMessage message;
+    ASSERT_TRUE(source_->await(ControlType::kTransferred, &message));
+    *moved = *message.as<ControlMoved>();
+    ASSERT_TRUE(destination_->await(ControlType::kRestored, &message));
+  }
+  void commit_and_follow() {
+    send_control(source_->control(), ControlType::kCommit, nullptr, 0);
+    const auto moved = [&] { return client_.page().state.load() == uint64_t(ChannelState::kMoved); };
+    ASSERT_EQ(wait_until(client_.link(), Side::kClient, moved, kTestTimeoutUs), WaitResult::kReady);
+    EXPECT_STREQ(client_.page().next_endpoint, "unix=/elsewhere");
+    EXPECT_EQ(client_.page().next_epoch.load(), 2u);
+    client_.disconnect();
+    ASSERT_TRUE(client_.open(*destination_, test_session(0, 2)));
+    ControlMessage message;
+    ASSERT_TRUE(source_->await(ControlType::kLeft, &message));
+    EXPECT_EQ(source_->exit_status(), 0);
+  }
+  void move() {
+    ControlMove request;
+    ControlMoved moved;
+    ASSERT_NO_FATAL_FAILURE(transfer(&request));
+    ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+    ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+    source_ = std::move(destination_);
+    destination_ = std::make_unique<WorkerProcess>();
+  }
+
+  std::unique_ptr<WorkerProcess> source_ = std::make_unique<WorkerProcess>();
+  std::unique_ptr<WorkerProcess> destination_ = std::make_unique<WorkerProcess>();
+  TestClient client_;
+};
+
+TEST_F(MoveTest, bytes_addresses_objects_and_sequence_survive) {
+  std::vector<std::byte> found, answer;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, 64u << 20});
+  client_.load_library(1, kTestImage, &found);
+  client_.send(Call::tideCreateStream, command::CreateStream{5, 0, 0, 0});
+  client_.send(Call::tideCreateEvent, command::CreateEvent{3, 0});
+  client_.send(Call::tideRecordEvent, command::RecordEvent{3, 0}, 5);
+  client_.send_raw(uint16_t(Call::cuCtxSetLimit), bytes_of({0, 8192}), kNoStream, 0);
+  std::vector<uint32_t> numbers(250'000);
+  for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = uint32_t(i * 2654435761u);
+  client_.copy_in(kBase + (33u << 20), numbers.data(), numbers.size() * 4);
+  ASSERT_EQ(client_.call(Call::tideGlobal, command::Global{1, 8}, &answer, "counter", 8), CUDA_SUCCESS);
+  const uint64_t global = reinterpret_cast<const GlobalAnswer*>(answer.data())->address;
+  client_.copy_in(global, "global!", 8);
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  const uint64_t acknowledged = client_.page().acknowledged.load();
+
+  ASSERT_NO_FATAL_FAILURE(move());
+
+  EXPECT_EQ(client_.page().epoch.load(), 2u);
+  EXPECT_EQ(client_.page().acknowledged.load(), acknowledged);
+  const uint64_t last = client_.launch(kKernel, {kBase + (33u << 20), 10, 1}, 5);
+  ASSERT_TRUE(client_.reach(5, last));
+  for (size_t i = 0; i < 10; ++i) numbers[i] += 1;
+  const auto bytes = client_.copy_out(kBase + (33u << 20), numbers.size() * 4, 5);
+  EXPECT_EQ(memcmp(bytes.data(), numbers.data(), bytes.size()), 0);
+  EXPECT_STREQ(reinterpret_cast<const char*>(client_.copy_out(global, 8).data()), "global!");
+  client_.send(Call::tideCreateEvent, command::CreateEvent{4, 0});
+  const uint64_t record = client_.send(Call::tideRecordEvent, command::RecordEvent{4, 0}, 5);
+  ASSERT_TRUE(client_.reach_event(4, record));
+  ASSERT_EQ(client_.call(Call::tideElapsed, command::Elapsed{3, 4}, &answer), CUDA_SUCCESS);
+  const float ms = reinterpret_cast<const ElapsedAnswer*>(answer.data())->milliseconds;
+  EXPECT_GT(ms, 0.0f);
+  EXPECT_LT(ms, 20'000.0f);
+  EXPECT_EQ(client_.page().errors.load(), 0u);
+}
+
+TEST_F(MoveTest, commands_written_while_it_is_paused_run_at_the_destination_exactly_once) {
+  std::vector<std::byte> found;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.load_library(1, kTestImage, &found);
+  for (int i = 0; i < 100; ++i) client_.launch(kKernel, {kBase, 16, 1});
+  ControlMove request;
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
+  for (int i = 0; i < 100; ++i) client_.launch(kKernel, {kBase, 16, 1});
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+  const auto bytes = client_.copy_out(kBase, 4);
+  EXPECT_EQ(*reinterpret_cast<const uint32_t*>(bytes.data()), 200u);
+}
+
+TEST_F(MoveTest, moves_again_and_again) {
+  std::vector<std::byte> found;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.load_library(1, kTestImage, &found);
+  for (int i = 0; i < 3; ++i) {
+    client_.launch(kKernel, {kBase, 1, 5});
+    ASSERT_NO_FATAL_FAILURE(move());
+  }
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{15});
+}
+
+TEST_F(MoveTest, goes_on_at_the_source_when_the_destination_dies) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.copy_in(kBase, "here", 4);
+  ControlMessage message;
+  send_control(destination_->control(), ControlType::kReceive, test_session(0, 2));
+  ASSERT_TRUE(destination_->await(ControlType::kReceiving, &message));
+  ControlMove request;
+  memcpy(request.stream_address, message.as<ControlText>()->text, sizeof(request.stream_address));
+  memset(request.token, 0x5b, sizeof(request.token));  // a wrong token: the destination does not agree
+  request.next_epoch = 2;
+  send_control(source_->control(), ControlType::kMove, request);
+  ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
+  EXPECT_STRNE(message.as<ControlText>()->text, "");
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
+}
+
+TEST_F(MoveTest, goes_on_at_the_source_when_the_agent_calls_it_off) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  ControlMove request;
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  client_.copy_in(kBase, "here", 4);
+  send_control(source_->control(), ControlType::kAbort, nullptr, 0);
+  ControlMessage message;
+  ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+}
+
+TEST_F(MoveTest, waits_for_streams_that_wait_for_the_client) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.send(Call::tideWaitSignal, command::WaitSignal{2, 0, 1}, kTestLegacy);
+  const uint64_t held = client_.copy_in(kBase, "held", 4);
+  ControlMove request;
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  sleep_us(800'000);  // more than one attempt
+  client_.region().client().signals[2].store(1);
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_GE(client_.page().stream_progress[kTestLegacy].load(), held);
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+}
+
+}  // namespace
+}  // namespace tide

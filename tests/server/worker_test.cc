@@ -1,0 +1,254 @@
+// A real worker process on the fake driver, driven through the rings.
+
+
+#include <numeric>
+
+#include "tests/server/client.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kBase = vgpu_range_base(3);
+
+class WorkerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(client_.open(worker_, test_session(3, 7)));
+    client_.make_context();
+  }
+  void map(uint64_t bytes = kChunkBytes, uint64_t at = kBase) {
+    client_.send(Call::tideMapMemory, command::MapMemory{at, bytes});
+  }
+  void expect_no_error() { EXPECT_EQ(client_.page().errors.load(), 0u) << client_.page().error.load(); }
+
+  WorkerProcess worker_;
+  TestClient client_;
+};
+
+TEST_F(WorkerTest, acknowledges_and_answers_a_null_call) {
+  EXPECT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(client_.page().acknowledged.load(), 2u);
+  EXPECT_EQ(client_.page().epoch.load(), 7u);
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
+}
+
+TEST_F(WorkerTest, maps_at_the_clients_address_and_zeroes) {
+  map(3 * kChunkBytes, kBase + 6 * kChunkBytes);
+  const auto bytes = client_.copy_out(kBase + 6 * kChunkBytes, 3 * kChunkBytes);
+  ASSERT_EQ(bytes.size(), 3 * kChunkBytes);
+  EXPECT_EQ(std::count(bytes.begin(), bytes.end(), std::byte{0xee}), 0);  // the fake driver's memory is dirty
+  expect_no_error();
+}
+
+TEST_F(WorkerTest, copies_launches_and_reports_progress_in_order) {
+  map();
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  ASSERT_GE(found.size(), sizeof(LibraryHeader));
+  EXPECT_EQ(reinterpret_cast<const LibraryHeader*>(found.data())->kernel_count, 3u);
+  std::vector<uint32_t> numbers(200'000);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  client_.copy_in(kBase, numbers.data(), numbers.size() * 4);
+  uint64_t last = 0;
+  for (int i = 0; i < 1000; ++i) last = client_.launch(uint64_t{1} << 32, {kBase, 1000, 1});
+  ASSERT_TRUE(client_.reach(kTestLegacy, last));
+  const auto bytes = client_.copy_out(kBase, numbers.size() * 4);
+  for (size_t i = 0; i < 1000; ++i) numbers[i] += 1000;
+  EXPECT_EQ(memcmp(bytes.data(), numbers.data(), bytes.size()), 0);
+  expect_no_error();
+}
+
+TEST_F(WorkerTest, copies_rectangles_with_packed_rows) {
+  map();
+  constexpr uint64_t kPitch = 1000, kWidth = 300, kHeight = 1700;
+  std::vector<std::byte> packed(kWidth * kHeight);
+  for (size_t i = 0; i < packed.size(); ++i) packed[i] = std::byte(i * 7 + i / 300);
+  client_.send(Call::tideCopyIn, command::CopyIn{kBase, kPitch, kWidth, kHeight}, kTestLegacy, packed.data(), packed.size());
+  const uint64_t sequence = client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight}, kTestLegacy);
+  std::vector<std::byte> got(packed.size()), part;
+  for (size_t n = 0; n < got.size(); n += part.size()) {
+    AnswerHeader header;
+    ASSERT_TRUE(client_.receive(&header, &part));
+    ASSERT_EQ(header.sequence, sequence);
+    ASSERT_LE(header.offset + part.size(), got.size());
+    memcpy(got.data() + header.offset, part.data(), part.size());
+  }
+  EXPECT_EQ(got, packed);
+  const auto flat = client_.copy_out(kBase + kPitch, kPitch);
+  EXPECT_EQ(memcmp(flat.data(), packed.data() + kWidth, kWidth), 0);
+  EXPECT_EQ(flat[kWidth], std::byte{0});
+}
+
+TEST_F(WorkerTest, a_large_copy_out_passes_through_a_small_ring) {
+  constexpr uint64_t kBytes = 384u << 20;  // above ring and staging together
+  map(kBytes);
+  std::vector<uint32_t> stamp(1024, 0xabcd1234);
+  for (uint64_t at = 0; at < kBytes; at += 64u << 20) client_.copy_in(kBase + at, stamp.data(), 4096);
+  const auto bytes = client_.copy_out(kBase, kBytes);
+  for (uint64_t at = 0; at < kBytes; at += 64u << 20) {
+    EXPECT_EQ(memcmp(bytes.data() + at, stamp.data(), 4096), 0) << at;
+    EXPECT_EQ(bytes[at + 4096], std::byte{0});
+  }
+  expect_no_error();
+}
+
+TEST_F(WorkerTest, a_slow_stream_does_not_hold_up_the_others) {
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  client_.send(Call::tideCreateStream, command::CreateStream{5, CU_STREAM_NON_BLOCKING, 0, 0});
+  const uint64_t slow = client_.launch((uint64_t{1} << 32) + 1, {300}, 5);
+  map();
+  const uint64_t fast = client_.copy_in(kBase, "abcd", 4);
+  ASSERT_TRUE(client_.reach(kTestLegacy, fast));
+  EXPECT_LT(client_.page().stream_progress[5].load(), slow);
+  EXPECT_TRUE(client_.reach(5, slow));
+}
+
+TEST_F(WorkerTest, events_complete_order_streams_and_measure_time) {
+  std::vector<std::byte> found, answer;
+  client_.load_library(1, kTestImage, &found);
+  map();
+  client_.send(Call::tideCreateStream, command::CreateStream{5, 0, 0, 0});
+  client_.send(Call::tideCreateEvent, command::CreateEvent{1, 0});
+  client_.send(Call::tideCreateEvent, command::CreateEvent{2, 0});
+  client_.send(Call::tideRecordEvent, command::RecordEvent{1, 0}, 5);
+  client_.launch((uint64_t{1} << 32) + 1, {50}, 5);
+  const uint64_t record = client_.send(Call::tideRecordEvent, command::RecordEvent{2, 0}, 5);
+  client_.send(Call::tideWaitEvent, command::WaitEvent{2, 0}, kTestLegacy);
+  const uint64_t after = client_.copy_in(kBase, "abcd", 4);
+  ASSERT_TRUE(client_.reach(kTestLegacy, after));
+  EXPECT_EQ(client_.page().event_done[2].load(), record);
+  EXPECT_EQ(client_.call(Call::tideElapsed, command::Elapsed{1, 2}, &answer), CUDA_SUCCESS);
+  ASSERT_EQ(answer.size(), sizeof(ElapsedAnswer));
+  const float ms = reinterpret_cast<const ElapsedAnswer*>(answer.data())->milliseconds;
+  EXPECT_GE(ms, 49.0f);
+  EXPECT_LT(ms, 5000.0f);
+}
+
+TEST_F(WorkerTest, a_stream_waits_for_the_clients_signal) {
+  map();
+  client_.send(Call::tideCreateStream, command::CreateStream{5, 0, 0, 0});
+  client_.send(Call::tideWaitSignal, command::WaitSignal{9, 0, 42}, 5);
+  const uint64_t held = client_.copy_in(kBase, "abcd", 4, 5);
+  const uint64_t free = client_.copy_in(kBase + 4096, "abcd", 4);
+  ASSERT_TRUE(client_.reach(kTestLegacy, free));
+  sleep_us(20'000);
+  EXPECT_LT(client_.page().stream_progress[5].load(), held);
+  client_.region().client().signals[9].store(42);
+  EXPECT_TRUE(client_.reach(5, held));
+}
+
+TEST_F(WorkerTest, ends_with_its_client_even_when_a_stream_waits_for_it) {
+  client_.send(Call::tideWaitSignal, command::WaitSignal{9, 0, 42}, kTestLegacy);
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  client_.disconnect();
+  EXPECT_EQ(worker_.exit_status(), 0);
+}
+
+TEST_F(WorkerTest, unmapped_memory_is_kept_while_work_may_use_it_and_can_be_mapped_again) {
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  map(40u << 20);  // more than one piece
+  client_.launch((uint64_t{1} << 32) + 1, {100});
+  const uint64_t used = client_.launch(uint64_t{1} << 32, {kBase, 1000, 3});
+  client_.send(Call::tideUnmapMemory, command::UnmapMemory{kBase, 40u << 20});
+  map(2u << 20);
+  EXPECT_TRUE(client_.reach(kTestLegacy, used));
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{3});
+  client_.send(Call::tideUnmapMemory, command::UnmapMemory{kBase, 2u << 20});
+  expect_no_error();
+  client_.copy_in(kBase, "abcd", 4);  // not mapped: an error, not a crash
+  EXPECT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+}
+
+TEST_F(WorkerTest, globals_have_an_address_in_the_image_zone) {
+  std::vector<std::byte> found, answer;
+  client_.load_library(1, kTestImage, &found);
+  EXPECT_EQ(client_.call(Call::tideGlobal, command::Global{1, 8}, &answer, "counter", 8), CUDA_SUCCESS);
+  ASSERT_EQ(answer.size(), sizeof(GlobalAnswer));
+  const auto* global = reinterpret_cast<const GlobalAnswer*>(answer.data());
+  EXPECT_EQ(global->address, kBase + kVgpuRangeBytes - kImageZoneBytes);
+  EXPECT_EQ(global->bytes, 4096u);
+  EXPECT_EQ(client_.copy_out(global->address, 16)[3], std::byte{0x11});
+  EXPECT_EQ(client_.call(Call::tideGlobal, command::Global{1, 5}, &answer, "none", 5), CUDA_ERROR_NOT_FOUND);
+}
+
+TEST_F(WorkerTest, a_bad_image_says_why) {
+  std::vector<std::byte> found;
+  client_.load_library(1, "nonsense", &found);
+  ASSERT_GE(found.size(), sizeof(LibraryHeader));
+  const auto* header = reinterpret_cast<const LibraryHeader*>(found.data());
+  EXPECT_EQ(header->result, CUDA_ERROR_INVALID_IMAGE);
+  EXPECT_GT(header->message_bytes, 0u);
+  EXPECT_EQ(found.size(), sizeof(LibraryHeader) + header->message_bytes);
+}
+
+TEST_F(WorkerTest, a_failed_command_is_told_once_and_its_waiters_go_on) {
+  const uint64_t bad = client_.launch(uint64_t{77} << 32, {});
+  EXPECT_TRUE(client_.reach(kTestLegacy, bad));
+  EXPECT_EQ(client_.page().errors.load(), 1u);
+  EXPECT_EQ(client_.page().error.load(), uint64_t(CUDA_ERROR_INVALID_HANDLE));
+  EXPECT_EQ(client_.page().error_sequence.load(), bad);
+  EXPECT_EQ(client_.page().sticky.load(), 0u);
+  const uint64_t event = client_.send(Call::tideRecordEvent, command::RecordEvent{99, 0}, kTestLegacy);
+  EXPECT_TRUE(client_.reach_event(99, event));
+}
+
+TEST_F(WorkerTest, after_a_sticky_error_nobody_waits_for_ever) {
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  map();
+  client_.launch((uint64_t{1} << 32) + 2, {});
+  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, 64, 64, 1}, kTestLegacy);
+  EXPECT_TRUE(client_.reach(kTestLegacy, copy));
+  EXPECT_EQ(client_.page().sticky.load(), 1u);
+  EXPECT_EQ(client_.page().error.load(), uint64_t(CUDA_ERROR_ILLEGAL_ADDRESS));
+  const uint64_t later = client_.launch(uint64_t{1} << 32, {kBase, 1, 1});
+  EXPECT_TRUE(client_.reach(kTestLegacy, later));
+}
+
+TEST_F(WorkerTest, generated_calls_are_unpacked_by_their_rows) {
+  map();
+  // cuMemsetD32_v2(address dev[n * 4], value, n): runs on the stream that the header names.
+  const auto payload = bytes_of({kBase, 400, 0x01020304, 100});
+  const uint64_t set = client_.send_raw(uint16_t(Call::cuMemsetD32_v2), payload, kTestLegacy, 0);
+  ASSERT_TRUE(client_.reach(kTestLegacy, set));
+  EXPECT_EQ(client_.copy_out(kBase, 401)[399], std::byte{1});
+  std::vector<std::byte> answer;
+  EXPECT_EQ(client_.call(uint16_t(Call::cuCtxGetLimit), bytes_of({0}), &answer), CUDA_SUCCESS);
+  ASSERT_EQ(answer.size(), 8u);
+  EXPECT_EQ(*reinterpret_cast<const uint64_t*>(answer.data()), 4096u);
+  expect_no_error();
+}
+
+TEST_F(WorkerTest, memory_outside_of_the_vgpu_is_refused) {
+  const std::pair<uint64_t, uint64_t> outside[] = {
+      {kBase - kChunkBytes, kChunkBytes}, {kBase + 1, kChunkBytes}, {kBase, 0}, {kBase, ~uint64_t{0}},
+      {kBase + kVgpuRangeBytes, kChunkBytes}, {0, kChunkBytes}, {kBase + kVgpuRangeBytes - kImageZoneBytes, kChunkBytes}};
+  for (const auto& [address, bytes] : outside) {
+    std::vector<std::byte> answer;
+    EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{address, bytes}, &answer), CUDA_ERROR_INVALID_VALUE);
+  }
+  std::vector<std::byte> answer;
+  EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{kBase, uint64_t{8} << 30}, &answer), CUDA_ERROR_OUT_OF_MEMORY);
+  const uint64_t stack = reinterpret_cast<uint64_t>(&answer);
+  EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1}, &answer), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(WorkerTest, tells_its_agent_what_it_holds) {
+  map(6u << 20);
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  client_.region().client().counters.commands.store(17);
+  ControlMessage message;
+  ASSERT_TRUE(worker_.await(ControlType::kServing, &message));
+  send_control(worker_.control(), ControlType::kStats, nullptr, 0);
+  ASSERT_TRUE(worker_.await(ControlType::kStatsReply, &message));
+  const auto* stats = message.as<ControlStats>();
+  ASSERT_NE(stats, nullptr);
+  EXPECT_EQ(stats->resident_bytes, 6u << 20);
+  EXPECT_EQ(stats->commands, 17u);
+  EXPECT_STREQ(stats->transport, "shm");
+}
+
+}  // namespace
+}  // namespace tide
