@@ -138,12 +138,21 @@ bool spread(const State& state, const JobView& job, const std::set<GpuId>& mine,
     answer[v] = job.places[v];
     --room->second;
   }
+  std::map<GpuId, uint32_t> got;
+  for (const GpuId& place : answer) {
+    if (!place.none()) ++got[place];
+  }
   for (GpuId& place : answer) {
     if (!place.none()) continue;
     // The emptiest first, so that neighbours lie on different GPUs.
-    auto most = std::max_element(wanted.begin(), wanted.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-    place = most->first;
-    --most->second;
+    const std::pair<const GpuId, uint32_t>* emptiest = nullptr;
+    for (const auto& candidate : wanted) {
+      if (candidate.second == 0) continue;
+      if (emptiest == nullptr || got[candidate.first] < got[emptiest->first]) emptiest = &candidate;
+    }
+    place = emptiest->first;
+    --wanted[place];
+    ++got[place];
   }
   *places = std::move(answer);
   return true;

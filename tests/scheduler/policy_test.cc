@@ -1,0 +1,147 @@
+#include "scheduler/policy.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "tests/scheduler/policy_text.h"
+
+namespace tide::sched {
+namespace {
+
+struct Row {
+  const char* what;
+  const char* state;
+  const char* answer;
+};
+
+constexpr Row kRows[] = {
+    {"a job starts with all it asks for", "4 gpus; A n4", "A 0,1,2,3"},
+    {"a job stays on one server where it fits", "2+3 gpus; A n3", "A 2,3,4"},
+    {"the tightest server that has room", "4+2 gpus; A n2", "A 4,5"},
+    {"an arrival shrinks who is above its minimum", "4 gpus; A n4 min1 on 0,1,2,3; B n2", "A 0,1,0,1; B 2,3"},
+    {"equal shares, the odd one to the older", "5 gpus; A n5 on 0,1,2,3,4; B n4", "A 0,1,2,0,1; B 3,4,3,4"},
+    {"a minimum is kept", "4 gpus; A n4 min3 on 0,1,2,3; B n2", "A 0,1,2,0; B 3,3"},
+    {"who needs all its GPUs gives none", "4 gpus; A n4 min4 on 0,1,2,3; B n1", "A 0,1,2,3; B waits"},
+    {"an arrival with a minimum gets it", "4 gpus; A n4 on 0,1,2,3; B n3 min3", "A 0,0,0,0; B 1,2,3"},
+    {"free GPUs are used before others shrink", "4 gpus; A n2 on 0,1; B n2", "A 0,1; B 2,3"},
+    {"the largest shrinks first", "6 gpus; A n4 on 0,1,2,3; B n2 on 4,5; C n1", "A 0,1,2,0; B 4,5; C 3"},
+    {"who was shrunk grows when GPUs are free", "4 gpus; A n4 on 0,1,0,1", "A 0,1,2,3"},
+    {"the oldest grows first", "3 gpus; A n2 on 0,0; B n2 on 1,1", "A 0,2; B 1,1"},
+    {"a target caps", "4 gpus; A n4 t1 on 0,1,2,3", "A 0,0,0,0"},
+    {"a target caps growing too", "4 gpus; A n4 t2 on 0,0,0,0", "A 0,0,1,1"},
+    {"what a target leaves free goes to others", "4 gpus; A n4 t1 on 0,0,0,0; B n3 on 1,1,1", "A 0,0,0,0; B 1,2,3"},
+    {"more vGPUs than GPUs share evenly", "3 gpus; A n7", "A 0,1,2,0,1,2,0"},
+    {"the head is not passed by who could share", "4 gpus; A n4 min2 on 0,1,2,3; B n2 min2; C n1",
+     "A 0,1,0,1; B 2,3; C waits"},
+    {"who fits passes a head that cannot start anyway", "4 gpus; A n3 min3 on 0,1,2; B n2 min2; C n1",
+     "A 0,1,2; B waits; C 3"},
+    {"but not for ever", "4 gpus; A n3 min3 on 0,1,2; B n2 min2 skip16; C n1", "A 0,1,2; B waits; C waits"},
+    {"who can never start does not block for ever", "2 gpus; B n3 min3 skip16; C n1", "B waits; C 0"},
+    {"a sick GPU takes nothing new", "3 gpus sick0; A n3", "A 1,2,1"},
+    {"and is left", "3 gpus sick0; A n2 on 0,1", "A 2,1"},
+    {"alone on a sick GPU a job stays there", "1 gpus sick0; A n1 on 0", "A 0"},
+    {"nothing changes for a job whose server is away", "2+2 gpus off2 off3; A n4 on 0,1,2,3; B n1", "A 0,1,2,3; B waits"},
+    {"an absent server's GPUs are not used", "2+2 gpus off2 off3; A n4", "A 0,1,0,1"},
+    {"a lost place is made good", "4 gpus; A n2 on -,1", "A 0,1"},
+    {"given memory must fit", "4 gpus; A n4 mem8 t1 on 0,1,2,3", "A 0,1,0,1"},
+    {"an arrival leaves others the GPUs that their memory needs", "4 gpus; A n4 mem8 on 0,1,2,3; B n4 mem16",
+     "A 0,1,2,3; B waits"},
+    {"and gets what is left", "4 gpus; A n4 mem8 on 0,1,2,3; B n2 mem16", "A 0,1,0,1; B 2,3"},
+    {"a small GPU is passed over", "3 gpus small0; A n2 mem16", "A 1,2"},
+    {"memory that was not chosen may be shared", "2 gpus; A n4", "A 0,1,0,1"},
+    {"what somebody chose by hand stays", "4 gpus; A n3 pinned t2 on 3,3,1", "A 3,3,1"},
+    {"until the count must change", "4 gpus; A n3 pinned t3 on 3,3,1", "A 3,0,1"},
+    {"growing takes the near ones", "2+2 gpus; A n2 on 2,2; B n1 on 0", "A 2,3; B 0"},
+    {"shrinking leaves the server with fewer", "2+2 gpus; A n3 t2 on 0,1,2", "A 0,1,0"},
+    {"two arrivals at once", "4 gpus; A n4 on 0,1,2,3; B n1; C n1", "A 0,1,0,1; B 2; C 3"},
+    {"no GPU at all", "0 gpus; A n1", "A waits"},
+};
+
+TEST(Policy, table) {
+  for (const Row& row : kRows) {
+    const State state = parse_state(row.state);
+    EXPECT_EQ(to_text(state, assign(state)), row.answer) << row.what << ": " << row.state;
+  }
+}
+
+TEST(Policy, a_second_round_changes_nothing) {
+  for (const Row& row : kRows) {
+    State state = parse_state(row.state);
+    Assignment first = assign(state);
+    for (int round = 0; round < 5; ++round) {
+      state = after(state, first);
+      const Assignment again = assign(state);
+      EXPECT_EQ(to_text(state, again), to_text(state, first)) << row.what << ": " << row.state;
+      first = again;
+    }
+  }
+}
+
+// What must hold of any answer: one job a GPU, minima, complete places.
+void expect_sound(const State& state, const Assignment& assignment) {
+  std::map<GpuId, std::string> owner;
+  for (const JobView& job : state.jobs) {
+    const Decision& decision = assignment.at(job.id);
+    if (!decision.running) {
+      EXPECT_FALSE(job.running) << job.id << " was running and is not any more";
+      EXPECT_NE(decision.reason, "");
+      continue;
+    }
+    ASSERT_EQ(decision.places.size(), job.vgpus);
+    std::set<GpuId> gpus;
+    for (const GpuId& place : decision.places) {
+      ASSERT_FALSE(place.none());
+      gpus.insert(place);
+      const auto [found, fresh] = owner.emplace(place, job.id);
+      EXPECT_EQ(found->second, job.id) << to_text(place) << " serves two jobs";
+    }
+    EXPECT_GE(gpus.size(), std::min(job.min_gpus, job.vgpus)) << job.id;
+    EXPECT_LE(gpus.size(), job.vgpus) << job.id;
+  }
+}
+
+TEST(Policy, is_sound_and_stable_over_many_arrivals_and_ends) {
+  uint64_t dice = 42;
+  const auto roll = [&](uint32_t sides) {
+    dice = dice * 6364136223846793005ull + 1442695040888963407ull;
+    return uint32_t(dice >> 33) % sides;
+  };
+  State state = parse_state("4+4+8 gpus");
+  for (uint32_t event = 0; event < 2000; ++event) {
+    if (roll(2) == 0 || state.jobs.empty()) {
+      JobView job{.id = "j" + std::to_string(event), .vgpus = 1 + roll(8), .places = {}};
+      job.min_gpus = 1 + roll(job.vgpus);
+      state.jobs.push_back(job);
+    } else if (roll(3) == 0) {
+      JobView& job = state.jobs[roll(uint32_t(state.jobs.size()))];
+      job.target = job.min_gpus + roll(job.vgpus - job.min_gpus + 1);
+    } else {
+      state.jobs.erase(state.jobs.begin() + roll(uint32_t(state.jobs.size())));
+    }
+    const Assignment answer = assign(state);
+    expect_sound(state, answer);
+    state = after(state, answer);
+    ASSERT_EQ(to_text(state, assign(state)), to_text(state, answer)) << "event " << event;
+  }
+}
+
+TEST(Policy, says_what_is_impossible) {
+  const State four = parse_state("4 gpus");
+  const auto why = [&](const char* job, bool min_given) { return why_impossible(four, parse_job(job, four), min_given); };
+  EXPECT_EQ(why("A n4", false), "");
+  EXPECT_EQ(why("A n8", false), "the pool has 4 GPUs; -g 8 asks for more. Use -g 4, or --min 4 to let 8 virtual GPUs share them");
+  EXPECT_EQ(why("A n8 min2", true), "");
+  EXPECT_EQ(why("A n8 min5", true), "the pool has 4 GPUs; --min 5 asks for more. Use --min 4 or less");
+  EXPECT_NE(why("A n4 mem17", false), "");
+  const State none = parse_state("0 gpus");
+  EXPECT_NE(why_impossible(none, parse_job("A n1", none), false), "");
+}
+
+TEST(Policy, gives_one_reason_and_who_is_in_the_way) {
+  const State state = parse_state("4 gpus; A n4 min4 on 0,1,2,3; B n2 min2; C n1 skip0");
+  EXPECT_EQ(assign(state).at("B").reason, "needs 2 GPUs; 0 of 4 can be free while the jobs before it keep their minimum");
+}
+
+}  // namespace
+}  // namespace tide::sched

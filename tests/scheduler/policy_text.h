@@ -1,0 +1,108 @@
+#pragma once
+
+// Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
+// "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
+// user chose. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate` leaves.
+
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+
+#include "scheduler/policy.h"
+
+namespace tide::sched {
+
+inline GpuId gpu_number(const State& state, size_t number) { return state.gpus.at(number).id; }
+
+inline std::vector<std::string> split(const std::string& text, char at) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, at);) parts.push_back(part);
+  return parts;
+}
+
+inline void parse_gpus(const std::string& text, State* state) {
+  std::istringstream in(text);
+  std::string counts, word;
+  in >> counts >> word;
+  uint32_t server = 0;
+  for (const std::string& count : split(counts, '+')) {
+    for (uint32_t i = 0; i < std::stoul(count); ++i) {
+      state->gpus.push_back({.id = {"s" + std::to_string(server), i}, .memory_bytes = 16, .online = true, .healthy = true});
+    }
+    ++server;
+  }
+  for (in >> word; in; in >> word) {  // "sick3", "off2"
+    if (word.rfind("sick", 0) == 0) state->gpus.at(std::stoul(word.substr(4))).healthy = false;
+    if (word.rfind("off", 0) == 0) state->gpus.at(std::stoul(word.substr(3))).online = false;
+    if (word.rfind("small", 0) == 0) state->gpus.at(std::stoul(word.substr(5))).memory_bytes = 8;
+  }
+}
+
+inline JobView parse_job(const std::string& text, const State& state) {
+  JobView job;
+  std::istringstream in(text);
+  in >> job.id;
+  for (std::string word; in >> word;) {
+    if (word == "on") {
+      in >> word;
+      job.running = true;
+      for (const std::string& number : split(word, ',')) {
+        job.places.push_back(number == "-" ? GpuId() : gpu_number(state, std::stoul(number)));
+      }
+    } else if (word == "pinned") {
+      job.pinned = true;
+    } else if (word.rfind("min", 0) == 0) {
+      job.min_gpus = uint32_t(std::stoul(word.substr(3)));
+    } else if (word.rfind("mem", 0) == 0) {
+      job.memory_bytes = std::stoul(word.substr(3));
+      job.memory_given = true;
+    } else if (word.rfind("skip", 0) == 0) {
+      job.skipped = uint32_t(std::stoul(word.substr(4)));
+    } else if (word[0] == 't') {
+      job.target = uint32_t(std::stoul(word.substr(1)));
+    } else if (word[0] == 'n') {
+      job.vgpus = uint32_t(std::stoul(word.substr(1)));
+    }
+  }
+  return job;
+}
+
+inline State parse_state(const std::string& text) {
+  State state;
+  const auto parts = split(text, ';');
+  parse_gpus(parts.at(0), &state);
+  for (size_t i = 1; i < parts.size(); ++i) state.jobs.push_back(parse_job(parts[i], state));
+  return state;
+}
+
+// "A 0,1; B waits".
+inline std::string to_text(const State& state, const Assignment& assignment) {
+  std::string text;
+  for (const JobView& job : state.jobs) {
+    const Decision& decision = assignment.at(job.id);
+    text += (text.empty() ? "" : "; ") + job.id + " ";
+    if (!decision.running) text += "waits";
+    for (size_t v = 0; decision.running && v < decision.places.size(); ++v) {
+      if (v > 0) text += ",";
+      for (size_t g = 0; g < state.gpus.size(); ++g) {
+        if (state.gpus[g].id == decision.places[v]) text += std::to_string(g);
+      }
+      if (decision.places[v].none()) text += "-";
+    }
+  }
+  return text;
+}
+
+inline State after(const State& state, const Assignment& assignment) {
+  State next = state;
+  for (JobView& job : next.jobs) {
+    const Decision& decision = assignment.at(job.id);
+    job.running = decision.running;
+    if (decision.running) job.places = decision.places;
+  }
+  return next;
+}
+
+}  // namespace tide::sched
