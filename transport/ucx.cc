@@ -1,0 +1,142 @@
+#include "transport/ucx.h"
+
+#include <dlfcn.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "transport/stream.h"
+#include "transport/ucx/plugin.h"
+
+namespace tide {
+namespace {
+
+// UCX reads these once, while it is being loaded: afterwards libc's mmap is rewritten and signals are taken.
+constexpr const char* kQuietly[][2] = {
+    {"UCX_MEM_MMAP_HOOK_MODE", "none"}, {"UCX_MEM_CUDA_HOOK_MODE", "none"}, {"UCX_MEM_EVENTS", "n"},
+    {"UCX_MEM_MALLOC_HOOKS", "n"},      {"UCX_MEM_MALLOC_RELOC", "n"},      {"UCX_ERROR_SIGNALS", ""},
+    {"UCX_HANDLE_ERRORS", "none"},      {"UCX_DEBUG_SIGNO", "0"},           {"UCX_LOG_LEVEL", "fatal"},
+};
+
+// For the time of the loading only: a child of the program shall find its environment as it was.
+class QuietEnvironment {
+ public:
+  QuietEnvironment() {
+    for (const auto& [name, value] : kQuietly) {
+      if (getenv(name) != nullptr) continue;
+      setenv(name, value, 0);
+      added_.push_back(name);
+    }
+  }
+  ~QuietEnvironment() {
+    for (const char* name : added_) unsetenv(name);
+  }
+
+ private:
+  std::vector<const char*> added_;
+};
+
+// Threads that UCX and the pump start inherit this: the program's signals are for its own threads.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+// Beside the library or program that this code is linked into, or where build and installation have it.
+std::vector<std::string> plugin_places() {
+  std::vector<std::string> places;
+  const char* named = getenv("TIDE_UCX_PLUGIN");
+  if (named != nullptr && named[0] != '\0') places.push_back(named);
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&plugin_places), &info) == 0 || info.dli_fname == nullptr) return places;
+  char path[4096];
+  // Of a program, dli_fname is only what it was called.
+  const bool is_path = strchr(info.dli_fname, '/') != nullptr;
+  if (realpath(is_path ? info.dli_fname : "/proc/self/exe", path) == nullptr) return places;
+  std::string folder = path;
+  folder.resize(folder.rfind('/'));
+  for (const char* place : {"", "/../lib", "/../transport", "/../../transport"}) {
+    const std::string file = folder + place + "/libtideucx.so";
+    if (access(file.c_str(), R_OK) == 0) places.push_back(file);
+  }
+  return places;
+}
+
+Outcome load(const UcxPlugin** plugin) {
+  const QuietEnvironment quiet;
+  const SignalsBlocked blocked;
+  std::string tried;
+  for (const std::string& place : plugin_places()) {
+    // Never unloaded: UCX leaves a thread behind.
+    void* library = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (library == nullptr) {
+      tried += std::string("; ") + dlerror();
+      continue;
+    }
+    const auto function = reinterpret_cast<UcxPluginFunction>(dlsym(library, kUcxPluginSymbol));
+    const UcxPlugin* found = function == nullptr ? nullptr : function();
+    if (found == nullptr || found->version != kUcxPluginVersion) {
+      return Outcome::fail(place + " is of another version of Tidepool");
+    }
+    *plugin = found;
+    return {};
+  }
+  return Outcome::fail("cannot load libtideucx.so; is it beside this library, and UCX (libucp.so.0) installed?" +
+                       tried);
+}
+
+Outcome plugin(const UcxPlugin** plugin) {
+  static std::mutex* mu = new std::mutex;
+  static const UcxPlugin* loaded = nullptr;
+  const std::lock_guard lock(*mu);
+  if (loaded == nullptr) {
+    const Outcome outcome = load(&loaded);
+    if (!outcome.ok()) return outcome;
+  }
+  *plugin = loaded;
+  return {};
+}
+
+}  // namespace
+
+Outcome ucx_connect(Region region, int lifeline, const char* transport_data, std::unique_ptr<Link>* link) {
+  const UcxPlugin* ucx = nullptr;
+  const Outcome outcome = plugin(&ucx);
+  if (!outcome.ok()) return outcome;
+  const SignalsBlocked blocked;
+  return ucx->connect(region, lifeline, transport_data, link);
+}
+
+Outcome ucx_accept(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link) {
+  const UcxPlugin* ucx = nullptr;
+  const Outcome outcome = plugin(&ucx);
+  return outcome.ok() ? ucx->accept(lifeline, region_fd, transport_data, link) : outcome;
+}
+
+Outcome listen_stream(std::string* address, std::unique_ptr<StreamListener>* listener) {
+  const UcxPlugin* ucx = nullptr;
+  const Outcome outcome = plugin(&ucx);
+  return outcome.ok() ? ucx->listen_stream(address, listener) : outcome;
+}
+
+Outcome connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream) {
+  const UcxPlugin* ucx = nullptr;
+  const Outcome outcome = plugin(&ucx);
+  return outcome.ok() ? ucx->connect_stream(address, timeout_ms, stream) : outcome;
+}
+
+}  // namespace tide

@@ -1,0 +1,88 @@
+#pragma once
+
+// Parcels as UCX active messages. docs/wire.md says every byte.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "transport/carrier.h"
+#include "transport/ucx/worker.h"
+
+namespace tide {
+
+inline constexpr uint32_t kUcxCookieBytes = 16;
+
+// The first message of a client shows that it is the one to which kOpened was sent; the worker answers with the same.
+// No parcel is sent before the answer.
+struct UcxHello {
+  uint32_t magic = 0x6f6c6568;  // "helo"
+  uint32_t version = 1;
+  uint8_t cookie[kUcxCookieBytes] = {};
+};
+static_assert(sizeof(UcxHello) == 24);
+
+inline constexpr unsigned kUcxHelloId = 1;
+inline constexpr unsigned kUcxParcelId = 2;
+
+class UcxCarrier : public Carrier {
+ public:
+  // Worker: *data becomes "ADDRESS:PORT/COOKIE" for the client.
+  static Outcome listen(std::string* data, std::unique_ptr<Carrier>* carrier);
+  static Outcome connect(const std::string& data, std::unique_ptr<Carrier>* carrier);
+  ~UcxCarrier() override;
+
+  bool progress(Replica* replica) override;
+  bool may_send() override { return greeted_ && failure_ == nullptr && !free_.empty(); }
+  void send(const Parcel& parcel) override;
+  bool idle() override { return free_.size() == slots_.size(); }
+  uint64_t applied() const override { return applied_; }
+  bool arm() override { return worker_->arm(); }
+  int fd() const override { return worker_->fd(); }
+  const char* failure() const override { return failure_; }
+
+ private:
+  // A message under way: UCX may read the head until it is done.
+  struct Slot {
+    UcxCarrier* owner = nullptr;
+    std::byte head[sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry)];
+  };
+  struct Held {
+    ParcelHeader header;
+    std::vector<ParcelEntry> entries;
+    std::vector<std::byte> ring;
+  };
+
+  Outcome open();
+  Outcome say_hello();
+  void deliver(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
+  void deliver_held();
+  void close_strangers();
+  void fail(const char* why);
+
+  static ucs_status_t on_hello(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
+                               const ucp_am_recv_param_t* param);
+  static ucs_status_t on_parcel(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
+                                const ucp_am_recv_param_t* param);
+  static void on_failure(void* self, ucp_ep_h endpoint, ucs_status_t status);
+  static void on_connection(ucp_conn_request_h request, void* self);
+  static void on_sent(void* request, ucs_status_t status, void* slot);
+
+  std::unique_ptr<UcxWorker> worker_;
+  ucp_ep_h endpoint_ = nullptr;      // of the far side; the worker's only after its hello
+  std::vector<ucp_ep_h> strangers_;  // connected, but have not said hello
+  bool listens_ = false;             // the worker's side
+  bool greeted_ = false;             // hellos have been exchanged
+  bool answer_due_ = false;          // the worker's hello is to be sent
+  uint8_t cookie_[kUcxCookieBytes] = {};
+  UcxHello hello_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<Slot*> free_;
+  Replica* replica_ = nullptr;     // during progress()
+  std::map<uint64_t, Held> held_;  // parcels that overtook others
+  uint64_t next_serial_ = 0, applied_ = 0;
+  const char* failure_ = nullptr;
+};
+
+}  // namespace tide

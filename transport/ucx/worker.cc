@@ -1,0 +1,221 @@
+#include "transport/ucx/worker.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+Outcome failure(const char* what, ucs_status_t status) {
+  return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
+}
+
+// What cannot be left to the user's environment. A setting that this UCX does not know is not needed by it.
+void configure(ucp_config_t* config) {
+  // Rendezvous would let a large message be overtaken, and uses put over TCP, which is slow.
+  ucp_config_modify(config, "RNDV_THRESH", "inf");
+  ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
+  // Without these, shared memory is left out silently wherever failures must be noticed.
+  ucp_config_modify(config, "POSIX_ERROR_HANDLING", "y");
+  ucp_config_modify(config, "SYSV_ERROR_HANDLING", "y");
+  const char* transports = getenv("TIDE_UCX_TLS");
+  if (transports != nullptr) ucp_config_modify(config, "TLS", transports);
+}
+
+// One context a process. A forked child leaves its parent's alone and makes its own.
+Outcome context(ucp_context_h* context) {
+  static std::mutex* mu = new std::mutex;
+  static ucp_context_h shared = nullptr;
+  static pid_t owner = 0;
+  const std::lock_guard lock(*mu);
+  if (shared != nullptr && owner == getpid()) {
+    *context = shared;
+    return {};
+  }
+  ucp_config_t* config = nullptr;
+  ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
+  if (status != UCS_OK) return failure("cannot read its settings", status);
+  configure(config);
+  ucp_params_t params{};
+  params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED;
+  params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
+  params.mt_workers_shared = 1;
+  ucp_context_h made = nullptr;
+  status = ucp_init(&params, config, &made);
+  ucp_config_release(config);
+  if (status != UCS_OK) return failure("cannot start; is TIDE_UCX_TLS right?", status);
+  shared = made;
+  owner = getpid();
+  *context = shared;
+  return {};
+}
+
+// Numeric addresses only: "127.0.0.1", "10.0.0.5:77", "[::1]:5".
+Outcome parse_address(const std::string& text, sockaddr_storage* address, socklen_t* bytes) {
+  std::string host = text, port = "0";
+  const size_t colon = text.rfind(':');
+  if (colon != std::string::npos && (text.find(':') == colon || text[colon - 1] == ']')) {
+    host = text.substr(0, colon);
+    port = text.substr(colon + 1);
+  }
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (host.empty() || getaddrinfo(host.c_str(), port.c_str(), &hints, &found) != 0) {
+    return Outcome::fail("'" + text + "' is not ADDRESS:PORT in numbers");
+  }
+  memcpy(address, found->ai_addr, found->ai_addrlen);
+  *bytes = found->ai_addrlen;
+  freeaddrinfo(found);
+  return {};
+}
+
+std::string text_of(const sockaddr_storage& address) {
+  char host[INET6_ADDRSTRLEN] = {};
+  if (address.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    inet_ntop(AF_INET6, &v6.sin6_addr, host, sizeof host);
+    return format("[%s]:%u", host, ntohs(v6.sin6_port));
+  }
+  const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+  inet_ntop(AF_INET, &v4.sin_addr, host, sizeof host);
+  return format("%s:%u", host, ntohs(v4.sin_port));
+}
+
+}  // namespace
+
+Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
+  ucp_context_h in = nullptr;
+  const Outcome outcome = context(&in);
+  if (!outcome.ok()) return outcome;
+  auto made = std::make_unique<UcxWorker>();
+  ucp_worker_params_t params{};
+  params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
+  params.thread_mode = UCS_THREAD_MODE_SERIALIZED;
+  ucs_status_t status = ucp_worker_create(in, &params, &made->worker_);
+  if (status != UCS_OK) return failure("cannot create a worker", status);
+  status = ucp_worker_get_efd(made->worker_, &made->fd_);
+  if (status != UCS_OK) return failure("cannot sleep", status);
+  ucp_worker_attr_t attributes{};
+  attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
+  status = ucp_worker_query(made->worker_, &attributes);
+  if (status != UCS_OK) return failure("cannot query a worker", status);
+  made->header_bytes_max_ = attributes.max_am_header;
+  *worker = std::move(made);
+  return {};
+}
+
+UcxWorker::~UcxWorker() {
+  stop_listening();
+  if (worker_ != nullptr) ucp_worker_destroy(worker_);
+}
+
+Outcome UcxWorker::handle(unsigned id, OnMessage handler, void* self) {
+  ucp_am_handler_param_t params{};
+  params.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS | UCP_AM_HANDLER_PARAM_FIELD_CB |
+                      UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  params.id = id;
+  params.flags = UCP_AM_FLAG_WHOLE_MSG;
+  params.cb = handler;
+  params.arg = self;
+  const ucs_status_t status = ucp_worker_set_am_recv_handler(worker_, &params);
+  return status == UCS_OK ? Outcome{} : failure("cannot receive", status);
+}
+
+Outcome UcxWorker::listen(std::string* address, OnConnection handler, void* self) {
+  std::string where = *address;
+  const char* bind = getenv("TIDE_UCX_BIND");
+  if (where.empty()) where = bind != nullptr && bind[0] != '\0' ? bind : "127.0.0.1";
+  sockaddr_storage storage{};
+  socklen_t bytes = 0;
+  const Outcome outcome = parse_address(where, &storage, &bytes);
+  if (!outcome.ok()) return outcome;
+  ucp_listener_params_t params{};
+  params.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
+  params.sockaddr.addr = reinterpret_cast<const sockaddr*>(&storage);
+  params.sockaddr.addrlen = bytes;
+  params.conn_handler.cb = handler;
+  params.conn_handler.arg = self;
+  ucs_status_t status = ucp_listener_create(worker_, &params, &listener_);
+  if (status != UCS_OK) return failure(("cannot listen on " + where).c_str(), status);
+  ucp_listener_attr_t attributes{};
+  attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
+  status = ucp_listener_query(listener_, &attributes);
+  if (status != UCS_OK) return failure("cannot learn the port", status);
+  *address = text_of(attributes.sockaddr);
+  return {};
+}
+
+void UcxWorker::stop_listening() {
+  if (listener_ != nullptr) ucp_listener_destroy(listener_);
+  listener_ = nullptr;
+}
+
+Outcome UcxWorker::connect(const std::string& address, OnFailure on_failure, void* self, ucp_ep_h* endpoint) {
+  sockaddr_storage storage{};
+  socklen_t bytes = 0;
+  const Outcome outcome = parse_address(address, &storage, &bytes);
+  if (!outcome.ok()) return outcome;
+  ucp_ep_params_t params{};
+  params.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR | UCP_EP_PARAM_FIELD_ERR_HANDLER |
+                      UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
+  params.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
+  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler.cb = on_failure;
+  params.err_handler.arg = self;
+  params.sockaddr.addr = reinterpret_cast<const sockaddr*>(&storage);
+  params.sockaddr.addrlen = bytes;
+  const ucs_status_t status = ucp_ep_create(worker_, &params, endpoint);
+  return status == UCS_OK ? Outcome{} : failure(("cannot connect to " + address).c_str(), status);
+}
+
+Outcome UcxWorker::accept(ucp_conn_request_h request, OnFailure on_failure, void* self, ucp_ep_h* endpoint) {
+  ucp_ep_params_t params{};
+  params.field_mask =
+      UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
+  params.conn_request = request;
+  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+  params.err_handler.cb = on_failure;
+  params.err_handler.arg = self;
+  const ucs_status_t status = ucp_ep_create(worker_, &params, endpoint);
+  return status == UCS_OK ? Outcome{} : failure("cannot accept a connection", status);
+}
+
+void UcxWorker::reject(ucp_conn_request_h request) {
+  if (listener_ != nullptr) ucp_listener_reject(listener_, request);
+}
+
+void UcxWorker::close(ucp_ep_h endpoint, uint32_t flush_ms) {
+  ucp_request_param_t params{};
+  params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+  params.flags = flush_ms == 0 ? UCP_EP_CLOSE_FLAG_FORCE : 0;
+  ucs_status_ptr_t request = ucp_ep_close_nbx(endpoint, &params);
+  if (request == nullptr || UCS_PTR_IS_ERR(request)) return;
+  const uint64_t end = now_ns() + uint64_t(flush_ms == 0 ? 1000 : flush_ms) * 1'000'000;
+  while (ucp_request_check_status(request) == UCS_INPROGRESS && now_ns() < end) {
+    if (!progress()) sched_yield();
+  }
+  ucp_request_free(request);
+}
+
+bool UcxWorker::progress() {
+  bool any = false;
+  for (int i = 0; i < 16 && ucp_worker_progress(worker_) != 0; ++i) any = true;
+  return any;
+}
+
+bool UcxWorker::arm() { return ucp_worker_arm(worker_) != UCS_ERR_BUSY; }
+
+}  // namespace tide
