@@ -1,0 +1,155 @@
+#pragma once
+
+// A scheduler with fake agents in one process, over real sockets of the loopback interface.
+
+#include <capnp/rpc-twoparty.h>
+#include <capnp/message.h>
+#include <gtest/gtest.h>
+#include <kj/async-io.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "scheduler/daemon.h"
+#include "scheduler/remote_error.h"
+#include "tests/scheduler/fake_agent.h"
+
+namespace tide::sched {
+
+// One end of a connection to the scheduler's control port; falls with it.
+struct Peer {
+  kj::Own<kj::AsyncIoStream> stream;
+  kj::Own<capnp::TwoPartyClient> client;
+  control::Pool::Client pool;
+  Peer(kj::AsyncIoContext& io, const std::string& address)
+      : stream(io.provider->getNetwork().parseAddress(address.c_str()).wait(io.waitScope)->connect().wait(io.waitScope)),
+        client(kj::heap<capnp::TwoPartyClient>(*stream)),
+        pool(client->bootstrap().castAs<control::Pool>()) {}
+};
+
+struct Submitted {
+  std::string id, token, door;
+  kj::Maybe<control::JobHandle::Client> handle;
+};
+
+class PoolFixture : public testing::Test {
+ public:
+  ~PoolFixture() noexcept override {}
+
+ protected:
+  void SetUp() override {
+    char path[] = "/tmp/tide-pool-XXXXXX";
+    ASSERT_NE(mkdtemp(path), nullptr);
+    directory_ = path;
+    start();
+  }
+  void TearDown() override {
+    agents_.clear();
+    stop();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void start() {
+    PoolConfig config;
+    config.listen = config.door = "127.0.0.1:0";
+    config.state = directory_ + "/state";
+    const Outcome opened = Daemon::open(config, io_, &daemon_);
+    ASSERT_TRUE(opened.ok()) << opened.message();
+    daemon_->listen().wait(io_.waitScope);
+    peer_ = std::make_unique<Peer>(io_, daemon_->address());
+  }
+  // As SIGTERM does: jobs stay in the record.
+  void stop() {
+    if (daemon_ != nullptr) daemon_->stop();
+    peer_.reset();
+    daemon_.reset();
+  }
+
+  void add_server(const std::string& name, uint32_t gpus, std::vector<control::Lease::Reader> leases = {}) {
+    agents_.push_back(std::make_unique<Peer>(io_, daemon_->address()));
+    auto request = agents_.back()->pool.registerRequest();
+    fill_server_info(request.initServer(), name, gpus, 16);
+    auto list = request.getServer().initLeases(uint32_t(leases.size()));
+    for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, leases[i]);
+    request.setAgent(make_fake_agent(name, log_, io_.provider->getTimer()));
+    registrations_.push_back(request.send().wait(io_.waitScope).getRegistration());
+  }
+  void lose_server(size_t number) {
+    registrations_.erase(registrations_.begin() + long(number));
+    agents_.erase(agents_.begin() + long(number));
+  }
+
+  // "" or what the scheduler said against it.
+  std::string submit(uint32_t gpus, uint32_t min_gpus, Submitted* job, bool min_given = true) {
+    auto request = peer_->pool.submitRequest();
+    request.getSpec().setGpus(gpus);
+    request.getSpec().setMinGpus(min_gpus);
+    request.getSpec().setMinGiven(min_given);
+    return error_of(request.send().then([job](auto&& answer) {
+      job->id = answer.getId();
+      job->token = std::string(reinterpret_cast<const char*>(answer.getToken().begin()), answer.getToken().size());
+      job->door = answer.getDoorAddress();
+      job->handle = answer.getHandle();
+    }));
+  }
+  Submitted run(uint32_t gpus, uint32_t min_gpus = 1) {
+    Submitted job;
+    EXPECT_EQ(submit(gpus, min_gpus, &job), "");
+    EXPECT_EQ(error_of(KJ_ASSERT_NONNULL(job.handle).runningRequest().send().ignoreResult()), "");
+    return job;
+  }
+
+  std::string error_of(kj::Promise<void> promise) {
+    std::string text;
+    auto limited = io_.provider->getTimer().timeoutAfter(20 * kj::SECONDS, kj::mv(promise));
+    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { limited.wait(io_.waitScope); })) text = remote_error(*exception);
+    return text;
+  }
+  std::string resize(const std::string& id, uint32_t gpus, MoveTotals* totals) {
+    auto request = peer_->pool.resizeRequest();
+    request.setJob(id);
+    request.setGpus(gpus);
+    return error_of(request.send().then([totals](auto&& answer) {
+      const auto r = answer.getReport();
+      *totals = {r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
+    }));
+  }
+
+  // "running on node0/0 node0/1", "queued: REASON", "ended: REASON".
+  std::string describe(const std::string& id) {
+    auto request = peer_->pool.jobRequest();
+    request.setJob(id);
+    auto answer = request.send().wait(io_.waitScope);
+    const auto job = answer.getJob();
+    if (job.getState() == control::JobState::ENDED) return std::string("ended: ") + job.getReason().cStr();
+    if (job.getState() == control::JobState::QUEUED) return std::string("queued: ") + job.getReason().cStr();
+    std::string text = "running on";
+    for (const auto v : job.getVgpus()) text += std::string(" ") + v.getServer().cStr() + "/" + std::to_string(v.getGpu());
+    return text;
+  }
+  // Lets the loop run until it says so, or ten seconds.
+  void wait_for(const std::string& id, const std::string& description) {
+    const uint64_t end = now_ns() + 10'000'000'000;
+    while (describe(id) != description && now_ns() < end) pause(10);
+    EXPECT_EQ(describe(id), description);
+  }
+  void pause(uint32_t ms) { io_.provider->getTimer().afterDelay(ms * kj::MILLISECONDS).wait(io_.waitScope); }
+
+  bool called(const std::string& call) const {
+    return std::find(log_.calls.begin(), log_.calls.end(), call) != log_.calls.end();
+  }
+
+  kj::AsyncIoContext io_ = kj::setupAsyncIo();
+  std::string directory_;
+  FakeAgentLog log_;
+  std::unique_ptr<Daemon> daemon_;
+  std::unique_ptr<Peer> peer_;
+  std::vector<std::unique_ptr<Peer>> agents_;
+  std::vector<control::Registration::Client> registrations_;
+};
+
+}  // namespace tide::sched
