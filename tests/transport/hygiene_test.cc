@@ -1,0 +1,151 @@
+// UCX inside of somebody else's process: neither libc's code nor the signal handlers nor the environment may change.
+
+#include <dlfcn.h>
+#include <link.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <map>
+#include <vector>
+
+#include "tests/transport/channel.h"
+
+extern char** environ;
+
+namespace tide {
+namespace {
+
+constexpr size_t kCodeBytes = 64;
+
+// What UCX rewrites and takes when it is loaded without care.
+constexpr const char* kFunctions[] = {"mmap", "mmap64", "munmap", "mremap", "shmat",  "shmdt",   "madvise",
+                                      "brk",  "sbrk",   "malloc", "free",   "calloc", "realloc", "open"};
+
+using Code = std::map<std::string, std::array<unsigned char, kCodeBytes>>;
+
+Code code_of_libc() {
+  Code code;
+  for (const char* name : kFunctions) {
+    const void* function = dlsym(RTLD_DEFAULT, name);
+    EXPECT_NE(function, nullptr) << name;
+    if (function != nullptr) memcpy(code[name].data(), function, kCodeBytes);
+  }
+  return code;
+}
+
+std::vector<const void*> signal_handlers() {
+  std::vector<const void*> handlers;
+  for (int number = 1; number < 65; ++number) {
+    struct sigaction action {};
+    const bool known = sigaction(number, nullptr, &action) == 0;
+    handlers.push_back(known ? reinterpret_cast<const void*>(action.sa_sigaction) : nullptr);
+  }
+  return handlers;
+}
+
+std::vector<std::string> environment() {
+  std::vector<std::string> all;
+  for (char** entry = environ; *entry != nullptr; ++entry) all.push_back(*entry);
+  return all;
+}
+
+bool is_loaded(const char* part) {
+  struct Search {
+    const char* part;
+    bool found;
+  } search{part, false};
+  const auto look = [](dl_phdr_info* info, size_t, void* data) {
+    auto* s = static_cast<Search*>(data);
+    s->found |= strstr(info->dlpi_name, s->part) != nullptr;
+    return 0;
+  };
+  dl_iterate_phdr(look, &search);
+  return search.found;
+}
+
+// Shows that the next test can fail: loaded without our care, UCX takes handlers and rewrites libc. First, because it
+// needs a process that has not loaded UCX yet.
+TEST(Hygiene, ucx_without_our_care_takes_handlers_and_rewrites_libc) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const auto handlers = signal_handlers();
+    const Code code = code_of_libc();
+    const bool loaded = dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL) != nullptr;
+    _exit(loaded && signal_handlers() != handlers && code_of_libc() != code ? 0 : 1);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Hygiene, ucx_leaves_libc_signals_and_environment_alone) {
+  const auto own_handler = [](int) {};
+  signal(SIGUSR1, own_handler);
+  const Code code = code_of_libc();
+  const auto handlers = signal_handlers();
+  const auto variables = environment();
+  EXPECT_FALSE(is_loaded("libucs"));
+  ClientRegion memory;
+  {
+    Connection worker(memory, "ucx");
+    ASSERT_TRUE(worker.connected()) << worker.failure();
+    std::vector<unsigned char> answer;
+    ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+    EXPECT_TRUE(is_loaded("libucs"));
+    EXPECT_EQ(code_of_libc(), code);
+    EXPECT_EQ(signal_handlers(), handlers);
+    EXPECT_EQ(environment(), variables);
+  }
+  EXPECT_EQ(code_of_libc(), code);
+  EXPECT_EQ(signal_handlers(), handlers);
+}
+
+// PyTorch's data loaders fork while a channel is open.
+TEST(Hygiene, a_forked_child_that_goes_its_own_way_does_no_harm) {
+  ClientRegion memory;
+  Connection worker(memory, "ucx");
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  std::vector<unsigned char> answer;
+  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+  const pid_t pid = fork();
+  if (pid == 0) {
+    worker.link().abandon();
+    exit(0);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(worker.link().alive());
+  EXPECT_TRUE(worker.round_trip(peer::kEcho, "y", 1, &answer));
+}
+
+TEST(Hygiene, the_worker_learns_of_the_end_of_a_parent_whose_child_lives_on) {
+  ClientRegion memory;
+  Connection worker(memory, "ucx");
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  std::vector<unsigned char> answer;
+  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+  const pid_t child = fork();
+  if (child == 0) {
+    worker.link().abandon();
+    while (true) pause();
+  }
+  worker.disconnect();
+  EXPECT_EQ(worker.wait_for_exit(), 0);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+TEST(Hygiene, a_malformed_address_of_a_worker_is_refused) {
+  for (const char* data : {"", "127.0.0.1:1", "127.0.0.1:1/00", "/0123456789abcdef0123456789abcdeg"}) {
+    std::unique_ptr<Link> link;
+    const Outcome outcome = find_transport("ucx")->connect(Region{}, -1, data, &link);
+    EXPECT_EQ(outcome.message(), "the worker's UCX address is malformed") << data;
+    EXPECT_EQ(link, nullptr);
+  }
+}
+
+}  // namespace
+}  // namespace tide
