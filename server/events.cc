@@ -42,11 +42,16 @@ CUresult Events::elapsed(uint32_t start, uint32_t end, float* ms) {
   if ((a->flags | b->flags) & CU_EVENT_DISABLE_TIMING) return CUDA_ERROR_INVALID_HANDLE;
   if (a->native && b->native) {
     contexts_.use(b->context);
-    const auto elapsed = driver_.cuEventElapsedTime_v2 != nullptr ? driver_.cuEventElapsedTime_v2 : driver_.cuEventElapsedTime;
-    return elapsed(ms, a->handle, b->handle);
+    return between(a->handle, b->handle, ms);
   }
   *ms = float(time_ms(*b) - time_ms(*a));
   return CUDA_SUCCESS;
+}
+
+CUresult Events::between(CUevent start, CUevent end, float* ms) const {
+  // The second form came with 12.8.
+  if (driver_.cuEventElapsedTime_v2 != nullptr) return driver_.cuEventElapsedTime_v2(ms, start, end);
+  return driver_.cuEventElapsedTime(ms, start, end);
 }
 
 double Events::time_ms(const Event& event) const {
@@ -55,7 +60,7 @@ double Events::time_ms(const Event& event) const {
   float since = 0;
   if (context == nullptr || context->base == nullptr) return contexts_.time_ms();
   contexts_.use(event.context);
-  const CUresult result = driver_.cuEventElapsedTime(&since, context->base, event.handle);
+  const CUresult result = between(context->base, event.handle, &since);
   return result == CUDA_SUCCESS ? context->base_ms + double(since) : contexts_.time_ms();
 }
 

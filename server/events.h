@@ -36,6 +36,8 @@ class Events {
   size_t slots() const { return events_.size(); }
 
  private:
+  CUresult between(CUevent start, CUevent end, float* ms) const;
+
   const Driver& driver_;
   Contexts& contexts_;
   std::vector<Event> events_;

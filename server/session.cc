@@ -35,6 +35,8 @@ constexpr uint16_t kToAsync = uint16_t(Call::cuMemsetD8Async) - uint16_t(Call::c
 static_assert(uint16_t(Call::cuMemsetD2D32Async) - uint16_t(Call::cuMemsetD2D32_v2) == kToAsync);
 constexpr uint32_t kMemsetPayloadMax = 64;
 
+constexpr uint64_t kMalformedLogged = 5;
+
 }  // namespace
 
 bool is_sticky(CUresult result) {
@@ -89,7 +91,8 @@ bool Session::execute(const CommandHeader& header, const std::byte* payload) {
   CUresult result = serve(received, answer);
   if (result == kAgain) return false;
   if (result == kMalformed) {
-    log(LogLevel::kWarning, "command %llu (%s) is malformed and was refused",
+    // A client that sends nonsense shall not fill the disk.
+    log(++malformed_ <= kMalformedLogged ? LogLevel::kWarning : LogLevel::kDebug, "command %llu (%s) is malformed and was refused",
         static_cast<unsigned long long>(header.sequence), call_name(header.call));
     result = CUDA_ERROR_INVALID_VALUE;
   }

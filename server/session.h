@@ -94,6 +94,7 @@ class Session {
   uint64_t partial_ = 0;
   uint64_t error_ = 0;
   uint64_t errors_ = 0;
+  uint64_t malformed_ = 0;
   bool failed_ = false;
   bool replaying_ = false;
   const Library* image_like_ = nullptr;

@@ -107,6 +107,7 @@ Worker::Next Worker::try_move() {
 }
 
 Worker::Next Worker::finish_move() {
+  move_->stream.reset();
   ControlMoved moved{move_->bytes, now_ns() - move_->paused_ns};
   send_control(control_, ControlType::kTransferred, moved);
   const uint64_t end = after_ms(kDecisionMs);

@@ -115,13 +115,28 @@ CUresult later(CUstream stream, std::function<void()> work) {
 
 void* host(CUdeviceptr p) { return reinterpret_cast<void*>(p); }
 
-// Memory must be mapped: mincore tells without touching.
+// What is mapped, by address.
+std::mutex maps_mu;
+std::map<uint64_t, uint64_t> maps;
+
 bool mapped(CUdeviceptr p, size_t bytes) {
-  unsigned char there;
-  for (uint64_t at = p & ~uint64_t{4095}; at < p + bytes; at += kImageAlign) {
-    if (mincore(host(at), 1, &there) != 0) return false;
+  const std::lock_guard lock(maps_mu);
+  for (uint64_t at = p; at < p + bytes;) {
+    auto next = maps.upper_bound(at);
+    if (next == maps.begin() || (--next)->first + next->second <= at) return false;
+    at = next->first + next->second;
   }
-  return true;
+  return p + bytes >= p;
+}
+
+void note_map(CUdeviceptr p, size_t bytes) {
+  const std::lock_guard lock(maps_mu);
+  maps[p] = bytes;
+}
+
+void note_unmap(CUdeviceptr p) {
+  const std::lock_guard lock(maps_mu);
+  maps.erase(p);
 }
 
 void run_kernel(const Kernel& kernel, const std::vector<uint64_t>& params) {
@@ -182,9 +197,11 @@ CUresult cuMemMap(CUdeviceptr p, size_t bytes, size_t, CUmemGenericAllocationHan
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   memset(host(p), 0xee, bytes);
+  note_map(p, bytes);
   return CUDA_SUCCESS;
 }
 CUresult cuMemUnmap(CUdeviceptr p, size_t bytes) {
+  note_unmap(p);
   mmap(host(p), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   return CUDA_SUCCESS;
 }
@@ -246,6 +263,14 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CU
 CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream stream) {
   const auto* from = static_cast<const char*>(c->srcMemoryType == CU_MEMORYTYPE_DEVICE ? host(c->srcDevice) : c->srcHost);
   auto* to = static_cast<char*>(c->dstMemoryType == CU_MEMORYTYPE_DEVICE ? host(c->dstDevice) : c->dstHost);
+  for (size_t row = 0; row < c->Height; ++row) {
+    if (c->srcMemoryType == CU_MEMORYTYPE_DEVICE && !mapped(c->srcDevice + row * c->srcPitch, c->WidthInBytes)) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    if (c->dstMemoryType == CU_MEMORYTYPE_DEVICE && !mapped(c->dstDevice + row * c->dstPitch, c->WidthInBytes)) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+  }
   return later(stream, [from, to, c = *c] {
     for (size_t row = 0; row < c.Height; ++row) memcpy(to + row * c.dstPitch, from + row * c.srcPitch, c.WidthInBytes);
   });
@@ -283,11 +308,13 @@ CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, 
     void* got = mmap(host(image->base), at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
     memset(got, 0x11, at);
+    note_map(image->base, at);
   }
   return *library = reinterpret_cast<CUlibrary>(image.release()), CUDA_SUCCESS;
 }
 CUresult cuLibraryUnload(CUlibrary library) {
   auto* image = reinterpret_cast<Image*>(library);
+  note_unmap(image->base);
   if (image->bytes != 0) munmap(host(image->base), image->bytes);
   return delete image, CUDA_SUCCESS;
 }

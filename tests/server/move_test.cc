@@ -43,6 +43,7 @@ class MoveTest : public ::testing::Test {
     client_.disconnect();
     ASSERT_TRUE(client_.open(*destination_, test_session(0, 2)));
     ControlMessage message;
+    ASSERT_TRUE(destination_->await(ControlType::kServing, &message));
     ASSERT_TRUE(source_->await(ControlType::kLeft, &message));
     EXPECT_EQ(source_->exit_status(), 0);
   }
