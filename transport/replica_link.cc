@@ -184,8 +184,9 @@ void ReplicaLink::pump() {
     const uint64_t now = now_ns();
     if (moved) moved_ns = now;
     const uint64_t driven_now = driven_.load(std::memory_order_relaxed);
-    if (driven_now != driven) {
-      driven = driven_now;
+    const bool others_drive = driven_now != driven && region_.client().asleep.load() == 0;
+    driven = driven_now;
+    if (others_drive) {
       pump_sleep(false, kParkUs);
     } else if (now - moved_ns < linger) {
       sched_yield();

@@ -25,9 +25,6 @@ void configure(ucp_config_t* config) {
   // Rendezvous would let a large message be overtaken, and uses put over TCP, which is slow.
   ucp_config_modify(config, "RNDV_THRESH", "inf");
   ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
-  // Without these, shared memory is left out silently wherever failures must be noticed.
-  ucp_config_modify(config, "POSIX_ERROR_HANDLING", "y");
-  ucp_config_modify(config, "SYSV_ERROR_HANDLING", "y");
   const char* transports = getenv("TIDE_UCX_TLS");
   if (transports != nullptr) ucp_config_modify(config, "TLS", transports);
 }

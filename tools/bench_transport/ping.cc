@@ -1,0 +1,43 @@
+#include "tools/bench_transport/ping.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/clock.h"
+#include "tools/bench_transport/link_ping.h"
+#include "tools/bench_transport/raw_ping.h"
+#include "tools/bench_transport/ucx_ping.h"
+
+namespace tide::bench {
+
+constexpr int kBatch = 10;
+
+double Ping::measure(int round_trips) {
+  std::vector<double> batches;
+  for (int i = 0; i < kBatch * 2; ++i) {
+    if (!round_trip()) return 0;  // wakes the other side, and warms up
+  }
+  for (int done = 0; done < round_trips; done += kBatch) {
+    const uint64_t begin = now_ns();
+    for (int i = 0; i < kBatch; ++i) {
+      if (!round_trip()) return 0;
+    }
+    batches.push_back(double(now_ns() - begin) / kBatch);
+  }
+  std::nth_element(batches.begin(), batches.begin() + long(batches.size() / 2), batches.end());
+  return batches[batches.size() / 2];
+}
+
+Outcome start_ping(const std::string& kind, std::unique_ptr<Ping>* ping) {
+  if (kind == "raw") return start_raw_ping(ping);
+  if (kind == "ucx-raw") return start_ucx_ping(ping);
+  return start_link_ping(kind, ping);
+}
+
+int serve(const std::string& role, int socket) {
+  if (role == "raw") return serve_raw_ping(socket);
+  if (role == "ucx-raw") return serve_ucx_ping(socket);
+  return serve_link_ping(role, socket);
+}
+
+}  // namespace tide::bench

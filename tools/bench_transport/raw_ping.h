@@ -1,0 +1,10 @@
+#pragma once
+
+#include "tools/bench_transport/ping.h"
+
+namespace tide::bench {
+
+Outcome start_raw_ping(std::unique_ptr<Ping>* ping);
+int serve_raw_ping(int socket);
+
+}  // namespace tide::bench
