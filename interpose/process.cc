@@ -37,6 +37,10 @@ void after_fork_in_child() {
   }
 }
 
+void watch_forks() {
+  if (!fork_watched.exchange(true)) pthread_atfork(nullptr, nullptr, after_fork_in_child);
+}
+
 void say_why(const std::string& message) {
   if (!said_why.exchange(true)) log(LogLevel::kError, "%s", message.c_str());
 }
@@ -82,7 +86,7 @@ CUresult initialise() {
     return CUDA_ERROR_NO_DEVICE;
   }
   install_hooks();
-  if (!fork_watched.exchange(true)) pthread_atfork(nullptr, nullptr, after_fork_in_child);
+  watch_forks();
   live_process.store(made.release(), std::memory_order_release);
   return CUDA_SUCCESS;
 }
@@ -101,16 +105,23 @@ void Process::add_vgpu(std::unique_ptr<Vgpu> made) {
   by_number[vgpu->number] = vgpu;
 }
 
-Process* Process::adopt(std::unique_ptr<Channel> channel, const DeviceInfo& info, uint64_t quota) {
+Process* Process::adopt() {
   auto* made = new Process;
-  auto vgpu = std::make_unique<Vgpu>(0);
+  made->driver_version = CUDA_VERSION;
+  install_hooks();
+  watch_forks();
+  forked.store(false);
+  live_process.store(made);
+  return made;
+}
+
+Vgpu* Process::adopt_vgpu(std::unique_ptr<Channel> channel, const DeviceInfo& info, uint64_t quota) {
+  auto vgpu = std::make_unique<Vgpu>(uint32_t(devices.size()));
   vgpu->info = info;
   vgpu->quota = quota;
   vgpu->channel_.store(channel.release());
-  made->add_vgpu(std::move(vgpu));
-  made->driver_version = CUDA_VERSION;
-  live_process.store(made);
-  return made;
+  add_vgpu(std::move(vgpu));
+  return devices.back();
 }
 
 Vgpu* Process::vgpu_of(uint64_t address) const {

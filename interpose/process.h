@@ -42,9 +42,10 @@ struct Process {
   Vgpu* device(CUdevice ordinal) const {
     return ordinal >= 0 && size_t(ordinal) < devices.size() ? devices[size_t(ordinal)] : nullptr;
   }
-  // A process without a pool, for tests: one vGPU over `channel`.
-  static Process* adopt(std::unique_ptr<Channel> channel, const DeviceInfo& info, uint64_t quota);
   void add_vgpu(std::unique_ptr<Vgpu> vgpu);
+  // For tests, which bring workers of their own: a live process without a pool, and a vGPU over `channel`.
+  static Process* adopt();
+  Vgpu* adopt_vgpu(std::unique_ptr<Channel> channel, const DeviceInfo& info, uint64_t quota);
 };
 
 // Null before cuInit, and for ever in a forked child of an initialised parent.

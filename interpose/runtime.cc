@@ -5,8 +5,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <typeinfo>
 
-#ifndef __SANITIZE_ADDRESS__
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 
 namespace {
 
@@ -49,7 +50,24 @@ void __throw_out_of_range(const char* what) { give_up(what); }
 void __throw_out_of_range_fmt(const char* what, ...) { give_up(what); }
 void __throw_bad_function_call() { give_up("an empty function was called"); }
 void __throw_system_error(int) { give_up("a lock failed"); }
+void terminate() noexcept { give_up("terminated"); }
 
 }  // namespace std
+
+// Nothing is ever thrown here, so these are reached only by foreign unwinding: a thread that is cancelled inside of a
+// call passes through without clean-up (8 is _URC_CONTINUE_UNWIND).
+extern "C" {
+
+int __gxx_personality_v0(int, int, unsigned long, void*, void*) { return 8; }
+void _Unwind_Resume(void*) { give_up("unwound"); }
+void* __cxa_allocate_exception(std::size_t) noexcept { give_up("threw"); }
+void __cxa_free_exception(void*) noexcept {}
+void __cxa_throw(void*, std::type_info*, void (*)(void*)) { give_up("threw"); }
+void* __cxa_begin_catch(void*) noexcept { give_up("caught"); }
+void __cxa_end_catch() {}
+void __cxa_rethrow() { give_up("threw"); }
+void __cxa_pure_virtual() { give_up("a pure virtual function was called"); }
+
+}  // extern "C"
 
 #endif

@@ -1,0 +1,106 @@
+#pragma once
+
+// A worker in a thread of the test: speaks the rings, keeps memory, runs streams in order, and does as it is told where
+// a real one would ask a driver. What it saw is for the test to look at.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "api/device_info.h"
+#include "api/library_info.h"
+#include "calls.h"
+#include "commands.h"
+#include "interpose/process.h"
+#include "transport/link.h"
+#include "transport/ring.h"
+
+namespace tide {
+
+struct FakeKernel {
+  std::string name;
+  std::vector<ParamEntry> params;
+  uint32_t param_bytes = 0;
+  uint32_t max_threads = 1024;
+};
+
+struct SeenCommand {
+  Call call{};
+  uint32_t context = 0, stream = 0;
+  uint64_t sequence = 0;
+  std::vector<std::byte> payload;
+  template <class T>
+  T as() const {
+    T t{};
+    memcpy(&t, payload.data(), std::min(sizeof t, payload.size()));
+    return t;
+  }
+};
+
+class FakeWorker {
+ public:
+  FakeWorker();
+  ~FakeWorker();
+  void stop();
+
+  Region region() const { return region_; }
+  std::unique_ptr<Link> make_link();
+
+  // Commands are read but nothing on streams is executed while held.
+  void hold(bool held) { held_ = held; }
+  void die() { alive_ = false; }
+  void set_error(CUresult code, bool sticky);
+  void set_moved(const char* endpoint, uint64_t epoch);
+
+  // What a tideLoadLibrary finds; `load_result` other than success refuses with `load_message`.
+  std::vector<FakeKernel> kernels;
+  CUresult load_result = CUDA_SUCCESS;
+  std::string load_message;
+  std::map<std::string, std::pair<uint64_t, uint64_t>> globals;
+  // Answers of generated sync calls.
+  std::function<CUresult(const SeenCommand&, std::vector<std::byte>* out)> answer_call;
+
+  std::atomic<uint64_t> mapped_bytes{0};
+  std::vector<SeenCommand> seen(Call call) const;
+  size_t count(Call call) const { return seen(call).size(); }
+  std::vector<std::byte> staged(uint64_t stage) const;
+  void print(const std::string& text);
+
+ private:
+  void run();
+  bool take_commands();
+  bool run_streams();
+  bool execute(const SeenCommand& c);  // false: not yet (a signal is missing)
+  void at_once(const SeenCommand& c, bool wants_answer);
+  void answer(AnswerKind kind, uint64_t sequence, int result, const void* payload, size_t bytes, uint64_t offset = 0,
+              uint16_t flags = 0);
+  void answer_library(uint64_t sequence);
+  std::byte* at(uint64_t address);
+
+  int fd_ = -1;
+  Region region_;
+  CommandReader reader_;
+  AnswerWriter writer_;
+  std::atomic<bool> stop_{false}, alive_{true}, held_{false};
+  mutable std::mutex mu_;
+  std::vector<SeenCommand> seen_;
+  void* arena_ = nullptr;  // stands for all device memory, at the address's offset in its range
+  std::map<uint64_t, std::vector<std::byte>> stages_;
+  std::map<uint32_t, std::deque<SeenCommand>> streams_;
+  std::map<uint32_t, uint64_t> events_;
+  std::mutex answer_mu_;
+  std::thread thread_;
+};
+
+// Attributes of a plausible GPU.
+DeviceInfo fake_device();
+
+}  // namespace tide

@@ -1,0 +1,191 @@
+// Handles, slots, images, identities: the parts that need no worker.
+
+#include <cuda.h>
+#include <elf.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "interpose/handles.h"
+#include "interpose/host_blocks.h"
+#include "interpose/identity.h"
+#include "interpose/image.h"
+#include "interpose/slots.h"
+
+namespace tide {
+namespace {
+
+struct Thing : Handled {
+  int value = 0;
+};
+
+TEST(Handles, a_handle_is_never_an_address_and_finds_its_object) {
+  HandleTable<Thing> table(HandleKind::kStream);
+  Thing* thing = table.create();
+  EXPECT_EQ(table.find(thing->handle), nullptr) << "not before it is published";
+  table.publish(thing);
+  EXPECT_EQ(table.find(thing->handle), thing);
+  EXPECT_GT(thing->handle, uint64_t(1) << 56);
+}
+
+TEST(Handles, a_stale_handle_finds_nothing_when_its_slot_is_used_again) {
+  HandleTable<Thing> table(HandleKind::kEvent);
+  Thing* first = table.create();
+  table.publish(first);
+  const uint64_t stale = first->handle;
+  EXPECT_TRUE(table.destroy(first));
+  EXPECT_FALSE(table.destroy(first));
+  Thing* second = table.create();
+  table.publish(second);
+  EXPECT_EQ(first, second);
+  EXPECT_NE(second->handle, stale);
+  EXPECT_EQ(table.find(stale), nullptr);
+}
+
+TEST(Handles, foreign_values_find_nothing) {
+  HandleTable<Thing> streams(HandleKind::kStream), events(HandleKind::kEvent);
+  Thing* stream = streams.create();
+  streams.publish(stream);
+  events.publish(events.create());
+  EXPECT_EQ(events.find(stream->handle), nullptr);
+  for (const uint64_t value : {uint64_t(0), uint64_t(1), uint64_t(2), ~uint64_t(0), uint64_t(0x7fff12345678)}) {
+    EXPECT_EQ(streams.find(value), nullptr);
+  }
+}
+
+TEST(Handles, many_objects_over_several_pages) {
+  HandleTable<Thing> table(HandleKind::kKernel);
+  std::vector<Thing*> things;
+  for (int i = 0; i < 3000; ++i) {
+    things.push_back(table.create());
+    things.back()->value = i;
+    table.publish(things.back());
+  }
+  int sum = 0;
+  table.each([&](const Thing* t) { sum += t->value == table.find(t->handle)->value; });
+  EXPECT_EQ(sum, 3000);
+}
+
+TEST(Slots, freed_slots_rest_until_they_are_ready) {
+  SlotPool pool(2, 0);
+  uint32_t a = 9, b = 9, c = 9;
+  const auto ready = [](uint32_t, uint64_t mark) { return mark <= 5; };
+  EXPECT_TRUE(pool.take(&a, ready));
+  EXPECT_TRUE(pool.take(&b, ready));
+  EXPECT_FALSE(pool.take(&c, ready));
+  pool.give(a, 6);
+  EXPECT_FALSE(pool.take(&c, ready));
+  pool.give(b, 5);
+  EXPECT_TRUE(pool.take(&c, ready));
+  EXPECT_EQ(c, b);
+}
+
+TEST(HostBlocks, knows_what_it_made_and_what_was_registered) {
+  HostBlocks blocks;
+  void* p = blocks.allocate(5000, 0, 1, 2);
+  ASSERT_NE(p, nullptr);
+  EXPECT_EQ(reinterpret_cast<uint64_t>(p) % 4096, 0u);
+  HostBlock block;
+  EXPECT_TRUE(blocks.find(static_cast<char*>(p) + 4999, &block));
+  EXPECT_FALSE(blocks.find(static_cast<char*>(p) + 5000, &block));
+  EXPECT_FALSE(blocks.remove(p)) << "allocated, not registered";
+  EXPECT_TRUE(blocks.release(p));
+  EXPECT_FALSE(blocks.release(p));
+  static char mine[100];
+  EXPECT_TRUE(blocks.add(mine, sizeof mine, 0, 1, 3));
+  EXPECT_FALSE(blocks.add(mine + 50, 100, 0, 1, 4));
+  EXPECT_FALSE(blocks.release(mine));
+  EXPECT_TRUE(blocks.remove(mine));
+}
+
+TEST(Image, lengths_of_text_fat_binary_and_cubin) {
+  const char* text = ".version 7.0\n";
+  EXPECT_EQ(find_image(text).bytes, strlen(text) + 1);
+  EXPECT_EQ(find_image(text).kind, ImageKind::kPtx);
+
+  struct {
+    uint32_t magic = 0xBA55ED50;
+    uint16_t version = 1, header = 16;
+    uint64_t body = 48;
+    char bytes[48] = {};
+  } fatbin;
+  EXPECT_EQ(find_image(&fatbin).bytes, 64u);
+  EXPECT_EQ(find_image(&fatbin).kind, ImageKind::kFatbin);
+
+  struct {
+    Elf64_Ehdr header{};
+    char data[100] = {};
+    Elf64_Shdr section{};
+  } cubin;
+  memcpy(cubin.header.e_ident, ELFMAG, SELFMAG);
+  cubin.header.e_ident[EI_CLASS] = ELFCLASS64;
+  cubin.header.e_ehsize = sizeof cubin.header;
+  cubin.header.e_shoff = offsetof(decltype(cubin), section);
+  cubin.header.e_shnum = 1;
+  EXPECT_EQ(find_image(&cubin).bytes, cubin.header.e_shoff + sizeof(Elf64_Shdr));
+  cubin.section.sh_type = SHT_PROGBITS;
+  cubin.section.sh_offset = 64;
+  cubin.section.sh_size = 10'000;
+  EXPECT_EQ(find_image(&cubin).bytes, 10'064u);
+}
+
+TEST(Image, wrappers_are_opened_and_relocatable_ones_told_apart) {
+  struct {
+    uint32_t magic = 0xBA55ED50;
+    uint16_t version = 1, header = 16;
+    uint64_t body = 0;
+  } fatbin;
+  struct Wrapper {
+    uint32_t magic = 0x466243b1, version = 1;
+    const void* data = nullptr;
+    const void* more = nullptr;
+  } wrapper;
+  wrapper.data = &fatbin;
+  EXPECT_EQ(find_image(&wrapper).data, &fatbin);
+  const void* list[] = {&fatbin, nullptr};
+  wrapper.version = 2;
+  wrapper.more = list;
+  EXPECT_EQ(find_image(&wrapper).kind, ImageKind::kSeveralFatbins);
+  list[0] = nullptr;
+  EXPECT_EQ(find_image(&wrapper).kind, ImageKind::kFatbin);
+  EXPECT_EQ(find_image("").kind, ImageKind::kUnknown);
+}
+
+std::vector<VgpuPlace> four_on_one_gpu() {
+  std::vector<VgpuPlace> places(4);
+  for (VgpuPlace& p : places) {
+    for (int i = 0; i < 16; ++i) p.info.uuid[i] = uint8_t(0x10 + i);
+    p.info.attributes[CU_DEVICE_ATTRIBUTE_PCI_BUS_ID] = 0x19;
+  }
+  return places;
+}
+
+TEST(Identity, vgpus_that_share_a_gpu_have_their_own_identities) {
+  auto places = four_on_one_gpu();
+  make_distinct(&places);
+  EXPECT_EQ(places[0].info.uuid[15], 0x1f) << "the first keeps the GPU's own";
+  std::set<std::string> uuids;
+  std::set<int> domains;
+  for (const VgpuPlace& p : places) {
+    uuids.insert(uuid_text(p.info.uuid));
+    domains.insert(p.info.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID]);
+  }
+  EXPECT_EQ(uuids.size(), 4u);
+  EXPECT_EQ(domains.size(), 4u);
+}
+
+TEST(Identity, cuda_visible_devices) {
+  auto places = four_on_one_gpu();
+  make_distinct(&places);
+  using Numbers = std::vector<uint32_t>;
+  EXPECT_EQ(visible_devices(nullptr, places), (Numbers{0, 1, 2, 3}));
+  EXPECT_EQ(visible_devices("2,0", places), (Numbers{2, 0}));
+  EXPECT_EQ(visible_devices("", places), Numbers{});
+  EXPECT_EQ(visible_devices("1,9,2", places), (Numbers{1})) << "an invalid entry hides all that follow";
+  EXPECT_EQ(visible_devices("1,1", places), Numbers{});
+  EXPECT_EQ(visible_devices("-1", places), Numbers{});
+  EXPECT_EQ(visible_devices(uuid_text(places[3].info.uuid).c_str(), places), (Numbers{3}));
+}
+
+}  // namespace
+}  // namespace tide
