@@ -48,22 +48,52 @@ void atomic(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
-template <class T> T a_add(T old, T b, T) { return static_cast<T>(old + b); }
-template <class T> T a_and(T old, T b, T) { return old & b; }
-template <class T> T a_or(T old, T b, T) { return old | b; }
-template <class T> T a_xor(T old, T b, T) { return old ^ b; }
-template <class T> T a_exch(T, T b, T) { return b; }
-template <class T> T a_cas(T old, T b, T c) { return old == b ? c : old; }
-template <class U, class T> U a_min(U old, U b, U) { return static_cast<T>(old) < static_cast<T>(b) ? old : b; }
-template <class U, class T> U a_max(U old, U b, U) { return static_cast<T>(old) > static_cast<T>(b) ? old : b; }
+template <class T>
+T a_add(T old, T b, T) {
+  return static_cast<T>(old + b);
+}
+template <class T>
+T a_and(T old, T b, T) {
+  return old & b;
+}
+template <class T>
+T a_or(T old, T b, T) {
+  return old | b;
+}
+template <class T>
+T a_xor(T old, T b, T) {
+  return old ^ b;
+}
+template <class T>
+T a_exch(T, T b, T) {
+  return b;
+}
+template <class T>
+T a_cas(T old, T b, T c) {
+  return old == b ? c : old;
+}
+template <class U, class T>
+U a_min(U old, U b, U) {
+  return static_cast<T>(old) < static_cast<T>(b) ? old : b;
+}
+template <class U, class T>
+U a_max(U old, U b, U) {
+  return static_cast<T>(old) > static_cast<T>(b) ? old : b;
+}
 uint32_t a_inc(uint32_t old, uint32_t b, uint32_t) { return old >= b ? 0 : old + 1; }
 uint32_t a_dec(uint32_t old, uint32_t b, uint32_t) { return old == 0 || old > b ? b : old - 1; }
-uint32_t add_f32(uint32_t old, uint32_t b, uint32_t) { return bits_as<uint32_t>(canon(bits_as<float>(old) + bits_as<float>(b))); }
-uint64_t add_f64(uint64_t old, uint64_t b, uint64_t) { return bits_as<uint64_t>(bits_as<double>(old) + bits_as<double>(b)); }
+uint32_t add_f32(uint32_t old, uint32_t b, uint32_t) {
+  return bits_as<uint32_t>(canon(bits_as<float>(old) + bits_as<float>(b)));
+}
+uint64_t add_f64(uint64_t old, uint64_t b, uint64_t) {
+  return bits_as<uint64_t>(bits_as<double>(old) + bits_as<double>(b));
+}
 uint16_t add_f16(uint16_t old, uint16_t b, uint16_t) {
   return to_half(static_cast<double>(from_half(old)) + static_cast<double>(from_half(b)));
 }
-uint16_t add_bf16(uint16_t old, uint16_t b, uint16_t) { return to_bf16(static_cast<double>(from_bf16(old)) + static_cast<double>(from_bf16(b))); }
+uint16_t add_bf16(uint16_t old, uint16_t b, uint16_t) {
+  return to_bf16(static_cast<double>(from_bf16(old)) + static_cast<double>(from_bf16(b)));
+}
 template <uint16_t (*F)(uint16_t, uint16_t, uint16_t)>
 uint32_t both(uint32_t old, uint32_t b, uint32_t) {
   const uint32_t low = F(static_cast<uint16_t>(old), static_cast<uint16_t>(b), 0);
@@ -74,19 +104,33 @@ using u16 = uint16_t;
 using u32 = uint32_t;
 using u64 = uint64_t;
 
-#define BITS(name, F)                                                                                        \
-  {"atom." name ".b32", atomic<u32, F<u32>>}, {"atom." name ".b64", atomic<u64, F<u64>>}
-#define ORDERED(name, F)                                                                                         \
-  {"atom." name ".u32", atomic<u32, F<u32, u32>>}, {"atom." name ".s32", atomic<u32, F<u32, int32_t>>},          \
-      {"atom." name ".u64", atomic<u64, F<u64, u64>>}, {"atom." name ".s64", atomic<u64, F<u64, int64_t>>}
+#define BITS(name, F) \
+  {"atom." name ".b32", atomic<u32, F<u32>>}, { "atom." name ".b64", atomic<u64, F<u64>> }
+#define ORDERED(name, F)                                                                                \
+  {"atom." name ".u32", atomic<u32, F<u32, u32>>}, {"atom." name ".s32", atomic<u32, F<u32, int32_t>>}, \
+      {"atom." name ".u64", atomic<u64, F<u64, u64>>}, {                                                \
+    "atom." name ".s64", atomic<u64, F<u64, int64_t>>                                                   \
+  }
 
 constexpr HandlerRow kRows[] = {
-    {"atom.add.u32", atomic<u32, a_add<u32>>}, {"atom.add.u64", atomic<u64, a_add<u64>>},
-    {"atom.add.f32", atomic<u32, add_f32>}, {"atom.add.f64", atomic<u64, add_f64>}, {"atom.add.f16", atomic<u16, add_f16>},
-    {"atom.add.bf16", atomic<u16, add_bf16>}, {"atom.add.f16x2", atomic<u32, both<add_f16>>},
-    {"atom.add.bf16x2", atomic<u32, both<add_bf16>>}, BITS("and", a_and), BITS("or", a_or), BITS("xor", a_xor),
-    BITS("exch", a_exch), BITS("cas", a_cas), {"atom.cas.b16", atomic<u16, a_cas<u16>>}, ORDERED("min", a_min),
-    ORDERED("max", a_max), {"atom.inc.u32", atomic<u32, a_inc>}, {"atom.dec.u32", atomic<u32, a_dec>},
+    {"atom.add.u32", atomic<u32, a_add<u32>>},
+    {"atom.add.u64", atomic<u64, a_add<u64>>},
+    {"atom.add.f32", atomic<u32, add_f32>},
+    {"atom.add.f64", atomic<u64, add_f64>},
+    {"atom.add.f16", atomic<u16, add_f16>},
+    {"atom.add.bf16", atomic<u16, add_bf16>},
+    {"atom.add.f16x2", atomic<u32, both<add_f16>>},
+    {"atom.add.bf16x2", atomic<u32, both<add_bf16>>},
+    BITS("and", a_and),
+    BITS("or", a_or),
+    BITS("xor", a_xor),
+    BITS("exch", a_exch),
+    BITS("cas", a_cas),
+    {"atom.cas.b16", atomic<u16, a_cas<u16>>},
+    ORDERED("min", a_min),
+    ORDERED("max", a_max),
+    {"atom.inc.u32", atomic<u32, a_inc>},
+    {"atom.dec.u32", atomic<u32, a_dec>},
 };
 
 }  // namespace

@@ -29,33 +29,60 @@ uint32_t special_value(const Block& block, const Warp& warp, Special which, uint
   const uint32_t bit = uint32_t{1} << lane;
   const auto workspace = static_cast<uint64_t>(kGridWindow);
   switch (which) {
-    case Special::kTidX: return thread % l.block.x;
-    case Special::kTidY: return thread / l.block.x % l.block.y;
-    case Special::kTidZ: return thread / l.block.x / l.block.y;
-    case Special::kNtidX: return l.block.x;
-    case Special::kNtidY: return l.block.y;
-    case Special::kNtidZ: return l.block.z;
-    case Special::kCtaidX: return block.index.x;
-    case Special::kCtaidY: return block.index.y;
-    case Special::kCtaidZ: return block.index.z;
-    case Special::kNctaidX: return l.grid.x;
-    case Special::kNctaidY: return l.grid.y;
-    case Special::kNctaidZ: return l.grid.z;
-    case Special::kLaneId: return lane;
-    case Special::kWarpId: return warp.index;
-    case Special::kNwarpId: return static_cast<uint32_t>(block.warps.size());
-    case Special::kSmId: return (block.index.x + block.index.y * l.grid.x) % 4;
-    case Special::kNsmId: return 4;
-    case Special::kGridId: return 1;
-    case Special::kLaneMaskEq: return bit;
-    case Special::kLaneMaskLt: return bit - 1;
-    case Special::kLaneMaskLe: return bit | (bit - 1);
-    case Special::kLaneMaskGt: return ~(bit | (bit - 1));
-    case Special::kLaneMaskGe: return ~(bit - 1);
-    case Special::kDynamicShared: return l.dynamic_shared_bytes;
-    case Special::kTotalShared: return static_cast<uint32_t>(block.memory.shared_bytes);
-    case Special::kEnvreg1: return l.cooperative ? static_cast<uint32_t>(workspace >> 32) : 0;
-    case Special::kEnvreg2: return l.cooperative ? static_cast<uint32_t>(workspace) : 0;
+    case Special::kTidX:
+      return thread % l.block.x;
+    case Special::kTidY:
+      return thread / l.block.x % l.block.y;
+    case Special::kTidZ:
+      return thread / l.block.x / l.block.y;
+    case Special::kNtidX:
+      return l.block.x;
+    case Special::kNtidY:
+      return l.block.y;
+    case Special::kNtidZ:
+      return l.block.z;
+    case Special::kCtaidX:
+      return block.index.x;
+    case Special::kCtaidY:
+      return block.index.y;
+    case Special::kCtaidZ:
+      return block.index.z;
+    case Special::kNctaidX:
+      return l.grid.x;
+    case Special::kNctaidY:
+      return l.grid.y;
+    case Special::kNctaidZ:
+      return l.grid.z;
+    case Special::kLaneId:
+      return lane;
+    case Special::kWarpId:
+      return warp.index;
+    case Special::kNwarpId:
+      return static_cast<uint32_t>(block.warps.size());
+    case Special::kSmId:
+      return (block.index.x + block.index.y * l.grid.x) % 4;
+    case Special::kNsmId:
+      return 4;
+    case Special::kGridId:
+      return 1;
+    case Special::kLaneMaskEq:
+      return bit;
+    case Special::kLaneMaskLt:
+      return bit - 1;
+    case Special::kLaneMaskLe:
+      return bit | (bit - 1);
+    case Special::kLaneMaskGt:
+      return ~(bit | (bit - 1));
+    case Special::kLaneMaskGe:
+      return ~(bit - 1);
+    case Special::kDynamicShared:
+      return l.dynamic_shared_bytes;
+    case Special::kTotalShared:
+      return static_cast<uint32_t>(block.memory.shared_bytes);
+    case Special::kEnvreg1:
+      return l.cooperative ? static_cast<uint32_t>(workspace >> 32) : 0;
+    case Special::kEnvreg2:
+      return l.cooperative ? static_cast<uint32_t>(workspace) : 0;
   }
   return 0;
 }
@@ -86,7 +113,7 @@ std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, 
   std::memset(memory, 0, rounded(total));
   block->storage = {static_cast<std::byte*>(memory), std::free};
   std::byte* at = block->storage.get();
-  block->memory = {launch.memory,  at,        shared, code.local_bytes, launch.params, code.param_bytes, workspace};
+  block->memory = {launch.memory, at, shared, code.local_bytes, launch.params, code.param_bytes, workspace};
   at += rounded(shared);
   block->warps.resize(warps);
   for (uint32_t i = 0; i < warps; ++i) {
@@ -161,7 +188,8 @@ Fault fault_of(const Block& block) {
   out.where = "kernel " + code.name + ", block " + triple(block.index.x, block.index.y, block.index.z) + ", thread " +
               triple(thread % l.block.x, thread / l.block.x % l.block.y, thread / l.block.x / l.block.y);
   if (block.fault_pc < code.lines.size()) {
-    out.where += ", line " + std::to_string(code.lines[block.fault_pc]) + ": " + code.texts[code.text_of[block.fault_pc]];
+    out.where +=
+        ", line " + std::to_string(code.lines[block.fault_pc]) + ": " + code.texts[code.text_of[block.fault_pc]];
   }
   return out;
 }

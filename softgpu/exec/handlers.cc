@@ -7,10 +7,11 @@ void add_rows(HandlerTable* table, HandlerRows rows) {
   for (unsigned i = 0; i < rows.count; ++i) (*table)[rows.rows[i].name] = rows.rows[i].fn;
 }
 
-#define SOFTGPU_ADD_LEVEL(level)                                                                                      \
-  for (const HandlerRows rows : {level::integer_rows(), level::compare_rows(), level::float_rows(), level::double_rows(), \
-                                 level::half_rows(), level::convert_rows(), level::memory_rows()}) {                    \
-    add_rows(&table, rows);                                                                                           \
+#define SOFTGPU_ADD_LEVEL(level)                                                                                     \
+  for (const HandlerRows rows :                                                                                      \
+       {level::integer_rows(), level::compare_rows(), level::float_rows(), level::double_rows(), level::half_rows(), \
+        level::convert_rows(), level::memory_rows()}) {                                                              \
+    add_rows(&table, rows);                                                                                          \
   }
 
 HandlerTable make_table(IsaLevel level) {
@@ -22,7 +23,8 @@ HandlerTable make_table(IsaLevel level) {
   } else {
     SOFTGPU_ADD_LEVEL(isa_v4)
   }
-  for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), runtime_rows()}) add_rows(&table, rows);
+  for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), runtime_rows()})
+    add_rows(&table, rows);
   return table;
 }
 
@@ -34,8 +36,8 @@ bool isa_level_runs_here(IsaLevel level) {
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
                   __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("movbe");
   if (level == IsaLevel::kV3) return v3;
-  return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
 IsaLevel best_isa_level() {

@@ -33,23 +33,23 @@ bool isa_level_runs_here(IsaLevel level);
 // Handlers of the level, and those that do not depend on it.
 const HandlerTable& handlers_of(IsaLevel level);
 
-#define SOFTGPU_DECLARE_LEVEL(level)       \
-  namespace level {                        \
-  HandlerRows integer_rows();              \
-  HandlerRows compare_rows();              \
-  HandlerRows float_rows();                \
-  HandlerRows double_rows();               \
-  HandlerRows half_rows();                 \
-  HandlerRows convert_rows();              \
-  HandlerRows memory_rows();               \
+#define SOFTGPU_DECLARE_LEVEL(level) \
+  namespace level {                  \
+  HandlerRows integer_rows();        \
+  HandlerRows compare_rows();        \
+  HandlerRows float_rows();          \
+  HandlerRows double_rows();         \
+  HandlerRows half_rows();           \
+  HandlerRows convert_rows();        \
+  HandlerRows memory_rows();         \
   }
 SOFTGPU_DECLARE_LEVEL(isa_v2)
 SOFTGPU_DECLARE_LEVEL(isa_v3)
 SOFTGPU_DECLARE_LEVEL(isa_v4)
 #undef SOFTGPU_DECLARE_LEVEL
 
-HandlerRows math_rows();     // transcendental functions, directed rounding
-HandlerRows warp_rows();     // shuffles, votes
+HandlerRows math_rows();  // transcendental functions, directed rounding
+HandlerRows warp_rows();  // shuffles, votes
 HandlerRows atomic_rows();
 HandlerRows misc_rows();     // packing, clocks, results of calls
 HandlerRows runtime_rows();  // vprintf, __assertfail

@@ -64,13 +64,25 @@ LANE_FN bool normal(double a) { return exponent(a) != 0x7ff && exponent(a) != 0;
 LANE_FN bool subnormal(double a) { return exponent(a) == 0; }
 
 constexpr HandlerRow kRows[] = {
-    {"add.f64", Lanes<&add>::run}, {"sub.f64", Lanes<&sub>::run}, {"mul.f64", Lanes<&mul>::run},
-    {"div.f64", Lanes<&div>::run}, {"fma.f64", Lanes<&fma>::run}, {"rcp.f64", Lanes<&rcp>::run},
-    {"sqrt.f64", Lanes<&sqrt>::run}, {"neg.f64", Lanes<&neg>::run}, {"abs.f64", Lanes<&abs>::run},
-    {"min.f64", Lanes<&min>::run}, {"max.f64", Lanes<&max>::run}, {"copysign.f64", Lanes<&copysign>::run},
-    {"rcp.approx.f64", Lanes<&rcp_approx>::run}, {"rsqrt.approx.f64", Lanes<&rsqrt_approx>::run},
-    {"testp.finite.f64", test<&finite>}, {"testp.infinite.f64", test<&infinite>}, {"testp.number.f64", test<&number>},
-    {"testp.notanumber.f64", test<&not_number>}, {"testp.normal.f64", test<&normal>},
+    {"add.f64", Lanes<&add>::run},
+    {"sub.f64", Lanes<&sub>::run},
+    {"mul.f64", Lanes<&mul>::run},
+    {"div.f64", Lanes<&div>::run},
+    {"fma.f64", Lanes<&fma>::run},
+    {"rcp.f64", Lanes<&rcp>::run},
+    {"sqrt.f64", Lanes<&sqrt>::run},
+    {"neg.f64", Lanes<&neg>::run},
+    {"abs.f64", Lanes<&abs>::run},
+    {"min.f64", Lanes<&min>::run},
+    {"max.f64", Lanes<&max>::run},
+    {"copysign.f64", Lanes<&copysign>::run},
+    {"rcp.approx.f64", Lanes<&rcp_approx>::run},
+    {"rsqrt.approx.f64", Lanes<&rsqrt_approx>::run},
+    {"testp.finite.f64", test<&finite>},
+    {"testp.infinite.f64", test<&infinite>},
+    {"testp.number.f64", test<&number>},
+    {"testp.notanumber.f64", test<&not_number>},
+    {"testp.normal.f64", test<&normal>},
     {"testp.subnormal.f64", test<&subnormal>},
 };
 

@@ -24,18 +24,46 @@ struct FtzSat {
   LANE_FN float out(float v) { return flush(saturate(v)); }
 };
 
-template <class M> LANE_FN float add(float a, float b) { return M::out(M::in(a) + M::in(b)); }
-template <class M> LANE_FN float sub(float a, float b) { return M::out(M::in(a) - M::in(b)); }
-template <class M> LANE_FN float mul(float a, float b) { return M::out(M::in(a) * M::in(b)); }
-template <class M> LANE_FN float fma(float a, float b, float c) {
+template <class M>
+LANE_FN float add(float a, float b) {
+  return M::out(M::in(a) + M::in(b));
+}
+template <class M>
+LANE_FN float sub(float a, float b) {
+  return M::out(M::in(a)-M::in(b));
+}
+template <class M>
+LANE_FN float mul(float a, float b) {
+  return M::out(M::in(a)*M::in(b));
+}
+template <class M>
+LANE_FN float fma(float a, float b, float c) {
   return M::out(__builtin_fmaf(M::in(a), M::in(b), M::in(c)));
 }
-template <class M> LANE_FN float div(float a, float b) { return M::out(M::in(a) / M::in(b)); }
-template <class M> LANE_FN float rcp(float a) { return M::out(1.0f / M::in(a)); }
-template <class M> LANE_FN float sqrt(float a) { return M::out(__builtin_sqrtf(M::in(a))); }
-template <class M> LANE_FN float neg(float a) { return bits_as<float>(bits_as<u32>(M::in(a)) ^ 0x80000000); }
-template <class M> LANE_FN float abs(float a) { return bits_as<float>(bits_as<u32>(M::in(a)) & 0x7fffffff); }
-template <class M> LANE_FN float sat(float a) { return M::out(M::in(a)); }
+template <class M>
+LANE_FN float div(float a, float b) {
+  return M::out(M::in(a) / M::in(b));
+}
+template <class M>
+LANE_FN float rcp(float a) {
+  return M::out(1.0f / M::in(a));
+}
+template <class M>
+LANE_FN float sqrt(float a) {
+  return M::out(__builtin_sqrtf(M::in(a)));
+}
+template <class M>
+LANE_FN float neg(float a) {
+  return bits_as<float>(bits_as<u32>(M::in(a)) ^ 0x80000000);
+}
+template <class M>
+LANE_FN float abs(float a) {
+  return bits_as<float>(bits_as<u32>(M::in(a)) & 0x7fffffff);
+}
+template <class M>
+LANE_FN float sat(float a) {
+  return M::out(M::in(a));
+}
 
 // -0 is less than +0; a NaN loses against a number.
 LANE_FN float lesser(float a, float b) {
@@ -48,13 +76,23 @@ LANE_FN float greater(float a, float b) {
   const float tie = bits_as<float>(bits_as<u32>(a) & bits_as<u32>(b));
   return a != a ? b : b != b ? a : a == b ? tie : r;
 }
-LANE_FN float with_nan(float r, float a, float b) {
-  return (a != a) | (b != b) ? bits_as<float>(u32{0x7fffffff}) : r;
+LANE_FN float with_nan(float r, float a, float b) { return (a != a) | (b != b) ? bits_as<float>(u32{0x7fffffff}) : r; }
+template <class M>
+LANE_FN float min(float a, float b) {
+  return M::out(lesser(M::in(a), M::in(b)));
 }
-template <class M> LANE_FN float min(float a, float b) { return M::out(lesser(M::in(a), M::in(b))); }
-template <class M> LANE_FN float max(float a, float b) { return M::out(greater(M::in(a), M::in(b))); }
-template <class M> LANE_FN float min_nan(float a, float b) { return with_nan(min<M>(a, b), a, b); }
-template <class M> LANE_FN float max_nan(float a, float b) { return with_nan(max<M>(a, b), a, b); }
+template <class M>
+LANE_FN float max(float a, float b) {
+  return M::out(greater(M::in(a), M::in(b)));
+}
+template <class M>
+LANE_FN float min_nan(float a, float b) {
+  return with_nan(min<M>(a, b), a, b);
+}
+template <class M>
+LANE_FN float max_nan(float a, float b) {
+  return with_nan(max<M>(a, b), a, b);
+}
 LANE_FN float copysign(float a, float b) {  // the sign of a, the magnitude of b
   return bits_as<float>((bits_as<u32>(a) & 0x80000000) | (bits_as<u32>(b) & 0x7fffffff));
 }
@@ -74,19 +112,38 @@ LANE_FN bool not_number(float a) { return a != a; }
 LANE_FN bool normal(float a) { return exponent(a) != 255 && exponent(a) != 0; }
 LANE_FN bool subnormal(float a) { return exponent(a) == 0; }
 
-#define MODES(name, F)                                                                              \
-  {name ".f32", Lanes<&F<Plain>>::run}, {name ".f32.ftz", Lanes<&F<Ftz>>::run},                     \
-      {name ".f32.sat", Lanes<&F<Sat>>::run}, {name ".f32.ftz.sat", Lanes<&F<FtzSat>>::run}
-#define FLUSHES(name, F) {name ".f32", Lanes<&F<Plain>>::run}, {name ".f32.ftz", Lanes<&F<Ftz>>::run}
+#define MODES(name, F)                                                          \
+  {name ".f32", Lanes<&F<Plain>>::run}, {name ".f32.ftz", Lanes<&F<Ftz>>::run}, \
+      {name ".f32.sat", Lanes<&F<Sat>>::run}, {                                 \
+    name ".f32.ftz.sat", Lanes<&F<FtzSat>>::run                                 \
+  }
+#define FLUSHES(name, F) \
+  {name ".f32", Lanes<&F<Plain>>::run}, { name ".f32.ftz", Lanes<&F<Ftz>>::run }
 
 constexpr HandlerRow kRows[] = {
-    MODES("add", add), MODES("sub", sub), MODES("mul", mul), MODES("fma", fma), MODES("div", div),
-    FLUSHES("rcp", rcp), FLUSHES("sqrt", sqrt), FLUSHES("neg", neg), FLUSHES("abs", abs), FLUSHES("min", min),
-    FLUSHES("max", max), {"min.nan.f32", Lanes<&min_nan<Plain>>::run}, {"max.nan.f32", Lanes<&max_nan<Plain>>::run},
-    {"min.nan.f32.ftz", Lanes<&min_nan<Ftz>>::run}, {"max.nan.f32.ftz", Lanes<&max_nan<Ftz>>::run},
-    {"copysign.f32", Lanes<&copysign>::run}, {"sat.f32", Lanes<&sat<Sat>>::run}, {"ftz.f32", Lanes<&sat<Ftz>>::run},
-    {"testp.finite.f32", test<&finite>}, {"testp.infinite.f32", test<&infinite>}, {"testp.number.f32", test<&number>},
-    {"testp.notanumber.f32", test<&not_number>}, {"testp.normal.f32", test<&normal>},
+    MODES("add", add),
+    MODES("sub", sub),
+    MODES("mul", mul),
+    MODES("fma", fma),
+    MODES("div", div),
+    FLUSHES("rcp", rcp),
+    FLUSHES("sqrt", sqrt),
+    FLUSHES("neg", neg),
+    FLUSHES("abs", abs),
+    FLUSHES("min", min),
+    FLUSHES("max", max),
+    {"min.nan.f32", Lanes<&min_nan<Plain>>::run},
+    {"max.nan.f32", Lanes<&max_nan<Plain>>::run},
+    {"min.nan.f32.ftz", Lanes<&min_nan<Ftz>>::run},
+    {"max.nan.f32.ftz", Lanes<&max_nan<Ftz>>::run},
+    {"copysign.f32", Lanes<&copysign>::run},
+    {"sat.f32", Lanes<&sat<Sat>>::run},
+    {"ftz.f32", Lanes<&sat<Ftz>>::run},
+    {"testp.finite.f32", test<&finite>},
+    {"testp.infinite.f32", test<&infinite>},
+    {"testp.number.f32", test<&number>},
+    {"testp.notanumber.f32", test<&not_number>},
+    {"testp.normal.f32", test<&normal>},
     {"testp.subnormal.f32", test<&subnormal>},
 };
 

@@ -13,33 +13,77 @@ using s64 = int64_t;
 using s128 = __int128;
 using u128 = unsigned __int128;
 
-template <class T> struct WideOf;
-template <> struct WideOf<u16> { using type = u32; };
-template <> struct WideOf<s16> { using type = s32; };
-template <> struct WideOf<u32> { using type = u64; };
-template <> struct WideOf<s32> { using type = s64; };
-template <> struct WideOf<u64> { using type = u128; };
-template <> struct WideOf<s64> { using type = s128; };
-template <class T> using Wide = typename WideOf<T>::type;
+template <class T>
+struct WideOf;
+template <>
+struct WideOf<u16> {
+  using type = u32;
+};
+template <>
+struct WideOf<s16> {
+  using type = s32;
+};
+template <>
+struct WideOf<u32> {
+  using type = u64;
+};
+template <>
+struct WideOf<s32> {
+  using type = s64;
+};
+template <>
+struct WideOf<u64> {
+  using type = u128;
+};
+template <>
+struct WideOf<s64> {
+  using type = s128;
+};
+template <class T>
+using Wide = typename WideOf<T>::type;
 
-template <class T> inline constexpr u32 kBits = sizeof(T) * 8;
-template <class T> inline constexpr T kMin = static_cast<T>(T(-1) < T(0) ? T(1) << (kBits<T> - 1) : T(0));
-template <class T> inline constexpr T kMax = static_cast<T>(~kMin<T>);
+template <class T>
+inline constexpr u32 kBits = sizeof(T) * 8;
+template <class T>
+inline constexpr T kMin = static_cast<T>(T(-1) < T(0) ? T(1) << (kBits<T> - 1) : T(0));
+template <class T>
+inline constexpr T kMax = static_cast<T>(~kMin<T>);
 
-template <class T> LANE_FN T mov(T a) { return a; }
-template <class T> LANE_FN T add(T a, T b) { return static_cast<T>(a + b); }
-template <class T> LANE_FN T sub(T a, T b) { return static_cast<T>(a - b); }
-template <class T> LANE_FN T mul_lo(T a, T b) {
+template <class T>
+LANE_FN T mov(T a) {
+  return a;
+}
+template <class T>
+LANE_FN T add(T a, T b) {
+  return static_cast<T>(a + b);
+}
+template <class T>
+LANE_FN T sub(T a, T b) {
+  return static_cast<T>(a - b);
+}
+template <class T>
+LANE_FN T mul_lo(T a, T b) {
   if constexpr (sizeof(T) == 8) return static_cast<T>(static_cast<u64>(a) * static_cast<u64>(b));
   return static_cast<T>(static_cast<u32>(a) * static_cast<u32>(b));
 }
-template <class T> LANE_FN T mul_hi(T a, T b) {
+template <class T>
+LANE_FN T mul_hi(T a, T b) {
   return static_cast<T>((static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b)) >> kBits<T>);
 }
-template <class T> LANE_FN Wide<T> mul_wide(T a, T b) { return static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b); }
-template <class T> LANE_FN T mad_lo(T a, T b, T c) { return static_cast<T>(mul_lo<T>(a, b) + c); }
-template <class T> LANE_FN T mad_hi(T a, T b, T c) { return static_cast<T>(mul_hi<T>(a, b) + c); }
-template <class T> LANE_FN Wide<T> mad_wide(T a, T b, Wide<T> c) {
+template <class T>
+LANE_FN Wide<T> mul_wide(T a, T b) {
+  return static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b);
+}
+template <class T>
+LANE_FN T mad_lo(T a, T b, T c) {
+  return static_cast<T>(mul_lo<T>(a, b) + c);
+}
+template <class T>
+LANE_FN T mad_hi(T a, T b, T c) {
+  return static_cast<T>(mul_hi<T>(a, b) + c);
+}
+template <class T>
+LANE_FN Wide<T> mad_wide(T a, T b, Wide<T> c) {
   using U = decltype(c);
   return static_cast<U>(static_cast<u64>(mul_wide<T>(a, b)) + static_cast<u64>(c));
 }
@@ -47,41 +91,96 @@ LANE_FN s32 clamp32(s64 v) { return static_cast<s32>(v > kMax<s32> ? kMax<s32> :
 LANE_FN s32 add_sat(s32 a, s32 b) { return clamp32(static_cast<s64>(a) + b); }
 LANE_FN s32 sub_sat(s32 a, s32 b) { return clamp32(static_cast<s64>(a) - b); }
 LANE_FN s32 mad_hi_sat(s32 a, s32 b, s32 c) { return clamp32(static_cast<s64>(mul_hi<s32>(a, b)) + c); }
-template <class T> LANE_FN T low24(T a) { return static_cast<T>(static_cast<T>(a << 8) >> 8); }
-template <class T> LANE_FN T mul24_lo(T a, T b) { return static_cast<T>(Wide<T>(low24(a)) * Wide<T>(low24(b))); }
-template <class T> LANE_FN T mul24_hi(T a, T b) { return static_cast<T>((Wide<T>(low24(a)) * Wide<T>(low24(b))) >> 16); }
-template <class T> LANE_FN T mad24_lo(T a, T b, T c) { return static_cast<T>(u32(mul24_lo<T>(a, b)) + u32(c)); }
-template <class T> LANE_FN T mad24_hi(T a, T b, T c) { return static_cast<T>(u32(mul24_hi<T>(a, b)) + u32(c)); }
+template <class T>
+LANE_FN T low24(T a) {
+  return static_cast<T>(static_cast<T>(a << 8) >> 8);
+}
+template <class T>
+LANE_FN T mul24_lo(T a, T b) {
+  return static_cast<T>(Wide<T>(low24(a)) * Wide<T>(low24(b)));
+}
+template <class T>
+LANE_FN T mul24_hi(T a, T b) {
+  return static_cast<T>((Wide<T>(low24(a)) * Wide<T>(low24(b))) >> 16);
+}
+template <class T>
+LANE_FN T mad24_lo(T a, T b, T c) {
+  return static_cast<T>(u32(mul24_lo<T>(a, b)) + u32(c));
+}
+template <class T>
+LANE_FN T mad24_hi(T a, T b, T c) {
+  return static_cast<T>(u32(mul24_hi<T>(a, b)) + u32(c));
+}
 
 // Division by zero gives all ones, as hardware does; the remainder is then the dividend.
-template <class T> LANE_FN T div(T a, T b) {
+template <class T>
+LANE_FN T div(T a, T b) {
   if (b == 0) return static_cast<T>(-1);
   if (kMin<T> != 0 && b == static_cast<T>(-1)) return static_cast<T>(0 - static_cast<u64>(a));
   return static_cast<T>(a / b);
 }
-template <class T> LANE_FN T rem(T a, T b) {
+template <class T>
+LANE_FN T rem(T a, T b) {
   if (b == 0) return a;
   if (kMin<T> != 0 && b == static_cast<T>(-1)) return 0;
   return static_cast<T>(a % b);
 }
-template <class T> LANE_FN T neg(T a) { return static_cast<T>(0 - a); }
-template <class T> LANE_FN T abs(T a) {
+template <class T>
+LANE_FN T neg(T a) {
+  return static_cast<T>(0 - a);
+}
+template <class T>
+LANE_FN T abs(T a) {
   using U = decltype(a);
   return a < 0 ? static_cast<U>(0 - static_cast<u64>(a)) : a;
 }
-template <class T> LANE_FN T min(T a, T b) { return a < b ? a : b; }
-template <class T> LANE_FN T max(T a, T b) { return a > b ? a : b; }
-template <class T> LANE_FN T min_relu(T a, T b) { return max<T>(min<T>(a, b), 0); }
-template <class T> LANE_FN T max_relu(T a, T b) { return max<T>(max<T>(a, b), 0); }
-template <class T> LANE_FN T sad(T a, T b, T c) { return static_cast<T>(c + (a < b ? b - a : a - b)); }
+template <class T>
+LANE_FN T min(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+LANE_FN T max(T a, T b) {
+  return a > b ? a : b;
+}
+template <class T>
+LANE_FN T min_relu(T a, T b) {
+  return max<T>(min<T>(a, b), 0);
+}
+template <class T>
+LANE_FN T max_relu(T a, T b) {
+  return max<T>(max<T>(a, b), 0);
+}
+template <class T>
+LANE_FN T sad(T a, T b, T c) {
+  return static_cast<T>(c + (a < b ? b - a : a - b));
+}
 
-template <class T> LANE_FN T op_and(T a, T b) { return a & b; }
-template <class T> LANE_FN T op_or(T a, T b) { return a | b; }
-template <class T> LANE_FN T op_xor(T a, T b) { return a ^ b; }
-template <class T> LANE_FN T op_not(T a) { return static_cast<T>(~a); }
-template <class T> LANE_FN T cnot(T a) { return a == 0 ? 1 : 0; }
-template <class T> LANE_FN T shl(T a, u32 n) { return n >= kBits<T> ? T(0) : static_cast<T>(a << (n & (kBits<T> - 1))); }
-template <class T> LANE_FN T shr(T a, u32 n) {
+template <class T>
+LANE_FN T op_and(T a, T b) {
+  return a & b;
+}
+template <class T>
+LANE_FN T op_or(T a, T b) {
+  return a | b;
+}
+template <class T>
+LANE_FN T op_xor(T a, T b) {
+  return a ^ b;
+}
+template <class T>
+LANE_FN T op_not(T a) {
+  return static_cast<T>(~a);
+}
+template <class T>
+LANE_FN T cnot(T a) {
+  return a == 0 ? 1 : 0;
+}
+template <class T>
+LANE_FN T shl(T a, u32 n) {
+  return n >= kBits<T> ? T(0) : static_cast<T>(a << (n & (kBits<T> - 1)));
+}
+template <class T>
+LANE_FN T shr(T a, u32 n) {
   const u32 most = kBits<T> - 1;
   if (kMin<T> == 0) return n > most ? T(0) : static_cast<T>(a >> (n & most));
   return static_cast<T>(a >> (n > most ? most : n));
@@ -112,13 +211,18 @@ LANE_FN u32 bfind_shift_s32(s32 a) { return shift_amount(bfind_s32(a), 32); }
 LANE_FN u32 bfind_shift_u64(u64 a) { return shift_amount(bfind_u64(a), 64); }
 LANE_FN u32 bfind_shift_s64(s64 a) { return shift_amount(bfind_s64(a), 64); }
 
-template <class T> LANE_FN T low_mask(u32 n) { return n >= kBits<T> ? static_cast<T>(~T(0)) : static_cast<T>((T(1) << n) - 1); }
-template <class T> LANE_FN T bfe_u(T a, u32 pos, u32 len) {
+template <class T>
+LANE_FN T low_mask(u32 n) {
+  return n >= kBits<T> ? static_cast<T>(~T(0)) : static_cast<T>((T(1) << n) - 1);
+}
+template <class T>
+LANE_FN T bfe_u(T a, u32 pos, u32 len) {
   pos &= 255;
   len &= 255;
   return pos >= kBits<T> ? T(0) : static_cast<T>((a >> pos) & low_mask<T>(len));
 }
-template <class T, class U> LANE_FN T bfe_s(T a, u32 pos, u32 len) {
+template <class T, class U>
+LANE_FN T bfe_s(T a, u32 pos, u32 len) {
   pos &= 255;
   len &= 255;
   if (len == 0) return 0;
@@ -266,54 +370,122 @@ void select(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
-#define ROW2(name, F) {name, Lanes<&F>::run}
-#define UNSIGNED(name, F)                                                                                             \
-  {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<u16>>::run}, {name ".b16", Lanes<&F<u16>>::run},         \
-      {name ".u32", Lanes<&F<u32>>::run}, {name ".s32", Lanes<&F<u32>>::run}, {name ".b32", Lanes<&F<u32>>::run},     \
-      {name ".u64", Lanes<&F<u64>>::run}, {name ".s64", Lanes<&F<u64>>::run}, {name ".b64", Lanes<&F<u64>>::run}
-#define BY_SIGN(name, F)                                                                                          \
-  {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<s16>>::run}, {name ".u32", Lanes<&F<u32>>::run},     \
-      {name ".s32", Lanes<&F<s32>>::run}, {name ".u64", Lanes<&F<u64>>::run}, {name ".s64", Lanes<&F<s64>>::run}
-#define BY_SIGN_EACH(name, F)                                                                                  \
-  {name ".u16", Each<&F<u16>>::run}, {name ".s16", Each<&F<s16>>::run}, {name ".u32", Each<&F<u32>>::run},     \
-      {name ".s32", Each<&F<s32>>::run}, {name ".u64", Each<&F<u64>>::run}, {name ".s64", Each<&F<s64>>::run}
-#define BY_SIGN_NARROW(name, F)                                                                                \
-  {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<s16>>::run}, {name ".u32", Lanes<&F<u32>>::run},  \
-      {name ".s32", Lanes<&F<s32>>::run}
+#define ROW2(name, F) \
+  { name, Lanes<&F>::run }
+#define UNSIGNED(name, F)                                                                                         \
+  {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<u16>>::run}, {name ".b16", Lanes<&F<u16>>::run},     \
+      {name ".u32", Lanes<&F<u32>>::run}, {name ".s32", Lanes<&F<u32>>::run}, {name ".b32", Lanes<&F<u32>>::run}, \
+      {name ".u64", Lanes<&F<u64>>::run}, {name ".s64", Lanes<&F<u64>>::run}, {                                   \
+    name ".b64", Lanes<&F<u64>>::run                                                                              \
+  }
+#define BY_SIGN(name, F)                                                                                      \
+  {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<s16>>::run}, {name ".u32", Lanes<&F<u32>>::run}, \
+      {name ".s32", Lanes<&F<s32>>::run}, {name ".u64", Lanes<&F<u64>>::run}, {                               \
+    name ".s64", Lanes<&F<s64>>::run                                                                          \
+  }
+#define BY_SIGN_EACH(name, F)                                                                              \
+  {name ".u16", Each<&F<u16>>::run}, {name ".s16", Each<&F<s16>>::run}, {name ".u32", Each<&F<u32>>::run}, \
+      {name ".s32", Each<&F<s32>>::run}, {name ".u64", Each<&F<u64>>::run}, {                              \
+    name ".s64", Each<&F<s64>>::run                                                                        \
+  }
+#define BY_SIGN_NARROW(name, F)                                                                                 \
+  {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<s16>>::run}, {name ".u32", Lanes<&F<u32>>::run}, { \
+    name ".s32", Lanes<&F<s32>>::run                                                                            \
+  }
 
 constexpr HandlerRow kRows[] = {
-    UNSIGNED("mov", mov), UNSIGNED("add", add), UNSIGNED("sub", sub), UNSIGNED("mul.lo", mul_lo),
-    BY_SIGN("mul.hi", mul_hi), BY_SIGN_NARROW("mul.wide", mul_wide), UNSIGNED("mad.lo", mad_lo),
-    BY_SIGN("mad.hi", mad_hi), BY_SIGN_NARROW("mad.wide", mad_wide),
-    ROW2("add.sat.s32", add_sat), ROW2("sub.sat.s32", sub_sat), ROW2("mad.hi.sat.s32", mad_hi_sat),
-    ROW2("mul24.lo.u32", mul24_lo<u32>), ROW2("mul24.lo.s32", mul24_lo<s32>), ROW2("mul24.hi.u32", mul24_hi<u32>),
-    ROW2("mul24.hi.s32", mul24_hi<s32>), ROW2("mad24.lo.u32", mad24_lo<u32>), ROW2("mad24.lo.s32", mad24_lo<s32>),
-    ROW2("mad24.hi.u32", mad24_hi<u32>), ROW2("mad24.hi.s32", mad24_hi<s32>),
-    BY_SIGN_EACH("div", div), BY_SIGN_EACH("rem", rem), UNSIGNED("neg", neg),
-    ROW2("abs.s16", abs<s16>), ROW2("abs.s32", abs<s32>), ROW2("abs.s64", abs<s64>),
-    BY_SIGN("min", min), BY_SIGN("max", max), ROW2("min.relu.s32", min_relu<s32>), ROW2("max.relu.s32", max_relu<s32>),
-    BY_SIGN("sad", sad), UNSIGNED("and", op_and), UNSIGNED("or", op_or), UNSIGNED("xor", op_xor),
-    UNSIGNED("not", op_not), UNSIGNED("cnot", cnot), UNSIGNED("shl", shl), BY_SIGN("shr", shr),
-    ROW2("shr.b16", shr<u16>), ROW2("shr.b32", shr<u32>), ROW2("shr.b64", shr<u64>),
-    ROW2("shf.l.wrap.b32", shf_l_wrap), ROW2("shf.r.wrap.b32", shf_r_wrap), ROW2("shf.l.clamp.b32", shf_l_clamp),
-    ROW2("shf.r.clamp.b32", shf_r_clamp), ROW2("popc.b32", popc32), ROW2("popc.b64", popc64), ROW2("clz.b32", clz32),
-    ROW2("clz.b64", clz64), ROW2("brev.b32", brev32), ROW2("brev.b64", brev64), ROW2("bfind.u32", bfind_u32),
-    ROW2("bfind.s32", bfind_s32), ROW2("bfind.u64", bfind_u64), ROW2("bfind.s64", bfind_s64),
-    ROW2("bfind.shiftamt.u32", bfind_shift_u32), ROW2("bfind.shiftamt.s32", bfind_shift_s32),
-    ROW2("bfind.shiftamt.u64", bfind_shift_u64), ROW2("bfind.shiftamt.s64", bfind_shift_s64),
-    ROW2("bfe.u32", bfe_u<u32>), ROW2("bfe.u64", bfe_u<u64>), ROW2("bfe.s32", bfe_s32), ROW2("bfe.s64", bfe_s64),
-    {"bfi.b32", bfi<u32>}, {"bfi.b64", bfi<u64>}, ROW2("bmsk.clamp.b32", bmsk_clamp), ROW2("bmsk.wrap.b32", bmsk_wrap),
-    ROW2("prmt.b32", prmt), ROW2("prmt.b32.f4e", prmt_f4e), ROW2("prmt.b32.b4e", prmt_b4e),
-    ROW2("prmt.b32.rc8", prmt_rc8), ROW2("prmt.b32.ecl", prmt_ecl), ROW2("prmt.b32.ecr", prmt_ecr),
-    ROW2("prmt.b32.rc16", prmt_rc16), {"lop3.b32", lop3},
-    {"dp4a.u32.u32", Lanes<&dp4a<false, false>>::run}, {"dp4a.s32.s32", Lanes<&dp4a<true, true>>::run},
-    {"dp4a.u32.s32", Lanes<&dp4a<false, true>>::run}, {"dp4a.s32.u32", Lanes<&dp4a<true, false>>::run},
-    {"dp2a.lo.u32.u32", Lanes<&dp2a<false, false, 0>>::run}, {"dp2a.lo.s32.s32", Lanes<&dp2a<true, true, 0>>::run},
-    {"dp2a.lo.u32.s32", Lanes<&dp2a<false, true, 0>>::run}, {"dp2a.lo.s32.u32", Lanes<&dp2a<true, false, 0>>::run},
-    {"dp2a.hi.u32.u32", Lanes<&dp2a<false, false, 1>>::run}, {"dp2a.hi.s32.s32", Lanes<&dp2a<true, true, 1>>::run},
-    {"dp2a.hi.u32.s32", Lanes<&dp2a<false, true, 1>>::run}, {"dp2a.hi.s32.u32", Lanes<&dp2a<true, false, 1>>::run},
-    {"carry.32", carry_add<u32>}, {"carry.64", carry_add<u64>},
-    {"selp.16", select<u16>}, {"selp.32", select<u32>}, {"selp.64", select<u64>},
+    UNSIGNED("mov", mov),
+    UNSIGNED("add", add),
+    UNSIGNED("sub", sub),
+    UNSIGNED("mul.lo", mul_lo),
+    BY_SIGN("mul.hi", mul_hi),
+    BY_SIGN_NARROW("mul.wide", mul_wide),
+    UNSIGNED("mad.lo", mad_lo),
+    BY_SIGN("mad.hi", mad_hi),
+    BY_SIGN_NARROW("mad.wide", mad_wide),
+    ROW2("add.sat.s32", add_sat),
+    ROW2("sub.sat.s32", sub_sat),
+    ROW2("mad.hi.sat.s32", mad_hi_sat),
+    ROW2("mul24.lo.u32", mul24_lo<u32>),
+    ROW2("mul24.lo.s32", mul24_lo<s32>),
+    ROW2("mul24.hi.u32", mul24_hi<u32>),
+    ROW2("mul24.hi.s32", mul24_hi<s32>),
+    ROW2("mad24.lo.u32", mad24_lo<u32>),
+    ROW2("mad24.lo.s32", mad24_lo<s32>),
+    ROW2("mad24.hi.u32", mad24_hi<u32>),
+    ROW2("mad24.hi.s32", mad24_hi<s32>),
+    BY_SIGN_EACH("div", div),
+    BY_SIGN_EACH("rem", rem),
+    UNSIGNED("neg", neg),
+    ROW2("abs.s16", abs<s16>),
+    ROW2("abs.s32", abs<s32>),
+    ROW2("abs.s64", abs<s64>),
+    BY_SIGN("min", min),
+    BY_SIGN("max", max),
+    ROW2("min.relu.s32", min_relu<s32>),
+    ROW2("max.relu.s32", max_relu<s32>),
+    BY_SIGN("sad", sad),
+    UNSIGNED("and", op_and),
+    UNSIGNED("or", op_or),
+    UNSIGNED("xor", op_xor),
+    UNSIGNED("not", op_not),
+    UNSIGNED("cnot", cnot),
+    UNSIGNED("shl", shl),
+    BY_SIGN("shr", shr),
+    ROW2("shr.b16", shr<u16>),
+    ROW2("shr.b32", shr<u32>),
+    ROW2("shr.b64", shr<u64>),
+    ROW2("shf.l.wrap.b32", shf_l_wrap),
+    ROW2("shf.r.wrap.b32", shf_r_wrap),
+    ROW2("shf.l.clamp.b32", shf_l_clamp),
+    ROW2("shf.r.clamp.b32", shf_r_clamp),
+    ROW2("popc.b32", popc32),
+    ROW2("popc.b64", popc64),
+    ROW2("clz.b32", clz32),
+    ROW2("clz.b64", clz64),
+    ROW2("brev.b32", brev32),
+    ROW2("brev.b64", brev64),
+    ROW2("bfind.u32", bfind_u32),
+    ROW2("bfind.s32", bfind_s32),
+    ROW2("bfind.u64", bfind_u64),
+    ROW2("bfind.s64", bfind_s64),
+    ROW2("bfind.shiftamt.u32", bfind_shift_u32),
+    ROW2("bfind.shiftamt.s32", bfind_shift_s32),
+    ROW2("bfind.shiftamt.u64", bfind_shift_u64),
+    ROW2("bfind.shiftamt.s64", bfind_shift_s64),
+    ROW2("bfe.u32", bfe_u<u32>),
+    ROW2("bfe.u64", bfe_u<u64>),
+    ROW2("bfe.s32", bfe_s32),
+    ROW2("bfe.s64", bfe_s64),
+    {"bfi.b32", bfi<u32>},
+    {"bfi.b64", bfi<u64>},
+    ROW2("bmsk.clamp.b32", bmsk_clamp),
+    ROW2("bmsk.wrap.b32", bmsk_wrap),
+    ROW2("prmt.b32", prmt),
+    ROW2("prmt.b32.f4e", prmt_f4e),
+    ROW2("prmt.b32.b4e", prmt_b4e),
+    ROW2("prmt.b32.rc8", prmt_rc8),
+    ROW2("prmt.b32.ecl", prmt_ecl),
+    ROW2("prmt.b32.ecr", prmt_ecr),
+    ROW2("prmt.b32.rc16", prmt_rc16),
+    {"lop3.b32", lop3},
+    {"dp4a.u32.u32", Lanes<&dp4a<false, false>>::run},
+    {"dp4a.s32.s32", Lanes<&dp4a<true, true>>::run},
+    {"dp4a.u32.s32", Lanes<&dp4a<false, true>>::run},
+    {"dp4a.s32.u32", Lanes<&dp4a<true, false>>::run},
+    {"dp2a.lo.u32.u32", Lanes<&dp2a<false, false, 0>>::run},
+    {"dp2a.lo.s32.s32", Lanes<&dp2a<true, true, 0>>::run},
+    {"dp2a.lo.u32.s32", Lanes<&dp2a<false, true, 0>>::run},
+    {"dp2a.lo.s32.u32", Lanes<&dp2a<true, false, 0>>::run},
+    {"dp2a.hi.u32.u32", Lanes<&dp2a<false, false, 1>>::run},
+    {"dp2a.hi.s32.s32", Lanes<&dp2a<true, true, 1>>::run},
+    {"dp2a.hi.u32.s32", Lanes<&dp2a<false, true, 1>>::run},
+    {"dp2a.hi.s32.u32", Lanes<&dp2a<true, false, 1>>::run},
+    {"carry.32", carry_add<u32>},
+    {"carry.64", carry_add<u64>},
+    {"selp.16", select<u16>},
+    {"selp.32", select<u32>},
+    {"selp.64", select<u64>},
 };
 
 }  // namespace

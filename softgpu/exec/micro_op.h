@@ -17,8 +17,8 @@ using Handler = void (*)(const MicroOp& op, Warp& warp, uint32_t mask);
 // How an operation moves the program counter. kPlain falls through to the next one.
 enum class Flow : uint8_t {
   kPlain,
-  kBranch,        // lanes in mask go to target
-  kBranchTable,   // brx.idx: a holds the index, target the first row of KernelCode::tables, x the count
+  kBranch,       // lanes in mask go to target
+  kBranchTable,  // brx.idx: a holds the index, target the first row of KernelCode::tables, imm the count
   kExit,
   kCall,          // target is an index of KernelCode::functions
   kCallIndirect,  // a holds the function's address
@@ -36,7 +36,7 @@ struct MicroOp {
   uint32_t dst = 0, a = 0, b = 0, c = 0, d = 0, e = 0;
   int64_t imm = 0;
   uint32_t target = 0;
-  uint32_t guard = 0;      // predicate; lanes run where guard ^ guard_xor is set
+  uint32_t guard = 0;  // predicate; lanes run where guard ^ guard_xor is set
   uint32_t guard_xor = 0;
   Flow flow = Flow::kPlain;
   uint8_t vec = 1;  // elements of a vector access

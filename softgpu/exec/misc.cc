@@ -35,7 +35,8 @@ void pack(const MicroOp& op, Warp& w, uint32_t mask) {
   for (uint32_t m = mask; m != 0; m &= m - 1) {
     const int lane = std::countr_zero(m);
     W out = 0;
-    for (uint32_t i = 0; i < kParts; ++i) out |= static_cast<W>(static_cast<W>(lanes<P>(w, parts[i])[lane]) << (8 * sizeof(P) * i));
+    for (uint32_t i = 0; i < kParts; ++i)
+      out |= static_cast<W>(static_cast<W>(lanes<P>(w, parts[i])[lane]) << (8 * sizeof(P) * i));
     lanes<W>(w, op.dst)[lane] = out;
   }
 }
@@ -119,13 +120,28 @@ void cp_async(const MicroOp& op, Warp& w, uint32_t mask) {
 }
 
 constexpr HandlerRow kRows[] = {
-    {"nothing", nothing}, {"fence", fence}, {"mov.pred", p_mov}, {"not.pred", p_not}, {"and.pred", p_and},
-    {"or.pred", p_or}, {"xor.pred", p_xor}, {"pack.64.32", pack<uint64_t, uint32_t>},
-    {"pack.64.16", pack<uint64_t, uint16_t>}, {"pack.32.16", pack<uint32_t, uint16_t>},
-    {"unpack.64.32", unpack<uint64_t, uint32_t>}, {"unpack.64.16", unpack<uint64_t, uint16_t>},
-    {"unpack.32.16", unpack<uint32_t, uint16_t>}, {"clock", clock32}, {"clock_hi", clock_high}, {"clock64", clock64},
-    {"globaltimer", timer}, {"globaltimer_lo", timer_low}, {"globaltimer_hi", timer_high}, {"isspacep", isspacep},
-    {"call.results", call_results}, {"cp.async", cp_async},
+    {"nothing", nothing},
+    {"fence", fence},
+    {"mov.pred", p_mov},
+    {"not.pred", p_not},
+    {"and.pred", p_and},
+    {"or.pred", p_or},
+    {"xor.pred", p_xor},
+    {"pack.64.32", pack<uint64_t, uint32_t>},
+    {"pack.64.16", pack<uint64_t, uint16_t>},
+    {"pack.32.16", pack<uint32_t, uint16_t>},
+    {"unpack.64.32", unpack<uint64_t, uint32_t>},
+    {"unpack.64.16", unpack<uint64_t, uint16_t>},
+    {"unpack.32.16", unpack<uint32_t, uint16_t>},
+    {"clock", clock32},
+    {"clock_hi", clock_high},
+    {"clock64", clock64},
+    {"globaltimer", timer},
+    {"globaltimer_lo", timer_low},
+    {"globaltimer_hi", timer_high},
+    {"isspacep", isspacep},
+    {"call.results", call_results},
+    {"cp.async", cp_async},
 };
 
 }  // namespace
@@ -148,7 +164,8 @@ std::byte* translate_generic(const Warp& warp, uint32_t lane, uint64_t address, 
   };
   if (address - kWindowBase < kWindowBytes) return m.space->translate(address, bytes);
   if (address - kSharedWindow < kPrivateWindowBytes) return within(kSharedWindow, m.shared, m.shared_bytes);
-  if (address - kLocalWindow < kPrivateWindowBytes) return within(kLocalWindow, warp.local + lane * m.local_bytes, m.local_bytes);
+  if (address - kLocalWindow < kPrivateWindowBytes)
+    return within(kLocalWindow, warp.local + lane * m.local_bytes, m.local_bytes);
   if (address - kParamWindow < kPrivateWindowBytes) {
     // Kernels may read their parameters by address; nothing may write them, and PTX has no way to.
     return within(kParamWindow, const_cast<std::byte*>(m.params), m.param_bytes);

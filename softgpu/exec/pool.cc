@@ -15,15 +15,15 @@
 namespace softgpu {
 namespace {
 
-constexpr uint64_t kSlice = 100'000;       // instructions a block runs before others are considered
-constexpr uint32_t kPatience = 20;         // slices before further blocks are started beside it
+constexpr uint64_t kSlice = 100'000;  // instructions a block runs before others are considered
+constexpr uint32_t kPatience = 20;    // slices before further blocks are started beside it
 constexpr size_t kMostSuspended = 64;
 constexpr unsigned kDefaultQuantum = 32;
 
 struct Job {
   const Launch* launch = nullptr;
   const KernelCode* code = nullptr;
-  uint64_t next = 0;     // the next block to start
+  uint64_t next = 0;  // the next block to start
   uint64_t total = 0;
   uint64_t running = 0;  // blocks that a thread holds
   unsigned quantum = kDefaultQuantum;

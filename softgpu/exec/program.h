@@ -29,9 +29,9 @@ struct KernelInfo {
   uint32_t static_shared_bytes = 0;
   uint32_t local_bytes = 0;  // a thread
   uint32_t constant_bytes = 0;
-  uint32_t registers = 0;  // invented: min(255, 16 + live)
+  uint32_t registers = 0;                 // invented: min(255, 16 + live)
   uint32_t max_threads_per_block = 1024;  // .maxntid where given
-  uint32_t ptx_version = 0;  // e.g. 80 for .target sm_80
+  uint32_t ptx_version = 0;               // e.g. 80 for .target sm_80
 };
 
 struct GlobalInfo {
@@ -46,12 +46,21 @@ struct Dim3 {
 };
 
 // What went wrong in a kernel; the driver half turns it into the CUresult that a real GPU would report.
-enum class FaultKind { kNone, kIllegalAddress, kMisalignedAddress, kIllegalInstruction, kAssert, kTrap, kInvalidPc, kCancelled };
+enum class FaultKind {
+  kNone,
+  kIllegalAddress,
+  kMisalignedAddress,
+  kIllegalInstruction,
+  kAssert,
+  kTrap,
+  kInvalidPc,
+  kCancelled
+};
 
 struct Fault {
   FaultKind kind = FaultKind::kNone;
-  uint64_t address = 0;    // kIllegalAddress, kMisalignedAddress
-  std::string where;       // "kernel saxpy, block (1,0,0), thread (3,0,0), line 41: ld.global.f32 ..." for the log
+  uint64_t address = 0;  // kIllegalAddress, kMisalignedAddress
+  std::string where;     // "kernel saxpy, block (1,0,0), thread (3,0,0), line 41: ld.global.f32 ..." for the log
   bool ok() const { return kind == FaultKind::kNone; }
 };
 
@@ -79,9 +88,9 @@ struct Launch {
   const std::byte* params = nullptr;  // param_bytes of them; kept by the caller until run() returns
   uint64_t image_address = 0;
   const AddressSpace* memory = nullptr;
-  bool cooperative = false;            // all blocks resumable together (grid synchronisation)
+  bool cooperative = false;                   // all blocks resumable together (grid synchronisation)
   const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
-  uint32_t quantum = 0;  // instructions a warp runs before the next one does; 0: the usual 32
+  uint32_t quantum = 0;                       // instructions a warp runs before the next one does; 0: the usual 32
 };
 
 // Threads that run blocks, shared by all devices of a process. `threads` 0: one a core.

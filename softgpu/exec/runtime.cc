@@ -96,7 +96,14 @@ bool convert(const Warp& w, uint32_t lane, const Conversion& c, Arguments* argum
       print(c.flags + "s", text.c_str(), out);
       return true;
     }
-    case 'e': case 'E': case 'f': case 'F': case 'g': case 'G': case 'a': case 'A': {
+    case 'e':
+    case 'E':
+    case 'f':
+    case 'F':
+    case 'g':
+    case 'G':
+    case 'a':
+    case 'A': {
       if (!arguments->next(8, &v)) return false;
       double d = 0;
       std::memcpy(&d, &v, 8);

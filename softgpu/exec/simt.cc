@@ -10,7 +10,8 @@ namespace {
 using State = Group::State;
 
 constexpr uint32_t kNoLimit = ~uint32_t{0};
-// One quantum in so many goes to another group than the lowest, so that lanes that spin do not starve those they wait for.
+// One quantum in so many goes to another group than the lowest, so that lanes that spin do not starve those they wait
+// for.
 constexpr uint32_t kRotation = 8;
 
 void remove_group(Warp& w, uint32_t index) { w.groups[index] = w.groups[--w.count]; }
@@ -145,7 +146,8 @@ class Runner {
       if (op.flow == Flow::kPlain) [[likely]] {
         if (active != 0) {
           op.fn(op, w_, active);
-          if (block_.fault != FaultKind::kNone) [[unlikely]] return fault_here();
+          if (block_.fault != FaultKind::kNone) [[unlikely]]
+            return fault_here();
         }
         ++pc_;
       } else if (active == 0) {
@@ -189,15 +191,24 @@ class Runner {
 
   bool flow(const MicroOp& op, uint32_t active) {
     switch (op.flow) {
-      case Flow::kPlain: break;
-      case Flow::kBranch: return jump(active, op.target);
-      case Flow::kBranchTable: return branch_table(op, active);
-      case Flow::kExit: return leave(active);
-      case Flow::kCall: return call(op, active, op.target);
-      case Flow::kCallIndirect: return call_indirect(op, active);
-      case Flow::kReturn: return scatter(active, lanes<uint32_t>(w_, op.dst));
-      case Flow::kBarrier: return barrier(op, active);
-      case Flow::kWarpSync: return warp_sync(op, active);
+      case Flow::kPlain:
+        break;
+      case Flow::kBranch:
+        return jump(active, op.target);
+      case Flow::kBranchTable:
+        return branch_table(op, active);
+      case Flow::kExit:
+        return leave(active);
+      case Flow::kCall:
+        return call(op, active, op.target);
+      case Flow::kCallIndirect:
+        return call_indirect(op, active);
+      case Flow::kReturn:
+        return scatter(active, lanes<uint32_t>(w_, op.dst));
+      case Flow::kBarrier:
+        return barrier(op, active);
+      case Flow::kWarpSync:
+        return warp_sync(op, active);
       case Flow::kYield:
         yielded_ = true;
         left_ = 0;

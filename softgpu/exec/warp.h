@@ -25,8 +25,8 @@ inline constexpr uint64_t kPrivateWindowBytes = uint64_t{1} << 32;
 inline constexpr uint64_t kGridWorkspaceBytes = 64;
 
 struct FunctionCode {
-  uint32_t entry = 0;           // first micro-op
-  uint32_t return_slot = 0;     // register with the return address of each lane
+  uint32_t entry = 0;            // first micro-op
+  uint32_t return_slot = 0;      // register with the return address of each lane
   std::vector<uint32_t> params;  // offsets in local memory
   std::vector<uint32_t> param_bytes;
   std::vector<uint32_t> returns;
@@ -39,9 +39,33 @@ struct CallCopy {
 };
 
 enum class Special : uint8_t {
-  kTidX, kTidY, kTidZ, kNtidX, kNtidY, kNtidZ, kCtaidX, kCtaidY, kCtaidZ, kNctaidX, kNctaidY, kNctaidZ,
-  kLaneId, kWarpId, kNwarpId, kSmId, kNsmId, kGridId, kLaneMaskEq, kLaneMaskLt, kLaneMaskLe, kLaneMaskGt, kLaneMaskGe,
-  kDynamicShared, kTotalShared, kEnvreg1, kEnvreg2,
+  kTidX,
+  kTidY,
+  kTidZ,
+  kNtidX,
+  kNtidY,
+  kNtidZ,
+  kCtaidX,
+  kCtaidY,
+  kCtaidZ,
+  kNctaidX,
+  kNctaidY,
+  kNctaidZ,
+  kLaneId,
+  kWarpId,
+  kNwarpId,
+  kSmId,
+  kNsmId,
+  kGridId,
+  kLaneMaskEq,
+  kLaneMaskLt,
+  kLaneMaskLe,
+  kLaneMaskGt,
+  kLaneMaskGe,
+  kDynamicShared,
+  kTotalShared,
+  kEnvreg1,
+  kEnvreg2,
 };
 
 struct SpecialSlot {
@@ -65,18 +89,18 @@ struct ImageSlot {
 struct KernelCode {
   std::string name;
   std::vector<MicroOp> ops;
-  std::vector<uint32_t> lines;              // of each op
-  std::vector<std::string> texts;           // of each PTX instruction
-  std::vector<uint32_t> text_of;            // op -> texts
+  std::vector<uint32_t> lines;     // of each op
+  std::vector<std::string> texts;  // of each PTX instruction
+  std::vector<uint32_t> text_of;   // op -> texts
   std::vector<ConstantSlot> constants;
   std::vector<SpecialSlot> specials;
   std::vector<ImageSlot> image_slots;
   std::vector<FunctionCode> functions;
   std::vector<std::vector<CallCopy>> copies;
-  std::vector<uint32_t> tables;             // branch targets
-  std::vector<int32_t> function_of;         // function of the module -> functions, or -1
-  uint32_t register_bytes = 0;              // of a warp
-  uint32_t local_bytes = 0;                 // of a thread
+  std::vector<uint32_t> tables;      // branch targets
+  std::vector<int32_t> function_of;  // function of the module -> functions, or -1
+  uint32_t register_bytes = 0;       // of a warp
+  uint32_t local_bytes = 0;          // of a thread
   uint32_t static_shared_bytes = 0;
   uint32_t param_bytes = 0;
 };
@@ -88,7 +112,7 @@ struct Group {
   uint32_t mask = 0;
   State state = State::kReady;
   uint8_t barrier = 0;
-  uint32_t result = 0;       // bar.red: destination
+  uint32_t result = 0;  // bar.red: destination
   BarrierKind kind = BarrierKind::kSync;
 };
 
@@ -99,9 +123,9 @@ struct Warp {
   std::byte* local = nullptr;  // 32 times local_bytes
   Block* block = nullptr;
   uint32_t index = 0;
-  uint32_t live = 0;   // lanes that have not exited
-  uint32_t turns = 0;  // quanta run while divergent
-  uint32_t count = 0;  // groups in use
+  uint32_t live = 0;             // lanes that have not exited
+  uint32_t turns = 0;            // quanta run while divergent
+  uint32_t count = 0;            // groups in use
   std::array<Group, 34> groups;  // disjoint lanes, and the one being split
 };
 

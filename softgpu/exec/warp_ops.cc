@@ -103,7 +103,8 @@ void match_all(const MicroOp& op, Warp& w, uint32_t mask) {
   std::memcpy(value, w.regs + op.a, sizeof(value));
   for_each_membership(op, w, mask, [&](uint32_t present, uint32_t to) {
     bool equal = true;
-    for (uint32_t n = present; n != 0; n &= n - 1) equal &= value[std::countr_zero(n)] == value[std::countr_zero(present)];
+    for (uint32_t n = present; n != 0; n &= n - 1)
+      equal &= value[std::countr_zero(n)] == value[std::countr_zero(present)];
     for (uint32_t m = to; m != 0; m &= m - 1) lanes<uint32_t>(w, op.dst)[std::countr_zero(m)] = equal ? present : 0;
     set_predicate(w, op.e, to, equal ? ~uint32_t{0} : 0);
   });
@@ -125,9 +126,13 @@ uint32_t r_and(uint32_t a, uint32_t b) { return a & b; }
 uint32_t r_or(uint32_t a, uint32_t b) { return a | b; }
 uint32_t r_xor(uint32_t a, uint32_t b) { return a ^ b; }
 template <class T>
-T r_min(T a, T b) { return a < b ? a : b; }
+T r_min(T a, T b) {
+  return a < b ? a : b;
+}
 template <class T>
-T r_max(T a, T b) { return a > b ? a : b; }
+T r_max(T a, T b) {
+  return a > b ? a : b;
+}
 
 void activemask(const MicroOp& op, Warp& w, uint32_t mask) {
   for (uint32_t m = mask; m != 0; m &= m - 1) lanes<uint32_t>(w, op.dst)[std::countr_zero(m)] = mask;
@@ -142,15 +147,28 @@ void elect(const MicroOp& op, Warp& w, uint32_t mask) {
 }
 
 constexpr HandlerRow kRows[] = {
-    {"shfl.up", shuffle<Shuffle::kUp>}, {"shfl.down", shuffle<Shuffle::kDown>},
-    {"shfl.bfly", shuffle<Shuffle::kButterfly>}, {"shfl.idx", shuffle<Shuffle::kIndex>},
-    {"vote.all", vote<Vote::kAll>}, {"vote.any", vote<Vote::kAny>}, {"vote.uni", vote<Vote::kUni>},
-    {"vote.ballot", vote<Vote::kBallot>}, {"match.any.b32", match_any<uint32_t>}, {"match.any.b64", match_any<uint64_t>},
-    {"match.all.b32", match_all<uint32_t>}, {"match.all.b64", match_all<uint64_t>},
-    {"redux.add", reduce<uint32_t, r_add>}, {"redux.and", reduce<uint32_t, r_and>}, {"redux.or", reduce<uint32_t, r_or>},
-    {"redux.xor", reduce<uint32_t, r_xor>}, {"redux.min.u32", reduce<uint32_t, r_min<uint32_t>>},
-    {"redux.max.u32", reduce<uint32_t, r_max<uint32_t>>}, {"redux.min.s32", reduce<int32_t, r_min<int32_t>>},
-    {"redux.max.s32", reduce<int32_t, r_max<int32_t>>}, {"activemask", activemask}, {"elect", elect},
+    {"shfl.up", shuffle<Shuffle::kUp>},
+    {"shfl.down", shuffle<Shuffle::kDown>},
+    {"shfl.bfly", shuffle<Shuffle::kButterfly>},
+    {"shfl.idx", shuffle<Shuffle::kIndex>},
+    {"vote.all", vote<Vote::kAll>},
+    {"vote.any", vote<Vote::kAny>},
+    {"vote.uni", vote<Vote::kUni>},
+    {"vote.ballot", vote<Vote::kBallot>},
+    {"match.any.b32", match_any<uint32_t>},
+    {"match.any.b64", match_any<uint64_t>},
+    {"match.all.b32", match_all<uint32_t>},
+    {"match.all.b64", match_all<uint64_t>},
+    {"redux.add", reduce<uint32_t, r_add>},
+    {"redux.and", reduce<uint32_t, r_and>},
+    {"redux.or", reduce<uint32_t, r_or>},
+    {"redux.xor", reduce<uint32_t, r_xor>},
+    {"redux.min.u32", reduce<uint32_t, r_min<uint32_t>>},
+    {"redux.max.u32", reduce<uint32_t, r_max<uint32_t>>},
+    {"redux.min.s32", reduce<int32_t, r_min<int32_t>>},
+    {"redux.max.s32", reduce<int32_t, r_max<int32_t>>},
+    {"activemask", activemask},
+    {"elect", elect},
 };
 
 }  // namespace

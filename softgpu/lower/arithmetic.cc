@@ -9,8 +9,9 @@ using ptx::Type;
 namespace {
 
 std::string type_name(Type type) {
-  static constexpr const char* kNames[] = {"",    "pred", "b8",  "b16", "b32", "b64",   "b128", "u8",    "u16", "u32", "u64",
-                                           "s8",  "s16",  "s32", "s64", "f16", "f16x2", "bf16", "bf16x2", "f32", "f64"};
+  static constexpr const char* kNames[] = {"",    "pred", "b8",    "b16",  "b32",    "b64", "b128",
+                                           "u8",  "u16",  "u32",   "u64",  "s8",     "s16", "s32",
+                                           "s64", "f16",  "f16x2", "bf16", "bf16x2", "f32", "f64"};
   return kNames[static_cast<size_t>(type)];
 }
 
@@ -21,12 +22,12 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {"add", "TTT"}, {"sub", "TTT"}, {"mul", "TTT"}, {"mad", "TTTT"}, {"fma", "TTTT"}, {"mul24", "TTT"},
-    {"mad24", "TTTT"}, {"div", "TTT"}, {"rem", "TTT"}, {"neg", "TT"}, {"abs", "TT"}, {"min", "TTT"}, {"max", "TTT"},
-    {"sad", "TTTT"}, {"rcp", "TT"}, {"sqrt", "TT"}, {"rsqrt", "TT"}, {"ex2", "TT"}, {"lg2", "TT"}, {"sin", "TT"},
-    {"cos", "TT"}, {"tanh", "TT"}, {"copysign", "TTT"}, {"shl", "TTI"}, {"shr", "TTI"}, {"shf", "TTTI"},
-    {"popc", "IT"}, {"clz", "IT"}, {"brev", "TT"}, {"bfind", "IT"}, {"bfe", "TTII"}, {"bfi", "TTTII"},
-    {"bmsk", "III"}, {"cnot", "TT"},
+    {"add", "TTT"},    {"sub", "TTT"},   {"mul", "TTT"},  {"mad", "TTTT"}, {"fma", "TTTT"},     {"mul24", "TTT"},
+    {"mad24", "TTTT"}, {"div", "TTT"},   {"rem", "TTT"},  {"neg", "TT"},   {"abs", "TT"},       {"min", "TTT"},
+    {"max", "TTT"},    {"sad", "TTTT"},  {"rcp", "TT"},   {"sqrt", "TT"},  {"rsqrt", "TT"},     {"ex2", "TT"},
+    {"lg2", "TT"},     {"sin", "TT"},    {"cos", "TT"},   {"tanh", "TT"},  {"copysign", "TTT"}, {"shl", "TTI"},
+    {"shr", "TTI"},    {"shf", "TTTI"},  {"popc", "IT"},  {"clz", "IT"},   {"brev", "TT"},      {"bfind", "IT"},
+    {"bfe", "TTII"},   {"bfi", "TTTII"}, {"bmsk", "III"}, {"cnot", "TT"},
 };
 
 }  // namespace
@@ -63,9 +64,11 @@ bool KernelLowering::lower_arithmetic() {
   for (size_t i = 0; i < widths.size(); ++i) {
     const bool doubled = wide && (i == 0 || i == 3);
     const uint32_t w = widths[i] == 'I' ? 4 : doubled ? 2 * width : width;
-    if (i == 0 ? !dest(at(i), w, &dst) : !source(at(i), widths[i] == 'I' ? Type::kU32 : type, w, &s[i - 1])) return false;
+    if (i == 0 ? !dest(at(i), w, &dst) : !source(at(i), widths[i] == 'I' ? Type::kU32 : type, w, &s[i - 1]))
+      return false;
   }
-  if (floating) return emit_float(stem + (relu ? ".relu" : ""), type, ftz, sat, dst, s, static_cast<int>(widths.size()) - 1);
+  if (floating)
+    return emit_float(stem + (relu ? ".relu" : ""), type, ftz, sat, dst, s, static_cast<int>(widths.size()) - 1);
   const std::string name = stem + (relu ? ".relu" : "") + (sat ? ".sat." : ".") + type_name(type);
   const Handler fn = find(name);
   if (fn == nullptr) return unsupported();
@@ -74,7 +77,8 @@ bool KernelLowering::lower_arithmetic() {
 }
 
 // Tries the exact form, then builds it from plainer ones: flushing and saturation as steps of their own.
-bool KernelLowering::emit_float(const std::string& stem, Type type, bool ftz, bool sat, uint32_t dst, const uint32_t* s, int n) {
+bool KernelLowering::emit_float(const std::string& stem, Type type, bool ftz, bool sat, uint32_t dst, const uint32_t* s,
+                                int n) {
   std::string base = stem;
   std::string tail;
   if (base.ends_with(".relu")) {
@@ -92,7 +96,7 @@ bool KernelLowering::emit_float(const std::string& stem, Type type, bool ftz, bo
   if (fn == nullptr || (type != Type::kF32 && (flushes || (sat && type != Type::kF64)))) return unsupported();
   uint32_t in[3] = {s[0], n > 1 ? s[1] : 0, n > 2 ? s[2] : 0};
   for (int i = 0; flushes && i < n; ++i) {
-    const uint32_t flushed = allocate(4);
+    const uint32_t flushed = temporary(4);
     if (!emit_named("ftz.f32", flushed, in[i])) return false;
     in[i] = flushed;
   }
@@ -113,7 +117,7 @@ bool KernelLowering::lower_carry() {
   uint32_t dst = 0, a = 0, b = 0;
   if (!dest(at(0), width, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b)) return false;
   if (multiply) {
-    const uint32_t product = allocate(width);
+    const uint32_t product = temporary(width);
     if (!emit_named("mul." + std::string(half) + "." + type_name(type), product, a, b)) return false;
     a = product;
     if (!source(at(3), type, &b)) return false;
@@ -194,8 +198,8 @@ BoolOp bool_op(std::string_view word) {
 }  // namespace
 
 bool KernelLowering::lower_setp() {
-  const std::string_view compare = take_one_of({"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu",
-                                                "ltu", "leu", "gtu", "geu", "num", "nan"});
+  const std::string_view compare = take_one_of({"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ",
+                                                "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
   const BoolOp combine = bool_op(take_one_of({"and", "or", "xor"}));
   const bool ftz = take("ftz");
   const Type type = take_type();
@@ -206,7 +210,8 @@ bool KernelLowering::lower_setp() {
   if (pair && !predicate_dest(at(0).parts[1], &q)) return false;
   if (!source(at(1), type, &a) || !source(at(2), type, &b)) return false;
   if (combine != BoolOp::kNone && !predicate_source(at(3), &c)) return false;
-  const Handler fn = find("setp." + std::string(compare) + "." + type_name(type) + (ftz && type == Type::kF32 ? ".ftz" : ""));
+  const Handler fn =
+      find("setp." + std::string(compare) + "." + type_name(type) + (ftz && type == Type::kF32 ? ".ftz" : ""));
   if (fn == nullptr) return unsupported();
   MicroOp& op = emit(fn, p, a, b, c);
   op.e = q;
@@ -216,8 +221,8 @@ bool KernelLowering::lower_setp() {
 
 // set: a comparison whose result is all ones, or one, in a register.
 bool KernelLowering::lower_set() {
-  const std::string_view compare = take_one_of({"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu",
-                                                "ltu", "leu", "gtu", "geu", "num", "nan"});
+  const std::string_view compare = take_one_of({"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ",
+                                                "neu", "ltu", "leu", "gtu", "geu", "num", "nan"});
   const BoolOp combine = bool_op(take_one_of({"and", "or", "xor"}));
   const bool ftz = take("ftz");
   const Type to = take_type(), from = take_type();
@@ -225,10 +230,11 @@ bool KernelLowering::lower_set() {
   uint32_t dst = 0, a = 0, b = 0, c = kTruePredicate;
   if (!dest(at(0), width_of(to), &dst) || !source(at(1), from, &a) || !source(at(2), from, &b)) return false;
   if (combine != BoolOp::kNone && !predicate_source(at(3), &c)) return false;
-  const Handler fn = find("setp." + std::string(compare) + "." + type_name(from) + (ftz && from == Type::kF32 ? ".ftz" : ""));
+  const Handler fn =
+      find("setp." + std::string(compare) + "." + type_name(from) + (ftz && from == Type::kF32 ? ".ftz" : ""));
   const bool packed = from == Type::kF16x2 || from == Type::kBf16x2;
   if (fn == nullptr) return unsupported();
-  const uint32_t p = allocate_predicate(), q = packed ? allocate_predicate() : kSinkPredicate;
+  const uint32_t p = temporary_predicate(), q = packed ? temporary_predicate() : kSinkPredicate;
   MicroOp& op = emit(fn, p, a, b, c);
   op.e = q;
   op.x = static_cast<uint8_t>(combine);
@@ -239,9 +245,10 @@ bool KernelLowering::lower_set() {
   if (to == Type::kBf16) one = 0x3f80;
   if (packed) {
     const uint64_t half = to == Type::kF16x2 ? 0x3c00 : to == Type::kBf16x2 ? 0x3f80 : 0xffff;
-    const uint32_t low = allocate(4), high = allocate(4);
+    const uint32_t low = temporary(4), high = temporary(4);
     return emit_named("selp.32", low, constant(half, 4), constant(0, 4), p) &&
-           emit_named("selp.32", high, constant(half << 16, 4), constant(0, 4), q) && emit_named("or.b32", dst, low, high);
+           emit_named("selp.32", high, constant(half << 16, 4), constant(0, 4), q) &&
+           emit_named("or.b32", dst, low, high);
   }
   return emit_named("selp." + std::to_string(8 * width), dst, constant(one, width), constant(0, width), p);
 }
@@ -261,9 +268,11 @@ bool KernelLowering::lower_slct() {
   if (type == Type::kNone || (by != Type::kS32 && by != Type::kF32) || !done()) return unsupported();
   const uint32_t width = width_of(type);
   uint32_t dst = 0, a = 0, b = 0, c = 0;
-  if (!dest(at(0), width, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), by, &c)) return false;
-  const uint32_t p = allocate_predicate();
-  return emit_named(std::string(by == Type::kS32 ? "setp.ge.s32" : "setp.ge.f32") + (ftz ? ".ftz" : ""), p, c, constant(0, 4)) &&
+  if (!dest(at(0), width, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), by, &c))
+    return false;
+  const uint32_t p = temporary_predicate();
+  return emit_named(std::string(by == Type::kS32 ? "setp.ge.s32" : "setp.ge.f32") + (ftz ? ".ftz" : ""), p, c,
+                    constant(0, 4)) &&
          emit_named("selp." + std::to_string(8 * width), dst, a, b, p);
 }
 
@@ -280,7 +289,8 @@ bool KernelLowering::lower_prmt() {
   const Type type = take_type();
   if (type != Type::kB32 || !done()) return unsupported();
   uint32_t dst = 0, a = 0, b = 0, c = 0;
-  if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), type, &c)) return false;
+  if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), type, &c))
+    return false;
   return emit_named("prmt.b32" + (mode.empty() ? "" : "." + std::string(mode)), dst, a, b, c);
 }
 
@@ -288,7 +298,8 @@ bool KernelLowering::lower_lop3() {
   const Type type = take_type();
   if (type != Type::kB32 || !done() || at(4).kind != Operand::Kind::kInteger) return unsupported();
   uint32_t dst = 0, a = 0, b = 0, c = 0;
-  if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), type, &c)) return false;
+  if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), type, &c))
+    return false;
   emit(find("lop3.b32"), dst, a, b, c).imm = static_cast<int64_t>(at(4).bits);
   return true;
 }
@@ -299,9 +310,12 @@ bool KernelLowering::lower_simple() {
   const Type a_type = take_type(), b_type = take_type();
   if (!done()) return false;
   uint32_t dst = 0, a = 0, b = 0, c = 0;
-  if (!dest(at(0), 4, &dst) || !source(at(1), a_type, 4, &a) || !source(at(2), b_type, 4, &b) || !source(at(3), a_type, 4, &c)) return false;
-  return emit_named(std::string(in_->opcode) + (half.empty() ? "" : "." + std::string(half)) + "." + type_name(a_type) + "." +
-                        type_name(b_type), dst, a, b, c);
+  if (!dest(at(0), 4, &dst) || !source(at(1), a_type, 4, &a) || !source(at(2), b_type, 4, &b) ||
+      !source(at(3), a_type, 4, &c))
+    return false;
+  return emit_named(std::string(in_->opcode) + (half.empty() ? "" : "." + std::string(half)) + "." + type_name(a_type) +
+                        "." + type_name(b_type),
+                    dst, a, b, c);
 }
 
 // szext: sign or zero extension from a bit position.
@@ -312,7 +326,7 @@ bool KernelLowering::lower_szext() {
   uint32_t dst = 0, a = 0, n = 0;
   if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), Type::kU32, &n)) return false;
   if (mode == "wrap") {
-    const uint32_t wrapped = allocate(4);
+    const uint32_t wrapped = temporary(4);
     if (!emit_named("and.b32", wrapped, n, constant(31, 4))) return false;
     n = wrapped;
   }

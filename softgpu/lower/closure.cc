@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "softgpu/lower/kernel_lowering.h"
+#include "softgpu/lower/liveness.h"
 
 namespace softgpu {
 
@@ -157,8 +158,42 @@ void KernelLowering::layout_shared() {
   code_->static_shared_bytes = static_cast<uint32_t>(base);
 }
 
+// Registers of one width share places where their values are not wanted at the same time.
+void KernelLowering::place_registers(Instance* instance) {
+  const std::vector<LiveRange> ranges = live_ranges(*instance->function);
+  std::vector<uint32_t> order;
+  for (uint32_t r = 0; r < ranges.size(); ++r) {
+    if (ranges[r].first <= ranges[r].last) order.push_back(r);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return ranges[a].first < ranges[b].first; });
+  std::multimap<uint32_t, uint32_t> active;  // last statement -> register
+  std::map<uint32_t, std::vector<uint32_t>> idle;
+  uint32_t words = 0, most = 0;
+  const auto width = [&](uint32_t r) { return width_of(instance->function->registers[r]); };
+  for (const uint32_t r : order) {
+    while (!active.empty() && active.begin()->first < ranges[r].first) {
+      const uint32_t gone = active.begin()->second;
+      idle[width(gone)].push_back(instance->registers[gone]);
+      words -= (width(gone) + 3) / 4;
+      active.erase(active.begin());
+    }
+    std::vector<uint32_t>& free = idle[width(r)];
+    if (free.empty()) {
+      free.push_back(width(r) == 0 ? allocate_predicate() : allocate(width(r)));
+    }
+    instance->registers[r] = free.back();
+    free.pop_back();
+    active.emplace(ranges[r].last, r);
+    words += (width(r) + 3) / 4;
+    most = std::max(most, words);
+  }
+  pressure_ = std::max(pressure_, most);
+}
+
 bool KernelLowering::lower_function(Instance* instance) {
   instance_ = instance;
+  place_registers(instance);
   code_->functions[instance->code].entry = static_cast<uint32_t>(code_->ops.size());
   fixups_.clear();
   table_fixups_.clear();
@@ -185,6 +220,7 @@ bool KernelLowering::lower_instruction() {
   guard_ = kTruePredicate;
   guard_xor_ = 0;
   modifiers_ = in_->modifiers;
+  temporaries_used_.clear();
   code_->texts.emplace_back(in_->text.substr(0, 100));
   const auto row = rows().find(in_->opcode);
   if (row == rows().end()) return unsupported();
@@ -202,6 +238,7 @@ void KernelLowering::finish() {
   code_->param_bytes = info_->param_bytes;
   info_->local_bytes = code_->local_bytes;
   info_->constant_bytes = static_cast<uint32_t>(image_.constant_bytes());
+  info_->registers = std::min<uint32_t>(255, 16 + pressure_);
   info_->ptx_version = module_.target;
   info_->max_threads_per_block = instances_[0].function->max_threads;
 }

@@ -50,19 +50,19 @@ bool KernelLowering::lower_cvt() {
   uint32_t dst = 0;
   if (!source(at(1), from, from_width, &a) || !dest(at(0), to_width, &dst)) return false;
   if (!ptx::is_float(from) && (from_width != width_of(from) || ptx::bytes_of(from) == 1)) {
-    const uint32_t narrow = allocate(width_of(from));
+    const uint32_t narrow = temporary(width_of(from));
     if (!emit_named("ext." + integer_name(from) + "." + std::to_string(8 * from_width), narrow, a)) return false;
     a = narrow;
   }
   const bool widen = to_width != width_of(to);
-  const uint32_t direct = widen ? allocate(width_of(to)) : dst;
+  const uint32_t direct = widen ? temporary(width_of(to)) : dst;
   if (relu) {
-    const uint32_t positive = allocate(4);
+    const uint32_t positive = temporary(4);
     if (from != Type::kF32 || !emit_named("relu.f32", positive, a)) return unsupported();
     a = positive;
   }
   if (satfinite) {
-    const uint32_t finite = allocate(4);
+    const uint32_t finite = temporary(4);
     if (to != Type::kF16 || !emit_named("satfinite.f16", finite, a)) return unsupported();
     a = finite;
   }
@@ -72,7 +72,8 @@ bool KernelLowering::lower_cvt() {
   return emit_named("cvt." + std::to_string(8 * to_width) + "." + held_name(to), dst, direct);
 }
 
-bool KernelLowering::convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t a, uint32_t dst) {
+bool KernelLowering::convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t a,
+                                   uint32_t dst) {
   const bool to_float = ptx::is_float(to), from_float = ptx::is_float(from);
   if (!to_float && !from_float) return convert_integers(to, from, sat, a, dst);
   if (to_float && from_float) return convert_floats(to, from, round, ftz, sat, a, dst);
@@ -80,7 +81,7 @@ bool KernelLowering::convert_value(Type to, Type from, std::string_view round, b
   if (to_float) {
     const bool nearest = round.empty() || round == "rn";
     if (half) {  // through double, which holds every value that does not overflow
-      const uint32_t wide = allocate(8);
+      const uint32_t wide = temporary(8);
       if (!emit_named("cvt.f64." + held_name(from), wide, a)) return false;
       return convert_floats(to, Type::kF64, round, false, sat, wide, dst);
     }
@@ -91,12 +92,12 @@ bool KernelLowering::convert_value(Type to, Type from, std::string_view round, b
   // Float to integer always clamps.
   const std::string mode = round.empty() ? "rzi" : std::string(round).substr(0, 2) + "i";
   if (half) {
-    const uint32_t wide = allocate(4);
+    const uint32_t wide = temporary(4);
     if (!emit_named("cvt.f32." + float_name(from), wide, a)) return false;
     a = wide;
     from = Type::kF32;
   } else if (ftz && from == Type::kF32) {
-    const uint32_t flushed = allocate(4);
+    const uint32_t flushed = temporary(4);
     if (!emit_named("ftz.f32", flushed, a)) return false;
     a = flushed;
   }
@@ -109,35 +110,37 @@ bool KernelLowering::convert_integers(Type to, Type from, bool sat, uint32_t a, 
   return ptx::bytes_of(to) != 1 || emit_named("ext." + integer_name(to) + ".16", dst, dst);
 }
 
-bool KernelLowering::convert_floats(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t a, uint32_t dst) {
+bool KernelLowering::convert_floats(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t a,
+                                    uint32_t dst) {
   const bool flush_in = ftz && from == Type::kF32;
   if (flush_in) {
-    const uint32_t flushed = allocate(4);
+    const uint32_t flushed = temporary(4);
     if (!emit_named("ftz.f32", flushed, a)) return false;
     a = flushed;
   }
   const bool whole = round.size() == 3 && round != "rna";
   if (to == from && (to == Type::kF32 || to == Type::kF64)) {
-    const std::string name = whole ? "round." + std::string(round) + "." + float_name(to)
-                                   : "mov.b" + std::to_string(8 * width_of(to));
+    const std::string name =
+        whole ? "round." + std::string(round) + "." + float_name(to) : "mov.b" + std::to_string(8 * width_of(to));
     if (!emit_named(name, dst, a)) return false;
     return !sat || emit_named("sat." + float_name(to), dst, dst);
   }
   if (to == from || whole || (sat && width_of(to) == 2)) {  // halves: round or clamp as float, which is exact
     uint32_t wide = a;
     if (width_of(from) == 2) {
-      wide = allocate(4);
+      wide = temporary(4);
       if (!emit_named("cvt.f32." + float_name(from), wide, a)) return false;
     } else if (from == Type::kF64) {
       return unsupported();
     }
-    const uint32_t rounded = allocate(4);
+    const uint32_t rounded = temporary(4);
     if (!emit_named(whole ? "round." + std::string(round) + ".f32" : "mov.b32", rounded, wide)) return false;
     if (sat && !emit_named("sat.f32", rounded, rounded)) return false;
-    return to == Type::kF32 ? emit_named("mov.b32", dst, rounded) : emit_named("cvt." + float_name(to) + ".f32", dst, rounded);
+    return to == Type::kF32 ? emit_named("mov.b32", dst, rounded)
+                            : emit_named("cvt." + float_name(to) + ".f32", dst, rounded);
   }
   if (width_of(from) == 2 && to != Type::kF32) {
-    const uint32_t wide = allocate(4);
+    const uint32_t wide = temporary(4);
     if (!emit_named("cvt.f32." + float_name(from), wide, a)) return false;
     a = wide;
     from = Type::kF32;
@@ -183,8 +186,8 @@ bool KernelLowering::lower_cvta() {
 }
 
 bool KernelLowering::lower_isspacep() {
-  const std::string_view space = take_one_of(
-      {"global", "const", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry"});
+  const std::string_view space =
+      take_one_of({"global", "const", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry"});
   if (space.empty() || !done()) return unsupported();
   uint32_t p = 0, a = 0;
   if (!predicate_dest(at(0), &p) || !source(at(1), Type::kU64, &a)) return false;

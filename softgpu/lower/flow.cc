@@ -17,7 +17,23 @@ bool KernelLowering::lower_bra() {
   return true;
 }
 
-bool KernelLowering::lower_brx() { return unsupported(); }
+bool KernelLowering::lower_brx() {
+  take("uni");
+  if (!take("idx") || !done()) return unsupported();
+  const auto table = instance_->function->tables.find(at(1).name);
+  if (table == instance_->function->tables.end()) return fail("unknown table of branch targets");
+  uint32_t index = 0;
+  if (!source(at(0), Type::kU32, &index)) return false;
+  MicroOp& op = emit(nullptr, 0, index);
+  op.flow = Flow::kBranchTable;
+  op.target = static_cast<uint32_t>(code_->tables.size());
+  op.imm = static_cast<int64_t>(table->second.size());
+  for (const Operand& o : table->second) {
+    table_fixups_.emplace_back(static_cast<uint32_t>(code_->tables.size()), static_cast<uint32_t>(o.bits));
+    code_->tables.push_back(0);
+  }
+  return true;
+}
 
 bool KernelLowering::lower_ret() {
   if (instance_->function->entry) return lower_exit();
@@ -82,7 +98,8 @@ bool KernelLowering::lower_call() {
     }
     const ptx::Function& f = *module_.functions[at_index->second];
     if (!f.has_body) return call_builtin(f.name, arguments, results);
-    if (arguments.size() != f.params.size() || results.size() != f.returns.size()) return fail("wrong number of arguments");
+    if (arguments.size() != f.params.size() || results.size() != f.returns.size())
+      return fail("wrong number of arguments");
     target = instance_of_.at(&f);
   }
   const uint32_t in = copies(arguments, indirect), out = copies(results, indirect);
@@ -103,7 +120,8 @@ bool KernelLowering::call_builtin(std::string_view name, const std::vector<std::
     return fail("function '" + std::string(name) + "' is not defined");
   }
   std::vector<CallCopy> list;
-  for (const auto& [offset, bytes] : arguments) list.push_back({static_cast<uint32_t>(offset), 0, static_cast<uint32_t>(bytes)});
+  for (const auto& [offset, bytes] : arguments)
+    list.push_back({static_cast<uint32_t>(offset), 0, static_cast<uint32_t>(bytes)});
   code_->copies.push_back(std::move(list));
   MicroOp& op = emit(find(name == "vprintf" ? "call.vprintf" : "call.assertfail"));
   op.imm = static_cast<int64_t>(code_->copies.size() - 1);
@@ -128,13 +146,14 @@ bool KernelLowering::lower_bar() {
     const std::string_view op = take_one_of({"popc", "and", "or"});
     kind = op == "popc" ? BarrierKind::kRedPopc : op == "and" ? BarrierKind::kRedAnd : BarrierKind::kRedOr;
     take_type();
-    if (op.empty() || (kind == BarrierKind::kRedPopc ? !dest(at(0), 4, &dst) : !predicate_dest(at(0), &dst))) return unsupported();
+    if (op.empty() || (kind == BarrierKind::kRedPopc ? !dest(at(0), 4, &dst) : !predicate_dest(at(0), &dst)))
+      return unsupported();
     i = 1;
   }
   if (!done() || !source(at(i), Type::kU32, &id)) return false;
   ++i;
-  const bool has_count = at(i).kind == Operand::Kind::kInteger ||
-                         (at(i).kind == Operand::Kind::kRegister && register_width(at(i)) == 4);
+  const bool has_count =
+      at(i).kind == Operand::Kind::kInteger || (at(i).kind == Operand::Kind::kRegister && register_width(at(i)) == 4);
   if (has_count) {
     if (!source(at(i), Type::kU32, &expected)) return false;
     ++i;
@@ -163,7 +182,8 @@ bool KernelLowering::lower_barrier() {
 }
 
 // Runs fn when the lanes of the mask have met; without a mask at once.
-bool KernelLowering::warp_op(Handler fn, uint32_t dst, uint32_t a, uint32_t b, uint32_t c, uint32_t e, const Operand* mask) {
+bool KernelLowering::warp_op(Handler fn, uint32_t dst, uint32_t a, uint32_t b, uint32_t c, uint32_t e,
+                             const Operand* mask) {
   if (fn == nullptr) return unsupported();
   uint32_t members = 0;
   if (mask == nullptr) {
@@ -212,7 +232,8 @@ bool KernelLowering::lower_match() {
   if (!dest(pair ? at(0).parts[0] : at(0), 4, &dst)) return false;
   if (pair && !predicate_dest(at(0).parts[1], &p)) return false;
   if (!source(at(1), type, &a)) return false;
-  return warp_op(find("match." + std::string(mode) + ".b" + std::to_string(8 * width_of(type))), dst, a, 0, 0, p, &at(2));
+  return warp_op(find("match." + std::string(mode) + ".b" + std::to_string(8 * width_of(type))), dst, a, 0, 0, p,
+                 &at(2));
 }
 
 bool KernelLowering::lower_redux() {
@@ -223,8 +244,8 @@ bool KernelLowering::lower_redux() {
   uint32_t dst = 0, a = 0;
   if (!dest(at(0), 4, &dst) || !source(at(1), type, &a)) return false;
   const bool ordered = what == "min" || what == "max";
-  return warp_op(find("redux." + std::string(what) + (ordered ? (ptx::is_signed(type) ? ".s32" : ".u32") : "")), dst, a, 0, 0,
-                 kSinkPredicate, &at(2));
+  return warp_op(find("redux." + std::string(what) + (ordered ? (ptx::is_signed(type) ? ".s32" : ".u32") : "")), dst, a,
+                 0, 0, kSinkPredicate, &at(2));
 }
 
 bool KernelLowering::lower_activemask() {
@@ -238,44 +259,6 @@ bool KernelLowering::lower_elect() {
   uint32_t dst = 0, p = 0;
   return dest(at(0).parts[0], 4, &dst) && predicate_dest(at(0).parts[1], &p) &&
          warp_op(find("elect"), dst, 0, 0, 0, p, &at(1));
-}
-
-const std::unordered_map<std::string_view, KernelLowering::Lower>& KernelLowering::rows() {
-  using K = KernelLowering;
-  static constexpr Row kRows[] = {
-      {"add", &K::lower_arithmetic}, {"sub", &K::lower_arithmetic}, {"mul", &K::lower_arithmetic},
-      {"mad", &K::lower_arithmetic}, {"fma", &K::lower_arithmetic}, {"mul24", &K::lower_arithmetic},
-      {"mad24", &K::lower_arithmetic}, {"div", &K::lower_arithmetic}, {"rem", &K::lower_arithmetic},
-      {"neg", &K::lower_arithmetic}, {"abs", &K::lower_arithmetic}, {"min", &K::lower_arithmetic},
-      {"max", &K::lower_arithmetic}, {"sad", &K::lower_arithmetic}, {"rcp", &K::lower_arithmetic},
-      {"sqrt", &K::lower_arithmetic}, {"rsqrt", &K::lower_arithmetic}, {"ex2", &K::lower_arithmetic},
-      {"lg2", &K::lower_arithmetic}, {"sin", &K::lower_arithmetic}, {"cos", &K::lower_arithmetic},
-      {"tanh", &K::lower_arithmetic}, {"copysign", &K::lower_arithmetic}, {"shl", &K::lower_arithmetic},
-      {"shr", &K::lower_arithmetic}, {"shf", &K::lower_arithmetic}, {"popc", &K::lower_arithmetic},
-      {"clz", &K::lower_arithmetic}, {"brev", &K::lower_arithmetic}, {"bfind", &K::lower_arithmetic},
-      {"bfe", &K::lower_arithmetic}, {"bfi", &K::lower_arithmetic}, {"bmsk", &K::lower_arithmetic},
-      {"cnot", &K::lower_arithmetic}, {"addc", &K::lower_carry}, {"subc", &K::lower_carry}, {"madc", &K::lower_carry},
-      {"and", &K::lower_logic}, {"or", &K::lower_logic}, {"xor", &K::lower_logic}, {"not", &K::lower_logic},
-      {"mov", &K::lower_mov}, {"setp", &K::lower_setp}, {"set", &K::lower_set}, {"selp", &K::lower_selp},
-      {"slct", &K::lower_slct}, {"testp", &K::lower_testp}, {"prmt", &K::lower_prmt}, {"lop3", &K::lower_lop3},
-      {"szext", &K::lower_szext}, {"dp4a", &K::lower_simple}, {"dp2a", &K::lower_simple}, {"cvt", &K::lower_cvt},
-      {"cvta", &K::lower_cvta}, {"isspacep", &K::lower_isspacep}, {"ld", &K::lower_ld}, {"ldu", &K::lower_ld},
-      {"st", &K::lower_st}, {"atom", &K::lower_atom}, {"red", &K::lower_red}, {"prefetch", &K::lower_prefetch},
-      {"prefetchu", &K::lower_prefetch}, {"discard", &K::lower_nothing}, {"applypriority", &K::lower_nothing},
-      {"createpolicy", &K::lower_createpolicy}, {"membar", &K::lower_fence}, {"fence", &K::lower_fence},
-      {"cp", &K::lower_cp_async}, {"griddepcontrol", &K::lower_nothing}, {"pmevent", &K::lower_nothing},
-      {"setmaxnreg", &K::lower_nothing}, {"bra", &K::lower_bra}, {"brx", &K::lower_brx}, {"call", &K::lower_call},
-      {"ret", &K::lower_ret}, {"exit", &K::lower_exit}, {"trap", &K::lower_trap}, {"brkpt", &K::lower_trap},
-      {"nanosleep", &K::lower_nanosleep}, {"bar", &K::lower_bar}, {"barrier", &K::lower_barrier},
-      {"shfl", &K::lower_shfl}, {"vote", &K::lower_vote}, {"match", &K::lower_match}, {"redux", &K::lower_redux},
-      {"activemask", &K::lower_activemask}, {"elect", &K::lower_elect},
-  };
-  static const auto* const kMap = [] {
-    auto* map = new std::unordered_map<std::string_view, Lower>();
-    for (const Row& row : kRows) (*map)[row.opcode] = row.lower;
-    return map;
-  }();
-  return *kMap;
 }
 
 }  // namespace softgpu

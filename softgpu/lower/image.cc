@@ -40,7 +40,8 @@ bool ImageLayout::initialise(const ptx::Module& module, const ptx::Variable& v, 
         *error = "line " + std::to_string(v.line) + ": symbol '" + std::string(value.symbol) + "' is not defined";
         return false;
       }
-      relocations_.push_back({at, size, (shared ? 0 : static_cast<uint64_t>(target)) + value.bits, !shared, value.mask});
+      relocations_.push_back(
+          {at, size, (shared ? 0 : static_cast<uint64_t>(target)) + value.bits, !shared, value.mask});
     } else if (const auto f = module.function_index.find(value.symbol); f != module.function_index.end()) {
       relocations_.push_back({at, size, kCodeWindow + 16 * uint64_t{f->second} + value.bits, false, value.mask});
     } else {

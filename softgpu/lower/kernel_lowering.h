@@ -37,10 +37,10 @@ class KernelLowering {
   // A function as part of this kernel.
   struct Instance {
     const ptx::Function* function = nullptr;
-    std::vector<uint32_t> registers;   // offset of each register, 0 until used
-    std::vector<uint64_t> variables;   // offset in shared or local memory, or in the parameters
-    std::vector<uint32_t> first_op;    // of each statement
-    uint32_t code = 0;                 // index in KernelCode::functions
+    std::vector<uint32_t> registers;  // offset of each register, 0 until used
+    std::vector<uint64_t> variables;  // offset in shared or local memory, or in the parameters
+    std::vector<uint32_t> first_op;   // of each statement
+    uint32_t code = 0;                // index in KernelCode::functions
   };
 
   // Closure and layout (closure.cc).
@@ -51,6 +51,7 @@ class KernelLowering {
   void layout_shared();
   uint64_t place_shared(const ptx::Variable& v);
   void reference_shared(const Operand& operand);
+  void place_registers(Instance* instance);
   uint64_t place_local(uint64_t bytes, uint64_t align);
   bool lower_function(Instance* instance);
   bool lower_instruction();
@@ -73,6 +74,8 @@ class KernelLowering {
   uint32_t register_offset(uint32_t reg);
   uint32_t allocate(uint32_t width);
   uint32_t allocate_predicate();
+  uint32_t temporary(uint32_t width);
+  uint32_t temporary_predicate();
   uint32_t constant(uint64_t bits, uint32_t width);
   uint32_t special32(Special which);
   bool special(std::string_view name, uint32_t* offset, uint32_t* width);
@@ -107,9 +110,11 @@ class KernelLowering {
   bool lower_lop3();
   bool lower_szext();
   bool lower_cvt();
-  bool convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg, uint32_t to_reg);
+  bool convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg,
+                     uint32_t to_reg);
   bool convert_integers(Type to, Type from, bool sat, uint32_t from_reg, uint32_t to_reg);
-  bool convert_floats(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg, uint32_t to_reg);
+  bool convert_floats(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg,
+                      uint32_t to_reg);
   bool lower_cvt_packed(Type to, std::string_view round, bool relu);
   bool lower_cvta();
   bool lower_isspacep();
@@ -147,6 +152,7 @@ class KernelLowering {
   bool lower_elect();
   bool warp_op(Handler fn, uint32_t dst, uint32_t a, uint32_t b, uint32_t c, uint32_t e, const Operand* mask);
 
+  static const Row kRows[];
   static const std::unordered_map<std::string_view, Lower>& rows();
 
   const ptx::Module& module_;
@@ -172,6 +178,10 @@ class KernelLowering {
   std::map<uint64_t, uint32_t> image_slots_;
   std::unordered_map<uint32_t, uint32_t> specials_;
   uint32_t carry_ = 0;
+  // Places for values inside one instruction, by width (0: predicates), and how many it has taken so far.
+  std::map<uint32_t, std::vector<uint32_t>> temporaries_;
+  std::map<uint32_t, size_t> temporaries_used_;
+  uint32_t pressure_ = 0;  // registers that hold a value at once, in the fullest function, of 32 bits
   std::vector<std::pair<uint32_t, uint32_t>> fixups_;        // op, statement of the current function
   std::vector<std::pair<uint32_t, uint32_t>> table_fixups_;  // row of tables, statement
 

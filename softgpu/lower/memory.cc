@@ -12,8 +12,8 @@ using ptx::Type;
 // Order, scope and cache words. Loads and stores of x86 are strong enough for the first; the rest has no meaning here.
 bool KernelLowering::take_memory_words() {
   static constexpr std::string_view kWords[] = {
-      "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "sc", "mmio", "gpu", "sys", "cta", "cluster", "nc", "ca", "cg",
-      "cs", "cv", "lu", "wb", "wt", "unified", "noftz"};
+      "weak",    "volatile", "relaxed", "acquire", "release", "acq_rel", "sc", "mmio", "gpu", "sys",     "cta",
+      "cluster", "nc",       "ca",      "cg",      "cs",      "cv",      "lu", "wb",   "wt",  "unified", "noftz"};
   bool hint = false;
   std::erase_if(modifiers_, [&](std::string_view m) {
     hint = hint || m == "L2::cache_hint";
@@ -51,7 +51,8 @@ bool KernelLowering::address(const Operand& o, std::string* space, MicroOp* op) 
   }
   // A symbol names its own space when the instruction does not.
   if (*space == "generic") {
-    const Space own = base.kind == Operand::Kind::kVariable ? instance_->function->variables[base.reg].space : Space::kShared;
+    const Space own =
+        base.kind == Operand::Kind::kVariable ? instance_->function->variables[base.reg].space : Space::kShared;
     if (own == Space::kShared) *space = "shared";
     if (own == Space::kLocal) *space = "local";
   }
@@ -76,7 +77,8 @@ bool KernelLowering::data_operands(const Operand& o, Type type, bool load, Micro
   op->vec = static_cast<uint8_t>(n);
   uint32_t regs[4] = {};
   uint32_t wide = 0;
-  for (size_t i = 0; i < n; ++i) wide = std::max(wide, register_width(o.kind == Operand::Kind::kVector ? o.parts[i] : o));
+  for (size_t i = 0; i < n; ++i)
+    wide = std::max(wide, register_width(o.kind == Operand::Kind::kVector ? o.parts[i] : o));
   if (wide == 0) wide = width_of(type);
   for (size_t i = 0; i < n; ++i) {
     const Operand& part = o.kind == Operand::Kind::kVector ? o.parts[i] : o;
@@ -102,8 +104,10 @@ std::string memory_name(Type type, const std::string& width) {
 }  // namespace
 
 bool KernelLowering::lower_ld() {
-  if (take_memory_words()) {}
-  const std::string_view space = take_one_of({"global", "const", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry", "param::func"});
+  if (take_memory_words()) {
+  }
+  const std::string_view space = take_one_of(
+      {"global", "const", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry", "param::func"});
   take_one_of({"v2", "v4"});
   const Type type = take_type();
   if (type == Type::kNone || type == Type::kB128 || !done()) return unsupported();
@@ -135,7 +139,8 @@ bool KernelLowering::lower_ld() {
 
 bool KernelLowering::lower_st() {
   take_memory_words();
-  const std::string_view space = take_one_of({"global", "shared", "shared::cta", "shared::cluster", "local", "param", "param::func"});
+  const std::string_view space =
+      take_one_of({"global", "shared", "shared::cta", "shared::cluster", "local", "param", "param::func"});
   take_one_of({"v2", "v4"});
   const Type type = take_type();
   if (type == Type::kNone || type == Type::kB128 || !done()) return unsupported();
@@ -170,7 +175,7 @@ bool KernelLowering::lower_atomic(bool reduction) {
   if (!address(at(first), &place, &op) || !source(at(first + 1), type, &b)) return false;
   if (what == "cas" && !source(at(first + 2), type, &c)) return false;
   if (reduction || at(0).kind == Operand::Kind::kSink) {
-    dst = allocate(width);
+    dst = temporary(width);
   } else if (!dest(at(0), width, &dst)) {
     return false;
   }
@@ -178,10 +183,10 @@ bool KernelLowering::lower_atomic(bool reduction) {
   static constexpr std::string_view kByBits[] = {"and", "or", "xor", "exch", "cas"};
   const bool by_bits = std::find(std::begin(kByBits), std::end(kByBits), what) != std::end(kByBits);
   static constexpr const char* kFloats[] = {"f16", "f16x2", "bf16", "bf16x2", "f32", "f64"};
-  const std::string name =
-      by_bits ? "b" + std::to_string(8 * width)
-      : ptx::is_float(type) ? kFloats[static_cast<int>(type) - static_cast<int>(Type::kF16)]
-                            : (ptx::is_signed(type) && what != "add" ? "s" : "u") + std::to_string(8 * width);
+  const std::string name = by_bits ? "b" + std::to_string(8 * width)
+                           : ptx::is_float(type)
+                               ? kFloats[static_cast<int>(type) - static_cast<int>(Type::kF16)]
+                               : (ptx::is_signed(type) && what != "add" ? "s" : "u") + std::to_string(8 * width);
   const Handler fn = find("atom." + std::string(what) + "." + name);
   if (fn == nullptr) return unsupported();
   MicroOp& out = emit(fn, dst, op.a, b, c);

@@ -43,7 +43,8 @@ std::string KernelLowering::spelling() const {
 }
 
 bool KernelLowering::fail(const std::string& what) {
-  *error_ = "kernel " + info_->name + ", line " + std::to_string(in_->line) + ": instruction '" + spelling() + "': " + what;
+  *error_ =
+      "kernel " + info_->name + ", line " + std::to_string(in_->line) + ": instruction '" + spelling() + "': " + what;
   return false;
 }
 
@@ -86,6 +87,15 @@ uint32_t KernelLowering::allocate_predicate() {
   return at;
 }
 
+uint32_t KernelLowering::temporary(uint32_t width) {
+  std::vector<uint32_t>& pool = temporaries_[width];
+  const size_t i = temporaries_used_[width]++;
+  if (i == pool.size()) pool.push_back(width == 0 ? allocate_predicate() : allocate(width));
+  return pool[i];
+}
+
+uint32_t KernelLowering::temporary_predicate() { return temporary(0); }
+
 uint32_t KernelLowering::register_offset(uint32_t reg) {
   uint32_t& offset = instance_->registers[reg];
   if (offset == 0) {
@@ -122,16 +132,33 @@ struct SpecialName {
 };
 
 constexpr SpecialName kSpecials[] = {
-    {"%tid.x", Special::kTidX}, {"%tid.y", Special::kTidY}, {"%tid.z", Special::kTidZ},
-    {"%ntid.x", Special::kNtidX}, {"%ntid.y", Special::kNtidY}, {"%ntid.z", Special::kNtidZ},
-    {"%ctaid.x", Special::kCtaidX}, {"%ctaid.y", Special::kCtaidY}, {"%ctaid.z", Special::kCtaidZ},
-    {"%nctaid.x", Special::kNctaidX}, {"%nctaid.y", Special::kNctaidY}, {"%nctaid.z", Special::kNctaidZ},
-    {"%laneid", Special::kLaneId}, {"%warpid", Special::kWarpId}, {"%nwarpid", Special::kNwarpId},
-    {"%smid", Special::kSmId}, {"%nsmid", Special::kNsmId}, {"%gridid", Special::kGridId},
-    {"%lanemask_eq", Special::kLaneMaskEq}, {"%lanemask_lt", Special::kLaneMaskLt},
-    {"%lanemask_le", Special::kLaneMaskLe}, {"%lanemask_gt", Special::kLaneMaskGt},
-    {"%lanemask_ge", Special::kLaneMaskGe}, {"%dynamic_smem_size", Special::kDynamicShared},
-    {"%total_smem_size", Special::kTotalShared}, {"%envreg1", Special::kEnvreg1}, {"%envreg2", Special::kEnvreg2},
+    {"%tid.x", Special::kTidX},
+    {"%tid.y", Special::kTidY},
+    {"%tid.z", Special::kTidZ},
+    {"%ntid.x", Special::kNtidX},
+    {"%ntid.y", Special::kNtidY},
+    {"%ntid.z", Special::kNtidZ},
+    {"%ctaid.x", Special::kCtaidX},
+    {"%ctaid.y", Special::kCtaidY},
+    {"%ctaid.z", Special::kCtaidZ},
+    {"%nctaid.x", Special::kNctaidX},
+    {"%nctaid.y", Special::kNctaidY},
+    {"%nctaid.z", Special::kNctaidZ},
+    {"%laneid", Special::kLaneId},
+    {"%warpid", Special::kWarpId},
+    {"%nwarpid", Special::kNwarpId},
+    {"%smid", Special::kSmId},
+    {"%nsmid", Special::kNsmId},
+    {"%gridid", Special::kGridId},
+    {"%lanemask_eq", Special::kLaneMaskEq},
+    {"%lanemask_lt", Special::kLaneMaskLt},
+    {"%lanemask_le", Special::kLaneMaskLe},
+    {"%lanemask_gt", Special::kLaneMaskGt},
+    {"%lanemask_ge", Special::kLaneMaskGe},
+    {"%dynamic_smem_size", Special::kDynamicShared},
+    {"%total_smem_size", Special::kTotalShared},
+    {"%envreg1", Special::kEnvreg1},
+    {"%envreg2", Special::kEnvreg2},
 };
 
 struct FixedName {
@@ -141,10 +168,22 @@ struct FixedName {
 
 // A kernel without clusters sees each block as a cluster of its own.
 constexpr FixedName kFixed[] = {
-    {"WARP_SZ", 32}, {"%cluster_ctaid.x", 0}, {"%cluster_ctaid.y", 0}, {"%cluster_ctaid.z", 0},
-    {"%cluster_nctaid.x", 1}, {"%cluster_nctaid.y", 1}, {"%cluster_nctaid.z", 1}, {"%cluster_ctarank", 0},
-    {"%cluster_nctarank", 1}, {"%tid.w", 0}, {"%ntid.w", 1}, {"%ctaid.w", 0}, {"%nctaid.w", 1},
-    {"%reserved_smem_offset_begin", 0}, {"%reserved_smem_offset_end", 0}, {"%reserved_smem_offset_cap", 0},
+    {"WARP_SZ", 32},
+    {"%cluster_ctaid.x", 0},
+    {"%cluster_ctaid.y", 0},
+    {"%cluster_ctaid.z", 0},
+    {"%cluster_nctaid.x", 1},
+    {"%cluster_nctaid.y", 1},
+    {"%cluster_nctaid.z", 1},
+    {"%cluster_ctarank", 0},
+    {"%cluster_nctarank", 1},
+    {"%tid.w", 0},
+    {"%ntid.w", 1},
+    {"%ctaid.w", 0},
+    {"%nctaid.w", 1},
+    {"%reserved_smem_offset_begin", 0},
+    {"%reserved_smem_offset_end", 0},
+    {"%reserved_smem_offset_cap", 0},
 };
 
 struct ClusterName {
@@ -153,7 +192,7 @@ struct ClusterName {
 };
 
 constexpr ClusterName kClusters[] = {
-    {"%clusterid.x", Special::kCtaidX}, {"%clusterid.y", Special::kCtaidY}, {"%clusterid.z", Special::kCtaidZ},
+    {"%clusterid.x", Special::kCtaidX},   {"%clusterid.y", Special::kCtaidY},   {"%clusterid.z", Special::kCtaidZ},
     {"%nclusterid.x", Special::kNctaidX}, {"%nclusterid.y", Special::kNctaidY}, {"%nclusterid.z", Special::kNctaidZ},
 };
 
@@ -174,7 +213,7 @@ bool KernelLowering::special(std::string_view name, uint32_t* offset, uint32_t* 
   const bool wide = name == "%clock64" || name == "%globaltimer";
   if (wide || name == "%clock" || name == "%clock_hi" || name == "%globaltimer_lo" || name == "%globaltimer_hi") {
     *width = wide ? 8 : 4;
-    *offset = allocate(*width);
+    *offset = temporary(*width);
     return emit_named(std::string(name.substr(1)), *offset);
   }
   if (name.starts_with("%pm")) return *offset = constant(0, 4), true;
@@ -241,7 +280,7 @@ bool KernelLowering::source(const Operand& o, Type type, uint32_t width, uint32_
       uint32_t have = 0;
       if (!special(o.name, out, &have)) return false;
       if (have == width) return true;
-      const uint32_t wide = allocate(width);
+      const uint32_t wide = temporary(width);
       if (!emit_named("cvt." + std::to_string(8 * width) + (have == 8 ? ".u64" : ".u32"), wide, *out)) return false;
       *out = wide;
       return true;
@@ -280,7 +319,7 @@ bool KernelLowering::predicate_source(const Operand& o, uint32_t* out) {
   if (o.kind != Operand::Kind::kRegister || register_width(o) != 0) return fail("expected a predicate");
   *out = register_offset(o.reg);
   if (!o.negated) return true;
-  const uint32_t inverse = allocate_predicate();
+  const uint32_t inverse = temporary_predicate();
   if (!emit_named("not.pred", inverse, *out)) return false;
   *out = inverse;
   return true;
@@ -288,7 +327,7 @@ bool KernelLowering::predicate_source(const Operand& o, uint32_t* out) {
 
 bool KernelLowering::dest(const Operand& o, uint32_t width, uint32_t* out) {
   if (o.kind == Operand::Kind::kSink) {
-    *out = allocate(width);
+    *out = temporary(width);
     return true;
   }
   if (o.kind != Operand::Kind::kRegister || register_width(o) != width) {

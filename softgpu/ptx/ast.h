@@ -14,11 +14,27 @@
 namespace softgpu::ptx {
 
 enum class Type : uint8_t {
-  kNone, kPred,
-  kB8, kB16, kB32, kB64, kB128,
-  kU8, kU16, kU32, kU64,
-  kS8, kS16, kS32, kS64,
-  kF16, kF16x2, kBf16, kBf16x2, kF32, kF64,
+  kNone,
+  kPred,
+  kB8,
+  kB16,
+  kB32,
+  kB64,
+  kB128,
+  kU8,
+  kU16,
+  kU32,
+  kU64,
+  kS8,
+  kS16,
+  kS32,
+  kS64,
+  kF16,
+  kF16x2,
+  kBf16,
+  kBf16x2,
+  kF32,
+  kF64,
 };
 
 // Type named by a suffix such as ".u32"; kNone when the suffix names no type.
@@ -90,16 +106,17 @@ struct Function {
   bool has_body = false;
   uint32_t line = 0;
   uint32_t max_threads = 1024;
-  std::vector<Variable> params;   // Space::kParam or kRegister
+  std::vector<Variable> params;  // Space::kParam or kRegister
   std::vector<Variable> returns;
-  std::vector<Type> registers;    // type of each
+  std::vector<Type> registers;      // type of each
   std::vector<Variable> variables;  // of the body, and the parameters: those come first (returns, then params)
   std::vector<Instruction> body;
+  std::unordered_map<std::string_view, std::vector<Operand>> tables;  // .branchtargets, by their label
 };
 
 struct Module {
-  std::string text;  // every string_view points into it
-  uint32_t target = 0;  // 80 for sm_80
+  std::string text;      // every string_view points into it
+  uint32_t target = 0;   // 80 for sm_80
   uint32_t version = 0;  // 83 for 8.3
   std::vector<Variable> variables;
   std::vector<std::unique_ptr<Function>> functions;

@@ -10,13 +10,13 @@ namespace softgpu::ptx {
 struct Token {
   enum class Kind : uint8_t {
     kEnd,
-    kName,      // foo, %r1, $L__BB0_1
-    kDot,       // .f32, .L2::128B; text without the dot
-    kInteger,   // value
-    kReal,      // value: bits of a double
-    kReal32,    // value: bits of a float
-    kString,    // text without the quotes
-    kSymbol,    // one character of punctuation
+    kName,     // foo, %r1, $L__BB0_1
+    kDot,      // .f32, .L2::128B; text without the dot
+    kInteger,  // value
+    kReal,     // value: bits of a double
+    kReal32,   // value: bits of a float
+    kString,   // text without the quotes
+    kSymbol,   // one character of punctuation
     kBad,
   };
   Kind kind = Kind::kEnd;

@@ -64,6 +64,7 @@ class Parser {
   bool body_directive();
   bool instruction();
   bool label(std::string_view name);
+  bool branch_targets();
   bool operand(Operand* out);
   bool primary(Operand* out);
   bool literal(Operand* out, bool minus);
@@ -84,6 +85,7 @@ class Parser {
   Function* function_ = nullptr;
   std::vector<Scope> scopes_;
   uint32_t scope_ = 0;
+  std::string_view last_label_;
 };
 
 }  // namespace softgpu::ptx

@@ -47,9 +47,10 @@ bool Parser::statement() {
 bool Parser::body_directive() {
   const std::string_view word = token_.text;
   if (word == "loc" || word == "file") return skip_line(), true;
-  if (word == "pragma" || word == "callprototype" || word == "calltargets" || word == "branchtargets") {
+  if (word == "pragma" || word == "callprototype" || word == "calltargets") {
     return skip_statement(), true;
   }
+  if (word == "branchtargets") return branch_targets();
   Space space = Space::kNone;
   if (word == "local") space = Space::kLocal;
   if (word == "shared") space = Space::kShared;
@@ -63,7 +64,18 @@ bool Parser::body_directive() {
   return local_variables(space);
 }
 
+bool Parser::branch_targets() {
+  advance();
+  std::vector<Operand>& table = function_->tables[last_label_];
+  do {
+    table.emplace_back();
+    if (!primary(&table.back())) return false;
+  } while (accept(','));
+  return expect(';');
+}
+
 bool Parser::label(std::string_view id) {
+  last_label_ = id;
   scopes_[scope_].labels[id] = static_cast<uint32_t>(function_->body.size());
   return true;
 }
@@ -277,6 +289,12 @@ bool Parser::resolve_label(Operand* operand) {
 bool Parser::resolve_labels() {
   for (Instruction& in : function_->body) {
     for (Operand& o : in.operands) resolve_label(&o);
+  }
+  for (auto& [name, table] : function_->tables) {
+    for (Operand& o : table) {
+      resolve_label(&o);
+      if (o.kind != Operand::Kind::kLabel) return fail("unknown label '" + std::string(o.name) + "'");
+    }
   }
   return true;
 }
