@@ -75,7 +75,7 @@ class Connection {
     if (wait_until(link(), Side::kClient, place, kTestTimeoutUs) != WaitResult::kReady) return 0;
     header->call = call;
     header->flags = flags;
-    if (bytes != 0) memcpy(payload_of(header), payload, bytes);
+    if (bytes != 0 && payload != nullptr) memcpy(payload_of(header), payload, bytes);
     const uint64_t sequence = memory_.writer.publish(header);
     notify(link(), Side::kClient);
     return sequence;

@@ -1,0 +1,253 @@
+#include "transport/replica.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "tests/transport/peer.h"
+#include "transport/link.h"
+#include "transport/region.h"
+#include "transport/ring.h"
+#include "transport/sim.h"
+
+namespace tide {
+namespace {
+
+class ReplicaTest : public testing::Test {
+ protected:
+  ReplicaTest() {
+    EXPECT_TRUE(create_region(&fd_, &near).ok());
+    EXPECT_TRUE(map_private_region(&far).ok());
+    client = std::make_unique<Replica>(near, Side::kClient);
+    worker = std::make_unique<Replica>(far, Side::kWorker);
+  }
+  ~ReplicaTest() override {
+    unmap_region(far);
+    destroy_region(fd_, near);
+  }
+  // Carries all that there is; how many parcels.
+  int carry(Replica& from, Replica& to) {
+    int count = 0;
+    for (Parcel parcel; from.next(&parcel); ++count) {
+      const char* refused = to.apply(parcel.header, parcel.entries, parcel.ring);
+      EXPECT_EQ(refused, nullptr) << refused;
+      ++next_serial_;
+    }
+    return count;
+  }
+  void sync() {
+    carry(*client, *worker);
+    EXPECT_TRUE(worker->synced());
+    carry(*worker, *client);
+  }
+  uint32_t index(Region region, const Word& word) {
+    return uint32_t((reinterpret_cast<const std::byte*>(&word) - region.base) / 8);
+  }
+  // What the worker says to one word after the state.
+  std::string worker_refuses(uint32_t word, uint64_t value, uint32_t reserved = 0) {
+    ParcelHeader header;
+    header.serial = serial_++;
+    header.entry_count = 1;
+    const ParcelEntry entry{word, reserved, value};
+    const char* refused = worker->apply(header, &entry, nullptr);
+    return refused == nullptr ? "" : refused;
+  }
+  void sync_by_hand() {
+    ParcelHeader header;
+    header.flags = kParcelSynced;
+    EXPECT_EQ(worker->apply(header, nullptr, nullptr), nullptr);
+    serial_ = 1;
+  }
+
+  Region near, far;
+  std::unique_ptr<Replica> client, worker;
+
+ private:
+  int fd_ = -1;
+  uint64_t serial_ = 0, next_serial_ = 0;
+};
+
+TEST_F(ReplicaTest, nothing_travels_before_the_worker_has_the_state) {
+  EXPECT_FALSE(worker->synced());
+  Parcel parcel;
+  EXPECT_FALSE(worker->next(&parcel));
+  EXPECT_TRUE(client->has_more());
+  sync();
+  EXPECT_FALSE(client->has_more());
+  EXPECT_FALSE(worker->has_more());
+  EXPECT_EQ(far.client().magic, kRegionMagic);
+}
+
+TEST_F(ReplicaTest, a_word_goes_between_the_cursors_before_and_after_it) {
+  sync();
+  AnswerWriter answers(far);
+  const auto publish = [&] {
+    AnswerHeader* header = answers.reserve(0);
+    header->kind = 1;
+    answers.publish(header);
+  };
+  publish();
+  far.worker().error.store(700);
+  worker->note(far.worker().error);
+  publish();
+  Parcel parcel;
+  ASSERT_TRUE(worker->next(&parcel));
+  ASSERT_EQ(parcel.header.entry_count, 3);
+  EXPECT_EQ(parcel.entries[0].word, index(far, far.worker().answer_head));
+  EXPECT_EQ(parcel.entries[0].value, 32u);
+  EXPECT_EQ(parcel.entries[1].word, index(far, far.worker().error));
+  EXPECT_EQ(parcel.entries[2].word, index(far, far.worker().answer_head));
+  EXPECT_EQ(parcel.entries[2].value, 64u);
+  EXPECT_EQ(parcel.header.ring_bytes, 64u);
+}
+
+TEST_F(ReplicaTest, the_head_stands_between_records_while_a_long_ring_travels) {
+  sync();
+  CommandWriter writer(near);
+  CommandReader reader(far);
+  uint64_t hash = 0, far_hash = 0;
+  for (int i = 0; i < 3; ++i) {
+    CommandHeader* header = writer.reserve(100'000);
+    header->call = 1;
+    peer::fill(peer::Numbers{uint64_t(i)}, reinterpret_cast<unsigned char*>(payload_of(header)), 100'000);
+    hash = peer::mix(hash, payload_of(header), 100'000);
+    writer.publish(header);
+  }
+  int seen = 0, parcels = 0;
+  for (Parcel parcel; client->next(&parcel); ++parcels) {
+    ASSERT_EQ(worker->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    Command command;
+    ReadState state;
+    while ((state = reader.next(&command)) == ReadState::kRecord) {
+      ++seen;
+      far_hash = peer::mix(far_hash, command.payload, command.header.payload_bytes);
+      if (seen == 1) {
+        EXPECT_LE(parcels, 2) << "the first record need not wait for the last";
+      }
+    }
+    ASSERT_EQ(state, ReadState::kEmpty);
+  }
+  EXPECT_EQ(seen, 3);
+  EXPECT_EQ(far_hash, hash);
+  EXPECT_GE(parcels, 5);
+}
+
+TEST_F(ReplicaTest, the_endpoint_of_a_move_comes_before_its_epoch) {
+  sync();
+  strcpy(far.worker().next_endpoint, "host=b;tcp=127.0.0.1:9");
+  far.worker().next_epoch.store(5);
+  worker->note(far.worker().next_epoch);
+  carry(*worker, *client);
+  EXPECT_EQ(near.worker().next_epoch.load(), 5u);
+  EXPECT_STREQ(near.worker().next_endpoint, "host=b;tcp=127.0.0.1:9");
+}
+
+TEST_F(ReplicaTest, a_thousand_notes_of_one_word_keep_the_last) {
+  sync();
+  for (uint64_t i = 1; i <= 1000; ++i) {
+    far.worker().stream_progress[0].store(i);
+    worker->note(far.worker().stream_progress[0]);
+  }
+  carry(*worker, *client);
+  EXPECT_EQ(near.worker().stream_progress[0].load(), 1000u);
+}
+
+TEST_F(ReplicaTest, words_of_the_receiver_are_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(index(far, far.worker().error), 1), "a word that is not the far side's");
+}
+TEST_F(ReplicaTest, words_of_the_sleepers_are_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(192 / 8, 1), "a word that is not the far side's");
+}
+TEST_F(ReplicaTest, words_outside_of_the_pages_are_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(0xffffffff, 1), "a word that is not the far side's");
+}
+TEST_F(ReplicaTest, a_word_in_a_ring_is_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(uint32_t(kCommandRingOffset / 8), 1), "a word that is not the far side's");
+}
+TEST_F(ReplicaTest, a_reserved_field_that_is_set_is_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(index(far, far.client().signals[0]), 1, 1), "a reserved field is not zero");
+}
+TEST_F(ReplicaTest, a_head_without_its_bytes_is_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(index(far, far.client().command_head), 16), "a cursor is out of bounds");
+}
+TEST_F(ReplicaTest, a_tail_of_what_was_never_sent_is_refused) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(index(far, far.client().answer_tail), 16), "a cursor is out of bounds");
+}
+TEST_F(ReplicaTest, a_signal_is_accepted) {
+  sync_by_hand();
+  EXPECT_EQ(worker_refuses(index(far, far.client().signals[1023]), 9), "");
+  EXPECT_EQ(far.client().signals[1023].load(), 9u);
+}
+
+TEST_F(ReplicaTest, a_gap_in_the_parcels_is_refused) {
+  sync_by_hand();
+  ParcelHeader header;
+  header.serial = 2;
+  EXPECT_STREQ(worker->apply(header, nullptr, nullptr), "a parcel is missing");
+}
+
+TEST_F(ReplicaTest, a_state_whose_cursors_do_not_fit_is_refused) {
+  ParcelHeader header;
+  header.flags = kParcelSynced;
+  header.entry_count = 1;
+  const ParcelEntry entry{index(far, far.worker().answer_head), 0, kAnswerRingBytes + 16};
+  EXPECT_STREQ(worker->apply(header, &entry, nullptr), "the cursors of the state do not fit together");
+  EXPECT_FALSE(worker->synced());
+}
+
+TEST_F(ReplicaTest, random_parcels_never_write_outside_of_the_region) {
+  // What lies behind the region is not mapped, or not ours; ASan and the rings' own checks would tell.
+  peer::Numbers numbers{21};
+  std::vector<std::byte> bytes(kParcelRingBytesMax);
+  for (int round = 0; round < 2000; ++round) {
+    Region region;
+    ASSERT_TRUE(map_private_region(&region).ok());
+    Replica fuzzed(region, Side::kWorker);
+    for (uint64_t serial = 0; serial < 6; ++serial) {
+      ParcelHeader header;
+      header.serial = serial;
+      header.flags = uint16_t(serial == 0 || numbers.next() % 8 == 0);
+      header.entry_count = uint16_t(numbers.next() % 3);
+      header.ring_bytes = serial == 0 ? 0 : uint32_t(numbers.next() % (kParcelRingBytesMax + 1));
+      header.ring_begin = numbers.next() % 4 == 0 ? numbers.next() : region.client().command_head.load();
+      ParcelEntry entries[3];
+      for (ParcelEntry& entry : entries) {
+        const uint64_t word = numbers.next();
+        entry.word = uint32_t(word % 3 == 0 ? word : word % (kCommandRingOffset / 8));
+        entry.value = numbers.next() % 2 == 0 ? numbers.next() : numbers.next() % 4096 * 16;
+      }
+      if (fuzzed.apply(header, entries, bytes.data()) != nullptr) break;
+      const uint64_t unread = region.client().command_head.load() - region.worker().command_tail.load();
+      ASSERT_LE(unread, kCommandRingBytes);
+    }
+    unmap_region(region);
+  }
+}
+
+TEST(SimSettings, are_read_and_refused) {
+  SimSettings settings;
+  ASSERT_TRUE(SimSettings::parse("rtt_us=100,gbit=2.5,jitter_us=3,drop_after_bytes=1000,seed=9", &settings).ok());
+  EXPECT_EQ(settings.rtt_us, 100u);
+  EXPECT_EQ(settings.gbit, 2.5);
+  EXPECT_EQ(settings.jitter_us, 3u);
+  EXPECT_EQ(settings.drop_after_bytes, 1000u);
+  EXPECT_EQ(settings.seed, 9u);
+  for (const char* bad :
+       {"rtt_us", "rtt_us=", "rtt_us=x", "rtt_us=-1", "speed=1", "rtt_us=1,rtt_us=2", "gbit=0", "gbit=nan"}) {
+    EXPECT_FALSE(SimSettings::parse(bad, &settings).ok()) << bad;
+    EXPECT_EQ(find_transport((std::string("sim:") + bad).c_str()), nullptr) << bad;
+  }
+  EXPECT_EQ(find_transport("sim:rtt_us=7"), find_transport("sim:rtt_us=7"));
+  EXPECT_STREQ(find_transport("sim")->name, "sim");
+}
+
+}  // namespace
+}  // namespace tide
