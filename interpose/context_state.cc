@@ -81,8 +81,9 @@ CUresult activate(Context& context) {
 void destroy_context(Process& p, Context& context) {
   handshake::destroy_context_storage(reinterpret_cast<CUcontext>(context.handle));
   Vgpu& vgpu = *context.vgpu;
-  const uint32_t number = context.number.exchange(0);
+  const uint32_t number = context.number.load();
   if (number == 0) return;
+  vgpu.sync_all();  // as in unload(): the worker waits until it is idle
   p.streams.each([&](Stream* s) {
     if (s->context == &context) drop_stream(p, *s);
   });
@@ -92,6 +93,7 @@ void destroy_context(Process& p, Context& context) {
   p.modules.each([&](Library* m) {
     if (m->context == &context && p.modules.destroy(m)) unload(p, *m);
   });
+  context.number.store(0);
   context.legacy.store(nullptr);
   vgpu.memory->release_context(number);
   vgpu.cache.clear();

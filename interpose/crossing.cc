@@ -44,7 +44,13 @@ CUresult hold(Stream& stream, SignalPoint* signal) {
   signal->vgpu = stream.vgpu;
   if (CUresult r = stream.vgpu->take_signal(&signal->slot, &signal->value); r != CUDA_SUCCESS) return r;
   const command::WaitSignal command{signal->slot, 0, signal->value};
-  return send_command(*stream.context, Call::tideWaitSignal, command, stream.slot);
+  const CUresult r = send_command(*stream.context, Call::tideWaitSignal, command, stream.slot);
+  if (r == CUDA_SUCCESS) {
+    stream.vgpu->holds.fetch_add(1);
+  } else {
+    stream.vgpu->signals.give(signal->slot, 0);
+  }
+  return r;
 }
 
 CUresult copy_stream(Process& p, Vgpu& vgpu, Stream** stream) {

@@ -239,6 +239,10 @@ CUresult wire_kernel(Process& process, const Kernel& kernel, Context& context, u
 }
 
 void unload(Process& process, Library& library) {
+  // The worker unloads when it is idle; what it waits for must not come behind in the ring.
+  for (uint32_t i = 0; i < kVgpusMax; ++i) {
+    if (library.instances[i].load() != nullptr) process.by_number[i]->sync_all();
+  }
   const std::lock_guard lock(library.mu);
   for (uint32_t i = 0; i < kVgpusMax; ++i) {
     Instance* instance = library.instances[i].exchange(nullptr);

@@ -121,6 +121,7 @@ bool Request::unchanged_setting() {
 CUresult Request::send() {
   if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
   if (keeps_) {
+    if (call_ == Call::cuCtxSetCacheConfig) context_->cache_config.store(payload_[0]);
     if (unchanged_setting()) return CUDA_SUCCESS;
     context_->vgpu->cache.clear();
   }

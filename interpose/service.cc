@@ -189,6 +189,7 @@ void Service::finish(Task& task) {
   for (const SignalPoint& s : task.signals) {
     s.vgpu->channel().signal(s.slot, s.value);
     s.vgpu->signals.give(s.slot, 0);
+    s.vgpu->holds.fetch_sub(1);
   }
   task.step = Task::Step::kOver;
 }

@@ -10,6 +10,7 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
+constexpr uint64_t kHeldBytesMax = 64u << 20;  // a quarter of a worker's staging, see Vgpu::holds
 
 void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
   if (from.pitch == width || height == 1) {
@@ -17,6 +18,21 @@ void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
     return;
   }
   for (uint64_t row = 0; row < height; ++row) memcpy(to + row * width, from.data + row * from.pitch, width);
+}
+
+// Before more is copied while streams are held than the worker has room for.
+void leave_room(Vgpu& vgpu, uint64_t bytes) {
+  if (vgpu.holds.load() == 0) {
+    vgpu.held_bytes.store(0);
+    return;
+  }
+  if (vgpu.held_bytes.fetch_add(bytes) + bytes <= kHeldBytesMax) return;
+  Channel& channel = vgpu.channel();
+  while (vgpu.holds.load() != 0 && !channel.failed()) {
+    channel.drain();
+    channel.sleep(100);
+  }
+  vgpu.held_bytes.store(0);
 }
 
 uint64_t span(const CopySide& side, uint64_t width, uint64_t height) { return side.pitch * (height - 1) + width; }
@@ -68,6 +84,7 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   if (CUresult r = check_device(*e.process, o.to, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
+  leave_room(*side.vgpu, o.width * o.height);
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
   const CUresult r = send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence);
   if (r != CUDA_SUCCESS || !foreign) return r;
@@ -81,6 +98,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   if (CUresult r = check_device(*e.process, o.from, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
+  leave_room(*side.vgpu, o.width * o.height);
   const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
   if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS) return r;
   if (!o.synchronous && !foreign && pinned(*e.process, o.to, o.width, o.height)) return CUDA_SUCCESS;

@@ -101,6 +101,10 @@ struct Vgpu {
   SlotPool events{kEventSlots, 1024};
   SlotPool signals{kSignalSlots, 64};
   uint64_t signal_values[kSignalSlots] = {};
+  // Streams held for the service thread (crossing.h), and the bytes copied since there was one. The worker's staging is
+  // bounded, and a copy that is held keeps its part of it; the copies that would let go come behind in the ring.
+  std::atomic<uint32_t> holds{0};
+  std::atomic<uint64_t> held_bytes{0};
   std::atomic<uint32_t> next_context{1};
   std::atomic<uint64_t> copy_stream{0};  // handle of a hidden stream; copies between vGPUs run on it
 

@@ -108,8 +108,6 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice device) {
   Vgpu* vgpu = nullptr;
   TIDE_TRY(find_device(device, &vgpu));
   if (vgpu->primary->number.load() == 0) return CUDA_SUCCESS;
-  // What is wrong with the work that is being thrown away is of no interest any more.
-  vgpu->sync_all();
   destroy_context(*process(), *vgpu->primary);
   return CUDA_SUCCESS;
 }
@@ -133,7 +131,6 @@ CUresult cuCtxDestroy_v2(CUcontext handle) {
   if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
   TIDE_TRY(find_context(handle, &context));
   if (context->primary) return CUDA_ERROR_INVALID_CONTEXT;
-  synchronize(*context);
   destroy_context(*process(), *context);
   process()->contexts.destroy(context);
   if (current_context_handle() == context->handle) --thread_state.depth;

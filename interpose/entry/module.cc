@@ -246,9 +246,8 @@ CUresult cuModuleUnload(CUmodule handle) {
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
   Library* module = p->modules.find(handle);
   if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  const CUresult r = module->context->vgpu->sync_all();
   if (p->modules.destroy(module)) unload(*p, *module);
-  return r;
+  return CUDA_SUCCESS;
 }
 
 CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode* mode) {
