@@ -22,7 +22,6 @@ constexpr uint64_t kYieldNs = 30'000;          // after that long without anythi
 constexpr uint32_t kPollEveryUs = 25;          // least sleep while the GPU works; grows to the next
 constexpr uint32_t kPollSlowestUs = 250;
 constexpr uint32_t kIdleSleepUs = 5'000;       // bounds how late the agent's wishes are heard
-constexpr uint32_t kWaitForClientMs = 120'000; // after a move
 constexpr size_t kTextBytes = 4096;
 
 }  // namespace
@@ -54,8 +53,7 @@ int Worker::run() {
     }
     if (link_ == nullptr) {
       pollfd wait = {control_, POLLIN, 0};
-      poll(&wait, 1, restored_ ? int(kWaitForClientMs) : 1000);
-      if (restored_ && wait.revents == 0) return 0;
+      poll(&wait, 1, -1);  // after a move the client may come late; the agent ends us when the lease ends
       continue;
     }
     if (!live_ && go_live() == Next::kEnd) return 1;
@@ -65,7 +63,7 @@ int Worker::run() {
       idle();
     }
     if (live_ && reader_.reason()[0] != '\0') return lose_channel(reader_.reason()) == Next::kEnd ? 1 : 0;
-    if (move_ != nullptr && now_ns() >= move_->next_attempt_ns && try_move() == Next::kEnd) return 0;
+    if (move_ != nullptr && live_ && now_ns() >= move_->next_attempt_ns && try_move() == Next::kEnd) return 0;
   }
 }
 

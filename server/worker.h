@@ -44,9 +44,11 @@ class Worker {
 
   // A move, as its source.
   void prepare_move(const ControlMove& move);
+  void greet_destination();
   Next try_move();
   bool drain();
   Next finish_move();
+  void wait_until_left(ControlMoved* moved);
   void give_up_move(const std::string& why);
   void pump();
 

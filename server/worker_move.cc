@@ -17,6 +17,7 @@ constexpr uint64_t kRetryAfterNs = 100'000'000;
 constexpr uint32_t kAttemptsMax = 100;
 constexpr uint32_t kDecisionMs = 60'000;        // the agent's, when all sessions of the vGPU have been sent
 constexpr uint32_t kLeaveMs = 10'000;           // the client's time to go to the new worker
+constexpr uint32_t kLeaveIdleMs = 300;          // of one that does nothing: it goes when it next wants something
 constexpr uint32_t kConnectMs = 10'000;
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
@@ -39,7 +40,10 @@ void Worker::prepare_move(const ControlMove& request) {
   move_ = std::make_unique<Move>();
   move_->request = request;
   move_->request.stream_address[kEndpointBytes - 1] = move_->request.endpoint[kEndpointBytes - 1] = '\0';
-  if (!live_) return give_up_move("the session has only just begun");
+}
+
+void Worker::greet_destination() {
+  const ControlMove& request = move_->request;
   Outcome outcome = connect_stream(request.stream_address, kConnectMs, &move_->stream);
   if (outcome.ok()) outcome = greet_receiver(*move_->stream, hello_of(identity_, request.token, request.next_epoch));
   if (!outcome.ok()) give_up_move(outcome.message());
@@ -81,6 +85,10 @@ bool Worker::drain() {
 }
 
 Worker::Next Worker::try_move() {
+  if (move_->stream == nullptr) {
+    greet_destination();
+    return Next::kGoOn;
+  }
   const uint64_t begin = now_ns();
   set_state(ChannelState::kPaused);
   if (!drain()) {
@@ -134,14 +142,33 @@ Worker::Next Worker::finish_move() {
   page.next_epoch.store(move_->request.next_epoch, std::memory_order_release);
   link_->note(page.next_epoch);
   set_state(ChannelState::kMoved);
-  // From here on the region belongs to the next worker: nothing is written any more.
-  for (const uint64_t leave = after_ms(kLeaveMs); link_->alive() && now_ns() < leave;) {
-    link_->progress();
-    sleep_us(200);
-  }
   moved.pause_ns = now_ns() - move_->paused_ns;
+  wait_until_left(&moved);
   send_control(control_, ControlType::kLeft, moved);
   return Next::kEnd;
+}
+
+// From kMoved on the region belongs to the next worker: nothing is written any more. The pause lasts until the client is
+// served there; a client that wants nothing has none.
+void Worker::wait_until_left(ControlMoved* moved) {
+  const Region region = link_->region();
+  const uint64_t next = move_->request.next_epoch;
+  const auto wants = [&] {
+    return region.client().command_head.load() != region.worker().command_tail.load() || region.client().asleep.load() != 0;
+  };
+  const uint64_t begin = now_ns(), end = after_ms(kLeaveMs), idle_end = after_ms(kLeaveIdleMs);
+  bool wanted = false;
+  while (now_ns() < end) {
+    link_->progress();
+    wanted |= wants();
+    if (!link_->alive() || region.worker().epoch.load() == next) {
+      moved->pause_ns += wanted ? now_ns() - begin : 0;
+      return;
+    }
+    if (!wanted && now_ns() > idle_end) return;
+    sleep_us(100);
+  }
+  moved->pause_ns += now_ns() - begin;
 }
 
 Worker::Next Worker::receive(const ControlSession& session) {

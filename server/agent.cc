@@ -1,0 +1,253 @@
+#include "server/agent.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "server/transfer.h"
+
+namespace tide {
+namespace {
+
+// CUresults, by value: no CUDA header belongs into a daemon that never loads CUDA.
+constexpr int kNotPermitted = 800;
+constexpr int kNotReady = 600;
+constexpr int kSystemNotReady = 802;
+constexpr int kNoDevice = 100;
+constexpr auto kStatsPatience = 500 * kj::MILLISECONDS;
+constexpr auto kReceivePatience = 30 * kj::SECONDS;  // a driver may take seconds to wake
+constexpr auto kReleasePatience = 5 * kj::SECONDS;
+constexpr auto kLookEvery = 20 * kj::MILLISECONDS;
+
+ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish) {
+  ControlSession session;
+  set_text(session.job, terms.job);
+  memcpy(session.token, terms.token, sizeof(session.token));
+  memcpy(session.session, wish.session, sizeof(session.session));
+  session.vgpu = terms.vgpu;
+  session.client_pid = wish.pid;
+  session.epoch = terms.epoch;
+  session.memory_bytes = terms.memory_bytes;
+  memcpy(session.transport, wish.transport, sizeof(session.transport));
+  session.transport[sizeof(session.transport) - 1] = '\0';
+  return session;
+}
+
+void close_all(int socket, int region_fd) {
+  if (socket >= 0) close(socket);
+  if (region_fd >= 0) close(region_fd);
+}
+
+}  // namespace
+
+kj::Exception refusal(int code, const std::string& message) {
+  return kj::Exception(kj::Exception::Type::FAILED, "", code, kj::heapString(message.c_str()));
+}
+
+Refusal refusal_of(const kj::Exception& exception) {
+  const int code = exception.getLine();
+  return {code > 0 ? code : kSystemNotReady, exception.getDescription().cStr()};
+}
+
+Agent::Agent(Gpus gpus, kj::AsyncIoContext& io) : gpus_(std::move(gpus)), io_(io), tasks_(*this) {}
+
+void Agent::taskFailed(kj::Exception&& exception) {
+  log(LogLevel::kDebug, "a task ended: %s", exception.getDescription().cStr());
+}
+
+AgentLease* Agent::find(const std::string& job, uint32_t vgpu, uint64_t epoch) {
+  const auto found = leases_.find({{job, vgpu}, epoch});
+  return found == leases_.end() ? nullptr : found->second.get();
+}
+
+std::vector<LeaseTerms> Agent::leases() const {
+  std::vector<LeaseTerms> all;
+  for (const auto& [key, lease] : leases_) all.push_back(lease->terms);
+  return all;
+}
+
+Outcome Agent::place(const LeaseTerms& terms) {
+  if (terms.gpu >= gpus_.devices().size()) return Outcome::fail(format("this server has no GPU %u", terms.gpu));
+  if (terms.vgpu >= kVgpusMax || terms.job.empty() || terms.job.size() >= kIdBytes) {
+    return Outcome::fail("the lease is malformed");
+  }
+  for (const auto& [key, lease] : leases_) {
+    if (key.first == std::pair(terms.job, terms.vgpu) && key.second > terms.epoch) {
+      return Outcome::fail(format("epoch %llu is older than the present one", static_cast<unsigned long long>(terms.epoch)));
+    }
+  }
+  auto& lease = leases_[{{terms.job, terms.vgpu}, terms.epoch}];
+  if (lease != nullptr) return {};
+  lease = std::make_unique<AgentLease>();
+  lease->terms = terms;
+  log(LogLevel::kInfo, "job %s: vGPU %u is on GPU %u (epoch %llu)", terms.job.c_str(), terms.vgpu, terms.gpu,
+      static_cast<unsigned long long>(terms.epoch));
+  return {};
+}
+
+// The watching tasks keep the workers' objects until they are reaped.
+void Agent::forget(const LeaseKey& key) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return;
+  for (const auto& session : found->second->sessions) session->worker->kill();
+  leases_.erase(found);
+}
+
+kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t epoch) {
+  std::vector<LeaseKey> going;
+  for (const auto& [key, lease] : leases_) {
+    if (key.first != std::pair(job, vgpu)) continue;
+    if (key.second > epoch) return refusal(kNotPermitted, "the vGPU has a newer assignment here");
+    going.push_back(key);
+  }
+  auto ends = kj::heapArrayBuilder<kj::Promise<void>>(going.size());
+  for (const LeaseKey& key : going) {
+    std::vector<std::shared_ptr<AgentSession>> sessions(leases_[key]->sessions.begin(), leases_[key]->sessions.end());
+    auto each = kj::heapArrayBuilder<kj::Promise<void>>(sessions.size());
+    for (const auto& session : sessions) {
+      each.add(session->worker->ended());
+    }
+    forget(key);
+    ends.add(kj::joinPromises(each.finish()).attach(std::move(sessions)));
+  }
+  return io_.provider->getTimer().timeoutAfter(kReleasePatience, kj::joinPromises(ends.finish()));
+}
+
+void Agent::cancel(const std::string& job, uint32_t vgpu, uint64_t epoch) { forget({{job, vgpu}, epoch}); }
+
+AgentLease* Agent::admit(const DoorOpen& wish, std::string* why, int* code) {
+  const std::string job(wish.job, strnlen(wish.job, sizeof(wish.job)));
+  AgentLease* lease = find(job, wish.vgpu, wish.epoch);
+  *code = kNoDevice;
+  *why = format("this server does not hold vGPU %u of that job (epoch %llu); ask the scheduler where it is", wish.vgpu,
+                static_cast<unsigned long long>(wish.epoch));
+  if (lease == nullptr) return nullptr;
+  *code = kNotPermitted;
+  *why = "the job's token is wrong";
+  return same_secret(wish.token, lease->terms.token, kTokenBytes) ? lease : nullptr;
+}
+
+kj::Promise<void> Agent::open(const DoorOpen& wish, int socket, int region_fd) {
+  std::string why;
+  int code = 0;
+  AgentLease* lease = admit(wish, &why, &code);
+  if (lease == nullptr) {
+    close_all(-1, region_fd);
+    return refusal(code, why);
+  }
+  if (!lease->moving) return serve(lease, wish, socket, region_fd);
+  // It may stay after all, else the client must ask where it went: it hears so when that is certain.
+  auto settled = [this, wish, socket, region_fd]() -> kj::Promise<void> { return open(wish, socket, region_fd); };
+  return io_.provider->getTimer().afterDelay(kLookEvery).then(kj::mv(settled));
+}
+
+kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd) {
+  std::shared_ptr<AgentSession> session;
+  for (const auto& known : lease->sessions) {
+    if (memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0) session = known;
+  }
+  if (session != nullptr && !session->restored) {
+    close_all(-1, region_fd);
+    return refusal(kNotReady, session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
+  }
+  if (session == nullptr) {
+    if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) {
+      close_all(-1, region_fd);
+      return refusal(kSystemNotReady, begun.message());
+    }
+  }
+  session->restored = false;
+  session->identity = identity_of(lease->terms, wish);
+  const int fds[2] = {socket, region_fd};
+  const bool sent = session->worker->send(ControlType::kServe, &session->identity, sizeof(session->identity), fds,
+                                          region_fd >= 0 ? 2 : 1);
+  close_all(-1, region_fd);
+  if (!sent) return refusal(kSystemNotReady, "the worker has ended");
+  return kj::READY_NOW;  // from here on the worker speaks with the client
+}
+
+Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::shared_ptr<AgentSession>* session) {
+  if (lease->sessions.size() >= kSessionsMax) return Outcome::fail(format("%zu processes use this vGPU already", kSessionsMax));
+  auto made = std::make_shared<AgentSession>();
+  made->identity = identity_of(lease->terms, wish);
+  const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(), gpus_.environment(lease->terms.gpu),
+                                               &made->worker);
+  if (!outcome.ok()) return outcome;
+  lease->sessions.push_back(made);
+  watch({{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch}, made);
+  *session = made;
+  return {};
+}
+
+void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
+  tasks_.add(session->worker->ended().then([this, key, session] {
+    const std::string& reason = session->worker->end_reason();
+    const bool quiet = reason == "it ended";
+    log(quiet ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s", key.first.first.c_str(),
+        session->worker->pid(), key.first.second, reason.c_str());
+    if (const auto found = leases_.find(key); found != leases_.end()) found->second->sessions.remove(session);
+  }));
+}
+
+kj::Promise<std::string> Agent::receive(const DoorOpen& wish) {
+  std::string why;
+  int code = 0;
+  AgentLease* lease = admit(wish, &why, &code);
+  if (lease == nullptr) return refusal(code, why);
+  lease->sessions.remove_if([&](const std::shared_ptr<AgentSession>& known) {  // of an attempt that failed
+    const bool same = memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0;
+    if (same && (known->receiving || known->restored)) known->worker->kill();
+    return same && (known->receiving || known->restored);
+  });
+  std::shared_ptr<AgentSession> session;
+  if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) return refusal(kSystemNotReady, begun.message());
+  session->receiving = true;
+  ++lease->moves;
+  tasks_.add(session->worker->await(ControlType::kRestored).then([session](ControlMessage&&) {
+    session->receiving = false;
+    session->restored = true;
+  }));
+  auto address = session->worker->await(ControlType::kReceiving).then([session](ControlMessage&& message) {
+    const auto* text = message.as<ControlText>();
+    return std::string(text == nullptr ? "" : text->text);
+  });
+  session->worker->send(ControlType::kReceive, session->identity);
+  return io_.provider->getTimer().timeoutAfter(kReceivePatience, kj::mv(address));
+}
+
+kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
+  auto all = std::make_shared<std::vector<Stats>>();
+  kj::Vector<kj::Promise<void>> asked;
+  for (const auto& [key, lease] : leases_) {
+    if (key.first.first != job) continue;
+    const size_t index = all->size();
+    Stats stats;
+    stats.vgpu = key.first.second;
+    stats.moves = lease->moves;
+    for (const auto& session : lease->sessions) {
+      stats.pids.push_back(session->worker->pid());
+      auto reply = session->worker->await(ControlType::kStatsReply).then([all, index](ControlMessage&& message) {
+        const auto* one = message.as<ControlStats>();
+        if (one == nullptr) return;
+        ControlStats& sum = (*all)[index].sum;
+        sum.resident_bytes += one->resident_bytes;
+        sum.commands += one->commands, sum.round_trips += one->round_trips;
+        sum.bytes_in += one->bytes_in, sum.bytes_out += one->bytes_out;
+        sum.wait_ns += one->wait_ns, sum.objects += one->objects;
+        memcpy(sum.transport, one->transport, sizeof(sum.transport));
+      });
+      session->worker->send(ControlType::kStats, nullptr, 0);
+      // A worker that loads a large image is late; the others' figures do not wait for it.
+      asked.add(io_.provider->getTimer()
+                    .timeoutAfter(kStatsPatience, kj::mv(reply))
+                    .then([] {}, [](kj::Exception&&) {})
+                    .attach(session));
+    }
+    all->push_back(stats);
+  }
+  return kj::joinPromises(asked.releaseAsArray()).then([all] { return *all; });
+}
+
+}  // namespace tide

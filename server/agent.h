@@ -1,0 +1,120 @@
+#pragma once
+
+// The agent's own state and what it does with it: leases, their sessions (one worker process each), and moves. Behind
+// two fronts: the scheduler's calls (control.capnp, AgentService) and the clients' door (AgentDoor). One event loop, one
+// thread; nothing here blocks, and CUDA is never loaded.
+
+#include <kj/async-io.h>
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "scheduler/control.capnp.h"
+#include "server/gpus.h"
+#include "server/worker_process.h"
+#include "transport/door.h"
+
+namespace tide {
+
+inline constexpr size_t kSessionsMax = 64;  // of one vGPU: client processes of a job that use it at once
+
+struct LeaseTerms {
+  std::string job;
+  uint32_t vgpu = 0;
+  uint32_t gpu = 0;
+  uint64_t epoch = 0;
+  uint8_t token[kTokenBytes] = {};
+  uint64_t memory_bytes = 0;
+};
+
+struct AgentSession {
+  ControlSession identity;
+  kj::Own<WorkerProcess> worker;
+  bool restored = false;   // came by a move, and its client has not come yet
+  bool receiving = false;  // is coming
+};
+
+struct AgentLease {
+  LeaseTerms terms;
+  bool moving = false;  // away from here: new clients wait
+  uint32_t moves = 0;
+  std::list<std::shared_ptr<AgentSession>> sessions;
+};
+
+struct AgentMoveReport {
+  uint64_t bytes = 0;
+  double pause_ms = 0;
+  double total_ms = 0;
+};
+
+class Agent : private kj::TaskSet::ErrorHandler {
+ public:
+  Agent(Gpus gpus, kj::AsyncIoContext& io);
+
+  // Each may be repeated. Failures have one sentence for a person.
+  Outcome place(const LeaseTerms& terms);
+  kj::Promise<void> release(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  void cancel(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  struct MoveOrder {
+    std::string job;
+    uint32_t vgpu = 0;
+    uint64_t epoch = 0;
+    LeaseTerms next;
+    std::string address;   // of the other agent's door
+    std::string endpoint;  // where clients shall go
+  };
+  kj::Promise<AgentMoveReport> move(const MoveOrder& order);
+  struct Stats {
+    uint32_t vgpu = 0;
+    uint32_t moves = 0;
+    std::vector<uint32_t> pids;
+    ControlStats sum;
+  };
+  kj::Promise<std::vector<Stats>> stats(const std::string& job);
+
+  // A client asks to be served: takes the descriptors. Fails with what to tell it.
+  kj::Promise<void> open(const DoorOpen& wish, int socket, int region_fd);
+  // Another agent's worker wants to send a session here. Gives the address for its stream.
+  kj::Promise<std::string> receive(const DoorOpen& wish);
+
+  const Gpus& gpus() const { return gpus_; }
+  std::vector<LeaseTerms> leases() const;
+  kj::AsyncIoContext& io() { return io_; }
+
+ private:
+  struct MoveState;
+  using LeaseKey = std::pair<std::pair<std::string, uint32_t>, uint64_t>;  // job, vGPU, epoch
+
+  void taskFailed(kj::Exception&& exception) override;
+  AgentLease* find(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  AgentLease* admit(const DoorOpen& wish, std::string* why, int* code);
+  kj::Promise<void> serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd);
+  Outcome begin_session(AgentLease* lease, const DoorOpen& wish, std::shared_ptr<AgentSession>* session);
+  void watch(const LeaseKey& key, std::shared_ptr<AgentSession> session);
+  void forget(const LeaseKey& key);
+
+  // The steps of a move.
+  kj::Promise<void> send_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
+  kj::Promise<std::string> ask_receiver(const MoveState& state, const AgentSession& session);
+  kj::Promise<void> commit(std::shared_ptr<MoveState> state);
+  void abort_move(std::shared_ptr<MoveState> state);
+
+  Gpus gpus_;
+  kj::AsyncIoContext& io_;
+  std::map<LeaseKey, std::unique_ptr<AgentLease>> leases_;
+  std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again
+  kj::TaskSet tasks_;
+};
+
+// What a door says besides its sentence.
+struct Refusal {
+  int code = 0;
+  std::string message;
+};
+kj::Exception refusal(int code, const std::string& message);
+Refusal refusal_of(const kj::Exception& exception);
+
+}  // namespace tide

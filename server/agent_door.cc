@@ -1,0 +1,221 @@
+#include "server/agent_door.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kConnectionsMax = 256;
+constexpr auto kOpenPatience = 60 * kj::SECONDS;  // from accept to the hand-over, a move in between included
+constexpr auto kFramePatience = 10 * kj::SECONDS;
+constexpr int kBacklog = 128;
+constexpr int kInvalidValue = 1;  // CUresult
+
+Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
+
+Outcome listen_unix(const std::string& path, int* fd) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return Outcome::fail("the path " + path + " is too long for a socket; choose a shorter --dir");
+  }
+  memcpy(address.sun_path, path.c_str(), path.size());
+  int other = -1;
+  if (access(path.c_str(), F_OK) == 0 && connect_unix(path, 500, &other).ok()) {
+    close(other);
+    return Outcome::fail("another tide-agent listens on " + path + "; give each its own --dir");
+  }
+  unlink(path.c_str());
+  *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (bind(*fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 || ::listen(*fd, kBacklog) != 0) {
+    return errno_failure("cannot listen on " + path);
+  }
+  return {};
+}
+
+Outcome listen_tcp(const std::string& text, int* fd, std::string* bound) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos) return Outcome::fail("'" + text + "' is not ADDRESS:PORT");
+  addrinfo hints = {}, *found = nullptr;
+  hints.ai_family = AF_INET;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  const std::string host = text.substr(0, colon), port = text.substr(colon + 1);
+  if (const int error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found); error != 0) {
+    return Outcome::fail("cannot listen on " + text + ": " + gai_strerror(error));
+  }
+  *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const int one = 1;
+  setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  const bool listening = bind(*fd, found->ai_addr, found->ai_addrlen) == 0 && ::listen(*fd, kBacklog) == 0;
+  freeaddrinfo(found);
+  if (!listening) return errno_failure("cannot listen on " + text);
+  sockaddr_in address = {};
+  socklen_t size = sizeof(address);
+  getsockname(*fd, reinterpret_cast<sockaddr*>(&address), &size);
+  *bound = host + ":" + std::to_string(ntohs(address.sin_port));
+  return {};
+}
+
+void refuse(int socket, const Refusal& why) {
+  DoorRefused refused;
+  refused.code = why.code;
+  set_text(refused.message, why.message);
+  const Outcome sent = send_frame(socket, DoorType::kRefused, &refused, sizeof(refused));
+  if (!sent.ok()) log(LogLevel::kDebug, "a refusal was not heard: %s", sent.message().c_str());
+}
+
+}  // namespace
+
+struct AgentDoor::Listener {
+  Listener(kj::UnixEventPort& events, int descriptor)
+      : fd(descriptor), observer(events, descriptor, kj::UnixEventPort::FdObserver::OBSERVE_READ) {}
+  ~Listener() { close(fd); }
+  const int fd;
+  kj::UnixEventPort::FdObserver observer;
+};
+
+struct AgentDoor::Connection {
+  Connection(kj::UnixEventPort& events, int descriptor, uint32_t& c)
+      : fd(descriptor), count(c), observer(kj::heap<kj::UnixEventPort::FdObserver>(events, descriptor,
+                                                                                 kj::UnixEventPort::FdObserver::OBSERVE_READ)) {
+    ++count;
+  }
+  ~Connection() {
+    --count;
+    observer = nullptr;
+    if (region_fd >= 0) close(region_fd);
+    close(fd);
+  }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  const int fd;
+  uint32_t& count;
+  kj::Own<kj::UnixEventPort::FdObserver> observer;
+  struct {
+    DoorHeader header;
+    DoorOpen open;
+  } frame;
+  size_t got = 0;
+  int region_fd = -1;
+};
+
+AgentDoor::AgentDoor(Agent& agent) : agent_(agent), tasks_(*this) {}
+
+AgentDoor::~AgentDoor() {
+  if (!unix_path_.empty()) unlink(unix_path_.c_str());
+}
+
+void AgentDoor::taskFailed(kj::Exception&& exception) {
+  log(LogLevel::kDebug, "a connection at the door ended: %s", exception.getDescription().cStr());
+}
+
+Outcome AgentDoor::listen(const std::string& directory, const std::string& tcp_address) {
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return errno_failure("cannot make " + directory);
+  int local = -1, tcp = -1;
+  Endpoint endpoint;
+  endpoint.unix_path = directory + "/door.sock";
+  if (Outcome outcome = listen_unix(endpoint.unix_path, &local); !outcome.ok()) return outcome;
+  unix_path_ = endpoint.unix_path;
+  add(local);
+  if (Outcome outcome = listen_tcp(tcp_address, &tcp, &endpoint.tcp_address); !outcome.ok()) return outcome;
+  add(tcp);
+  endpoint.host = this_host_id();
+  endpoint_ = endpoint.text();
+  return {};
+}
+
+void AgentDoor::add(int fd) {
+  listeners_.add(kj::heap<Listener>(agent_.io().unixEventPort, fd));
+  tasks_.add(accept(listeners_.back().get()));
+}
+
+kj::Promise<void> AgentDoor::accept(Listener* listener) {
+  while (true) {
+    const int fd = accept4(listener->fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0 && errno == EINTR) continue;
+    if (fd < 0 && errno != EAGAIN && errno != ECONNABORTED) {
+      // Out of descriptors: what waits at the door waits a little longer.
+      log(LogLevel::kWarning, "cannot accept a connection: %s", strerror(errno));
+      return agent_.io().provider->getTimer().afterDelay(100 * kj::MILLISECONDS).then([this, listener] {
+        return accept(listener);
+      });
+    }
+    if (fd < 0) break;
+    if (connections_ >= kConnectionsMax) {
+      close(fd);
+      continue;
+    }
+    auto connection = kj::heap<Connection>(agent_.io().unixEventPort, fd, connections_);
+    Connection* c = connection.get();
+    auto& timer = agent_.io().provider->getTimer();
+    auto work = timer.timeoutAfter(kFramePatience, read_frame(c)).then([this, c] { return answer(c); });
+    tasks_.add(timer.timeoutAfter(kOpenPatience, kj::mv(work)).attach(kj::mv(connection)));
+  }
+  return listener->observer.whenBecomesReadable().then([this, listener] { return accept(listener); });
+}
+
+// Reads exactly a header and a DoorOpen: what comes behind them belongs to the worker.
+kj::Promise<void> AgentDoor::read_frame(Connection* c) {
+  while (c->got < sizeof(c->frame)) {
+    const bool in_header = c->got < sizeof(DoorHeader);
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    iovec part = {reinterpret_cast<std::byte*>(&c->frame) + c->got, (in_header ? sizeof(DoorHeader) : sizeof(c->frame)) - c->got};
+    msghdr message = {};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    const ssize_t n = recvmsg(c->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EAGAIN) return c->observer->whenBecomesReadable().then([this, c] { return read_frame(c); });
+    if (n <= 0) return refusal(kInvalidValue, "the connection ended");
+    for (cmsghdr* h = CMSG_FIRSTHDR(&message); h != nullptr; h = CMSG_NXTHDR(&message, h)) {
+      if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS || h->cmsg_len < CMSG_LEN(sizeof(int))) continue;
+      if (c->region_fd >= 0) close(c->region_fd);
+      memcpy(&c->region_fd, CMSG_DATA(h), sizeof(int));
+    }
+    c->got += size_t(n);
+    const DoorHeader& header = c->frame.header;
+    if (c->got != sizeof(DoorHeader)) continue;
+    if (header.magic != kDoorMagic || header.version != kDoorVersion || header.type != uint16_t(DoorType::kOpen) ||
+        header.payload_bytes != sizeof(DoorOpen)) {
+      refuse(c->fd, {kInvalidValue, "this is the door of a tide-agent, and these bytes are no request of Tidepool's "
+                                    "(both sides must be of one version)"});
+      return refusal(kInvalidValue, "garbage");
+    }
+  }
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> AgentDoor::answer(Connection* c) {
+  DoorOpen open = c->frame.open;
+  open.job[sizeof(open.job) - 1] = open.transport[sizeof(open.transport) - 1] = '\0';
+  const auto refused = [c](kj::Exception&& e) { refuse(c->fd, refusal_of(e)); };
+  if (strcmp(open.transport, "move") == 0) {
+    return agent_.receive(open).then(
+        [c, open](std::string address) {
+          DoorOpened opened;
+          opened.epoch = open.epoch;
+          set_text(opened.transport_data, address);
+          const Outcome sent = send_frame(c->fd, DoorType::kOpened, &opened, sizeof(opened));
+          if (!sent.ok()) log(LogLevel::kDebug, "an answer was not heard: %s", sent.message().c_str());
+        },
+        refused);
+  }
+  const int region_fd = c->region_fd;
+  c->region_fd = -1;
+  return agent_.open(open, c->fd, region_fd).then([] {}, refused);
+}
+
+}  // namespace tide

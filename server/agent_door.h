@@ -1,0 +1,42 @@
+#pragma once
+
+// Where clients come in: a unix socket and a TCP port. Reads one kOpen frame from each connection, checks it, and hands
+// the socket to a worker. Garbage is refused and closed; who says nothing is closed after a while.
+
+#include <kj/async-io.h>
+#include <kj/async-unix.h>
+
+#include <cstdint>
+#include <string>
+
+#include "base/outcome.h"
+#include "server/agent.h"
+
+namespace tide {
+
+class AgentDoor : private kj::TaskSet::ErrorHandler {
+ public:
+  explicit AgentDoor(Agent& agent);
+  ~AgentDoor();
+  // Listens on DIRECTORY/door.sock and the TCP address. Fails where another agent listens there.
+  Outcome listen(const std::string& directory, const std::string& tcp_address);
+  // For clients and other agents (transport/door.h).
+  const std::string& endpoint() const { return endpoint_; }
+
+ private:
+  struct Listener;
+  struct Connection;
+  void taskFailed(kj::Exception&& exception) override;
+  void add(int fd);
+  kj::Promise<void> accept(Listener* listener);
+  kj::Promise<void> read_frame(Connection* connection);
+  kj::Promise<void> answer(Connection* connection);
+
+  Agent& agent_;
+  std::string endpoint_, unix_path_;
+  uint32_t connections_ = 0;
+  kj::Vector<kj::Own<Listener>> listeners_;
+  kj::TaskSet tasks_;
+};
+
+}  // namespace tide

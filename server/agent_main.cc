@@ -1,0 +1,57 @@
+#include <kj/async-io.h>
+#include <kj/async-unix.h>
+#include <signal.h>
+
+#include <cstdio>
+
+#include "base/log.h"
+#include "server/agent.h"
+#include "server/agent_door.h"
+#include "server/agent_options.h"
+#include "server/agent_service.h"
+
+namespace {
+
+int fail(const tide::Outcome& outcome) {
+  fprintf(stderr, "tide-agent: %s\n", outcome.message().c_str());
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  tide::set_log_name("tide-agent");
+  tide::set_default_log_level(tide::LogLevel::kInfo);
+  tide::AgentOptions options;
+  tide::Outcome outcome = tide::read_agent_options(argc, argv, &options);
+  if (!outcome.ok()) {
+    fail(outcome);
+    return 2;
+  }
+  if (options.help) {
+    fputs(tide::agent_usage(), stdout);
+    return 0;
+  }
+  signal(SIGPIPE, SIG_IGN);
+  // Before the event loop: it takes over the children.
+  tide::Gpus gpus;
+  if (outcome = tide::Gpus::find(options, &gpus); !outcome.ok()) return fail(outcome);
+  kj::UnixEventPort::captureChildExit();
+  kj::UnixEventPort::captureSignal(SIGTERM);
+  kj::UnixEventPort::captureSignal(SIGINT);
+  auto io = kj::setupAsyncIo();
+  for (size_t i = 0; i < gpus.devices().size(); ++i) {
+    tide::log(tide::LogLevel::kInfo, "GPU %zu: %s", i, gpus.devices()[i].name);
+  }
+  tide::Agent agent(std::move(gpus), io);
+  tide::AgentDoor door(agent);
+  if (outcome = door.listen(options.directory, options.listen); !outcome.ok()) return fail(outcome);
+  tide::log(tide::LogLevel::kInfo, "the door is at %s", door.endpoint().c_str());
+  const auto stop = [](siginfo_t&&) {};
+  tide::keep_registered(agent, {options.scheduler, options.name, door.endpoint(), options.ready_file})
+      .exclusiveJoin(io.unixEventPort.onSignal(SIGTERM).then(stop))
+      .exclusiveJoin(io.unixEventPort.onSignal(SIGINT).then(stop))
+      .wait(io.waitScope);
+  tide::log(tide::LogLevel::kInfo, "stopping");
+  return 0;
+}

@@ -1,0 +1,171 @@
+// The agent's part in a move, as the source: all sessions of the vGPU are sent, and only when all have arrived are the
+// clients told to go; else all run on here.
+
+#include <kj/async-io.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/agent.h"
+
+namespace tide {
+namespace {
+constexpr auto kReceiverPatience = 40 * kj::SECONDS;
+constexpr auto kTransferPatience = 180 * kj::SECONDS;
+constexpr auto kLeavePatience = 20 * kj::SECONDS;
+constexpr size_t kDoneMovesMax = 256;
+}  // namespace
+
+struct Agent::MoveState {
+  MoveOrder order;
+  LeaseKey key;
+  uint64_t begin_ns = 0;
+  AgentMoveReport report;
+  std::vector<std::shared_ptr<AgentSession>> sessions;  // that were sent
+};
+
+kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
+  const LeaseKey next_key{{order.job, order.vgpu}, order.next.epoch};
+  if (const auto done = done_moves_.find(next_key); done != done_moves_.end()) return done->second;
+  AgentLease* lease = find(order.job, order.vgpu, order.epoch);
+  if (lease == nullptr) {
+    return refusal(0, format("vGPU %u of job %s is not here in epoch %llu", order.vgpu, order.job.c_str(),
+                             static_cast<unsigned long long>(order.epoch)));
+  }
+  if (lease->moving) return refusal(0, "the vGPU is being moved already");
+  if (order.next.epoch <= order.epoch) return refusal(0, "a move must lead to a newer epoch");
+  lease->moving = true;
+  auto state = std::make_shared<MoveState>();
+  state->order = order;
+  state->key = {{order.job, order.vgpu}, order.epoch};
+  state->begin_ns = now_ns();
+  auto sent = kj::heapArrayBuilder<kj::Promise<void>>(lease->sessions.size());
+  const auto sessions = lease->sessions;
+  for (const auto& session : sessions) sent.add(send_one(state, session));
+  return kj::joinPromises(sent.finish())
+      .then([this, state] { return commit(state); })
+      .then(
+          [this, state, next_key]() -> kj::Promise<AgentMoveReport> {
+            state->report.total_ms = double(now_ns() - state->begin_ns) / 1e6;
+            forget(state->key);
+            if (done_moves_.size() >= kDoneMovesMax) done_moves_.erase(done_moves_.begin());
+            done_moves_[next_key] = state->report;
+            return state->report;
+          },
+          [this, state](kj::Exception&& e) -> kj::Promise<AgentMoveReport> {
+            abort_move(state);
+            return kj::mv(e);
+          });
+}
+
+kj::Promise<void> Agent::send_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session) {
+  auto& timer = io_.provider->getTimer();
+  return timer.timeoutAfter(kReceiverPatience, ask_receiver(*state, *session))
+      .then([this, state, session](std::string address) {
+        ControlMove move;
+        move.next_epoch = state->order.next.epoch;
+        memcpy(move.token, state->order.next.token, sizeof(move.token));
+        set_text(move.stream_address, address);
+        set_text(move.endpoint, state->order.endpoint);
+        auto transferred = session->worker->await(ControlType::kTransferred);
+        session->worker->send(ControlType::kMove, move);
+        return io_.provider->getTimer().timeoutAfter(kTransferPatience, kj::mv(transferred));
+      })
+      .then(
+          [state, session](ControlMessage&& message) -> kj::Promise<void> {
+            const auto* moved = message.as<ControlMoved>();
+            if (moved != nullptr) state->report.bytes += moved->bytes;
+            state->sessions.push_back(session);
+            return kj::READY_NOW;
+          },
+          [session](kj::Exception&& e) -> kj::Promise<void> {
+            // Its client has ended meanwhile: there is nothing to move.
+            if (session->worker->gone()) return kj::READY_NOW;
+            return kj::mv(e);
+          });
+}
+
+// Over the other agent's door: the same frame with which clients come, with "move" for a transport.
+kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const AgentSession& session) {
+  struct Ask {
+    DoorHeader header;
+    DoorOpen open;
+    DoorHeader reply;
+    std::string payload;
+    kj::Own<kj::AsyncIoStream> stream;
+  };
+  Endpoint endpoint;
+  if (const Outcome parsed = Endpoint::parse(state.order.address, &endpoint); !parsed.ok()) return refusal(0, parsed.message());
+  const bool local = endpoint.same_host() && !endpoint.unix_path.empty();
+  const std::string address = local ? "unix:" + endpoint.unix_path : endpoint.tcp_address;
+  auto ask = std::make_shared<Ask>();
+  ask->header.type = uint16_t(DoorType::kOpen);
+  ask->header.payload_bytes = sizeof(DoorOpen);
+  set_text(ask->open.job, state.order.job);
+  memcpy(ask->open.token, state.order.next.token, sizeof(ask->open.token));
+  memcpy(ask->open.session, session.identity.session, sizeof(ask->open.session));
+  ask->open.vgpu = state.order.vgpu;
+  ask->open.pid = session.identity.client_pid;
+  ask->open.epoch = state.order.next.epoch;
+  ask->open.memory_bytes = state.order.next.memory_bytes;
+  set_text(ask->open.transport, "move");
+  return io_.provider->getNetwork()
+      .parseAddress(address)
+      .then([](kj::Own<kj::NetworkAddress> to) { return to->connect().attach(kj::mv(to)); })
+      .then([ask](kj::Own<kj::AsyncIoStream> stream) {
+        ask->stream = kj::mv(stream);
+        return ask->stream->write(&ask->header, sizeof(ask->header)).then([ask] {
+          return ask->stream->write(&ask->open, sizeof(ask->open));
+        });
+      })
+      .then([ask] { return ask->stream->read(&ask->reply, sizeof(ask->reply)); })
+      .then([ask]() -> kj::Promise<void> {
+        const bool ours = ask->reply.magic == kDoorMagic && ask->reply.payload_bytes <= kDoorPayloadMax;
+        if (!ours) return refusal(0, "the destination does not speak our language");
+        ask->payload.resize(ask->reply.payload_bytes);
+        return ask->stream->read(ask->payload.data(), ask->payload.size());
+      })
+      .then([ask]() -> kj::Promise<std::string> {
+        const auto type = DoorType(ask->reply.type);
+        if (type == DoorType::kOpened && ask->payload.size() == sizeof(DoorOpened)) {
+          DoorOpened opened;
+          memcpy(static_cast<void*>(&opened), ask->payload.data(), sizeof(opened));
+          opened.transport_data[sizeof(opened.transport_data) - 1] = '\0';
+          return std::string(opened.transport_data);
+        }
+        DoorRefused refused;
+        if (ask->payload.size() == sizeof(refused)) memcpy(static_cast<void*>(&refused), ask->payload.data(), sizeof(refused));
+        refused.message[sizeof(refused.message) - 1] = '\0';
+        return refusal(0, std::string("the destination refuses: ") + refused.message);
+      });
+}
+
+kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
+  auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sessions.size());
+  for (const auto& session : state->sessions) {
+    auto gone = session->worker->await(ControlType::kLeft);
+    session->worker->send(ControlType::kCommit, nullptr, 0);
+    left.add(io_.provider->getTimer()
+                 .timeoutAfter(kLeavePatience, kj::mv(gone))
+                 .then(
+                     [state](ControlMessage&& message) {
+                       const auto* moved = message.as<ControlMoved>();
+                       const double pause_ms = moved == nullptr ? 0 : double(moved->pause_ns) / 1e6;
+                       state->report.pause_ms = std::max(state->report.pause_ms, pause_ms);
+                     },
+                     // The client has been told, or has ended; either way there is no way back.
+                     [](kj::Exception&& e) { log(LogLevel::kWarning, "after a move: %s", e.getDescription().cStr()); }));
+  }
+  return kj::joinPromises(left.finish());
+}
+
+void Agent::abort_move(std::shared_ptr<MoveState> state) {
+  if (const auto found = leases_.find(state->key); found != leases_.end()) {
+    found->second->moving = false;
+    // Those that were not sent yet shall not be sent either; to the others it says nothing.
+    for (const auto& session : found->second->sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
+  }
+  log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed", state->order.job.c_str(), state->order.vgpu);
+}
+
+}  // namespace tide

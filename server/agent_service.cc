@@ -1,0 +1,223 @@
+#include "server/agent_service.h"
+
+#include <capnp/ez-rpc.h>
+#include <capnp/rpc-twoparty.h>
+#include <string.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+constexpr auto kConnectPatience = 10 * kj::SECONDS;
+constexpr uint32_t kBackoffFirstMs = 200;
+constexpr uint32_t kBackoffLastMs = 5000;
+constexpr const char* kVersion = "0.1.0";
+
+Outcome terms_of(control::Lease::Reader lease, LeaseTerms* terms) {
+  terms->job = lease.getJob().cStr();
+  terms->vgpu = lease.getVgpu();
+  terms->gpu = lease.getGpu();
+  terms->epoch = lease.getEpoch();
+  terms->memory_bytes = lease.getMemoryBytes();
+  const auto token = lease.getToken();
+  if (token.size() != kTokenBytes) return Outcome::fail(format("a token has %u bytes", kTokenBytes));
+  memcpy(terms->token, token.begin(), kTokenBytes);
+  return {};
+}
+
+class AgentService final : public control::Agent::Server {
+ public:
+  AgentService(Agent& agent, std::string endpoint) : agent_(agent), endpoint_(std::move(endpoint)) {}
+
+ protected:
+  kj::Promise<void> place(PlaceContext context) override {
+    return take(context.getParams().getLease());
+  }
+  kj::Promise<void> release(ReleaseContext context) override {
+    const auto p = context.getParams();
+    return agent_.release(p.getJob(), p.getVgpu(), p.getEpoch());
+  }
+  kj::Promise<void> prepare(PrepareContext context) override {
+    context.getResults().setAddress(endpoint_);
+    return take(context.getParams().getLease());
+  }
+  kj::Promise<void> move(MoveContext context) override {
+    const auto p = context.getParams();
+    Agent::MoveOrder order;
+    order.job = p.getJob().cStr();
+    order.vgpu = p.getVgpu();
+    order.epoch = p.getEpoch();
+    if (const Outcome read = terms_of(p.getLease(), &order.next); !read.ok()) return refusal(0, read.message());
+    order.address = p.getAddress().cStr();
+    order.endpoint = p.getEndpoint().cStr();
+    return agent_.move(order).then([context](AgentMoveReport report) mutable {
+      auto r = context.getResults().initReport();
+      r.setBytes(report.bytes);
+      r.setPauseMs(report.pause_ms);
+      r.setRounds(1);
+      r.setVgpus(1);
+      r.setTotalMs(report.total_ms);
+    });
+  }
+  kj::Promise<void> cancel(CancelContext context) override {
+    const auto p = context.getParams();
+    agent_.cancel(p.getJob(), p.getVgpu(), p.getEpoch());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> stats(StatsContext context) override {
+    return agent_.stats(context.getParams().getJob()).then([context](std::vector<Agent::Stats> all) mutable {
+      auto list = context.getResults().initVgpus(uint32_t(all.size()));
+      for (uint32_t i = 0; i < list.size(); ++i) {
+        const Agent::Stats& from = all[i];
+        auto to = list[i];
+        to.setVgpu(from.vgpu);
+        to.setMoves(from.moves);
+        auto pids = to.initWorkerPids(uint32_t(from.pids.size()));
+        for (uint32_t n = 0; n < pids.size(); ++n) pids.set(n, from.pids[n]);
+        to.setResidentBytes(from.sum.resident_bytes);
+        to.setCommands(from.sum.commands);
+        to.setRoundTrips(from.sum.round_trips);
+        to.setBytesIn(from.sum.bytes_in);
+        to.setBytesOut(from.sum.bytes_out);
+        to.setWaitNs(from.sum.wait_ns);
+        to.setObjects(from.sum.objects);
+        to.setTransport(from.sum.transport);
+      }
+    });
+  }
+  kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
+
+ private:
+  kj::Promise<void> take(control::Lease::Reader lease) {
+    LeaseTerms terms;
+    Outcome outcome = terms_of(lease, &terms);
+    if (outcome.ok()) outcome = agent_.place(terms);
+    if (!outcome.ok()) return refusal(0, outcome.message());
+    return kj::READY_NOW;
+  }
+
+  Agent& agent_;
+  const std::string endpoint_;
+};
+
+void describe(const Agent& agent, const RegistrationOptions& options, control::ServerInfo::Builder info) {
+  info.setName(options.name);
+  info.setEndpoint(options.endpoint);
+  info.setVersion(kVersion);
+  const auto& devices = agent.gpus().devices();
+  auto gpus = info.initGpus(uint32_t(devices.size()));
+  for (uint32_t i = 0; i < gpus.size(); ++i) {
+    const DeviceInfo& device = devices[i];
+    gpus[i].setIndex(i);
+    gpus[i].setName(device.name);
+    gpus[i].setMemoryBytes(device.total_memory);
+    gpus[i].setUuid(agent.gpus().uuid(i));
+    gpus[i].setDeviceInfo(kj::arrayPtr(reinterpret_cast<const kj::byte*>(&device), sizeof(device)));
+    gpus[i].setHealthy(true);
+    gpus[i].setSoftware(device.software != 0);
+  }
+  const std::vector<LeaseTerms> held = agent.leases();
+  auto leases = info.initLeases(uint32_t(held.size()));
+  for (uint32_t i = 0; i < leases.size(); ++i) {
+    leases[i].setJob(held[i].job);
+    leases[i].setVgpu(held[i].vgpu);
+    leases[i].setGpu(held[i].gpu);
+    leases[i].setEpoch(held[i].epoch);
+    leases[i].setToken(kj::arrayPtr(held[i].token, kTokenBytes));
+    leases[i].setMemoryBytes(held[i].memory_bytes);
+  }
+}
+
+// One connection to the scheduler, as long as it lasts.
+class Registrar {
+ public:
+  Registrar(Agent& agent, RegistrationOptions options)
+      : agent_(agent), options_(std::move(options)), service_(make_agent_service(agent, options_.endpoint)) {}
+
+  kj::Promise<void> run() {
+    return connect_once()
+        .then([] {},
+              [this](kj::Exception&& e) {
+                const LogLevel level = complained_ ? LogLevel::kDebug : LogLevel::kWarning;
+                log(level, "the scheduler at %s: %s; trying again", options_.scheduler.c_str(), e.getDescription().cStr());
+                complained_ = true;
+              })
+        .then([this] {
+          const uint32_t delay = backoff_ms_;
+          backoff_ms_ = std::min(backoff_ms_ * 2, kBackoffLastMs);
+          return agent_.io().provider->getTimer().afterDelay(delay * kj::MILLISECONDS);
+        })
+        .then([this] { return run(); });
+  }
+
+ private:
+  struct Connection {
+    explicit Connection(kj::Own<kj::AsyncIoStream> s)
+        : stream(kj::mv(s)), client(*stream), pool(client.bootstrap().castAs<control::Pool>()) {}
+    kj::Own<kj::AsyncIoStream> stream;
+    capnp::TwoPartyClient client;
+    control::Pool::Client pool;
+  };
+
+  kj::Promise<void> connect_once() {
+    auto& network = agent_.io().provider->getNetwork();
+    return timer()
+        .timeoutAfter(kConnectPatience,
+                      network.parseAddress(options_.scheduler).then([](kj::Own<kj::NetworkAddress> address) {
+                        return address->connect().attach(kj::mv(address));
+                      }))
+        .then([this](kj::Own<kj::AsyncIoStream> stream) {
+          auto connection = kj::heap<Connection>(kj::mv(stream));
+          auto request = connection->pool.registerRequest();
+          describe(agent_, options_, request.initServer());
+          request.setAgent(service_);
+          auto lost = connection->client.onDisconnect();
+          auto lives = request.send().then([this](auto&& response) {
+            registered();
+            return heartbeat(response.getRegistration(), std::max(response.getLeaseMs() / 3, 100u));
+          });
+          return lives.exclusiveJoin(kj::mv(lost)).attach(kj::mv(connection));
+        });
+  }
+
+  void registered() {
+    log(LogLevel::kInfo, "registered as '%s' with the scheduler at %s", options_.name.c_str(), options_.scheduler.c_str());
+    complained_ = false;
+    backoff_ms_ = kBackoffFirstMs;
+    if (options_.ready_file.empty()) return;
+    std::ofstream(options_.ready_file) << "endpoint=" << options_.endpoint << "\n";
+    options_.ready_file.clear();
+  }
+
+  kj::Promise<void> heartbeat(control::Registration::Client registration, uint32_t every_ms) {
+    return timer().afterDelay(every_ms * kj::MILLISECONDS).then([this, registration, every_ms]() mutable {
+      auto beat = timer().timeoutAfter(kConnectPatience, registration.heartbeatRequest().send().ignoreResult());
+      return beat.then([this, registration, every_ms]() mutable { return heartbeat(registration, every_ms); });
+    });
+  }
+  kj::Timer& timer() { return agent_.io().provider->getTimer(); }
+
+  Agent& agent_;
+  RegistrationOptions options_;
+  control::Agent::Client service_;
+  uint32_t backoff_ms_ = kBackoffFirstMs;
+  bool complained_ = false;
+};
+
+}  // namespace
+
+control::Agent::Client make_agent_service(Agent& agent, std::string endpoint) {
+  return kj::heap<AgentService>(agent, std::move(endpoint));
+}
+
+kj::Promise<void> keep_registered(Agent& agent, RegistrationOptions options) {
+  auto registrar = kj::heap<Registrar>(agent, std::move(options));
+  auto running = registrar->run();
+  return running.attach(kj::mv(registrar));
+}
+
+}  // namespace tide

@@ -1,0 +1,144 @@
+#include "server/gpus.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kProbeNs = 60'000'000'000;  // a real driver may take seconds to wake
+constexpr size_t kDevicesMax = 64;
+
+std::string find_worker() {
+  if (const char* path = getenv("TIDE_WORKER"); path != nullptr && *path != '\0') return path;
+  char path[PATH_MAX];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  const std::string self(path, n > 0 ? size_t(n) : 0);
+  return self.substr(0, self.rfind('/') + 1) + "tide-worker";
+}
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t at = 0; at <= text.size() && !text.empty();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    parts.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return parts;
+}
+
+// Reads to the end, within the time.
+Outcome read_all(int fd, std::string* text) {
+  const uint64_t end = now_ns() + kProbeNs;
+  char buffer[65536];
+  while (true) {
+    pollfd wait = {fd, POLLIN, 0};
+    const uint64_t now = now_ns();
+    if (now >= end || poll(&wait, 1, int((end - now) / 1'000'000) + 1) == 0) return Outcome::fail("it does not answer");
+    const ssize_t n = read(fd, buffer, sizeof(buffer));
+    if (n == 0) return {};
+    if (n < 0 && errno != EINTR) return Outcome::fail(strerror(errno));
+    if (n > 0) text->append(buffer, size_t(n));
+    if (text->size() > kDevicesMax * sizeof(DeviceInfo)) return Outcome::fail("it says too much");
+  }
+}
+
+Outcome run_probe(const std::string& program, const Environment& environment, std::string* output) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Outcome::fail(strerror(errno));
+  const std::vector<std::string> strings = changed_environment(environment);
+  std::vector<char*> env;
+  for (const std::string& s : strings) env.push_back(const_cast<char*>(s.c_str()));
+  env.push_back(nullptr);
+  char* arguments[] = {const_cast<char*>(program.c_str()), const_cast<char*>("--probe"), nullptr};
+  const pid_t pid = fork();
+  if (pid == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    execve(program.c_str(), arguments, env.data());
+    _exit(127);
+  }
+  close(ends[1]);
+  if (pid < 0) {
+    close(ends[0]);
+    return Outcome::fail(strerror(errno));
+  }
+  Outcome outcome = read_all(ends[0], output);
+  close(ends[0]);
+  if (!outcome.ok()) kill(pid, SIGKILL);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  if (!outcome.ok()) return outcome;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 127) return Outcome::fail(program + " cannot be started");
+  return status == 0 ? Outcome() : Outcome::fail("it failed; its message is above");
+}
+
+}  // namespace
+
+std::vector<std::string> changed_environment(const Environment& changes) {
+  std::vector<std::string> result;
+  const auto changed = [&](const std::string& entry) {
+    for (const auto& [name, value] : changes) {
+      if (entry.compare(0, name.size() + 1, name + "=") == 0) return true;
+    }
+    return false;
+  };
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    if (!changed(*entry)) result.push_back(*entry);
+  }
+  for (const auto& [name, value] : changes) {
+    if (!value.empty()) result.push_back(name + "=" + value);
+  }
+  return result;
+}
+
+Outcome Gpus::find(const AgentOptions& options, Gpus* gpus) {
+  gpus->program_ = find_worker();
+  // The job's stand-in must never be what a worker loads.
+  gpus->base_ = {{"LD_PRELOAD", ""}};
+  if (options.softgpu_devices != 0) {
+    gpus->base_.push_back({"TIDE_DRIVER", "software"});
+    gpus->base_.push_back({"SOFTGPU_DEVICES", std::to_string(options.softgpu_devices)});
+    gpus->base_.push_back({"SOFTGPU_SEED", options.name});
+    gpus->base_.push_back({"CUDA_VISIBLE_DEVICES", ""});
+    if (!options.softgpu_memory.empty()) gpus->base_.push_back({"SOFTGPU_MEMORY", options.softgpu_memory});
+  } else if (const char* visible = getenv("CUDA_VISIBLE_DEVICES"); visible != nullptr) {
+    gpus->visible_ = split(visible);
+  }
+  std::string output;
+  if (Outcome outcome = run_probe(gpus->program_, gpus->base_, &output); !outcome.ok()) {
+    return Outcome::fail("cannot look at this machine's GPUs: " + gpus->program_ + " --probe: " + outcome.message());
+  }
+  if (output.empty() || output.size() % sizeof(DeviceInfo) != 0) return Outcome::fail("this machine has no GPU");
+  gpus->devices_.resize(output.size() / sizeof(DeviceInfo));
+  memcpy(static_cast<void*>(gpus->devices_.data()), output.data(), output.size());
+  for (size_t i = gpus->visible_.size(); i < gpus->devices_.size(); ++i) gpus->visible_.push_back(std::to_string(i));
+  return {};
+}
+
+std::string Gpus::uuid(uint32_t index) const {
+  std::string text = "GPU-";
+  for (int i = 0; i < 16; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += format("%02x", devices_[index].uuid[i]);
+  }
+  return text;
+}
+
+Environment Gpus::environment(uint32_t index) const {
+  Environment environment = base_;
+  std::erase_if(environment, [](const auto& entry) { return entry.first == "CUDA_VISIBLE_DEVICES"; });
+  environment.push_back({"CUDA_VISIBLE_DEVICES", visible_[index]});
+  return environment;
+}
+
+}  // namespace tide

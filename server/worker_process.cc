@@ -1,0 +1,126 @@
+#include "server/worker_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+kj::Exception failure(const std::string& text) {
+  return kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(text.c_str()));
+}
+
+std::string how_it_ended(int status) {
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "it ended";
+  if (WIFEXITED(status)) return format("it ended with status %d", WEXITSTATUS(status));
+  return format("it was ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+}
+
+}  // namespace
+
+Outcome WorkerProcess::start(kj::UnixEventPort& events, const std::string& program, const Environment& environment,
+                             kj::Own<WorkerProcess>* worker) {
+  int ours = -1, theirs = -1;
+  if (Outcome outcome = make_control_pair(&ours, &theirs); !outcome.ok()) return outcome;
+  const std::vector<std::string> strings = changed_environment(environment);
+  std::vector<char*> env;
+  for (const std::string& s : strings) env.push_back(const_cast<char*>(s.c_str()));
+  env.push_back(nullptr);
+  const std::string number = std::to_string(theirs);
+  const char* arguments[] = {program.c_str(), "--control", number.c_str(), nullptr};
+  const pid_t agent = getpid();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != agent) _exit(127);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);  // the agent's event loop blocks some
+    fcntl(theirs, F_SETFD, 0);
+    execve(program.c_str(), const_cast<char* const*>(arguments), env.data());
+    _exit(127);
+  }
+  close(theirs);
+  if (pid < 0) {
+    close(ours);
+    return Outcome::fail(std::string("cannot start a worker: ") + strerror(errno));
+  }
+  *worker = kj::heap<WorkerProcess>(events, ours, pid);
+  return {};
+}
+
+WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid)
+    : control_(control),
+      observer_(events, control, kj::UnixEventPort::FdObserver::OBSERVE_READ),
+      pid_(pid),
+      number_(uint32_t(pid)),
+      ended_(events.onChildExit(pid_).then([this](int status) { reason_ = how_it_ended(status); }).fork()),
+      listening_(listen().eagerlyEvaluate([this](kj::Exception&& e) { reject_all(e.getDescription().cStr()); })) {}
+
+WorkerProcess::~WorkerProcess() {
+  kill();
+  close(control_);
+}
+
+void WorkerProcess::kill() {
+  KJ_IF_MAYBE (pid, pid_) { ::kill(*pid, SIGKILL); }
+}
+
+bool WorkerProcess::send(ControlType type, const void* payload, size_t bytes, const int* fds, int fd_count) {
+  return !gone_ && send_control(control_, type, payload, bytes, fds, fd_count);
+}
+
+kj::Promise<ControlMessage> WorkerProcess::await(ControlType type) {
+  if (gone_) return failure("the worker has ended");
+  auto pair = kj::newPromiseAndFulfiller<ControlMessage>();
+  waiting_.emplace(type, kj::mv(pair.fulfiller));
+  return kj::mv(pair.promise);
+}
+
+kj::Promise<void> WorkerProcess::listen() {
+  while (true) {
+    ControlMessage message;
+    const ControlState state = receive_control(control_, &message);
+    if (state == ControlState::kNothing) break;
+    if (state == ControlState::kGone) {
+      gone_ = true;
+      reject_all("the worker has ended");
+      return kj::READY_NOW;
+    }
+    for (const int fd : message.fds) {
+      if (fd >= 0) close(fd);
+    }
+    take(message);
+  }
+  return observer_.whenBecomesReadable().then([this] { return listen(); });
+}
+
+void WorkerProcess::take(const ControlMessage& message) {
+  if (message.type == ControlType::kFailed || message.type == ControlType::kMoveFailed) {
+    ControlMessage copy = message;
+    const auto* text = copy.as<ControlText>();
+    reject_all(text == nullptr ? "the worker failed" : text->text);
+    return;
+  }
+  const auto found = waiting_.find(message.type);
+  if (found == waiting_.end()) return;
+  auto fulfiller = kj::mv(found->second);
+  waiting_.erase(found);
+  fulfiller->fulfill(ControlMessage(message));
+}
+
+void WorkerProcess::reject_all(const std::string& why) {
+  auto waiting = std::move(waiting_);
+  waiting_.clear();
+  for (auto& [type, fulfiller] : waiting) fulfiller->reject(failure(why));
+}
+
+}  // namespace tide

@@ -1,0 +1,59 @@
+#pragma once
+
+// A worker as the agent holds it: the process, and the socket over which both talk. One event loop, one thread.
+
+#include <kj/async-io.h>
+#include <kj/async-unix.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+
+#include "base/outcome.h"
+#include "server/control.h"
+#include "server/gpus.h"
+
+namespace tide {
+
+class WorkerProcess {
+ public:
+  // Starts it. It ends when this object, or the agent's process, does.
+  static Outcome start(kj::UnixEventPort& events, const std::string& program, const Environment& environment,
+                       kj::Own<WorkerProcess>* worker);
+  WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid);
+  ~WorkerProcess();
+  WorkerProcess(const WorkerProcess&) = delete;
+  WorkerProcess& operator=(const WorkerProcess&) = delete;
+
+  uint32_t pid() const { return number_; }
+  bool gone() const { return gone_; }
+  bool send(ControlType type, const void* payload, size_t bytes, const int* fds = nullptr, int fd_count = 0);
+  template <class T>
+  bool send(ControlType type, const T& payload) {
+    return send(type, &payload, sizeof(T));
+  }
+  // The next message of that type. Fails with the worker's reason when it says that it failed, or ends.
+  kj::Promise<ControlMessage> await(ControlType type);
+  // When the process has ended and was reaped; says how. May be asked more than once.
+  kj::Promise<void> ended() { return ended_.addBranch(); }
+  const std::string& end_reason() const { return reason_; }
+  void kill();
+
+ private:
+  kj::Promise<void> listen();
+  void take(const ControlMessage& message);
+  void reject_all(const std::string& why);
+
+  int control_;
+  kj::UnixEventPort::FdObserver observer_;
+  kj::Maybe<pid_t> pid_;
+  const uint32_t number_;
+  bool gone_ = false;
+  std::string reason_;
+  std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;
+  kj::ForkedPromise<void> ended_;
+  kj::Promise<void> listening_;
+};
+
+}  // namespace tide
