@@ -7,6 +7,7 @@
 #include "api/payload.h"
 #include "base/clock.h"
 #include "base/limits.h"
+#include "transport/wait.h"
 
 namespace tide {
 namespace {
@@ -52,15 +53,33 @@ DeviceInfo fake_device() {
 
 FakeWorker::FakeWorker() {
   if (!create_region(&fd_, &region_).ok()) abort();
+  arena_ = mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (arena_ == MAP_FAILED) abort();
+  begin();
+}
+
+FakeWorker::FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeWorker* before) : link_(std::move(link)) {
+  region_ = link_->region();
+  if (before != nullptr) {
+    kernels = before->kernels;
+    events_ = before->events_;
+    arena_ = before->arena_;  // the memory moved with the vGPU
+  } else {
+    arena_ = mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (arena_ == MAP_FAILED) abort();
+  }
+  region_.worker().epoch.store(epoch);
+  begin();
+}
+
+void FakeWorker::begin() {
   reader_ = CommandReader(region_);
   writer_ = AnswerWriter(region_);
   region_.worker().state.store(uint64_t(ChannelState::kLive));
-  arena_ = mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (arena_ == MAP_FAILED) abort();
   thread_ = std::thread([this] { run(); });
 }
 
-FakeWorker::~FakeWorker() { munmap(arena_, kArenaBytes); }
+FakeWorker::~FakeWorker() = default;  // the memory stays: another worker may have it by now
 
 void FakeWorker::stop() {
   stop_ = true;
@@ -77,6 +96,7 @@ void FakeWorker::run() {
     }
     const bool got = take_commands();
     const bool ran = run_streams();
+    if ((got || ran) && link_ != nullptr) notify(*link_, Side::kWorker);
     if (!got && !ran) sleep_us(20);
   }
 }

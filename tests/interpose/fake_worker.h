@@ -48,6 +48,8 @@ struct SeenCommand {
 class FakeWorker {
  public:
   FakeWorker();
+  // Over a link that was accepted; goes on where the worker before it stopped.
+  explicit FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeWorker* before = nullptr);
   ~FakeWorker();
   void stop();
 
@@ -57,6 +59,8 @@ class FakeWorker {
   // Commands are read but nothing on streams is executed while held.
   void hold(bool held) { held_ = held; }
   void die() { alive_ = false; }
+  // Closes the line to the client. After stop().
+  void disconnect() { link_.reset(); }
   void set_error(CUresult code, bool sticky);
   void set_moved(const char* endpoint, uint64_t epoch);
 
@@ -85,7 +89,10 @@ class FakeWorker {
   void answer_library(uint64_t sequence);
   std::byte* at(uint64_t address);
 
+  void begin();
+
   int fd_ = -1;
+  std::unique_ptr<Link> link_;  // null: over memory of the same process
   Region region_;
   CommandReader reader_;
   AnswerWriter writer_;

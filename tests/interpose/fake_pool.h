@@ -1,0 +1,57 @@
+#pragma once
+
+// A scheduler's door and an agent's door on unix sockets, with workers in threads of the test behind them.
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fake_worker.h"
+#include "transport/door.h"
+
+namespace tide {
+
+class FakePool {
+ public:
+  explicit FakePool(uint32_t vgpus);
+  ~FakePool();
+
+  // Sets TIDE_DOOR, TIDE_JOB, TIDE_TOKEN and TIDE_TRANSPORT for this process (and its children).
+  void join();
+  void leave();
+  // What every worker is told of kernels.
+  std::vector<FakeKernel> kernels;
+
+  // The worker that serves the vGPU now; null: none yet.
+  FakeWorker* worker(uint32_t vgpu);
+  // The vGPU goes to another worker with a newer epoch, which takes memory and rings over.
+  void move(uint32_t vgpu);
+  // The worker ends without a word. `elsewhere`: the scheduler knows a new place with a newer epoch.
+  void kill(uint32_t vgpu, bool elsewhere);
+  std::atomic<int> hellos{0}, opens{0};
+  std::atomic<bool> refuse_opens{false};
+
+ private:
+  struct Vgpu {
+    uint64_t epoch = 1;
+    std::unique_ptr<FakeWorker> worker;
+    std::vector<std::unique_ptr<FakeWorker>> past;
+  };
+  void serve_door();
+  void serve_agent();
+  void talk_to_client(int socket);
+  void open(int socket, const std::string& payload, int fd);
+  std::string endpoint() const;
+
+  std::string folder_;
+  std::mutex mu_;
+  std::vector<Vgpu> vgpus_;
+  int door_ = -1, agent_ = -1;
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace tide
