@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <kj/io.h>
 #include <netdb.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -79,8 +80,7 @@ void refuse(int socket, const Refusal& why) {
 struct AgentDoor::Listener {
   Listener(kj::UnixEventPort& events, int descriptor)
       : fd(descriptor), observer(events, descriptor, kj::UnixEventPort::FdObserver::OBSERVE_READ) {}
-  ~Listener() { close(fd); }
-  const int fd;
+  kj::AutoCloseFd fd;  // closed after the observer is gone
   kj::UnixEventPort::FdObserver observer;
 };
 

@@ -65,10 +65,7 @@ WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid)
       ended_(events.onChildExit(pid_).then([this](int status) { reason_ = how_it_ended(status); }).fork()),
       listening_(listen().eagerlyEvaluate([this](kj::Exception&& e) { reject_all(e.getDescription().cStr()); })) {}
 
-WorkerProcess::~WorkerProcess() {
-  kill();
-  close(control_);
-}
+WorkerProcess::~WorkerProcess() { kill(); }
 
 void WorkerProcess::kill() {
   KJ_IF_MAYBE (pid, pid_) { ::kill(*pid, SIGKILL); }

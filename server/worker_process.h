@@ -4,6 +4,7 @@
 
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
+#include <kj/io.h>
 
 #include <cstdint>
 #include <deque>
@@ -45,7 +46,7 @@ class WorkerProcess {
   void take(const ControlMessage& message);
   void reject_all(const std::string& why);
 
-  int control_;
+  kj::AutoCloseFd control_;  // closed after the observer is gone
   kj::UnixEventPort::FdObserver observer_;
   kj::Maybe<pid_t> pid_;
   const uint32_t number_;

@@ -92,16 +92,30 @@ AssertionResult TestClient::open(WorkerProcess& worker, const ControlSession& se
   const int fds[2] = {pair[1], fd_};
   send_control(worker.control(), ControlType::kServe, &session, sizeof(session), fds, 2);
   close(pair[1]);
+  return await_opened(pair[0], session.transport);
+}
+
+AssertionResult TestClient::open_door(const std::string& text, const DoorOpen& wish) {
+  Endpoint endpoint;
+  int socket = -1;
+  Outcome outcome = Endpoint::parse(text, &endpoint);
+  if (outcome.ok()) outcome = connect_unix(endpoint.unix_path, 5000, &socket);
+  if (outcome.ok()) outcome = send_frame(socket, DoorType::kOpen, &wish, sizeof(wish), fd_);
+  if (!outcome.ok()) return AssertionFailure() << outcome.message();
+  return await_opened(socket, wish.transport);
+}
+
+AssertionResult TestClient::await_opened(int socket, const char* transport) {
   DoorType type;
   std::string payload;
-  const Outcome outcome = receive_frame(pair[0], 20'000, &type, &payload);
-  if (!outcome.ok()) return AssertionFailure() << outcome.message();
-  if (type != DoorType::kOpened || payload.size() != sizeof(DoorOpened)) {
+  const Outcome outcome = receive_frame(socket, 20'000, &type, &payload);
+  if (!outcome.ok() || type != DoorType::kOpened || payload.size() != sizeof(DoorOpened)) {
+    close(socket);
+    if (!outcome.ok()) return AssertionFailure() << outcome.message();
     return AssertionFailure() << "refused: " << payload.substr(offsetof(DoorRefused, message)).c_str();
   }
   const auto* opened = reinterpret_cast<const DoorOpened*>(payload.data());
-  const Outcome connected =
-      find_transport(session.transport)->connect(region_, pair[0], opened->transport_data, &link_);
+  const Outcome connected = find_transport(transport)->connect(region_, socket, opened->transport_data, &link_);
   if (!connected.ok()) return AssertionFailure() << connected.message();
   return AssertionSuccess();
 }

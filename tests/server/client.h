@@ -60,6 +60,8 @@ class TestClient {
   TestClient();
   ~TestClient();
   ::testing::AssertionResult open(WorkerProcess& worker, const ControlSession& session);
+  // Through an agent's door, as a real client does.
+  ::testing::AssertionResult open_door(const std::string& endpoint, const DoorOpen& wish);
   void disconnect() { link_.reset(); }
 
   // Publishes a command; data follows the struct at 16.
@@ -100,6 +102,8 @@ class TestClient {
   Link& link() { return *link_; }
 
  private:
+  ::testing::AssertionResult await_opened(int socket, const char* transport);
+
   int fd_ = -1;
   Region region_;
   CommandWriter writer_;

@@ -1,0 +1,339 @@
+// Real tide-agent processes on the fake driver, under a scheduler that is only this test.
+
+#include <capnp/rpc-twoparty.h>
+#include <fcntl.h>
+#include <kj/async-io.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "scheduler/control.capnp.h"
+#include "tests/server/client.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kBase = vgpu_range_base(2);
+
+// Remembers who has registered.
+class FakePool final : public control::Pool::Server {
+ public:
+  struct Registered {
+    std::string endpoint;
+    uint32_t gpus = 0;
+    std::vector<std::pair<std::string, uint64_t>> leases;
+    kj::Maybe<control::Agent::Client> agent;
+    int times = 0;
+  };
+  explicit FakePool(std::map<std::string, Registered>& servers) : servers_(servers) {}
+
+ protected:
+  class Held final : public control::Registration::Server {
+    kj::Promise<void> heartbeat(HeartbeatContext) override { return kj::READY_NOW; }
+  };
+  kj::Promise<void> register_(RegisterContext context) override {
+    const auto info = context.getParams().getServer();
+    Registered& server = servers_[info.getName()];
+    server.endpoint = info.getEndpoint().cStr();
+    server.gpus = info.getGpus().size();
+    server.leases.clear();
+    for (const auto lease : info.getLeases()) server.leases.emplace_back(lease.getJob().cStr(), lease.getEpoch());
+    server.agent = context.getParams().getAgent();
+    ++server.times;
+    context.getResults().setRegistration(kj::heap<Held>());
+    context.getResults().setLeaseMs(900);
+    return kj::READY_NOW;
+  }
+
+ private:
+  std::map<std::string, Registered>& servers_;
+};
+
+class AgentProcess {
+ public:
+  AgentProcess(const std::string& name, const std::string& scheduler, const std::string& directory) {
+    const char* program = getenv("TIDE_AGENT");
+    pid_ = fork();
+    if (pid_ == 0) {
+      execl(program, program, "--scheduler", scheduler.c_str(), "--name", name.c_str(), "--dir", directory.c_str(), nullptr);
+      _exit(127);
+    }
+  }
+  ~AgentProcess() { stop(SIGTERM); }
+  int stop(int signal) {
+    if (pid_ <= 0) return 0;
+    kill(pid_, signal);
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+bool exists(uint32_t pid) { return kill(pid_t(pid), 0) == 0; }
+
+class AgentTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/tide-agent-test-XXXXXX";
+    directory_ = mkdtemp(name);
+    listen();
+    one_ = std::make_unique<AgentProcess>("one", address_, directory_ + "/one");
+    two_ = std::make_unique<AgentProcess>("two", address_, directory_ + "/two");
+    await([this] { return servers_["one"].times > 0 && servers_["two"].times > 0; });
+  }
+  void TearDown() override {
+    one_.reset();
+    two_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+  void listen() {
+    auto address = io_.provider->getNetwork().parseAddress("127.0.0.1", port_).wait(io_.waitScope);
+    scheduler_->receiver = address->listen();
+    port_ = scheduler_->receiver->getPort();
+    address_ = "127.0.0.1:" + std::to_string(port_);
+    scheduler_->server = kj::heap<capnp::TwoPartyServer>(kj::heap<FakePool>(servers_));
+    scheduler_->serving = kj::heap<kj::Promise<void>>(scheduler_->server->listen(*scheduler_->receiver).eagerlyEvaluate(nullptr));
+  }
+  template <class Condition>
+  void await(Condition condition) {
+    for (const uint64_t end = now_ns() + kTestTimeoutUs * 1000; !condition();) {
+      ASSERT_LT(now_ns(), end) << "it did not happen in time";
+      io_.provider->getTimer().afterDelay(5 * kj::MILLISECONDS).wait(io_.waitScope);
+    }
+  }
+  control::Agent::Client agent(const std::string& name) { return KJ_ASSERT_NONNULL(servers_[name].agent); }
+  static void fill(control::Lease::Builder lease, uint64_t epoch) {
+    lease.setJob("job-1");
+    lease.setVgpu(2);
+    lease.setGpu(0);
+    lease.setEpoch(epoch);
+    kj::byte token[kTokenBytes];
+    memset(token, 0x5a, sizeof(token));
+    lease.setToken(kj::arrayPtr(token, sizeof(token)));
+    lease.setMemoryBytes(1u << 30);
+  }
+  void place(const std::string& name, uint64_t epoch) {
+    auto request = agent(name).placeRequest();
+    fill(request.initLease(), epoch);
+    request.send().wait(io_.waitScope);
+  }
+  std::string prepare(const std::string& name, uint64_t epoch) {
+    auto request = agent(name).prepareRequest();
+    fill(request.initLease(), epoch);
+    return request.send().wait(io_.waitScope).getAddress().cStr();
+  }
+  auto move(const std::string& from, const std::string& to, uint64_t epoch, const std::string& address) {
+    auto request = agent(from).moveRequest();
+    request.setJob("job-1");
+    request.setVgpu(2);
+    request.setEpoch(epoch);
+    fill(request.initLease(), epoch + 1);
+    request.setAddress(address);
+    request.setEndpoint(servers_[to].endpoint);
+    return request.send();
+  }
+  std::vector<uint32_t> worker_pids(const std::string& name) {
+    auto request = agent(name).statsRequest();
+    request.setJob("job-1");
+    const auto response = request.send().wait(io_.waitScope);
+    std::vector<uint32_t> pids;
+    for (const auto vgpu : response.getVgpus()) {
+      for (const uint32_t pid : vgpu.getWorkerPids()) pids.push_back(pid);
+    }
+    return pids;
+  }
+  static DoorOpen wish(uint64_t epoch, uint8_t session = 0x33) {
+    const ControlSession identity = test_session(2, epoch);
+    DoorOpen open;
+    memcpy(open.job, identity.job, sizeof(open.job));
+    memcpy(open.token, identity.token, sizeof(open.token));
+    memset(open.session, session, sizeof(open.session));
+    open.vgpu = 2;
+    open.pid = uint32_t(getpid());
+    open.epoch = epoch;
+    strcpy(open.transport, "shm");
+    return open;
+  }
+
+  // Apart, because the destructors of a test may not throw.
+  struct Scheduler {
+    kj::AsyncIoContext io = kj::setupAsyncIo();
+    std::map<std::string, FakePool::Registered> servers;
+    kj::Own<kj::ConnectionReceiver> receiver;
+    kj::Own<capnp::TwoPartyServer> server;
+    kj::Own<kj::Promise<void>> serving;
+  };
+  std::unique_ptr<Scheduler> scheduler_ = std::make_unique<Scheduler>();
+  kj::AsyncIoContext& io_ = scheduler_->io;
+  std::map<std::string, FakePool::Registered>& servers_ = scheduler_->servers;
+  unsigned port_ = 0;
+  std::string address_, directory_;
+  std::unique_ptr<AgentProcess> one_, two_;
+};
+
+TEST_F(AgentTest, serves_a_client_that_shows_token_and_epoch) {
+  EXPECT_EQ(servers_["one"].gpus, 1u);
+  place("one", 4);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(4)));
+  client.make_context();
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(client.page().epoch.load(), 4u);
+  EXPECT_EQ(worker_pids("one").size(), 1u);
+}
+
+TEST_F(AgentTest, refuses_wrong_tokens_epochs_and_garbage) {
+  place("one", 4);
+  TestClient client;
+  DoorOpen open = wish(4);
+  open.token[31] ^= 1;
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, open));
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, wish(3)));
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, wish(5)));
+  Endpoint endpoint;
+  ASSERT_TRUE(Endpoint::parse(servers_["one"].endpoint, &endpoint).ok());
+  for (const bool tcp : {false, true}) {
+    int socket = -1;
+    ASSERT_TRUE((tcp ? connect_tcp(endpoint.tcp_address, 1000, &socket) : connect_unix(endpoint.unix_path, 1000, &socket)).ok());
+    const std::string garbage(100'000, 'g');
+    EXPECT_GT(send(socket, garbage.data(), garbage.size(), MSG_NOSIGNAL), 0);
+    char answer[65536];
+    while (recv(socket, answer, sizeof(answer), 0) > 0) {
+    }
+    close(socket);
+  }
+  EXPECT_TRUE(worker_pids("one").empty());
+  EXPECT_TRUE(client.open_door(servers_["one"].endpoint, wish(4)));
+}
+
+TEST_F(AgentTest, a_dead_worker_concerns_its_own_session_only) {
+  place("one", 1);
+  TestClient first, second;
+  ASSERT_TRUE(first.open_door(servers_["one"].endpoint, wish(1, 1)));
+  ASSERT_TRUE(second.open_door(servers_["one"].endpoint, wish(1, 2)));
+  const std::vector<uint32_t> pids = worker_pids("one");
+  ASSERT_EQ(pids.size(), 2u);
+  kill(pid_t(pids[0]), SIGKILL);
+  await([&] { return worker_pids("one").size() == 1; });
+  EXPECT_EQ(second.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  const auto gone = [&] { return !first.link().alive(); };
+  EXPECT_EQ(wait_until(first.link(), Side::kClient, gone, kTestTimeoutUs), WaitResult::kReady);
+}
+
+TEST_F(AgentTest, release_ends_the_workers_and_refuses_older_epochs) {
+  place("one", 5);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(5)));
+  const std::vector<uint32_t> pids = worker_pids("one");
+  auto stale = agent("one").releaseRequest();
+  stale.setJob("job-1");
+  stale.setVgpu(2);
+  stale.setEpoch(4);
+  EXPECT_THROW(stale.send().wait(io_.waitScope), kj::Exception);
+  for (int i = 0; i < 2; ++i) {  // the second time there is nothing left to do
+    auto release = agent("one").releaseRequest();
+    release.setJob("job-1");
+    release.setVgpu(2);
+    release.setEpoch(5);
+    release.send().wait(io_.waitScope);
+  }
+  ASSERT_EQ(pids.size(), 1u);
+  EXPECT_FALSE(exists(pids[0]));
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, wish(5)));
+}
+
+TEST_F(AgentTest, moves_a_vgpu_with_all_its_sessions_to_another_agent_and_back) {
+  place("one", 1);
+  TestClient clients[2];
+  std::vector<std::byte> found;
+  for (uint8_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(clients[i].open_door(servers_["one"].endpoint, wish(1, i)));
+    clients[i].make_context();
+    clients[i].send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+    clients[i].load_library(1, kTestImage, &found);
+    const uint32_t mark = 1000u * i;
+    clients[i].copy_in(kBase, &mark, 4);
+  }
+  std::string at = "one";
+  for (uint64_t epoch = 1; epoch <= 4; ++epoch) {
+    const std::string to = epoch == 4 ? at : at == "one" ? "two" : "one";  // the last one stays on its agent
+    auto moving = move(at, to, epoch, prepare(to, epoch + 1)).eagerlyEvaluate(nullptr);
+    for (uint8_t i = 0; i < 2; ++i) {
+      clients[i].launch(uint64_t{1} << 32, {kBase, 1, 1});
+      await([&] { return clients[i].page().state.load() == uint64_t(ChannelState::kMoved) &&
+                         clients[i].page().next_epoch.load() == epoch + 1; });
+      clients[i].disconnect();
+      ASSERT_TRUE(clients[i].open_door(clients[i].page().next_endpoint, wish(epoch + 1, i)));
+    }
+    const auto response = moving.wait(io_.waitScope);
+    EXPECT_GT(response.getReport().getBytes(), 0u);
+    EXPECT_GT(response.getReport().getTotalMs(), 0.0);
+    EXPECT_LT(response.getReport().getPauseMs(), response.getReport().getTotalMs() + 1);
+    EXPECT_EQ(worker_pids(to).size(), 2u);
+    at = to;
+  }
+  for (uint32_t i = 0; i < 2; ++i) {
+    const auto bytes = clients[i].copy_out(kBase, 4);
+    EXPECT_EQ(*reinterpret_cast<const uint32_t*>(bytes.data()), 1000u * i + 4);
+  }
+  EXPECT_TRUE(worker_pids(at == "one" ? "two" : "one").empty());
+}
+
+TEST_F(AgentTest, a_move_to_nowhere_fails_and_the_vgpu_runs_on) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  client.make_context();
+  // Agent two was not asked to prepare.
+  EXPECT_THROW(move("one", "two", 1, servers_["two"].endpoint).wait(io_.waitScope), kj::Exception);
+  EXPECT_THROW(move("one", "two", 1, "host=x;tcp=127.0.0.1:1").wait(io_.waitScope), kj::Exception);
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(worker_pids("one").size(), 1u);
+}
+
+TEST_F(AgentTest, a_vgpu_without_clients_moves_at_once) {
+  place("one", 1);
+  move("one", "two", 1, prepare("two", 2)).wait(io_.waitScope);
+  TestClient client;
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, wish(1)));
+  EXPECT_TRUE(client.open_door(servers_["two"].endpoint, wish(2)));
+}
+
+TEST_F(AgentTest, comes_back_to_a_new_scheduler_with_its_leases) {
+  place("one", 9);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(9)));
+  servers_.clear();
+  scheduler_->serving = nullptr;
+  scheduler_->server = nullptr;
+  scheduler_->receiver = nullptr;
+  listen();
+  await([this] { return servers_["one"].times > 0; });
+  ASSERT_EQ(servers_["one"].leases.size(), 1u);
+  EXPECT_EQ(servers_["one"].leases[0], (std::pair<std::string, uint64_t>("job-1", 9)));
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+}
+
+TEST_F(AgentTest, no_worker_outlives_its_agent) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  const std::vector<uint32_t> pids = worker_pids("one");
+  ASSERT_EQ(pids.size(), 1u);
+  one_->stop(SIGKILL);
+  const auto gone = [&] { return !client.link().alive(); };
+  EXPECT_EQ(wait_until(client.link(), Side::kClient, gone, kTestTimeoutUs), WaitResult::kReady);
+}
+
+TEST_F(AgentTest, stops_when_told_and_leaves_no_socket) {
+  EXPECT_EQ(one_->stop(SIGTERM), 0);
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/one/door.sock"));
+}
+
+}  // namespace
+}  // namespace tide
