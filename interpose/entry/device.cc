@@ -56,8 +56,9 @@ CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
   Vgpu* vgpu = nullptr;
   TIDE_TRY(find_device(device, &vgpu));
-  if (value == nullptr || attribute < 0 || unsigned(attribute) >= kAttributeLimit) return CUDA_ERROR_INVALID_VALUE;
-  if (vgpu->info.attribute_known[attribute] == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (value == nullptr || attribute <= 0 || attribute >= CU_DEVICE_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  static_assert(CU_DEVICE_ATTRIBUTE_MAX <= kAttributeLimit);
+  // One that an older driver below does not know is 0: the runtime gives up when a query fails.
   *value = vgpu->info.attributes[attribute];
   return CUDA_SUCCESS;
 }

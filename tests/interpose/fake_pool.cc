@@ -144,6 +144,7 @@ void FakePool::open(int socket, const std::string& payload, int fd) {
   const FakeWorker* before = vgpu.past.empty() ? nullptr : vgpu.past.back().get();
   vgpu.worker = std::make_unique<FakeWorker>(std::move(link), ask.epoch, before);
   if (before == nullptr) vgpu.worker->kernels = kernels;
+  vgpu.worker->answer_call = answer_call;
   EXPECT_TRUE(send_frame(socket, DoorType::kOpened, &opened, sizeof opened).ok());
 }
 

@@ -24,6 +24,7 @@ class FakePool {
   void leave();
   // What every worker is told of kernels.
   std::vector<FakeKernel> kernels;
+  std::function<CUresult(const SeenCommand&, std::vector<std::byte>* out)> answer_call;
 
   // The worker that serves the vGPU now; null: none yet.
   FakeWorker* worker(uint32_t vgpu);
