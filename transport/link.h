@@ -56,7 +56,8 @@ class Link {
 
 // Client side: the region exists (create_region); `lifeline` is a connected socket to the worker on which kOpen was
 // sent and kOpened received with `transport_data`. The link owns the lifeline from then on and closes it when
-// destroyed.
+// destroyed. Where there are two copies of the region, connect() carries all words as they are; a word that is changed
+// while it runs must be noted on the new link.
 using ConnectFunction =
     std::function<Outcome(Region region, int lifeline, const char* transport_data, std::unique_ptr<Link>* link)>;
 

@@ -42,7 +42,7 @@ void Peer::answer(AnswerKind kind, uint64_t sequence, const void* data, uint32_t
   if (wait_until(link_, Side::kWorker, place) != WaitResult::kReady) exit(0);
   header->kind = uint16_t(kind);
   header->sequence = sequence;
-  memcpy(payload_of(header), data, bytes);
+  if (bytes != 0) memcpy(payload_of(header), data, bytes);
   answers_.publish(header);
 }
 
