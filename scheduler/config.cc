@@ -67,7 +67,10 @@ class Reader {
   void pool(const toml::table& table, PoolConfig* config) {
     for (const auto& [key, node] : table) {
       const std::string name(key.str());
-      std::string* field = name == "listen" ? &config->listen : name == "door" ? &config->door : name == "state" ? &config->state : nullptr;
+      std::string* field = name == "listen"  ? &config->listen
+                           : name == "door"  ? &config->door
+                           : name == "state" ? &config->state
+                                             : nullptr;
       if (field == nullptr) {
         error(key.source(), "unknown key '" + name + "' in [pool]", hint_for(name));
       } else if (!node.is_string()) {
@@ -85,7 +88,8 @@ class Reader {
   void root(const toml::table& table, PoolConfig* config) {
     for (const auto& [key, node] : table) {
       const std::string name(key.str());
-      const bool later = std::any_of(std::begin(kLaterTables), std::end(kLaterTables), [&](const char* k) { return name == k; });
+      const bool later =
+          std::any_of(std::begin(kLaterTables), std::end(kLaterTables), [&](const char* k) { return name == k; });
       if (name == "pool" && node.is_table()) {
         pool(*node.as_table(), config);
       } else if (name == "pool") {
@@ -94,7 +98,8 @@ class Reader {
         error(key.source(), "'" + name + "' is not available yet", "leave it out; this version knows [pool] only");
       } else {
         const bool misplaced = distance(name, "listen") < 2 || name == "door" || name == "state";
-        error(key.source(), "unknown key '" + name + "'", misplaced ? "it belongs under [pool]" : "this version knows [pool] only");
+        error(key.source(), "unknown key '" + name + "'",
+              misplaced ? "it belongs under [pool]" : "this version knows [pool] only");
       }
     }
   }
@@ -135,7 +140,8 @@ std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config
   std::stringstream text;
   text << file.rdbuf();
   if (!file) {
-    return {{path, 0, 0, std::string("cannot be read: ") + strerror(errno == 0 ? EIO : errno), "check the path and its permissions"}};
+    return {{path, 0, 0, std::string("cannot be read: ") + strerror(errno == 0 ? EIO : errno),
+             "check the path and its permissions"}};
   }
   return parse_config(text.str(), path, config);
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// pool.toml: what a pool is, in one file. Unknown keys are errors; all errors are reported at once, each with file, line,
-// column and a hint.
+// pool.toml: what a pool is, in one file. Unknown keys are errors; all errors are reported at once, each with file,
+// line, column and a hint.
 
 #include <string>
 #include <vector>

@@ -46,7 +46,8 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
 }
 
 Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon) {
-  if (config.state.empty()) return Outcome::fail("no state directory; give --state DIR, or state = \"...\" under [pool]");
+  if (config.state.empty())
+    return Outcome::fail("no state directory; give --state DIR, or state = \"...\" under [pool]");
   std::unique_ptr<Store> store;
   Outcome outcome = Store::open(config.state, &store);
   if (!outcome.ok()) return outcome;

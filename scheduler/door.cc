@@ -70,25 +70,28 @@ kj::Promise<void> Door::serve(kj::Own<kj::AsyncIoStream> stream) {
   Client& c = *client;
   return timer_.timeoutAfter(kDoorHelloMs * kj::MILLISECONDS, receive(c))
       .then([this, &c](bool understood) -> kj::Promise<void> {
-        if (!understood || c.type != DoorType::kHello) return refuse(c, kInvalidValue, "this is no greeting of a Tidepool client");
+        if (!understood || c.type != DoorType::kHello)
+          return refuse(c, kInvalidValue, "this is no greeting of a Tidepool client");
         return hello(c);
       })
       .attach(kj::mv(client));
 }
 
 kj::Promise<bool> Door::receive(Client& c) {
-  return c.stream->tryRead(&c.header, sizeof c.header, sizeof c.header).then([this, &c](size_t got) -> kj::Promise<bool> {
-    const DoorHeader& h = c.header;
-    // What a client may say here is short.
-    const bool sound = got == sizeof h && h.magic == kDoorMagic && h.version == kDoorVersion && h.reserved == 0 &&
-                       h.payload_bytes <= sizeof(DoorHello);
-    if (!sound) return false;
-    c.type = DoorType(h.type);
-    c.payload.resize(h.payload_bytes);
-    return timer_.timeoutAfter(kDoorHelloMs * kj::MILLISECONDS,
-                               c.stream->tryRead(c.payload.data(), c.payload.size(), c.payload.size()))
-        .then([&c](size_t bytes) { return bytes == c.payload.size(); });
-  });
+  return c.stream->tryRead(&c.header, sizeof c.header, sizeof c.header)
+      .then([this, &c](size_t got) -> kj::Promise<bool> {
+        const DoorHeader& h = c.header;
+        // What a client may say here is short.
+        const bool sound = got == sizeof h && h.magic == kDoorMagic && h.version == kDoorVersion && h.reserved == 0 &&
+                           h.payload_bytes <= sizeof(DoorHello);
+        if (!sound) return false;
+        c.type = DoorType(h.type);
+        c.payload.resize(h.payload_bytes);
+        return timer_
+            .timeoutAfter(kDoorHelloMs * kj::MILLISECONDS,
+                          c.stream->tryRead(c.payload.data(), c.payload.size(), c.payload.size()))
+            .then([&c](size_t bytes) { return bytes == c.payload.size(); });
+      });
 }
 
 kj::Promise<void> Door::send(Client& c, uint16_t type, std::string payload) {
@@ -116,9 +119,11 @@ kj::Promise<void> Door::hello(Client& c) {
   const Job* job = core_.ledger.by_id(c.job);
   const std::string shown(reinterpret_cast<const char*>(hello.token), sizeof hello.token);
   if (job == nullptr || job->ended() || !same_token(job->record.token, shown)) {
-    return refuse(c, kNotPermitted, "there is no running job " + c.job + " with this token; start programs with `tide run`");
+    return refuse(c, kNotPermitted,
+                  "there is no running job " + c.job + " with this token; start programs with `tide run`");
   }
-  if (!job->started) return refuse(c, kNoDevice, "job " + c.job + " does not run yet; `tide why " + c.job + "` says why");
+  if (!job->started)
+    return refuse(c, kNoDevice, "job " + c.job + " does not run yet; `tide why " + c.job + "` says why");
   DoorJob answer;
   answer.vgpu_count = uint32_t(job->vgpus.size());
   std::string payload = bytes_of(answer);
@@ -131,7 +136,8 @@ kj::Promise<void> Door::hello(Client& c) {
     out.device_info_bytes = uint32_t(vgpu.device_info.size());
     payload += bytes_of(out) + vgpu.device_info;
   }
-  if (payload.size() > kDoorPayloadMax) return refuse(c, kInvalidValue, "the job's description is too long for one frame");
+  if (payload.size() > kDoorPayloadMax)
+    return refuse(c, kInvalidValue, "the job's description is too long for one frame");
   return send(c, uint16_t(DoorType::kJob), payload).then([this, &c] { return ask(c); });
 }
 
@@ -139,7 +145,8 @@ kj::Promise<void> Door::ask(Client& c) {
   return receive(c).then([this, &c](bool understood) -> kj::Promise<void> {
     DoorWhere where;
     if (!understood) return kj::READY_NOW;
-    if (c.type != DoorType::kWhere || !read_as(c.payload, &where)) return refuse(c, kInvalidValue, "only kWhere is understood here");
+    if (c.type != DoorType::kWhere || !read_as(c.payload, &where))
+      return refuse(c, kInvalidValue, "only kWhere is understood here");
     const Job* job = core_.ledger.by_id(c.job);
     if (job == nullptr || job->ended()) return refuse(c, kNotPermitted, "job " + c.job + " has ended");
     if (where.vgpu >= job->vgpus.size()) return refuse(c, kInvalidValue, "the job has no such virtual GPU");

@@ -47,10 +47,12 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
     return Outcome::fail(format("a job has 1 to %u GPUs, not %u", kVgpusMax, record->gpus));
   }
   if (record->min_gpus < 1 || record->min_gpus > record->gpus) {
-    return Outcome::fail(format("--min must be between 1 and the job's %u GPUs, not %u", record->gpus, record->min_gpus));
+    return Outcome::fail(
+        format("--min must be between 1 and the job's %u GPUs, not %u", record->gpus, record->min_gpus));
   }
   if (!record->queue.empty()) {
-    return Outcome::fail("there is no queue named " + record->queue + "; this version has one queue: leave --queue out");
+    return Outcome::fail("there is no queue named " + record->queue +
+                         "; this version has one queue: leave --queue out");
   }
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");

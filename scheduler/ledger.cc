@@ -41,10 +41,8 @@ State Ledger::snapshot() const {
   State state;
   for (const auto& [name, server] : servers) {
     for (const Gpu& gpu : server.gpus) {
-      state.gpus.push_back({.id = {name, gpu.index},
-                            .memory_bytes = gpu.memory_bytes,
-                            .online = server.online,
-                            .healthy = gpu.healthy});
+      state.gpus.push_back(
+          {.id = {name, gpu.index}, .memory_bytes = gpu.memory_bytes, .online = server.online, .healthy = gpu.healthy});
     }
   }
   for (const auto& [number, job] : jobs) {
@@ -128,7 +126,11 @@ Job from_record(const JobRecord& record) {
   job.vgpus.resize(record.gpus);
   for (size_t v = 0; v < job.vgpus.size() && v < record.vgpus.size(); ++v) {
     const VgpuRecord& from = record.vgpus[v];
-    job.vgpus[v] = {.at = from.at, .to = {}, .wish = {}, .epoch = from.epoch, .last_epoch = from.epoch,
+    job.vgpus[v] = {.at = from.at,
+                    .to = {},
+                    .wish = {},
+                    .epoch = from.epoch,
+                    .last_epoch = from.epoch,
                     .device_info = from.device_info};
   }
   return job;

@@ -28,30 +28,30 @@ struct Server {
   std::string name, endpoint, version;
   std::vector<Gpu> gpus;
   bool online = false;
-  uint64_t generation = 0;    // of its registration; a late goodbye of an older one changes nothing
+  uint64_t generation = 0;  // of its registration; a late goodbye of an older one changes nothing
   uint64_t last_seen_ns = 0;
-  uint64_t give_up_ns = 0;    // offline: when its vGPUs count as lost
+  uint64_t give_up_ns = 0;  // offline: when its vGPUs count as lost
 };
 
 struct Vgpu {
-  GpuId at, to, wish;         // `wish`: where `tide migrate` wants it
-  uint64_t epoch = 0;         // of the lease at `at`
-  uint64_t last_epoch = 0;    // highest that was ever used
+  GpuId at, to, wish;       // `wish`: where `tide migrate` wants it
+  uint64_t epoch = 0;       // of the lease at `at`
+  uint64_t last_epoch = 0;  // highest that was ever used
   Doing doing = Doing::kNothing;
   std::string device_info;
-  uint32_t failures = 0;      // in a row
+  uint32_t failures = 0;  // in a row
   uint64_t retry_ns = 0;
 };
 
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
-  bool started = false;       // all vGPUs were placed once: the program may be running
-  bool attached = false;      // somebody holds its handle
-  uint64_t handle = 0;        // generation of the handle that counts
+  bool started = false;   // all vGPUs were placed once: the program may be running
+  bool attached = false;  // somebody holds its handle
+  uint64_t handle = 0;    // generation of the handle that counts
   uint32_t skipped = 0;
-  bool dirty = false;         // the store has an older version
-  std::string problem;        // of a running job: what failed last and when it is tried again
+  bool dirty = false;   // the store has an older version
+  std::string problem;  // of a running job: what failed last and when it is tried again
 
   bool ended() const { return record.phase == Phase::kEnded; }
   bool admitted() const { return record.phase == Phase::kRunning; }

@@ -15,8 +15,8 @@
 
 namespace {
 
-using tide::LogLevel;
 using tide::log;
+using tide::LogLevel;
 
 constexpr const char* kHelp =
     "usage: tide-scheduler --config FILE\n"
@@ -38,20 +38,37 @@ struct Options {
 
 // -1: go on; else the exit status.
 int read_options(int argc, char** argv, Options* options) {
-  static const option kLong[] = {{"config", 1, nullptr, 'c'},     {"state", 1, nullptr, 's'},   {"listen", 1, nullptr, 'l'},
-                                 {"door", 1, nullptr, 'd'},       {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
+  static const option kLong[] = {{"config", 1, nullptr, 'c'},     {"state", 1, nullptr, 's'},
+                                 {"listen", 1, nullptr, 'l'},     {"door", 1, nullptr, 'd'},
+                                 {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
                                  {"version", 0, nullptr, 'v'},    {nullptr, 0, nullptr, 0}};
   std::string config, state, listen, door;
   for (int c; (c = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
     switch (c) {
-      case 'c': config = optarg; break;
-      case 's': state = optarg; break;
-      case 'l': listen = optarg; break;
-      case 'd': door = optarg; break;
-      case 'r': options->ready_file = optarg; break;
-      case 'h': fputs(kHelp, stdout); return 0;
-      case 'v': puts("tide-scheduler " TIDE_VERSION); return 0;
-      default: fputs("tide-scheduler: see tide-scheduler --help\n", stderr); return 2;
+      case 'c':
+        config = optarg;
+        break;
+      case 's':
+        state = optarg;
+        break;
+      case 'l':
+        listen = optarg;
+        break;
+      case 'd':
+        door = optarg;
+        break;
+      case 'r':
+        options->ready_file = optarg;
+        break;
+      case 'h':
+        fputs(kHelp, stdout);
+        return 0;
+      case 'v':
+        puts("tide-scheduler " TIDE_VERSION);
+        return 0;
+      default:
+        fputs("tide-scheduler: see tide-scheduler --help\n", stderr);
+        return 2;
     }
   }
   if (optind != argc) {

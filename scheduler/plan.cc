@@ -33,9 +33,12 @@ Action::Kind kind_of(const GpuId& from, const GpuId& to) {
 int rank(const Action& action, const Occupants& occupants) {
   const bool room = action.to.none() || free_for(occupants, action.to, action.job);
   switch (action.kind) {
-    case Action::Kind::kRelease: return 0;
-    case Action::Kind::kMove: return room ? 1 : 2;
-    case Action::Kind::kPlace: return room ? 3 : 4;
+    case Action::Kind::kRelease:
+      return 0;
+    case Action::Kind::kMove:
+      return room ? 1 : 2;
+    case Action::Kind::kPlace:
+      return room ? 3 : 4;
   }
   return 4;
 }
@@ -45,9 +48,12 @@ int rank(const Action& action, const Occupants& occupants) {
 std::string to_text(const Action& action) {
   const std::string vgpu = action.job + ":" + std::to_string(action.vgpu);
   switch (action.kind) {
-    case Action::Kind::kPlace: return "place " + vgpu + " on " + to_text(action.to);
-    case Action::Kind::kRelease: return "release " + vgpu + " from " + to_text(action.from);
-    case Action::Kind::kMove: return "move " + vgpu + " from " + to_text(action.from) + " to " + to_text(action.to);
+    case Action::Kind::kPlace:
+      return "place " + vgpu + " on " + to_text(action.to);
+    case Action::Kind::kRelease:
+      return "release " + vgpu + " from " + to_text(action.from);
+    case Action::Kind::kMove:
+      return "move " + vgpu + " from " + to_text(action.from) + " to " + to_text(action.to);
   }
   return "";
 }

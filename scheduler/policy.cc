@@ -62,8 +62,8 @@ std::string waits_because(const Round& round, const Share& share, int64_t left) 
   if (round.total == 0) return "the pool has no GPU online; `tide gpus` shows its servers";
   const std::string need = format("needs %u GPU%s", share.least, share.least == 1 ? "" : "s");
   if (int64_t(share.least) > round.total) return need + format(", %ld online", long(round.total));
-  return need + format("; %ld of %ld can be free while the jobs before it keep their minimum", long(std::max<int64_t>(left, 0)),
-                       long(round.total));
+  return need + format("; %ld of %ld can be free while the jobs before it keep their minimum",
+                       long(std::max<int64_t>(left, 0)), long(round.total));
 }
 
 // Everybody's minimum first: who has started keeps it, who waits gets it in order of submission.
@@ -163,8 +163,9 @@ std::string why_impossible(const State& state, const JobView& job, bool min_give
                   total);
   }
   if (!min_given && job.vgpus > total) {
-    return format("the pool has %zu GPU%s; -g %u asks for more. Use -g %zu, or --min %zu to let %u virtual GPUs share them",
-                  total, plural, job.vgpus, total, total, job.vgpus);
+    return format(
+        "the pool has %zu GPU%s; -g %u asks for more. Use -g %zu, or --min %zu to let %u virtual GPUs share them",
+        total, plural, job.vgpus, total, total, job.vgpus);
   }
   const uint32_t memory_needs = gpus_for_memory(state, job);
   if (memory_needs > total) {

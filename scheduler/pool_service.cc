@@ -30,7 +30,11 @@ class HandleServer final : public control::JobHandle::Server {
   }
 
  protected:
-  kj::Promise<void> running(RunningContext) override { return core_.reconciler.when_running(id_); }
+  // A call that waits must not outlive its connection: it would keep us, and so the job, alive.
+  kj::Promise<void> running(RunningContext context) override {
+    context.allowCancellation();
+    return core_.reconciler.when_running(id_);
+  }
 
   kj::Promise<void> info(InfoContext context) override { return answer(context.getResults().initJob()); }
 
@@ -38,15 +42,16 @@ class HandleServer final : public control::JobHandle::Server {
     const int32_t status = context.getParams().getExitStatus();
     Job* job = core_.ledger.by_id(id_);
     if (job != nullptr) {
-      core_.reconciler.end_job(job, status == 0 ? "finished" : format("its command ended with status %d", status), status);
+      core_.reconciler.end_job(job, status == 0 ? "finished" : format("its command ended with status %d", status),
+                               status);
     }
     return kj::READY_NOW;
   }
 
   kj::Promise<void> wait(WaitContext context) override {
-    return core_.reconciler.when_ended(id_).then([this, context]() mutable {
-      return answer(context.getResults().initJob());
-    });
+    context.allowCancellation();
+    return core_.reconciler.when_ended(id_).then(
+        [this, context]() mutable { return answer(context.getResults().initJob()); });
   }
 
  private:
@@ -147,7 +152,8 @@ kj::Promise<void> PoolService::register_(RegisterContext context) {
   sched::Server server;
   const auto info = context.getParams().getServer();
   Outcome outcome = read_server(info, &server);
-  if (outcome.ok() && core_.ledger.servers.size() >= kServersMax) outcome = Outcome::fail("the pool has too many servers");
+  if (outcome.ok() && core_.ledger.servers.size() >= kServersMax)
+    outcome = Outcome::fail("the pool has too many servers");
   std::vector<control::Lease::Reader> leases;
   for (const auto lease : info.getLeases()) leases.push_back(lease);
   uint64_t generation = 0;
@@ -273,9 +279,8 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
     vgpu.wish = {};
     vgpu.retry_ns = 0;  // somebody asks: do not wait out a backoff
   }
-  return core_.reconciler.when_settled(id).then([context](MoveTotals totals) mutable {
-    fill_report(context.getResults().initReport(), totals);
-  });
+  return core_.reconciler.when_settled(id).then(
+      [context](MoveTotals totals) mutable { fill_report(context.getResults().initReport(), totals); });
 }
 
 kj::Promise<void> PoolService::migrate(MigrateContext context) {
@@ -288,12 +293,14 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   const Gpu* gpu = core_.ledger.gpu(to);
   if (!job->started) return error_for_caller("job " + id + " does not run yet; `tide why " + id + "` says why");
   if (gpu == nullptr) return error_for_caller("there is no GPU " + to_text(to) + "; `tide gpus` lists them");
-  if (!gpu->healthy || !core_.ledger.server(to.server)->online) return error_for_caller("GPU " + to_text(to) + " is not usable now");
+  if (!gpu->healthy || !core_.ledger.server(to.server)->online)
+    return error_for_caller("GPU " + to_text(to) + " is not usable now");
   if (params.getVgpu() >= int32_t(job->vgpus.size())) {
     return error_for_caller(format("job %s has virtual GPUs 0 to %zu", id.c_str(), job->vgpus.size() - 1));
   }
   for (const std::string& holder : core_.ledger.holders(to)) {
-    if (holder != id) return error_for_caller("GPU " + to_text(to) + " serves job " + holder + "; choose a free one (`tide gpus`)");
+    if (holder != id)
+      return error_for_caller("GPU " + to_text(to) + " serves job " + holder + "; choose a free one (`tide gpus`)");
   }
   std::set<GpuId> after;
   uint64_t there = 0;
@@ -306,8 +313,9 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
     return error_for_caller(format("job %s must keep %u physical GPUs (--min)", id.c_str(), job->record.min_gpus));
   }
   if (job->record.memory_given != 0 && there * job->record.memory_given > gpu->memory_bytes) {
-    return error_for_caller(format("%lu virtual GPUs of job %s do not fit into the memory of ", (unsigned long)there, id.c_str()) +
-                            to_text(to));
+    return error_for_caller(
+        format("%lu virtual GPUs of job %s do not fit into the memory of ", (unsigned long)there, id.c_str()) +
+        to_text(to));
   }
   job->record.pinned = true;
   job->record.target = after.size() == job->record.gpus ? 0 : uint32_t(after.size());
@@ -316,9 +324,8 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
     job->vgpus[v].retry_ns = 0;
     job->vgpus[v].wish = params.getVgpu() < 0 || size_t(params.getVgpu()) == v ? to : GpuId();
   }
-  return core_.reconciler.when_settled(id).then([context](MoveTotals totals) mutable {
-    fill_report(context.getResults().initReport(), totals);
-  });
+  return core_.reconciler.when_settled(id).then(
+      [context](MoveTotals totals) mutable { fill_report(context.getResults().initReport(), totals); });
 }
 
 kj::Promise<void> PoolService::kill(KillContext context) {

@@ -16,13 +16,13 @@
 
 namespace tide::sched {
 
-inline constexpr uint32_t kTextBytesMax = 4096;     // of a name, a command line, ... from the wire
+inline constexpr uint32_t kTextBytesMax = 4096;  // of a name, a command line, ... from the wire
 inline constexpr uint32_t kServerGpusMax = 64;
 inline constexpr uint32_t kServersMax = 4096;
 inline constexpr uint32_t kLiveJobsMax = 10'000;
 inline constexpr uint32_t kEndedJobsShown = 200;
 inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;
-inline constexpr uint32_t kStopMs = 10'000;         // what `tide down` gives the agents to release everything
+inline constexpr uint32_t kStopMs = 10'000;  // what `tide down` gives the agents to release everything
 
 // What lives as long as the process, and may outlive no capability that is held by a connection.
 struct PoolCore {
@@ -32,7 +32,7 @@ struct PoolCore {
   kj::Timer& timer;
   std::string door_address;  // what clients are told
   uint64_t started_ms = 0;
-  bool stopping = false;     // capabilities that fall now end no jobs
+  bool stopping = false;       // capabilities that fall now end no jobs
   std::function<void()> quit;  // asked for by shutdown()
 
   PoolCore(Store& s, kj::Timer& t) : store(s), reconciler(ledger, s, t), timer(t) {}

@@ -86,7 +86,8 @@ void Reconciler::note_started(Job* job) {
   job->started = true;
   job->problem.clear();
   job->record.started_ms = wall_seconds() * 1000;
-  log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus, job->physical_gpus());
+  log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
+      job->physical_gpus());
   (void)save(job);  // a restart that misses this asks the agents, who know
   wake(job->record.id(), Waiter::For::kRunning, "");
 }
@@ -151,7 +152,8 @@ void Reconciler::wake_settled(const std::vector<Action>& actions) {
   std::set<std::string> busy;
   for (const Action& action : actions) busy.insert(action.job);
   for (const auto& [number, job] : ledger_.jobs) {
-    const bool quiet = std::all_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
+    const bool quiet =
+        std::all_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
     if (quiet && !job.ended() && busy.count(job.record.id()) == 0) wake(job.record.id(), Waiter::For::kSettled, "");
   }
 }
@@ -188,7 +190,8 @@ void Reconciler::check_deadlines() {
   for (auto& [number, job] : ledger_.jobs) {
     if (job.dirty) again |= save(&job).ok();
     if (recovered && !job.ended() && !job.attached) {
-      end_job(&job, format("`tide run` did not come back within %u s after the scheduler restarted", kRecoverGraceMs / 1000),
+      end_job(&job,
+              format("`tide run` did not come back within %u s after the scheduler restarted", kRecoverGraceMs / 1000),
               -1);
     }
     for (Vgpu& vgpu : job.vgpus) {
@@ -205,7 +208,8 @@ void Reconciler::check_deadlines() {
 
 kj::Promise<void> Reconciler::end_all(std::string reason, uint32_t timeout_ms) {
   for (auto& [number, job] : ledger_.jobs) end_job(&job, reason, -1);
-  const bool busy = std::any_of(ledger_.jobs.begin(), ledger_.jobs.end(), [](const auto& j) { return j.second.holds_gpus(); });
+  const bool busy =
+      std::any_of(ledger_.jobs.begin(), ledger_.jobs.end(), [](const auto& j) { return j.second.holds_gpus(); });
   if (!busy || timeout_ms == 0) return kj::READY_NOW;
   const uint32_t slice = std::min<uint32_t>(timeout_ms, 50);
   return timer_.afterDelay(slice * kj::MILLISECONDS).then([this, reason = kj::mv(reason), left = timeout_ms - slice] {

@@ -22,7 +22,8 @@ Vgpu* Reconciler::vgpu_of(const std::string& id, uint32_t vgpu) {
   return job == nullptr || vgpu >= job->vgpus.size() ? nullptr : &job->vgpus[vgpu];
 }
 
-void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch) {
+void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu,
+                            uint64_t epoch) {
   lease.setJob(job.record.id());
   lease.setVgpu(vgpu);
   lease.setGpu(gpu.index);
@@ -75,11 +76,18 @@ void Reconciler::start(const std::vector<Action>& actions) {
         wake(id, Waiter::For::kSettled, saved.message());
         continue;
       }
-      log(LogLevel::kInfo, "%s (epoch %lu)", to_text(action).c_str(), (unsigned long)job->vgpus[action.vgpu].last_epoch);
+      log(LogLevel::kInfo, "%s (epoch %lu)", to_text(action).c_str(),
+          (unsigned long)job->vgpus[action.vgpu].last_epoch);
       switch (action.kind) {
-        case Action::Kind::kPlace: start_place(action); break;
-        case Action::Kind::kMove: start_move(action); break;
-        case Action::Kind::kRelease: start_release(action); break;
+        case Action::Kind::kPlace:
+          start_place(action);
+          break;
+        case Action::Kind::kMove:
+          start_move(action);
+          break;
+        case Action::Kind::kRelease:
+          start_release(action);
+          break;
       }
     }
   }
@@ -147,10 +155,9 @@ void Reconciler::start_move(const Action& action) {
                         return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
                       }));
                     });
-  tasks_.add(moving.then([this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
-                         [this, action, epoch](kj::Exception&& e) {
-                           move_failed(action.job, action.vgpu, epoch, remote_error(e));
-                         }));
+  tasks_.add(moving.then(
+      [this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
+      [this, action, epoch](kj::Exception&& e) { move_failed(action.job, action.vgpu, epoch, remote_error(e)); }));
 }
 
 void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const MoveTotals& report) {
@@ -165,8 +172,8 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   vgpu->failures = 0;
   ++job->record.moves;
   job->problem.clear();
-  log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v, to_text(vgpu->at).c_str(),
-      (unsigned long)report.bytes, report.pause_ms);
+  log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v,
+      to_text(vgpu->at).c_str(), (unsigned long)report.bytes, report.pause_ms);
   for (Waiter& waiter : waiters_) {
     if (waiter.job != id) continue;
     waiter.totals.bytes += report.bytes;
@@ -191,8 +198,8 @@ void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, 
   // All of the job's vGPUs wait, so that a failing move does not turn into a chain of other ones.
   const uint64_t retry = now_ns() + backoff_ns(vgpu->failures);
   for (Vgpu& each : job->vgpus) each.retry_ns = std::max(each.retry_ns, retry);
-  job->problem = format("virtual GPU %u could not move from %s to %s: %s. It stays where it is; tried again in %lu ms", v,
-                        to_text(vgpu->at).c_str(), to_text(to).c_str(), why.c_str(),
+  job->problem = format("virtual GPU %u could not move from %s to %s: %s. It stays where it is; tried again in %lu ms",
+                        v, to_text(vgpu->at).c_str(), to_text(to).c_str(), why.c_str(),
                         (unsigned long)(backoff_ns(vgpu->failures) / 1'000'000));
   log(LogLevel::kWarning, "job %s: %s", id.c_str(), job->problem.c_str());
   const auto link = links_.find(to.server);
@@ -213,9 +220,10 @@ void Reconciler::start_release(const Action& action) {
   request.setJob(action.job);
   request.setVgpu(action.vgpu);
   request.setEpoch(vgpu_of(action.job, action.vgpu)->epoch);
-  tasks_.add(link.canceler.wrap(request.send().ignoreResult())
-                 .then([this, action] { released(action.job, action.vgpu, true, ""); },
-                       [this, action](kj::Exception&& e) { released(action.job, action.vgpu, false, remote_error(e)); }));
+  tasks_.add(
+      link.canceler.wrap(request.send().ignoreResult())
+          .then([this, action] { released(action.job, action.vgpu, true, ""); },
+                [this, action](kj::Exception&& e) { released(action.job, action.vgpu, false, remote_error(e)); }));
 }
 
 void Reconciler::released(const std::string& id, uint32_t v, bool ok, const std::string& why) {

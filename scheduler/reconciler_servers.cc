@@ -14,8 +14,8 @@ kj::Maybe<control::Agent::Client> Reconciler::agent(const std::string& server) {
   return found->second->agent;
 }
 
-Outcome Reconciler::register_agent(Server server, std::vector<control::Lease::Reader> leases, control::Agent::Client agent,
-                                   uint64_t* generation) {
+Outcome Reconciler::register_agent(Server server, std::vector<control::Lease::Reader> leases,
+                                   control::Agent::Client agent, uint64_t* generation) {
   const Server* known = ledger_.server(server.name);
   if (known != nullptr && known->online) {
     return Outcome::fail("a server named " + server.name + " is in the pool already; give this one another name");
@@ -32,14 +32,16 @@ Outcome Reconciler::register_agent(Server server, std::vector<control::Lease::Re
 }
 
 // What the agent serves already is compared with what we believe: the rest of either is given up.
-void Reconciler::adopt(const Server& server, const std::vector<control::Lease::Reader>& leases, control::Agent::Client& agent) {
+void Reconciler::adopt(const Server& server, const std::vector<control::Lease::Reader>& leases,
+                       control::Agent::Client& agent) {
   std::set<std::pair<std::string, uint32_t>> confirmed;
   for (const auto& lease : leases) {
     const std::string id = lease.getJob().cStr();
     const GpuId here{server.name, lease.getGpu()};
     Vgpu* vgpu = vgpu_of(id, lease.getVgpu());
     const bool ours = vgpu != nullptr && lease.getEpoch() <= vgpu->last_epoch &&
-                      (vgpu->at == here || lease.getEpoch() == vgpu->last_epoch) && confirmed.count({id, lease.getVgpu()}) == 0;
+                      (vgpu->at == here || lease.getEpoch() == vgpu->last_epoch) &&
+                      confirmed.count({id, lease.getVgpu()}) == 0;
     if (ours) {
       vgpu->at = here;
       vgpu->epoch = lease.getEpoch();
@@ -60,7 +62,8 @@ void Reconciler::adopt(const Server& server, const std::vector<control::Lease::R
       if (vgpu.at.server != server.name || confirmed.count({job.record.id(), v}) != 0) continue;
       vgpu.at = {};
       vgpu.doing = Doing::kNothing;
-      if (job.started) end_job(&job, format("its virtual GPU %u was lost when server %s restarted", v, server.name.c_str()), -1);
+      if (job.started)
+        end_job(&job, format("its virtual GPU %u was lost when server %s restarted", v, server.name.c_str()), -1);
     }
   }
 }

@@ -105,7 +105,8 @@ bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<G
     }
     if (candidates.empty()) return false;
     const std::string server = next_server(mine, candidates, count - uint32_t(mine.size()));
-    const auto first = std::find_if(candidates.begin(), candidates.end(), [&](const GpuId& g) { return g.server == server; });
+    const auto first =
+        std::find_if(candidates.begin(), candidates.end(), [&](const GpuId& g) { return g.server == server; });
     free.erase(*first);
     mine.insert(*first);
   }
@@ -116,7 +117,8 @@ bool spread(const State& state, const JobView& job, const std::set<GpuId>& mine,
   if (!holds_all(state, job, mine)) return false;
   const auto counts = counts_of(job);
   const auto now = [&](const GpuId& id) { return counts.count(id) ? counts.at(id) : 0; };
-  const bool all_inside = std::all_of(job.places.begin(), job.places.end(), [&](const GpuId& p) { return mine.count(p) > 0; });
+  const bool all_inside =
+      std::all_of(job.places.begin(), job.places.end(), [&](const GpuId& p) { return mine.count(p) > 0; });
   if (job.pinned && all_inside && job.places.size() == job.vgpus && counts.size() == mine.size()) {
     *places = job.places;
     return true;

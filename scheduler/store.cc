@@ -107,8 +107,8 @@ Outcome Store::prepare_schema() {
                                 path_.c_str(), (unsigned long)have, kSchemaVersion));
   }
   if (have == uint64_t(kSchemaVersion)) return {};
-  const std::string sql = std::string("BEGIN IMMEDIATE;") + kSchema +
-                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+  const std::string sql =
+      std::string("BEGIN IMMEDIATE;") + kSchema + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -125,8 +125,9 @@ Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
 }
 
 Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
-  const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" + (kColumns + (fresh ? 8 : 0)) +
-                          ") VALUES(" + (fresh ? "" : "?,") + "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+  const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" +
+                          (kColumns + (fresh ? 8 : 0)) + ") VALUES(" + (fresh ? "" : "?,") +
+                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   Statement insert(db_, sql.c_str());
   if (!fresh) insert.bind(job.number);
   insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
@@ -199,7 +200,8 @@ Outcome Store::load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs) {
 
 std::optional<JobRecord> Store::find(uint64_t number) {
   std::vector<JobRecord> jobs;
-  if (!query(format("WHERE number = %lu", (unsigned long)number), nullptr, &jobs).ok() || jobs.empty()) return std::nullopt;
+  if (!query(format("WHERE number = %lu", (unsigned long)number), nullptr, &jobs).ok() || jobs.empty())
+    return std::nullopt;
   return jobs[0];
 }
 

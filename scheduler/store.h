@@ -1,8 +1,8 @@
 #pragma once
 
-// The pool's memory: every job that was ever acknowledged, and where its vGPUs were put. SQLite in one file, write-ahead
-// log, synchronous=FULL: when a call has returned ok, the record survives a power cut. Errors are sentences that name
-// the file. Owned by one thread.
+// The pool's memory: every job that was ever acknowledged, and where its vGPUs were put. SQLite in one file,
+// write-ahead log, synchronous=FULL: when a call has returned ok, the record survives a power cut. Errors are sentences
+// that name the file. Owned by one thread.
 
 #include <memory>
 #include <optional>
@@ -20,8 +20,8 @@ namespace tide::sched {
 enum class Phase { kQueued = 0, kRunning = 1, kEnded = 2 };  // the numbers are in the file
 
 struct VgpuRecord {
-  GpuId at;            // where it is or was sent last
-  uint64_t epoch = 0;  // highest that was ever used for it
+  GpuId at;                 // where it is or was sent last
+  uint64_t epoch = 0;       // highest that was ever used for it
   std::string device_info;  // of its first GPU; never changes afterwards
 };
 
@@ -59,7 +59,7 @@ class Store {
   // Gives `job` its number.
   Outcome add(JobRecord* job);
   Outcome update(const JobRecord& job);
-  Outcome load_live(std::vector<JobRecord>* jobs);                     // not ended, in order of submission
+  Outcome load_live(std::vector<JobRecord>* jobs);                        // not ended, in order of submission
   Outcome load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs);  // newest first
   std::optional<JobRecord> find(uint64_t number);
   std::optional<JobRecord> find_named(const std::string& name);  // the newest of that name

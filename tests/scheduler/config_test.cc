@@ -16,7 +16,8 @@ using Lines = std::vector<std::string>;
 
 TEST(Config, what_is_written_is_read) {
   PoolConfig config;
-  ASSERT_TRUE(parse_config("[pool]\nlisten = \"127.0.0.1:1\"\nstate = \"/var/lib/tide\"\n", "pool.toml", &config).empty());
+  ASSERT_TRUE(
+      parse_config("[pool]\nlisten = \"127.0.0.1:1\"\nstate = \"/var/lib/tide\"\n", "pool.toml", &config).empty());
   EXPECT_EQ(config.listen, "127.0.0.1:1");
   EXPECT_EQ(config.state, "/var/lib/tide");
 }
@@ -30,7 +31,8 @@ TEST(Config, all_errors_at_once_with_line_column_and_hint) {
 }
 
 TEST(Config, an_address_must_be_one) {
-  EXPECT_EQ(errors_of("[pool]\nlisten = \"here\"\n"), (Lines{"pool.toml:2:10: 'here' is no address; write listen = \"127.0.0.1:7411\""}));
+  EXPECT_EQ(errors_of("[pool]\nlisten = \"here\"\n"),
+            (Lines{"pool.toml:2:10: 'here' is no address; write listen = \"127.0.0.1:7411\""}));
   EXPECT_EQ(errors_of("[pool]\nlisten = \"127.0.0.1:70000\"\n").size(), 1u);
 }
 

@@ -1,9 +1,10 @@
 // The scheduler's two ports, spoken to by clients, strangers and noise.
 
+#include "transport/door.h"
+
 #include <string.h>
 
 #include "tests/scheduler/pool_fixture.h"
-#include "transport/door.h"
 
 namespace tide::sched {
 namespace {
@@ -33,7 +34,8 @@ class Doors : public PoolFixture {
   std::pair<DoorType, std::string> receive(kj::AsyncIoStream& stream) {
     DoorHeader header;
     size_t got = 0;
-    auto limited = io_.provider->getTimer().timeoutAfter(10 * kj::SECONDS, stream.tryRead(&header, sizeof header, sizeof header));
+    auto limited =
+        io_.provider->getTimer().timeoutAfter(10 * kj::SECONDS, stream.tryRead(&header, sizeof header, sizeof header));
     kj::runCatchingExceptions([&] { got = limited.wait(io_.waitScope); });
     if (got != sizeof header) return {DoorType::kRefused, ""};
     std::string payload(header.payload_bytes, 0);
@@ -85,7 +87,8 @@ TEST_F(Doors, nobody_gets_in_without_the_token) {
   const Submitted job = run(1);
   std::string wrong = job.token;
   wrong[31] = char(wrong[31] ^ 1);
-  for (const auto& [id, token] : {std::pair(job.id, wrong), std::pair(std::string("99"), job.token), std::pair(std::string(), job.token)}) {
+  for (const auto& [id, token] :
+       {std::pair(job.id, wrong), std::pair(std::string("99"), job.token), std::pair(std::string(), job.token)}) {
     auto stream = connect(job.door);
     send(*stream, hello(id, token));
     const auto [type, payload] = receive(*stream);
@@ -131,10 +134,16 @@ TEST_F(Doors, noise_on_either_port_has_no_effect) {
   huge.type = uint16_t(DoorType::kHello);
   huge.payload_bytes = 1u << 30;
   std::string unterminated(sizeof(DoorHello), 'x');
-  const std::vector<std::string> said = {"", std::string(16, '\0'), "GET / HTTP/1.0\r\n\r\n", noise(40), noise(70'000),
+  const std::vector<std::string> said = {"",
+                                         std::string(16, '\0'),
+                                         "GET / HTTP/1.0\r\n\r\n",
+                                         noise(40),
+                                         noise(70'000),
                                          std::string(reinterpret_cast<const char*>(&huge), sizeof huge) + noise(1000),
-                                         frame(DoorType::kHello, unterminated), frame(DoorType::kWhere, std::string(8, '\0')),
-                                         frame(DoorType::kHello, ""), frame(DoorType(999), "abc"),
+                                         frame(DoorType::kHello, unterminated),
+                                         frame(DoorType::kWhere, std::string(8, '\0')),
+                                         frame(DoorType::kHello, ""),
+                                         frame(DoorType(999), "abc"),
                                          std::string("\xff\xff\xff\x7f\xff\xff\xff\x7f", 8) + noise(64)};
   for (const std::string& address : {job.door, daemon_->address()}) {
     for (const std::string& bytes : said) {

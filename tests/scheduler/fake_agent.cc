@@ -8,7 +8,8 @@ namespace {
 
 class FakeAgent final : public control::Agent::Server {
  public:
-  FakeAgent(std::string server, FakeAgentLog& log, kj::Timer& timer) : server_(std::move(server)), log_(log), timer_(timer) {}
+  FakeAgent(std::string server, FakeAgentLog& log, kj::Timer& timer)
+      : server_(std::move(server)), log_(log), timer_(timer) {}
 
  protected:
   kj::Promise<void> place(PlaceContext context) override {
@@ -21,8 +22,8 @@ class FakeAgent final : public control::Agent::Server {
 
   kj::Promise<void> release(ReleaseContext context) override {
     const auto params = context.getParams();
-    log_.calls.push_back(format("release %s:%u from %s epoch %lu", params.getJob().cStr(), params.getVgpu(), server_.c_str(),
-                                (unsigned long)params.getEpoch()));
+    log_.calls.push_back(format("release %s:%u from %s epoch %lu", params.getJob().cStr(), params.getVgpu(),
+                                server_.c_str(), (unsigned long)params.getEpoch()));
     if (fails("release")) return error_for_caller(log_.fail["release"]);
     const auto found = log_.leases.find({params.getJob(), params.getVgpu()});
     if (found != log_.leases.end() && found->second > params.getEpoch()) return error_for_caller("an older epoch");
@@ -58,7 +59,8 @@ class FakeAgent final : public control::Agent::Server {
 
   kj::Promise<void> cancel(CancelContext context) override {
     const auto params = context.getParams();
-    log_.calls.push_back(format("cancel %s:%u epoch %lu", params.getJob().cStr(), params.getVgpu(), (unsigned long)params.getEpoch()));
+    log_.calls.push_back(
+        format("cancel %s:%u epoch %lu", params.getJob().cStr(), params.getVgpu(), (unsigned long)params.getEpoch()));
     return kj::READY_NOW;
   }
 
@@ -80,8 +82,8 @@ class FakeAgent final : public control::Agent::Server {
 
  private:
   void note(const char* what, control::Lease::Reader lease) {
-    log_.calls.push_back(format("%s %s:%u on %s/%u epoch %lu", what, lease.getJob().cStr(), lease.getVgpu(), server_.c_str(),
-                                lease.getGpu(), (unsigned long)lease.getEpoch()));
+    log_.calls.push_back(format("%s %s:%u on %s/%u epoch %lu", what, lease.getJob().cStr(), lease.getVgpu(),
+                                server_.c_str(), lease.getGpu(), (unsigned long)lease.getEpoch()));
   }
   bool fails(const char* what) const { return log_.fail.count(what) != 0; }
 
@@ -96,7 +98,8 @@ control::Agent::Client make_fake_agent(std::string server, FakeAgentLog& log, kj
   return kj::heap<FakeAgent>(std::move(server), log, timer);
 }
 
-void fill_server_info(control::ServerInfo::Builder info, const std::string& name, uint32_t gpus, uint64_t memory_bytes) {
+void fill_server_info(control::ServerInfo::Builder info, const std::string& name, uint32_t gpus,
+                      uint64_t memory_bytes) {
   info.setName(name);
   info.setEndpoint("host=test;unix=/nowhere/" + name + ";tcp=127.0.0.1:1");
   info.setVersion("fake");

@@ -21,7 +21,8 @@ int main(int argc, char** argv) {
   auto& timer = io.provider->getTimer();
   tide::FakeAgentLog log;
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] {
-                 auto address = io.provider->getNetwork().parseAddress(options["--scheduler"].c_str()).wait(io.waitScope);
+                 auto address =
+                     io.provider->getNetwork().parseAddress(options["--scheduler"].c_str()).wait(io.waitScope);
                  auto stream = address->connect().wait(io.waitScope);
                  capnp::TwoPartyClient client(*stream);
                  auto request = client.bootstrap().castAs<tide::control::Pool>().registerRequest();

@@ -30,13 +30,15 @@ TEST(Plan, does_nothing_when_all_is_as_it_should_be) {
 }
 
 TEST(Plan, places_all_vgpus_of_a_job_side_by_side) {
-  const std::vector<Present> present = {{.job = "A", .vgpu = 0, .at = {}, .to = {}}, {.job = "A", .vgpu = 1, .at = {}, .to = {}}};
+  const std::vector<Present> present = {{.job = "A", .vgpu = 0, .at = {}, .to = {}},
+                                        {.job = "A", .vgpu = 1, .at = {}, .to = {}}};
   EXPECT_EQ(text(plan(present, {{"A", on({0, 1})}})), (Lines{"place A:0 on s/0", "place A:1 on s/1"}));
 }
 
 TEST(Plan, moves_one_vgpu_of_a_job_after_another) {
   const std::vector<Present> present = {placed("A", 0, 0), placed("A", 1, 1), placed("A", 2, 2)};
-  EXPECT_EQ(text(plan(present, {{"A", on({0, 0, 0})}})), (Lines{"move A:1 from s/1 to s/0", "move A:2 from s/2 to s/0 (later)"}));
+  EXPECT_EQ(text(plan(present, {{"A", on({0, 0, 0})}})),
+            (Lines{"move A:1 from s/1 to s/0", "move A:2 from s/2 to s/0 (later)"}));
 }
 
 TEST(Plan, waits_for_a_move_that_is_under_way) {

@@ -41,7 +41,8 @@ constexpr Row kRows[] = {
     {"a sick GPU takes nothing new", "3 gpus sick0; A n3", "A 1,2,1"},
     {"and is left", "3 gpus sick0; A n2 on 0,1", "A 2,1"},
     {"alone on a sick GPU a job stays there", "1 gpus sick0; A n1 on 0", "A 0"},
-    {"nothing changes for a job whose server is away", "2+2 gpus off2 off3; A n4 on 0,1,2,3; B n1", "A 0,1,2,3; B waits"},
+    {"nothing changes for a job whose server is away", "2+2 gpus off2 off3; A n4 on 0,1,2,3; B n1",
+     "A 0,1,2,3; B waits"},
     {"an absent server's GPUs are not used", "2+2 gpus off2 off3; A n4", "A 0,1,0,1"},
     {"a lost place is made good", "4 gpus; A n2 on -,1", "A 0,1"},
     {"given memory must fit", "4 gpus; A n4 mem8 t1 on 0,1,2,3", "A 0,1,0,1"},
@@ -128,9 +129,12 @@ TEST(Policy, is_sound_and_stable_over_many_arrivals_and_ends) {
 
 TEST(Policy, says_what_is_impossible) {
   const State four = parse_state("4 gpus");
-  const auto why = [&](const char* job, bool min_given) { return why_impossible(four, parse_job(job, four), min_given); };
+  const auto why = [&](const char* job, bool min_given) {
+    return why_impossible(four, parse_job(job, four), min_given);
+  };
   EXPECT_EQ(why("A n4", false), "");
-  EXPECT_EQ(why("A n8", false), "the pool has 4 GPUs; -g 8 asks for more. Use -g 4, or --min 4 to let 8 virtual GPUs share them");
+  EXPECT_EQ(why("A n8", false),
+            "the pool has 4 GPUs; -g 8 asks for more. Use -g 4, or --min 4 to let 8 virtual GPUs share them");
   EXPECT_EQ(why("A n8 min2", true), "");
   EXPECT_EQ(why("A n8 min5", true), "the pool has 4 GPUs; --min 5 asks for more. Use --min 4 or less");
   EXPECT_NE(why("A n4 mem17", false), "");
@@ -140,7 +144,8 @@ TEST(Policy, says_what_is_impossible) {
 
 TEST(Policy, gives_one_reason_and_who_is_in_the_way) {
   const State state = parse_state("4 gpus; A n4 min4 on 0,1,2,3; B n2 min2; C n1 skip0");
-  EXPECT_EQ(assign(state).at("B").reason, "needs 2 GPUs; 0 of 4 can be free while the jobs before it keep their minimum");
+  EXPECT_EQ(assign(state).at("B").reason,
+            "needs 2 GPUs; 0 of 4 can be free while the jobs before it keep their minimum");
 }
 
 }  // namespace

@@ -29,7 +29,8 @@ inline void parse_gpus(const std::string& text, State* state) {
   uint32_t server = 0;
   for (const std::string& count : split(counts, '+')) {
     for (uint32_t i = 0; i < std::stoul(count); ++i) {
-      state->gpus.push_back({.id = {"s" + std::to_string(server), i}, .memory_bytes = 16, .online = true, .healthy = true});
+      state->gpus.push_back(
+          {.id = {"s" + std::to_string(server), i}, .memory_bytes = 16, .online = true, .healthy = true});
     }
     ++server;
   }

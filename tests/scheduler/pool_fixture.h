@@ -2,8 +2,8 @@
 
 // A scheduler with fake agents in one process, over real sockets of the loopback interface.
 
-#include <capnp/rpc-twoparty.h>
 #include <capnp/message.h>
+#include <capnp/rpc-twoparty.h>
 #include <gtest/gtest.h>
 #include <kj/async-io.h>
 #include <stdlib.h>
@@ -26,7 +26,8 @@ struct Peer {
   kj::Own<capnp::TwoPartyClient> client;
   control::Pool::Client pool;
   Peer(kj::AsyncIoContext& io, const std::string& address)
-      : stream(io.provider->getNetwork().parseAddress(address.c_str()).wait(io.waitScope)->connect().wait(io.waitScope)),
+      : stream(
+            io.provider->getNetwork().parseAddress(address.c_str()).wait(io.waitScope)->connect().wait(io.waitScope)),
         client(kj::heap<capnp::TwoPartyClient>(*stream)),
         pool(client->bootstrap().castAs<control::Pool>()) {}
 };
@@ -106,7 +107,8 @@ class PoolFixture : public testing::Test {
   std::string error_of(kj::Promise<void> promise) {
     std::string text;
     auto limited = io_.provider->getTimer().timeoutAfter(20 * kj::SECONDS, kj::mv(promise));
-    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { limited.wait(io_.waitScope); })) text = remote_error(*exception);
+    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { limited.wait(io_.waitScope); }))
+      text = remote_error(*exception);
     return text;
   }
   std::string resize(const std::string& id, uint32_t gpus, MoveTotals* totals) {
@@ -128,7 +130,8 @@ class PoolFixture : public testing::Test {
     if (job.getState() == control::JobState::ENDED) return std::string("ended: ") + job.getReason().cStr();
     if (job.getState() == control::JobState::QUEUED) return std::string("queued: ") + job.getReason().cStr();
     std::string text = "running on";
-    for (const auto v : job.getVgpus()) text += std::string(" ") + v.getServer().cStr() + "/" + std::to_string(v.getGpu());
+    for (const auto v : job.getVgpus())
+      text += std::string(" ") + v.getServer().cStr() + "/" + std::to_string(v.getGpu());
     return text;
   }
   // Lets the loop run until it says so, or ten seconds.

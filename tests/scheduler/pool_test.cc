@@ -42,6 +42,8 @@ TEST_F(Pools, a_lost_connection_ends_the_job) {
   auto answer = request.send().wait(io_.waitScope);
   const std::string id = answer.getId();
   EXPECT_EQ(error_of(answer.getHandle().runningRequest().send().ignoreResult()), "");
+  auto waiting = answer.getHandle().waitRequest().send();  // as `tide run` does; it must not keep the job alive
+  pause(20);
   other->stream->shutdownWrite();
   wait_for(id, "ended: its `tide run` is gone");
 }
@@ -120,7 +122,8 @@ TEST_F(Pools, a_job_that_cannot_be_placed_ends_with_the_reason) {
   Submitted job;
   EXPECT_EQ(submit(1, 1, &job), "");
   pause(100);
-  EXPECT_NE(describe(job.id).find("virtual GPU 0 could not start on node0/0: no driver"), std::string::npos) << describe(job.id);
+  EXPECT_NE(describe(job.id).find("virtual GPU 0 could not start on node0/0: no driver"), std::string::npos)
+      << describe(job.id);
   log_.fail.clear();
   wait_for(job.id, "running on node0/0");
 }
@@ -215,7 +218,8 @@ TEST_F(Pools, a_second_server_of_the_same_name_is_refused) {
   auto request = other.pool.registerRequest();
   fill_server_info(request.initServer(), "node0", 1, 16);
   request.setAgent(make_fake_agent("node0", log_, io_.provider->getTimer()));
-  EXPECT_EQ(error_of(request.send().ignoreResult()), "a server named node0 is in the pool already; give this one another name");
+  EXPECT_EQ(error_of(request.send().ignoreResult()),
+            "a server named node0 is in the pool already; give this one another name");
 }
 
 TEST_F(Pools, a_restarted_scheduler_takes_running_jobs_over) {

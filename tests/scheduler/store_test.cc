@@ -35,7 +35,8 @@ class StoreTest : public testing::Test {
     record.name = name;
     record.command = "./train 'a b'";
     record.submitted_ms = 1'700'000'000'123;
-    record.vgpus = {{.at = {"node0", 1}, .epoch = 3, .device_info = std::string("\0x", 2)}, {.at = {}, .epoch = 0, .device_info = {}}};
+    record.vgpus = {{.at = {"node0", 1}, .epoch = 3, .device_info = std::string("\0x", 2)},
+                    {.at = {}, .epoch = 0, .device_info = {}}};
     return record;
   }
 

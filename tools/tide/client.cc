@@ -5,10 +5,11 @@
 namespace tide::cli {
 
 Outcome Connection::open(kj::AsyncIoContext& io, const std::string& address, kj::Own<Connection>* connection) {
-  auto connecting = io.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
-    auto promise = parsed->connect();
-    return promise.attach(kj::mv(parsed));
-  });
+  auto connecting =
+      io.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
+        auto promise = parsed->connect();
+        return promise.attach(kj::mv(parsed));
+      });
   kj::Maybe<kj::Own<kj::AsyncIoStream>> stream;
   const Outcome connected = await<kj::Own<kj::AsyncIoStream>>(io, kj::mv(connecting), &stream, 5000);
   KJ_IF_MAYBE (open, stream) {

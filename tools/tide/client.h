@@ -41,9 +41,9 @@ Outcome await(kj::AsyncIoContext& io, kj::Promise<T> promise, kj::Maybe<T>* answ
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { *answer = limited.wait(io.waitScope); })) {
     return Outcome::fail(exception->getType() == kj::Exception::Type::OVERLOADED
                              ? "the scheduler did not answer in time"
-                             : exception->getType() == kj::Exception::Type::DISCONNECTED
-                                   ? "the scheduler went away; `tide up` starts a new pool, `tide down` cleans up first"
-                                   : remote_error(*exception));
+                         : exception->getType() == kj::Exception::Type::DISCONNECTED
+                             ? "the scheduler went away; `tide up` starts a new pool, `tide down` cleans up first"
+                             : remote_error(*exception));
   }
   return {};
 }
@@ -58,7 +58,8 @@ class Asker {
 
   template <typename T>
   Outcome ask(capnp::RemotePromise<T> promise, kj::Maybe<capnp::Response<T>>* answer, uint32_t limit_ms = kAnswerMs) {
-    return await<capnp::Response<T>>(io_, promise.then([](capnp::Response<T>&& r) { return kj::mv(r); }), answer, limit_ms);
+    return await<capnp::Response<T>>(io_, promise.then([](capnp::Response<T>&& r) { return kj::mv(r); }), answer,
+                                     limit_ms);
   }
 
  private:

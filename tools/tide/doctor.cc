@@ -27,7 +27,8 @@ void look_at_files(Findings& findings) {
   for (const char* name : {"tide-scheduler", "tide-agent"}) {
     const std::string path = find_program(name);
     if (path.empty()) {
-      findings.push_back({Level::kBad, std::string(name) + " is missing", "build it (tools/build) or use a whole bundle"});
+      findings.push_back(
+          {Level::kBad, std::string(name) + " is missing", "build it (tools/build) or use a whole bundle"});
     } else {
       findings.push_back({Level::kGood, path, ""});
     }
@@ -35,7 +36,8 @@ void look_at_files(Findings& findings) {
   std::string looked_in;
   const std::string library = find_library_directory(&looked_in);
   if (library.empty()) {
-    findings.push_back({Level::kBad, "libtidecuda.so is missing (looked in " + looked_in + ")", "build it, or set TIDE_LIB"});
+    findings.push_back(
+        {Level::kBad, "libtidecuda.so is missing (looked in " + looked_in + ")", "build it, or set TIDE_LIB"});
   } else {
     findings.push_back({Level::kGood, library + "/libtidecuda.so", ""});
   }
@@ -54,13 +56,15 @@ void look_at_limits(Findings& findings) {
   struct statvfs shm;
   const uint64_t free = statvfs("/dev/shm", &shm) == 0 ? uint64_t(shm.f_bavail) * shm.f_frsize : 0;
   if (free < (256u << 20)) {
-    findings.push_back({Level::kBad, "/dev/shm has " + size_text(free) + " free", "a virtual GPU needs some 34 MiB and its staging; mount -o remount,size=2G /dev/shm"});
+    findings.push_back({Level::kBad, "/dev/shm has " + size_text(free) + " free",
+                        "a virtual GPU needs some 34 MiB and its staging; mount -o remount,size=2G /dev/shm"});
   } else {
     findings.push_back({Level::kGood, "/dev/shm has " + size_text(free) + " free", ""});
   }
   rlimit files;
   if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < 1024) {
-    findings.push_back({Level::kBad, format("a process may open %lu files", (unsigned long)files.rlim_cur), "ulimit -n 4096"});
+    findings.push_back(
+        {Level::kBad, format("a process may open %lu files", (unsigned long)files.rlim_cur), "ulimit -n 4096"});
   }
 }
 
@@ -73,7 +77,8 @@ void look_at_pool(const Options& options, Findings& findings) {
     uint32_t usable = 0;
     for (const auto gpu : answer->getGpus()) usable += gpu.getOnline() && gpu.getInfo().getHealthy() ? 1 : 0;
     const Level level = usable == 0 ? Level::kBad : Level::kGood;
-    findings.push_back({level, format("the pool answers: %u GPUs usable", usable), usable == 0 ? "the agents' logs say why" : ""});
+    findings.push_back(
+        {level, format("the pool answers: %u GPUs usable", usable), usable == 0 ? "the agents' logs say why" : ""});
     return;
   }
   const bool named = options.has("pool") || getenv("TIDE_POOL") != nullptr || !read_daemons(home_directory()).empty();
@@ -85,7 +90,8 @@ void look_at_pool(const Options& options, Findings& findings) {
 int doctor(const Words& words) {
   Options options;
   constexpr const char* kHelp =
-      "usage: tide doctor [--json]\n\nLooks at this machine's set-up and says what is wrong and how to mend it. Status 1: something is.\n";
+      "usage: tide doctor [--json]\n\nLooks at this machine's set-up and says what is wrong and how to mend it. Status "
+      "1: something is.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(0, "")) return options.status();
   Findings findings;
   look_at_files(findings);
@@ -100,7 +106,9 @@ int doctor(const Words& words) {
     const char* level = kNames[int(finding.level)];
     bad |= finding.level == Level::kBad;
     json.object().add("level", std::string(level)).add("what", finding.what).add("next", finding.next).end();
-    if (!options.has("json")) printf("%-6s %s%s%s\n", level, finding.what.c_str(), finding.next.empty() ? "" : "\n       -> ", finding.next.c_str());
+    if (!options.has("json"))
+      printf("%-6s %s%s%s\n", level, finding.what.c_str(), finding.next.empty() ? "" : "\n       -> ",
+             finding.next.c_str());
   }
   json.end();
   if (options.has("json")) json.print();

@@ -51,13 +51,15 @@ Launch base_launch(const std::string& home, const std::string& log) {
   Launch launch;
   launch.log_path = home + "/" + log;
   // A daemon is no job, also when `tide up` is typed in a job's shell.
-  for (const char* name : {"LD_PRELOAD", "TIDE_DOOR", "TIDE_JOB", "TIDE_TOKEN", "TIDE_VGPUS"}) launch.environment.push_back({name, ""});
+  for (const char* name : {"LD_PRELOAD", "TIDE_DOOR", "TIDE_JOB", "TIDE_TOKEN", "TIDE_VGPUS"})
+    launch.environment.push_back({name, ""});
   return launch;
 }
 
 Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
   const std::string program = find_program("tide-scheduler");
-  if (program.empty()) return Outcome::fail("tide-scheduler is not beside `tide`; build it (tools/build) or use a whole bundle");
+  if (program.empty())
+    return Outcome::fail("tide-scheduler is not beside `tide`; build it (tools/build) or use a whole bundle");
   Launch launch = base_launch(options.home, "scheduler.log");
   // The embedded pool's own state and ports, unless the file says otherwise.
   sched::PoolConfig config;
@@ -68,13 +70,14 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
     if (!errors.empty()) return Outcome::fail("the configuration has errors:" + errors);
   }
   if (config.state.empty()) config.state = options.home + "/state";
-  launch.command = {program,        "--listen",   config.listen,  "--door", config.door, "--state",
+  launch.command = {program,      "--listen",     config.listen,           "--door", config.door, "--state",
                     config.state, "--ready-file", ready_path(options.home)};
   Outcome outcome = cli::launch(launch, "tide-scheduler", daemon);
   if (!outcome.ok()) return outcome;
   const bool ready = wait_for(10'000, [&] { return read_ready(options.home).count("pool") != 0 || !alive(*daemon); });
   if (ready && alive(*daemon)) return {};
-  return Outcome::fail("the scheduler did not start; its log " + launch.log_path + " ends:\n" + tail_of(launch.log_path, 5));
+  return Outcome::fail("the scheduler did not start; its log " + launch.log_path + " ends:\n" +
+                       tail_of(launch.log_path, 5));
 }
 
 struct AgentShare {
@@ -82,9 +85,11 @@ struct AgentShare {
   bool software = true;
 };
 
-Outcome start_agent(const EmbeddedOptions& options, const std::string& address, const AgentShare& share, Daemon* daemon) {
+Outcome start_agent(const EmbeddedOptions& options, const std::string& address, const AgentShare& share,
+                    Daemon* daemon) {
   const std::string program = find_program("tide-agent");
-  if (program.empty()) return Outcome::fail("tide-agent is not beside `tide`; build it (tools/build) or use a whole bundle");
+  if (program.empty())
+    return Outcome::fail("tide-agent is not beside `tide`; build it (tools/build) or use a whole bundle");
   const std::string name = "node" + std::to_string(share.index);
   const std::string directory = options.home + "/" + name;
   mkdir(directory.c_str(), 0700);
@@ -92,7 +97,8 @@ Outcome start_agent(const EmbeddedOptions& options, const std::string& address, 
   launch.command = {program, "--scheduler", address, "--name", name, "--dir", directory};
   if (share.software) {
     launch.command.insert(launch.command.end(), {"--softgpu-devices", std::to_string(share.gpus)});
-    if (!options.gpu_memory.empty()) launch.command.insert(launch.command.end(), {"--softgpu-memory", options.gpu_memory});
+    if (!options.gpu_memory.empty())
+      launch.command.insert(launch.command.end(), {"--softgpu-memory", options.gpu_memory});
   } else {
     std::string devices;
     for (uint32_t i = 0; i < share.gpus; ++i) devices += (i == 0 ? "" : ",") + std::to_string(share.first_gpu + i);
@@ -104,14 +110,16 @@ Outcome start_agent(const EmbeddedOptions& options, const std::string& address, 
 // Servers that have registered; -1: the scheduler does not answer.
 int servers_online(kj::AsyncIoContext& io, control::Pool::Client& pool) {
   kj::Maybe<uint32_t> servers;
-  const auto asked = await<uint32_t>(io, pool.statusRequest().send().then([](auto&& r) { return r.getServers(); }), &servers, 2000);
+  const auto asked =
+      await<uint32_t>(io, pool.statusRequest().send().then([](auto&& r) { return r.getServers(); }), &servers, 2000);
   KJ_IF_MAYBE (count, servers) {
     if (asked.ok()) return int(*count);
   }
   return -1;
 }
 
-Outcome wait_for_agents(const EmbeddedOptions& options, const std::string& address, const std::vector<Daemon>& daemons) {
+Outcome wait_for_agents(const EmbeddedOptions& options, const std::string& address,
+                        const std::vector<Daemon>& daemons) {
   auto io = kj::setupAsyncIo();
   kj::Own<Connection> connection;
   const Outcome opened = Connection::open(io, address, &connection);
@@ -129,20 +137,23 @@ Outcome wait_for_agents(const EmbeddedOptions& options, const std::string& addre
     const std::string path = options.home + "/node" + std::to_string(i) + ".log";
     logs += "\n" + path + " ends:\n" + tail_of(path, 5);
   }
-  return Outcome::fail((dead != nullptr ? dead->role + " ended at once" : std::string("not all agents came up within a minute")) + logs);
+  return Outcome::fail(
+      (dead != nullptr ? dead->role + " ended at once" : std::string("not all agents came up within a minute")) + logs);
 }
 
-Outcome start_all(const EmbeddedOptions& options, const EmbeddedPool& wanted, EmbeddedPool* pool, std::vector<Daemon>* daemons) {
-  daemons->push_back({});
-  Outcome outcome = start_scheduler(options, &daemons->back());
+Outcome start_all(const EmbeddedOptions& options, const EmbeddedPool& wanted, EmbeddedPool* pool,
+                  std::vector<Daemon>* daemons) {
+  Daemon daemon;
+  Outcome outcome = start_scheduler(options, &daemon);
+  if (daemon.pid != 0) daemons->push_back(daemon);
   if (outcome.ok()) outcome = write_daemons(options.home, *daemons);
   if (!outcome.ok()) return outcome;
   pool->address = read_ready(options.home)["pool"];
   uint32_t first = 0;
   for (uint32_t i = 0; i < options.servers; ++i) {
     const uint32_t share = wanted.gpus / options.servers + (i < wanted.gpus % options.servers ? 1 : 0);
-    daemons->push_back({});
-    outcome = start_agent(options, pool->address, {i, first, share, wanted.software}, &daemons->back());
+    outcome = start_agent(options, pool->address, {i, first, share, wanted.software}, &daemon);
+    if (outcome.ok()) daemons->push_back(daemon);
     if (outcome.ok()) outcome = write_daemons(options.home, *daemons);
     if (!outcome.ok()) return outcome;
     first += share;
@@ -171,8 +182,9 @@ Outcome start_pool(const EmbeddedOptions& options, EmbeddedPool* pool) {
   if (!lock.held()) return Outcome::fail("cannot lock " + options.home + "/lock; is the disk full or read-only?");
   std::vector<Daemon> daemons = read_daemons(options.home);
   if (!daemons.empty() && alive(daemons[0])) {
-    return Outcome::fail(format("a pool is running here already (%s, process %d); use it with `tide run`, or stop it with `tide down`",
-                                options.home.c_str(), int(daemons[0].pid)));
+    return Outcome::fail(
+        format("a pool is running here already (%s, process %d); use it with `tide run`, or stop it with `tide down`",
+               options.home.c_str(), int(daemons[0].pid)));
   }
   terminate(daemons, 3000);  // what a pool left whose scheduler died
   remove_traces(options.home);
@@ -181,13 +193,14 @@ Outcome start_pool(const EmbeddedOptions& options, EmbeddedPool* pool) {
   const int real = real_gpu_count();
   EmbeddedPool wanted;
   wanted.software = real == 0;
-  wanted.gpus = options.gpus != 0 ? options.gpus : std::max<uint32_t>(real > 0 ? uint32_t(real) : kSoftwareGpus, options.servers);
+  wanted.gpus =
+      options.gpus != 0 ? options.gpus : std::max<uint32_t>(real > 0 ? uint32_t(real) : kSoftwareGpus, options.servers);
   if (real > 0 && wanted.gpus > uint32_t(real)) {
     return Outcome::fail(format("this machine has %d GPUs, not %u", real, wanted.gpus));
   }
   if (wanted.gpus < options.servers) {
-    return Outcome::fail(format("%u GPUs cannot be split over %u servers; ask for more --gpus or fewer --servers", wanted.gpus,
-                                options.servers));
+    return Outcome::fail(format("%u GPUs cannot be split over %u servers; ask for more --gpus or fewer --servers",
+                                wanted.gpus, options.servers));
   }
   *pool = wanted;
   outcome = start_all(options, wanted, pool, &daemons);
@@ -207,7 +220,9 @@ Outcome stop_pool(const std::string& home, bool* was_running) {
   if (!daemons.empty() && alive(daemons[0])) ask_to_stop(home);
   terminate(daemons, 5000);
   const bool left = std::any_of(daemons.begin(), daemons.end(), group_alive);
-  if (left) return Outcome::fail("some processes of the pool do not end; `ps -o pid,stat,args` of " + pids_path(home) + " shows them");
+  if (left)
+    return Outcome::fail("some processes of the pool do not end; `ps -o pid,stat,args` of " + pids_path(home) +
+                         " shows them");
   remove_traces(home);
   return {};
 }

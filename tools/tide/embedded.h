@@ -10,10 +10,10 @@ namespace tide::cli {
 
 struct EmbeddedOptions {
   std::string home;
-  uint32_t gpus = 0;             // 0: all real ones, or kSoftwareGpus
+  uint32_t gpus = 0;  // 0: all real ones, or kSoftwareGpus
   uint32_t servers = 1;
-  std::string gpu_memory;        // as typed; empty: the agent's default
-  std::string config;            // pool.toml; may be empty
+  std::string gpu_memory;  // as typed; empty: the agent's default
+  std::string config;      // pool.toml; may be empty
 };
 
 struct EmbeddedPool {

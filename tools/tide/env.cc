@@ -77,7 +77,8 @@ int env(const Words& words) {
   static const std::string kHelp =
       std::string(
           "usage: tide env [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--for PID]\n\n"
-          "Prints the `export` lines that make the present shell a job: eval \"$(tide env -g 1)\". The job ends with the\n"
+          "Prints the `export` lines that make the present shell a job: eval \"$(tide env -g 1)\". The job ends with "
+          "the\n"
           "shell, or with `tide kill`.\n") +
       kAskHelp + "  --for PID          the process to end with (default: the one that started tide)\n";
   Options options;

@@ -14,7 +14,9 @@ void print_json(capnp::List<control::PoolGpu>::Reader list) {
   for (const auto gpu : list) {
     const auto info = gpu.getInfo();
     json.object().add("server", std::string(gpu.getServer())).add("index", info.getIndex());
-    json.add("name", std::string(info.getName())).add("memory_bytes", info.getMemoryBytes()).add("uuid", std::string(info.getUuid()));
+    json.add("name", std::string(info.getName()))
+        .add("memory_bytes", info.getMemoryBytes())
+        .add("uuid", std::string(info.getUuid()));
     json.add("online", gpu.getOnline()).add("healthy", info.getHealthy()).add("software", info.getSoftware());
     json.add("job", std::string(gpu.getJob())).key("vgpus").list();
     for (const uint32_t v : gpu.getVgpus()) json.number(uint64_t(v));
@@ -27,7 +29,8 @@ void print_json(capnp::List<control::PoolGpu>::Reader list) {
 
 int gpus(const Words& words) {
   Options options;
-  constexpr const char* kHelp = "usage: tide gpus [--json]\n\nPhysical GPUs of the pool, and which job's virtual GPUs each serves.\n";
+  constexpr const char* kHelp =
+      "usage: tide gpus [--json]\n\nPhysical GPUs of the pool, and which job's virtual GPUs each serves.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(0, "")) return options.status();
   Asker asker;
   Outcome outcome = asker.connect(options);
@@ -47,11 +50,15 @@ int gpus(const Words& words) {
   for (const auto gpu : list) {
     const auto info = gpu.getInfo();
     const std::string id = std::string(gpu.getServer()) + "/" + std::to_string(info.getIndex());
-    const char* state = !gpu.getOnline() ? "offline" : !info.getHealthy() ? "sick" : gpu.getJob().size() == 0 ? "free" : "busy";
+    const char* state = !gpu.getOnline()           ? "offline"
+                        : !info.getHealthy()       ? "sick"
+                        : gpu.getJob().size() == 0 ? "free"
+                                                   : "busy";
     std::string vgpus;
     for (const uint32_t v : gpu.getVgpus()) vgpus += (vgpus.empty() ? "" : ",") + std::to_string(v);
-    printf("%-16s %-28s %-10s %-8s %-5s %s\n", id.c_str(), info.getName().cStr(), size_text(info.getMemoryBytes()).c_str(), state,
-           gpu.getJob().size() == 0 ? "-" : gpu.getJob().cStr(), vgpus.c_str());
+    printf("%-16s %-28s %-10s %-8s %-5s %s\n", id.c_str(), info.getName().cStr(),
+           size_text(info.getMemoryBytes()).c_str(), state, gpu.getJob().size() == 0 ? "-" : gpu.getJob().cStr(),
+           vgpus.c_str());
   }
   return kOk;
 }

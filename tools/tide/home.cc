@@ -62,8 +62,10 @@ Outcome prepare_home(const std::string& home) {
     return Outcome::fail("cannot create " + home + ": " + strerror(errno) + "; set TIDE_HOME to a directory of yours");
   }
   struct stat s;
-  if (lstat(home.c_str(), &s) != 0 || !S_ISDIR(s.st_mode)) return Outcome::fail(home + " is not a directory; set TIDE_HOME");
-  if (s.st_uid != getuid()) return Outcome::fail(home + " belongs to another user; set TIDE_HOME to a directory of yours");
+  if (lstat(home.c_str(), &s) != 0 || !S_ISDIR(s.st_mode))
+    return Outcome::fail(home + " is not a directory; set TIDE_HOME");
+  if (s.st_uid != getuid())
+    return Outcome::fail(home + " belongs to another user; set TIDE_HOME to a directory of yours");
   if ((s.st_mode & 077) != 0 && chmod(home.c_str(), 0700) != 0) {
     return Outcome::fail("cannot close " + home + " to others: " + strerror(errno));
   }
@@ -124,9 +126,11 @@ uint64_t start_time(pid_t pid) {
   return read_stat(pid, &stat) && stat.state != 'Z' ? stat.started : 0;
 }
 
-bool alive(const Daemon& daemon) { return start_time(daemon.pid) == daemon.started; }
+// Number 0 and 1 are nobody's daemon; kill() would take them for other things.
+bool alive(const Daemon& daemon) { return daemon.pid > 1 && start_time(daemon.pid) == daemon.started; }
 
 bool group_alive(const Daemon& daemon) {
+  if (daemon.pid <= 1) return false;
   const uint64_t leader = start_time(daemon.pid);
   if (leader != 0) return leader == daemon.started;
   // The leader is gone. As long as anybody is left in its group the kernel gives the number to nobody else.

@@ -22,7 +22,9 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   for (const uint32_t pid : stats.getWorkerPids()) json.number(uint64_t(pid));
   json.end();
   json.add("resident_bytes", stats.getResidentBytes()).add("commands", stats.getCommands());
-  json.add("round_trips", stats.getRoundTrips()).add("bytes_in", stats.getBytesIn()).add("bytes_out", stats.getBytesOut());
+  json.add("round_trips", stats.getRoundTrips())
+      .add("bytes_in", stats.getBytesIn())
+      .add("bytes_out", stats.getBytesOut());
   json.add("wait_ns", stats.getWaitNs()).add("transport", std::string(stats.getTransport()));
   json.add("objects", stats.getObjects()).add("moves", stats.getMoves());
 }
@@ -32,7 +34,11 @@ void print_json(const JobAnswer& answer) {
   begin_job(json, answer.getJob());
   json.key("vgpus").list();
   for (const auto vgpu : answer.getJob().getVgpus()) {
-    json.object().add("vgpu", vgpu.getVgpu()).add("gpu", place_of(vgpu)).add("epoch", vgpu.getEpoch()).add("moving", vgpu.getMoving());
+    json.object()
+        .add("vgpu", vgpu.getVgpu())
+        .add("gpu", place_of(vgpu))
+        .add("epoch", vgpu.getEpoch())
+        .add("moving", vgpu.getMoving());
     for (const auto stats : answer.getVgpus()) {
       if (stats.getVgpu() == vgpu.getVgpu()) {
         add_stats(json, stats);
@@ -45,15 +51,15 @@ void print_json(const JobAnswer& answer) {
 }
 
 void print_vgpus(const JobAnswer& answer) {
-  printf("\n%-5s %-14s %10s %12s %11s %11s %11s %-9s %s\n", "VGPU", "GPU", "MEMORY", "COMMANDS", "ROUND TRIPS", "TO GPU", "FROM GPU",
-         "TRANSPORT", "MOVES");
+  printf("\n%-5s %-14s %10s %12s %11s %11s %11s %-9s %s\n", "VGPU", "GPU", "MEMORY", "COMMANDS", "ROUND TRIPS",
+         "TO GPU", "FROM GPU", "TRANSPORT", "MOVES");
   for (const auto vgpu : answer.getJob().getVgpus()) {
     printf("%-5u %-14s", vgpu.getVgpu(), place_of(vgpu).c_str());
     for (const auto s : answer.getVgpus()) {
       if (s.getVgpu() != vgpu.getVgpu()) continue;
-      printf(" %10s %12lu %11lu %11s %11s %-9s %u", size_text(s.getResidentBytes()).c_str(), (unsigned long)s.getCommands(),
-             (unsigned long)s.getRoundTrips(), size_text(s.getBytesIn()).c_str(), size_text(s.getBytesOut()).c_str(),
-             s.getTransport().cStr(), s.getMoves());
+      printf(" %10s %12lu %11lu %11s %11s %-9s %u", size_text(s.getResidentBytes()).c_str(),
+             (unsigned long)s.getCommands(), (unsigned long)s.getRoundTrips(), size_text(s.getBytesIn()).c_str(),
+             size_text(s.getBytesOut()).c_str(), s.getTransport().cStr(), s.getMoves());
       break;
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
@@ -67,7 +73,8 @@ int job(const Words& words) {
   constexpr const char* kHelp =
       "usage: tide job JOB [--json]\n\n"
       "One job, by its id or its name: its virtual GPUs, where they are, and what went over their channels.\n";
-  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job")) return options.status();
+  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
+    return options.status();
   Asker asker;
   Outcome outcome = asker.connect(options);
   kj::Maybe<JobAnswer> answer;
@@ -84,7 +91,8 @@ int job(const Words& words) {
   }
   const auto info = got.getJob();
   const auto spec = info.getSpec();
-  printf("job %s%s%s  %s\n", info.getId().cStr(), spec.getName().size() != 0 ? " " : "", spec.getName().cStr(), state_name(info.getState()));
+  printf("job %s%s%s  %s\n", info.getId().cStr(), spec.getName().size() != 0 ? " " : "", spec.getName().cStr(),
+         state_name(info.getState()));
   if (info.getReason().size() != 0) printf("  %s\n", info.getReason().cStr());
   printf("  command  %s (user %s, process %u)\n", spec.getCommand().cStr(), spec.getUser().cStr(), spec.getPid());
   printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
@@ -100,8 +108,10 @@ int job(const Words& words) {
 
 int why(const Words& words) {
   Options options;
-  constexpr const char* kHelp = "usage: tide why JOB\n\nOne reason why the job waits, or how it ended, and the next step.\n";
-  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job")) return options.status();
+  constexpr const char* kHelp =
+      "usage: tide why JOB\n\nOne reason why the job waits, or how it ended, and the next step.\n";
+  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
+    return options.status();
   Asker asker;
   Outcome outcome = asker.connect(options);
   kj::Maybe<JobAnswer> answer;
@@ -115,16 +125,26 @@ int why(const Words& words) {
   const std::string id = info.getId();
   std::string reason = info.getReason(), next;
   switch (info.getState()) {
-    case control::JobState::QUEUED: next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner"; break;
+    case control::JobState::QUEUED:
+      next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner";
+      break;
     case control::JobState::RUNNING:
       if (reason.empty()) reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
       next = "`tide job " + id + "` shows where";
       break;
-    case control::JobState::ENDED: next = "`tide job " + id + "` has the record"; break;
+    case control::JobState::ENDED:
+      next = "`tide job " + id + "` has the record";
+      break;
   }
   if (options.has("json")) {
     Json json;
-    json.object().add("id", id).add("state", std::string(state_name(info.getState()))).add("reason", reason).add("next", next).end().print();
+    json.object()
+        .add("id", id)
+        .add("state", std::string(state_name(info.getState())))
+        .add("reason", reason)
+        .add("next", next)
+        .end()
+        .print();
     return kOk;
   }
   printf("job %s is %s: %s\nnext: %s\n", id.c_str(), state_name(info.getState()), reason.c_str(), next.c_str());

@@ -43,8 +43,9 @@ int jobs(const Words& words) {
   for (const auto job : list) {
     const auto spec = job.getSpec();
     const std::string gpus = std::to_string(job.getPhysicalGpus()) + " of " + std::to_string(spec.getGpus());
-    printf("%-5s %-16s %-8s %-9s %-10s %.60s\n", job.getId().cStr(), spec.getName().size() == 0 ? "-" : spec.getName().cStr(),
-           state_name(job.getState()), gpus.c_str(), spec.getUser().cStr(), spec.getCommand().cStr());
+    printf("%-5s %-16s %-8s %-9s %-10s %.60s\n", job.getId().cStr(),
+           spec.getName().size() == 0 ? "-" : spec.getName().cStr(), state_name(job.getState()), gpus.c_str(),
+           spec.getUser().cStr(), spec.getCommand().cStr());
     if (job.getReason().size() != 0) printf("      %s\n", job.getReason().cStr());
   }
   return kOk;

@@ -9,9 +9,9 @@ namespace tide::cli {
 
 class Json {
  public:
-  Json& object();       // {
-  Json& list();         // [
-  Json& end();          // the innermost of the two
+  Json& object();  // {
+  Json& list();    // [
+  Json& end();     // the innermost of the two
   Json& key(const char* name);
   Json& text(const std::string& value);
   Json& number(uint64_t value);
@@ -31,7 +31,7 @@ class Json {
  private:
   void comma();
   std::string out_;
-  std::string open_;        // closing brackets, innermost last
+  std::string open_;  // closing brackets, innermost last
   bool after_value_ = false;
 };
 

@@ -20,7 +20,9 @@ Outcome count_gpus(Asker& asker, const std::string& job, Counted* counted) {
   auto request = asker.pool().jobRequest();
   request.setJob(job);
   const Outcome outcome = asker.ask(request.send(), &answer);
-  KJ_IF_MAYBE (got, answer) { *counted = {got->getJob().getId(), got->getJob().getPhysicalGpus()}; }
+  KJ_IF_MAYBE (got, answer) {
+    *counted = {got->getJob().getId(), got->getJob().getPhysicalGpus()};
+  }
   return outcome;
 }
 
@@ -32,7 +34,8 @@ int resize(const Words& words) {
       "usage: tide resize JOB --gpus M [--json]\n\n"
       "Puts M physical GPUs (1 to the job's -g, not less than its --min) under a running job, live. Its virtual GPUs\n"
       "stay what they are. M stays until changed; M = -g lets the job have as many as there are.\n";
-  if (!options.parse(words, {{"json", 0, false}, {"gpus", 'g'}}, kHelp) || !options.expect_words(1, "one job")) return options.status();
+  if (!options.parse(words, {{"json", 0, false}, {"gpus", 'g'}}, kHelp) || !options.expect_words(1, "one job"))
+    return options.status();
   uint32_t gpus = 0;
   if (!options.has("gpus")) return options.usage_error("needs --gpus M");
   if (!options.number("gpus", 1, 1024, &gpus)) return options.status();
@@ -60,9 +63,11 @@ int migrate(const Words& words) {
   Options options;
   constexpr const char* kHelp =
       "usage: tide migrate JOB[:VGPU] GPU [--json]\n\n"
-      "Moves a running job, or one of its virtual GPUs, to a physical GPU (SERVER/INDEX, see `tide gpus`) that is free\n"
+      "Moves a running job, or one of its virtual GPUs, to a physical GPU (SERVER/INDEX, see `tide gpus`) that is "
+      "free\n"
       "or the job's own, live.\n";
-  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(2, "JOB[:VGPU] and GPU")) return options.status();
+  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(2, "JOB[:VGPU] and GPU"))
+    return options.status();
   std::string name = options.words()[0];
   const std::string gpu = options.words()[1];
   int32_t vgpu = -1;

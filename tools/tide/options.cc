@@ -14,7 +14,8 @@ struct Unit {
   const char* name;
   uint64_t bytes;
 };
-constexpr Unit kUnits[] = {{"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"B", 1}};
+constexpr Unit kUnits[] = {
+    {"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"B", 1}};
 
 // The word after "usage: tide".
 std::string command_in(const char* help) {
@@ -76,11 +77,13 @@ int Options::usage_error(const std::string& message) {
 }
 
 // One word that begins with a dash.
-bool Options::take(const std::vector<std::string>& words, size_t* i, const std::vector<OptionSpec>& specs, const char* help) {
+bool Options::take(const std::vector<std::string>& words, size_t* i, const std::vector<OptionSpec>& specs,
+                   const char* help) {
   const std::string& word = words[*i];
   const bool is_long = word.rfind("--", 0) == 0;
   const size_t equals = is_long ? word.find('=') : std::string::npos;
-  const std::string name = is_long ? word.substr(2, equals == std::string::npos ? equals : equals - 2) : word.substr(1, 1);
+  const std::string name =
+      is_long ? word.substr(2, equals == std::string::npos ? equals : equals - 2) : word.substr(1, 1);
   if (name == "help" || name == "h") {
     fputs(help, stdout);
     status_ = kOk;

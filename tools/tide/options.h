@@ -14,8 +14,8 @@ inline constexpr int kOk = 0, kFailed = 1, kUsage = 2;
 inline constexpr int kTidepoolFailed = 125, kNotExecutable = 126, kNotFound = 127;  // of `tide run`
 
 struct OptionSpec {
-  const char* name;      // without the dashes
-  char letter = 0;       // -g
+  const char* name;  // without the dashes
+  char letter = 0;   // -g
   bool takes_value = true;
 };
 

@@ -29,8 +29,10 @@ std::string resolved(const std::string& path) {
 
 std::string find_program(const std::string& name) {
   const std::string here = own_directory();
-  std::vector<std::string> candidates = {here + "/" + name, here + "/../../scheduler/" + name, here + "/../../server/" + name};
-  if (name == "tide-agent" && getenv("TIDE_AGENT") != nullptr) candidates.insert(candidates.begin(), getenv("TIDE_AGENT"));
+  std::vector<std::string> candidates = {here + "/" + name, here + "/../../scheduler/" + name,
+                                         here + "/../../server/" + name};
+  if (name == "tide-agent" && getenv("TIDE_AGENT") != nullptr)
+    candidates.insert(candidates.begin(), getenv("TIDE_AGENT"));
   for (const std::string& path : candidates) {
     if (access(path.c_str(), X_OK) == 0) return resolved(path);
   }
@@ -40,7 +42,8 @@ std::string find_program(const std::string& name) {
 std::string find_library_directory(std::string* looked_in) {
   const std::string here = own_directory();
   std::vector<std::string> candidates = {here + "/../lib", here + "/../../interpose", here};
-  if (const char* chosen = getenv("TIDE_LIB"); chosen != nullptr && *chosen != 0) candidates.insert(candidates.begin(), chosen);
+  if (const char* chosen = getenv("TIDE_LIB"); chosen != nullptr && *chosen != 0)
+    candidates.insert(candidates.begin(), chosen);
   for (const std::string& directory : candidates) {
     if (looked_in != nullptr) *looked_in += (looked_in->empty() ? "" : ", ") + resolved(directory);
     if (exists(directory + "/libtidecuda.so")) return resolved(directory);

@@ -79,7 +79,8 @@ int supervise(kj::AsyncIoContext& io, Runner& runner, const std::vector<std::str
   }
   fprintf(stderr, "tide: job %s was ended: %s\n", runner.granted().id.c_str(), ending.reason.c_str());
   auto ended = exited.addBranch().then([](int) {});
-  ended.exclusiveJoin(end_child(io, child).then([]() -> kj::Promise<void> { return kj::NEVER_DONE; })).wait(io.waitScope);
+  ended.exclusiveJoin(end_child(io, child).then([]() -> kj::Promise<void> { return kj::NEVER_DONE; }))
+      .wait(io.waitScope);
   if (child.own_group) signal_child(child, SIGKILL);
   return kTidepoolFailed;
 }
@@ -112,7 +113,8 @@ int run_local(const Options& options, const Ask& ask, const std::vector<std::str
   char home[] = "/tmp/tide-local-XXXXXX";
   if (mkdtemp(home) == nullptr) return fail("cannot make a directory in /tmp", kTidepoolFailed);
   EmbeddedPool pool;
-  EmbeddedOptions wanted{.home = home, .gpus = ask.gpus, .servers = 1, .gpu_memory = options.get("gpu-memory"), .config = {}};
+  EmbeddedOptions wanted{
+      .home = home, .gpus = ask.gpus, .servers = 1, .gpu_memory = options.get("gpu-memory"), .config = {}};
   const Outcome started = start_pool(wanted, &pool);
   int status = kTidepoolFailed;
   if (started.ok()) {
@@ -133,9 +135,11 @@ int run_local(const Options& options, const Ask& ask, const std::vector<std::str
 }  // namespace
 
 int run(const Words& words) {
-  static const std::string kHelp = std::string(
-      "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--local] -- COMMAND...\n\n"
-      "Runs a command, unchanged, as a job with GPUs of the pool; waits where it must, and says why.\n") + kAskHelp +
+  static const std::string kHelp =
+      std::string(
+          "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--local] -- COMMAND...\n\n"
+          "Runs a command, unchanged, as a job with GPUs of the pool; waits where it must, and says why.\n") +
+      kAskHelp +
       "  --local            with a pool of its own that lives only as long as the command\n"
       "Exit status: the command's; 128+N when signal N ended it; 125 when Tidepool failed; 126, 127 when the command\n"
       "cannot be executed or does not exist.\n";

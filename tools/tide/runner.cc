@@ -69,7 +69,9 @@ kj::Promise<std::string> Runner::try_again(uint64_t give_up_ns) {
   if (now_ns() > give_up_ns) {
     return std::string(format("its scheduler has been away for %u s", kReattachMs / 1000));
   }
-  return io_.provider->getTimer().afterDelay(500 * kj::MILLISECONDS).then([this, give_up_ns] { return reattach(give_up_ns); });
+  return io_.provider->getTimer().afterDelay(500 * kj::MILLISECONDS).then([this, give_up_ns] {
+    return reattach(give_up_ns);
+  });
 }
 
 kj::Promise<std::string> Runner::reattach(uint64_t give_up_ns) {

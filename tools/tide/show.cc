@@ -8,9 +8,12 @@ namespace tide::cli {
 
 const char* state_name(control::JobState state) {
   switch (state) {
-    case control::JobState::QUEUED: return "queued";
-    case control::JobState::RUNNING: return "running";
-    case control::JobState::ENDED: return "ended";
+    case control::JobState::QUEUED:
+      return "queued";
+    case control::JobState::RUNNING:
+      return "running";
+    case control::JobState::ENDED:
+      return "ended";
   }
   return "unknown";
 }
@@ -22,8 +25,12 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   json.add("gpus", spec.getGpus()).add("min_gpus", spec.getMinGpus()).add("physical_gpus", job.getPhysicalGpus());
   json.add("target", job.getTarget() == 0 ? spec.getGpus() : job.getTarget());
   json.add("memory_bytes", job.getMemoryBytes()).add("moves", job.getMoves());
-  json.add("user", std::string(spec.getUser())).add("command", std::string(spec.getCommand())).add("pid", spec.getPid());
-  json.add("submitted_ms", job.getSubmittedMs()).add("started_ms", job.getStartedMs()).add("ended_ms", job.getEndedMs());
+  json.add("user", std::string(spec.getUser()))
+      .add("command", std::string(spec.getCommand()))
+      .add("pid", spec.getPid());
+  json.add("submitted_ms", job.getSubmittedMs())
+      .add("started_ms", job.getStartedMs())
+      .add("ended_ms", job.getEndedMs());
   json.add("exit_status", job.getExitStatus());
 }
 
@@ -39,8 +46,9 @@ void show_move(const std::string& job, uint32_t before, uint32_t after, control:
     printf("job %s: %u -> %u GPU%s, nothing to move\n", job.c_str(), before, after, after == 1 ? "" : "s");
     return;
   }
-  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s, longest pause %.0f ms\n", job.c_str(), before, after, after == 1 ? "" : "s",
-         report.getVgpus(), report.getVgpus() == 1 ? "" : "s", size_text(report.getBytes()).c_str(), report.getPauseMs());
+  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s, longest pause %.0f ms\n", job.c_str(), before, after,
+         after == 1 ? "" : "s", report.getVgpus(), report.getVgpus() == 1 ? "" : "s",
+         size_text(report.getBytes()).c_str(), report.getPauseMs());
 }
 
 }  // namespace tide::cli

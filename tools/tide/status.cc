@@ -36,13 +36,17 @@ int status(const Words& words) {
   const uint64_t up_ms = now > pool.getStartedMs() ? now - pool.getStartedMs() : 0;
   if (options.has("json")) {
     Json json;
-    json.object().add("version", std::string(pool.getVersion())).add("pid", pool.getPid()).add("started_ms", pool.getStartedMs());
+    json.object()
+        .add("version", std::string(pool.getVersion()))
+        .add("pid", pool.getPid())
+        .add("started_ms", pool.getStartedMs());
     json.add("servers", pool.getServers()).add("door", std::string(pool.getDoorAddress())).add("gpus", total);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
     json.end().print();
     return kOk;
   }
-  printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(), pool.getPid());
+  printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
+         pool.getPid());
   printf("servers    %u\n", pool.getServers());
   printf("GPUs       %u: %u busy, %u free", total, busy, total - busy);
   if (offline != 0) printf(", %u not usable", offline);

@@ -59,7 +59,8 @@ Outcome job_environment(const Granted& job, std::vector<std::pair<std::string, s
   std::string looked_in;
   const std::string library = find_library_directory(&looked_in);
   if (library.empty()) {
-    return Outcome::fail("libtidecuda.so is not there (looked in " + looked_in + "); build it, or set TIDE_LIB to its directory");
+    return Outcome::fail("libtidecuda.so is not there (looked in " + looked_in +
+                         "); build it, or set TIDE_LIB to its directory");
   }
   std::string token;
   for (const char c : job.token) token += format("%02x", unsigned(static_cast<unsigned char>(c)));

@@ -21,7 +21,8 @@ int up(const Words& words) {
       "Everything of it lies in $TIDE_HOME, else $XDG_RUNTIME_DIR/tidepool, else /tmp/tidepool-UID.\n";
   Options options;
   if (!options.parse(words, {{"gpus"}, {"gpu-memory"}, {"servers"}, {"config"}}, kHelp)) return options.status();
-  EmbeddedOptions wanted{.home = home_directory(), .gpus = 0, .servers = 1, .gpu_memory = options.get("gpu-memory"), .config = {}};
+  EmbeddedOptions wanted{
+      .home = home_directory(), .gpus = 0, .servers = 1, .gpu_memory = options.get("gpu-memory"), .config = {}};
   uint64_t memory = 0;
   if (!options.expect_words(0, "") || !options.number("gpus", 1, 1024, &wanted.gpus) ||
       !options.number("servers", 1, 64, &wanted.servers) || !options.size("gpu-memory", &memory)) {
@@ -29,7 +30,8 @@ int up(const Words& words) {
   }
   if (options.has("config")) {
     char full[PATH_MAX];
-    if (realpath(options.get("config").c_str(), full) == nullptr) return fail("there is no file " + options.get("config"));
+    if (realpath(options.get("config").c_str(), full) == nullptr)
+      return fail("there is no file " + options.get("config"));
     wanted.config = full;
   }
   EmbeddedPool pool;

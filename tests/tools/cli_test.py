@@ -1,0 +1,312 @@
+"""What people type: the answers of `tide`, its exit statuses, and that nothing is left over."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+TIDE = os.environ.get('TIDE_BIN') or 'tide'
+PATIENCE_S = 20
+
+
+class Cli(unittest.TestCase):
+    def setUp(self):
+        self.home = tempfile.mkdtemp(prefix='tide-cli-')
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(('TIDE_', 'LD_'))}
+        self.env.update(TIDE_HOME=self.home, TIDE_AGENT=os.environ['TIDE_AGENT'], TIDE_LIB=os.environ['TIDE_LIB'])
+        self.started = []
+        self.addCleanup(self.close)
+
+    def close(self):
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        self.tide('down')
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def tide(self, *words, **more):
+        return subprocess.run([TIDE, *map(str, words)], env=dict(self.env, **more), stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+    def start(self, *words):
+        process = subprocess.Popen([TIDE, *map(str, words)], env=self.env, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.started.append(process)
+        return process
+
+    def ok(self, *words, **more):
+        done = self.tide(*words, **more)
+        self.assertEqual(done.returncode, 0, f'{words}: {done.stderr}')
+        return done.stdout
+
+    def json(self, *words):
+        return json.loads(self.ok(*words, '--json'))
+
+    def error(self, status, text, *words, **more):
+        done = self.tide(*words, **more)
+        self.assertEqual((done.returncode, done.stderr), (status, text), words)
+        self.assertEqual(done.stdout, '')
+
+    def wait_until(self, condition, what):
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            self.assertLess(time.monotonic(), end, what)
+            time.sleep(0.05)
+
+    def state(self, name):
+        return {job['name']: job['state'] for job in self.json('jobs')}.get(name)
+
+    def daemons(self):
+        """pid -> command of what runs with this home."""
+        found = {}
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                with open(f'/proc/{pid}/environ', 'rb') as file:
+                    mine = f'TIDE_HOME={self.home}'.encode() in file.read().split(b'\0')
+                with open(f'/proc/{pid}/comm') as file:
+                    name = file.read().strip()
+            except OSError:
+                continue
+            if mine:
+                found[int(pid)] = name
+        return found
+
+
+class WithoutAPool(Cli):
+    def test_no_pool_says_how_to_get_one(self):
+        missing = (f'tide: there is no pool: none is running on this machine (in {self.home}), and neither --pool nor '
+                   'TIDE_POOL names another. `tide up` starts one\n')
+        for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1', 'env'):
+            self.error(1, missing, *words.split())
+        self.error(125, missing, 'run', '-g', 1, '--', 'true')
+        self.error(1, f'tide: no pool is running on this machine (in {self.home}); `tide up` starts one\n', 'down')
+
+    def test_a_pool_that_does_not_answer(self):
+        text = ('tide: no scheduler answers at 127.0.0.1:1. If its pool died, `tide down` cleans up; '
+                '`tide up` starts a new one\n')
+        self.error(1, text, 'status', '--pool', '127.0.0.1:1')
+        self.error(1, text, '--pool', '127.0.0.1:1', 'status')
+        self.error(1, text, 'status', TIDE_POOL='127.0.0.1:1')
+        self.error(125, text, 'run', '--', 'true', TIDE_POOL='127.0.0.1:1')
+
+    def test_wrong_words(self):
+        self.error(2, "tide: there is no command 'frobnicate'; `tide --help` lists them\n", 'frobnicate')
+        self.error(1, "tide: 'drain' is not available yet; `tide --help` lists what is\n", 'drain', 'x')
+        self.error(2, 'tide run: option --frob is not understood; see tide run --help\n', 'run', '--frob', '--', 'true')
+        self.error(2, "tide run: --gpus must be a number from 1 to 1000000, not 'many'; see tide run --help\n",
+                   'run', '-g', 'many', '--', 'true')
+        self.error(2, "tide run: --gpus must be a number from 1 to 1000000, not '-1'; see tide run --help\n",
+                   'run', '-g', '-1', '--', 'true')
+        self.error(2, "tide run: --gpu-memory must be a size like 512MiB or 2GiB, not '2XB'; see tide run --help\n",
+                   'run', '--gpu-memory', '2XB', '--', 'true')
+        self.error(2, 'tide run: needs a command, like: tide run -g 1 -- ./program; see tide run --help\n', 'run', '-g', 1)
+        self.error(2, 'tide run: -g needs a value; see tide run --help\n', 'run', '-g')
+        self.error(2, 'tide resize: expects one job; see tide resize --help\n', 'resize')
+        self.error(2, 'tide resize: needs --gpus M; see tide resize --help\n', 'resize', 'x')
+        self.error(2, "tide migrate: 'nowhere' is not SERVER/INDEX; see tide migrate --help\n", 'migrate', 'x', 'nowhere')
+        self.error(2, "tide up: --gpus must be a number from 1 to 1024, not '0'; see tide up --help\n", 'up', '--gpus', 0)
+        self.error(2, "tide status: 'now' is not understood; see tide status --help\n", 'status', 'now')
+
+    def test_a_command_that_cannot_be_run(self):
+        self.error(127, 'tide: ./no-such-command: No such file or directory\n', 'run', '--', './no-such-command')
+        self.error(127, 'tide: no-such-command: command not found\n', 'run', '--', 'no-such-command')
+        self.error(126, 'tide: /etc/passwd is not executable; chmod +x makes it so\n', 'run', '--', '/etc/passwd')
+
+    def test_help_of_everything(self):
+        listed = self.ok('--help')
+        for name in 'up down run env status jobs gpus job why resize migrate kill config doctor version'.split():
+            self.assertIn(f'\n  {name}', listed)
+            self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
+        for name in 'suspend resume drain undrain queues top simulate report'.split():
+            self.assertIn(name, listed.split('not available yet:')[1])
+        self.assertRegex(self.ok('version'), r'^tide \d')
+        self.assertEqual(self.tide().returncode, 2)
+
+    def test_config_check(self):
+        path = os.path.join(self.home, 'pool.toml')
+        with open(path, 'w') as file:
+            file.write('[pool]\nlissten = "x"\n')
+        self.error(1, f"{path}:2:1: unknown key 'lissten' in [pool]; did you mean 'listen'?\n", 'config', 'check', path)
+        self.error(1, f"tide: the configuration has errors:\n  {path}:2:1: unknown key 'lissten' in [pool]; did you mean "
+                   "'listen'?\n", 'up', '--config', path)
+        with open(path, 'w') as file:
+            file.write('[pool]\nlisten = "127.0.0.1:0"\n')
+        self.assertEqual(self.ok('config', 'check', path), f'{path}: ok\n')
+        self.ok('up', '--config', path)
+
+    def test_an_agent_that_does_not_start(self):
+        done = self.tide('up', TIDE_AGENT='/bin/false')
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('tide-agent ended at once', done.stderr)
+        self.assertEqual(self.daemons(), {})
+        self.ok('up')
+
+    def test_a_local_pool_lives_as_long_as_the_command(self):
+        done = self.tide('run', '--local', '-g', 2, '--', 'sh', '-c', 'echo $TIDE_VGPUS; exit 5')
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (5, '2\n', ''))
+        self.assertEqual(self.daemons(), {})
+
+
+class WithAPool(Cli):
+    def setUp(self):
+        super().setUp()
+        self.assertIn('pool is up: 4 software GPUs on 2 servers', self.ok('up', '--gpus', 4, '--servers', 2))
+
+    def test_the_exit_status_is_the_command_s(self):
+        for command, status in (('exit 0', 0), ('exit 7', 7), ('kill -TERM $$', 143), ('kill -KILL $$', 137)):
+            done = self.tide('run', '--', 'sh', '-c', command)
+            self.assertEqual((done.returncode, done.stderr), (status, ''), command)
+
+    def test_the_command_s_environment(self):
+        words = self.ok('run', '-g', 3, '--', 'env', TIDE_TRANSPORT='sim', LD_PRELOAD='').split('\n')
+        values = dict(word.split('=', 1) for word in words if '=' in word)
+        self.assertEqual(values['TIDE_VGPUS'], '3')
+        self.assertEqual(values['TIDE_JOB'], '1')
+        self.assertEqual(len(values['TIDE_TOKEN']), 64)
+        self.assertRegex(values['TIDE_DOOR'], r'^127\.0\.0\.1:\d+$')
+        self.assertEqual(values['TIDE_TRANSPORT'], 'sim')
+        self.assertEqual(values['LD_PRELOAD'], os.path.join(os.environ['TIDE_LIB'], 'libtidecuda.so'))
+
+    def test_more_than_there_is(self):
+        self.error(125, 'tide: the pool has 4 GPUs; -g 8 asks for more. Use -g 4, or --min 4 to let 8 virtual GPUs share '
+                   'them\n', 'run', '-g', 8, '--', 'true')
+        self.error(125, 'tide: the pool has 4 GPUs; --min 5 asks for more. Use --min 4 or less\n',
+                   'run', '-g', 8, '--min', 5, '--', 'true')
+        self.error(125, 'tide: --min must be between 1 and the job\'s 1 GPUs, not 3\n', 'run', '--min', 3, '--', 'true')
+        self.error(125, 'tide: a job has 1 to 64 GPUs, not 1000\n', 'run', '-g', 1000, '--', 'true')
+        self.error(125, 'tide: there is no queue named q; this version has one queue: leave --queue out\n',
+                   'run', '--queue', 'q', '--', 'true')
+        self.ok('run', '-g', 8, '--min', 1, '--', 'true')
+
+    def test_a_full_pool_makes_a_job_wait_and_says_why(self):
+        self.start('run', '-g', 4, '--min', 4, '--name', 'first', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('first') == 'running', 'first runs')
+        second = self.start('run', '--name', 'second', '--', 'echo', 'done')
+        self.wait_until(lambda: self.state('second') == 'queued', 'second waits')
+        reason = 'needs 1 GPU; 0 of 4 can be free while the jobs before it keep their minimum'
+        self.assertEqual(self.ok('why', 'second').split('\n')[0], 'job 2 is queued: ' + reason)
+        time.sleep(1)
+        self.assertEqual(self.ok('kill', 'first'), 'job first was killed\n')
+        out, err = second.communicate(timeout=PATIENCE_S)
+        self.assertEqual((second.returncode, out), (0, 'done\n'))
+        self.assertEqual(err, f'tide: job 2 waits: {reason}\ntide: job 2 runs\n')
+        out, err = self.started[0].communicate(timeout=PATIENCE_S)
+        self.assertEqual((self.started[0].returncode, err), (125, 'tide: job 1 was ended: killed by `tide kill`\n'))
+
+    def test_resize_and_migrate_report(self):
+        self.start('run', '-g', 4, '--name', 'it', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('it') == 'running', 'it runs')
+        self.assertEqual(self.ok('resize', 'it', '--gpus', 1), 'job 1: 4 -> 1 GPU, 3 vGPUs moved, 2.9 KiB, longest pause 2 ms\n')
+        report = self.json('resize', 'it', '--gpus', 4)
+        self.assertEqual({k: report[k] for k in ('bytes', 'pause_ms', 'rounds', 'vgpus')},
+                         {'bytes': 3000, 'pause_ms': 3, 'rounds': 1, 'vgpus': 3})
+        self.assertEqual(self.json('migrate', 'it:3', 'node0/0')['vgpus'], 1)
+        self.assertEqual([vgpu['gpu'] for vgpu in self.json('job', 'it')['vgpus']], ['node0/0', 'node0/1', 'node1/0', 'node0/0'])
+        self.error(1, 'tide: job 1 can have 1 to 4 physical GPUs (its --min and -g), not 5\n', 'resize', 'it', '--gpus', 5)
+        self.error(1, 'tide: there is no GPU nowhere/9; `tide gpus` lists them\n', 'migrate', 'it:0', 'nowhere/9')
+        self.error(1, 'tide: job 1 has virtual GPUs 0 to 3\n', 'migrate', 'it:9', 'node0/0')
+        self.error(1, 'tide: there is no job nobody; `tide jobs` lists them\n', 'resize', 'nobody', '--gpus', 1)
+
+    def test_what_is_shown(self):
+        self.start('run', '-g', 2, '--name', 'it', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('it') == 'running', 'it runs')
+        status = self.json('status')
+        self.assertEqual((status['servers'], status['gpus'], status['gpus_busy'], status['jobs_running']), (2, 4, 2, 1))
+        gpus = {f"{gpu['server']}/{gpu['index']}": (gpu['job'], gpu['vgpus']) for gpu in self.json('gpus')}
+        self.assertEqual(gpus, {'node0/0': ('1', [0]), 'node0/1': ('1', [1]), 'node1/0': ('', []), 'node1/1': ('', [])})
+        job = self.json('job', 1)
+        self.assertEqual((job['name'], job['command'], job['physical_gpus']), ('it', 'sleep 100', 2))
+        self.assertEqual([vgpu['round_trips'] for vgpu in job['vgpus']], [7, 7])
+        for words in ('status', 'jobs', 'gpus', 'job it', 'why it', 'doctor'):
+            self.assertNotEqual(self.ok(*words.split()), '')
+
+    def test_ended_jobs_stay_on_record(self):
+        self.ok('run', '--name', 'done', '--', 'true')
+        self.assertEqual(self.json('jobs'), [])
+        self.assertEqual([job['state'] for job in self.json('jobs', '--ended')], ['ended'])
+        self.ok('down')
+        self.ok('up')
+        self.assertEqual(self.json('job', 'done')['reason'], 'finished')
+        self.tide('run', '--', 'true')
+        self.assertEqual([job['id'] for job in self.json('jobs', '--ended')], ['1', '2'])
+
+    def test_a_second_up_is_refused(self):
+        done = self.tide('up')
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, rf'a pool is running here already \({self.home}, process \d+\); use it with '
+                         r'`tide run`, or stop it with `tide down`')
+
+    def test_signals_reach_the_command(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            job = self.start('run', '--name', 'it', '--', 'sleep', 100)
+            self.wait_until(lambda: self.state('it') == 'running', 'it runs')
+            time.sleep(0.2)
+            job.send_signal(number)
+            self.assertEqual(job.wait(PATIENCE_S), 128 + number)
+            self.assertIsNone(self.state('it'))
+
+    def test_a_signal_ends_the_waiting(self):
+        self.start('run', '-g', 4, '--min', 4, '--name', 'first', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('first') == 'running', 'first runs')
+        second = self.start('run', '--name', 'second', '--', 'true')
+        self.wait_until(lambda: self.state('second') == 'queued', 'second waits')
+        second.send_signal(signal.SIGINT)
+        self.assertEqual(second.wait(PATIENCE_S), 130)
+        self.assertIsNone(self.state('second'))
+
+    def test_a_killed_run_takes_its_command_along_and_frees_its_gpus(self):
+        job = self.start('run', '-g', 4, '--min', 4, '--name', 'it', '--', 'sleep', 100)
+        self.wait_until(lambda: 'sleep' in self.daemons().values(), 'the command runs')
+        job.kill()
+        self.wait_until(lambda: 'sleep' not in self.daemons().values(), 'the command is gone')
+        self.ok('run', '-g', 4, '--min', 4, '--', 'true')
+
+    def test_down_ends_jobs_and_leaves_nothing(self):
+        job = self.start('run', '--name', 'it', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('it') == 'running', 'it runs')
+        self.assertEqual(self.ok('down'), 'pool is down\n')
+        _, err = job.communicate(timeout=PATIENCE_S)
+        self.assertEqual((job.returncode, err), (125, 'tide: job 1 was ended: the pool was stopped\n'))
+        self.assertEqual(self.daemons(), {})
+        self.assertEqual(sorted(os.listdir(self.home)), ['lock', 'node0', 'node0.log', 'node1', 'node1.log',
+                                                         'scheduler.log', 'state'])
+
+    def test_a_dead_scheduler_is_cleaned_up_after(self):
+        pid = next(pid for pid, name in self.daemons().items() if name == 'tide-scheduler')
+        os.kill(pid, signal.SIGKILL)
+        self.wait_until(lambda: self.tide('status').returncode == 1, 'the scheduler is gone')
+        self.assertIn('`tide down` cleans up', self.tide('status').stderr)
+        self.ok('up', '--gpus', 1)  # does so, too
+        self.assertEqual(self.json('status')['gpus'], 1)
+
+    def test_a_job_outlives_its_scheduler(self):
+        job = self.start('run', '--name', 'it', '--', 'sleep', 4)
+        self.wait_until(lambda: self.state('it') == 'running', 'it runs')
+        pid = next(pid for pid, name in self.daemons().items() if name == 'tide-scheduler')
+        with open(f'/proc/{pid}/cmdline', 'rb') as file:
+            command = file.read().split(b'\0')[:-1]
+        os.kill(pid, signal.SIGKILL)
+        again = subprocess.Popen(command, env=self.env, stderr=subprocess.DEVNULL)
+        self.addCleanup(again.wait)
+        self.addCleanup(again.kill)
+        self.assertEqual(job.wait(PATIENCE_S), 0, 'it went on and told the new scheduler')
+        self.wait_until(lambda: self.json('jobs', '--ended')[0]['reason'] == 'finished', 'its end is on record')
+
+    def test_env_makes_a_shell_a_job(self):
+        script = f'eval "$({TIDE} env -g 2)" && echo $TIDE_JOB $TIDE_VGPUS && {TIDE} jobs --json'
+        done = subprocess.run(['bash', '-c', script], env=self.env, capture_output=True, text=True, timeout=PATIENCE_S,
+                              check=False)
+        first, jobs = done.stdout.split('\n', 1)
+        self.assertEqual(first, '1 2', done.stderr)
+        self.assertEqual(json.loads(jobs)[0]['state'], 'running')
+        self.wait_until(lambda: self.json('jobs') == [], 'the job ends with the shell')
+        self.error(1, 'tide: a job has 1 to 64 GPUs, not 65\n', 'env', '-g', 65)
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=2)

@@ -1,0 +1,1 @@
+// Stands in for libtidecuda.so where only the command `tide` is tested.
