@@ -23,7 +23,7 @@ HandlerTable make_table(IsaLevel level) {
   } else {
     SOFTGPU_ADD_LEVEL(isa_v4)
   }
-  for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), runtime_rows()})
+  for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), video_rows(), runtime_rows()})
     add_rows(&table, rows);
   return table;
 }

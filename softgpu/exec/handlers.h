@@ -11,6 +11,15 @@ namespace softgpu {
 
 enum class BoolOp : uint8_t { kNone, kAnd, kOr, kXor };
 
+enum class VideoOp : uint8_t { kAdd, kSubtract, kAverage, kDifference, kMinimum, kMaximum };
+enum VideoFlag : uint8_t {
+  kVideoSignedA = 1,
+  kVideoSignedB = 2,
+  kVideoSignedD = 4,
+  kVideoSaturate = 8,
+  kVideoAdd = 16,
+};
+
 struct HandlerRow {
   const char* name;
   Handler fn;
@@ -52,6 +61,7 @@ HandlerRows math_rows();  // transcendental functions, directed rounding
 HandlerRows warp_rows();  // shuffles, votes
 HandlerRows atomic_rows();
 HandlerRows misc_rows();     // packing, clocks, results of calls
+HandlerRows video_rows();    // packed integers
 HandlerRows runtime_rows();  // vprintf, __assertfail
 
 }  // namespace softgpu

@@ -23,6 +23,10 @@ inline constexpr uint64_t kGridWindow = 0x4400'0000'0000;  // workspace of grid 
 inline constexpr uint64_t kCodeWindow = 0x4500'0000'0000;  // functions: their number in the module, times 16
 inline constexpr uint64_t kPrivateWindowBytes = uint64_t{1} << 32;
 inline constexpr uint64_t kGridWorkspaceBytes = 64;
+// The system's part of shared memory, at its start, in kernels that ask for it; zero when a block starts. Cooperative
+// groups of several warps keep their barriers there.
+inline constexpr uint32_t kReservedSharedBytes = 4096;
+inline constexpr uint32_t kReservedSharedUser = 1024;  // %reserved_smem_offset_1
 
 struct FunctionCode {
   uint32_t entry = 0;            // first micro-op
@@ -101,7 +105,8 @@ struct KernelCode {
   std::vector<int32_t> function_of;  // function of the module -> functions, or -1
   uint32_t register_bytes = 0;       // of a warp
   uint32_t local_bytes = 0;          // of a thread
-  uint32_t static_shared_bytes = 0;
+  uint32_t static_shared_bytes = 0;  // with the reserved part
+  uint32_t reserved_shared_bytes = 0;
   uint32_t param_bytes = 0;
 };
 

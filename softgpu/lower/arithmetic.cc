@@ -333,4 +333,28 @@ bool KernelLowering::lower_szext() {
   return emit_named("bfe." + type_name(type), dst, a, constant(0, 4), n);
 }
 
+// Packed integers: vadd2, vabsdiff4 and their kin.
+bool KernelLowering::lower_video() {
+  static constexpr std::pair<std::string_view, VideoOp> kOps[] = {
+      {"vadd", VideoOp::kAdd},      {"vsub", VideoOp::kSubtract},
+      {"vavrg", VideoOp::kAverage}, {"vabsdiff", VideoOp::kDifference},
+      {"vmin", VideoOp::kMinimum},  {"vmax", VideoOp::kMaximum}};
+  const bool sat = take("sat"), add = take("add");
+  const Type d_type = take_type(), a_type = take_type(), b_type = take_type();
+  if (b_type == Type::kNone || !done()) return unsupported();
+  uint32_t dst = 0, a = 0, b = 0, c = 0;
+  if (!dest(at(0), 4, &dst) || !source(at(1), a_type, 4, &a) || !source(at(2), b_type, 4, &b)) return false;
+  if (!source(at(3), d_type, 4, &c)) return false;
+  MicroOp& op = emit(find("video"), dst, a, b, c);
+  const std::string_view stem = in_->opcode.substr(0, in_->opcode.size() - 1);
+  for (const auto& [name, what] : kOps) {
+    if (name == stem) op.x = static_cast<uint8_t>(what);
+  }
+  op.vec = static_cast<uint8_t>(in_->opcode.back() - '0');
+  op.y = static_cast<uint8_t>(
+      (ptx::is_signed(a_type) ? kVideoSignedA : 0) | (ptx::is_signed(b_type) ? kVideoSignedB : 0) |
+      (ptx::is_signed(d_type) ? kVideoSignedD : 0) | (sat ? kVideoSaturate : 0) | (add ? kVideoAdd : 0));
+  return true;
+}
+
 }  // namespace softgpu

@@ -21,8 +21,14 @@ bool KernelLowering::lower(const Function& kernel, KernelInfo* info, KernelCode*
   code->name = info->name = std::string(kernel.name);
   carry_ = allocate_predicate();
   if (!collect(kernel) || (indirect_calls_ && !collect_indirect())) return false;
-  for (const auto& [function, index] : instance_of_) {
-    for (const auto& in : function->body) {
+  for (const Instance& i : instances_) {
+    for (const auto& in : i.function->body) {
+      for (const Operand& o : in.operands) reserve_shared(o);
+    }
+  }
+  if (reserves_shared_) shared_bytes_ = code->reserved_shared_bytes = kReservedSharedBytes;
+  for (const Instance& i : instances_) {
+    for (const auto& in : i.function->body) {
       for (const Operand& o : in.operands) reference_shared(o);
     }
   }
@@ -96,6 +102,11 @@ uint64_t KernelLowering::place_shared(const Variable& v) {
   return at;
 }
 
+void KernelLowering::reserve_shared(const Operand& operand) {
+  for (const Operand& part : operand.parts) reserve_shared(part);
+  reserves_shared_ = reserves_shared_ || operand.name.starts_with("%reserved_smem_offset");
+}
+
 void KernelLowering::reference_shared(const Operand& operand) {
   for (const Operand& part : operand.parts) reference_shared(part);
   if (operand.kind != Operand::Kind::kSymbol || shared_of_.contains(operand.name)) return;
@@ -147,7 +158,7 @@ void KernelLowering::layout_variables(Instance* instance) {
 }
 
 void KernelLowering::layout_shared() {
-  info_->static_shared_bytes = static_cast<uint32_t>(shared_bytes_);
+  info_->static_shared_bytes = static_cast<uint32_t>(shared_bytes_) - code_->reserved_shared_bytes;
   const uint64_t base = (shared_bytes_ + dynamic_align_ - 1) / dynamic_align_ * dynamic_align_;
   for (const std::string_view name : dynamic_shared_) shared_of_[name] = base;
   for (Instance& i : instances_) {

@@ -50,6 +50,7 @@ class KernelLowering {
   void layout_variables(Instance* instance);
   void layout_shared();
   uint64_t place_shared(const ptx::Variable& v);
+  void reserve_shared(const Operand& operand);
   void reference_shared(const Operand& operand);
   void place_registers(Instance* instance);
   uint64_t place_local(uint64_t bytes, uint64_t align);
@@ -109,6 +110,7 @@ class KernelLowering {
   bool lower_prmt();
   bool lower_lop3();
   bool lower_szext();
+  bool lower_video();
   bool lower_cvt();
   bool convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg,
                      uint32_t to_reg);
@@ -169,6 +171,7 @@ class KernelLowering {
   std::vector<std::string_view> dynamic_shared_;
   uint64_t dynamic_align_ = 16;
   uint64_t shared_bytes_ = 0;
+  bool reserves_shared_ = false;  // the kernel asks where the reserved part of shared memory is
   uint64_t local_bytes_ = 0;
   bool indirect_calls_ = false;
 

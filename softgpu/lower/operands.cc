@@ -182,8 +182,10 @@ constexpr FixedName kFixed[] = {
     {"%ctaid.w", 0},
     {"%nctaid.w", 1},
     {"%reserved_smem_offset_begin", 0},
-    {"%reserved_smem_offset_end", 0},
-    {"%reserved_smem_offset_cap", 0},
+    {"%reserved_smem_offset_0", 0},
+    {"%reserved_smem_offset_1", kReservedSharedUser},
+    {"%reserved_smem_offset_end", kReservedSharedBytes},
+    {"%reserved_smem_offset_cap", kReservedSharedBytes},
 };
 
 struct ClusterName {

@@ -92,6 +92,18 @@ const KernelLowering::Row KernelLowering::kRows[] = {
     {"redux", &KernelLowering::lower_redux},
     {"activemask", &KernelLowering::lower_activemask},
     {"elect", &KernelLowering::lower_elect},
+    {"vadd2", &KernelLowering::lower_video},
+    {"vadd4", &KernelLowering::lower_video},
+    {"vsub2", &KernelLowering::lower_video},
+    {"vsub4", &KernelLowering::lower_video},
+    {"vavrg2", &KernelLowering::lower_video},
+    {"vavrg4", &KernelLowering::lower_video},
+    {"vabsdiff2", &KernelLowering::lower_video},
+    {"vabsdiff4", &KernelLowering::lower_video},
+    {"vmin2", &KernelLowering::lower_video},
+    {"vmin4", &KernelLowering::lower_video},
+    {"vmax2", &KernelLowering::lower_video},
+    {"vmax4", &KernelLowering::lower_video},
 };
 
 const std::unordered_map<std::string_view, KernelLowering::Lower>& KernelLowering::rows() {
