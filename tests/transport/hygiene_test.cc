@@ -8,6 +8,7 @@
 
 #include <array>
 #include <map>
+#include <thread>
 #include <vector>
 
 #include "tests/transport/channel.h"
@@ -136,6 +137,35 @@ TEST(Hygiene, the_worker_learns_of_the_end_of_a_parent_whose_child_lives_on) {
   EXPECT_EQ(worker.wait_for_exit(), 0);
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
+}
+
+// Whoever finds the worker's port first: the client that has the cookie gets the channel all the same.
+TEST(Hygiene, garbage_on_the_listener_does_not_keep_the_client_out) {
+  ClientRegion memory;  // outlives the link
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+  std::string data;
+  std::unique_ptr<Link> worker, client;
+  const Outcome accepted = find_transport("ucx")->accept(pair[1], -1, &data, &worker);
+  ASSERT_TRUE(accepted.ok()) << accepted.message();
+  int stranger = -1;
+  ASSERT_TRUE(connect_tcp(data.substr(0, data.find('/')), 1000, &stranger).ok());
+  const std::string garbage(5000, 'g');
+  EXPECT_GT(send(stranger, garbage.data(), garbage.size(), MSG_NOSIGNAL), 0);
+  for (int i = 0; i < 20; ++i) {
+    worker->progress();
+    sleep_us(2000);
+  }
+  std::atomic<bool> stop{false};
+  std::thread loop([&] {
+    while (!stop.load()) worker->progress();
+  });
+  const Outcome connected = find_transport("ucx")->connect(memory.region(), pair[0], data.c_str(), &client);
+  EXPECT_TRUE(connected.ok()) << connected.message();
+  stop = true;
+  loop.join();
+  EXPECT_TRUE(worker->ready());
+  close(stranger);
 }
 
 TEST(Hygiene, a_malformed_address_of_a_worker_is_refused) {
