@@ -107,6 +107,7 @@ kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t
     std::vector<std::shared_ptr<AgentSession>> sessions(leases_[key]->sessions.begin(), leases_[key]->sessions.end());
     auto each = kj::heapArrayBuilder<kj::Promise<void>>(sessions.size());
     for (const auto& session : sessions) {
+      session->worker->kill();
       each.add(session->worker->ended());
     }
     forget(key);
@@ -184,7 +185,7 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
 void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
   tasks_.add(session->worker->ended().then([this, key, session] {
     const std::string& reason = session->worker->end_reason();
-    const bool quiet = reason == "it ended";
+    const bool quiet = reason == "it ended" || session->worker->killed();
     log(quiet ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s", key.first.first.c_str(),
         session->worker->pid(), key.first.second, reason.c_str());
     if (const auto found = leases_.find(key); found != leases_.end()) found->second->sessions.remove(session);

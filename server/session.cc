@@ -178,6 +178,7 @@ CUresult Session::replay(const Object& object) {
 
 bool Session::poll() {
   bool any = streams_.poll();
+  if (any && streams_.idle()) signals_.forget();
   memory_.collect(streams_);
   any |= outbox_.flush();
   return any;

@@ -16,6 +16,7 @@ void Signals::attach(ClientPage* page) {
   // Host functions of the old page end at their next look; they hold their own share of the flag.
   shared_->stop.store(true, std::memory_order_release);
   shared_ = std::make_shared<Shared>();
+  awaited_.clear();
   page_ = page;
   if (page == nullptr || !driver_waits()) return;
   const uint32_t flags = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP;
@@ -36,6 +37,8 @@ CUresult Signals::wait(CUstream stream, uint32_t slot, uint64_t value) {
   if (slot >= kSignalSlots || page_ == nullptr) return CUDA_ERROR_INVALID_VALUE;
   const Word* word = &page_->signals[slot];
   if (word->load(std::memory_order_acquire) >= value) return CUDA_SUCCESS;
+  outstanding();
+  awaited_.push_back({slot, value});
   if (device_page_ != 0) {
     const uint64_t offset = uint64_t(reinterpret_cast<const std::byte*>(word) - reinterpret_cast<const std::byte*>(page_));
     const CUresult result =
@@ -43,14 +46,16 @@ CUresult Signals::wait(CUstream stream, uint32_t slot, uint64_t value) {
     if (result != CUDA_ERROR_NOT_SUPPORTED) return result;
   }
   auto wait = std::make_unique<Wait>(Wait{shared_, word, value});
-  shared_->outstanding.fetch_add(1, std::memory_order_acq_rel);
   const CUresult result = driver_.cuLaunchHostFunc(stream, run, wait.get());
-  if (result == CUDA_SUCCESS) {
-    wait.release();
-  } else {
-    shared_->outstanding.fetch_sub(1, std::memory_order_acq_rel);
-  }
+  if (result == CUDA_SUCCESS) wait.release();
   return result;
+}
+
+bool Signals::outstanding() {
+  std::erase_if(awaited_, [this](const Awaited& awaited) {
+    return page_->signals[awaited.slot].load(std::memory_order_acquire) >= awaited.value;
+  });
+  return !awaited_.empty();
 }
 
 void CUDA_CB Signals::run(void* argument) {
@@ -59,7 +64,6 @@ void CUDA_CB Signals::run(void* argument) {
     if (wait->shared->stop.load(std::memory_order_acquire)) break;
     sleep_us(kLookEveryUs);
   }
-  wait->shared->outstanding.fetch_sub(1, std::memory_order_acq_rel);
 }
 
 }  // namespace tide

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "server/contexts.h"
 #include "transport/layout.h"
@@ -21,13 +22,19 @@ class Signals {
   void attach(ClientPage* page);
   // Work put on the stream from now on waits for signals[slot] >= value. Requires: the stream's context is current.
   CUresult wait(CUstream stream, uint32_t slot, uint64_t value);
-  // Waits that may not have ended.
-  uint32_t outstanding() const { return shared_->outstanding.load(std::memory_order_acquire); }
+  // Whether a signal that was waited for has not come yet. Such a stream may need later commands of its own client to
+  // go on, so it must not be expected to come to rest.
+  bool outstanding();
+  // All streams have come to rest: nothing waits.
+  void forget() { awaited_.clear(); }
 
  private:
   struct Shared {
     std::atomic<bool> stop{false};
-    std::atomic<uint32_t> outstanding{0};
+  };
+  struct Awaited {
+    uint32_t slot;
+    uint64_t value;
   };
   struct Wait {
     std::shared_ptr<Shared> shared;
@@ -41,6 +48,7 @@ class Signals {
   Contexts& contexts_;
   ClientPage* page_ = nullptr;
   CUdeviceptr device_page_ = 0;   // where kernels see the page; 0: the driver cannot wait on it
+  std::vector<Awaited> awaited_;
   std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
 };
 

@@ -63,7 +63,7 @@ int Worker::run() {
       idle();
     }
     if (live_ && reader_.reason()[0] != '\0') return lose_channel(reader_.reason()) == Next::kEnd ? 1 : 0;
-    if (move_ != nullptr && live_ && now_ns() >= move_->next_attempt_ns && try_move() == Next::kEnd) return 0;
+    if (move_ != nullptr && live_ && may_try_move() && try_move() == Next::kEnd) return 0;
   }
 }
 
@@ -220,6 +220,7 @@ bool Worker::turn() {
     }
     reader_.consume(command);
     ++executed;
+    if (at_rest_point()) break;
   }
   if (drained) session_->settle();
   any |= session_->poll() || executed != 0;

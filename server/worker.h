@@ -45,6 +45,8 @@ class Worker {
   // A move, as its source.
   void prepare_move(const ControlMove& move);
   void greet_destination();
+  bool at_rest_point();
+  bool may_try_move();
   Next try_move();
   bool drain();
   Next finish_move();
@@ -56,6 +58,7 @@ class Worker {
     ControlMove request;
     std::unique_ptr<ByteStream> stream;
     uint32_t attempts = 0;
+    uint64_t begin_ns = 0;
     uint64_t next_attempt_ns = 0;
     uint64_t paused_ns = 0;
     uint64_t bytes = 0;

@@ -34,9 +34,10 @@ int main(int argc, char** argv) {
   if (argc == 2 && strcmp(argv[1], "--probe") == 0) return probe();
   if (argc == 3 && strcmp(argv[1], "--control") == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    const int status = tide::Worker(atoi(argv[2])).run();
-    // The driver's own tear-down may wait for work that never ends; the process's end does not.
-    _exit(status);
+    auto* worker = new tide::Worker(atoi(argv[2]));
+    // Nothing is torn down: the driver's threads may still look at memory of ours, and its own tear-down may wait for
+    // work that never ends. The process's end does not.
+    _exit(worker->run());
   }
   fprintf(stderr, "usage: tide-worker --probe\n(workers are started by tide-agent)\n");
   return 2;

@@ -1,6 +1,7 @@
 // The worker's part in a move: as the source, and as the destination.
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -13,7 +14,8 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kDrainMs = 500;              // then the session runs on for a while, and the move is tried again
-constexpr uint64_t kRetryAfterNs = 100'000'000;
+constexpr uint64_t kRetryAfterNs = 20'000'000;
+constexpr uint64_t kLookForRestNs = 5'000'000'000;  // so long for a command boundary at which nothing waits for the client
 constexpr uint32_t kAttemptsMax = 100;
 constexpr uint32_t kDecisionMs = 60'000;        // the agent's, when all sessions of the vGPU have been sent
 constexpr uint32_t kLeaveMs = 10'000;           // the client's time to go to the new worker
@@ -39,6 +41,7 @@ TransferHello hello_of(const ControlSession& session, const uint8_t* token, uint
 void Worker::prepare_move(const ControlMove& request) {
   move_ = std::make_unique<Move>();
   move_->request = request;
+  move_->begin_ns = now_ns();
   move_->request.stream_address[kEndpointBytes - 1] = move_->request.endpoint[kEndpointBytes - 1] = '\0';
 }
 
@@ -84,6 +87,19 @@ bool Worker::drain() {
   return true;
 }
 
+// A good place to pause: behind it nothing that is under way needs a later command of this client. Two vGPUs that
+// move at once and wait for each other's data would else never come to rest.
+bool Worker::at_rest_point() {
+  return move_ != nullptr && move_->stream != nullptr && now_ns() >= move_->next_attempt_ns &&
+         !session_->signals().outstanding();
+}
+
+bool Worker::may_try_move() {
+  const uint64_t now = now_ns();
+  if (now < move_->next_attempt_ns) return false;
+  return move_->stream == nullptr || !session_->signals().outstanding() || now - move_->begin_ns > kLookForRestNs;
+}
+
 Worker::Next Worker::try_move() {
   if (move_->stream == nullptr) {
     greet_destination();
@@ -97,7 +113,8 @@ Worker::Next Worker::try_move() {
     if (++move_->attempts > kAttemptsMax) {
       give_up_move("its streams do not come to rest");
     } else {
-      move_->next_attempt_ns = now_ns() + kRetryAfterNs;
+      // Not in step with another worker that does the same.
+      move_->next_attempt_ns = now_ns() + kRetryAfterNs * (1 + uint64_t(getpid()) % 7);
     }
     return Next::kGoOn;
   }

@@ -68,6 +68,7 @@ WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid)
 WorkerProcess::~WorkerProcess() { kill(); }
 
 void WorkerProcess::kill() {
+  killed_ = true;
   KJ_IF_MAYBE (pid, pid_) { ::kill(*pid, SIGKILL); }
 }
 

@@ -39,6 +39,7 @@ class WorkerProcess {
   // When the process has ended and was reaped; says how. May be asked more than once.
   kj::Promise<void> ended() { return ended_.addBranch(); }
   const std::string& end_reason() const { return reason_; }
+  bool killed() const { return killed_; }  // by us
   void kill();
 
  private:
@@ -51,6 +52,7 @@ class WorkerProcess {
   kj::Maybe<pid_t> pid_;
   const uint32_t number_;
   bool gone_ = false;
+  bool killed_ = false;
   std::string reason_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;
   kj::ForkedPromise<void> ended_;
