@@ -14,8 +14,8 @@
 namespace tide {
 
 inline constexpr uint64_t kAllocationAlign = 512;
-inline constexpr uint64_t kSmallBytesMax = 1u << 20;    // up to this, allocations share chunks
-inline constexpr uint64_t kKeptBytesMax = 64u << 20;    // free memory that stays mapped
+inline constexpr uint64_t kSmallBytesMax = 1u << 20;  // up to this, allocations share chunks
+inline constexpr uint64_t kKeptBytesMax = 64u << 20;  // free memory that stays mapped
 
 struct Mapping {
   uint64_t address = 0;
@@ -54,10 +54,10 @@ class Allocator {
   void unmap(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo);
 
   const uint64_t quota_;
-  uint64_t mapped_ = 0;    // bytes of mapped chunks, kept ones included
-  Ranges unmapped_;        // whole chunks
-  Ranges kept_;            // whole chunks, mapped and free
-  Ranges small_;           // free parts of chunks that small allocations share
+  uint64_t mapped_ = 0;                  // bytes of mapped chunks, kept ones included
+  Ranges unmapped_;                      // whole chunks
+  Ranges kept_;                          // whole chunks, mapped and free
+  Ranges small_;                         // free parts of chunks that small allocations share
   std::map<uint64_t, Allocation> live_;  // by base
 };
 

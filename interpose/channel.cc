@@ -49,7 +49,8 @@ void Channel::start(Region region) {
   last_work_.reset(new Word[kStreamSlots]());
 }
 
-// --- waiting ----------------------------------------------------------------------------------------------------------
+// --- waiting
+// ----------------------------------------------------------------------------------------------------------
 
 template <class Ready>
 CUresult Channel::wait(Ready ready) {
@@ -64,7 +65,8 @@ CUresult Channel::wait(Ready ready) {
     WaitResult result;
     {
       LinkUse link(*this);
-      result = wait_until(*link, Side::kClient, [&] { return ready() || attention(); }, kWaitSliceUs);
+      result = wait_until(
+          *link, Side::kClient, [&] { return ready() || attention(); }, kWaitSliceUs);
     }
     const bool stopped = page_->state.load(std::memory_order_acquire) >= uint64_t(ChannelState::kMoved);
     if ((result == WaitResult::kGone || stopped) && !ready()) look_after();
@@ -84,16 +86,16 @@ CUresult Channel::wait_for_space(uint32_t payload_bytes) {
   });
 }
 
-#define TIDE_COUNTED_WAIT(ready)                                                       \
-  const auto is_ready = ready;                                                         \
-  CUresult result = CUDA_SUCCESS;                                                      \
-  if (is_ready()) {                                                                    \
-    drain();                                                                           \
-  } else {                                                                             \
-    const uint64_t begin = now_ns();                                                   \
-    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);                \
-    result = wait(is_ready);                                                           \
-    own_->counters.wait_ns.fetch_add(now_ns() - begin, std::memory_order_relaxed);     \
+#define TIDE_COUNTED_WAIT(ready)                                                   \
+  const auto is_ready = ready;                                                     \
+  CUresult result = CUDA_SUCCESS;                                                  \
+  if (is_ready()) {                                                                \
+    drain();                                                                       \
+  } else {                                                                         \
+    const uint64_t begin = now_ns();                                               \
+    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);            \
+    result = wait(is_ready);                                                       \
+    own_->counters.wait_ns.fetch_add(now_ns() - begin, std::memory_order_relaxed); \
   }
 
 CUresult Channel::wait_stream(uint32_t slot, uint64_t sequence) {
@@ -148,10 +150,12 @@ bool Channel::event_done(uint32_t slot, uint64_t sequence) {
 void Channel::sleep(uint32_t timeout_us) {
   LinkUse link(*this);
   const uint64_t head = page_->answer_head.load();
-  wait_until(*link, Side::kClient, [&] { return page_->answer_head.load(std::memory_order_acquire) != head; }, timeout_us);
+  wait_until(
+      *link, Side::kClient, [&] { return page_->answer_head.load(std::memory_order_acquire) != head; }, timeout_us);
 }
 
-// --- answers ----------------------------------------------------------------------------------------------------------
+// --- answers
+// ----------------------------------------------------------------------------------------------------------
 
 void Channel::expect(uint64_t sequence, const CommandSpec& spec) {
   Pending pending;
@@ -269,7 +273,8 @@ void Channel::sweep_copies() {
   }
 }
 
-// --- errors -----------------------------------------------------------------------------------------------------------
+// --- errors
+// -----------------------------------------------------------------------------------------------------------
 
 CUresult Channel::take_new_error() {
   const std::lock_guard lock(error_mu_);
@@ -280,8 +285,8 @@ CUresult Channel::take_new_error() {
   const uint64_t sequence = page_->error_sequence.load(std::memory_order_relaxed);
   const bool sticky = page_->sticky.load(std::memory_order_relaxed) != 0;
   if (code == CUDA_SUCCESS) return CUDA_SUCCESS;
-  log(LogLevel::kInfo, "vGPU %u: command %llu failed with error %d%s", origin_.vgpu, static_cast<unsigned long long>(sequence),
-      int(code), sticky ? ", the context is lost" : "");
+  log(LogLevel::kInfo, "vGPU %u: command %llu failed with error %d%s", origin_.vgpu,
+      static_cast<unsigned long long>(sequence), int(code), sticky ? ", the context is lost" : "");
   if (sticky) failure_.store(code);
   sweep_copies();
   return code;
@@ -291,11 +296,12 @@ void Channel::fail(CUresult code, const std::string& cause) {
   int expected = 0;
   failure_.compare_exchange_strong(expected, code);
   if (lost_.exchange(true)) return;
-  log(LogLevel::kError, "vGPU %u is lost: %s; the job has to be started again (`tide status` shows the pool)", origin_.vgpu,
-      cause.c_str());
+  log(LogLevel::kError, "vGPU %u is lost: %s; the job has to be started again (`tide status` shows the pool)",
+      origin_.vgpu, cause.c_str());
 }
 
-// --- signals ----------------------------------------------------------------------------------------------------------
+// --- signals
+// ----------------------------------------------------------------------------------------------------------
 
 void Channel::wake_worker() { LinkUse(*this)->wake(); }
 

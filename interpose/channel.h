@@ -43,7 +43,7 @@ struct Landing {
 struct CommandSpec {
   Call call{};
   uint32_t context = 0;
-  uint32_t stream = kNoStream;   // work on this slot
+  uint32_t stream = kNoStream;  // work on this slot
   uint32_t payload_bytes = 0;
   Reply* reply = nullptr;            // awaited; sets kCommandAnswer unless `library`
   bool library = false;              // the reply comes as AnswerKind::kLibrary
@@ -74,7 +74,8 @@ class Channel {
   CUresult take_error() {
     const int failure = failure_.load(std::memory_order_relaxed);
     if (failure != 0) return CUresult(failure);
-    if (page_->errors.load(std::memory_order_acquire) == errors_seen_.load(std::memory_order_relaxed)) return CUDA_SUCCESS;
+    if (page_->errors.load(std::memory_order_acquire) == errors_seen_.load(std::memory_order_relaxed))
+      return CUDA_SUCCESS;
     return take_new_error();
   }
   // The error that stays, if there is one.
@@ -133,8 +134,8 @@ class Channel {
   struct Pending {
     Reply* reply = nullptr;
     Landing landing;
-    uint64_t left = 0;     // bytes of a copy that are to come
-    uint64_t next = 0;     // bytes of a library that have come
+    uint64_t left = 0;  // bytes of a copy that are to come
+    uint64_t next = 0;  // bytes of a library that have come
     uint32_t stream = kNoStream;
   };
 
@@ -179,8 +180,8 @@ class Channel {
 
   std::mutex error_mu_;
   std::atomic<uint64_t> errors_seen_{0};
-  std::atomic<int> failure_{0};     // CUresult for ever
-  std::atomic<bool> lost_{false};   // the vGPU itself, not only its context
+  std::atomic<int> failure_{0};    // CUresult for ever
+  std::atomic<bool> lost_{false};  // the vGPU itself, not only its context
 
   std::mutex reconnect_mu_;
   std::atomic<LinkHolder*> link_{nullptr};

@@ -182,7 +182,8 @@ bool Channel::find_again() {
   if (lost_.load()) return false;
   {
     LinkUse link(*this);
-    const bool moved = page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
+    const bool moved =
+        page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
     if (link->alive() && !moved) return true;  // another thread was faster
   }
   std::string cause = "its worker ended";

@@ -72,8 +72,9 @@ CUresult activate(Context& context) {
   if (CUresult r = legacy_stream(*process(), context, &legacy); r != CUDA_SUCCESS) return r;
   const uint32_t number = vgpu.next_context++;
   const command::CreateContext command{number, legacy->slot, context.flags.load(), context.primary};
-  const CUresult r = vgpu.channel().send({.call = Call::tideCreateContext, .payload_bytes = sizeof command},
-                                         [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); });
+  const CUresult r =
+      vgpu.channel().send({.call = Call::tideCreateContext, .payload_bytes = sizeof command},
+                          [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); });
   if (r == CUDA_SUCCESS) context.number.store(number, std::memory_order_release);
   return r;
 }

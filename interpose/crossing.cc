@@ -37,7 +37,8 @@ CUresult mark(Stream& stream, Point* point) {
     context.marker.store(marker->handle);
   }
   *point = {.vgpu = stream.vgpu, .slot = stream.slot};
-  return send_command(context, Call::tideRecordEvent, command::RecordEvent{marker->slot, 0}, stream.slot, &point->sequence);
+  return send_command(context, Call::tideRecordEvent, command::RecordEvent{marker->slot, 0}, stream.slot,
+                      &point->sequence);
 }
 
 CUresult hold(Stream& stream, SignalPoint* signal) {

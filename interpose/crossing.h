@@ -1,7 +1,7 @@
 #pragma once
 
-// What joins two vGPUs, or a vGPU and the host, in stream order: a point is marked in one stream, another stream (or the
-// same) is held until a signal, and the service thread carries out what lies between.
+// What joins two vGPUs, or a vGPU and the host, in stream order: a point is marked in one stream, another stream (or
+// the same) is held until a signal, and the service thread carries out what lies between.
 
 #include "interpose/process.h"
 #include "interpose/service.h"

@@ -18,8 +18,8 @@ struct Shown {
   int value;
 };
 
-// Kernels cannot reach host memory; managed memory, memory pools, IPC, virtual memory management, external resources and
-// stream memory operations are not served.
+// Kernels cannot reach host memory; managed memory, memory pools, IPC, virtual memory management, external resources
+// and stream memory operations are not served.
 constexpr Shown kShown[] = {
     {CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 0},
     {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 0},

@@ -138,12 +138,13 @@ CUresult load(Process&, Library& library, Context& context) {
   if (CUresult r = send_stage(library, context); r != CUDA_SUCCESS) return r;
   auto instance = std::make_unique<Instance>();
   const command::LoadLibrary command{library.number, library.number};
-  const CUresult r = context.vgpu->channel().send({.call = Call::tideLoadLibrary,
-                                                   .context = context.number.load(),
-                                                   .payload_bytes = sizeof command,
-                                                   .reply = &instance->reply,
-                                                   .library = true},
-                                                  [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+  const CUresult r =
+      context.vgpu->channel().send({.call = Call::tideLoadLibrary,
+                                    .context = context.number.load(),
+                                    .payload_bytes = sizeof command,
+                                    .reply = &instance->reply,
+                                    .library = true},
+                                   [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
   if (r != CUDA_SUCCESS) return r;
   place.store(instance.release(), std::memory_order_release);
   return CUDA_SUCCESS;
@@ -196,15 +197,16 @@ CUresult find_global(Process& process, Library& library, Context& context, const
   Reply reply;
   uint64_t sequence = 0;
   Channel& channel = context.vgpu->channel();
-  CUresult r = channel.send({.call = Call::tideGlobal,
-                             .context = context.number.load(),
-                             .payload_bytes = uint32_t(command::kGlobalDataOffset + name_bytes),
-                             .reply = &reply},
-                            [&](std::byte* payload) {
-                              memcpy(payload, &command, sizeof command);
-                              memcpy(payload + command::kGlobalDataOffset, name, name_bytes);
-                            },
-                            &sequence);
+  CUresult r = channel.send(
+      {.call = Call::tideGlobal,
+       .context = context.number.load(),
+       .payload_bytes = uint32_t(command::kGlobalDataOffset + name_bytes),
+       .reply = &reply},
+      [&](std::byte* payload) {
+        memcpy(payload, &command, sizeof command);
+        memcpy(payload + command::kGlobalDataOffset, name, name_bytes);
+      },
+      &sequence);
   if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
   if (r != CUDA_SUCCESS) {
     channel.forget(sequence);

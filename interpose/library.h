@@ -43,8 +43,8 @@ struct Instance {
   Reply reply;
   std::atomic<bool> taken{false};  // the answer has been read
   CUresult result = CUDA_SUCCESS;
-  std::string message;             // of a failed load
-  std::vector<uint32_t> index;     // by Kernel::ordinal: its number in the worker
+  std::string message;          // of a failed load
+  std::vector<uint32_t> index;  // by Kernel::ordinal: its number in the worker
   struct Global {
     CUresult result;
     uint64_t address, bytes;
@@ -55,7 +55,7 @@ struct Instance {
 inline constexpr uint32_t kNoKernel = 0xffffffff;
 
 struct Library : Handled {
-  uint32_t number = 0;        // on the wire
+  uint32_t number = 0;         // on the wire
   Context* context = nullptr;  // of a module
   const std::byte* image = nullptr;
   uint64_t image_bytes = 0;

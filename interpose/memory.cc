@@ -17,9 +17,11 @@ CUresult Memory::carry_out(const std::vector<Mapping>& todo, uint32_t context) {
   CUresult result = CUDA_SUCCESS;
   for (const Mapping& m : todo) {
     const command::MapMemory range{m.address, m.bytes};
-    const CUresult r = vgpu_.channel().send(
-        {.call = m.map ? Call::tideMapMemory : Call::tideUnmapMemory, .context = context, .payload_bytes = sizeof range},
-        [&](std::byte* payload) { __builtin_memcpy(payload, &range, sizeof range); });
+    const CUresult r =
+        vgpu_.channel().send({.call = m.map ? Call::tideMapMemory : Call::tideUnmapMemory,
+                              .context = context,
+                              .payload_bytes = sizeof range},
+                             [&](std::byte* payload) { __builtin_memcpy(payload, &range, sizeof range); });
     if (r != CUDA_SUCCESS) result = r;
   }
   return result;

@@ -80,7 +80,8 @@ Outcome job_from_environment(JobIdentity* identity) {
   if (job == nullptr || door == nullptr || token == nullptr || *job == 0 || *door == 0) {
     return Outcome::fail("no GPU: this process is not part of a job; start it with `tide run -g N -- COMMAND`");
   }
-  if (strlen(job) >= sizeof identity->job) return Outcome::fail("TIDE_JOB is too long; start the program with `tide run`");
+  if (strlen(job) >= sizeof identity->job)
+    return Outcome::fail("TIDE_JOB is too long; start the program with `tide run`");
   if (!parse_token(token, identity->token)) {
     return Outcome::fail("TIDE_TOKEN is malformed; start the program with `tide run`");
   }
@@ -94,7 +95,8 @@ Outcome Pool::dial() {
   const std::string& door = identity_.door;
   const std::string prefix = "unix:";
   if (door[0] == '/') return connect_unix(door, kDoorTimeoutMs, &socket_);
-  if (door.compare(0, prefix.size(), prefix) == 0) return connect_unix(door.substr(prefix.size()), kDoorTimeoutMs, &socket_);
+  if (door.compare(0, prefix.size(), prefix) == 0)
+    return connect_unix(door.substr(prefix.size()), kDoorTimeoutMs, &socket_);
   return connect_tcp(door, kDoorTimeoutMs, &socket_);
 }
 
@@ -113,9 +115,12 @@ Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* pla
   std::string payload;
   Outcome o = send_frame(socket_, DoorType::kHello, &hello, sizeof hello);
   if (o.ok()) o = receive_frame(socket_, kDoorTimeoutMs, &type, &payload);
-  if (o.ok() && type == DoorType::kRefused) o = refusal(payload);
-  else if (o.ok() && type != DoorType::kJob) o = Outcome::fail("the scheduler gave an answer that does not fit");
-  else if (o.ok()) o = parse_job(payload, places);
+  if (o.ok() && type == DoorType::kRefused)
+    o = refusal(payload);
+  else if (o.ok() && type != DoorType::kJob)
+    o = Outcome::fail("the scheduler gave an answer that does not fit");
+  else if (o.ok())
+    o = parse_job(payload, places);
   if (!o.ok()) {
     close(socket_);
     socket_ = -1;

@@ -20,7 +20,7 @@ constinit thread_local ThreadState thread_state = {};
 namespace {
 
 constinit std::mutex init_mu;
-constinit std::atomic<bool> forked{false};         // a child of an initialised parent
+constinit std::atomic<bool> forked{false};  // a child of an initialised parent
 constinit std::atomic<bool> fork_watched{false};
 constinit std::atomic<bool> said_why{false};
 

@@ -30,7 +30,7 @@ struct Process {
   HostBlocks host;
   Pool pool;
   Service service{*this};
-  std::vector<Vgpu*> devices;      // by CUDA ordinal: those that CUDA_VISIBLE_DEVICES shows
+  std::vector<Vgpu*> devices;       // by CUDA ordinal: those that CUDA_VISIBLE_DEVICES shows
   Vgpu* by_number[kVgpusMax] = {};  // the same, by number in the job
   int driver_version = 0;
   std::atomic<uint64_t> next_id{1};  // of contexts, streams, buffers
@@ -82,12 +82,12 @@ void drop_event(Process& process, Event& event);
 template <class Command>
 CUresult send_command(const Context& context, Call call, const Command& command, uint32_t stream = kNoStream,
                       uint64_t* sequence = nullptr) {
-  return context.vgpu->channel().send({.call = call,
-                                       .context = context.number.load(std::memory_order_relaxed),
-                                       .stream = stream,
-                                       .payload_bytes = sizeof(Command)},
-                                      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); },
-                                      sequence);
+  return context.vgpu->channel().send(
+      {.call = call,
+       .context = context.number.load(std::memory_order_relaxed),
+       .stream = stream,
+       .payload_bytes = sizeof(Command)},
+      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, sequence);
 }
 
 }  // namespace tide

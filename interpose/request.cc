@@ -32,8 +32,10 @@ void Request::handle(CUstream handle) {
 
 void Request::handle(CUevent handle) {
   Event* event = error_ == CUDA_SUCCESS ? entered_.process->events.find(handle) : nullptr;
-  if (event == nullptr) refuse(CUDA_ERROR_INVALID_HANDLE);
-  else if (event->vgpu != context_->vgpu) refuse(CUDA_ERROR_INVALID_HANDLE);
+  if (event == nullptr)
+    refuse(CUDA_ERROR_INVALID_HANDLE);
+  else if (event->vgpu != context_->vgpu)
+    refuse(CUDA_ERROR_INVALID_HANDLE);
   put(event == nullptr ? 0 : event->slot);
 }
 
@@ -46,8 +48,10 @@ void Request::kernel_handle(const void* handle) {
 
 void Request::handle(CUlibrary handle) {
   Library* library = error_ == CUDA_SUCCESS ? entered_.process->libraries.find(handle) : nullptr;
-  if (library == nullptr) refuse(CUDA_ERROR_INVALID_HANDLE);
-  else refuse(load(*entered_.process, *library, *context_));
+  if (library == nullptr)
+    refuse(CUDA_ERROR_INVALID_HANDLE);
+  else
+    refuse(load(*entered_.process, *library, *context_));
   put(library == nullptr ? 0 : library->number);
 }
 
@@ -135,12 +139,13 @@ CUresult Request::send() {
 CUresult Request::ask(Reply& reply) {
   Channel& channel = context_->vgpu->channel();
   uint64_t sequence = 0;
-  CUresult r = channel.send({.call = call_,
-                             .context = context_->number.load(),
-                             .stream = stream_ != nullptr ? stream_->slot : kNoStream,
-                             .payload_bytes = uint32_t(payload_.size()),
-                             .reply = &reply},
-                            [&](std::byte* payload) { memcpy(payload, payload_.data(), payload_.size()); }, &sequence);
+  CUresult r = channel.send(
+      {.call = call_,
+       .context = context_->number.load(),
+       .stream = stream_ != nullptr ? stream_->slot : kNoStream,
+       .payload_bytes = uint32_t(payload_.size()),
+       .reply = &reply},
+      [&](std::byte* payload) { memcpy(payload, payload_.data(), payload_.size()); }, &sequence);
   if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
   if (r != CUDA_SUCCESS) channel.forget(sequence);
   return r;

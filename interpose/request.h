@@ -38,16 +38,20 @@ class Request {
   void handle(CUdevice device);
   template <class T>
   void in(const T* data, size_t count) {
-    if constexpr (std::is_void_v<T>) bytes_in(data, count);
-    else bytes_in(data, count * sizeof(T));
+    if constexpr (std::is_void_v<T>)
+      bytes_in(data, count);
+    else
+      bytes_in(data, count * sizeof(T));
   }
   void string(const char* text);
   template <class T>
   void out(T* data, size_t count) {
-    if constexpr (std::is_void_v<T>) bytes_out(data, count);
-    else bytes_out(data, count * sizeof(T));
+    if constexpr (std::is_void_v<T>)
+      bytes_out(data, count);
+    else
+      bytes_out(data, count * sizeof(T));
   }
-  void default_stream();   // of a call that is work and names no stream
+  void default_stream();  // of a call that is work and names no stream
   void keeps() { keeps_ = true; }
 
   CUresult send();         // no answer
@@ -79,10 +83,10 @@ class Request {
   Vgpu* owner_ = nullptr;       // of the device addresses
   Stream* stream_ = nullptr;
   Kernel* kernel_ = nullptr;
-  size_t kernel_at_ = 0;        // where its number goes
+  size_t kernel_at_ = 0;  // where its number goes
   bool keeps_ = false;
-  bool no_stream_ = false;      // runs on the default stream
-  std::string payload_;         // short ones need no allocation of their own
+  bool no_stream_ = false;  // runs on the default stream
+  std::string payload_;     // short ones need no allocation of their own
   Out outs_[kOutsMax];
   int out_count_ = 0;
 };

@@ -18,10 +18,10 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kWindowBytes = 4u << 20;       // of a copy between vGPUs
-constexpr uint64_t kLookAfterNs = 5'000'000;      // how often channels are looked after
+constexpr uint64_t kWindowBytes = 4u << 20;   // of a copy between vGPUs
+constexpr uint64_t kLookAfterNs = 5'000'000;  // how often channels are looked after
 constexpr uint32_t kIdleUs = 5'000, kCopiesUs = 500, kTaskUs = 100;
-constexpr int kYields = 50;                       // before sleeping between two rounds over the tasks
+constexpr int kYields = 50;  // before sleeping between two rounds over the tasks
 
 // A thread that takes none of the program's signals.
 bool start_thread(void* (*function)(void*), void* argument) {
@@ -118,7 +118,8 @@ bool Service::reached(const Point& point) {
 bool Service::advance(Task& task) {
   switch (task.step) {
     case Task::Step::kWaiting:
-      if (!std::all_of(task.after.begin(), task.after.end(), [this](const Point& p) { return reached(p); })) return false;
+      if (!std::all_of(task.after.begin(), task.after.end(), [this](const Point& p) { return reached(p); }))
+        return false;
       if (task.host_function != nullptr || task.callback != nullptr) {
         task.step = Task::Step::kCalling;
         const std::lock_guard lock(call_mu_);
@@ -164,12 +165,14 @@ bool Service::read_window(Task& task) {
 
 void Service::write_window(Task& task) {
   Stream* stream = nullptr;
-  if (task.from.vgpu->channel().failed() || copy_stream(process_, *task.to.vgpu, &stream) != CUDA_SUCCESS) return finish(task);
+  if (task.from.vgpu->channel().failed() || copy_stream(process_, *task.to.vgpu, &stream) != CUDA_SUCCESS)
+    return finish(task);
   task.to_slot = stream->slot;
   const uint64_t address = task.to.address + task.row * task.to.pitch + task.column;
   const HostRect source{task.bounce.data(), task.window_bytes};
   uint64_t sequence = 0;
-  if (send_copy_in(*stream, address, task.to.pitch, source, task.window_bytes, task.window_rows, &sequence) != CUDA_SUCCESS) {
+  if (send_copy_in(*stream, address, task.to.pitch, source, task.window_bytes, task.window_rows, &sequence) !=
+      CUDA_SUCCESS) {
     return finish(task);
   }
   task.column += task.window_bytes;
@@ -212,8 +215,10 @@ void Service::call() {
     Channel& channel = task->after[0].vgpu->channel();
     const CUresult status = channel.sticky();
     ++thread_state.in_callback;
-    if (task->callback != nullptr) task->callback(task->callback_stream, status, task->user_data);
-    else if (status == CUDA_SUCCESS) task->host_function(task->user_data);
+    if (task->callback != nullptr)
+      task->callback(task->callback_stream, status, task->user_data);
+    else if (status == CUDA_SUCCESS)
+      task->host_function(task->user_data);
     --thread_state.in_callback;
     task->called.store(true, std::memory_order_release);
     poked_.fetch_add(1);

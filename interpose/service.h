@@ -45,8 +45,8 @@ struct DeviceRect {
 };
 
 struct Task {
-  std::vector<Point> after;           // all must be reached first
-  std::vector<SignalPoint> signals;   // stored at the end
+  std::vector<Point> after;          // all must be reached first
+  std::vector<SignalPoint> signals;  // stored at the end
   // What to do between: a copy, a host function, or nothing.
   DeviceRect from, to;
   uint64_t width = 0, height = 0;
@@ -58,10 +58,10 @@ struct Task {
   // Owned by the service thread.
   enum class Step { kWaiting, kReading, kWriting, kCalling, kOver } step = Step::kWaiting;
   std::vector<std::byte> bounce;
-  uint64_t row = 0, column = 0;           // of the window in flight
+  uint64_t row = 0, column = 0;  // of the window in flight
   uint64_t window_rows = 0, window_bytes = 0;
-  uint64_t sequence = 0;                  // of the copy in flight
-  uint32_t from_slot = 0, to_slot = 0;    // the streams that it is on
+  uint64_t sequence = 0;                // of the copy in flight
+  uint32_t from_slot = 0, to_slot = 0;  // the streams that it is on
   std::atomic<bool> called{false};
 };
 
@@ -88,7 +88,7 @@ class Service {
   bool started_ = false;
   bool callbacks_started_ = false;
   std::deque<std::unique_ptr<Task>> added_;
-  std::atomic<uint32_t> poked_{0};  // futex word
+  std::atomic<uint32_t> poked_{0};           // futex word
   std::deque<std::unique_ptr<Task>> tasks_;  // of the service thread
   std::mutex call_mu_;
   std::deque<Task*> calls_;

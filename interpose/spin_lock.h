@@ -14,8 +14,10 @@ class SpinLock {
     int spins = 0;
     while (taken_.exchange(true, std::memory_order_acquire)) {
       while (taken_.load(std::memory_order_relaxed)) {
-        if (++spins < 200) __builtin_ia32_pause();
-        else sched_yield();
+        if (++spins < 200)
+          __builtin_ia32_pause();
+        else
+          sched_yield();
       }
     }
   }

@@ -9,7 +9,7 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
+constexpr uint64_t kPieceBytes = 512u << 10;   // of one record
 constexpr uint64_t kHeldBytesMax = 64u << 20;  // a quarter of a worker's staging, see Vgpu::holds
 
 void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
@@ -66,7 +66,8 @@ bool pinned(Process& p, const CopySide& side, uint64_t width, uint64_t height) {
 
 // The stream that a copy runs on. A named stream of another vGPU than the memory's is waited for on the host, and the
 // copy runs in the memory's own context: rare, and right.
-CUresult choose_stream(const Entered& e, const CopyOrder& order, const DeviceSide& side, Stream** stream, bool* foreign) {
+CUresult choose_stream(const Entered& e, const CopyOrder& order, const DeviceSide& side, Stream** stream,
+                       bool* foreign) {
   *foreign = false;
   if (order.synchronous && side.vgpu != e.vgpu) return legacy_stream(*e.process, *side.context, stream);
   if (CUresult r = find_stream(e, order.synchronous ? nullptr : order.stream, stream); r != CUDA_SUCCESS) return r;
@@ -100,7 +101,8 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   uint64_t sequence = 0;
   leave_room(*side.vgpu, o.width * o.height);
   const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
-  if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS) return r;
+  if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS)
+    return r;
   if (!o.synchronous && !foreign && pinned(*e.process, o.to, o.width, o.height)) return CUDA_SUCCESS;
   Channel& channel = side.vgpu->channel();
   const CUresult r = channel.wait_stream(stream->slot, sequence);
@@ -173,8 +175,8 @@ CUresult device_to_device(const Entered& e, const CopyOrder& o) {
 
 }  // namespace
 
-CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width, uint64_t height,
-                      uint64_t* sequence) {
+CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
+                      uint64_t height, uint64_t* sequence) {
   Channel& channel = stream.vgpu->channel();
   const uint32_t context = stream.context->number.load();
   const bool wide = width > kPieceBytes;
@@ -184,15 +186,16 @@ CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect
       const uint64_t rows = std::min(rows_max, height - row), columns = std::min(columns_max, width - column);
       const command::CopyIn piece{address + row * pitch + column, rows == 1 ? columns : pitch, columns, rows};
       const HostRect part{source.data + row * source.pitch + column, source.pitch};
-      const CUresult r = channel.send({.call = Call::tideCopyIn,
-                                       .context = context,
-                                       .stream = stream.slot,
-                                       .payload_bytes = uint32_t(command::kCopyInDataOffset + columns * rows)},
-                                      [&](std::byte* payload) {
-                                        memcpy(payload, &piece, sizeof piece);
-                                        pack_rows(payload + command::kCopyInDataOffset, part, columns, rows);
-                                      },
-                                      sequence);
+      const CUresult r = channel.send(
+          {.call = Call::tideCopyIn,
+           .context = context,
+           .stream = stream.slot,
+           .payload_bytes = uint32_t(command::kCopyInDataOffset + columns * rows)},
+          [&](std::byte* payload) {
+            memcpy(payload, &piece, sizeof piece);
+            pack_rows(payload + command::kCopyInDataOffset, part, columns, rows);
+          },
+          sequence);
       if (r != CUDA_SUCCESS) return r;
     }
   }
@@ -202,12 +205,13 @@ CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect
 
 CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence) {
   const command::CopyOut command{address, landing.height == 1 ? landing.width : pitch, landing.width, landing.height};
-  return stream.vgpu->channel().send({.call = Call::tideCopyOut,
-                                      .context = stream.context->number.load(),
-                                      .stream = stream.slot,
-                                      .payload_bytes = sizeof command,
-                                      .landing = &landing},
-                                     [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, sequence);
+  return stream.vgpu->channel().send(
+      {.call = Call::tideCopyOut,
+       .context = stream.context->number.load(),
+       .stream = stream.slot,
+       .payload_bytes = sizeof command,
+       .landing = &landing},
+      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, sequence);
 }
 
 CUresult copy(const CopyOrder& order) {
@@ -215,7 +219,8 @@ CUresult copy(const CopyOrder& order) {
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
   if (order.width == 0 || order.height == 0) return CUDA_SUCCESS;
   if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
-  if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width)) return CUDA_ERROR_INVALID_VALUE;
+  if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width))
+    return CUDA_ERROR_INVALID_VALUE;
   const bool to_device = e.process->vgpu_of(order.to.address) != nullptr;
   const bool from_device = e.process->vgpu_of(order.from.address) != nullptr;
   if (to_device && from_device) return device_to_device(e, order);

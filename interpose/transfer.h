@@ -18,8 +18,8 @@ struct HostRect {
 };
 
 // The commands themselves, cut into records. Nothing is checked. *sequence: of the last command.
-CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width, uint64_t height,
-                      uint64_t* sequence);
+CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
+                      uint64_t height, uint64_t* sequence);
 CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence);
 
 // One side of a copy: an address of the program or of a vGPU, told apart by the address alone.

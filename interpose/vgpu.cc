@@ -15,12 +15,14 @@ namespace {
 // Nothing else of the process may get an address that means device memory.
 Outcome reserve_range(uint64_t base) {
   void* wanted = reinterpret_cast<void*>(base);
-  void* got = mmap(wanted, kVgpuRangeBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  void* got = mmap(wanted, kVgpuRangeBytes, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (got == wanted) return {};
   const int error = errno;
   if (got != MAP_FAILED) munmap(got, kVgpuRangeBytes);
-  return Outcome::fail(format("cannot reserve 512 GiB of addresses at 0x%llx (%s); is there a limit on virtual memory (ulimit -v)?",
-                              static_cast<unsigned long long>(base), strerror(error)));
+  return Outcome::fail(
+      format("cannot reserve 512 GiB of addresses at 0x%llx (%s); is there a limit on virtual memory (ulimit -v)?",
+             static_cast<unsigned long long>(base), strerror(error)));
 }
 
 }  // namespace

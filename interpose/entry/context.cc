@@ -113,7 +113,9 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice device) {
 }
 CUresult cuDevicePrimaryCtxReset(CUdevice device) { return cuDevicePrimaryCtxReset_v2(device); }
 
-CUresult cuCtxCreate_v2(CUcontext* context, unsigned int flags, CUdevice device) { return create(context, flags, device); }
+CUresult cuCtxCreate_v2(CUcontext* context, unsigned int flags, CUdevice device) {
+  return create(context, flags, device);
+}
 
 CUresult cuCtxCreate_v3(CUcontext* context, CUexecAffinityParam*, int count, unsigned int flags, CUdevice device) {
   if (count != 0) return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;

@@ -40,7 +40,8 @@ bool side_address(CUmemorytype type, const void* host, CUdeviceptr device, uint6
 CUresult order_2d(const CUDA_MEMCPY2D* c, CopyOrder* order) {
   if (c == nullptr) return CUDA_ERROR_INVALID_VALUE;
   uint64_t to = 0, from = 0;
-  if (c->srcMemoryType == CU_MEMORYTYPE_ARRAY || c->dstMemoryType == CU_MEMORYTYPE_ARRAY) return CUDA_ERROR_NOT_SUPPORTED;
+  if (c->srcMemoryType == CU_MEMORYTYPE_ARRAY || c->dstMemoryType == CU_MEMORYTYPE_ARRAY)
+    return CUDA_ERROR_NOT_SUPPORTED;
   if (!side_address(c->srcMemoryType, c->srcHost, c->srcDevice, &from)) return CUDA_ERROR_INVALID_VALUE;
   if (!side_address(c->dstMemoryType, c->dstHost, c->dstDevice, &to)) return CUDA_ERROR_INVALID_VALUE;
   // A pitch of 0 means rows without gaps.
@@ -92,7 +93,8 @@ CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream
   return bytes != 0 && !on_device(from) ? CUDA_ERROR_INVALID_VALUE : copy_later(word(to), from, bytes, stream);
 }
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
-  return bytes != 0 && !(on_device(to) && on_device(from)) ? CUDA_ERROR_INVALID_VALUE : copy_later(to, from, bytes, stream);
+  return bytes != 0 && !(on_device(to) && on_device(from)) ? CUDA_ERROR_INVALID_VALUE
+                                                           : copy_later(to, from, bytes, stream);
 }
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   return copy_later(to, from, bytes, stream);

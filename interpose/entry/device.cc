@@ -123,8 +123,8 @@ CUresult cuDeviceGetByPCIBusId(CUdevice* device, const char* id) {
   }
   for (const Vgpu* vgpu : p->devices) {
     const int* a = vgpu->info.attributes;
-    if (unsigned(a[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID]) != domain || unsigned(a[CU_DEVICE_ATTRIBUTE_PCI_BUS_ID]) != bus ||
-        unsigned(a[CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID]) != slot) {
+    if (unsigned(a[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID]) != domain ||
+        unsigned(a[CU_DEVICE_ATTRIBUTE_PCI_BUS_ID]) != bus || unsigned(a[CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID]) != slot) {
       continue;
     }
     *device = vgpu->ordinal;

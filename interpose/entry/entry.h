@@ -28,7 +28,7 @@ Handle handle_of(const Handled& object) {
 
 }  // namespace tide
 
-#define TIDE_TRY(expression)                                    \
-  do {                                                          \
+#define TIDE_TRY(expression)                                                                  \
+  do {                                                                                        \
     if (CUresult tide_result = (expression); tide_result != CUDA_SUCCESS) return tide_result; \
   } while (false)

@@ -23,11 +23,12 @@ CUresult ask_elapsed(Event& start, Event& end, float* milliseconds) {
   Channel& channel = start.vgpu->channel();
   Reply reply;
   uint64_t sequence = 0;
-  CUresult r = channel.send({.call = Call::tideElapsed,
-                             .context = start.context->number.load(),
-                             .payload_bytes = sizeof command,
-                             .reply = &reply},
-                            [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &sequence);
+  CUresult r = channel.send(
+      {.call = Call::tideElapsed,
+       .context = start.context->number.load(),
+       .payload_bytes = sizeof command,
+       .reply = &reply},
+      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &sequence);
   if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
   if (r != CUDA_SUCCESS) {
     channel.forget(sequence);
@@ -46,7 +47,8 @@ CUresult elapsed(float* milliseconds, CUevent start_handle, CUevent end_handle) 
   TIDE_TRY(find_event(start_handle, &start));
   TIDE_TRY(find_event(end_handle, &end));
   if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (start->vgpu != end->vgpu || ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
+  if (start->vgpu != end->vgpu || ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) != 0)
+    return CUDA_ERROR_INVALID_HANDLE;
   Channel& channel = start->vgpu->channel();
   for (const Event* event : {start, end}) {
     const uint64_t recorded = event->recorded.load();
@@ -113,8 +115,12 @@ CUresult cuEventSynchronize(CUevent handle) {
   return recorded == 0 ? CUDA_SUCCESS : channel.wait_event(event->slot, recorded);
 }
 
-CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) { return elapsed(milliseconds, start, end); }
-CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) { return elapsed(milliseconds, start, end); }
+CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
+  return elapsed(milliseconds, start, end);
+}
+CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) {
+  return elapsed(milliseconds, start, end);
+}
 
 }  // extern "C"
 #pragma GCC visibility pop

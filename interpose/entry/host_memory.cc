@@ -8,7 +8,8 @@ using namespace tide;
 namespace {
 
 constexpr unsigned kAllocFlags = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
-constexpr unsigned kRegisterFlags = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_READ_ONLY;
+constexpr unsigned kRegisterFlags =
+    CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP | CU_MEMHOSTREGISTER_READ_ONLY;
 constinit std::atomic<bool> mapped_logged{false};
 
 void say_unmapped(unsigned flags) {
@@ -77,7 +78,8 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsign
   HostBlock block;
   if (device == nullptr || flags != 0 || !e.process->host.find(pointer, &block)) return CUDA_ERROR_INVALID_VALUE;
   static constinit std::atomic<bool> logged{false};
-  if (!logged.exchange(true)) log(LogLevel::kWarning, "cuMemHostGetDevicePointer: kernels cannot reach host memory yet");
+  if (!logged.exchange(true))
+    log(LogLevel::kWarning, "cuMemHostGetDevicePointer: kernels cannot reach host memory yet");
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 

@@ -24,26 +24,32 @@ CUresult check_geometry(const Geometry& g, const Kernel& kernel, const DeviceInf
   if (g.grid_x == 0 || g.grid_y == 0 || g.grid_z == 0 || g.block_x == 0 || g.block_y == 0 || g.block_z == 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  if (g.grid_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X]) || g.grid_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y]) ||
-      g.grid_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z]) || g.block_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X]) ||
-      g.block_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y]) || g.block_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z])) {
+  if (g.grid_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X]) ||
+      g.grid_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y]) ||
+      g.grid_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z]) ||
+      g.block_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X]) ||
+      g.block_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y]) ||
+      g.block_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z])) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   const uint64_t threads = uint64_t(g.block_x) * g.block_y * g.block_z;
   if (threads > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK])) return CUDA_ERROR_INVALID_VALUE;
   if (kernel.max_threads != 0 && threads > kernel.max_threads) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
   // Beyond the default limit only after cuFuncSetAttribute(MAX_DYNAMIC_SHARED_SIZE_BYTES).
-  const int allowed = std::max(kernel.shared_limit.load(std::memory_order_relaxed),
-                               a[CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK]);
+  const int allowed =
+      std::max(kernel.shared_limit.load(std::memory_order_relaxed), a[CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK]);
   return g.shared_bytes > unsigned(allowed) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
 // `extra`: {CU_LAUNCH_PARAM_BUFFER_POINTER, p, CU_LAUNCH_PARAM_BUFFER_SIZE, &n, CU_LAUNCH_PARAM_END}
 CUresult read_extra(void** extra, const void** buffer, size_t* bytes) {
   for (int i = 0; extra[i] != CU_LAUNCH_PARAM_END; i += 2) {
-    if (extra[i] == CU_LAUNCH_PARAM_BUFFER_POINTER) *buffer = extra[i + 1];
-    else if (extra[i] == CU_LAUNCH_PARAM_BUFFER_SIZE) *bytes = *static_cast<size_t*>(extra[i + 1]);
-    else return CUDA_ERROR_INVALID_VALUE;
+    if (extra[i] == CU_LAUNCH_PARAM_BUFFER_POINTER)
+      *buffer = extra[i + 1];
+    else if (extra[i] == CU_LAUNCH_PARAM_BUFFER_SIZE)
+      *bytes = *static_cast<size_t*>(extra[i + 1]);
+    else
+      return CUDA_ERROR_INVALID_VALUE;
   }
   return *buffer != nullptr || *bytes == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
@@ -96,8 +102,8 @@ CUresult launch(const Launch& l) {
   const uint32_t param_bytes = packed ? uint32_t(std::min<size_t>(buffer_bytes, 32768)) : kernel->param_bytes;
   const uint32_t attribute_bytes = uint32_t(l.attribute_count * kLaunchAttributeBytes);
   const Geometry& g = l.geometry;
-  const command::Launch command{number,         g.grid_x,      g.grid_y,          g.grid_z,    g.block_x, g.block_y, g.block_z,
-                                g.shared_bytes, l.cooperative, l.attribute_count, param_bytes, 0};
+  const command::Launch command{number,    g.grid_x,       g.grid_y,      g.grid_z,          g.block_x,   g.block_y,
+                                g.block_z, g.shared_bytes, l.cooperative, l.attribute_count, param_bytes, 0};
   return context.vgpu->channel().send(
       {.call = Call::tideLaunch,
        .context = context.number.load(std::memory_order_relaxed),
@@ -124,9 +130,9 @@ CUresult launch(const Launch& l) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-CUresult cuLaunchKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,
-                        unsigned int block_y, unsigned int block_z, unsigned int shared_bytes, CUstream stream, void** params,
-                        void** extra) {
+CUresult cuLaunchKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
+                        unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared_bytes,
+                        CUstream stream, void** params, void** extra) {
   return launch({.function = f,
                  .geometry = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes},
                  .stream = stream,
@@ -135,19 +141,21 @@ CUresult cuLaunchKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y, 
 }
 
 CUresult cuLaunchKernelEx(const CUlaunchConfig* c, CUfunction f, void** params, void** extra) {
-  if (c == nullptr || c->numAttrs > kAttributesMax || (c->numAttrs != 0 && c->attrs == nullptr)) return CUDA_ERROR_INVALID_VALUE;
-  return launch({.function = f,
-                 .geometry = {c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ, c->sharedMemBytes},
-                 .stream = c->hStream,
-                 .params = params,
-                 .extra = extra,
-                 .attributes = c->attrs,
-                 .attribute_count = c->numAttrs});
+  if (c == nullptr || c->numAttrs > kAttributesMax || (c->numAttrs != 0 && c->attrs == nullptr))
+    return CUDA_ERROR_INVALID_VALUE;
+  return launch(
+      {.function = f,
+       .geometry = {c->gridDimX, c->gridDimY, c->gridDimZ, c->blockDimX, c->blockDimY, c->blockDimZ, c->sharedMemBytes},
+       .stream = c->hStream,
+       .params = params,
+       .extra = extra,
+       .attributes = c->attrs,
+       .attribute_count = c->numAttrs});
 }
 
 CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
-                                   unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared_bytes,
-                                   CUstream stream, void** params) {
+                                   unsigned int block_x, unsigned int block_y, unsigned int block_z,
+                                   unsigned int shared_bytes, CUstream stream, void** params) {
   return launch({.function = f,
                  .geometry = {grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes},
                  .stream = stream,

@@ -12,7 +12,8 @@ CUresult find_allocation(CUdeviceptr address, Vgpu** vgpu, Allocation* allocatio
   Process* p = process();
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
   *vgpu = p->vgpu_of(address);
-  if (*vgpu == nullptr || !(*vgpu)->is_open() || !(*vgpu)->memory->find(address, allocation)) return CUDA_ERROR_INVALID_VALUE;
+  if (*vgpu == nullptr || !(*vgpu)->is_open() || !(*vgpu)->memory->find(address, allocation))
+    return CUDA_ERROR_INVALID_VALUE;
   return CUDA_SUCCESS;
 }
 

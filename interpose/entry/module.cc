@@ -20,8 +20,9 @@ CUresult check_image(const void* code, Image* image) {
   if (code == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *image = find_image(code);
   if (image->kind == ImageKind::kSeveralFatbins) {
-    log(LogLevel::kError, "relocatable device code linked at load time (several fat binaries in one wrapper) is not served; "
-                          "build without -rdc=true, or link with nvlink ahead");
+    log(LogLevel::kError,
+        "relocatable device code linked at load time (several fat binaries in one wrapper) is not served; "
+        "build without -rdc=true, or link with nvlink ahead");
     return CUDA_ERROR_NOT_SUPPORTED;
   }
   return image->kind == ImageKind::kUnknown ? CUDA_ERROR_INVALID_IMAGE : CUDA_SUCCESS;
@@ -194,7 +195,8 @@ CUresult list_kernels(Handle* kernels, unsigned count, const void* handle) {
   TIDE_TRY(enter_library(handle, &e, &library));
   if (kernels == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
   TIDE_TRY(await_load(*e.process, *library, *e.context));
-  for (unsigned i = 0; i < count && i < library->kernels.size(); ++i) kernels[i] = handle_of<Handle>(*library->kernels[i]);
+  for (unsigned i = 0; i < count && i < library->kernels.size(); ++i)
+    kernels[i] = handle_of<Handle>(*library->kernels[i]);
   return CUDA_SUCCESS;
 }
 
@@ -235,7 +237,8 @@ CUresult cuModuleLoad(CUmodule* module, const char* path) {
 
 CUresult cuModuleLoadData(CUmodule* module, const void* image) { return load_module(module, image, {}); }
 
-CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int count, CUjit_option* options, void** values) {
+CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int count, CUjit_option* options,
+                            void** values) {
   return load_module(module, image, read_options(count, options, values));
 }
 

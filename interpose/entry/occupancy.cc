@@ -48,16 +48,17 @@ CUresult search_block(const Search& s, const Vgpu& vgpu, int* grid, int* block) 
 #pragma GCC visibility push(default)
 extern "C" {
 
-CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, CUfunction function, CUoccupancyB2DSize shared_of_block,
-                                                   size_t shared_bytes, int limit, unsigned int flags) {
+CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, CUfunction function,
+                                                   CUoccupancyB2DSize shared_of_block, size_t shared_bytes, int limit,
+                                                   unsigned int flags) {
   Entered e;
   TIDE_TRY(enter(&e));
   if (grid == nullptr || block == nullptr || limit < 0) return CUDA_ERROR_INVALID_VALUE;
   return search_block({function, shared_of_block, shared_bytes, limit, flags}, *e.vgpu, grid, block);
 }
 
-CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, CUfunction function, CUoccupancyB2DSize shared_of_block,
-                                          size_t shared_bytes, int limit) {
+CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, CUfunction function,
+                                          CUoccupancyB2DSize shared_of_block, size_t shared_bytes, int limit) {
   return cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, function, shared_of_block, shared_bytes, limit, 0);
 }
 

@@ -145,7 +145,8 @@ CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute* attribu
     }
     if (data[i] == nullptr) return CUDA_ERROR_INVALID_VALUE;
     const bool known = k.device || k.host;
-    if (!known || answer(*p, k, attributes[i], address, data[i]) != CUDA_SUCCESS) answer_unknown(attributes[i], data[i]);
+    if (!known || answer(*p, k, attributes[i], address, data[i]) != CUDA_SUCCESS)
+      answer_unknown(attributes[i], data[i]);
   }
   return CUDA_SUCCESS;
 }

@@ -109,8 +109,10 @@ TEST_F(AllocatorTest, live_memory_is_always_mapped_and_never_overlaps) {
     }
     for (const Mapping& m : todo) {
       for (uint64_t c = m.address; c < m.address + m.bytes; c += kChunkBytes) {
-        if (m.map) ASSERT_TRUE(mapped.insert(c).second);
-        else ASSERT_EQ(mapped.erase(c), 1u);
+        if (m.map)
+          ASSERT_TRUE(mapped.insert(c).second);
+        else
+          ASSERT_EQ(mapped.erase(c), 1u);
       }
     }
     ASSERT_LE(mapped.size() * kChunkBytes, allocator.quota());

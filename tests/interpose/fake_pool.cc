@@ -115,8 +115,10 @@ void FakePool::serve_agent() {
     DoorType type{};
     std::string payload;
     int fd = -1;
-    if (receive_frame(s, 1000, &type, &payload, &fd).ok() && type == DoorType::kOpen) open(s, payload, fd);
-    else close(s);
+    if (receive_frame(s, 1000, &type, &payload, &fd).ok() && type == DoorType::kOpen)
+      open(s, payload, fd);
+    else
+      close(s);
   }
 }
 

@@ -1,5 +1,5 @@
-// Runs a program as a job of a fake pool with two vGPUs: fake_pool LIBRARY KERNEL COMMAND... Its one kernel has a pointer
-// and an int; it is recorded, not executed. Prints how many launches came.
+// Runs a program as a job of a fake pool with two vGPUs: fake_pool LIBRARY KERNEL COMMAND... Its one kernel has a
+// pointer and an int; it is recorded, not executed. Prints how many launches came.
 
 #include <sys/wait.h>
 #include <unistd.h>

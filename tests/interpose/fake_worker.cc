@@ -33,13 +33,18 @@ class FakeLink : public Link {
 
 DeviceInfo fake_device() {
   DeviceInfo info;
-  const std::pair<CUdevice_attribute, int> values[] = {
-      {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
-      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},             {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z, 64},
-      {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X, 2147483647},        {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y, 65535},
-      {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z, 65535},             {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 49152},
-      {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},                     {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132},
-      {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 2048}, {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 9}};
+  const std::pair<CUdevice_attribute, int> values[] = {{CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z, 64},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X, 2147483647},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y, 65535},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z, 65535},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 49152},
+                                                       {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},
+                                                       {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 2048},
+                                                       {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 9}};
   for (const auto& [attribute, value] : values) {
     info.attributes[attribute] = value;
     info.attribute_known[attribute] = 1;
@@ -112,8 +117,10 @@ bool FakeWorker::take_commands() {
       const std::lock_guard lock(mu_);
       seen_.push_back(s);
     }
-    if (s.stream != kNoStream) streams_[s.stream].push_back(s);
-    else at_once(s, (c.header.flags & kCommandAnswer) != 0);
+    if (s.stream != kNoStream)
+      streams_[s.stream].push_back(s);
+    else
+      at_once(s, (c.header.flags & kCommandAnswer) != 0);
     reader_.consume(c);
   }
   return any;
@@ -153,15 +160,16 @@ bool FakeWorker::execute(const SeenCommand& c) {
         packed.insert(packed.end(), from, from + command.width);
       }
       for (size_t offset = 0; offset < packed.size(); offset += 100'000) {
-        answer(AnswerKind::kData, c.sequence, 0, packed.data() + offset, std::min<size_t>(100'000, packed.size() - offset), offset);
+        answer(AnswerKind::kData, c.sequence, 0, packed.data() + offset,
+               std::min<size_t>(100'000, packed.size() - offset), offset);
       }
       return true;
     }
     case Call::tideCopyWithin: {
       const auto command = c.as<command::CopyWithin>();
       for (uint64_t row = 0; row < command.height; ++row) {
-        memmove(at(command.destination + row * command.destination_pitch), at(command.source + row * command.source_pitch),
-                command.width);
+        memmove(at(command.destination + row * command.destination_pitch),
+                at(command.source + row * command.source_pitch), command.width);
       }
       return true;
     }
@@ -211,8 +219,8 @@ void FakeWorker::at_once(const SeenCommand& c, bool wants_answer) {
   if (wants_answer) answer(AnswerKind::kResult, c.sequence, result, out.data(), out.size());
 }
 
-void FakeWorker::answer(AnswerKind kind, uint64_t sequence, int result, const void* payload, size_t bytes, uint64_t offset,
-                        uint16_t flags) {
+void FakeWorker::answer(AnswerKind kind, uint64_t sequence, int result, const void* payload, size_t bytes,
+                        uint64_t offset, uint16_t flags) {
   const std::lock_guard lock(answer_mu_);
   AnswerHeader* header;
   while ((header = writer_.reserve(uint32_t(bytes))) == nullptr && !stop_) sleep_us(20);

@@ -239,7 +239,8 @@ TEST_F(Loopback, launches_that_the_driver_refuses_at_once) {
   EXPECT_EQ(cuFuncSetAttribute(none, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 60'000), CUDA_SUCCESS);
   EXPECT_EQ(go(none, 1, 32, 50'000), CUDA_SUCCESS);
   EXPECT_EQ(go(reinterpret_cast<CUfunction>(0x1234), 1, 1, 0), CUDA_ERROR_INVALID_HANDLE);
-  EXPECT_EQ(cuLaunchKernel(none, 1, 1, 1, 1, 1, 1, 0, reinterpret_cast<CUstream>(0x99), nullptr, nullptr), CUDA_ERROR_INVALID_HANDLE);
+  EXPECT_EQ(cuLaunchKernel(none, 1, 1, 1, 1, 1, 1, 0, reinterpret_cast<CUstream>(0x99), nullptr, nullptr),
+            CUDA_ERROR_INVALID_HANDLE);
   EXPECT_EQ(cuLaunchKernel(add, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr), CUDA_ERROR_INVALID_VALUE);
 }
 
@@ -473,7 +474,8 @@ TEST_F(Loopback, pointers_are_known) {
   EXPECT_EQ(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, a), CUDA_SUCCESS);
   EXPECT_EQ(type, unsigned(CU_MEMORYTYPE_DEVICE));
   int local = 0, ordinal = 0;
-  EXPECT_EQ(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CUdeviceptr(&local)), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CUdeviceptr(&local)),
+            CUDA_ERROR_INVALID_VALUE);
   CUpointer_attribute wanted[] = {CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, CU_POINTER_ATTRIBUTE_MEMORY_TYPE};
   void* data[] = {&ordinal, &type};
   EXPECT_EQ(cuPointerGetAttributes(2, wanted, data, CUdeviceptr(&local)), CUDA_SUCCESS);
@@ -526,8 +528,8 @@ TEST_F(Loopback, a_forked_child_is_told_to_start_fresh) {
   const pid_t child = fork();
   if (child == 0) {
     int count = 0;
-    const bool refused = cuDeviceGetCount(&count) == CUDA_ERROR_NOT_INITIALIZED && cuInit(0) == CUDA_ERROR_NOT_INITIALIZED &&
-                         cuCtxSynchronize() == CUDA_ERROR_NOT_INITIALIZED;
+    const bool refused = cuDeviceGetCount(&count) == CUDA_ERROR_NOT_INITIALIZED &&
+                         cuInit(0) == CUDA_ERROR_NOT_INITIALIZED && cuCtxSynchronize() == CUDA_ERROR_NOT_INITIALIZED;
     _exit(refused ? 0 : 1);
   }
   int status = 0;

@@ -31,7 +31,8 @@ struct InAPool : testing::Test {
   void TearDown() override {
     pool->leave();
     live_process.store(nullptr);
-    for (uint32_t i = 0; i < 2; ++i) munmap(reinterpret_cast<void*>(vgpu_range_base(i)), kVgpuRangeBytes);  // for the next test
+    for (uint32_t i = 0; i < 2; ++i)
+      munmap(reinterpret_cast<void*>(vgpu_range_base(i)), kVgpuRangeBytes);  // for the next test
   }
 };
 
@@ -117,7 +118,8 @@ TEST_F(InAPool, a_refused_channel_is_an_error_with_a_reason) {
 
 TEST_F(InAPool, a_forked_child_closes_the_lines_and_leaves_the_rest_alone) {
   const pid_t child = fork();
-  if (child == 0) _exit(cuCtxSynchronize() == CUDA_ERROR_NOT_INITIALIZED && cuInit(0) == CUDA_ERROR_NOT_INITIALIZED ? 0 : 1);
+  if (child == 0)
+    _exit(cuCtxSynchronize() == CUDA_ERROR_NOT_INITIALIZED && cuInit(0) == CUDA_ERROR_NOT_INITIALIZED ? 0 : 1);
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);

@@ -60,7 +60,8 @@ class InAProcess(unittest.TestCase):
     def test_programs_that_use_no_gpu_notice_nothing(self):
         for command in (['/bin/true'], ['/bin/bash', '-c', 'echo $((1 + 1)) | cat']):
             plain, ours = run(*command), preloaded(*command)
-            self.assertEqual((ours.returncode, ours.stdout, ours.stderr), (plain.returncode, plain.stdout, plain.stderr))
+            for part in ('returncode', 'stdout', 'stderr'):
+                self.assertEqual(getattr(ours, part), getattr(plain, part))
 
     def test_nothing_is_opened_or_started_before_the_first_call(self):
         code = 'import os; print(sorted(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")))'
@@ -96,8 +97,8 @@ for line in maps.splitlines():
         self.assertEqual(len(result.stderr.splitlines()), 1)
 
     def test_an_unreachable_pool_is_said_plainly(self):
-        result = python('import ctypes; print(ctypes.CDLL("libcuda.so.1").cuInit(0))', TIDE_JOB='j', TIDE_DOOR='/nonexistent/door',
-                        TIDE_TOKEN='00' * 32)
+        result = python('import ctypes; print(ctypes.CDLL("libcuda.so.1").cuInit(0))',
+                        TIDE_JOB='j', TIDE_DOOR='/nonexistent/door', TIDE_TOKEN='00' * 32)
         self.assertEqual(result.stdout.strip(), '802')
         self.assertIn('cannot reach the pool', result.stderr)
 
