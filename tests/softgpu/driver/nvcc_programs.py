@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles the programs beside it with plain nvcc, with static and with shared cudart, and runs them on the software GPU.
+"""Compiles small programs with plain nvcc, with static and with shared cudart, and runs them on the software GPU.
 
 A program passes when it ends with status 0 and its last line is "ok".
 """
