@@ -280,7 +280,17 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
     vgpu.retry_ns = 0;  // somebody asks: do not wait out a backoff
   }
   return core_.reconciler.when_settled(id).then(
-      [context](MoveTotals totals) mutable { fill_report(context.getResults().initReport(), totals); });
+      [this, id, gpus, context](MoveTotals totals) mutable -> kj::Promise<void> {
+        const Job* now = core_.ledger.by_id(id);
+        if (now != nullptr && now->physical_gpus() > gpus) {
+          return error_for_caller(
+              format("job %s is still on %u GPUs: a server of it does not answer, or is busy with another move; "
+                     "it goes to %u when it can (`tide why %s`)",
+                     id.c_str(), now->physical_gpus(), gpus, id.c_str()));
+        }
+        fill_report(context.getResults().initReport(), totals);
+        return kj::READY_NOW;
+      });
 }
 
 kj::Promise<void> PoolService::migrate(MigrateContext context) {

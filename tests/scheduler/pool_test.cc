@@ -201,6 +201,15 @@ TEST_F(Pools, an_agent_that_comes_back_in_time_keeps_its_jobs) {
   wait_for(job.id, "ended: its virtual GPU 0 was lost when server node0 restarted");
 }
 
+TEST_F(Pools, resize_says_so_when_a_server_is_away) {
+  add_server("node0", 2);
+  const Submitted job = run(2);
+  lose_server(0);
+  pause(100);
+  MoveTotals totals;
+  EXPECT_NE(resize(job.id, 1, &totals).find("job 1 is still on 2 GPUs"), std::string::npos);
+}
+
 TEST_F(Pools, what_an_agent_should_not_serve_is_released) {
   capnp::MallocMessageBuilder message;
   auto lease = message.initRoot<control::Lease>();

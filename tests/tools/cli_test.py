@@ -81,7 +81,8 @@ class WithoutAPool(Cli):
     def test_no_pool_says_how_to_get_one(self):
         missing = (f'tide: there is no pool: none is running on this machine (in {self.home}), and neither --pool nor '
                    'TIDE_POOL names another. `tide up` starts one\n')
-        for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1', 'env'):
+        for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1',
+                      'env'):
             self.error(1, missing, *words.split())
         self.error(125, missing, 'run', '-g', 1, '--', 'true')
         self.error(1, f'tide: no pool is running on this machine (in {self.home}); `tide up` starts one\n', 'down')
@@ -104,12 +105,15 @@ class WithoutAPool(Cli):
                    'run', '-g', '-1', '--', 'true')
         self.error(2, "tide run: --gpu-memory must be a size like 512MiB or 2GiB, not '2XB'; see tide run --help\n",
                    'run', '--gpu-memory', '2XB', '--', 'true')
-        self.error(2, 'tide run: needs a command, like: tide run -g 1 -- ./program; see tide run --help\n', 'run', '-g', 1)
+        self.error(2, 'tide run: needs a command, like: tide run -g 1 -- ./program; see tide run --help\n', 'run',
+                   '-g', 1)
         self.error(2, 'tide run: -g needs a value; see tide run --help\n', 'run', '-g')
         self.error(2, 'tide resize: expects one job; see tide resize --help\n', 'resize')
         self.error(2, 'tide resize: needs --gpus M; see tide resize --help\n', 'resize', 'x')
-        self.error(2, "tide migrate: 'nowhere' is not SERVER/INDEX; see tide migrate --help\n", 'migrate', 'x', 'nowhere')
-        self.error(2, "tide up: --gpus must be a number from 1 to 1024, not '0'; see tide up --help\n", 'up', '--gpus', 0)
+        self.error(2, "tide migrate: 'nowhere' is not SERVER/INDEX; see tide migrate --help\n", 'migrate', 'x',
+                   'nowhere')
+        self.error(2, "tide up: --gpus must be a number from 1 to 1024, not '0'; see tide up --help\n", 'up',
+                   '--gpus', 0)
         self.error(2, "tide status: 'now' is not understood; see tide status --help\n", 'status', 'now')
 
     def test_a_command_that_cannot_be_run(self):
@@ -132,7 +136,8 @@ class WithoutAPool(Cli):
         with open(path, 'w') as file:
             file.write('[pool]\nlissten = "x"\n')
         self.error(1, f"{path}:2:1: unknown key 'lissten' in [pool]; did you mean 'listen'?\n", 'config', 'check', path)
-        self.error(1, f"tide: the configuration has errors:\n  {path}:2:1: unknown key 'lissten' in [pool]; did you mean "
+        self.error(1,
+                   f"tide: the configuration has errors:\n  {path}:2:1: unknown key 'lissten' in [pool]; did you mean "
                    "'listen'?\n", 'up', '--config', path)
         with open(path, 'w') as file:
             file.write('[pool]\nlisten = "127.0.0.1:0"\n')
@@ -173,8 +178,8 @@ class WithAPool(Cli):
         self.assertEqual(values['LD_PRELOAD'], os.path.join(os.environ['TIDE_LIB'], 'libtidecuda.so'))
 
     def test_more_than_there_is(self):
-        self.error(125, 'tide: the pool has 4 GPUs; -g 8 asks for more. Use -g 4, or --min 4 to let 8 virtual GPUs share '
-                   'them\n', 'run', '-g', 8, '--', 'true')
+        self.error(125, 'tide: the pool has 4 GPUs; -g 8 asks for more. Use -g 4, or --min 4 to let 8 virtual GPUs '
+                   'share them\n', 'run', '-g', 8, '--', 'true')
         self.error(125, 'tide: the pool has 4 GPUs; --min 5 asks for more. Use --min 4 or less\n',
                    'run', '-g', 8, '--min', 5, '--', 'true')
         self.error(125, 'tide: --min must be between 1 and the job\'s 1 GPUs, not 3\n', 'run', '--min', 3, '--', 'true')
@@ -201,13 +206,16 @@ class WithAPool(Cli):
     def test_resize_and_migrate_report(self):
         self.start('run', '-g', 4, '--name', 'it', '--', 'sleep', 100)
         self.wait_until(lambda: self.state('it') == 'running', 'it runs')
-        self.assertEqual(self.ok('resize', 'it', '--gpus', 1), 'job 1: 4 -> 1 GPU, 3 vGPUs moved, 2.9 KiB, longest pause 2 ms\n')
+        self.assertEqual(self.ok('resize', 'it', '--gpus', 1),
+                         'job 1: 4 -> 1 GPU, 3 vGPUs moved, 2.9 KiB, longest pause 2 ms\n')
         report = self.json('resize', 'it', '--gpus', 4)
         self.assertEqual({k: report[k] for k in ('bytes', 'pause_ms', 'rounds', 'vgpus')},
                          {'bytes': 3000, 'pause_ms': 3, 'rounds': 1, 'vgpus': 3})
         self.assertEqual(self.json('migrate', 'it:3', 'node0/0')['vgpus'], 1)
-        self.assertEqual([vgpu['gpu'] for vgpu in self.json('job', 'it')['vgpus']], ['node0/0', 'node0/1', 'node1/0', 'node0/0'])
-        self.error(1, 'tide: job 1 can have 1 to 4 physical GPUs (its --min and -g), not 5\n', 'resize', 'it', '--gpus', 5)
+        self.assertEqual([vgpu['gpu'] for vgpu in self.json('job', 'it')['vgpus']], ['node0/0', 'node0/1', 'node1/0',
+                         'node0/0'])
+        self.error(1, 'tide: job 1 can have 1 to 4 physical GPUs (its --min and -g), not 5\n', 'resize', 'it',
+                   '--gpus', 5)
         self.error(1, 'tide: there is no GPU nowhere/9; `tide gpus` lists them\n', 'migrate', 'it:0', 'nowhere/9')
         self.error(1, 'tide: job 1 has virtual GPUs 0 to 3\n', 'migrate', 'it:9', 'node0/0')
         self.error(1, 'tide: there is no job nobody; `tide jobs` lists them\n', 'resize', 'nobody', '--gpus', 1)
