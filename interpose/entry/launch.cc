@@ -18,11 +18,15 @@ struct Geometry {
   unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
 };
 
+// No name in cuda.h, but the runtime passes it on as cudaErrorInvalidConfiguration, which is what programs see of the
+// real driver, and asks nothing else before it does. Still to be compared with a real GPU.
+constexpr auto kInvalidConfiguration = CUresult(9);
+
 // What the driver refuses at once.
 CUresult check_geometry(const Geometry& g, const Kernel& kernel, const DeviceInfo& info) {
   const int* a = info.attributes;
   if (g.grid_x == 0 || g.grid_y == 0 || g.grid_z == 0 || g.block_x == 0 || g.block_y == 0 || g.block_z == 0) {
-    return CUDA_ERROR_INVALID_VALUE;
+    return kInvalidConfiguration;
   }
   if (g.grid_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X]) ||
       g.grid_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y]) ||
@@ -30,10 +34,10 @@ CUresult check_geometry(const Geometry& g, const Kernel& kernel, const DeviceInf
       g.block_x > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X]) ||
       g.block_y > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y]) ||
       g.block_z > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z])) {
-    return CUDA_ERROR_INVALID_VALUE;
+    return kInvalidConfiguration;
   }
   const uint64_t threads = uint64_t(g.block_x) * g.block_y * g.block_z;
-  if (threads > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK])) return CUDA_ERROR_INVALID_VALUE;
+  if (threads > unsigned(a[CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK])) return kInvalidConfiguration;
   if (kernel.max_threads != 0 && threads > kernel.max_threads) return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
   // Beyond the default limit only after cuFuncSetAttribute(MAX_DYNAMIC_SHARED_SIZE_BYTES).
   const int allowed =
