@@ -75,7 +75,8 @@ Outcome Agent::place(const LeaseTerms& terms) {
   }
   for (const auto& [key, lease] : leases_) {
     if (key.first == std::pair(terms.job, terms.vgpu) && key.second > terms.epoch) {
-      return Outcome::fail(format("epoch %llu is older than the present one", static_cast<unsigned long long>(terms.epoch)));
+      return Outcome::fail(
+          format("epoch %llu is older than the present one", static_cast<unsigned long long>(terms.epoch)));
     }
   }
   auto& lease = leases_[{{terms.job, terms.vgpu}, terms.epoch}];
@@ -151,7 +152,8 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   }
   if (session != nullptr && !session->restored) {
     close_all(-1, region_fd);
-    return refusal(kNotReady, session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
+    return refusal(kNotReady,
+                   session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
   }
   if (session == nullptr) {
     if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) {
@@ -170,11 +172,12 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
 }
 
 Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::shared_ptr<AgentSession>* session) {
-  if (lease->sessions.size() >= kSessionsMax) return Outcome::fail(format("%zu processes use this vGPU already", kSessionsMax));
+  if (lease->sessions.size() >= kSessionsMax)
+    return Outcome::fail(format("%zu processes use this vGPU already", kSessionsMax));
   auto made = std::make_shared<AgentSession>();
   made->identity = identity_of(lease->terms, wish);
-  const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(), gpus_.environment(lease->terms.gpu),
-                                               &made->worker);
+  const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
+                                               gpus_.environment(lease->terms.gpu), &made->worker);
   if (!outcome.ok()) return outcome;
   lease->sessions.push_back(made);
   watch({{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch}, made);
@@ -203,7 +206,8 @@ kj::Promise<std::string> Agent::receive(const DoorOpen& wish) {
     return same && (known->receiving || known->restored);
   });
   std::shared_ptr<AgentSession> session;
-  if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) return refusal(kSystemNotReady, begun.message());
+  if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok())
+    return refusal(kSystemNotReady, begun.message());
   session->receiving = true;
   ++lease->moves;
   tasks_.add(session->worker->await(ControlType::kRestored).then([session](ControlMessage&&) {

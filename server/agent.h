@@ -1,8 +1,8 @@
 #pragma once
 
 // The agent's own state and what it does with it: leases, their sessions (one worker process each), and moves. Behind
-// two fronts: the scheduler's calls (control.capnp, AgentService) and the clients' door (AgentDoor). One event loop, one
-// thread; nothing here blocks, and CUDA is never loaded.
+// two fronts: the scheduler's calls (control.capnp, AgentService) and the clients' door (AgentDoor). One event loop,
+// one thread; nothing here blocks, and CUDA is never loaded.
 
 #include <kj/async-io.h>
 

@@ -86,8 +86,10 @@ struct AgentDoor::Listener {
 
 struct AgentDoor::Connection {
   Connection(kj::UnixEventPort& events, int descriptor, uint32_t& c)
-      : fd(descriptor), count(c), observer(kj::heap<kj::UnixEventPort::FdObserver>(events, descriptor,
-                                                                                 kj::UnixEventPort::FdObserver::OBSERVE_READ)) {
+      : fd(descriptor),
+        count(c),
+        observer(
+            kj::heap<kj::UnixEventPort::FdObserver>(events, descriptor, kj::UnixEventPort::FdObserver::OBSERVE_READ)) {
     ++count;
   }
   ~Connection() {
@@ -170,7 +172,8 @@ kj::Promise<void> AgentDoor::read_frame(Connection* c) {
   while (c->got < sizeof(c->frame)) {
     const bool in_header = c->got < sizeof(DoorHeader);
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    iovec part = {reinterpret_cast<std::byte*>(&c->frame) + c->got, (in_header ? sizeof(DoorHeader) : sizeof(c->frame)) - c->got};
+    iovec part = {reinterpret_cast<std::byte*>(&c->frame) + c->got,
+                  (in_header ? sizeof(DoorHeader) : sizeof(c->frame)) - c->got};
     msghdr message = {};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
@@ -190,8 +193,9 @@ kj::Promise<void> AgentDoor::read_frame(Connection* c) {
     if (c->got != sizeof(DoorHeader)) continue;
     if (header.magic != kDoorMagic || header.version != kDoorVersion || header.type != uint16_t(DoorType::kOpen) ||
         header.payload_bytes != sizeof(DoorOpen)) {
-      refuse(c->fd, {kInvalidValue, "this is the door of a tide-agent, and these bytes are no request of Tidepool's "
-                                    "(both sides must be of one version)"});
+      refuse(c->fd, {kInvalidValue,
+                     "this is the door of a tide-agent, and these bytes are no request of Tidepool's "
+                     "(both sides must be of one version)"});
       return refusal(kInvalidValue, "garbage");
     }
   }

@@ -95,7 +95,8 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const Agent
     kj::Own<kj::AsyncIoStream> stream;
   };
   Endpoint endpoint;
-  if (const Outcome parsed = Endpoint::parse(state.order.address, &endpoint); !parsed.ok()) return refusal(0, parsed.message());
+  if (const Outcome parsed = Endpoint::parse(state.order.address, &endpoint); !parsed.ok())
+    return refusal(0, parsed.message());
   const bool local = endpoint.same_host() && !endpoint.unix_path.empty();
   const std::string address = local ? "unix:" + endpoint.unix_path : endpoint.tcp_address;
   auto ask = std::make_shared<Ask>();
@@ -134,7 +135,8 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const Agent
           return std::string(opened.transport_data);
         }
         DoorRefused refused;
-        if (ask->payload.size() == sizeof(refused)) memcpy(static_cast<void*>(&refused), ask->payload.data(), sizeof(refused));
+        if (ask->payload.size() == sizeof(refused))
+          memcpy(static_cast<void*>(&refused), ask->payload.data(), sizeof(refused));
         refused.message[sizeof(refused.message) - 1] = '\0';
         return refusal(0, std::string("the destination refuses: ") + refused.message);
       });
@@ -145,16 +147,17 @@ kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
   for (const auto& session : state->sessions) {
     auto gone = session->worker->await(ControlType::kLeft);
     session->worker->send(ControlType::kCommit, nullptr, 0);
-    left.add(io_.provider->getTimer()
-                 .timeoutAfter(kLeavePatience, kj::mv(gone))
-                 .then(
-                     [state](ControlMessage&& message) {
-                       const auto* moved = message.as<ControlMoved>();
-                       const double pause_ms = moved == nullptr ? 0 : double(moved->pause_ns) / 1e6;
-                       state->report.pause_ms = std::max(state->report.pause_ms, pause_ms);
-                     },
-                     // The client has been told, or has ended; either way there is no way back.
-                     [](kj::Exception&& e) { log(LogLevel::kWarning, "after a move: %s", e.getDescription().cStr()); }));
+    left.add(
+        io_.provider->getTimer()
+            .timeoutAfter(kLeavePatience, kj::mv(gone))
+            .then(
+                [state](ControlMessage&& message) {
+                  const auto* moved = message.as<ControlMoved>();
+                  const double pause_ms = moved == nullptr ? 0 : double(moved->pause_ns) / 1e6;
+                  state->report.pause_ms = std::max(state->report.pause_ms, pause_ms);
+                },
+                // The client has been told, or has ended; either way there is no way back.
+                [](kj::Exception&& e) { log(LogLevel::kWarning, "after a move: %s", e.getDescription().cStr()); }));
   }
   return kj::joinPromises(left.finish());
 }

@@ -26,14 +26,22 @@ Outcome set_number(const std::string& text, uint32_t* value) {
 }
 
 Outcome set_option(const std::string& name, const std::string& value, AgentOptions* o) {
-  if (name == "scheduler") o->scheduler = value;
-  else if (name == "name") o->name = value;
-  else if (name == "directory" || name == "dir" || name == "runtime-dir") o->directory = value;
-  else if (name == "listen") o->listen = value;
-  else if (name == "ready-file") o->ready_file = value;
-  else if (name == "softgpu-memory" || name == "softgpu_memory") o->softgpu_memory = value;
-  else if (name == "softgpu-devices" || name == "softgpu_devices") return set_number(value, &o->softgpu_devices);
-  else return Outcome::fail("there is no option '" + name + "'; see tide-agent --help");
+  if (name == "scheduler")
+    o->scheduler = value;
+  else if (name == "name")
+    o->name = value;
+  else if (name == "directory" || name == "dir" || name == "runtime-dir")
+    o->directory = value;
+  else if (name == "listen")
+    o->listen = value;
+  else if (name == "ready-file")
+    o->ready_file = value;
+  else if (name == "softgpu-memory" || name == "softgpu_memory")
+    o->softgpu_memory = value;
+  else if (name == "softgpu-devices" || name == "softgpu_devices")
+    return set_number(value, &o->softgpu_devices);
+  else
+    return Outcome::fail("there is no option '" + name + "'; see tide-agent --help");
   return {};
 }
 
@@ -48,7 +56,8 @@ Outcome read_file(const std::string& path, AgentOptions* o) {
   const toml::parse_result file = toml::parse_file(path);
   if (!file) {
     return Outcome::fail(format("%s:%u:%u: %s", path.c_str(), unsigned(file.error().source().begin.line),
-                                unsigned(file.error().source().begin.column), std::string(file.error().description()).c_str()));
+                                unsigned(file.error().source().begin.column),
+                                std::string(file.error().description()).c_str()));
   }
   const toml::table& table = file.table();
   if (o->scheduler.empty()) o->scheduler = table["pool"]["listen"].value_or(std::string());
@@ -71,7 +80,8 @@ Outcome read_file(const std::string& path, AgentOptions* o) {
 }
 
 Outcome check(AgentOptions* o) {
-  if (o->scheduler.empty()) return Outcome::fail("where is the scheduler? give --scheduler ADDRESS:PORT or --config FILE");
+  if (o->scheduler.empty())
+    return Outcome::fail("where is the scheduler? give --scheduler ADDRESS:PORT or --config FILE");
   if (o->name.empty() || o->name.size() >= kIdBytes || o->name.find('/') != std::string::npos) {
     return Outcome::fail("a server's name has 1 to 63 characters and no '/'");
   }

@@ -10,13 +10,13 @@
 namespace tide {
 
 struct AgentOptions {
-  std::string scheduler;             // ADDRESS:PORT or unix:PATH
-  std::string name;                  // unique in the pool; the host's name by default
-  std::string directory;             // holds the door's unix socket; made when missing, mode 0700
+  std::string scheduler;               // ADDRESS:PORT or unix:PATH
+  std::string name;                    // unique in the pool; the host's name by default
+  std::string directory;               // holds the door's unix socket; made when missing, mode 0700
   std::string listen = "127.0.0.1:0";  // the door's TCP address
-  std::string ready_file;            // written when the scheduler has taken us
-  uint32_t softgpu_devices = 0;      // not 0: software GPUs, that many
-  std::string softgpu_memory;        // of each, e.g. "2GiB"
+  std::string ready_file;              // written when the scheduler has taken us
+  uint32_t softgpu_devices = 0;        // not 0: software GPUs, that many
+  std::string softgpu_memory;          // of each, e.g. "2GiB"
   bool help = false;
 };
 

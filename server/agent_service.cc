@@ -34,9 +34,7 @@ class AgentService final : public control::Agent::Server {
   AgentService(Agent& agent, std::string endpoint) : agent_(agent), endpoint_(std::move(endpoint)) {}
 
  protected:
-  kj::Promise<void> place(PlaceContext context) override {
-    return take(context.getParams().getLease());
-  }
+  kj::Promise<void> place(PlaceContext context) override { return take(context.getParams().getLease()); }
   kj::Promise<void> release(ReleaseContext context) override {
     const auto p = context.getParams();
     return agent_.release(p.getJob(), p.getVgpu(), p.getEpoch());
@@ -143,7 +141,8 @@ class Registrar {
         .then([] {},
               [this](kj::Exception&& e) {
                 const LogLevel level = complained_ ? LogLevel::kDebug : LogLevel::kWarning;
-                log(level, "the scheduler at %s: %s; trying again", options_.scheduler.c_str(), e.getDescription().cStr());
+                log(level, "the scheduler at %s: %s; trying again", options_.scheduler.c_str(),
+                    e.getDescription().cStr());
                 complained_ = true;
               })
         .then([this] {
@@ -185,7 +184,8 @@ class Registrar {
   }
 
   void registered() {
-    log(LogLevel::kInfo, "registered as '%s' with the scheduler at %s", options_.name.c_str(), options_.scheduler.c_str());
+    log(LogLevel::kInfo, "registered as '%s' with the scheduler at %s", options_.name.c_str(),
+        options_.scheduler.c_str());
     complained_ = false;
     backoff_ms_ = kBackoffFirstMs;
     if (options_.ready_file.empty()) return;

@@ -13,7 +13,7 @@ namespace tide {
 control::Agent::Client make_agent_service(Agent& agent, std::string endpoint);
 
 struct RegistrationOptions {
-  std::string scheduler;   // address
+  std::string scheduler;  // address
   std::string name;
   std::string endpoint;    // of the door
   std::string ready_file;  // written after the first success; may be empty

@@ -27,7 +27,8 @@ CUresult Contexts::create(uint32_t number, uint32_t legacy_stream, uint32_t flag
     // Core dump flags would write files on the server.
     const uint32_t allowed = flags & (CU_CTX_SCHED_MASK | CU_CTX_MAP_HOST | CU_CTX_LMEM_RESIZE_TO_MAX);
     CUresult result = CUDA_ERROR_NOT_SUPPORTED;
-    if (driver_->cuCtxCreate_v4 != nullptr) result = driver_->cuCtxCreate_v4(&context.handle, nullptr, allowed, device_);
+    if (driver_->cuCtxCreate_v4 != nullptr)
+      result = driver_->cuCtxCreate_v4(&context.handle, nullptr, allowed, device_);
     if (result == CUDA_ERROR_NOT_SUPPORTED && driver_->cuCtxCreate_v2 != nullptr) {
       result = driver_->cuCtxCreate_v2(&context.handle, allowed, device_);
     }

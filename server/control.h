@@ -86,7 +86,8 @@ struct ControlMessage {
 // The socket pair; both ends are non-blocking and close-on-exec.
 Outcome make_control_pair(int* agent, int* worker);
 // False when the far side is gone or does not read.
-bool send_control(int socket, ControlType type, const void* payload, size_t bytes, const int* fds = nullptr, int fd_count = 0);
+bool send_control(int socket, ControlType type, const void* payload, size_t bytes, const int* fds = nullptr,
+                  int fd_count = 0);
 template <class T>
 bool send_control(int socket, ControlType type, const T& payload) {
   return send_control(socket, type, &payload, sizeof(T));

@@ -16,8 +16,9 @@ namespace {
 
 // Absolute names only: a bare "libcuda.so.1" could find our own stand-in through LD_LIBRARY_PATH.
 const char* const kUsualPlaces[] = {
-    "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda.so.1",        "/lib/x86_64-linux-gnu/libcuda.so.1",
-    "/usr/local/nvidia/lib64/libcuda.so.1",   "/usr/local/nvidia/lib/libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1",
+    "/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda.so.1",
+    "/lib/x86_64-linux-gnu/libcuda.so.1",     "/usr/local/nvidia/lib64/libcuda.so.1",
+    "/usr/local/nvidia/lib/libcuda.so.1",     "/usr/lib/wsl/lib/libcuda.so.1",
 };
 
 // The linker's cache holds its paths as NUL-terminated strings.
@@ -51,8 +52,8 @@ std::vector<std::string> software_places() {
   std::vector<std::string> places;
   if (const char* path = getenv("TIDE_SOFTGPU"); path != nullptr && *path != '\0') places.push_back(path);
   const std::string here = own_folder();
-  for (const char* relative : {"/libsoftgpu.so", "/../lib/libsoftgpu.so", "/../softgpu/libsoftgpu.so",
-                               "/../softgpu/driver/libsoftgpu.so"}) {
+  for (const char* relative :
+       {"/libsoftgpu.so", "/../lib/libsoftgpu.so", "/../softgpu/libsoftgpu.so", "/../softgpu/driver/libsoftgpu.so"}) {
     places.push_back(here + relative);
   }
   return places;
@@ -105,7 +106,8 @@ Outcome open_driver(DriverLibrary* library) {
     if (outcome.ok()) return {};
     reasons += (reasons.empty() ? "" : "; ") + outcome.message();
   }
-  if (reasons.empty()) reasons = "neither libcuda.so.1 nor libsoftgpu.so was found; set TIDE_SOFTGPU to the latter's path";
+  if (reasons.empty())
+    reasons = "neither libcuda.so.1 nor libsoftgpu.so was found; set TIDE_SOFTGPU to the latter's path";
   return Outcome::fail("no GPU driver: " + reasons);
 }
 

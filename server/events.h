@@ -18,9 +18,9 @@ class Events {
     uint32_t context = 0;
     uint32_t flags = 0;
     bool live = false;
-    bool recorded = false;   // here or before a move
-    bool native = false;     // recorded here: the driver knows when
-    double virtual_ms = 0;   // of one that is not native
+    bool recorded = false;  // here or before a move
+    bool native = false;    // recorded here: the driver knows when
+    double virtual_ms = 0;  // of one that is not native
   };
 
   Events(const Driver& driver, Contexts& contexts);

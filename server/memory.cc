@@ -37,8 +37,7 @@ Outcome Memory::start(uint32_t vgpu, uint64_t quota) {
   quota_ = quota;
   const CUmemAllocationProp prop = properties(contexts_.device());
   size_t granularity = 0;
-  CUresult result =
-      driver.cuMemGetAllocationGranularity(&granularity, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+  CUresult result = driver.cuMemGetAllocationGranularity(&granularity, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
   if (result != CUDA_SUCCESS || kChunkBytes % std::max<size_t>(granularity, 1) != 0) {
     return Outcome::fail(format("the GPU's memory comes in pieces of %zu bytes, not of 2 MiB (%s)", granularity,
                                 error_text(driver, result).c_str()));
@@ -48,14 +47,15 @@ Outcome Memory::start(uint32_t vgpu, uint64_t quota) {
   CUdeviceptr got = 0;
   result = driver.cuMemAddressReserve(&got, bytes, kChunkBytes, base_, 0);
   if (result != CUDA_SUCCESS) {
-    return Outcome::fail(format("cannot reserve the vGPU's addresses at 0x%llx: %s", static_cast<unsigned long long>(base_),
-                                error_text(driver, result).c_str()));
+    return Outcome::fail(format("cannot reserve the vGPU's addresses at 0x%llx: %s",
+                                static_cast<unsigned long long>(base_), error_text(driver, result).c_str()));
   }
   if (got != base_) {
     driver.cuMemAddressFree(got, bytes);
-    return Outcome::fail(format("the driver reserved addresses at 0x%llx in place of 0x%llx; this driver cannot serve "
-                                "vGPUs (is something else mapped there?)",
-                                static_cast<unsigned long long>(got), static_cast<unsigned long long>(base_)));
+    return Outcome::fail(
+        format("the driver reserved addresses at 0x%llx in place of 0x%llx; this driver cannot serve "
+               "vGPUs (is something else mapped there?)",
+               static_cast<unsigned long long>(got), static_cast<unsigned long long>(base_)));
   }
   reserved_bytes_ = bytes;
   result = driver.cuStreamCreateWithPriority(&scrub_, CU_STREAM_NON_BLOCKING, 0);

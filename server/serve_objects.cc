@@ -66,7 +66,8 @@ void send_library(Session& session, uint64_t sequence, const std::vector<std::by
 CUresult serve_tideNull(Session&, const command::Null&, Received&, Outputs&) { return CUDA_SUCCESS; }
 
 CUresult serve_tideCreateContext(Session& session, const command::CreateContext& command, Received& q, Outputs&) {
-  CUresult result = session.contexts().create(command.context, command.legacy_stream, command.flags, command.primary != 0);
+  CUresult result =
+      session.contexts().create(command.context, command.legacy_stream, command.flags, command.primary != 0);
   if (result != CUDA_SUCCESS) return result;
   result = session.streams().add_legacy(command.legacy_stream, command.context);
   if (result != CUDA_SUCCESS) {
@@ -110,7 +111,8 @@ CUresult serve_tideLoadLibrary(Session& session, const command::LoadLibrary& com
   std::string message;
   CUresult result = CUDA_ERROR_INVALID_IMAGE;
   const Library* like = session.image_like();
-  ImageBytes image = session.replaying() && like != nullptr ? like->image : session.libraries().take_stage(command.stage);
+  ImageBytes image =
+      session.replaying() && like != nullptr ? like->image : session.libraries().take_stage(command.stage);
   if (image == nullptr) {
     message = "the image was not sent completely";
   } else {
@@ -119,7 +121,8 @@ CUresult serve_tideLoadLibrary(Session& session, const command::LoadLibrary& com
   const bool loaded = result == CUDA_SUCCESS;
   if (loaded) session.objects().add(ObjectKind::kLibrary, command.library, q.header(), q.payload());
   if (session.replaying()) {
-    if (!loaded) log(LogLevel::kError, "library %llu: %s", static_cast<unsigned long long>(command.library), message.c_str());
+    if (!loaded)
+      log(LogLevel::kError, "library %llu: %s", static_cast<unsigned long long>(command.library), message.c_str());
     return result;
   }
   if (message.empty() && !loaded) message = error_text(session.driver(), result);
@@ -153,8 +156,7 @@ CUresult serve_tideGlobal(Session& session, const command::Global& command, Rece
 }
 
 CUresult serve_tideCreateStream(Session& session, const command::CreateStream& command, Received& q, Outputs&) {
-  const CUresult result =
-      session.streams().create(command.stream, q.header().context, command.flags, command.priority);
+  const CUresult result = session.streams().create(command.stream, q.header().context, command.flags, command.priority);
   if (result == CUDA_SUCCESS) session.objects().add(ObjectKind::kStream, command.stream, q.header(), q.payload());
   return result;
 }

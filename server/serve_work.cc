@@ -55,7 +55,8 @@ bool plain_attribute(CUlaunchAttributeID id) {
 CUmemorytype kind_of(bool device) { return device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
 
 // Rows between device memory and packed staging.
-CUresult copy_rows(const Driver& driver, CUstream stream, uint64_t device, const Rectangle& r, std::byte* host, bool in) {
+CUresult copy_rows(const Driver& driver, CUstream stream, uint64_t device, const Rectangle& r, std::byte* host,
+                   bool in) {
   CUDA_MEMCPY2D copy = {};
   copy.srcMemoryType = kind_of(!in);
   copy.dstMemoryType = kind_of(in);
@@ -73,13 +74,15 @@ CUresult copy_rows(const Driver& driver, CUstream stream, uint64_t device, const
 CUresult serve_tideLaunch(Session& session, const command::Launch& command, Received& q, Outputs&) {
   const KernelEntry* kernel = session.libraries().kernel(command.kernel);
   if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (command.attribute_count > kAttributesMax || command.param_bytes < kernel->param_bytes) return CUDA_ERROR_INVALID_VALUE;
+  if (command.attribute_count > kAttributesMax || command.param_bytes < kernel->param_bytes)
+    return CUDA_ERROR_INVALID_VALUE;
   CUstream stream = nullptr;
-  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS)
+    return result;
   const std::byte* params = q.tail().data() + command.attribute_count * kLaunchAttributeBytes;
   size_t param_bytes = command.param_bytes;
-  void* extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, const_cast<std::byte*>(params), CU_LAUNCH_PARAM_BUFFER_SIZE, &param_bytes,
-                   CU_LAUNCH_PARAM_END};
+  void* extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, const_cast<std::byte*>(params), CU_LAUNCH_PARAM_BUFFER_SIZE,
+                   &param_bytes, CU_LAUNCH_PARAM_END};
   const auto function = reinterpret_cast<CUfunction>(kernel->handle);
   if (command.attribute_count == 0 && command.cooperative == 0) {
     return session.driver().cuLaunchKernel(function, command.grid_x, command.grid_y, command.grid_z, command.block_x,
@@ -185,9 +188,11 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
 CUresult serve_tideCopyWithin(Session& session, const command::CopyWithin& command, Received& q, Outputs&) {
   const Rectangle from{command.source_pitch, command.width, command.height};
   const Rectangle to{command.destination_pitch, command.width, command.height};
-  if (!valid(session, command.source, from) || !valid(session, command.destination, to)) return CUDA_ERROR_INVALID_VALUE;
+  if (!valid(session, command.source, from) || !valid(session, command.destination, to))
+    return CUDA_ERROR_INVALID_VALUE;
   CUstream stream = nullptr;
-  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS)
+    return result;
   if (from.contiguous() && to.contiguous()) {
     return session.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, from.bytes(), stream);
   }
@@ -222,13 +227,15 @@ CUresult serve_tideWaitEvent(Session& session, const command::WaitEvent& command
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (!event->native) return CUDA_SUCCESS;  // never recorded, or complete since before a move
   CUstream stream = nullptr;
-  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS)
+    return result;
   return session.driver().cuStreamWaitEvent(stream, event->handle, CU_EVENT_WAIT_DEFAULT);
 }
 
 CUresult serve_tideWaitSignal(Session& session, const command::WaitSignal& command, Received& q, Outputs&) {
   CUstream stream = nullptr;
-  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS) return result;
+  if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS)
+    return result;
   return session.signals().wait(stream, command.slot, command.value);
 }
 

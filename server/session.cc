@@ -92,8 +92,9 @@ bool Session::execute(const CommandHeader& header, const std::byte* payload) {
   if (result == kAgain) return false;
   if (result == kMalformed) {
     // A client that sends nonsense shall not fill the disk.
-    log(++malformed_ <= kMalformedLogged ? LogLevel::kWarning : LogLevel::kDebug, "command %llu (%s) is malformed and was refused",
-        static_cast<unsigned long long>(header.sequence), call_name(header.call));
+    log(++malformed_ <= kMalformedLogged ? LogLevel::kWarning : LogLevel::kDebug,
+        "command %llu (%s) is malformed and was refused", static_cast<unsigned long long>(header.sequence),
+        call_name(header.call));
     result = CUDA_ERROR_INVALID_VALUE;
   }
   partial_ = 0;

@@ -8,7 +8,6 @@
 #include <optional>
 #include <string>
 
-#include "server/outputs.h"
 #include "server/contexts.h"
 #include "server/driver_library.h"
 #include "server/events.h"
@@ -16,6 +15,7 @@
 #include "server/memory.h"
 #include "server/objects.h"
 #include "server/outbox.h"
+#include "server/outputs.h"
 #include "server/received.h"
 #include "server/signals.h"
 #include "server/staging.h"
@@ -66,9 +66,9 @@ class Session {
   }
   bool failed() const { return failed_; }
   bool replaying() const { return replaying_; }
-  uint64_t sequence() const { return sequence_; }        // the last executed
+  uint64_t sequence() const { return sequence_; }  // the last executed
   void set_sequence(uint64_t sequence) { sequence_ = sequence; }
-  uint64_t& partial() { return partial_; }               // bytes of the present command's copy that are under way
+  uint64_t& partial() { return partial_; }  // bytes of the present command's copy that are under way
   const Library* image_like() const { return image_like_; }
   void set_image_like(const Library* like) { image_like_ = like; }
   uint64_t last_error() const { return error_; }

@@ -40,7 +40,8 @@ CUresult Signals::wait(CUstream stream, uint32_t slot, uint64_t value) {
   outstanding();
   awaited_.push_back({slot, value});
   if (device_page_ != 0) {
-    const uint64_t offset = uint64_t(reinterpret_cast<const std::byte*>(word) - reinterpret_cast<const std::byte*>(page_));
+    const uint64_t offset =
+        uint64_t(reinterpret_cast<const std::byte*>(word) - reinterpret_cast<const std::byte*>(page_));
     const CUresult result =
         driver_.cuStreamWaitValue64_v2(stream, device_page_ + offset, value, CU_STREAM_WAIT_VALUE_GEQ);
     if (result != CUDA_ERROR_NOT_SUPPORTED) return result;

@@ -47,7 +47,7 @@ class Signals {
   const Driver& driver_;
   Contexts& contexts_;
   ClientPage* page_ = nullptr;
-  CUdeviceptr device_page_ = 0;   // where kernels see the page; 0: the driver cannot wait on it
+  CUdeviceptr device_page_ = 0;  // where kernels see the page; 0: the driver cannot wait on it
   std::vector<Awaited> awaited_;
   std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
 };

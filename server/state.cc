@@ -118,7 +118,8 @@ Outcome read_libraries(BlobReader* r, const std::vector<ImageBytes>& images, std
 Outcome check_library(Session& session, const Earlier& earlier) {
   const Library& library = *session.libraries().find(earlier.number);
   if (library.image_base != earlier.library.image_base) {
-    return Outcome::fail(format("library %llu lies at another address here", static_cast<unsigned long long>(earlier.number)));
+    return Outcome::fail(
+        format("library %llu lies at another address here", static_cast<unsigned long long>(earlier.number)));
   }
   for (const GlobalEntry& global : earlier.library.globals) {
     GlobalEntry here;
@@ -150,8 +151,9 @@ Outcome replay_objects(Session& session, BlobReader* r, const std::vector<Earlie
     const CUresult result = session.replay(object);
     session.set_image_like(nullptr);
     if (result != CUDA_SUCCESS && object.kind != ObjectKind::kState) {
-      return Outcome::fail(format("object %llu of kind %u cannot be made here: %s", static_cast<unsigned long long>(object.key),
-                                  unsigned(object.kind), error_text(session.driver(), result).c_str()));
+      return Outcome::fail(format("object %llu of kind %u cannot be made here: %s",
+                                  static_cast<unsigned long long>(object.key), unsigned(object.kind),
+                                  error_text(session.driver(), result).c_str()));
     }
     if (earlier == nullptr) continue;
     session.contexts().use(object.context);
@@ -249,7 +251,8 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
     const auto range = r.get<MemoryRange>();
     const CUresult result = session.memory().map(range.address, range.bytes);
     if (result != CUDA_SUCCESS) {
-      return Outcome::fail(format("%llu bytes of memory cannot be had here: %s", static_cast<unsigned long long>(range.bytes),
+      return Outcome::fail(format("%llu bytes of memory cannot be had here: %s",
+                                  static_cast<unsigned long long>(range.bytes),
                                   error_text(session.driver(), result).c_str()));
     }
   }

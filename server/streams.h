@@ -78,8 +78,8 @@ class Streams {
     CUstream handle = nullptr;
     uint32_t context = 0;
     uint32_t unmarked = 0;
-    uint64_t sequence = 0;   // of the last work
-    uint64_t reported = 0;   // the progress that was told last
+    uint64_t sequence = 0;  // of the last work
+    uint64_t reported = 0;  // the progress that was told last
     std::deque<Pending> pending;
   };
 

@@ -72,7 +72,8 @@ class Mover {
     }
     session_.contexts().use(0);
     for (Side& side : sides_) {
-      if (const CUresult r = driver_.cuEventCreate(&side.done, CU_EVENT_DISABLE_TIMING); r != CUDA_SUCCESS) return fail(r);
+      if (const CUresult r = driver_.cuEventCreate(&side.done, CU_EVENT_DISABLE_TIMING); r != CUDA_SUCCESS)
+        return fail(r);
     }
     const CUresult r = driver_.cuStreamCreateWithPriority(&stream_, CU_STREAM_NON_BLOCKING, 0);
     return r == CUDA_SUCCESS ? Outcome() : fail(r);

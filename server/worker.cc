@@ -18,10 +18,10 @@ namespace {
 
 constexpr uint32_t kCommandsPerTurn = 256;
 constexpr uint64_t kCheckEveryNs = 1'000'000;
-constexpr uint64_t kYieldNs = 30'000;          // after that long without anything to do the worker sleeps
-constexpr uint32_t kPollEveryUs = 25;          // least sleep while the GPU works; grows to the next
+constexpr uint64_t kYieldNs = 30'000;  // after that long without anything to do the worker sleeps
+constexpr uint32_t kPollEveryUs = 25;  // least sleep while the GPU works; grows to the next
 constexpr uint32_t kPollSlowestUs = 250;
-constexpr uint32_t kIdleSleepUs = 5'000;       // bounds how late the agent's wishes are heard
+constexpr uint32_t kIdleSleepUs = 5'000;  // bounds how late the agent's wishes are heard
 constexpr size_t kTextBytes = 4096;
 
 }  // namespace
@@ -155,7 +155,8 @@ Worker::Next Worker::go_live() {
   if (!link_->ready()) return Next::kGoOn;
   WorkerPage& page = link_->region().worker();
   const ClientPage& client = link_->region().client();
-  if (client.magic != kRegionMagic || client.version != kRegionVersion) return lose_channel("the region is not one of ours");
+  if (client.magic != kRegionMagic || client.version != kRegionVersion)
+    return lose_channel("the region is not one of ours");
   if (page.acknowledged.load() != session_->sequence()) {
     return lose_channel("the client's state does not fit what came from the last worker");
   }

@@ -70,13 +70,12 @@ class Worker {
   ControlSession identity_;
   std::unique_ptr<Link> link_;
   CommandReader reader_;
-  bool live_ = false;       // the region is ready and commands are executed
-  bool restored_ = false;   // came by a move
+  bool live_ = false;      // the region is ready and commands are executed
+  bool restored_ = false;  // came by a move
   std::unique_ptr<Move> move_;
-  int text_ = -1;           // what kernels print
-  uint64_t busy_ns_ = 0;    // when something last happened
-  uint64_t checked_ns_ = 0; // when the control socket and the client were last looked at
+  int text_ = -1;            // what kernels print
+  uint64_t busy_ns_ = 0;     // when something last happened
+  uint64_t checked_ns_ = 0;  // when the control socket and the client were last looked at
 };
-
 
 }  // namespace tide

@@ -13,13 +13,14 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kDrainMs = 500;              // then the session runs on for a while, and the move is tried again
+constexpr uint32_t kDrainMs = 500;  // then the session runs on for a while, and the move is tried again
 constexpr uint64_t kRetryAfterNs = 20'000'000;
-constexpr uint64_t kLookForRestNs = 5'000'000'000;  // so long for a command boundary at which nothing waits for the client
+constexpr uint64_t kLookForRestNs =
+    5'000'000'000;  // so long for a command boundary at which nothing waits for the client
 constexpr uint32_t kAttemptsMax = 100;
-constexpr uint32_t kDecisionMs = 60'000;        // the agent's, when all sessions of the vGPU have been sent
-constexpr uint32_t kLeaveMs = 10'000;           // the client's time to go to the new worker
-constexpr uint32_t kLeaveIdleMs = 300;          // of one that does nothing: it goes when it next wants something
+constexpr uint32_t kDecisionMs = 60'000;  // the agent's, when all sessions of the vGPU have been sent
+constexpr uint32_t kLeaveMs = 10'000;     // the client's time to go to the new worker
+constexpr uint32_t kLeaveIdleMs = 300;    // of one that does nothing: it goes when it next wants something
 constexpr uint32_t kConnectMs = 10'000;
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
@@ -123,7 +124,8 @@ Worker::Next Worker::try_move() {
     return Next::kGoOn;
   }
   move_->paused_ns = begin;
-  const Outcome outcome = send_session(*session_, *move_->stream, [this] { link_->progress(); }, &move_->bytes);
+  const Outcome outcome = send_session(
+      *session_, *move_->stream, [this] { link_->progress(); }, &move_->bytes);
   if (!outcome.ok()) {
     give_up_move(outcome.message());
     return Next::kGoOn;
@@ -165,13 +167,14 @@ Worker::Next Worker::finish_move() {
   return Next::kEnd;
 }
 
-// From kMoved on the region belongs to the next worker: nothing is written any more. The pause lasts until the client is
-// served there; a client that wants nothing has none.
+// From kMoved on the region belongs to the next worker: nothing is written any more. The pause lasts until the client
+// is served there; a client that wants nothing has none.
 void Worker::wait_until_left(ControlMoved* moved) {
   const Region region = link_->region();
   const uint64_t next = move_->request.next_epoch;
   const auto wants = [&] {
-    return region.client().command_head.load() != region.worker().command_tail.load() || region.client().asleep.load() != 0;
+    return region.client().command_head.load() != region.worker().command_tail.load() ||
+           region.client().asleep.load() != 0;
   };
   const uint64_t begin = now_ns(), end = after_ms(kLeaveMs), idle_end = after_ms(kLeaveIdleMs);
   bool wanted = false;

@@ -69,7 +69,9 @@ WorkerProcess::~WorkerProcess() { kill(); }
 
 void WorkerProcess::kill() {
   killed_ = true;
-  KJ_IF_MAYBE (pid, pid_) { ::kill(*pid, SIGKILL); }
+  KJ_IF_MAYBE (pid, pid_) {
+    ::kill(*pid, SIGKILL);
+  }
 }
 
 bool WorkerProcess::send(ControlType type, const void* payload, size_t bytes, const int* fds, int fd_count) {

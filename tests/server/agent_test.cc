@@ -56,7 +56,8 @@ class AgentProcess {
     const char* program = getenv("TIDE_AGENT");
     pid_ = fork();
     if (pid_ == 0) {
-      execl(program, program, "--scheduler", scheduler.c_str(), "--name", name.c_str(), "--dir", directory.c_str(), nullptr);
+      execl(program, program, "--scheduler", scheduler.c_str(), "--name", name.c_str(), "--dir", directory.c_str(),
+            nullptr);
       _exit(127);
     }
   }
@@ -97,7 +98,8 @@ class AgentTest : public ::testing::Test {
     port_ = scheduler_->receiver->getPort();
     address_ = "127.0.0.1:" + std::to_string(port_);
     scheduler_->server = kj::heap<capnp::TwoPartyServer>(kj::heap<FakePool>(servers_));
-    scheduler_->serving = kj::heap<kj::Promise<void>>(scheduler_->server->listen(*scheduler_->receiver).eagerlyEvaluate(nullptr));
+    scheduler_->serving =
+        kj::heap<kj::Promise<void>>(scheduler_->server->listen(*scheduler_->receiver).eagerlyEvaluate(nullptr));
   }
   template <class Condition>
   void await(Condition condition) {
@@ -199,7 +201,9 @@ TEST_F(AgentTest, refuses_wrong_tokens_epochs_and_garbage) {
   ASSERT_TRUE(Endpoint::parse(servers_["one"].endpoint, &endpoint).ok());
   for (const bool tcp : {false, true}) {
     int socket = -1;
-    ASSERT_TRUE((tcp ? connect_tcp(endpoint.tcp_address, 1000, &socket) : connect_unix(endpoint.unix_path, 1000, &socket)).ok());
+    ASSERT_TRUE(
+        (tcp ? connect_tcp(endpoint.tcp_address, 1000, &socket) : connect_unix(endpoint.unix_path, 1000, &socket))
+            .ok());
     const std::string garbage(100'000, 'g');
     EXPECT_GT(send(socket, garbage.data(), garbage.size(), MSG_NOSIGNAL), 0);
     char answer[65536];
@@ -265,8 +269,10 @@ TEST_F(AgentTest, moves_a_vgpu_with_all_its_sessions_to_another_agent_and_back) 
     auto moving = move(at, to, epoch, prepare(to, epoch + 1)).eagerlyEvaluate(nullptr);
     for (uint8_t i = 0; i < 2; ++i) {
       clients[i].launch(uint64_t{1} << 32, {kBase, 1, 1});
-      await([&] { return clients[i].page().state.load() == uint64_t(ChannelState::kMoved) &&
-                         clients[i].page().next_epoch.load() == epoch + 1; });
+      await([&] {
+        return clients[i].page().state.load() == uint64_t(ChannelState::kMoved) &&
+               clients[i].page().next_epoch.load() == epoch + 1;
+      });
       clients[i].disconnect();
       ASSERT_TRUE(clients[i].open_door(clients[i].page().next_endpoint, wish(epoch + 1, i)));
     }

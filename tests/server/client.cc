@@ -171,7 +171,8 @@ CUresult TestClient::await_result(uint64_t sequence, std::vector<std::byte>* ans
 AssertionResult TestClient::reach(uint32_t stream, uint64_t sequence) {
   const auto done = [&] { return page().stream_progress[stream].load(std::memory_order_acquire) >= sequence; };
   if (wait_until(*link_, Side::kClient, done, kTestTimeoutUs) == WaitResult::kReady) return AssertionSuccess();
-  return AssertionFailure() << "stream " << stream << " is at " << page().stream_progress[stream].load() << " of " << sequence;
+  return AssertionFailure() << "stream " << stream << " is at " << page().stream_progress[stream].load() << " of "
+                            << sequence;
 }
 
 AssertionResult TestClient::reach_event(uint32_t event, uint64_t sequence) {

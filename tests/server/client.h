@@ -79,9 +79,11 @@ class TestClient {
   // The next answer record.
   ::testing::AssertionResult receive(AnswerHeader* header, std::vector<std::byte>* payload);
   // Sends with kCommandAnswer and gives the result.
-  CUresult call(uint16_t call, const std::vector<std::byte>& payload, std::vector<std::byte>* answer, uint32_t context = kTestContext);
+  CUresult call(uint16_t call, const std::vector<std::byte>& payload, std::vector<std::byte>* answer,
+                uint32_t context = kTestContext);
   template <class C>
-  CUresult call(Call number, const C& command, std::vector<std::byte>* answer, const void* data = nullptr, size_t bytes = 0) {
+  CUresult call(Call number, const C& command, std::vector<std::byte>* answer, const void* data = nullptr,
+                size_t bytes = 0) {
     const uint64_t sequence = send(number, command, kNoStream, data, bytes, kCommandAnswer);
     return await_result(sequence, answer);
   }

@@ -182,12 +182,14 @@ CUresult cuMemGetAllocationGranularity(size_t* n, const CUmemAllocationProp*, CU
   return *n = kImageAlign, CUDA_SUCCESS;
 }
 CUresult cuMemAddressReserve(CUdeviceptr* p, size_t bytes, size_t, CUdeviceptr want, unsigned long long) {
-  void* got = mmap(host(want), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  void* got =
+      mmap(host(want), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (got == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
   return *p = CUdeviceptr(got), CUDA_SUCCESS;
 }
 CUresult cuMemAddressFree(CUdeviceptr p, size_t bytes) { return munmap(host(p), bytes), CUDA_SUCCESS; }
-CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes, const CUmemAllocationProp*, unsigned long long) {
+CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes, const CUmemAllocationProp*,
+                     unsigned long long) {
   return *handle = bytes, CUDA_SUCCESS;
 }
 CUresult cuMemRelease(CUmemGenericAllocationHandle) { return CUDA_SUCCESS; }
@@ -234,7 +236,8 @@ CUresult cuEventSynchronize(CUevent event) {
   return CUresult(lost.load());
 }
 CUresult cuEventElapsedTime(float* ms, CUevent start, CUevent end) {
-  const auto a = reinterpret_cast<const Event*>(start)->at_ns.load(), b = reinterpret_cast<const Event*>(end)->at_ns.load();
+  const auto a = reinterpret_cast<const Event*>(start)->at_ns.load(),
+             b = reinterpret_cast<const Event*>(end)->at_ns.load();
   return *ms = float(double(int64_t(b - a)) / 1e6), CUDA_SUCCESS;
 }
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
@@ -261,7 +264,8 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CU
   return later(stream, [=] { memmove(host(to), host(from), bytes); });
 }
 CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream stream) {
-  const auto* from = static_cast<const char*>(c->srcMemoryType == CU_MEMORYTYPE_DEVICE ? host(c->srcDevice) : c->srcHost);
+  const auto* from =
+      static_cast<const char*>(c->srcMemoryType == CU_MEMORYTYPE_DEVICE ? host(c->srcDevice) : c->srcHost);
   auto* to = static_cast<char*>(c->dstMemoryType == CU_MEMORYTYPE_DEVICE ? host(c->dstDevice) : c->dstHost);
   for (size_t row = 0; row < c->Height; ++row) {
     if (c->srcMemoryType == CU_MEMORYTYPE_DEVICE && !mapped(c->srcDevice + row * c->srcPitch, c->WidthInBytes)) {
@@ -291,8 +295,8 @@ CUresult softgpuGetImageRange(CUlibrary library, CUdeviceptr* base, size_t* byte
   *bytes = image->bytes;
   return CUDA_SUCCESS;
 }
-CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*, void**,
-                           unsigned) {
+CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*,
+                           void**, unsigned) {
   auto image = std::make_unique<Image>();
   std::istringstream text(static_cast<const char*>(code));
   std::string kind, name;
@@ -305,7 +309,8 @@ CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, 
   image->base = next_image;
   image->bytes = at;
   if (at != 0) {
-    void* got = mmap(host(image->base), at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    void* got =
+        mmap(host(image->base), at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (got == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
     memset(got, 0x11, at);
     note_map(image->base, at);
@@ -344,7 +349,9 @@ CUresult cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t* offset, siz
   *bytes = 8;
   return CUDA_SUCCESS;
 }
-CUresult cuKernelGetAttribute(int* value, CUfunction_attribute, CUkernel, CUdevice) { return *value = 1024, CUDA_SUCCESS; }
+CUresult cuKernelGetAttribute(int* value, CUfunction_attribute, CUkernel, CUdevice) {
+  return *value = 1024, CUDA_SUCCESS;
+}
 CUresult cuKernelSetAttribute(CUfunction_attribute, int, CUkernel, CUdevice) { return CUDA_SUCCESS; }
 CUresult cuKernelGetFunction(CUfunction* function, CUkernel kernel) {
   return *function = reinterpret_cast<CUfunction>(kernel), CUDA_SUCCESS;

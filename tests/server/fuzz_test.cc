@@ -1,7 +1,6 @@
 // Frames made from the rows, then cut, flipped and grown: the worker refuses them and serves on.
 
 #include <algorithm>
-#include <random>
 
 #include "tests/server/client.h"
 
@@ -11,26 +10,57 @@ namespace {
 constexpr int kFrames = 20'000;
 constexpr uint64_t kBudgetNs = 20'000'000'000;
 
+// The same frames in every run.
+class Numbers {
+ public:
+  explicit Numbers(uint64_t seed) : state_(seed) {}
+  uint64_t next() {
+    state_ += 0x9e3779b97f4a7c15;
+    uint64_t z = state_;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  uint64_t below(uint64_t limit) { return next() % limit; }
+
+ private:
+  uint64_t state_;
+};
+
 // Values that are near the edges of something.
-uint64_t interesting(std::mt19937_64& random) {
-  static const uint64_t kValues[] = {0, 1, 2, 7, 64, 4095, 4096, kStreamSlots, kEventSlots, kChunkBytes, 0xffffffff,
-                                     uint64_t{1} << 32, (uint64_t{1} << 32) + 1, vgpu_range_base(0),
-                                     vgpu_range_base(0) + kChunkBytes, vgpu_range_base(1) - 1, ~uint64_t{0}, uint64_t{1} << 63};
-  return random() % 3 == 0 ? random() : kValues[random() % std::size(kValues)];
+uint64_t interesting(Numbers& numbers) {
+  static const uint64_t kValues[] = {0,
+                                     1,
+                                     2,
+                                     7,
+                                     64,
+                                     4095,
+                                     4096,
+                                     kStreamSlots,
+                                     kEventSlots,
+                                     kChunkBytes,
+                                     0xffffffff,
+                                     uint64_t{1} << 32,
+                                     (uint64_t{1} << 32) + 1,
+                                     vgpu_range_base(0),
+                                     vgpu_range_base(0) + kChunkBytes,
+                                     vgpu_range_base(1) - 1,
+                                     ~uint64_t{0},
+                                     uint64_t{1} << 63};
+  return numbers.below(3) == 0 ? numbers.next() : kValues[numbers.below(std::size(kValues))];
 }
 
-// Calls that end the session for a reason that is not a fault: none. "slow" would only cost time.
-std::vector<std::byte> make_payload(const CallRow& row, std::mt19937_64& random) {
+std::vector<std::byte> make_payload(const CallRow& row, Numbers& numbers) {
   std::vector<uint64_t> words;
   for (int i = 0; i < row.param_count; ++i) {
-    words.push_back(interesting(random));
-    if (row.params[i].kind == ParamKind::kDevice) words.push_back(interesting(random));
+    words.push_back(interesting(numbers));
+    if (row.params[i].kind == ParamKind::kDevice) words.push_back(interesting(numbers));
   }
   std::vector<std::byte> payload = bytes_of(words);
-  const uint32_t kind = random() % 4;
-  if (kind == 0 && !payload.empty()) payload.resize(random() % payload.size());
-  if (kind == 1) payload.resize(payload.size() + random() % 5000, std::byte(random()));
-  if (kind == 2 && !payload.empty()) payload[random() % payload.size()] ^= std::byte(1u << random() % 8);
+  const uint32_t kind = numbers.below(4);
+  if (kind == 0 && !payload.empty()) payload.resize(numbers.below(payload.size()));
+  if (kind == 1) payload.resize(payload.size() + numbers.below(5000), std::byte(numbers.next()));
+  if (kind == 2 && !payload.empty()) payload[numbers.below(payload.size())] ^= std::byte(1u << numbers.below(8));
   return payload;
 }
 
@@ -44,19 +74,20 @@ TEST(FuzzTest, random_frames_do_not_end_the_session) {
   client.load_library(1, "kernel nothing 8\nglobal g 64\n", &found);
   std::vector<const CallRow*> rows;
   for (const CallRow& row : kCallRows) {
-    if (row.travel == Travel::kAsync || row.travel == Travel::kSync || row.travel == Travel::kInternal) rows.push_back(&row);
+    if (row.travel == Travel::kAsync || row.travel == Travel::kSync || row.travel == Travel::kInternal)
+      rows.push_back(&row);
   }
-  std::mt19937_64 random(20240229);
+  Numbers numbers(20240229);
   const uint64_t end = now_ns() + kBudgetNs;
   int sent = 0;
   for (; sent < kFrames && now_ns() < end; ++sent) {
-    const CallRow& row = *rows[random() % rows.size()];
+    const CallRow& row = *rows[numbers.below(rows.size())];
     // A context that does not exist any more would make the rest of the frames dull.
     if (row.number == uint16_t(Call::tideDestroyContext) || row.number == uint16_t(Call::tideWaitSignal)) continue;
-    const uint16_t number = random() % 50 == 0 ? uint16_t(random()) : row.number;
-    const uint32_t stream = random() % 4 == 0 ? uint32_t(interesting(random)) : kTestLegacy;
-    const uint32_t context = random() % 8 == 0 ? uint32_t(interesting(random)) : kTestContext;
-    client.send_raw(number, make_payload(row, random), stream, 0, context);
+    const uint16_t number = numbers.below(50) == 0 ? uint16_t(numbers.next()) : row.number;
+    const uint32_t stream = numbers.below(4) == 0 ? uint32_t(interesting(numbers)) : kTestLegacy;
+    const uint32_t context = numbers.below(8) == 0 ? uint32_t(interesting(numbers)) : kTestContext;
+    client.send_raw(number, make_payload(row, numbers), stream, 0, context);
     ASSERT_FALSE(::testing::Test::HasFailure()) << "frame " << sent;
   }
   EXPECT_GT(sent, 1000);

@@ -1,6 +1,5 @@
 // A real worker process on the fake driver, driven through the rings.
 
-
 #include <numeric>
 
 #include "tests/server/client.h"
@@ -63,8 +62,10 @@ TEST_F(WorkerTest, copies_rectangles_with_packed_rows) {
   constexpr uint64_t kPitch = 1000, kWidth = 300, kHeight = 1700;
   std::vector<std::byte> packed(kWidth * kHeight);
   for (size_t i = 0; i < packed.size(); ++i) packed[i] = std::byte(i * 7 + i / 300);
-  client_.send(Call::tideCopyIn, command::CopyIn{kBase, kPitch, kWidth, kHeight}, kTestLegacy, packed.data(), packed.size());
-  const uint64_t sequence = client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight}, kTestLegacy);
+  client_.send(Call::tideCopyIn, command::CopyIn{kBase, kPitch, kWidth, kHeight}, kTestLegacy, packed.data(),
+               packed.size());
+  const uint64_t sequence =
+      client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight}, kTestLegacy);
   std::vector<std::byte> got(packed.size()), part;
   for (size_t n = 0; n < got.size(); n += part.size()) {
     AnswerHeader header;
@@ -222,15 +223,20 @@ TEST_F(WorkerTest, generated_calls_are_unpacked_by_their_rows) {
 }
 
 TEST_F(WorkerTest, memory_outside_of_the_vgpu_is_refused) {
-  const std::pair<uint64_t, uint64_t> outside[] = {
-      {kBase - kChunkBytes, kChunkBytes}, {kBase + 1, kChunkBytes}, {kBase, 0}, {kBase, ~uint64_t{0}},
-      {kBase + kVgpuRangeBytes, kChunkBytes}, {0, kChunkBytes}, {kBase + kVgpuRangeBytes - kImageZoneBytes, kChunkBytes}};
+  const std::pair<uint64_t, uint64_t> outside[] = {{kBase - kChunkBytes, kChunkBytes},
+                                                   {kBase + 1, kChunkBytes},
+                                                   {kBase, 0},
+                                                   {kBase, ~uint64_t{0}},
+                                                   {kBase + kVgpuRangeBytes, kChunkBytes},
+                                                   {0, kChunkBytes},
+                                                   {kBase + kVgpuRangeBytes - kImageZoneBytes, kChunkBytes}};
   for (const auto& [address, bytes] : outside) {
     std::vector<std::byte> answer;
     EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{address, bytes}, &answer), CUDA_ERROR_INVALID_VALUE);
   }
   std::vector<std::byte> answer;
-  EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{kBase, uint64_t{8} << 30}, &answer), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{kBase, uint64_t{8} << 30}, &answer),
+            CUDA_ERROR_OUT_OF_MEMORY);
   const uint64_t stack = reinterpret_cast<uint64_t>(&answer);
   EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1}, &answer), CUDA_ERROR_INVALID_VALUE);
 }
