@@ -64,7 +64,7 @@ class StateTest : public ::testing::Test {
       run(Call::tideLoadLibrary, command::LoadLibrary{number, number});
     }
     run(Call::tideUnloadLibrary, command::UnloadLibrary{2});
-    run(Call::tideGlobal, command::Global{3, 8}, "counter");
+    run(Call::tideGlobal, command::Global{3, 7}, "counter");
     run_raw(Call::cuCtxSetLimit, bytes_of({0, 1024}));
     run_raw(Call::cuCtxSetLimit, bytes_of({0, 2048}));
     run_raw(Call::cuCtxSetLimit, bytes_of({0, 1024}));
