@@ -31,11 +31,18 @@ void wrong_arguments(int* memory) {
   EXPECT_ERROR(cudaFree(nullptr), cudaSuccess);
 }
 
+// The runtime and the driver below it have each a code of their own for such a launch.
+void expect_refused_launch(cudaError_t got) {
+  EXPECT(got == cudaErrorInvalidConfiguration || got == cudaErrorInvalidValue, "%d (%s)", (int)got,
+         cudaGetErrorName(got));
+  EXPECT(cudaGetLastError() == cudaSuccess, "it does not stick");
+}
+
 void wrong_launches(int* memory) {
-  EXPECT_ERROR(launch(dim3(1), dim3(2048), 0, memory), cudaErrorInvalidConfiguration);
-  EXPECT_ERROR(launch(dim3(0), dim3(1), 0, memory), cudaErrorInvalidConfiguration);
-  EXPECT_ERROR(launch(dim3(1), dim3(1, 1, 65), 0, memory), cudaErrorInvalidConfiguration);
-  EXPECT_ERROR(launch(dim3(1), dim3(1), 1 << 30, memory), cudaErrorInvalidValue);
+  expect_refused_launch(launch(dim3(1), dim3(2048), 0, memory));
+  expect_refused_launch(launch(dim3(0), dim3(1), 0, memory));
+  expect_refused_launch(launch(dim3(1), dim3(1, 1, 65), 0, memory));
+  expect_refused_launch(launch(dim3(1), dim3(1), 1 << 30, memory));
   EXPECT_ERROR(launch(dim3(1), dim3(1), 0, memory), cudaSuccess);
   EXPECT_ERROR(cudaDeviceSynchronize(), cudaSuccess);
 }
