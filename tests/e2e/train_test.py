@@ -33,7 +33,8 @@ class Train(PoolTest):
         expected = self.undisturbed('--steps', 20)
         self.expect_ok(self.pool.down())
         self.pool.up(gpus=1)
-        self.assertEqual(expected, self.expect_ok(self.pool.run('-g', 4, '--', *train('--steps', 20))).out)
+        shared = self.pool.run('-g', 4, '--min', 1, '--', *train('--steps', 20))
+        self.assertEqual(expected, self.expect_ok(shared).out)
 
 
 class Moves(PoolTest):
