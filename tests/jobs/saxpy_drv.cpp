@@ -97,7 +97,7 @@ int main() {
   CHECK(cuMemAlloc(&device_x, n * sizeof(float)));
   CHECK(cuMemAlloc(&device_y, n * sizeof(float)));
   CHECK(cuModuleGetGlobal(&launches, &launches_bytes, module, "launches"));
-  CHECK(cuMemsetD32(launches, 0, 1));
+  CHECK(cuMemsetD32Async(launches, 0, 1, stream));  // the default stream would not be waited for
   CHECK(cuMemcpyHtoDAsync(device_x, x.data(), n * sizeof(float), stream));
   CHECK(cuMemcpyHtoDAsync(device_y, y.data(), n * sizeof(float), stream));
   launch_twice(function, stream, {device_y, device_x, 2.0f, n}, (n + 127) / 128);
