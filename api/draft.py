@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Prints draft rows for functions that cuda.h declares and api/*.api lacks. `draft.py --declarations` prints all."""
+
 import argparse
 import pathlib
 import re
@@ -14,8 +15,13 @@ def declarations(include):
     source = '#include <cuda.h>\n#include <cudaProfiler.h>\n'
     found = {}
     for extra in (['-D__CUDA_API_VERSION_INTERNAL'], []):  # the plain form last: current declarations win
-        text = subprocess.run(['g++', '-E', '-P', '-x', 'c++', '-', '-DCUDA_ENABLE_DEPRECATED', f'-I{include}', *extra],
-                              input=source, capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            ['g++', '-E', '-P', '-x', 'c++', '-', '-DCUDA_ENABLE_DEPRECATED', f'-I{include}', *extra],
+            input=source,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         text = re.sub(r'\s+', ' ', text)
         for name, params in re.findall(r'CUresult (cu\w+) ?\(([^;{]*?)\) ?;', text):
             found[name] = '' if params.strip() == 'void' else params.strip()
@@ -25,8 +31,13 @@ def declarations(include):
 def current(include):
     """The symbols that today's cuda.h declares (450 functions, two of them in two current versions)."""
     source = '#include <cuda.h>\n#include <cudaProfiler.h>\n'
-    text = subprocess.run(['g++', '-E', '-P', '-x', 'c++', '-', '-DCUDA_ENABLE_DEPRECATED', f'-I{include}'],
-                          input=source, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ['g++', '-E', '-P', '-x', 'c++', '-', '-DCUDA_ENABLE_DEPRECATED', f'-I{include}'],
+        input=source,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     return set(re.findall(r'CUresult (cu\w+) ?\(', re.sub(r'\s+', ' ', text)))
 
 

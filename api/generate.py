@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes C++ from the rows of api/*.api: data and straight lines, no logic. Run by the build; nothing it writes is kept.
+"""Writes C++ from the rows of api/*.api: data and straight lines, no logic. The build runs it; nothing is kept.
 
-    generate.py OUTPUT_FILE...      what is written is chosen by the file's name, see PRODUCTS
+generate.py OUTPUT_FILE...      what is written is chosen by the file's name, see PRODUCTS
 """
+
 import pathlib
 import sys
 
@@ -19,7 +20,7 @@ def declare(params):
 
 def command_name(row):
     """tideMapMemory -> MapMemory"""
-    return row.name[len('tide'):]
+    return row.name[len('tide') :]
 
 
 def kind_of(param):
@@ -30,21 +31,30 @@ def kind_of(param):
 
 # --- shared -----------------------------------------------------------------------------------------------------------
 
+
 def calls_h(rows):
-    lines = [NOTE, '#pragma once\n#include <cstdint>\n\nnamespace tide {\n',
-             '// Wire opcodes: the numbers of the rows, never reused.', 'enum class Call : uint16_t {']
+    lines = [
+        NOTE,
+        '#pragma once\n#include <cstdint>\n\nnamespace tide {\n',
+        '// Wire opcodes: the numbers of the rows, never reused.',
+        'enum class Call : uint16_t {',
+    ]
     lines += [f'  {r.name} = {r.number},' for r in rows if r.on_wire]
-    lines += ['};', f'inline constexpr uint16_t kCallLimit = {max(r.number for r in rows) + 1};\n',
-              'enum class Travel : uint8_t { kAsync, kSync, kLocal, kInternal, kRefuse };',
-              'enum class ParamKind : uint8_t { kValue, kHandle, kDevice, kIn, kOut, kString };\n',
-              'struct ParamRow {\n  const char* name;\n  ParamKind kind;\n  uint8_t bytes;  // of one element\n};\n',
-              'struct CallRow {\n  uint16_t number;\n  const char* name;\n  Travel travel;\n  bool work, keeps, cached;\n'
-              '  uint8_t param_count;\n  const ParamRow* params;\n};\n',
-              '// All rows, by number; and the one with a number (null: none).',
-              f'inline constexpr uint16_t kCallRowCount = {len(rows)};',
-              'extern const CallRow kCallRows[kCallRowCount];',
-              'const CallRow* find_call(uint16_t number);',
-              'const char* call_name(uint16_t number);  // "?" for none\n', '}  // namespace tide']
+    lines += [
+        '};',
+        f'inline constexpr uint16_t kCallLimit = {max(r.number for r in rows) + 1};\n',
+        'enum class Travel : uint8_t { kAsync, kSync, kLocal, kInternal, kRefuse };',
+        'enum class ParamKind : uint8_t { kValue, kHandle, kDevice, kIn, kOut, kString };\n',
+        'struct ParamRow {\n  const char* name;\n  ParamKind kind;\n  uint8_t bytes;  // of one element\n};\n',
+        'struct CallRow {\n  uint16_t number;\n  const char* name;\n  Travel travel;\n  bool work, keeps, cached;\n'
+        '  uint8_t param_count;\n  const ParamRow* params;\n};\n',
+        '// All rows, by number; and the one with a number (null: none).',
+        f'inline constexpr uint16_t kCallRowCount = {len(rows)};',
+        'extern const CallRow kCallRows[kCallRowCount];',
+        'const CallRow* find_call(uint16_t number);',
+        'const char* call_name(uint16_t number);  // "?" for none\n',
+        '}  // namespace tide',
+    ]
     return lines
 
 
@@ -52,20 +62,26 @@ def calls_cc(rows):
     lines = [NOTE, FULL_CUDA, '#include "calls.h"\n\nnamespace tide {\nnamespace {\n']
     for r in rows:
         if r.on_wire and r.params:
-            items = ', '.join(f'{{"{p.name}", ParamKind::k{kind_of(p).capitalize()}, {size_text(p)}}}' for p in r.params)
+            items = ', '.join(
+                f'{{"{p.name}", ParamKind::k{kind_of(p).capitalize()}, {size_text(p)}}}' for p in r.params
+            )
             lines.append(f'const ParamRow kParams_{r.name}[] = {{{items}}};')
     lines += ['\n}  // namespace\n', 'const CallRow kCallRows[kCallRowCount] = {']
     for r in rows:
         flags = ', '.join(str(w in r.words).lower() for w in ('work', 'keeps', 'cached'))
         params = f'{len(r.params)}, kParams_{r.name}' if r.on_wire and r.params else '0, nullptr'
         lines.append(f'    {{{r.number}, "{r.name}", Travel::k{r.travel.capitalize()}, {flags}, {params}}},')
-    lines += ['};\n', 'const CallRow* find_call(uint16_t number) {\n  int low = 0, high = kCallRowCount - 1;\n'
-              '  while (low <= high) {\n    const int middle = (low + high) / 2;\n'
-              '    if (kCallRows[middle].number == number) return &kCallRows[middle];\n'
-              '    if (kCallRows[middle].number < number) low = middle + 1; else high = middle - 1;\n  }\n'
-              '  return nullptr;\n}\n',
-              'const char* call_name(uint16_t number) {\n  const CallRow* row = find_call(number);\n'
-              '  return row == nullptr ? "?" : row->name;\n}\n', '}  // namespace tide']
+    lines += [
+        '};\n',
+        'const CallRow* find_call(uint16_t number) {\n  int low = 0, high = kCallRowCount - 1;\n'
+        '  while (low <= high) {\n    const int middle = (low + high) / 2;\n'
+        '    if (kCallRows[middle].number == number) return &kCallRows[middle];\n'
+        '    if (kCallRows[middle].number < number) low = middle + 1; else high = middle - 1;\n  }\n'
+        '  return nullptr;\n}\n',
+        'const char* call_name(uint16_t number) {\n  const CallRow* row = find_call(number);\n'
+        '  return row == nullptr ? "?" : row->name;\n}\n',
+        '}  // namespace tide',
+    ]
     return lines
 
 
@@ -76,7 +92,10 @@ def size_text(param):
 
 
 def commands_h(rows):
-    lines = [NOTE, '#pragma once\n#include <cstddef>\n#include <cstdint>\n#include <type_traits>\n\nnamespace tide::command {\n']
+    lines = [
+        NOTE,
+        '#pragma once\n#include <cstddef>\n#include <cstdint>\n#include <type_traits>\n\nnamespace tide::command {\n',
+    ]
     for r in rows:
         if r.travel != 'internal':
             continue
@@ -85,13 +104,19 @@ def commands_h(rows):
         lines.append(f'struct {command_name(r)} {{')
         lines += [f'  {p.type} {p.name};' for p in fixed]
         if data:
-            lines.append(f'  // Bytes of the data that follow at data_offset.\n  uint64_t data_bytes() const {{ return '
-                         f'{widen(data[0].count, fixed)}; }}')
+            lines.append(
+                f'  // Bytes of the data that follow at data_offset.\n  uint64_t data_bytes() const {{ return '
+                f'{widen(data[0].count, fixed)}; }}'
+            )
         lines.append('};')
         if fixed:
-            lines.append(f'static_assert(std::is_trivially_copyable_v<{command_name(r)}> && sizeof({command_name(r)}) % 8 == 0);')
+            lines.append(
+                f'static_assert(std::is_trivially_copyable_v<{command_name(r)}> && sizeof({command_name(r)}) % 8 == 0);'
+            )
         if data:
-            lines.append(f'inline constexpr size_t k{command_name(r)}DataOffset = (sizeof({command_name(r)}) + 15) / 16 * 16;')
+            lines.append(
+                f'inline constexpr size_t k{command_name(r)}DataOffset = (sizeof({command_name(r)}) + 15) / 16 * 16;'
+            )
         lines.append('')
     return lines + ['}  // namespace tide::command']
 
@@ -99,11 +124,16 @@ def commands_h(rows):
 def widen(expression, fixed):
     """All arithmetic on counts from the wire is in 64 bits."""
     for p in fixed:
-        expression = expression.replace(p.name, f'uint64_t({p.name})') if p.name in expression.split() or p.name == expression else expression
+        expression = (
+            expression.replace(p.name, f'uint64_t({p.name})')
+            if p.name in expression.split() or p.name == expression
+            else expression
+        )
     return expression
 
 
 # --- client -----------------------------------------------------------------------------------------------------------
+
 
 def pack_line(p):
     kind = kind_of(p)
@@ -137,8 +167,13 @@ def per_thread_wrappers(rows, symbols):
 
 
 def client_stubs_cc(rows, symbols):
-    lines = [NOTE, FULL_CUDA, '#include "calls.h"\n#include "interpose/request.h"\n',
-             'using tide::Call;\nusing tide::Request;\n', '#pragma GCC visibility push(default)\n']
+    lines = [
+        NOTE,
+        FULL_CUDA,
+        '#include "calls.h"\n#include "interpose/request.h"\n',
+        'using tide::Call;\nusing tide::Request;\n',
+        '#pragma GCC visibility push(default)\n',
+    ]
     for r in rows:
         if r.travel in ('async', 'sync'):
             lines += client_stub(r)
@@ -148,8 +183,13 @@ def client_stubs_cc(rows, symbols):
 
 
 def wrapper(symbol, base, library):
-    return [f'extern "C" CUresult {symbol}({wrapper_params(base)}) {{', f'  {library}::PerThreadDefault guard;',
-            f'  return {base.name}({", ".join(p.name for p in base.params)});', '}', '']
+    return [
+        f'extern "C" CUresult {symbol}({wrapper_params(base)}) {{',
+        f'  {library}::PerThreadDefault guard;',
+        f'  return {base.name}({", ".join(p.name for p in base.params)});',
+        '}',
+        '',
+    ]
 
 
 FUNCTION_POINTERS = {('cuLaunchHostFunc', 'fn'): 'CUhostFn', ('cuStreamAddCallback', 'callback'): 'CUstreamCallback'}
@@ -173,17 +213,24 @@ def served_symbols(rows, symbols):
 def client_refusals_cc(rows, symbols):
     """No cuda.h here: a refusal ignores its arguments, so one prototype serves all."""
     refused = [s for s in exported(symbols) if s not in served_symbols(rows, symbols)]
-    lines = [NOTE, '#include <atomic>\n\nnamespace tide {\nint refuse(const char* name, std::atomic<bool>* logged) noexcept;\n}\n',
-             '#pragma GCC visibility push(default)']
+    lines = [
+        NOTE,
+        '#include <atomic>\n\nnamespace tide {\nint refuse(const char* name, std::atomic<bool>* logged) noexcept;\n}\n',
+        '#pragma GCC visibility push(default)',
+    ]
     for s in refused:
-        lines.append(f'extern "C" int {s}() {{ static std::atomic<bool> logged; return tide::refuse("{s}", &logged); }}')
+        lines.append(
+            f'extern "C" int {s}() {{ static std::atomic<bool> logged; return tide::refuse("{s}", &logged); }}'
+        )
     return lines + ['#pragma GCC visibility pop']
 
 
 def resolver_lines(symbols, function, refusal):
     lines = []
     for name, per_thread, version, symbol in sorted(symbols):
-        lines.append(f'    {{"{name}", {version}, {"true" if per_thread else "false"}, {function(symbol)}, {refusal(symbol)}}},')
+        lines.append(
+            f'    {{"{name}", {version}, {"true" if per_thread else "false"}, {function(symbol)}, {refusal(symbol)}}},'
+        )
     return lines
 
 
@@ -191,11 +238,20 @@ def client_resolver_cc(rows, symbols):
     served = served_symbols(rows, symbols)
     lines = [NOTE, '#include <cstddef>\n#include "api/handshake/handshake.h"\n']
     # Addresses only: declared in a namespace with C linkage, so cuda.h's own prototypes do not get in the way.
-    lines += ['namespace symbol {'] + [f'extern "C" int tide_address_of_{s}() __asm__("{s}");' for s in sorted(served)] + ['}\n']
-    lines += ['namespace tide {\nextern const handshake::Entry kEntries[];\nextern const size_t kEntryCount;\n'
-              'const handshake::Entry kEntries[] = {']
-    lines += resolver_lines(symbols, lambda s: f'reinterpret_cast<void*>(&symbol::tide_address_of_{s})' if s in served else 'nullptr',
-                            lambda s: 'nullptr')
+    lines += (
+        ['namespace symbol {']
+        + [f'extern "C" int tide_address_of_{s}() __asm__("{s}");' for s in sorted(served)]
+        + ['}\n']
+    )
+    lines += [
+        'namespace tide {\nextern const handshake::Entry kEntries[];\nextern const size_t kEntryCount;\n'
+        'const handshake::Entry kEntries[] = {'
+    ]
+    lines += resolver_lines(
+        symbols,
+        lambda s: f'reinterpret_cast<void*>(&symbol::tide_address_of_{s})' if s in served else 'nullptr',
+        lambda s: 'nullptr',
+    )
     return lines + ['};', 'const size_t kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);\n}  // namespace tide']
 
 
@@ -205,12 +261,20 @@ def client_exports_map(_rows, symbols):
 
 # --- software GPU -----------------------------------------------------------------------------------------------------
 
+
 def softgpu_refusals_cc(_rows, symbols):
     """Weak: the driver's own definition, where there is one, wins at link time."""
-    lines = [NOTE, '#include <atomic>\n\nnamespace softgpu {\nint refuse(const char* name, std::atomic<bool>* logged) noexcept;\n}\n',
-             '#pragma GCC visibility push(default)']
+    lines = [
+        NOTE,
+        '#include <atomic>\n\nnamespace softgpu {\n'
+        'int refuse(const char* name, std::atomic<bool>* logged) noexcept;\n}\n',
+        '#pragma GCC visibility push(default)',
+    ]
     for s in exported(symbols):
-        lines.append(f'extern "C" int softgpu_refuse_{s}() {{ static std::atomic<bool> logged; return softgpu::refuse("{s}", &logged); }}')
+        lines.append(
+            f'extern "C" int softgpu_refuse_{s}() {{ static std::atomic<bool> logged; '
+            f'return softgpu::refuse("{s}", &logged); }}'
+        )
         lines.append(f'extern "C" __attribute__((weak, alias("softgpu_refuse_{s}"))) int {s}();')
     return lines + ['#pragma GCC visibility pop']
 
@@ -220,11 +284,20 @@ def softgpu_resolver_cc(_rows, symbols):
     for s in exported(symbols):
         lines.append(f'extern "C" int address_of_{s}() __asm__("{s}");')
         lines.append(f'extern "C" int refusal_of_{s}() __asm__("softgpu_refuse_{s}");')
-    lines += ['}\n', 'namespace softgpu {\nextern const tide::handshake::Entry kEntries[];\nextern const size_t kEntryCount;\n'
-              'const tide::handshake::Entry kEntries[] = {']
-    lines += resolver_lines(symbols, lambda s: f'reinterpret_cast<void*>(&symbol::address_of_{s})',
-                            lambda s: f'reinterpret_cast<void*>(&symbol::refusal_of_{s})')
-    return lines + ['};', 'const size_t kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);\n}  // namespace softgpu']
+    lines += [
+        '}\n',
+        'namespace softgpu {\nextern const tide::handshake::Entry kEntries[];\nextern const size_t kEntryCount;\n'
+        'const tide::handshake::Entry kEntries[] = {',
+    ]
+    lines += resolver_lines(
+        symbols,
+        lambda s: f'reinterpret_cast<void*>(&symbol::address_of_{s})',
+        lambda s: f'reinterpret_cast<void*>(&symbol::refusal_of_{s})',
+    )
+    return lines + [
+        '};',
+        'const size_t kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);\n}  // namespace softgpu',
+    ]
 
 
 def softgpu_per_thread_cc(rows, symbols):
@@ -235,26 +308,47 @@ def softgpu_per_thread_cc(rows, symbols):
 
 
 def softgpu_exports_map(_rows, symbols):
-    return ['{', '  global:'] + [f'    {s};' for s in exported(symbols)] + \
-           ['    softgpuSetImageBase;', '    softgpuGetImageRange;', '  local: *;', '};']
+    return (
+        ['{', '  global:']
+        + [f'    {s};' for s in exported(symbols)]
+        + ['    softgpuSetImageBase;', '    softgpuGetImageRange;', '  local: *;', '};']
+    )
 
 
 # --- server -----------------------------------------------------------------------------------------------------------
 
 # Beyond the rows, what the worker itself calls.
-WORKER_CALLS = ['cuMemAddressReserve', 'cuMemAddressFree', 'cuMemCreate', 'cuMemRelease', 'cuMemMap', 'cuMemUnmap', 'cuMemSetAccess',
-                'cuMemGetAllocationGranularity', 'cuStreamWaitValue64_v2', 'cuStreamWriteValue64_v2']
+WORKER_CALLS = [
+    'cuMemAddressReserve',
+    'cuMemAddressFree',
+    'cuMemCreate',
+    'cuMemRelease',
+    'cuMemMap',
+    'cuMemUnmap',
+    'cuMemSetAccess',
+    'cuMemGetAllocationGranularity',
+    'cuStreamWaitValue64_v2',
+    'cuStreamWriteValue64_v2',
+]
 
 
 def driver_h(rows, symbols):
     wanted = sorted({r.name for r in rows if r.travel not in ('refuse', 'internal')} | set(WORKER_CALLS))
     known = set(exported(symbols))
     wanted = [w for w in wanted if w in known or w.startswith('cuProfiler')]
-    lines = [NOTE, '#pragma once\n' + FULL_CUDA, 'namespace tide {\n',
-             '// The driver below: the real libcuda or the software GPU. A function that it lacks is null.', 'struct Driver {']
+    lines = [
+        NOTE,
+        '#pragma once\n' + FULL_CUDA,
+        'namespace tide {\n',
+        '// The driver below: the real libcuda or the software GPU. A function that it lacks is null.',
+        'struct Driver {',
+    ]
     lines += [f'  decltype(&::{w}) {w} = nullptr;' for w in wanted]
-    lines += ['};\n', '// Fills a Driver: look_up(name) gives the address of a symbol or null.',
-              'template <class LookUp>\nvoid load_driver(Driver* driver, LookUp look_up) {']
+    lines += [
+        '};\n',
+        '// Fills a Driver: look_up(name) gives the address of a symbol or null.',
+        'template <class LookUp>\nvoid load_driver(Driver* driver, LookUp look_up) {',
+    ]
     lines += [f'  driver->{w} = reinterpret_cast<decltype(driver->{w})>(look_up("{w}"));' for w in wanted]
     return lines + ['}\n', '}  // namespace tide']
 
@@ -275,7 +369,10 @@ def unpack_line(p, row):
 
 
 def serve_plain(row):
-    lines = [f'CUresult serve_{row.name}([[maybe_unused]] Session& session, [[maybe_unused]] Received& q, [[maybe_unused]] Outputs& a) {{']
+    lines = [
+        f'CUresult serve_{row.name}([[maybe_unused]] Session& session, [[maybe_unused]] Received& q, '
+        '[[maybe_unused]] Outputs& a) {'
+    ]
     for p in row.params:
         if kind_of(p) == 'device':
             lines.append(f'  uint64_t {p.name}_bytes = 0;')
@@ -303,13 +400,25 @@ def serve_internal(row):
 
 
 def serve_h(rows):
-    lines = [NOTE, '#pragma once\n#include "commands.h"\n#include "server/outputs.h"\n#include "server/received.h"\n'
-             '#include "server/session.h"\n', 'namespace tide {\n', '// Hand-written in server/, one for each command of api/tide.api.']
+    lines = [
+        NOTE,
+        '#pragma once\n#include "commands.h"\n#include "server/outputs.h"\n#include "server/received.h"\n'
+        '#include "server/session.h"\n',
+        'namespace tide {\n',
+        '// Hand-written in server/, one for each command of api/tide.api.',
+    ]
     for r in rows:
         if r.travel == 'internal':
-            lines.append(f'CUresult serve_{r.name}(Session& session, const command::{command_name(r)}& command, Received& q, Outputs& a);')
-    return lines + ['\nusing ServeFunction = CUresult (*)(Session& session, Received& q, Outputs& a);',
-                    '// By call number; null: no such command.', 'ServeFunction find_serve(uint16_t call);\n', '}  // namespace tide']
+            lines.append(
+                f'CUresult serve_{r.name}(Session& session, const command::{command_name(r)}& command, '
+                'Received& q, Outputs& a);'
+            )
+    return lines + [
+        '\nusing ServeFunction = CUresult (*)(Session& session, Received& q, Outputs& a);',
+        '// By call number; null: no such command.',
+        'ServeFunction find_serve(uint16_t call);\n',
+        '}  // namespace tide',
+    ]
 
 
 def serve_cc(rows):
@@ -328,19 +437,34 @@ def serve_cc(rows):
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
+
 def cuda_support_md(rows):
-    lines = ['# CUDA driver API: what is served', '', 'Printed by `api/generate.py cuda_support.md` from the rows in `api/`.', '',
-             '| function | travels |', '| --- | --- |']
+    lines = [
+        '# CUDA driver API: what is served',
+        '',
+        'Printed by `api/generate.py cuda_support.md` from the rows in `api/`.',
+        '',
+        '| function | travels |',
+        '| --- | --- |',
+    ]
     return lines + [f'| `{r.name}` | {" ".join((r.travel,) + r.words)} |' for r in rows if r.travel != 'internal']
 
 
 PRODUCTS = {
-    'calls.h': lambda r, s: calls_h(r), 'calls.cc': lambda r, s: calls_cc(r), 'commands.h': lambda r, s: commands_h(r),
-    'client_stubs.cc': client_stubs_cc, 'client_refusals.cc': client_refusals_cc, 'client_resolver.cc': client_resolver_cc,
+    'calls.h': lambda r, s: calls_h(r),
+    'calls.cc': lambda r, s: calls_cc(r),
+    'commands.h': lambda r, s: commands_h(r),
+    'client_stubs.cc': client_stubs_cc,
+    'client_refusals.cc': client_refusals_cc,
+    'client_resolver.cc': client_resolver_cc,
     'client_exports.map': client_exports_map,
-    'softgpu_refusals.cc': softgpu_refusals_cc, 'softgpu_resolver.cc': softgpu_resolver_cc, 'softgpu_exports.map': softgpu_exports_map,
+    'softgpu_refusals.cc': softgpu_refusals_cc,
+    'softgpu_resolver.cc': softgpu_resolver_cc,
+    'softgpu_exports.map': softgpu_exports_map,
     'softgpu_per_thread.cc': softgpu_per_thread_cc,
-    'driver.h': driver_h, 'serve.h': lambda r, s: serve_h(r), 'serve.cc': lambda r, s: serve_cc(r),
+    'driver.h': driver_h,
+    'serve.h': lambda r, s: serve_h(r),
+    'serve.cc': lambda r, s: serve_cc(r),
     'cuda_support.md': lambda r, s: cuda_support_md(r),
 }
 

@@ -5,12 +5,12 @@
 // Payload of a generated command (rows `async` and `sync`), in this order, everything 8-aligned, padding zero:
 //   1. its values, handles and device addresses in the order of the parameters:
 //      value   8 bytes, the value in the low ones (integers as their own size; the rest zero)
-//      handle  8 bytes: CUstream, CUevent: the slot; CUlibrary: its number; CUkernel, CUfunction: library << 32 | index;
+//      handle  8 bytes: CUstream, CUevent: slot; CUlibrary: its number; CUkernel, CUfunction: library << 32 | index;
 //              CUdevice: ignored, a worker has one
 //      device  16 bytes: address, then how many bytes behind it the call may touch
 //   2. its `in` and `str` parameters in the order of the parameters: 8 bytes: how many bytes follow (of a string with
 //      its NUL), then the bytes, padded to 8
-// Payload of its AnswerKind::kResult: its `out` parameters in order, each padded to 8; absent where the result is an error.
+// Payload of its AnswerKind::kResult: its `out` parameters in order, each padded to 8; absent where it is an error.
 //
 // A stage (tideStage) is complete when all of its bytes have come and is used up by the tideLoadLibrary that names it.
 

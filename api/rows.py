@@ -15,6 +15,7 @@ WORD       work      puts work on a stream: its CUstream parameter, else the def
            keeps     changes an object's state: kept and replayed when the vGPU moves
            cached    sync once per distinct argument list, then local
 """
+
 import dataclasses
 import pathlib
 import re
@@ -26,9 +27,9 @@ HANDLES = ('CUstream', 'CUevent', 'CUfunction', 'CUkernel', 'CUlibrary', 'CUdevi
 
 @dataclasses.dataclass
 class Param:
-    type: str      # 'CUdeviceptr', 'const void*'
+    type: str  # 'CUdeviceptr', 'const void*'
     name: str
-    word: str = ''   # '', 'dev', 'out', 'in', 'str'
+    word: str = ''  # '', 'dev', 'out', 'in', 'str'
     count: str = ''  # the expression in brackets, '' for one
 
     @property
@@ -75,7 +76,7 @@ def parse_param(text, place):
     if match:
         word = match.group(1)
         count = match.group(2) if match.re.groups == 2 else ''
-        text = text[:match.start()].strip()
+        text = text[: match.start()].strip()
     if '(' in text:  # a pointer to a function
         return Param('void*', text, word, count)
     match = re.match(r'(.*?)\s*(\w+)((?:\[\d*\])?)$', text)
@@ -96,7 +97,14 @@ def parse_row(line, place):
     for word in rest:
         if word not in WORDS:
             raise Malformed(f'{place}: {name}: unknown word "{word}"')
-    row = Row(int(number), name, [parse_param(p, f'{place}: {name}') for p in split_params(params)], travel, tuple(rest), place)
+    row = Row(
+        int(number),
+        name,
+        [parse_param(p, f'{place}: {name}') for p in split_params(params)],
+        travel,
+        tuple(rest),
+        place,
+    )
     check(row)
     return row
 
@@ -110,7 +118,9 @@ def check(row):
         if p.word == 'out' and row.travel == 'async':
             raise Malformed(f"{row.place}: {row.name}: an async call cannot have the output '{p.name}'")
         if p.type == 'CUdeviceptr' and p.word != 'dev':
-            raise Malformed(f"{row.place}: {row.name}: device address '{p.name}' does not say how many bytes it covers")
+            raise Malformed(
+                f"{row.place}: {row.name}: device address '{p.name}' does not say how many bytes it covers"
+            )
     if 'cached' in row.words and row.travel != 'sync':
         raise Malformed(f'{row.place}: {row.name}: only a sync call can be cached')
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The rows of api/*.api against cuda.h, the resolver table against the rows, and the grammar's own errors."""
+
 import argparse
 import pathlib
 import sys
@@ -32,7 +33,9 @@ class RowsMatchCudaH(unittest.TestCase):
     def test_all_450_functions_are_there(self):
         # 452 current declarations: cuCtxGetDevice and cuCtxSynchronize are current in two versions each.
         self.assertEqual(len(self.current), 452)
-        self.assertLess({'cuCtxGetDevice', 'cuCtxGetDevice_v2', 'cuCtxSynchronize', 'cuCtxSynchronize_v2'}, self.current)
+        self.assertLess(
+            {'cuCtxGetDevice', 'cuCtxGetDevice_v2', 'cuCtxSynchronize', 'cuCtxSynchronize_v2'}, self.current
+        )
 
     def test_every_row_is_declared_by_cuda_h_with_these_parameters(self):
         for row in self.rows:

@@ -213,9 +213,7 @@ CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence)
     }
     if (CUresult r = wait_for_space(spec.payload_bytes); r != CUDA_SUCCESS) return r;
   }
-  // Pairs with the fence of a worker that goes to sleep (transport/wait.h).
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (page_->asleep.load(std::memory_order_relaxed) != 0) wake_worker();
+  if (must_ring(region_)) wake_worker();
   return CUDA_SUCCESS;
 }
 

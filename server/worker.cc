@@ -245,12 +245,12 @@ void Worker::idle() {
     sleep = kPollSlowestUs;
   }
   Region region = link_->region();
-  region.worker().asleep.fetch_add(1, std::memory_order_relaxed);
   const uint32_t seen = region.client().doorbell.load(std::memory_order_acquire);
+  region.worker().asleep.store(asleep_mark(seen), std::memory_order_relaxed);
   // Pairs with the fence in notify(): either the client sees that we sleep, or we see what it published.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!live_ || !reader_.ready()) link_->sleep(sleep, seen);
-  region.worker().asleep.fetch_sub(1, std::memory_order_relaxed);
+  region.worker().asleep.store(0, std::memory_order_relaxed);
 }
 
 void Worker::forward_text() {

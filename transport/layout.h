@@ -67,7 +67,7 @@ struct WorkerPage {
   alignas(64) Word command_tail{0};             // bytes consumed: free for the client, and where the next worker begins
   Word acknowledged{0};                         // last sequence number executed
   alignas(64) Word answer_head{0};              // bytes published
-  alignas(64) std::atomic<uint32_t> asleep{0};  // the worker sleeps on ClientPage::doorbell
+  alignas(64) std::atomic<uint32_t> asleep{0};  // 0, or the doorbell value it sleeps on with bit 31 set (wait.h)
   std::atomic<uint32_t> wake{0};                // futex word on which waiting clients sleep
   // First error of an asynchronous command: CUresult, and the sequence number of the command where known. A sticky one
   // stays; the client clears its own view of another after reporting it once (`errors` counts, so none is missed).

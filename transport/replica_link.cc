@@ -200,7 +200,7 @@ void ReplicaLink::pump() {
 // `armed`: also for what comes. Else only until somebody publishes or the time has passed.
 void ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
   std::atomic<uint32_t>& asleep = region_.worker().asleep;
-  asleep.store(1, std::memory_order_relaxed);
+  asleep.store(asleep_mark(region_.client().doorbell.load(std::memory_order_relaxed)), std::memory_order_relaxed);
   polling_.store(true, std::memory_order_seq_cst);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   lock();

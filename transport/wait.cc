@@ -60,8 +60,9 @@ bool Waiter::must_sleep() {
 
 uint32_t Waiter::announce() {
   const Words words = own_words(link_.region(), side_);
-  words.asleep.fetch_add(1, std::memory_order_relaxed);
+  if (side_ == Side::kClient) words.asleep.fetch_add(1, std::memory_order_relaxed);
   const uint32_t seen = words.futex.load(std::memory_order_acquire);
+  if (side_ == Side::kWorker) words.asleep.store(asleep_mark(seen), std::memory_order_relaxed);
   // Pairs with the fence in notify().
   std::atomic_thread_fence(std::memory_order_seq_cst);
   return seen;
@@ -75,7 +76,14 @@ void Waiter::sleep(uint32_t seen) {
   slice_us_ = std::min(slice_us_ * 2, kLastSliceUs);
 }
 
-void Waiter::withdraw() { own_words(link_.region(), side_).asleep.fetch_sub(1, std::memory_order_relaxed); }
+void Waiter::withdraw() {
+  std::atomic<uint32_t>& asleep = own_words(link_.region(), side_).asleep;
+  if (side_ == Side::kClient) {
+    asleep.fetch_sub(1, std::memory_order_relaxed);
+  } else {
+    asleep.store(0, std::memory_order_relaxed);
+  }
+}
 
 bool Waiter::check() {
   const uint64_t now = now_ns();

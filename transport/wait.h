@@ -12,13 +12,26 @@ namespace tide {
 
 enum class Side : uint8_t { kClient, kWorker };  // the caller's own
 
+// What a sleeping worker writes into WorkerPage::asleep: the doorbell's value that it sleeps on, never 0.
+inline uint32_t asleep_mark(uint32_t doorbell) { return doorbell | 0x8000'0000; }
+
+// After publishing a command: whether the worker (or the pump) sleeps and nobody has rung yet. Once rung, a worker that
+// is not scheduled for a while costs the next publishers nothing.
+inline bool must_ring(Region region) {
+  // Pairs with the sleeper's fence: either we see `asleep`, or the sleeper sees what we published.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const uint32_t asleep = region.worker().asleep.load(std::memory_order_relaxed);
+  return asleep != 0 && asleep == asleep_mark(region.client().doorbell.load(std::memory_order_relaxed));
+}
+
 // After publishing: a system call only if the far side (or the pump) sleeps. About 10 ns otherwise.
 inline void notify(Link& link, Side side) {
-  // Pairs with the fence in wait_until: either we see `asleep`, or the sleeper sees what we published.
+  if (side == Side::kClient) {
+    if (must_ring(link.region())) link.wake();
+    return;
+  }
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  const Region region = link.region();
-  const auto& asleep = side == Side::kClient ? region.worker().asleep : region.client().asleep;
-  if (asleep.load(std::memory_order_relaxed) != 0) link.wake();
+  if (link.region().client().asleep.load(std::memory_order_relaxed) != 0) link.wake();
 }
 
 enum class WaitResult { kReady, kTimeout, kGone };
