@@ -18,40 +18,45 @@ using s32 = int32_t;
 // How the address operand is made: y of the micro-op.
 enum AddressForm : u8 { kOffsetOnly = 0, kRegister32 = 1, kRegister64 = 2 };
 
-LANE_FN void addresses(const MicroOp& op, Warp& w, u64* out) {
-  const u64 offset = static_cast<u64>(op.imm);
+// The 32 addresses; W is as wide as addresses of the state space are.
+template <class W>
+LANE_FN void addresses(const MicroOp& op, Warp& w, W* out) {
+  const W offset = static_cast<W>(op.imm);
   if (op.y == kRegister64) {
     const u64* base = lanes<u64>(w, op.a);
-    for (int i = 0; i < 32; ++i) out[i] = base[i] + offset;
+    for (int i = 0; i < 32; ++i) out[i] = static_cast<W>(base[i]) + offset;
   } else if (op.y == kRegister32) {
     const u32* base = lanes<u32>(w, op.a);
-    for (int i = 0; i < 32; ++i) out[i] = base[i] + offset;
+    for (int i = 0; i < 32; ++i) out[i] = static_cast<W>(base[i]) + offset;
   } else {
     for (int i = 0; i < 32; ++i) out[i] = offset;
   }
 }
 
-LANE_FN u64 highest(const u64* a) {
-  u64 out = 0;
+template <class W>
+LANE_FN W highest(const W* a) {
+  W out = 0;
   for (int i = 0; i < 32; ++i) out = a[i] > out ? a[i] : out;
   return out;
 }
 
-LANE_FN bool aligned(const u64* a, u64 bytes) {
-  u64 all = 0;
+template <class W>
+LANE_FN bool aligned(const W* a, u64 bytes) {
+  W all = 0;
   for (int i = 0; i < 32; ++i) all |= a[i];
   return (all & (bytes - 1)) == 0;
 }
 
 // Lanes that do not run take the address of one that does, so that all can be looked at together.
-LANE_FN void fill_idle(u64* a, u32 mask) {
-  const u64 first = a[__builtin_ctz(mask)];
+template <class W>
+LANE_FN void fill_idle(W* a, u32 mask) {
+  const W first = a[__builtin_ctz(mask)];
   for (u32 i = 0; i < 32; ++i) a[i] = (mask & (u32{1} << i)) != 0 ? a[i] : first;
 }
 
 // Device memory, and through the slow path every generic address.
 struct Generic {
-  static constexpr u64 kAddressMask = ~u64{0};
+  using Word = u64;
   LANE_FN std::byte* span(Warp& w, u64 address, u64 bytes) {
     return address - kWindowBase < kWindowBytes ? w.block->memory.space->translate(address, bytes) : nullptr;
   }
@@ -87,12 +92,12 @@ struct Generic {
 };
 
 struct Shared {
-  static constexpr u64 kAddressMask = 0xffffffff;  // shared addresses wrap at 32 bits
+  using Word = u32;  // shared addresses wrap at 32 bits
   LANE_FN std::byte* span(Warp& w, u64 address, u64 bytes) {
     const BlockMemory& m = w.block->memory;
     return address <= m.shared_bytes && bytes <= m.shared_bytes - address ? m.shared + address : nullptr;
   }
-  LANE_FN std::byte* cover(Warp& w, const u64* a, u64 bytes) {
+  LANE_FN std::byte* cover(Warp& w, const u32* a, u64 bytes) {
     const BlockMemory& m = w.block->memory;
     return highest(a) + bytes <= m.shared_bytes ? m.shared : nullptr;
   }
@@ -102,9 +107,9 @@ struct Shared {
 };
 
 struct Local {
-  static constexpr u64 kAddressMask = 0xffffffff;
+  using Word = u32;
   LANE_FN std::byte* span(Warp&, u64, u64) { return nullptr; }
-  LANE_FN std::byte* cover(Warp& w, const u64* a, u64 bytes) {
+  LANE_FN std::byte* cover(Warp& w, const u32* a, u64 bytes) {
     return highest(a) + bytes <= stride(w) ? w.local : nullptr;
   }
   LANE_FN u64 stride(Warp& w) { return w.block->memory.local_bytes; }
@@ -129,178 +134,246 @@ LANE_FN T read(const std::byte* p) {
 
 enum class Shape { kMixed, kUniform, kContiguous };
 
-LANE_FN Shape shape_of(const u64* a, u64 bytes) {
-  const u64 first = a[0];
-  u64 uniform = 0, contiguous = 0;
-  for (u32 i = 0; i < 32; ++i) {
-    uniform |= a[i] ^ first;
-    contiguous |= a[i] ^ (first + i * bytes);
+// The ends tell which shape it may be; only that one is looked at. Every value still lacks the operation's offset.
+template <u64 kBytes, class B>
+LANE_FN Shape shape_of(const B* a) {
+  const B first = a[0], span = a[31] - first;
+  B wrong = 0;
+  if (span == 0) {
+    for (u32 i = 0; i < 32; ++i) wrong |= a[i] ^ first;
+    return wrong == 0 ? Shape::kUniform : Shape::kMixed;
   }
-  return contiguous == 0 ? Shape::kContiguous : uniform == 0 ? Shape::kUniform : Shape::kMixed;
+  if (span != 31 * kBytes) return Shape::kMixed;
+  for (u32 i = 0; i < 32; ++i) wrong |= a[i] ^ (first + i * static_cast<B>(kBytes));
+  return wrong == 0 ? Shape::kContiguous : Shape::kMixed;
 }
 
-template <class S, class M, class R>
-__attribute__((noinline)) void load_each(const MicroOp& op, Warp& w, u32 mask, const u64* a) {
-  const u64 bytes = sizeof(M) * op.vec;
+// How the addresses of a whole warp lie, without making them; *first gets that of lane 0. Values of 32 bits that wrap
+// do not wrap as addresses of 64 bits do, so those are mixed.
+template <class W, u64 kBytes>
+LANE_FN Shape look(const MicroOp& op, Warp& w, W* first) {
+  *first = static_cast<W>(op.imm);
+  if (op.y == kOffsetOnly) return Shape::kUniform;
+  if (op.y == kRegister64) {
+    const u64* base = lanes<u64>(w, op.a);
+    *first += static_cast<W>(base[0]);
+    return shape_of<kBytes>(base);
+  }
+  const u32* base = lanes<u32>(w, op.a);
+  *first += base[0];
+  if (sizeof(W) > sizeof(u32) && base[31] < base[0]) return Shape::kMixed;
+  return shape_of<kBytes>(base);
+}
+
+template <class S, class M, class R, u32 kVec>
+__attribute__((noinline)) void load_each(const MicroOp& op, Warp& w, u32 mask, const typename S::Word* a) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
   typename S::Cache cache;
   for (; mask != 0; mask &= mask - 1) {
     const u32 i = static_cast<u32>(__builtin_ctz(mask));
-    const u64 address = a[i] & S::kAddressMask;
-    if ((address & (bytes - 1)) != 0) return raise(w, FaultKind::kMisalignedAddress, address, i);
-    const std::byte* p = S::at(w, i, address, bytes, &cache);
+    const u64 address = a[i];
+    if ((address & (kBytes - 1)) != 0) return raise(w, FaultKind::kMisalignedAddress, address, i);
+    const std::byte* p = S::at(w, i, address, kBytes, &cache);
     if (p == nullptr) return raise(w, FaultKind::kIllegalAddress, address, i);
-    for (u32 e = 0; e < op.vec; ++e) lanes<R>(w, data_register(op, e))[i] = static_cast<R>(read<M>(p + e * sizeof(M)));
+    for (u32 e = 0; e < kVec; ++e) lanes<R>(w, data_register(op, e))[i] = static_cast<R>(read<M>(p + e * sizeof(M)));
   }
 }
 
 // Any pattern inside one piece of memory.
-template <class S, class M, class R>
-bool load_spread(const MicroOp& op, Warp& w, u32 mask, const u64* a, u64 bytes) {
-  if (!aligned(a, bytes)) return false;
-  const std::byte* base = S::cover(w, a, bytes);
+template <class S, class M, class R, u32 kVec>
+LANE_FN bool load_spread(const MicroOp& op, Warp& w, u32 mask, const typename S::Word* a) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
+  if (!aligned(a, kBytes)) return false;
+  const std::byte* base = S::cover(w, a, kBytes);
   if (base == nullptr) return false;
   const u64 stride = S::stride(w);
-  for (u32 e = 0; e < op.vec; ++e) {
-    alignas(64) R t[32];
-    for (u32 i = 0; i < 32; ++i) t[i] = static_cast<R>(read<M>(base + a[i] + i * stride + e * sizeof(M)));
+  for (u32 e = 0; e < kVec; ++e) {
     R* d = lanes<R>(w, data_register(op, e));
     if (mask == kAll) {
-      __builtin_memcpy(d, t, sizeof(t));
+#pragma GCC ivdep
+      for (u32 i = 0; i < 32; ++i) d[i] = static_cast<R>(read<M>(base + a[i] + i * stride + e * sizeof(M)));
     } else {
+      alignas(64) R t[32];
+      for (u32 i = 0; i < 32; ++i) t[i] = static_cast<R>(read<M>(base + a[i] + i * stride + e * sizeof(M)));
       blend(d, t, mask);
     }
   }
   return true;
 }
 
-template <class S, class M, class R>
-bool load_uniform(const MicroOp& op, Warp& w, u64 address, u64 bytes) {
-  const std::byte* p = S::span(w, address, bytes);
-  if (p == nullptr) return false;
-  for (u32 e = 0; e < op.vec; ++e) {
+template <class M, class R, u32 kVec>
+LANE_FN void load_uniform(const MicroOp& op, Warp& w, const std::byte* p) {
+  for (u32 e = 0; e < kVec; ++e) {
     const R v = static_cast<R>(read<M>(p + e * sizeof(M)));
     R* d = lanes<R>(w, data_register(op, e));
     for (int i = 0; i < 32; ++i) d[i] = v;
   }
-  return true;
 }
 
-template <class S, class M, class R>
-bool load_contiguous(const MicroOp& op, Warp& w, u64 address, u64 bytes) {
-  const std::byte* p = S::span(w, address, 32 * bytes);
-  if (p == nullptr) return false;
-  if (op.vec == 1) {
-    R* d = lanes<R>(w, op.dst);
-    for (int i = 0; i < 32; ++i) d[i] = static_cast<R>(read<M>(p + i * sizeof(M)));
-    return true;
-  }
-  for (u32 e = 0; e < op.vec; ++e) {
+template <class M, class R, u32 kVec>
+LANE_FN void load_contiguous(const MicroOp& op, Warp& w, const std::byte* p) {
+  for (u32 e = 0; e < kVec; ++e) {
     R* d = lanes<R>(w, data_register(op, e));
-    for (u32 i = 0; i < 32; ++i) d[i] = static_cast<R>(read<M>(p + (i * op.vec + e) * sizeof(M)));
+#pragma GCC ivdep
+    for (u32 i = 0; i < 32; ++i) d[i] = static_cast<R>(read<M>(p + (i * kVec + e) * sizeof(M)));
   }
-  return true;
+}
+
+template <class S, class M, class R, u32 kVec>
+__attribute__((noinline)) void load_mixed(const MicroOp& op, Warp& w, u32 mask) {
+  alignas(64) typename S::Word a[32];
+  addresses(op, w, a);
+  if (mask != kAll) fill_idle(a, mask);
+  if (!load_spread<S, M, R, kVec>(op, w, mask, a)) load_each<S, M, R, kVec>(op, w, mask, a);
+}
+
+template <class S, class M, class R, u32 kVec>
+LANE_FN void load_elements(const MicroOp& op, Warp& w, u32 mask) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
+  if (mask == kAll) {
+    typename S::Word first;
+    const Shape shape = look<typename S::Word, kBytes>(op, w, &first);
+    if (shape != Shape::kMixed && (first & (kBytes - 1)) == 0) {
+      const std::byte* p = S::span(w, first, shape == Shape::kUniform ? kBytes : 32 * kBytes);
+      if (p != nullptr && shape == Shape::kUniform) return load_uniform<M, R, kVec>(op, w, p);
+      if (p != nullptr) return load_contiguous<M, R, kVec>(op, w, p);
+    }
+  }
+  load_mixed<S, M, R, kVec>(op, w, mask);
 }
 
 template <class S, class M, class R>
 void load(const MicroOp& op, Warp& w, u32 mask) {
-  alignas(64) u64 a[32];
-  addresses(op, w, a);
-  if (S::kAddressMask != ~u64{0}) {
-    for (int i = 0; i < 32; ++i) a[i] &= S::kAddressMask;
-  }
-  const u64 bytes = sizeof(M) * op.vec;
-  if (mask != kAll) {
-    fill_idle(a, mask);
-  } else if ((a[0] & (bytes - 1)) == 0) {
-    const Shape shape = shape_of(a, bytes);
-    if (shape == Shape::kUniform && load_uniform<S, M, R>(op, w, a[0], bytes)) return;
-    if (shape == Shape::kContiguous && load_contiguous<S, M, R>(op, w, a[0], bytes)) return;
-  }
-  if (!load_spread<S, M, R>(op, w, mask, a, bytes)) load_each<S, M, R>(op, w, mask, a);
+  if (op.vec == 1) return load_elements<S, M, R, 1>(op, w, mask);
+  if (op.vec == 2) return load_elements<S, M, R, 2>(op, w, mask);
+  load_elements<S, M, R, 4>(op, w, mask);
 }
 
 // From the highest lane down, so that the lowest wins where several store to one address.
-template <class S, class M, class R>
-__attribute__((noinline)) void store_each(const MicroOp& op, Warp& w, u32 mask, const u64* a) {
-  const u64 bytes = sizeof(M) * op.vec;
+template <class S, class M, class R, u32 kVec>
+__attribute__((noinline)) void store_each(const MicroOp& op, Warp& w, u32 mask, const typename S::Word* a) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
   typename S::Cache cache;
   while (mask != 0) {
     const u32 i = 31 - static_cast<u32>(__builtin_clz(mask));
     mask &= ~(u32{1} << i);
-    const u64 address = a[i] & S::kAddressMask;
-    if ((address & (bytes - 1)) != 0) return raise(w, FaultKind::kMisalignedAddress, address, i);
-    std::byte* p = S::at(w, i, address, bytes, &cache);
+    const u64 address = a[i];
+    if ((address & (kBytes - 1)) != 0) return raise(w, FaultKind::kMisalignedAddress, address, i);
+    std::byte* p = S::at(w, i, address, kBytes, &cache);
     if (p == nullptr) return raise(w, FaultKind::kIllegalAddress, address, i);
-    for (u32 e = 0; e < op.vec; ++e) {
+    for (u32 e = 0; e < kVec; ++e) {
       const M v = static_cast<M>(lanes<R>(w, data_register(op, e))[i]);
       __builtin_memcpy(p + e * sizeof(M), &v, sizeof(M));
     }
   }
 }
 
-template <class S, class M, class R>
-bool store_spread(const MicroOp& op, Warp& w, u32 mask, const u64* a, u64 bytes) {
-  if (!aligned(a, bytes)) return false;
-  std::byte* base = S::cover(w, a, bytes);
+template <class M, class R, u32 kVec>
+LANE_FN void store_lane(R* const* data, u32 i, std::byte* p) {
+  for (u32 e = 0; e < kVec; ++e) {
+    const M v = static_cast<M>(data[e][i]);
+    __builtin_memcpy(p + e * sizeof(M), &v, sizeof(M));
+  }
+}
+
+template <class S, class M, class R, u32 kVec>
+LANE_FN bool store_spread(const MicroOp& op, Warp& w, u32 mask, const typename S::Word* a) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
+  if (!aligned(a, kBytes)) return false;
+  std::byte* base = S::cover(w, a, kBytes);
   if (base == nullptr) return false;
   const u64 stride = S::stride(w);
-  while (mask != 0) {
-    const u32 i = 31 - static_cast<u32>(__builtin_clz(mask));
-    mask &= ~(u32{1} << i);
-    for (u32 e = 0; e < op.vec; ++e) {
-      const M v = static_cast<M>(lanes<R>(w, data_register(op, e))[i]);
-      __builtin_memcpy(base + a[i] + i * stride + e * sizeof(M), &v, sizeof(M));
+  R* data[kVec];
+  for (u32 e = 0; e < kVec; ++e) data[e] = lanes<R>(w, data_register(op, e));
+  if (__builtin_popcount(mask) < 8) {
+    while (mask != 0) {
+      const u32 i = 31 - static_cast<u32>(__builtin_clz(mask));
+      mask &= ~(u32{1} << i);
+      store_lane<M, R, kVec>(data, i, base + a[i] + i * stride);
     }
+    return true;
+  }
+  // Idle lanes write beside it: that costs less than to branch for each.
+  std::byte aside[kBytes];
+#pragma GCC unroll 8
+  for (u32 n = 0; n < 32; ++n) {
+    const u32 i = 31 - n;
+    std::byte* p = base + a[i] + i * stride;
+    store_lane<M, R, kVec>(data, i, (mask & (u32{1} << i)) != 0 ? p : aside);
   }
   return true;
 }
 
-template <class S, class M, class R>
-void store(const MicroOp& op, Warp& w, u32 mask) {
-  alignas(64) u64 a[32];
+template <class S, class M, class R, u32 kVec>
+__attribute__((noinline)) void store_mixed(const MicroOp& op, Warp& w, u32 mask) {
+  alignas(64) typename S::Word a[32];
   addresses(op, w, a);
-  if (S::kAddressMask != ~u64{0}) {
-    for (int i = 0; i < 32; ++i) a[i] &= S::kAddressMask;
+  if (mask != kAll) fill_idle(a, mask);
+  if (!store_spread<S, M, R, kVec>(op, w, mask, a)) store_each<S, M, R, kVec>(op, w, mask, a);
+}
+
+template <class S, class M, class R, u32 kVec>
+LANE_FN void store_elements(const MicroOp& op, Warp& w, u32 mask) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
+  typename S::Word first;
+  if (mask != kAll || look<typename S::Word, kBytes>(op, w, &first) != Shape::kContiguous ||
+      (first & (kBytes - 1)) != 0) {
+    return store_mixed<S, M, R, kVec>(op, w, mask);
   }
-  const u64 bytes = sizeof(M) * op.vec;
-  const bool whole = mask == kAll && (a[0] & (bytes - 1)) == 0 && shape_of(a, bytes) == Shape::kContiguous;
-  std::byte* p = whole ? S::span(w, a[0], 32 * bytes) : nullptr;
-  if (p == nullptr) {
-    if (mask != kAll) fill_idle(a, mask);
-    if (!store_spread<S, M, R>(op, w, mask, a, bytes)) store_each<S, M, R>(op, w, mask, a);
-    return;
-  }
-  for (u32 e = 0; e < op.vec; ++e) {
+  std::byte* p = S::span(w, first, 32 * kBytes);
+  if (p == nullptr) return store_mixed<S, M, R, kVec>(op, w, mask);
+  for (u32 e = 0; e < kVec; ++e) {
     const R* v = lanes<R>(w, data_register(op, e));
+#pragma GCC ivdep
     for (u32 i = 0; i < 32; ++i) {
       const M element = static_cast<M>(v[i]);
-      __builtin_memcpy(p + (i * op.vec + e) * sizeof(M), &element, sizeof(M));
+      __builtin_memcpy(p + (i * kVec + e) * sizeof(M), &element, sizeof(M));
     }
   }
 }
 
-// Kernel parameters: one value for all lanes, checked when the kernel was lowered.
+template <class S, class M, class R>
+void store(const MicroOp& op, Warp& w, u32 mask) {
+  if (op.vec == 1) return store_elements<S, M, R, 1>(op, w, mask);
+  if (op.vec == 2) return store_elements<S, M, R, 2>(op, w, mask);
+  store_elements<S, M, R, 4>(op, w, mask);
+}
+
+// Kernel parameters at places that a register gives.
 template <class M, class R>
-void load_param(const MicroOp& op, Warp& w, u32 mask) {
+__attribute__((noinline)) void load_param_each(const MicroOp& op, Warp& w, u32 mask) {
   const BlockMemory& m = w.block->memory;
   const u64 bytes = sizeof(M) * op.vec;
-  if (op.y == kOffsetOnly && static_cast<u64>(op.imm) + bytes > m.param_bytes) {
-    return raise(w, FaultKind::kIllegalAddress, kParamWindow + static_cast<u64>(op.imm),
-                 static_cast<u32>(__builtin_ctz(mask)));
-  }
   alignas(64) u64 a[32];
-  if (op.y != kOffsetOnly) addresses(op, w, a);
+  addresses(op, w, a);
   for (; mask != 0; mask &= mask - 1) {
     const u32 i = static_cast<u32>(__builtin_ctz(mask));
-    u64 offset = static_cast<u64>(op.imm);
-    if (op.y != kOffsetOnly) {
-      offset = a[i] >= kParamWindow ? a[i] - kParamWindow : a[i];
-      if (offset > m.param_bytes || bytes > m.param_bytes - offset) {
-        return raise(w, FaultKind::kIllegalAddress, a[i], i);
-      }
+    const u64 offset = a[i] >= kParamWindow ? a[i] - kParamWindow : a[i];
+    if (offset > m.param_bytes || bytes > m.param_bytes - offset) {
+      return raise(w, FaultKind::kIllegalAddress, a[i], i);
     }
     const std::byte* p = m.params + offset;
     for (u32 e = 0; e < op.vec; ++e) lanes<R>(w, data_register(op, e))[i] = static_cast<R>(read<M>(p + e * sizeof(M)));
+  }
+}
+
+// Kernel parameters: mostly one value for all lanes.
+template <class M, class R>
+void load_param(const MicroOp& op, Warp& w, u32 mask) {
+  if (op.y != kOffsetOnly) return load_param_each<M, R>(op, w, mask);
+  const BlockMemory& m = w.block->memory;
+  const u64 offset = static_cast<u64>(op.imm);
+  if (offset + sizeof(M) * op.vec > m.param_bytes) {
+    return raise(w, FaultKind::kIllegalAddress, kParamWindow + offset, static_cast<u32>(__builtin_ctz(mask)));
+  }
+  for (u32 e = 0; e < op.vec; ++e) {
+    const R v = static_cast<R>(read<M>(m.params + offset + e * sizeof(M)));
+    R* d = lanes<R>(w, data_register(op, e));
+    if (mask == kAll) {
+      for (u32 i = 0; i < 32; ++i) d[i] = v;
+    } else {
+      for (u32 i = 0; i < 32; ++i) d[i] = (mask & (u32{1} << i)) != 0 ? v : d[i];
+    }
   }
 }
 
