@@ -43,7 +43,10 @@ void shuffle(const MicroOp& op, Warp& w, uint32_t mask) {
         ok = from <= static_cast<int32_t>(most);
         break;
     }
-    d[lane] = value[ok ? from & 31 : lane];
+    // What an absent lane gives is undefined in the language; 0 is what programs that rely on it expect of hardware
+    // (the reduction sample's last warp; to be confirmed on a real card).
+    const uint32_t source = ok ? from & 31 : lane;
+    d[lane] = (mask >> source & 1) != 0 ? value[source] : 0;
     inside |= static_cast<uint32_t>(ok) << lane;
   }
   set_predicate(w, op.e, mask, inside);

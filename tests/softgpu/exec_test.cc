@@ -199,6 +199,14 @@ TEST(ExecWarp, ShuffleWaitsForLanesThatComeLater) {
   for (uint32_t i = 0; i < 32; ++i) EXPECT_EQ(out[i], i < 16 ? i + 116 : i - 16);
 }
 
+TEST(ExecWarp, ShuffleFromAnAbsentLaneGivesZero) {
+  // The last step of a block's reduction as programs write it: eight lanes, whose first step reaches beyond them.
+  const auto out = run_threads(thread_kernel("mov.u32 %r9, %r2; setp.ge.u32 %p1, %r2, 8; @%p1 bra $END; "
+                                             "shfl.sync.down.b32 %r9, %r2, 4, 31, 0xff;\n$END:"),
+                               32);
+  for (uint32_t i = 0; i < 32; ++i) EXPECT_EQ(out[i], i < 4 ? i + 4 : i < 8 ? 0 : i);
+}
+
 TEST(ExecWarp, VotesMatchesAndReductions) {
   const auto lanes_below_9 =
       run_threads(thread_kernel("setp.lt.u32 %p1, %r2, 9; vote.sync.ballot.b32 %r9, %p1, -1;"), 32);
