@@ -141,9 +141,11 @@ class Channel {
 
   explicit Channel(const ChannelOrigin& origin) : origin_(origin) {}
   void start(Region region);
-  Outcome connect(const std::string& endpoint, uint64_t epoch);
+  Outcome connect_first();
+  // *refusal: the CUresult with which the far side refused, if it did.
+  Outcome connect(const std::string& endpoint, uint64_t epoch, int* refusal = nullptr);
   Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,
-               std::string* transport_data);
+               std::string* transport_data, int* refusal);
   void replace_link(std::unique_ptr<Link> link);
   void reap_links();
   bool follow_move();
@@ -185,7 +187,8 @@ class Channel {
 
   std::mutex reconnect_mu_;
   std::atomic<LinkHolder*> link_{nullptr};
-  std::vector<LinkHolder*> retired_;
+  std::vector<LinkHolder*> retired_;        // under reconnect_mu_
+  std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
 };
 

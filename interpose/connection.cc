@@ -15,6 +15,7 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConnectTimeoutMs = 10'000;
+constexpr uint32_t kOpenedTimeoutMs = 65'000;  // an agent lets a client wait for the end of a move
 constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
 constexpr uint32_t kSearchPauseUs = 100'000;
 
@@ -40,14 +41,18 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
   return connect_tcp(endpoint.tcp_address, kConnectTimeoutMs, lifeline);
 }
 
-Outcome read_opened(int lifeline, std::string* transport_data) {
+// What an agent's door says of a vGPU that is on its way: it was here, or has not arrived.
+bool may_be_moving(int refusal) { return refusal == CUDA_ERROR_NO_DEVICE || refusal == CUDA_ERROR_NOT_READY; }
+
+Outcome read_opened(int lifeline, std::string* transport_data, int* refusal) {
   DoorType type{};
   std::string payload;
-  if (Outcome o = receive_frame(lifeline, kConnectTimeoutMs, &type, &payload); !o.ok()) return o;
+  if (Outcome o = receive_frame(lifeline, kOpenedTimeoutMs, &type, &payload); !o.ok()) return o;
   if (type == DoorType::kRefused && payload.size() >= sizeof(DoorRefused)) {
     DoorRefused refused;
     memcpy(&refused, payload.data(), sizeof refused);
     refused.message[sizeof refused.message - 1] = 0;
+    *refusal = refused.code;
     return Outcome::fail(refused.message);
   }
   if (type != DoorType::kOpened || payload.size() < sizeof(DoorOpened)) {
@@ -69,15 +74,33 @@ Outcome Channel::open(const ChannelOrigin& origin, std::unique_ptr<Channel>* cha
   made->start(region);
   if (getentropy(made->session_, sizeof made->session_) != 0) return Outcome::fail("the system gives no entropy");
   const std::lock_guard lock(made->reconnect_mu_);
-  if (Outcome o = made->connect(origin.endpoint, origin.epoch); !o.ok()) {
+  if (Outcome o = made->connect_first(); !o.ok()) {
     return Outcome::fail(format("cannot open vGPU %u: %s", origin.vgpu, o.message().c_str()));
   }
   *channel = std::move(made);
   return {};
 }
 
+// The vGPU may move between the scheduler's first answer and this: then its place of that time refuses, and the
+// scheduler knows the new one, at the latest when the move is over. Requires: reconnect_mu_.
+Outcome Channel::connect_first() {
+  uint64_t epoch = origin_.epoch;
+  std::string endpoint = origin_.endpoint;
+  const uint64_t deadline = now_ns() + kSearchNs;
+  while (true) {
+    int refusal = 0;
+    const Outcome o = connect(endpoint, epoch, &refusal);
+    if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
+    const uint64_t tried = epoch;
+    if (!origin_.pool->where(origin_.vgpu, &epoch, &endpoint).ok()) return o;
+    if (epoch > tried) continue;
+    if (!may_be_moving(refusal)) return o;
+    sleep_us(kSearchPauseUs);
+  }
+}
+
 Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport** transport, int* lifeline,
-                      std::string* transport_data) {
+                      std::string* transport_data, int* refusal) {
   Endpoint endpoint;
   std::string name;
   if (Outcome o = Endpoint::parse(text, &endpoint); !o.ok()) return o;
@@ -93,7 +116,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
-  if (o.ok()) o = read_opened(*lifeline, transport_data);
+  if (o.ok()) o = read_opened(*lifeline, transport_data, refusal);
   if (!o.ok()) {
     close(*lifeline);
     *lifeline = -1;
@@ -102,13 +125,19 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
 }
 
 // Requires: reconnect_mu_.
-Outcome Channel::connect(const std::string& endpoint, uint64_t epoch) {
+Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, int* refusal) {
   const Transport* transport = nullptr;
   int lifeline = -1;
   std::string transport_data;
-  if (Outcome o = dial(endpoint, epoch, &transport, &lifeline, &transport_data); !o.ok()) return o;
+  int code = 0;
+  const Outcome dialled = dial(endpoint, epoch, &transport, &lifeline, &transport_data, &code);
+  if (refusal != nullptr) *refusal = code;
+  if (!dialled.ok()) return dialled;
   std::unique_ptr<Link> link;
-  if (Outcome o = transport->connect(region_, lifeline, transport_data.c_str(), &link); !o.ok()) return o;
+  if (Outcome o = transport->connect(region_, lifeline, transport_data.c_str(), &link); !o.ok()) {
+    close(lifeline);  // else the worker believes that we are there
+    return o;
+  }
   replace_link(std::move(link));
   epoch_.store(epoch);
   origin_.endpoint = endpoint;
@@ -121,6 +150,7 @@ void Channel::replace_link(std::unique_ptr<Link> link) {
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
   retired_.push_back(old);
+  retired_links_.fetch_add(1, std::memory_order_relaxed);
   own_->counters.reconnects.fetch_add(1, std::memory_order_relaxed);
   LinkUse use(*this);
   notify(*use, Side::kClient);
@@ -129,7 +159,9 @@ void Channel::replace_link(std::unique_ptr<Link> link) {
 // Requires: reconnect_mu_. The holder itself stays: a thread may still look at its counter.
 void Channel::reap_links() {
   for (LinkHolder* holder : retired_) {
-    if (holder->link != nullptr && holder->users.load() == 0) holder->link.reset();
+    if (holder->link == nullptr || holder->users.load() != 0) continue;
+    holder->link.reset();
+    retired_links_.fetch_sub(1, std::memory_order_relaxed);
   }
 }
 
@@ -152,7 +184,7 @@ bool Channel::look_after() {
                        page_->next_epoch.load() > epoch_.load();
     return moved ? follow_move() : find_again();
   }
-  if (!retired_.empty() && reconnect_mu_.try_lock()) {
+  if (retired_links_.load(std::memory_order_relaxed) != 0 && reconnect_mu_.try_lock()) {
     reap_links();
     reconnect_mu_.unlock();
   }
@@ -188,10 +220,13 @@ bool Channel::find_again() {
   }
   std::string cause = "its worker ended";
   const uint64_t deadline = now_ns() + kSearchNs;
-  while (origin_.pool != nullptr && now_ns() < deadline) {
+  // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
+  // came, and the scheduler may be away.
+  for (bool ask = false; origin_.pool != nullptr && now_ns() < deadline; ask = !ask) {
     uint64_t epoch = 0;
     std::string endpoint;
-    if (page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load()) {
+    const bool sent = page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
+    if (sent && !ask) {
       epoch = page_->next_epoch.load();
       char text[kEndpointBytes];
       memcpy(text, page_->next_endpoint, sizeof text);
@@ -199,14 +234,14 @@ bool Channel::find_again() {
       endpoint = text;
     } else if (Outcome o = origin_.pool->where(origin_.vgpu, &epoch, &endpoint); !o.ok()) {
       cause = "its worker ended, and the scheduler does not help: " + o.message();
-      break;
+      if (!sent) break;
     }
     if (epoch > epoch_.load()) {
       const Outcome o = connect(endpoint, epoch);
       if (o.ok()) return true;
       cause = "its worker ended, and its new place does not answer: " + o.message();
     }
-    sleep_us(kSearchPauseUs);
+    if (!sent || ask) sleep_us(kSearchPauseUs);
   }
   fail(CUDA_ERROR_DEVICE_UNAVAILABLE, cause);
   return false;

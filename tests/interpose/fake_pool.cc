@@ -130,7 +130,7 @@ void FakePool::open(int socket, const std::string& payload, int fd) {
   ++opens;
   if (refuse_opens || ask.epoch != vgpu.epoch || fd < 0) {
     DoorRefused refused;
-    refused.code = CUDA_ERROR_DEVICE_UNAVAILABLE;
+    refused.code = refusal;
     strcpy(refused.message, "this epoch is over");
     (void)send_frame(socket, DoorType::kRefused, &refused, sizeof refused).ok();
     close(socket);
@@ -155,13 +155,19 @@ FakeWorker* FakePool::worker(uint32_t vgpu) {
   return vgpus_[vgpu].worker.get();
 }
 
-void FakePool::move(uint32_t vgpu) {
+void FakePool::reassign(uint32_t vgpu) {
+  const std::lock_guard lock(mu_);
+  vgpus_[vgpu].epoch++;
+}
+
+void FakePool::move(uint32_t vgpu, uint64_t further) {
   const std::lock_guard lock(mu_);
   Vgpu& v = vgpus_[vgpu];
   v.worker->stop();
   v.epoch++;
   v.past.push_back(std::move(v.worker));
-  v.past.back()->set_moved(endpoint().c_str(), v.epoch);
+  v.epoch += further;
+  v.past.back()->set_moved(endpoint().c_str(), v.epoch - further);
 }
 
 void FakePool::kill(uint32_t vgpu, bool elsewhere) {

@@ -29,11 +29,15 @@ class FakePool {
   // The worker that serves the vGPU now; null: none yet.
   FakeWorker* worker(uint32_t vgpu);
   // The vGPU goes to another worker with a newer epoch, which takes memory and rings over.
-  void move(uint32_t vgpu);
+  // `further`: epochs by which it has moved on before the client comes.
+  void move(uint32_t vgpu, uint64_t further = 0);
+  // A vGPU that nobody uses goes elsewhere.
+  void reassign(uint32_t vgpu);
   // The worker ends without a word. `elsewhere`: the scheduler knows a new place with a newer epoch.
   void kill(uint32_t vgpu, bool elsewhere);
   std::atomic<int> hellos{0}, opens{0};
   std::atomic<bool> refuse_opens{false};
+  std::atomic<int> refusal{CUDA_ERROR_DEVICE_UNAVAILABLE};
 
  private:
   struct Vgpu {

@@ -116,6 +116,39 @@ TEST_F(InAPool, a_refused_channel_is_an_error_with_a_reason) {
   EXPECT_NE(testing::internal::GetCapturedStderr().find("this epoch is over"), std::string::npos);
 }
 
+TEST_F(InAPool, a_vgpu_that_moved_before_its_first_use_is_found) {
+  CUcontext other = nullptr;
+  pool->reassign(1);
+  ASSERT_EQ(cuDevicePrimaryCtxRetain(&other, 1), CUDA_SUCCESS);
+  ASSERT_EQ(cuCtxSetCurrent(other), CUDA_SUCCESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+  EXPECT_EQ(pool->opens, 3);
+}
+
+TEST_F(InAPool, a_vgpu_that_moves_during_its_first_use_is_waited_for) {
+  CUcontext other = nullptr;
+  pool->refuse_opens = true;
+  pool->refusal = CUDA_ERROR_NO_DEVICE;
+  std::thread mover([&] {
+    sleep_us(250'000);
+    pool->reassign(1);
+    pool->refuse_opens = false;
+  });
+  EXPECT_EQ(cuDevicePrimaryCtxRetain(&other, 1), CUDA_SUCCESS);
+  mover.join();
+  ASSERT_EQ(cuCtxSetCurrent(other), CUDA_SUCCESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+}
+
+TEST_F(InAPool, a_vgpu_that_moved_on_before_the_client_came_is_found) {
+  CUdeviceptr a = 0;
+  ASSERT_EQ(cuMemAlloc_v2(&a, 100), CUDA_SUCCESS);
+  pool->move(0, 2);
+  ASSERT_EQ(cuMemsetD8_v2(a, 0, 100), CUDA_SUCCESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+  EXPECT_NE(pool->worker(0), nullptr);
+}
+
 TEST_F(InAPool, a_forked_child_closes_the_lines_and_leaves_the_rest_alone) {
   const pid_t child = fork();
   if (child == 0)
