@@ -217,7 +217,7 @@ def include_flags(build):
             for i, word in enumerate(words):
                 if word.startswith('-I') and len(word) > 2:
                     folder = os.path.normpath(os.path.join(entry['directory'], word[2:]))
-                    if not folder.startswith(ROOT + '/') or folder.startswith(build + '/'):
+                    if not folder.startswith(ROOT + '/') or (folder + '/').startswith(build + '/'):
                         flags.add('-I' + folder)
                 elif word == '-isystem':
                     flags.add('-isystem' + words[i + 1])
