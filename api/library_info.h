@@ -14,16 +14,16 @@ namespace tide {
 inline constexpr uint16_t kLibraryLastPart = 1;
 
 struct LibraryHeader {
-  int32_t result = 0;         // CUresult of the load; on failure kernel_count is 0 and the message follows as text
+  int32_t result = 0;  // CUresult of the load; on failure kernel_count is 0 and the message follows as text
   uint32_t kernel_count = 0;
-  uint32_t message_bytes = 0; // of a failed load, after this header
+  uint32_t message_bytes = 0;  // of a failed load, after this header
   uint32_t reserved = 0;
 };
 
 struct KernelHeader {
   uint32_t name_bytes = 0;
   uint32_t param_count = 0;
-  uint32_t param_bytes = 0;   // end of the last parameter
+  uint32_t param_bytes = 0;  // end of the last parameter
   uint32_t max_threads_per_block = 0;
 };
 

@@ -5,10 +5,10 @@
 #include <cstdlib>
 #include <vector>
 
-#define CHECK(call)                                                                       \
-  do {                                                                                    \
-    const cudaError_t error = (call);                                                     \
-    if (error != cudaSuccess) fail(__LINE__, #call, cudaGetErrorString(error));           \
+#define CHECK(call)                                                             \
+  do {                                                                          \
+    const cudaError_t error = (call);                                           \
+    if (error != cudaSuccess) fail(__LINE__, #call, cudaGetErrorString(error)); \
   } while (0)
 #define EXPECT(condition) \
   if (!(condition)) fail(__LINE__, #condition, "is not so")
