@@ -215,9 +215,9 @@ CUresult serve_tideRecordEvent(Session& session, const command::RecordEvent& com
   if (result == CUDA_SUCCESS) {
     event->recorded = event->native = true;
     session.streams().record_event(q.header().stream, command.event, q.header().sequence);
-  } else if (command.event < kEventSlots) {
+  } else {
     // Whoever waits for it must not wait for ever; the error says what happened.
-    session.outbox().word(event_word(command.event), q.header().sequence);
+    session.streams().tell_event(command.event, q.header().sequence);
   }
   return result;
 }

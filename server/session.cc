@@ -155,7 +155,7 @@ void Session::finish_work(const CommandHeader& header, CUresult result) {
     streams_.worked(header.stream, header.sequence);
   } else {
     // No such stream: whoever waits for it must not wait for ever.
-    outbox_.word(progress_word(header.stream), header.sequence);
+    streams_.tell_progress(header.stream, header.sequence);
   }
 }
 

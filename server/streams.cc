@@ -5,7 +5,7 @@
 
 namespace tide {
 
-Streams::Streams(Parts parts) : parts_(std::move(parts)), slots_(kStreamSlots) {}
+Streams::Streams(Parts parts) : parts_(std::move(parts)), slots_(kStreamSlots), events_told_(kEventSlots) {}
 
 CUresult Streams::create(uint32_t slot, uint32_t context, uint32_t flags, int32_t priority) {
   if (slot >= kStreamSlots || slots_[slot].live) return CUDA_ERROR_INVALID_VALUE;
@@ -53,9 +53,12 @@ CUresult Streams::enter(uint32_t slot, CUstream* stream) {
   const Slot& s = slots_[slot];
   // A marker on the legacy stream waits for the blocking streams of its context too. Put right behind its work it
   // waits for nothing more than the work did; put later it would join streams that the program keeps apart.
-  if (!dirty_.empty()) {
-    for (const uint32_t other : std::vector<uint32_t>(dirty_)) {
-      if (other != slot && slots_[other].legacy) mark(other, Pending::Kind::kMarker, 0);
+  for (size_t i = 0; i < dirty_.size();) {
+    const uint32_t other = dirty_[i];
+    if (other != slot && slots_[other].legacy) {
+      mark(other, Pending::Kind::kMarker, 0);  // which takes it off the list
+    } else {
+      ++i;
     }
   }
   *stream = s.handle;
@@ -201,16 +204,25 @@ void Streams::finish(uint32_t slot, Pending& pending, bool failed) {
       parts_.staging.give_back(pending.piece);
       return;
     case Pending::Kind::kEvent:
-      parts_.outbox.word(event_word(pending.event), pending.sequence);
+      tell_event(pending.event, pending.sequence);
       [[fallthrough]];
     case Pending::Kind::kMarker:
-      if (pending.sequence > s.reported) {
-        s.reported = pending.sequence;
-        parts_.outbox.word(progress_word(slot), pending.sequence);
-      }
+      tell_progress(slot, pending.sequence);
       if (pending.marker != nullptr) markers_[s.context].push_back(pending.marker);
       return;
   }
+}
+
+void Streams::tell_event(uint32_t event, uint64_t sequence) {
+  if (event >= kEventSlots || sequence <= events_told_[event]) return;
+  events_told_[event] = sequence;
+  parts_.outbox.word(event_word(event), sequence);
+}
+
+void Streams::tell_progress(uint32_t slot, uint64_t sequence) {
+  if (slot >= kStreamSlots || sequence <= slots_[slot].reported) return;
+  slots_[slot].reported = sequence;
+  parts_.outbox.word(progress_word(slot), sequence);
 }
 
 bool Streams::done_before(uint64_t sequence) const {
@@ -234,9 +246,7 @@ void Streams::fail_all() { failed_ = true; }
 void Streams::reached(uint64_t sequence) {
   if (!failed_) return;
   for (uint32_t slot = 0; slot < kStreamSlots; ++slot) {
-    if (!slots_[slot].live || slots_[slot].reported >= sequence) continue;
-    slots_[slot].reported = sequence;
-    parts_.outbox.word(progress_word(slot), sequence);
+    if (slots_[slot].live) tell_progress(slot, sequence);
   }
 }
 

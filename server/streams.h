@@ -57,6 +57,11 @@ class Streams {
   bool idle(uint32_t context) const;
   bool has_pending() const { return !active_.empty(); }
 
+  // The client hears that this event, or this stream, has got to a sequence number. Never goes back: an event may be
+  // recorded on a fast stream while an earlier record on a slow one is still under way.
+  void tell_event(uint32_t event, uint64_t sequence);
+  void tell_progress(uint32_t slot, uint64_t sequence);
+
   // The context is lost: nothing completes any more, so from the next poll() on all is called complete.
   void fail_all();
   // The newest sequence executed; with fail_all() every live stream is said to have reached it.
@@ -91,7 +96,8 @@ class Streams {
 
   Parts parts_;
   std::vector<Slot> slots_;
-  std::vector<uint32_t> active_;  // slots with pending entries
+  std::vector<uint64_t> events_told_;  // by event slot: the last record that the client knows to be complete
+  std::vector<uint32_t> active_;       // slots with pending entries
   std::vector<uint32_t> dirty_;
   std::unordered_map<uint32_t, std::vector<CUevent>> markers_;  // free ones, by context
   bool failed_ = false;

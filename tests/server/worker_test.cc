@@ -126,6 +126,20 @@ TEST_F(WorkerTest, events_complete_order_streams_and_measure_time) {
   EXPECT_LT(ms, 5000.0f);
 }
 
+TEST_F(WorkerTest, an_earlier_record_that_completes_late_takes_nothing_back) {
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  client_.send(Call::tideCreateStream, command::CreateStream{5, CU_STREAM_NON_BLOCKING, 0, 0});
+  client_.send(Call::tideCreateStream, command::CreateStream{6, CU_STREAM_NON_BLOCKING, 0, 0});
+  client_.send(Call::tideCreateEvent, command::CreateEvent{1, 0});
+  client_.launch((uint64_t{1} << 32) + 1, {100}, 5);
+  const uint64_t early = client_.send(Call::tideRecordEvent, command::RecordEvent{1, 0}, 5);
+  const uint64_t late = client_.send(Call::tideRecordEvent, command::RecordEvent{1, 0}, 6);
+  ASSERT_TRUE(client_.reach_event(1, late));
+  ASSERT_TRUE(client_.reach(5, early));
+  EXPECT_EQ(client_.page().event_done[1].load(), late);
+}
+
 TEST_F(WorkerTest, a_stream_waits_for_the_clients_signal) {
   map();
   client_.send(Call::tideCreateStream, command::CreateStream{5, 0, 0, 0});
