@@ -13,10 +13,10 @@ void Staging::start(const Driver& driver, Contexts& contexts, uint64_t limit) {
   limit_ = limit;
 }
 
-Staging::Piece Staging::take(uint64_t bytes) {
+Staging::Piece Staging::take(uint64_t bytes, bool beyond) {
   for (Class& c : classes_) {
     if (bytes > c.size) continue;
-    if (c.free.empty() && !grow(&c)) continue;  // a larger class may have one
+    if (c.free.empty() && !grow(&c, beyond)) continue;  // a larger class may have one
     Piece piece{c.free.back(), c.size};
     c.free.pop_back();
     in_use_ += c.size;
@@ -33,8 +33,8 @@ void Staging::give_back(Piece piece) {
   }
 }
 
-bool Staging::grow(Class* c) {
-  if (reserved_ + kSlabBytes > limit_) return false;
+bool Staging::grow(Class* c, bool beyond) {
+  if (reserved_ + kSlabBytes > limit_ && !beyond) return false;
   void* slab = nullptr;
   contexts_->use(0);
   if (driver_->cuMemHostAlloc == nullptr ||

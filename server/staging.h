@@ -23,8 +23,8 @@ class Staging {
   };
 
   void start(const Driver& driver, Contexts& contexts, uint64_t limit = kStagingBytesMax);
-  // At least `bytes` (1 to kStagingPieceMax), or null.
-  Piece take(uint64_t bytes);
+  // At least `bytes` (1 to kStagingPieceMax), or null. `beyond`: above the limit if need be, for what must not wait.
+  Piece take(uint64_t bytes, bool beyond = false);
   void give_back(Piece piece);
   uint64_t in_use() const { return in_use_; }
 
@@ -33,7 +33,7 @@ class Staging {
     uint64_t size = 0;
     std::vector<std::byte*> free;
   };
-  bool grow(Class* c);
+  bool grow(Class* c, bool beyond);
 
   const Driver* driver_ = nullptr;
   Contexts* contexts_ = nullptr;

@@ -8,7 +8,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 1;
+constexpr uint32_t kStateVersion = 2;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {
@@ -211,6 +211,7 @@ std::vector<std::byte> write_state(Session& session) {
   w.put(kStateVersion);
   write_libraries(session, &w);
   w.put(session.sequence());
+  w.put(session.partial());
   w.put(session.contexts().time_ms());
   const std::vector<MemoryRange> ranges = session.memory().ranges();
   w.put(uint64_t(ranges.size()));
@@ -245,6 +246,7 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
   std::vector<Earlier> libraries;
   if (Outcome outcome = read_libraries(&r, images, &libraries); !outcome.ok()) return outcome;
   session.set_sequence(r.get<uint64_t>());
+  session.partial() = r.get<uint64_t>();
   session.contexts().set_time(r.get<double>());
   const uint64_t ranges = r.count(sizeof(MemoryRange));
   for (uint64_t i = 0; i < ranges; ++i) {

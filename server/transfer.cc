@@ -67,7 +67,8 @@ class Mover {
   Outcome start() {
     session_.contexts().use(0);
     for (Side& side : sides_) {
-      side.piece = session_.staging().take(kTransferPieceBytes);
+      // A copy out that is larger than the staging may have all of it, and goes on after the move only.
+      side.piece = session_.staging().take(kTransferPieceBytes, true);
       if (!side.piece) return Outcome::fail("no staging memory is left for the move");
     }
     session_.contexts().use(0);

@@ -51,6 +51,10 @@ int Worker::run() {
       if (link_ != nullptr && !link_->alive()) return 0;
       forward_text();
     }
+    if (link_ == nullptr && move_ != nullptr && session_ != nullptr) {
+      if (try_move() == Next::kEnd) return 0;
+      continue;
+    }
     if (link_ == nullptr) {
       pollfd wait = {control_, POLLIN, 0};
       poll(&wait, 1, -1);  // after a move the client may come late; the agent ends us when the lease ends
@@ -95,6 +99,9 @@ Worker::Next Worker::handle(ControlMessage* message) {
       return Next::kGoOn;
     case ControlType::kMove:
       if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
+      return Next::kGoOn;
+    case ControlType::kAbort:
+      if (move_ != nullptr) give_up_move("the agent called it off");
       return Next::kGoOn;
     case ControlType::kStats: {
       ControlStats stats;
@@ -171,6 +178,7 @@ Worker::Next Worker::go_live() {
 }
 
 void Worker::set_state(ChannelState state) {
+  if (link_ == nullptr) return;
   Word& word = link_->region().worker().state;
   word.store(uint64_t(state), std::memory_order_release);
   link_->note(word);

@@ -52,7 +52,7 @@ class Worker {
   Next finish_move();
   void wait_until_left(ControlMoved* moved);
   void give_up_move(const std::string& why);
-  void pump();
+  void carry();
 
   struct Move {
     ControlMove request;

@@ -18,9 +18,11 @@ constexpr uint64_t kRetryAfterNs = 20'000'000;
 constexpr uint64_t kLookForRestNs =
     5'000'000'000;  // so long for a command boundary at which nothing waits for the client
 constexpr uint32_t kAttemptsMax = 100;
-constexpr uint32_t kDecisionMs = 60'000;  // the agent's, when all sessions of the vGPU have been sent
-constexpr uint32_t kLeaveMs = 10'000;     // the client's time to go to the new worker
-constexpr uint32_t kLeaveIdleMs = 300;    // of one that does nothing: it goes when it next wants something
+// The agent's, when all sessions of the vGPU have been sent: longer than it gives to the slowest of them, because who
+// runs on here while the agent sends the clients away loses what was done since.
+constexpr uint32_t kDecisionMs = 300'000;
+constexpr uint32_t kLeaveMs = 10'000;   // the client's time to go to the new worker
+constexpr uint32_t kLeaveIdleMs = 300;  // of one that does nothing: it goes when it next wants something
 constexpr uint32_t kConnectMs = 10'000;
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
@@ -62,12 +64,9 @@ void Worker::give_up_move(const std::string& why) {
   if (live_) set_state(ChannelState::kLive);
 }
 
-void Worker::pump() {
-  link_->progress();
-  if (session_->outbox().flush()) {
-    link_->progress();
-    notify(*link_, Side::kWorker);
-  }
+// A session that came by a move may go on before its client has come: then there is nobody to carry to.
+void Worker::carry() {
+  if (link_ != nullptr) link_->progress();
 }
 
 // Paused; true when nothing is under way any more. What has completed is told meanwhile.
@@ -75,10 +74,10 @@ bool Worker::drain() {
   const uint64_t end = after_ms(kDrainMs);
   session_->settle();
   while (!session_->streams().idle()) {
-    link_->progress();
+    carry();
     if (session_->poll()) {
-      link_->progress();
-      notify(*link_, Side::kWorker);
+      carry();
+      if (link_ != nullptr) notify(*link_, Side::kWorker);
     } else {
       sleep_us(20);
     }
@@ -125,7 +124,7 @@ Worker::Next Worker::try_move() {
   }
   move_->paused_ns = begin;
   const Outcome outcome = send_session(
-      *session_, *move_->stream, [this] { link_->progress(); }, &move_->bytes);
+      *session_, *move_->stream, [this] { carry(); }, &move_->bytes);
   if (!outcome.ok()) {
     give_up_move(outcome.message());
     return Next::kGoOn;
@@ -142,7 +141,7 @@ Worker::Next Worker::finish_move() {
   while (!commit) {
     ControlMessage message;
     const ControlState state = receive_control(control_, &message);
-    if (state == ControlState::kGone || !link_->alive()) return Next::kEnd;
+    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive())) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
@@ -150,8 +149,12 @@ Worker::Next Worker::finish_move() {
       give_up_move(off ? "the agent called it off" : "the agent did not decide in time");
       return Next::kGoOn;
     }
-    link_->progress();
+    carry();
     if (state == ControlState::kNothing) sleep_us(100);
+  }
+  if (link_ == nullptr) {  // the client, when it comes, is told here to ask the scheduler
+    send_control(control_, ControlType::kLeft, moved);
+    return Next::kEnd;
   }
   WorkerPage& page = link_->region().worker();
   memcpy(page.next_endpoint, move_->request.endpoint, kEndpointBytes);

@@ -156,6 +156,69 @@ TEST_F(MoveTest, goes_on_at_the_source_when_the_agent_calls_it_off) {
   EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
 }
 
+TEST_F(MoveTest, a_copy_out_larger_than_ring_and_staging_moves_in_its_middle) {
+  constexpr uint64_t kBytes = 384u << 20, kStep = 256u << 10;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kBytes});
+  for (uint64_t at = 0; at < kBytes; at += kStep) client_.copy_in(kBase + at, &at, sizeof(at));
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, kBytes, kBytes, 1}, kTestLegacy);
+  AnswerHeader header;
+  std::vector<std::byte> part;
+  ASSERT_TRUE(client_.receive(&header, &part));  // it has begun, and then nobody reads
+  uint64_t expected = part.size();
+  sleep_us(500'000);
+  EXPECT_LT(client_.page().acknowledged.load(), copy);
+  ASSERT_NO_FATAL_FAILURE(move());
+  EXPECT_LT(client_.page().stream_progress[kTestLegacy].load(), copy);
+  for (; expected < kBytes; expected += part.size()) {
+    ASSERT_TRUE(client_.receive(&header, &part));
+    ASSERT_EQ(header.sequence, copy);
+    ASSERT_EQ(header.offset, expected) << "each byte comes once, in order";
+    for (uint64_t at = (expected + kStep - 1) / kStep * kStep; at < expected + part.size(); at += kStep)
+      ASSERT_EQ(memcmp(part.data() + at - expected, &at, sizeof(at)), 0) << at;
+  }
+  EXPECT_EQ(expected, kBytes);
+  EXPECT_TRUE(client_.reach(kTestLegacy, copy));
+}
+
+TEST_F(MoveTest, a_session_whose_client_has_not_come_yet_moves_on) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.copy_in(kBase, "here", 4);
+  ControlMove request;
+  ControlMoved moved;
+  ControlMessage message;
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  send_control(source_->control(), ControlType::kCommit, nullptr, 0);
+  ASSERT_TRUE(source_->await(ControlType::kLeft, &message));
+  client_.disconnect();
+  source_ = std::move(destination_);
+  destination_ = std::make_unique<WorkerProcess>();
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  send_control(source_->control(), ControlType::kCommit, nullptr, 0);
+  ASSERT_TRUE(source_->await(ControlType::kLeft, &message));
+  EXPECT_EQ(source_->exit_status(), 0);
+  ASSERT_TRUE(client_.open(*destination_, test_session(0, 2)));
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+}
+
+TEST_F(MoveTest, called_off_before_its_streams_came_to_rest_it_does_not_move_later) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.send(Call::tideWaitSignal, command::WaitSignal{2, 0, 1}, kTestLegacy);
+  client_.copy_in(kBase, "here", 4);
+  ControlMove request;
+  ControlMessage message;
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  sleep_us(100'000);
+  send_control(source_->control(), ControlType::kAbort, nullptr, 0);
+  ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
+  client_.region().client().signals[2].store(1);
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+  sleep_us(100'000);
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
+}
+
 TEST_F(MoveTest, waits_for_streams_that_wait_for_the_client) {
   client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
   client_.send(Call::tideWaitSignal, command::WaitSignal{2, 0, 1}, kTestLegacy);
