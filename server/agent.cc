@@ -1,5 +1,6 @@
 #include "server/agent.h"
 
+#include <kj/io.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -141,7 +142,9 @@ kj::Promise<void> Agent::open(const DoorOpen& wish, int socket, int region_fd) {
   }
   if (!lease->moving) return serve(lease, wish, socket, region_fd);
   // It may stay after all, else the client must ask where it went: it hears so when that is certain.
-  auto settled = [this, wish, socket, region_fd]() -> kj::Promise<void> { return open(wish, socket, region_fd); };
+  auto settled = [this, wish, socket, region = kj::AutoCloseFd(region_fd)]() mutable -> kj::Promise<void> {
+    return open(wish, socket, region.release());
+  };
   return io_.provider->getTimer().afterDelay(kLookEvery).then(kj::mv(settled));
 }
 

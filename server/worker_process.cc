@@ -110,11 +110,14 @@ void WorkerProcess::take(const ControlMessage& message) {
     reject_all(text == nullptr ? "the worker failed" : text->text);
     return;
   }
-  const auto found = waiting_.find(message.type);
-  if (found == waiting_.end()) return;
-  auto fulfiller = kj::mv(found->second);
-  waiting_.erase(found);
-  fulfiller->fulfill(ControlMessage(message));
+  // Who has given up waiting must not take the answer of the next.
+  for (auto found = waiting_.find(message.type); found != waiting_.end(); found = waiting_.find(message.type)) {
+    auto fulfiller = kj::mv(found->second);
+    waiting_.erase(found);
+    if (!fulfiller->isWaiting()) continue;
+    fulfiller->fulfill(ControlMessage(message));
+    return;
+  }
 }
 
 void WorkerProcess::reject_all(const std::string& why) {
