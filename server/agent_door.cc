@@ -205,7 +205,8 @@ kj::Promise<void> AgentDoor::read_frame(Connection* c) {
 kj::Promise<void> AgentDoor::answer(Connection* c) {
   DoorOpen open = c->frame.open;
   open.job[sizeof(open.job) - 1] = open.transport[sizeof(open.transport) - 1] = '\0';
-  const auto refused = [c](kj::Exception&& e) { refuse(c->fd, refusal_of(e)); };
+  // Moved into the promise: an lvalue would be kept by reference, and the promise outlives this function.
+  auto refused = [c](kj::Exception&& e) { refuse(c->fd, refusal_of(e)); };
   if (strcmp(open.transport, "move") == 0) {
     return agent_.receive(open).then(
         [c, open](std::string address) {
@@ -215,11 +216,11 @@ kj::Promise<void> AgentDoor::answer(Connection* c) {
           const Outcome sent = send_frame(c->fd, DoorType::kOpened, &opened, sizeof(opened));
           if (!sent.ok()) log(LogLevel::kDebug, "an answer was not heard: %s", sent.message().c_str());
         },
-        refused);
+        kj::mv(refused));
   }
   const int region_fd = c->region_fd;
   c->region_fd = -1;
-  return agent_.open(open, c->fd, region_fd).then([] {}, refused);
+  return agent_.open(open, c->fd, region_fd).then([] {}, kj::mv(refused));
 }
 
 }  // namespace tide

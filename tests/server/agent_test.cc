@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "scheduler/control.capnp.h"
 #include "tests/server/client.h"
@@ -70,8 +71,19 @@ class AgentProcess {
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
+  size_t open_files() const { return entries("/proc/" + std::to_string(pid_) + "/fd"); }
+  size_t children() const {
+    std::ifstream list("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children");
+    return size_t(std::distance(std::istream_iterator<std::string>(list), std::istream_iterator<std::string>()));
+  }
 
  private:
+  static size_t entries(const std::string& folder) {
+    size_t n = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder)) ++n;
+    return n;
+  }
+
   pid_t pid_ = -1;
 };
 
@@ -138,6 +150,13 @@ class AgentTest : public ::testing::Test {
     request.setAddress(address);
     request.setEndpoint(servers_[to].endpoint);
     return request.send();
+  }
+  void release(const std::string& name, uint64_t epoch) {
+    auto request = agent(name).releaseRequest();
+    request.setJob("job-1");
+    request.setVgpu(2);
+    request.setEpoch(epoch);
+    request.send().wait(io_.waitScope);
   }
   std::vector<uint32_t> worker_pids(const std::string& name) {
     auto request = agent(name).statsRequest();
@@ -308,6 +327,52 @@ TEST_F(AgentTest, a_vgpu_without_clients_moves_at_once) {
   TestClient client;
   EXPECT_FALSE(client.open_door(servers_["one"].endpoint, wish(1)));
   EXPECT_TRUE(client.open_door(servers_["two"].endpoint, wish(2)));
+}
+
+TEST_F(AgentTest, lives_through_workers_clients_and_leases_that_end_at_any_moment) {
+  const size_t files[2] = {one_->open_files(), two_->open_files()};
+  uint64_t epoch = 1;
+  for (uint32_t round = 0; round < 32; ++round, epoch += 2) {
+    TestClient clients[2];
+    place("one", epoch);
+    for (uint8_t i = 0; i < 2; ++i) {
+      ASSERT_TRUE(clients[i].open_door(servers_["one"].endpoint, wish(epoch, i)));
+      clients[i].make_context();
+      clients[i].send(Call::tideMapMemory, command::MapMemory{kBase, 8 * kChunkBytes});
+    }
+    const std::vector<uint32_t> pids = worker_pids("one");
+    ASSERT_EQ(pids.size(), 2u);
+    bool over = false;
+    auto moving = move("one", "two", epoch, prepare("two", epoch + 1))
+                      .then([&](auto&&) { over = true; }, [&](kj::Exception&&) { over = true; })
+                      .eagerlyEvaluate(nullptr);
+    io_.provider->getTimer().afterDelay(round / 4 * 3 * kj::MILLISECONDS).wait(io_.waitScope);
+    switch (round % 4) {
+      case 0:  // a worker
+        kill(pid_t(pids[round / 4 % 2]), SIGKILL);
+        break;
+      case 1:  // a client
+        clients[0].disconnect();
+        break;
+      case 2:  // the job, on both sides
+        release("one", epoch);
+        release("two", epoch + 1);
+        break;
+      default:  // where it goes
+        for (const uint32_t pid : worker_pids("two")) kill(pid_t(pid), SIGKILL);
+    }
+    for (TestClient& client : clients) client.disconnect();
+    await([&] { return over; });
+    release("one", epoch);
+    release("two", epoch + 1);
+    for (const uint32_t pid : pids) EXPECT_FALSE(exists(pid));
+  }
+  EXPECT_TRUE(worker_pids("one").empty());
+  EXPECT_TRUE(worker_pids("two").empty());
+  await([&] { return one_->open_files() == files[0] && two_->open_files() == files[1]; });
+  EXPECT_EQ(one_->children() + two_->children(), 0u);
+  EXPECT_EQ(one_->stop(SIGTERM), 0);
+  EXPECT_EQ(two_->stop(SIGTERM), 0);
 }
 
 TEST_F(AgentTest, comes_back_to_a_new_scheduler_with_its_leases) {
