@@ -54,6 +54,8 @@ std::shared_ptr<Backing> Backing::make(Device& device, uint64_t bytes) {
   if (aligned != start) munmap(pages, aligned - start);
   const uint64_t tail = start + bytes + kChunkBytes - (aligned + bytes);
   if (tail != 0) munmap(reinterpret_cast<void*>(aligned + bytes), tail);
+  // Large kernels walk all of it; without huge pages they mostly wait for page tables. Only a wish.
+  madvise(reinterpret_cast<void*>(aligned), bytes, MADV_HUGEPAGE);
   return std::shared_ptr<Backing>(new Backing(device, reinterpret_cast<std::byte*>(aligned), bytes));
 }
 

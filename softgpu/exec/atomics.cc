@@ -13,12 +13,11 @@ namespace {
 using namespace isa_base;
 
 // Address of a lane's operand, or null with the fault raised.
-std::byte* operand(const MicroOp& op, Warp& w, uint32_t lane, uint64_t bytes) {
+LANE_FN std::byte* operand(const MicroOp& op, Warp& w, uint32_t lane, uint64_t bytes) {
   uint64_t address = static_cast<uint64_t>(op.imm);
   if (op.y == 1) address += lanes<uint32_t>(w, op.a)[lane];
   if (op.y == 2) address += lanes<uint64_t>(w, op.a)[lane];
   std::byte* p = nullptr;
-  if (op.x == 1) address = kSharedWindow + (address & 0xffffffff);
   if ((address & (bytes - 1)) != 0) {
     raise(w, FaultKind::kMisalignedAddress, address, lane);
     return nullptr;
@@ -28,9 +27,35 @@ std::byte* operand(const MicroOp& op, Warp& w, uint32_t lane, uint64_t bytes) {
   return p;
 }
 
+// Blocks run in one thread: nobody else sees their shared memory.
+template <class T, T (*F)(T, T, T)>
+__attribute__((noinline)) void atomic_shared(const MicroOp& op, Warp& w, uint32_t mask) {
+  const T* b = lanes<T>(w, op.b);
+  const T* c = op.c != 0 ? lanes<T>(w, op.c) : b;  // those without c do not look at it
+  T* d = lanes<T>(w, op.dst);
+  const bool wide = op.y == 2;
+  const auto* base = lanes<uint32_t>(w, op.a);
+  const uint32_t offset = static_cast<uint32_t>(op.imm);
+  std::byte* const shared = w.block->memory.shared;
+  const uint64_t size = w.block->memory.shared_bytes;
+  for (; mask != 0; mask &= mask - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(mask));
+    const uint32_t address = offset + (op.y == 0 ? 0 : base[wide ? 2 * lane : lane]);
+    if (address % sizeof(T) != 0) return raise(w, FaultKind::kMisalignedAddress, kSharedWindow + address, lane);
+    if (uint64_t{address} + sizeof(T) > size) {
+      return raise(w, FaultKind::kIllegalAddress, kSharedWindow + address, lane);
+    }
+    auto* p = reinterpret_cast<T*>(shared + address);
+    const T old = *p;
+    *p = F(old, b[lane], c[lane]);
+    d[lane] = old;
+  }
+}
+
 // T as in memory, F computes the new value from the old one and the operands b and c.
 template <class T, T (*F)(T, T, T)>
 void atomic(const MicroOp& op, Warp& w, uint32_t mask) {
+  if (op.x == 1) return atomic_shared<T, F>(op, w, mask);
   for (; mask != 0; mask &= mask - 1) {
     const auto lane = static_cast<uint32_t>(std::countr_zero(mask));
     auto* p = reinterpret_cast<T*>(operand(op, w, lane, sizeof(T)));
@@ -38,11 +63,7 @@ void atomic(const MicroOp& op, Warp& w, uint32_t mask) {
     const T b = lanes<T>(w, op.b)[lane];
     const T c = op.c != 0 ? lanes<T>(w, op.c)[lane] : T{};
     T old = __atomic_load_n(p, __ATOMIC_RELAXED);
-    if (op.x == 1) {
-      *p = F(old, b, c);
-    } else {
-      while (!__atomic_compare_exchange_n(p, &old, F(old, b, c), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-      }
+    while (!__atomic_compare_exchange_n(p, &old, F(old, b, c), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
     }
     lanes<T>(w, op.dst)[lane] = old;
   }

@@ -4,6 +4,8 @@
 // set (SOFTGPU_ISA names it): everything here lives in that namespace, so that the linker never mixes the levels.
 // For the same reason these files call builtins instead of the templates of the standard library.
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -119,14 +121,31 @@ struct Each<F> {
   }
 };
 
+// One bit a lane. Compilers do not find the instructions that gather sign bits.
+template <class A, bool (*F)(A, A)>
+LANE_FN uint32_t compare_lanes(const A* a, const A* b) {
+#ifdef __AVX512DQ__
+  alignas(64) int32_t t[32];
+  for (int i = 0; i < 32; ++i) t[i] = F(a[i], b[i]) ? -1 : 0;
+  const uint32_t high = _mm512_movepi32_mask(_mm512_load_si512(t + 16));
+  return high << 16 | _mm512_movepi32_mask(_mm512_load_si512(t));
+#else
+  alignas(32) int8_t t[32];
+  for (int i = 0; i < 32; ++i) t[i] = F(a[i], b[i]) ? -1 : 0;
+  const auto half = [&](int from) {
+    return static_cast<uint32_t>(_mm_movemask_epi8(_mm_load_si128(reinterpret_cast<const __m128i*>(t + from))));
+  };
+  return half(16) << 16 | half(0);
+#endif
+}
+
 // setp: x chooses how the comparison meets the predicate c (see BoolOp), e takes the opposite (`p|q`).
 template <class A, bool (*F)(A, A)>
 struct Compare {
   static void run(const MicroOp& op, Warp& w, uint32_t mask) {
     const A* a = lanes<A>(w, op.a);
     const A* b = lanes<A>(w, op.b);
-    uint32_t bits = 0;
-    for (uint32_t i = 0; i < 32; ++i) bits |= F(a[i], b[i]) ? uint32_t{1} << i : 0;
+    uint32_t bits = compare_lanes<A, F>(a, b);
     const uint32_t c = predicate(w, op.c);
     uint32_t opposite = ~bits;
     switch (static_cast<BoolOp>(op.x)) {

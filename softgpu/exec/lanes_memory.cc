@@ -134,18 +134,44 @@ LANE_FN T read(const std::byte* p) {
 
 enum class Shape { kMixed, kUniform, kContiguous };
 
+// Lane i of a row of values that are kStep apart.
+template <class B, u64 kStep>
+struct Row {
+  B at[32];
+  constexpr Row() : at() {
+    for (u32 i = 0; i < 32; ++i) at[i] = static_cast<B>(i * kStep);
+  }
+};
+
+// Whether lane i holds first + i * kStep.
+template <u64 kStep, class B>
+LANE_FN bool is_row(const B* a, B first) {
+  alignas(64) static constexpr Row<B, kStep> kRow;
+#ifdef __AVX512F__
+  // The compiler does not find the comparison into masks by itself.
+  u32 wrong = 0;
+  for (u32 i = 0; i < 32; i += 64 / sizeof(B)) {
+    const __m512i have = _mm512_loadu_si512(a + i), row = _mm512_load_si512(kRow.at + i);
+    if constexpr (sizeof(B) == 4) {
+      wrong |= _mm512_cmpneq_epi32_mask(have, _mm512_add_epi32(row, _mm512_set1_epi32(static_cast<int>(first))));
+    } else {
+      wrong |= _mm512_cmpneq_epi64_mask(have, _mm512_add_epi64(row, _mm512_set1_epi64(static_cast<long long>(first))));
+    }
+  }
+#else
+  B wrong = 0;
+  for (u32 i = 0; i < 32; ++i) wrong |= a[i] ^ (first + kRow.at[i]);
+#endif
+  return wrong == 0;
+}
+
 // The ends tell which shape it may be; only that one is looked at. Every value still lacks the operation's offset.
 template <u64 kBytes, class B>
 LANE_FN Shape shape_of(const B* a) {
   const B first = a[0], span = a[31] - first;
-  B wrong = 0;
-  if (span == 0) {
-    for (u32 i = 0; i < 32; ++i) wrong |= a[i] ^ first;
-    return wrong == 0 ? Shape::kUniform : Shape::kMixed;
-  }
+  if (span == 0) return is_row<0>(a, first) ? Shape::kUniform : Shape::kMixed;
   if (span != 31 * kBytes) return Shape::kMixed;
-  for (u32 i = 0; i < 32; ++i) wrong |= a[i] ^ (first + i * static_cast<B>(kBytes));
-  return wrong == 0 ? Shape::kContiguous : Shape::kMixed;
+  return is_row<kBytes>(a, first) ? Shape::kContiguous : Shape::kMixed;
 }
 
 // How the addresses of a whole warp lie, without making them; *first gets that of lane 0. Values of 32 bits that wrap

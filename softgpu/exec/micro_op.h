@@ -31,7 +31,8 @@ enum class Flow : uint8_t {
 
 enum class BarrierKind : uint8_t { kSync, kArrive, kRedPopc, kRedAnd, kRedOr };
 
-struct MicroOp {
+// One cache line.
+struct alignas(64) MicroOp {
   Handler fn = nullptr;
   uint32_t dst = 0, a = 0, b = 0, c = 0, d = 0, e = 0;
   int64_t imm = 0;

@@ -13,8 +13,12 @@ constexpr uint32_t kNoLimit = ~uint32_t{0};
 // One quantum in so many goes to another group than the lowest, so that lanes that spin do not starve those they wait
 // for.
 constexpr uint32_t kRotation = 8;
+// A divergent warp gets no longer quantum than this, for the same reason.
+constexpr uint32_t kDivergentQuantum = 32;
 
-void remove_group(Warp& w, uint32_t index) { w.groups[index] = w.groups[--w.count]; }
+void remove_group(Warp& w, uint32_t index) {
+  if (index != --w.count) w.groups[index] = w.groups[w.count];
+}
 
 void add_group(Warp& w, uint32_t pc, uint32_t mask) {
   Group g;
@@ -103,6 +107,7 @@ class Runner {
 
   bool run() {
     const bool rotate = w_.count > 1 && ++w_.turns % kRotation == 0;
+    if (w_.count > 1) left_ = std::min(left_, kDivergentQuantum);
     while (left_ > 0 && w_.count > 0) {
       group_ = pick_group(w_, rotate);
       if (group_ == w_.count && !force()) break;
@@ -136,28 +141,45 @@ class Runner {
     pc_ = w_.groups[group_].pc;
     mask_ = w_.groups[group_].mask;
     const uint32_t stop = w_.count == 1 ? kNoLimit : limit();
-    uint64_t clock = block_.clock;
-    bool more = true;
-    while (more && left_ > 0 && pc_ < stop) {
+    while (left_ > 0 && pc_ < stop) {
+      const uint32_t steps = run_plain(std::min(left_, stop - pc_));
+      left_ -= steps;
+      pc_ += steps;
+      if (block_.fault != FaultKind::kNone) return fault_here();
+      if (left_ == 0 || pc_ >= stop) break;
       const MicroOp& op = ops_[pc_];
       const uint32_t active = mask_ & (predicate(w_, op.guard) ^ op.guard_xor);
       --left_;
-      block_.clock = ++clock;
-      if (op.flow == Flow::kPlain) [[likely]] {
-        if (active != 0) {
-          op.fn(op, w_, active);
-          if (block_.fault != FaultKind::kNone) [[unlikely]]
-            return fault_here();
-        }
+      ++block_.clock;
+      if (active == 0) {
         ++pc_;
-      } else if (active == 0) {
-        ++pc_;
-      } else {
-        more = flow(op, active);
-        if (block_.fault != FaultKind::kNone) return fault_here();
+        continue;
       }
+      const bool more = flow(op, active);
+      if (block_.fault != FaultKind::kNone) return fault_here();
+      if (!more) return;
     }
-    if (more) save();
+    save();
+  }
+
+  // Runs operations that only fall through, `most` of them at the most; the number run. Everything it needs is local:
+  // nothing that a handler writes can be meant.
+  uint32_t run_plain(uint32_t most) const {
+    Warp& w = w_;
+    Block& block = block_;
+    const uint32_t mask = mask_;
+    const uint64_t before = block.clock;
+    const MicroOp* op = ops_ + pc_;
+    uint32_t done = 0;
+    for (; done < most && op->flow == Flow::kPlain; ++op, ++done) {
+      const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
+      block.clock = before + done + 1;
+      if (active == 0) continue;
+      op->fn(*op, w, active);
+      if (block.fault != FaultKind::kNone) [[unlikely]]
+        break;
+    }
+    return done;
   }
 
   void save() {
@@ -331,18 +353,13 @@ class Runner {
     const uint32_t pc = pc_;
     mask_ &= ~active;
     save();
-    Group waiting;
+    Group& waiting = w_.groups[mask_ == 0 ? group_ : w_.count++];
     waiting.pc = pc;
     waiting.mask = active;
     waiting.state = State::kBarrier;
     waiting.barrier = static_cast<uint8_t>(id);
     waiting.result = op.dst;
     waiting.kind = kind;
-    if (mask_ == 0) {
-      w_.groups[group_] = waiting;
-    } else {
-      w_.groups[w_.count++] = waiting;
-    }
     check_barrier(&block_, id);
     return false;
   }
