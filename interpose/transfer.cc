@@ -12,6 +12,20 @@ namespace {
 constexpr uint64_t kPieceBytes = 512u << 10;   // of one record
 constexpr uint64_t kHeldBytesMax = 64u << 20;  // a quarter of a worker's staging, see Vgpu::holds
 
+// What `bytes` of one record take of the worker's staging, which comes in pieces of three sizes.
+uint64_t staged_piece(uint64_t bytes) {
+  if (bytes == 0) return 0;
+  return bytes <= (4u << 10) ? 4u << 10 : bytes <= (64u << 10) ? 64u << 10 : 1u << 20;
+}
+
+uint64_t staged(uint64_t width, uint64_t height) {
+  if (width > kPieceBytes) {
+    return height * (width / kPieceBytes * staged_piece(kPieceBytes) + staged_piece(width % kPieceBytes));
+  }
+  const uint64_t rows = kPieceBytes / width;
+  return height / rows * staged_piece(rows * width) + staged_piece(height % rows * width);
+}
+
 void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
   if (from.pitch == width || height == 1) {
     memcpy(to, from.data, width * height);
@@ -21,11 +35,12 @@ void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
 }
 
 // Before more is copied while streams are held than the worker has room for.
-void leave_room(Vgpu& vgpu, uint64_t bytes) {
+void leave_room(Vgpu& vgpu, uint64_t width, uint64_t height) {
   if (vgpu.holds.load() == 0) {
     vgpu.held_bytes.store(0);
     return;
   }
+  const uint64_t bytes = staged(width, height);
   if (vgpu.held_bytes.fetch_add(bytes) + bytes <= kHeldBytesMax) return;
   Channel& channel = vgpu.channel();
   while (vgpu.holds.load() != 0 && !channel.failed()) {
@@ -85,7 +100,7 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   if (CUresult r = check_device(*e.process, o.to, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
-  leave_room(*side.vgpu, o.width * o.height);
+  leave_room(*side.vgpu, o.width, o.height);
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
   const CUresult r = send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence);
   if (r != CUDA_SUCCESS || !foreign) return r;
@@ -99,7 +114,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   if (CUresult r = check_device(*e.process, o.from, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
-  leave_room(*side.vgpu, o.width * o.height);
+  leave_room(*side.vgpu, o.width, o.height);
   const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
   if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS)
     return r;

@@ -34,7 +34,7 @@ void Staging::give_back(Piece piece) {
 }
 
 bool Staging::grow(Class* c, bool beyond) {
-  if (reserved_ + kSlabBytes > limit_ && !beyond) return false;
+  if (c->reserved + kSlabBytes > limit_ / 4 * c->share && !beyond) return false;
   void* slab = nullptr;
   contexts_->use(0);
   if (driver_->cuMemHostAlloc == nullptr ||
@@ -42,7 +42,7 @@ bool Staging::grow(Class* c, bool beyond) {
     slab = aligned_alloc(4096, kSlabBytes);
   }
   if (slab == nullptr) return false;
-  reserved_ += kSlabBytes;
+  c->reserved += kSlabBytes;
   for (uint64_t at = 0; at < kSlabBytes; at += c->size) c->free.push_back(static_cast<std::byte*>(slab) + at);
   return true;
 }

@@ -29,8 +29,11 @@ class Staging {
   uint64_t in_use() const { return in_use_; }
 
  private:
+  // Each has a part of the limit for itself: what a flood of small copies took would else be missing for ever.
   struct Class {
     uint64_t size = 0;
+    uint64_t share = 0;  // of the limit, in quarters
+    uint64_t reserved = 0;
     std::vector<std::byte*> free;
   };
   bool grow(Class* c, bool beyond);
@@ -38,9 +41,8 @@ class Staging {
   const Driver* driver_ = nullptr;
   Contexts* contexts_ = nullptr;
   uint64_t limit_ = 0;
-  uint64_t reserved_ = 0;
   uint64_t in_use_ = 0;
-  Class classes_[3] = {{4u << 10, {}}, {64u << 10, {}}, {kStagingPieceMax, {}}};
+  Class classes_[3] = {{4u << 10, 1, 0, {}}, {64u << 10, 1, 0, {}}, {kStagingPieceMax, 2, 0, {}}};
 };
 
 }  // namespace tide

@@ -93,6 +93,22 @@ TEST_F(WorkerTest, a_large_copy_out_passes_through_a_small_ring) {
   expect_no_error();
 }
 
+TEST_F(WorkerTest, after_a_flood_of_small_copies_a_large_one_still_finds_room) {
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  map();
+  client_.launch((uint64_t{1} << 32) + 1, {500});
+  uint64_t last = 0;
+  for (uint32_t i = 0; i < 80'000; ++i) last = client_.copy_in(kBase + 1024, &i, sizeof(i));
+  const std::vector<std::byte> large(512u << 10, std::byte{7});
+  last = client_.copy_in(kBase + 4096, large.data(), large.size());
+  ASSERT_TRUE(client_.reach(kTestLegacy, last));
+  const auto bytes = client_.copy_out(kBase, 1u << 20);
+  EXPECT_EQ(*reinterpret_cast<const uint32_t*>(bytes.data() + 1024), 79'999u);
+  EXPECT_EQ(memcmp(bytes.data() + 4096, large.data(), large.size()), 0);
+  expect_no_error();
+}
+
 TEST_F(WorkerTest, a_slow_stream_does_not_hold_up_the_others) {
   std::vector<std::byte> found;
   client_.load_library(1, kTestImage, &found);
