@@ -179,6 +179,18 @@ void Channel::forget(uint64_t sequence) {
   pending_.erase(it);
 }
 
+bool Channel::lands_in(uint64_t address, uint64_t bytes) {
+  if (!copies_pending()) return false;
+  drain();
+  const std::lock_guard lock(pending_mu_);
+  return std::any_of(pending_.begin(), pending_.end(), [&](const auto& item) {
+    const Landing& l = item.second.landing;
+    if (item.second.reply != nullptr || l.height == 0) return false;
+    const auto begin = reinterpret_cast<uint64_t>(l.destination);
+    return begin < address + bytes && address < begin + l.pitch * (l.height - 1) + l.width;
+  });
+}
+
 void Channel::drain() {
   // Both equal means that everything published has been taken in, not only read.
   if (page_->answer_head.load(std::memory_order_acquire) == own_->answer_tail.load(std::memory_order_acquire)) return;

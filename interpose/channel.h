@@ -99,6 +99,8 @@ class Channel {
   void drain();
   void forget(uint64_t sequence);
   bool copies_pending() const { return copies_.load(std::memory_order_relaxed) != 0; }
+  // Whether a copy that is under way writes to any of these bytes.
+  bool lands_in(uint64_t address, uint64_t bytes);
 
   // Stores signals[slot] = value and tells the worker.
   void signal(uint32_t slot, uint64_t value);

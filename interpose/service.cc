@@ -48,6 +48,7 @@ void Service::start() {
 
 void Service::add(std::unique_ptr<Task> task) {
   const bool calls = task->host_function != nullptr || task->callback != nullptr;
+  if (calls) calls_open_.fetch_add(1);
   {
     const std::lock_guard lock(mu_);
     if (!started_) started_ = start_thread(run_service, this);
@@ -126,6 +127,8 @@ bool Service::advance(Task& task) {
         calls_.push_back(&task);
         call_word_.fetch_add(1);
         futex_wake(call_word_);
+      } else if (task.width != 0 && task.from.vgpu == nullptr) {
+        write_from_host(task);
       } else if (task.width == 0 || task.height == 0 || !read_window(task)) {
         finish(task);
       }
@@ -188,7 +191,20 @@ void Service::write_window(Task& task) {
   task.step = Task::Step::kWriting;
 }
 
+void Service::write_from_host(Task& task) {
+  Stream* stream = nullptr;
+  const HostRect source{reinterpret_cast<const std::byte*>(task.from.address), task.from.pitch};
+  if (copy_stream(process_, *task.to.vgpu, &stream) != CUDA_SUCCESS ||
+      send_copy_in(*stream, task.to.address, task.to.pitch, source, task.width, task.height, &task.sequence) !=
+          CUDA_SUCCESS) {
+    return finish(task);
+  }
+  task.to_slot = stream->slot;
+  task.step = Task::Step::kWriting;
+}
+
 void Service::finish(Task& task) {
+  if (task.host_function != nullptr || task.callback != nullptr) calls_open_.fetch_sub(1);
   for (const SignalPoint& s : task.signals) {
     s.vgpu->channel().signal(s.slot, s.value);
     s.vgpu->signals.give(s.slot, 0);

@@ -47,7 +47,7 @@ struct DeviceRect {
 struct Task {
   std::vector<Point> after;          // all must be reached first
   std::vector<SignalPoint> signals;  // stored at the end
-  // What to do between: a copy, a host function, or nothing.
+  // What to do between: a copy (from.vgpu null: from the program's memory), a host function, or nothing.
   DeviceRect from, to;
   uint64_t width = 0, height = 0;
   CUhostFn host_function = nullptr;
@@ -70,6 +70,8 @@ class Service {
   explicit Service(Process& process) : process_(process) {}
   void start();
   void add(std::unique_ptr<Task> task);
+  // Host functions and callbacks that are not over.
+  uint32_t calls_open() const { return calls_open_.load(std::memory_order_acquire); }
 
  private:
   static void* run_service(void* self);
@@ -79,6 +81,7 @@ class Service {
   bool advance(Task& task);
   bool read_window(Task& task);
   void write_window(Task& task);
+  void write_from_host(Task& task);
   bool reached(const Point& point);
   void finish(Task& task);
   void look_after_channels();
@@ -88,6 +91,7 @@ class Service {
   bool started_ = false;
   bool callbacks_started_ = false;
   std::deque<std::unique_ptr<Task>> added_;
+  std::atomic<uint32_t> calls_open_{0};
   std::atomic<uint32_t> poked_{0};           // futex word
   std::deque<std::unique_ptr<Task>> tasks_;  // of the service thread
   std::mutex call_mu_;

@@ -93,6 +93,48 @@ CUresult choose_stream(const Entered& e, const CopyOrder& order, const DeviceSid
   return legacy_stream(*e.process, *side.context, stream);
 }
 
+// The caller goes on; the streams wait until the service thread has carried the bytes over. `from` null: from the
+// program's own memory.
+CUresult across(Process& p, const CopyOrder& o, Vgpu* to, Vgpu* from, std::initializer_list<Stream*> streams) {
+  Stream* hidden = nullptr;
+  if (CUresult r = copy_stream(p, *to, &hidden); r != CUDA_SUCCESS) return r;
+  if (from != nullptr) {
+    if (CUresult r = copy_stream(p, *from, &hidden); r != CUDA_SUCCESS) return r;
+  }
+  auto task = std::make_unique<Task>();
+  for (Stream* stream : streams) {
+    Point point;
+    if (CUresult r = mark(*stream, &point); r != CUDA_SUCCESS) return r;
+    task->after.push_back(point);
+  }
+  CUresult result = CUDA_SUCCESS;
+  for (Stream* stream : streams) {
+    SignalPoint signal;
+    if (result = hold(*stream, &signal); result != CUDA_SUCCESS) break;
+    task->signals.push_back(signal);
+  }
+  if (result == CUDA_SUCCESS) {
+    task->to = {to, o.to.address, o.to.pitch};
+    task->from = {from, o.from.address, o.from.pitch};
+    task->width = o.width;
+    task->height = o.height;
+  }
+  p.service.add(std::move(task));  // in any case: streams that are held already must be let go
+  return result;
+}
+
+// Page-locked memory is read when the stream gets there, not when the call is made: what is under way may still write
+// it (a copy out, a host function), and then the bytes must not be taken now.
+bool not_written_yet(Process& p, const CopyOrder& o) {
+  bool pending = p.service.calls_open() != 0;
+  for (Vgpu* v : p.devices) pending |= v->is_open() && v->channel().copies_pending();
+  if (!pending || !pinned(p, o.from, o.width, o.height)) return false;
+  if (p.service.calls_open() != 0) return true;
+  const uint64_t bytes = span(o.from, o.width, o.height);
+  return std::any_of(p.devices.begin(), p.devices.end(),
+                     [&](Vgpu* v) { return v->is_open() && v->channel().lands_in(o.from.address, bytes); });
+}
+
 CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   DeviceSide side;
   Stream* stream = nullptr;
@@ -100,6 +142,12 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   if (CUresult r = check_device(*e.process, o.to, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
+  if (not_written_yet(*e.process, o)) {
+    if (CUresult r = across(*e.process, o, side.vgpu, nullptr, {stream}); r != CUDA_SUCCESS) return r;
+    if (!o.synchronous && !foreign) return CUDA_SUCCESS;
+    Channel& channel = side.vgpu->channel();
+    return channel.wait_stream(stream->slot, channel.last_work(stream->slot));
+  }
   leave_room(*side.vgpu, o.width, o.height);
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
   const CUresult r = send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence);
@@ -135,33 +183,6 @@ CUresult host_to_host(const Entered& e, const CopyOrder& o) {
             reinterpret_cast<const void*>(o.from.address + row * o.from.pitch), o.width);
   }
   return CUDA_SUCCESS;
-}
-
-// The caller goes on; the streams wait until the service thread has carried the bytes over.
-CUresult across(Process& p, const CopyOrder& o, Vgpu* to, Vgpu* from, std::initializer_list<Stream*> streams) {
-  Stream* hidden = nullptr;
-  if (CUresult r = copy_stream(p, *to, &hidden); r != CUDA_SUCCESS) return r;
-  if (CUresult r = copy_stream(p, *from, &hidden); r != CUDA_SUCCESS) return r;
-  auto task = std::make_unique<Task>();
-  for (Stream* stream : streams) {
-    Point point;
-    if (CUresult r = mark(*stream, &point); r != CUDA_SUCCESS) return r;
-    task->after.push_back(point);
-  }
-  CUresult result = CUDA_SUCCESS;
-  for (Stream* stream : streams) {
-    SignalPoint signal;
-    if (result = hold(*stream, &signal); result != CUDA_SUCCESS) break;
-    task->signals.push_back(signal);
-  }
-  if (result == CUDA_SUCCESS) {
-    task->to = {to, o.to.address, o.to.pitch};
-    task->from = {from, o.from.address, o.from.pitch};
-    task->width = o.width;
-    task->height = o.height;
-  }
-  p.service.add(std::move(task));  // in any case: streams that are held already must be let go
-  return result;
 }
 
 CUresult device_to_device(const Entered& e, const CopyOrder& o) {

@@ -415,6 +415,36 @@ TEST_F(Loopback, host_functions_run_in_stream_order_and_may_not_call_cuda) {
   EXPECT_EQ(call.inside, CUDA_SUCCESS);
 }
 
+TEST_F(Loopback, pinned_memory_is_read_when_the_stream_gets_there) {
+  constexpr size_t kBytes = 1 << 20;
+  const CUdeviceptr a = allocate(kBytes), b = allocate(kBytes);
+  CUstream stream;
+  void* pinned = nullptr;
+  std::vector<unsigned char> got(kBytes), sevens(kBytes, 7);
+  ASSERT_EQ(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemAllocHost_v2(&pinned, kBytes), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemcpyHtoD_v2(a, sevens.data(), kBytes), CUDA_SUCCESS);
+  ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+  worker().hold(true);
+  ASSERT_EQ(cuMemcpyDtoHAsync_v2(pinned, a, kBytes, stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemcpyHtoDAsync_v2(b, pinned, kBytes, stream), CUDA_SUCCESS);
+  EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_NOT_READY) << "neither call may wait";
+  worker().hold(false);
+  ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemcpyDtoH_v2(got.data(), b, kBytes), CUDA_SUCCESS);
+  EXPECT_EQ(std::count(got.begin(), got.end(), 7), long(kBytes));
+
+  worker().hold(true);
+  const auto fill = [](void* p) { memset(p, 9, kBytes); };
+  ASSERT_EQ(cuLaunchHostFunc(stream, fill, pinned), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemcpyHtoDAsync_v2(b, pinned, kBytes, stream), CUDA_SUCCESS);
+  worker().hold(false);
+  ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemcpyDtoH_v2(got.data(), b, kBytes), CUDA_SUCCESS);
+  EXPECT_EQ(std::count(got.begin(), got.end(), 9), long(kBytes));
+  EXPECT_EQ(cuMemFreeHost(pinned), CUDA_SUCCESS);
+}
+
 TEST_F(Loopback, an_asynchronous_error_comes_out_once_and_a_sticky_one_for_ever) {
   worker().set_error(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, false);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
