@@ -100,6 +100,21 @@ void copy_local(Warp& w, uint32_t lane, uint32_t from, uint32_t to, uint32_t byt
   std::memmove(base + to, base + from, bytes);
 }
 
+// Runs operations from `op` to `end` as long as they only fall through; returns the first that was not run or failed.
+// A function of its own, so that all it needs stays in registers.
+__attribute__((noinline)) const MicroOp* run_plain(Warp& w, Block* block, uint32_t mask, const MicroOp* op,
+                                                   const MicroOp* end) {
+  for (; op != end && op->flow == Flow::kPlain; ++op) {
+    ++block->clock;
+    const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
+    if (active == 0) continue;
+    op->fn(*op, w, active);
+    if (block->fault != FaultKind::kNone) [[unlikely]]
+      break;
+  }
+  return op;
+}
+
 // Runs one group until the warp has to choose again. Members mirror the group while it runs.
 class Runner {
  public:
@@ -142,7 +157,9 @@ class Runner {
     mask_ = w_.groups[group_].mask;
     const uint32_t stop = w_.count == 1 ? kNoLimit : limit();
     while (left_ > 0 && pc_ < stop) {
-      const uint32_t steps = run_plain(std::min(left_, stop - pc_));
+      const uint32_t most = std::min(left_, stop - pc_);
+      const MicroOp* const begin = ops_ + pc_;
+      const auto steps = static_cast<uint32_t>(run_plain(w_, &block_, mask_, begin, begin + most) - begin);
       left_ -= steps;
       pc_ += steps;
       if (block_.fault != FaultKind::kNone) return fault_here();
@@ -160,26 +177,6 @@ class Runner {
       if (!more) return;
     }
     save();
-  }
-
-  // Runs operations that only fall through, `most` of them at the most; the number run. Everything it needs is local:
-  // nothing that a handler writes can be meant.
-  uint32_t run_plain(uint32_t most) const {
-    Warp& w = w_;
-    Block& block = block_;
-    const uint32_t mask = mask_;
-    const uint64_t before = block.clock;
-    const MicroOp* op = ops_ + pc_;
-    uint32_t done = 0;
-    for (; done < most && op->flow == Flow::kPlain; ++op, ++done) {
-      const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
-      block.clock = before + done + 1;
-      if (active == 0) continue;
-      op->fn(*op, w, active);
-      if (block.fault != FaultKind::kNone) [[unlikely]]
-        break;
-    }
-    return done;
   }
 
   void save() {
