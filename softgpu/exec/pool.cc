@@ -18,7 +18,7 @@ namespace {
 constexpr uint64_t kSlice = 100'000;  // instructions a block runs before others are considered
 constexpr uint32_t kPatience = 20;    // slices before further blocks are started beside it
 constexpr size_t kMostSuspended = 64;
-constexpr unsigned kDefaultQuantum = 512;  // long enough for the registers of a warp to be in the cache
+constexpr unsigned kDefaultQuantum = 32;  // programs with races that pass on hardware fail when warps run 256 and more
 
 struct Job {
   const Launch* launch = nullptr;
