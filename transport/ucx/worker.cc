@@ -25,7 +25,10 @@ void configure(ucp_config_t* config) {
   // Rendezvous would let a large message be overtaken, and uses put over TCP, which is slow.
   ucp_config_modify(config, "RNDV_THRESH", "inf");
   ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
+  // Its shared memory between processes is a file in /dev/shm that nobody removes when its owner is killed; on one host
+  // the `shm` transport is faster anyway.
   const char* transports = getenv("TIDE_UCX_TLS");
+  if (transports == nullptr && getenv("UCX_TLS") == nullptr) transports = "^posix,sysv";
   if (transports != nullptr) ucp_config_modify(config, "TLS", transports);
 }
 
