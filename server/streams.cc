@@ -82,7 +82,7 @@ void Streams::deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece 
   pending.header = header;
   pending.piece = piece;
   activate(slot);
-  slots_[slot].pending.push_back(std::move(pending));
+  slots_[slot].pending.push_back(pending);
 }
 
 void Streams::release(uint32_t slot, Staging::Piece piece) {
@@ -90,7 +90,7 @@ void Streams::release(uint32_t slot, Staging::Piece piece) {
   pending.kind = Pending::Kind::kRelease;
   pending.piece = piece;
   activate(slot);
-  slots_[slot].pending.push_back(std::move(pending));
+  slots_[slot].pending.push_back(pending);
 }
 
 void Streams::record_event(uint32_t slot, uint32_t event, uint64_t sequence) {
@@ -116,7 +116,7 @@ void Streams::mark(uint32_t slot, Pending::Kind kind, uint32_t event) {
     }
   }
   activate(slot);
-  s.pending.push_back(std::move(pending));
+  s.pending.push_back(pending);
   s.unmarked = 0;
   if (s.dirty) {
     s.dirty = false;
