@@ -66,6 +66,15 @@ void print_vgpus(const JobAnswer& answer) {
   }
 }
 
+// The job that the first word names. `asker` must outlive the answer.
+Outcome ask_for_job(Options& options, Asker* asker, kj::Maybe<JobAnswer>* answer) {
+  const Outcome outcome = asker->connect(options);
+  if (!outcome.ok()) return outcome;
+  auto request = asker->pool().jobRequest();
+  request.setJob(options.words()[0]);
+  return asker->ask(request.send(), answer);
+}
+
 }  // namespace
 
 int job(const Words& words) {
@@ -76,13 +85,8 @@ int job(const Words& words) {
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
     return options.status();
   Asker asker;
-  Outcome outcome = asker.connect(options);
   kj::Maybe<JobAnswer> answer;
-  if (outcome.ok()) {
-    auto request = asker.pool().jobRequest();
-    request.setJob(options.words()[0]);
-    outcome = asker.ask(request.send(), &answer);
-  }
+  const Outcome outcome = ask_for_job(options, &asker, &answer);
   if (!outcome.ok()) return fail(outcome.message());
   const JobAnswer& got = KJ_ASSERT_NONNULL(answer);
   if (options.has("json")) {
@@ -113,13 +117,8 @@ int why(const Words& words) {
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
     return options.status();
   Asker asker;
-  Outcome outcome = asker.connect(options);
   kj::Maybe<JobAnswer> answer;
-  if (outcome.ok()) {
-    auto request = asker.pool().jobRequest();
-    request.setJob(options.words()[0]);
-    outcome = asker.ask(request.send(), &answer);
-  }
+  const Outcome outcome = ask_for_job(options, &asker, &answer);
   if (!outcome.ok()) return fail(outcome.message());
   const auto info = KJ_ASSERT_NONNULL(answer).getJob();
   const std::string id = info.getId();
