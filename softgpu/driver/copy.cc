@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/work.h"
 
 namespace softgpu {
 namespace {
@@ -35,6 +36,26 @@ CUresult run_copy(const CopyRect& rect) {
   return CUDA_SUCCESS;
 }
 
+CUmemorytype type_of(Side side) { return side == Side::kDevice ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
+
+// As a node of a graph shows it.
+CUDA_MEMCPY3D describe(const CopyRect& rect, Side to, Side from) {
+  CUDA_MEMCPY3D what = {};
+  what.srcMemoryType = type_of(from);
+  what.dstMemoryType = type_of(to);
+  what.srcDevice = from == Side::kDevice ? rect.source : 0;
+  what.srcHost = from == Side::kDevice ? nullptr : reinterpret_cast<const void*>(rect.source);
+  what.dstDevice = to == Side::kDevice ? rect.destination : 0;
+  what.dstHost = to == Side::kDevice ? nullptr : reinterpret_cast<void*>(rect.destination);
+  what.srcPitch = rect.source_pitch;
+  what.dstPitch = rect.destination_pitch;
+  what.srcHeight = what.dstHeight = rect.height;
+  what.WidthInBytes = rect.width;
+  what.Height = rect.height;
+  what.Depth = 1;
+  return what;
+}
+
 // The rows of pageable memory, packed.
 std::shared_ptr<std::vector<std::byte>> stage(const CopyRect& rect) {
   auto staged = std::make_shared<std::vector<std::byte>>(rect.width * rect.height);
@@ -59,24 +80,20 @@ CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
   const bool host = to != Side::kDevice || from != Side::kDevice;
   const bool wait_for_it =
       (wait == Wait::kForHost && host) || to == Side::kPageable || (from == Side::kPageable && bytes > kStagedBytesMax);
-  if (wait_for_it) {
-    if (bytes <= kInlineBytesMax) {
-      context.submit_and_wait(stream, [rect] { return run_copy(rect); });
-    } else {
-      context.submit(stream, {[rect] { return run_copy(rect); }, {}, false}).wait();
-    }
-    return context.error();
+  const CUDA_MEMCPY3D what = describe(rect, to, from);
+  const auto direct = std::make_shared<CopyWork>(what, [rect] { return run_copy(rect); });
+  if (wait == Wait::kForHost && host) {
+    return enqueue_now(context, stream, direct->execute, bytes <= kInlineBytesMax);
   }
-  if (from == Side::kPageable) {
-    auto staged = stage(rect);
-    CopyRect packed = rect;
-    packed.source = reinterpret_cast<uint64_t>(staged->data());
-    packed.source_pitch = rect.width;
-    context.submit(stream, {[packed, staged = std::move(staged)] { return run_copy(packed); }, {}, false});
-    return CUDA_SUCCESS;
-  }
-  context.submit(stream, {[rect] { return run_copy(rect); }, {}, false});
-  return CUDA_SUCCESS;
+  if (stream->capturing()) return enqueue(context, stream, direct);  // it reads and writes when the graph is launched
+  if (wait_for_it) return enqueue_now(context, stream, direct->execute, bytes <= kInlineBytesMax);
+  if (from != Side::kPageable) return enqueue(context, stream, direct);
+  auto staged = stage(rect);
+  CopyRect packed = rect;
+  packed.source = reinterpret_cast<uint64_t>(staged->data());
+  packed.source_pitch = rect.width;
+  const auto execute = [packed, staged = std::move(staged)] { return run_copy(packed); };
+  return enqueue(context, stream, std::make_shared<CopyWork>(what, execute));
 }
 
 CUresult fill_rect(Context& context, const std::shared_ptr<Stream>& stream, const FillRect& rect) {
@@ -87,18 +104,7 @@ CUresult fill_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
     return CUDA_ERROR_INVALID_VALUE;
   const Side side = side_of(rect.address, span(rect.pitch, row_bytes, rect.height));
   if (side != Side::kDevice && side != Side::kPinned) return CUDA_ERROR_INVALID_VALUE;
-  context.submit(stream, {[rect]() -> CUresult {
-                            for (uint64_t row = 0; row < rect.height; ++row) {
-                              const uint64_t at = rect.address + row * rect.pitch;
-                              if (!driver().memory.fill(at, rect.pattern, rect.element_bytes, rect.width)) {
-                                return CUDA_ERROR_ILLEGAL_ADDRESS;
-                              }
-                            }
-                            return CUDA_SUCCESS;
-                          },
-                          {},
-                          false});
-  return CUDA_SUCCESS;
+  return enqueue(context, stream, std::make_shared<FillWork>(rect));
 }
 
 }  // namespace softgpu

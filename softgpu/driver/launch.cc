@@ -6,17 +6,12 @@
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/kernel_work.h"
 #include "softgpu/driver/occupancy.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
 namespace {
-
-struct Shape {
-  Dim3 grid, block;
-  size_t shared_bytes = 0;
-  bool cooperative = false;
-};
 
 bool valid_shape(const Shape& shape) {
   const auto& [grid, block, shared, cooperative] = shape;
@@ -118,20 +113,9 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
 
 CUresult launch_kernel(CUfunction function, const Shape& shape, CUstream stream_handle, void** values, void** extra) {
   return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    Launchable kernel;
-    CUresult result = find_launchable(function, &context, &kernel);
-    if (result != CUDA_SUCCESS) return result;
-    result = check_shape(shape, kernel);
-    if (result != CUDA_SUCCESS) return result;
-    std::vector<std::byte> params;
-    result = copy_params(kernel.info(), values, extra, &params);
-    if (result != CUDA_SUCCESS) return result;
-    context.submit(stream, {[kernel = std::move(kernel), shape, params = std::move(params), &context] {
-                              return run_kernel(kernel, shape, params, context);
-                            },
-                            {},
-                            false});
-    return CUDA_SUCCESS;
+    std::shared_ptr<KernelWork> work;
+    const CUresult result = make_kernel_work(context, function, shape, values, extra, &work);
+    return result != CUDA_SUCCESS ? result : enqueue(context, stream, std::move(work));
   });
 }
 
@@ -155,6 +139,23 @@ CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
 }
 
 }  // namespace
+
+CUresult softgpu::KernelWork::run(Context& context) const { return run_kernel(kernel, shape, params, context); }
+
+CUresult softgpu::make_kernel_work(Context& context, CUfunction function, const Shape& shape, void** values,
+                                   void** extra, std::shared_ptr<KernelWork>* work) {
+  auto made = std::make_shared<KernelWork>();
+  CUresult result = find_launchable(function, &context, &made->kernel);
+  if (result != CUDA_SUCCESS) return result;
+  result = check_shape(shape, made->kernel);
+  if (result != CUDA_SUCCESS) return result;
+  result = copy_params(made->kernel.info(), values, extra, &made->params);
+  if (result != CUDA_SUCCESS) return result;
+  made->function = function;
+  made->shape = shape;
+  *work = std::move(made);
+  return CUDA_SUCCESS;
+}
 
 extern "C" CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
                                    unsigned int block_x, unsigned int block_y, unsigned int block_z,

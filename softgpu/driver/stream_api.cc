@@ -1,10 +1,9 @@
 // Entry points: cuStream*, host functions and the waits and writes of single values.
 
 #include <algorithm>
-#include <atomic>
 
-#include "base/clock.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/work.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
@@ -32,70 +31,28 @@ CUresult about_stream(CUstream handle, const void* output, Body body) {
   });
 }
 
-// A host function must not call the driver; this says so while one runs.
-class InCallback {
- public:
-  InCallback() { this_thread().in_callback = true; }
-  ~InCallback() { this_thread().in_callback = false; }
-  InCallback(const InCallback&) = delete;
-  InCallback& operator=(const InCallback&) = delete;
-};
-
-// Host memory behind a value that streams and the program share; null when the address means nothing.
-template <typename T>
-std::atomic<T>* shared_value(CUdeviceptr address) {
-  static_assert(sizeof(std::atomic<T>) == sizeof(T));
-  if (address % sizeof(T) != 0) return nullptr;
-  return reinterpret_cast<std::atomic<T>*>(driver().memory.space().translate(address, sizeof(T)));
+CUresult put_values(CUstream handle, const CUstreamBatchMemOpParams* steps, unsigned count, unsigned flags) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    WorkRef work;
+    const CUresult result = make_values_work(steps, count, flags, &work);
+    return result != CUDA_SUCCESS ? result : enqueue(context, stream, std::move(work));
+  });
 }
 
-template <typename T>
-bool reached(T present, T value, unsigned condition) {
-  switch (condition) {
-    case CU_STREAM_WAIT_VALUE_GEQ:
-      return static_cast<std::make_signed_t<T>>(present - value) >= 0;
-    case CU_STREAM_WAIT_VALUE_EQ:
-      return present == value;
-    case CU_STREAM_WAIT_VALUE_AND:
-      return (present & value) != 0;
-    default:
-      return static_cast<T>(~(present | value)) != 0;
+CUresult put_value(CUstream handle, CUstreamBatchMemOpType type, CUdeviceptr address, uint64_t value, unsigned flags) {
+  CUstreamBatchMemOpParams step = {};
+  const bool wait = type == CU_STREAM_MEM_OP_WAIT_VALUE_32 || type == CU_STREAM_MEM_OP_WAIT_VALUE_64;
+  if (wait) {
+    step.waitValue.address = address;
+    step.waitValue.value64 = value;
+    step.waitValue.flags = flags;
+  } else {
+    step.writeValue.address = address;
+    step.writeValue.value64 = value;
+    step.writeValue.flags = flags;
   }
-}
-
-template <typename T>
-CUresult wait_value(CUstream handle, CUdeviceptr address, T value, unsigned flags) {
-  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    const unsigned condition = flags & ~unsigned{CU_STREAM_WAIT_VALUE_FLUSH};
-    const std::atomic<T>* shared = shared_value<T>(address);
-    if (condition > CU_STREAM_WAIT_VALUE_NOR || shared == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    context.submit(stream, {[shared, value, condition, &context] {
-                              constexpr int kSpins = 200;  // then the waiting thread leaves the core to others
-                              for (int i = 0; !reached(shared->load(), value, condition); ++i) {
-                                if (context.cancel) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-                                if (i > kSpins) tide::sleep_us(20);
-                              }
-                              return CUDA_SUCCESS;
-                            },
-                            {},
-                            false});
-    return CUDA_SUCCESS;
-  });
-}
-
-template <typename T>
-CUresult write_value(CUstream handle, CUdeviceptr address, T value, unsigned flags) {
-  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    std::atomic<T>* shared = shared_value<T>(address);
-    if (flags > CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER || shared == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    context.submit(stream, {[shared, value] {
-                              shared->store(value);
-                              return CUDA_SUCCESS;
-                            },
-                            {},
-                            false});
-    return CUDA_SUCCESS;
-  });
+  step.operation = type;
+  return put_values(handle, &step, 1, 0);
 }
 
 }  // namespace
@@ -176,14 +133,7 @@ extern "C" CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, uns
 extern "C" CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* data) {
   return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    context.submit(stream, {[function, data] {
-                              const InCallback guard;
-                              function(data);
-                              return CUDA_SUCCESS;
-                            },
-                            {},
-                            false});
-    return CUDA_SUCCESS;
+    return enqueue(context, stream, std::make_shared<HostWork>(function, data));
   });
 }
 
@@ -191,33 +141,37 @@ extern "C" CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback callba
   return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
     // It is told of an error, so it runs in a poisoned context, too.
-    context.submit(stream, {[callback, data, handle, &context] {
-                              const InCallback guard;
-                              callback(handle, context.error(), data);
-                              return CUDA_SUCCESS;
-                            },
-                            {},
-                            true});
-    return CUDA_SUCCESS;
+    return enqueue_uncaptured(context, stream,
+                              {[callback, data, handle, &context] {
+                                 run_host_function([&] { callback(handle, context.error(), data); });
+                                 return CUDA_SUCCESS;
+                               },
+                               {},
+                               true});
   });
 }
 
 extern "C" CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned int flags) {
-  return wait_value<uint32_t>(stream, address, value, flags);
+  return put_value(stream, CU_STREAM_MEM_OP_WAIT_VALUE_32, address, value, flags);
 }
 
 extern "C" CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr address, cuuint64_t value, unsigned int flags) {
-  return wait_value<uint64_t>(stream, address, value, flags);
+  return put_value(stream, CU_STREAM_MEM_OP_WAIT_VALUE_64, address, value, flags);
 }
 
 extern "C" CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr address, cuuint32_t value,
                                             unsigned int flags) {
-  return write_value<uint32_t>(stream, address, value, flags);
+  return put_value(stream, CU_STREAM_MEM_OP_WRITE_VALUE_32, address, value, flags);
 }
 
 extern "C" CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr address, cuuint64_t value,
                                             unsigned int flags) {
-  return write_value<uint64_t>(stream, address, value, flags);
+  return put_value(stream, CU_STREAM_MEM_OP_WRITE_VALUE_64, address, value, flags);
+}
+
+extern "C" CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned int count, CUstreamBatchMemOpParams* steps,
+                                          unsigned int flags) {
+  return put_values(stream, steps, count, flags);
 }
 
 // Nothing captures: stream capture is not served.
