@@ -25,7 +25,7 @@ CUresult check_shape(const Shape& shape, const Launchable& kernel) {
   if (!valid_shape(shape)) return CUDA_ERROR_INVALID_VALUE;
   const unsigned threads = shape.block.x * shape.block.y * shape.block.z;
   if (threads > kernel.info().max_threads_per_block) return CUDA_ERROR_INVALID_VALUE;
-  const auto dynamic_max = static_cast<size_t>(kernel.settings().dynamic_shared_max.load());
+  const auto dynamic_max = static_cast<size_t>(kernel.dynamic_shared_max());
   if (shape.shared_bytes > dynamic_max) return CUDA_ERROR_INVALID_VALUE;
   if (!shape.cooperative) return CUDA_SUCCESS;
   const uint64_t blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;

@@ -101,6 +101,7 @@ extern "C" CUresult cuLibraryGetKernel(CUkernel* kernel, CUlibrary library, cons
     if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     const auto index = found->code->kernel_index.find(name);
     if (index == found->code->kernel_index.end()) return CUDA_ERROR_NOT_FOUND;
+    if (!found->code->program->kernels()[index->second].missing.empty()) return CUDA_ERROR_NO_BINARY_FOR_GPU;
     *kernel = found->kernels[index->second];
     return CUDA_SUCCESS;
   });
@@ -160,6 +161,9 @@ extern "C" CUresult cuKernelGetFunction(CUfunction* function, CUkernel kernel) {
     if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
     const auto found = driver().kernels.find(kernel);
     if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    const KernelInfo* info = nullptr;
+    const CUresult lowered = found->library->code->lower(found->index, &info);
+    if (lowered != CUDA_SUCCESS) return lowered;
     std::shared_ptr<Module> module;
     const CUresult result = module_of(*found->library, context, &module);
     if (result == CUDA_SUCCESS) *function = module->functions[found->index];

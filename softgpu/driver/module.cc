@@ -47,13 +47,38 @@ void write_log(const JitLog& log, const std::string& message) {
   log.error_buffer[bytes] = 0;
 }
 
+// What the kernels of a module lack, not more than a screen of it.
+void log_warnings(const std::vector<std::string>& lines) {
+  constexpr size_t kMost = 20;
+  for (size_t i = 0; i < lines.size() && i < kMost; ++i) {
+    tide::log(tide::LogLevel::kWarning, "not every GPU kernel can run: %s", lines[i].c_str());
+  }
+  if (lines.size() > kMost) {
+    tide::log(tide::LogLevel::kWarning, "not every GPU kernel can run: %zu further instructions are not supported",
+              lines.size() - kMost);
+  }
+}
+
 }  // namespace
 
-int Code::registers(uint32_t index) const {
-  const KernelInfo& info = kernel(index);
-  const unsigned threads = std::max(1u, std::min<unsigned>(info.max_threads_per_block, kThreadsPerBlock));
+int Launchable::registers() const {
+  const unsigned threads = std::max(1u, std::min<unsigned>(info().max_threads_per_block, kThreadsPerBlock));
   const unsigned most = static_cast<unsigned>(kRegistersPerMultiprocessor) / threads / 8 * 8;
-  return static_cast<int>(std::clamp(info.registers, 1u, std::min(most, 255u)));
+  return static_cast<int>(std::clamp(info().registers, 1u, std::min(most, 255u)));
+}
+
+int Launchable::dynamic_shared_max() const {
+  const int set = settings().dynamic_shared_max;
+  if (set >= 0) return set;
+  return kSharedPerBlock - static_cast<int>(std::min<uint32_t>(info().static_shared_bytes, kSharedPerBlock));
+}
+
+CUresult Code::lower(uint32_t index, const KernelInfo** info) const {
+  std::string error;
+  *info = program->kernel(index, &error);
+  if (*info != nullptr) return CUDA_SUCCESS;
+  tide::log(tide::LogLevel::kWarning, "cannot use a GPU kernel: %s", error.c_str());
+  return program->kernels()[index].missing.empty() ? CUDA_ERROR_INVALID_PTX : CUDA_ERROR_NO_BINARY_FOR_GPU;
 }
 
 const GlobalInfo* Code::global(const std::string& name) const {
@@ -78,14 +103,10 @@ CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* 
     write_log(log, error);
     return CUDA_ERROR_INVALID_PTX;
   }
+  log_warnings(loaded->program->warnings());
   const auto& kernels = loaded->program->kernels();
   for (uint32_t i = 0; i < kernels.size(); ++i) loaded->kernel_index.emplace(kernels[i].name, i);
   loaded->settings = std::make_unique<KernelSettings[]>(kernels.size());
-  for (uint32_t i = 0; i < kernels.size(); ++i) {
-    const int left =
-        kSharedPerBlock - static_cast<int>(std::min<uint32_t>(kernels[i].static_shared_bytes, kSharedPerBlock));
-    loaded->settings[i].dynamic_shared_max = left;
-  }
   *code = std::move(loaded);
   return CUDA_SUCCESS;
 }
@@ -132,7 +153,7 @@ CUresult module_of(Library& library, Context& context, std::shared_ptr<Module>* 
   return CUDA_SUCCESS;
 }
 
-CUresult find_launchable(CUfunction handle, Context* context, Launchable* launchable) {
+CUresult find_head(CUfunction handle, Context* context, Launchable* launchable) {
   if (const auto function = driver().functions.find(handle)) {
     if (context != nullptr && function->module->context != context) return CUDA_ERROR_INVALID_HANDLE;
     *launchable = {function->module->code, function->index, function->module};
@@ -142,6 +163,11 @@ CUresult find_launchable(CUfunction handle, Context* context, Launchable* launch
   if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   *launchable = {kernel->library->code, kernel->index, nullptr};
   return context == nullptr ? CUDA_SUCCESS : module_of(*kernel->library, *context, &launchable->module);
+}
+
+CUresult find_launchable(CUfunction handle, Context* context, Launchable* launchable) {
+  const CUresult result = find_head(handle, context, launchable);
+  return result != CUDA_SUCCESS ? result : launchable->code->lower(launchable->index, &launchable->lowered);
 }
 
 }  // namespace softgpu

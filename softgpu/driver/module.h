@@ -21,7 +21,7 @@ namespace softgpu {
 
 // What cuFuncSetAttribute and cuKernelSetAttribute change.
 struct KernelSettings {
-  std::atomic<int> dynamic_shared_max{kSharedPerBlock};
+  std::atomic<int> dynamic_shared_max{-1};  // -1: what the static part leaves of the usual limit
   std::atomic<int> carveout{-1};
 };
 
@@ -31,8 +31,9 @@ struct Code {
   std::unordered_map<std::string, uint32_t> kernel_index;
   std::unique_ptr<KernelSettings[]> settings;
 
-  const KernelInfo& kernel(uint32_t index) const { return program->kernels()[index]; }
-  int registers(uint32_t index) const;  // so few that the largest allowed block always fits
+  // Lowers the kernel at first use. CUDA_ERROR_NO_BINARY_FOR_GPU where it needs an instruction that is not supported,
+  // CUDA_ERROR_INVALID_PTX where its text turns out to be wrong.
+  CUresult lower(uint32_t index, const KernelInfo** info) const;
   const GlobalInfo* global(const std::string& name) const;
 };
 
@@ -82,12 +83,18 @@ CUresult module_of(Library& library, Context& context, std::shared_ptr<Module>* 
 struct Launchable {
   std::shared_ptr<Code> code;
   uint32_t index = 0;
-  std::shared_ptr<Module> module;  // its globals in the context; null where they were not asked for
+  std::shared_ptr<Module> module;       // its globals in the context; null where they were not asked for
+  const KernelInfo* lowered = nullptr;  // of find_launchable
 
-  const KernelInfo& info() const { return code->kernel(index); }
+  const KernelHead& head() const { return code->program->kernels()[index]; }
+  const KernelInfo& info() const { return *lowered; }
   KernelSettings& settings() const { return code->settings[index]; }
+  int dynamic_shared_max() const;
+  int registers() const;  // so few that the largest allowed block always fits
 };
-// `context` null: whatever the handle knows, no module is made for a kernel.
+// The kernel behind a handle, lowered. `context` null: whatever the handle knows, no module is made for a kernel.
 CUresult find_launchable(CUfunction function, Context* context, Launchable* launchable);
+// The same without lowering it: only head() and settings() of the result may be asked.
+CUresult find_head(CUfunction function, Context* context, Launchable* launchable);
 
 }  // namespace softgpu

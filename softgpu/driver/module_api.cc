@@ -66,7 +66,7 @@ CUresult get_function_attribute(CUfunction function, CUfunction_attribute attrib
       *value = static_cast<int>(info.local_bytes);
       break;
     case CU_FUNC_ATTRIBUTE_NUM_REGS:
-      *value = found.code->registers(found.index);
+      *value = found.registers();
       break;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
       *value = static_cast<int>(info.ptx_version);
@@ -75,7 +75,7 @@ CUresult get_function_attribute(CUfunction function, CUfunction_attribute attrib
       *value = static_cast<int>(driver().devices[0]->profile.capability());
       break;
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
-      *value = found.settings().dynamic_shared_max;
+      *value = found.dynamic_shared_max();
       break;
     case CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT:
       *value = found.settings().carveout;
@@ -131,7 +131,7 @@ template <typename Body>
 CUresult of_function(CUfunction function, Body body) {
   return guarded([&]() -> CUresult {
     Launchable found;
-    const CUresult result = find_launchable(function, nullptr, &found);
+    const CUresult result = find_head(function, nullptr, &found);
     return result != CUDA_SUCCESS ? result : body(found);
   });
 }
@@ -188,8 +188,10 @@ extern "C" CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, c
     if (function == nullptr || name == nullptr) return CUDA_ERROR_INVALID_VALUE;
     const auto index = found->code->kernel_index.find(name);
     if (index == found->code->kernel_index.end()) return CUDA_ERROR_NOT_FOUND;
-    *function = found->functions[index->second];
-    return CUDA_SUCCESS;
+    const KernelInfo* info = nullptr;
+    const CUresult result = found->code->lower(index->second, &info);
+    if (result == CUDA_SUCCESS) *function = found->functions[index->second];
+    return result;
   });
 }
 
@@ -250,14 +252,14 @@ extern "C" CUresult cuFuncGetModule(CUmodule* module, CUfunction function) {
 extern "C" CUresult cuFuncGetName(const char** name, CUfunction function) {
   return of_function(function, [&](const Launchable& found) -> CUresult {
     if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    *name = found.info().name.c_str();  // lives as long as the library or module
+    *name = found.head().name.c_str();  // lives as long as the library or module
     return CUDA_SUCCESS;
   });
 }
 
 extern "C" CUresult cuFuncGetParamInfo(CUfunction function, size_t index, size_t* offset, size_t* bytes) {
   return of_function(function, [&](const Launchable& found) -> CUresult {
-    const auto& params = found.info().params;
+    const auto& params = found.head().params;
     if (offset == nullptr || index >= params.size()) return CUDA_ERROR_INVALID_VALUE;
     *offset = params[index].offset;
     if (bytes != nullptr) *bytes = params[index].bytes;
@@ -274,5 +276,8 @@ extern "C" CUresult cuFuncIsLoaded(CUfunctionLoadingState* state, CUfunction fun
 }
 
 extern "C" CUresult cuFuncLoad(CUfunction function) {
-  return of_function(function, [](const Launchable&) { return CUDA_SUCCESS; });
+  return of_function(function, [](const Launchable& found) {
+    const KernelInfo* info = nullptr;
+    return found.code->lower(found.index, &info);
+  });
 }

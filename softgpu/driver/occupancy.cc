@@ -25,7 +25,7 @@ int blocks_per_multiprocessor(const Launchable& kernel, unsigned threads, size_t
   if (threads > kernel.info().max_threads_per_block) return 0;
   const int warps = static_cast<int>((threads + kWarp - 1) / kWarp);
   const int by_threads = card.threads_per_multiprocessor / kWarp / warps;
-  const int warp_registers = round_up(kernel.code->registers(kernel.index) * kWarp, kRegistersGranule);
+  const int warp_registers = round_up(kernel.registers() * kWarp, kRegistersGranule);
   const int by_registers = kRegistersPerMultiprocessor / warp_registers / warps;
   const size_t shared =
       round_up(kernel.info().static_shared_bytes + dynamic_shared_bytes + kReservedSharedPerBlock, kSharedGranule);
@@ -117,7 +117,7 @@ extern "C" CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, CUfun
     const size_t each =
         static_cast<size_t>(profile().shared_per_multiprocessor / blocks) / kSharedGranule * kSharedGranule;
     const size_t used = kernel.info().static_shared_bytes + static_cast<size_t>(kReservedSharedPerBlock);
-    const size_t most = static_cast<size_t>(kernel.settings().dynamic_shared_max.load());
+    const size_t most = static_cast<size_t>(kernel.dynamic_shared_max());
     *bytes = each <= used ? 0 : std::min(each - used, most);
     return CUDA_SUCCESS;
   });

@@ -2,6 +2,9 @@
 
 // Program::load with a chosen instruction-set level, for tests; and the insides that run() needs.
 
+#include <atomic>
+#include <mutex>
+
 #include "softgpu/exec/handlers.h"
 #include "softgpu/exec/warp.h"
 #include "softgpu/lower/image.h"
@@ -12,16 +15,34 @@ class LoadedProgram : public Program {
  public:
   static std::shared_ptr<const LoadedProgram> load(std::string_view ptx, IsaLevel level, std::string* error);
 
-  const std::vector<KernelInfo>& kernels() const override { return kernels_; }
+  const std::vector<KernelHead>& kernels() const override { return heads_; }
+  const std::vector<std::string>& warnings() const override { return warnings_; }
+  const KernelInfo* kernel(uint32_t index, std::string* error) const override;
   const std::vector<GlobalInfo>& globals() const override { return image_.globals(); }
   uint64_t image_bytes() const override { return image_.bytes(); }
   void fill_image(uint64_t image_address, std::byte* host) const override { image_.fill(image_address, host); }
-  const KernelCode& code(uint32_t kernel) const { return *code_[kernel]; }
+  // Of a kernel that has been lowered.
+  const KernelCode& code(uint32_t index) const { return slots_[index].lowered.load(std::memory_order_acquire)->code; }
 
  private:
+  struct Lowered {
+    KernelInfo info;
+    KernelCode code;
+  };
+  struct Slot {
+    std::atomic<const Lowered*> lowered{nullptr};
+    std::unique_ptr<const Lowered> owner;  // guarded by mu_, as is what follows
+    std::string error;                     // why it could not be lowered
+  };
+
+  IsaLevel level_ = IsaLevel::kV2;
+  std::unique_ptr<const ptx::Module> module_;
   ImageLayout image_;
-  std::vector<KernelInfo> kernels_;
-  std::vector<std::unique_ptr<KernelCode>> code_;
+  std::vector<KernelHead> heads_;
+  std::vector<uint32_t> functions_;  // of each kernel, in the module
+  std::vector<std::string> warnings_;
+  mutable std::mutex mu_;
+  std::unique_ptr<Slot[]> slots_;
 };
 
 }  // namespace softgpu

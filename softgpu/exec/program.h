@@ -22,16 +22,22 @@ struct ParamInfo {
   uint32_t bytes = 0;
 };
 
-struct KernelInfo {
+// What is known of a kernel without lowering it.
+struct KernelHead {
   std::string name;  // as in the PTX, mangled
   std::vector<ParamInfo> params;
-  uint32_t param_bytes = 0;  // end of the last parameter
+  uint32_t param_bytes = 0;               // end of the last parameter
+  uint32_t max_threads_per_block = 1024;  // .maxntid where given
+  uint32_t ptx_version = 0;               // e.g. 80 for .target sm_80
+  // Not empty for a kernel that cannot run: one line that names the first instruction that is not supported.
+  std::string missing;
+};
+
+struct KernelInfo : KernelHead {
   uint32_t static_shared_bytes = 0;
   uint32_t local_bytes = 0;  // a thread
   uint32_t constant_bytes = 0;
-  uint32_t registers = 0;                 // invented: min(255, 16 + live)
-  uint32_t max_threads_per_block = 1024;  // .maxntid where given
-  uint32_t ptx_version = 0;               // e.g. 80 for .target sm_80
+  uint32_t registers = 0;  // invented: min(255, 16 + live)
 };
 
 struct GlobalInfo {
@@ -66,12 +72,17 @@ struct Fault {
 
 class Program {
  public:
-  // Parses and lowers PTX text. On failure returns null and sets *error to one line that names the instruction, the
-  // kernel and the line, e.g. "kernel attend, line 120: instruction 'wgmma.mma_async' is not supported".
+  // Reads PTX text. What does not parse, or has kernels of which none can run, does not load: null, with *error set to
+  // one line that names the place, e.g. "kernel attend, line 120: instruction 'wgmma.mma_async' is not supported".
   static std::shared_ptr<const Program> load(std::string_view ptx, std::string* error);
 
   virtual ~Program() = default;
-  virtual const std::vector<KernelInfo>& kernels() const = 0;
+  virtual const std::vector<KernelHead>& kernels() const = 0;
+  // Lines about kernels that cannot run, for the log: one for each instruction that is missing, with the first place.
+  virtual const std::vector<std::string>& warnings() const = 0;
+  // Lowers the kernel when that is wanted for the first time. Null where it cannot be, with *error set to one line.
+  // The result lives as long as the program. Any thread may call this.
+  virtual const KernelInfo* kernel(uint32_t index, std::string* error) const = 0;
   virtual const std::vector<GlobalInfo>& globals() const = 0;
 
   // All module-scope .global and .const variables lie in one image. The driver half places it at an address of its
@@ -82,7 +93,7 @@ class Program {
 
 struct Launch {
   std::shared_ptr<const Program> program;
-  uint32_t kernel = 0;  // index in program->kernels()
+  uint32_t kernel = 0;  // index in program->kernels(), one for which program->kernel() gave no error
   Dim3 grid, block;
   uint32_t dynamic_shared_bytes = 0;
   const std::byte* params = nullptr;  // param_bytes of them; kept by the caller until run() returns

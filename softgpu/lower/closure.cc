@@ -4,6 +4,7 @@
 
 #include "softgpu/lower/kernel_lowering.h"
 #include "softgpu/lower/liveness.h"
+#include "softgpu/ptx/parser.h"
 
 namespace softgpu {
 
@@ -18,7 +19,8 @@ bool KernelLowering::lower(const Function& kernel, KernelInfo* info, KernelCode*
   error_ = error;
   info_ = info;
   code_ = code;
-  code->name = info->name = std::string(kernel.name);
+  static_cast<KernelHead&>(*info) = head_of(module_, kernel);
+  code->name = info->name;
   carry_ = allocate_predicate();
   if (!collect(kernel) || (indirect_calls_ && !collect_indirect())) return false;
   for (const Instance& i : instances_) {
@@ -46,6 +48,49 @@ bool KernelLowering::lower(const Function& kernel, KernelInfo* info, KernelCode*
   return true;
 }
 
+KernelHead KernelLowering::head_of(const ptx::Module& module, const Function& kernel) {
+  KernelHead head;
+  head.name = std::string(kernel.name);
+  head.ptx_version = module.target;
+  head.max_threads_per_block = kernel.max_threads;
+  uint64_t end = 0;
+  for (const Variable& v : kernel.params) {
+    const uint64_t align = std::max<uint32_t>(v.align, 1);
+    const uint64_t at = (end + align - 1) / align * align;
+    head.params.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(v.bytes)});
+    end = at + v.bytes;
+  }
+  head.param_bytes = static_cast<uint32_t>(end);
+  return head;
+}
+
+void KernelLowering::probe(const Function& head,
+                           const std::function<void(const Function&, const Instruction&)>& visit) {
+  KernelInfo info;
+  KernelCode code;
+  std::string error;
+  static_cast<KernelHead&>(info) = head_of(module_, head);
+  error_ = &error;
+  info_ = &info;
+  code_ = &code;
+  carry_ = allocate_predicate();
+  std::unique_ptr<const Function> whole = ptx::parse_body(head, error_);
+  if (whole == nullptr) return;
+  const Function& body = *whole;
+  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, 0});
+  instance_ = &instances_[0];
+  layout_variables(instance_);
+  for (const Instruction& in : body.body) visit(body, in);
+}
+
+bool KernelLowering::supports(const Instruction& in) {
+  for (const Operand& o : in.operands) reference_shared(o);
+  in_ = &in;
+  missing_ = false;
+  lower_instruction();
+  return !missing_;
+}
+
 bool KernelLowering::collect(const Function& function) {
   if (std::find(call_path_.begin(), call_path_.end(), &function) != call_path_.end()) {
     *error_ = "kernel " + info_->name + ", line " + std::to_string(function.line) + ": recursive function '" +
@@ -54,10 +99,13 @@ bool KernelLowering::collect(const Function& function) {
   }
   if (instance_of_.contains(&function)) return true;
   const auto index = static_cast<uint32_t>(instances_.size());
+  std::unique_ptr<const Function> whole = ptx::parse_body(function, error_);
+  if (whole == nullptr) return false;
+  const Function& body = *whole;
   instance_of_[&function] = index;
-  instances_.push_back({&function, std::vector<uint32_t>(function.registers.size(), 0), {}, {}, index});
+  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, index});
   call_path_.push_back(&function);
-  const bool ok = visit_calls(function);
+  const bool ok = visit_calls(body);
   call_path_.pop_back();
   return ok;
 }
@@ -126,7 +174,6 @@ void KernelLowering::reference_shared(const Operand& operand) {
 // What is known of the variables before the size of the static shared memory is.
 void KernelLowering::layout_variables(Instance* instance) {
   const Function& f = *instance->function;
-  uint64_t param = 0;
   FunctionCode code;
   for (size_t i = 0; i < f.variables.size(); ++i) {
     const Variable& v = f.variables[i];
@@ -138,10 +185,7 @@ void KernelLowering::layout_variables(Instance* instance) {
     } else if (v.space == Space::kShared) {
       at = place_shared(v);
     } else if (f.entry && own) {
-      param = (param + v.align - 1) / v.align * v.align;
-      at = param;
-      param += v.bytes;
-      info_->params.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(v.bytes)});
+      at = info_->params[i].offset;
     } else if (v.space != Space::kRegister) {
       at = place_local(v.bytes, std::max<uint64_t>(v.align, 8));
     }
@@ -152,7 +196,6 @@ void KernelLowering::layout_variables(Instance* instance) {
       (returned ? code.return_bytes : code.param_bytes).push_back(static_cast<uint32_t>(v.bytes));
     }
   }
-  if (f.entry) info_->param_bytes = static_cast<uint32_t>(param);
   code.return_slot = allocate(4);
   code_->functions.push_back(code);
 }
@@ -250,8 +293,6 @@ void KernelLowering::finish() {
   info_->local_bytes = code_->local_bytes;
   info_->constant_bytes = static_cast<uint32_t>(image_.constant_bytes());
   info_->registers = std::min<uint32_t>(255, 16 + pressure_);
-  info_->ptx_version = module_.target;
-  info_->max_threads_per_block = instances_[0].function->max_threads;
 }
 
 }  // namespace softgpu

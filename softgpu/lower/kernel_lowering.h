@@ -3,7 +3,9 @@
 // Lowers one kernel and every function that it can reach to micro-ops. Registers and local memory of a function have
 // fixed places: a lane is in a function at most once, so lanes in different calls never share a value.
 
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -24,6 +26,16 @@ class KernelLowering {
   // False, with *error set, when the kernel uses what is not supported.
   bool lower(const ptx::Function& kernel, KernelInfo* info, KernelCode* code, std::string* error);
 
+  // Whether PTX has a special register of that name.
+  static bool is_special(std::string_view name);
+  static bool has_row(std::string_view opcode) { return rows().contains(opcode); }
+  static KernelHead head_of(const ptx::Module& module, const ptx::Function& kernel);
+
+  // Shows each instruction of one function; `visit` may ask whether that one is supported. For an object of its own.
+  void probe(const ptx::Function& head,
+             const std::function<void(const ptx::Function&, const ptx::Instruction&)>& visit);
+  bool supports(const ptx::Instruction& in);
+
  private:
   using Operand = ptx::Operand;
   using Instruction = ptx::Instruction;
@@ -36,7 +48,7 @@ class KernelLowering {
 
   // A function as part of this kernel.
   struct Instance {
-    const ptx::Function* function = nullptr;
+    std::unique_ptr<const ptx::Function> function;
     std::vector<uint32_t> registers;  // offset of each register, 0 until used
     std::vector<uint64_t> variables;  // offset in shared or local memory, or in the parameters
     std::vector<uint32_t> first_op;   // of each statement
@@ -190,6 +202,7 @@ class KernelLowering {
 
   Instance* instance_ = nullptr;
   const Instruction* in_ = nullptr;
+  bool missing_ = false;  // an instruction was not supported, as opposed to wrong
   std::vector<std::string_view> modifiers_;
   uint32_t guard_ = kTruePredicate;
   uint32_t guard_xor_ = 0;

@@ -49,6 +49,7 @@ bool KernelLowering::fail(const std::string& what) {
 }
 
 bool KernelLowering::unsupported() {
+  missing_ = true;
   *error_ = "kernel " + info_->name + ", line " + std::to_string(in_->line) + ": instruction '" + spelling() +
             "' is not supported";
   return false;
@@ -200,6 +201,31 @@ constexpr ClusterName kClusters[] = {
 
 }  // namespace
 
+bool KernelLowering::is_special(std::string_view name) {
+  const auto has = [&](const auto& table) {
+    return std::any_of(std::begin(table), std::end(table), [&](const auto& row) { return row.name == name; });
+  };
+  static constexpr std::string_view kOthers[] = {"%clock64",
+                                                 "%clock",
+                                                 "%clock_hi",
+                                                 "%globaltimer",
+                                                 "%globaltimer_lo",
+                                                 "%globaltimer_hi",
+                                                 "%aggr_smem_size",
+                                                 "%tid",
+                                                 "%ntid",
+                                                 "%ctaid",
+                                                 "%nctaid",
+                                                 "%is_explicit_cluster",
+                                                 "%clusterid",
+                                                 "%nclusterid",
+                                                 "%cluster_ctaid",
+                                                 "%cluster_nctaid",
+                                                 "%current_graph_exec"};
+  return has(kSpecials) || has(kClusters) || has(kFixed) || name.starts_with("%envreg") || name.starts_with("%pm") ||
+         std::find(std::begin(kOthers), std::end(kOthers), name) != std::end(kOthers);
+}
+
 bool KernelLowering::special(std::string_view name, uint32_t* offset, uint32_t* width) {
   *width = 4;
   for (const SpecialName& row : kSpecials) {
@@ -219,6 +245,7 @@ bool KernelLowering::special(std::string_view name, uint32_t* offset, uint32_t* 
     return emit_named(std::string(name.substr(1)), *offset);
   }
   if (name.starts_with("%pm")) return *offset = constant(0, 4), true;
+  missing_ = true;
   return fail("special register '" + std::string(name) + "' is not supported");
 }
 

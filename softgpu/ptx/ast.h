@@ -100,6 +100,8 @@ struct Instruction {
   std::string_view text;
 };
 
+// In a module a function is its head: what follows `source_line` is read again from `source` when it is wanted, because
+// the trees of all functions of a large library would take ten times its text.
 struct Function {
   std::string_view name;
   bool entry = false;
@@ -108,6 +110,9 @@ struct Function {
   uint32_t max_threads = 1024;
   std::vector<Variable> params;  // Space::kParam or kRegister
   std::vector<Variable> returns;
+  std::string_view source;  // from '{' to '}'
+  uint32_t source_line = 0;
+
   std::vector<Type> registers;      // type of each
   std::vector<Variable> variables;  // of the body, and the parameters: those come first (returns, then params)
   std::vector<Instruction> body;

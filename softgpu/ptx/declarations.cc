@@ -5,7 +5,15 @@
 
 namespace softgpu::ptx {
 
-Parser::Parser(Module& module, std::string* error) : module_(module), lexer_(module.text), error_(error) { advance(); }
+Parser::Parser(Module& module, const FunctionVisitor& visit, std::string* error)
+    : module_(&module), visit_(&visit), lexer_(module.text), error_(error) {
+  advance();
+}
+
+Parser::Parser(const Function& head, Function* function, std::string* error)
+    : lexer_(head.source, head.source_line), error_(error), function_(function) {
+  advance();
+}
 
 bool Parser::accept(char c) {
   if (!token_.is(c)) return false;
@@ -75,7 +83,7 @@ bool Parser::directive() {
     if (token_.kind != Token::Kind::kReal) return fail("expected a version");
     double version = 0;
     __builtin_memcpy(&version, &token_.value, sizeof(version));
-    module_.version = static_cast<uint32_t>(version * 10 + 0.5);
+    module_->version = static_cast<uint32_t>(version * 10 + 0.5);
     advance();
     return true;
   }
@@ -83,7 +91,7 @@ bool Parser::directive() {
     advance();
     if (token_.text.substr(0, 3) == "sm_") {
       for (const char c : token_.text.substr(3)) {
-        if (c >= '0' && c <= '9') module_.target = module_.target * 10 + (c - '0');
+        if (c >= '0' && c <= '9') module_->target = module_->target * 10 + (c - '0');
       }
     }
     advance();
@@ -126,11 +134,11 @@ bool Parser::linked_symbol() {
   do {
     Variable v;
     if (!variable(space, external, &v)) return false;
-    const auto [at, fresh] = module_.variable_index.emplace(v.name, module_.variables.size());
+    const auto [at, fresh] = module_->variable_index.emplace(v.name, module_->variables.size());
     if (fresh) {
-      module_.variables.push_back(v);
-    } else if (module_.variables[at->second].external) {
-      module_.variables[at->second] = v;
+      module_->variables.push_back(v);
+    } else if (module_->variables[at->second].external) {
+      module_->variables[at->second] = v;
     }
   } while (accept(','));
   return expect(';');
@@ -302,16 +310,23 @@ bool Parser::function(bool entry) {
   if (!header) return false;
   if (token_.is('{')) {
     f->has_body = true;
+    f->source = token_.text;
+    f->source_line = token_.line;
     if (!body()) return false;
+    (*visit_)(*module_, *f);
+    f->registers = {};
+    f->variables = {};
+    f->body = {};
+    f->tables = {};
   } else if (!expect(';')) {
     return false;
   }
   function_ = nullptr;
-  const auto [at, fresh] = module_.function_index.emplace(f->name, module_.functions.size());
+  const auto [at, fresh] = module_->function_index.emplace(f->name, module_->functions.size());
   if (fresh) {
-    module_.functions.push_back(std::move(f));
+    module_->functions.push_back(std::move(f));
   } else if (f->has_body) {
-    module_.functions[at->second] = std::move(f);
+    module_->functions[at->second] = std::move(f);
   }
   return true;
 }
@@ -349,12 +364,19 @@ bool Parser::local_variables(Space space) {
   return expect(';');
 }
 
-std::unique_ptr<Module> parse(std::string_view text, std::string* error) {
+std::unique_ptr<Module> parse(std::string_view text, const FunctionVisitor& visit, std::string* error) {
   auto module = std::make_unique<Module>();
   module->text = text;
-  Parser parser(*module, error);
+  Parser parser(*module, visit, error);
   if (!parser.module()) return nullptr;
   return module;
+}
+
+std::unique_ptr<Function> parse_body(const Function& head, std::string* error) {
+  auto function = std::make_unique<Function>(head);
+  Parser parser(head, function.get(), error);
+  if (!parser.body()) return nullptr;
+  return function;
 }
 
 }  // namespace softgpu::ptx

@@ -30,7 +30,8 @@ struct Token {
 
 class Lexer {
  public:
-  explicit Lexer(std::string_view text) : at_(text.data()), end_(text.data() + text.size()) {}
+  explicit Lexer(std::string_view text, uint32_t line = 1)
+      : at_(text.data()), end_(text.data() + text.size()), line_(line) {}
   Token next();
 
  private:
@@ -40,7 +41,7 @@ class Lexer {
 
   const char* at_;
   const char* end_;
-  uint32_t line_ = 1;
+  uint32_t line_;
 };
 
 }  // namespace softgpu::ptx

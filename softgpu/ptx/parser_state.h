@@ -9,6 +9,7 @@
 
 #include "softgpu/ptx/ast.h"
 #include "softgpu/ptx/lexer.h"
+#include "softgpu/ptx/parser.h"
 
 namespace softgpu::ptx {
 
@@ -28,8 +29,10 @@ struct Scope {
 
 class Parser {
  public:
-  Parser(Module& module, std::string* error);
+  Parser(Module& module, const FunctionVisitor& visit, std::string* error);
+  Parser(const Function& head, Function* function, std::string* error);
   bool module();
+  bool body();
 
  private:
   // Tokens.
@@ -59,7 +62,6 @@ class Parser {
   bool local_variables(Space space);
 
   // Statements (statements.cc).
-  bool body();
   bool statement();
   bool body_directive();
   bool instruction();
@@ -77,7 +79,8 @@ class Parser {
   bool resolve_labels();
   bool resolve_label(Operand* operand);
 
-  Module& module_;
+  Module* module_ = nullptr;  // null while one body is read
+  const FunctionVisitor* visit_ = nullptr;
   Lexer lexer_;
   Token token_;
   std::string* error_;

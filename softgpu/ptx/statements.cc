@@ -28,8 +28,12 @@ bool Parser::body() {
       scopes_.push_back({});
       scopes_.back().parent = scope_;
       scope_ = static_cast<uint32_t>(scopes_.size() - 1);
-    } else if (accept('}')) {
-      --depth;
+    } else if (token_.is('}')) {
+      if (--depth == 0) {
+        const char* begin = function_->source.data();
+        function_->source = {begin, static_cast<size_t>(token_.text.data() + 1 - begin)};
+      }
+      advance();
       scope_ = scopes_[scope_].parent;
     } else {
       statement();

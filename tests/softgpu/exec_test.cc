@@ -3,6 +3,7 @@
 #include <numeric>
 #include <thread>
 
+#include "base/clock.h"
 #include "machine.h"
 
 namespace softgpu {
@@ -64,7 +65,8 @@ TEST(Exec, KernelInfoTellsParametersAndResources) {
       with_header(".visible .entry k(.param .u32 a, .param .u64 b, .param .align 16 .b8 s[20], .param .u8 c)\n.maxntid "
                   "64, 2, 1\n{ .shared .align 4 .b8 buf[100]; .local .align 8 .b8 depot[24]; .reg .b32 %r<3>;\nmov.u32 "
                   "%r1, buf; st.shared.u32 [%r1], %r1; ret; }"));
-  const KernelInfo& k = m.program().kernels()[0];
+  std::string error;
+  const KernelInfo& k = *m.program().kernel(0, &error);
   EXPECT_EQ(k.name, "k");
   ASSERT_EQ(k.params.size(), 4u);
   EXPECT_EQ(k.params[1].offset, 8u);
@@ -454,15 +456,80 @@ TEST(ExecLoad, ErrorsNameInstructionKernelAndLine) {
   EXPECT_EQ(load_error(with_header(".entry k() {\n.reg .b32 %r<4>;\nadd.u32.bogus %r1, %r2, %r3;\nret; }")),
             "kernel k, line 6: instruction 'add.u32.bogus' is not supported");
   EXPECT_EQ(load_error(with_header(".entry k() {\n.reg .b32 %r<4>;\nadd.u32 %r1, %r2, %r9;\nret; }")),
-            "kernel k, line 6: instruction 'add.u32': special register '%r9' is not supported");
+            "kernel k, line 6: unknown symbol '%r9'");
   EXPECT_EQ(load_error(with_header(".entry k() {\n.reg .b32 %r<4>;\nadd.u32 %r1 %r2;\nret; }")),
             "kernel k, line 6: expected ';' before '%r2'");
   EXPECT_EQ(load_error(with_header(".entry k() {\nbra $NOWHERE;\nret; }")),
-            "kernel k, line 5: instruction 'bra': unknown label");
-  EXPECT_EQ(load_error(with_header(".extern .func gone();\n.entry k() {\ncall gone;\nret; }")),
-            "kernel k, line 6: instruction 'call': function 'gone' is not defined");
+            "kernel k, line 5: unknown symbol '$NOWHERE'");
   EXPECT_NE(load_error("not ptx at all"), "");
   EXPECT_NE(load_error(with_header(".entry k() {")), "");
+}
+
+TEST(ExecLoad, AKernelThatCannotRunLeavesTheOthersAlone) {
+  std::string error;
+  const auto program = Program::load(with_header(R"(.extern .func gone();
+.func helper() { .reg .b64 %rd<4>; wgmma.fence.sync.aligned; ret; }
+.entry bad() {
+  call helper; ret; }
+.entry good(.param .u32 n) { ret; }
+.entry unlinked() {
+  call gone; ret; }
+)"),
+                                     &error);
+  ASSERT_NE(program, nullptr) << error;
+  const std::string why = "kernel bad, line 5: instruction 'wgmma.fence.sync.aligned' is not supported";
+  ASSERT_EQ(program->kernels().size(), 3u);
+  EXPECT_EQ(program->kernels()[0].missing, why);
+  EXPECT_EQ(program->kernel(0, &error), nullptr);
+  EXPECT_EQ(error, why);
+  ASSERT_EQ(program->warnings().size(), 1u);
+  EXPECT_EQ(program->warnings()[0], "function helper, line 5: instruction 'wgmma.fence.sync.aligned' is not supported");
+  ASSERT_NE(program->kernel(1, &error), nullptr);
+  EXPECT_EQ(program->kernel(1, &error), program->kernel(1, &error));
+  EXPECT_EQ(program->kernel(1, &error)->param_bytes, 4u);
+  EXPECT_EQ(program->kernels()[1].params.size(), 1u);
+  EXPECT_EQ(program->kernels()[2].missing, "");
+  EXPECT_EQ(program->kernel(2, &error), nullptr);
+  EXPECT_EQ(error, "kernel unlinked, line 10: instruction 'call': function 'gone' is not defined");
+}
+
+TEST(ExecLoad, ManyThreadsMayAskForAKernelAtOnce) {
+  std::string error;
+  const auto program = Program::load(with_header(kVectorAdd), &error);
+  ASSERT_NE(program, nullptr) << error;
+  std::vector<const KernelInfo*> found(8);
+  std::vector<std::thread> threads;
+  for (const KernelInfo*& slot : found) {
+    threads.emplace_back([&] {
+      std::string why;
+      slot = program->kernel(0, &why);
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  for (const KernelInfo* info : found) EXPECT_EQ(info, found[0]);
+  EXPECT_NE(found[0], nullptr);
+}
+
+TEST(ExecLoad, MegabytesOfTextLoadWithinASecond) {
+  std::string text = with_header("");
+  for (int k = 0; k < 700; ++k) {
+    text += ".visible .entry k" + std::to_string(k) + "(.param .u64 out)\n{\n.reg .b32 %r<2000>; .reg .b64 %rd<4>;\n";
+    for (int i = 1; i < 1000; ++i) {
+      const auto r = [&](int n) { return "%r" + std::to_string(n); };
+      text += "\tadd.s32 \t" + r(i) + ", " + r(i - 1) + ", " + r(i) + ";\n";
+    }
+    text += "ld.param.u64 %rd1, [out]; st.global.u32 [%rd1], %r999; ret;\n}\n";
+  }
+  ASSERT_GT(text.size(), size_t{15} << 20);
+  std::string error;
+  const uint64_t begin = tide::now_ns();
+  const auto program = Program::load(text, &error);
+  const double seconds = static_cast<double>(tide::now_ns() - begin) * 1e-9;
+  ASSERT_NE(program, nullptr) << error;
+  EXPECT_NE(program->kernel(123, &error), nullptr) << error;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_LT(seconds, 5.0);  // a tenth of that on a machine that does nothing else
+#endif
 }
 
 TEST(ExecLoad, AcceptsWhatInlineAssemblyWrites) {

@@ -54,6 +54,9 @@ class Machine {
     std::string error;
     program_ = LoadedProgram::load(ptx, level, &error);
     ASSERT_NE(program_, nullptr) << error;
+    for (uint32_t i = 0; i < program_->kernels().size(); ++i) {
+      ASSERT_NE(program_->kernel(i, &error), nullptr) << error;
+    }
     launch_ = {};
     launch_.program = program_;
     launch_.memory = &space_;

@@ -188,6 +188,46 @@ TEST_F(Launches, globals_lie_where_the_loader_was_told_and_again_after_a_reload)
   EXPECT_EQ(softgpuSetImageBase(0x1000'0000), CUDA_ERROR_INVALID_VALUE);
 }
 
+TEST_F(Launches, kernels_with_missing_instructions_fail_when_asked_for_and_spoil_no_others) {
+  const char* text =
+      ".version 8.0\n.target sm_80\n.address_size 64\n"
+      ".entry odd() {\n wgmma.fence.sync.aligned;\n ret; }\n.entry plain() { ret; }\n";
+  CUmodule module = nullptr;
+  CUfunction plain = nullptr, odd = nullptr;
+  OK(cuModuleLoadData(&module, text));
+  EXPECT_EQ(cuModuleGetFunction(&odd, module, "odd"), CUDA_ERROR_NO_BINARY_FOR_GPU);
+  OK(cuModuleGetFunction(&plain, module, "plain"));
+  OK(cuLaunchKernel(plain, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr));
+  OK(cuCtxSynchronize());
+  CUfunction both[2] = {};
+  OK(cuModuleEnumerateFunctions(both, 2, module));
+  EXPECT_EQ(cuLaunchKernel(both[0], 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr), CUDA_ERROR_NO_BINARY_FOR_GPU);
+  const char* name = nullptr;
+  OK(cuFuncGetName(&name, both[0]));
+  EXPECT_STREQ(name, "odd");
+  OK(cuModuleUnload(module));
+  CUlibrary library = nullptr;
+  CUkernel kernel = nullptr;
+  OK(cuLibraryLoadData(&library, text, nullptr, nullptr, 0, nullptr, nullptr, 0));
+  EXPECT_EQ(cuLibraryGetKernel(&kernel, library, "odd"), CUDA_ERROR_NO_BINARY_FOR_GPU);
+  OK(cuLibraryGetKernel(&kernel, library, "plain"));
+  OK(cuLibraryUnload(library));
+}
+
+TEST_F(Launches, a_module_without_a_usable_kernel_does_not_load_and_the_log_says_why) {
+  char text[256] = {};
+  CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void* values[] = {text, reinterpret_cast<void*>(sizeof(text))};
+  CUmodule module = nullptr;
+  const std::string head = ".version 8.0\n.target sm_80\n.address_size 64\n.entry odd() {\n";
+  EXPECT_EQ(cuModuleLoadDataEx(&module, (head + "wgmma.fence.sync.aligned;\nret; }\n").c_str(), 2, options, values),
+            CUDA_ERROR_INVALID_PTX);
+  EXPECT_STREQ(text, "kernel odd, line 5: instruction 'wgmma.fence.sync.aligned' is not supported");
+  EXPECT_EQ(cuModuleLoadDataEx(&module, (head + "ret;\nret ret; }\n").c_str(), 2, options, values),
+            CUDA_ERROR_INVALID_PTX);
+  EXPECT_STREQ(text, "kernel odd, line 6: unknown symbol 'ret'");
+}
+
 TEST_F(Launches, images_that_cannot_run_are_told_apart) {
   CUmodule module = nullptr;
   EXPECT_EQ(cuModuleLoadData(&module, "not a program"), CUDA_ERROR_INVALID_IMAGE);
