@@ -1,7 +1,7 @@
 """Other people's programs: where their sources lie in the user's folder, how each is compiled, run and judged.
 
-The folder holds checkouts by their usual names: cuda-samples, HeCBench, polybenchGpu, gpu-rodinia, llm.c. None of them is
-part of this repository. `acceptance()` is the fixed list that must run; `rest()` is everything else that can be found.
+The folder holds checkouts by their usual names: cuda-samples, HeCBench, polybenchGpu, gpu-rodinia, llm.c. None of them
+is part of this repository. `acceptance()` is the fixed list that must run; `rest()` is everything else that is found.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ import programs  # noqa: E402
 
 ARCHITECTURE = '-arch=sm_80'
 # Words that mark a line as one whose numbers are measurements.
-MEASURED = re.compile(r'(?i)\b(time|sec(ond)?s?|[mun]?s|[gmk]i?b(/s|ps)?|bandwidth|throughput|g?flops?|speed|rate|elapsed|'
-                      r'duration|latency|fps|tok/s|pid|average|clock)\b|/s\b|msec|usec|microsec|GFLOP|GB/s|handle')
+MEASURED = re.compile(r'(?i)\b(time|sec(ond)?s?|[mun]?s|[gmk]i?b(/s|ps)?|bandwidth|throughput|g?flops?|speed|rate|'
+                      r'elapsed|duration|latency|fps|tok/s|pid|average|clock)\b|/s\b|msec|usec|microsec|GFLOP|GB/s|handle')
 
 
 @dataclasses.dataclass
@@ -205,8 +205,8 @@ def gpt2(root):
 
     return External('train_gpt2_fp32', root, ['train_gpt2_fp32.cu'], 'val loss',
                     '-b 4 -t 64 -g 1 -l 1e-4 -s 100000'.split(),
-                    ['-O3', '-std=c++17', ARCHITECTURE, os.path.join(HERE, 'blas.cu')], suite='L', root=root, limit_s=240,
-                    prepare=lambda folder: gpt2_inputs.prepare(root, folder), judge=gpt2_inputs.judge)
+                    ['-O3', '-std=c++17', ARCHITECTURE, os.path.join(HERE, 'blas.cu')], suite='L', root=root,
+                    limit_s=240, prepare=lambda folder: gpt2_inputs.prepare(root, folder), judge=gpt2_inputs.judge)
 
 
 def llm_kernel(root, name):
@@ -276,10 +276,13 @@ def rest_sample(root, path):
         options = options + ['-rdc=true', '-lcudadevrt']
     if any('<cuda.h>' in open(file, errors='replace').read() for file in sources) or name.endswith('Drv'):
         options = options + ['-lcuda']
-    kernels = [os.path.basename(file) for file in sources if file.endswith('_kernel.cu')] if name.endswith('Drv') else []
+    kernels = []
+    if name.endswith('Drv'):
+        kernels = [os.path.basename(file) for file in sources if file.endswith('_kernel.cu')]
     hosts = ['*.cpp'] if kernels else ['*.cu', '*.cpp']
-    return [sample(root, os.path.relpath(path, os.path.join(root, 'Samples')), '', SAMPLE_ARGUMENTS.get(name, ()), hosts,
-                   options, waivable=True, limit_s=60, gpus=2 if 'ulti' in name or 'P2P' in name else 1,
+    place = os.path.relpath(path, os.path.join(root, 'Samples'))
+    return [sample(root, place, '', SAMPLE_ARGUMENTS.get(name, ()), hosts, options, waivable=True, limit_s=60,
+                   gpus=2 if 'ulti' in name or 'P2P' in name else 1,
                    fatbins=[(kernel, kernel.replace('.cu', '64.fatbin')) for kernel in kernels])]
 
 
@@ -289,7 +292,9 @@ def rest_hecbench(root, path):
         return []
     text = open(makefile, errors='replace').read()
     line = re.search(r'\n\t\s*\$\(LAUNCHER\)\s+\./\$\(program\)([^\n]*)', text)
-    if re.search(r'\b(mpi\w*|l?nvshmem|l?nccl)\b', text, re.I) or line is None or re.search(r'[$;|<>&"]', line.group(1)):
+    if line is None or re.search(r'[$;|<>&"]', line.group(1)):
+        return []
+    if re.search(r'\b(mpi\w*|l?nvshmem|l?nccl)\b', text, re.I):
         return []
     words = line.group(1).split()
     # The last number is how often to repeat.
