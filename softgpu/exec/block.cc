@@ -98,6 +98,19 @@ bool depends_on_block(Special which) {
   return which == Special::kCtaidX || which == Special::kCtaidY || which == Special::kCtaidZ || which == Special::kSmId;
 }
 
+// Never 0.
+uint64_t mixed(uint64_t state) {
+  state += 0x9E3779B97F4A7C15;
+  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
+  state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
+  return (state ^ (state >> 31)) | 1;
+}
+
+unsigned drawn_quantum(Block* block, unsigned usual) {
+  block->random = mixed(block->random);
+  return 1 + static_cast<unsigned>((block->random >> 8) % (2 * uint64_t{usual}));
+}
+
 }  // namespace
 
 std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace) {
@@ -130,7 +143,7 @@ std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, 
   return block;
 }
 
-void start_block(Block* block, uint64_t index) {
+void start_block(Block* block, uint64_t index, uint64_t seed) {
   const Launch& l = *block->launch;
   block->index = {static_cast<uint32_t>(index % l.grid.x), static_cast<uint32_t>(index / l.grid.x % l.grid.y),
                   static_cast<uint32_t>(index / l.grid.x / l.grid.y)};
@@ -139,6 +152,8 @@ void start_block(Block* block, uint64_t index) {
   block->live_threads = threads_of(l);
   block->fault = FaultKind::kNone;
   block->slices = 0;
+  block->clock_at_start = block->clock;
+  block->random = seed == 0 ? 0 : mixed(seed + index);
   const uint32_t entry = block->code->functions[0].entry;
   for (Warp& warp : block->warps) {
     const uint32_t left = block->live_threads - warp.index * 32;
@@ -165,12 +180,17 @@ bool run_block(Block* block, unsigned quantum, uint64_t instructions) {
     }
     const uint64_t before = block->clock;
     bool yielded = false;
-    for (Warp& warp : block->warps) {
+    const size_t warps = block->warps.size();
+    size_t first = 0;
+    if (block->random != 0) block->random = mixed(block->random), first = block->random % warps;
+    for (size_t i = 0; i < warps; ++i) {
+      Warp& warp = block->warps[first + i < warps ? first + i : first + i - warps];
       if (warp.count == 0) continue;
-      yielded |= run_warp(warp, quantum);
+      yielded |= run_warp(warp, block->random == 0 ? quantum : drawn_quantum(block, quantum));
       if (block->fault != FaultKind::kNone) return true;
     }
     if (block->clock == before && !unblock(block)) raise(block->warps[0], FaultKind::kTrap, 0, 0);
+    if (block->leave != nullptr && block->leave->load(std::memory_order_relaxed)) break;
     if (block->clock >= stop || (yielded && block->clock - before < 4 * block->warps.size())) break;
   }
   return block->live_threads == 0 || block->fault != FaultKind::kNone;

@@ -9,11 +9,11 @@ namespace softgpu {
 // Room for a block of this launch; may be used for one block after another.
 std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace);
 
-// Puts every thread of the block with this index at the start of the kernel.
-void start_block(Block* block, uint64_t index);
+// Puts every thread of the block with this index at the start of the kernel. `seed` 0: warps take their turns in order.
+void start_block(Block* block, uint64_t index, uint64_t seed);
 
-// Gives each warp in turn `quantum` instructions, until about `instructions` are run. True when the block has ended,
-// by itself or by a fault.
+// Gives each warp in turn `quantum` instructions, until about `instructions` are run or it is asked to leave. True when
+// the block has ended, by itself or by a fault.
 bool run_block(Block* block, unsigned quantum, uint64_t instructions);
 
 // The fault of a block that ended by one, in words.

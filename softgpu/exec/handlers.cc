@@ -10,7 +10,7 @@ void add_rows(HandlerTable* table, HandlerRows rows) {
 #define SOFTGPU_ADD_LEVEL(level)                                                                                     \
   for (const HandlerRows rows :                                                                                      \
        {level::integer_rows(), level::compare_rows(), level::float_rows(), level::double_rows(), level::half_rows(), \
-        level::convert_rows(), level::memory_rows()}) {                                                              \
+        level::convert_rows(), level::memory_rows(), level::shuffle_rows()}) {                                       \
     add_rows(&table, rows);                                                                                          \
   }
 

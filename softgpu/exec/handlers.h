@@ -51,6 +51,7 @@ const HandlerTable& handlers_of(IsaLevel level);
   HandlerRows half_rows();           \
   HandlerRows convert_rows();        \
   HandlerRows memory_rows();         \
+  HandlerRows shuffle_rows();        \
   }
 SOFTGPU_DECLARE_LEVEL(isa_v2)
 SOFTGPU_DECLARE_LEVEL(isa_v3)
@@ -58,7 +59,7 @@ SOFTGPU_DECLARE_LEVEL(isa_v4)
 #undef SOFTGPU_DECLARE_LEVEL
 
 HandlerRows math_rows();  // transcendental functions, directed rounding
-HandlerRows warp_rows();  // shuffles, votes
+HandlerRows warp_rows();  // votes, matches, reductions
 HandlerRows atomic_rows();
 HandlerRows misc_rows();     // packing, clocks, results of calls
 HandlerRows video_rows();    // packed integers

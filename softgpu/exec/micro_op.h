@@ -17,6 +17,7 @@ using Handler = void (*)(const MicroOp& op, Warp& warp, uint32_t mask);
 // How an operation moves the program counter. kPlain falls through to the next one.
 enum class Flow : uint8_t {
   kPlain,
+  kWarpSync,     // d holds the membermask; fn runs when those lanes have met
   kBranch,       // lanes in mask go to target
   kBranchTable,  // brx.idx: a holds the index, target the first row of KernelCode::tables, imm the count
   kExit,
@@ -24,7 +25,6 @@ enum class Flow : uint8_t {
   kCallIndirect,  // a holds the function's address
   kReturn,        // dst holds the lanes' return addresses
   kBarrier,       // x: BarrierKind
-  kWarpSync,      // d holds the membermask; fn runs when those lanes have met
   kYield,         // nanosleep: lets other warps and blocks run
   kTrap,
 };

@@ -102,6 +102,9 @@ struct Launch {
   bool cooperative = false;                   // all blocks resumable together (grid synchronisation)
   const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
   uint32_t quantum = 0;                       // instructions a warp runs before the next one does; 0: the usual 32
+  uint64_t seed = 0;  // not 0: order of blocks and warps and their quanta are drawn from it; wants a pool of one thread
+  uint32_t owner = 0;  // whose grid it is, see pool.h
+  bool hold = false;   // does not begin until it is released (pool.h): a kernel that hangs
 };
 
 // Threads that run blocks, shared by all devices of a process. `threads` 0: one a core.
@@ -116,9 +119,15 @@ class BlockPool {
   std::unique_ptr<Impl> impl_;
 };
 
-// Runs a whole grid; returns when its last block has ended or a fault stopped it. Blocks start in index order. May be
-// called from many threads (streams) at once; their blocks share the pool. Results do not depend on the number of
-// threads for programs without races.
-Fault run(const Launch& launch, BlockPool& pool);
+// What a grid did.
+struct Counters {
+  uint64_t instructions = 0;  // of warps
+  uint64_t bytes = 0;         // of device memory, where they are counted
+};
+
+// Runs a whole grid, with the caller among the threads that do; returns when its last block has ended or a fault
+// stopped it. Blocks start in index order. May be called from many threads (streams) at once; their blocks share the
+// pool. Results do not depend on the number of threads for programs without races.
+Fault run(const Launch& launch, BlockPool& pool, Counters* counters = nullptr);
 
 }  // namespace softgpu

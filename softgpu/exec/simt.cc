@@ -101,10 +101,11 @@ void copy_local(Warp& w, uint32_t lane, uint32_t from, uint32_t to, uint32_t byt
 }
 
 // Runs operations from `op` to `end` as long as they only fall through; returns the first that was not run or failed.
-// A function of its own, so that all it needs stays in registers.
+// `last` is kWarpSync where the warp has no other lanes to meet, else kPlain. A function of its own, so that all it
+// needs stays in registers.
 __attribute__((noinline)) const MicroOp* run_plain(Warp& w, Block* block, uint32_t mask, const MicroOp* op,
-                                                   const MicroOp* end) {
-  for (; op != end && op->flow == Flow::kPlain; ++op) {
+                                                   const MicroOp* end, Flow last) {
+  for (; op != end && op->flow <= last; ++op) {
     ++block->clock;
     const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
     if (active == 0) continue;
@@ -155,11 +156,14 @@ class Runner {
   void run_group() {
     pc_ = w_.groups[group_].pc;
     mask_ = w_.groups[group_].mask;
-    const uint32_t stop = w_.count == 1 ? kNoLimit : limit();
+    w_.groups[group_].state = State::kReady;
+    const bool alone = w_.count == 1;
+    const uint32_t stop = alone ? kNoLimit : limit();
+    const Flow through = alone ? Flow::kWarpSync : Flow::kPlain;
     while (left_ > 0 && pc_ < stop) {
       const uint32_t most = std::min(left_, stop - pc_);
       const MicroOp* const begin = ops_ + pc_;
-      const auto steps = static_cast<uint32_t>(run_plain(w_, &block_, mask_, begin, begin + most) - begin);
+      const auto steps = static_cast<uint32_t>(run_plain(w_, &block_, mask_, begin, begin + most, through) - begin);
       left_ -= steps;
       pc_ += steps;
       if (block_.fault != FaultKind::kNone) return fault_here();

@@ -158,7 +158,11 @@ struct Block {
   std::array<Barrier, 16> barriers;
   uint32_t live_threads = 0;
   uint32_t live_warps = 0;
-  uint64_t clock = 0;  // instructions run so far
+  uint64_t clock = 0;  // instructions run so far, by all blocks that used this room
+  uint64_t clock_at_start = 0;
+  uint64_t bytes = 0;                        // of device memory, where they are counted
+  uint64_t random = 0;                       // not 0: order and length of turns are drawn from it
+  const std::atomic<bool>* leave = nullptr;  // stops at the next turn; may be null
   Dim3 index;
   FaultKind fault = FaultKind::kNone;
   uint64_t fault_address = 0;

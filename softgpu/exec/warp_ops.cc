@@ -1,4 +1,4 @@
-// Shuffles, votes, matches and reductions over the lanes of a warp. In every handler d holds the membermask.
+// Votes, matches and reductions over the lanes of a warp. In every handler d holds the membermask.
 
 #include <bit>
 #include <cstring>
@@ -8,49 +8,6 @@
 
 namespace softgpu {
 namespace {
-
-enum class Shuffle { kUp, kDown, kButterfly, kIndex };
-
-template <Shuffle Mode>
-void shuffle(const MicroOp& op, Warp& w, uint32_t mask) {
-  const uint32_t* b = lanes<uint32_t>(w, op.b);
-  const uint32_t* c = lanes<uint32_t>(w, op.c);
-  uint32_t value[32];
-  std::memcpy(value, w.regs + op.a, sizeof(value));
-  uint32_t* d = lanes<uint32_t>(w, op.dst);
-  uint32_t inside = 0;
-  for (uint32_t m = mask; m != 0; m &= m - 1) {
-    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
-    const uint32_t bval = b[lane] & 31, cval = c[lane] & 31, segment = c[lane] >> 8 & 31;
-    const uint32_t most = (lane & segment) | (cval & ~segment);
-    int32_t from = 0;
-    bool ok = false;
-    switch (Mode) {
-      case Shuffle::kUp:
-        from = static_cast<int32_t>(lane) - static_cast<int32_t>(bval);
-        ok = from >= static_cast<int32_t>(most);
-        break;
-      case Shuffle::kDown:
-        from = static_cast<int32_t>(lane + bval);
-        ok = from <= static_cast<int32_t>(most);
-        break;
-      case Shuffle::kButterfly:
-        from = static_cast<int32_t>(lane ^ bval);
-        ok = from <= static_cast<int32_t>(most);
-        break;
-      case Shuffle::kIndex:
-        from = static_cast<int32_t>((lane & segment) | (bval & ~segment));
-        ok = from <= static_cast<int32_t>(most);
-        break;
-    }
-    // What an absent lane gives is undefined in the language; 0 is what programs that rely on it expect of hardware
-    // (the reduction sample's last warp; to be confirmed on a real card).
-    const uint32_t source = ok ? from & 31 : lane;
-    d[lane] = (mask >> source & 1) != 0 ? value[source] : 0;
-    inside |= static_cast<uint32_t>(ok) << lane;
-  }
-  set_predicate(w, op.e, mask, inside);
-}
 
 // Calls f(members present, lanes of that membermask) once for each membermask among the lanes.
 template <class F>
@@ -150,10 +107,6 @@ void elect(const MicroOp& op, Warp& w, uint32_t mask) {
 }
 
 constexpr HandlerRow kRows[] = {
-    {"shfl.up", shuffle<Shuffle::kUp>},
-    {"shfl.down", shuffle<Shuffle::kDown>},
-    {"shfl.bfly", shuffle<Shuffle::kButterfly>},
-    {"shfl.idx", shuffle<Shuffle::kIndex>},
     {"vote.all", vote<Vote::kAll>},
     {"vote.any", vote<Vote::kAny>},
     {"vote.uni", vote<Vote::kUni>},
