@@ -103,7 +103,7 @@ bool KernelLowering::collect(const Function& function) {
   if (whole == nullptr) return false;
   const Function& body = *whole;
   instance_of_[&function] = index;
-  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, index});
+  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, {}, index});
   call_path_.push_back(&function);
   const bool ok = visit_calls(body);
   call_path_.pop_back();
@@ -217,7 +217,7 @@ void KernelLowering::place_registers(Instance* instance) {
   const std::vector<LiveRange> ranges = live_ranges(*instance->function);
   std::vector<uint32_t> order;
   for (uint32_t r = 0; r < ranges.size(); ++r) {
-    if (ranges[r].first <= ranges[r].last) order.push_back(r);
+    if (ranges[r].first <= ranges[r].last && instance->registers[r] == 0) order.push_back(r);
   }
   std::stable_sort(order.begin(), order.end(),
                    [&](uint32_t a, uint32_t b) { return ranges[a].first < ranges[b].first; });
@@ -247,12 +247,15 @@ void KernelLowering::place_registers(Instance* instance) {
 
 bool KernelLowering::lower_function(Instance* instance) {
   instance_ = instance;
+  if (!name_constants(instance)) return false;
   place_registers(instance);
   code_->functions[instance->code].entry = static_cast<uint32_t>(code_->ops.size());
   fixups_.clear();
   table_fixups_.clear();
   for (const Instruction& in : instance->function->body) {
+    const size_t statement = instance->first_op.size();
     instance->first_op.push_back(static_cast<uint32_t>(code_->ops.size()));
+    if (instance->named[statement]) continue;
     in_ = &in;
     if (!lower_instruction()) return false;
   }

@@ -52,6 +52,7 @@ class KernelLowering {
     std::vector<uint32_t> registers;  // offset of each register, 0 until used
     std::vector<uint64_t> variables;  // offset in shared or local memory, or in the parameters
     std::vector<uint32_t> first_op;   // of each statement
+    std::vector<bool> named;          // statements that need no operation, see names.cc
     uint32_t code = 0;                // index in KernelCode::functions
   };
 
@@ -64,6 +65,7 @@ class KernelLowering {
   uint64_t place_shared(const ptx::Variable& v);
   void reserve_shared(const Operand& operand);
   void reference_shared(const Operand& operand);
+  bool name_constants(Instance* instance);
   void place_registers(Instance* instance);
   uint64_t place_local(uint64_t bytes, uint64_t align);
   bool lower_function(Instance* instance);

@@ -172,6 +172,14 @@ class Analysis {
 
 }  // namespace
 
+std::vector<uint32_t> writes(const Function& function) {
+  std::vector<uint32_t> out(function.registers.size(), 0);
+  for (const Instruction& in : function.body) {
+    for_each_result(in, [&](uint32_t r) { ++out[r]; });
+  }
+  return out;
+}
+
 std::vector<LiveRange> live_ranges(const Function& function) { return Analysis(function).run(); }
 
 }  // namespace softgpu

@@ -18,4 +18,7 @@ struct LiveRange {
 // One range for each register of the function, in statements.
 std::vector<LiveRange> live_ranges(const ptx::Function& function);
 
+// How many statements write each register of the function.
+std::vector<uint32_t> writes(const ptx::Function& function);
+
 }  // namespace softgpu

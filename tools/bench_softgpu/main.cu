@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,13 +12,15 @@
 #include <string>
 #include <vector>
 
-#define OK(call)                                                                             \
-  do {                                                                                       \
-    const auto result = (call);                                                              \
-    if (result != decltype(result){}) {                                                      \
+#include "base/clock.h"
+
+#define OK(call)                                                                                  \
+  do {                                                                                            \
+    const auto result = (call);                                                                   \
+    if (result != decltype(result){}) {                                                           \
       std::fprintf(stderr, "%s: error %d, line %d\n", #call, static_cast<int>(result), __LINE__); \
-      std::exit(1);                                                                          \
-    }                                                                                        \
+      std::exit(1);                                                                               \
+    }                                                                                             \
   } while (false)
 
 namespace {
@@ -29,9 +30,7 @@ constexpr int kSide = 512;
 constexpr int kElements = 1 << 22;
 constexpr int kReduced = 1 << 20;
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return static_cast<double>(tide::now_ns()) / 1e9; }
 
 // The best of several runs, in seconds.
 template <class Body>
