@@ -156,7 +156,7 @@ size_t Context::limit(CUlimit which) {
     case CU_LIMIT_MAX_L2_FETCH_GRANULARITY:
       return 64;
     default:
-      return 0;
+      return 0;  // among them the three of graphics contexts, which cuBLAS asks for before each call: this is none
   }
 }
 

@@ -183,7 +183,7 @@ extern "C" CUresult cuCtxSetLimit(CUlimit limit, size_t value) {
 
 extern "C" CUresult cuCtxGetLimit(size_t* value, CUlimit limit) {
   return with_output(value, [&](Context& context) -> CUresult {
-    if (limit > CU_LIMIT_PERSISTING_L2_CACHE_SIZE) return CUDA_ERROR_UNSUPPORTED_LIMIT;
+    if (limit > CU_LIMIT_CIG_SHMEM_FALLBACK_ENABLED) return CUDA_ERROR_UNSUPPORTED_LIMIT;
     *value = context.limit(limit);
     return CUDA_SUCCESS;
   });

@@ -95,6 +95,12 @@ void Driver::forget_modules_of(Context& context) {
   });
 }
 
+CUresult note_result(const char* entry, CUresult result) noexcept {
+  const char* name = tide::handshake::error_name(result);
+  tide::log(tide::LogLevel::kDebug, "%s: %s", entry, name == nullptr ? "an unknown error" : name);
+  return result;
+}
+
 CUresult initialize() {
   if (g_forked) return CUDA_ERROR_NOT_INITIALIZED;
   const std::lock_guard lock(g_initialize_mu);

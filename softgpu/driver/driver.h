@@ -57,11 +57,15 @@ std::shared_ptr<Stream> find_stream(Context& context, CUstream handle);
 // The stream for calls without one.
 std::shared_ptr<Stream> default_stream(Context& context);
 
+// Writes a line for a call that did not succeed, at level debug. Returns the result.
+CUresult note_result(const char* entry, CUresult result) noexcept;
+
 template <typename Body>
-CUresult guarded(Body body) noexcept {
+CUresult guarded(Body body, const char* entry = __builtin_FUNCTION()) noexcept {
   try {
-    const CUresult result = ready();
-    return result != CUDA_SUCCESS ? result : body();
+    CUresult result = ready();
+    if (result == CUDA_SUCCESS) result = body();
+    return result == CUDA_SUCCESS ? result : note_result(entry, result);
   } catch (const std::bad_alloc&) {
     return CUDA_ERROR_OUT_OF_MEMORY;
   } catch (...) {
@@ -71,24 +75,28 @@ CUresult guarded(Body body) noexcept {
 
 // For calls that need a context: fails with the error that poisoned it.
 template <typename Body>
-CUresult in_context(Body body) noexcept {
-  return guarded([&]() -> CUresult {
-    CUresult why = CUDA_SUCCESS;
-    const auto context = current_context(&why);
-    return context == nullptr ? why : body(*context);
-  });
+CUresult in_context(Body body, const char* entry = __builtin_FUNCTION()) noexcept {
+  return guarded(
+      [&]() -> CUresult {
+        CUresult why = CUDA_SUCCESS;
+        const auto context = current_context(&why);
+        return context == nullptr ? why : body(*context);
+      },
+      entry);
 }
 
 // For calls that put work on a stream.
 template <typename Body>
-CUresult on_stream(CUstream handle, Body body) noexcept {
-  return in_context([&](Context& context) -> CUresult {
-    const auto stream = find_stream(context, handle);
-    if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    // A stream may belong to another context than the current one; its context runs it.
-    const CUresult error = stream->context().error();
-    return error != CUDA_SUCCESS ? error : body(stream->context(), stream);
-  });
+CUresult on_stream(CUstream handle, Body body, const char* entry = __builtin_FUNCTION()) noexcept {
+  return in_context(
+      [&](Context& context) -> CUresult {
+        const auto stream = find_stream(context, handle);
+        if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+        // A stream may belong to another context than the current one; its context runs it.
+        const CUresult error = stream->context().error();
+        return error != CUDA_SUCCESS ? error : body(stream->context(), stream);
+      },
+      entry);
 }
 
 }  // namespace softgpu

@@ -102,6 +102,10 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
   launch.memory = &driver().memory.space();
   launch.cooperative = shape.cooperative;
   launch.cancel = &context.cancel;
+  if (tide::log_enabled(tide::LogLevel::kDebug)) {
+    tide::log(tide::LogLevel::kDebug, "kernel %s, grid (%u,%u,%u), block (%u,%u,%u)", kernel.info().name.c_str(),
+              shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y, shape.block.z);
+  }
   const Fault fault = run(launch, driver().pool());
   if (!fault.ok() && fault.kind != FaultKind::kCancelled) {
     const char* what = tide::handshake::error_text(result_of(fault.kind));
