@@ -77,7 +77,7 @@ void KernelLowering::probe(const Function& head,
   std::unique_ptr<const Function> whole = ptx::parse_body(head, error_);
   if (whole == nullptr) return;
   const Function& body = *whole;
-  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, 0});
+  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, {}, 0});
   instance_ = &instances_[0];
   layout_variables(instance_);
   for (const Instruction& in : body.body) visit(body, in);
