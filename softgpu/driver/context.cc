@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api/graph/capture.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
@@ -75,6 +76,7 @@ std::shared_ptr<Stream> Context::create_stream(unsigned stream_flags, int priori
 }
 
 void Context::forget_stream(const std::shared_ptr<Stream>& stream) {
+  tide::graph::forget_stream(stream.get());
   driver().streams.remove(stream->handle());
   // The legacy stream still has to wait for what is pending on it.
   submit(stream, {[this, weak = std::weak_ptr<Stream>(stream)] {
@@ -125,6 +127,7 @@ void Context::stop() {
   synchronize();
   tide::handshake::destroy_context_storage(handle);
   for (const auto& stream : all_streams()) {
+    tide::graph::forget_stream(stream.get());
     driver().streams.remove(stream->handle());
     stream->close();
   }

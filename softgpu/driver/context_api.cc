@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api/graph/capture.h"
 #include "softgpu/driver/driver.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -37,6 +38,8 @@ CUresult synchronize(CUcontext handle) {
     std::shared_ptr<Context> context;
     const CUresult result = find_context(handle, &context);
     if (result != CUDA_SUCCESS) return result;
+    const CUresult captured = tide::graph::refuse_in_context(context.get());
+    if (captured != CUDA_SUCCESS) return captured;
     context->synchronize();
     return context->error();
   });

@@ -6,6 +6,7 @@
 
 #include "api/handshake/handshake.h"
 #include "base/log.h"
+#include "softgpu/driver/graph_host.h"
 
 namespace softgpu {
 namespace {
@@ -114,6 +115,7 @@ CUresult initialize() {
     g_state = State::kFailed;
     return g_failure;
   }
+  set_graph_host();
   pthread_atfork(nullptr, nullptr, in_forked_child);
   g_state = State::kReady;
   return CUDA_SUCCESS;
@@ -145,6 +147,10 @@ Device* find_device(CUdevice device) {
   const auto& devices = driver().devices;
   if (device < 0 || static_cast<size_t>(device) >= devices.size()) return nullptr;
   return devices[static_cast<size_t>(device)].get();
+}
+
+CUresult check_capture(Stream& stream) {
+  return tide::graph::capturing_anywhere() ? tide::graph::check_use(id_of(stream)) : CUDA_SUCCESS;
 }
 
 std::shared_ptr<Stream> default_stream(Context& context) { return find_stream(context, nullptr); }

@@ -54,6 +54,8 @@ Device* find_device(CUdevice device);
 
 // The stream that a handle means to the calling thread in its context; null when it means none.
 std::shared_ptr<Stream> find_stream(Context& context, CUstream handle);
+// Fails where using the stream would disturb a capture; always, before a stream is used for anything.
+CUresult check_capture(Stream& stream);
 // The stream for calls without one.
 std::shared_ptr<Stream> default_stream(Context& context);
 
@@ -93,7 +95,8 @@ CUresult on_stream(CUstream handle, Body body, const char* entry = __builtin_FUN
         const auto stream = find_stream(context, handle);
         if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
         // A stream may belong to another context than the current one; its context runs it.
-        const CUresult error = stream->context().error();
+        CUresult error = stream->context().error();
+        if (error == CUDA_SUCCESS) error = check_capture(*stream);
         return error != CUDA_SUCCESS ? error : body(stream->context(), stream);
       },
       entry);

@@ -31,4 +31,13 @@ struct Event {
   std::shared_ptr<Record> record_;  // guarded by mu_
 };
 
+// Records in the stream's order; waits for the last record so far.
+void record_event(Context& context, const std::shared_ptr<Stream>& stream, Event& event);
+void wait_event(Context& context, const std::shared_ptr<Stream>& stream, Event& event);
+// The same where the stream may capture; `flags` of cuEventRecordWithFlags.
+CUresult record_in_stream(Context& context, const std::shared_ptr<Stream>& stream, CUevent handle, Event& event,
+                          unsigned flags);
+CUresult wait_in_stream(Context& context, const std::shared_ptr<Stream>& stream, CUevent handle, Event& event,
+                        unsigned flags);
+
 }  // namespace softgpu

@@ -1,6 +1,8 @@
 // Entry points: allocation and registration of memory.
 
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/graph_host.h"
+#include "softgpu/driver/graph_memory.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
@@ -12,6 +14,7 @@ CUresult allocate_host(void** pointer, size_t bytes, unsigned flags) {
   return in_context([&](Context& context) -> CUresult {
     constexpr unsigned kKnown = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
     if (pointer == nullptr || bytes == 0 || (flags & ~kKnown) != 0) return CUDA_ERROR_INVALID_VALUE;
+    if (const CUresult unsafe = tide::graph::unsafe_call(); unsafe != CUDA_SUCCESS) return unsafe;
     return driver().memory.allocate_host(context, bytes, flags, RangeKind::kPinned, pointer);
   });
 }
@@ -41,6 +44,7 @@ extern "C" CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
 extern "C" CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
   return in_context([&](Context& context) -> CUresult {
     if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (const CUresult unsafe = tide::graph::unsafe_call(); unsafe != CUDA_SUCCESS) return unsafe;
     uint64_t place = 0;
     const CUresult result = driver().memory.allocate(context, bytes, &place);
     if (result == CUDA_SUCCESS) *address = place;
@@ -62,6 +66,8 @@ extern "C" CUresult cuMemAllocPitch_v2(CUdeviceptr* address, size_t* pitch, size
 extern "C" CUresult cuMemFree_v2(CUdeviceptr address) {
   return in_context([&](Context&) -> CUresult {
     if (address == 0) return CUDA_SUCCESS;
+    if (const CUresult unsafe = tide::graph::unsafe_call(); unsafe != CUDA_SUCCESS) return unsafe;
+    if (is_graph_memory(address)) return unuse_graph_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     const CUresult result = wait_for_uses(address, freeable, CUDA_ERROR_INVALID_VALUE);
     return result != CUDA_SUCCESS ? result : driver().memory.free_device(address);
   });
@@ -70,6 +76,7 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr address) {
 extern "C" CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream_handle) {
   return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (stream->capturing()) return capture_alloc(*stream, address, bytes);
     uint64_t place = 0;
     CUresult result = driver().memory.allocate(context, bytes, &place);
     if (result == CUDA_ERROR_OUT_OF_MEMORY) {  // what the stream is about to free may be enough
@@ -84,6 +91,8 @@ extern "C" CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream
 extern "C" CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream_handle) {
   return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     if (address == 0) return CUDA_SUCCESS;
+    if (stream->capturing()) return capture_free(*stream, address);
+    if (is_graph_memory(address)) return unuse_graph_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     const auto range = driver().memory.find(address);
     if (!range || range->address != address || range->kind != RangeKind::kDevice) return CUDA_ERROR_INVALID_VALUE;
     context.submit(stream, {[address] { return driver().memory.free_device(address); }, {}, false});
