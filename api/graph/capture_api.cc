@@ -90,7 +90,10 @@ CUresult cuStreamBeginCaptureToGraph(CUstream stream, CUgraph graph_handle, cons
 
 CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   return of_stream(stream, [&](const StreamId& id) -> CUresult {
-    return graph == nullptr ? CUDA_ERROR_INVALID_VALUE : end_capture(id, graph);
+    CUgraph ended = nullptr;  // who captured into a graph of his own need not be told
+    const CUresult result = end_capture(id, &ended);
+    if (graph != nullptr) *graph = ended;
+    return result;
   });
 }
 

@@ -19,7 +19,9 @@ class Graphs : public DriverTest {
     stream_ = stream(CU_STREAM_NON_BLOCKING);
   }
   void TearDown() override {
-    if (exec_ != nullptr) EXPECT_EQ(cuGraphExecDestroy(exec_), CUDA_SUCCESS);
+    if (exec_ != nullptr) {
+      EXPECT_EQ(cuGraphExecDestroy(exec_), CUDA_SUCCESS);
+    }
     EXPECT_EQ(cuGraphDestroy(graph_), CUDA_SUCCESS);
     DriverTest::TearDown();
   }
