@@ -15,6 +15,7 @@ class Graphs : public DriverTest {
     DriverTest::SetUp();
     data_ = allocate(64);
     OK(cuMemsetD32(data_, 1, 16));
+    OK(cuCtxSynchronize());  // the stream below does not wait for it
     OK(cuGraphCreate(&graph_, 0));
     stream_ = stream(CU_STREAM_NON_BLOCKING);
   }
