@@ -6,7 +6,6 @@
 
 #include "api/handshake/handshake.h"
 #include "base/log.h"
-#include "softgpu/driver/graph_host.h"
 
 namespace softgpu {
 namespace {
@@ -115,7 +114,6 @@ CUresult initialize() {
     g_state = State::kFailed;
     return g_failure;
   }
-  set_graph_host();
   pthread_atfork(nullptr, nullptr, in_forked_child);
   g_state = State::kReady;
   return CUDA_SUCCESS;
@@ -149,8 +147,12 @@ Device* find_device(CUdevice device) {
   return devices[static_cast<size_t>(device)].get();
 }
 
-CUresult check_capture(Stream& stream) {
-  return tide::graph::capturing_anywhere() ? tide::graph::check_use(id_of(stream)) : CUDA_SUCCESS;
+void synchronize_all() {
+  std::vector<Context*> alive;  // contexts are never destroyed
+  driver().contexts.for_each([&](Context& context) {
+    if (context.alive) alive.push_back(&context);
+  });
+  for (Context* context : alive) context->synchronize();
 }
 
 std::shared_ptr<Stream> default_stream(Context& context) { return find_stream(context, nullptr); }
