@@ -156,9 +156,10 @@ def client_stub(row):
     return lines + [f'  return q.{send}();', '}', '']
 
 
-def per_thread_wrappers(rows, symbols):
-    """X_ptsz and X_ptds: the same call with the per-thread default stream in place of the legacy one."""
-    served = {r.name: r for r in rows if r.travel not in ('refuse', 'internal')}
+def per_thread_wrappers(rows, symbols, everything=False):
+    """X_ptsz and X_ptds: the same call with the per-thread default stream in place of the legacy one. `everything`: of
+    refused functions, too."""
+    served = {r.name: r for r in rows if r.travel != 'internal' and (everything or r.travel != 'refuse')}
     for symbol in sorted({s for _, _, _, s in symbols if s.endswith(('_ptsz', '_ptds'))}):
         base = served.get(symbol[:-5])
         if base is None or base.name.startswith('cuGetProcAddress'):
@@ -302,7 +303,8 @@ def softgpu_resolver_cc(_rows, symbols):
 
 def softgpu_per_thread_cc(rows, symbols):
     lines = [NOTE, FULL_CUDA, '#include "softgpu/driver/per_thread.h"\n', '#pragma GCC visibility push(default)\n']
-    for symbol, base in per_thread_wrappers(rows, symbols):
+    # What the client refuses may be served here; what is not ends in the refusal of the plain form.
+    for symbol, base in per_thread_wrappers(rows, symbols, everything=True):
         lines += wrapper(symbol, base, 'softgpu')
     return lines + ['#pragma GCC visibility pop']
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api/graph/capture.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
@@ -75,6 +76,7 @@ std::shared_ptr<Stream> Context::create_stream(unsigned stream_flags, int priori
 }
 
 void Context::forget_stream(const std::shared_ptr<Stream>& stream) {
+  tide::graph::forget_stream(stream.get());
   driver().streams.remove(stream->handle());
   // The legacy stream still has to wait for what is pending on it.
   submit(stream, {[this, weak = std::weak_ptr<Stream>(stream)] {
@@ -112,6 +114,7 @@ void Context::start() {
   {
     const std::lock_guard lock(settings_mu_);
     limits_.clear();
+    peers_.clear();
   }
   cancel = false;
   alive = true;
@@ -124,6 +127,7 @@ void Context::stop() {
   synchronize();
   tide::handshake::destroy_context_storage(handle);
   for (const auto& stream : all_streams()) {
+    tide::graph::forget_stream(stream.get());
     driver().streams.remove(stream->handle());
     stream->close();
   }
@@ -135,12 +139,6 @@ void Context::stop() {
   driver().events.remove_if([this](const Event& event) { return &event.context == this; });
   driver().forget_modules_of(*this);
   driver().memory.free_all_of(*this);
-  std::unordered_map<uint64_t, int> peers;
-  {
-    const std::lock_guard lock(settings_mu_);
-    peers.swap(peers_);
-  }
-  for (const auto& [id, owner] : peers) driver().memory.views().set_peer(device.index, owner, false);
 }
 
 size_t Context::limit(CUlimit which) {
@@ -172,17 +170,10 @@ CUresult Context::set_limit(CUlimit which, size_t value) {
   return CUDA_SUCCESS;
 }
 
-CUresult Context::set_peer(const Context& other, bool enabled) {
-  {
-    const std::lock_guard lock(settings_mu_);
-    if (enabled) {
-      if (!peers_.emplace(other.id, other.device.index).second) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
-    } else if (peers_.erase(other.id) == 0) {
-      return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
-    }
-  }
-  driver().memory.views().set_peer(device.index, other.device.index, enabled);
-  return CUDA_SUCCESS;
+CUresult Context::set_peer(uint64_t context_id, bool enabled) {
+  const std::lock_guard lock(settings_mu_);
+  if (enabled) return peers_.insert(context_id).second ? CUDA_SUCCESS : CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+  return peers_.erase(context_id) == 1 ? CUDA_SUCCESS : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
 }
 
 }  // namespace softgpu

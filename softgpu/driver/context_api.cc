@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api/graph/capture.h"
 #include "softgpu/driver/driver.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -37,6 +38,8 @@ CUresult synchronize(CUcontext handle) {
     std::shared_ptr<Context> context;
     const CUresult result = find_context(handle, &context);
     if (result != CUDA_SUCCESS) return result;
+    const CUresult captured = tide::graph::refuse_in_context(context.get());
+    if (captured != CUDA_SUCCESS) return captured;
     context->synchronize();
     return context->error();
   });
@@ -239,13 +242,14 @@ extern "C" CUresult cuCtxResetPersistingL2Cache() {
 
 namespace {
 
+// All devices share one address space, so that peer access changes nothing but what the calls answer.
 CUresult change_peer(CUcontext handle, bool enable) {
   return in_context([&](Context& context) -> CUresult {
     const auto peer = driver().contexts.find(handle);
     if (peer == nullptr || !peer->alive) return CUDA_ERROR_INVALID_CONTEXT;
     if (&peer->device == &context.device)
       return enable ? CUDA_ERROR_INVALID_DEVICE : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
-    return context.set_peer(*peer, enable);
+    return context.set_peer(peer->id, enable);
   });
 }
 

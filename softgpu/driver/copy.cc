@@ -1,6 +1,6 @@
 #include "softgpu/driver/copy.h"
 
-#include <atomic>
+#include <cstring>
 #include <vector>
 
 #include "softgpu/driver/driver.h"
@@ -26,33 +26,14 @@ Side side_of(uint64_t address, uint64_t bytes) {
   return memory.covered(address, bytes) ? Side::kPinned : Side::kPageable;
 }
 
-Memory::Copied copy_rows(const CopyRect& rect) {
+CUresult run_copy(const CopyRect& rect) {
   Memory& memory = driver().memory;
   for (uint64_t row = 0; row < rect.height; ++row) {
     const uint64_t to = rect.destination + row * rect.destination_pitch;
     const uint64_t from = rect.source + row * rect.source_pitch;
-    const Memory::Copied copied = memory.copy(to, from, rect.width);
-    if (copied != Memory::Copied::kYes) return copied;
+    if (!memory.copy(to, from, rect.width)) return CUDA_ERROR_ILLEGAL_ADDRESS;
   }
-  return Memory::Copied::kYes;
-}
-
-CUresult run_copy(const CopyRect& rect) {
-  return copy_rows(rect) == Memory::Copied::kYes ? CUDA_SUCCESS : CUDA_ERROR_ILLEGAL_ADDRESS;
-}
-
-// For callers that wait: a pointer of theirs to no memory fails the call and nothing else.
-CUresult copy_now(Context& context, const std::shared_ptr<Stream>& stream, const CopyRect& rect) {
-  const auto outcome = std::make_shared<std::atomic<CUresult>>(CUDA_SUCCESS);
-  const CUresult result = enqueue_now(
-      context, stream,
-      [rect, outcome] {
-        const Memory::Copied copied = copy_rows(rect);
-        if (copied == Memory::Copied::kNoHost) *outcome = CUDA_ERROR_INVALID_VALUE;
-        return copied == Memory::Copied::kNoDevice ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_SUCCESS;
-      },
-      rect.width * rect.height <= kInlineBytesMax);
-  return result != CUDA_SUCCESS ? result : outcome->load();
+  return CUDA_SUCCESS;
 }
 
 CUmemorytype type_of(Side side) { return side == Side::kDevice ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
@@ -75,13 +56,12 @@ CUDA_MEMCPY3D describe(const CopyRect& rect, Side to, Side from) {
   return what;
 }
 
-// The rows of pageable memory, packed; null when there is none.
+// The rows of pageable memory, packed.
 std::shared_ptr<std::vector<std::byte>> stage(const CopyRect& rect) {
   auto staged = std::make_shared<std::vector<std::byte>>(rect.width * rect.height);
   for (uint64_t row = 0; row < rect.height; ++row) {
-    const auto to = reinterpret_cast<uint64_t>(staged->data() + row * rect.width);
-    const uint64_t from = rect.source + row * rect.source_pitch;
-    if (driver().memory.copy(to, from, rect.width) != Memory::Copied::kYes) return nullptr;
+    const auto* from = reinterpret_cast<const std::byte*>(rect.source + row * rect.source_pitch);
+    std::memcpy(staged->data() + row * rect.width, from, rect.width);
   }
   return staged;
 }
@@ -102,12 +82,13 @@ CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
       (wait == Wait::kForHost && host) || to == Side::kPageable || (from == Side::kPageable && bytes > kStagedBytesMax);
   const CUDA_MEMCPY3D what = describe(rect, to, from);
   const auto direct = std::make_shared<CopyWork>(what, [rect] { return run_copy(rect); });
-  if (wait == Wait::kForHost && host) return copy_now(context, stream, rect);
+  if (wait == Wait::kForHost && host) {
+    return enqueue_now(context, stream, direct->execute, bytes <= kInlineBytesMax);
+  }
   if (stream->capturing()) return enqueue(context, stream, direct);  // it reads and writes when the graph is launched
-  if (wait_for_it) return copy_now(context, stream, rect);
+  if (wait_for_it) return enqueue_now(context, stream, direct->execute, bytes <= kInlineBytesMax);
   if (from != Side::kPageable) return enqueue(context, stream, direct);
   auto staged = stage(rect);
-  if (staged == nullptr) return CUDA_ERROR_INVALID_VALUE;
   CopyRect packed = rect;
   packed.source = reinterpret_cast<uint64_t>(staged->data());
   packed.source_pitch = rect.width;
@@ -115,15 +96,79 @@ CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
   return enqueue(context, stream, std::make_shared<CopyWork>(what, execute));
 }
 
-CUresult fill_rect(Context& context, const std::shared_ptr<Stream>& stream, const FillRect& rect) {
-  if (rect.width == 0 || rect.height == 0) return CUDA_SUCCESS;
+CUresult make_fill_work(const FillRect& rect, WorkRef* work) {
   if (rect.width > kWindowBytes || rect.address % rect.element_bytes != 0) return CUDA_ERROR_INVALID_VALUE;
   const uint64_t row_bytes = rect.width * rect.element_bytes;
   if (rect.height > 1 && (row_bytes > rect.pitch || rect.pitch % rect.element_bytes != 0))
     return CUDA_ERROR_INVALID_VALUE;
   const Side side = side_of(rect.address, span(rect.pitch, row_bytes, rect.height));
   if (side != Side::kDevice && side != Side::kPinned) return CUDA_ERROR_INVALID_VALUE;
-  return enqueue(context, stream, std::make_shared<FillWork>(rect));
+  *work = std::make_shared<FillWork>(rect);
+  return CUDA_SUCCESS;
+}
+
+CUresult fill_rect(Context& context, const std::shared_ptr<Stream>& stream, const FillRect& rect) {
+  if (rect.width == 0 || rect.height == 0) return CUDA_SUCCESS;
+  WorkRef work;
+  const CUresult result = make_fill_work(rect, &work);
+  return result != CUDA_SUCCESS ? result : enqueue(context, stream, std::move(work));
+}
+
+namespace {
+
+// One side of a description: where its first byte lies. 0: nowhere in linear memory.
+struct Corner {
+  CUmemorytype type;
+  uint64_t host, device, x, y, z, pitch, height;
+};
+
+uint64_t first_byte(const Corner& c, const CUDA_MEMCPY3D& what, uint64_t* pitch, uint64_t* layer) {
+  const uint64_t base = c.type == CU_MEMORYTYPE_HOST ? c.host : c.type == CU_MEMORYTYPE_ARRAY ? 0 : c.device;
+  *pitch = c.pitch != 0 ? c.pitch : c.x + what.WidthInBytes;
+  *layer = *pitch * (c.height != 0 ? c.height : c.y + what.Height);
+  return base == 0 ? 0 : base + c.z * *layer + c.y * *pitch + c.x;
+}
+
+}  // namespace
+
+CUresult make_copy_work(const CUDA_MEMCPY3D& what, WorkRef* work) {
+  const Corner source{what.srcMemoryType, reinterpret_cast<uint64_t>(what.srcHost),
+                      what.srcDevice,     what.srcXInBytes,
+                      what.srcY,          what.srcZ,
+                      what.srcPitch,      what.srcHeight};
+  const Corner destination{what.dstMemoryType, reinterpret_cast<uint64_t>(what.dstHost),
+                           what.dstDevice,     what.dstXInBytes,
+                           what.dstY,          what.dstZ,
+                           what.dstPitch,      what.dstHeight};
+  if (what.srcMemoryType == CU_MEMORYTYPE_ARRAY || what.dstMemoryType == CU_MEMORYTYPE_ARRAY) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  CopyRect rect;
+  rect.width = what.WidthInBytes;
+  rect.height = what.Height;
+  uint64_t to_layer = 0, from_layer = 0;
+  rect.source = first_byte(source, what, &rect.source_pitch, &from_layer);
+  rect.destination = first_byte(destination, what, &rect.destination_pitch, &to_layer);
+  if (rect.source == 0 || rect.destination == 0) return CUDA_ERROR_INVALID_VALUE;
+  const uint64_t depth = what.Depth;
+  if (rect.width != 0 && rect.height != 0 && depth != 0) {
+    const uint64_t to_bytes = (depth - 1) * to_layer + span(rect.destination_pitch, rect.width, rect.height);
+    const uint64_t from_bytes = (depth - 1) * from_layer + span(rect.source_pitch, rect.width, rect.height);
+    if (side_of(rect.destination, to_bytes) == Side::kUnknown || side_of(rect.source, from_bytes) == Side::kUnknown) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+  }
+  *work = std::make_shared<CopyWork>(what, [rect, depth, to_layer, from_layer]() -> CUresult {
+    CopyRect layer = rect;
+    for (uint64_t z = 0; z < depth; ++z) {
+      const CUresult result = run_copy(layer);
+      if (result != CUDA_SUCCESS) return result;
+      layer.source += from_layer;
+      layer.destination += to_layer;
+    }
+    return CUDA_SUCCESS;
+  });
+  return CUDA_SUCCESS;
 }
 
 }  // namespace softgpu

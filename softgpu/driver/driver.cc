@@ -6,6 +6,7 @@
 
 #include "api/handshake/handshake.h"
 #include "base/log.h"
+#include "softgpu/driver/graph_host.h"
 
 namespace softgpu {
 namespace {
@@ -114,6 +115,7 @@ CUresult initialize() {
     g_state = State::kFailed;
     return g_failure;
   }
+  set_graph_host();
   pthread_atfork(nullptr, nullptr, in_forked_child);
   g_state = State::kReady;
   return CUDA_SUCCESS;
@@ -147,12 +149,8 @@ Device* find_device(CUdevice device) {
   return devices[static_cast<size_t>(device)].get();
 }
 
-void synchronize_all() {
-  std::vector<Context*> alive;  // contexts are never destroyed
-  driver().contexts.for_each([&](Context& context) {
-    if (context.alive) alive.push_back(&context);
-  });
-  for (Context* context : alive) context->synchronize();
+CUresult check_capture(Stream& stream) {
+  return tide::graph::capturing_anywhere() ? tide::graph::check_use(id_of(stream)) : CUDA_SUCCESS;
 }
 
 std::shared_ptr<Stream> default_stream(Context& context) { return find_stream(context, nullptr); }

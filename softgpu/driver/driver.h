@@ -31,8 +31,7 @@ struct Driver {
   HandleTable<CUlibrary, Library> libraries{0x55};
   HandleTable<CUkernel, Kernel> kernels{0x56};
   HandleTable<CUfunction, Function> functions{0x57};
-  HandleTable<Physical*, Physical> physicals{0x58};  // a CUmemGenericAllocationHandle is the handle's number
-  HandleTable<CUmemoryPool, Pool> pools{0x59};
+  HandleTable<Backing*, Backing> backings{0x58};  // a CUmemGenericAllocationHandle is the handle's number
 
   BlockPool& pool();
   void forget_modules_of(Context& context);
@@ -53,11 +52,10 @@ std::shared_ptr<Context> current_context(CUresult* why);
 std::shared_ptr<Context> current_or_null();
 Device* find_device(CUdevice device);
 
-// Waits for everything submitted before, in every context.
-void synchronize_all();
-
 // The stream that a handle means to the calling thread in its context; null when it means none.
 std::shared_ptr<Stream> find_stream(Context& context, CUstream handle);
+// Fails where using the stream would disturb a capture; always, before a stream is used for anything.
+CUresult check_capture(Stream& stream);
 // The stream for calls without one.
 std::shared_ptr<Stream> default_stream(Context& context);
 
@@ -97,7 +95,8 @@ CUresult on_stream(CUstream handle, Body body, const char* entry = __builtin_FUN
         const auto stream = find_stream(context, handle);
         if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
         // A stream may belong to another context than the current one; its context runs it.
-        const CUresult error = stream->context().error();
+        CUresult error = stream->context().error();
+        if (error == CUDA_SUCCESS) error = check_capture(*stream);
         return error != CUDA_SUCCESS ? error : body(stream->context(), stream);
       },
       entry);

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "softgpu/driver/driver.h"
-#include "softgpu/driver/shared_event.h"
+#include "softgpu/driver/graph_host.h"
 
 namespace softgpu {
 
@@ -14,6 +14,57 @@ std::shared_ptr<Record> Event::last() {
 void Event::set(std::shared_ptr<Record> record) {
   const std::lock_guard lock(mu_);
   record_ = std::move(record);
+}
+
+void record_event(Context& context, const std::shared_ptr<Stream>& stream, Event& event) {
+  auto made = std::make_shared<Record>();
+  made->ticket = context.submit(stream, {[weak = std::weak_ptr<Record>(made)] {
+                                           if (const auto kept = weak.lock()) kept->time_ns = tide::now_ns();
+                                           return CUDA_SUCCESS;
+                                         },
+                                         {},
+                                         true});
+  event.set(std::move(made));
+}
+
+void wait_event(Context& context, const std::shared_ptr<Stream>& stream, Event& event) {
+  const auto record = event.last();
+  if (record == nullptr || record->ticket.done()) return;
+  context.submit(stream, {[] { return CUDA_SUCCESS; }, {record->ticket}, false});
+}
+
+namespace {
+
+// Recorded or waited for at each launch of the graph, rather than a dependency inside it.
+CUresult capture_external(Stream& stream, CUgraphNodeType type, CUevent handle) {
+  if (!stream.capturing()) return CUDA_ERROR_INVALID_VALUE;
+  auto content = std::make_shared<tide::graph::Content>();
+  content->type = type;
+  content->context = stream.context().handle;
+  content->event = handle;
+  return tide::graph::capture_node(id_of(stream), std::move(content));
+}
+
+}  // namespace
+
+CUresult record_in_stream(Context& context, const std::shared_ptr<Stream>& stream, CUevent handle, Event& event,
+                          unsigned flags) {
+  if (flags > CU_EVENT_RECORD_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
+  if (flags == CU_EVENT_RECORD_EXTERNAL) return capture_external(*stream, CU_GRAPH_NODE_TYPE_EVENT_RECORD, handle);
+  bool captured = false;
+  const CUresult result = tide::graph::capture_record(id_of(*stream), handle, &captured);
+  if (!captured && result == CUDA_SUCCESS) record_event(context, stream, event);
+  return result;
+}
+
+CUresult wait_in_stream(Context& context, const std::shared_ptr<Stream>& stream, CUevent handle, Event& event,
+                        unsigned flags) {
+  if (flags > CU_EVENT_WAIT_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
+  if (flags == CU_EVENT_WAIT_EXTERNAL) return capture_external(*stream, CU_GRAPH_NODE_TYPE_WAIT_EVENT, handle);
+  bool captured = false;
+  const CUresult result = tide::graph::capture_wait(id_of(*stream), handle, event.last() != nullptr, &captured);
+  if (!captured && result == CUDA_SUCCESS) wait_event(context, stream, event);
+  return result;
 }
 
 }  // namespace softgpu
@@ -32,22 +83,18 @@ CUresult with_event(CUevent handle, Body body) {
   });
 }
 
-CUresult record(CUevent handle, CUstream stream_handle) {
+CUresult record(CUevent handle, CUstream stream_handle, unsigned flags) {
   return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     const auto event = driver().events.find(handle);
     if (event == nullptr || &event->context != &context) return CUDA_ERROR_INVALID_HANDLE;
-    auto made = std::make_shared<Record>();
-    const uint64_t number = event->shared == nullptr ? 0 : event->shared->begin();
-    made->ticket = context.submit(stream, {[weak = std::weak_ptr<Record>(made), number, shared = event->shared] {
-                                             if (shared != nullptr) shared->complete(number);
-                                             if (const auto kept = weak.lock()) kept->time_ns = tide::now_ns();
-                                             return CUDA_SUCCESS;
-                                           },
-                                           {},
-                                           true});
-    event->set(std::move(made));
-    return CUDA_SUCCESS;
+    return record_in_stream(context, stream, handle, *event, flags);
   });
+}
+
+// For calls that ask whether an event has come: not those of captures, and not while one must not be disturbed.
+CUresult may_ask(CUevent handle) {
+  const CUresult result = tide::graph::refuse_captured(handle);
+  return result != CUDA_SUCCESS ? result : tide::graph::unsafe_call();
 }
 
 CUresult elapsed(float* milliseconds, CUevent start_handle, CUevent end_handle) {
@@ -57,6 +104,10 @@ CUresult elapsed(float* milliseconds, CUevent start_handle, CUevent end_handle) 
     const auto end = driver().events.find(end_handle);
     if (start == nullptr || end == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     if (((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) != 0) return CUDA_ERROR_INVALID_HANDLE;
+    for (const CUevent handle : {start_handle, end_handle}) {
+      const CUresult result = tide::graph::refuse_captured(handle);
+      if (result != CUDA_SUCCESS) return result;
+    }
     const auto from = start->last();
     const auto to = end->last();
     if (from == nullptr || to == nullptr || &start->context.device != &end->context.device)
@@ -75,14 +126,10 @@ extern "C" CUresult cuEventCreate(CUevent* event, unsigned int flags) {
   return in_context([&](Context& context) -> CUresult {
     if (event == nullptr || (flags & ~kEventFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
     if ((flags & CU_EVENT_INTERPROCESS) != 0) {
-      if ((flags & CU_EVENT_DISABLE_TIMING) == 0) return CUDA_ERROR_INVALID_VALUE;
-    }
-    auto made = std::make_shared<Event>(context, flags);
-    if ((flags & CU_EVENT_INTERPROCESS) != 0 && (made->shared = SharedEvent::make()) == nullptr) {
-      return CUDA_ERROR_OUT_OF_MEMORY;
+      return (flags & CU_EVENT_DISABLE_TIMING) == 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;
     }
     const CUevent handle = driver().events.next();
-    driver().events.add(handle, std::move(made));
+    driver().events.add(handle, std::make_shared<Event>(context, flags));
     *event = handle;
     return CUDA_SUCCESS;
   });
@@ -90,30 +137,33 @@ extern "C" CUresult cuEventCreate(CUevent* event, unsigned int flags) {
 
 extern "C" CUresult cuEventDestroy_v2(CUevent handle) {
   return in_context([&](Context&) -> CUresult {
+    tide::graph::forget_event(handle);
     return driver().events.remove(handle) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
   });
 }
 
-extern "C" CUresult cuEventRecord(CUevent event, CUstream stream) { return record(event, stream); }
+extern "C" CUresult cuEventRecord(CUevent event, CUstream stream) { return record(event, stream, 0); }
 
 extern "C" CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned int flags) {
-  return flags > CU_EVENT_RECORD_EXTERNAL ? CUDA_ERROR_INVALID_VALUE : record(event, stream);
+  return record(event, stream, flags);
 }
 
 extern "C" CUresult cuEventQuery(CUevent handle) {
-  return with_event(handle, [](Event& event) -> CUresult {
+  return with_event(handle, [&](Event& event) -> CUresult {
+    const CUresult result = may_ask(handle);
+    if (result != CUDA_SUCCESS) return result;
     const auto last = event.last();
     if (last != nullptr && !last->ticket.done()) return CUDA_ERROR_NOT_READY;
-    if (event.shared != nullptr && !event.shared->done(event.shared->last())) return CUDA_ERROR_NOT_READY;
     return event.context.error();
   });
 }
 
 extern "C" CUresult cuEventSynchronize(CUevent handle) {
-  return with_event(handle, [](Event& event) -> CUresult {
+  return with_event(handle, [&](Event& event) -> CUresult {
+    const CUresult result = may_ask(handle);
+    if (result != CUDA_SUCCESS) return result;
     const auto last = event.last();
     if (last != nullptr) last->ticket.wait();
-    if (event.shared != nullptr) event.shared->wait(event.shared->last(), event.context.cancel);
     return event.context.error();
   });
 }

@@ -27,6 +27,9 @@ class KernelWork final : public Work {
   std::vector<CUlaunchAttribute> attributes;  // as given; what changes something is in `shape`, too
 };
 
+// What launch attributes change. Hints about scheduling change nothing.
+CUresult apply_attributes(const CUlaunchAttribute* attributes, unsigned count, Shape* shape);
+
 // Fails as the launch would. `values` and `extra` as cuLaunchKernel takes them.
 CUresult make_kernel_work(Context& context, CUfunction function, const Shape& shape, void** values, void** extra,
                           std::shared_ptr<KernelWork>* work);

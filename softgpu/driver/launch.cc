@@ -99,7 +99,7 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
   launch.dynamic_shared_bytes = static_cast<uint32_t>(shape.shared_bytes);
   launch.params = params.data();
   launch.image_address = kernel.module->image.address;
-  launch.memory = &driver().memory.views().of(context.device.index);
+  launch.memory = &driver().memory.space();
   launch.cooperative = shape.cooperative;
   launch.cancel = &context.cancel;
   if (tide::log_enabled(tide::LogLevel::kDebug)) {
@@ -115,15 +115,46 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
   return result_of(fault.kind);
 }
 
-CUresult launch_kernel(CUfunction function, const Shape& shape, CUstream stream_handle, void** values, void** extra) {
+struct Attributes {
+  const CUlaunchAttribute* first = nullptr;
+  unsigned count = 0;
+};
+
+// Events that come with a launch: both kinds are recorded behind all of it, the latest that is allowed.
+CUresult record_events(Context& context, const std::shared_ptr<Stream>& stream, const Attributes& attributes) {
+  for (unsigned i = 0; i < attributes.count; ++i) {
+    const CUlaunchAttribute& attribute = attributes.first[i];
+    CUevent handle = nullptr;
+    if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) handle = attribute.value.programmaticEvent.event;
+    if (attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) {
+      handle = attribute.value.launchCompletionEvent.event;
+    }
+    if (handle == nullptr) continue;
+    const auto event = driver().events.find(handle);
+    const CUresult result = record_in_stream(context, stream, handle, *event, 0);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult launch_kernel(CUfunction function, const Shape& shape, CUstream stream_handle, void** values, void** extra,
+                       const Attributes& attributes = {}) {
   return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     std::shared_ptr<KernelWork> work;
-    const CUresult result = make_kernel_work(context, function, shape, values, extra, &work);
-    return result != CUDA_SUCCESS ? result : enqueue(context, stream, std::move(work));
+    CUresult result = make_kernel_work(context, function, shape, values, extra, &work);
+    if (result != CUDA_SUCCESS) return result;
+    work->attributes.assign(attributes.first, attributes.first + attributes.count);
+    result = enqueue(context, stream, std::move(work));
+    return result != CUDA_SUCCESS ? result : record_events(context, stream, attributes);
   });
 }
 
-// What a launch attribute changes here. Hints about scheduling change nothing.
+CUresult check_event(CUevent handle) {
+  const auto event = driver().events.find(handle);
+  if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  return (event->flags & CU_EVENT_DISABLE_TIMING) != 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
   switch (attribute.id) {
     case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
@@ -134,9 +165,11 @@ CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
       return cluster.x * cluster.y * cluster.z <= 1 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CLUSTER_SIZE;
     }
     case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
+      return check_event(attribute.value.programmaticEvent.event);
     case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
+      return check_event(attribute.value.launchCompletionEvent.event);
     case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
-      return CUDA_ERROR_NOT_SUPPORTED;
+      return attribute.value.deviceUpdatableKernelNode.deviceUpdatable == 0 ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
     default:
       return CUDA_SUCCESS;
   }
@@ -145,6 +178,14 @@ CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
 }  // namespace
 
 CUresult softgpu::KernelWork::run(Context& context) const { return run_kernel(kernel, shape, params, context); }
+
+CUresult softgpu::apply_attributes(const CUlaunchAttribute* attributes, unsigned count, Shape* shape) {
+  for (unsigned i = 0; i < count; ++i) {
+    const CUresult result = apply_attribute(attributes[i], shape);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
 
 CUresult softgpu::make_kernel_work(Context& context, CUfunction function, const Shape& shape, void** values,
                                    void** extra, std::shared_ptr<KernelWork>* work) {
@@ -182,9 +223,7 @@ extern "C" CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction fu
               {config->blockDimX, config->blockDimY, config->blockDimZ},
               config->sharedMemBytes,
               false};
-  for (unsigned i = 0; i < config->numAttrs; ++i) {
-    const CUresult result = apply_attribute(config->attrs[i], &shape);
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return launch_kernel(function, shape, config->hStream, values, extra);
+  const CUresult result = apply_attributes(config->attrs, config->numAttrs, &shape);
+  if (result != CUDA_SUCCESS) return result;
+  return launch_kernel(function, shape, config->hStream, values, extra, {config->attrs, config->numAttrs});
 }

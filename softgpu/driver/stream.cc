@@ -6,6 +6,7 @@
 #include <atomic>
 #include <thread>
 
+#include "api/graph/capture.h"
 #include "softgpu/driver/context.h"
 
 namespace softgpu {
@@ -38,6 +39,8 @@ Stream::Stream(Context& context, CUstream handle, unsigned flags, int priority)
     : context_(context), handle_(handle), flags_(flags), priority_(priority), id_(next_stream_id()) {}
 
 Stream::~Stream() = default;
+
+bool Stream::capturing() const { return tide::graph::capture_status(this) != CU_STREAM_CAPTURE_STATUS_NONE; }
 
 Ticket Stream::submit(Task task) {
   const std::lock_guard lock(mu_);

@@ -6,7 +6,6 @@
 // Threads: any, but submit() only under the context's order lock (context.h), so that two tasks never wait for each
 // other.
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -55,7 +54,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   unsigned flags() const { return flags_; }
   int priority() const { return priority_; }
   uint64_t id() const { return id_; }
-  bool capturing() const { return capturing_.load(std::memory_order_acquire); }
+  bool capturing() const;  // what is submitted becomes nodes of a graph
   bool blocking() const { return (flags_ & CU_STREAM_NON_BLOCKING) == 0; }
 
  private:
@@ -67,7 +66,6 @@ class Stream : public std::enable_shared_from_this<Stream> {
   const unsigned flags_;
   const int priority_;
   const uint64_t id_;
-  std::atomic<bool> capturing_{false};
 
   std::mutex mu_;
   std::condition_variable arrived_;    // for the thread

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "softgpu/driver/driver.h"
-#include "softgpu/driver/shared_event.h"
+#include "softgpu/driver/graph_host.h"
 #include "softgpu/driver/work.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -30,6 +30,12 @@ CUresult about_stream(CUstream handle, const void* output, Body body) {
     body(*stream);
     return CUDA_SUCCESS;
   });
+}
+
+// For calls that ask whether a stream is done or wait for that.
+CUresult may_ask(Stream& stream) {
+  const CUresult result = tide::graph::refuse_in(id_of(stream));
+  return result != CUDA_SUCCESS ? result : tide::graph::unsafe_call();
 }
 
 CUresult put_values(CUstream handle, const CUstreamBatchMemOpParams* steps, unsigned count, unsigned flags) {
@@ -95,6 +101,8 @@ extern "C" CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
 
 extern "C" CUresult cuStreamQuery(CUstream handle) {
   return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    const CUresult result = may_ask(*stream);
+    if (result != CUDA_SUCCESS) return result;
     // Whoever asks the legacy default stream asks for what it would wait for, too.
     bool idle = stream->idle();
     if (stream == context.legacy_stream()) {
@@ -108,6 +116,8 @@ extern "C" CUresult cuStreamQuery(CUstream handle) {
 
 extern "C" CUresult cuStreamSynchronize(CUstream handle) {
   return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    const CUresult result = may_ask(*stream);
+    if (result != CUDA_SUCCESS) return result;
     if (stream == context.legacy_stream()) {
       for (const auto& other : context.all_streams()) {
         if (other->blocking()) other->last().wait();
@@ -121,22 +131,9 @@ extern "C" CUresult cuStreamSynchronize(CUstream handle) {
 
 extern "C" CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsigned int flags) {
   return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    if (flags > CU_EVENT_WAIT_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
     const auto event = driver().events.find(event_handle);
     if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    if (event->shared != nullptr && !event->shared->done(event->shared->last())) {
-      return enqueue_uncaptured(context, stream,
-                                {[shared = event->shared, number = event->shared->last(), &context] {
-                                   shared->wait(number, context.cancel);
-                                   return CUDA_SUCCESS;
-                                 },
-                                 {},
-                                 false});
-    }
-    const auto record = event->last();
-    if (record == nullptr || record->ticket.done()) return CUDA_SUCCESS;
-    context.submit(stream, {[] { return CUDA_SUCCESS; }, {record->ticket}, false});
-    return CUDA_SUCCESS;
+    return wait_in_stream(context, stream, event_handle, *event, flags);
   });
 }
 
@@ -182,28 +179,4 @@ extern "C" CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr address
 extern "C" CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned int count, CUstreamBatchMemOpParams* steps,
                                           unsigned int flags) {
   return put_values(stream, steps, count, flags);
-}
-
-// Nothing captures: stream capture is not served.
-
-extern "C" CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
-  return about_stream(stream, status, [&](Stream&) { *status = CU_STREAM_CAPTURE_STATUS_NONE; });
-}
-
-extern "C" CUresult cuStreamGetCaptureInfo_v2(CUstream stream, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*,
-                                              const CUgraphNode**, size_t*) {
-  return about_stream(stream, status, [&](Stream&) { *status = CU_STREAM_CAPTURE_STATUS_NONE; });
-}
-
-extern "C" CUresult cuStreamGetCaptureInfo_v3(CUstream stream, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*,
-                                              const CUgraphNode**, const CUgraphEdgeData**, size_t*) {
-  return about_stream(stream, status, [&](Stream&) { *status = CU_STREAM_CAPTURE_STATUS_NONE; });
-}
-
-extern "C" CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
-  return guarded([&]() -> CUresult {
-    if (mode == nullptr || *mode > CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
-    std::swap(*mode, this_thread().capture_mode);
-    return CUDA_SUCCESS;
-  });
 }

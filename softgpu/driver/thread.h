@@ -18,7 +18,6 @@ struct ThreadState {
   unsigned per_thread_default = 0;  // > 0: a null stream means the thread's, not the legacy one
   bool in_callback = false;         // a host function of a stream runs; it may not call us
   CUdeviceptr image_base = 0;       // for the next load; 0: none
-  CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
 };
 
 // Lives until the thread ends, and in the main thread for ever, since libraries call us while the process exits.

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/graph_host.h"
 
 namespace softgpu {
 namespace {
@@ -102,6 +103,10 @@ CUresult check_step(const CUstreamBatchMemOpParams& step) {
 }  // namespace
 
 CUresult enqueue(Context& context, const std::shared_ptr<Stream>& stream, WorkRef work, Ticket* ticket) {
+  if (stream->capturing()) {
+    if (ticket != nullptr) *ticket = {};
+    return capture(*stream, context, work);
+  }
   Ticket made = context.submit(stream, {[work = std::move(work), &context] { return work->run(context); }, {}, false});
   if (ticket != nullptr) *ticket = std::move(made);
   return CUDA_SUCCESS;
@@ -109,6 +114,9 @@ CUresult enqueue(Context& context, const std::shared_ptr<Stream>& stream, WorkRe
 
 CUresult enqueue_now(Context& context, const std::shared_ptr<Stream>& stream, std::function<CUresult()> run,
                      bool brief) {
+  CUresult result = tide::graph::refuse_in(id_of(*stream));
+  if (result == CUDA_SUCCESS) result = tide::graph::unsafe_call();
+  if (result != CUDA_SUCCESS) return result;
   if (brief) {
     context.submit_and_wait(stream, std::move(run));
   } else {
@@ -118,6 +126,8 @@ CUresult enqueue_now(Context& context, const std::shared_ptr<Stream>& stream, st
 }
 
 CUresult enqueue_uncaptured(Context& context, const std::shared_ptr<Stream>& stream, Task task) {
+  const CUresult result = tide::graph::refuse_in(id_of(*stream));
+  if (result != CUDA_SUCCESS) return result;
   context.submit(stream, std::move(task));
   return CUDA_SUCCESS;
 }

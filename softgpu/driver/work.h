@@ -50,6 +50,9 @@ class CopyWork final : public Work {
   const std::function<CUresult()> execute;
 };
 
+// Any copy between linear memories, as a node. Refuses what cuMemcpy3D refuses.
+CUresult make_copy_work(const CUDA_MEMCPY3D& what, WorkRef* work);
+
 class FillWork final : public Work {
  public:
   explicit FillWork(const FillRect& its_rect) : rect(its_rect) {}
@@ -58,6 +61,9 @@ class FillWork final : public Work {
 
   const FillRect rect;
 };
+
+// Refuses addresses that are nobody's.
+CUresult make_fill_work(const FillRect& rect, WorkRef* work);
 
 // A host function. It may not call the driver while it runs.
 class HostWork final : public Work {

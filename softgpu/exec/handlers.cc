@@ -16,21 +16,43 @@ void add_rows(HandlerTable* table, HandlerRows rows) {
 
 HandlerTable make_table(IsaLevel level) {
   HandlerTable table;
+#ifdef SOFTGPU_HAVE_V2
   if (level == IsaLevel::kV2) {
     SOFTGPU_ADD_LEVEL(isa_v2)
-  } else if (level == IsaLevel::kV3) {
+  }
+#endif
+#ifdef SOFTGPU_HAVE_V3
+  if (level == IsaLevel::kV3) {
     SOFTGPU_ADD_LEVEL(isa_v3)
-  } else {
+  }
+#endif
+#ifdef SOFTGPU_HAVE_V4
+  if (level == IsaLevel::kV4) {
     SOFTGPU_ADD_LEVEL(isa_v4)
   }
+#endif
   for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), video_rows(), runtime_rows()})
     add_rows(&table, rows);
   return table;
 }
 
+bool built(IsaLevel level) {
+#ifdef SOFTGPU_HAVE_V2
+  if (level == IsaLevel::kV2) return true;
+#endif
+#ifdef SOFTGPU_HAVE_V3
+  if (level == IsaLevel::kV3) return true;
+#endif
+#ifdef SOFTGPU_HAVE_V4
+  if (level == IsaLevel::kV4) return true;
+#endif
+  return false;
+}
+
 }  // namespace
 
 bool isa_level_runs_here(IsaLevel level) {
+  if (!built(level)) return false;
   __builtin_cpu_init();
   if (level == IsaLevel::kV2) return true;
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&

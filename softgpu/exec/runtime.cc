@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "softgpu/exec/conditionals.h"
 #include "softgpu/exec/handlers.h"
 #include "softgpu/exec/warp.h"
 
@@ -187,7 +188,19 @@ void assertfail(const MicroOp& op, Warp& w, uint32_t mask) {
   raise(w, FaultKind::kAssert, 0, lane);
 }
 
-constexpr HandlerRow kRows[] = {{"call.vprintf", vprintf_lanes}, {"call.assertfail", assertfail}};
+// cudaGraphSetConditional(handle, value)
+void set_conditionals(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const uint64_t handle = argument(op, w, lane, 0);
+    if (!set_conditional(handle, static_cast<uint32_t>(argument(op, w, lane, 1)))) {
+      return raise(w, FaultKind::kIllegalAddress, handle, lane);
+    }
+  }
+}
+
+constexpr HandlerRow kRows[] = {
+    {"call.vprintf", vprintf_lanes}, {"call.assertfail", assertfail}, {"call.setconditional", set_conditionals}};
 
 }  // namespace
 

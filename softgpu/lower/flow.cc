@@ -115,7 +115,8 @@ bool KernelLowering::lower_call() {
 
 bool KernelLowering::call_builtin(std::string_view name, const std::vector<std::pair<uint64_t, uint64_t>>& arguments,
                                   const std::vector<std::pair<uint64_t, uint64_t>>& results) {
-  const size_t wanted = name == "vprintf" ? 2 : name == "__assertfail" ? 5 : 0;
+  const bool sets = name == "cudaGraphSetConditional";
+  const size_t wanted = name == "vprintf" || sets ? 2 : name == "__assertfail" ? 5 : 0;
   if (wanted == 0 || arguments.size() != wanted || results.size() > 1) {
     return fail("function '" + std::string(name) + "' is not defined");
   }
@@ -123,7 +124,7 @@ bool KernelLowering::call_builtin(std::string_view name, const std::vector<std::
   for (const auto& [offset, bytes] : arguments)
     list.push_back({static_cast<uint32_t>(offset), 0, static_cast<uint32_t>(bytes)});
   code_->copies.push_back(std::move(list));
-  MicroOp& op = emit(find(name == "vprintf" ? "call.vprintf" : "call.assertfail"));
+  MicroOp& op = emit(find(sets ? "call.setconditional" : name == "vprintf" ? "call.vprintf" : "call.assertfail"));
   op.imm = static_cast<int64_t>(code_->copies.size() - 1);
   op.target = results.empty() ? ~uint32_t{0} : static_cast<uint32_t>(results[0].first);
   return true;

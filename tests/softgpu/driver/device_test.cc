@@ -102,13 +102,12 @@ TEST_F(Devices, entry_points_are_found_by_version_and_missing_ones_are_null) {
   CUdriverProcAddressQueryResult status{};
   OK(cuGetProcAddress("cuMemAlloc", &function, 13000, 0, &status));
   EXPECT_EQ(function, reinterpret_cast<void*>(&cuMemAlloc));
-  OK(cuGetProcAddress("cuGraphCreate", &function, 13000, 0, &status));
+  OK(cuGetProcAddress("cuGraphicsUnregisterResource", &function, 13000, 0, &status));
   EXPECT_EQ(function, nullptr);
   OK(cuGetProcAddress("cuLaunchKernel", &function, 13000, CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM, &status));
   EXPECT_NE(function, nullptr);
   EXPECT_NE(function, reinterpret_cast<void*>(&cuLaunchKernel));
-  CUgraph graph = nullptr;
-  EXPECT_EQ(cuGraphCreate(&graph, 0), CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(cuGraphicsUnregisterResource(nullptr), CUDA_ERROR_NOT_SUPPORTED);
 }
 
 TEST_F(Devices, a_forked_child_is_told_that_nothing_is_initialised) {

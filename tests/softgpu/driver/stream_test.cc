@@ -118,6 +118,7 @@ TEST_F(Streams, elapsed_time_needs_two_completed_records_with_timing) {
   Holding holding;
   CUstream s = stream();
   OK(cuEventRecord(start, s));
+  OK(cuEventSynchronize(start));  // a busy machine may take its time to get there
   OK(launch("hold", {holding.param()}, s));
   OK(cuEventRecord(end, s));
   EXPECT_EQ(cuEventElapsedTime(&ms, start, end), CUDA_ERROR_NOT_READY);
