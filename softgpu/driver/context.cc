@@ -114,7 +114,6 @@ void Context::start() {
   {
     const std::lock_guard lock(settings_mu_);
     limits_.clear();
-    peers_.clear();
   }
   cancel = false;
   alive = true;
@@ -139,6 +138,12 @@ void Context::stop() {
   driver().events.remove_if([this](const Event& event) { return &event.context == this; });
   driver().forget_modules_of(*this);
   driver().memory.free_all_of(*this);
+  std::unordered_map<uint64_t, int> peers;
+  {
+    const std::lock_guard lock(settings_mu_);
+    peers.swap(peers_);
+  }
+  for (const auto& [id, owner] : peers) driver().memory.views().set_peer(device.index, owner, false);
 }
 
 size_t Context::limit(CUlimit which) {
@@ -170,10 +175,17 @@ CUresult Context::set_limit(CUlimit which, size_t value) {
   return CUDA_SUCCESS;
 }
 
-CUresult Context::set_peer(uint64_t context_id, bool enabled) {
-  const std::lock_guard lock(settings_mu_);
-  if (enabled) return peers_.insert(context_id).second ? CUDA_SUCCESS : CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
-  return peers_.erase(context_id) == 1 ? CUDA_SUCCESS : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+CUresult Context::set_peer(const Context& other, bool enabled) {
+  {
+    const std::lock_guard lock(settings_mu_);
+    if (enabled) {
+      if (!peers_.emplace(other.id, other.device.index).second) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+    } else if (peers_.erase(other.id) == 0) {
+      return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+    }
+  }
+  driver().memory.views().set_peer(device.index, other.device.index, enabled);
+  return CUDA_SUCCESS;
 }
 
 }  // namespace softgpu

@@ -8,7 +8,6 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "softgpu/driver/stream.h"
@@ -52,8 +51,8 @@ struct Context {
 
   size_t limit(CUlimit limit);
   CUresult set_limit(CUlimit limit, size_t value);
-  // Remembers that the memory of another context may be used, or no longer.
-  CUresult set_peer(uint64_t context_id, bool enabled);
+  // Kernels of this context's device may use the memory of the other's device, or no longer.
+  CUresult set_peer(const Context& other, bool enabled);
   std::atomic<int> cache_config{CU_FUNC_CACHE_PREFER_NONE};
 
  private:
@@ -62,8 +61,8 @@ struct Context {
   std::vector<std::shared_ptr<Stream>> streams_;  // all others; guarded by order_mu_
   std::atomic<int> error_{CUDA_SUCCESS};
   std::mutex settings_mu_;
-  std::unordered_map<int, size_t> limits_;  // guarded by settings_mu_
-  std::unordered_set<uint64_t> peers_;      // guarded by settings_mu_
+  std::unordered_map<int, size_t> limits_;   // guarded by settings_mu_
+  std::unordered_map<uint64_t, int> peers_;  // context id -> device; guarded by settings_mu_
 };
 
 }  // namespace softgpu

@@ -242,14 +242,13 @@ extern "C" CUresult cuCtxResetPersistingL2Cache() {
 
 namespace {
 
-// All devices share one address space, so that peer access changes nothing but what the calls answer.
 CUresult change_peer(CUcontext handle, bool enable) {
   return in_context([&](Context& context) -> CUresult {
     const auto peer = driver().contexts.find(handle);
     if (peer == nullptr || !peer->alive) return CUDA_ERROR_INVALID_CONTEXT;
     if (&peer->device == &context.device)
       return enable ? CUDA_ERROR_INVALID_DEVICE : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
-    return context.set_peer(peer->id, enable);
+    return context.set_peer(*peer, enable);
   });
 }
 

@@ -1,6 +1,6 @@
 #include "softgpu/driver/copy.h"
 
-#include <cstring>
+#include <atomic>
 #include <vector>
 
 #include "softgpu/driver/driver.h"
@@ -26,14 +26,33 @@ Side side_of(uint64_t address, uint64_t bytes) {
   return memory.covered(address, bytes) ? Side::kPinned : Side::kPageable;
 }
 
-CUresult run_copy(const CopyRect& rect) {
+Memory::Copied copy_rows(const CopyRect& rect) {
   Memory& memory = driver().memory;
   for (uint64_t row = 0; row < rect.height; ++row) {
     const uint64_t to = rect.destination + row * rect.destination_pitch;
     const uint64_t from = rect.source + row * rect.source_pitch;
-    if (!memory.copy(to, from, rect.width)) return CUDA_ERROR_ILLEGAL_ADDRESS;
+    const Memory::Copied copied = memory.copy(to, from, rect.width);
+    if (copied != Memory::Copied::kYes) return copied;
   }
-  return CUDA_SUCCESS;
+  return Memory::Copied::kYes;
+}
+
+CUresult run_copy(const CopyRect& rect) {
+  return copy_rows(rect) == Memory::Copied::kYes ? CUDA_SUCCESS : CUDA_ERROR_ILLEGAL_ADDRESS;
+}
+
+// For callers that wait: a pointer of theirs to no memory fails the call and nothing else.
+CUresult copy_now(Context& context, const std::shared_ptr<Stream>& stream, const CopyRect& rect) {
+  const auto outcome = std::make_shared<std::atomic<CUresult>>(CUDA_SUCCESS);
+  const CUresult result = enqueue_now(
+      context, stream,
+      [rect, outcome] {
+        const Memory::Copied copied = copy_rows(rect);
+        if (copied == Memory::Copied::kNoHost) *outcome = CUDA_ERROR_INVALID_VALUE;
+        return copied == Memory::Copied::kNoDevice ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_SUCCESS;
+      },
+      rect.width * rect.height <= kInlineBytesMax);
+  return result != CUDA_SUCCESS ? result : outcome->load();
 }
 
 CUmemorytype type_of(Side side) { return side == Side::kDevice ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
@@ -56,12 +75,13 @@ CUDA_MEMCPY3D describe(const CopyRect& rect, Side to, Side from) {
   return what;
 }
 
-// The rows of pageable memory, packed.
+// The rows of pageable memory, packed; null when there is none.
 std::shared_ptr<std::vector<std::byte>> stage(const CopyRect& rect) {
   auto staged = std::make_shared<std::vector<std::byte>>(rect.width * rect.height);
   for (uint64_t row = 0; row < rect.height; ++row) {
-    const auto* from = reinterpret_cast<const std::byte*>(rect.source + row * rect.source_pitch);
-    std::memcpy(staged->data() + row * rect.width, from, rect.width);
+    const auto to = reinterpret_cast<uint64_t>(staged->data() + row * rect.width);
+    const uint64_t from = rect.source + row * rect.source_pitch;
+    if (driver().memory.copy(to, from, rect.width) != Memory::Copied::kYes) return nullptr;
   }
   return staged;
 }
@@ -82,13 +102,12 @@ CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
       (wait == Wait::kForHost && host) || to == Side::kPageable || (from == Side::kPageable && bytes > kStagedBytesMax);
   const CUDA_MEMCPY3D what = describe(rect, to, from);
   const auto direct = std::make_shared<CopyWork>(what, [rect] { return run_copy(rect); });
-  if (wait == Wait::kForHost && host) {
-    return enqueue_now(context, stream, direct->execute, bytes <= kInlineBytesMax);
-  }
+  if (wait == Wait::kForHost && host) return copy_now(context, stream, rect);
   if (stream->capturing()) return enqueue(context, stream, direct);  // it reads and writes when the graph is launched
-  if (wait_for_it) return enqueue_now(context, stream, direct->execute, bytes <= kInlineBytesMax);
+  if (wait_for_it) return copy_now(context, stream, rect);
   if (from != Side::kPageable) return enqueue(context, stream, direct);
   auto staged = stage(rect);
+  if (staged == nullptr) return CUDA_ERROR_INVALID_VALUE;
   CopyRect packed = rect;
   packed.source = reinterpret_cast<uint64_t>(staged->data());
   packed.source_pitch = rect.width;

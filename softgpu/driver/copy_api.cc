@@ -23,6 +23,9 @@ CUresult copy_async(uint64_t destination, uint64_t source, size_t bytes, CUstrea
   return copy(destination, source, bytes, stream, Wait::kForPageable);
 }
 
+// Whether an address may stand where a call's name says device.
+bool is_device(uint64_t address, size_t bytes) { return bytes == 0 || driver().memory.find(address).has_value(); }
+
 // One side of a 2D description as an address; 0 where arrays would be needed.
 uint64_t side_address(CUmemorytype type, const void* host, CUdeviceptr device) {
   switch (type) {
@@ -76,14 +79,17 @@ extern "C" CUresult cuMemcpy(CUdeviceptr destination, CUdeviceptr source, size_t
 }
 
 extern "C" CUresult cuMemcpyHtoD_v2(CUdeviceptr destination, const void* source, size_t bytes) {
+  if (!is_device(destination, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_now(destination, number(source), bytes);
 }
 
 extern "C" CUresult cuMemcpyDtoH_v2(void* destination, CUdeviceptr source, size_t bytes) {
+  if (!is_device(source, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_now(number(destination), source, bytes);
 }
 
 extern "C" CUresult cuMemcpyDtoD_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes) {
+  if (!is_device(destination, bytes) || !is_device(source, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_now(destination, source, bytes);
 }
 
@@ -92,14 +98,17 @@ extern "C" CUresult cuMemcpyAsync(CUdeviceptr destination, CUdeviceptr source, s
 }
 
 extern "C" CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr destination, const void* source, size_t bytes, CUstream stream) {
+  if (!is_device(destination, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_async(destination, number(source), bytes, stream);
 }
 
 extern "C" CUresult cuMemcpyDtoHAsync_v2(void* destination, CUdeviceptr source, size_t bytes, CUstream stream) {
+  if (!is_device(source, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_async(number(destination), source, bytes, stream);
 }
 
 extern "C" CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream) {
+  if (!is_device(destination, bytes) || !is_device(source, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_async(destination, source, bytes, stream);
 }
 

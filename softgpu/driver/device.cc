@@ -7,11 +7,10 @@
 
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/views.h"
 
 namespace softgpu {
 namespace {
-
-constexpr int kDevicesMax = 64;
 
 uint64_t mix(uint64_t state) {
   state += 0x9E3779B97F4A7C15;

@@ -153,6 +153,14 @@ CUresult check_capture(Stream& stream) {
   return tide::graph::capturing_anywhere() ? tide::graph::check_use(id_of(stream)) : CUDA_SUCCESS;
 }
 
+void synchronize_all() {
+  std::vector<Context*> alive;  // contexts are never destroyed
+  driver().contexts.for_each([&](Context& context) {
+    if (context.alive) alive.push_back(&context);
+  });
+  for (Context* context : alive) context->synchronize();
+}
+
 std::shared_ptr<Stream> default_stream(Context& context) { return find_stream(context, nullptr); }
 
 std::shared_ptr<Stream> find_stream(Context& context, CUstream handle) {

@@ -31,7 +31,8 @@ struct Driver {
   HandleTable<CUlibrary, Library> libraries{0x55};
   HandleTable<CUkernel, Kernel> kernels{0x56};
   HandleTable<CUfunction, Function> functions{0x57};
-  HandleTable<Backing*, Backing> backings{0x58};  // a CUmemGenericAllocationHandle is the handle's number
+  HandleTable<Physical*, Physical> physicals{0x58};  // a CUmemGenericAllocationHandle is the handle's number
+  HandleTable<CUmemoryPool, Pool> pools{0x59};
 
   BlockPool& pool();
   void forget_modules_of(Context& context);
@@ -51,6 +52,9 @@ CUresult ready();
 std::shared_ptr<Context> current_context(CUresult* why);
 std::shared_ptr<Context> current_or_null();
 Device* find_device(CUdevice device);
+
+// Waits for everything submitted before, in every context.
+void synchronize_all();
 
 // The stream that a handle means to the calling thread in its context; null when it means none.
 std::shared_ptr<Stream> find_stream(Context& context, CUstream handle);

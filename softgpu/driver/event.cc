@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
+#include "softgpu/driver/shared_event.h"
 
 namespace softgpu {
 
@@ -18,7 +19,9 @@ void Event::set(std::shared_ptr<Record> record) {
 
 void record_event(Context& context, const std::shared_ptr<Stream>& stream, Event& event) {
   auto made = std::make_shared<Record>();
-  made->ticket = context.submit(stream, {[weak = std::weak_ptr<Record>(made)] {
+  const uint64_t number = event.shared == nullptr ? 0 : event.shared->begin();
+  made->ticket = context.submit(stream, {[weak = std::weak_ptr<Record>(made), number, shared = event.shared] {
+                                           if (shared != nullptr) shared->complete(number);
                                            if (const auto kept = weak.lock()) kept->time_ns = tide::now_ns();
                                            return CUDA_SUCCESS;
                                          },
@@ -28,6 +31,15 @@ void record_event(Context& context, const std::shared_ptr<Stream>& stream, Event
 }
 
 void wait_event(Context& context, const std::shared_ptr<Stream>& stream, Event& event) {
+  if (event.shared != nullptr && !event.shared->done(event.shared->last())) {
+    context.submit(stream, {[shared = event.shared, number = event.shared->last(), &context] {
+                              shared->wait(number, context.cancel);
+                              return CUDA_SUCCESS;
+                            },
+                            {},
+                            false});
+    return;
+  }
   const auto record = event.last();
   if (record == nullptr || record->ticket.done()) return;
   context.submit(stream, {[] { return CUDA_SUCCESS; }, {record->ticket}, false});
@@ -126,10 +138,14 @@ extern "C" CUresult cuEventCreate(CUevent* event, unsigned int flags) {
   return in_context([&](Context& context) -> CUresult {
     if (event == nullptr || (flags & ~kEventFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
     if ((flags & CU_EVENT_INTERPROCESS) != 0) {
-      return (flags & CU_EVENT_DISABLE_TIMING) == 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;
+      if ((flags & CU_EVENT_DISABLE_TIMING) == 0) return CUDA_ERROR_INVALID_VALUE;
+    }
+    auto made = std::make_shared<Event>(context, flags);
+    if ((flags & CU_EVENT_INTERPROCESS) != 0 && (made->shared = SharedEvent::make()) == nullptr) {
+      return CUDA_ERROR_OUT_OF_MEMORY;
     }
     const CUevent handle = driver().events.next();
-    driver().events.add(handle, std::make_shared<Event>(context, flags));
+    driver().events.add(handle, std::move(made));
     *event = handle;
     return CUDA_SUCCESS;
   });
@@ -154,6 +170,7 @@ extern "C" CUresult cuEventQuery(CUevent handle) {
     if (result != CUDA_SUCCESS) return result;
     const auto last = event.last();
     if (last != nullptr && !last->ticket.done()) return CUDA_ERROR_NOT_READY;
+    if (event.shared != nullptr && !event.shared->done(event.shared->last())) return CUDA_ERROR_NOT_READY;
     return event.context.error();
   });
 }
@@ -164,6 +181,7 @@ extern "C" CUresult cuEventSynchronize(CUevent handle) {
     if (result != CUDA_SUCCESS) return result;
     const auto last = event.last();
     if (last != nullptr) last->ticket.wait();
+    if (event.shared != nullptr) event.shared->wait(event.shared->last(), event.context.cancel);
     return event.context.error();
   });
 }

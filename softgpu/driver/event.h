@@ -11,6 +11,8 @@
 
 namespace softgpu {
 
+class SharedEvent;
+
 struct Record {
   Ticket ticket;
   std::atomic<uint64_t> time_ns{0};  // when the stream came there
@@ -25,6 +27,7 @@ struct Event {
 
   Context& context;
   const unsigned flags;
+  std::shared_ptr<SharedEvent> shared{};  // of several processes; set before anybody else knows of it
 
  private:
   std::mutex mu_;

@@ -99,7 +99,7 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
   launch.dynamic_shared_bytes = static_cast<uint32_t>(shape.shared_bytes);
   launch.params = params.data();
   launch.image_address = kernel.module->image.address;
-  launch.memory = &driver().memory.space();
+  launch.memory = &driver().memory.views().of(context.device.index);
   launch.cooperative = shape.cooperative;
   launch.cancel = &context.cancel;
   if (tide::log_enabled(tide::LogLevel::kDebug)) {

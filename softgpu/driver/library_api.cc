@@ -41,13 +41,13 @@ CUresult load_library(CUlibrary* library, const void* image, const JitLog& log) 
 }
 
 // A global of the library in the calling thread's context.
-CUresult library_global(CUlibrary library, const char* name, CUdeviceptr* address, size_t* bytes) {
+CUresult library_global(CUlibrary library, const char* name, CUdeviceptr* address, size_t* bytes, bool managed) {
   if (name == nullptr || (address == nullptr && bytes == nullptr)) return CUDA_ERROR_INVALID_VALUE;
   return in_context([&](Context& context) -> CUresult {
     const auto found = driver().libraries.find(library);
     if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     const GlobalInfo* global = found->code->global(name);
-    if (global == nullptr) return CUDA_ERROR_NOT_FOUND;
+    if (global == nullptr || (managed && !global->managed)) return CUDA_ERROR_NOT_FOUND;
     std::shared_ptr<Module> module;
     const CUresult result = module_of(*found, context, &module);
     if (result != CUDA_SUCCESS) return result;
@@ -140,14 +140,11 @@ extern "C" CUresult cuLibraryGetModule(CUmodule* module, CUlibrary library) {
 }
 
 extern "C" CUresult cuLibraryGetGlobal(CUdeviceptr* address, size_t* bytes, CUlibrary library, const char* name) {
-  return library_global(library, name, address, bytes);
+  return library_global(library, name, address, bytes, false);
 }
 
-extern "C" CUresult cuLibraryGetManaged(CUdeviceptr*, size_t*, CUlibrary library, const char* name) {
-  return guarded([&]() -> CUresult {
-    if (name == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return driver().libraries.find(library) == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_NOT_FOUND;
-  });
+extern "C" CUresult cuLibraryGetManaged(CUdeviceptr* address, size_t* bytes, CUlibrary library, const char* name) {
+  return library_global(library, name, address, bytes, true);
 }
 
 extern "C" CUresult cuLibraryGetUnifiedFunction(void**, CUlibrary library, const char*) {

@@ -3,6 +3,7 @@
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
 #include "softgpu/driver/graph_memory.h"
+#include "softgpu/driver/pool_table.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
@@ -15,7 +16,7 @@ CUresult allocate_host(void** pointer, size_t bytes, unsigned flags) {
     constexpr unsigned kKnown = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
     if (pointer == nullptr || bytes == 0 || (flags & ~kKnown) != 0) return CUDA_ERROR_INVALID_VALUE;
     if (const CUresult unsafe = tide::graph::unsafe_call(); unsafe != CUDA_SUCCESS) return unsafe;
-    return driver().memory.allocate_host(context, bytes, flags, RangeKind::kPinned, pointer);
+    return driver().memory.allocate_pinned(context, bytes, flags, pointer);
   });
 }
 
@@ -23,12 +24,21 @@ CUresult allocate_host(void** pointer, size_t bytes, unsigned flags) {
 template <typename Accept>
 CUresult wait_for_uses(uint64_t address, Accept accept, CUresult otherwise) {
   const auto range = driver().memory.find(address);
-  if (!range || range->address != address || !accept(range->kind)) return otherwise;
-  if (range->context != nullptr) range->context->synchronize();
+  if (!range || (range->address != address && range->kind != RangeKind::kImported) || !accept(range->kind)) {
+    return otherwise;
+  }
+  if (range->context != nullptr) {
+    range->context->synchronize();
+  } else {  // of no context: whoever may use it
+    synchronize_all();
+  }
   return CUDA_SUCCESS;
 }
 
-bool freeable(RangeKind kind) { return kind == RangeKind::kDevice || kind == RangeKind::kManaged; }
+bool freeable(RangeKind kind) {
+  return kind == RangeKind::kDevice || kind == RangeKind::kManaged || kind == RangeKind::kPooled ||
+         kind == RangeKind::kImported;
+}
 
 }  // namespace
 
@@ -46,7 +56,10 @@ extern "C" CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
     if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
     if (const CUresult unsafe = tide::graph::unsafe_call(); unsafe != CUDA_SUCCESS) return unsafe;
     uint64_t place = 0;
-    const CUresult result = driver().memory.allocate(context, bytes, &place);
+    CUresult result = driver().memory.allocate(context, bytes, &place);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && trim_pools_of(context.device)) {
+      result = driver().memory.allocate(context, bytes, &place);
+    }
     if (result == CUDA_SUCCESS) *address = place;
     return result;
   });
@@ -70,44 +83,6 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr address) {
     if (is_graph_memory(address)) return unuse_graph_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     const CUresult result = wait_for_uses(address, freeable, CUDA_ERROR_INVALID_VALUE);
     return result != CUDA_SUCCESS ? result : driver().memory.free_device(address);
-  });
-}
-
-extern "C" CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream_handle) {
-  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-    if (stream->capturing()) return capture_alloc(*stream, address, bytes);
-    uint64_t place = 0;
-    CUresult result = driver().memory.allocate(context, bytes, &place);
-    if (result == CUDA_ERROR_OUT_OF_MEMORY) {  // what the stream is about to free may be enough
-      stream->last().wait();
-      result = driver().memory.allocate(context, bytes, &place);
-    }
-    if (result == CUDA_SUCCESS) *address = place;
-    return result;
-  });
-}
-
-extern "C" CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream_handle) {
-  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    if (address == 0) return CUDA_SUCCESS;
-    if (stream->capturing()) return capture_free(*stream, address);
-    if (is_graph_memory(address)) return unuse_graph_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-    const auto range = driver().memory.find(address);
-    if (!range || range->address != address || range->kind != RangeKind::kDevice) return CUDA_ERROR_INVALID_VALUE;
-    context.submit(stream, {[address] { return driver().memory.free_device(address); }, {}, false});
-    return CUDA_SUCCESS;
-  });
-}
-
-extern "C" CUresult cuMemAllocManaged(CUdeviceptr* address, size_t bytes, unsigned int flags) {
-  return in_context([&](Context& context) -> CUresult {
-    if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-    if (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST) return CUDA_ERROR_INVALID_VALUE;
-    void* pointer = nullptr;
-    const CUresult result = driver().memory.allocate_host(context, bytes, flags, RangeKind::kManaged, &pointer);
-    if (result == CUDA_SUCCESS) *address = reinterpret_cast<CUdeviceptr>(pointer);
-    return result;
   });
 }
 
@@ -139,7 +114,7 @@ extern "C" CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* address, void* poi
   return in_context([&](Context&) -> CUresult {
     if (address == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
     const auto range = driver().memory.find(reinterpret_cast<uint64_t>(pointer));
-    if (!range || range->on_device()) return CUDA_ERROR_INVALID_VALUE;
+    if (!range || !range->on_host()) return CUDA_ERROR_INVALID_VALUE;
     *address = reinterpret_cast<CUdeviceptr>(pointer);
     return CUDA_SUCCESS;
   });

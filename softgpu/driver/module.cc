@@ -88,6 +88,11 @@ const GlobalInfo* Code::global(const std::string& name) const {
   return nullptr;
 }
 
+bool Code::has_managed() const {
+  const auto& globals = program->globals();
+  return std::any_of(globals.begin(), globals.end(), [](const GlobalInfo& global) { return global.managed; });
+}
+
 CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code) {
   if (log.error_buffer != nullptr && log.error_bytes > 0) log.error_buffer[0] = 0;
   if (log.info_buffer != nullptr && log.info_bytes > 0) log.info_buffer[0] = 0;
@@ -119,7 +124,7 @@ CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t imag
   const uint64_t bytes = made->code->program->image_bytes();
   if (bytes != 0) {
     Memory& memory = driver().memory;
-    const CUresult result = memory.place_image(context, bytes, image_base, &made->image);
+    const CUresult result = memory.place_image(context, bytes, image_base, made->code->has_managed(), &made->image);
     if (result != CUDA_SUCCESS) return result;
     made->code->program->fill_image(made->image.address, made->image.backing->host);
   }

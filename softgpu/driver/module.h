@@ -35,6 +35,7 @@ struct Code {
   // CUDA_ERROR_INVALID_PTX where its text turns out to be wrong.
   CUresult lower(uint32_t index, const KernelInfo** info) const;
   const GlobalInfo* global(const std::string& name) const;
+  bool has_managed() const;
 };
 
 struct Module {

@@ -41,6 +41,13 @@ LANE_FN W highest(const W* a) {
 }
 
 template <class W>
+LANE_FN W lowest(const W* a) {
+  W out = a[0];
+  for (int i = 1; i < 32; ++i) out = a[i] < out ? a[i] : out;
+  return out;
+}
+
+template <class W>
 LANE_FN bool aligned(const W* a, u64 bytes) {
   W all = 0;
   for (int i = 0; i < 32; ++i) all |= a[i];
@@ -58,21 +65,29 @@ LANE_FN void fill_idle(W* a, u32 mask) {
 struct Generic {
   using Word = u64;
   LANE_FN std::byte* span(Warp& w, u64 address, u64 bytes) {
-    return address - kWindowBase < kWindowBytes ? w.block->memory.space->translate(address, bytes) : nullptr;
+    if (address - kSharedWindow < kPrivateWindowsBytes) return nullptr;
+    return w.block->memory.space->translate(address, bytes);
   }
-  // Where all 32 addresses lie in one piece of host memory: the place of address 0, else null.
-  LANE_FN std::byte* cover(Warp& w, const u64* a, u64 bytes) {
+  // Whether all 32 addresses lie in one piece of host memory; *base gets the place of address 0.
+  LANE_FN bool cover(Warp& w, const u64* a, u64 bytes, std::byte** base) {
     const u64 first = a[0];
     u64 difference = 0;
     for (int i = 0; i < 32; ++i) difference |= a[i] ^ first;
-    if (first - kWindowBase < kWindowBytes) {
-      if (difference >= kChunkBytes) return nullptr;
-      std::byte* p = w.block->memory.space->translate(first, bytes);
-      return p == nullptr ? nullptr : p - first;
-    }
     const BlockMemory& m = w.block->memory;
-    if (first - kSharedWindow >= kPrivateWindowBytes || difference >> 32 != 0) return nullptr;
-    return highest(a) - kSharedWindow + bytes <= m.shared_bytes ? m.shared - kSharedWindow : nullptr;
+    if (first - kSharedWindow < kPrivateWindowBytes) {
+      *base = m.shared - kSharedWindow;
+      return difference >> 32 == 0 && highest(a) - kSharedWindow + bytes <= m.shared_bytes;
+    }
+    if (difference >= kChunkBytes) return false;
+    if (first - kWindowBase < kWindowBytes) {
+      std::byte* p = m.space->translate(first, bytes);
+      *base = p - first;
+      return p != nullptr;
+    }
+    if (first - kSharedWindow < kPrivateWindowsBytes) return false;
+    *base = nullptr;  // host memory lies at its own address
+    const u64 least = lowest(a);
+    return m.space->translate(least, highest(a) - least + bytes) != nullptr;
   }
   LANE_FN u64 stride(Warp&) { return 0; }
   struct Cache {
@@ -97,9 +112,10 @@ struct Shared {
     const BlockMemory& m = w.block->memory;
     return address <= m.shared_bytes && bytes <= m.shared_bytes - address ? m.shared + address : nullptr;
   }
-  LANE_FN std::byte* cover(Warp& w, const u32* a, u64 bytes) {
+  LANE_FN bool cover(Warp& w, const u32* a, u64 bytes, std::byte** base) {
     const BlockMemory& m = w.block->memory;
-    return highest(a) + bytes <= m.shared_bytes ? m.shared : nullptr;
+    *base = m.shared;
+    return highest(a) + bytes <= m.shared_bytes;
   }
   LANE_FN u64 stride(Warp&) { return 0; }
   struct Cache {};
@@ -109,8 +125,9 @@ struct Shared {
 struct Local {
   using Word = u32;
   LANE_FN std::byte* span(Warp&, u64, u64) { return nullptr; }
-  LANE_FN std::byte* cover(Warp& w, const u32* a, u64 bytes) {
-    return highest(a) + bytes <= stride(w) ? w.local : nullptr;
+  LANE_FN bool cover(Warp& w, const u32* a, u64 bytes, std::byte** base) {
+    *base = w.local;
+    return highest(a) + bytes <= stride(w);
   }
   LANE_FN u64 stride(Warp& w) { return w.block->memory.local_bytes; }
   struct Cache {};
@@ -210,8 +227,8 @@ template <class S, class M, class R, u32 kVec>
 LANE_FN bool load_spread(const MicroOp& op, Warp& w, u32 mask, const typename S::Word* a) {
   constexpr u64 kBytes = sizeof(M) * kVec;
   if (!aligned(a, kBytes)) return false;
-  const std::byte* base = S::cover(w, a, kBytes);
-  if (base == nullptr) return false;
+  std::byte* base = nullptr;
+  if (!S::cover(w, a, kBytes, &base)) return false;
   const u64 stride = S::stride(w);
   for (u32 e = 0; e < kVec; ++e) {
     R* d = lanes<R>(w, data_register(op, e));
@@ -306,8 +323,8 @@ template <class S, class M, class R, u32 kVec>
 LANE_FN bool store_spread(const MicroOp& op, Warp& w, u32 mask, const typename S::Word* a) {
   constexpr u64 kBytes = sizeof(M) * kVec;
   if (!aligned(a, kBytes)) return false;
-  std::byte* base = S::cover(w, a, kBytes);
-  if (base == nullptr) return false;
+  std::byte* base = nullptr;
+  if (!S::cover(w, a, kBytes, &base)) return false;
   const u64 stride = S::stride(w);
   R* data[kVec];
   for (u32 e = 0; e < kVec; ++e) data[e] = lanes<R>(w, data_register(op, e));

@@ -45,6 +45,7 @@ struct GlobalInfo {
   uint64_t offset = 0;  // in the image
   uint64_t bytes = 0;
   bool constant = false;
+  bool managed = false;  // the host touches it at its address
 };
 
 struct Dim3 {

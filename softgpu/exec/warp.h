@@ -22,6 +22,7 @@ inline constexpr uint64_t kParamWindow = 0x4300'0000'0000;
 inline constexpr uint64_t kGridWindow = 0x4400'0000'0000;  // workspace of grid synchronisation
 inline constexpr uint64_t kCodeWindow = 0x4500'0000'0000;  // functions: their number in the module, times 16
 inline constexpr uint64_t kPrivateWindowBytes = uint64_t{1} << 32;
+inline constexpr uint64_t kPrivateWindowsBytes = 0x0500'0000'0000;  // all of them together, from kSharedWindow on
 inline constexpr uint64_t kGridWorkspaceBytes = 64;
 // The system's part of shared memory, at its start, in kernels that ask for it; zero when a block starts. Cooperative
 // groups of several warps keep their barriers there.

@@ -16,7 +16,7 @@ bool ImageLayout::build(const ptx::Module& module, std::string* error) {
     bytes_ = (bytes_ + align - 1) / align * align;
     offsets_[i] = static_cast<int64_t>(bytes_);
     const bool constant = v.space == ptx::Space::kConst;
-    globals_.push_back({std::string(v.name), bytes_, v.bytes, constant});
+    globals_.push_back({std::string(v.name), bytes_, v.bytes, constant, v.managed});
     bytes_ += v.bytes;
     if (constant) constant_bytes_ += v.bytes;
   }

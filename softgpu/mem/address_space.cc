@@ -4,7 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
+#include <utility>
 
 namespace softgpu {
 namespace {
@@ -13,7 +13,7 @@ constexpr uint64_t kTableBytes = (kWindowBytes >> kChunkShift) * sizeof(std::byt
 
 }  // namespace
 
-AddressSpace::AddressSpace() {
+AddressSpace::AddressSpace(std::shared_ptr<HostPages> host_pages) : host_pages_(std::move(host_pages)) {
   // 128 MiB of zero pages that cost nothing until a chunk is mapped.
   void* pages = mmap(nullptr, kTableBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (pages == MAP_FAILED) {
@@ -35,16 +35,6 @@ void AddressSpace::unmap(uint64_t address, uint64_t bytes) {
   for (uint64_t i = 0; i < bytes >> kChunkShift; ++i) table_[first + i] = nullptr;
 }
 
-void AddressSpace::add_host_range(uint64_t address, uint64_t bytes) {
-  const std::unique_lock lock(mu_);
-  host_ranges_[address] = bytes;
-}
-
-void AddressSpace::remove_host_range(uint64_t address) {
-  const std::unique_lock lock(mu_);
-  host_ranges_.erase(address);
-}
-
 bool AddressSpace::continues(uint64_t offset, uint64_t bytes) const {
   if (bytes > kWindowBytes - offset) return false;
   const uint64_t first = offset >> kChunkShift;
@@ -53,16 +43,6 @@ bool AddressSpace::continues(uint64_t offset, uint64_t bytes) const {
     if (table_[i] == nullptr || table_[i] != table_[first] + ((i - first) << kChunkShift)) return false;
   }
   return true;
-}
-
-std::byte* AddressSpace::translate_host(uint64_t address, uint64_t bytes) const {
-  const std::shared_lock lock(mu_);
-  auto after = host_ranges_.upper_bound(address);
-  if (after == host_ranges_.begin()) return nullptr;
-  const auto& [start, length] = *std::prev(after);
-  const uint64_t within = address - start;
-  if (within >= length || bytes > length - within) return nullptr;
-  return reinterpret_cast<std::byte*>(address);
 }
 
 }  // namespace softgpu

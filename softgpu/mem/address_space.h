@@ -1,19 +1,21 @@
 #pragma once
 
-// What device addresses mean to running kernels: a table from 2 MiB chunks of one fixed window to host memory.
+// What addresses mean to the running kernels of one device: a table from 2 MiB chunks of one fixed window to host
+// memory.
 //
 // Device memory lies in one window of virtual addresses, the same in every process. The window itself is never
 // readable (the driver half reserves it PROT_NONE), so that a host dereference of a device pointer faults as it does
 // on hardware; kernels and copies reach the bytes through this table. Addresses outside the window are host memory
-// and valid only inside a registered host range (pinned, mapped or managed memory).
+// and valid only inside a host range (pinned, registered or mapped memory), which all devices of a process share.
 //
 // Threads: translate() may run in any number of threads beside map()/unmap() of other chunks; the caller orders a
 // chunk's map() before its first use and its unmap() after its last.
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <shared_mutex>
+#include <memory>
+
+#include "softgpu/mem/host_pages.h"
 
 namespace softgpu {
 
@@ -24,7 +26,8 @@ inline constexpr uint64_t kWindowBytes = 0x2000'0000'0000;  // 32 TiB
 
 class AddressSpace {
  public:
-  AddressSpace();
+  AddressSpace() : AddressSpace(std::make_shared<HostPages>()) {}
+  explicit AddressSpace(std::shared_ptr<HostPages> host_pages);
   ~AddressSpace();
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
@@ -35,8 +38,7 @@ class AddressSpace {
   void unmap(uint64_t address, uint64_t bytes);
 
   // Host memory that kernels may touch at its own address.
-  void add_host_range(uint64_t address, uint64_t bytes);
-  void remove_host_range(uint64_t address);
+  HostPages& host_pages() { return *host_pages_; }
 
   // The host memory behind [address, address + bytes), or null when any of it is not mapped. The range must not cross
   // a chunk boundary unless its chunks were mapped by one map() call (then host memory is contiguous).
@@ -50,16 +52,14 @@ class AddressSpace {
       if (within + bytes > kChunkBytes && !continues(offset, bytes)) return nullptr;
       return chunk + within;
     }
-    return translate_host(address, bytes);
+    return host_pages_->holds(address, bytes) ? reinterpret_cast<std::byte*>(address) : nullptr;
   }
 
  private:
   bool continues(uint64_t offset, uint64_t bytes) const;
-  std::byte* translate_host(uint64_t address, uint64_t bytes) const;
 
   std::byte** table_;  // one host pointer a chunk; lazily backed by the kernel
-  mutable std::shared_mutex mu_;
-  std::map<uint64_t, uint64_t> host_ranges_;  // address -> bytes, guarded by mu_
+  const std::shared_ptr<HostPages> host_pages_;
 };
 
 }  // namespace softgpu

@@ -59,6 +59,7 @@ struct Variable {
   uint32_t align = 1;
   uint64_t bytes = 0;  // 0: `extern .shared` of unknown size
   bool external = false;
+  bool managed = false;  // .attribute(.managed)
   std::vector<Initial> initial;
   uint32_t line = 0;
 };

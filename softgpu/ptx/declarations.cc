@@ -154,7 +154,10 @@ bool Parser::variable_header(Variable* out) {
       if (!number(&value)) return false;
       out->align = static_cast<uint32_t>(value);
     } else if (word == "attribute") {
-      while (token_.kind != Token::Kind::kEnd && !token_.is(')')) advance();
+      while (token_.kind != Token::Kind::kEnd && !token_.is(')')) {
+        out->managed = out->managed || token_.dot("managed");
+        advance();
+      }
       if (!expect(')')) return false;
     } else if (word == "ptr" || word == "global" || word == "shared" || word == "const" || word == "local" ||
                word == "unified" || word == "volatile") {

@@ -319,7 +319,7 @@ TEST(ExecMemory, RegisteredHostMemoryIsReachedAtItsOwnAddress) {
   const auto address = reinterpret_cast<uint64_t>(mine.data());
   const uint64_t out = m.allocate(128);
   EXPECT_EQ(m.run("k", {1, 1, 1}, {32, 1, 1}, {out, address}).kind, FaultKind::kIllegalAddress);
-  m.space().add_host_range(address, 128);
+  m.space().host_pages().add(address, 128);
   ASSERT_TRUE(m.run("k", {1, 1, 1}, {32, 1, 1}, {out, address}).ok());
   EXPECT_EQ(m.download<uint32_t>(out, 32)[31], 38u);
   EXPECT_EQ(mine[5], 1u);

@@ -1,0 +1,54 @@
+#pragma once
+
+// Physical memory: whole chunks of zeroed host memory that a device's account pays for. It is anonymous, so that huge
+// pages may lie behind it, until somebody shares it with another process: then the same bytes move into a memfd, at the
+// same place of this process.
+//
+// Threads: any.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+namespace softgpu {
+
+class Device;
+
+class Backing {
+ public:
+  // Null when the device's account or the host's memory is exhausted. `shared`: a memfd from the beginning.
+  static std::shared_ptr<Backing> make(Device& device, uint64_t bytes, bool shared = false);
+  // Host memory at an address of the device window that this process holds, readable by the host at that very address;
+  // of no account.
+  static std::shared_ptr<Backing> make_at(Device& device, uint64_t address, uint64_t bytes);
+  // Memory of another process, or of this one: `bytes` of an open memfd. Takes the descriptor, also when it fails.
+  static std::shared_ptr<Backing> import(Device& device, int fd, uint64_t bytes);
+  // A descriptor of no memory that device_of() understands; -1 when there are no more.
+  static int make_token(const Device& device);
+  // Which of this process's devices an open memfd's memory is of, or was where it comes from; false when it is not a
+  // Backing's.
+  static bool device_of(int fd, int* device);
+  ~Backing();
+  Backing(const Backing&) = delete;
+  Backing& operator=(const Backing&) = delete;
+
+  // The memfd with these bytes, which stays the Backing's; -1 when the host has no more descriptors or memory.
+  // Requires that nobody writes to it meanwhile.
+  int share();
+
+  Device& device;
+  std::byte* const host;
+  const uint64_t bytes;
+
+ private:
+  enum class Kind { kAccounted, kAtAddress, kImported };
+  Backing(Device& of, std::byte* at, uint64_t size, Kind kind, int fd)
+      : device(of), host(at), bytes(size), kind_(kind), fd_(fd) {}
+
+  const Kind kind_;
+  std::mutex mu_;
+  int fd_;  // -1: anonymous; guarded by mu_
+};
+
+}  // namespace softgpu
