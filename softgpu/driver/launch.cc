@@ -8,6 +8,7 @@
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/kernel_work.h"
 #include "softgpu/driver/occupancy.h"
+#include "softgpu/driver/skipped.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
@@ -177,7 +178,10 @@ CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
 
 }  // namespace
 
-CUresult softgpu::KernelWork::run(Context& context) const { return run_kernel(kernel, shape, params, context); }
+CUresult softgpu::KernelWork::run(Context& context) const {
+  if (kernel.code->machine_code) return launch_machine_code(kernel.info().name);
+  return run_kernel(kernel, shape, params, context);
+}
 
 CUresult softgpu::apply_attributes(const CUlaunchAttribute* attributes, unsigned count, Shape* shape) {
   for (unsigned i = 0; i < count; ++i) {
@@ -192,6 +196,7 @@ CUresult softgpu::make_kernel_work(Context& context, CUfunction function, const 
   auto made = std::make_shared<KernelWork>();
   CUresult result = find_launchable(function, &context, &made->kernel);
   if (result != CUDA_SUCCESS) return result;
+  if (made->kernel.code->machine_code && !skips_machine_code()) return launch_machine_code(made->kernel.info().name);
   result = check_shape(shape, made->kernel);
   if (result != CUDA_SUCCESS) return result;
   result = copy_params(made->kernel.info(), values, extra, &made->params);

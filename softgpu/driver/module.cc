@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/skipped.h"
 #include "softgpu/fatbin/fatbin.h"
 
 namespace softgpu {
@@ -96,12 +97,13 @@ bool Code::has_managed() const {
 CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code) {
   if (log.error_buffer != nullptr && log.error_bytes > 0) log.error_buffer[0] = 0;
   if (log.info_buffer != nullptr && log.info_bytes > 0) log.info_buffer[0] = 0;
-  const ImageText text = read_image(image, driver().devices[0]->profile.capability());
+  const ImageText text = read_image(image, driver().devices[0]->profile.capability(), skips_machine_code());
   if (text.status != ImageStatus::kOk) {
     write_log(log, text.error);
     return result_of(text.status);
   }
   auto loaded = std::make_shared<Code>();
+  loaded->machine_code = text.machine_code;
   std::string error;
   loaded->program = Program::load(text.ptx.size() == 1 ? text.ptx[0] : join_units(text.ptx), &error);
   if (loaded->program == nullptr) {

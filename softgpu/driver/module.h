@@ -27,6 +27,7 @@ struct KernelSettings {
 
 // The code of one image.
 struct Code {
+  bool machine_code = false;  // the program only names the kernels; launching one is CUDA_ERROR_NO_BINARY_FOR_GPU
   std::shared_ptr<const Program> program;
   std::unordered_map<std::string, uint32_t> kernel_index;
   std::unique_ptr<KernelSettings[]> settings;

@@ -10,6 +10,8 @@
 #include <set>
 #include <string_view>
 
+#include "softgpu/fatbin/machine_code.h"
+
 namespace softgpu {
 namespace {
 
@@ -75,9 +77,18 @@ ImageText failure(ImageStatus status, std::string error) {
 
 std::string sm(unsigned capability) { return "sm_" + std::to_string(capability); }
 
-std::string no_ptx_error(const std::string& targets) {
-  return "only machine code for " + targets +
+std::string no_ptx_error(const std::string& targets, const std::vector<std::string>& kernels) {
+  std::string which;
+  if (!kernels.empty()) which = " (" + kernels[0];
+  if (kernels.size() > 1) which += " and " + std::to_string(kernels.size() - 1) + " more kernels";
+  if (!which.empty()) which += ")";
+  return "only machine code for " + targets + which +
          ", no PTX: build with -arch=compute_XX or the shorthand -arch=sm_XX, which keep the PTX";
+}
+
+// Machine code runs on devices of its own major capability, from its minor one on.
+bool machine_code_runs(unsigned made_for, bool exactly, unsigned capability) {
+  return exactly ? made_for == capability : made_for / 10 == capability / 10 && made_for <= capability;
 }
 
 bool uncompress(const EntryHeader& header, const char* payload, std::string* text) {
@@ -92,12 +103,14 @@ bool uncompress(const EntryHeader& header, const char* payload, std::string* tex
   return bytes >= 0 && static_cast<size_t>(bytes) == text->size();
 }
 
+bool read_payload(const Candidate& candidate, std::string* bytes) {
+  if (candidate.header.flags & (kFlagZstd | kFlagLz4)) return uncompress(candidate.header, candidate.payload, bytes);
+  bytes->assign(candidate.payload, candidate.header.payload_bytes);
+  return true;
+}
+
 bool read_text(const Candidate& candidate, std::string* text) {
-  if (candidate.header.flags & (kFlagZstd | kFlagLz4)) {
-    if (!uncompress(candidate.header, candidate.payload, text)) return false;
-  } else {
-    text->assign(candidate.payload, candidate.header.payload_bytes);
-  }
+  if (!read_payload(candidate, text)) return false;
   text->resize(std::min(text->size(), std::strlen(text->c_str())));
   return true;
 }
@@ -119,15 +132,27 @@ std::string join(const std::set<unsigned>& capabilities) {
   return text;
 }
 
-ImageText read_fatbin(const char* data, unsigned capability) {
+// The outline when such a device runs it (or `any`), else what is missing, with the names of its kernels.
+ImageText read_machine_code(const char* elf, size_t bytes, const std::string& targets, bool runs) {
+  std::vector<std::string> kernels;
+  std::string outline = outline_of_machine_code(elf, bytes, &kernels);
+  if (!runs || outline.empty()) return failure(ImageStatus::kNoPtx, no_ptx_error(targets, kernels));
+  ImageText image;
+  image.status = ImageStatus::kOk;
+  image.machine_code = true;
+  image.ptx.push_back(std::move(outline));
+  return image;
+}
+
+ImageText read_fatbin(const char* data, unsigned capability, bool any_machine_code) {
   const auto header = load<FatbinHeader>(data);
   if (header.magic != kFatbinMagic || header.header_bytes < sizeof(header)) {
     return failure(ImageStatus::kInvalid, "not a fatbinary");
   }
   const char* at = data + header.header_bytes;
   uint64_t left = header.entries_bytes;
-  Candidate best{};
-  bool found = false;
+  Candidate best{}, code{};
+  bool found = false, code_found = false, code_runs = false;
   std::set<unsigned> machine_code, too_new;
   while (left >= sizeof(EntryHeader)) {
     const auto entry = load<EntryHeader>(at);
@@ -136,7 +161,15 @@ ImageText read_fatbin(const char* data, unsigned capability) {
       return failure(ImageStatus::kInvalid, "an entry of the fatbinary is longer than the fatbinary");
     }
     const Candidate candidate{entry, at + entry.header_bytes};
-    if (entry.kind == kKindElf) machine_code.insert(entry.capability);
+    if (entry.kind == kKindElf) {
+      machine_code.insert(entry.capability);
+      const bool runs = machine_code_runs(entry.capability, (entry.flags & kFlagOneArchitecture) != 0, capability);
+      if (!code_found || (runs && !code_runs) || (runs == code_runs && better(candidate, &code))) {
+        code = candidate;
+        code_runs = runs;
+      }
+      code_found = true;
+    }
     if (entry.kind == kKindPtx && !runs_on(entry, capability)) too_new.insert(entry.capability);
     if (entry.kind == kKindPtx && runs_on(entry, capability) && better(candidate, found ? &best : nullptr)) {
       best = candidate;
@@ -152,28 +185,36 @@ ImageText read_fatbin(const char* data, unsigned capability) {
     image.status = ImageStatus::kOk;
     return image;
   }
+  if (code_found && (code_runs || any_machine_code || too_new.empty())) {
+    std::string elf;
+    if (!read_payload(code, &elf))
+      return failure(ImageStatus::kInvalid, "the fatbinary's machine code does not unpack");
+    return read_machine_code(elf.data(), elf.size(), join(machine_code), code_runs || any_machine_code);
+  }
   if (!too_new.empty()) {
     return failure(ImageStatus::kTooNew, "PTX only for " + join(too_new) + ", but the device is " + sm(capability) +
                                              ": build with -arch=compute_" + std::to_string(capability) + " or lower");
   }
-  if (!machine_code.empty()) return failure(ImageStatus::kNoPtx, no_ptx_error(join(machine_code)));
   return failure(ImageStatus::kNoPtx, "the fatbinary has no entries");
 }
 
-ImageText read_wrapper(const char* data, unsigned capability) {
+ImageText read_wrapper(const char* data, unsigned capability, bool any_machine_code) {
   const auto wrapper = load<Wrapper>(data);
   if (wrapper.version != 1 && wrapper.version != 2) {
     return failure(ImageStatus::kInvalid, "fatbinary wrapper of version " + std::to_string(wrapper.version));
   }
   ImageText image = failure(ImageStatus::kInvalid, "the fatbinary wrapper is empty");
-  if (wrapper.fatbin != nullptr) image = read_fatbin(static_cast<const char*>(wrapper.fatbin), capability);
-  if (wrapper.version == 1 || wrapper.more == nullptr || image.status == ImageStatus::kOk) return image;
+  if (wrapper.fatbin != nullptr) {
+    image = read_fatbin(static_cast<const char*>(wrapper.fatbin), capability, any_machine_code);
+  }
+  const bool complete = image.status == ImageStatus::kOk && !image.machine_code;
+  if (wrapper.version == 1 || wrapper.more == nullptr || complete) return image;
   // The linked machine code is in the first fatbinary; the PTX stayed with the units it was linked from.
   const auto* unit = static_cast<const void* const*>(wrapper.more);
   ImageText linked;
   for (size_t i = 0; i < kUnitsMax && unit[i] != nullptr; ++i) {
-    ImageText one = read_fatbin(static_cast<const char*>(unit[i]), capability);
-    if (one.status != ImageStatus::kOk) return one;
+    ImageText one = read_fatbin(static_cast<const char*>(unit[i]), capability, false);
+    if (one.status != ImageStatus::kOk || one.machine_code) return image.status == ImageStatus::kOk ? image : one;
     linked.ptx.push_back(std::move(one.ptx[0]));
   }
   if (linked.ptx.empty()) return image;
@@ -181,11 +222,10 @@ ImageText read_wrapper(const char* data, unsigned capability) {
   return linked;
 }
 
-ImageText read_elf(const char* data) {
-  const auto header = load<Elf64_Ehdr>(data);
-  constexpr unsigned char kAbiOfThirteen = 8;  // from then on the capability is in the second byte of the flags
-  const unsigned shift = header.e_ident[EI_ABIVERSION] >= kAbiOfThirteen ? 8 : 0;
-  return failure(ImageStatus::kNoPtx, no_ptx_error(sm((header.e_flags >> shift) & 0xff)));
+ImageText read_elf(const char* data, unsigned capability, bool any_machine_code) {
+  const unsigned made_for = capability_of_machine_code(data);
+  return read_machine_code(data, bytes_of_machine_code(data), sm(made_for),
+                           any_machine_code || machine_code_runs(made_for, false, capability));
 }
 
 // PTX begins with comments, blank lines and the .version directive.
@@ -208,18 +248,18 @@ bool looks_like_ptx(const char* text) {
 
 }  // namespace
 
-ImageText read_image(const void* image, unsigned capability) {
+ImageText read_image(const void* image, unsigned capability, bool any_machine_code) {
   const auto* data = static_cast<const char*>(image);
   // Byte by byte, so that a short text is not read past its end.
-  if (std::strncmp(data, ELFMAG, SELFMAG) == 0) return read_elf(data);
+  if (std::strncmp(data, ELFMAG, SELFMAG) == 0) return read_elf(data, capability, any_machine_code);
   const auto starts_with = [data](uint32_t magic) {
     for (int i = 0; i < 4; ++i) {
       if (static_cast<unsigned char>(data[i]) != ((magic >> (8 * i)) & 0xff)) return false;
     }
     return true;
   };
-  if (starts_with(kWrapperMagic)) return read_wrapper(data, capability);
-  if (starts_with(kFatbinMagic)) return read_fatbin(data, capability);
+  if (starts_with(kWrapperMagic)) return read_wrapper(data, capability, any_machine_code);
+  if (starts_with(kFatbinMagic)) return read_fatbin(data, capability, any_machine_code);
   if (!looks_like_ptx(data)) {
     return failure(ImageStatus::kInvalid, "neither a fatbinary nor machine code nor PTX");
   }

@@ -21,10 +21,12 @@ struct ImageText {
   ImageStatus status = ImageStatus::kInvalid;
   std::string error;             // one line, unless kOk
   std::vector<std::string> ptx;  // one text; several when the program was linked from several units
+  bool machine_code = false;     // the text only names the kernels: what they do is machine code for the device
 };
 
 // `capability` is that of the device, e.g. 80. Among the PTX texts of a fatbinary the one with the highest target that
-// is not above it is chosen.
-ImageText read_image(const void* image, unsigned capability);
+// is not above it is chosen. Where there is none, machine code that such a device would run gives its outline; with
+// `any_machine_code`, machine code for other devices does as well.
+ImageText read_image(const void* image, unsigned capability, bool any_machine_code);
 
 }  // namespace softgpu
