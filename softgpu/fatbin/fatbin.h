@@ -27,6 +27,6 @@ struct ImageText {
 // `capability` is that of the device, e.g. 80. Among the PTX texts of a fatbinary the one with the highest target that
 // is not above it is chosen. Where there is none, machine code that such a device would run gives its outline; with
 // `any_machine_code`, machine code for other devices does as well.
-ImageText read_image(const void* image, unsigned capability, bool any_machine_code);
+ImageText read_image(const void* image, unsigned capability, bool any_machine_code = false);
 
 }  // namespace softgpu
