@@ -151,8 +151,8 @@ ImageText read_fatbin(const char* data, unsigned capability, bool any_machine_co
   }
   const char* at = data + header.header_bytes;
   uint64_t left = header.entries_bytes;
-  Candidate best{}, code{};
-  bool found = false, code_found = false, code_runs = false;
+  Candidate best{}, code{}, newer{};
+  bool found = false, newer_found = false, code_found = false, code_runs = false;
   std::set<unsigned> machine_code, too_new;
   while (left >= sizeof(EntryHeader)) {
     const auto entry = load<EntryHeader>(at);
@@ -170,13 +170,22 @@ ImageText read_fatbin(const char* data, unsigned capability, bool any_machine_co
       }
       code_found = true;
     }
-    if (entry.kind == kKindPtx && !runs_on(entry, capability)) too_new.insert(entry.capability);
+    if (entry.kind == kKindPtx && !runs_on(entry, capability)) {
+      too_new.insert(entry.capability);
+      if (!newer_found || !better(candidate, &newer)) newer = candidate;
+      newer_found = true;
+    }
     if (entry.kind == kKindPtx && runs_on(entry, capability) && better(candidate, found ? &best : nullptr)) {
       best = candidate;
       found = true;
     }
     at += entry.header_bytes + entry.payload_bytes;
     left -= entry.header_bytes + entry.payload_bytes;
+  }
+  // Where the device has machine code, PTX for a newer one was made from the same source and does the same.
+  if (!found && newer_found && code_runs) {
+    best = newer;
+    found = true;
   }
   if (found) {
     ImageText image;
