@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "api/graph/capture.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "commands.h"
@@ -146,6 +147,7 @@ CUresult make_stream(Process& p, Context& context, uint32_t flags, int priority,
 
 void drop_stream(Process& p, Stream& stream) {
   if (!p.streams.destroy(&stream)) return;
+  graph::forget_stream(&stream);
   Vgpu& vgpu = *stream.vgpu;
   if (&stream != stream.context->legacy.load()) {
     send_command(*stream.context, Call::tideDestroyStream, command::DestroyStream{stream.slot, 0});
@@ -155,6 +157,7 @@ void drop_stream(Process& p, Stream& stream) {
 
 void drop_event(Process& p, Event& event) {
   if (!p.events.destroy(&event)) return;
+  graph::forget_event(reinterpret_cast<CUevent>(event.handle));
   send_command(*event.context, Call::tideDestroyEvent, command::DestroyEvent{event.slot, 0});
   event.vgpu->events.give(event.slot, event.recorded.load());
 }

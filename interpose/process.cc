@@ -9,6 +9,7 @@
 
 #include "api/handshake/handshake.h"
 #include "base/log.h"
+#include "interpose/graphs.h"
 #include "interpose/identity.h"
 #include "interpose/thread.h"
 
@@ -86,6 +87,7 @@ CUresult initialise() {
     return CUDA_ERROR_NO_DEVICE;
   }
   install_hooks();
+  install_graphs();
   watch_forks();
   live_process.store(made.release(), std::memory_order_release);
   return CUDA_SUCCESS;
@@ -109,6 +111,7 @@ Process* Process::adopt() {
   auto* made = new Process;
   made->driver_version = CUDA_VERSION;
   install_hooks();
+  install_graphs();
   watch_forks();
   forked.store(false);
   live_process.store(made);

@@ -1,6 +1,7 @@
 #include "interpose/request.h"
 
 #include "base/log.h"
+#include "interpose/graphs.h"
 
 namespace tide {
 
@@ -25,7 +26,7 @@ void Request::device(CUdeviceptr address, size_t bytes) {
 }
 
 void Request::handle(CUstream handle) {
-  if (error_ == CUDA_SUCCESS) refuse(find_stream(entered_, handle, &stream_));
+  if (error_ == CUDA_SUCCESS) refuse(use_stream(entered_, handle, &stream_));
   put(stream_ == nullptr ? 0 : stream_->slot);
   if (stream_ != nullptr) context_ = stream_->context;
 }
@@ -92,7 +93,7 @@ void Request::default_stream() {
     if (error_ == CUDA_SUCCESS) refuse(legacy_stream(*entered_.process, *context_, &stream_));
     return;
   }
-  refuse(find_stream(entered_, nullptr, &stream_));
+  refuse(use_stream(entered_, nullptr, &stream_));
 }
 
 CUresult Request::prepare() {
@@ -122,8 +123,40 @@ bool Request::unchanged_setting() {
   return context_->vgpu->cache.same_setting(key, value);
 }
 
+// Of the calls that only send, fills are the ones that put work on a stream.
+CUresult Request::capture() {
+  const auto word = [&](size_t i) {
+    uint64_t value = 0;
+    memcpy(&value, payload_.data() + i * 8, sizeof value);
+    return value;
+  };
+  const auto fill = [&](unsigned element) {  // address, bytes, value, count, stream
+    return capture_fill(*stream_, {word(0), 0, unsigned(word(2)), element, word(3), 1, nullptr});
+  };
+  const auto rectangle = [&](unsigned element) {  // address, bytes, pitch, value, width, height, stream
+    return capture_fill(*stream_, {word(0), word(2), unsigned(word(3)), element, word(4), word(5), nullptr});
+  };
+  switch (call_) {
+    case Call::cuMemsetD8Async:
+      return fill(1);
+    case Call::cuMemsetD16Async:
+      return fill(2);
+    case Call::cuMemsetD32Async:
+      return fill(4);
+    case Call::cuMemsetD2D8Async:
+      return rectangle(1);
+    case Call::cuMemsetD2D16Async:
+      return rectangle(2);
+    case Call::cuMemsetD2D32Async:
+      return rectangle(4);
+    default:
+      return graph::refuse_in(id_of(*stream_));
+  }
+}
+
 CUresult Request::send() {
   if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
+  if (stream_ != nullptr && capturing(*stream_)) return capture();
   if (keeps_) {
     if (call_ == Call::cuCtxSetCacheConfig) context_->cache_config.store(payload_[0]);
     if (unchanged_setting()) return CUDA_SUCCESS;

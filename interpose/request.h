@@ -72,6 +72,7 @@ class Request {
   void bytes_in(const void* data, size_t bytes);
   void bytes_out(void* data, size_t bytes);
   CUresult prepare();
+  CUresult capture();
   CUresult ask(Reply& reply);
   CUresult deliver(const Reply& reply) const;
   bool unchanged_setting();

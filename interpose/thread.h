@@ -16,8 +16,7 @@ struct ThreadState {
   int depth;
   int per_thread_default;  // > 0: in a _ptsz or _ptds form
   int in_callback;         // > 0: in a host function, where CUDA calls are refused
-  int capture_mode;
-  void* own_streams;  // of this thread, see stream_objects.cc
+  void* own_streams;       // of this thread, see stream_objects.cc
 };
 extern constinit thread_local ThreadState thread_state __attribute__((tls_model("initial-exec")));
 

@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "interpose/crossing.h"
+#include "interpose/graphs.h"
 
 namespace tide {
 namespace {
@@ -128,7 +129,7 @@ CUresult across(Process& p, const CopyOrder& o, Vgpu* to, Vgpu* from, std::initi
 bool not_written_yet(Process& p, const CopyOrder& o) {
   bool pending = p.service.calls_open() != 0;
   for (Vgpu* v : p.devices) pending |= v->is_open() && v->channel().copies_pending();
-  if (!pending || !pinned(p, o.from, o.width, o.height)) return false;
+  if (!pending || !(o.in_graph || pinned(p, o.from, o.width, o.height))) return false;
   if (p.service.calls_open() != 0) return true;
   const uint64_t bytes = span(o.from, o.width, o.height);
   return std::any_of(p.devices.begin(), p.devices.end(),
@@ -166,7 +167,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
   if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS)
     return r;
-  if (!o.synchronous && !foreign && pinned(*e.process, o.to, o.width, o.height)) return CUDA_SUCCESS;
+  if (!o.synchronous && !foreign && (o.in_graph || pinned(*e.process, o.to, o.width, o.height))) return CUDA_SUCCESS;
   Channel& channel = side.vgpu->channel();
   const CUresult r = channel.wait_stream(stream->slot, sequence);
   if (r != CUDA_SUCCESS) channel.forget(sequence);  // nothing may be written there after we return
@@ -250,6 +251,20 @@ CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const L
       [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, sequence);
 }
 
+namespace {
+
+// A copy on a capturing stream becomes a node; one that would disturb a capture is refused.
+CUresult capture_or_check(const Entered& e, const CopyOrder& order, bool* captured) {
+  if (!graph::capturing_anywhere()) return CUDA_SUCCESS;
+  Stream* stream = nullptr;
+  if (CUresult r = use_stream(e, order.synchronous ? nullptr : order.stream, &stream); r != CUDA_SUCCESS) return r;
+  if (order.synchronous) return ask_stream(*stream);
+  *captured = capturing(*stream);
+  return *captured ? capture_copy(*stream, order) : CUDA_SUCCESS;
+}
+
+}  // namespace
+
 CUresult copy(const CopyOrder& order) {
   Entered e;
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
@@ -257,6 +272,8 @@ CUresult copy(const CopyOrder& order) {
   if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
   if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width))
     return CUDA_ERROR_INVALID_VALUE;
+  bool captured = false;
+  if (CUresult r = capture_or_check(e, order, &captured); r != CUDA_SUCCESS || captured) return r;
   const bool to_device = e.process->vgpu_of(order.to.address) != nullptr;
   const bool from_device = e.process->vgpu_of(order.from.address) != nullptr;
   if (to_device && from_device) return device_to_device(e, order);
@@ -268,6 +285,8 @@ CUresult copy_between(Context& to_context, Context& from_context, const CopyOrde
   Entered e;
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
   if (order.width == 0) return CUDA_SUCCESS;
+  bool captured = false;
+  if (CUresult r = capture_or_check(e, order, &captured); r != CUDA_SUCCESS || captured) return r;
   Vgpu* to = e.process->vgpu_of(order.to.address);
   Vgpu* from = e.process->vgpu_of(order.from.address);
   if (to != to_context.vgpu || from != from_context.vgpu) return CUDA_ERROR_INVALID_VALUE;

@@ -32,6 +32,7 @@ struct CopyOrder {
   CopySide to, from;
   uint64_t width = 0, height = 1;
   bool synchronous = false;
+  bool in_graph = false;      // of a graph's launch, which waits for nothing and reads when the stream gets there
   CUstream stream = nullptr;  // of an asynchronous one
 };
 

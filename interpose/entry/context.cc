@@ -1,5 +1,6 @@
 // Contexts: a stack per thread, one primary context per device.
 
+#include "api/graph/capture.h"
 #include "interpose/entry/entry.h"
 #include "interpose/thread.h"
 
@@ -217,6 +218,7 @@ CUresult cuCtxGetId(CUcontext handle, unsigned long long* id) {
 CUresult cuCtxSynchronize() {
   Entered e;
   TIDE_TRY(enter(&e));
+  TIDE_TRY(graph::refuse_in_context(e.context));
   return synchronize(*e.context);
 }
 
@@ -225,6 +227,7 @@ CUresult cuCtxSynchronize_v2(CUcontext handle) {
   TIDE_TRY(find_context(handle, &context));
   if (context->number.load() == 0) TIDE_TRY(activate(*context));
   TIDE_TRY(context->vgpu->channel().take_error());
+  TIDE_TRY(graph::refuse_in_context(context));
   return synchronize(*context);
 }
 

@@ -4,6 +4,7 @@
 #include "commands.h"
 #include "interpose/crossing.h"
 #include "interpose/entry/entry.h"
+#include "interpose/graphs.h"
 
 using namespace tide;
 
@@ -49,6 +50,8 @@ CUresult elapsed(float* milliseconds, CUevent start_handle, CUevent end_handle) 
   if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (start->vgpu != end->vgpu || ((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) != 0)
     return CUDA_ERROR_INVALID_HANDLE;
+  TIDE_TRY(graph::refuse_captured(start_handle));
+  TIDE_TRY(graph::refuse_captured(end_handle));
   Channel& channel = start->vgpu->channel();
   for (const Event* event : {start, end}) {
     const uint64_t recorded = event->recorded.load();
@@ -88,10 +91,15 @@ CUresult cuEventRecordWithFlags(CUevent handle, CUstream stream_handle, unsigned
   Event* event = nullptr;
   TIDE_TRY(enter(&e));
   TIDE_TRY(find_event(handle, &event));
-  TIDE_TRY(find_stream(e, stream_handle, &stream));
+  TIDE_TRY(use_stream(e, stream_handle, &stream));
   if (event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
   if (flags > CU_EVENT_RECORD_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
-  return record(*event, *stream, flags);
+  if (flags == CU_EVENT_RECORD_EXTERNAL) {
+    return capture_external_event(*stream, CU_GRAPH_NODE_TYPE_EVENT_RECORD, handle);
+  }
+  bool captured = false;
+  TIDE_TRY(graph::capture_record(id_of(*stream), handle, &captured));
+  return captured ? CUDA_SUCCESS : record(*event, *stream, flags);
 }
 
 CUresult cuEventRecord(CUevent handle, CUstream stream) { return cuEventRecordWithFlags(handle, stream, 0); }
@@ -99,6 +107,7 @@ CUresult cuEventRecord(CUevent handle, CUstream stream) { return cuEventRecordWi
 CUresult cuEventQuery(CUevent handle) {
   Event* event = nullptr;
   TIDE_TRY(find_event(handle, &event));
+  TIDE_TRY(ask_event(handle));
   Channel& channel = event->vgpu->channel();
   TIDE_TRY(channel.take_error());
   const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
@@ -109,6 +118,7 @@ CUresult cuEventQuery(CUevent handle) {
 CUresult cuEventSynchronize(CUevent handle) {
   Event* event = nullptr;
   TIDE_TRY(find_event(handle, &event));
+  TIDE_TRY(ask_event(handle));
   Channel& channel = event->vgpu->channel();
   TIDE_TRY(channel.take_error());
   const uint64_t recorded = event->recorded.load(std::memory_order_acquire);

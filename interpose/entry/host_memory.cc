@@ -1,5 +1,6 @@
 // Page-locked host memory. Kernels cannot reach it (attribute CAN_MAP_HOST_MEMORY is 0).
 
+#include "api/graph/capture.h"
 #include "base/log.h"
 #include "interpose/entry/entry.h"
 
@@ -34,6 +35,7 @@ CUresult cuMemHostAlloc(void** pointer, size_t bytes, unsigned int flags) {
   Entered e;
   TIDE_TRY(enter(&e));
   if (pointer == nullptr || bytes == 0 || (flags & ~kAllocFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
+  TIDE_TRY(graph::unsafe_call());
   say_unmapped(flags);
   void* made = e.process->host.allocate(bytes, flags, e.context->handle, e.process->next_id++);
   if (made == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;

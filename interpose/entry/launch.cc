@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "commands.h"
 #include "interpose/entry/entry.h"
+#include "interpose/graphs.h"
 
 using namespace tide;
 
@@ -85,13 +86,26 @@ struct Launch {
   bool cooperative = false;
 };
 
+CUresult capture(const Stream& stream, const Launch& l) {
+  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
+  const Geometry& g = l.geometry;
+  CapturedLaunch captured;
+  captured.params = {l.function, g.grid_x,       g.grid_y, g.grid_z, g.block_x, g.block_y,
+                     g.block_z,  g.shared_bytes, l.params, l.extra,  nullptr,   nullptr};
+  captured.attributes = l.attributes;
+  captured.attribute_count = l.attribute_count;
+  captured.cooperative = l.cooperative;
+  return capture_launch(stream, captured);
+}
+
 CUresult launch(const Launch& l) {
   Entered e;
   Stream* stream = nullptr;
   TIDE_TRY(enter(&e));
   Kernel* kernel = e.process->kernels.find(l.function);
   if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  TIDE_TRY(find_stream(e, l.stream, &stream));
+  TIDE_TRY(use_stream(e, l.stream, &stream));
+  if (capturing(*stream)) return capture(*stream, l);
   Context& context = *stream->context;
   TIDE_TRY(check_geometry(l.geometry, *kernel, context.vgpu->info));
   if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
@@ -130,6 +144,33 @@ CUresult launch(const Launch& l) {
 }
 
 }  // namespace
+
+CUresult tide::check_launch(const CUDA_KERNEL_NODE_PARAMS_v3& p, const Context& context, Kernel** found) {
+  const void* handle = p.func != nullptr ? static_cast<const void*>(p.func) : static_cast<const void*>(p.kern);
+  Kernel* kernel = process()->kernels.find(handle);
+  if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  const Geometry geometry{p.gridDimX, p.gridDimY, p.gridDimZ, p.blockDimX, p.blockDimY, p.blockDimZ, p.sharedMemBytes};
+  TIDE_TRY(check_geometry(geometry, *kernel, context.vgpu->info));
+  *found = kernel;
+  return CUDA_SUCCESS;
+}
+
+CUresult tide::copy_parameters(const Kernel& kernel, const CUDA_KERNEL_NODE_PARAMS_v3& p, std::vector<std::byte>* out) {
+  out->assign(kernel.param_bytes, std::byte{0});
+  if (p.kernelParams == nullptr && p.extra != nullptr) {
+    const void* buffer = nullptr;
+    size_t bytes = 0;
+    TIDE_TRY(read_extra(p.extra, &buffer, &bytes));
+    if (bytes < out->size()) return CUDA_ERROR_INVALID_VALUE;
+    if (!out->empty()) memcpy(out->data(), buffer, out->size());
+    return CUDA_SUCCESS;
+  }
+  if (p.kernelParams == nullptr) return kernel.params.empty() ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  for (size_t i = 0; i < kernel.params.size(); ++i) {
+    memcpy(out->data() + kernel.params[i].offset, p.kernelParams[i], kernel.params[i].bytes);
+  }
+  return CUDA_SUCCESS;
+}
 
 #pragma GCC visibility push(default)
 extern "C" {

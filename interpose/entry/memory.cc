@@ -1,6 +1,9 @@
 // Device memory.
 
+#include "api/graph/memory.h"
+
 #include "interpose/entry/entry.h"
+#include "interpose/graphs.h"
 
 using namespace tide;
 
@@ -34,6 +37,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
   Entered e;
   TIDE_TRY(enter(&e));
   if (address == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  TIDE_TRY(graph::unsafe_call());
   uint64_t got = 0;
   TIDE_TRY(e.vgpu->memory->allocate(*e.context, bytes, &got));
   *address = got;
@@ -54,6 +58,8 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
   Entered e;
   TIDE_TRY(enter(&e));
   if (address == 0) return CUDA_SUCCESS;
+  TIDE_TRY(graph::unsafe_call());
+  if (graph::is_memory(address)) return graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   Vgpu* vgpu = e.process->vgpu_of(address);
   if (vgpu == nullptr || !vgpu->is_open()) return CUDA_ERROR_INVALID_VALUE;
   return vgpu->memory->release(address);
@@ -63,8 +69,9 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream handle) {
   Entered e;
   Stream* stream = nullptr;
   TIDE_TRY(enter(&e));
-  TIDE_TRY(find_stream(e, handle, &stream));
+  TIDE_TRY(use_stream(e, handle, &stream));
   if (address == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (capturing(*stream)) return capture_alloc(*stream, bytes, address);
   uint64_t got = 0;
   TIDE_TRY(stream->vgpu->memory->allocate(*stream->context, bytes, &got));
   *address = got;
@@ -75,7 +82,9 @@ CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
   Entered e;
   Stream* stream = nullptr;
   TIDE_TRY(enter(&e));
-  TIDE_TRY(find_stream(e, handle, &stream));
+  TIDE_TRY(use_stream(e, handle, &stream));
+  if (capturing(*stream)) return capture_free(*stream, address);
+  if (graph::is_memory(address)) return graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   Vgpu* vgpu = e.process->vgpu_of(address);
   if (vgpu == nullptr || vgpu != stream->vgpu) return CUDA_ERROR_INVALID_VALUE;
   return vgpu->memory->release_after(address, stream->slot, vgpu->channel().last_work(stream->slot));

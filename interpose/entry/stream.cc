@@ -4,6 +4,7 @@
 
 #include "interpose/crossing.h"
 #include "interpose/entry/entry.h"
+#include "interpose/graphs.h"
 #include "interpose/thread.h"
 
 using namespace tide;
@@ -12,7 +13,7 @@ namespace {
 
 CUresult enter_stream(CUstream handle, Entered* e, Stream** stream) {
   TIDE_TRY(enter(e));
-  return find_stream(*e, handle, stream);
+  return use_stream(*e, handle, stream);
 }
 
 CUresult look_up_stream(CUstream handle, Stream** stream) {
@@ -22,16 +23,12 @@ CUresult look_up_stream(CUstream handle, Stream** stream) {
 }
 
 // Runs `task` when everything before it on the stream is done; everything behind it waits.
-CUresult call_host(CUstream handle, std::unique_ptr<Task> task) {
-  Entered e;
-  Stream* stream = nullptr;
-  TIDE_TRY(enter_stream(handle, &e, &stream));
+CUresult call_host(Stream& stream, std::unique_ptr<Task> task) {
   task->after.resize(1);
   task->signals.resize(1);
-  TIDE_TRY(mark(*stream, &task->after[0]));
-  TIDE_TRY(hold(*stream, &task->signals[0]));
-  task->callback_stream = handle;
-  e.process->service.add(std::move(task));
+  TIDE_TRY(mark(stream, &task->after[0]));
+  TIDE_TRY(hold(stream, &task->signals[0]));
+  process()->service.add(std::move(task));
   return CUDA_SUCCESS;
 }
 
@@ -53,15 +50,15 @@ std::vector<Work> work_of(Process& p, const Stream& stream) {
   return work;
 }
 
-CUresult not_capturing(CUstream handle, CUstreamCaptureStatus* status) {
-  Stream* stream = nullptr;
-  TIDE_TRY(look_up_stream(handle, &stream));
-  if (status == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *status = CU_STREAM_CAPTURE_STATUS_NONE;
-  return CUDA_SUCCESS;
-}
-
 }  // namespace
+
+CUresult tide::launch_host_function(Stream& stream, CUhostFn function, void* data) {
+  auto task = std::make_unique<Task>();
+  task->host_function = function;
+  task->user_data = data;
+  task->callback_stream = handle_of<CUstream>(stream);
+  return call_host(stream, std::move(task));
+}
 
 #pragma GCC visibility push(default)
 extern "C" {
@@ -137,29 +134,41 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event_handle, unsigned int f
   Event* event = e.process->events.find(event_handle);
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if (flags > CU_EVENT_WAIT_EXTERNAL) return CUDA_ERROR_INVALID_VALUE;
-  return wait_for(*e.process, *stream, *event);
+  if (flags == CU_EVENT_WAIT_EXTERNAL) {
+    return capture_external_event(*stream, CU_GRAPH_NODE_TYPE_WAIT_EVENT, event_handle);
+  }
+  bool captured = false;
+  TIDE_TRY(graph::capture_wait(id_of(*stream), event_handle, event->recorded.load() != 0, &captured));
+  return captured ? CUDA_SUCCESS : wait_for(*e.process, *stream, *event);
 }
 
 CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback callback, void* user_data, unsigned int flags) {
   if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter_stream(handle, &e, &stream));
+  TIDE_TRY(graph::refuse_in(id_of(*stream)));
   auto task = std::make_unique<Task>();
   task->callback = callback;
   task->user_data = user_data;
-  return call_host(handle, std::move(task));
+  task->callback_stream = handle;
+  return call_host(*stream, std::move(task));
 }
 
 CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* user_data) {
   if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  auto task = std::make_unique<Task>();
-  task->host_function = function;
-  task->user_data = user_data;
-  return call_host(handle, std::move(task));
+  Entered e;
+  Stream* stream = nullptr;
+  TIDE_TRY(enter_stream(handle, &e, &stream));
+  if (capturing(*stream)) return capture_host_function(*stream, function, user_data);
+  return launch_host_function(*stream, function, user_data);
 }
 
 CUresult cuStreamQuery(CUstream handle) {
   Entered e;
   Stream* stream = nullptr;
   TIDE_TRY(enter_stream(handle, &e, &stream));
+  TIDE_TRY(ask_stream(*stream));
   Channel& channel = stream->vgpu->channel();
   for (const Work& w : work_of(*e.process, *stream)) {
     if (!channel.done(w.slot, w.sequence)) return CUDA_ERROR_NOT_READY;
@@ -171,32 +180,10 @@ CUresult cuStreamSynchronize(CUstream handle) {
   Entered e;
   Stream* stream = nullptr;
   TIDE_TRY(enter_stream(handle, &e, &stream));
+  TIDE_TRY(ask_stream(*stream));
   Channel& channel = stream->vgpu->channel();
   for (const Work& w : work_of(*e.process, *stream)) TIDE_TRY(channel.wait_stream(w.slot, w.sequence));
   return CUDA_SUCCESS;
-}
-
-CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
-  if (process() == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
-  if (mode == nullptr || *mode < CU_STREAM_CAPTURE_MODE_GLOBAL || *mode > CU_STREAM_CAPTURE_MODE_RELAXED) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  const auto old = CUstreamCaptureMode(thread_state.capture_mode);
-  thread_state.capture_mode = *mode;
-  *mode = old;
-  return CUDA_SUCCESS;
-}
-
-CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) { return not_capturing(handle, status); }
-
-CUresult cuStreamGetCaptureInfo_v2(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*,
-                                   const CUgraphNode**, size_t*) {
-  return not_capturing(handle, status);
-}
-
-CUresult cuStreamGetCaptureInfo_v3(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t*, CUgraph*,
-                                   const CUgraphNode**, const CUgraphEdgeData**, size_t*) {
-  return not_capturing(handle, status);
 }
 
 }  // extern "C"

@@ -1,9 +1,9 @@
 #include "softgpu/driver/graph_host.h"
 
-#include <algorithm>
 #include <map>
 
 #include "api/graph/host.h"
+#include "api/graph/memory.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/event.h"
 #include "softgpu/driver/graph_memory.h"
@@ -169,7 +169,7 @@ class Launcher {
 
   CUresult launch() {
     CUresult result = plan(*exec_.graph);
-    if (result == CUDA_SUCCESS) result = change_memory();
+    if (result == CUDA_SUCCESS) result = tide::graph::launch_memory(exec_);
     if (result != CUDA_SUCCESS) return result;
     auto* last = static_cast<Ticket*>(exec_.host_state.get());
     if (last == nullptr) {
@@ -204,15 +204,11 @@ class Launcher {
     const Content& content = *node.content;
     switch (content.type) {
       case CU_GRAPH_NODE_TYPE_EMPTY:
+      case CU_GRAPH_NODE_TYPE_MEM_ALLOC:  // these change what the program may use, see launch_memory()
+      case CU_GRAPH_NODE_TYPE_MEM_FREE:
         return CUDA_SUCCESS;
       case CU_GRAPH_NODE_TYPE_GRAPH:
         return plan(*node.bodies[0]);
-      case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
-        allocated_.push_back(content.alloc.dptr);
-        return CUDA_SUCCESS;
-      case CU_GRAPH_NODE_TYPE_MEM_FREE:
-        freed_.push_back(content.freed);
-        return CUDA_SUCCESS;
       case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
       case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
         return plan_event(content);
@@ -258,27 +254,10 @@ class Launcher {
     });
   }
 
-  // What the program may use is known at the launch already.
-  CUresult change_memory() {
-    const bool automatic = (exec_.flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH) != 0;
-    for (const uint64_t address : allocated_) {
-      if (!graph_memory_in_use(address)) continue;
-      if (!automatic) return CUDA_ERROR_INVALID_VALUE;
-    }
-    for (const uint64_t address : freed_) {
-      const bool here = std::find(allocated_.begin(), allocated_.end(), address) != allocated_.end();
-      if (!here && !graph_memory_in_use(address)) return CUDA_ERROR_INVALID_VALUE;
-    }
-    for (const uint64_t address : allocated_) use_graph_memory(address);
-    for (const uint64_t address : freed_) unuse_graph_memory(address);
-    return CUDA_SUCCESS;
-  }
-
   Exec& exec_;
   Context& context_;
   const std::shared_ptr<Stream>& stream_;
   std::vector<std::function<void()>> steps_;
-  std::vector<uint64_t> allocated_, freed_;
 };
 
 class GraphHost final : public tide::graph::Host {
@@ -393,7 +372,7 @@ class GraphHost final : public tide::graph::Host {
   }
 
   CUresult free(Content* content) override {
-    return is_graph_memory(content->freed) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return tide::graph::is_memory(content->freed) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   }
 
   CUresult conditional(Content* content) override {
@@ -427,17 +406,8 @@ class GraphHost final : public tide::graph::Host {
   }
 
   CUresult memory_attribute(CUdevice ordinal, CUgraphMem_attribute attribute, cuuint64_t* value, bool set) override {
-    const Device* device = find_device(ordinal);
-    if (device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-    if (attribute > CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH) return CUDA_ERROR_INVALID_VALUE;
-    if (!set) {
-      *value = graph_memory_attribute(*device, attribute);
-      return CUDA_SUCCESS;
-    }
-    const bool peak = attribute == CU_GRAPH_MEM_ATTR_USED_MEM_HIGH || attribute == CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH;
-    if (!peak || *value != 0) return CUDA_ERROR_INVALID_VALUE;
-    reset_graph_memory_peak(*device, attribute);
-    return CUDA_SUCCESS;
+    if (find_device(ordinal) == nullptr) return CUDA_ERROR_INVALID_DEVICE;
+    return tide::graph::memory_attribute(ordinal, attribute, value, set);
   }
 
   // Nothing is kept beyond the nodes' lives.
@@ -479,7 +449,7 @@ CUresult capture_alloc(Stream& stream, CUdeviceptr* address, size_t bytes) {
 }
 
 CUresult capture_free(Stream& stream, CUdeviceptr address) {
-  if (!is_graph_memory(address)) return CUDA_ERROR_INVALID_VALUE;
+  if (!tide::graph::is_memory(address)) return CUDA_ERROR_INVALID_VALUE;
   auto content = std::make_shared<Content>();
   content->type = CU_GRAPH_NODE_TYPE_MEM_FREE;
   content->context = stream.context().handle;

@@ -1,8 +1,8 @@
 // Entry points: allocation and registration of memory.
 
+#include "api/graph/memory.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
-#include "softgpu/driver/graph_memory.h"
 #include "softgpu/driver/pool_table.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -80,7 +80,8 @@ extern "C" CUresult cuMemFree_v2(CUdeviceptr address) {
   return in_context([&](Context&) -> CUresult {
     if (address == 0) return CUDA_SUCCESS;
     if (const CUresult unsafe = tide::graph::unsafe_call(); unsafe != CUDA_SUCCESS) return unsafe;
-    if (is_graph_memory(address)) return unuse_graph_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    if (tide::graph::is_memory(address))
+      return tide::graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     const CUresult result = wait_for_uses(address, freeable, CUDA_ERROR_INVALID_VALUE);
     return result != CUDA_SUCCESS ? result : driver().memory.free_device(address);
   });

@@ -6,10 +6,10 @@
 #include <array>
 #include <cstring>
 
+#include "api/graph/memory.h"
 #include "softgpu/driver/access.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
-#include "softgpu/driver/graph_memory.h"
 #include "softgpu/driver/pool_table.h"
 #include "softgpu/driver/shared_place.h"
 #include "softgpu/driver/work.h"
@@ -144,7 +144,8 @@ extern "C" CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream_handle) 
   return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     if (address == 0) return CUDA_SUCCESS;
     if (stream->capturing()) return capture_free(*stream, address);
-    if (is_graph_memory(address)) return unuse_graph_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    if (tide::graph::is_memory(address))
+      return tide::graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     const auto range = driver().memory.find(address);
     const bool imported = range && range->kind == RangeKind::kImported && range->pool != nullptr;
     const bool whole =
