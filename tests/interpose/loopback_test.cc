@@ -603,5 +603,111 @@ TEST_F(Loopback, launches_are_cheap) {
   EXPECT_LT(best, 3'000u);
 }
 
+// Graphs are the client's own: what reaches the worker is the plain commands of their nodes.
+
+TEST_F(Loopback, a_captured_graph_goes_out_when_it_is_launched_and_needs_no_answer) {
+  CUstream stream;
+  ASSERT_EQ(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  CUfunction add = function("add");
+  CUdeviceptr data = allocate(4096), other = allocate(4096);
+  uint32_t count = 10;
+  void* params[] = {&data, &other, &count};
+  ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  const uint64_t before = round_trips();
+  ASSERT_EQ(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemsetD32Async(data, 7, 1024, stream), CUDA_SUCCESS);
+  EXPECT_EQ(cuLaunchKernel(add, 3, 1, 1, 64, 1, 1, 0, stream, params, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemcpyDtoDAsync_v2(other, data, 4096, stream), CUDA_SUCCESS);
+  CUgraph graph = nullptr;
+  CUgraphExec exec = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(stream, &graph), CUDA_SUCCESS);
+  ASSERT_EQ(cuGraphInstantiateWithFlags(&exec, graph, 0), CUDA_SUCCESS);
+  count = 99;  // the arguments were copied
+  EXPECT_EQ(round_trips(), before);
+  EXPECT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  EXPECT_EQ(worker().count(Call::tideLaunch), 0u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(cuGraphLaunch(exec, stream), CUDA_SUCCESS);
+  EXPECT_EQ(round_trips(), before);
+  EXPECT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  EXPECT_EQ(worker().count(Call::cuMemsetD32Async), 3u);
+  EXPECT_EQ(worker().count(Call::tideCopyWithin), 3u);
+  const auto launches = worker().seen(Call::tideLaunch);
+  ASSERT_EQ(launches.size(), 3u);
+  EXPECT_EQ(launches[0].as<command::Launch>().grid_x, 3u);
+  uint32_t sent = 0;
+  memcpy(&sent, launches[2].payload.data() + command::kLaunchDataOffset + 16, sizeof sent);
+  EXPECT_EQ(sent, 10u);
+  EXPECT_EQ(cuGraphExecDestroy(exec), CUDA_SUCCESS);
+  EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
+}
+
+TEST_F(Loopback, graphs_copy_from_and_to_plain_memory_around_host_functions_without_waiting) {
+  CUstream stream;
+  ASSERT_EQ(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  const CUdeviceptr data = allocate(64);
+  static uint32_t in[16], out[16];
+  std::fill_n(in, 16, 1u);
+  std::fill_n(out, 16, 0u);
+  ASSERT_EQ(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  EXPECT_EQ(cuLaunchHostFunc(stream, [](void*) { std::fill_n(in, 16, 42u); }, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemcpyHtoDAsync_v2(data, in, 64, stream), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemcpyDtoHAsync_v2(out, data, 64, stream), CUDA_SUCCESS);
+  CUgraph graph = nullptr;
+  CUgraphExec exec = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(stream, &graph), CUDA_SUCCESS);
+  ASSERT_EQ(cuGraphInstantiateWithFlags(&exec, graph, 0), CUDA_SUCCESS);
+  worker().hold(true);
+  EXPECT_EQ(cuGraphLaunch(exec, stream), CUDA_SUCCESS);  // returns although nothing runs
+  EXPECT_EQ(out[3], 0u);
+  worker().hold(false);
+  EXPECT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  EXPECT_EQ(out[3], 42u);
+}
+
+TEST_F(Loopback, what_a_capture_forbids_is_refused_here_and_nothing_is_sent) {
+  CUstream stream, blocking;
+  ASSERT_EQ(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  ASSERT_EQ(cuStreamCreate(&blocking, CU_STREAM_DEFAULT), CUDA_SUCCESS);
+  const CUdeviceptr data = allocate(64);
+  CUdeviceptr more = 0;
+  CUgraph graph = nullptr;
+  ASSERT_EQ(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemAlloc_v2(&more, 64), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  EXPECT_EQ(cuMemsetD8Async(data, 1, 64, stream), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  EXPECT_EQ(cuStreamEndCapture(stream, &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  ASSERT_EQ(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  EXPECT_EQ(cuStreamSynchronize(stream), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  EXPECT_EQ(cuStreamEndCapture(stream, &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  ASSERT_EQ(cuStreamBeginCapture_v2(blocking, CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemsetD8_v2(data, 1, 64), CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+  EXPECT_EQ(cuStreamEndCapture(blocking, &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  EXPECT_EQ(worker().count(Call::cuMemsetD8Async), 0u);
+  EXPECT_EQ(worker().count(Call::cuMemsetD8_v2), 0u);
+  ASSERT_EQ(cuGraphCreate(&graph, 0), CUDA_SUCCESS);
+  CUgraphConditionalHandle handle = 0;
+  EXPECT_EQ(cuGraphConditionalHandleCreate(&handle, graph, contexts[0], 1, 0), CUDA_ERROR_NOT_SUPPORTED);
+}
+
+TEST_F(Loopback, launches_of_one_graph_on_two_streams_follow_each_other) {
+  CUstream first, second;
+  ASSERT_EQ(cuStreamCreate(&first, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  ASSERT_EQ(cuStreamCreate(&second, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  const CUdeviceptr data = allocate(64);
+  CUgraph graph = nullptr;
+  CUgraphExec exec = nullptr;
+  ASSERT_EQ(cuGraphCreate(&graph, 0), CUDA_SUCCESS);
+  CUgraphNode node = nullptr;
+  const CUDA_MEMSET_NODE_PARAMS fill{data, 0, 1, 4, 16, 1};
+  ASSERT_EQ(cuGraphAddMemsetNode(&node, graph, nullptr, 0, &fill, contexts[0]), CUDA_SUCCESS);
+  ASSERT_EQ(cuGraphInstantiateWithFlags(&exec, graph, 0), CUDA_SUCCESS);
+  worker().hold(true);
+  EXPECT_EQ(cuGraphLaunch(exec, first), CUDA_SUCCESS);
+  EXPECT_EQ(cuGraphLaunch(exec, second), CUDA_SUCCESS);
+  worker().hold(false);
+  EXPECT_EQ(cuStreamSynchronize(second), CUDA_SUCCESS);
+  EXPECT_EQ(worker().count(Call::tideWaitEvent), 1u);
+  EXPECT_EQ(cuStreamQuery(first), CUDA_SUCCESS);
+}
+
 }  // namespace
 }  // namespace tide

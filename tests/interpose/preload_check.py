@@ -110,15 +110,15 @@ version, pointer, text, n = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_char_p()
 assert c.cuDriverGetVersion(ctypes.byref(version)) == 0 and version.value == 13000
 assert c.cuGetProcAddress_v2(b"cuMemAlloc", ctypes.byref(pointer), 13000, ctypes.c_uint64(0), None) == 0
 assert pointer.value == ctypes.cast(c.cuMemAlloc_v2, ctypes.c_void_p).value
-assert c.cuGetProcAddress_v2(b"cuGraphicsUnregisterResource", ctypes.byref(pointer), 13000, ctypes.c_uint64(0), None) == 0
+assert c.cuGetProcAddress_v2(b"cuGraphicsMapResources", ctypes.byref(pointer), 13000, ctypes.c_uint64(0), None) == 0
 assert pointer.value is None
 assert c.cuGetErrorName(700, ctypes.byref(text)) == 0 and text.value == b"CUDA_ERROR_ILLEGAL_ADDRESS"
 assert c.cuDeviceGetCount(ctypes.byref(n)) == 3
-assert c.cuGraphicsUnregisterResource(None) == 801
+assert c.cuGraphicsMapResources(0, None, None) == 801
 '''
         result = python(code)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn('cuGraphicsUnregisterResource is not served', result.stderr)
+        self.assertIn('cuGraphicsMapResources is not served', result.stderr)
 
     def test_a_child_of_a_process_without_cuInit_starts_fresh(self):
         code = '''
