@@ -52,6 +52,7 @@ const HandlerTable& handlers_of(IsaLevel level);
   HandlerRows convert_rows();        \
   HandlerRows memory_rows();         \
   HandlerRows shuffle_rows();        \
+  HandlerRows tensor_rows();         \
   }
 SOFTGPU_DECLARE_LEVEL(isa_v2)
 SOFTGPU_DECLARE_LEVEL(isa_v3)
@@ -61,8 +62,9 @@ SOFTGPU_DECLARE_LEVEL(isa_v4)
 HandlerRows math_rows();  // transcendental functions, directed rounding
 HandlerRows warp_rows();  // votes, matches, reductions
 HandlerRows atomic_rows();
-HandlerRows misc_rows();     // packing, clocks, results of calls
-HandlerRows video_rows();    // packed integers
-HandlerRows runtime_rows();  // vprintf, __assertfail
+HandlerRows misc_rows();           // packing, clocks, results of calls
+HandlerRows video_rows();          // packed integers
+HandlerRows runtime_rows();        // vprintf, __assertfail
+HandlerRows matrix_memory_rows();  // fragments from and to memory
 
 }  // namespace softgpu

@@ -11,6 +11,7 @@
 
 #include "softgpu/exec/micro_op.h"
 #include "softgpu/exec/program.h"
+#include "softgpu/exec/tensor.h"
 
 namespace softgpu {
 
@@ -104,6 +105,7 @@ struct KernelCode {
   std::vector<std::vector<CallCopy>> copies;
   std::vector<uint32_t> tables;      // branch targets
   std::vector<int32_t> function_of;  // function of the module -> functions, or -1
+  TensorCode tensor;
   uint32_t register_bytes = 0;       // of a warp
   uint32_t local_bytes = 0;          // of a thread
   uint32_t static_shared_bytes = 0;  // with the reserved part

@@ -168,6 +168,24 @@ class KernelLowering {
   bool lower_elect();
   bool warp_op(Handler fn, uint32_t dst, uint32_t a, uint32_t b, uint32_t c, uint32_t e, const Operand* mask);
 
+  // Matrices (tensor.cc).
+  struct MatrixShape {
+    uint32_t m = 0, n = 0, k = 0;
+  };
+  Element take_element();
+  bool take_shape(MatrixShape* out);
+  bool fragment(const Operand& o, TensorCode::Role role, uint32_t rows, uint32_t columns, bool result, Fragment* out);
+  bool emit_multiply(const MatrixMultiply& x);
+  bool multiply_fragments(MatrixMultiply* x);
+  bool quad_fragments(MatrixMultiply* x, bool row_a, bool column_b);
+  bool sparse_operands(MatrixMultiply* x);
+  bool lower_mma();
+  bool lower_wmma();
+  bool lower_wmma_access(bool load);
+  bool lower_wmma_mma();
+  bool lower_ldmatrix();
+  bool lower_movmatrix();
+
   static const Row kRows[];
   static const std::unordered_map<std::string_view, Lower>& rows();
 

@@ -16,6 +16,7 @@ constexpr std::string_view kWithoutResult[] = {"st",   "red",       "prefetch", 
                                                "call", "nanosleep", "trap",     "discard",   "applypriority"};
 
 bool has_result(const Instruction& in) {
+  if (in.operands.empty() || in.operands[0].kind == Operand::Kind::kAddress) return false;
   const bool barrier = in.opcode == "bar" || in.opcode == "barrier";
   if (barrier) return std::find(in.modifiers.begin(), in.modifiers.end(), "red") != in.modifiers.end();
   return std::find(std::begin(kWithoutResult), std::end(kWithoutResult), in.opcode) == std::end(kWithoutResult);
