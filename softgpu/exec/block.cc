@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "softgpu/exec/async.h"
 #include "softgpu/exec/simt.h"
 
 namespace softgpu {
@@ -113,6 +114,9 @@ unsigned drawn_quantum(Block* block, unsigned usual) {
 
 }  // namespace
 
+Block::Block() = default;
+Block::~Block() = default;
+
 std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace) {
   auto block = std::make_unique<Block>();
   block->code = &code;
@@ -124,6 +128,7 @@ std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, 
   void* memory = std::aligned_alloc(64, rounded(total));
   if (memory == nullptr) std::abort();
   std::memset(memory, 0, rounded(total));
+  if (launch.late_copies) block->late = std::make_unique<LateCopies>();
   block->storage = {static_cast<std::byte*>(memory), std::free};
   std::byte* at = block->storage.get();
   block->memory = {launch.memory, at, shared, code.local_bytes, launch.params, code.param_bytes, workspace};
@@ -152,6 +157,10 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
   block->live_threads = threads_of(l);
   block->fault = FaultKind::kNone;
   block->slices = 0;
+  if (block->late != nullptr) {
+    block->late->waiting.clear();
+    block->late->committed.assign(threads_of(l), 0);
+  }
   block->clock_at_start = block->clock;
   block->random = seed == 0 ? 0 : mixed(seed + index);
   const uint32_t entry = block->code->functions[0].entry;

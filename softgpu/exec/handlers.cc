@@ -10,7 +10,8 @@ void add_rows(HandlerTable* table, HandlerRows rows) {
 #define SOFTGPU_ADD_LEVEL(level)                                                                                     \
   for (const HandlerRows rows :                                                                                      \
        {level::integer_rows(), level::compare_rows(), level::float_rows(), level::double_rows(), level::half_rows(), \
-        level::convert_rows(), level::memory_rows(), level::shuffle_rows(), level::tensor_rows()}) {                 \
+        level::convert_rows(), level::memory_rows(), level::shuffle_rows(), level::tensor_rows(),                    \
+        level::narrow_rows()}) {                                                                                     \
     add_rows(&table, rows);                                                                                          \
   }
 
@@ -33,7 +34,7 @@ HandlerTable make_table(IsaLevel level) {
 #endif
   for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), video_rows(), runtime_rows()})
     add_rows(&table, rows);
-  add_rows(&table, matrix_memory_rows());
+  for (const HandlerRows rows : {matrix_memory_rows(), mbarrier_rows(), async_rows()}) add_rows(&table, rows);
   return table;
 }
 

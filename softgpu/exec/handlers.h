@@ -53,6 +53,7 @@ const HandlerTable& handlers_of(IsaLevel level);
   HandlerRows memory_rows();         \
   HandlerRows shuffle_rows();        \
   HandlerRows tensor_rows();         \
+  HandlerRows narrow_rows();         \
   }
 SOFTGPU_DECLARE_LEVEL(isa_v2)
 SOFTGPU_DECLARE_LEVEL(isa_v3)
@@ -66,5 +67,7 @@ HandlerRows misc_rows();           // packing, clocks, results of calls
 HandlerRows video_rows();          // packed integers
 HandlerRows runtime_rows();        // vprintf, __assertfail
 HandlerRows matrix_memory_rows();  // fragments from and to memory
+HandlerRows mbarrier_rows();
+HandlerRows async_rows();  // asynchronous copies
 
 }  // namespace softgpu

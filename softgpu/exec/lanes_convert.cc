@@ -122,9 +122,6 @@ LANE_FN u32 f16x2_relu(f32 a, f32 b) { return f16x2(relu(a), relu(b)); }
 LANE_FN u32 bf16x2(f32 a, f32 b) { return u32(to_bf16(a)) << 16 | to_bf16(b); }
 LANE_FN u32 bf16x2_rz(f32 a, f32 b) { return u32(to_bf16_zero(a)) << 16 | to_bf16_zero(b); }
 LANE_FN u32 bf16x2_relu(f32 a, f32 b) { return bf16x2(relu(a), relu(b)); }
-LANE_FN f32 tf32(f32 v) {  // ten bits of fraction, ties away from zero
-  return v != v ? canon(v) : bits_as<f32>((bits_as<u32>(v) + 0x1000) & 0xffffe000);
-}
 
 #define R(name, ...) \
   { name, Lanes<&__VA_ARGS__>::run }
@@ -200,7 +197,6 @@ constexpr HandlerRow kRows[] = {
     R("cvt.bf16x2.f32", bf16x2),
     R("cvt.rz.bf16x2.f32", bf16x2_rz),
     R("cvt.relu.bf16x2.f32", bf16x2_relu),
-    R("cvt.tf32.f32", tf32),
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Predicates, packing, clocks, results of calls, asynchronous copies.
+// Predicates, packing, clocks, results of calls.
 
 #include <algorithm>
 #include <bit>
@@ -98,27 +98,6 @@ void call_results(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
-uint64_t address_of(const MicroOp& op, Warp& w, uint32_t lane, uint32_t reg, uint8_t form) {
-  (void)op;
-  return form == 2 ? lanes<uint64_t>(w, reg)[lane] : form == 1 ? lanes<uint32_t>(w, reg)[lane] : 0;
-}
-
-// cp.async: vec bytes, of which b says how many are read; the rest is zero.
-void cp_async(const MicroOp& op, Warp& w, uint32_t mask) {
-  for (uint32_t m = mask; m != 0; m &= m - 1) {
-    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
-    const uint64_t to = kSharedWindow + ((address_of(op, w, lane, op.dst, op.x) + op.target) & 0xffffffff);
-    const uint64_t from = address_of(op, w, lane, op.a, op.y) + static_cast<uint64_t>(op.imm);
-    const uint32_t bytes = std::min<uint32_t>(lanes<uint32_t>(w, op.b)[lane], op.vec);
-    if (((to | from) & (op.vec - 1u)) != 0) return raise(w, FaultKind::kMisalignedAddress, from, lane);
-    std::byte* d = translate_generic(w, lane, to, op.vec);
-    const std::byte* s = bytes == 0 ? d : translate_generic(w, lane, from, bytes);
-    if (d == nullptr || s == nullptr) return raise(w, FaultKind::kIllegalAddress, d == nullptr ? to : from, lane);
-    std::memmove(d, s, bytes);
-    std::memset(d + bytes, 0, op.vec - bytes);
-  }
-}
-
 constexpr HandlerRow kRows[] = {
     {"nothing", nothing},
     {"fence", fence},
@@ -141,7 +120,6 @@ constexpr HandlerRow kRows[] = {
     {"globaltimer_hi", timer_high},
     {"isspacep", isspacep},
     {"call.results", call_results},
-    {"cp.async", cp_async},
 };
 
 }  // namespace

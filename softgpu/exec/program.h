@@ -103,6 +103,7 @@ struct Launch {
   bool cooperative = false;                   // all blocks resumable together (grid synchronisation)
   const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
   uint32_t quantum = 0;                       // instructions a warp runs before the next one does; 0: the usual 32
+  bool late_copies = false;                   // cp.async: bytes arrive when they are waited for
   uint64_t seed = 0;  // not 0: order of blocks and warps and their quanta are drawn from it; wants a pool of one thread
   uint32_t owner = 0;  // whose grid it is, see pool.h
   bool hold = false;   // does not begin until it is released (pool.h): a kernel that hangs

@@ -153,7 +153,11 @@ struct BlockMemory {
   std::byte* workspace = nullptr;  // kGridWorkspaceBytes
 };
 
+struct LateCopies;
+
 struct Block {
+  Block();
+  ~Block();
   const KernelCode* code = nullptr;
   const Launch* launch = nullptr;
   BlockMemory memory;
@@ -172,7 +176,8 @@ struct Block {
   uint32_t fault_lane = 0;
   uint32_t fault_warp = 0;
   uint32_t fault_pc = 0;
-  uint32_t slices = 0;  // turns that a thread of the pool has given it
+  std::unique_ptr<LateCopies> late;  // where copies arrive as late as possible, see async.h
+  uint32_t slices = 0;               // turns that a thread of the pool has given it
 
   std::unique_ptr<std::byte, void (*)(void*)> storage{nullptr, nullptr};  // registers, local and shared memory
 };

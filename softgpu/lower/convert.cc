@@ -27,17 +27,13 @@ std::string float_name(Type type) {
 }  // namespace
 
 bool KernelLowering::lower_cvt() {
+  if (is_narrow_cvt()) return lower_cvt_narrow();
   const std::string_view round = take_one_of({"rni", "rzi", "rmi", "rpi", "rn", "rna", "rz", "rm", "rp"});
   const bool ftz = take("ftz");
   const bool satfinite = take("satfinite");
   const bool sat = take("sat"), relu = take("relu");
-  const bool tf32 = take("tf32");
-  const Type to = tf32 ? Type::kB32 : take_type(), from = take_type();
+  const Type to = take_type(), from = take_type();
   if (to == Type::kNone || from == Type::kNone || !done()) return unsupported();
-  if (tf32) {
-    uint32_t dst = 0, a = 0;
-    return dest(at(0), 4, &dst) && source(at(1), from, &a) && emit_named("cvt.tf32.f32", dst, a);
-  }
   if (to == Type::kF16x2 || to == Type::kBf16x2) {
     if (from != Type::kF32 || satfinite) return unsupported();
     return lower_cvt_packed(to, round, relu);

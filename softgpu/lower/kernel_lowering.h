@@ -179,12 +179,25 @@ class KernelLowering {
   bool multiply_fragments(MatrixMultiply* x);
   bool quad_fragments(MatrixMultiply* x, bool row_a, bool column_b);
   bool sparse_operands(MatrixMultiply* x);
+  bool is_narrow_cvt() const;
+  bool lower_cvt_narrow();
   bool lower_mma();
   bool lower_wmma();
   bool lower_wmma_access(bool load);
   bool lower_wmma_mma();
   bool lower_ldmatrix();
   bool lower_movmatrix();
+
+  // Asynchronous copies and their barriers (async.cc).
+  bool shared_address(const Operand& o, std::string_view space, MicroOp* op);
+  uint32_t waiting_lanes();
+  void yield_lanes(uint32_t waiting);
+  bool lower_cp();
+  bool lower_cp_async_arrive();
+  bool lower_bulk();
+  bool lower_mbarrier();
+  bool lower_mbarrier_arrive(std::string_view first);
+  bool lower_mbarrier_wait();
 
   static const Row kRows[];
   static const std::unordered_map<std::string_view, Lower>& rows();

@@ -208,29 +208,6 @@ bool KernelLowering::lower_createpolicy() {
   return dest(at(0), 8, &dst) && emit_named("mov.b64", dst, constant(0, 8));
 }
 
-// cp.async is done on the spot; waiting for it is nothing.
-bool KernelLowering::lower_cp_async() {
-  if (!take("async")) return unsupported();
-  if (take("commit_group") || take("wait_all") || take("wait_group")) return done();
-  take_memory_words();
-  const bool shapes = take_one_of({"shared", "shared::cta"}).empty() || !take("global");
-  if (shapes || !done() || count() < 3 || at(2).kind != Operand::Kind::kInteger) return unsupported();
-  MicroOp to, from;
-  std::string shared = "shared", global = "generic";
-  if (!address(at(0), &shared, &to) || !address(at(1), &global, &from)) return false;
-  uint32_t size = constant(at(2).bits, 4);
-  if (count() > 3 && (at(3).kind == Operand::Kind::kInteger || register_width(at(3)) == 4)) {
-    if (!source(at(3), Type::kU32, &size)) return false;
-  }
-  MicroOp& op = emit(find("cp.async"), to.a, from.a, size);
-  op.imm = from.imm;
-  op.target = static_cast<uint32_t>(to.imm);
-  op.y = from.y;
-  op.x = to.y;
-  op.vec = static_cast<uint8_t>(at(2).bits);
-  return true;
-}
-
 bool KernelLowering::lower_prefetch() { return true; }
 
 }  // namespace softgpu
