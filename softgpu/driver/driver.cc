@@ -11,7 +11,7 @@
 namespace softgpu {
 namespace {
 
-enum class State { kNew, kReady, kFailed };
+enum class State { kNew, kReady, kFailed, kEnded };
 
 std::atomic<State> g_state{State::kNew};
 std::atomic<CUresult> g_failure{CUDA_ERROR_NO_DEVICE};
@@ -106,6 +106,7 @@ CUresult initialize() {
   if (g_forked) return CUDA_ERROR_NOT_INITIALIZED;
   const std::lock_guard lock(g_initialize_mu);
   if (g_state == State::kReady) return CUDA_SUCCESS;
+  if (g_state == State::kEnded) return CUDA_ERROR_DEINITIALIZED;
   if (g_state == State::kFailed) return g_failure;
   tide::handshake::set_hooks({hook_primary_context, hook_current_context, hook_context_id, hook_stream_id,
                               [] { return kDriverVersion; }, [] { return static_cast<int>(driver().devices.size()); },
@@ -117,11 +118,14 @@ CUresult initialize() {
   }
   set_graph_host();
   pthread_atfork(nullptr, nullptr, in_forked_child);
+  // What was made before the first call is torn down after this, and finds that the driver has gone.
+  std::atexit([] { g_state = State::kEnded; });
   g_state = State::kReady;
   return CUDA_SUCCESS;
 }
 
 CUresult ready() {
+  if (g_state == State::kEnded) return CUDA_ERROR_DEINITIALIZED;
   if (g_forked || g_state != State::kReady) {
     return g_state == State::kFailed ? g_failure.load() : CUDA_ERROR_NOT_INITIALIZED;
   }

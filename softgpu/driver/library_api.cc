@@ -41,13 +41,13 @@ CUresult load_library(CUlibrary* library, const void* image, const JitLog& log) 
 }
 
 // A global of the library in the calling thread's context.
-CUresult library_global(CUlibrary library, const char* name, CUdeviceptr* address, size_t* bytes, bool managed) {
+CUresult library_global(CUlibrary library, const char* name, CUdeviceptr* address, size_t* bytes) {
   if (name == nullptr || (address == nullptr && bytes == nullptr)) return CUDA_ERROR_INVALID_VALUE;
   return in_context([&](Context& context) -> CUresult {
     const auto found = driver().libraries.find(library);
     if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     const GlobalInfo* global = found->code->global(name);
-    if (global == nullptr || (managed && !global->managed)) return CUDA_ERROR_NOT_FOUND;
+    if (global == nullptr) return CUDA_ERROR_NOT_FOUND;
     std::shared_ptr<Module> module;
     const CUresult result = module_of(*found, context, &module);
     if (result != CUDA_SUCCESS) return result;
@@ -90,6 +90,7 @@ extern "C" CUresult cuLibraryUnload(CUlibrary library) {
       destroy_module(module);
     }
     found->modules.clear();
+    if (found->managed_image.bytes != 0) driver().memory.free_image(found->managed_image.address);
     return CUDA_SUCCESS;
   });
 }
@@ -140,11 +141,23 @@ extern "C" CUresult cuLibraryGetModule(CUmodule* module, CUlibrary library) {
 }
 
 extern "C" CUresult cuLibraryGetGlobal(CUdeviceptr* address, size_t* bytes, CUlibrary library, const char* name) {
-  return library_global(library, name, address, bytes, false);
+  return library_global(library, name, address, bytes);
 }
 
 extern "C" CUresult cuLibraryGetManaged(CUdeviceptr* address, size_t* bytes, CUlibrary library, const char* name) {
-  return library_global(library, name, address, bytes, true);
+  return guarded([&]() -> CUresult {  // no context: the runtime asks before there is one
+    if (name == nullptr || (address == nullptr && bytes == nullptr)) return CUDA_ERROR_INVALID_VALUE;
+    const auto found = driver().libraries.find(library);
+    if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    const GlobalInfo* global = found->code->global(name);
+    if (global == nullptr || !global->managed) return CUDA_ERROR_NOT_FOUND;
+    const std::lock_guard lock(found->mu);
+    const CUresult result = place_managed(*found);
+    if (result != CUDA_SUCCESS) return result;
+    if (address != nullptr) *address = found->managed_image.address + global->offset;
+    if (bytes != nullptr) *bytes = global->bytes;
+    return CUDA_SUCCESS;
+  });
 }
 
 extern "C" CUresult cuLibraryGetUnifiedFunction(void**, CUlibrary library, const char*) {

@@ -262,7 +262,8 @@ CUresult Memory::unregister_host(void* address) {
   return CUDA_SUCCESS;
 }
 
-CUresult Memory::place_image(Context& context, uint64_t bytes, uint64_t wanted, bool managed, Range* image) {
+CUresult Memory::place_image(Device& device, Context* context, uint64_t bytes, uint64_t wanted, Range* image) {
+  const bool managed = context == nullptr;
   const uint64_t rounded = round_up(bytes, kChunkBytes);
   const std::unique_lock lock(mu_);
   const bool inside_reservation = wanted != 0 && window_.taken(wanted, rounded);
@@ -272,17 +273,17 @@ CUresult Memory::place_image(Context& context, uint64_t bytes, uint64_t wanted, 
           ? wanted
           : window_.take(rounded, {.address = wanted, .from = kImageBase, .to = kWindowEnd, .alignment = kChunkBytes});
   if (place == 0) return wanted != 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_OUT_OF_MEMORY;
-  auto backing = managed ? Backing::make_at(context.device, place, rounded) : Backing::make(context.device, rounded);
+  auto backing = managed ? Backing::make_at(device, place, rounded) : Backing::make(device, rounded);
   if (backing == nullptr) {
     if (!inside_reservation) window_.give(place);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  views_.add(place, {backing->host, rounded, context.device.index, !managed, kAllDevices});
+  views_.add(place, {backing->host, rounded, device.index, !managed, kAllDevices});
   Range range{.address = place,
               .bytes = rounded,
               .kind = RangeKind::kImage,
-              .device = &context.device,
-              .context = &context,
+              .device = &device,
+              .context = context,
               .backing = std::move(backing),
               .owns_addresses = !inside_reservation};
   if (managed) range.advice = std::make_shared<Advice>(rounded);

@@ -75,8 +75,14 @@ class Memory {
   CUresult free_device(uint64_t address);  // kDevice, kPooled, kManaged, and kImported from a pool
   CUresult free_host(void* address);
   CUresult unregister_host(void* address);
-  // A module's globals: chunks at `wanted` (0: anywhere). `managed`: the host may touch them, too.
-  CUresult place_image(Context& context, uint64_t bytes, uint64_t wanted, bool managed, Range* image);
+  // A module's globals: chunks at `wanted` (0: anywhere).
+  CUresult place_image(Context& context, uint64_t bytes, uint64_t wanted, Range* image) {
+    return place_image(context.device, &context, bytes, wanted, image);
+  }
+  // The same where some are managed: of all devices and the host.
+  CUresult place_managed_image(uint64_t bytes, uint64_t wanted, Device& device, Range* image) {
+    return place_image(device, nullptr, bytes, wanted, image);
+  }
   void free_image(uint64_t address);
   void free_all_of(Context& context);
 
@@ -129,6 +135,7 @@ class Memory {
   void drop(std::map<uint64_t, Range>::iterator range);
   void drop_slab(Heap& heap, uint64_t keep);
   bool whole_mappings(uint64_t address, uint64_t bytes) const;
+  CUresult place_image(Device& device, Context* context, uint64_t bytes, uint64_t wanted, Range* image);  // takes mu_
 
   Views views_;
   mutable std::shared_mutex mu_;

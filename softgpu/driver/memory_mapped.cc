@@ -131,6 +131,10 @@ void Memory::set_pool_access(Pool& pool, DeviceSet grant, DeviceSet take) {
   for (const auto& [address, slab] : pool.heap.slabs()) {
     views_.set_seen_by(address, pool.seen_by | only(pool.device.index));
   }
+  if (!pool.imported) return;
+  for (const auto& [address, range] : ranges_) {
+    if (range.pool.get() == &pool) views_.set_seen_by(address, pool.seen_by | only(pool.device.index));
+  }
 }
 
 Memory::PoolUse Memory::use_of(const Pool& pool) const {
@@ -159,7 +163,7 @@ CUresult Memory::open_imported(Context* context, uint64_t identity,
   }
   auto backing = open();
   if (backing == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  const DeviceSet seen_by = only(device.index) | only(backing->device.index);
+  const DeviceSet seen_by = only(device.index) | only(backing->device.index) | (pool == nullptr ? 0 : pool->seen_by);
   const uint64_t place = place_backing(backing, {.follows_peers = false, .seen_by = seen_by});
   if (place == 0) return CUDA_ERROR_OUT_OF_MEMORY;
   const uint64_t bytes = backing->bytes;

@@ -118,17 +118,40 @@ CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* 
   return CUDA_SUCCESS;
 }
 
-CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base,
+namespace {
+
+CUresult place_globals(Context& context, const Code& code, uint64_t image_base, Range* image) {
+  const uint64_t bytes = code.program->image_bytes();
+  Memory& memory = driver().memory;
+  const CUresult result = code.has_managed() ? memory.place_managed_image(bytes, image_base, context.device, image)
+                                             : memory.place_image(context, bytes, image_base, image);
+  if (result == CUDA_SUCCESS) code.program->fill_image(image->address, image->backing->host);
+  return result;
+}
+
+}  // namespace
+
+CUresult place_managed(Library& library) {
+  if (library.managed_image.bytes != 0 || !library.code->has_managed()) return CUDA_SUCCESS;
+  const Program& program = *library.code->program;
+  Range& image = library.managed_image;
+  const CUresult result =
+      driver().memory.place_managed_image(program.image_bytes(), library.image_base, *driver().devices[0], &image);
+  if (result == CUDA_SUCCESS) program.fill_image(image.address, image.backing->host);
+  return result;
+}
+
+CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base, const Range* shared,
                      std::shared_ptr<Module>* module) {
   auto made = std::make_shared<Module>();
   made->context = &context;
   made->code = std::move(code);
-  const uint64_t bytes = made->code->program->image_bytes();
-  if (bytes != 0) {
-    Memory& memory = driver().memory;
-    const CUresult result = memory.place_image(context, bytes, image_base, made->code->has_managed(), &made->image);
+  made->shares_image = shared != nullptr;
+  if (shared != nullptr) {
+    made->image = *shared;
+  } else if (made->code->program->image_bytes() != 0) {
+    const CUresult result = place_globals(context, *made->code, image_base, &made->image);
     if (result != CUDA_SUCCESS) return result;
-    made->code->program->fill_image(made->image.address, made->image.backing->host);
   }
   made->handle = driver().modules.next();
   const size_t count = made->code->program->kernels().size();
@@ -145,14 +168,17 @@ CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t imag
 void destroy_module(const std::shared_ptr<Module>& module) {
   if (driver().modules.remove(module->handle) == nullptr) return;  // went with its context
   for (const CUfunction function : module->functions) driver().functions.remove(function);
-  if (module->image.bytes != 0) driver().memory.free_image(module->image.address);
+  if (module->image.bytes != 0 && !module->shares_image) driver().memory.free_image(module->image.address);
 }
 
 CUresult module_of(Library& library, Context& context, std::shared_ptr<Module>* module) {
   const std::lock_guard lock(library.mu);
   std::shared_ptr<Module>& made = library.modules[&context];
   if (made == nullptr) {
-    const CUresult result = make_module(context, library.code, library.image_base, &made);
+    CUresult result = place_managed(library);
+    if (result != CUDA_SUCCESS) return result;
+    const Range* shared = library.managed_image.bytes == 0 ? nullptr : &library.managed_image;
+    result = make_module(context, library.code, library.image_base, shared, &made);
     if (result != CUDA_SUCCESS) return result;
     library.image_base = 0;
   }

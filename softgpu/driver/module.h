@@ -44,6 +44,7 @@ struct Module {
   CUmodule handle = nullptr;
   std::shared_ptr<Code> code;
   Range image;                        // bytes 0: no globals
+  bool shares_image = false;          // the library's, with managed variables
   std::vector<CUfunction> functions;  // one a kernel
 };
 
@@ -53,6 +54,7 @@ struct Library {
   std::vector<CUkernel> kernels;
   std::mutex mu;
   uint64_t image_base = 0;                                        // for the first module; guarded by mu
+  Range managed_image;                                            // of all contexts; bytes 0: none; guarded by mu
   std::unordered_map<Context*, std::shared_ptr<Module>> modules;  // guarded by mu
 };
 
@@ -75,8 +77,11 @@ struct JitLog {
 };
 
 CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code);
-CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base,
+// `shared`: the image to use, when there is one already.
+CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base, const Range* shared,
                      std::shared_ptr<Module>* module);
+// Places the globals of a library with managed variables, which has them without a context. Requires: library.mu.
+CUresult place_managed(Library& library);
 void destroy_module(const std::shared_ptr<Module>& module);
 // The library's module in a context, made when it is not there yet.
 CUresult module_of(Library& library, Context& context, std::shared_ptr<Module>* module);

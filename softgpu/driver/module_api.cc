@@ -120,7 +120,7 @@ CUresult load_module(CUmodule* module, const void* image, const JitLog& log) {
     CUresult result = load_code(image, log, &code);
     if (result != CUDA_SUCCESS) return result;
     std::shared_ptr<Module> made;
-    result = make_module(context, std::move(code), image_base, &made);
+    result = make_module(context, std::move(code), image_base, nullptr, &made);
     if (result == CUDA_SUCCESS) *module = made->handle;
     return result;
   });

@@ -4,7 +4,8 @@
 //
 // Threads: any for the atomics; the heap belongs to Memory's lock.
 
-#include <algorithm>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 
@@ -19,12 +20,20 @@ class Device;
 struct Pool {
   Pool(Device& of, CUmemoryPool its_handle, const CUmemPoolProps& its_properties)
       : device(of), handle(its_handle), properties(its_properties) {}
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  ~Pool() {
+    if (token >= 0) close(token);
+  }
 
   Device& device;
   const CUmemoryPool handle;
   const CUmemPoolProps properties;
   bool is_default = false;  // of its device: cannot be destroyed
   bool imported = false;    // gives no memory
+  int token = -1;           // the open file that stands for it in other processes; -1: not shareable
+  uint64_t identity = 0;    // the token's inode
 
   std::atomic<int> reuse_event_dependencies{1};
   std::atomic<int> reuse_opportunistic{1};

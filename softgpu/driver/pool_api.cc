@@ -1,7 +1,7 @@
 // Entry points: stream-ordered memory and its pools.
 
 #include <fcntl.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <cstring>
@@ -106,6 +106,11 @@ CUresult set_current(Device& device, CUmemoryPool handle) {
   return CUDA_SUCCESS;
 }
 
+uint64_t file_identity(int fd) {
+  struct stat about = {};
+  return fstat(fd, &about) == 0 ? about.st_ino : 0;
+}
+
 template <typename T>
 CUresult set_from(const void* value, std::atomic<T>* to) {
   T got;
@@ -173,7 +178,13 @@ extern "C" CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps* pr
         properties->handleTypes != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
       return CUDA_ERROR_NOT_SUPPORTED;
     }
-    *pool = make_pool(*device, *properties)->handle;
+    const bool shareable = properties->handleTypes != CU_MEM_HANDLE_TYPE_NONE;
+    const int token = shareable ? Backing::make_token(*device) : -1;
+    if (shareable && token < 0) return CUDA_ERROR_OUT_OF_MEMORY;
+    const auto made = make_pool(*device, *properties);
+    made->token = token;
+    made->identity = shareable ? file_identity(token) : 0;
+    *pool = made->handle;
     return CUDA_SUCCESS;
   });
 }
@@ -325,15 +336,15 @@ extern "C" CUresult cuMemSetMemPool(CUmemLocation* location, CUmemAllocationType
   });
 }
 
-// The descriptor only says that the receiver may have the pool, and of which device it is; memory comes pointer by
-// pointer.
+// The descriptor stands for the pool: it only says that the receiver may have the pool, and of which device it is;
+// memory comes pointer by pointer.
 extern "C" CUresult cuMemPoolExportToShareableHandle(void* shared, CUmemoryPool handle, CUmemAllocationHandleType type,
                                                      unsigned long long flags) {
   return with_pool(handle, shared, [&](const std::shared_ptr<Pool>& pool) -> CUresult {
     if (flags != 0 || type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || pool->properties.handleTypes != type) {
       return CUDA_ERROR_INVALID_VALUE;
     }
-    const int fd = Backing::make_token(pool->device);
+    const int fd = fcntl(pool->token, F_DUPFD_CLOEXEC, 3);
     if (fd < 0) return CUDA_ERROR_OUT_OF_MEMORY;
     *static_cast<int*>(shared) = fd;
     return CUDA_SUCCESS;
@@ -347,15 +358,15 @@ extern "C" CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool* pool, void*
       return CUDA_ERROR_INVALID_VALUE;
     }
     int device = 0;
-    if (!Backing::device_of(static_cast<int>(reinterpret_cast<intptr_t>(shared)), &device)) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
+    const auto fd = static_cast<int>(reinterpret_cast<intptr_t>(shared));
+    if (!Backing::device_of(fd, &device)) return CUDA_ERROR_INVALID_VALUE;
     CUmemPoolProps properties = {};
     properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
     properties.handleTypes = type;
     properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
     const auto made = make_pool(*driver().devices[static_cast<size_t>(device)], properties);
     made->imported = true;
+    made->identity = file_identity(fd);
     *pool = made->handle;
     return CUDA_SUCCESS;
   });
@@ -369,6 +380,7 @@ extern "C" CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData* data, CUdevic
     SharedPlace place = {};
     const CUresult result = share_range(*range, &place);
     if (result != CUDA_SUCCESS) return result;
+    place.kind = range->pool->identity;
     static_assert(sizeof(place) <= sizeof(*data));
     *data = {};
     std::memcpy(data, &place, sizeof(place));
@@ -381,6 +393,7 @@ extern "C" CUresult cuMemPoolImportPointer(CUdeviceptr* address, CUmemoryPool ha
     if (address == nullptr || !pool->imported) return CUDA_ERROR_INVALID_VALUE;
     SharedPlace place = {};
     std::memcpy(&place, data, sizeof(place));
+    if (place.kind != pool->identity) return CUDA_ERROR_INVALID_VALUE;  // of another pool
     uint64_t at = 0;
     const CUresult result = open_shared(place, nullptr, pool, pool->device, &at);
     if (result == CUDA_SUCCESS) *address = at;

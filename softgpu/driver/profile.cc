@@ -7,6 +7,10 @@
 namespace softgpu {
 namespace {
 
+constexpr uint64_t mebibytes(uint64_t count) { return count << 20; }
+
+// The first two are for anybody, with memory that an ordinary host has; the others look like one card each, with as
+// much memory as programs see on it.
 constexpr Profile kProfiles[] = {
     {.name = "8.0", .model = "A100", .pci_device_id = 0x20B210DE},
     {.name = "13.0",
@@ -33,7 +37,77 @@ constexpr Profile kProfiles[] = {
      .l2_bytes = 60 << 20,
      .shared_per_multiprocessor = 228 << 10,
      .shared_per_block_optin = 227 << 10,
-     .pci_device_id = 0x233510DE},
+     .pci_device_id = 0x233510DE,
+     .pci_subsystem_id = 0x18BE10DE,
+     .memory_bytes = mebibytes(143156)},
+    {.name = "a100-80",
+     .model = "A100-SXM4-80GB",
+     .memory_clock_khz = 1593000,
+     .pci_device_id = 0x20B210DE,
+     .pci_subsystem_id = 0x146310DE,
+     .memory_bytes = mebibytes(81050)},
+    {.name = "h100",
+     .model = "H100 80GB HBM3",
+     .major = 9,
+     .minor = 0,
+     .multiprocessors = 132,
+     .clock_khz = 1980000,
+     .memory_clock_khz = 2619000,
+     .memory_bus_bits = 5120,
+     .l2_bytes = 50 << 20,
+     .shared_per_multiprocessor = 228 << 10,
+     .shared_per_block_optin = 227 << 10,
+     .pci_device_id = 0x233010DE,
+     .pci_subsystem_id = 0x16C110DE,
+     .memory_bytes = mebibytes(81089)},
+    {.name = "l4",
+     .model = "L4",
+     .major = 8,
+     .minor = 9,
+     .multiprocessors = 58,
+     .clock_khz = 2040000,
+     .memory_clock_khz = 6251000,
+     .memory_bus_bits = 192,
+     .l2_bytes = 48 << 20,
+     .shared_per_multiprocessor = 100 << 10,
+     .shared_per_block_optin = 99 << 10,
+     .threads_per_multiprocessor = 1536,
+     .blocks_per_multiprocessor = 24,
+     .pci_device_id = 0x27B810DE,
+     .pci_subsystem_id = 0x16CA10DE,
+     .single_to_double = 64,
+     .copy_engines = 2,
+     .memory_bytes = mebibytes(22478)},
+    {.name = "b200",
+     .model = "B200",
+     .major = 10,
+     .minor = 0,
+     .multiprocessors = 148,
+     .clock_khz = 1965000,
+     .memory_clock_khz = 3996000,
+     .memory_bus_bits = 8192,
+     .l2_bytes = 126 << 20,
+     .shared_per_multiprocessor = 228 << 10,
+     .shared_per_block_optin = 227 << 10,
+     .pci_device_id = 0x290110DE,
+     .memory_bytes = mebibytes(182630)},
+    {.name = "rtx-5090",
+     .model = "GeForce RTX 5090",
+     .major = 12,
+     .minor = 0,
+     .multiprocessors = 170,
+     .clock_khz = 2407000,
+     .memory_clock_khz = 14001000,
+     .memory_bus_bits = 512,
+     .l2_bytes = 96 << 20,
+     .shared_per_multiprocessor = 100 << 10,
+     .shared_per_block_optin = 99 << 10,
+     .threads_per_multiprocessor = 1536,
+     .blocks_per_multiprocessor = 24,
+     .pci_device_id = 0x2B8510DE,
+     .single_to_double = 64,
+     .copy_engines = 2,
+     .memory_bytes = mebibytes(32109)},
 };
 
 struct Fixed {
@@ -74,7 +148,6 @@ constexpr Fixed kFixed[] = {
     {CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS, 1},
     {CU_DEVICE_ATTRIBUTE_ECC_ENABLED, 0},
     {CU_DEVICE_ATTRIBUTE_TCC_DRIVER, 0},
-    {CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 3},
     {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1},
     {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LAYERED_WIDTH, 32768},
     {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LAYERED_LAYERS, 2048},
@@ -116,7 +189,6 @@ constexpr Fixed kFixed[] = {
     {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 1},
     {CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD, 0},
     {CU_DEVICE_ATTRIBUTE_HOST_NATIVE_ATOMIC_SUPPORTED, 1},
-    {CU_DEVICE_ATTRIBUTE_SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO, 2},
     {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0},
     {CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 1},
     {CU_DEVICE_ATTRIBUTE_COMPUTE_PREEMPTION_SUPPORTED, 1},
@@ -124,6 +196,10 @@ constexpr Fixed kFixed[] = {
     {CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH, 1},
     {CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1},
     {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1},
+    {CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 1},
+    {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1},
+    {CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR},
+    {CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED, 1},
     {CU_DEVICE_ATTRIBUTE_MAX_PERSISTING_L2_CACHE_SIZE, 0},
     {CU_DEVICE_ATTRIBUTE_MAX_ACCESS_POLICY_WINDOW_SIZE, 0},
     {CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK, kReservedSharedPerBlock},
@@ -168,6 +244,15 @@ bool varying_attribute(const Profile& profile, int attribute, int* value) {
       return true;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
       *value = profile.shared_per_block_optin;
+      return true;
+    case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT:
+      *value = profile.copy_engines;
+      return true;
+    case CU_DEVICE_ATTRIBUTE_SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO:
+      *value = profile.single_to_double;
+      return true;
+    case CU_DEVICE_ATTRIBUTE_GPU_PCI_SUBSYSTEM_ID:
+      *value = profile.pci_subsystem_id;
       return true;
     case CU_DEVICE_ATTRIBUTE_GPU_PCI_DEVICE_ID:
       *value = profile.pci_device_id;

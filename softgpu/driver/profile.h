@@ -22,6 +22,9 @@ struct Profile {
   int threads_per_multiprocessor = 2048;
   int blocks_per_multiprocessor = 32;
   int pci_device_id = 0;
+  int pci_subsystem_id = 0;
+  int single_to_double = 2;  // how much faster single precision is
+  int copy_engines = 3;
   uint64_t memory_bytes = 16ull << 30;  // unless SOFTGPU_MEMORY says otherwise
 
   unsigned capability() const { return static_cast<unsigned>(major * 10 + minor); }

@@ -21,7 +21,7 @@ struct SharedPlace {
   uint64_t backing_bytes;  // of all of the file
   uint64_t offset;
   uint64_t bytes;
-  uint64_t kind;  // 0: memory
+  uint64_t kind;  // 0: an allocation; else whose: a pool's identity, or that of events
 };
 static_assert(sizeof(SharedPlace) == 56);
 
