@@ -169,7 +169,10 @@ extern "C" CUresult cuEventQuery(CUevent handle) {
     const CUresult result = may_ask(handle);
     if (result != CUDA_SUCCESS) return result;
     const auto last = event.last();
-    if (last != nullptr && !last->ticket.done()) return CUDA_ERROR_NOT_READY;
+    if (last != nullptr && !last->ticket.done()) {
+      last->ticket.stream->polled();
+      return CUDA_ERROR_NOT_READY;
+    }
     if (event.shared != nullptr && !event.shared->done(event.shared->last())) return CUDA_ERROR_NOT_READY;
     return event.context.error();
   });

@@ -8,6 +8,7 @@
 #include "softgpu/driver/event.h"
 #include "softgpu/driver/graph_memory.h"
 #include "softgpu/driver/kernel_work.h"
+#include "softgpu/driver/stream_order.h"
 #include "softgpu/exec/conditionals.h"
 
 namespace softgpu {
@@ -193,7 +194,8 @@ class Launcher {
                Context&) { return set_conditional(handle, value) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; },
            nullptr);
     }
-    for (Node* node : in_order(graph)) {
+    // Seeded runs try other orders of what is independent.
+    for (Node* node : in_order(graph, stream_order() == StreamOrder::kSeeded ? draw : nullptr)) {
       const CUresult result = node->enabled ? plan_node(*node) : CUDA_SUCCESS;
       if (result != CUDA_SUCCESS) return result;
     }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -35,7 +36,12 @@ struct Task {
   std::function<CUresult()> run;
   std::vector<Ticket> after;
   bool always = false;
+  // Where not empty: whether it would end without waiting for somebody else.
+  std::function<bool()> ready{};
 };
+
+// The program's signal handlers shall not run in threads that it does not know.
+void start_quiet_thread(std::function<void()> body);
 
 class Stream : public std::enable_shared_from_this<Stream> {
  public:
@@ -47,6 +53,11 @@ class Stream : public std::enable_shared_from_this<Stream> {
   bool idle();    // nothing submitted that is not completed
   bool done(uint64_t number);
   void wait(uint64_t number);
+  // Asked in vain: work that runs only when it is wanted is, after some such questions (stream_order.h).
+  void polled();
+  // For the draw of seeded runs: whether the first task in the queue can run now, and running it.
+  bool ready();
+  void run_next();
   void close();  // no more tasks will come; those that wait are still run
 
   Context& context() const { return context_; }
@@ -54,11 +65,16 @@ class Stream : public std::enable_shared_from_this<Stream> {
   unsigned flags() const { return flags_; }
   int priority() const { return priority_; }
   uint64_t id() const { return id_; }
+  // What cuStreamSetAttribute set; of no effect here. Guarded by attributes_mu.
+  std::mutex attributes_mu;
+  std::map<int, CUlaunchAttributeValue> attributes;
   bool capturing() const;  // what is submitted becomes nodes of a graph
   bool blocking() const { return (flags_ & CU_STREAM_NON_BLOCKING) == 0; }
 
  private:
   void work();
+  void await_task(std::unique_lock<std::mutex>& lock);
+  void complete(std::unique_lock<std::mutex>& lock);
   void run(Task& task);
 
   Context& context_;
@@ -73,6 +89,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   std::deque<Task> queue_;             // guarded by mu_
   uint64_t submitted_count_ = 0;       // guarded by mu_
   uint64_t completed_count_ = 0;       // guarded by mu_
+  uint64_t demanded_count_ = 0;        // of a late stream: may run; guarded by mu_
+  unsigned polls_ = 0;                 // in vain since it last did something; guarded by mu_
   bool running_ = false;               // the thread was started; guarded by mu_
   bool closed_ = false;                // guarded by mu_
 };

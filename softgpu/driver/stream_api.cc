@@ -110,7 +110,11 @@ extern "C" CUresult cuStreamQuery(CUstream handle) {
     }
     const CUresult error = context.error();
     if (error != CUDA_SUCCESS) return error;
-    return idle ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    if (idle) return CUDA_SUCCESS;
+    for (const auto& other : context.all_streams()) {
+      if (other == stream || (stream == context.legacy_stream() && other->blocking())) other->polled();
+    }
+    return CUDA_ERROR_NOT_READY;
   });
 }
 
@@ -179,4 +183,59 @@ extern "C" CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr address
 extern "C" CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned int count, CUstreamBatchMemOpParams* steps,
                                           unsigned int flags) {
   return put_values(stream, steps, count, flags);
+}
+
+namespace {
+
+bool attribute_of_streams(CUstreamAttrID id) {
+  switch (id) {
+    case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:
+    case CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY:
+    case CU_LAUNCH_ATTRIBUTE_PRIORITY:
+    case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP:
+    case CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+extern "C" CUresult cuStreamGetAttribute(CUstream handle, CUstreamAttrID id, CUstreamAttrValue* value) {
+  return on_stream(handle, [&](Context&, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (value == nullptr || !attribute_of_streams(id)) return CUDA_ERROR_INVALID_VALUE;
+    const std::lock_guard lock(stream->attributes_mu);
+    const auto found = stream->attributes.find(id);
+    *value = found == stream->attributes.end() ? CUstreamAttrValue{} : found->second;
+    if (found != stream->attributes.end()) return CUDA_SUCCESS;
+    if (id == CU_LAUNCH_ATTRIBUTE_PRIORITY) value->priority = stream->priority();
+    if (id == CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY) value->syncPolicy = CU_SYNC_POLICY_AUTO;
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuStreamSetAttribute(CUstream handle, CUstreamAttrID id, const CUstreamAttrValue* value) {
+  return on_stream(handle, [&](Context&, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (value == nullptr || !attribute_of_streams(id)) return CUDA_ERROR_INVALID_VALUE;
+    const std::lock_guard lock(stream->attributes_mu);
+    stream->attributes[id] = *value;
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuStreamCopyAttributes(CUstream to, CUstream from) {
+  return on_stream(from, [&](Context& context, const std::shared_ptr<Stream>& source) -> CUresult {
+    const auto target = find_stream(context, to);
+    if (target == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (target == source) return CUDA_SUCCESS;
+    const std::scoped_lock lock(target->attributes_mu, source->attributes_mu);
+    target->attributes = source->attributes;
+    return CUDA_SUCCESS;
+  });
+}
+
+extern "C" CUresult cuStreamGetCtx_v2(CUstream stream, CUcontext* context, CUgreenCtx* green) {
+  if (green != nullptr) *green = nullptr;  // no stream belongs to one
+  return cuStreamGetCtx(stream, context);
 }

@@ -102,12 +102,19 @@ CUresult check_step(const CUstreamBatchMemOpParams& step) {
 
 }  // namespace
 
+Task task_of(Context& context, WorkRef work) {
+  Task task;
+  if (work->type() == CU_GRAPH_NODE_TYPE_BATCH_MEM_OP) task.ready = [work] { return work->ready(); };
+  task.run = [work = std::move(work), &context] { return work->run(context); };
+  return task;
+}
+
 CUresult enqueue(Context& context, const std::shared_ptr<Stream>& stream, WorkRef work, Ticket* ticket) {
   if (stream->capturing()) {
     if (ticket != nullptr) *ticket = {};
     return capture(*stream, context, work);
   }
-  Ticket made = context.submit(stream, {[work = std::move(work), &context] { return work->run(context); }, {}, false});
+  Ticket made = context.submit(stream, task_of(context, std::move(work)));
   if (ticket != nullptr) *ticket = std::move(made);
   return CUDA_SUCCESS;
 }
@@ -151,6 +158,23 @@ CUresult ValuesWork::run(Context& context) const {
     if (result != CUDA_SUCCESS) return result;
   }
   return CUDA_SUCCESS;
+}
+
+bool ValuesWork::ready() const {
+  for (const CUstreamBatchMemOpParams& step : steps) {
+    const auto& wait = step.waitValue;
+    const unsigned condition = wait.flags & ~unsigned{CU_STREAM_WAIT_VALUE_FLUSH};
+    if (step.operation == CU_STREAM_MEM_OP_WAIT_VALUE_32) {
+      const auto* shared = shared_value<uint32_t>(wait.address);
+      if (shared != nullptr && !reached<uint32_t>(shared->load(), wait.value, condition)) return false;
+    } else if (step.operation == CU_STREAM_MEM_OP_WAIT_VALUE_64) {
+      const auto* shared = shared_value<uint64_t>(wait.address);
+      if (shared != nullptr && !reached<uint64_t>(shared->load(), wait.value64, condition)) return false;
+    } else {
+      return true;  // what it writes first may be what it waits for
+    }
+  }
+  return true;
 }
 
 CUresult make_values_work(const CUstreamBatchMemOpParams* steps, unsigned count, unsigned flags, WorkRef* work) {

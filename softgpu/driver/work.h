@@ -25,11 +25,16 @@ class Work {
   virtual CUgraphNodeType type() const = 0;
   // Does it, in a thread of the driver. An error poisons the context.
   virtual CUresult run(Context& context) const = 0;
+  // Whether it would end by itself, or wait for others.
+  virtual bool ready() const { return true; }
 };
 using WorkRef = std::shared_ptr<const Work>;
 
 // Puts it on the stream or records it. `ticket`, where given, says what to wait for: nothing while capturing.
 CUresult enqueue(Context& context, const std::shared_ptr<Stream>& stream, WorkRef work, Ticket* ticket = nullptr);
+
+// The work as a task.
+Task task_of(Context& context, WorkRef work);
 
 // Runs `run` in the stream's order and returns when it is done; with `brief`, perhaps in the calling thread.
 CUresult enqueue_now(Context& context, const std::shared_ptr<Stream>& stream, std::function<CUresult()> run,
@@ -82,6 +87,7 @@ class ValuesWork final : public Work {
   explicit ValuesWork(std::vector<CUstreamBatchMemOpParams> its_steps) : steps(std::move(its_steps)) {}
   CUgraphNodeType type() const override { return CU_GRAPH_NODE_TYPE_BATCH_MEM_OP; }
   CUresult run(Context& context) const override;
+  bool ready() const override;
 
   const std::vector<CUstreamBatchMemOpParams> steps;
 };
