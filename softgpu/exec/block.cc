@@ -161,6 +161,8 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
     block->late->waiting.clear();
     block->late->committed.assign(threads_of(l), 0);
   }
+  block->barriers_done = 0;
+  block->shadow = nullptr;
   block->clock_at_start = block->clock;
   block->random = seed == 0 ? 0 : mixed(seed + index);
   const uint32_t entry = block->code->functions[0].entry;
@@ -205,23 +207,24 @@ bool run_block(Block* block, unsigned quantum, uint64_t instructions) {
   return block->live_threads == 0 || block->fault != FaultKind::kNone;
 }
 
-Fault fault_of(const Block& block) {
-  Fault out;
-  out.kind = block.fault;
-  out.address = block.fault_address;
+std::string place_text(const Block& block, uint32_t warp, uint32_t lane, uint32_t pc) {
   const Launch& l = *block.launch;
   const KernelCode& code = *block.code;
-  const uint32_t thread = block.fault_warp * 32 + block.fault_lane;
+  const uint32_t thread = warp * 32 + lane;
   const auto triple = [](uint64_t x, uint64_t y, uint64_t z) {
     return "(" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + ")";
   };
-  out.where = "kernel " + code.name + ", block " + triple(block.index.x, block.index.y, block.index.z) + ", thread " +
-              triple(thread % l.block.x, thread / l.block.x % l.block.y, thread / l.block.x / l.block.y);
-  if (block.fault_pc < code.lines.size()) {
-    out.where +=
-        ", line " + std::to_string(code.lines[block.fault_pc]) + ": " + code.texts[code.text_of[block.fault_pc]];
+  std::string out = "kernel " + code.name + ", block " + triple(block.index.x, block.index.y, block.index.z) +
+                    ", thread " +
+                    triple(thread % l.block.x, thread / l.block.x % l.block.y, thread / l.block.x / l.block.y);
+  if (pc < code.lines.size()) {
+    out += ", line " + std::to_string(code.lines[pc]) + ": " + code.texts[code.text_of[pc]];
   }
   return out;
+}
+
+Fault fault_of(const Block& block) {
+  return {block.fault, block.fault_address, place_text(block, block.fault_warp, block.fault_lane, block.fault_pc)};
 }
 
 }  // namespace softgpu

@@ -16,6 +16,9 @@ void start_block(Block* block, uint64_t index, uint64_t seed);
 // the block has ended, by itself or by a fault.
 bool run_block(Block* block, unsigned quantum, uint64_t instructions);
 
+// "kernel saxpy, block (1,0,0), thread (3,0,0), line 41: ld.global.f32 ..."
+std::string place_text(const Block& block, uint32_t warp, uint32_t lane, uint32_t pc);
+
 // The fault of a block that ended by one, in words.
 Fault fault_of(const Block& block);
 

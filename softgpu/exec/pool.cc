@@ -18,6 +18,7 @@
 #include <unordered_set>
 
 #include "softgpu/exec/block.h"
+#include "softgpu/exec/check.h"
 #include "softgpu/exec/load.h"
 
 namespace softgpu {
@@ -45,7 +46,9 @@ uint64_t next_random(uint64_t* state) {
 }
 
 struct Job {
-  explicit Job(const Launch& its_launch, const KernelCode& its_code) : launch(its_launch), code(its_code) {
+  Job(const Launch& its_launch, const KernelCode& its_code)
+      : launch(its_launch), code(its_launch.checker == nullptr ? its_code : with_checks(its_code)) {
+    if (launch.checker != nullptr) checks = launch.checker->begin();
     total = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
     if (launch.quantum != 0) quantum = launch.quantum;
     // The same kernel always meets the same choices, whatever ran before.
@@ -65,6 +68,7 @@ struct Job {
   bool paused = false;
   bool told = false;  // other threads know of it
   Counters counters;
+  std::unique_ptr<LaunchChecks> checks;
   uint64_t last_block = ~uint64_t{0};  // instructions of the block that ended last
   std::deque<std::unique_ptr<Block>> suspended;
   std::vector<std::unique_ptr<Block>> spare;
@@ -168,6 +172,7 @@ struct BlockPool::Impl {
     if (block == nullptr) {
       block = make_block(job->launch, job->code, job->workspace.data());
       block->leave = &leave;
+      block->checks = job->checks.get();
     }
     if (index != ~uint64_t{0}) start_block(block.get(), index, job->random);
     const uint64_t before = block->clock, bytes_before = block->bytes;

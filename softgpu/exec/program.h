@@ -105,8 +105,9 @@ struct Launch {
   uint32_t quantum = 0;                       // instructions a warp runs before the next one does; 0: the usual 32
   bool late_copies = false;                   // cp.async: bytes arrive when they are waited for
   uint64_t seed = 0;  // not 0: order of blocks and warps and their quanta are drawn from it; wants a pool of one thread
-  uint32_t owner = 0;  // whose grid it is, see pool.h
-  bool hold = false;   // does not begin until it is released (pool.h): a kernel that hangs
+  uint32_t owner = 0;                // whose grid it is, see pool.h
+  class Checker* checker = nullptr;  // looks at every access (check.h); null: nobody does
+  bool hold = false;                 // does not begin until it is released (pool.h): a kernel that hangs
 };
 
 // Threads that run blocks, shared by all devices of a process. `threads` 0: one a core.

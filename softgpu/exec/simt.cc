@@ -68,6 +68,7 @@ void release_barrier(Block* block, uint32_t id) {
   Barrier& barrier = block->barriers[id];
   const uint32_t votes = barrier.votes, arrived = barrier.arrived;
   barrier = {};
+  ++block->barriers_done;
   for (Warp& w : block->warps) {
     for (uint32_t i = 0; i < w.count; ++i) {
       Group& g = w.groups[i];

@@ -92,6 +92,23 @@ struct ImageSlot {
   uint64_t addend;
 };
 
+// What an operation does to memory, for those that look at accesses (check.h).
+struct Access {
+  enum class Kind : uint8_t {
+    kLoad,
+    kStore,
+    kAtomic,
+    kCopy,  // cp.async: from a to shared memory at dst
+    kFence,
+  };
+  uint32_t op = 0;
+  Kind kind = Kind::kLoad;
+  bool shared = false;         // addresses are offsets in shared memory
+  bool strong = false;         // volatile, relaxed or stronger
+  uint8_t bytes = 0;           // of a lane
+  uint8_t register_bytes = 0;  // of each data register
+};
+
 struct KernelCode {
   std::string name;
   std::vector<MicroOp> ops;
@@ -111,6 +128,12 @@ struct KernelCode {
   uint32_t static_shared_bytes = 0;  // with the reserved part
   uint32_t reserved_shared_bytes = 0;
   uint32_t param_bytes = 0;
+
+  std::vector<Access> accesses;  // in order
+  // A kernel with checks: what it was made from, and the access of each op. The original owns it.
+  const KernelCode* original = nullptr;
+  std::vector<uint32_t> access_of;
+  mutable std::shared_ptr<const KernelCode> checked;  // made when wanted, see check.cc
 };
 
 // Lanes of a warp that stand at the same place.
@@ -177,7 +200,10 @@ struct Block {
   uint32_t fault_warp = 0;
   uint32_t fault_pc = 0;
   std::unique_ptr<LateCopies> late;  // where copies arrive as late as possible, see async.h
-  uint32_t slices = 0;               // turns that a thread of the pool has given it
+  uint32_t barriers_done = 0;
+  struct LaunchChecks* checks = nullptr;  // of the launch; null: nobody looks at accesses
+  std::shared_ptr<void> shadow;           // what checks know of the block
+  uint32_t slices = 0;                    // turns that a thread of the pool has given it
 
   std::unique_ptr<std::byte, void (*)(void*)> storage{nullptr, nullptr};  // registers, local and shared memory
 };

@@ -106,6 +106,8 @@ class KernelLowering {
   // Emission.
   Handler find(const std::string& name) const;
   MicroOp& emit(Handler fn, uint32_t dst = 0, uint32_t a = 0, uint32_t b = 0, uint32_t c = 0);
+  // Notes what the operation emitted last does to memory.
+  void note_access(Access::Kind kind, bool shared, uint32_t bytes, uint32_t register_bytes);
   bool emit_named(const std::string& name, uint32_t dst, uint32_t a = 0, uint32_t b = 0, uint32_t c = 0);
 
   // Instructions.

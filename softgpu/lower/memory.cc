@@ -23,6 +23,20 @@ bool KernelLowering::take_memory_words() {
   return hint;
 }
 
+void KernelLowering::note_access(Access::Kind kind, bool shared, uint32_t bytes, uint32_t register_bytes) {
+  static constexpr std::string_view kStrong[] = {"volatile", "relaxed", "acquire", "release", "acq_rel", "sc", "mmio"};
+  Access access;
+  access.op = static_cast<uint32_t>(code_->ops.size() - 1);
+  access.kind = kind;
+  access.shared = shared;
+  access.strong = std::any_of(in_->modifiers.begin(), in_->modifiers.end(), [](std::string_view m) {
+    return std::find(std::begin(kStrong), std::end(kStrong), m) != std::end(kStrong);
+  });
+  access.bytes = static_cast<uint8_t>(bytes);
+  access.register_bytes = static_cast<uint8_t>(register_bytes);
+  code_->accesses.push_back(access);
+}
+
 // Reads `[base + offset]` into a, y and imm; *space gets the name that handlers use.
 bool KernelLowering::address(const Operand& o, std::string* space, MicroOp* op) {
   if (o.kind != Operand::Kind::kAddress) return fail("expected an address");
@@ -134,6 +148,9 @@ bool KernelLowering::lower_ld() {
   out.imm = op.imm;
   out.vec = op.vec;
   out.y = op.y;
+  if (place == "generic" || place == "shared") {
+    note_access(Access::Kind::kLoad, place == "shared", ptx::bytes_of(type) * op.vec, 0);
+  }
   return true;
 }
 
@@ -155,6 +172,10 @@ bool KernelLowering::lower_st() {
   out.imm = op.imm;
   out.vec = op.vec;
   out.y = op.y;
+  if (place == "generic" || place == "shared") {
+    note_access(Access::Kind::kStore, place == "shared", ptx::bytes_of(type) * op.vec,
+                static_cast<uint32_t>(std::stoul(width)) / 8);
+  }
   return true;
 }
 
@@ -193,6 +214,7 @@ bool KernelLowering::lower_atomic(bool reduction) {
   out.imm = op.imm;
   out.y = op.y;
   out.x = place == "shared" ? 1 : 0;
+  note_access(Access::Kind::kAtomic, place == "shared", width, 0);
   return true;
 }
 
@@ -200,6 +222,7 @@ bool KernelLowering::lower_nothing() { return true; }
 
 bool KernelLowering::lower_fence() {
   emit(find("fence"));
+  note_access(Access::Kind::kFence, false, 0, 0);
   return true;
 }
 

@@ -49,6 +49,7 @@ class Machine {
   }
   std::byte* host(uint64_t address) { return host_ + (address - kWindowBase); }
   AddressSpace& space() { return space_; }
+  BlockPool& pool() { return pool_; }
 
   void load(std::string_view ptx, IsaLevel level = best_isa_level()) {
     std::string error;
@@ -69,7 +70,8 @@ class Machine {
   Launch& launch() { return launch_; }
 
   // Eight-byte parameters, in order.
-  Fault run(std::string_view kernel, Dim3 grid, Dim3 block, std::vector<uint64_t> params) {
+  Fault run(std::string_view kernel, Dim3 grid, Dim3 block, std::vector<uint64_t> params,
+            Counters* counters = nullptr) {
     launch_.kernel = ~uint32_t{0};
     if (program_ == nullptr) return {};
     for (uint32_t i = 0; i < program_->kernels().size(); ++i) {
@@ -79,7 +81,7 @@ class Machine {
     launch_.grid = grid;
     launch_.block = block;
     launch_.params = reinterpret_cast<const std::byte*>(params.data());
-    return softgpu::run(launch_, pool_);
+    return softgpu::run(launch_, pool_, counters);
   }
 
  private:
