@@ -287,7 +287,8 @@ void Checker::race(Warp& warp, const Lanes& lanes, uint32_t lane) {
     const bool mine = mark->launch == me.launch && mark->block == me.block && mark->barriers == me.barriers;
     const bool same_warp = mine && mark->thread / 32 == warp.index;
     const uint8_t before = same_warp ? mark->bytes : uint8_t{0};
-    const bool several = mark->launch == me.launch && !same_warp && (mark->block != me.block || mine);
+    const bool several =
+        mark->launch == me.launch && (mark->bytes & me.bytes) != 0 && !same_warp && (mark->block != me.block || mine);
     const bool kept = same_warp && mark->several;
     *mark = me;
     mark->bytes |= before;
