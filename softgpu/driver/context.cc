@@ -6,6 +6,7 @@
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/simulation.h"
 
 namespace softgpu {
 namespace {
@@ -49,6 +50,7 @@ void Context::submit_and_wait(const std::shared_ptr<Stream>& stream, std::functi
       idle = idle && std::all_of(streams_.begin(), streams_.end(), [](auto& s) { return !s->blocking() || s->idle(); });
     }
     if (idle) {
+      const StreamScope scope(*stream);
       const CUresult result = run();
       if (result != CUDA_SUCCESS) fail(result);
       return;
@@ -117,6 +119,7 @@ void Context::start() {
   }
   cancel = false;
   alive = true;
+  if (simulation().lost(device.index)) fail(CUDA_ERROR_DEVICE_UNAVAILABLE);
 }
 
 void Context::stop() {

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -139,6 +140,8 @@ void write_all(int to, const std::string& text) {
 }
 
 void serve(int client) {
+  const timeval patience = {10, 0};
+  setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   std::string text;
   char piece[512];
   for (ssize_t n = read(client, piece, sizeof(piece)); n > 0; n = read(client, piece, sizeof(piece))) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/simulation.h"
 #include "softgpu/driver/work.h"
 
 namespace softgpu {
@@ -28,6 +29,9 @@ Side side_of(uint64_t address, uint64_t bytes) {
 
 Memory::Copied copy_rows(const CopyRect& rect) {
   Memory& memory = driver().memory;
+  if (!simulation().begin_copy(rect.width * rect.height, in_window(rect.destination), in_window(rect.source))) {
+    return Memory::Copied::kYes;
+  }
   for (uint64_t row = 0; row < rect.height; ++row) {
     const uint64_t to = rect.destination + row * rect.destination_pitch;
     const uint64_t from = rect.source + row * rect.source_pitch;

@@ -7,6 +7,7 @@
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/graph_host.h"
+#include "softgpu/driver/simulation.h"
 
 namespace softgpu {
 namespace {
@@ -64,6 +65,7 @@ void hook_device_identity(int device, uint8_t uuid[16], int32_t pci[3]) {
 }
 
 unsigned threads_from_environment() {
+  if (simulation().seed() != 0) return 1;  // one order needs one thread
   const char* text = std::getenv("SOFTGPU_THREADS");
   if (text == nullptr) return 0;
   char* end = nullptr;
@@ -111,7 +113,7 @@ CUresult initialize() {
   tide::handshake::set_hooks({hook_primary_context, hook_current_context, hook_context_id, hook_stream_id,
                               [] { return kDriverVersion; }, [] { return static_cast<int>(driver().devices.size()); },
                               hook_device_identity});
-  if (!devices_from_environment(&driver().devices)) g_failure = CUDA_ERROR_INVALID_VALUE;
+  if (!simulation().configure() || !devices_from_environment(&driver().devices)) g_failure = CUDA_ERROR_INVALID_VALUE;
   if (driver().devices.empty()) {
     g_state = State::kFailed;
     return g_failure;
@@ -121,6 +123,7 @@ CUresult initialize() {
   // What was made before the first call is torn down after this, and finds that the driver has gone.
   std::atexit([] { g_state = State::kEnded; });
   g_state = State::kReady;
+  simulation().start();
   return CUDA_SUCCESS;
 }
 

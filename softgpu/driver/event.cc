@@ -1,9 +1,9 @@
 #include "softgpu/driver/event.h"
 
-#include "base/clock.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
 #include "softgpu/driver/shared_event.h"
+#include "softgpu/driver/simulation.h"
 
 namespace softgpu {
 
@@ -22,7 +22,8 @@ void record_event(Context& context, const std::shared_ptr<Stream>& stream, Event
   const uint64_t number = event.shared == nullptr ? 0 : event.shared->begin();
   made->ticket = context.submit(stream, {[weak = std::weak_ptr<Record>(made), number, shared = event.shared] {
                                            if (shared != nullptr) shared->complete(number);
-                                           if (const auto kept = weak.lock()) kept->time_ns = tide::now_ns();
+                                           if (const auto kept = weak.lock())
+                                             kept->time_ns = simulation().event_time_ns();
                                            return CUDA_SUCCESS;
                                          },
                                          {},

@@ -8,6 +8,7 @@
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/kernel_work.h"
 #include "softgpu/driver/occupancy.h"
+#include "softgpu/driver/simulation.h"
 #include "softgpu/driver/skipped.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -107,7 +108,9 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
     tide::log(tide::LogLevel::kDebug, "kernel %s, grid (%u,%u,%u), block (%u,%u,%u)", kernel.info().name.c_str(),
               shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y, shape.block.z);
   }
-  const Fault fault = run(launch, driver().pool());
+  CUresult planned = CUDA_SUCCESS;
+  const Fault fault = simulation().run_grid(context, kernel.info().name, &launch, &planned);
+  if (planned != CUDA_SUCCESS) return planned;
   if (!fault.ok() && fault.kind != FaultKind::kCancelled) {
     const char* what = tide::handshake::error_text(result_of(fault.kind));
     tide::log(tide::LogLevel::kWarning, "%s at address %#llx: %s", what, static_cast<unsigned long long>(fault.address),

@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "softgpu/driver/device.h"
+#include "softgpu/driver/simulation.h"
 
 namespace softgpu {
 namespace {
 
 constexpr uint64_t kSmallBytesMax = 1u << 20;  // above it an allocation gets chunks of its own
+constexpr size_t kQuarantineMax = 64;          // freed allocations that are kept where memory is checked
 
 // The driver's own choices lie in the upper half of the window, so that the lower half is free for those who ask for an
 // address.
@@ -119,9 +121,50 @@ CUresult Memory::allocate_small(Context& context, uint64_t bytes, uint64_t* addr
 }
 
 CUresult Memory::allocate(Context& context, uint64_t bytes, uint64_t* address) {
-  if (bytes > context.device.memory_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (bytes > context.device.memory_bytes || simulation().allocation_fails(context.device)) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   const std::unique_lock lock(mu_);
-  return bytes <= kSmallBytesMax ? allocate_small(context, bytes, address) : allocate_large(context, bytes, address);
+  const auto attempt = [&] {
+    return bytes <= kSmallBytesMax ? allocate_small(context, bytes, address) : allocate_large(context, bytes, address);
+  };
+  CUresult result = attempt();
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && !quarantine_.empty()) {
+    drop_quarantine(0);
+    result = attempt();
+  }
+  if (Checker* checker = simulation().checker(); checker != nullptr && result == CUDA_SUCCESS) {
+    checker->allocated(*address, bytes);
+  }
+  return result;
+}
+
+// Freed memory that is kept, so that its use is seen instead of somebody else's memory.
+bool Memory::keep_freed(Range* range) {
+  if (!simulation().quarantines()) return false;
+  simulation().freed(range->address, range->bytes);
+  range->access = 0;
+  quarantine_.push_back(range->address);
+  drop_quarantine(kQuarantineMax);
+  return true;
+}
+
+void Memory::drop_quarantine(size_t keep) {
+  while (quarantine_.size() > keep) {
+    const auto found = ranges_.find(quarantine_.front());
+    quarantine_.pop_front();
+    if (found == ranges_.end() || found->second.usable() || found->second.kind != RangeKind::kDevice) continue;
+    drop(found);
+  }
+}
+
+std::vector<Range> Memory::device_ranges(const Device& device) const {
+  const std::shared_lock lock(mu_);
+  std::vector<Range> out;
+  for (const auto& [address, range] : ranges_) {
+    if (range.device == &device && range.usable() && range.on_device()) out.push_back(range);
+  }
+  return out;
 }
 
 CUresult Memory::allocate_pinned(Context& context, uint64_t bytes, unsigned flags, void** address) {
@@ -237,7 +280,8 @@ CUresult Memory::free_device(uint64_t address) {
     case RangeKind::kDevice:
     case RangeKind::kManaged:
     case RangeKind::kPooled:
-      if (range->address != address) return CUDA_ERROR_INVALID_VALUE;
+      if (range->address != address || !range->usable()) return CUDA_ERROR_INVALID_VALUE;
+      if (range->kind == RangeKind::kDevice && keep_freed(&found->second)) return CUDA_SUCCESS;
       drop(found);
       return CUDA_SUCCESS;
     default:

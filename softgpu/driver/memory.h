@@ -11,11 +11,13 @@
 // Threads: any.
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <shared_mutex>
+#include <vector>
 
 #include "softgpu/driver/backing.h"
 #include "softgpu/driver/context.h"
@@ -56,6 +58,7 @@ struct Range {
 
   // What the host cannot touch.
   bool on_device() const { return !on_host() && kind != RangeKind::kManaged; }
+  bool usable() const { return access != 0; }  // else it was freed, or is not accessible yet
   // What lies outside the window.
   bool on_host() const { return kind == RangeKind::kPinned || kind == RangeKind::kRegistered; }
 };
@@ -88,6 +91,8 @@ class Memory {
 
   // The range that holds the address.
   std::optional<Range> find(uint64_t address) const;
+  // What is on the device and live.
+  std::vector<Range> device_ranges(const Device& device) const;
   // Every byte belongs to ranges that somebody may access.
   bool covered(uint64_t address, uint64_t bytes) const;
   CUresult set_sync_memops(uint64_t address, bool on);
@@ -136,6 +141,8 @@ class Memory {
   void drop_slab(Heap& heap, uint64_t keep);
   bool whole_mappings(uint64_t address, uint64_t bytes) const;
   CUresult place_image(Device& device, Context* context, uint64_t bytes, uint64_t wanted, Range* image);  // takes mu_
+  bool keep_freed(Range* range);
+  void drop_quarantine(size_t keep);
 
   Views views_;
   mutable std::shared_mutex mu_;
@@ -143,6 +150,7 @@ class Memory {
   std::map<uint64_t, Range> ranges_;       // guarded by mu_
   std::map<Device*, Heap> heaps_;          // of small allocations; guarded by mu_
   std::map<uint64_t, uint64_t> imported_;  // identity -> address; guarded by mu_
+  std::deque<uint64_t> quarantine_;        // addresses; guarded by mu_
   uint64_t next_buffer_id_ = 1;            // guarded by mu_
 };
 

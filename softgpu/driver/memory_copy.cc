@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "softgpu/driver/memory.h"
+#include "softgpu/driver/simulation.h"
 
 namespace softgpu {
 namespace {
@@ -48,6 +49,7 @@ bool copy_pageable(std::byte* to, std::byte* from, uint64_t bytes) {
 }  // namespace
 
 Memory::Copied Memory::copy(uint64_t destination, uint64_t source, uint64_t bytes) {
+  if (Checker* checker = simulation().checker(); checker != nullptr) checker->copied(destination, source, bytes);
   const AddressSpace& space = views_.all();
   while (bytes > 0) {
     uint64_t piece = bytes;
@@ -70,6 +72,7 @@ Memory::Copied Memory::copy(uint64_t destination, uint64_t source, uint64_t byte
 
 bool Memory::fill(uint64_t address, uint32_t pattern, unsigned width, uint64_t count) {
   uint64_t bytes = count * width;
+  if (Checker* checker = simulation().checker(); checker != nullptr) checker->written(address, bytes);
   while (bytes > 0) {
     uint64_t piece = bytes;
     bool pageable = false;

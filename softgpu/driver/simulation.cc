@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kFreedRemembered = 4096;
 constexpr uint32_t kSleepStepUs = 2000;  // between two looks whether the context was destroyed
 
-thread_local sim::StreamClock* t_clock = nullptr;
+thread_local Stream* t_stream = nullptr;
 
 bool bad_setting(const char* name, const char* value, const std::string& what) {
   tide::log(tide::LogLevel::kError, "%s=%s is not understood: %s", name, value, what.c_str());
@@ -63,9 +63,9 @@ Simulation& simulation() {
   return *the;
 }
 
-ClockScope::ClockScope(sim::StreamClock* clock) : before_(t_clock) { t_clock = clock; }
-ClockScope::~ClockScope() { t_clock = before_; }
-sim::StreamClock* ClockScope::current() { return t_clock; }
+StreamScope::StreamScope(Stream& stream) : before_(t_stream) { t_stream = &stream; }
+StreamScope::~StreamScope() { t_stream = before_; }
+Stream* StreamScope::current() { return t_stream; }
 
 bool Simulation::configure_checks(CheckOptions* options) {
   const char* text = std::getenv("SOFTGPU_CHECK");
@@ -139,13 +139,12 @@ uint64_t Simulation::model_now() {
 }
 
 uint64_t Simulation::event_time_ns() {
-  const sim::StreamClock* clock = ClockScope::current();
-  if (mode_ == sim::TimeMode::kOff || clock == nullptr) return tide::now_ns();
-  return clock->ns;
+  Stream* stream = StreamScope::current();
+  return mode_ == sim::TimeMode::kOff || stream == nullptr ? tide::now_ns() : stream->clock().ns.load();
 }
 
 void Simulation::host_saw(const sim::StreamClock& clock) {
-  if (mode_ != sim::TimeMode::kVirtual || ClockScope::current() != nullptr) return;
+  if (mode_ != sim::TimeMode::kVirtual || StreamScope::current() != nullptr) return;
   uint64_t before = host_ns_;
   const uint64_t time = clock.ns;
   while (before < time && !host_ns_.compare_exchange_weak(before, time)) {
@@ -250,7 +249,7 @@ Fault Simulation::run_grid(const Context& context, const std::string& kernel, La
     const uint64_t blocks = uint64_t{launch->grid.x} * launch->grid.y * launch->grid.z;
     const sim::KernelCost cost{counters.instructions, counters.bytes, blocks, slow};
     sim::StreamClock unnamed;
-    sim::StreamClock* clock = ClockScope::current() != nullptr ? ClockScope::current() : &unnamed;
+    sim::StreamClock* clock = StreamScope::current() != nullptr ? &StreamScope::current()->clock() : &unnamed;
     card(context.device).run_kernel(clock, cost, model_now());
     hold_back(context, began, card(context.device).kernel_ns(cost));
   } else if (slow > 1) {
@@ -259,26 +258,25 @@ Fault Simulation::run_grid(const Context& context, const std::string& kernel, La
   return fault;
 }
 
-bool Simulation::begin_copy(const Context& context, uint64_t bytes, CopyWay way) {
+bool Simulation::begin_copy(uint64_t bytes, bool to_device, bool from_device) {
+  Stream* stream = StreamScope::current();
+  if (stream == nullptr || (faults.empty() && mode_ == sim::TimeMode::kOff)) return true;
+  const Context& context = stream->context();
   bool kept = true;
-  if (!faults.empty()) {
-    for (const auto& fault : faults.due({sim::FaultSite::kCopy, context.device.index, {}, elapsed_s()})) {
-      tide::log(tide::LogLevel::kWarning, "GPU %d has a planned fault: %s", context.device.index, fault.text.c_str());
-      if (fault.action == sim::FaultAction::kLostCopy) kept = false;
-      if (fault.action == sim::FaultAction::kSlowCopy) sleep_unless_cancelled(context, fault.ms * 1'000'000);
-    }
+  for (const auto& fault : faults.due({sim::FaultSite::kCopy, context.device.index, {}, elapsed_s()})) {
+    tide::log(tide::LogLevel::kWarning, "GPU %d has a planned fault: %s", context.device.index, fault.text.c_str());
+    if (fault.action == sim::FaultAction::kLostCopy) kept = false;
+    if (fault.action == sim::FaultAction::kSlowCopy) sleep_unless_cancelled(context, fault.ms * 1'000'000);
   }
   if (mode_ == sim::TimeMode::kOff) return kept;
   const uint64_t began = tide::now_ns();
-  sim::StreamClock unnamed;
-  sim::StreamClock* clock = ClockScope::current() != nullptr ? ClockScope::current() : &unnamed;
   sim::CardClock& its_card = card(context.device);
-  if (way == CopyWay::kOnDevice) {
+  if (to_device && from_device) {
     const sim::KernelCost cost{0, 2 * bytes, ~uint64_t{0}, 1};
-    its_card.run_kernel(clock, cost, model_now());
+    its_card.run_kernel(&stream->clock(), cost, model_now());
     hold_back(context, began, its_card.kernel_ns(cost));
   } else {
-    its_card.run_copy(clock, bytes, way == CopyWay::kToDevice, model_now());
+    its_card.run_copy(&stream->clock(), bytes, to_device, model_now());
     hold_back(context, began, its_card.copy_ns(bytes));
   }
   return kept;
@@ -295,7 +293,7 @@ bool Simulation::allocation_fails(const Device& device) {
 
 bool Simulation::LiveAllocations::find(uint64_t address, uint64_t* start, uint64_t* bytes) const {
   const auto range = driver().memory.find(address);
-  if (!range || !range->accessible) return false;
+  if (!range || !range->usable()) return false;
   *start = range->address;
   *bytes = range->bytes;
   return true;

@@ -24,8 +24,6 @@
 
 namespace softgpu {
 
-enum class CopyWay { kToDevice, kToHost, kOnDevice };
-
 class Simulation {
  public:
   // Reads the environment. False, with one line in the log, when a value cannot be read.
@@ -38,8 +36,8 @@ class Simulation {
   // Runs a grid on the context's device as this simulation wants it. *planned is what the kernel's end is by a planned
   // fault, else CUDA_SUCCESS.
   Fault run_grid(const Context& context, const std::string& kernel, Launch* launch, CUresult* planned);
-  // Before a copy or fill of so many bytes; false when it shall be lost.
-  bool begin_copy(const Context& context, uint64_t bytes, CopyWay way);
+  // Before a copy, in the thread that works for its stream; false when it shall be lost.
+  bool begin_copy(uint64_t bytes, bool to_device, bool from_device);
   bool allocation_fails(const Device& device);
 
   bool lost(int device) const { return lost_[static_cast<size_t>(device)]; }
@@ -100,18 +98,18 @@ class Simulation {
 
 Simulation& simulation();
 
-// The calling thread works for a stream as long as this lives.
-class ClockScope {
+// The calling thread works for the stream as long as this lives.
+class StreamScope {
  public:
-  explicit ClockScope(sim::StreamClock* clock);
-  ~ClockScope();
-  ClockScope(const ClockScope&) = delete;
-  ClockScope& operator=(const ClockScope&) = delete;
+  explicit StreamScope(Stream& stream);
+  ~StreamScope();
+  StreamScope(const StreamScope&) = delete;
+  StreamScope& operator=(const StreamScope&) = delete;
   // Of the calling thread, or null.
-  static sim::StreamClock* current();
+  static Stream* current();
 
  private:
-  sim::StreamClock* const before_;
+  Stream* const before_;
 };
 
 }  // namespace softgpu

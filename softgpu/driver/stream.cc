@@ -10,6 +10,7 @@
 
 #include "api/graph/capture.h"
 #include "softgpu/driver/context.h"
+#include "softgpu/driver/simulation.h"
 #include "softgpu/driver/stream_order.h"
 
 namespace softgpu {
@@ -77,13 +78,18 @@ bool Stream::done(uint64_t number) {
 }
 
 void Stream::wait(uint64_t number) {
-  if (stream_order() == StreamOrder::kSeeded) return draw_until(*this, number);
+  if (stream_order() == StreamOrder::kSeeded) {
+    draw_until(*this, number);
+    simulation().host_saw(clock_);
+    return;
+  }
   std::unique_lock lock(mu_);
   if (demanded_count_ < number) {
     demanded_count_ = number;
     arrived_.notify_one();
   }
   completed_.wait(lock, [&] { return completed_count_ >= number; });
+  simulation().host_saw(clock_);
 }
 
 void Stream::polled() {
@@ -160,8 +166,10 @@ void Stream::run_next() {
 }
 
 void Stream::run(Task& task) {
+  const StreamScope scope(*this);
   for (const Ticket& ticket : task.after) {
     if (ticket.stream.get() != this) ticket.wait();  // in one stream they are in order anyway
+    if (ticket.stream != nullptr) clock_.advance_to(ticket.stream->clock_.ns);
   }
   if (context_.error() != CUDA_SUCCESS && !task.always) return;
   const CUresult result = task.run();

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "softgpu/driver/cuda_api.h"
+#include "softgpu/sim/time_model.h"
 
 namespace softgpu {
 
@@ -68,7 +69,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   // What cuStreamSetAttribute set; of no effect here. Guarded by attributes_mu.
   std::mutex attributes_mu;
   std::map<int, CUlaunchAttributeValue> attributes;
-  bool capturing() const;  // what is submitted becomes nodes of a graph
+  bool capturing() const;                       // what is submitted becomes nodes of a graph
+  sim::StreamClock& clock() { return clock_; }  // of the time model
   bool blocking() const { return (flags_ & CU_STREAM_NON_BLOCKING) == 0; }
 
  private:
@@ -82,6 +84,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   const unsigned flags_;
   const int priority_;
   const uint64_t id_;
+  sim::StreamClock clock_;
 
   std::mutex mu_;
   std::condition_variable arrived_;    // for the thread

@@ -6,6 +6,7 @@
 
 #include "softgpu/driver/access.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/simulation.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
@@ -70,6 +71,7 @@ extern "C" CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t byt
     if (sharing != CU_MEM_HANDLE_TYPE_NONE && sharing != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
       return CUDA_ERROR_NOT_SUPPORTED;
     }
+    if (simulation().allocation_fails(*find_device(properties->location.id))) return CUDA_ERROR_OUT_OF_MEMORY;
     auto backing = Backing::make(*find_device(properties->location.id), bytes, sharing != CU_MEM_HANDLE_TYPE_NONE);
     if (backing == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
     *handle = publish(std::make_shared<Physical>(Physical{std::move(backing), *properties}));

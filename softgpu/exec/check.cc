@@ -221,11 +221,13 @@ bool Checker::bounds(Warp& warp, const Lanes& lanes) {
     const auto lane = static_cast<uint32_t>(std::countr_zero(m));
     const uint64_t address = lanes.address[lane];
     if (!in_window(address) || inside(*warp.block, address, lanes.bytes)) continue;
+    // Asked before the lock is taken: whoever allocates takes both the other way round.
+    const std::string what = std::string(lanes.kind == Kind::kLoad ? "reads " : "writes ") +
+                             std::to_string(lanes.bytes) + " bytes at " + hex(address) + ", " +
+                             allocations_.describe(address);
     {
       const std::lock_guard lock(mu_);
-      tell({&warp, lane, lanes.pc, address}, kBounds,
-           std::string(lanes.kind == Kind::kLoad ? "reads " : "writes ") + std::to_string(lanes.bytes) + " bytes at " +
-               hex(address) + ", " + allocations_.describe(address));
+      tell({&warp, lane, lanes.pc, address}, kBounds, what);
     }
     raise(warp, FaultKind::kIllegalAddress, address, lane);
     return false;
