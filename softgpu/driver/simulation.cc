@@ -46,6 +46,13 @@ void sleep_unless_cancelled(const Context& context, uint64_t ns) {
   }
 }
 
+const char* find_isa(const char* text) {
+  for (const char* name : {"v2", "v3", "v4"}) {
+    if (std::strcmp(text, name) == 0) return name;
+  }
+  return nullptr;
+}
+
 // From the card's own numbers: four instructions of warps a cycle and multiprocessor, two transfers a memory cycle.
 sim::CardSpeed speed_of(const Profile& profile) {
   sim::CardSpeed speed;
@@ -88,6 +95,9 @@ bool Simulation::configure() {
       return bad_setting("SOFTGPU_QUANTUM", text, "expected a number of instructions from 1 to 1000000");
     }
     quantum_ = static_cast<unsigned>(quantum);
+  }
+  if (const char* text = std::getenv("SOFTGPU_ISA"); text != nullptr && find_isa(text) == nullptr) {
+    return bad_setting("SOFTGPU_ISA", text, "expected v2, v3 or v4");
   }
   CheckOptions options;
   if (!configure_checks(&options)) return false;

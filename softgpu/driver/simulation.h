@@ -7,7 +7,7 @@
 //   SOFTGPU_QUANTUM  instructions of a warp's turn            SOFTGPU_SEED  a number: one order, drawn from it
 //   SOFTGPU_CHECK    off, page, exact                         SOFTGPU_CHECK_UNINIT, _RACE, _FATAL  1
 //   SOFTGPU_TIME     off, virtual, scaled[:factor]            SOFTGPU_FAULTS  see softgpu/sim/faults.h
-//   SOFTGPU_CONTROL  path of a socket, see control.h
+//   SOFTGPU_CONTROL  path of a socket, see control.h      SOFTGPU_ISA   v2, v3, v4: the highest level that is used
 //
 // Threads: any.
 

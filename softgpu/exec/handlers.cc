@@ -1,5 +1,9 @@
 #include "softgpu/exec/handlers.h"
 
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
 namespace softgpu {
 namespace {
 
@@ -65,7 +69,9 @@ bool isa_level_runs_here(IsaLevel level) {
 }
 
 IsaLevel best_isa_level() {
-  for (const IsaLevel level : {IsaLevel::kV4, IsaLevel::kV3}) {
+  const char* most = std::getenv("SOFTGPU_ISA");
+  for (const auto& [level, name] : {std::pair{IsaLevel::kV4, "v4"}, std::pair{IsaLevel::kV3, "v3"}}) {
+    if (most != nullptr && std::strcmp(most, name) < 0) continue;
     if (isa_level_runs_here(level)) return level;
   }
   return IsaLevel::kV2;

@@ -35,7 +35,7 @@ struct HandlerRows {
 
 enum class IsaLevel : uint8_t { kV2, kV3, kV4 };
 
-// The best level of this machine.
+// The best level of this machine, not above what SOFTGPU_ISA says.
 IsaLevel best_isa_level();
 bool isa_level_runs_here(IsaLevel level);
 
