@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "softgpu/driver/device.h"
 #include "softgpu/driver/memory.h"
+#include "softgpu/driver/simulation.h"
 
 namespace softgpu {
 
@@ -83,7 +84,9 @@ CUresult Memory::set_access(uint64_t address, uint64_t bytes, DeviceSet grant, D
 }
 
 CUresult Memory::allocate_from(const std::shared_ptr<Pool>& pool, uint64_t bytes, uint64_t* address) {
-  if (bytes > pool->device.memory_bytes) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (bytes > pool->device.memory_bytes || simulation().allocation_fails(pool->device)) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   const std::unique_lock lock(mu_);
   Heap& heap = pool->heap;
   uint64_t place = heap.take(bytes);

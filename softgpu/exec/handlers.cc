@@ -70,11 +70,14 @@ bool isa_level_runs_here(IsaLevel level) {
 
 IsaLevel best_isa_level() {
   const char* most = std::getenv("SOFTGPU_ISA");
-  for (const auto& [level, name] : {std::pair{IsaLevel::kV4, "v4"}, std::pair{IsaLevel::kV3, "v3"}}) {
-    if (most != nullptr && std::strcmp(most, name) < 0) continue;
-    if (isa_level_runs_here(level)) return level;
+  IsaLevel lowest = IsaLevel::kV2;
+  for (const auto& [level, name] :
+       {std::pair{IsaLevel::kV4, "v4"}, std::pair{IsaLevel::kV3, "v3"}, std::pair{IsaLevel::kV2, "v2"}}) {
+    if (!isa_level_runs_here(level)) continue;
+    lowest = level;
+    if (most == nullptr || std::strcmp(most, name) >= 0) return level;
   }
-  return IsaLevel::kV2;
+  return lowest;  // nothing as low as that was built
 }
 
 const HandlerTable& handlers_of(IsaLevel level) {

@@ -102,11 +102,10 @@ void copy_local(Warp& w, uint32_t lane, uint32_t from, uint32_t to, uint32_t byt
 }
 
 // Runs operations from `op` to `end` as long as they only fall through; returns the first that was not run or failed.
-// `last` is kWarpSync where the warp has no other lanes to meet, else kPlain. A function of its own, so that all it
-// needs stays in registers.
+// A function of its own, so that all it needs stays in registers.
 __attribute__((noinline)) const MicroOp* run_plain(Warp& w, Block* block, uint32_t mask, const MicroOp* op,
-                                                   const MicroOp* end, Flow last) {
-  for (; op != end && op->flow <= last; ++op) {
+                                                   const MicroOp* end) {
+  for (; op != end && op->flow == Flow::kPlain; ++op) {
     ++block->clock;
     const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
     if (active == 0) continue;
@@ -114,6 +113,40 @@ __attribute__((noinline)) const MicroOp* run_plain(Warp& w, Block* block, uint32
     if (block->fault != FaultKind::kNone) [[unlikely]]
       break;
   }
+  return op;
+}
+
+// The same where these lanes are all of the warp: meets nobody, and takes branches on which all agree, too. *left is
+// how many operations it may run, and then how many of them are left.
+__attribute__((noinline)) const MicroOp* run_alone(Warp& w, Block* block, uint32_t mask, const MicroOp* op,
+                                                   unsigned* left) {
+  unsigned n = *left;
+  for (; n != 0; --n) {
+    const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
+    if (op->flow <= Flow::kWarpSync) {
+      ++block->clock;
+      if (active != 0) {
+        op->fn(*op, w, active);
+        if (block->fault != FaultKind::kNone) [[unlikely]]
+          break;
+      }
+      ++op;
+    } else if (op->flow == Flow::kBranch && (active == mask || active == 0)) {
+      ++block->clock;
+      const MicroOp* const to = active == 0 ? op + 1 : block->code->ops.data() + op->target;
+      if (to <= op) {
+        const std::atomic<bool>* cancel = block->launch->cancel;
+        if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) [[unlikely]] {
+          block->fault = FaultKind::kCancelled;
+          break;
+        }
+      }
+      op = to;
+    } else {
+      break;
+    }
+  }
+  *left = n;
   return op;
 }
 
@@ -160,13 +193,16 @@ class Runner {
     w_.groups[group_].state = State::kReady;
     const bool alone = w_.count == 1;
     const uint32_t stop = alone ? kNoLimit : limit();
-    const Flow through = alone ? Flow::kWarpSync : Flow::kPlain;
     while (left_ > 0 && pc_ < stop) {
-      const uint32_t most = std::min(left_, stop - pc_);
       const MicroOp* const begin = ops_ + pc_;
-      const auto steps = static_cast<uint32_t>(run_plain(w_, &block_, mask_, begin, begin + most, through) - begin);
-      left_ -= steps;
-      pc_ += steps;
+      if (alone) {
+        pc_ = static_cast<uint32_t>(run_alone(w_, &block_, mask_, begin, &left_) - ops_);
+      } else {
+        const uint32_t most = std::min(left_, stop - pc_);
+        const auto steps = static_cast<uint32_t>(run_plain(w_, &block_, mask_, begin, begin + most) - begin);
+        left_ -= steps;
+        pc_ += steps;
+      }
       if (block_.fault != FaultKind::kNone) return fault_here();
       if (left_ == 0 || pc_ >= stop) break;
       const MicroOp& op = ops_[pc_];
