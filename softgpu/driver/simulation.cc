@@ -150,7 +150,9 @@ uint64_t Simulation::model_now() {
 
 uint64_t Simulation::event_time_ns() {
   Stream* stream = StreamScope::current();
-  return mode_ == sim::TimeMode::kOff || stream == nullptr ? tide::now_ns() : stream->clock().ns.load();
+  if (mode_ == sim::TimeMode::kOff || stream == nullptr) return tide::now_ns();
+  stream->clock().advance_to(model_now());
+  return stream->clock().ns;
 }
 
 void Simulation::host_saw(const sim::StreamClock& clock) {

@@ -231,6 +231,22 @@ struct BlockPool::Impl {
     }
   }
 
+  // Waits until nobody runs a block; nobody begins until go_on(). Called with mu held, which it leaves meanwhile.
+  void stand_still(std::unique_lock<std::mutex>& lock) {
+    quiet.wait(lock, [&] { return !looking; });
+    looking = true;
+    leave = true;
+    quiet.wait(lock, [&] { return active == 0; });
+  }
+
+  void go_on() {
+    leave = false;
+    looking = false;
+    wake.notify_all();
+    quiet.notify_all();
+    for (Job* job : jobs) job->ended.notify_all();
+  }
+
   const unsigned threads;
   std::mutex mu;  // guards what follows and the jobs
   std::condition_variable wake;
@@ -263,13 +279,15 @@ Fault run(const Launch& launch, BlockPool& pool, Counters* counters) {
 
 void pause_grids(BlockPool& pool, uint32_t owner, bool paused) {
   BlockPool::Impl& impl = pool.impl();
-  const std::lock_guard lock(impl.mu);
+  std::unique_lock lock(impl.mu);
   if (paused) {
+    impl.stand_still(lock);
     impl.paused_owners.insert(owner);
+    impl.go_on();
   } else {
     impl.paused_owners.erase(owner);
+    impl.wake.notify_all();
   }
-  impl.wake.notify_all();
 }
 
 void release_held_grids(BlockPool& pool, uint32_t owner) {
@@ -307,10 +325,7 @@ BlockView view_of(const Block& block) {
 std::vector<GridView> running_grids(BlockPool& pool, size_t blocks_max) {
   BlockPool::Impl& impl = pool.impl();
   std::unique_lock lock(impl.mu);
-  impl.quiet.wait(lock, [&] { return !impl.looking; });
-  impl.looking = true;
-  impl.leave = true;
-  impl.quiet.wait(lock, [&] { return impl.active == 0; });
+  impl.stand_still(lock);
   std::vector<GridView> out;
   for (const Job* job : impl.jobs) {
     GridView grid;
@@ -326,11 +341,7 @@ std::vector<GridView> running_grids(BlockPool& pool, size_t blocks_max) {
     }
     out.push_back(std::move(grid));
   }
-  impl.leave = false;
-  impl.looking = false;
-  impl.wake.notify_all();
-  impl.quiet.notify_all();
-  for (Job* job : impl.jobs) job->ended.notify_all();
+  impl.go_on();
   return out;
 }
 

@@ -136,7 +136,7 @@ TEST_F(Spinning, a_grid_can_be_looked_at_while_it_runs) {
   ASSERT_FALSE(seen[0].running[0].groups.empty());
   const GroupView& group = seen[0].running[0].groups[0];
   EXPECT_EQ(group.mask, ~0u);
-  EXPECT_GE(group.line, 30u);
+  EXPECT_GE(group.line, 20u);
   EXPECT_FALSE(group.text.empty());
   EXPECT_FALSE(done_);
   let_go();
@@ -146,7 +146,6 @@ TEST_F(Spinning, a_paused_grid_stands_still_and_goes_on) {
   begin();
   wait_for([](const std::vector<GridView>& g) { return g.size() == 1 && g[0].instructions > 100; });
   pause_grids(m_.pool(), 3, true);
-  running_grids(m_.pool(), 0);  // nobody runs from here on
   const uint64_t before = running_grids(m_.pool(), 0)[0].instructions;
   let_go();
   tide::sleep_us(30000);
