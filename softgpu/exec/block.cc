@@ -153,6 +153,7 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
   block->index = {static_cast<uint32_t>(index % l.grid.x), static_cast<uint32_t>(index / l.grid.x % l.grid.y),
                   static_cast<uint32_t>(index / l.grid.x / l.grid.y)};
   block->barriers = {};
+  block->barriers_used = 0;
   std::memset(block->memory.shared, 0, block->code->reserved_shared_bytes);
   block->live_threads = threads_of(l);
   block->fault = FaultKind::kNone;

@@ -71,6 +71,16 @@ void fill_addresses(const Warp& w, const MicroOp& op, const Access& access, Chec
   }
 }
 
+// Lanes whose cp.async reads all that it writes; the others fill with zeros.
+uint32_t whole_copies(const Warp& w, const MicroOp& op, uint32_t mask) {
+  uint32_t out = op.d != 0 ? mask & ~*reinterpret_cast<const uint32_t*>(w.regs + op.d) : mask;
+  for (uint32_t m = out; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    if (reinterpret_cast<const uint32_t*>(w.regs + op.b)[lane] < op.vec) out &= ~(uint32_t{1} << lane);
+  }
+  return out;
+}
+
 // What stands in a checked kernel where the original has an operation on memory.
 void checked(const MicroOp& op, Warp& w, uint32_t mask) {
   const KernelCode& code = *w.block->code;
@@ -94,9 +104,11 @@ void checked(const MicroOp& op, Warp& w, uint32_t mask) {
                          .values = access.kind == Access::Kind::kStore ? w.regs + op.dst : nullptr,
                          .value_bytes = access.register_bytes,
                          .pc = pc};
+    if (access.kind == Access::Kind::kCopy) lanes.mask = whole_copies(w, op, mask);
     fill_addresses(w, op, access, &lanes);
     if (!checker.look(w, lanes)) return;
     if (access.kind == Access::Kind::kCopy) {
+      lanes.mask = mask;
       lanes.kind = Checker::Kind::kStore;
       fill_addresses(w, op, access, &lanes);
       if (!checker.look(w, lanes)) return;

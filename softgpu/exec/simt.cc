@@ -68,6 +68,7 @@ void release_barrier(Block* block, uint32_t id) {
   Barrier& barrier = block->barriers[id];
   const uint32_t votes = barrier.votes, arrived = barrier.arrived;
   barrier = {};
+  block->barriers_used &= ~(uint32_t{1} << id);
   ++block->barriers_done;
   for (Warp& w : block->warps) {
     for (uint32_t i = 0; i < w.count; ++i) {
@@ -93,7 +94,9 @@ void check_barrier(Block* block, uint32_t id) {
 void exit_lanes(Warp& w, uint32_t mask) {
   w.live &= ~mask;
   w.block->live_threads -= static_cast<uint32_t>(std::popcount(mask));
-  for (uint32_t id = 0; id < w.block->barriers.size(); ++id) check_barrier(w.block, id);
+  for (uint32_t m = w.block->barriers_used; m != 0; m &= m - 1) {
+    check_barrier(w.block, static_cast<uint32_t>(std::countr_zero(m)));
+  }
 }
 
 void copy_local(Warp& w, uint32_t lane, uint32_t from, uint32_t to, uint32_t bytes) {
@@ -379,6 +382,7 @@ class Runner {
       return false;
     }
     Barrier& barrier = block_.barriers[id];
+    block_.barriers_used |= uint32_t{1} << id;
     barrier.arrived += static_cast<uint32_t>(std::popcount(active));
     barrier.votes += static_cast<uint32_t>(std::popcount(active & predicate(w_, op.c)));
     if (op.b != 0) barrier.expected = lanes<uint32_t>(w_, op.b)[first];

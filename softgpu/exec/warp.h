@@ -187,6 +187,7 @@ struct Block {
   std::vector<Warp> warps;
   std::array<Barrier, 16> barriers;
   uint32_t live_threads = 0;
+  uint32_t barriers_used = 0;  // at which somebody waits or has arrived, one bit each
   uint32_t live_warps = 0;
   uint64_t clock = 0;  // instructions run so far, by all blocks that used this room
   uint64_t clock_at_start = 0;

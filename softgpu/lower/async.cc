@@ -69,6 +69,7 @@ bool KernelLowering::lower_cp_async() {
   op.y = from.y;
   op.x = to.y;
   op.vec = static_cast<uint8_t>(at(2).bits);
+  note_access(Access::Kind::kCopy, false, op.vec, 0);
   return true;
 }
 
