@@ -27,6 +27,15 @@ LANE_FN std::byte* operand(const MicroOp& op, Warp& w, uint32_t lane, uint64_t b
   return p;
 }
 
+LANE_FN std::byte* wide_operand(MicroOp op, Warp& w, uint32_t lane) {
+  if (op.x == 1) {  // an address of shared memory
+    const uint64_t base = op.y == 1 ? lanes<uint32_t>(w, op.a)[lane] : op.y == 2 ? lanes<uint64_t>(w, op.a)[lane] : 0;
+    op.imm = static_cast<int64_t>(kSharedWindow + ((base + static_cast<uint64_t>(op.imm)) & 0xffffffff));
+    op.y = 0;
+  }
+  return operand(op, w, lane, 16);
+}
+
 // Blocks run in one thread: nobody else sees their shared memory.
 template <class T, T (*F)(T, T, T)>
 __attribute__((noinline)) void atomic_shared(const MicroOp& op, Warp& w, uint32_t mask) {
@@ -115,10 +124,39 @@ uint16_t add_f16(uint16_t old, uint16_t b, uint16_t) {
 uint16_t add_bf16(uint16_t old, uint16_t b, uint16_t) {
   return to_bf16(static_cast<double>(from_bf16(old)) + static_cast<double>(from_bf16(b)));
 }
+// The lesser or the greater; a number wins against a NaN.
+template <bool Less, bool Half>
+uint16_t pick(uint16_t old, uint16_t b, uint16_t) {
+  const float x = Half ? from_half(old) : from_bf16(old), y = Half ? from_half(b) : from_bf16(b);
+  if (x != x) return y != y ? 0x7fff : b;
+  if (y != y) return old;
+  if (x == y) return Less ? old | b : old & b;
+  return (x < y) == Less ? old : b;
+}
 template <uint16_t (*F)(uint16_t, uint16_t, uint16_t)>
 uint32_t both(uint32_t old, uint32_t b, uint32_t) {
   const uint32_t low = F(static_cast<uint16_t>(old), static_cast<uint16_t>(b), 0);
   return low | static_cast<uint32_t>(F(static_cast<uint16_t>(old >> 16), static_cast<uint16_t>(b >> 16), 0)) << 16;
+}
+
+using u128 = unsigned __int128;
+
+// 16 bytes at once, with the processor's own instruction for that.
+template <bool Compare>
+void atomic_wide(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (; mask != 0; mask &= mask - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(mask));
+    auto* p = reinterpret_cast<u128*>(wide_operand(op, w, lane));
+    if (p == nullptr) return;
+    const u128 b = lanes<u128>(w, op.b)[lane];
+    u128 old = Compare ? __sync_val_compare_and_swap(p, b, lanes<u128>(w, op.c)[lane]) : b;
+    while (!Compare) {
+      const u128 seen = __sync_val_compare_and_swap(p, old, b);
+      if (seen == old) break;
+      old = seen;
+    }
+    lanes<u128>(w, op.dst)[lane] = old;
+  }
 }
 
 using u16 = uint16_t;
@@ -150,6 +188,16 @@ constexpr HandlerRow kRows[] = {
     {"atom.cas.b16", atomic<u16, a_cas<u16>>},
     ORDERED("min", a_min),
     ORDERED("max", a_max),
+    {"atom.min.f16", atomic<u16, pick<true, true>>},
+    {"atom.max.f16", atomic<u16, pick<false, true>>},
+    {"atom.min.bf16", atomic<u16, pick<true, false>>},
+    {"atom.max.bf16", atomic<u16, pick<false, false>>},
+    {"atom.min.f16x2", atomic<u32, both<pick<true, true>>>},
+    {"atom.max.f16x2", atomic<u32, both<pick<false, true>>>},
+    {"atom.min.bf16x2", atomic<u32, both<pick<true, false>>>},
+    {"atom.max.bf16x2", atomic<u32, both<pick<false, false>>>},
+    {"atom.exch.b128", atomic_wide<false>},
+    {"atom.cas.b128", atomic_wide<true>},
     {"atom.inc.u32", atomic<u32, a_inc>},
     {"atom.dec.u32", atomic<u32, a_dec>},
 };

@@ -11,14 +11,34 @@ namespace softgpu {
 
 enum class BoolOp : uint8_t { kNone, kAnd, kOr, kXor };
 
-enum class VideoOp : uint8_t { kAdd, kSubtract, kAverage, kDifference, kMinimum, kMaximum };
-enum VideoFlag : uint8_t {
-  kVideoSignedA = 1,
-  kVideoSignedB = 2,
-  kVideoSignedD = 4,
-  kVideoSaturate = 8,
-  kVideoAdd = 16,
+// A video instruction, packed into the imm of its micro-op.
+struct Video {
+  enum class What : uint8_t {
+    kAdd,
+    kSubtract,
+    kAverage,
+    kDifference,
+    kMinimum,
+    kMaximum,
+    kShiftLeft,
+    kShiftRight,
+    kMultiplyAdd,
+    kEqual,
+    kNotEqual,
+    kLess,
+    kLessEqual,
+    kGreater,
+    kGreaterEqual,
+  };
+  enum class Then : uint8_t { kMerge, kAdd, kMinimum, kMaximum };  // what becomes of c
+  // The part of an operand: 0 all of it, 1..4 a byte, 5 and 6 a half.
+  uint64_t what : 4, then : 2, elements : 3, signed_a : 1, signed_b : 1, signed_d : 1, saturate : 1, wrap : 1;
+  uint64_t part_a : 3, part_b : 3, part_d : 3;
+  uint64_t negate_product : 1, negate_c : 1, plus_one : 1, shift : 4;
+  // SIMD: which of the elements of {a, b} each element takes, 4 bits each; which elements of d are written.
+  uint64_t pick_a : 12, pick_b : 12, write : 4;
 };
+static_assert(sizeof(Video) == 8);
 
 struct HandlerRow {
   const char* name;

@@ -93,6 +93,13 @@ template <class M>
 LANE_FN float max_nan(float a, float b) {
   return with_nan(max<M>(a, b), a, b);
 }
+// Of the magnitudes, with the sign of the product. The one NaN has no sign.
+template <float (*F)(float, float)>
+LANE_FN float xorsign(float a, float b) {
+  const float r = F(bits_as<float>(bits_as<u32>(a) & 0x7fffffff), bits_as<float>(bits_as<u32>(b) & 0x7fffffff));
+  return r != r ? r
+                : bits_as<float>((bits_as<u32>(r) & 0x7fffffff) | ((bits_as<u32>(a) ^ bits_as<u32>(b)) & 0x80000000));
+}
 LANE_FN float copysign(float a, float b) {  // the sign of a, the magnitude of b
   return bits_as<float>((bits_as<u32>(a) & 0x80000000) | (bits_as<u32>(b) & 0x7fffffff));
 }
@@ -136,6 +143,14 @@ constexpr HandlerRow kRows[] = {
     {"max.nan.f32", Lanes<&max_nan<Plain>>::run},
     {"min.nan.f32.ftz", Lanes<&min_nan<Ftz>>::run},
     {"max.nan.f32.ftz", Lanes<&max_nan<Ftz>>::run},
+    {"min.xorsign.f32", Lanes<&xorsign<&min<Plain>>>::run},
+    {"max.xorsign.f32", Lanes<&xorsign<&max<Plain>>>::run},
+    {"min.xorsign.f32.ftz", Lanes<&xorsign<&min<Ftz>>>::run},
+    {"max.xorsign.f32.ftz", Lanes<&xorsign<&max<Ftz>>>::run},
+    {"min.nan.xorsign.f32", Lanes<&xorsign<&min_nan<Plain>>>::run},
+    {"max.nan.xorsign.f32", Lanes<&xorsign<&max_nan<Plain>>>::run},
+    {"min.nan.xorsign.f32.ftz", Lanes<&xorsign<&min_nan<Ftz>>>::run},
+    {"max.nan.xorsign.f32.ftz", Lanes<&xorsign<&max_nan<Ftz>>>::run},
     {"copysign.f32", Lanes<&copysign>::run},
     {"sat.f32", Lanes<&sat<Sat>>::run},
     {"ftz.f32", Lanes<&sat<Ftz>>::run},

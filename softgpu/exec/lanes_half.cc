@@ -70,6 +70,16 @@ struct Relu {
     return K::store(v < 0 ? 0.0 : v);
   }
 };
+struct FtzRelu {
+  template <class K>
+  LANE_FN u16 in(u16 v) {
+    return K::flush(v);
+  }
+  template <class K>
+  LANE_FN u16 out(double v) {
+    return K::flush(K::store(v < 0 ? 0.0 : v));
+  }
+};
 
 // a + b in double, made odd when inexact, so that the narrowing that follows is the only rounding that counts.
 LANE_FN double sum_odd(double a, double b) {
@@ -131,6 +141,28 @@ template <class K, class M>
 LANE_FN u16 max_nan(u16 a, u16 b) {
   return K::is_nan(a) || K::is_nan(b) ? 0x7fff : max<K, M>(a, b);
 }
+// Of the magnitudes, with the sign of the product. The one NaN has no sign.
+template <class K, u16 (*F)(u16, u16)>
+LANE_FN u16 xorsign(u16 a, u16 b) {
+  const u16 r = F(a & 0x7fff, b & 0x7fff);
+  return K::is_nan(r) ? r : static_cast<u16>((r & 0x7fff) | ((a ^ b) & 0x8000));
+}
+template <class K, class M>
+LANE_FN u16 min_xorsign(u16 a, u16 b) {
+  return xorsign<K, &min<K, M>>(a, b);
+}
+template <class K, class M>
+LANE_FN u16 max_xorsign(u16 a, u16 b) {
+  return xorsign<K, &max<K, M>>(a, b);
+}
+template <class K, class M>
+LANE_FN u16 min_nan_xorsign(u16 a, u16 b) {
+  return xorsign<K, &min_nan<K, M>>(a, b);
+}
+template <class K, class M>
+LANE_FN u16 max_nan_xorsign(u16 a, u16 b) {
+  return xorsign<K, &max_nan<K, M>>(a, b);
+}
 
 LANE_FN u16 low(u32 v) { return static_cast<u16>(v); }
 LANE_FN u16 high(u32 v) { return static_cast<u16>(v >> 16); }
@@ -174,12 +206,17 @@ constexpr HandlerRow kRows[] = {
     MODES("mul", mul, 2),
     MODES("fma", fma, 3),
     KINDS("fma", fma, 3, Relu, ".relu"),
+    KINDS("fma", fma, 3, FtzRelu, ".ftz.relu"),
     FLUSHES("neg", neg, 1),
     FLUSHES("abs", abs, 1),
     FLUSHES("min", min, 2),
     FLUSHES("max", max, 2),
     FLUSHES("min.nan", min_nan, 2),
     FLUSHES("max.nan", max_nan, 2),
+    FLUSHES("min.xorsign", min_xorsign, 2),
+    FLUSHES("max.xorsign", max_xorsign, 2),
+    FLUSHES("min.nan.xorsign", min_nan_xorsign, 2),
+    FLUSHES("max.nan.xorsign", max_nan_xorsign, 2),
 };
 
 }  // namespace

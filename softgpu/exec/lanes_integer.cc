@@ -127,7 +127,7 @@ LANE_FN T rem(T a, T b) {
 }
 template <class T>
 LANE_FN T neg(T a) {
-  return static_cast<T>(0 - a);
+  return static_cast<T>(0 - static_cast<u64>(a));
 }
 template <class T>
 LANE_FN T abs(T a) {
@@ -152,8 +152,19 @@ LANE_FN T max_relu(T a, T b) {
 }
 template <class T>
 LANE_FN T sad(T a, T b, T c) {
-  return static_cast<T>(c + (a < b ? b - a : a - b));
+  const u64 x = static_cast<u64>(a), y = static_cast<u64>(b);
+  return static_cast<T>(static_cast<u64>(c) + (a < b ? y - x : x - y));
 }
+LANE_FN s32 mad24_hi_sat(s32 a, s32 b, s32 c) { return clamp32(static_cast<s64>(mul24_hi<s32>(a, b)) + c); }
+
+// On both halves of a register.
+template <class T, T (*F)(T, T)>
+LANE_FN u32 pairs(u32 a, u32 b) {
+  const auto half = [](T v) { return static_cast<u32>(static_cast<u16>(v)); };
+  return half(F(static_cast<T>(a), static_cast<T>(b))) | half(F(static_cast<T>(a >> 16), static_cast<T>(b >> 16)))
+                                                             << 16;
+}
+LANE_FN u32 add_pairs(u32 a, u32 b) { return ((a + b) & 0xffff) | ((a & 0xffff0000) + (b & 0xffff0000)); }
 
 template <class T>
 LANE_FN T op_and(T a, T b) {
@@ -414,6 +425,15 @@ constexpr HandlerRow kRows[] = {
     ROW2("mad24.lo.s32", mad24_lo<s32>),
     ROW2("mad24.hi.u32", mad24_hi<u32>),
     ROW2("mad24.hi.s32", mad24_hi<s32>),
+    ROW2("mad24.hi.sat.s32", mad24_hi_sat),
+    ROW2("add.u16x2", add_pairs),
+    ROW2("add.s16x2", add_pairs),
+    ROW2("min.u16x2", (pairs<u16, &min<u16>>)),
+    ROW2("max.u16x2", (pairs<u16, &max<u16>>)),
+    ROW2("min.s16x2", (pairs<s16, &min<s16>>)),
+    ROW2("max.s16x2", (pairs<s16, &max<s16>>)),
+    ROW2("min.relu.s16x2", (pairs<s16, &min_relu<s16>>)),
+    ROW2("max.relu.s16x2", (pairs<s16, &max_relu<s16>>)),
     BY_SIGN_EACH("div", div),
     BY_SIGN_EACH("rem", rem),
     UNSIGNED("neg", neg),

@@ -11,6 +11,7 @@ using u8 = uint8_t;
 using u16 = uint16_t;
 using u32 = uint32_t;
 using u64 = uint64_t;
+using u128 = unsigned __int128;
 using s8 = int8_t;
 using s16 = int16_t;
 using s32 = int32_t;
@@ -420,6 +421,16 @@ void load_param(const MicroOp& op, Warp& w, u32 mask) {
   }
 }
 
+// Ahead of a vector access that is done in parts: imm + a must be a multiple of target bytes.
+void align(const MicroOp& op, Warp& w, u32 mask) {
+  alignas(64) u64 a[32];
+  addresses(op, w, a);
+  for (; mask != 0; mask &= mask - 1) {
+    const u32 i = static_cast<u32>(__builtin_ctz(mask));
+    if ((a[i] & (op.target - 1)) != 0) return raise(w, FaultKind::kMisalignedAddress, a[i], i);
+  }
+}
+
 #define PARAM(t, M, R, r) \
   { "ld.kparam." t "." r, load_param<M, R> }
 #define LOAD(t, M, R, r)                                                                    \
@@ -431,14 +442,15 @@ void load_param(const MicroOp& op, Warp& w, u32 mask) {
   }
 
 constexpr HandlerRow kRows[] = {
-    LOAD("u8", u8, u16, "16"),    LOAD("u8", u8, u32, "32"),    LOAD("u8", u8, u64, "64"),
-    LOAD("s8", s8, u16, "16"),    LOAD("s8", s8, u32, "32"),    LOAD("s8", s8, u64, "64"),
-    LOAD("u16", u16, u16, "16"),  LOAD("u16", u16, u32, "32"),  LOAD("u16", u16, u64, "64"),
-    LOAD("s16", s16, u32, "32"),  LOAD("s16", s16, u64, "64"),  LOAD("u32", u32, u32, "32"),
-    LOAD("u32", u32, u64, "64"),  LOAD("s32", s32, u64, "64"),  LOAD("u64", u64, u64, "64"),
-    STORE("u8", u8, u16, "16"),   STORE("u8", u8, u32, "32"),   STORE("u8", u8, u64, "64"),
-    STORE("u16", u16, u16, "16"), STORE("u16", u16, u32, "32"), STORE("u16", u16, u64, "64"),
-    STORE("u32", u32, u32, "32"), STORE("u32", u32, u64, "64"), STORE("u64", u64, u64, "64"),
+    LOAD("u8", u8, u16, "16"),       LOAD("u8", u8, u32, "32"),        LOAD("u8", u8, u64, "64"),
+    LOAD("s8", s8, u16, "16"),       LOAD("s8", s8, u32, "32"),        LOAD("s8", s8, u64, "64"),
+    LOAD("u16", u16, u16, "16"),     LOAD("u16", u16, u32, "32"),      LOAD("u16", u16, u64, "64"),
+    LOAD("s16", s16, u32, "32"),     LOAD("s16", s16, u64, "64"),      LOAD("u32", u32, u32, "32"),
+    LOAD("u32", u32, u64, "64"),     LOAD("s32", s32, u64, "64"),      LOAD("u64", u64, u64, "64"),
+    LOAD("u128", u128, u128, "128"), STORE("u128", u128, u128, "128"), {"align", align},
+    STORE("u8", u8, u16, "16"),      STORE("u8", u8, u32, "32"),       STORE("u8", u8, u64, "64"),
+    STORE("u16", u16, u16, "16"),    STORE("u16", u16, u32, "32"),     STORE("u16", u16, u64, "64"),
+    STORE("u32", u32, u32, "32"),    STORE("u32", u32, u64, "64"),     STORE("u64", u64, u64, "64"),
 };
 
 }  // namespace

@@ -52,6 +52,36 @@ void unpack(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
+// Bytes lie in registers of 16 bits.
+template <class W>
+void pack_bytes(const MicroOp& op, Warp& w, uint32_t mask) {
+  const uint32_t parts[] = {op.a, op.b, op.c, op.d};
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    W out = 0;
+    for (uint32_t i = 0; i < sizeof(W); ++i)
+      out |= static_cast<W>(static_cast<W>(lanes<uint16_t>(w, parts[i])[lane] & 0xff) << (8 * i));
+    lanes<W>(w, op.dst)[lane] = out;
+  }
+}
+
+template <class W>
+void unpack_bytes(const MicroOp& op, Warp& w, uint32_t mask) {
+  const uint32_t parts[] = {op.dst, op.b, op.c, op.d};
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    const W in = lanes<W>(w, op.a)[lane];
+    for (uint32_t i = 0; i < sizeof(W); ++i) lanes<uint16_t>(w, parts[i])[lane] = in >> (8 * i) & 0xff;
+  }
+}
+
+void move_wide(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    lanes<unsigned __int128>(w, op.dst)[lane] = lanes<unsigned __int128>(w, op.a)[lane];
+  }
+}
+
 template <class T>
 void fill(const MicroOp& op, Warp& w, uint32_t mask, uint64_t value) {
   for (uint32_t m = mask; m != 0; m &= m - 1) lanes<T>(w, op.dst)[std::countr_zero(m)] = static_cast<T>(value);
@@ -112,6 +142,15 @@ constexpr HandlerRow kRows[] = {
     {"unpack.64.32", unpack<uint64_t, uint32_t>},
     {"unpack.64.16", unpack<uint64_t, uint16_t>},
     {"unpack.32.16", unpack<uint32_t, uint16_t>},
+    {"pack.128.64", pack<unsigned __int128, uint64_t>},
+    {"pack.128.32", pack<unsigned __int128, uint32_t>},
+    {"unpack.128.64", unpack<unsigned __int128, uint64_t>},
+    {"unpack.128.32", unpack<unsigned __int128, uint32_t>},
+    {"pack.16.8", pack_bytes<uint16_t>},
+    {"pack.32.8", pack_bytes<uint32_t>},
+    {"unpack.16.8", unpack_bytes<uint16_t>},
+    {"unpack.32.8", unpack_bytes<uint32_t>},
+    {"mov.b128", move_wide},
     {"clock", clock32},
     {"clock_hi", clock_high},
     {"clock64", clock64},

@@ -1,6 +1,7 @@
 // Votes, matches and reductions over the lanes of a warp. In every handler d holds the membermask.
 
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "softgpu/exec/handlers.h"
@@ -94,6 +95,29 @@ T r_max(T a, T b) {
   return a > b ? a : b;
 }
 
+// Of floats: with Nan any NaN decides, else only if there is nothing else; with Abs of their magnitudes.
+template <bool Less, bool Abs, bool Nan>
+float r_float(float a, float b) {
+  if (Abs) a = std::fabs(a), b = std::fabs(b);
+  const float nan = std::bit_cast<float>(0x7fffffff);
+  if (a != a || b != b) return Nan || (a != a && b != b) ? nan : a != a ? b : a;
+  if (a == b) return std::signbit(a) == Less ? a : b;
+  return (a < b) == Less ? a : b;
+}
+template <bool Less, bool Abs, bool Nan>
+void reduce_float(const MicroOp& op, Warp& w, uint32_t mask) {
+  float value[32];
+  std::memcpy(value, w.regs + op.a, sizeof(value));
+  for_each_membership(op, w, mask, [&](uint32_t present, uint32_t to) {
+    // The first against itself, for what happens to a single value.
+    float r = r_float<Less, Abs, Nan>(value[std::countr_zero(present)], value[std::countr_zero(present)]);
+    for (uint32_t n = present & (present - 1); n != 0; n &= n - 1) {
+      r = r_float<Less, Abs, Nan>(r, value[std::countr_zero(n)]);
+    }
+    for (uint32_t m = to; m != 0; m &= m - 1) lanes<float>(w, op.dst)[std::countr_zero(m)] = r;
+  });
+}
+
 void activemask(const MicroOp& op, Warp& w, uint32_t mask) {
   for (uint32_t m = mask; m != 0; m &= m - 1) lanes<uint32_t>(w, op.dst)[std::countr_zero(m)] = mask;
 }
@@ -123,6 +147,14 @@ constexpr HandlerRow kRows[] = {
     {"redux.max.u32", reduce<uint32_t, r_max<uint32_t>>},
     {"redux.min.s32", reduce<int32_t, r_min<int32_t>>},
     {"redux.max.s32", reduce<int32_t, r_max<int32_t>>},
+    {"redux.min.f32", reduce_float<true, false, false>},
+    {"redux.max.f32", reduce_float<false, false, false>},
+    {"redux.min.abs.f32", reduce_float<true, true, false>},
+    {"redux.max.abs.f32", reduce_float<false, true, false>},
+    {"redux.min.nan.f32", reduce_float<true, false, true>},
+    {"redux.max.nan.f32", reduce_float<false, false, true>},
+    {"redux.min.abs.nan.f32", reduce_float<true, true, true>},
+    {"redux.max.abs.nan.f32", reduce_float<false, true, true>},
     {"activemask", activemask},
     {"elect", elect},
 };

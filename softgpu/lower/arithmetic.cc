@@ -6,14 +6,14 @@ namespace softgpu {
 
 using ptx::Type;
 
-namespace {
-
-std::string type_name(Type type) {
-  static constexpr const char* kNames[] = {"",    "pred", "b8",    "b16",  "b32",    "b64", "b128",
-                                           "u8",  "u16",  "u32",   "u64",  "s8",     "s16", "s32",
-                                           "s64", "f16",  "f16x2", "bf16", "bf16x2", "f32", "f64"};
+std::string KernelLowering::name_of(Type type) {
+  static constexpr const char* kNames[] = {"",      "pred", "b8",    "b16",   "b32",    "b64", "b128",  "u8",
+                                           "u16",   "u32",  "u64",   "u16x2", "s8",     "s16", "s32",   "s64",
+                                           "s16x2", "f16",  "f16x2", "bf16",  "bf16x2", "f32", "f32x2", "f64"};
   return kNames[static_cast<size_t>(type)];
 }
+
+namespace {
 
 // Widths of the operands, destination first: T of the type, W twice that, I 32 bits.
 struct Shape {
@@ -39,15 +39,19 @@ bool KernelLowering::lower_arithmetic() {
   for (const Shape& s : kShapes) {
     if (s.opcode == in_->opcode) widths = s.widths;
   }
+  const bool picks = in_->opcode == "min" || in_->opcode == "max";
+  if (picks && count() == 4) return lower_pick_of_three();
   const bool wide = take("wide");
   std::string stem(in_->opcode);
   const std::string_view half = wide ? "wide" : take_one_of({"lo", "hi"});
   const std::string_view round = take_one_of({"rn", "rna", "rz", "rm", "rp"});
   const bool approximate = take("approx") || take("full");
   const bool ftz = take("ftz"), sat = take("sat"), nan = take("NaN"), relu = take("relu");
+  const bool xorsign = picks && take("xorsign") && take("abs");
   const std::string_view shape = take_one_of({"wrap", "clamp", "shiftamt"});
   const std::string_view side = take_one_of({"l", "r"});
   const Type type = take_type();
+  if (type == Type::kF32 && !modifiers_.empty()) return lower_mixed(stem, round, sat);
   if (type == Type::kNone || type == Type::kPred || !done()) return unsupported();
   const bool floating = ptx::is_float(type);
   if (stem == "mad" && floating) stem = "fma";
@@ -55,6 +59,7 @@ bool KernelLowering::lower_arithmetic() {
   if (!half.empty()) stem.append(".").append(half);
   if (!shape.empty()) stem.append(".").append(shape);
   if (nan) stem += ".nan";
+  if (xorsign) stem += ".xorsign";
   if (approximate && type == Type::kF64) stem += ".approx";
   if (!round.empty() && round != "rn") stem.append(".").append(round);
 
@@ -69,7 +74,7 @@ bool KernelLowering::lower_arithmetic() {
   }
   if (floating)
     return emit_float(stem + (relu ? ".relu" : ""), type, ftz, sat, dst, s, static_cast<int>(widths.size()) - 1);
-  const std::string name = stem + (relu ? ".relu" : "") + (sat ? ".sat." : ".") + type_name(type);
+  const std::string name = stem + (relu ? ".relu" : "") + (sat ? ".sat." : ".") + name_of(type);
   const Handler fn = find(name);
   if (fn == nullptr) return unsupported();
   emit(fn, dst, s[0], s[1], s[2]).d = s[3];
@@ -87,7 +92,7 @@ bool KernelLowering::emit_float(const std::string& stem, Type type, bool ftz, bo
   }
   // Double precision never flushes; `.ftz` is part of the name of its approximations.
   const bool flushes = ftz && type != Type::kF64;
-  const std::string name = base + "." + type_name(type);
+  const std::string name = base + "." + name_of(type);
   if (const Handler fn = find(name + (flushes ? ".ftz" : "") + (sat ? ".sat" : "") + tail)) {
     emit(fn, dst, s[0], n > 1 ? s[1] : 0, n > 2 ? s[2] : 0);
     return true;
@@ -102,7 +107,7 @@ bool KernelLowering::emit_float(const std::string& stem, Type type, bool ftz, bo
   }
   emit(fn, dst, in[0], in[1], in[2]);
   if (flushes && !emit_named("ftz.f32", dst, dst)) return false;
-  return !sat || emit_named("sat." + type_name(type), dst, dst);
+  return !sat || emit_named("sat." + name_of(type), dst, dst);
 }
 
 // addc, subc, madc, and the .cc forms of add, sub and mad.
@@ -118,7 +123,7 @@ bool KernelLowering::lower_carry() {
   if (!dest(at(0), width, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b)) return false;
   if (multiply) {
     const uint32_t product = temporary(width);
-    if (!emit_named("mul." + std::string(half) + "." + type_name(type), product, a, b)) return false;
+    if (!emit_named("mul." + std::string(half) + "." + name_of(type), product, a, b)) return false;
     a = product;
     if (!source(at(3), type, &b)) return false;
   }
@@ -145,12 +150,13 @@ bool KernelLowering::lower_logic() {
       if (!source(at(i + 1), type, &s[i])) return false;
     }
   }
-  return emit_named(std::string(in_->opcode) + "." + type_name(type), dst, s[0], s[1]);
+  return emit_named(std::string(in_->opcode) + "." + name_of(type), dst, s[0], s[1]);
 }
 
 bool KernelLowering::lower_mov() {
+  if (std::find(modifiers_.begin(), modifiers_.end(), "v4") != modifiers_.end()) return lower_mov_special_vector();
   const Type type = take_type();
-  if (type == Type::kNone || type == Type::kB128 || !done()) return unsupported();
+  if (type == Type::kNone || !done()) return unsupported();
   if (at(0).kind == Operand::Kind::kVector || at(1).kind == Operand::Kind::kVector) return lower_mov_vector(type);
   uint32_t dst = 0, a = 0;
   if (type == Type::kPred) {
@@ -167,18 +173,15 @@ bool KernelLowering::lower_mov_vector(Type type) {
   const size_t n = vector.parts.size();
   const uint32_t width = width_of(type);
   if (n != 2 && n != 4) return unsupported();
-  const uint32_t part = width / static_cast<uint32_t>(n);
-  if (part < 2) {
-    return unsupported();
-  }
-  const Type part_type = part == 2 ? Type::kB16 : Type::kB32;
+  const uint32_t bytes = width / static_cast<uint32_t>(n), part = std::max(bytes, 2u);  // a byte lies in 16 bits
+  const Type part_type = part == 2 ? Type::kB16 : part == 4 ? Type::kB32 : Type::kB64;
   uint32_t whole = 0, parts[4] = {};
   if (unpack ? !source(at(1), type, width, &whole) : !dest(at(0), width, &whole)) return false;
   for (size_t i = 0; i < n; ++i) {
     const Operand& o = vector.parts[i];
     if (unpack ? !dest(o, part, &parts[i]) : !source(o, part_type, part, &parts[i])) return false;
   }
-  const Handler fn = find((unpack ? "unpack." : "pack.") + std::to_string(8 * width) + "." + std::to_string(8 * part));
+  const Handler fn = find((unpack ? "unpack." : "pack.") + std::to_string(8 * width) + "." + std::to_string(8 * bytes));
   if (fn == nullptr) return unsupported();
   if (!unpack) {
     emit(fn, whole, parts[0], parts[1], parts[2]).d = parts[3];
@@ -211,7 +214,7 @@ bool KernelLowering::lower_setp() {
   if (!source(at(1), type, &a) || !source(at(2), type, &b)) return false;
   if (combine != BoolOp::kNone && !predicate_source(at(3), &c)) return false;
   const Handler fn =
-      find("setp." + std::string(compare) + "." + type_name(type) + (ftz && type == Type::kF32 ? ".ftz" : ""));
+      find("setp." + std::string(compare) + "." + name_of(type) + (ftz && type == Type::kF32 ? ".ftz" : ""));
   if (fn == nullptr) return unsupported();
   MicroOp& op = emit(fn, p, a, b, c);
   op.e = q;
@@ -231,7 +234,7 @@ bool KernelLowering::lower_set() {
   if (!dest(at(0), width_of(to), &dst) || !source(at(1), from, &a) || !source(at(2), from, &b)) return false;
   if (combine != BoolOp::kNone && !predicate_source(at(3), &c)) return false;
   const Handler fn =
-      find("setp." + std::string(compare) + "." + type_name(from) + (ftz && from == Type::kF32 ? ".ftz" : ""));
+      find("setp." + std::string(compare) + "." + name_of(from) + (ftz && from == Type::kF32 ? ".ftz" : ""));
   const bool packed = from == Type::kF16x2 || from == Type::kBf16x2;
   if (fn == nullptr) return unsupported();
   const uint32_t p = temporary_predicate(), q = packed ? temporary_predicate() : kSinkPredicate;
@@ -281,7 +284,7 @@ bool KernelLowering::lower_testp() {
   const Type type = take_type();
   uint32_t p = 0, a = 0;
   if (what.empty() || !done() || !predicate_dest(at(0), &p) || !source(at(1), type, &a)) return unsupported();
-  return emit_named("testp." + std::string(what) + "." + type_name(type), p, a);
+  return emit_named("testp." + std::string(what) + "." + name_of(type), p, a);
 }
 
 bool KernelLowering::lower_prmt() {
@@ -294,16 +297,6 @@ bool KernelLowering::lower_prmt() {
   return emit_named("prmt.b32" + (mode.empty() ? "" : "." + std::string(mode)), dst, a, b, c);
 }
 
-bool KernelLowering::lower_lop3() {
-  const Type type = take_type();
-  if (type != Type::kB32 || !done() || at(4).kind != Operand::Kind::kInteger) return unsupported();
-  uint32_t dst = 0, a = 0, b = 0, c = 0;
-  if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), type, &b) || !source(at(3), type, &c))
-    return false;
-  emit(find("lop3.b32"), dst, a, b, c).imm = static_cast<int64_t>(at(4).bits);
-  return true;
-}
-
 // dp4a and dp2a.
 bool KernelLowering::lower_simple() {
   const std::string_view half = take_one_of({"lo", "hi"});
@@ -313,8 +306,8 @@ bool KernelLowering::lower_simple() {
   if (!dest(at(0), 4, &dst) || !source(at(1), a_type, 4, &a) || !source(at(2), b_type, 4, &b) ||
       !source(at(3), a_type, 4, &c))
     return false;
-  return emit_named(std::string(in_->opcode) + (half.empty() ? "" : "." + std::string(half)) + "." + type_name(a_type) +
-                        "." + type_name(b_type),
+  return emit_named(std::string(in_->opcode) + (half.empty() ? "" : "." + std::string(half)) + "." + name_of(a_type) +
+                        "." + name_of(b_type),
                     dst, a, b, c);
 }
 
@@ -330,31 +323,7 @@ bool KernelLowering::lower_szext() {
     if (!emit_named("and.b32", wrapped, n, constant(31, 4))) return false;
     n = wrapped;
   }
-  return emit_named("bfe." + type_name(type), dst, a, constant(0, 4), n);
-}
-
-// Packed integers: vadd2, vabsdiff4 and their kin.
-bool KernelLowering::lower_video() {
-  static constexpr std::pair<std::string_view, VideoOp> kOps[] = {
-      {"vadd", VideoOp::kAdd},      {"vsub", VideoOp::kSubtract},
-      {"vavrg", VideoOp::kAverage}, {"vabsdiff", VideoOp::kDifference},
-      {"vmin", VideoOp::kMinimum},  {"vmax", VideoOp::kMaximum}};
-  const bool sat = take("sat"), add = take("add");
-  const Type d_type = take_type(), a_type = take_type(), b_type = take_type();
-  if (b_type == Type::kNone || !done()) return unsupported();
-  uint32_t dst = 0, a = 0, b = 0, c = 0;
-  if (!dest(at(0), 4, &dst) || !source(at(1), a_type, 4, &a) || !source(at(2), b_type, 4, &b)) return false;
-  if (!source(at(3), d_type, 4, &c)) return false;
-  MicroOp& op = emit(find("video"), dst, a, b, c);
-  const std::string_view stem = in_->opcode.substr(0, in_->opcode.size() - 1);
-  for (const auto& [name, what] : kOps) {
-    if (name == stem) op.x = static_cast<uint8_t>(what);
-  }
-  op.vec = static_cast<uint8_t>(in_->opcode.back() - '0');
-  op.y = static_cast<uint8_t>(
-      (ptx::is_signed(a_type) ? kVideoSignedA : 0) | (ptx::is_signed(b_type) ? kVideoSignedB : 0) |
-      (ptx::is_signed(d_type) ? kVideoSignedD : 0) | (sat ? kVideoSaturate : 0) | (add ? kVideoAdd : 0));
-  return true;
+  return emit_named("bfe." + name_of(type), dst, a, constant(0, 4), n);
 }
 
 }  // namespace softgpu

@@ -28,15 +28,16 @@ std::string float_name(Type type) {
 
 bool KernelLowering::lower_cvt() {
   if (is_narrow_cvt()) return lower_cvt_narrow();
-  const std::string_view round = take_one_of({"rni", "rzi", "rmi", "rpi", "rn", "rna", "rz", "rm", "rp"});
+  if (take("pack")) return lower_cvt_pack();
+  const std::string_view round = take_one_of({"rni", "rzi", "rmi", "rpi", "rn", "rna", "rz", "rm", "rp", "rs"});
   const bool ftz = take("ftz");
   const bool satfinite = take("satfinite");
   const bool sat = take("sat"), relu = take("relu");
   const Type to = take_type(), from = take_type();
   if (to == Type::kNone || from == Type::kNone || !done()) return unsupported();
   if (to == Type::kF16x2 || to == Type::kBf16x2) {
-    if (from != Type::kF32 || satfinite) return unsupported();
-    return lower_cvt_packed(to, round, relu);
+    if (from != Type::kF32) return unsupported();
+    return lower_cvt_packed(to, round, relu, satfinite);
   }
   uint32_t a = 0;
   uint32_t from_width = width_of(from), to_width = width_of(to);
@@ -59,7 +60,9 @@ bool KernelLowering::lower_cvt() {
   }
   if (satfinite) {
     const uint32_t finite = temporary(4);
-    if (to != Type::kF16 || !emit_named("satfinite.f16", finite, a)) return unsupported();
+    if ((to != Type::kF16 && to != Type::kBf16) || !emit_named("satfinite." + name_of(to), finite, a)) {
+      return unsupported();
+    }
     a = finite;
   }
   if (!convert_value(to, from, round, ftz, sat, a, direct)) return false;
@@ -78,7 +81,8 @@ bool KernelLowering::convert_value(Type to, Type from, std::string_view round, b
     const bool nearest = round.empty() || round == "rn";
     if (half) {  // through double, which holds every value that does not overflow
       const uint32_t wide = temporary(8);
-      if (!emit_named("cvt.f64." + held_name(from), wide, a)) return false;
+      const std::string odd = width_of(from) == 8 ? "odd." : "";
+      if (!emit_named("cvt." + odd + "f64." + held_name(from), wide, a)) return false;
       return convert_floats(to, Type::kF64, round, false, sat, wide, dst);
     }
     const std::string mode = nearest ? "" : std::string(round) + ".";
@@ -115,6 +119,12 @@ bool KernelLowering::convert_floats(Type to, Type from, std::string_view round, 
     a = flushed;
   }
   const bool whole = round.size() == 3 && round != "rna";
+  const bool directed = round == "rm" || round == "rp" || round == "rz";
+  const bool exact = width_of(to) > width_of(from) || to == from;
+  if (width_of(to) == 2 && !whole && !exact &&
+      ((directed && (round != "rz" || from != Type::kF32)) || (sat && from == Type::kF64))) {
+    return narrow_value(to, from, round, sat, a, dst);
+  }
   if (to == from && (to == Type::kF32 || to == Type::kF64)) {
     const std::string name =
         whole ? "round." + std::string(round) + "." + float_name(to) : "mov.b" + std::to_string(8 * width_of(to));
@@ -148,11 +158,26 @@ bool KernelLowering::convert_floats(Type to, Type from, std::string_view round, 
   return !sat || emit_named("sat." + float_name(to), dst, dst);
 }
 
-bool KernelLowering::lower_cvt_packed(Type to, std::string_view round, bool relu) {
-  uint32_t dst = 0, a = 0, b = 0;
-  if (!dest(at(0), 4, &dst) || !source(at(1), Type::kF32, &a) || !source(at(2), Type::kF32, &b)) return false;
-  const std::string mode = relu ? "relu." : round == "rz" ? "rz." : "";
-  return emit_named("cvt." + mode + (to == Type::kF16x2 ? "f16x2" : "bf16x2") + ".f32", dst, a, b);
+// To a half, through double: rounded once, in any direction.
+bool KernelLowering::narrow_value(Type to, Type from, std::string_view round, bool sat, uint32_t a, uint32_t dst) {
+  if (width_of(from) == 2) {
+    const uint32_t wide = temporary(4);
+    if (!emit_named("cvt.f32." + float_name(from), wide, a)) return false;
+    a = wide;
+    from = Type::kF32;
+  }
+  if (from == Type::kF32) {
+    const uint32_t wide = temporary(8);
+    if (!emit_named("cvt.f64.f32", wide, a)) return false;
+    a = wide;
+  }
+  if (sat) {
+    const uint32_t between = temporary(8);
+    if (!emit_named("sat.f64", between, a)) return false;
+    a = between;
+  }
+  const std::string mode = round.empty() || round == "rn" ? "" : std::string(round) + ".";
+  return emit_named("cvt." + mode + float_name(to) + ".f64", dst, a);
 }
 
 namespace {

@@ -240,13 +240,18 @@ bool KernelLowering::lower_match() {
 bool KernelLowering::lower_redux() {
   take("sync");
   const std::string_view what = take_one_of({"add", "min", "max", "and", "or", "xor"});
+  const bool magnitude = take("abs"), nan = take("NaN");
   const Type type = take_type();
-  if (what.empty() || width_of(type) != 4 || ptx::is_float(type) || !done()) return unsupported();
+  if (what.empty() || width_of(type) != 4 || !done()) return unsupported();
   uint32_t dst = 0, a = 0;
   if (!dest(at(0), 4, &dst) || !source(at(1), type, &a)) return false;
-  const bool ordered = what == "min" || what == "max";
-  return warp_op(find("redux." + std::string(what) + (ordered ? (ptx::is_signed(type) ? ".s32" : ".u32") : "")), dst, a,
-                 0, 0, kSinkPredicate, &at(2));
+  std::string name = "redux." + std::string(what) + (magnitude ? ".abs" : "") + (nan ? ".nan" : "");
+  if (ptx::is_float(type)) {
+    name += ".f32";
+  } else if (what == "min" || what == "max") {
+    name += ptx::is_signed(type) ? ".s32" : ".u32";
+  }
+  return warp_op(find(name), dst, a, 0, 0, kSinkPredicate, &at(2));
 }
 
 bool KernelLowering::lower_activemask() {

@@ -101,6 +101,7 @@ class KernelLowering {
   bool predicate_dest(const Operand& o, uint32_t* out);
   bool symbol_address(const Operand& o, uint64_t* constant_bits, bool* in_image);
   static uint32_t width_of(Type type);
+  static std::string name_of(Type type);
   uint64_t immediate(const Operand& o, Type type) const;
 
   // Emission.
@@ -114,10 +115,14 @@ class KernelLowering {
   bool lower_simple();
   bool lower_arithmetic();
   bool emit_float(const std::string& stem, Type type, bool ftz, bool sat, uint32_t dst, const uint32_t* s, int n);
+  bool lower_pick_of_three();
+  bool lower_mixed(const std::string& stem, std::string_view round, bool sat);
+  bool lower_fns();
   bool lower_carry();
   bool lower_logic();
   bool lower_mov();
   bool lower_mov_vector(Type type);
+  bool lower_mov_special_vector();
   bool lower_setp();
   bool lower_set();
   bool lower_slct();
@@ -127,13 +132,18 @@ class KernelLowering {
   bool lower_lop3();
   bool lower_szext();
   bool lower_video();
+  bool emit_scalar_video(Video v);
+  bool emit_packed_video(Video v);
+  bool emit_video(const char* name, Video v, const Operand& a, const Operand& b, const Operand& c);
   bool lower_cvt();
   bool convert_value(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg,
                      uint32_t to_reg);
   bool convert_integers(Type to, Type from, bool sat, uint32_t from_reg, uint32_t to_reg);
   bool convert_floats(Type to, Type from, std::string_view round, bool ftz, bool sat, uint32_t from_reg,
                       uint32_t to_reg);
-  bool lower_cvt_packed(Type to, std::string_view round, bool relu);
+  bool lower_cvt_packed(Type to, std::string_view round, bool relu, bool satfinite);
+  bool lower_cvt_pack();
+  bool narrow_value(Type to, Type from, std::string_view round, bool sat, uint32_t from_reg, uint32_t to_reg);
   bool lower_cvta();
   bool lower_isspacep();
 
@@ -142,6 +152,7 @@ class KernelLowering {
   bool lower_atom();
   bool lower_red();
   bool lower_atomic(bool reduction);
+  bool lower_atomic_vector(std::string_view what, Type type, bool reduction, size_t count);
   bool lower_prefetch();
   bool lower_nothing();
   bool lower_fence();
@@ -149,6 +160,8 @@ class KernelLowering {
   bool lower_createpolicy();
   bool address(const Operand& o, std::string* space, MicroOp* op);
   bool data_operands(const Operand& o, Type type, bool load, MicroOp* op, std::string* width);
+  bool wide_vector(const Operand& o, Type type, bool load, const std::string& place, MicroOp op);
+  void check_alignment(const MicroOp& op, uint32_t bytes);
 
   bool lower_bra();
   bool lower_brx();

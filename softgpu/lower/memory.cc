@@ -117,14 +117,49 @@ std::string memory_name(Type type, const std::string& width) {
 
 }  // namespace
 
-bool KernelLowering::lower_ld() {
-  if (take_memory_words()) {
+// Raises a fault unless the address is a multiple of `bytes`.
+void KernelLowering::check_alignment(const MicroOp& op, uint32_t bytes) {
+  MicroOp& check = emit(find("align"), 0, op.a);
+  check.imm = op.imm;
+  check.y = op.y;
+  check.target = bytes;
+}
+
+// Eight elements are two accesses of four. The address is kept where the first of them may overwrite it.
+bool KernelLowering::wide_vector(const Operand& o, Type type, bool load, const std::string& place, MicroOp op) {
+  const uint32_t bytes = ptx::bytes_of(type);
+  check_alignment(op, 8 * bytes);
+  if (load && op.y != 0) {
+    const uint32_t kept = temporary(op.y == 2 ? 8 : 4);
+    if (!emit_named(op.y == 2 ? "mov.b64" : "mov.b32", kept, op.a)) return false;
+    op.a = kept;
   }
+  for (size_t half = 0; half < 2; ++half) {
+    Operand part;
+    part.kind = Operand::Kind::kVector;
+    part.parts.assign(o.parts.begin() + static_cast<ptrdiff_t>(4 * half),
+                      o.parts.begin() + static_cast<ptrdiff_t>(4 * half + 4));
+    std::string width;
+    if (!data_operands(part, type, load, &op, &width)) return false;
+    const Handler fn = find((load ? "ld." : "st.") + place + "." +
+                            (load ? memory_name(type, width) : "u" + std::to_string(8 * bytes)) + "." + width);
+    if (fn == nullptr) return unsupported();
+    MicroOp& out = emit(fn, op.dst, op.a, op.b, op.c);
+    out.d = op.d;
+    out.imm = op.imm + static_cast<int64_t>(4 * half * bytes);
+    out.vec = op.vec;
+    out.y = op.y;
+  }
+  return true;
+}
+
+bool KernelLowering::lower_ld() {
+  take_memory_words();
   const std::string_view space = take_one_of(
       {"global", "const", "shared", "shared::cta", "shared::cluster", "local", "param", "param::entry", "param::func"});
-  take_one_of({"v2", "v4"});
+  take_one_of({"v2", "v4", "v8"});
   const Type type = take_type();
-  if (type == Type::kNone || type == Type::kB128 || !done()) return unsupported();
+  if (type == Type::kNone || !done()) return unsupported();
   MicroOp op;
   std::string place = space_name(space);
   const Operand& from = at(1);
@@ -140,7 +175,9 @@ bool KernelLowering::lower_ld() {
     place = entry ? "kparam" : "local";
   }
   std::string width;
-  if (!address(from, &place, &op) || !data_operands(at(0), type, true, &op, &width)) return false;
+  if (!address(from, &place, &op)) return false;
+  if (at(0).kind == Operand::Kind::kVector && at(0).parts.size() == 8) return wide_vector(at(0), type, true, place, op);
+  if (!data_operands(at(0), type, true, &op, &width)) return false;
   const Handler fn = find("ld." + place + "." + memory_name(type, width) + "." + width);
   if (fn == nullptr) return unsupported();
   MicroOp& out = emit(fn, op.dst, op.a, op.b, op.c);
@@ -158,13 +195,16 @@ bool KernelLowering::lower_st() {
   take_memory_words();
   const std::string_view space =
       take_one_of({"global", "shared", "shared::cta", "shared::cluster", "local", "param", "param::func"});
-  take_one_of({"v2", "v4"});
+  take_one_of({"v2", "v4", "v8"});
   const Type type = take_type();
-  if (type == Type::kNone || type == Type::kB128 || !done()) return unsupported();
+  if (type == Type::kNone || !done()) return unsupported();
   MicroOp op;
   std::string place = space.starts_with("param") ? "local" : space_name(space);
   std::string width;
-  if (!address(at(0), &place, &op) || !data_operands(at(1), type, false, &op, &width)) return false;
+  if (!address(at(0), &place, &op)) return false;
+  if (at(1).kind == Operand::Kind::kVector && at(1).parts.size() == 8)
+    return wide_vector(at(1), type, false, place, op);
+  if (!data_operands(at(1), type, false, &op, &width)) return false;
   const Handler fn = find("st." + place + ".u" + std::to_string(8 * ptx::bytes_of(type)) + "." + width);
   if (fn == nullptr) return unsupported();
   MicroOp& out = emit(fn, op.dst, op.a, op.b, op.c);
@@ -186,8 +226,10 @@ bool KernelLowering::lower_atomic(bool reduction) {
   take_memory_words();
   const std::string_view space = take_one_of({"global", "shared", "shared::cta", "shared::cluster"});
   const std::string_view what = take_one_of({"add", "and", "or", "xor", "min", "max", "inc", "dec", "exch", "cas"});
+  const std::string_view vector = take_one_of({"v2", "v4", "v8"});
   const Type type = take_type();
   if (type == Type::kNone || what.empty() || !done()) return unsupported();
+  if (!vector.empty()) return lower_atomic_vector(what, type, reduction, static_cast<size_t>(vector[1] - '0'));
   const size_t first = reduction ? 0 : 1;
   const uint32_t width = width_of(type);
   MicroOp op;
@@ -203,10 +245,9 @@ bool KernelLowering::lower_atomic(bool reduction) {
   // Bitwise operations and exchanges do not look at the type; the others do.
   static constexpr std::string_view kByBits[] = {"and", "or", "xor", "exch", "cas"};
   const bool by_bits = std::find(std::begin(kByBits), std::end(kByBits), what) != std::end(kByBits);
-  static constexpr const char* kFloats[] = {"f16", "f16x2", "bf16", "bf16x2", "f32", "f64"};
   const std::string name = by_bits ? "b" + std::to_string(8 * width)
                            : ptx::is_float(type)
-                               ? kFloats[static_cast<int>(type) - static_cast<int>(Type::kF16)]
+                               ? name_of(type)
                                : (ptx::is_signed(type) && what != "add" ? "s" : "u") + std::to_string(8 * width);
   const Handler fn = find("atom." + std::string(what) + "." + name);
   if (fn == nullptr) return unsupported();
@@ -215,6 +256,28 @@ bool KernelLowering::lower_atomic(bool reduction) {
   out.y = op.y;
   out.x = place == "shared" ? 1 : 0;
   note_access(Access::Kind::kAtomic, place == "shared", width, 0);
+  return true;
+}
+
+// Each element is an atomic operation of its own: that is all PTX promises.
+bool KernelLowering::lower_atomic_vector(std::string_view what, Type type, bool reduction, size_t elements) {
+  const size_t first = reduction ? 0 : 1;
+  MicroOp op;
+  std::string place = "generic";
+  const Handler fn = find("atom." + std::string(what) + "." + name_of(type));
+  const Operand& data = at(first + 1);
+  if (fn == nullptr || data.kind != Operand::Kind::kVector || data.parts.size() != elements) return unsupported();
+  if (!reduction && (at(0).kind != Operand::Kind::kVector || at(0).parts.size() != elements)) return unsupported();
+  if (!address(at(first), &place, &op)) return false;
+  const uint32_t width = width_of(type);
+  check_alignment(op, static_cast<uint32_t>(elements) * width);
+  for (size_t i = 0; i < elements; ++i) {
+    uint32_t dst = temporary(width), b = 0;
+    if (!source(data.parts[i], type, &b) || (!reduction && !dest(at(0).parts[i], width, &dst))) return false;
+    MicroOp& out = emit(fn, dst, op.a, b);
+    out.imm = op.imm + static_cast<int64_t>(i * width);
+    out.y = op.y;
+  }
   return true;
 }
 

@@ -238,6 +238,8 @@ bool KernelLowering::special(std::string_view name, uint32_t* offset, uint32_t* 
     if (row.name == name) return *offset = constant(row.value, 4), true;
   }
   if (name.starts_with("%envreg")) return *offset = constant(0, 4), true;
+  if (name == "%aggr_smem_size") return *offset = special32(Special::kTotalShared), true;
+  if (name == "%current_graph_exec") return *width = 8, *offset = constant(0, 8), true;
   const bool wide = name == "%clock64" || name == "%globaltimer";
   if (wide || name == "%clock" || name == "%clock_hi" || name == "%globaltimer_lo" || name == "%globaltimer_hi") {
     *width = wide ? 8 : 4;
@@ -295,6 +297,7 @@ bool KernelLowering::symbol_address(const Operand& o, uint64_t* bits, bool* in_i
 }
 
 bool KernelLowering::source(const Operand& o, Type type, uint32_t width, uint32_t* out) {
+  if (o.negated) return fail("operand '" + std::string(o.name) + "' cannot be negated");
   switch (o.kind) {
     case Operand::Kind::kRegister:
       if (register_width(o) != width) return fail("operand '" + std::string(o.name) + "' has the wrong size");

@@ -25,15 +25,18 @@ enum class Type : uint8_t {
   kU16,
   kU32,
   kU64,
+  kU16x2,
   kS8,
   kS16,
   kS32,
   kS64,
+  kS16x2,
   kF16,
   kF16x2,
   kBf16,
   kBf16x2,
   kF32,
+  kF32x2,
   kF64,
 };
 
@@ -67,7 +70,7 @@ struct Variable {
 struct Operand {
   enum class Kind : uint8_t {
     kNone,
-    kRegister,  // reg
+    kRegister,  // reg; name with its selector, as in %r1.h0
     kInteger,   // bits
     kReal,      // bits of a double
     kReal32,    // bits of a float
@@ -82,7 +85,7 @@ struct Operand {
     kSink,      // `_`
   };
   Kind kind = Kind::kNone;
-  bool negated = false;  // `!p`
+  bool negated = false;  // `!p`, `-a`
   uint32_t reg = 0;
   uint32_t scope = 0;  // where a name was used, until labels are resolved
   uint64_t bits = 0;

@@ -85,6 +85,7 @@ class Parser {
   Token token_;
   std::string* error_;
   bool failed_ = false;
+  bool video_ = false;  // in a video instruction, whose operands take signs and selectors
   Function* function_ = nullptr;
   std::vector<Scope> scopes_;
   uint32_t scope_ = 0;

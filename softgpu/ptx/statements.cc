@@ -100,6 +100,7 @@ bool Parser::instruction() {
   in.line = token_.line;
   const char* start = token_.text.data();
   if (!guard(&in) || !name(&in.opcode)) return false;
+  video_ = in.opcode[0] == 'v';
   if (in.guard < 0 && accept(':')) return label(in.opcode);
   while (token_.kind == Token::Kind::kDot) {
     in.modifiers.push_back(token_.text);
@@ -137,7 +138,12 @@ bool Parser::primary(Operand* out) {
     out->negated = !out->negated;
     return true;
   }
-  if (accept('-')) return literal(out, true);
+  if (accept('-')) {
+    if (!video_ || token_.kind != Token::Kind::kName) return literal(out, true);
+    if (!primary(out)) return false;
+    out->negated = !out->negated;
+    return true;
+  }
   if (accept('{')) return sequence(out, Operand::Kind::kVector, '}');
   if (accept('(')) return sequence(out, Operand::Kind::kList, ')');
   if (accept('[')) return address(out);
@@ -152,7 +158,8 @@ bool Parser::primary(Operand* out) {
     if (!name(&id) || !expect(')')) return false;
   }
   *out = resolve(id);
-  if (out->kind == Operand::Kind::kSpecial && token_.kind == Token::Kind::kDot) {
+  const bool dotted = out->kind == Operand::Kind::kSpecial || (video_ && out->kind == Operand::Kind::kRegister);
+  if (dotted && token_.kind == Token::Kind::kDot) {  // %tid.x, or the selector of a video instruction
     out->name = {out->name.data(), out->name.size() + 1 + token_.text.size()};
     advance();
   }

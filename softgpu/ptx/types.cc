@@ -12,16 +12,18 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {"pred", Type::kPred, 4, false, false}, {"b8", Type::kB8, 1, false, false},
-    {"b16", Type::kB16, 2, false, false},   {"b32", Type::kB32, 4, false, false},
-    {"b64", Type::kB64, 8, false, false},   {"b128", Type::kB128, 16, false, false},
-    {"u8", Type::kU8, 1, false, false},     {"u16", Type::kU16, 2, false, false},
-    {"u32", Type::kU32, 4, false, false},   {"u64", Type::kU64, 8, false, false},
-    {"s8", Type::kS8, 1, true, false},      {"s16", Type::kS16, 2, true, false},
-    {"s32", Type::kS32, 4, true, false},    {"s64", Type::kS64, 8, true, false},
-    {"f16", Type::kF16, 2, true, true},     {"f16x2", Type::kF16x2, 4, true, true},
-    {"bf16", Type::kBf16, 2, true, true},   {"bf16x2", Type::kBf16x2, 4, true, true},
-    {"f32", Type::kF32, 4, true, true},     {"f64", Type::kF64, 8, true, true},
+    {"pred", Type::kPred, 4, false, false},   {"b8", Type::kB8, 1, false, false},
+    {"b16", Type::kB16, 2, false, false},     {"b32", Type::kB32, 4, false, false},
+    {"b64", Type::kB64, 8, false, false},     {"b128", Type::kB128, 16, false, false},
+    {"u8", Type::kU8, 1, false, false},       {"u16", Type::kU16, 2, false, false},
+    {"u32", Type::kU32, 4, false, false},     {"u64", Type::kU64, 8, false, false},
+    {"s8", Type::kS8, 1, true, false},        {"s16", Type::kS16, 2, true, false},
+    {"s32", Type::kS32, 4, true, false},      {"s64", Type::kS64, 8, true, false},
+    {"f16", Type::kF16, 2, true, true},       {"f16x2", Type::kF16x2, 4, true, true},
+    {"bf16", Type::kBf16, 2, true, true},     {"bf16x2", Type::kBf16x2, 4, true, true},
+    {"f32", Type::kF32, 4, true, true},       {"f64", Type::kF64, 8, true, true},
+    {"u16x2", Type::kU16x2, 4, false, false}, {"s16x2", Type::kS16x2, 4, true, false},
+    {"f32x2", Type::kF32x2, 8, true, true},
 };
 
 const Row* row_of(Type type) {
