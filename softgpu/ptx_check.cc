@@ -3,6 +3,8 @@
 // often and where first; exits with 1 when there are any.
 //   --load   only load, as a program does, and print the seconds
 //   --each   say it for each file, not for all together
+//   --list   a line for each kernel that does not lower, its name and the reason with a tab between; no name when the
+//            file does not load
 
 #include <cstdio>
 #include <cstring>
@@ -44,16 +46,23 @@ void add_reason(const std::string& file, const std::string& error, Tally* tally)
   if (reason.count++ == 0) reason.where = file + ": " + error;
 }
 
-void check_text(const std::string& file, const std::string& text, bool load_only, Tally* tally) {
+struct Options {
+  bool load_only = false, each = false, list = false;
+};
+
+void check_text(const std::string& file, const std::string& text, const Options& options, Tally* tally) {
   std::string error;
   const uint64_t begin = tide::now_ns();
   const auto program = softgpu::Program::load(text, &error);
   tally->seconds += static_cast<double>(tide::now_ns() - begin) * 1e-9;
   ++tally->modules;
   tally->bytes += text.size();
-  if (program == nullptr) return add_reason(file, error, tally);
+  if (program == nullptr) {
+    if (options.list) std::printf("\t%s\n", error.c_str());
+    return add_reason(file, error, tally);
+  }
   tally->kernels += program->kernels().size();
-  if (load_only) {
+  if (options.load_only) {
     for (const std::string& line : program->warnings()) add_reason(file, line, tally);
     return;
   }
@@ -61,6 +70,7 @@ void check_text(const std::string& file, const std::string& text, bool load_only
     if (program->kernel(i, &error) != nullptr) {
       ++tally->lowered;
     } else {
+      if (options.list) std::printf("%s\t%s\n", program->kernels()[i].name.c_str(), error.c_str());
       add_reason(file, error, tally);
     }
   }
@@ -69,14 +79,14 @@ void check_text(const std::string& file, const std::string& text, bool load_only
 // Every fatbinary begins with this word at a multiple of 8.
 constexpr uint32_t kFatbinMagic = 0xBA55ED50;
 
-bool check_file(const std::string& file, bool load_only, Tally* tally) {
+bool check_file(const std::string& file, const Options& options, Tally* tally) {
   std::ifstream stream(file, std::ios::binary);
   if (!stream) return false;
   const std::string bytes((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
   ++tally->files;
   const softgpu::ImageText whole = softgpu::read_image(bytes.c_str(), kNewest);
   if (whole.status == softgpu::ImageStatus::kOk) {
-    for (const std::string& text : whole.ptx) check_text(file, text, load_only, tally);
+    for (const std::string& text : whole.ptx) check_text(file, text, options, tally);
     return true;
   }
   for (size_t at = 0; at + 64 < bytes.size(); at += 8) {
@@ -85,7 +95,7 @@ bool check_file(const std::string& file, bool load_only, Tally* tally) {
     if (word != kFatbinMagic) continue;
     const softgpu::ImageText image = softgpu::read_image(bytes.data() + at, kNewest);
     if (image.status != softgpu::ImageStatus::kOk) continue;
-    for (const std::string& text : image.ptx) check_text(file, text, load_only, tally);
+    for (const std::string& text : image.ptx) check_text(file, text, options, tally);
   }
   return true;
 }
@@ -106,34 +116,36 @@ void print(const std::string& name, const Tally& tally, bool load_only) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool load_only = false, each = false;
+  Options options;
   std::vector<std::string> files;
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (word == "--load") {
-      load_only = true;
+      options.load_only = true;
     } else if (word == "--each") {
-      each = true;
+      options.each = true;
+    } else if (word == "--list") {
+      options.list = true;
     } else {
       files.emplace_back(word);
     }
   }
   if (files.empty()) {
-    std::fprintf(stderr, "usage: softgpu-ptx-check [--load] [--each] FILE...\n");
+    std::fprintf(stderr, "usage: softgpu-ptx-check [--load] [--each] [--list] FILE...\n");
     return 2;
   }
   Tally all;
   bool missing = false;
   for (const std::string& file : files) {
     Tally own;
-    Tally* tally = each ? &own : &all;
-    if (!check_file(file, load_only, tally)) {
+    Tally* tally = options.each ? &own : &all;
+    if (!check_file(file, options, tally)) {
       std::fprintf(stderr, "softgpu-ptx-check: cannot read %s\n", file.c_str());
       return 2;
     }
     missing = missing || !tally->reasons.empty();
-    if (each) print(file, own, load_only);
+    if (options.each) print(file, own, options.load_only);
   }
-  if (!each) print(std::to_string(all.files) + " files", all, load_only);
+  if (!options.each && !options.list) print(std::to_string(all.files) + " files", all, options.load_only);
   return missing ? 1 : 0;
 }
