@@ -36,6 +36,7 @@ HandlerTable make_table(IsaLevel level) {
     SOFTGPU_ADD_LEVEL(isa_v4)
   }
 #endif
+  for (const HandlerRows rows : {texture_rows(), surface_rows()}) add_rows(&table, rows);
   for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), video_rows(), runtime_rows()})
     add_rows(&table, rows);
   for (const HandlerRows rows : {matrix_memory_rows(), mbarrier_rows(), async_rows()}) add_rows(&table, rows);

@@ -89,5 +89,7 @@ HandlerRows runtime_rows();        // vprintf, __assertfail
 HandlerRows matrix_memory_rows();  // fragments from and to memory
 HandlerRows mbarrier_rows();
 HandlerRows async_rows();  // asynchronous copies
+HandlerRows texture_rows();
+HandlerRows surface_rows();
 
 }  // namespace softgpu

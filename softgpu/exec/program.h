@@ -40,12 +40,15 @@ struct KernelInfo : KernelHead {
   uint32_t registers = 0;  // invented: min(255, 16 + live)
 };
 
+enum class OpaqueKind : uint8_t { kNone, kTexture, kSurface, kSampler };
+
 struct GlobalInfo {
   std::string name;
   uint64_t offset = 0;  // in the image
   uint64_t bytes = 0;
   bool constant = false;
   bool managed = false;  // the host touches it at its address
+  OpaqueKind opaque = OpaqueKind::kNone;  // otherwise the 8 bytes hold the handle of what is bound to it
 };
 
 struct Dim3 {
@@ -92,6 +95,8 @@ class Program {
   virtual void fill_image(uint64_t image_address, std::byte* host) const = 0;
 };
 
+struct TextureTables;  // texture.h
+
 struct Launch {
   std::shared_ptr<const Program> program;
   uint32_t kernel = 0;  // index in program->kernels(), one for which program->kernel() gave no error
@@ -100,6 +105,7 @@ struct Launch {
   const std::byte* params = nullptr;  // param_bytes of them; kept by the caller until run() returns
   uint64_t image_address = 0;
   const AddressSpace* memory = nullptr;
+  const TextureTables* textures = nullptr;    // null: the kernel uses none
   bool cooperative = false;                   // all blocks resumable together (grid synchronisation)
   const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
   uint32_t quantum = 0;                       // instructions a warp runs before the next one does; 0: the usual 32

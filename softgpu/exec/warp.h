@@ -12,6 +12,7 @@
 #include "softgpu/exec/micro_op.h"
 #include "softgpu/exec/program.h"
 #include "softgpu/exec/tensor.h"
+#include "softgpu/exec/texture_ops.h"
 
 namespace softgpu {
 
@@ -120,7 +121,9 @@ struct KernelCode {
   std::vector<ImageSlot> image_slots;
   std::vector<FunctionCode> functions;
   std::vector<std::vector<CallCopy>> copies;
-  std::vector<uint32_t> tables;      // branch targets
+  std::vector<uint32_t> tables;  // branch targets
+  std::vector<TextureOp> texture_ops;
+  std::vector<SurfaceOp> surface_ops;
   std::vector<int32_t> function_of;  // function of the module -> functions, or -1
   TensorCode tensor;
   uint32_t register_bytes = 0;       // of a warp

@@ -7,6 +7,23 @@
 
 namespace softgpu {
 
+namespace {
+
+OpaqueKind opaque_kind(ptx::Type type) {
+  switch (type) {
+    case ptx::Type::kTexref:
+      return OpaqueKind::kTexture;
+    case ptx::Type::kSurfref:
+      return OpaqueKind::kSurface;
+    case ptx::Type::kSamplerref:
+      return OpaqueKind::kSampler;
+    default:
+      return OpaqueKind::kNone;
+  }
+}
+
+}  // namespace
+
 bool ImageLayout::build(const ptx::Module& module, std::string* error) {
   offsets_.assign(module.variables.size(), -1);
   for (size_t i = 0; i < module.variables.size(); ++i) {
@@ -16,7 +33,7 @@ bool ImageLayout::build(const ptx::Module& module, std::string* error) {
     bytes_ = (bytes_ + align - 1) / align * align;
     offsets_[i] = static_cast<int64_t>(bytes_);
     const bool constant = v.space == ptx::Space::kConst;
-    globals_.push_back({std::string(v.name), bytes_, v.bytes, constant, v.managed});
+    globals_.push_back({std::string(v.name), bytes_, v.bytes, constant, v.managed, opaque_kind(v.type)});
     bytes_ += v.bytes;
     if (constant) constant_bytes_ += v.bytes;
   }

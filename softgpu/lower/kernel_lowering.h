@@ -3,6 +3,7 @@
 // Lowers one kernel and every function that it can reach to micro-ops. Registers and local memory of a function have
 // fixed places: a lane is in a function at most once, so lanes in different calls never share a value.
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -162,6 +163,25 @@ class KernelLowering {
   bool data_operands(const Operand& o, Type type, bool load, MicroOp* op, std::string* width);
   bool wide_vector(const Operand& o, Type type, bool load, const std::string& place, MicroOp op);
   void check_alignment(const MicroOp& op, uint32_t bytes);
+
+  // Textures and surfaces (texture.cc).
+  bool lower_tex();
+  bool lower_tld4();
+  bool lower_texture_query();
+  bool lower_istypep();
+  bool lower_suld();
+  bool lower_sust();
+  bool lower_sured();
+  bool take_geometry(Geometry* geometry, bool* layered);
+  bool opaque_source(const Operand& o, Type type, uint32_t* out);
+  bool coordinates(const Operand& o, Type type, size_t wanted, bool layered, uint32_t* layer,
+                   std::array<uint32_t, 3>* out);
+  bool texture_operand(const Operand& o, Type coordinate, bool layered, TextureOp* op);
+  bool texture_results(const Operand& o, Type type, TextureOp* op);
+  bool emit_texture(const TextureOp& op);
+  bool surface_operand(const Operand& o, SurfaceOp* op);
+  bool surface_data(const Operand& o, Type type, bool load, SurfaceOp* op);
+  bool emit_surface(const char* name, const SurfaceOp& op);
 
   bool lower_bra();
   bool lower_brx();

@@ -11,9 +11,9 @@ using ptx::Function;
 using ptx::Instruction;
 using ptx::Operand;
 
-constexpr std::string_view kWithoutResult[] = {"st",   "red",       "prefetch", "prefetchu", "membar",       "fence",
-                                               "exit", "ret",       "cp",       "bra",       "brx",          "barrier",
-                                               "call", "nanosleep", "trap",     "discard",   "applypriority"};
+constexpr std::string_view kWithoutResult[] = {
+    "st",  "red",     "prefetch", "prefetchu", "membar", "fence",   "exit",          "ret",  "cp",   "bra",
+    "brx", "barrier", "call",     "nanosleep", "trap",   "discard", "applypriority", "sust", "sured"};
 
 bool has_result(const Instruction& in) {
   if (in.operands.empty() || in.operands[0].kind == Operand::Kind::kAddress) return false;

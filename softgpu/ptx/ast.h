@@ -38,6 +38,9 @@ enum class Type : uint8_t {
   kF32,
   kF32x2,
   kF64,
+  kTexref,  // opaque: 64 bits that hold a handle, of a sampler its description
+  kSurfref,
+  kSamplerref,
 };
 
 // Type named by a suffix such as ".u32"; kNone when the suffix names no type.

@@ -129,11 +129,18 @@ bool Parser::linked_symbol() {
   if (token_.dot("global")) space = Space::kGlobal;
   if (token_.dot("const")) space = Space::kConst;
   if (token_.dot("shared")) space = Space::kShared;
+  const bool old_texture = token_.dot("tex");  // `.tex .u32 name` is `.global .texref name`
+  if (old_texture) space = Space::kGlobal;
   if (space == Space::kNone) return fail("directive '." + std::string(token_.text) + "' is not supported");
   advance();
   do {
     Variable v;
     if (!variable(space, external, &v)) return false;
+    if (old_texture) {
+      v.type = Type::kTexref;
+      v.bytes = bytes_of(v.type);
+      v.align = static_cast<uint32_t>(v.bytes);
+    }
     const auto [at, fresh] = module_->variable_index.emplace(v.name, module_->variables.size());
     if (fresh) {
       module_->variables.push_back(v);
@@ -195,7 +202,38 @@ bool Parser::dimensions(Variable* out, bool* is_array) {
   return true;
 }
 
+// `{ filter_mode = linear, addr_mode_0 = wrap }` of a sampler, packed as exec/texture.cc reads it: two bits for each
+// address mode, then the filter, then whether normalised coordinates are ignored. Properties of .texref and .surfref
+// say nothing about execution.
+bool Parser::opaque_initialiser(Variable* out) {
+  static constexpr std::string_view kModes[] = {"wrap", "clamp_to_edge", "mirror", "clamp_to_border"};
+  if (!expect('{')) return false;
+  Initial value;
+  while (!failed() && !token_.is('}')) {
+    std::string_view property;
+    if (!name(&property) || !expect('=')) return false;
+    const std::string_view word = token_.text == "clamp_ogl" ? kModes[1] : token_.text;
+    const uint64_t number = token_.value;
+    advance();
+    if (property.starts_with("addr_mode_") && property.size() == 11 && property[10] >= '0' && property[10] <= '2') {
+      const auto mode = std::find(std::begin(kModes), std::end(kModes), word);
+      if (mode == std::end(kModes)) return fail("unknown address mode '" + std::string(word) + "'");
+      value.bits |= static_cast<uint64_t>(mode - kModes) << (2 * (property[10] - '0'));
+    } else if (property == "filter_mode") {
+      value.bits |= word == "linear" ? uint64_t{1} << 6 : 0;
+    } else if (property == "force_unnormalized_coords") {
+      value.bits |= number != 0 ? uint64_t{1} << 7 : 0;
+    }
+    if (!accept(',')) break;
+  }
+  if (out->type == Type::kSamplerref) out->initial.push_back(value);
+  return expect('}');
+}
+
 bool Parser::initialiser(Variable* out) {
+  if (out->type == Type::kTexref || out->type == Type::kSurfref || out->type == Type::kSamplerref) {
+    return opaque_initialiser(out);
+  }
   if (token_.is('{')) {
     int depth = 0;
     do {

@@ -55,6 +55,7 @@ class Parser {
   bool dimensions(Variable* out, bool* is_array);
   bool initialiser(Variable* out);
   bool initial_value(Variable* out);
+  bool opaque_initialiser(Variable* out);
   bool function(bool entry);
   bool parameters(std::vector<Variable>* out);
   bool function_attributes(Function* out);
