@@ -140,6 +140,10 @@ void Context::stop() {
   }
   driver().events.remove_if([this](const Event& event) { return &event.context == this; });
   driver().forget_modules_of(*this);
+  driver().textures.forget(*this);
+  driver().surfaces.forget(*this);
+  driver().mipmaps.remove_if([this](const MipmappedArray& mipmap) { return mipmap.context == this; });
+  driver().arrays.remove_if([this](const Array& array) { return array.context == this; });
   driver().memory.free_all_of(*this);
   std::unordered_map<uint64_t, int> peers;
   {

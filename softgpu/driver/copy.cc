@@ -19,6 +19,10 @@ bool in_window(uint64_t address) { return address - kWindowBase < kWindowBytes; 
 
 uint64_t span(uint64_t pitch, uint64_t width, uint64_t height) { return (height - 1) * pitch + width; }
 
+uint64_t span(uint64_t slice, uint64_t depth, uint64_t pitch, const CopyRect& rect) {
+  return (depth - 1) * slice + span(pitch, rect.width, rect.height);
+}
+
 Side side_of(uint64_t address, uint64_t bytes) {
   const Memory& memory = driver().memory;
   if (in_window(address)) return memory.covered(address, bytes) ? Side::kDevice : Side::kUnknown;
@@ -29,14 +33,21 @@ Side side_of(uint64_t address, uint64_t bytes) {
 
 Memory::Copied copy_rows(const CopyRect& rect) {
   Memory& memory = driver().memory;
-  if (!simulation().begin_copy(rect.width * rect.height, in_window(rect.destination), in_window(rect.source))) {
+  const uint64_t moved = rect.width * rect.height * rect.depth;
+  if (!simulation().begin_copy(moved, in_window(rect.destination), in_window(rect.source))) {
     return Memory::Copied::kYes;
   }
-  for (uint64_t row = 0; row < rect.height; ++row) {
-    const uint64_t to = rect.destination + row * rect.destination_pitch;
-    const uint64_t from = rect.source + row * rect.source_pitch;
-    const Memory::Copied copied = memory.copy(to, from, rect.width);
-    if (copied != Memory::Copied::kYes) return copied;
+  // Rows without gaps are one.
+  const bool whole = rect.width == rect.destination_pitch && rect.width == rect.source_pitch;
+  const uint64_t rows = whole ? 1 : rect.height;
+  const uint64_t bytes = whole ? rect.width * rect.height : rect.width;
+  for (uint64_t slice = 0; slice < rect.depth; ++slice) {
+    for (uint64_t row = 0; row < rows; ++row) {
+      const uint64_t to = rect.destination + slice * rect.destination_slice + row * rect.destination_pitch;
+      const uint64_t from = rect.source + slice * rect.source_slice + row * rect.source_pitch;
+      const Memory::Copied copied = memory.copy(to, from, bytes);
+      if (copied != Memory::Copied::kYes) return copied;
+    }
   }
   return Memory::Copied::kYes;
 }
@@ -55,7 +66,7 @@ CUresult copy_now(Context& context, const std::shared_ptr<Stream>& stream, const
         if (copied == Memory::Copied::kNoHost) *outcome = CUDA_ERROR_INVALID_VALUE;
         return copied == Memory::Copied::kNoDevice ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_SUCCESS;
       },
-      rect.width * rect.height <= kInlineBytesMax);
+      rect.width * rect.height * rect.depth <= kInlineBytesMax);
   return result != CUDA_SUCCESS ? result : outcome->load();
 }
 
@@ -72,39 +83,147 @@ CUDA_MEMCPY3D describe(const CopyRect& rect, Side to, Side from) {
   what.dstHost = to == Side::kDevice ? nullptr : reinterpret_cast<void*>(rect.destination);
   what.srcPitch = rect.source_pitch;
   what.dstPitch = rect.destination_pitch;
-  what.srcHeight = what.dstHeight = rect.height;
+  what.srcHeight = rect.depth > 1 ? rect.source_slice / rect.source_pitch : rect.height;
+  what.dstHeight = rect.depth > 1 ? rect.destination_slice / rect.destination_pitch : rect.height;
   what.WidthInBytes = rect.width;
   what.Height = rect.height;
-  what.Depth = 1;
+  what.Depth = rect.depth;
   return what;
 }
 
 // The rows of pageable memory, packed; null when there is none.
 std::shared_ptr<std::vector<std::byte>> stage(const CopyRect& rect) {
-  auto staged = std::make_shared<std::vector<std::byte>>(rect.width * rect.height);
-  for (uint64_t row = 0; row < rect.height; ++row) {
-    const auto to = reinterpret_cast<uint64_t>(staged->data() + row * rect.width);
-    const uint64_t from = rect.source + row * rect.source_pitch;
-    if (driver().memory.copy(to, from, rect.width) != Memory::Copied::kYes) return nullptr;
+  auto staged = std::make_shared<std::vector<std::byte>>(rect.width * rect.height * rect.depth);
+  std::byte* to = staged->data();
+  for (uint64_t slice = 0; slice < rect.depth; ++slice) {
+    for (uint64_t row = 0; row < rect.height; ++row, to += rect.width) {
+      const uint64_t from = rect.source + slice * rect.source_slice + row * rect.source_pitch;
+      if (driver().memory.copy(reinterpret_cast<uint64_t>(to), from, rect.width) != Memory::Copied::kYes)
+        return nullptr;
+    }
   }
   return staged;
 }
 
+// One side of a description.
+struct Place {
+  CUmemorytype type;
+  uint64_t address;  // of host or device memory
+  CUarray array;
+  uint64_t x, y, z, lod;
+  uint64_t pitch, height;
+};
+
+CUresult resolve_array(const Place& place, const CUDA_MEMCPY3D& what, uint64_t* address, uint64_t* pitch,
+                       uint64_t* slice) {
+  const auto array = driver().arrays.find(place.array);
+  if (array == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  const TextureLevel& level = array->level;
+  const uint64_t element = array->format.bytes();
+  if (place.x % element != 0 || what.WidthInBytes % element != 0) return CUDA_ERROR_INVALID_VALUE;
+  const auto inside = [](uint64_t start, uint64_t count, uint64_t size) {
+    return start <= size && count <= size - start;
+  };
+  if (!inside(place.x, what.WidthInBytes, array->row_bytes()) || !inside(place.y, what.Height, level.height) ||
+      !inside(place.z, what.Depth, level.depth)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  *pitch = level.pitch;
+  *slice = level.slice;
+  *address = level.address + place.z * level.slice + place.y * level.pitch + place.x;
+  return CUDA_SUCCESS;
+}
+
+// A pitch or height of 0 means rows and slices without gaps.
+CUresult resolve_place(const Place& place, const CUDA_MEMCPY3D& what, uint64_t* address, uint64_t* pitch,
+                       uint64_t* slice) {
+  if (place.lod != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (place.type == CU_MEMORYTYPE_ARRAY) return resolve_array(place, what, address, pitch, slice);
+  if (place.address == 0) return CUDA_ERROR_INVALID_VALUE;
+  *pitch = place.pitch != 0 ? place.pitch : what.WidthInBytes + place.x;
+  const uint64_t height = place.height != 0 ? place.height : what.Height + place.y;
+  if (place.x + what.WidthInBytes > *pitch) return CUDA_ERROR_INVALID_VALUE;
+  if (what.Depth > 1 && place.y + what.Height > height) return CUDA_ERROR_INVALID_VALUE;
+  if (*pitch > kWindowBytes || height > kWindowBytes / *pitch) return CUDA_ERROR_INVALID_VALUE;
+  *slice = *pitch * height;
+  *address = place.address + place.z * *slice + place.y * *pitch + place.x;
+  return CUDA_SUCCESS;
+}
+
+uint64_t number(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
+
+bool known(CUmemorytype type) {
+  return type == CU_MEMORYTYPE_HOST || type == CU_MEMORYTYPE_DEVICE || type == CU_MEMORYTYPE_ARRAY ||
+         type == CU_MEMORYTYPE_UNIFIED;
+}
+
 }  // namespace
 
-CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, const CopyRect& rect, Wait wait) {
-  if (rect.width == 0 || rect.height == 0) return CUDA_SUCCESS;
+CUresult resolve_copy(const CUDA_MEMCPY3D& what, CopyRect* rect) {
+  if (!known(what.srcMemoryType) || !known(what.dstMemoryType)) return CUDA_ERROR_INVALID_VALUE;
+  if (what.WidthInBytes == 0 || what.Height == 0 || what.Depth == 0) {
+    rect->width = 0;
+    return CUDA_SUCCESS;
+  }
+  if (what.WidthInBytes > kWindowBytes || what.srcXInBytes > kWindowBytes || what.dstXInBytes > kWindowBytes) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const bool from_host = what.srcMemoryType == CU_MEMORYTYPE_HOST, to_host = what.dstMemoryType == CU_MEMORYTYPE_HOST;
+  const Place from{what.srcMemoryType, from_host ? number(what.srcHost) : what.srcDevice,
+                   what.srcArray,      what.srcXInBytes,
+                   what.srcY,          what.srcZ,
+                   what.srcLOD,        what.srcPitch,
+                   what.srcHeight};
+  const Place to{what.dstMemoryType, to_host ? number(what.dstHost) : what.dstDevice,
+                 what.dstArray,      what.dstXInBytes,
+                 what.dstY,          what.dstZ,
+                 what.dstLOD,        what.dstPitch,
+                 what.dstHeight};
+  rect->width = what.WidthInBytes;
+  rect->height = what.Height;
+  rect->depth = what.Depth;
+  const CUresult result = resolve_place(from, what, &rect->source, &rect->source_pitch, &rect->source_slice);
+  return result != CUDA_SUCCESS
+             ? result
+             : resolve_place(to, what, &rect->destination, &rect->destination_pitch, &rect->destination_slice);
+}
+
+CUDA_MEMCPY3D as_3d(const CUDA_MEMCPY2D& flat) {
+  CUDA_MEMCPY3D what = {};
+  what.srcXInBytes = flat.srcXInBytes;
+  what.srcY = flat.srcY;
+  what.srcMemoryType = flat.srcMemoryType;
+  what.srcHost = flat.srcHost;
+  what.srcDevice = flat.srcDevice;
+  what.srcArray = flat.srcArray;
+  what.srcPitch = flat.srcPitch;
+  what.dstXInBytes = flat.dstXInBytes;
+  what.dstY = flat.dstY;
+  what.dstMemoryType = flat.dstMemoryType;
+  what.dstHost = flat.dstHost;
+  what.dstDevice = flat.dstDevice;
+  what.dstArray = flat.dstArray;
+  what.dstPitch = flat.dstPitch;
+  what.WidthInBytes = flat.WidthInBytes;
+  what.Height = flat.Height;
+  what.Depth = 1;
+  return what;
+}
+
+CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, const CopyRect& rect, Wait wait,
+                   const CUDA_MEMCPY3D* shown) {
+  if (rect.width == 0 || rect.height == 0 || rect.depth == 0) return CUDA_SUCCESS;
   if (rect.height > 1 && (rect.width > rect.destination_pitch || rect.width > rect.source_pitch)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  const Side to = side_of(rect.destination, span(rect.destination_pitch, rect.width, rect.height));
-  const Side from = side_of(rect.source, span(rect.source_pitch, rect.width, rect.height));
+  const Side to = side_of(rect.destination, span(rect.destination_slice, rect.depth, rect.destination_pitch, rect));
+  const Side from = side_of(rect.source, span(rect.source_slice, rect.depth, rect.source_pitch, rect));
   if (to == Side::kUnknown || from == Side::kUnknown) return CUDA_ERROR_INVALID_VALUE;
-  const uint64_t bytes = rect.width * rect.height;
+  const uint64_t bytes = rect.width * rect.height * rect.depth;
   const bool host = to != Side::kDevice || from != Side::kDevice;
   const bool wait_for_it =
       (wait == Wait::kForHost && host) || to == Side::kPageable || (from == Side::kPageable && bytes > kStagedBytesMax);
-  const CUDA_MEMCPY3D what = describe(rect, to, from);
+  const CUDA_MEMCPY3D what = shown != nullptr ? *shown : describe(rect, to, from);
   const auto direct = std::make_shared<CopyWork>(what, [rect] { return run_copy(rect); });
   if (wait == Wait::kForHost && host) return copy_now(context, stream, rect);
   if (stream->capturing()) return enqueue(context, stream, direct);  // it reads and writes when the graph is launched
@@ -115,6 +234,7 @@ CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
   CopyRect packed = rect;
   packed.source = reinterpret_cast<uint64_t>(staged->data());
   packed.source_pitch = rect.width;
+  packed.source_slice = rect.width * rect.height;
   const auto execute = [packed, staged = std::move(staged)] { return run_copy(packed); };
   return enqueue(context, stream, std::make_shared<CopyWork>(what, execute));
 }

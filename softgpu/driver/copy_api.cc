@@ -26,41 +26,6 @@ CUresult copy_async(uint64_t destination, uint64_t source, size_t bytes, CUstrea
 // Whether an address may stand where a call's name says device.
 bool is_device(uint64_t address, size_t bytes) { return bytes == 0 || driver().memory.find(address).has_value(); }
 
-// One side of a 2D description as an address; 0 where arrays would be needed.
-uint64_t side_address(CUmemorytype type, const void* host, CUdeviceptr device) {
-  switch (type) {
-    case CU_MEMORYTYPE_HOST:
-      return number(host);
-    case CU_MEMORYTYPE_DEVICE:
-    case CU_MEMORYTYPE_UNIFIED:
-      return device;
-    default:
-      return 0;
-  }
-}
-
-CUresult copy_2d(const CUDA_MEMCPY2D* copy, CUstream stream_handle, Wait wait) {
-  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
-    if (copy == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    if (copy->srcMemoryType == CU_MEMORYTYPE_ARRAY || copy->dstMemoryType == CU_MEMORYTYPE_ARRAY) {
-      return CUDA_ERROR_NOT_SUPPORTED;
-    }
-    CopyRect rect;
-    rect.width = copy->WidthInBytes;
-    rect.height = copy->Height;
-    rect.source_pitch = copy->srcPitch != 0 ? copy->srcPitch : copy->WidthInBytes + copy->srcXInBytes;
-    rect.destination_pitch = copy->dstPitch != 0 ? copy->dstPitch : copy->WidthInBytes + copy->dstXInBytes;
-    if (copy->srcXInBytes + rect.width > rect.source_pitch) return CUDA_ERROR_INVALID_VALUE;
-    if (copy->dstXInBytes + rect.width > rect.destination_pitch) return CUDA_ERROR_INVALID_VALUE;
-    rect.source = side_address(copy->srcMemoryType, copy->srcHost, copy->srcDevice);
-    rect.destination = side_address(copy->dstMemoryType, copy->dstHost, copy->dstDevice);
-    if (rect.source == 0 || rect.destination == 0) return CUDA_ERROR_INVALID_VALUE;
-    rect.source += copy->srcY * rect.source_pitch + copy->srcXInBytes;
-    rect.destination += copy->dstY * rect.destination_pitch + copy->dstXInBytes;
-    return copy_rect(context, stream, rect, wait);
-  });
-}
-
 bool usable(CUcontext handle, std::shared_ptr<Context>* context) {
   *context = driver().contexts.find(handle);
   return *context != nullptr && (*context)->alive;
@@ -133,14 +98,6 @@ extern "C" CUresult cuMemcpyPeerAsync(CUdeviceptr destination, CUcontext destina
     if (!usable(destination_context, &to) || !usable(source_context, &from)) return CUDA_ERROR_INVALID_CONTEXT;
     return copy_async(destination, source, bytes, stream);
   });
-}
-
-extern "C" CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* copy) { return copy_2d(copy, nullptr, Wait::kForHost); }
-
-extern "C" CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* copy) { return copy_2d(copy, nullptr, Wait::kForHost); }
-
-extern "C" CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* copy, CUstream stream) {
-  return copy_2d(copy, stream, Wait::kForPageable);
 }
 
 extern "C" CUresult cuMemsetD8_v2(CUdeviceptr address, unsigned char value, size_t count) {

@@ -8,6 +8,7 @@
 #include <new>
 #include <vector>
 
+#include "softgpu/driver/array.h"
 #include "softgpu/driver/context.h"
 #include "softgpu/driver/cuda_api.h"
 #include "softgpu/driver/device.h"
@@ -15,6 +16,7 @@
 #include "softgpu/driver/handle_table.h"
 #include "softgpu/driver/memory.h"
 #include "softgpu/driver/module.h"
+#include "softgpu/driver/texture.h"
 #include "softgpu/driver/thread.h"
 
 namespace softgpu {
@@ -33,6 +35,10 @@ struct Driver {
   HandleTable<CUfunction, Function> functions{0x57};
   HandleTable<Physical*, Physical> physicals{0x58};  // a CUmemGenericAllocationHandle is the handle's number
   HandleTable<CUmemoryPool, Pool> pools{0x59};
+  HandleTable<CUarray, Array> arrays{0x61};
+  HandleTable<CUmipmappedArray, MipmappedArray> mipmaps{0x62};
+  TextureObjects textures{false}, surfaces{true};
+  TextureTables texture_tables;
 
   BlockPool& pool();
   void forget_modules_of(Context& context);

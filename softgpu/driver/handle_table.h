@@ -64,6 +64,12 @@ class HandleTable {
     for (auto& [handle, object] : objects_) visit(*object);
   }
 
+  template <typename Visit>
+  void for_each_handle(Visit visit) const {
+    const std::shared_lock lock(mu_);
+    for (auto& [handle, object] : objects_) visit(handle, *object);
+  }
+
  private:
   std::atomic<uint64_t> next_;
   mutable std::shared_mutex mu_;

@@ -102,6 +102,7 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
   launch.params = params.data();
   launch.image_address = kernel.module->image.address;
   launch.memory = &driver().memory.views().of(context.device.index);
+  launch.textures = &driver().texture_tables;
   launch.cooperative = shape.cooperative;
   launch.cancel = &context.cancel;
   if (tide::log_enabled(tide::LogLevel::kDebug)) {
