@@ -313,7 +313,8 @@ def softgpu_exports_map(_rows, symbols):
     return (
         ['{', '  global:']
         + [f'    {s};' for s in exported(symbols)]
-        + ['    softgpuSetImageBase;', '    softgpuGetImageRange;', '  local: *;', '};']
+        + ['    softgpuSetImageBase;', '    softgpuGetImageRange;',
+           '    softgpuSetObjectHandle;', '  local: *;', '};']
     )
 
 
