@@ -31,6 +31,13 @@ struct GlobalAnswer {  // tideGlobal; CUDA_ERROR_NOT_FOUND without a payload
   uint64_t bytes = 0;
 };
 
+struct TextureAnswer {  // tideCreateTexture
+  uint64_t handle = 0;
+};
+
+// tideCreateTexture: a CUDA_RESOURCE_DESC, whose array, if it has one, is the command's; a CUDA_TEXTURE_DESC and a
+// CUDA_RESOURCE_VIEW_DESC, zero where they mean nothing.
+
 // tideLaunch: each of attribute_count entries is a CUlaunchAttribute (72 bytes); the packed parameters follow.
 inline constexpr uint64_t kLaunchAttributeBytes = 72;
 

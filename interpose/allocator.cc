@@ -22,14 +22,25 @@ void Allocator::unmap(uint64_t address, uint64_t bytes, std::vector<Mapping>* to
   mapped_ -= bytes;
 }
 
-bool Allocator::take_chunks(uint64_t bytes, uint64_t* address, std::vector<Mapping>* todo) {
-  if (kept_.take(bytes, kChunkBytes, address)) return true;
+bool Allocator::make_room(uint64_t bytes, std::vector<Mapping>* todo) {
   if (bytes > available()) return false;
   while (mapped_ + bytes > quota_) {
     const auto [kept, kept_bytes] = kept_.largest();
     kept_.remove(kept, kept_bytes);
     unmap(kept, kept_bytes, todo);
   }
+  return true;
+}
+
+bool Allocator::charge(uint64_t bytes, std::vector<Mapping>* todo) {
+  if (!make_room(bytes, todo)) return false;
+  mapped_ += bytes;
+  return true;
+}
+
+bool Allocator::take_chunks(uint64_t bytes, uint64_t* address, std::vector<Mapping>* todo) {
+  if (kept_.take(bytes, kChunkBytes, address)) return true;
+  if (!make_room(bytes, todo)) return false;
   if (!unmapped_.take(bytes, kChunkBytes, address)) return false;
   todo->push_back({*address, bytes, true});
   mapped_ += bytes;

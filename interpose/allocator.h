@@ -42,6 +42,10 @@ class Allocator {
   // All allocations of one context.
   void release_context(uint32_t context, std::vector<Mapping>* todo);
 
+  // What arrays take of the quota, whose places the driver chooses. False: out of memory.
+  bool charge(uint64_t bytes, std::vector<Mapping>* todo);
+  void discharge(uint64_t bytes) { mapped_ -= bytes; }
+
   // The live allocation that `address` lies in, or null. Valid until the next change.
   const Allocation* find(uint64_t address) const;
   uint64_t quota() const { return quota_; }
@@ -54,7 +58,8 @@ class Allocator {
   void unmap(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo);
 
   const uint64_t quota_;
-  uint64_t mapped_ = 0;                  // bytes of mapped chunks, kept ones included
+  bool make_room(uint64_t bytes, std::vector<Mapping>* todo);
+  uint64_t mapped_ = 0;                  // bytes of mapped chunks, kept ones included, and what was charged
   Ranges unmapped_;                      // whole chunks
   Ranges kept_;                          // whole chunks, mapped and free
   Ranges small_;                         // free parts of chunks that small allocations share

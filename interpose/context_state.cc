@@ -95,6 +95,7 @@ void destroy_context(Process& p, Context& context) {
   p.modules.each([&](Library* m) {
     if (m->context == &context && p.modules.destroy(m)) unload(p, *m);
   });
+  forget_arrays(p, context);
   context.number.store(0);
   context.legacy.store(nullptr);
   vgpu.memory->release_context(number);

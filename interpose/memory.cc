@@ -55,6 +55,20 @@ CUresult Memory::allocate(Context& context, uint64_t bytes, uint64_t* address) {
   return got ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+CUresult Memory::charge(Context& context, uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  std::vector<Mapping> todo;
+  if (!later_.empty()) release_finished(&todo);
+  const bool got = allocator_.charge(bytes, &todo);
+  if (CUresult r = carry_out(todo, context.number.load()); r != CUDA_SUCCESS) return r;
+  return got ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+void Memory::discharge(uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  allocator_.discharge(bytes);
+}
+
 CUresult Memory::release(uint64_t address) {
   {
     const std::lock_guard lock(mu_);

@@ -27,6 +27,10 @@ class Memory {
   CUresult release_after(uint64_t address, uint32_t slot, uint64_t sequence);
   void release_context(uint32_t context);
 
+  // What an array takes of the quota.
+  CUresult charge(Context& context, uint64_t bytes);
+  void discharge(uint64_t bytes);
+
   // Whether [address, address + bytes) lies in one live allocation or global.
   bool covers(uint64_t address, uint64_t bytes) const;
   bool find(uint64_t address, Allocation* allocation) const;

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <vector>
 
+#include "interpose/array.h"
 #include "interpose/handles.h"
 #include "interpose/host_blocks.h"
 #include "interpose/library.h"
@@ -27,6 +28,8 @@ struct Process {
   HandleTable<Library> libraries{HandleKind::kLibrary};
   HandleTable<Library> modules{HandleKind::kModule};
   HandleTable<Kernel> kernels{HandleKind::kKernel};
+  HandleTable<Array> arrays{HandleKind::kArray};
+  HandleTable<MipmappedArray> mipmaps{HandleKind::kMipmap};
   HostBlocks host;
   Pool pool;
   Service service{*this};
@@ -35,6 +38,7 @@ struct Process {
   int driver_version = 0;
   std::atomic<uint64_t> next_id{1};  // of contexts, streams, buffers
   std::atomic<uint32_t> next_library{1};
+  std::atomic<uint32_t> next_array{1};
   std::mutex implicit_mu;  // creation of legacy and per-thread streams
 
   // The vGPU whose range this address is in, or null.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "api/device_info.h"
+#include "interpose/array.h"
 #include "interpose/channel.h"
 #include "interpose/handles.h"
 #include "interpose/memory.h"
@@ -97,6 +98,7 @@ struct Vgpu {
   std::mutex mu;  // opening, and activating contexts
   std::unique_ptr<Memory> memory;
   AnswerCache cache;
+  TextureRecords textures, surfaces;
   SlotPool streams{kStreamSlots, 64};
   SlotPool events{kEventSlots, 1024};
   SlotPool signals{kSignalSlots, 64};

@@ -67,6 +67,8 @@ Outcome try_open(const std::string& path, DriverLibrary* library) {
   load_driver(&found.calls, [handle](const char* name) { return dlsym(handle, name); });
   found.set_image_base = reinterpret_cast<decltype(found.set_image_base)>(dlsym(handle, "softgpuSetImageBase"));
   found.get_image_range = reinterpret_cast<decltype(found.get_image_range)>(dlsym(handle, "softgpuGetImageRange"));
+  found.set_object_handle =
+      reinterpret_cast<decltype(found.set_object_handle)>(dlsym(handle, "softgpuSetObjectHandle"));
   found.software = path.find("softgpu") != std::string::npos;
   const Driver& calls = found.calls;
   if (calls.cuInit == nullptr || calls.cuDeviceGetCount == nullptr || calls.cuLaunchKernel == nullptr ||

@@ -19,6 +19,7 @@ struct DriverLibrary {
   bool software = false;
   // Only of the software GPU; else null. Where the next loaded image's globals shall lie, and where a library's do.
   CUresult (*set_image_base)(CUdeviceptr base) = nullptr;
+  CUresult (*set_object_handle)(unsigned long long handle) = nullptr;  // of the next texture or surface object
   CUresult (*get_image_range)(CUlibrary library, CUdeviceptr* base, size_t* bytes) = nullptr;
 };
 

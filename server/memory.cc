@@ -62,6 +62,12 @@ Outcome Memory::start(uint32_t vgpu, uint64_t quota) {
   return result == CUDA_SUCCESS ? Outcome() : Outcome::fail("cannot make a stream: " + error_text(driver, result));
 }
 
+bool Memory::charge(uint64_t bytes) {
+  if (bytes > quota_ + kQuotaSlack || mapped_bytes_ + charged_bytes_ + bytes > quota_ + kQuotaSlack) return false;
+  charged_bytes_ += bytes;
+  return true;
+}
+
 Memory::Pieces::iterator Memory::piece_at(uint64_t address) {
   auto next = pieces_.upper_bound(address);
   if (next == pieces_.begin()) return pieces_.end();
@@ -76,7 +82,7 @@ bool Memory::in_range(uint64_t address, uint64_t bytes) const {
 CUresult Memory::map(uint64_t address, uint64_t bytes) {
   if (bytes == 0 || address % kChunkBytes != 0 || bytes % kChunkBytes != 0) return CUDA_ERROR_INVALID_VALUE;
   if (!in_range(address, bytes) || address - base_ + bytes > reserved_bytes_) return CUDA_ERROR_INVALID_VALUE;
-  if (mapped_bytes_ + bytes > quota_ + kQuotaSlack) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (mapped_bytes_ + charged_bytes_ + bytes > quota_ + kQuotaSlack) return CUDA_ERROR_OUT_OF_MEMORY;
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     const auto piece = piece_at(at);
     if (piece != pieces_.end() && piece->second.live & chunk_bit(piece->first, at)) return CUDA_ERROR_ALREADY_MAPPED;

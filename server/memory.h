@@ -37,6 +37,9 @@ class Memory {
   CUresult unmap(uint64_t address, uint64_t bytes, uint64_t sequence);
   // Gives back what no work uses any more.
   void collect(const Streams& streams);
+  // Memory that the driver takes for an array; false above the quota.
+  bool charge(uint64_t bytes);
+  void discharge(uint64_t bytes) { charged_bytes_ -= bytes; }
   bool has_condemned() const { return condemned_bytes_ != 0; }
 
   // Whether a command may name these bytes: inside the vGPU's range.
@@ -68,6 +71,7 @@ class Memory {
   uint64_t reserved_bytes_ = 0;
   uint64_t quota_ = 0;
   uint64_t mapped_bytes_ = 0;
+  uint64_t charged_bytes_ = 0;
   uint64_t condemned_bytes_ = 0;
   CUstream scrub_ = nullptr;
   Pieces pieces_;

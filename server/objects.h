@@ -13,7 +13,7 @@
 
 namespace tide {
 
-enum class ObjectKind : uint16_t { kContext = 1, kStream, kEvent, kLibrary, kState };
+enum class ObjectKind : uint16_t { kContext = 1, kStream, kEvent, kLibrary, kState, kArray, kTexture };
 
 struct Object {
   ObjectKind kind = ObjectKind::kState;

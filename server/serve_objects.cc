@@ -87,6 +87,7 @@ CUresult serve_tideDestroyContext(Session& session, const command::DestroyContex
   session.contexts().use(command.context);
   session.streams().forget_context(command.context);
   session.events().forget_context(command.context);
+  session.arrays().forget_context(command.context);
   session.objects().end_context(command.context);
   return session.contexts().destroy(command.context);
 }

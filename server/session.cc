@@ -68,6 +68,7 @@ Session::Session(const DriverLibrary& library)
       events_(library.calls, contexts_),
       memory_(library, contexts_),
       libraries_(library, contexts_),
+      arrays_(library, contexts_, memory_),
       signals_(library.calls, contexts_) {}
 
 Session::~Session() = default;

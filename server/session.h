@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "server/arrays.h"
 #include "server/contexts.h"
 #include "server/driver_library.h"
 #include "server/events.h"
@@ -57,6 +58,7 @@ class Session {
   Events& events() { return events_; }
   Memory& memory() { return memory_; }
   Libraries& libraries() { return libraries_; }
+  Arrays& arrays() { return arrays_; }
   Signals& signals() { return signals_; }
   Objects& objects() { return objects_; }
 
@@ -88,6 +90,7 @@ class Session {
   Events events_;
   Memory memory_;
   Libraries libraries_;
+  Arrays arrays_;
   Signals signals_;
   Objects objects_;
   uint64_t sequence_ = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "server/array_contents.h"
 #include "server/state.h"
 
 namespace tide {
@@ -182,7 +183,8 @@ Outcome receive_all(Session& session, ByteStream& stream) {
   session.contexts().use(0);
   session.driver().cuCtxSynchronize();
   if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
-  return receive_contents(session, stream);
+  if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
+  return receive_arrays(session, stream);
 }
 
 }  // namespace
@@ -216,6 +218,7 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
   if (Outcome outcome = send_contents(session, stream, image_ranges(session), false, pump, bytes); !outcome.ok()) {
     return outcome;
   }
+  if (Outcome outcome = send_arrays(session, stream, pump, bytes); !outcome.ok()) return outcome;
   if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
   return await_verdict(stream, 60'000);
 }

@@ -1,5 +1,6 @@
 // Copies. The directions in the names are promises about the addresses; unified addressing tells them anyway.
 
+#include "interpose/array.h"
 #include "interpose/entry/entry.h"
 #include "interpose/transfer.h"
 
@@ -40,8 +41,6 @@ bool side_address(CUmemorytype type, const void* host, CUdeviceptr device, uint6
 CUresult order_2d(const CUDA_MEMCPY2D* c, CopyOrder* order) {
   if (c == nullptr) return CUDA_ERROR_INVALID_VALUE;
   uint64_t to = 0, from = 0;
-  if (c->srcMemoryType == CU_MEMORYTYPE_ARRAY || c->dstMemoryType == CU_MEMORYTYPE_ARRAY)
-    return CUDA_ERROR_NOT_SUPPORTED;
   if (!side_address(c->srcMemoryType, c->srcHost, c->srcDevice, &from)) return CUDA_ERROR_INVALID_VALUE;
   if (!side_address(c->dstMemoryType, c->dstHost, c->dstDevice, &to)) return CUDA_ERROR_INVALID_VALUE;
   // A pitch of 0 means rows without gaps.
@@ -57,6 +56,24 @@ CUresult order_2d(const CUDA_MEMCPY2D* c, CopyOrder* order) {
     order->height = order->width == 0 ? 0 : 1;
   }
   return CUDA_SUCCESS;
+}
+
+bool has_array(const CUDA_MEMCPY2D* c) {
+  return c != nullptr && (c->srcMemoryType == CU_MEMORYTYPE_ARRAY || c->dstMemoryType == CU_MEMORYTYPE_ARRAY);
+}
+
+CUDA_MEMCPY3D as_3d(const CUDA_MEMCPY2D& flat) {
+  CUDA_MEMCPY3D c = {};
+  c.srcXInBytes = flat.srcXInBytes, c.srcY = flat.srcY;
+  c.srcMemoryType = flat.srcMemoryType;
+  c.srcHost = flat.srcHost, c.srcDevice = flat.srcDevice, c.srcArray = flat.srcArray;
+  c.srcPitch = flat.srcPitch;
+  c.dstXInBytes = flat.dstXInBytes, c.dstY = flat.dstY;
+  c.dstMemoryType = flat.dstMemoryType;
+  c.dstHost = flat.dstHost, c.dstDevice = flat.dstDevice, c.dstArray = flat.dstArray;
+  c.dstPitch = flat.dstPitch;
+  c.WidthInBytes = flat.WidthInBytes, c.Height = flat.Height, c.Depth = 1;
+  return c;
 }
 
 CUresult between(CUdeviceptr to, CUcontext to_handle, CUdeviceptr from, CUcontext from_handle, CopyOrder order) {
@@ -113,6 +130,7 @@ CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr fro
 }
 
 CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* c) {
+  if (has_array(c)) return copy_box(as_3d(*c), true, nullptr);
   CopyOrder order;
   TIDE_TRY(order_2d(c, &order));
   order.synchronous = true;
@@ -120,6 +138,7 @@ CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* c) {
 }
 CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* c) { return cuMemcpy2D_v2(c); }
 CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream stream) {
+  if (has_array(c)) return copy_box(as_3d(*c), false, stream);
   CopyOrder order;
   TIDE_TRY(order_2d(c, &order));
   order.stream = stream;
