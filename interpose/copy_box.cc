@@ -24,14 +24,14 @@ struct Extent {
   uint64_t width, height, depth;
 };
 
-struct Side {
+struct BoxSide {
   CUmemorytype type;
   uint64_t address;
   CUarray array;
   uint64_t x, y, z, lod, pitch, height;
 };
 
-CUresult resolve_array(Process& p, const Side& side, const Extent& n, Place* place) {
+CUresult resolve_array(Process& p, const BoxSide& side, const Extent& n, Place* place) {
   Array* array = p.arrays.find(side.array);
   if (array == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   const auto inside = [](uint64_t start, uint64_t count, uint64_t size) {
@@ -46,7 +46,7 @@ CUresult resolve_array(Process& p, const Side& side, const Extent& n, Place* pla
   return CUDA_SUCCESS;
 }
 
-CUresult resolve(Process& p, const Side& side, const Extent& n, Place* place) {
+CUresult resolve(Process& p, const BoxSide& side, const Extent& n, Place* place) {
   if (side.lod != 0) return CUDA_ERROR_INVALID_VALUE;
   if (side.type == CU_MEMORYTYPE_ARRAY) return resolve_array(p, side, n, place);
   if (side.type != CU_MEMORYTYPE_HOST && side.type != CU_MEMORYTYPE_DEVICE && side.type != CU_MEMORYTYPE_UNIFIED) {
@@ -158,16 +158,16 @@ CUresult copy_box(const CUDA_MEMCPY3D& c, bool synchronous, CUstream stream) {
   const Extent n{c.WidthInBytes, c.Height, c.Depth};
   if (n.width == 0 || n.height == 0 || n.depth == 0) return CUDA_SUCCESS;
   const auto word = [](const void* pointer) { return reinterpret_cast<uint64_t>(pointer); };
-  const Side from_side{c.srcMemoryType, c.srcMemoryType == CU_MEMORYTYPE_HOST ? word(c.srcHost) : c.srcDevice,
-                       c.srcArray,      c.srcXInBytes,
-                       c.srcY,          c.srcZ,
-                       c.srcLOD,        c.srcPitch,
-                       c.srcHeight};
-  const Side to_side{c.dstMemoryType, c.dstMemoryType == CU_MEMORYTYPE_HOST ? word(c.dstHost) : c.dstDevice,
-                     c.dstArray,      c.dstXInBytes,
-                     c.dstY,          c.dstZ,
-                     c.dstLOD,        c.dstPitch,
-                     c.dstHeight};
+  const BoxSide from_side{c.srcMemoryType, c.srcMemoryType == CU_MEMORYTYPE_HOST ? word(c.srcHost) : c.srcDevice,
+                          c.srcArray,      c.srcXInBytes,
+                          c.srcY,          c.srcZ,
+                          c.srcLOD,        c.srcPitch,
+                          c.srcHeight};
+  const BoxSide to_side{c.dstMemoryType, c.dstMemoryType == CU_MEMORYTYPE_HOST ? word(c.dstHost) : c.dstDevice,
+                        c.dstArray,      c.dstXInBytes,
+                        c.dstY,          c.dstZ,
+                        c.dstLOD,        c.dstPitch,
+                        c.dstHeight};
   Place from, to;
   if (CUresult r = resolve(*o.entered.process, from_side, n, &from); r != CUDA_SUCCESS) return r;
   if (CUresult r = resolve(*o.entered.process, to_side, n, &to); r != CUDA_SUCCESS) return r;

@@ -87,6 +87,18 @@ class Moves(PoolTest):
             self.pool.json('resize', 'moved', '--gpus', str(target))
         self.assertEqual(job.wait(), 0, job.err())
 
+    def test_arrays_and_textures_move_too(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('images'), '--seconds', 6)
+        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
+        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
+        moves = 0
+        for target in names * 3:
+            if job.running():
+                moves += self.pool.tide('migrate', 'moved:0', target).status == 0
+        self.assertEqual(job.wait(), 0, job.err())
+        self.assertGreater(moves, 1)
+
     def test_what_is_made_and_ended_while_moving(self):
         self.pool.up(gpus=2)
         job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('churn'), '--seconds', 6)
@@ -114,6 +126,7 @@ class OverUcx(Moves):
     test_resize_in_a_loop = None
     test_variables_of_modules_move_too = None
     test_what_is_made_and_ended_while_moving = None
+    test_arrays_and_textures_move_too = None
     test_resize_over_two_servers = None
 
 
