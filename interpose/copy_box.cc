@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "interpose/array.h"
+#include "interpose/graphs.h"
 #include "interpose/transfer.h"
 
 namespace tide {
@@ -72,6 +73,7 @@ struct Order {
 CUresult choose_stream(const Order& o, const Array& array, Stream** stream) {
   if (o.synchronous && array.vgpu != o.entered.vgpu) return legacy_stream(*o.entered.process, *array.context, stream);
   if (CUresult r = find_stream(o.entered, o.synchronous ? nullptr : o.stream, stream); r != CUDA_SUCCESS) return r;
+  if (capturing(**stream)) return CUDA_ERROR_NOT_SUPPORTED;
   return (*stream)->vgpu == array.vgpu ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
