@@ -145,6 +145,8 @@ void Context::stop() {
   driver().mipmaps.remove_if([this](const MipmappedArray& mipmap) { return mipmap.context == this; });
   driver().arrays.remove_if([this](const Array& array) { return array.context == this; });
   driver().memory.free_all_of(*this);
+  heap.forget();
+  parameters.forget();
   std::unordered_map<uint64_t, int> peers;
   {
     const std::lock_guard lock(settings_mu_);
@@ -176,6 +178,9 @@ size_t Context::limit(CUlimit which) {
 }
 
 CUresult Context::set_limit(CUlimit which, size_t value) {
+  constexpr size_t kStackMax = 512 << 10;  // of local memory, a thread
+  if (which == CU_LIMIT_STACK_SIZE && value > kStackMax) return CUDA_ERROR_INVALID_VALUE;
+  if (which == CU_LIMIT_MALLOC_HEAP_SIZE && heap.in_use()) return CUDA_ERROR_INVALID_VALUE;
   if (which > CU_LIMIT_PERSISTING_L2_CACHE_SIZE) return CUDA_ERROR_UNSUPPORTED_LIMIT;
   const std::lock_guard lock(settings_mu_);
   limits_[which] = value;

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "softgpu/driver/device_heap.h"
 #include "softgpu/driver/stream.h"
 
 namespace softgpu {
@@ -54,6 +55,9 @@ struct Context {
   // Kernels of this context's device may use the memory of the other's device, or no longer.
   CUresult set_peer(const Context& other, bool enabled);
   std::atomic<int> cache_config{CU_FUNC_CACHE_PREFER_NONE};
+  DeviceHeap heap;        // of malloc in kernels
+  DeviceHeap parameters;  // of grids that kernels launch
+  PrintBuffer prints;
 
  private:
   std::mutex order_mu_;                           // tasks of all streams are submitted in one order

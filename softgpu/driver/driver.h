@@ -23,6 +23,8 @@ namespace softgpu {
 
 inline constexpr int kDriverVersion = 13000;
 
+struct LinkState;  // link_api.cc
+
 struct Driver {
   std::vector<std::unique_ptr<Device>> devices;
   Memory memory;
@@ -39,6 +41,7 @@ struct Driver {
   HandleTable<CUmipmappedArray, MipmappedArray> mipmaps{0x62};
   TextureObjects textures{false}, surfaces{true};
   TextureTables texture_tables;
+  HandleTable<CUlinkState, LinkState> links{0x5a};
 
   BlockPool& pool();
   void forget_modules_of(Context& context);

@@ -6,9 +6,9 @@
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/grid.h"
 #include "softgpu/driver/kernel_work.h"
 #include "softgpu/driver/occupancy.h"
-#include "softgpu/driver/simulation.h"
 #include "softgpu/driver/skipped.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -69,30 +69,8 @@ CUresult copy_params(const KernelInfo& info, void** values, void** extra, std::v
   return CUDA_SUCCESS;
 }
 
-CUresult result_of(FaultKind kind) {
-  switch (kind) {
-    case FaultKind::kNone:
-      return CUDA_SUCCESS;
-    case FaultKind::kIllegalAddress:
-      return CUDA_ERROR_ILLEGAL_ADDRESS;
-    case FaultKind::kMisalignedAddress:
-      return CUDA_ERROR_MISALIGNED_ADDRESS;
-    case FaultKind::kIllegalInstruction:
-      return CUDA_ERROR_ILLEGAL_INSTRUCTION;
-    case FaultKind::kAssert:
-      return CUDA_ERROR_ASSERT;
-    case FaultKind::kInvalidPc:
-      return CUDA_ERROR_INVALID_PC;
-    case FaultKind::kCancelled:
-      return CUDA_ERROR_CONTEXT_IS_DESTROYED;
-    case FaultKind::kTrap:
-      return CUDA_ERROR_LAUNCH_FAILED;
-  }
-  return CUDA_ERROR_LAUNCH_FAILED;
-}
-
 CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vector<std::byte>& params,
-                    const Context& context) {
+                    Context& context) {
   Launch launch;
   launch.program = kernel.code->program;
   launch.kernel = kernel.index;
@@ -109,15 +87,7 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
     tide::log(tide::LogLevel::kDebug, "kernel %s, grid (%u,%u,%u), block (%u,%u,%u)", kernel.info().name.c_str(),
               shape.grid.x, shape.grid.y, shape.grid.z, shape.block.x, shape.block.y, shape.block.z);
   }
-  CUresult planned = CUDA_SUCCESS;
-  const Fault fault = simulation().run_grid(context, kernel.info().name, &launch, &planned);
-  if (planned != CUDA_SUCCESS) return planned;
-  if (!fault.ok() && fault.kind != FaultKind::kCancelled) {
-    const char* what = tide::handshake::error_text(result_of(fault.kind));
-    tide::log(tide::LogLevel::kWarning, "%s at address %#llx: %s", what, static_cast<unsigned long long>(fault.address),
-              fault.where.c_str());
-  }
-  return result_of(fault.kind);
+  return run_grid(context, kernel, launch);
 }
 
 struct Attributes {

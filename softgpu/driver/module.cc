@@ -11,24 +11,6 @@
 namespace softgpu {
 namespace {
 
-// Units of one program in one text: only the first keeps its header.
-std::string join_units(const std::vector<std::string>& units) {
-  std::string joined = units[0];
-  for (size_t i = 1; i < units.size(); ++i) {
-    size_t at = 0;
-    while (at < units[i].size()) {
-      size_t end = units[i].find('\n', at);
-      if (end == std::string::npos) end = units[i].size();
-      const std::string_view line(units[i].data() + at, end - at);
-      const bool header =
-          line.starts_with(".version") || line.starts_with(".target") || line.starts_with(".address_size");
-      if (!header) joined.append(line).push_back('\n');
-      at = end + 1;
-    }
-  }
-  return joined;
-}
-
 CUresult result_of(ImageStatus status) {
   switch (status) {
     case ImageStatus::kOk:
@@ -42,10 +24,7 @@ CUresult result_of(ImageStatus status) {
 
 void write_log(const JitLog& log, const std::string& message) {
   tide::log(tide::LogLevel::kWarning, "cannot load a GPU program: %s", message.c_str());
-  if (log.error_buffer == nullptr || log.error_bytes == 0) return;
-  const size_t bytes = std::min(message.size(), log.error_bytes - 1);
-  std::memcpy(log.error_buffer, message.data(), bytes);
-  log.error_buffer[bytes] = 0;
+  write_jit_log(log, message);
 }
 
 // What the kernels of a module lack, not more than a screen of it.
@@ -61,6 +40,30 @@ void log_warnings(const std::vector<std::string>& lines) {
 }
 
 }  // namespace
+
+void write_jit_log(const JitLog& log, const std::string& error) {
+  if (log.error_buffer == nullptr || log.error_bytes == 0) return;
+  const size_t bytes = std::min(error.size(), log.error_bytes - 1);
+  std::memcpy(log.error_buffer, error.data(), bytes);
+  log.error_buffer[bytes] = 0;
+}
+
+void clear_jit_log(const JitLog& log) {
+  if (log.error_buffer != nullptr && log.error_bytes > 0) log.error_buffer[0] = 0;
+  if (log.info_buffer != nullptr && log.info_bytes > 0) log.info_buffer[0] = 0;
+}
+
+CUresult result_of(LoadFailure failure) {
+  return failure == LoadFailure::kVersion ? CUDA_ERROR_UNSUPPORTED_PTX_VERSION : CUDA_ERROR_INVALID_PTX;
+}
+
+std::vector<PtxUnit> units_of(ImageText image) {
+  std::vector<PtxUnit> units;
+  for (size_t i = 0; i < image.ptx.size(); ++i) {
+    units.push_back({i < image.names.size() ? image.names[i] : std::string(), std::move(image.ptx[i]), image.chosen});
+  }
+  return units;
+}
 
 int Launchable::registers() const {
   const unsigned threads = std::max(1u, std::min<unsigned>(info().max_threads_per_block, kThreadsPerBlock));
@@ -95,20 +98,20 @@ bool Code::has_managed() const {
 }
 
 CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code) {
-  if (log.error_buffer != nullptr && log.error_bytes > 0) log.error_buffer[0] = 0;
-  if (log.info_buffer != nullptr && log.info_bytes > 0) log.info_buffer[0] = 0;
-  const ImageText text = read_image(image, driver().devices[0]->profile.capability(), skips_machine_code());
+  clear_jit_log(log);
+  const unsigned capability = driver().devices[0]->profile.capability();
+  ImageText text = read_image(image, capability, skips_machine_code());
   if (text.status != ImageStatus::kOk) {
     write_log(log, text.error);
     return result_of(text.status);
   }
   auto loaded = std::make_shared<Code>();
   loaded->machine_code = text.machine_code;
-  std::string error;
-  loaded->program = Program::load(text.ptx.size() == 1 ? text.ptx[0] : join_units(text.ptx), &error);
+  LoadError error;
+  loaded->program = Program::load(units_of(std::move(text)), capability, &error);
   if (loaded->program == nullptr) {
-    write_log(log, error);
-    return CUDA_ERROR_INVALID_PTX;
+    write_log(log, error.text);
+    return result_of(error.kind);
   }
   log_warnings(loaded->program->warnings());
   const auto& kernels = loaded->program->kernels();

@@ -76,6 +76,13 @@ struct JitLog {
   size_t info_bytes = 0;
 };
 
+// Writes what was found into the buffers, cut where they end.
+void write_jit_log(const JitLog& log, const std::string& error);
+void clear_jit_log(const JitLog& log);
+CUresult result_of(LoadFailure failure);
+
+struct ImageText;
+std::vector<PtxUnit> units_of(ImageText image);
 CUresult load_code(const void* image, const JitLog& log, std::shared_ptr<Code>* code);
 // `shared`: the image to use, when there is one already.
 CUresult make_module(Context& context, std::shared_ptr<Code> code, uint64_t image_base, const Range* shared,

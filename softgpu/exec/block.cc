@@ -122,16 +122,18 @@ std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, 
   block->code = &code;
   block->launch = &launch;
   const uint32_t warps = (threads_of(launch) + 31) / 32;
-  const uint64_t local = rounded(uint64_t{code.local_bytes} * 32);
+  const uint64_t stack = code.stack_slot == 0 ? 0 : rounded(launch.stack_bytes);
+  const uint64_t lane_bytes = code.local_bytes + stack;
+  const uint64_t local = rounded(lane_bytes * 32);
   const uint64_t shared = uint64_t{code.static_shared_bytes} + launch.dynamic_shared_bytes;
   const uint64_t total = rounded(shared) + warps * (code.register_bytes + local) + 64;
-  void* memory = std::aligned_alloc(64, rounded(total));
+  // Zero pages cost nothing until they are touched: stacks are mostly empty.
+  void* memory = std::calloc(total + 64, 1);
   if (memory == nullptr) std::abort();
-  std::memset(memory, 0, rounded(total));
   if (launch.late_copies) block->late = std::make_unique<LateCopies>();
   block->storage = {static_cast<std::byte*>(memory), std::free};
-  std::byte* at = block->storage.get();
-  block->memory = {launch.memory, at, shared, code.local_bytes, launch.params, code.param_bytes, workspace};
+  std::byte* at = block->storage.get() + (64 - reinterpret_cast<uintptr_t>(memory) % 64);
+  block->memory = {launch.memory, at, shared, lane_bytes, launch.params, code.param_bytes, workspace};
   at += rounded(shared);
   block->warps.resize(warps);
   for (uint32_t i = 0; i < warps; ++i) {
@@ -164,6 +166,7 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
   }
   block->barriers_done = 0;
   block->shadow = nullptr;
+  block->last_errors.clear();
   block->clock_at_start = block->clock;
   block->random = seed == 0 ? 0 : mixed(seed + index);
   const uint32_t entry = block->code->functions[0].entry;
@@ -175,6 +178,10 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
     warp.groups[0] = {};
     warp.groups[0].pc = entry;
     warp.groups[0].mask = warp.live;
+    if (block->code->stack_slot != 0) {
+      std::fill_n(lanes<uint32_t>(warp, block->code->stack_slot), 32, block->code->local_bytes);
+      warp.stacks = nullptr;
+    }
     for (const SpecialSlot& s : block->code->specials) {
       if (!depends_on_block(s.which)) continue;
       std::fill_n(lanes<uint32_t>(warp, s.offset), 32, special_value(*block, warp, s.which, 0));

@@ -85,7 +85,9 @@ HandlerRows warp_rows();  // votes, matches, reductions
 HandlerRows atomic_rows();
 HandlerRows misc_rows();           // packing, clocks, results of calls
 HandlerRows video_rows();          // packed integers
-HandlerRows runtime_rows();        // vprintf, __assertfail
+HandlerRows runtime_rows();        // vprintf, __assertfail, malloc, free
+HandlerRows call_rows();           // results of calls, the stack
+HandlerRows child_grid_rows();     // what libcudadevrt asks for
 HandlerRows matrix_memory_rows();  // fragments from and to memory
 HandlerRows mbarrier_rows();
 HandlerRows async_rows();  // asynchronous copies

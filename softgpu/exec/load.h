@@ -14,10 +14,13 @@ namespace softgpu {
 class LoadedProgram : public Program {
  public:
   static std::shared_ptr<const LoadedProgram> load(std::string_view ptx, IsaLevel level, std::string* error);
+  static std::shared_ptr<const LoadedProgram> load(std::vector<PtxUnit> units, unsigned capability, IsaLevel level,
+                                                   LoadError* error);
 
   const std::vector<KernelHead>& kernels() const override { return heads_; }
   const std::vector<std::string>& warnings() const override { return warnings_; }
   const KernelInfo* kernel(uint32_t index, std::string* error) const override;
+  int64_t kernel_at(uint64_t address) const override;
   const std::vector<GlobalInfo>& globals() const override { return image_.globals(); }
   uint64_t image_bytes() const override { return image_.bytes(); }
   void fill_image(uint64_t image_address, std::byte* host) const override { image_.fill(image_address, host); }

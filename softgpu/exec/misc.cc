@@ -114,20 +114,6 @@ void isspacep(const MicroOp& op, Warp& w, uint32_t mask) {
   set_predicate(w, op.dst, mask, bits);
 }
 
-// After a call: a holds who was called, imm says where its results go.
-void call_results(const MicroOp& op, Warp& w, uint32_t mask) {
-  const std::vector<CallCopy>& copies = w.block->code->copies[static_cast<size_t>(op.imm)];
-  if (copies.empty()) return;
-  for (uint32_t m = mask; m != 0; m &= m - 1) {
-    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
-    const FunctionCode& f = w.block->code->functions[lanes<uint32_t>(w, op.a)[lane]];
-    std::byte* base = w.local + lane * w.block->memory.local_bytes;
-    for (size_t i = 0; i < copies.size() && i < f.returns.size(); ++i) {
-      std::memcpy(base + copies[i].from, base + f.returns[i], std::min(copies[i].bytes, f.return_bytes[i]));
-    }
-  }
-}
-
 constexpr HandlerRow kRows[] = {
     {"nothing", nothing},
     {"fence", fence},
@@ -158,7 +144,6 @@ constexpr HandlerRow kRows[] = {
     {"globaltimer_lo", timer_low},
     {"globaltimer_hi", timer_high},
     {"isspacep", isspacep},
-    {"call.results", call_results},
 };
 
 }  // namespace

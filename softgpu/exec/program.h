@@ -64,7 +64,8 @@ enum class FaultKind {
   kAssert,
   kTrap,
   kInvalidPc,
-  kCancelled
+  kCancelled,
+  kStackOverflow
 };
 
 struct Fault {
@@ -74,11 +75,33 @@ struct Fault {
   bool ok() const { return kind == FaultKind::kNone; }
 };
 
+// One text of a program that may consist of several.
+struct PtxUnit {
+  std::string name;  // for messages; may be empty
+  std::string text;
+  bool any_target = false;  // .target may be above the device
+};
+
+enum class LoadFailure { kSyntax, kVersion, kTarget, kLink, kUndefined, kUnsupported };
+
+struct LoadError {
+  LoadFailure kind = LoadFailure::kSyntax;
+  std::string text;  // one line
+};
+
 class Program {
  public:
   // Reads PTX text. What does not parse, or has kernels of which none can run, does not load: null, with *error set to
   // one line that names the place, e.g. "kernel attend, line 120: instruction 'wgmma.mma_async' is not supported".
   static std::shared_ptr<const Program> load(std::string_view ptx, std::string* error);
+
+  // The same for units that are linked with each other. `capability` is the device's, e.g. 80; 0: any.
+  static std::shared_ptr<const Program> load(std::vector<PtxUnit> units, unsigned capability, LoadError* error);
+  // Only what a linker has to find out: that a unit parses, that units fit together.
+  static bool check_unit(const PtxUnit& unit, unsigned capability, LoadError* error);
+  static bool check(const std::vector<PtxUnit>& units, unsigned capability, LoadError* error);
+  // Moves those members of libraries into `units` that define what is declared there, until nothing changes.
+  static void pull_members(std::vector<PtxUnit>* units, std::vector<PtxUnit>* members);
 
   virtual ~Program() = default;
   virtual const std::vector<KernelHead>& kernels() const = 0;
@@ -87,6 +110,8 @@ class Program {
   // Lowers the kernel when that is wanted for the first time. Null where it cannot be, with *error set to one line.
   // The result lives as long as the program. Any thread may call this.
   virtual const KernelInfo* kernel(uint32_t index, std::string* error) const = 0;
+  // The kernel whose address this is, or -1.
+  virtual int64_t kernel_at(uint64_t address) const = 0;
   virtual const std::vector<GlobalInfo>& globals() const = 0;
 
   // All module-scope .global and .const variables lie in one image. The driver half places it at an address of its
@@ -96,6 +121,7 @@ class Program {
 };
 
 struct TextureTables;  // texture.h
+class DeviceServices;
 
 struct Launch {
   std::shared_ptr<const Program> program;
@@ -114,6 +140,8 @@ struct Launch {
   uint32_t owner = 0;                // whose grid it is, see pool.h
   class Checker* checker = nullptr;  // looks at every access (check.h); null: nobody does
   bool hold = false;                 // does not begin until it is released (pool.h): a kernel that hangs
+  uint32_t stack_bytes = 1024;         // of a thread, for functions that call themselves
+  DeviceServices* services = nullptr;  // null: printf goes to stdout, and there is no heap
 };
 
 // Threads that run blocks, shared by all devices of a process. `threads` 0: one a core.

@@ -1,5 +1,5 @@
-// Functions that every kernel may call: vprintf and __assertfail. Their arguments lie in local memory, at the places
-// that KernelCode::copies names.
+// Functions that every kernel may call: vprintf, __assertfail, malloc, free. Their arguments lie in local memory, at
+// the places that a call site names.
 
 #include <algorithm>
 #include <bit>
@@ -7,21 +7,16 @@
 #include <cstdio>
 #include <cstring>
 
+#include "softgpu/exec/builtin.h"
 #include "softgpu/exec/conditionals.h"
 #include "softgpu/exec/handlers.h"
+#include "softgpu/exec/services.h"
 #include "softgpu/exec/warp.h"
 
 namespace softgpu {
 namespace {
 
 constexpr size_t kLongestText = 1 << 16;
-
-uint64_t argument(const MicroOp& op, const Warp& w, uint32_t lane, size_t index) {
-  const CallCopy& copy = w.block->code->copies[static_cast<size_t>(op.imm)][index];
-  uint64_t value = 0;
-  std::memcpy(&value, w.local + lane * w.block->memory.local_bytes + copy.from, std::min<uint32_t>(copy.bytes, 8));
-  return value;
-}
 
 bool read_text(const Warp& w, uint32_t lane, uint64_t address, std::string* out) {
   out->clear();
@@ -138,9 +133,11 @@ size_t read_conversion(const std::string& format, size_t at, Arguments* argument
   return at + 1;
 }
 
-bool format_text(const Warp& w, uint32_t lane, const std::string& format, uint64_t address, std::string* out) {
+// `count`: how many arguments it has taken.
+bool format_text(const Warp& w, uint32_t lane, const std::string& format, uint64_t address, std::string* out,
+                 uint32_t* count) {
   Arguments arguments(w, lane, address);
-  for (size_t i = 0; i < format.size();) {
+  for (size_t i = 0; i < format.size() && out->size() < kLongestText;) {
     if (format[i] != '%') {
       out->push_back(format[i++]);
     } else if (i + 1 < format.size() && format[i + 1] == '%') {
@@ -150,60 +147,126 @@ bool format_text(const Warp& w, uint32_t lane, const std::string& format, uint64
       Conversion c;
       i = read_conversion(format, i + 1, &arguments, &c);
       if (!convert(w, lane, c, &arguments, out)) return false;
+      ++*count;
     }
   }
   return true;
 }
 
 void vprintf_lanes(const MicroOp& op, Warp& w, uint32_t mask) {
+  DeviceServices* services = w.block->launch->services;
   for (uint32_t m = mask; m != 0; m &= m - 1) {
     const auto lane = static_cast<uint32_t>(std::countr_zero(m));
     std::string format, out;
-    if (!read_text(w, lane, argument(op, w, lane, 0), &format) ||
-        !format_text(w, lane, format, argument(op, w, lane, 1), &out)) {
-      return raise(w, FaultKind::kIllegalAddress, argument(op, w, lane, 0), lane);
+    uint32_t count = 0;
+    const uint64_t text = builtin_argument(op, w, lane, 0);
+    if (text == 0) {
+      set_builtin_result(op, w, lane, static_cast<uint64_t>(-1), 4);
+      continue;
     }
-    std::fwrite(out.data(), 1, out.size(), stdout);
-    if (op.target == ~uint32_t{0}) continue;
-    const auto written = static_cast<uint32_t>(out.size());
-    std::memcpy(w.local + lane * w.block->memory.local_bytes + op.target, &written, 4);
+    if (!read_text(w, lane, text, &format) ||
+        !format_text(w, lane, format, builtin_argument(op, w, lane, 1), &out, &count)) {
+      return raise(w, FaultKind::kIllegalAddress, text, lane);
+    }
+    if (services != nullptr) {
+      services->print(out);
+    } else {
+      std::fwrite(out.data(), 1, out.size(), stdout);
+    }
+    set_builtin_result(op, w, lane, count, 4);
   }
-  std::fflush(stdout);
 }
 
 void assertfail(const MicroOp& op, Warp& w, uint32_t mask) {
-  const auto lane = static_cast<uint32_t>(std::countr_zero(mask));
+  DeviceServices* services = w.block->launch->services;
+  const auto first = static_cast<uint32_t>(std::countr_zero(mask));
   std::string message, file, function;
-  read_text(w, lane, argument(op, w, lane, 0), &message);
-  read_text(w, lane, argument(op, w, lane, 1), &file);
-  read_text(w, lane, argument(op, w, lane, 3), &function);
+  read_text(w, first, builtin_argument(op, w, first, 0), &message);
+  read_text(w, first, builtin_argument(op, w, first, 1), &file);
+  read_text(w, first, builtin_argument(op, w, first, 3), &function);
+  const std::string line = std::to_string(static_cast<uint32_t>(builtin_argument(op, w, first, 2)));
+  const auto triple = [](uint64_t x, uint64_t y, uint64_t z) {
+    return "[" + std::to_string(x) + "," + std::to_string(y) + "," + std::to_string(z) + "]";
+  };
   const Block& b = *w.block;
   const Dim3& size = b.launch->block;
   for (uint32_t m = mask; m != 0; m &= m - 1) {
     const uint32_t thread = w.index * 32 + static_cast<uint32_t>(std::countr_zero(m));
-    std::fprintf(stderr, "%s:%u: %s: block: [%u,%u,%u], thread: [%u,%u,%u] Assertion `%s` failed.\n", file.c_str(),
-                 static_cast<uint32_t>(argument(op, w, lane, 2)), function.c_str(), b.index.x, b.index.y, b.index.z,
-                 thread % size.x, thread / size.x % size.y, thread / size.x / size.y, message.c_str());
+    const std::string text =
+        file + ":" + line + ": " + function + ": block: " + triple(b.index.x, b.index.y, b.index.z) +
+        ", thread: " + triple(thread % size.x, thread / size.x % size.y, thread / size.x / size.y) + " Assertion `" +
+        message + "` failed.\n";
+    if (services != nullptr) {
+      services->complain(text);
+    } else {
+      std::fputs(text.c_str(), stderr);
+    }
   }
-  raise(w, FaultKind::kAssert, 0, lane);
+  raise(w, FaultKind::kAssert, 0, first);
 }
 
 // cudaGraphSetConditional(handle, value)
 void set_conditionals(const MicroOp& op, Warp& w, uint32_t mask) {
   for (uint32_t m = mask; m != 0; m &= m - 1) {
     const auto lane = static_cast<uint32_t>(std::countr_zero(m));
-    const uint64_t handle = argument(op, w, lane, 0);
-    if (!set_conditional(handle, static_cast<uint32_t>(argument(op, w, lane, 1)))) {
+    const uint64_t handle = builtin_argument(op, w, lane, 0);
+    if (!set_conditional(handle, static_cast<uint32_t>(builtin_argument(op, w, lane, 1)))) {
       return raise(w, FaultKind::kIllegalAddress, handle, lane);
     }
   }
 }
 
+void allocate(const MicroOp& op, Warp& w, uint32_t mask) {
+  DeviceServices* services = w.block->launch->services;
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const uint64_t bytes = builtin_argument(op, w, lane, 0);
+    set_builtin_result(op, w, lane, services == nullptr ? 0 : services->allocate(bytes), 8);
+  }
+}
+
+void release(const MicroOp& op, Warp& w, uint32_t mask) {
+  DeviceServices* services = w.block->launch->services;
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const uint64_t address = builtin_argument(op, w, lane, 0);
+    if (address == 0) continue;
+    if (services == nullptr || !services->release(address)) return raise(w, FaultKind::kTrap, address, lane);
+  }
+}
+
 constexpr HandlerRow kRows[] = {
-    {"call.vprintf", vprintf_lanes}, {"call.assertfail", assertfail}, {"call.setconditional", set_conditionals}};
+    {"call.vprintf", vprintf_lanes},
+    {"call.__assertfail", assertfail},
+    {"call.malloc", allocate},
+    {"call.free", release},
+    {"call.cudaGraphSetConditional", set_conditionals},
+};
 
 }  // namespace
 
 HandlerRows runtime_rows() { return {kRows, std::size(kRows)}; }
+
+uint64_t builtin_argument(const MicroOp& op, const Warp& w, uint32_t lane, size_t index) {
+  const CallSite& site = w.block->code->sites[static_cast<size_t>(op.imm)];
+  uint64_t value = 0;
+  if (index >= site.copies.size()) return 0;
+  const CallCopy& copy = site.copies[index];
+  std::memcpy(&value, call_place(w, lane, site, copy.from), std::min<uint32_t>(copy.bytes, 8));
+  return value;
+}
+
+bool builtin_bytes(const MicroOp& op, const Warp& w, uint32_t lane, size_t index, void* out, uint32_t bytes) {
+  const CallSite& site = w.block->code->sites[static_cast<size_t>(op.imm)];
+  if (index >= site.copies.size() || site.copies[index].bytes < bytes) return false;
+  std::memcpy(out, call_place(w, lane, site, site.copies[index].from), bytes);
+  return true;
+}
+
+void set_builtin_result(const MicroOp& op, Warp& w, uint32_t lane, uint64_t value, uint32_t bytes) {
+  if (op.target == ~uint32_t{0}) return;
+  const CallSite& site = w.block->code->sites[static_cast<size_t>(op.imm)];
+  std::memcpy(call_place(w, lane, site, op.target), &value, bytes);
+}
 
 }  // namespace softgpu

@@ -99,11 +99,6 @@ void exit_lanes(Warp& w, uint32_t mask) {
   }
 }
 
-void copy_local(Warp& w, uint32_t lane, uint32_t from, uint32_t to, uint32_t bytes) {
-  std::byte* base = w.local + lane * w.block->memory.local_bytes;
-  std::memmove(base + to, base + from, bytes);
-}
-
 // Runs operations from `op` to `end` as long as they only fall through; returns the first that was not run or failed.
 // A function of its own, so that all it needs stays in registers.
 __attribute__((noinline)) const MicroOp* run_plain(Warp& w, Block* block, uint32_t mask, const MicroOp* op,
@@ -335,21 +330,8 @@ class Runner {
 
   // Copies the arguments and remembers who was called and where to return.
   bool call(const MicroOp& op, uint32_t active, uint32_t callee) {
-    const FunctionCode& f = block_.code->functions[callee];
-    const std::vector<CallCopy>& copies = block_.code->copies[static_cast<size_t>(op.imm)];
-    if (copies.size() != f.params.size()) {
-      raise(w_, FaultKind::kInvalidPc, callee, static_cast<uint32_t>(std::countr_zero(active)));
-      return false;
-    }
-    for (uint32_t m = active; m != 0; m &= m - 1) {
-      const auto lane = static_cast<uint32_t>(std::countr_zero(m));
-      for (size_t i = 0; i < copies.size(); ++i) {
-        copy_local(w_, lane, copies[i].from, f.params[i], std::min(copies[i].bytes, f.param_bytes[i]));
-      }
-      lanes<uint32_t>(w_, op.dst)[lane] = callee;
-      lanes<uint32_t>(w_, f.return_slot)[lane] = pc_ + 1;
-    }
-    return jump(active, f.entry);
+    if (!enter_function(w_, op, active, callee, pc_ + 1)) return false;
+    return jump(active, block_.code->functions[callee].entry);
   }
 
   bool call_indirect(const MicroOp& op, uint32_t active) {

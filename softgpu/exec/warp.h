@@ -38,11 +38,23 @@ struct FunctionCode {
   std::vector<uint32_t> param_bytes;
   std::vector<uint32_t> returns;
   std::vector<uint32_t> return_bytes;
+  // Of a function that may be active more than once in a lane; the places above are within its frame then.
+  uint32_t frame_slot = 0;   // register with the frame's place in local memory of each lane; 0: no frame
+  uint32_t frame_bytes = 0;  // with what a call itself takes
+  struct Saved {
+    uint32_t offset;
+    uint32_t width;  // 0: a predicate
+  };
+  std::vector<Saved> saved;  // registers that an activation must find again
 };
 
-// What is copied before or after a call, a thread: bytes of its local memory.
+// Arguments or results of one call: bytes of local memory of a thread, within the caller's frame where that has one.
 struct CallCopy {
-  uint32_t from, to, bytes;
+  uint32_t from, bytes;
+};
+struct CallSite {
+  std::vector<CallCopy> copies;
+  uint32_t frame_slot = 0;
 };
 
 enum class Special : uint8_t {
@@ -120,14 +132,16 @@ struct KernelCode {
   std::vector<SpecialSlot> specials;
   std::vector<ImageSlot> image_slots;
   std::vector<FunctionCode> functions;
-  std::vector<std::vector<CallCopy>> copies;
+  std::vector<CallSite> sites;
   std::vector<uint32_t> tables;  // branch targets
   std::vector<TextureOp> texture_ops;
   std::vector<SurfaceOp> surface_ops;
   std::vector<int32_t> function_of;  // function of the module -> functions, or -1
   TensorCode tensor;
   uint32_t register_bytes = 0;       // of a warp
-  uint32_t local_bytes = 0;          // of a thread
+  uint32_t local_bytes = 0;          // of a thread, without the stack
+  uint32_t stack_slot = 0;           // register with the end of the stack in local memory of each lane; 0: no stack
+  uint32_t returned_slot = 0;        // register with the function that has just returned
   uint32_t static_shared_bytes = 0;  // with the reserved part
   uint32_t reserved_shared_bytes = 0;
   uint32_t param_bytes = 0;
@@ -152,6 +166,11 @@ struct Group {
 
 struct Block;
 
+// Registers of the activations below the running ones.
+struct LaneStacks {
+  std::array<std::vector<std::byte>, 32> saved;
+};
+
 struct Warp {
   std::byte* regs = nullptr;
   std::byte* local = nullptr;  // 32 times local_bytes
@@ -161,6 +180,7 @@ struct Warp {
   uint32_t turns = 0;            // quanta run while divergent
   uint32_t count = 0;            // groups in use
   std::array<Group, 34> groups;  // disjoint lanes, and the one being split
+  std::unique_ptr<LaneStacks> stacks;
 };
 
 struct Barrier {
@@ -209,8 +229,23 @@ struct Block {
   std::shared_ptr<void> shadow;           // what checks know of the block
   uint32_t slices = 0;                    // turns that a thread of the pool has given it
 
+  std::vector<uint32_t> last_errors;  // of each thread, from the device runtime; empty until one is set
+
   std::unique_ptr<std::byte, void (*)(void*)> storage{nullptr, nullptr};  // registers, local and shared memory
 };
+
+// Copies the arguments of a call and makes the callee's frame in the lanes of `mask`, which come back to `back`. False
+// after a fault.
+bool enter_function(Warp& warp, const MicroOp& op, uint32_t mask, uint32_t callee, uint32_t back);
+
+uint64_t warp_local_bytes(const Warp& warp);
+
+// Where the bytes of a call site lie.
+inline std::byte* call_place(const Warp& warp, uint32_t lane, const CallSite& site, uint32_t at) {
+  const uint32_t frame =
+      site.frame_slot == 0 ? 0 : reinterpret_cast<const uint32_t*>(warp.regs + site.frame_slot)[lane];
+  return warp.local + lane * warp_local_bytes(warp) + frame + at;
+}
 
 // Stops the block; the first call wins.
 void raise(Warp& warp, FaultKind kind, uint64_t address, uint32_t lane);

@@ -2,6 +2,8 @@
 
 #include <elf.h>
 #include <lz4.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -11,6 +13,7 @@
 #include <string_view>
 
 #include "softgpu/fatbin/machine_code.h"
+#include "softgpu/fatbin/object.h"
 
 namespace softgpu {
 namespace {
@@ -23,6 +26,7 @@ constexpr uint64_t kFlagLz4 = 0x2000;
 constexpr uint64_t kFlagZstd = 0x8000;
 constexpr uint64_t kFlagOneArchitecture = 0x100000;  // "sm_90a": runs on exactly that capability
 constexpr uint64_t kTextBytesMax = 1u << 30;         // the largest known uncompressed image is 105 MB
+constexpr uint64_t kNoEnd = uint64_t{1} << 40;       // where only the headers know the length
 constexpr size_t kUnitsMax = 65536;                  // of one -rdc program
 
 struct Wrapper {
@@ -144,10 +148,18 @@ ImageText read_machine_code(const char* elf, size_t bytes, const std::string& ta
   return image;
 }
 
-ImageText read_fatbin(const char* data, unsigned capability, bool any_machine_code) {
+// `bytes` is how many there are at most.
+ImageText read_fatbin(const char* data, uint64_t bytes, unsigned capability, bool any_machine_code) {
+  if (bytes < sizeof(FatbinHeader) || !readable(data, sizeof(FatbinHeader))) {
+    return failure(ImageStatus::kInvalid, "the fatbinary ends within its header");
+  }
   const auto header = load<FatbinHeader>(data);
   if (header.magic != kFatbinMagic || header.header_bytes < sizeof(header)) {
     return failure(ImageStatus::kInvalid, "not a fatbinary");
+  }
+  if (header.header_bytes > bytes || header.entries_bytes > bytes - header.header_bytes ||
+      !readable(data, header.header_bytes + header.entries_bytes)) {
+    return failure(ImageStatus::kInvalid, "the fatbinary is shorter than its header says");
   }
   const char* at = data + header.header_bytes;
   uint64_t left = header.entries_bytes;
@@ -192,6 +204,7 @@ ImageText read_fatbin(const char* data, unsigned capability, bool any_machine_co
     image.ptx.resize(1);
     if (!read_text(best, &image.ptx[0])) return failure(ImageStatus::kInvalid, "the fatbinary's PTX does not unpack");
     image.status = ImageStatus::kOk;
+    image.chosen = true;
     return image;
   }
   if (code_found && (code_runs || any_machine_code || too_new.empty())) {
@@ -208,32 +221,37 @@ ImageText read_fatbin(const char* data, unsigned capability, bool any_machine_co
 }
 
 ImageText read_wrapper(const char* data, unsigned capability, bool any_machine_code) {
+  if (!readable(data, sizeof(Wrapper))) return failure(ImageStatus::kInvalid, "half a fatbinary wrapper");
   const auto wrapper = load<Wrapper>(data);
   if (wrapper.version != 1 && wrapper.version != 2) {
     return failure(ImageStatus::kInvalid, "fatbinary wrapper of version " + std::to_string(wrapper.version));
   }
   ImageText image = failure(ImageStatus::kInvalid, "the fatbinary wrapper is empty");
   if (wrapper.fatbin != nullptr) {
-    image = read_fatbin(static_cast<const char*>(wrapper.fatbin), capability, any_machine_code);
+    image = read_fatbin(static_cast<const char*>(wrapper.fatbin), kNoEnd, capability, any_machine_code);
   }
   const bool complete = image.status == ImageStatus::kOk && !image.machine_code;
   if (wrapper.version == 1 || wrapper.more == nullptr || complete) return image;
   // The linked machine code is in the first fatbinary; the PTX stayed with the units it was linked from.
   const auto* unit = static_cast<const void* const*>(wrapper.more);
   ImageText linked;
-  for (size_t i = 0; i < kUnitsMax && unit[i] != nullptr; ++i) {
-    ImageText one = read_fatbin(static_cast<const char*>(unit[i]), capability, false);
+  for (size_t i = 0; i < kUnitsMax && readable(unit + i, sizeof(*unit)) && unit[i] != nullptr; ++i) {
+    ImageText one = read_fatbin(static_cast<const char*>(unit[i]), kNoEnd, capability, false);
     if (one.status != ImageStatus::kOk || one.machine_code) return image.status == ImageStatus::kOk ? image : one;
     linked.ptx.push_back(std::move(one.ptx[0]));
   }
   if (linked.ptx.empty()) return image;
   linked.status = ImageStatus::kOk;
+  linked.chosen = true;
   return linked;
 }
 
-ImageText read_elf(const char* data, unsigned capability, bool any_machine_code) {
-  const unsigned made_for = capability_of_machine_code(data);
-  return read_machine_code(data, bytes_of_machine_code(data), sm(made_for),
+ImageText read_elf(std::string_view file, unsigned capability, bool any_machine_code) {
+  ImageText image;
+  if (read_linked_image(file, &image)) return image;
+  if (is_host_object(file)) return read_object(file, capability);
+  const unsigned made_for = capability_of_machine_code(file.data());
+  return read_machine_code(file.data(), file.size(), sm(made_for),
                            any_machine_code || machine_code_runs(made_for, false, capability));
 }
 
@@ -260,7 +278,11 @@ bool looks_like_ptx(const char* text) {
 ImageText read_image(const void* image, unsigned capability, bool any_machine_code) {
   const auto* data = static_cast<const char*>(image);
   // Byte by byte, so that a short text is not read past its end.
-  if (std::strncmp(data, ELFMAG, SELFMAG) == 0) return read_elf(data, capability, any_machine_code);
+  if (std::strncmp(data, ELFMAG, SELFMAG) == 0) {
+    const uint64_t bytes = elf_bytes(data);
+    if (bytes == 0) return failure(ImageStatus::kInvalid, "the machine code's headers lead out of its memory");
+    return read_elf({data, bytes}, capability, any_machine_code);
+  }
   const auto starts_with = [data](uint32_t magic) {
     for (int i = 0; i < 4; ++i) {
       if (static_cast<unsigned char>(data[i]) != ((magic >> (8 * i)) & 0xff)) return false;
@@ -268,7 +290,7 @@ ImageText read_image(const void* image, unsigned capability, bool any_machine_co
     return true;
   };
   if (starts_with(kWrapperMagic)) return read_wrapper(data, capability, any_machine_code);
-  if (starts_with(kFatbinMagic)) return read_fatbin(data, capability, any_machine_code);
+  if (starts_with(kFatbinMagic)) return read_fatbin(data, kNoEnd, capability, any_machine_code);
   if (!looks_like_ptx(data)) {
     return failure(ImageStatus::kInvalid, "neither a fatbinary nor machine code nor PTX");
   }
@@ -276,6 +298,34 @@ ImageText read_image(const void* image, unsigned capability, bool any_machine_co
   text.status = ImageStatus::kOk;
   text.ptx.emplace_back(data);
   return text;
+}
+
+ImageText read_image(std::string_view image, unsigned capability) {
+  if (image.starts_with(std::string_view(ELFMAG, SELFMAG))) {
+    if (image.size() < sizeof(Elf64_Ehdr)) return failure(ImageStatus::kInvalid, "half an ELF header");
+    return read_elf(image, capability, false);
+  }
+  uint32_t magic = 0;
+  if (image.size() >= sizeof(magic)) magic = load<uint32_t>(image.data());
+  if (magic == kFatbinMagic) return read_fatbin(image.data(), image.size(), capability, false);
+  std::string text(image.substr(0, image.find('\0')));
+  if (!looks_like_ptx(text.c_str())) {
+    return failure(ImageStatus::kInvalid, "neither a fatbinary nor machine code nor PTX");
+  }
+  ImageText out;
+  out.status = ImageStatus::kOk;
+  out.ptx.push_back(std::move(text));
+  return out;
+}
+
+bool readable(const void* from, uint64_t bytes) {
+  if (bytes == 0) return true;
+  static const auto kPage = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uint64_t>(from) / kPage * kPage;
+  const uint64_t end = reinterpret_cast<uint64_t>(from) + bytes;
+  if (end < reinterpret_cast<uint64_t>(from)) return false;
+  // Asks nothing of the pages but that they are there.
+  return msync(reinterpret_cast<void*>(first), end - first, MS_ASYNC) == 0;
 }
 
 }  // namespace softgpu

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace softgpu {
@@ -21,6 +22,8 @@ struct ImageText {
   ImageStatus status = ImageStatus::kInvalid;
   std::string error;             // one line, unless kOk
   std::vector<std::string> ptx;  // one text; several when the program was linked from several units
+  std::vector<std::string> names;  // of the units where the image says, else empty
+  bool chosen = false;             // the texts were chosen for the device: their .target does not matter any more
   bool machine_code = false;     // the text only names the kernels: what they do is machine code for the device
 };
 
@@ -28,5 +31,10 @@ struct ImageText {
 // is not above it is chosen. Where there is none but machine code that such a device would run, newer PTX beside it will
 // do, else its outline; with `any_machine_code`, machine code for other devices has its outline read as well.
 ImageText read_image(const void* image, unsigned capability, bool any_machine_code = false);
+// An image of known length. Nothing behind it is read.
+ImageText read_image(std::string_view image, unsigned capability);
+
+// Whether the process may read [from, from + bytes): a damaged header must not lead out of the program's memory.
+bool readable(const void* from, uint64_t bytes);
 
 }  // namespace softgpu

@@ -23,6 +23,7 @@ bool KernelLowering::lower(const Function& kernel, KernelInfo* info, KernelCode*
   code->name = info->name;
   carry_ = allocate_predicate();
   if (!collect(kernel) || (indirect_calls_ && !collect_indirect())) return false;
+  find_recursion();
   for (const Instance& i : instances_) {
     for (const auto& in : i.function->body) {
       for (const Operand& o : in.operands) reserve_shared(o);
@@ -31,15 +32,15 @@ bool KernelLowering::lower(const Function& kernel, KernelInfo* info, KernelCode*
   if (reserves_shared_) shared_bytes_ = code->reserved_shared_bytes = kReservedSharedBytes;
   for (const Instance& i : instances_) {
     for (const auto& in : i.function->body) {
-      for (const Operand& o : in.operands) reference_shared(o);
+      for (const Operand& o : in.operands) reference_shared(o, i.function->unit);
     }
   }
   for (Instance& i : instances_) layout_variables(&i);
   layout_shared();
   code->function_of.assign(module_.functions.size(), -1);
   for (Instance& i : instances_) {
-    const auto at = module_.function_index.find(i.function->name);
-    if (at != module_.function_index.end()) code->function_of[at->second] = static_cast<int32_t>(i.code);
+    const int64_t at = module_.find_function(i.function->unit, i.function->name);
+    if (at >= 0) code->function_of[static_cast<size_t>(at)] = static_cast<int32_t>(i.code);
   }
   for (Instance& i : instances_) {
     if (!lower_function(&i)) return false;
@@ -77,14 +78,17 @@ void KernelLowering::probe(const Function& head,
   std::unique_ptr<const Function> whole = ptx::parse_body(head, error_);
   if (whole == nullptr) return;
   const Function& body = *whole;
-  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, {}, 0});
+  Instance instance;
+  instance.function = std::move(whole);
+  instance.registers.assign(body.registers.size(), 0);
+  instances_.push_back(std::move(instance));
   instance_ = &instances_[0];
   layout_variables(instance_);
   for (const Instruction& in : body.body) visit(body, in);
 }
 
 bool KernelLowering::supports(const Instruction& in) {
-  for (const Operand& o : in.operands) reference_shared(o);
+  for (const Operand& o : in.operands) reference_shared(o, instance_->function->unit);
   in_ = &in;
   missing_ = false;
   lower_instruction();
@@ -92,53 +96,90 @@ bool KernelLowering::supports(const Instruction& in) {
 }
 
 bool KernelLowering::collect(const Function& function) {
-  if (std::find(call_path_.begin(), call_path_.end(), &function) != call_path_.end()) {
-    *error_ = "kernel " + info_->name + ", line " + std::to_string(function.line) + ": recursive function '" +
-              std::string(function.name) + "' is not supported";
-    return false;
-  }
   if (instance_of_.contains(&function)) return true;
   const auto index = static_cast<uint32_t>(instances_.size());
   std::unique_ptr<const Function> whole = ptx::parse_body(function, error_);
   if (whole == nullptr) return false;
   const Function& body = *whole;
   instance_of_[&function] = index;
-  instances_.push_back({std::move(whole), std::vector<uint32_t>(body.registers.size(), 0), {}, {}, {}, index});
-  call_path_.push_back(&function);
-  const bool ok = visit_calls(body);
-  call_path_.pop_back();
-  return ok;
+  Instance instance;
+  instance.function = std::move(whole);
+  instance.registers.assign(body.registers.size(), 0);
+  instance.code = index;
+  instances_.push_back(std::move(instance));
+  callees_.emplace_back();
+  calls_pointers_.push_back(false);
+  return visit_calls(body, index);
 }
 
-bool KernelLowering::visit_calls(const Function& function) {
+bool KernelLowering::visit_calls(const Function& function, uint32_t caller) {
   for (const auto& in : function.body) {
+    if (in.opcode == "alloca" || in.opcode == "stacksave") uses_stack_ = true;
     if (in.opcode != "call") continue;
     for (const Operand& o : in.operands) {
-      if (o.kind == Operand::Kind::kRegister) indirect_calls_ = true;
+      if (o.kind == Operand::Kind::kRegister) indirect_calls_ = calls_pointers_[caller] = true;
       if (o.kind != Operand::Kind::kSymbol) continue;
-      const auto at = module_.function_index.find(o.name);
-      if (at == module_.function_index.end()) break;
-      const Function& callee = *module_.functions[at->second];
+      const int64_t at = module_.find_function(function.unit, o.name);
+      if (at < 0) break;
+      const Function& callee = *module_.functions[static_cast<size_t>(at)];
       if (callee.has_body && !collect(callee)) return false;
+      if (callee.has_body) callees_[caller].push_back(instance_of_.at(&callee));
       break;
     }
   }
   return true;
 }
 
-// A call through a register may reach every function of the module that could have its address taken.
+// A call through a register may reach every function whose address the module takes.
 bool KernelLowering::collect_indirect() {
-  for (const auto& f : module_.functions) {
-    if (f->has_body && !f->entry && !collect(*f)) return false;
+  for (const uint32_t f : module_.address_taken) {
+    const Function& function = *module_.functions[f];
+    if (function.has_body && !function.entry && !collect(function)) return false;
   }
   return true;
 }
 
-uint64_t KernelLowering::place_local(uint64_t bytes, uint64_t align) {
+// Functions that can reach themselves get frames, and with them what uses the stack by itself.
+void KernelLowering::find_recursion() {
+  std::vector<uint32_t> pointed;
+  for (const uint32_t f : module_.address_taken) {
+    const auto at = instance_of_.find(module_.functions[f].get());
+    if (at != instance_of_.end()) pointed.push_back(at->second);
+  }
+  for (Instance& start : instances_) {
+    if (start.function->entry) continue;
+    bool framed = std::any_of(start.function->body.begin(), start.function->body.end(),
+                              [](const Instruction& in) { return in.opcode == "alloca"; });
+    std::vector<bool> seen(instances_.size());
+    std::vector<uint32_t> left = {start.code};
+    while (!left.empty() && !framed) {
+      const uint32_t at = left.back();
+      left.pop_back();
+      const auto visit = [&](uint32_t callee) {
+        framed = framed || callee == start.code;
+        if (!seen[callee]) left.push_back(callee);
+        seen[callee] = true;
+      };
+      for (const uint32_t callee : callees_[at]) visit(callee);
+      if (!calls_pointers_[at]) continue;
+      for (const uint32_t callee : pointed) visit(callee);
+    }
+    if (!framed) continue;
+    uses_stack_ = true;
+    start.frame = allocate(4);
+    start.owned.push_back({start.frame, 4});
+  }
+  if (uses_stack_) code_->stack_slot = allocate(4);
+  code_->returned_slot = allocate(4);
+}
+
+// In the function's frame, or at a place of its own.
+uint64_t KernelLowering::place_variable(Instance* instance, uint64_t bytes, uint64_t align) {
   align = std::max<uint64_t>(align, 1);
-  local_bytes_ = (local_bytes_ + align - 1) / align * align;
-  const uint64_t at = local_bytes_;
-  local_bytes_ += bytes;
+  uint64_t& end = instance->frame != 0 ? instance->frame_bytes : local_bytes_;
+  end = (end + align - 1) / align * align;
+  const uint64_t at = end;
+  end += bytes;
   return at;
 }
 
@@ -155,19 +196,20 @@ void KernelLowering::reserve_shared(const Operand& operand) {
   reserves_shared_ = reserves_shared_ || operand.name.starts_with("%reserved_smem_offset");
 }
 
-void KernelLowering::reference_shared(const Operand& operand) {
-  for (const Operand& part : operand.parts) reference_shared(part);
-  if (operand.kind != Operand::Kind::kSymbol || shared_of_.contains(operand.name)) return;
-  const auto at = module_.variable_index.find(operand.name);
-  if (at == module_.variable_index.end()) return;
-  const Variable& v = module_.variables[at->second];
+void KernelLowering::reference_shared(const Operand& operand, uint32_t unit) {
+  for (const Operand& part : operand.parts) reference_shared(part, unit);
+  if (operand.kind != Operand::Kind::kSymbol) return;
+  const int64_t at = module_.find_variable(unit, operand.name);
+  if (at < 0 || shared_of_.contains(static_cast<uint32_t>(at))) return;
+  const auto index = static_cast<uint32_t>(at);
+  const Variable& v = module_.variables[index];
   if (v.space != Space::kShared) return;
   if (v.bytes == 0) {
     dynamic_align_ = std::max<uint64_t>(dynamic_align_, v.align);
-    dynamic_shared_.push_back(v.name);
-    shared_of_[v.name] = 0;
+    dynamic_shared_.push_back(index);
+    shared_of_[index] = 0;
   } else {
-    shared_of_[v.name] = place_shared(v);
+    shared_of_[index] = place_shared(v);
   }
 }
 
@@ -186,8 +228,8 @@ void KernelLowering::layout_variables(Instance* instance) {
       at = place_shared(v);
     } else if (f.entry && own) {
       at = info_->params[i].offset;
-    } else if (v.space != Space::kRegister) {
-      at = place_local(v.bytes, std::max<uint64_t>(v.align, 8));
+    } else if (v.space != Space::kRegister || own) {
+      at = place_variable(instance, v.bytes, std::max<uint64_t>(v.align, 8));
     }
     instance->variables.push_back(at);
     if (!f.entry && own) {
@@ -197,13 +239,15 @@ void KernelLowering::layout_variables(Instance* instance) {
     }
   }
   code.return_slot = allocate(4);
+  code.frame_slot = instance->frame;
+  if (instance->frame != 0) instance->owned.push_back({code.return_slot, 4});
   code_->functions.push_back(code);
 }
 
 void KernelLowering::layout_shared() {
   info_->static_shared_bytes = static_cast<uint32_t>(shared_bytes_) - code_->reserved_shared_bytes;
   const uint64_t base = (shared_bytes_ + dynamic_align_ - 1) / dynamic_align_ * dynamic_align_;
-  for (const std::string_view name : dynamic_shared_) shared_of_[name] = base;
+  for (const uint32_t v : dynamic_shared_) shared_of_[v] = base;
   for (Instance& i : instances_) {
     for (uint64_t& at : i.variables) {
       if (at == ~uint64_t{0}) at = base;
@@ -234,7 +278,7 @@ void KernelLowering::place_registers(Instance* instance) {
     }
     std::vector<uint32_t>& free = idle[width(r)];
     if (free.empty()) {
-      free.push_back(width(r) == 0 ? allocate_predicate() : allocate(width(r)));
+      free.push_back(own(width(r)));
     }
     instance->registers[r] = free.back();
     free.pop_back();
@@ -249,9 +293,11 @@ bool KernelLowering::lower_function(Instance* instance) {
   instance_ = instance;
   if (!name_constants(instance)) return false;
   place_registers(instance);
-  code_->functions[instance->code].entry = static_cast<uint32_t>(code_->ops.size());
+  FunctionCode& code = code_->functions[instance->code];
+  code.entry = static_cast<uint32_t>(code_->ops.size());
   fixups_.clear();
   table_fixups_.clear();
+  if (!emit_parameters(false)) return false;
   for (const Instruction& in : instance->function->body) {
     const size_t statement = instance->first_op.size();
     instance->first_op.push_back(static_cast<uint32_t>(code_->ops.size()));
@@ -268,6 +314,8 @@ bool KernelLowering::lower_function(Instance* instance) {
   end.text = kEnd;
   in_ = &end;
   if (!lower_instruction()) return false;
+  code.frame_bytes = instance->frame == 0 ? 0 : static_cast<uint32_t>((instance->frame_bytes + 15) / 16 * 16 + 16);
+  code.saved = instance->owned;
   for (const auto& [op, statement] : fixups_) code_->ops[op].target = instance->first_op[statement];
   for (const auto& [row, statement] : table_fixups_) code_->tables[row] = instance->first_op[statement];
   return true;

@@ -35,13 +35,6 @@ bool KernelLowering::lower_brx() {
   return true;
 }
 
-bool KernelLowering::lower_ret() {
-  if (instance_->function->entry) return lower_exit();
-  MicroOp& op = emit(nullptr, code_->functions[instance_->code].return_slot);
-  op.flow = Flow::kReturn;
-  return true;
-}
-
 bool KernelLowering::lower_exit() {
   emit(nullptr).flow = Flow::kExit;
   return true;
@@ -54,79 +47,6 @@ bool KernelLowering::lower_trap() {
 
 bool KernelLowering::lower_nanosleep() {
   emit(nullptr).flow = Flow::kYield;
-  return true;
-}
-
-bool KernelLowering::call_arguments(const Operand& list, std::vector<std::pair<uint64_t, uint64_t>>* out) {
-  for (const Operand& o : list.parts) {
-    if (o.kind != Operand::Kind::kVariable) return fail("only arguments in parameter space are supported");
-    const ptx::Variable& v = instance_->function->variables[o.reg];
-    if (v.space != ptx::Space::kParam) return fail("only arguments in parameter space are supported");
-    out->emplace_back(instance_->variables[o.reg], v.bytes);
-  }
-  return true;
-}
-
-bool KernelLowering::lower_call() {
-  take("uni");
-  if (!done()) return false;
-  size_t i = 0;
-  std::vector<std::pair<uint64_t, uint64_t>> arguments, results;
-  if (at(0).kind == Operand::Kind::kList) {
-    if (!call_arguments(at(0), &results)) return false;
-    ++i;
-  }
-  const Operand& callee = at(i);
-  if (at(i + 1).kind == Operand::Kind::kList && !call_arguments(at(i + 1), &arguments)) return false;
-
-  const auto copies = [&](const std::vector<std::pair<uint64_t, uint64_t>>& from, bool indirect) {
-    std::vector<CallCopy> out;
-    for (const auto& [offset, bytes] : from) {
-      out.push_back({static_cast<uint32_t>(offset), indirect ? 0 : 0u, static_cast<uint32_t>(bytes)});
-    }
-    code_->copies.push_back(std::move(out));
-    return static_cast<uint32_t>(code_->copies.size() - 1);
-  };
-  const bool indirect = callee.kind == Operand::Kind::kRegister;
-  uint32_t target = 0, address = 0;
-  if (indirect) {
-    if (!source(callee, Type::kU64, &address)) return false;
-  } else {
-    const auto at_index = module_.function_index.find(callee.name);
-    if (callee.kind != Operand::Kind::kSymbol || at_index == module_.function_index.end()) {
-      return fail("unknown function '" + std::string(callee.name) + "'");
-    }
-    const ptx::Function& f = *module_.functions[at_index->second];
-    if (!f.has_body) return call_builtin(f.name, arguments, results);
-    if (arguments.size() != f.params.size() || results.size() != f.returns.size())
-      return fail("wrong number of arguments");
-    target = instance_of_.at(&f);
-  }
-  const uint32_t in = copies(arguments, indirect), out = copies(results, indirect);
-  // The callee is kept for the copy of its results, which may run for each lane's own callee.
-  const uint32_t called = allocate(4);
-  MicroOp& call = emit(nullptr, called, address);
-  call.flow = indirect ? Flow::kCallIndirect : Flow::kCall;
-  call.target = target;
-  call.imm = in;
-  emit(find("call.results"), 0, called).imm = out;
-  return true;
-}
-
-bool KernelLowering::call_builtin(std::string_view name, const std::vector<std::pair<uint64_t, uint64_t>>& arguments,
-                                  const std::vector<std::pair<uint64_t, uint64_t>>& results) {
-  const bool sets = name == "cudaGraphSetConditional";
-  const size_t wanted = name == "vprintf" || sets ? 2 : name == "__assertfail" ? 5 : 0;
-  if (wanted == 0 || arguments.size() != wanted || results.size() > 1) {
-    return fail("function '" + std::string(name) + "' is not defined");
-  }
-  std::vector<CallCopy> list;
-  for (const auto& [offset, bytes] : arguments)
-    list.push_back({static_cast<uint32_t>(offset), 0, static_cast<uint32_t>(bytes)});
-  code_->copies.push_back(std::move(list));
-  MicroOp& op = emit(find(sets ? "call.setconditional" : name == "vprintf" ? "call.vprintf" : "call.assertfail"));
-  op.imm = static_cast<int64_t>(code_->copies.size() - 1);
-  op.target = results.empty() ? ~uint32_t{0} : static_cast<uint32_t>(results[0].first);
   return true;
 }
 

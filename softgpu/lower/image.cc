@@ -50,17 +50,17 @@ bool ImageLayout::initialise(const ptx::Module& module, const ptx::Variable& v, 
   for (const ptx::Initial& value : v.initial) {
     if (value.symbol.empty()) {
       std::memcpy(&initial_[at], &value.bits, std::min<uint32_t>(size, 8));
-    } else if (const auto var = module.variable_index.find(value.symbol); var != module.variable_index.end()) {
-      const int64_t target = offsets_[var->second];
-      const bool shared = module.variables[var->second].space == ptx::Space::kShared;
+    } else if (const int64_t var = module.find_variable(v.unit, value.symbol); var >= 0) {
+      const int64_t target = offsets_[static_cast<size_t>(var)];
+      const bool shared = module.variables[static_cast<size_t>(var)].space == ptx::Space::kShared;
       if (target < 0 && !shared) {
         *error = "line " + std::to_string(v.line) + ": symbol '" + std::string(value.symbol) + "' is not defined";
         return false;
       }
       relocations_.push_back(
           {at, size, (shared ? 0 : static_cast<uint64_t>(target)) + value.bits, !shared, value.mask});
-    } else if (const auto f = module.function_index.find(value.symbol); f != module.function_index.end()) {
-      relocations_.push_back({at, size, kCodeWindow + 16 * uint64_t{f->second} + value.bits, false, value.mask});
+    } else if (const int64_t f = module.find_function(v.unit, value.symbol); f >= 0) {
+      relocations_.push_back({at, size, kCodeWindow + 16 * static_cast<uint64_t>(f) + value.bits, false, value.mask});
     } else {
       *error = "line " + std::to_string(v.line) + ": symbol '" + std::string(value.symbol) + "' is not defined";
       return false;

@@ -55,20 +55,26 @@ class KernelLowering {
     std::vector<uint32_t> first_op;   // of each statement
     std::vector<bool> named;          // statements that need no operation, see names.cc
     uint32_t code = 0;                // index in KernelCode::functions
+    uint32_t frame = 0;               // register with the place of its frame; 0: its variables have fixed places
+    uint64_t frame_bytes = 0;
+    std::vector<FunctionCode::Saved> owned;  // registers that no other function uses
   };
 
   // Closure and layout (closure.cc).
   bool collect(const ptx::Function& function);
   bool collect_indirect();
-  bool visit_calls(const ptx::Function& function);
+  void find_recursion();
+  uint64_t place_variable(Instance* instance, uint64_t bytes, uint64_t align);
+  uint32_t own(uint32_t width);
+  bool emit_parameters(bool results);
+  bool visit_calls(const ptx::Function& function, uint32_t caller);
   void layout_variables(Instance* instance);
   void layout_shared();
   uint64_t place_shared(const ptx::Variable& v);
   void reserve_shared(const Operand& operand);
-  void reference_shared(const Operand& operand);
+  void reference_shared(const Operand& operand, uint32_t unit);
   bool name_constants(Instance* instance);
   void place_registers(Instance* instance);
-  uint64_t place_local(uint64_t bytes, uint64_t align);
   bool lower_function(Instance* instance);
   bool lower_instruction();
   void finish();
@@ -186,9 +192,17 @@ class KernelLowering {
   bool lower_bra();
   bool lower_brx();
   bool lower_call();
-  bool call_arguments(const Operand& list, std::vector<std::pair<uint64_t, uint64_t>>* out);
-  bool call_builtin(std::string_view name, const std::vector<std::pair<uint64_t, uint64_t>>& arguments,
-                    const std::vector<std::pair<uint64_t, uint64_t>>& results);
+  bool lower_alloca();
+  bool lower_stack();
+  bool call_places(const Operand& list, const std::vector<ptx::Variable>* formal, bool results,
+                   std::vector<CallCopy>* out);
+  bool store_argument(const Operand& o, const std::vector<ptx::Variable>* formal, size_t index, CallCopy* place);
+  bool load_results(const Operand& list, const std::vector<CallCopy>& places);
+  bool copy_register(uint32_t reg, uint32_t width, uint64_t place, bool load);
+  uint32_t call_site(std::vector<CallCopy> copies);
+  bool call_builtin(std::string_view name, const std::vector<CallCopy>& arguments,
+                    const std::vector<CallCopy>& results);
+  bool is_framed(const Operand& o) const;
   bool lower_ret();
   bool lower_exit();
   bool lower_trap();
@@ -246,14 +260,16 @@ class KernelLowering {
 
   std::vector<Instance> instances_;
   std::unordered_map<const ptx::Function*, uint32_t> instance_of_;
-  std::vector<const ptx::Function*> call_path_;
-  std::unordered_map<std::string_view, uint64_t> shared_of_;  // module variables in shared memory
-  std::vector<std::string_view> dynamic_shared_;
+  std::vector<std::vector<uint32_t>> callees_;        // of each instance; direct calls
+  std::vector<bool> calls_pointers_;                  // of each instance
+  std::unordered_map<uint32_t, uint64_t> shared_of_;  // module variables in shared memory
+  std::vector<uint32_t> dynamic_shared_;
   uint64_t dynamic_align_ = 16;
   uint64_t shared_bytes_ = 0;
   bool reserves_shared_ = false;  // the kernel asks where the reserved part of shared memory is
   uint64_t local_bytes_ = 0;
   bool indirect_calls_ = false;
+  bool uses_stack_ = false;
 
   uint32_t next_ = kFirstRegister;
   uint32_t next_predicate_ = 0, predicates_left_ = 0;

@@ -173,14 +173,35 @@ class Analysis {
 
 }  // namespace
 
+// How many of the first registers are results, or results and parameters.
+static size_t register_parameters(const Function& f, bool all) {
+  const size_t count = f.returns.size() + (all ? f.params.size() : 0);
+  size_t out = 0;
+  for (size_t i = 0; i < count && i < f.variables.size(); ++i) {
+    out += f.variables[i].space == ptx::Space::kRegister ? 1 : 0;
+  }
+  return f.entry ? 0 : out;
+}
+
 std::vector<uint32_t> writes(const Function& function) {
   std::vector<uint32_t> out(function.registers.size(), 0);
   for (const Instruction& in : function.body) {
     for_each_result(in, [&](uint32_t r) { ++out[r]; });
+    if (in.opcode != "call" || in.operands.empty() || in.operands[0].kind != Operand::Kind::kList) continue;
+    for_each_register(in.operands[0], [&](uint32_t r) { ++out[r]; });
   }
+  // Parameters that are registers are written by the caller.
+  const auto outer = static_cast<uint32_t>(register_parameters(function, true));
+  for (uint32_t r = 0; r < outer; ++r) out[r] += 2;
   return out;
 }
 
-std::vector<LiveRange> live_ranges(const Function& function) { return Analysis(function).run(); }
+std::vector<LiveRange> live_ranges(const Function& function) {
+  std::vector<LiveRange> out = Analysis(function).run();
+  // Results are wanted wherever the function returns.
+  const size_t results = register_parameters(function, false);
+  for (size_t r = 0; r < results; ++r) out[r] = {0, static_cast<uint32_t>(function.body.size())};
+  return out;
+}
 
 }  // namespace softgpu

@@ -70,6 +70,10 @@ bool KernelLowering::address(const Operand& o, std::string* space, MicroOp* op) 
     if (own == Space::kShared) *space = "shared";
     if (own == Space::kLocal) *space = "local";
   }
+  if (is_framed(base)) {
+    op->a = instance_->frame;
+    op->y = 1;
+  }
   op->imm += static_cast<int64_t>(bits);
   return true;
 }

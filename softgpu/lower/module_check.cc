@@ -63,8 +63,7 @@ std::string words_of(const ptx::Instruction& in) {
 
 // The first name that nothing has declared.
 std::string_view undeclared(const ptx::Module& module, const Operand& o) {
-  if (o.kind == Operand::Kind::kSymbol && !module.variable_index.contains(o.name) &&
-      !module.function_index.contains(o.name)) {
+  if (o.kind == Operand::Kind::kSymbol && module.find_variable(0, o.name) < 0 && module.find_function(0, o.name) < 0) {
     return o.name;
   }
   if (o.kind == Operand::Kind::kSpecial && !KernelLowering::is_special(o.name)) return o.name;
@@ -90,9 +89,33 @@ void ModuleCheck::see(const ptx::Instruction& in, const ptx::Function& function,
   seen->uses.push_back({at->second, in.line});
 }
 
-void ModuleCheck::visit(const ptx::Module& module, const ptx::Function& function) {
+void ModuleCheck::take_addresses(const ptx::Module& module, const Operand& o, uint32_t unit) {
+  for (const Operand& part : o.parts) take_addresses(module, part, unit);
+  if (o.kind == Operand::Kind::kSymbol && module.find_function(0, o.name) >= 0) taken_.emplace_back(unit, o.name);
+}
+
+std::vector<uint32_t> ModuleCheck::address_taken(const ptx::Module& module) const {
+  std::vector<bool> taken(module.functions.size());
+  const auto take = [&](uint32_t unit, std::string_view name) {
+    if (const int64_t f = module.find_function(unit, name); f >= 0) taken[static_cast<size_t>(f)] = true;
+  };
+  for (const auto& [unit, name] : taken_) take(unit, name);
+  for (const ptx::Variable& v : module.variables) {
+    for (const ptx::Initial& value : v.initial) {
+      if (!value.symbol.empty()) take(v.unit, value.symbol);
+    }
+  }
+  std::vector<uint32_t> out;
+  for (uint32_t f = 0; f < taken.size(); ++f) {
+    if (taken[f]) out.push_back(f);
+  }
+  return out;
+}
+
+void ModuleCheck::visit(const ptx::Module& module, const ptx::Function& function, uint32_t unit) {
   Seen seen;
   seen.name = function.name;
+  seen.unit = unit;
   seen.entry = function.entry;
   for (const ptx::Instruction& in : function.body) {
     if (error_.empty() && KernelLowering::has_row(in.opcode)) {
@@ -104,6 +127,7 @@ void ModuleCheck::visit(const ptx::Module& module, const ptx::Function& function
     }
     if (in.opcode != "call") {
       see(in, function, &seen);
+      for (const Operand& o : in.operands) take_addresses(module, o, unit);
       continue;
     }
     for (const Operand& o : in.operands) {
@@ -113,7 +137,6 @@ void ModuleCheck::visit(const ptx::Module& module, const ptx::Function& function
   }
   std::sort(seen.callees.begin(), seen.callees.end());
   seen.callees.erase(std::unique(seen.callees.begin(), seen.callees.end()), seen.callees.end());
-  function_of_[function.name] = static_cast<uint32_t>(functions_.size());
   functions_.push_back(std::move(seen));
 }
 
@@ -131,45 +154,56 @@ void ModuleCheck::probe(const ptx::Module& module, const ImageLayout& image, con
   }
   for (size_t i = 0; i < functions_.size(); ++i) {
     if (wanted[i].empty()) continue;
-    const auto head = module.function_index.find(functions_[i].name);
-    if (head == module.function_index.end()) continue;
+    const int64_t head = module.find_function(functions_[i].unit, functions_[i].name);
+    if (head < 0 || seen_of_[static_cast<size_t>(head)] != static_cast<int64_t>(i)) continue;
     std::sort(wanted[i].begin(), wanted[i].end());
     KernelLowering lowering(module, image, handlers);
-    lowering.probe(*module.functions[head->second], [&](const ptx::Function& function, const ptx::Instruction& in) {
-      const uint64_t key = key_of(in, function);
-      const auto at = std::lower_bound(wanted[i].begin(), wanted[i].end(), key);
-      if (at == wanted[i].end() || *at != key) return;
-      const bool supported = lowering.supports(in);
-      if (known.supported.size() < kMostKnownForms) known.supported[key] = supported;
-      forms_[form_of_.at(key)].missing = !supported;
-      wanted[i].erase(at);
-    });
+    lowering.probe(*module.functions[static_cast<size_t>(head)],
+                   [&](const ptx::Function& function, const ptx::Instruction& in) {
+                     const uint64_t key = key_of(in, function);
+                     const auto at = std::lower_bound(wanted[i].begin(), wanted[i].end(), key);
+                     if (at == wanted[i].end() || *at != key) return;
+                     const bool supported = lowering.supports(in);
+                     if (known.supported.size() < kMostKnownForms) known.supported[key] = supported;
+                     forms_[form_of_.at(key)].missing = !supported;
+                     wanted[i].erase(at);
+                   });
   }
 }
 
-bool ModuleCheck::find_missing(const std::string& kernel, std::string_view function, std::vector<bool>* visited,
-                               std::string* out) const {
-  const auto at = function_of_.find(function);
-  if (at == function_of_.end() || (*visited)[at->second]) return false;
-  (*visited)[at->second] = true;
-  const Seen& seen = functions_[at->second];
+// A definition that lost against another one in the link belongs to no function of the module.
+void ModuleCheck::find_functions(const ptx::Module& module) {
+  seen_of_.assign(module.functions.size(), -1);
+  for (size_t i = 0; i < functions_.size(); ++i) {
+    const int64_t at = module.find_function(functions_[i].unit, functions_[i].name);
+    if (at < 0 || module.functions[static_cast<size_t>(at)]->unit != functions_[i].unit) continue;
+    seen_of_[static_cast<size_t>(at)] = static_cast<int64_t>(i);
+  }
+}
+
+bool ModuleCheck::find_missing(const ptx::Module& module, const std::string& kernel, int64_t function,
+                               std::vector<bool>* visited, std::string* out) const {
+  const int64_t at = function < 0 ? -1 : seen_of_[static_cast<size_t>(function)];
+  if (at < 0 || (*visited)[static_cast<size_t>(at)]) return false;
+  (*visited)[static_cast<size_t>(at)] = true;
+  const Seen& seen = functions_[static_cast<size_t>(at)];
   for (const Use& use : seen.uses) {
     if (!forms_[use.form].missing) continue;
     *out = place(true, kernel, use.line) + "instruction '" + forms_[use.form].words + "' is not supported";
     return true;
   }
   for (const std::string_view callee : seen.callees) {
-    if (find_missing(kernel, callee, visited, out)) return true;
+    if (find_missing(module, kernel, module.find_function(seen.unit, callee), visited, out)) return true;
   }
   if (!seen.indirect) return false;
-  return std::any_of(functions_.begin(), functions_.end(),
-                     [&](const Seen& other) { return find_missing(kernel, other.name, visited, out); });
+  return std::any_of(module.address_taken.begin(), module.address_taken.end(),
+                     [&](uint32_t f) { return find_missing(module, kernel, f, visited, out); });
 }
 
 void ModuleCheck::write_warnings(const ptx::Module& module) {
   std::unordered_map<std::string_view, std::pair<size_t, uint32_t>> lines;  // line, functions
   for (const Seen& seen : functions_) {
-    if (!module.function_index.contains(seen.name)) continue;
+    if (module.find_function(seen.unit, seen.name) < 0) continue;
     for (const Use& use : seen.uses) {
       const Form& form = forms_[use.form];
       if (!form.missing) continue;
@@ -191,6 +225,7 @@ bool ModuleCheck::finish(const ptx::Module& module, const ImageLayout& image, co
     *error = error_;
     return false;
   }
+  find_functions(module);
   probe(module, image, handlers);
   missing_.resize(module.functions.size());
   const bool all = std::none_of(forms_.begin(), forms_.end(), [](const Form& form) { return form.missing; });
@@ -199,7 +234,7 @@ bool ModuleCheck::finish(const ptx::Module& module, const ImageLayout& image, co
     const ptx::Function& function = *module.functions[i];
     if (!function.entry) continue;
     std::vector<bool> visited(functions_.size());
-    find_missing(std::string(function.name), function.name, &visited, &missing_[i]);
+    find_missing(module, std::string(function.name), static_cast<int64_t>(i), &visited, &missing_[i]);
   }
   write_warnings(module);
   return true;

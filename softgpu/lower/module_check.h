@@ -19,10 +19,13 @@ namespace softgpu {
 
 class ModuleCheck {
  public:
-  // To be called for every function as it is read.
-  void visit(const ptx::Module& module, const ptx::Function& function);
+  // To be called for every function as it is read; `unit` is the number that its module will have in the linked one.
+  void visit(const ptx::Module& module, const ptx::Function& function, uint32_t unit);
   // When all have been read. False, with *error set, when a function names a symbol that was never declared.
   bool finish(const ptx::Module& module, const ImageLayout& image, const HandlerTable& handlers, std::string* error);
+
+  // Functions whose address an instruction or an initialiser takes, by their number in the linked module.
+  std::vector<uint32_t> address_taken(const ptx::Module& module) const;
 
   // One line on what kernel `function` of the module lacks, empty when it lacks nothing.
   std::string missing(uint32_t function) const;
@@ -43,6 +46,7 @@ class ModuleCheck {
   };
   struct Seen {
     std::string_view name;
+    uint32_t unit = 0;
     bool entry = false;
     std::vector<Use> uses;
     std::vector<std::string_view> callees;
@@ -50,17 +54,20 @@ class ModuleCheck {
   };
 
   void see(const ptx::Instruction& in, const ptx::Function& function, Seen* seen);
+  void take_addresses(const ptx::Module& module, const ptx::Operand& o, uint32_t unit);
+  void find_functions(const ptx::Module& module);
   void probe(const ptx::Module& module, const ImageLayout& image, const HandlerTable& handlers);
-  bool find_missing(const std::string& name, std::string_view function, std::vector<bool>* visited,
+  bool find_missing(const ptx::Module& module, const std::string& kernel, int64_t function, std::vector<bool>* visited,
                     std::string* out) const;
   void write_warnings(const ptx::Module& module);
 
   std::vector<Form> forms_;
   std::unordered_map<uint64_t, uint32_t> form_of_;
   std::vector<Seen> functions_;
-  std::unordered_map<std::string_view, uint32_t> function_of_;
+  std::vector<int64_t> seen_of_;      // by the number of the function in the module: entry of functions_, or -1
   std::vector<std::string> missing_;  // by the number of the function in the module
   std::vector<std::string> warnings_;
+  std::vector<std::pair<uint32_t, std::string_view>> taken_;  // unit, function
   std::string error_;
 };
 

@@ -101,7 +101,7 @@ uint32_t KernelLowering::register_offset(uint32_t reg) {
   uint32_t& offset = instance_->registers[reg];
   if (offset == 0) {
     const uint32_t width = width_of(instance_->function->registers[reg]);
-    offset = width == 0 ? allocate_predicate() : allocate(width);
+    offset = own(width);
   }
   return offset;
 }
@@ -279,18 +279,20 @@ bool KernelLowering::symbol_address(const Operand& o, uint64_t* bits, bool* in_i
     *bits = instance_->variables[o.reg] + static_cast<uint64_t>(o.offset);
     return true;
   }
-  if (const auto shared = shared_of_.find(o.name); shared != shared_of_.end()) {
-    *bits = shared->second + static_cast<uint64_t>(o.offset);
-    return true;
-  }
-  if (const auto v = module_.variable_index.find(o.name); v != module_.variable_index.end()) {
-    if (!image_.offset_of(v->second, bits)) return fail("symbol '" + std::string(o.name) + "' is not defined");
+  const uint32_t unit = instance_->function->unit;
+  if (const int64_t v = module_.find_variable(unit, o.name); v >= 0) {
+    const auto index = static_cast<uint32_t>(v);
+    if (const auto shared = shared_of_.find(index); shared != shared_of_.end()) {
+      *bits = shared->second + static_cast<uint64_t>(o.offset);
+      return true;
+    }
+    if (!image_.offset_of(index, bits)) return fail("symbol '" + std::string(o.name) + "' is not defined");
     *bits += static_cast<uint64_t>(o.offset);
     *in_image = true;
     return true;
   }
-  if (const auto f = module_.function_index.find(o.name); f != module_.function_index.end()) {
-    *bits = kCodeWindow + 16 * uint64_t{f->second};
+  if (const int64_t f = module_.find_function(unit, o.name); f >= 0) {
+    *bits = kCodeWindow + 16 * static_cast<uint64_t>(f);
     return true;
   }
   return fail("unknown symbol '" + std::string(o.name) + "'");
@@ -322,6 +324,13 @@ bool KernelLowering::source(const Operand& o, Type type, uint32_t width, uint32_
       uint64_t bits = 0;
       bool in_image = false;
       if (!symbol_address(o, &bits, &in_image)) return false;
+      if (is_framed(o)) {
+        if (width != 4 && width != 8) return fail("the address of '" + std::string(o.name) + "' needs 32 bits");
+        uint32_t frame = instance_->frame;
+        *out = temporary(width);
+        if (width == 8 && !emit_named("cvt.64.u32", frame = temporary(8), instance_->frame)) return false;
+        return emit_named(width == 8 ? "add.u64" : "add.u32", *out, frame, constant(bits, width));
+      }
       if (!in_image || width != 8) {
         if (in_image) return fail("the address of '" + std::string(o.name) + "' needs 64 bits");
         *out = constant(bits, width);

@@ -51,6 +51,9 @@ bool is_float(Type type);
 
 enum class Space : uint8_t { kNone, kRegister, kGlobal, kConst, kShared, kLocal, kParam };
 
+// Who may see a name of module scope, and who wins where several units define it.
+enum class Linkage : uint8_t { kLocal, kVisible, kWeak, kCommon, kExtern };
+
 // One value of an initialiser: a number, or the address of a symbol plus an addend, perhaps one byte of it.
 struct Initial {
   uint64_t bits = 0;  // the number, or the addend
@@ -66,6 +69,8 @@ struct Variable {
   uint64_t bytes = 0;  // 0: `extern .shared` of unknown size
   bool external = false;
   bool managed = false;  // .attribute(.managed)
+  Linkage linkage = Linkage::kLocal;
+  uint32_t unit = 0;  // of the linked module
   std::vector<Initial> initial;
   uint32_t line = 0;
 };
@@ -113,6 +118,8 @@ struct Function {
   std::string_view name;
   bool entry = false;
   bool has_body = false;
+  Linkage linkage = Linkage::kLocal;
+  uint32_t unit = 0;  // of the linked module
   uint32_t line = 0;
   uint32_t max_threads = 1024;
   std::vector<Variable> params;  // Space::kParam or kRegister
@@ -126,14 +133,27 @@ struct Function {
   std::unordered_map<std::string_view, std::vector<Operand>> tables;  // .branchtargets, by their label
 };
 
+// What the names of one unit stand for.
+struct Symbols {
+  std::unordered_map<std::string_view, uint32_t> variables;  // index in Module::variables
+  std::unordered_map<std::string_view, uint32_t> functions;
+};
+
+// One unit as it was read, or several joined by link().
 struct Module {
+  std::string name;      // for messages; may be empty
   std::string text;      // every string_view points into it
   uint32_t target = 0;   // 80 for sm_80
   uint32_t version = 0;  // 83 for 8.3
   std::vector<Variable> variables;
   std::vector<std::unique_ptr<Function>> functions;
-  std::unordered_map<std::string_view, uint32_t> variable_index;
-  std::unordered_map<std::string_view, uint32_t> function_index;
+  std::vector<Symbols> symbols = std::vector<Symbols>(1);  // of each unit
+  std::vector<uint32_t> address_taken;                     // functions that a pointer may name; of a linked module
+  std::vector<std::unique_ptr<Module>> units;              // a linked module: whose texts it points into
+
+  // Index of what a name means inside a unit, or -1.
+  int64_t find_variable(uint32_t unit, std::string_view symbol) const;
+  int64_t find_function(uint32_t unit, std::string_view symbol) const;
 };
 
 }  // namespace softgpu::ptx

@@ -115,15 +115,18 @@ bool Parser::directive() {
 
 // Linkage words, then a function or a variable.
 bool Parser::linked_symbol() {
-  bool external = false;
+  Linkage linkage = Linkage::kLocal;
   while (token_.dot("visible") || token_.dot("extern") || token_.dot("weak") || token_.dot("common")) {
-    external = external || token_.dot("extern");
+    linkage = token_.dot("visible")  ? Linkage::kVisible
+              : token_.dot("extern") ? Linkage::kExtern
+              : token_.dot("weak")   ? Linkage::kWeak
+                                     : Linkage::kCommon;
     advance();
   }
   if (token_.dot("entry") || token_.dot("func")) {
     const bool entry = token_.dot("entry");
     advance();
-    return function(entry);
+    return function(entry, linkage);
   }
   Space space = Space::kNone;
   if (token_.dot("global")) space = Space::kGlobal;
@@ -135,18 +138,21 @@ bool Parser::linked_symbol() {
   advance();
   do {
     Variable v;
-    if (!variable(space, external, &v)) return false;
+    if (!variable(space, linkage == Linkage::kExtern, &v)) return false;
     if (old_texture) {
       v.type = Type::kTexref;
       v.bytes = bytes_of(v.type);
       v.align = static_cast<uint32_t>(v.bytes);
     }
-    const auto [at, fresh] = module_->variable_index.emplace(v.name, module_->variables.size());
+    v.linkage = linkage;
+    const auto [at, fresh] = module_->symbols[0].variables.emplace(v.name, module_->variables.size());
     if (fresh) {
       module_->variables.push_back(v);
-    } else if (module_->variables[at->second].external) {
-      module_->variables[at->second] = v;
+      continue;
     }
+    Variable& known = module_->variables[at->second];
+    if (!known.external && !v.external) return fail("duplicate definition of '" + std::string(v.name) + "'");
+    if (known.external) known = v;
   } while (accept(','));
   return expect(';');
 }
@@ -336,9 +342,10 @@ bool Parser::function_attributes(Function* out) {
   return !failed();
 }
 
-bool Parser::function(bool entry) {
+bool Parser::function(bool entry, Linkage linkage) {
   auto f = std::make_unique<Function>();
   f->entry = entry;
+  f->linkage = linkage;
   while (token_.dot("attribute")) {
     while (token_.kind != Token::Kind::kEnd && !token_.is(')')) advance();
     if (!expect(')')) return false;
@@ -363,12 +370,17 @@ bool Parser::function(bool entry) {
     return false;
   }
   function_ = nullptr;
-  const auto [at, fresh] = module_->function_index.emplace(f->name, module_->functions.size());
+  const auto [at, fresh] = module_->symbols[0].functions.emplace(f->name, module_->functions.size());
   if (fresh) {
     module_->functions.push_back(std::move(f));
-  } else if (f->has_body) {
-    module_->functions[at->second] = std::move(f);
+    return true;
   }
+  std::unique_ptr<Function>& known = module_->functions[at->second];
+  if (known->has_body && f->has_body) return fail("duplicate definition of '" + std::string(f->name) + "'");
+  if (!f->has_body) return true;
+  // A declaration before may have said who sees it.
+  if (f->linkage == Linkage::kLocal && known->linkage != Linkage::kExtern) f->linkage = known->linkage;
+  known = std::move(f);
   return true;
 }
 

@@ -56,7 +56,7 @@ class Parser {
   bool initialiser(Variable* out);
   bool initial_value(Variable* out);
   bool opaque_initialiser(Variable* out);
-  bool function(bool entry);
+  bool function(bool entry, Linkage linkage);
   bool parameters(std::vector<Variable>* out);
   bool function_attributes(Function* out);
   bool registers();

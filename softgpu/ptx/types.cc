@@ -71,4 +71,14 @@ bool is_float(Type type) {
   return row != nullptr && row->is_float;
 }
 
+int64_t Module::find_variable(uint32_t unit, std::string_view symbol) const {
+  const auto at = symbols[unit].variables.find(symbol);
+  return at == symbols[unit].variables.end() ? -1 : int64_t{at->second};
+}
+
+int64_t Module::find_function(uint32_t unit, std::string_view symbol) const {
+  const auto at = symbols[unit].functions.find(symbol);
+  return at == symbols[unit].functions.end() ? -1 : int64_t{at->second};
+}
+
 }  // namespace softgpu::ptx
