@@ -226,7 +226,11 @@ std::string place_text(const Block& block, uint32_t warp, uint32_t lane, uint32_
                     ", thread " +
                     triple(thread % l.block.x, thread / l.block.x % l.block.y, thread / l.block.x / l.block.y);
   if (pc < code.lines.size()) {
-    out += ", line " + std::to_string(code.lines[pc]) + ": " + code.texts[code.text_of[pc]];
+    out += ", line " + std::to_string(code.lines[pc]) + ": ";
+    for (const char c : code.texts[code.text_of[pc]]) {  // an instruction may go over several lines
+      const bool blank = c == '\n' || c == '\t' || c == ' ';
+      if (!blank || out.back() != ' ') out.push_back(blank ? ' ' : c);
+    }
   }
   return out;
 }

@@ -30,9 +30,8 @@ bool KernelLowering::take_geometry(Geometry* geometry, bool* layered) {
 
 bool KernelLowering::opaque_source(const Operand& o, Type type, uint32_t* out) {
   if (o.kind == Operand::Kind::kRegister) return source(o, Type::kU64, out);
-  const auto v = module_.variable_index.find(o.name);
-  if (o.kind != Operand::Kind::kSymbol || v == module_.variable_index.end() ||
-      module_.variables[v->second].type != type) {
+  const int64_t v = module_.find_variable(instance_->function->unit, o.name);
+  if (o.kind != Operand::Kind::kSymbol || v < 0 || module_.variables[static_cast<size_t>(v)].type != type) {
     return fail("'" + std::string(o.name) + "' is not a reference of the right kind in the module's scope");
   }
   return source(o, Type::kU64, out);

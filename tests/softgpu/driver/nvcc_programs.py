@@ -23,7 +23,8 @@ def run(command, **options):
 
 def try_one(source, cudart, extra, arguments, folder):
     program = pathlib.Path(folder) / f'{source.stem}-{cudart}'
-    compiled = run([arguments.nvcc, '-O1', '-cudart', cudart, *extra, '-o', str(program), str(source)])
+    compiled = run([arguments.nvcc, '-O1', '-cudart', cudart, *extra, '-o', str(program), str(source)],
+                   cwd=source.parent)
     if compiled.returncode != 0:
         return f'does not compile:\n{compiled.stdout}'
     toolkit = pathlib.Path(arguments.nvcc).resolve().parent.parent / 'lib64'
