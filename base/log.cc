@@ -29,18 +29,20 @@ int least_level() {
   return chosen >= 0 ? chosen : default_level.load(std::memory_order_relaxed);
 }
 
+std::atomic<int> usual_descriptor{STDERR_FILENO};
+
 int log_fd() {
-  static const int fd = [] {
+  static const int file = [] {
     const char* path = getenv("TIDE_LOG_FILE");
-    const int file = path == nullptr ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    return file >= 0 ? file : STDERR_FILENO;
+    return path == nullptr ? -1 : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   }();
-  return fd;
+  return file >= 0 ? file : usual_descriptor.load(std::memory_order_relaxed);
 }
 
 }  // namespace
 
 void set_log_name(const char* name) { process_name.store(name); }
+void set_log_descriptor(int descriptor) { usual_descriptor.store(descriptor); }
 void set_default_log_level(LogLevel level) { default_level.store(int(level)); }
 bool log_enabled(LogLevel level) { return int(level) >= least_level(); }
 

@@ -9,8 +9,10 @@ namespace tide {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
 
-void set_log_name(const char* name);         // "tide-agent"; default "tidepool"
-void set_default_log_level(LogLevel level);  // used where TIDE_LOG is not set
+void set_log_name(const char* name);  // "tide-agent"; default "tidepool"
+void set_default_log_level(LogLevel level);
+// Where lines go unless TIDE_LOG_FILE says otherwise; standard error before the first call.
+void set_log_descriptor(int descriptor);  // used where TIDE_LOG is not set
 bool log_enabled(LogLevel level);
 // printf-style; the newline is added. Safe in any thread; never throws. Not for hot paths.
 void log(LogLevel level, const char* format, ...) __attribute__((format(printf, 2, 3)));

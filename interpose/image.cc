@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "api/bundle.h"
+
 namespace tide {
 namespace {
 
@@ -58,6 +60,13 @@ Image plain_image(const void* code) {
       return {ImageKind::kFatbin, code, uint64_t(header.header_bytes) + header.body_bytes};
     }
   }
+  // As text, which does not look behind its end.
+  if (first == char(kBundleMagic & 0xff) &&
+      strncmp(static_cast<const char*>(code), reinterpret_cast<const char*>(&kBundleMagic), sizeof kBundleMagic) == 0) {
+    BundleHeader header;
+    memcpy(&header, code, sizeof header);
+    return {ImageKind::kBundle, code, header.bytes};
+  }
   if (first == ELFMAG0 && memcmp(code, ELFMAG, SELFMAG) == 0) return {ImageKind::kElf, code, elf_bytes(code)};
   return {ImageKind::kPtx, code, strlen(static_cast<const char*>(code)) + 1};
 }
@@ -70,16 +79,26 @@ Image find_image(const void* code) {
   Wrapper wrapper;
   if (*static_cast<const unsigned char*>(code) == 0xb1) {
     memcpy(&wrapper, code, sizeof wrapper);
-    if (wrapper.magic != kWrapperMagic || wrapper.data == nullptr) return {};
+    if (wrapper.magic != kWrapperMagic) return {};
     const bool several = wrapper.version == 2 && wrapper.filename_or_fatbins != nullptr &&
                          *static_cast<void* const*>(wrapper.filename_or_fatbins) != nullptr;
     if (several) return {ImageKind::kSeveralFatbins, code, 0};
+    if (wrapper.data == nullptr) return {};
     image = plain_image(wrapper.data);
   } else {
     image = plain_image(code);
   }
   if (image.bytes == 0 || image.bytes > kImageBytesMax) return {};
   return image;
+}
+
+Fatbins fatbins_of(const void* code) {
+  Wrapper wrapper;
+  memcpy(&wrapper, code, sizeof wrapper);
+  Fatbins out;
+  if (wrapper.data != nullptr) out.linked = plain_image(wrapper.data);
+  out.units = static_cast<const void* const*>(wrapper.filename_or_fatbins);
+  return out;
 }
 
 }  // namespace tide

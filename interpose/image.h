@@ -7,7 +7,7 @@
 
 namespace tide {
 
-enum class ImageKind { kUnknown, kFatbin, kElf, kPtx, kSeveralFatbins };
+enum class ImageKind { kUnknown, kFatbin, kElf, kPtx, kSeveralFatbins, kBundle };
 
 struct Image {
   ImageKind kind = ImageKind::kUnknown;
@@ -17,5 +17,12 @@ struct Image {
 
 // Requires: `code` points to what a CUDA load call may be given (the program's own memory).
 Image find_image(const void* code);
+
+// The parts of a kSeveralFatbins: what nvlink made (perhaps nothing), and what each unit brought.
+struct Fatbins {
+  Image linked;
+  const void* const* units = nullptr;  // ends with null
+};
+Fatbins fatbins_of(const void* wrapper);
 
 }  // namespace tide

@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "server/bundle.h"
 
 namespace tide {
 namespace {
@@ -57,10 +58,14 @@ CUresult Libraries::load(uint64_t number, ImageBytes image, const Library* like,
   Library library;
   library.image = std::move(image);
   if (const CUresult result = place(nullptr, like); result != CUDA_SUCCESS) return result;
-  CUresult result =
-      driver.cuLibraryLoadData(&library.handle, library.image->data(), nullptr, nullptr, 0, nullptr, nullptr, 0);
+  OpenedBundle bundle(driver);
+  const void* loadable = nullptr;
+  CUresult result = bundle.open(*library.image, &loadable, message);
+  if (result == CUDA_SUCCESS) {
+    result = driver.cuLibraryLoadData(&library.handle, loadable, nullptr, nullptr, 0, nullptr, nullptr, 0);
+  }
   if (result != CUDA_SUCCESS) {
-    *message = "the image could not be loaded: " + error_text(driver, result);
+    if (message->empty()) *message = "the image could not be loaded: " + error_text(driver, result);
     return result;
   }
   result = place(&library, like);

@@ -32,6 +32,7 @@ void Outbox::data(const AnswerHeader& header, Staging::Piece piece) {
 }
 
 void Outbox::word(uint64_t offset, uint64_t value) {
+  if (before_word_) before_word_();
   Entry entry;
   entry.word = offset;
   entry.value = value;

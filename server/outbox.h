@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -35,6 +36,8 @@ class Outbox {
 
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
   void data(const AnswerHeader& header, Staging::Piece piece);  // owns the piece from now on
+  // Called before each word: what must be in the ring ahead of it.
+  void set_before_word(std::function<void()> before) { before_word_ = std::move(before); }
   // `word` points into the worker's page of any region; `page` is that page.
   void word(uint64_t offset, uint64_t value);
 
@@ -48,6 +51,7 @@ class Outbox {
   bool write(Entry& entry);
 
   Staging& staging_;
+  std::function<void()> before_word_;
   Link* link_ = nullptr;
   AnswerWriter writer_;
   std::deque<Entry> entries_;

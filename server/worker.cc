@@ -31,13 +31,7 @@ Outcome Worker::begin(const ControlSession& session) {
   if (Outcome outcome = open_driver(&library_); !outcome.ok()) return outcome;
   session_ = std::make_unique<Session>(library_);
   log(LogLevel::kDebug, "driver %s", library_.path.c_str());
-  // What kernels print comes on our standard output.
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0) {
-    dup2(ends[1], STDOUT_FILENO);
-    close(ends[1]);
-    text_ = ends[0];
-  }
+  capture_text();
   return session_->start(session.vgpu, session.memory_bytes);
 }
 
@@ -261,16 +255,31 @@ void Worker::idle() {
   region.worker().asleep.store(0, std::memory_order_relaxed);
 }
 
-void Worker::forward_text() {
-  char text[kTextBytes];
-  ssize_t n;
-  while (live_ && text_ >= 0 && (n = read(text_, text, sizeof(text))) > 0) {
+// What kernels print comes on our standard output and, from assert, error. Our own words go on to where they went.
+void Worker::capture_text() {
+  int errors = -1;
+  if (!output_.start(STDOUT_FILENO) || !errors_.start(STDERR_FILENO, &errors)) {
+    log(LogLevel::kWarning, "what kernels print cannot be forwarded: %s", strerror(errno));
+  }
+  if (errors >= 0) set_log_descriptor(errors);
+  session_->outbox().set_before_word([this] { forward_text(); });
+}
+
+void Worker::forward(TextCapture& text, int32_t descriptor) {
+  char bytes[kTextBytes];
+  for (size_t n = 0; (n = text.read(bytes, sizeof(bytes))) != 0;) {
     AnswerHeader header;
     header.kind = uint16_t(AnswerKind::kText);
-    header.result = 1;
-    session_->outbox().record(header, std::as_bytes(std::span(text, size_t(n))));
+    header.result = descriptor;
+    session_->outbox().record(header, std::as_bytes(std::span(bytes, n)));
     busy_ns_ = now_ns();
   }
+}
+
+void Worker::forward_text() {
+  if (!live_) return;
+  forward(output_, STDOUT_FILENO);
+  forward(errors_, STDERR_FILENO);
 }
 
 }  // namespace tide

@@ -9,6 +9,7 @@
 
 #include "server/control.h"
 #include "server/session.h"
+#include "server/text_capture.h"
 #include "server/transfer.h"
 #include "transport/link.h"
 #include "transport/ring.h"
@@ -40,7 +41,9 @@ class Worker {
   Next lose_channel(const char* reason);
   void idle();
   void set_state(ChannelState state);
+  void capture_text();
   void forward_text();
+  void forward(TextCapture& text, int32_t descriptor);
 
   // A move, as its source.
   void prepare_move(const ControlMove& move);
@@ -73,9 +76,9 @@ class Worker {
   bool live_ = false;      // the region is ready and commands are executed
   bool restored_ = false;  // came by a move
   std::unique_ptr<Move> move_;
-  int text_ = -1;            // what kernels print
-  uint64_t busy_ns_ = 0;     // when something last happened
-  uint64_t checked_ns_ = 0;  // when the control socket and the client were last looked at
+  TextCapture output_, errors_;  // what kernels print
+  uint64_t busy_ns_ = 0;         // when something last happened
+  uint64_t checked_ns_ = 0;      // when the control socket and the client were last looked at
 };
 
 }  // namespace tide

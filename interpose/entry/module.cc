@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "interpose/bundle.h"
 #include "interpose/entry/entry.h"
 #include "interpose/image.h"
 #include "interpose/thread.h"
@@ -16,14 +17,14 @@ using namespace tide;
 
 namespace {
 
-CUresult check_image(const void* code, Image* image) {
+// `bundle` keeps what had to be put together.
+CUresult check_image(const void* code, Image* image, std::vector<std::byte>* bundle) {
   if (code == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *image = find_image(code);
   if (image->kind == ImageKind::kSeveralFatbins) {
-    log(LogLevel::kError,
-        "relocatable device code linked at load time (several fat binaries in one wrapper) is not served; "
-        "build without -rdc=true, or link with nvlink ahead");
-    return CUDA_ERROR_NOT_SUPPORTED;
+    *bundle = bundle_of_wrapper(code);
+    if (bundle->empty()) return CUDA_ERROR_INVALID_IMAGE;
+    *image = {ImageKind::kBundle, bundle->data(), bundle->size()};
   }
   return image->kind == ImageKind::kUnknown ? CUDA_ERROR_INVALID_IMAGE : CUDA_SUCCESS;
 }
@@ -83,7 +84,8 @@ CUresult load_module(CUmodule* handle, const void* code, const JitOptions& optio
   Image image;
   TIDE_TRY(enter(&e));
   if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  TIDE_TRY(check_image(code, &image));
+  std::vector<std::byte> bundle;
+  TIDE_TRY(check_image(code, &image, &bundle));
   Library* module = e.process->modules.create();
   if (module == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   begin_library(*e.process, *module, image.data, image.bytes, false, e.context);
@@ -116,10 +118,11 @@ CUresult load_library(CUlibrary* handle, const void* code, bool keep, const JitO
   Image image;
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
   if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  TIDE_TRY(check_image(code, &image));
+  std::vector<std::byte> bundle;
+  TIDE_TRY(check_image(code, &image, &bundle));
   Library* library = p->libraries.create();
   if (library == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  begin_library(*p, *library, image.data, image.bytes, keep, nullptr);
+  begin_library(*p, *library, image.data, image.bytes, keep && bundle.empty(), nullptr);
   p->libraries.publish(library);
   // Nothing needs it yet; but where the thread has a GPU, that one will.
   CUresult r = CUDA_SUCCESS;
