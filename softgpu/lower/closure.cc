@@ -37,6 +37,7 @@ bool KernelLowering::lower(const Function& kernel, KernelInfo* info, KernelCode*
   }
   for (Instance& i : instances_) layout_variables(&i);
   layout_shared();
+  if (!check_sizes()) return false;
   code->function_of.assign(module_.functions.size(), -1);
   for (Instance& i : instances_) {
     const int64_t at = module_.find_function(i.function->unit, i.function->name);
@@ -335,6 +336,24 @@ bool KernelLowering::lower_instruction() {
     guard_xor_ = in_->guard_negated ? ~uint32_t{0} : 0;
   }
   return (this->*row->second)();
+}
+
+// What no GPU has room for, before anything is cut to 32 bits.
+bool KernelLowering::check_sizes() {
+  constexpr uint64_t kParamMax = 32764, kSharedMax = 48 << 10, kLocalMax = 512 << 10;
+  const auto fail_with = [&](const char* what, uint64_t bytes, uint64_t most) {
+    *error_ = "kernel " + info_->name + ", line " + std::to_string(instances_[0].function->line) + ": " + what + ": " +
+              std::to_string(bytes) + " bytes, at most " + std::to_string(most);
+    return false;
+  };
+  uint64_t params = 0, frames = 0;
+  for (const Variable& v : instances_[0].function->params) params += v.bytes;
+  for (const Instance& i : instances_) frames = std::max(frames, i.frame_bytes);
+  const uint64_t shared = shared_bytes_ - code_->reserved_shared_bytes;
+  if (params > kParamMax) return fail_with("too many parameters", params, kParamMax);
+  if (shared > kSharedMax) return fail_with("uses too much shared data", shared, kSharedMax);
+  const uint64_t local = std::max(local_bytes_, frames);
+  return local <= kLocalMax || fail_with("uses too much local data", local, kLocalMax);
 }
 
 void KernelLowering::finish() {

@@ -37,6 +37,11 @@ bool ImageLayout::build(const ptx::Module& module, std::string* error) {
     bytes_ += v.bytes;
     if (constant) constant_bytes_ += v.bytes;
   }
+  constexpr uint64_t kMost = uint64_t{2} << 30;
+  if (bytes_ > kMost) {
+    *error = "the module's variables take " + std::to_string(bytes_) + " bytes: more than 2 GiB are not supported";
+    return false;
+  }
   initial_.assign(bytes_, std::byte{0});
   for (size_t i = 0; i < module.variables.size(); ++i) {
     if (offsets_[i] < 0) continue;

@@ -70,6 +70,7 @@ class KernelLowering {
   bool visit_calls(const ptx::Function& function, uint32_t caller);
   void layout_variables(Instance* instance);
   void layout_shared();
+  bool check_sizes();
   uint64_t place_shared(const ptx::Variable& v);
   void reserve_shared(const Operand& operand);
   void reference_shared(const Operand& operand, uint32_t unit);

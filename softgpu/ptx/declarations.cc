@@ -165,6 +165,8 @@ bool Parser::variable_header(Variable* out) {
     uint64_t value = 0;
     if (word == "align") {
       if (!number(&value)) return false;
+      constexpr uint64_t kMost = 1 << 20;
+      if (value == 0 || (value & (value - 1)) != 0 || value > kMost) return fail("the alignment is no power of two");
       out->align = static_cast<uint32_t>(value);
     } else if (word == "attribute") {
       while (token_.kind != Token::Kind::kEnd && !token_.is(')')) {
@@ -201,6 +203,8 @@ bool Parser::dimensions(Variable* out, bool* is_array) {
     *is_array = true;
     uint64_t n = 0;
     if (!token_.is(']') && !number(&n)) return false;
+    constexpr uint64_t kMost = uint64_t{1} << 40;
+    if (n > kMost || (n != 0 && count > kMost / n)) return fail("an array is too large");
     count *= n;
     if (!expect(']')) return false;
   }

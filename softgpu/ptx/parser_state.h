@@ -70,6 +70,7 @@ class Parser {
   bool branch_targets();
   bool operand(Operand* out);
   bool primary(Operand* out);
+  bool read_primary(Operand* out);
   bool literal(Operand* out, bool minus);
   bool address(Operand* out);
   bool sequence(Operand* out, Operand::Kind kind, char close);
@@ -87,6 +88,7 @@ class Parser {
   std::string* error_;
   bool failed_ = false;
   bool video_ = false;  // in a video instruction, whose operands take signs and selectors
+  uint32_t depth_ = 0;  // of operands within operands
   Function* function_ = nullptr;
   std::vector<Scope> scopes_;
   uint32_t scope_ = 0;

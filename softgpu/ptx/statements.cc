@@ -133,6 +133,15 @@ bool Parser::operand(Operand* out) {
 }
 
 bool Parser::primary(Operand* out) {
+  constexpr uint32_t kDeepest = 16;
+  if (depth_ == kDeepest) return fail("operands are nested too deeply");
+  ++depth_;
+  const bool ok = read_primary(out);
+  --depth_;
+  return ok;
+}
+
+bool Parser::read_primary(Operand* out) {
   if (accept('!')) {
     if (!primary(out)) return false;
     out->negated = !out->negated;
