@@ -20,16 +20,16 @@ enum class ImageStatus {
 
 struct ImageText {
   ImageStatus status = ImageStatus::kInvalid;
-  std::string error;             // one line, unless kOk
-  std::vector<std::string> ptx;  // one text; several when the program was linked from several units
+  std::string error;               // one line, unless kOk
+  std::vector<std::string> ptx;    // one text; several when the program was linked from several units
   std::vector<std::string> names;  // of the units where the image says, else empty
   bool chosen = false;             // the texts were chosen for the device: their .target does not matter any more
-  bool machine_code = false;     // the text only names the kernels: what they do is machine code for the device
+  bool machine_code = false;       // the text only names the kernels: what they do is machine code for the device
 };
 
 // `capability` is that of the device, e.g. 80. Among the PTX texts of a fatbinary the one with the highest target that
-// is not above it is chosen. Where there is none but machine code that such a device would run, newer PTX beside it will
-// do, else its outline; with `any_machine_code`, machine code for other devices has its outline read as well.
+// is not above it is chosen. Where there is none but machine code that such a device would run, newer PTX beside it
+// will do, else its outline; with `any_machine_code`, machine code for other devices has its outline read as well.
 ImageText read_image(const void* image, unsigned capability, bool any_machine_code = false);
 // An image of known length. Nothing behind it is read.
 ImageText read_image(std::string_view image, unsigned capability);
