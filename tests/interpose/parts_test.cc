@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "interpose/bundle.h"
 #include "interpose/handles.h"
 #include "interpose/host_blocks.h"
 #include "interpose/identity.h"
@@ -149,6 +150,41 @@ TEST(Image, wrappers_are_opened_and_relocatable_ones_told_apart) {
   list[0] = nullptr;
   EXPECT_EQ(find_image(&wrapper).kind, ImageKind::kFatbin);
   EXPECT_EQ(find_image("").kind, ImageKind::kUnknown);
+}
+
+TEST(Image, several_fat_binaries_travel_as_one_image) {
+  struct Fatbin {
+    uint32_t magic = 0xBA55ED50;
+    uint16_t version = 1, header = 16;
+    uint64_t body = 8;
+    char bytes[8];
+  } linked{.bytes = {'l'}}, unit{.bytes = {'u'}};
+  struct {
+    uint32_t magic = 0x466243b1, version = 2;
+    const void* data;
+    const void* more;
+  } wrapper;
+  const void* list[] = {&unit, &unit, nullptr};
+  wrapper.data = &linked;
+  wrapper.more = list;
+  const std::vector<std::byte> bundle = bundle_of_wrapper(&wrapper);
+  const Image image = find_image(bundle.data());
+  EXPECT_EQ(image.kind, ImageKind::kBundle);
+  EXPECT_EQ(image.bytes, bundle.size());
+  BundleHeader header;
+  memcpy(&header, bundle.data(), sizeof header);
+  EXPECT_EQ(header.count, 3u);
+  const std::byte* at = bundle.data() + sizeof header;
+  for (const Fatbin* wanted : {&linked, &unit, &unit}) {
+    BundleEntry entry;
+    memcpy(&entry, at, sizeof entry);
+    ASSERT_EQ(entry.bytes, sizeof(Fatbin));
+    EXPECT_EQ(memcmp(at + sizeof entry, wanted, sizeof(Fatbin)), 0);
+    at += sizeof entry + (entry.bytes + 8) / 8 * 8;
+  }
+  EXPECT_EQ(at, bundle.data() + bundle.size());
+  list[1] = "not a fat binary";
+  EXPECT_TRUE(bundle_of_wrapper(&wrapper).empty());
 }
 
 std::vector<VgpuPlace> four_on_one_gpu() {
