@@ -87,7 +87,10 @@ std::shared_ptr<const LoadedProgram> LoadedProgram::load(std::vector<PtxUnit> un
   program->module_ = std::move(linked);
   const ptx::Module* module = program->module_.get();
   error->kind = LoadFailure::kUndefined;
-  if (!check_references(*module, &error->text)) return nullptr;
+  // One unit out of a fat binary may be a part of something that is linked later: only its kernels that need what is
+  // missing cannot run.
+  const bool whole = units.size() > 1 || (capability != 0 && !units[0].any_target);
+  if (whole && !check_references(*module, &error->text)) return nullptr;
   if (!program->image_.build(*module, &error->text)) return nullptr;
   error->kind = LoadFailure::kUnsupported;
   if (!check.finish(*module, program->image_, handlers_of(level), &error->text)) return nullptr;

@@ -148,7 +148,9 @@ void load_and_lower(const std::string& text) {
   }
   for (uint32_t k = 0; k < program->kernels().size(); ++k) {
     std::string why;
-    if (program->kernel(k, &why) == nullptr) EXPECT_FALSE(why.empty());
+    if (program->kernel(k, &why) == nullptr) {
+      EXPECT_FALSE(why.empty());
+    }
   }
 }
 

@@ -24,7 +24,9 @@ Loaded load(const std::string& ptx) {
   void* values[] = {log, reinterpret_cast<void*>(sizeof(log))};
   CUmodule module = nullptr;
   const CUresult result = cuModuleLoadDataEx(&module, ptx.c_str(), 2, options, values);
-  if (result == CUDA_SUCCESS) EXPECT_EQ(cuModuleUnload(module), CUDA_SUCCESS);
+  if (result == CUDA_SUCCESS) {
+    EXPECT_EQ(cuModuleUnload(module), CUDA_SUCCESS);
+  }
   return {result, log};
 }
 
