@@ -13,6 +13,9 @@
 #include "base/log.h"
 #include "transport/wait.h"
 
+// Of builds with a sanitizer.
+extern "C" void __sanitizer_set_report_fd(void* descriptor) __attribute__((weak));
+
 namespace tide {
 namespace {
 
@@ -262,6 +265,9 @@ void Worker::capture_text() {
     log(LogLevel::kWarning, "what kernels print cannot be forwarded: %s", strerror(errno));
   }
   if (errors >= 0) set_log_descriptor(errors);
+  if (errors >= 0 && __sanitizer_set_report_fd != nullptr) {
+    __sanitizer_set_report_fd(reinterpret_cast<void*>(intptr_t(errors)));
+  }
   session_->outbox().set_before_word([this] { forward_text(); });
 }
 
