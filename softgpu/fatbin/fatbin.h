@@ -25,8 +25,8 @@ struct ImageText {
 };
 
 // `capability` is that of the device, e.g. 80. Among the PTX texts of a fatbinary the one with the highest target that
-// is not above it is chosen. Where there is none but machine code that such a device would run, newer PTX beside it will
-// do, else its outline; with `any_machine_code`, machine code for other devices has its outline read as well.
+// is not above it is chosen. Where there is none but machine code that such a device would run, newer PTX beside it
+// will do, else its outline; with `any_machine_code`, machine code for other devices has its outline read as well.
 ImageText read_image(const void* image, unsigned capability, bool any_machine_code = false);
 
 }  // namespace softgpu
