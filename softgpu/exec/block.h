@@ -16,6 +16,12 @@ void start_block(Block* block, uint64_t index, uint64_t seed);
 // the block has ended, by itself or by a fault.
 bool run_block(Block* block, unsigned quantum, uint64_t instructions);
 
+// The same for one block of a cluster by itself.
+bool run_alone(Block* block, unsigned quantum, uint64_t instructions);
+
+// Instructions run so far, by the whole cluster.
+uint64_t clock_of(const Block& block);
+
 // The fault of a block that ended by one, in words.
 Fault fault_of(const Block& block);
 

@@ -69,5 +69,7 @@ HandlerRows runtime_rows();        // vprintf, __assertfail
 HandlerRows matrix_memory_rows();  // fragments from and to memory
 HandlerRows mbarrier_rows();
 HandlerRows async_rows();  // asynchronous copies
+HandlerRows bulk_rows();
+HandlerRows cluster_rows();
 
 }  // namespace softgpu

@@ -109,6 +109,7 @@ struct Function {
   bool has_body = false;
   uint32_t line = 0;
   uint32_t max_threads = 1024;
+  uint32_t cluster[3] = {};  // blocks, where the kernel demands it
   std::vector<Variable> params;  // Space::kParam or kRegister
   std::vector<Variable> returns;
   std::string_view source;  // from '{' to '}'
