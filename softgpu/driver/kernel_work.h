@@ -13,6 +13,7 @@ struct Shape {
   Dim3 grid, block;
   size_t shared_bytes = 0;
   bool cooperative = false;
+  Dim3 cluster{0, 0, 0};  // 0: as the kernel says, else one block
 };
 
 class KernelWork final : public Work {

@@ -1,5 +1,6 @@
 // Entry points: kernel launches.
 
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -15,12 +16,31 @@ using namespace softgpu;  // an entry point is C; everything it uses is ours
 
 namespace {
 
+constexpr uint32_t kBlocksPerCluster = 16;  // the most that any device has; 8 are portable
+
 bool valid_shape(const Shape& shape) {
-  const auto& [grid, block, shared, cooperative] = shape;
+  const Dim3 &grid = shape.grid, &block = shape.block;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0) return false;
   if (grid.x > 2147483647u || grid.y > 65535 || grid.z > 65535) return false;
   if (block.x > 1024 || block.y > 1024 || block.z > 64) return false;
   return uint64_t{block.x} * block.y * block.z <= static_cast<uint64_t>(kThreadsPerBlock);
+}
+
+// The cluster of a launch: what it asks for, what the kernel demands, or one block.
+Dim3 cluster_of(const Shape& shape, const Launchable& kernel) {
+  if (shape.cluster.x != 0) return shape.cluster;
+  return kernel.info().cluster.x != 0 ? kernel.info().cluster : Dim3{1, 1, 1};
+}
+
+CUresult check_cluster(const Shape& shape, const Launchable& kernel) {
+  const Dim3 c = cluster_of(shape, kernel), wanted = kernel.info().cluster;
+  const bool other = wanted.x != 0 && (c.x != wanted.x || c.y != wanted.y || c.z != wanted.z);
+  if (other || c.x > kBlocksPerCluster || c.y > kBlocksPerCluster || c.z > kBlocksPerCluster ||
+      c.x * c.y * c.z > kBlocksPerCluster) {
+    return CUDA_ERROR_INVALID_CLUSTER_SIZE;
+  }
+  const bool fits = shape.grid.x % c.x == 0 && shape.grid.y % c.y == 0 && shape.grid.z % c.z == 0;
+  return fits ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult check_shape(const Shape& shape, const Launchable& kernel) {
@@ -29,7 +49,8 @@ CUresult check_shape(const Shape& shape, const Launchable& kernel) {
   if (threads > kernel.info().max_threads_per_block) return CUDA_ERROR_INVALID_VALUE;
   const auto dynamic_max = static_cast<size_t>(kernel.dynamic_shared_max());
   if (shape.shared_bytes > dynamic_max) return CUDA_ERROR_INVALID_VALUE;
-  if (!shape.cooperative) return CUDA_SUCCESS;
+  const CUresult cluster = check_cluster(shape, kernel);
+  if (cluster != CUDA_SUCCESS || !shape.cooperative) return cluster;
   const uint64_t blocks = uint64_t{shape.grid.x} * shape.grid.y * shape.grid.z;
   const int fit = blocks_per_multiprocessor(kernel, threads, shape.shared_bytes);
   const auto at_once = static_cast<uint64_t>(fit) * static_cast<uint64_t>(driver().devices[0]->profile.multiprocessors);
@@ -69,6 +90,12 @@ CUresult copy_params(const KernelInfo& info, void** values, void** extra, std::v
   return CUDA_SUCCESS;
 }
 
+// Whether cp.async brings its bytes as late as it may.
+bool late_copies() {
+  static const char* const text = std::getenv("SOFTGPU_LATE_COPIES");
+  return text != nullptr && std::strcmp(text, "1") == 0;
+}
+
 CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vector<std::byte>& params,
                     Context& context) {
   Launch launch;
@@ -82,6 +109,8 @@ CUresult run_kernel(const Launchable& kernel, const Shape& shape, const std::vec
   launch.memory = &driver().memory.views().of(context.device.index);
   launch.textures = &driver().texture_tables;
   launch.cooperative = shape.cooperative;
+  launch.cluster = cluster_of(shape, kernel);
+  launch.late_copies = late_copies();
   launch.cancel = &context.cancel;
   if (tide::log_enabled(tide::LogLevel::kDebug)) {
     tide::log(tide::LogLevel::kDebug, "kernel %s, grid (%u,%u,%u), block (%u,%u,%u)", kernel.info().name.c_str(),
@@ -137,7 +166,9 @@ CUresult apply_attribute(const CUlaunchAttribute& attribute, Shape* shape) {
       return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION: {
       const auto& cluster = attribute.value.clusterDim;
-      return cluster.x * cluster.y * cluster.z <= 1 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CLUSTER_SIZE;
+      if (cluster.x == 0 || cluster.y == 0 || cluster.z == 0) return CUDA_ERROR_INVALID_VALUE;
+      shape->cluster = {cluster.x, cluster.y, cluster.z};
+      return CUDA_SUCCESS;
     }
     case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
       return check_event(attribute.value.programmaticEvent.event);

@@ -13,6 +13,7 @@ namespace {
 void copy_now(const LateCopy& c) {
   std::memmove(c.to, c.from, c.copied);
   std::memset(c.to + c.copied, 0, c.bytes - c.copied);
+  if (c.barrier != nullptr) *c.barrier = PhaseBarrier::after(*c.barrier, 0, 0, -static_cast<int32_t>(c.bytes), true);
 }
 
 // Makes the copies of which `which` says so, in the order in which they were asked for.

@@ -14,8 +14,8 @@ namespace softgpu {
 // A copy whose bytes have not arrived.
 struct LateCopy {
   uint32_t thread = 0;
-  uint32_t group = 0;                 // of this thread
-  const uint64_t* barrier = nullptr;  // of a bulk copy: who waits there waits for it
+  uint32_t group = 0;           // of this thread
+  uint64_t* barrier = nullptr;  // of a bulk copy: who waits there waits for it
   std::byte* to = nullptr;
   const std::byte* from = nullptr;
   uint32_t bytes = 0, copied = 0;  // the rest is zero

@@ -24,12 +24,50 @@ void fill_constants(const Block& block, Warp* warp) {
   }
 }
 
+uint32_t cluster_value(const Block& block, Special which) {
+  const Dim3 &c = block.launch->cluster, &grid = block.launch->grid, &at = block.index;
+  switch (which) {
+    case Special::kClusterCtaidX:
+      return at.x % c.x;
+    case Special::kClusterCtaidY:
+      return at.y % c.y;
+    case Special::kClusterCtaidZ:
+      return at.z % c.z;
+    case Special::kClusterCtarank:
+      return at.x % c.x + (at.y % c.y + at.z % c.z * c.y) * c.x;
+    case Special::kClusterNctaidX:
+      return c.x;
+    case Special::kClusterNctaidY:
+      return c.y;
+    case Special::kClusterNctaidZ:
+      return c.z;
+    case Special::kClusterNctarank:
+      return c.x * c.y * c.z;
+    case Special::kClusterIdX:
+      return at.x / c.x;
+    case Special::kClusterIdY:
+      return at.y / c.y;
+    case Special::kClusterIdZ:
+      return at.z / c.z;
+    case Special::kNclusterIdX:
+      return grid.x / c.x;
+    case Special::kNclusterIdY:
+      return grid.y / c.y;
+    case Special::kNclusterIdZ:
+      return grid.z / c.z;
+    default:
+      return c.x * c.y * c.z > 1 ? 1 : 0;
+  }
+}
+
 uint32_t special_value(const Block& block, const Warp& warp, Special which, uint32_t lane) {
   const Launch& l = *block.launch;
   const uint32_t thread = warp.index * 32 + lane;
   const uint32_t bit = uint32_t{1} << lane;
   const auto workspace = static_cast<uint64_t>(kGridWindow);
   switch (which) {
+    default:
+      return cluster_value(block, which);
     case Special::kTidX:
       return thread % l.block.x;
     case Special::kTidY:
@@ -85,7 +123,6 @@ uint32_t special_value(const Block& block, const Warp& warp, Special which, uint
     case Special::kEnvreg2:
       return l.cooperative ? static_cast<uint32_t>(workspace) : 0;
   }
-  return 0;
 }
 
 void fill_specials(const Block& block, Warp* warp) {
@@ -96,6 +133,8 @@ void fill_specials(const Block& block, Warp* warp) {
 }
 
 bool depends_on_block(Special which) {
+  if (which >= Special::kClusterCtaidX && which <= Special::kClusterCtarank) return true;
+  if (which >= Special::kClusterIdX && which <= Special::kClusterIdZ) return true;
   return which == Special::kCtaidX || which == Special::kCtaidY || which == Special::kCtaidZ || which == Special::kSmId;
 }
 
@@ -117,9 +156,12 @@ unsigned drawn_quantum(Block* block, unsigned usual) {
 Block::Block() = default;
 Block::~Block() = default;
 
-std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace) {
+namespace {
+
+std::unique_ptr<Block> make_one(const Launch& launch, const KernelCode& code, std::byte* workspace) {
   auto block = std::make_unique<Block>();
   block->code = &code;
+  block->leader = block.get();
   block->launch = &launch;
   const uint32_t warps = (threads_of(launch) + 31) / 32;
   const uint64_t stack = code.stack_slot == 0 ? 0 : rounded(launch.stack_bytes);
@@ -150,10 +192,9 @@ std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, 
   return block;
 }
 
-void start_block(Block* block, uint64_t index, uint64_t seed) {
+void start_one(Block* block, Dim3 index, uint64_t seed) {
   const Launch& l = *block->launch;
-  block->index = {static_cast<uint32_t>(index % l.grid.x), static_cast<uint32_t>(index / l.grid.x % l.grid.y),
-                  static_cast<uint32_t>(index / l.grid.x / l.grid.y)};
+  block->index = index;
   block->barriers = {};
   block->barriers_used = 0;
   std::memset(block->memory.shared, 0, block->code->reserved_shared_bytes);
@@ -168,7 +209,7 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
   block->shadow = nullptr;
   block->last_errors.clear();
   block->clock_at_start = block->clock;
-  block->random = seed == 0 ? 0 : mixed(seed + index);
+  block->random = seed;
   const uint32_t entry = block->code->functions[0].entry;
   for (Warp& warp : block->warps) {
     const uint32_t left = block->live_threads - warp.index * 32;
@@ -189,7 +230,42 @@ void start_block(Block* block, uint64_t index, uint64_t seed) {
   }
 }
 
+}  // namespace
+
+std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace) {
+  std::unique_ptr<Block> leader = make_one(launch, code, workspace);
+  for (uint32_t i = 1; i < launch.cluster.x * launch.cluster.y * launch.cluster.z; ++i) {
+    leader->peers.push_back(make_one(launch, code, workspace));
+    leader->peers.back()->leader = leader.get();
+  }
+  return leader;
+}
+
+void start_block(Block* block, uint64_t index, uint64_t seed) {
+  const Dim3 &grid = block->launch->grid, &c = block->launch->cluster;
+  const uint64_t x = grid.x / c.x, y = grid.y / c.y;
+  const Dim3 at{static_cast<uint32_t>(index % x) * c.x, static_cast<uint32_t>(index / x % y) * c.y,
+                static_cast<uint32_t>(index / x / y) * c.z};
+  block->cluster_arrived = block->cluster_phase = 0;
+  block->faulted = nullptr;
+  start_one(block, at, seed == 0 ? 0 : mixed(seed + index));
+  for (uint32_t i = 1; i <= block->peers.size(); ++i) {
+    const Dim3 there{at.x + i % c.x, at.y + i / c.x % c.y, at.z + i / c.x / c.y};
+    start_one(block->peers[i - 1].get(), there, seed == 0 ? 0 : mixed(seed + index + (uint64_t{i} << 48)));
+  }
+}
+
 bool run_block(Block* block, unsigned quantum, uint64_t instructions) {
+  return block->peers.empty() ? run_alone(block, quantum, instructions) : run_cluster(block, quantum, instructions);
+}
+
+uint64_t clock_of(const Block& block) {
+  uint64_t out = block.clock;
+  for (const auto& peer : block.peers) out += peer->clock;
+  return out;
+}
+
+bool run_alone(Block* block, unsigned quantum, uint64_t instructions) {
   const uint64_t stop = block->clock + instructions;
   while (block->live_threads != 0 && block->fault == FaultKind::kNone) {
     const std::atomic<bool>* cancel = block->launch->cancel;
@@ -236,6 +312,7 @@ std::string place_text(const Block& block, uint32_t warp, uint32_t lane, uint32_
 }
 
 Fault fault_of(const Block& block) {
+  if (block.faulted != nullptr && block.faulted != &block) return fault_of(*block.faulted);
   return {block.fault, block.fault_address, place_text(block, block.fault_warp, block.fault_lane, block.fault_pc)};
 }
 

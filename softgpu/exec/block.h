@@ -18,6 +18,11 @@ bool run_block(Block* block, unsigned quantum, uint64_t instructions);
 
 // "kernel saxpy, block (1,0,0), thread (3,0,0), line 41: ld.global.f32 ..."
 std::string place_text(const Block& block, uint32_t warp, uint32_t lane, uint32_t pc);
+// The same for one block of a cluster by itself.
+bool run_alone(Block* block, unsigned quantum, uint64_t instructions);
+
+// Instructions run so far, by the whole cluster.
+uint64_t clock_of(const Block& block);
 
 // The fault of a block that ended by one, in words.
 Fault fault_of(const Block& block);

@@ -93,5 +93,7 @@ HandlerRows mbarrier_rows();
 HandlerRows async_rows();  // asynchronous copies
 HandlerRows texture_rows();
 HandlerRows surface_rows();
+HandlerRows bulk_rows();
+HandlerRows cluster_rows();
 
 }  // namespace softgpu

@@ -165,7 +165,13 @@ std::byte* translate_generic(const Warp& warp, uint32_t lane, uint64_t address, 
     return offset <= size && bytes <= size - offset ? host + offset : nullptr;
   };
   if (address - kWindowBase < kWindowBytes) return m.space->translate(address, bytes);
-  if (address - kSharedWindow < kPrivateWindowBytes) return within(kSharedWindow, m.shared, m.shared_bytes);
+  if (address - kSharedWindow < kPrivateWindowBytes) {
+    const uint64_t rank = (address - kSharedWindow) >> kRankShift;
+    if (rank == 0) return within(kSharedWindow, m.shared, m.shared_bytes);
+    const Block* peer = block_of_cluster(*warp.block, static_cast<uint32_t>(rank - 1));
+    if (peer == nullptr) return nullptr;
+    return within(kSharedWindow + (rank << kRankShift), peer->memory.shared, peer->memory.shared_bytes);
+  }
   if (address - kLocalWindow < kPrivateWindowBytes)
     return within(kLocalWindow, warp.local + lane * m.local_bytes, m.local_bytes);
   if (address - kParamWindow < kPrivateWindowBytes) {

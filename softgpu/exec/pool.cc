@@ -49,7 +49,8 @@ struct Job {
   Job(const Launch& its_launch, const KernelCode& its_code)
       : launch(its_launch), code(its_launch.checker == nullptr ? its_code : with_checks(its_code)) {
     if (launch.checker != nullptr) checks = launch.checker->begin();
-    total = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+    total = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z /
+            (uint64_t{launch.cluster.x} * launch.cluster.y * launch.cluster.z);
     if (launch.quantum != 0) quantum = launch.quantum;
     // The same kernel always meets the same choices, whatever ran before.
     if (launch.seed != 0) random = launch.seed ^ std::hash<std::string>{}(code.name) ^ total << 40;
@@ -173,12 +174,13 @@ struct BlockPool::Impl {
       block = make_block(job->launch, job->code, job->workspace.data());
       block->leave = &leave;
       block->checks = job->checks.get();
+      for (const auto& peer : block->peers) peer->checks = block->checks;
     }
     if (index != ~uint64_t{0}) start_block(block.get(), index, job->random);
-    const uint64_t before = block->clock, bytes_before = block->bytes;
+    const uint64_t before = clock_of(*block), bytes_before = block->bytes;
     const bool ended = run_block(block.get(), job->quantum, slice);
     lock.lock();
-    job->counters.instructions += block->clock - before;
+    job->counters.instructions += clock_of(*block) - before;
     job->counters.bytes += block->bytes - bytes_before;
     give_back(job, std::move(block), ended);
     if (!job->told && job->counters.instructions >= kAlone && (job->may_start() || job->may_resume())) {

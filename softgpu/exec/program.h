@@ -17,6 +17,10 @@
 
 namespace softgpu {
 
+struct Dim3 {
+  uint32_t x = 1, y = 1, z = 1;
+};
+
 struct ParamInfo {
   uint32_t offset = 0;  // bytes from the start of the parameter buffer
   uint32_t bytes = 0;
@@ -28,6 +32,7 @@ struct KernelHead {
   std::vector<ParamInfo> params;
   uint32_t param_bytes = 0;               // end of the last parameter
   uint32_t max_threads_per_block = 1024;  // .maxntid where given
+  Dim3 cluster{0, 0, 0};                  // .reqnctapercluster where given
   uint32_t ptx_version = 0;               // e.g. 80 for .target sm_80
   // Not empty for a kernel that cannot run: one line that names the first instruction that is not supported.
   std::string missing;
@@ -49,10 +54,6 @@ struct GlobalInfo {
   bool constant = false;
   bool managed = false;  // the host touches it at its address
   OpaqueKind opaque = OpaqueKind::kNone;  // otherwise the 8 bytes hold the handle of what is bound to it
-};
-
-struct Dim3 {
-  uint32_t x = 1, y = 1, z = 1;
 };
 
 // What went wrong in a kernel; the driver half turns it into the CUresult that a real GPU would report.
@@ -135,6 +136,7 @@ struct Launch {
   bool cooperative = false;                   // all blocks resumable together (grid synchronisation)
   const std::atomic<bool>* cancel = nullptr;  // checked at back edges; may be null
   uint32_t quantum = 0;                       // instructions a warp runs before the next one does; 0: the usual 32
+  Dim3 cluster;                               // blocks of one, in blocks; the grid is a multiple of it
   bool late_copies = false;                   // cp.async: bytes arrive when they are waited for
   uint64_t seed = 0;  // not 0: order of blocks and warps and their quanta are drawn from it; wants a pool of one thread
   uint32_t owner = 0;                // whose grid it is, see pool.h

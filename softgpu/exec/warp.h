@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "softgpu/exec/bulk.h"
+#include "softgpu/exec/cluster.h"
 #include "softgpu/exec/micro_op.h"
 #include "softgpu/exec/program.h"
 #include "softgpu/exec/tensor.h"
@@ -85,6 +87,21 @@ enum class Special : uint8_t {
   kTotalShared,
   kEnvreg1,
   kEnvreg2,
+  kClusterCtaidX,
+  kClusterCtaidY,
+  kClusterCtaidZ,
+  kClusterCtarank,
+  kClusterNctaidX,
+  kClusterNctaidY,
+  kClusterNctaidZ,
+  kClusterNctarank,
+  kClusterIdX,
+  kClusterIdY,
+  kClusterIdZ,
+  kNclusterIdX,
+  kNclusterIdY,
+  kNclusterIdZ,
+  kExplicitCluster,
 };
 
 struct SpecialSlot {
@@ -138,6 +155,7 @@ struct KernelCode {
   std::vector<SurfaceOp> surface_ops;
   std::vector<int32_t> function_of;  // function of the module -> functions, or -1
   TensorCode tensor;
+  std::vector<BulkCopy> bulk_copies;
   uint32_t register_bytes = 0;       // of a warp
   uint32_t local_bytes = 0;          // of a thread, without the stack
   uint32_t stack_slot = 0;           // register with the end of the stack in local memory of each lane; 0: no stack
@@ -223,7 +241,12 @@ struct Block {
   uint32_t fault_lane = 0;
   uint32_t fault_warp = 0;
   uint32_t fault_pc = 0;
-  std::unique_ptr<LateCopies> late;  // where copies arrive as late as possible, see async.h
+  // Of a cluster: its first block, which has the others. A block alone leads itself.
+  Block* leader = nullptr;
+  std::vector<std::unique_ptr<Block>> peers;
+  uint32_t cluster_arrived = 0, cluster_phase = 0;  // of the leader: barrier.cluster
+  const Block* faulted = nullptr;                   // of the leader: who has the fault
+  std::unique_ptr<LateCopies> late;                 // where copies arrive as late as possible, see async.h
   uint32_t barriers_done = 0;
   struct LaunchChecks* checks = nullptr;  // of the launch; null: nobody looks at accesses
   std::shared_ptr<void> shadow;           // what checks know of the block

@@ -33,8 +33,6 @@ bool KernelLowering::lower_cp() {
   return lower_cp_async();
 }
 
-bool KernelLowering::lower_bulk() { return unsupported(); }
-
 bool KernelLowering::lower_cp_async_arrive() {
   const bool counted = take("noinc");
   const std::string_view space = take_one_of({"shared", "shared::cta"});

@@ -55,6 +55,7 @@ KernelHead KernelLowering::head_of(const ptx::Module& module, const Function& ke
   head.name = std::string(kernel.name);
   head.ptx_version = module.target;
   head.max_threads_per_block = kernel.max_threads;
+  head.cluster = {kernel.cluster[0], kernel.cluster[1], kernel.cluster[2]};
   uint64_t end = 0;
   for (const Variable& v : kernel.params) {
     const uint64_t align = std::max<uint32_t>(v.align, 1);

@@ -87,18 +87,7 @@ bool KernelLowering::lower_bar() {
 }
 
 bool KernelLowering::lower_barrier() {
-  if (take("cluster")) {  // a cluster is one block: arriving is nothing, waiting a block barrier
-    const bool wait = take("wait");
-    take("arrive");
-    take_memory_words();
-    take("aligned");
-    if (!done()) return false;
-    if (!wait) return true;
-    MicroOp& op = emit(nullptr, 0, constant(0, 4), 0, kTruePredicate);
-    op.flow = Flow::kBarrier;
-    op.x = static_cast<uint8_t>(BarrierKind::kSync);
-    return true;
-  }
+  if (take("cluster")) return lower_barrier_cluster();
   return lower_bar();
 }
 

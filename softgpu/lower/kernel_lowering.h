@@ -245,6 +245,14 @@ class KernelLowering {
   bool lower_cp();
   bool lower_cp_async_arrive();
   bool lower_bulk();
+  bool bulk_address(const Operand& o, std::string_view space, AddressOperand* out);
+  bool bulk_words(bool reduces, BulkCopy* x);
+  bool emit_bulk(const BulkCopy& x);
+  bool lower_bulk_tensor();
+  bool lower_barrier_cluster();
+  bool lower_mapa();
+  bool lower_getctarank();
+  bool lower_bytes_arrive(const Operand& barrier, uint32_t bytes);
   bool lower_mbarrier();
   bool lower_mbarrier_arrive(std::string_view first);
   bool lower_mbarrier_wait();
@@ -278,6 +286,7 @@ class KernelLowering {
   std::map<uint64_t, uint32_t> image_slots_;
   std::unordered_map<uint32_t, uint32_t> specials_;
   uint32_t carry_ = 0;
+  uint32_t cluster_phase_ = 0;  // register; 0: none yet
   // Places for values inside one instruction, by width (0: predicates), and how many it has taken so far.
   std::map<uint32_t, std::vector<uint32_t>> temporaries_;
   std::map<uint32_t, size_t> temporaries_used_;

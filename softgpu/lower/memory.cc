@@ -82,6 +82,7 @@ namespace {
 
 // The handlers' name of a state space. `.param` is the kernel's parameters or a call's arguments.
 std::string space_name(std::string_view space) {
+  if (space == "shared::cluster") return "generic";  // with the window added to the address
   if (space.starts_with("shared")) return "shared";
   if (space == "local") return "local";
   return "generic";
@@ -182,6 +183,7 @@ bool KernelLowering::lower_ld() {
   if (!address(from, &place, &op)) return false;
   if (at(0).kind == Operand::Kind::kVector && at(0).parts.size() == 8) return wide_vector(at(0), type, true, place, op);
   if (!data_operands(at(0), type, true, &op, &width)) return false;
+  if (space == "shared::cluster" && place == "generic") op.imm += static_cast<int64_t>(kSharedWindow);
   const Handler fn = find("ld." + place + "." + memory_name(type, width) + "." + width);
   if (fn == nullptr) return unsupported();
   MicroOp& out = emit(fn, op.dst, op.a, op.b, op.c);
@@ -197,6 +199,7 @@ bool KernelLowering::lower_ld() {
 
 bool KernelLowering::lower_st() {
   take_memory_words();
+  const bool async = take("async") && take("mbarrier::complete_tx::bytes");
   const std::string_view space =
       take_one_of({"global", "shared", "shared::cta", "shared::cluster", "local", "param", "param::func"});
   take_one_of({"v2", "v4", "v8"});
@@ -209,6 +212,7 @@ bool KernelLowering::lower_st() {
   if (at(1).kind == Operand::Kind::kVector && at(1).parts.size() == 8)
     return wide_vector(at(1), type, false, place, op);
   if (!data_operands(at(1), type, false, &op, &width)) return false;
+  if (space == "shared::cluster" && place == "generic") op.imm += static_cast<int64_t>(kSharedWindow);
   const Handler fn = find("st." + place + ".u" + std::to_string(8 * ptx::bytes_of(type)) + "." + width);
   if (fn == nullptr) return unsupported();
   MicroOp& out = emit(fn, op.dst, op.a, op.b, op.c);
@@ -220,6 +224,7 @@ bool KernelLowering::lower_st() {
     note_access(Access::Kind::kStore, place == "shared", ptx::bytes_of(type) * op.vec,
                 static_cast<uint32_t>(std::stoul(width)) / 8);
   }
+  if (async) return lower_bytes_arrive(at(2), op.vec * ptx::bytes_of(type));
   return true;
 }
 
@@ -228,6 +233,7 @@ bool KernelLowering::lower_red() { return lower_atomic(true); }
 
 bool KernelLowering::lower_atomic(bool reduction) {
   take_memory_words();
+  const bool async = take("async") && take("mbarrier::complete_tx::bytes");
   const std::string_view space = take_one_of({"global", "shared", "shared::cta", "shared::cluster"});
   const std::string_view what = take_one_of({"add", "and", "or", "xor", "min", "max", "inc", "dec", "exch", "cas"});
   const std::string_view vector = take_one_of({"v2", "v4", "v8"});
@@ -240,6 +246,7 @@ bool KernelLowering::lower_atomic(bool reduction) {
   std::string place = space_name(space);
   uint32_t dst = 0, b = 0, c = 0;
   if (!address(at(first), &place, &op) || !source(at(first + 1), type, &b)) return false;
+  if (space == "shared::cluster" && place == "generic") op.imm += static_cast<int64_t>(kSharedWindow);
   if (what == "cas" && !source(at(first + 2), type, &c)) return false;
   if (reduction || at(0).kind == Operand::Kind::kSink) {
     dst = temporary(width);
@@ -260,6 +267,7 @@ bool KernelLowering::lower_atomic(bool reduction) {
   out.y = op.y;
   out.x = place == "shared" ? 1 : 0;
   note_access(Access::Kind::kAtomic, place == "shared", width, 0);
+  if (async) return lower_bytes_arrive(at(first + 2), width);
   return true;
 }
 

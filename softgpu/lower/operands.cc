@@ -167,17 +167,8 @@ struct FixedName {
   uint32_t value;
 };
 
-// A kernel without clusters sees each block as a cluster of its own.
 constexpr FixedName kFixed[] = {
     {"WARP_SZ", 32},
-    {"%cluster_ctaid.x", 0},
-    {"%cluster_ctaid.y", 0},
-    {"%cluster_ctaid.z", 0},
-    {"%cluster_nctaid.x", 1},
-    {"%cluster_nctaid.y", 1},
-    {"%cluster_nctaid.z", 1},
-    {"%cluster_ctarank", 0},
-    {"%cluster_nctarank", 1},
     {"%tid.w", 0},
     {"%ntid.w", 1},
     {"%ctaid.w", 0},
@@ -195,8 +186,13 @@ struct ClusterName {
 };
 
 constexpr ClusterName kClusters[] = {
-    {"%clusterid.x", Special::kCtaidX},   {"%clusterid.y", Special::kCtaidY},   {"%clusterid.z", Special::kCtaidZ},
-    {"%nclusterid.x", Special::kNctaidX}, {"%nclusterid.y", Special::kNctaidY}, {"%nclusterid.z", Special::kNctaidZ},
+    {"%cluster_ctaid.x", Special::kClusterCtaidX},   {"%cluster_ctaid.y", Special::kClusterCtaidY},
+    {"%cluster_ctaid.z", Special::kClusterCtaidZ},   {"%cluster_ctarank", Special::kClusterCtarank},
+    {"%cluster_nctaid.x", Special::kClusterNctaidX}, {"%cluster_nctaid.y", Special::kClusterNctaidY},
+    {"%cluster_nctaid.z", Special::kClusterNctaidZ}, {"%cluster_nctarank", Special::kClusterNctarank},
+    {"%clusterid.x", Special::kClusterIdX},          {"%clusterid.y", Special::kClusterIdY},
+    {"%clusterid.z", Special::kClusterIdZ},          {"%nclusterid.x", Special::kNclusterIdX},
+    {"%nclusterid.y", Special::kNclusterIdY},        {"%nclusterid.z", Special::kNclusterIdZ},
 };
 
 }  // namespace
@@ -350,6 +346,10 @@ bool KernelLowering::source(const Operand& o, Type type, uint32_t width, uint32_
 }
 
 bool KernelLowering::predicate_source(const Operand& o, uint32_t* out) {
+  if (o.kind == Operand::Kind::kSpecial && o.name == "%is_explicit_cluster") {
+    *out = temporary_predicate();
+    return emit_named("setp.ne.u32", *out, special32(Special::kExplicitCluster), constant(0, 4));
+  }
   if (o.kind == Operand::Kind::kInteger) {
     const bool value = (o.bits != 0) != o.negated;
     *out = kTruePredicate;

@@ -104,6 +104,8 @@ const KernelLowering::Row KernelLowering::kRows[] = {
     {"redux", &KernelLowering::lower_redux},
     {"activemask", &KernelLowering::lower_activemask},
     {"elect", &KernelLowering::lower_elect},
+    {"mapa", &KernelLowering::lower_mapa},
+    {"getctarank", &KernelLowering::lower_getctarank},
     {"mbarrier", &KernelLowering::lower_mbarrier},
     {"mma", &KernelLowering::lower_mma},
     {"wmma", &KernelLowering::lower_wmma},

@@ -332,8 +332,12 @@ bool Parser::function_attributes(Function* out) {
     const bool threads = word == "maxntid" || word == "reqntid";
     advance();
     uint64_t product = 1;
+    std::vector<uint32_t> list;
     while (token_.kind == Token::Kind::kInteger || token_.kind == Token::Kind::kString || token_.is(',')) {
-      if (token_.kind == Token::Kind::kInteger) product *= token_.value;
+      if (token_.kind == Token::Kind::kInteger) {
+        product *= token_.value;
+        list.push_back(static_cast<uint32_t>(token_.value));
+      }
       advance();
     }
     if (token_.is('(')) {
@@ -341,6 +345,7 @@ bool Parser::function_attributes(Function* out) {
       if (!expect(')')) return false;
     }
     if (threads) out->max_threads = static_cast<uint32_t>(std::min<uint64_t>(product, 1024));
+    for (size_t i = 0; word == "reqnctapercluster" && i < 3; ++i) out->cluster[i] = i < list.size() ? list[i] : 1;
     if (word == "pragma") accept(';');
   }
   return !failed();

@@ -356,6 +356,97 @@ TEST(Mma, FourMultiplicationsByQuads) {
   }
 }
 
+// Half of A's columns are there; which, the metadata of one, two or four lanes of each quad says.
+struct SparseCase {
+  std::string instruction;
+  uint32_t k, chunk, kept;  // of each chunk of columns
+  std::string type, sum_type;
+  uint32_t per;  // elements of a register
+  uint32_t lanes_of_row;
+  uint32_t selector;
+};
+
+// Where a bit of a row's metadata lies.
+std::pair<uint32_t, uint32_t> metadata_place(const SparseCase& c, uint32_t row, uint32_t bit) {
+  const uint32_t quad = row % 8 * 4;
+  if (c.lanes_of_row == 4) return {quad + row / 8 + bit / 32 * 2, bit % 32};
+  return {quad + c.selector * c.lanes_of_row + bit / 16, row / 8 * 16 + bit % 16};
+}
+
+void try_sparse(const SparseCase& c) {
+  SCOPED_TRACE(c.instruction);
+  uint32_t state = 11;
+  const uint32_t stored = c.k / c.chunk * c.kept;
+  std::vector<int> dense(16 * c.k), packed(16 * stored);
+  std::vector<uint32_t> metadata(32);
+  const auto pick = random_matrix(16 * c.k, "u8", &state);
+  const auto values = random_matrix(16 * stored, c.type, &state);
+  for (uint32_t row = 0; row < 16; ++row) {
+    for (uint32_t chunk = 0; chunk < c.k / c.chunk; ++chunk) {
+      uint32_t first = static_cast<uint32_t>(pick[row * c.k + chunk]) % (c.chunk - c.kept + 1);
+      for (uint32_t i = 0; i < c.kept; ++i) {
+        const uint32_t at = row * stored + chunk * c.kept + i;
+        const uint32_t column = first + i;
+        packed[at] = values[at];
+        dense[row * c.k + chunk * c.chunk + column] = values[at];
+        // One of two columns is named by both halves of it.
+        const uint32_t index = c.kept == 1 ? 2 * column | (2 * column + 1) << 2 : column, width = c.kept == 1 ? 4 : 2;
+        for (uint32_t b = 0; b < width; ++b) {
+          const auto [lane, bit] = metadata_place(c, row, (chunk * c.kept + i) * width + b);
+          metadata[lane] |= (index >> b & 1) << bit;
+        }
+      }
+    }
+  }
+  Case x;
+  x.m = 16, x.n = 8, x.k = c.k;
+  const uint32_t blocks = stored / (4 * c.per);
+  const Places a = [&](uint32_t lane, uint32_t i) {
+    const uint32_t reg = i / c.per;
+    return Place{group(lane) + reg % 2 * 8, within(lane) * c.per + i % c.per + reg / 2 * 4 * c.per};
+  };
+  const Places b = [&](uint32_t lane, uint32_t i) {
+    return Place{within(lane) * c.per + i % c.per + i / c.per * 4 * c.per, group(lane)};
+  };
+  const auto right = random_matrix(c.k * 8, c.type, &state), start = random_matrix(128, "f16", &state);
+  const auto ra = registers(x, c.type, 2 * blocks * c.per, a, packed, 16, stored);
+  const auto rb = registers(x, c.type, 2 * blocks * c.per, b, right, c.k, 8);
+  const auto rc = registers(x, c.sum_type, 4, accumulator, start, 16, 8);
+  const auto expected = registers(x, c.sum_type, 4, accumulator, product(x, dense, right, start), 16, 8);
+  x.instruction = c.instruction;
+  x.a_type = c.type, x.c_type = x.d_type = c.sum_type;
+  std::vector<uint64_t> in = ra;
+  in.insert(in.end(), rb.begin(), rb.end());
+  in.insert(in.end(), rc.begin(), rc.end());
+  const size_t at = in.size() * 8;
+  in.insert(in.end(), metadata.begin(), metadata.end());
+  std::string kernel = kernel_of(x, ra.size() / 32, rb.size() / 32, rc.size() / 32, expected.size() / 32);
+  const size_t where = kernel.find(operand("%c", rc.size() / 32) + ";\n");
+  kernel.insert(where + operand("%c", rc.size() / 32).size(), ", %r0, " + std::to_string(c.selector));
+  kernel.insert(kernel.find("mma.sp"), "ld.global.u32 %r0, [%rd3+" + std::to_string(at) + "];\n");
+  Machine m;
+  m.load(kernel);
+  if (::testing::Test::HasFatalFailure()) return;
+  const uint64_t out = m.allocate(expected.size() * 8);
+  const Fault fault = m.run("k", {1, 1, 1}, {32, 1, 1}, {out, m.upload(in)});
+  ASSERT_TRUE(fault.ok()) << fault.where;
+  EXPECT_EQ(m.download<uint64_t>(out, expected.size()), expected);
+}
+
+TEST(Mma, SparseOperandsStandWhereTheMetadataSays) {
+  for (const uint32_t selector : {0u, 1u, 2u, 3u}) {
+    try_sparse({"mma.sp.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", 16, 4, 2, "f16", "f32", 2, 1, selector});
+    try_sparse({"mma.sp::ordered_metadata.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", 8, 2, 1, "tf32", "f32", 1, 1,
+                selector});
+  }
+  for (const uint32_t selector : {0u, 1u}) {
+    try_sparse({"mma.sp.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32", 32, 4, 2, "bf16", "f32", 2, 2, selector});
+    try_sparse({"mma.sp.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", 32, 4, 2, "s8", "s32", 4, 2, selector});
+  }
+  try_sparse({"mma.sp.sync.aligned.m16n8k64.row.col.s32.s8.s8.s32", 64, 4, 2, "s8", "s32", 4, 4, 0});
+  try_sparse({"mma.sp.sync.aligned.m16n8k64.row.col.f32.e4m3.e4m3.f32", 64, 4, 2, "e4m3", "f32", 4, 4, 0});
+}
+
 TEST(Mma, SaturatesOnlyWhenAsked) {
   for (const bool saturate : {false, true}) {
     Machine m;
