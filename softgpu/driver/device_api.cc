@@ -92,7 +92,10 @@ extern "C" CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
 
 extern "C" CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
   return with_device(device, value, [&](Device& found) {
-    return found.attribute(attribute, value) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    // Callers ask for attributes that their header knows and ours does not: no value of the enumeration.
+    int which = 0;
+    std::memcpy(&which, &attribute, sizeof(which));
+    return found.attribute(which, value) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   });
 }
 

@@ -383,6 +383,8 @@ void select(const MicroOp& op, Warp& w, uint32_t mask) {
 
 #define ROW2(name, F) \
   { name, Lanes<&F>::run }
+#define PAIRS(name, F) ROW2(name ".u16x2", (pairs<u16, &F<u16>>)), ROW2(name ".s16x2", (pairs<s16, &F<s16>>))
+#define SUMS ROW2("add.u16x2", add_pairs), ROW2("add.s16x2", add_pairs)
 #define UNSIGNED(name, F)                                                                                         \
   {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<u16>>::run}, {name ".b16", Lanes<&F<u16>>::run},     \
       {name ".u32", Lanes<&F<u32>>::run}, {name ".s32", Lanes<&F<u32>>::run}, {name ".b32", Lanes<&F<u32>>::run}, \
@@ -426,14 +428,11 @@ constexpr HandlerRow kRows[] = {
     ROW2("mad24.hi.u32", mad24_hi<u32>),
     ROW2("mad24.hi.s32", mad24_hi<s32>),
     ROW2("mad24.hi.sat.s32", mad24_hi_sat),
-    ROW2("add.u16x2", add_pairs),
-    ROW2("add.s16x2", add_pairs),
-    ROW2("min.u16x2", (pairs<u16, &min<u16>>)),
-    ROW2("max.u16x2", (pairs<u16, &max<u16>>)),
-    ROW2("min.s16x2", (pairs<s16, &min<s16>>)),
-    ROW2("max.s16x2", (pairs<s16, &max<s16>>)),
-    ROW2("min.relu.s16x2", (pairs<s16, &min_relu<s16>>)),
-    ROW2("max.relu.s16x2", (pairs<s16, &max_relu<s16>>)),
+    PAIRS("min", min),
+    PAIRS("max", max),
+    PAIRS("min.relu", min_relu),
+    PAIRS("max.relu", max_relu),
+    SUMS,
     BY_SIGN_EACH("div", div),
     BY_SIGN_EACH("rem", rem),
     UNSIGNED("neg", neg),

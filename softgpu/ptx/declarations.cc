@@ -117,6 +117,7 @@ bool Parser::directive() {
 bool Parser::linked_symbol() {
   Linkage linkage = Linkage::kLocal;
   while (token_.dot("visible") || token_.dot("extern") || token_.dot("weak") || token_.dot("common")) {
+    if (linkage != Linkage::kLocal) return fail("a second linkage '." + std::string(token_.text) + "'");
     linkage = token_.dot("visible")  ? Linkage::kVisible
               : token_.dot("extern") ? Linkage::kExtern
               : token_.dot("weak")   ? Linkage::kWeak
@@ -178,6 +179,7 @@ bool Parser::variable_header(Variable* out) {
                word == "unified" || word == "volatile") {
       continue;
     } else {
+      if (out->type != Type::kNone) return fail("a second type '." + std::string(word) + "'");
       out->type = type_of(word);
       if (out->type == Type::kNone) return fail("type '." + std::string(word) + "' is not supported");
     }
@@ -191,7 +193,9 @@ bool Parser::variable(Space space, bool external, Variable* out) {
   out->line = token_.line;
   bool is_array = false;
   // `.param .u64 .ptr .align 8 name`: the alignment is that of the pointee there, never below the type's.
-  if (!variable_header(out) || !name(&out->name) || !dimensions(out, &is_array)) return false;
+  if (!variable_header(out)) return false;
+  if (out->type == Type::kNone) return fail("expected a type before '" + std::string(token_.text) + "'");
+  if (!name(&out->name) || !dimensions(out, &is_array)) return false;
   out->align = std::max(out->align, bytes_of(out->type));
   if (accept('=') && !initialiser(out)) return false;
   return true;
@@ -309,9 +313,8 @@ bool Parser::parameters(std::vector<Variable>* out) {
     v.line = token_.line;
     bool is_array = false;
     if (!variable_header(&v)) return false;
-    if (token_.is(',') || token_.is(')')) {
-      v.bytes = bytes_of(v.type);  // a prototype may leave the name out
-    } else if (token_.text == "_") {
+    if (v.type == Type::kNone) return fail("expected a type before '" + std::string(token_.text) + "'");
+    if (token_.text == "_") {
       advance();
       if (!dimensions(&v, &is_array)) return false;
     } else if (!name(&v.name) || !dimensions(&v, &is_array)) {
@@ -396,6 +399,7 @@ bool Parser::function(bool entry, Linkage linkage) {
 bool Parser::registers() {
   Variable header;
   if (!variable_header(&header)) return false;
+  if (header.type == Type::kNone) return fail("expected a type before '" + std::string(token_.text) + "'");
   Scope& scope = scopes_[scope_];
   do {
     std::string_view id;

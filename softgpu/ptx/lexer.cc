@@ -92,7 +92,7 @@ Token Lexer::next() {
   if (is_name_start(*start)) {
     ++at_;
     while (at_ < end_ && is_name(*at_)) ++at_;
-    return finish(Token::Kind::kName);
+    return finish(at_ - start == 1 && *start == '%' ? Token::Kind::kBad : Token::Kind::kName);
   }
   if (is_digit(*start)) return number(start);
   if (*start == '.' && at_ + 1 < end_ && is_name(at_[1])) {

@@ -44,7 +44,6 @@ bool Parser::body() {
 
 bool Parser::statement() {
   if (token_.kind == Token::Kind::kDot) return body_directive();
-  if (accept(';')) return true;
   return instruction();
 }
 
@@ -242,6 +241,7 @@ bool Parser::sequence(Operand* out, Operand::Kind kind, char close) {
     out->parts.emplace_back();
     if (!operand(&out->parts.back())) return false;
     if (!accept(',')) break;
+    if (token_.is(close)) return fail("expected an operand after ','");
   }
   return expect(close);
 }

@@ -536,7 +536,7 @@ TEST(ExecLoad, AcceptsWhatInlineAssemblyWrites) {
   const auto out = run_threads(
       thread_kernel("{.reg.b16 low,high;\n .reg .pred q; mov.b32 {low,high}, 0x00050003; { .reg.b32 %r9x; mov.u32 "
                     "%r9x, 4U; cvt.u32.u16 %r20, high; add.u32 %r9, %r9x, %r20; }\nsetp.eq.u32 q|%p5, %r9, 9; @q "
-                    "add.u32 %r9, %r9, 010; /* a\n comment */ }\n// another\n.pragma \"nounroll\"; ;"),
+                    "add.u32 %r9, %r9, 010; /* a\n comment */ }\n// another\n.pragma \"nounroll\";"),
       3);
   for (const uint32_t v : out) EXPECT_EQ(v, 17u);
 }
