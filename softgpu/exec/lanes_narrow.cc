@@ -49,11 +49,11 @@ LANE_FN u16 joined(u32 a) {
   return static_cast<u16>(v >> 4 | (v & 15));
 }
 
-template <float (*F)(u8)>
+template <float (*F)(u32)>
 LANE_FN u32 halves(u16 v) {
   return static_cast<u32>(to_half(F(static_cast<u8>(v >> 8)))) << 16 | to_half(F(static_cast<u8>(v)));
 }
-template <float (*F)(u8)>
+template <float (*F)(u32)>
 LANE_FN u32 relu_to_halves(u16 v) {
   return static_cast<u32>(to_half(positive(F(static_cast<u8>(v >> 8))))) << 16 |
          to_half(positive(F(static_cast<u8>(v))));

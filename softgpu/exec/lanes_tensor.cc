@@ -19,10 +19,10 @@ LANE_FN void gather(T* out, const T* flat, const int32_t* from, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) out[i] = flat[from[i]];
 }
 
-template <float (*F)(uint8_t)>
+template <float (*F)(uint32_t)>
 LANE_FN void unpack_bytes(float* to, const uint32_t* r) {
   for (int e = 0; e < 4; ++e) {
-    for (int i = 0; i < 32; ++i) to[e * 32 + i] = F(static_cast<uint8_t>(r[i] >> (8 * e)));
+    for (int i = 0; i < 32; ++i) to[e * 32 + i] = F(r[i] >> (8 * e) & 0xff);
   }
 }
 
@@ -135,18 +135,26 @@ LANE_FN uint32_t multiply_xor(uint32_t a, uint32_t b, uint32_t c) {
   return c + static_cast<uint32_t>(__builtin_popcount(a ^ b));
 }
 
-// c[m][N] += a[m][k] * b[k][N]
+// c[m][N] += a[m][k] * b[k][N], four rows at a time: their sums do not wait for each other.
 template <int N, class A, class C, C (*F)(A, A, C)>
 LANE_FN void multiply_columns(C* c, const A* a, const A* b, int m, int k) {
-  for (int i = 0; i < m; ++i) {
-    C sum[N];
-    for (int j = 0; j < N; ++j) sum[j] = c[i * N + j];
-    for (int l = 0; l < k; ++l) {
-      const A left = a[i * k + l];
-#pragma GCC ivdep
-      for (int j = 0; j < N; ++j) sum[j] = F(left, b[l * N + j], sum[j]);
+  for (int i = 0; i < m; i += 4) {
+    C sum[4][N];
+    for (int r = 0; r < 4; ++r) {
+      for (int j = 0; j < N; ++j) sum[r][j] = c[(i + r) * N + j];
     }
-    for (int j = 0; j < N; ++j) c[i * N + j] = sum[j];
+    for (int l = 0; l < k; ++l) {
+      const A* right = b + l * N;
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        const A left = a[(i + r) * k + l];
+#pragma GCC ivdep
+        for (int j = 0; j < N; ++j) sum[r][j] = F(left, right[j], sum[r][j]);
+      }
+    }
+    for (int r = 0; r < 4; ++r) {
+      for (int j = 0; j < N; ++j) c[(i + r) * N + j] = sum[r][j];
+    }
   }
 }
 

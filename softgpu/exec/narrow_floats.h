@@ -17,14 +17,14 @@ LANE_FN float from_narrow(uint32_t v) {
   return bits_as<float>(sign | bits_as<uint32_t>(rest < (1u << M) ? tiny : normal));
 }
 
-LANE_FN float from_e4m3(uint8_t v) {
+LANE_FN float from_e4m3(uint32_t v) {
   return (v & 0x7f) == 0x7f ? bits_as<float>(uint32_t{0x7fffffff}) : from_narrow<4, 3>(v);
 }
-LANE_FN float from_e5m2(uint8_t v) { return from_half(static_cast<uint16_t>(v << 8)); }
-LANE_FN float from_e3m2(uint8_t v) { return from_narrow<3, 2>(v & 63); }
-LANE_FN float from_e2m3(uint8_t v) { return from_narrow<2, 3>(v & 63); }
-LANE_FN float from_e2m1(uint8_t v) { return from_narrow<2, 1>(v & 15); }
-LANE_FN float from_e2m1_in_byte(uint8_t v) { return from_e2m1(v >> 2 & 15); }
+LANE_FN float from_e5m2(uint32_t v) { return from_half(static_cast<uint16_t>(v << 8)); }
+LANE_FN float from_e3m2(uint32_t v) { return from_narrow<3, 2>(v & 63); }
+LANE_FN float from_e2m3(uint32_t v) { return from_narrow<2, 3>(v & 63); }
+LANE_FN float from_e2m1(uint32_t v) { return from_narrow<2, 1>(v & 15); }
+LANE_FN float from_e2m1_in_byte(uint32_t v) { return from_e2m1(v >> 2 & 15); }
 
 // To nearest even; what is too large becomes the largest number, `nan` is the code of what is none.
 template <int E, int M>

@@ -35,7 +35,8 @@ struct Spot {
 
 Spot spot_of(const MatrixAccess& x, uint32_t slot) {
   const auto at = static_cast<uint32_t>(x.fragment.layout->matrix_of[slot]);
-  const uint32_t row = at / x.columns, column = at % x.columns;
+  // Columns are a power of two.
+  const uint32_t row = at >> std::countr_zero(x.columns), column = at & (x.columns - 1u);
   return x.column_major ? Spot{column, row} : Spot{row, column};
 }
 
@@ -117,7 +118,9 @@ bool find_rows(const MicroOp& op, Warp& w, uint32_t count, std::byte** rows) {
   for (uint32_t lane = 0; lane < 8 * count; ++lane) {
     const uint64_t at = address_of(op, w, lane);
     if (at % 16 != 0) return raise(w, FaultKind::kMisalignedAddress, at, lane), false;
-    rows[lane] = translate_generic(w, lane, at, 16);
+    const uint64_t offset = at - kSharedWindow;
+    const bool own = offset < w.block->memory.shared_bytes && offset + 16 <= w.block->memory.shared_bytes;
+    rows[lane] = own ? w.block->memory.shared + offset : translate_generic(w, lane, at, 16);
     if (rows[lane] == nullptr) return raise(w, FaultKind::kIllegalAddress, at, lane), false;
   }
   return true;
@@ -155,13 +158,19 @@ void ldmatrix(const MicroOp& op, Warp& w, uint32_t mask) {
   for (uint32_t i = 0; i < op.vec; ++i) {
     EightByEight matrix;
     for (uint32_t row = 0; row < 8; ++row) std::memcpy(matrix.at[row], rows[8 * i + row], 16);
-    registers_of(matrix, op.x != 0, values[i]);
+    if (op.x == 0) {  // the rows behind each other
+      std::memcpy(values[i], matrix.at, sizeof(matrix.at));
+    } else {
+      registers_of(matrix, true, values[i]);
+    }
   }
   for (uint32_t i = 0; i < op.vec; ++i) {
-    for (uint32_t m = mask; m != 0; m &= m - 1) {
-      const int lane = std::countr_zero(m);
-      lanes<uint32_t>(w, to[i])[lane] = values[i][lane];
+    uint32_t* out = lanes<uint32_t>(w, to[i]);
+    if (mask == ~uint32_t{0}) {
+      std::memcpy(out, values[i], sizeof(values[i]));
+      continue;
     }
+    for (uint32_t m = mask; m != 0; m &= m - 1) out[std::countr_zero(m)] = values[i][std::countr_zero(m)];
   }
 }
 
