@@ -16,8 +16,6 @@ using namespace softgpu;  // an entry point is C; everything it uses is ours
 
 namespace {
 
-constexpr uint32_t kBlocksPerCluster = 16;  // the most that any device has; 8 are portable
-
 bool valid_shape(const Shape& shape) {
   const Dim3 &grid = shape.grid, &block = shape.block;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0) return false;
@@ -35,10 +33,8 @@ Dim3 cluster_of(const Shape& shape, const Launchable& kernel) {
 CUresult check_cluster(const Shape& shape, const Launchable& kernel) {
   const Dim3 c = cluster_of(shape, kernel), wanted = kernel.info().cluster;
   const bool other = wanted.x != 0 && (c.x != wanted.x || c.y != wanted.y || c.z != wanted.z);
-  if (other || c.x > kBlocksPerCluster || c.y > kBlocksPerCluster || c.z > kBlocksPerCluster ||
-      c.x * c.y * c.z > kBlocksPerCluster) {
-    return CUDA_ERROR_INVALID_CLUSTER_SIZE;
-  }
+  const uint32_t most = blocks_per_cluster(kernel);
+  if (other || c.x > most || c.y > most || c.z > most || c.x * c.y * c.z > most) return CUDA_ERROR_INVALID_CLUSTER_SIZE;
   const bool fits = shape.grid.x % c.x == 0 && shape.grid.y % c.y == 0 && shape.grid.z % c.z == 0;
   return fits ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

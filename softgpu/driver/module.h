@@ -23,6 +23,7 @@ namespace softgpu {
 struct KernelSettings {
   std::atomic<int> dynamic_shared_max{-1};  // -1: what the static part leaves of the usual limit
   std::atomic<int> carveout{-1};
+  std::atomic<bool> large_clusters{false};  // more than eight blocks
 };
 
 // The code of one image.

@@ -257,6 +257,10 @@ bool varying_attribute(const Profile& profile, int attribute, int* value) {
     case CU_DEVICE_ATTRIBUTE_GPU_PCI_DEVICE_ID:
       *value = profile.pci_device_id;
       return true;
+    case CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH:
+    case CU_DEVICE_ATTRIBUTE_TENSOR_MAP_ACCESS_SUPPORTED:
+      *value = profile.major >= 9 ? 1 : 0;
+      return true;
     default:
       return false;
   }

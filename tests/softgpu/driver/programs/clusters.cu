@@ -113,6 +113,20 @@ void try_clusters() {
     const int block = i / kThreads, next = block / 4 * 4 + (block + 1) % 4;
     EXPECT(got[i] == next * 1000 + kThreads - 1 - i % kThreads);
   }
+  int most = 0, at_once = 0, supported = 0;
+  CALL(cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, 0));
+  EXPECT(supported == 1);
+  CALL(cudaOccupancyMaxPotentialClusterSize(&most, pass_round, &config));
+  CALL(cudaOccupancyMaxActiveClusters(&at_once, pass_round, &config));
+  EXPECT(most == 8 && at_once > 0);
+  config.gridDim = 16;
+  attribute.val.clusterDim.x = 16;
+  EXPECT(cudaLaunchKernelEx(&config, pass_round, out) == cudaErrorInvalidClusterSize);
+  cudaGetLastError();
+  CALL(cudaFuncSetAttribute(pass_round, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+  CALL(cudaLaunchKernelEx(&config, pass_round, out));
+  EXPECT(fetch(out, 16 * kThreads)[0] == 1000 + kThreads - 1);
+  config.gridDim = 8;
   attribute.val.clusterDim.x = 3;
   EXPECT(cudaLaunchKernelEx(&config, pass_round, out) != cudaSuccess);
   cudaGetLastError();
