@@ -139,13 +139,24 @@ sim::CardClock& Simulation::card(const Device& device) {
 sim::TimeSettings Simulation::time() const { return {mode_.load(), factor_.load()}; }
 
 void Simulation::set_time(const sim::TimeSettings& settings) {
+  // The model's time only goes on: from what it has come to.
+  host_ns_ = latest_ns_.load();
+  scaled_from_ns_ = latest_ns_.load();
+  scaled_began_ns_ = tide::now_ns();
   factor_ = settings.factor;
   mode_ = settings.mode;
 }
 
 uint64_t Simulation::model_now() {
   if (mode_ == sim::TimeMode::kVirtual) return host_ns_;
-  return static_cast<uint64_t>(static_cast<double>(tide::now_ns() - began_ns_) / factor_.load());
+  const auto passed = static_cast<double>(tide::now_ns() - scaled_began_ns_.load()) / factor_.load();
+  return scaled_from_ns_ + static_cast<uint64_t>(passed);
+}
+
+void Simulation::came_to(uint64_t ns) {
+  uint64_t before = latest_ns_;
+  while (before < ns && !latest_ns_.compare_exchange_weak(before, ns)) {
+  }
 }
 
 uint64_t Simulation::event_time_ns() {
@@ -262,7 +273,7 @@ Fault Simulation::run_grid(const Context& context, const std::string& kernel, La
     const sim::KernelCost cost{counters.instructions, counters.bytes, blocks, slow};
     sim::StreamClock unnamed;
     sim::StreamClock* clock = StreamScope::current() != nullptr ? &StreamScope::current()->clock() : &unnamed;
-    card(context.device).run_kernel(clock, cost, model_now());
+    came_to(card(context.device).run_kernel(clock, cost, model_now()));
     hold_back(context, began, card(context.device).kernel_ns(cost));
   } else if (slow > 1) {
     sleep_unless_cancelled(context, static_cast<uint64_t>(static_cast<double>(tide::now_ns() - began) * (slow - 1)));
@@ -285,10 +296,10 @@ bool Simulation::begin_copy(uint64_t bytes, bool to_device, bool from_device) {
   sim::CardClock& its_card = card(context.device);
   if (to_device && from_device) {
     const sim::KernelCost cost{0, 2 * bytes, ~uint64_t{0}, 1};
-    its_card.run_kernel(&stream->clock(), cost, model_now());
+    came_to(its_card.run_kernel(&stream->clock(), cost, model_now()));
     hold_back(context, began, its_card.kernel_ns(cost));
   } else {
-    its_card.run_copy(&stream->clock(), bytes, to_device, model_now());
+    came_to(its_card.run_copy(&stream->clock(), bytes, to_device, model_now()));
     hold_back(context, began, its_card.copy_ns(bytes));
   }
   return kept;

@@ -78,6 +78,7 @@ class Simulation {
   void flip(const Device& device, const sim::PlannedFault& fault);
   double elapsed_s() const;
   uint64_t model_now();
+  void came_to(uint64_t ns);
   void hold_back(const Context& context, uint64_t began_ns, uint64_t took_ns);
   sim::CardClock& card(const Device& device);
 
@@ -90,7 +91,9 @@ class Simulation {
   std::unique_ptr<Checker> counter_;  // only counts bytes
   std::atomic<sim::TimeMode> mode_{sim::TimeMode::kOff};
   std::atomic<double> factor_{1};
-  std::atomic<uint64_t> host_ns_{0};  // virtual time that the host has seen
+  std::atomic<uint64_t> host_ns_{0};                              // virtual time that the host has seen
+  std::atomic<uint64_t> latest_ns_{0};                            // of all work in the model
+  std::atomic<uint64_t> scaled_from_ns_{0}, scaled_began_ns_{0};  // the model's and the host's time at one moment
   std::array<std::atomic<bool>, 64> lost_{};
   std::mutex mu_;
   std::array<std::unique_ptr<sim::CardClock>, 64> cards_;  // guarded by mu_

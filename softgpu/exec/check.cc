@@ -87,12 +87,12 @@ void checked(const MicroOp& op, Warp& w, uint32_t mask) {
   const auto pc = static_cast<uint32_t>(&op - code.ops.data());
   const MicroOp& real = code.original->ops[pc];
   const Access& access = code.accesses[code.access_of[pc]];
-  Checker& checker = *w.block->checks->checker;
+  Checker& checker = *w.block->leader->checks->checker;
   if (access.kind == Access::Kind::kFence) {
     checker.fence(w);
     return real.fn(real, w, mask);
   }
-  if (!access.shared) w.block->bytes += static_cast<uint64_t>(std::popcount(mask)) * access.bytes;
+  if (!access.shared) w.block->leader->bytes += static_cast<uint64_t>(std::popcount(mask)) * access.bytes;
   if (checker.options.memory()) {
     Checker::Lanes lanes{.address = {},
                          .mask = mask,
@@ -280,7 +280,7 @@ WordMarks* Checker::marks_of(Warp& warp, uint64_t address) {
 
 void Checker::race(Warp& warp, const Lanes& lanes, uint32_t lane) {
   Block& block = *warp.block;
-  LaunchChecks& launch = *block.checks;
+  LaunchChecks& launch = *block.leader->checks;
   AccessMark me;
   me.launch = launch.id;
   me.block = number_of(block);
@@ -349,7 +349,7 @@ void Checker::same_place(Warp& warp, const Lanes& lanes) {
 void Checker::tell(const Place& place, int kind, const std::string& what) {
   static constexpr const char* kNames[] = {"out of bounds", "uninitialised read", "race", "race"};
   Block& block = *place.warp->block;
-  if (block.checks->told.emplace(place.pc, kind).second) {
+  if (block.leader->checks->told.emplace(place.pc, kind).second) {
     report_(std::string(kNames[kind]) + ": " + place_text(block, place.warp->index, place.lane, place.pc) + ": " +
             what);
   }
@@ -379,7 +379,7 @@ bool Checker::look(Warp& warp, const Lanes& lanes) {
   if (options.races) {
     if (lanes.kind == Kind::kStore) same_place(warp, lanes);
     if (lanes.strong || lanes.kind == Kind::kAtomic) {
-      warp.block->checks->acquired[number_of(*warp.block) % kBlocksRemembered] = true;
+      warp.block->leader->checks->acquired[number_of(*warp.block) % kBlocksRemembered] = true;
     }
   }
   return warp.block->fault == FaultKind::kNone;
@@ -388,7 +388,7 @@ bool Checker::look(Warp& warp, const Lanes& lanes) {
 void Checker::fence(Warp& warp) {
   if (!options.races) return;
   const std::lock_guard lock(mu_);
-  ++warp.block->checks->fences[number_of(*warp.block) % kBlocksRemembered];
+  ++warp.block->leader->checks->fences[number_of(*warp.block) % kBlocksRemembered];
 }
 
 }  // namespace softgpu

@@ -40,7 +40,8 @@ struct GridView {
 // `blocks_max` blocks of each.
 std::vector<GridView> running_grids(BlockPool& pool, size_t blocks_max);
 
-// Grids of the owner stand still when this returns, also those that begin later, until it is undone. A cancelled grid ends nevertheless.
+// Grids of the owner stand still when this returns, also those that begin later, until it is undone. A cancelled grid
+// ends nevertheless.
 void pause_grids(BlockPool& pool, uint32_t owner, bool paused);
 
 // Lets grids go that were launched with Launch::hold.
