@@ -109,6 +109,16 @@ class Moves(PoolTest):
                 self.pool.tide('migrate', 'moved:0', target)
         self.assertEqual(job.wait(), 0, job.err())
 
+    def test_graphs_are_launched_across_moves(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('graphs'), '--seconds', 5)
+        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
+        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
+        for target in names * 2:
+            if job.running():
+                self.pool.tide('migrate', 'moved:0', target)
+        self.assertEqual(job.wait(), 0, job.err())
+
 
 class OverUcx(Moves):
     """Everything once more with the transport between hosts."""
@@ -127,6 +137,7 @@ class OverUcx(Moves):
     test_variables_of_modules_move_too = None
     test_what_is_made_and_ended_while_moving = None
     test_arrays_and_textures_move_too = None
+    test_graphs_are_launched_across_moves = None
     test_resize_over_two_servers = None
 
 
