@@ -108,7 +108,7 @@ uint64_t elf_bytes(const char* data) {
 bool is_host_object(std::string_view file) {
   Elf64_Ehdr header;
   return load(file, 0, &header) && std::memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 &&
-         header.e_machine != kMachineCuda;
+         (header.e_machine == EM_X86_64 || header.e_machine == EM_AARCH64);
 }
 
 ImageText read_object(std::string_view file, unsigned capability) {
