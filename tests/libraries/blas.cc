@@ -349,7 +349,7 @@ int main(int argc, char** argv) {
                     {"gemm_ex_bf16", gemm_ex_bf16},
                     {"gemm_ex_tf32", gemm_ex_tf32},
                     {"hgemm", hgemm},
-                    {"gemm_ex_int8", gemm_ex_int8, true},
+                    {"gemm_ex_int8", gemm_ex_int8},
                     {"strided_batched_f32", strided_batched_f32},
                     {"strided_batched_bf16", strided_batched_bf16},
                     {"pointer_batched", pointer_batched},

@@ -115,6 +115,6 @@ int main(int argc, char** argv) {
                     {"f16", f16},
                     {"bf16", bf16},
                     {"bf16_relu_bias", bf16_relu_bias},
-                    {"fp8", fp8, true}},
+                    {"fp8", fp8}},
                    argc, argv);
 }

@@ -19,7 +19,7 @@
 struct Case {
   const char* name;
   std::string (*run)();
-  bool by_name = false;  // not among all: it takes minutes, or needs what is not there yet
+  bool by_name = false;  // not among all: it takes minutes
 };
 
 // Counts up; every program gets the same numbers in [-1, 1), multiples of 1/64 so that half precision holds them.
