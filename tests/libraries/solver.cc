@@ -152,7 +152,7 @@ std::string eigenvalues() {
 int main(int argc, char** argv) {
   return run_cases({{"lu_double", lu_double},
                     {"lu_float", lu_float},
-                    {"cholesky", cholesky, true},
+                    {"cholesky", cholesky},
                     {"qr", qr},
                     {"eigenvalues", eigenvalues}},
                    argc, argv);
