@@ -13,7 +13,17 @@
 
 namespace tide {
 
-enum class HandleKind : uint8_t { kContext = 1, kStream, kEvent, kLibrary, kModule, kKernel, kArray = 0x20, kMipmap };
+enum class HandleKind : uint8_t {
+  kContext = 1,
+  kStream,
+  kEvent,
+  kLibrary,
+  kModule,
+  kKernel,
+  kMemoryPool,
+  kArray = 0x20,
+  kMipmap
+};
 
 inline constexpr uint64_t kHandleTag = 0xC7;
 inline constexpr uint32_t kHandleIndexBits = 20;

@@ -15,6 +15,8 @@
 #include "interpose/handles.h"
 #include "interpose/host_blocks.h"
 #include "interpose/library.h"
+#include "interpose/memory_pools.h"
+#include "interpose/mirrors.h"
 #include "interpose/pool.h"
 #include "interpose/service.h"
 #include "interpose/vgpu.h"
@@ -31,6 +33,8 @@ struct Process {
   HandleTable<Array> arrays{HandleKind::kArray};
   HandleTable<MipmappedArray> mipmaps{HandleKind::kMipmap};
   HostBlocks host;
+  Mirrors mirrors{*this};
+  MemoryPools pools;
   Pool pool;
   Service service{*this};
   std::vector<Vgpu*> devices;       // by CUDA ordinal: those that CUDA_VISIBLE_DEVICES shows

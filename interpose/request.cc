@@ -157,6 +157,9 @@ CUresult Request::capture() {
 CUresult Request::send() {
   if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
   if (stream_ != nullptr && capturing(*stream_)) return capture();
+  if (owner_ != nullptr) {
+    if (CUresult r = entered_.process->mirrors.before_work(*owner_); r != CUDA_SUCCESS) return r;
+  }
   if (keeps_) {
     if (call_ == Call::cuCtxSetCacheConfig) context_->cache_config.store(payload_[0]);
     if (unchanged_setting()) return CUDA_SUCCESS;

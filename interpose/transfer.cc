@@ -265,20 +265,41 @@ CUresult capture_or_check(const Entered& e, const CopyOrder& order, bool* captur
 
 }  // namespace
 
-CUresult copy(const CopyOrder& order) {
+namespace {
+
+// Mirrored memory counts as the device's. What others see of a synchronous copy they see at once.
+CUresult copy_unmirrored(const Entered& e, const CopyOrder& order) {
+  Vgpu* const to = e.process->vgpu_of(order.to.address);
+  Vgpu* const from = e.process->vgpu_of(order.from.address);
+  for (Vgpu* vgpu : {to, from}) {
+    if (vgpu == nullptr || !vgpu->is_open()) continue;
+    if (CUresult r = e.process->mirrors.before_work(*vgpu); r != CUDA_SUCCESS) return r;
+  }
+  if (to == nullptr && from == nullptr) return host_to_host(e, order);
+  const CUresult result = to == nullptr     ? device_to_host(e, order)
+                          : from == nullptr ? host_to_device(e, order)
+                                            : device_to_device(e, order);
+  if (!order.synchronous || to == nullptr || result != CUDA_SUCCESS) return result;
+  Mirror mirror;
+  if (!e.process->mirrors.find(order.to.address, &mirror)) return result;
+  return e.process->mirrors.after_wait(*to, to->sync_all());
+}
+
+}  // namespace
+
+CUresult copy(const CopyOrder& asked) {
   Entered e;
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
+  CopyOrder order = asked;
+  order.to.address = e.process->mirrors.on_device(asked.to.address);
+  order.from.address = e.process->mirrors.on_device(asked.from.address);
   if (order.width == 0 || order.height == 0) return CUDA_SUCCESS;
   if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
   if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width))
     return CUDA_ERROR_INVALID_VALUE;
   bool captured = false;
   if (CUresult r = capture_or_check(e, order, &captured); r != CUDA_SUCCESS || captured) return r;
-  const bool to_device = e.process->vgpu_of(order.to.address) != nullptr;
-  const bool from_device = e.process->vgpu_of(order.from.address) != nullptr;
-  if (to_device && from_device) return device_to_device(e, order);
-  if (to_device) return host_to_device(e, order);
-  return from_device ? device_to_host(e, order) : host_to_host(e, order);
+  return copy_unmirrored(e, order);
 }
 
 CUresult copy_between(Context& to_context, Context& from_context, const CopyOrder& order) {

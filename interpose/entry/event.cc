@@ -112,7 +112,7 @@ CUresult cuEventQuery(CUevent handle) {
   TIDE_TRY(channel.take_error());
   const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
   if (recorded != 0 && !channel.event_done(event->slot, recorded)) return CUDA_ERROR_NOT_READY;
-  return channel.take_error();
+  return process()->mirrors.after_wait(*event->vgpu, channel.take_error());
 }
 
 CUresult cuEventSynchronize(CUevent handle) {
@@ -122,7 +122,8 @@ CUresult cuEventSynchronize(CUevent handle) {
   Channel& channel = event->vgpu->channel();
   TIDE_TRY(channel.take_error());
   const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
-  return recorded == 0 ? CUDA_SUCCESS : channel.wait_event(event->slot, recorded);
+  if (recorded == 0) return CUDA_SUCCESS;
+  return process()->mirrors.after_wait(*event->vgpu, channel.wait_event(event->slot, recorded));
 }
 
 CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {

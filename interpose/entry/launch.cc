@@ -111,6 +111,7 @@ CUresult launch(const Launch& l) {
   if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
   uint64_t number = 0;
   TIDE_TRY(wire_kernel(*e.process, *kernel, context, &number));
+  TIDE_TRY(e.process->mirrors.before_work(*context.vgpu));
 
   const void* buffer = nullptr;
   size_t buffer_bytes = 0;

@@ -62,35 +62,22 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
   if (graph::is_memory(address)) return graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   Vgpu* vgpu = e.process->vgpu_of(address);
   if (vgpu == nullptr || !vgpu->is_open()) return CUDA_ERROR_INVALID_VALUE;
-  return vgpu->memory->release(address);
-}
-
-CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream handle) {
-  Entered e;
-  Stream* stream = nullptr;
-  TIDE_TRY(enter(&e));
-  TIDE_TRY(use_stream(e, handle, &stream));
-  if (address == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (capturing(*stream)) return capture_alloc(*stream, bytes, address);
-  uint64_t got = 0;
-  TIDE_TRY(stream->vgpu->memory->allocate(*stream->context, bytes, &got));
-  *address = got;
-  return CUDA_SUCCESS;
-}
-
-CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
-  Entered e;
-  Stream* stream = nullptr;
-  TIDE_TRY(enter(&e));
-  TIDE_TRY(use_stream(e, handle, &stream));
-  if (capturing(*stream)) return capture_free(*stream, address);
-  if (graph::is_memory(address)) return graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-  Vgpu* vgpu = e.process->vgpu_of(address);
-  if (vgpu == nullptr || vgpu != stream->vgpu) return CUDA_ERROR_INVALID_VALUE;
-  return vgpu->memory->release_after(address, stream->slot, vgpu->channel().last_work(stream->slot));
+  if (Mirror mirror; e.process->mirrors.find(address, &mirror)) {
+    if (!mirror.managed || mirror.host != address) return CUDA_ERROR_INVALID_VALUE;
+    const CUresult result = vgpu->sync_all();
+    return e.process->mirrors.release(address) ? result : CUDA_ERROR_INVALID_VALUE;
+  }
+  TIDE_TRY(vgpu->memory->release(address));
+  e.process->pools.forget(address);
+  return e.process->mirrors.after_wait(*vgpu, CUDA_SUCCESS);
 }
 
 CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr address) {
+  if (Mirror mirror; process() != nullptr && process()->mirrors.find(address, &mirror)) {
+    if (base != nullptr) *base = mirror.host;
+    if (bytes != nullptr) *bytes = mirror.bytes;
+    return CUDA_SUCCESS;
+  }
   Vgpu* vgpu = nullptr;
   Allocation allocation;
   const CUresult r = find_allocation(address, &vgpu, &allocation);

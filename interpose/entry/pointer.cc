@@ -9,15 +9,27 @@ using namespace tide;
 namespace {
 
 struct Known {
-  bool device = false, host = false;
+  bool device = false, host = false, managed = false;
   Vgpu* vgpu = nullptr;
   Allocation allocation;
   HostBlock block;
-  uint64_t base = 0, bytes = 0, id = 0, context = 0;
+  uint64_t base = 0, bytes = 0, id = 0, context = 0, on_device = 0;
 };
 
 Known look_up(Process& p, CUdeviceptr address) {
   Known k;
+  if (Mirror mirror; p.mirrors.find(address, &mirror)) {
+    k.device = k.managed = mirror.managed;
+    k.host = true;
+    k.vgpu = mirror.vgpu;
+    k.base = mirror.host;
+    k.bytes = mirror.bytes;
+    k.id = mirror.id;
+    k.context = mirror.context;
+    k.on_device = mirror.device + (address - mirror.host);
+    return k;
+  }
+  k.on_device = address;
   k.vgpu = p.vgpu_of(address);
   if (k.vgpu != nullptr && k.vgpu->is_open() && k.vgpu->memory->find(address, &k.allocation)) {
     k.device = true;
@@ -60,7 +72,7 @@ CUresult answer(Process& p, const Known& k, CUpointer_attribute attribute, CUdev
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       return put(data, uint32_t(k.device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST));
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-      return put(data, uint64_t(address));
+      return put(data, k.on_device);
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
       return k.host ? put(data, uint64_t(address)) : CUDA_ERROR_INVALID_VALUE;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
@@ -75,14 +87,18 @@ CUresult answer(Process& p, const Known& k, CUpointer_attribute attribute, CUdev
       return put(data, uint32_t(1));
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
       return put(data, uint32_t(CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE));
-    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+      return put(data, uint32_t(k.managed));
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
       return put(data, uint32_t(0));
-    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: {
+      const MemoryPool* pool = p.pools.of(k.base);
+      return put(data, pool == nullptr ? uint64_t(0) : pool->handle);
+    }
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
     case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:

@@ -59,12 +59,8 @@ bool KernelLowering::lower_arithmetic() {
   if (!half.empty()) stem.append(".").append(half);
   if (!shape.empty()) stem.append(".").append(shape);
   if (nan) stem += ".nan";
-<<<<<<< HEAD
   if (xorsign) stem += ".xorsign";
-  if (approximate && type == Type::kF64) stem += ".approx";
-=======
   if (approximate && ftz && type == Type::kF64) stem += ".approx";  // without .ftz it is as exact as any
->>>>>>> ce41277 (softgpu: rsqrt.approx.f64 without .ftz is exact)
   if (!round.empty() && round != "rn") stem.append(".").append(round);
 
   const uint32_t width = width_of(type);
