@@ -76,7 +76,7 @@ bool Allocator::allocate(uint64_t bytes, uint32_t context, uint64_t id, uint64_t
 
 bool Allocator::release(uint64_t address, std::vector<Mapping>* todo) {
   const auto it = live_.find(address);
-  if (it == live_.end()) return false;
+  if (it == live_.end() || it->second.mapped) return false;
   const uint64_t bytes = it->second.bytes;
   live_.erase(it);
   if (bytes > kSmallBytesMax) {
@@ -97,7 +97,7 @@ bool Allocator::release(uint64_t address, std::vector<Mapping>* todo) {
 void Allocator::release_context(uint32_t context, std::vector<Mapping>* todo) {
   std::vector<uint64_t> bases;
   for (const auto& [base, allocation] : live_) {
-    if (allocation.context == context) bases.push_back(base);
+    if (allocation.context == context && !allocation.mapped) bases.push_back(base);
   }
   for (const uint64_t base : bases) release(base, todo);
 }

@@ -28,6 +28,7 @@ struct Allocation {
   uint64_t bytes = 0;    // as asked for
   uint32_t context = 0;  // the wire number of the context that it belongs to
   uint64_t id = 0;       // unique in the process (CU_POINTER_ATTRIBUTE_BUFFER_ID)
+  bool mapped = false;   // by the VMM's calls, which alone unmap it
 };
 
 class Allocator {
@@ -39,10 +40,18 @@ class Allocator {
   bool allocate(uint64_t bytes, uint32_t context, uint64_t id, uint64_t* address, std::vector<Mapping>* todo);
   // False: `address` is not the start of a live allocation.
   bool release(uint64_t address, std::vector<Mapping>* todo);
+  // Addresses without memory, whole chunks.
+  bool reserve(uint64_t bytes, uint64_t alignment, uint64_t* address) {
+    return unmapped_.take(bytes, alignment, address);
+  }
+  void unreserve(uint64_t address, uint64_t bytes) { unmapped_.add(address, bytes); }
+  // A live allocation made of reserved addresses and charged memory: released by forget_mapped() only.
+  void note_mapped(const Allocation& allocation) { live_.emplace(allocation.base, allocation); }
+  void forget_mapped(uint64_t address) { live_.erase(address); }
   // All allocations of one context.
   void release_context(uint32_t context, std::vector<Mapping>* todo);
 
-  // What arrays take of the quota, whose places the driver chooses. False: out of memory.
+  // What arrays and physical memory take of the quota, whatever their addresses. False: out of memory.
   bool charge(uint64_t bytes, std::vector<Mapping>* todo);
   void discharge(uint64_t bytes) { mapped_ -= bytes; }
 

@@ -21,6 +21,7 @@ enum class HandleKind : uint8_t {
   kModule,
   kKernel,
   kMemoryPool,
+  kPhysical,
   kArray = 0x20,
   kMipmap
 };

@@ -95,6 +95,66 @@ CUresult Memory::release_after(uint64_t address, uint32_t slot, uint64_t sequenc
   return CUDA_SUCCESS;
 }
 
+CUresult Memory::reserve(uint64_t bytes, uint64_t alignment, uint64_t* address) {
+  const std::lock_guard lock(mu_);
+  if (!allocator_.reserve(bytes, std::max(alignment, kChunkBytes), address)) return CUDA_ERROR_OUT_OF_MEMORY;
+  reserved_[*address] = bytes;
+  return CUDA_SUCCESS;
+}
+
+CUresult Memory::unreserve(uint64_t address, uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  const auto found = reserved_.find(address);
+  if (found == reserved_.end() || found->second != bytes) return CUDA_ERROR_INVALID_VALUE;
+  const auto mapped = mapped_.lower_bound(address);
+  if (mapped != mapped_.end() && mapped->first < address + bytes) return CUDA_ERROR_INVALID_VALUE;
+  reserved_.erase(found);
+  allocator_.unreserve(address, bytes);
+  return CUDA_SUCCESS;
+}
+
+CUresult Memory::create(uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  std::vector<Mapping> todo;
+  release_finished(&todo);
+  const bool got = allocator_.charge(bytes, &todo);
+  const CUresult result = carry_out(todo, 0);
+  return got ? result : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+void Memory::destroy(uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  allocator_.discharge(bytes);
+}
+
+CUresult Memory::map(uint64_t address, uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  const auto after = reserved_.upper_bound(address);
+  if (after == reserved_.begin()) return CUDA_ERROR_INVALID_VALUE;
+  const auto& [start, length] = *std::prev(after);
+  if (address - start >= length || bytes > length - (address - start)) return CUDA_ERROR_INVALID_VALUE;
+  auto next = mapped_.lower_bound(address);
+  if (next != mapped_.end() && next->first < address + bytes) return CUDA_ERROR_INVALID_VALUE;
+  if (next != mapped_.begin() && (--next)->first + next->second > address) return CUDA_ERROR_INVALID_VALUE;
+  mapped_[address] = bytes;
+  allocator_.note_mapped({address, bytes, vgpu_.primary->number.load(), process()->next_id++, true});
+  return carry_out({{address, bytes, true}}, 0);
+}
+
+CUresult Memory::unmap(uint64_t address, uint64_t bytes) {
+  {
+    const std::lock_guard lock(mu_);
+    const auto found = mapped_.find(address);
+    if (found == mapped_.end() || found->second != bytes) return CUDA_ERROR_INVALID_VALUE;
+  }
+  const CUresult result = vgpu_.sync_all();
+  const std::lock_guard lock(mu_);
+  if (mapped_.erase(address) == 0) return CUDA_ERROR_INVALID_VALUE;
+  allocator_.forget_mapped(address);
+  const CUresult sent = carry_out({{address, bytes, false}}, 0);
+  return result != CUDA_SUCCESS ? result : sent;
+}
+
 void Memory::release_context(uint32_t context) {
   const std::lock_guard lock(mu_);
   std::vector<Mapping> todo;

@@ -30,6 +30,14 @@ class Memory {
   // What an array takes of the quota.
   CUresult charge(Context& context, uint64_t bytes);
   void discharge(uint64_t bytes);
+  // The VMM's halves: whole chunks of addresses, and of memory that is mapped there once.
+  CUresult reserve(uint64_t bytes, uint64_t alignment, uint64_t* address);
+  CUresult unreserve(uint64_t address, uint64_t bytes);
+  CUresult create(uint64_t bytes);
+  void destroy(uint64_t bytes);
+  CUresult map(uint64_t address, uint64_t bytes);
+  // Waits for the vGPU's work first.
+  CUresult unmap(uint64_t address, uint64_t bytes);
 
   // Whether [address, address + bytes) lies in one live allocation or global.
   bool covers(uint64_t address, uint64_t bytes) const;
@@ -52,6 +60,8 @@ class Memory {
   mutable std::mutex mu_;
   Allocator allocator_;
   std::vector<Later> later_;
+  std::map<uint64_t, uint64_t> reserved_;  // of the VMM: address -> bytes
+  std::map<uint64_t, uint64_t> mapped_;    // within these
   std::map<uint64_t, Allocation> globals_;
 };
 

@@ -23,6 +23,16 @@
 
 namespace tide {
 
+// Memory without an address, of the VMM's calls. It is mapped once at most: the worker makes it where it is mapped.
+struct Physical : Handled {
+  Vgpu* vgpu = nullptr;
+  uint64_t bytes = 0;
+  CUmemAllocationProp properties = {};
+  std::atomic<uint64_t> address{0};  // where it is mapped
+  std::atomic<bool> was_mapped{false};
+  std::atomic<bool> released{false};
+};
+
 struct Process {
   HandleTable<Context> contexts{HandleKind::kContext};
   HandleTable<Stream> streams{HandleKind::kStream};
@@ -35,6 +45,7 @@ struct Process {
   HostBlocks host;
   Mirrors mirrors{*this};
   MemoryPools pools;
+  HandleTable<Physical> physicals{HandleKind::kPhysical};
   Pool pool;
   Service service{*this};
   std::vector<Vgpu*> devices;       // by CUDA ordinal: those that CUDA_VISIBLE_DEVICES shows

@@ -119,6 +119,7 @@ def ours():
         job('churn', exact=True),
         job('saxpy_drv', suffix='.cpp', options=['-lcuda'], exact=True),
         job('launch_cost'),
+        job('mirrors', exact=True),
     ]
 
 

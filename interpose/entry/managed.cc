@@ -31,13 +31,6 @@ CUresult check_location(const CUmemLocation& location) {
   }
 }
 
-CUmemLocation location_of(CUdevice device) {
-  CUmemLocation location = {};
-  location.type = device == CU_DEVICE_CPU ? CU_MEM_LOCATION_TYPE_HOST : CU_MEM_LOCATION_TYPE_DEVICE;
-  location.id = device == CU_DEVICE_CPU ? 0 : device;
-  return location;
-}
-
 CUresult advise(CUdeviceptr address, size_t bytes, CUmem_advise advice, const CUmemLocation& location) {
   TIDE_TRY(check_range(address, bytes));
   if (advice < CU_MEM_ADVISE_SET_READ_MOSTLY || advice > CU_MEM_ADVISE_UNSET_ACCESSED_BY)
@@ -88,17 +81,9 @@ CUresult cuMemAdvise_v2(CUdeviceptr address, size_t bytes, CUmem_advise advice, 
   return advise(address, bytes, advice, location);
 }
 
-CUresult cuMemAdvise(CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device) {
-  return advise(address, bytes, advice, location_of(device));
-}
-
 CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, size_t bytes, CUmemLocation location, unsigned int flags,
                                CUstream stream) {
   return prefetch(address, bytes, location, flags, stream);
-}
-
-CUresult cuMemPrefetchAsync(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream) {
-  return prefetch(address, bytes, location_of(device), 0, stream);
 }
 
 }  // extern "C"

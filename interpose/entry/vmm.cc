@@ -1,0 +1,186 @@
+// Virtual memory management within one vGPU. A handle may be mapped once: its memory comes into being at the address
+// where it is mapped, and ends when it is unmapped. Reservations belong to the current context's vGPU.
+
+#include <algorithm>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "interpose/entry/entry.h"
+
+using namespace tide;
+
+namespace {
+
+bool whole_chunks(uint64_t value) { return value % kChunkBytes == 0; }
+
+Physical* find_physical(CUmemGenericAllocationHandle handle) {
+  Process* p = process();
+  return p == nullptr ? nullptr : p->physicals.find(uint64_t(handle));
+}
+
+// The live handle that is mapped at an address.
+Physical* mapped_at(Process& p, uint64_t address) {
+  Physical* found = nullptr;
+  p.physicals.each([&](Physical* physical) {
+    const uint64_t at = physical->address.load();
+    if (at != 0 && address - at < physical->bytes) found = physical;
+  });
+  return found;
+}
+
+CUresult check_properties(const CUmemAllocationProp* properties, Vgpu** vgpu) {
+  if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
+  if (properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+  return find_device(properties->location.id, vgpu);
+}
+
+// Handle and mapping are both gone.
+void end(Process& p, Physical& physical) {
+  if (!p.physicals.destroy(&physical)) return;
+  physical.vgpu->memory->destroy(physical.bytes);
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+CUresult cuMemGetAllocationGranularity(size_t* bytes, const CUmemAllocationProp* properties,
+                                       CUmemAllocationGranularity_flags option) {
+  Vgpu* vgpu = nullptr;
+  if (bytes == nullptr || option > CU_MEM_ALLOC_GRANULARITY_RECOMMENDED) return CUDA_ERROR_INVALID_VALUE;
+  TIDE_TRY(check_properties(properties, &vgpu));
+  *bytes = kChunkBytes;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemAddressReserve(CUdeviceptr* address, size_t bytes, size_t alignment, CUdeviceptr,
+                             unsigned long long flags) {
+  Entered e;
+  TIDE_TRY(enter(&e));
+  if (address == nullptr || bytes == 0 || !whole_chunks(bytes) || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if ((alignment & (alignment - 1)) != 0) return CUDA_ERROR_INVALID_VALUE;
+  uint64_t got = 0;  // a wish for an address need not be granted
+  TIDE_TRY(e.vgpu->memory->reserve(bytes, alignment, &got));
+  *address = got;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemAddressFree(CUdeviceptr address, size_t bytes) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  Vgpu* vgpu = p->vgpu_of(address);
+  return vgpu == nullptr ? CUDA_ERROR_INVALID_VALUE : vgpu->memory->unreserve(address, bytes);
+}
+
+CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes, const CUmemAllocationProp* properties,
+                     unsigned long long flags) {
+  Vgpu* vgpu = nullptr;
+  if (handle == nullptr || bytes == 0 || !whole_chunks(bytes) || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  TIDE_TRY(check_properties(properties, &vgpu));
+  if (properties->requestedHandleTypes != CU_MEM_HANDLE_TYPE_NONE) return CUDA_ERROR_NOT_SUPPORTED;
+  TIDE_TRY(activate(*vgpu->primary));
+  TIDE_TRY(vgpu->memory->create(bytes));
+  Physical* made = process()->physicals.create();
+  if (made == nullptr) {
+    vgpu->memory->destroy(bytes);
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
+  made->vgpu = vgpu;
+  made->bytes = bytes;
+  made->properties = *properties;
+  made->address = 0;
+  made->was_mapped = false;
+  made->released = false;
+  process()->physicals.publish(made);
+  *handle = made->handle;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
+  Physical* physical = find_physical(handle);
+  if (physical == nullptr || physical->released.exchange(true)) return CUDA_ERROR_INVALID_VALUE;
+  if (physical->address == 0) end(*process(), *physical);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags) {
+  Physical* physical = find_physical(handle);
+  if (physical == nullptr || physical->released || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!whole_chunks(address) || offset > physical->bytes || bytes > physical->bytes - offset || bytes == 0)
+    return CUDA_ERROR_INVALID_VALUE;
+  Vgpu* vgpu = process()->vgpu_of(address);
+  if (vgpu == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (vgpu != physical->vgpu || offset != 0 || bytes != physical->bytes || physical->was_mapped.exchange(true)) {
+    static constinit std::atomic<bool> logged{false};
+    if (!logged.exchange(true))
+      log(LogLevel::kWarning, "cuMemMap: only all of a handle, once, at addresses that its own vGPU reserved");
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  const CUresult result = vgpu->memory->map(address, bytes);
+  if (result == CUDA_SUCCESS) physical->address = address;
+  if (result == CUDA_ERROR_INVALID_VALUE) physical->was_mapped = false;
+  return result;
+}
+
+CUresult cuMemUnmap(CUdeviceptr address, size_t bytes) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  const uint64_t last = address + bytes;
+  if (bytes == 0 || last < address) return CUDA_ERROR_INVALID_VALUE;
+  for (uint64_t at = address; at < last;) {  // all of it must be whole mappings
+    const Physical* physical = mapped_at(*p, at);
+    if (physical == nullptr || physical->address != at || physical->bytes > last - at) return CUDA_ERROR_INVALID_VALUE;
+    at += physical->bytes;
+  }
+  while (address < last) {
+    Physical* physical = mapped_at(*p, address);
+    if (physical == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    const uint64_t mapped_bytes = physical->bytes;
+    TIDE_TRY(physical->vgpu->memory->unmap(address, mapped_bytes));
+    physical->address = 0;
+    if (physical->released) end(*p, *physical);
+    address += mapped_bytes;
+  }
+  return CUDA_SUCCESS;
+}
+
+// The own device reaches what is mapped from the start; others never do.
+CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAccessDesc* descriptions, size_t count) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (descriptions == nullptr || count == 0 || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  const Physical* physical = mapped_at(*p, address);
+  if (physical == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  for (size_t i = 0; i < count; ++i) {
+    Vgpu* vgpu = nullptr;
+    if (descriptions[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+    TIDE_TRY(find_device(descriptions[i].location.id, &vgpu));
+    const bool wants = descriptions[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    if (wants != (vgpu == physical->vgpu)) return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetAccess(unsigned long long* flags, const CUmemLocation* location, CUdeviceptr address) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (flags == nullptr || location == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Vgpu* vgpu = nullptr;
+  TIDE_TRY(find_device(location->id, &vgpu));
+  const Physical* physical = mapped_at(*p, address);
+  if (physical == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *flags = vgpu == physical->vgpu ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp* properties, CUmemGenericAllocationHandle handle) {
+  const Physical* physical = find_physical(handle);
+  if (properties == nullptr || physical == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *properties = physical->properties;
+  return CUDA_SUCCESS;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop
