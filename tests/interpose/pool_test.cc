@@ -51,7 +51,7 @@ TEST_F(InAPool, startup_is_one_message_and_queries_are_local) {
   EXPECT_EQ(cuDeviceGetUuid_v2(&second, 1), CUDA_SUCCESS);
   EXPECT_NE(memcmp(&first, &second, sizeof first), 0);
   int value = 7;
-  EXPECT_EQ(cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 0), CUDA_SUCCESS);
+  EXPECT_EQ(cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0), CUDA_SUCCESS);
   EXPECT_EQ(value, 0);
   EXPECT_EQ(cuDeviceGet(&value, 2), CUDA_ERROR_INVALID_DEVICE);
   EXPECT_EQ(pool->hellos, 1);
