@@ -141,6 +141,10 @@ class GridServices final : public DeviceServices {
     if (threads == 0 || s.block.z > 64 || threads > kernel.info().max_threads_per_block) {
       return DeviceError::kInvalidBlock;
     }
+    const Dim3& c = kernel.info().cluster;
+    if (c.x != 0 && (s.grid.x % c.x != 0 || s.grid.y % c.y != 0 || s.grid.z % c.z != 0)) {
+      return DeviceError::kInvalidGrid;
+    }
     return s.shared_bytes > static_cast<uint32_t>(kernel.dynamic_shared_max()) ? DeviceError::kOutOfResources
                                                                                : DeviceError::kNone;
   }
@@ -168,6 +172,8 @@ CUresult run_child(Context& context, const Child& child, const Launch& parent, u
   launch.dynamic_shared_bytes = child.shape.shared_bytes;
   launch.params = params.data();
   launch.cooperative = false;
+  const Dim3& cluster = child.kernel.info().cluster;
+  launch.cluster = cluster.x != 0 ? cluster : Dim3{1, 1, 1};
   launch.hold = false;
   return run_generation(context, child.kernel, launch, depth);
 }
