@@ -32,7 +32,7 @@ OPERAND = re.compile(r"(?<![\w%.:])(Dx|Sx|V[248]?|[TWDMphrdqb])(?![\w:])")
 TARGETS = (("sm_100a", "9.0"), ("sm_90a", "9.0"), ("sm_75", "9.0"), ("sm_120a", "9.0"))
 
 # What ptxas accepts and is known to be missing; docs/softgpu.md says why.
-MISSING = re.compile(r"(fma\.rn\.oob|multimem|istypep|alloca|stacksave|stackrestore)\b")
+MISSING = re.compile(r"(fma\.rn\.oob|multimem|alloca|stacksave|stackrestore)\b")
 
 # Where results are compared with expectations written apart from the code.
 TESTS = ("exec_float_test.cc", "exec_forms_test.cc", "exec_integer_test.cc", "exec_test.cc", "tensor_test.cc",
