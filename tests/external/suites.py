@@ -21,7 +21,8 @@ import programs  # noqa: E402
 ARCHITECTURE = '-arch=sm_80'
 # Words that mark a line as one whose numbers are measurements.
 MEASURED = re.compile(r'(?i)\b(time|sec(ond)?s?|[mun]?s|[gmk]i?b(/s|ps)?|bandwidth|throughput|g?flops?|speed|rate|'
-                      r'elapsed|duration|latency|fps|tok/s|pid|average|clock)\b|/s\b|msec|usec|microsec|GFLOP|iterations while')
+                      r'elapsed|duration|latency|fps|tok/s|pid|average|clock)\b|/s\b|[mu]sec|microsec|GFLOP|'
+                      r'iterations while')
 
 
 @dataclasses.dataclass
