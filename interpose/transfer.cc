@@ -263,12 +263,9 @@ CUresult capture_or_check(const Entered& e, const CopyOrder& order, bool* captur
   return *captured ? capture_copy(*stream, order) : CUDA_SUCCESS;
 }
 
-}  // namespace
-
-namespace {
-
-// Mirrored memory counts as the device's. What others see of a synchronous copy they see at once.
-CUresult copy_unmirrored(const Entered& e, const CopyOrder& order) {
+// Mirrored memory counts as the device's. `asked_to`: where the program said the bytes go; it sees them there as soon as a
+// synchronous copy returns.
+CUresult copy_unmirrored(const Entered& e, const CopyOrder& order, uint64_t asked_to) {
   Vgpu* const to = e.process->vgpu_of(order.to.address);
   Vgpu* const from = e.process->vgpu_of(order.from.address);
   for (Vgpu* vgpu : {to, from}) {
@@ -281,7 +278,7 @@ CUresult copy_unmirrored(const Entered& e, const CopyOrder& order) {
                                             : device_to_device(e, order);
   if (!order.synchronous || to == nullptr || result != CUDA_SUCCESS) return result;
   Mirror mirror;
-  if (!e.process->mirrors.find(order.to.address, &mirror)) return result;
+  if (!e.process->mirrors.find(asked_to, &mirror)) return result;
   return e.process->mirrors.after_wait(*to, to->sync_all());
 }
 
@@ -299,7 +296,7 @@ CUresult copy(const CopyOrder& asked) {
     return CUDA_ERROR_INVALID_VALUE;
   bool captured = false;
   if (CUresult r = capture_or_check(e, order, &captured); r != CUDA_SUCCESS || captured) return r;
-  return copy_unmirrored(e, order);
+  return copy_unmirrored(e, order, asked.to.address);
 }
 
 CUresult copy_between(Context& to_context, Context& from_context, const CopyOrder& order) {
