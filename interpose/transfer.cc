@@ -263,7 +263,7 @@ CUresult capture_or_check(const Entered& e, const CopyOrder& order, bool* captur
   return *captured ? capture_copy(*stream, order) : CUDA_SUCCESS;
 }
 
-// Mirrored memory counts as the device's. `asked_to`: where the program said the bytes go; it sees them there as soon as a
+// Mirrored memory counts as the device's. `asked_to`: where the program said the bytes go; it sees them there when a
 // synchronous copy returns.
 CUresult copy_unmirrored(const Entered& e, const CopyOrder& order, uint64_t asked_to) {
   Vgpu* const to = e.process->vgpu_of(order.to.address);

@@ -52,7 +52,7 @@ struct GlobalInfo {
   uint64_t offset = 0;  // in the image
   uint64_t bytes = 0;
   bool constant = false;
-  bool managed = false;  // the host touches it at its address
+  bool managed = false;                   // the host touches it at its address
   OpaqueKind opaque = OpaqueKind::kNone;  // otherwise the 8 bytes hold the handle of what is bound to it
 };
 
@@ -139,9 +139,9 @@ struct Launch {
   Dim3 cluster;                               // blocks of one, in blocks; the grid is a multiple of it
   bool late_copies = false;                   // cp.async: bytes arrive when they are waited for
   uint64_t seed = 0;  // not 0: order of blocks and warps and their quanta are drawn from it; wants a pool of one thread
-  uint32_t owner = 0;                // whose grid it is, see pool.h
-  class Checker* checker = nullptr;  // looks at every access (check.h); null: nobody does
-  bool hold = false;                 // does not begin until it is released (pool.h): a kernel that hangs
+  uint32_t owner = 0;                  // whose grid it is, see pool.h
+  class Checker* checker = nullptr;    // looks at every access (check.h); null: nobody does
+  bool hold = false;                   // does not begin until it is released (pool.h): a kernel that hangs
   uint32_t stack_bytes = 1024;         // of a thread, for functions that call themselves
   DeviceServices* services = nullptr;  // null: printf goes to stdout, and there is no heap
 };

@@ -122,7 +122,7 @@ struct Function {
   uint32_t unit = 0;  // of the linked module
   uint32_t line = 0;
   uint32_t max_threads = 1024;
-  uint32_t cluster[3] = {};  // blocks, where the kernel demands it
+  uint32_t cluster[3] = {};      // blocks, where the kernel demands it
   std::vector<Variable> params;  // Space::kParam or kRegister
   std::vector<Variable> returns;
   std::string_view source;  // from '{' to '}'

@@ -8,7 +8,7 @@
 
 namespace softgpu::ptx {
 
-// Of all CUDA 13: libraries built with a later 13.x carry newer PTX, and what an instruction needs is checked by itself.
+// Of all CUDA 13: libraries built with a later 13.x carry newer PTX, and each instruction is checked by itself.
 inline constexpr uint32_t kNewestVersion = 99;
 
 struct Header {

@@ -649,7 +649,9 @@ TEST_F(Loopback, graphs_copy_from_and_to_plain_memory_around_host_functions_with
   std::fill_n(in, 16, 1u);
   std::fill_n(out, 16, 0u);
   ASSERT_EQ(cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
-  EXPECT_EQ(cuLaunchHostFunc(stream, [](void*) { std::fill_n(in, 16, 42u); }, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(cuLaunchHostFunc(
+                stream, [](void*) { std::fill_n(in, 16, 42u); }, nullptr),
+            CUDA_SUCCESS);
   EXPECT_EQ(cuMemcpyHtoDAsync_v2(data, in, 64, stream), CUDA_SUCCESS);
   EXPECT_EQ(cuMemcpyDtoHAsync_v2(out, data, 64, stream), CUDA_SUCCESS);
   CUgraph graph = nullptr;
