@@ -113,6 +113,13 @@ void print(const std::string& name, const Tally& tally, bool load_only) {
   }
 }
 
+constexpr char kUsage[] =
+    "usage: softgpu-ptx-check [--load] [--each] [--list] FILE...\n"
+    "Says of PTX files, programs and libraries which of their kernels the software GPU runs, and why not the others.\n"
+    "  --load   only parses\n"
+    "  --each   a line for each file\n"
+    "  --list   a line for each kernel\n";
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -126,12 +133,18 @@ int main(int argc, char** argv) {
       options.each = true;
     } else if (word == "--list") {
       options.list = true;
+    } else if (word == "--help") {
+      std::fputs(kUsage, stdout);
+      return 0;
+    } else if (word.starts_with("--")) {
+      std::fprintf(stderr, "softgpu-ptx-check: unknown option %s\n%s", argv[i], kUsage);
+      return 2;
     } else {
       files.emplace_back(word);
     }
   }
   if (files.empty()) {
-    std::fprintf(stderr, "usage: softgpu-ptx-check [--load] [--each] [--list] FILE...\n");
+    std::fputs(kUsage, stderr);
     return 2;
   }
   Tally all;

@@ -187,8 +187,11 @@ CUresult run_generation(Context& context, const Launchable& kernel, Launch launc
   CUresult result = planned != CUDA_SUCCESS ? planned : result_of(fault.kind);
   if (!fault.ok() && fault.kind != FaultKind::kCancelled) {
     const char* what = tide::handshake::error_text(result);
-    tide::log(tide::LogLevel::kWarning, "%s at address %#llx: %s%s", what,
-              static_cast<unsigned long long>(fault.address), fault.where.c_str(),
+    char place[40] = "";
+    if (fault.kind == FaultKind::kIllegalAddress || fault.kind == FaultKind::kMisalignedAddress) {
+      std::snprintf(place, sizeof place, " at address %#llx", static_cast<unsigned long long>(fault.address));
+    }
+    tide::log(tide::LogLevel::kWarning, "%s%s: %s%s", what, place, fault.where.c_str(),
               fault.kind == FaultKind::kStackOverflow ? " (the stack is full: CU_LIMIT_STACK_SIZE)" : "");
   }
   for (const bool tails : {false, true}) {
