@@ -82,8 +82,9 @@ struct Generic {
     if (difference >= kChunkBytes) return false;
     if (first - kWindowBase < kWindowBytes) {
       std::byte* p = m.space->translate(first, bytes);
+      if (p == nullptr) return false;
       *base = p - first;
-      return p != nullptr;
+      return true;
     }
     if (first - kSharedWindow < kPrivateWindowsBytes) return false;
     *base = nullptr;  // host memory lies at its own address
