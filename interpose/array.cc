@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "api/box.h"
 #include "commands.h"
 #include "interpose/process.h"
 
@@ -78,36 +79,6 @@ CUresult send_destroy(const Context& context, uint32_t number, uint64_t charged)
 }
 
 }  // namespace
-
-uint64_t element_bytes(CUarray_format format, unsigned channels) {
-  switch (format) {
-    case CU_AD_FORMAT_UNSIGNED_INT8:
-    case CU_AD_FORMAT_SIGNED_INT8:
-    case CU_AD_FORMAT_UNORM_INT8X1:
-    case CU_AD_FORMAT_UNORM_INT8X2:
-    case CU_AD_FORMAT_UNORM_INT8X4:
-    case CU_AD_FORMAT_SNORM_INT8X1:
-    case CU_AD_FORMAT_SNORM_INT8X2:
-    case CU_AD_FORMAT_SNORM_INT8X4:
-      return channels;
-    case CU_AD_FORMAT_UNSIGNED_INT16:
-    case CU_AD_FORMAT_SIGNED_INT16:
-    case CU_AD_FORMAT_HALF:
-    case CU_AD_FORMAT_UNORM_INT16X1:
-    case CU_AD_FORMAT_UNORM_INT16X2:
-    case CU_AD_FORMAT_UNORM_INT16X4:
-    case CU_AD_FORMAT_SNORM_INT16X1:
-    case CU_AD_FORMAT_SNORM_INT16X2:
-    case CU_AD_FORMAT_SNORM_INT16X4:
-      return 2 * uint64_t{channels};
-    case CU_AD_FORMAT_UNSIGNED_INT32:
-    case CU_AD_FORMAT_SIGNED_INT32:
-    case CU_AD_FORMAT_FLOAT:
-      return 4 * uint64_t{channels};
-    default:
-      return 0;
-  }
-}
 
 CUresult make_array(Process& p, Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, Array** out) {
   const uint64_t element = element_bytes(what.Format, what.NumChannels);

@@ -81,9 +81,6 @@ class TextureRecords {
   std::map<uint64_t, TextureRecord> records_;  // guarded by mu_
 };
 
-// Bytes of an element; 0 for formats that are not served.
-uint64_t element_bytes(CUarray_format format, unsigned channels);
-
 CUresult make_array(Process& process, Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, Array** array);
 CUresult make_mipmap(Process& process, Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, unsigned levels,
                      MipmappedArray** mipmap);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "api/box.h"
 #include "base/log.h"
 
 namespace tide {
@@ -10,37 +11,6 @@ namespace {
 
 constexpr size_t kArraysMax = 1 << 20;  // bounds what a hostile client can hold
 constexpr unsigned kSlices = CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP;
-
-// Bytes of an element; 0 for formats whose layout is not plain.
-uint32_t element_bytes(CUarray_format format, uint32_t channels) {
-  switch (format) {
-    case CU_AD_FORMAT_UNSIGNED_INT8:
-    case CU_AD_FORMAT_SIGNED_INT8:
-    case CU_AD_FORMAT_UNORM_INT8X1:
-    case CU_AD_FORMAT_UNORM_INT8X2:
-    case CU_AD_FORMAT_UNORM_INT8X4:
-    case CU_AD_FORMAT_SNORM_INT8X1:
-    case CU_AD_FORMAT_SNORM_INT8X2:
-    case CU_AD_FORMAT_SNORM_INT8X4:
-      return channels;
-    case CU_AD_FORMAT_UNSIGNED_INT16:
-    case CU_AD_FORMAT_SIGNED_INT16:
-    case CU_AD_FORMAT_HALF:
-    case CU_AD_FORMAT_UNORM_INT16X1:
-    case CU_AD_FORMAT_UNORM_INT16X2:
-    case CU_AD_FORMAT_UNORM_INT16X4:
-    case CU_AD_FORMAT_SNORM_INT16X1:
-    case CU_AD_FORMAT_SNORM_INT16X2:
-    case CU_AD_FORMAT_SNORM_INT16X4:
-      return 2 * channels;
-    case CU_AD_FORMAT_UNSIGNED_INT32:
-    case CU_AD_FORMAT_SIGNED_INT32:
-    case CU_AD_FORMAT_FLOAT:
-      return 4 * channels;
-    default:
-      return 0;
-  }
-}
 
 bool solid(const CUDA_ARRAY3D_DESCRIPTOR& what) { return what.Depth != 0 && (what.Flags & kSlices) == 0; }
 
@@ -93,7 +63,7 @@ CUresult Arrays::create(uint32_t number, uint32_t context, const CUDA_ARRAY3D_DE
   ArrayEntry entry;
   entry.context = context;
   entry.what = what;
-  entry.element_bytes = element_bytes(what.Format, what.NumChannels);
+  entry.element_bytes = uint32_t(element_bytes(what.Format, what.NumChannels));
   if (entry.element_bytes == 0) return CUDA_ERROR_NOT_SUPPORTED;  // its contents could not be moved
   entry.bytes = bytes_of(entry, levels);
   if (entry.bytes == 0 || !memory_.charge(entry.bytes)) return CUDA_ERROR_OUT_OF_MEMORY;

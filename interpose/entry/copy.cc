@@ -1,5 +1,6 @@
 // Copies. The directions in the names are promises about the addresses; unified addressing tells them anyway.
 
+#include "api/box.h"
 #include "interpose/array.h"
 #include "interpose/entry/entry.h"
 #include "interpose/transfer.h"
@@ -60,20 +61,6 @@ CUresult order_2d(const CUDA_MEMCPY2D* c, CopyOrder* order) {
 
 bool has_array(const CUDA_MEMCPY2D* c) {
   return c != nullptr && (c->srcMemoryType == CU_MEMORYTYPE_ARRAY || c->dstMemoryType == CU_MEMORYTYPE_ARRAY);
-}
-
-CUDA_MEMCPY3D as_3d(const CUDA_MEMCPY2D& flat) {
-  CUDA_MEMCPY3D c = {};
-  c.srcXInBytes = flat.srcXInBytes, c.srcY = flat.srcY;
-  c.srcMemoryType = flat.srcMemoryType;
-  c.srcHost = flat.srcHost, c.srcDevice = flat.srcDevice, c.srcArray = flat.srcArray;
-  c.srcPitch = flat.srcPitch;
-  c.dstXInBytes = flat.dstXInBytes, c.dstY = flat.dstY;
-  c.dstMemoryType = flat.dstMemoryType;
-  c.dstHost = flat.dstHost, c.dstDevice = flat.dstDevice, c.dstArray = flat.dstArray;
-  c.dstPitch = flat.dstPitch;
-  c.WidthInBytes = flat.WidthInBytes, c.Height = flat.Height, c.Depth = 1;
-  return c;
 }
 
 CUresult between(CUdeviceptr to, CUcontext to_handle, CUdeviceptr from, CUcontext from_handle, CopyOrder order) {

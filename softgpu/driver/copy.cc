@@ -188,28 +188,6 @@ CUresult resolve_copy(const CUDA_MEMCPY3D& what, CopyRect* rect) {
              : resolve_place(to, what, &rect->destination, &rect->destination_pitch, &rect->destination_slice);
 }
 
-CUDA_MEMCPY3D as_3d(const CUDA_MEMCPY2D& flat) {
-  CUDA_MEMCPY3D what = {};
-  what.srcXInBytes = flat.srcXInBytes;
-  what.srcY = flat.srcY;
-  what.srcMemoryType = flat.srcMemoryType;
-  what.srcHost = flat.srcHost;
-  what.srcDevice = flat.srcDevice;
-  what.srcArray = flat.srcArray;
-  what.srcPitch = flat.srcPitch;
-  what.dstXInBytes = flat.dstXInBytes;
-  what.dstY = flat.dstY;
-  what.dstMemoryType = flat.dstMemoryType;
-  what.dstHost = flat.dstHost;
-  what.dstDevice = flat.dstDevice;
-  what.dstArray = flat.dstArray;
-  what.dstPitch = flat.dstPitch;
-  what.WidthInBytes = flat.WidthInBytes;
-  what.Height = flat.Height;
-  what.Depth = 1;
-  return what;
-}
-
 CUresult copy_rect(Context& context, const std::shared_ptr<Stream>& stream, const CopyRect& rect, Wait wait,
                    const CUDA_MEMCPY3D* shown) {
   if (rect.width == 0 || rect.height == 0 || rect.depth == 0) return CUDA_SUCCESS;

@@ -18,8 +18,6 @@ struct CopyRect {
 
 // The rectangle that a description means. Refuses what lies outside of arrays, and pitches that are too small.
 CUresult resolve_copy(const CUDA_MEMCPY3D& what, CopyRect* rect);
-// A 2D description as a 3D one.
-CUDA_MEMCPY3D as_3d(const CUDA_MEMCPY2D& what);
 
 enum class Wait { kNever, kForPageable, kForHost };
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "api/box.h"
 #include "softgpu/driver/copy.h"
 #include "softgpu/driver/driver.h"
 
@@ -18,7 +19,7 @@ CUresult copy_box(const CUDA_MEMCPY3D& what, CUstream stream_handle, Wait wait) 
 }
 
 CUresult copy_2d(const CUDA_MEMCPY2D* copy, CUstream stream, Wait wait) {
-  return copy == nullptr ? CUDA_ERROR_INVALID_VALUE : copy_box(as_3d(*copy), stream, wait);
+  return copy == nullptr ? CUDA_ERROR_INVALID_VALUE : copy_box(tide::as_3d(*copy), stream, wait);
 }
 
 CUresult copy_3d(const CUDA_MEMCPY3D* copy, CUstream stream, Wait wait) {

@@ -6,18 +6,12 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/mix.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/views.h"
 
 namespace softgpu {
 namespace {
-
-uint64_t mix(uint64_t state) {
-  state += 0x9E3779B97F4A7C15;
-  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
-  state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
-  return state ^ (state >> 31);
-}
 
 // The same in every process of a host, different on every host.
 uint64_t identity_seed() {
@@ -34,7 +28,7 @@ uint64_t identity_seed() {
 DeviceIdentity make_identity(int physical) {
   DeviceIdentity identity;
   const uint64_t seed = identity_seed() + static_cast<uint64_t>(physical);
-  const uint64_t words[2] = {mix(seed), mix(seed ^ 0x5bd1e995)};
+  const uint64_t words[2] = {tide::mix(seed), tide::mix(seed ^ 0x5bd1e995)};
   std::memcpy(identity.uuid, words, sizeof(identity.uuid));
   identity.uuid[6] = static_cast<uint8_t>((identity.uuid[6] & 0x0f) | 0x40);  // a random UUID by its own account
   identity.uuid[8] = static_cast<uint8_t>((identity.uuid[8] & 0x3f) | 0x80);

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mix.h"
 #include "softgpu/driver/stream.h"
 
 namespace softgpu {
@@ -42,13 +43,6 @@ Settings read_settings() {
 const Settings& settings() {
   static const Settings the = read_settings();
   return the;
-}
-
-uint64_t mixed(uint64_t state) {
-  state += 0x9E3779B97F4A7C15;
-  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
-  state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
-  return state ^ (state >> 31);
 }
 
 struct Draw {
@@ -103,7 +97,7 @@ StreamOrder stream_order() { return settings().order; }
 
 size_t draw(size_t count) {
   Draw& d = the_draw();
-  return static_cast<size_t>(mixed(settings().seed * 0x9E3779B97F4A7C15 + d.drawn++) % count);
+  return static_cast<size_t>(tide::mix(settings().seed * 0x9E3779B97F4A7C15 + d.drawn++) % count);
 }
 
 void add_to_draw(const std::shared_ptr<Stream>& stream) {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/mix.h"
 #include "softgpu/exec/async.h"
 #include "softgpu/exec/simt.h"
 
@@ -139,12 +140,7 @@ bool depends_on_block(Special which) {
 }
 
 // Never 0.
-uint64_t mixed(uint64_t state) {
-  state += 0x9E3779B97F4A7C15;
-  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
-  state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
-  return (state ^ (state >> 31)) | 1;
-}
+uint64_t mixed(uint64_t state) { return tide::mix(state) | 1; }
 
 unsigned drawn_quantum(Block* block, unsigned usual) {
   block->random = mixed(block->random);

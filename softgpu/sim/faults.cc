@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/mix.h"
+
 namespace softgpu::sim {
 namespace {
 
@@ -23,13 +25,6 @@ constexpr Kind kKinds[] = {
     {"slowcopy", FaultAction::kSlowCopy, FaultSite::kCopy},
     {"oom", FaultAction::kOutOfMemory, FaultSite::kAllocation},
 };
-
-uint64_t mix(uint64_t state) {
-  state += 0x9E3779B97F4A7C15;
-  state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9;
-  state = (state ^ (state >> 27)) * 0x94D049BB133111EB;
-  return state ^ (state >> 31);
-}
 
 class Parser {
  public:
@@ -193,7 +188,7 @@ std::vector<PlannedFault> FaultPlan::due(const Occasion& occasion) {
   for (PlannedFault& fault : faults_) {
     if (!fits(fault, occasion) || ++fault.seen < fault.after) continue;
     if (fault.times != 0 && fault.done >= fault.times) continue;
-    const double drawn = static_cast<double>(mix(fault.seed ^ fault.seen << 20) >> 11) / 9007199254740992.0;
+    const double drawn = static_cast<double>(tide::mix(fault.seed ^ fault.seen << 20) >> 11) / 9007199254740992.0;
     if (drawn >= fault.chance) continue;
     ++fault.done;
     out.push_back(fault);

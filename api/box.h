@@ -1,0 +1,65 @@
+#pragma once
+
+// What client, worker and software GPU know alike of arrays and of copies of boxes.
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace tide {
+
+// Bytes of an array's element; 0 for formats whose layout is not plain, which are not served.
+constexpr uint64_t element_bytes(CUarray_format format, uint64_t channels) {
+  switch (format) {
+    case CU_AD_FORMAT_UNSIGNED_INT8:
+    case CU_AD_FORMAT_SIGNED_INT8:
+    case CU_AD_FORMAT_UNORM_INT8X1:
+    case CU_AD_FORMAT_UNORM_INT8X2:
+    case CU_AD_FORMAT_UNORM_INT8X4:
+    case CU_AD_FORMAT_SNORM_INT8X1:
+    case CU_AD_FORMAT_SNORM_INT8X2:
+    case CU_AD_FORMAT_SNORM_INT8X4:
+      return channels;
+    case CU_AD_FORMAT_UNSIGNED_INT16:
+    case CU_AD_FORMAT_SIGNED_INT16:
+    case CU_AD_FORMAT_HALF:
+    case CU_AD_FORMAT_UNORM_INT16X1:
+    case CU_AD_FORMAT_UNORM_INT16X2:
+    case CU_AD_FORMAT_UNORM_INT16X4:
+    case CU_AD_FORMAT_SNORM_INT16X1:
+    case CU_AD_FORMAT_SNORM_INT16X2:
+    case CU_AD_FORMAT_SNORM_INT16X4:
+      return 2 * channels;
+    case CU_AD_FORMAT_UNSIGNED_INT32:
+    case CU_AD_FORMAT_SIGNED_INT32:
+    case CU_AD_FORMAT_FLOAT:
+      return 4 * channels;
+    default:
+      return 0;
+  }
+}
+
+// The same copy, as a box of depth 1.
+inline CUDA_MEMCPY3D as_3d(const CUDA_MEMCPY2D& flat) {
+  CUDA_MEMCPY3D box = {};
+  box.srcXInBytes = flat.srcXInBytes;
+  box.srcY = flat.srcY;
+  box.srcMemoryType = flat.srcMemoryType;
+  box.srcHost = flat.srcHost;
+  box.srcDevice = flat.srcDevice;
+  box.srcArray = flat.srcArray;
+  box.srcPitch = flat.srcPitch;
+  box.dstXInBytes = flat.dstXInBytes;
+  box.dstY = flat.dstY;
+  box.dstMemoryType = flat.dstMemoryType;
+  box.dstHost = flat.dstHost;
+  box.dstDevice = flat.dstDevice;
+  box.dstArray = flat.dstArray;
+  box.dstPitch = flat.dstPitch;
+  box.WidthInBytes = flat.WidthInBytes;
+  box.Height = flat.Height;
+  box.Depth = 1;
+  return box;
+}
+
+}  // namespace tide
