@@ -45,7 +45,7 @@ HEAD = """.version {version}
 .shared .align 16 .b32 shv[64];
 .func fn() {{ ret; }}
 """
-REGISTERS = (".reg .pred %p<16>; .reg .b8 %b<16>; .reg .b16 %h<16>; .reg .b32 %r<16>; .reg .b64 %rd<16>; "
+REGISTERS = (".reg .pred %p<16>; .reg .b8 %b<16>; .reg .b16 %h<20>; .reg .b32 %r<16>; .reg .b64 %rd<16>; "
              ".reg .b128 %q<9>;")
 
 
