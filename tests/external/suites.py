@@ -1,11 +1,13 @@
 """Other people's programs: where their sources lie in the user's folder, how each is compiled, run and judged.
 
 The folder holds checkouts by their usual names: cuda-samples, HeCBench, polybenchGpu, gpu-rodinia, llm.c. None of them
-is part of this repository. `acceptance()` is the fixed list that must run; `rest()` is everything else that is found.
+is part of this repository. `acceptance()` is the fixed list that must run; everything else that is found is in rest.py.
 """
 
+import contextlib
 import dataclasses
 import glob
+import math
 import os
 import re
 import shutil
@@ -25,6 +27,17 @@ MEASURED = re.compile(r'(?i)\b(time|sec(ond)?s?|[mun]?s|[gmk]i?b(/s|ps)?|bandwid
                       r'iterations while|memcopy:|kernel:|streamed:|streams:')
 
 
+TOO_MUCH = 'ended by the runner: wants more than'
+
+
+def resident_gib(pid):
+    try:
+        with open(f'/proc/{pid}/statm') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / (1 << 30)
+    except (OSError, IndexError):
+        return 0
+
+
 @dataclasses.dataclass
 class External(programs.Program):
     suite: str = ''
@@ -35,30 +48,56 @@ class External(programs.Program):
     limit_s: float = 120
     profile: str = ''          # SOFTGPU_PROFILE
     waivable: bool = False     # may say that it needs another kind of machine
+    checked: object = None     # says of the output: ('ok' | 'wrong' | 'ran', the line that says so)
+    inside: str = ''           # it runs in this part of its folder
+    missing: str = ''          # what it needs and this machine cannot have
     unordered: bool = False    # lines come in the order of threads or blocks, which nothing promises
 
-    def run(self, folder, before=(), env=None, timeout_s=300):
-        if not self.enough:
-            return super().run(folder, before, env, timeout_s)
+    def place(self, folder):
+        """Where it runs."""
+        return os.path.join(folder, self.inside)
+
+    def run(self, folder, before=(), env=None, timeout_s=300, most_gib=0):
+        """Runs it to its end, or until it printed enough, took too long or more memory than it may."""
         # Lines must come out as they are written, to end the run when enough was seen.
-        command = [*before, 'stdbuf', '-oL', os.path.join(folder, self.name), *self.arguments]
+        early = ['stdbuf', '-oL'] if self.enough else []
+        os.makedirs(self.place(folder), exist_ok=True)
+        command = [*before, *early, os.path.join(folder, self.name), *self.arguments]
         began = time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            child = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            while child.poll() is None and time.monotonic() - began < timeout_s:
-                if re.search(self.enough.encode(), os.pread(out.fileno(), 1 << 20, 0)):
-                    break
-                time.sleep(0.1)
-            status = child.poll()
-            if status is None:
-                child.terminate()
-                try:
-                    child.wait(10)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
+            try:
+                child = subprocess.Popen(command, cwd=self.place(folder), env=env, stdin=subprocess.DEVNULL, stdout=out,
+                                         stderr=err)
+            except OSError as error:
+                return programs.Run(self, 127, '', str(error), 0)
+            status, ended = self._watch(child, out, began + timeout_s, most_gib)
             texts = [os.pread(file.fileno(), 1 << 24, 0).decode(errors='replace') for file in (out, err)]
+        if ended:
+            texts[1] += f'\n{ended}'
         return programs.Run(self, status, *texts, time.monotonic() - began)
+
+    def _watch(self, child, out, until, most_gib):
+        """(status, why it was ended): None and '' when enough was printed or time was over."""
+        ended = ''
+        while True:
+            try:
+                return child.wait(0.1), ''
+            except subprocess.TimeoutExpired:
+                pass
+            if time.monotonic() > until:
+                break
+            if self.enough and re.search(self.enough.encode(), os.pread(out.fileno(), 1 << 20, 0)):
+                break
+            if most_gib and resident_gib(child.pid) > most_gib:
+                ended = f'{TOO_MUCH} {most_gib:g} GiB'
+                break
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        return None, ended
 
     def compile(self, into):
         binary = os.path.join(into, self.name)
@@ -76,37 +115,104 @@ class External(programs.Program):
 
 @dataclasses.dataclass
 class Made(External):
-    """A program with a Makefile that writes `main` beside its sources: made in a copy of its folder."""
+    """A program with a Makefile, made and run in a copy of its folder among links to its neighbours."""
+
+    shortened: bool = False  # the arguments are the Makefile's, made smaller by rule
+    full_arguments: list = dataclasses.field(default_factory=list)
+
+    def less_shortened(self):
+        """Only repeats are fewer: where the rule gave the program sizes that it cannot take."""
+        words = shorten(self.full_arguments, most=math.inf)
+        return words if words != self.arguments else None
+
+    def place(self, folder):
+        # Neighbours are named by relative paths, so the copy lies in a folder that looks like theirs.
+        return os.path.join(os.path.dirname(folder), 'tree', os.path.basename(self.root), 'src',
+                            os.path.basename(self.folder))
 
     def compile(self, into):
-        if os.access(os.path.join(into, self.name), os.X_OK):
-            return ''
-        # Neighbours are named by relative paths, so the copy lies in a folder that looks like theirs.
-        stage = os.path.join(os.path.dirname(into), 'tree', os.path.basename(self.root), 'src')
-        os.makedirs(stage, exist_ok=True)
-        for name in os.listdir(os.path.join(self.root, 'src')):
-            link = os.path.join(stage, name)
-            if not os.path.lexists(link) and name != os.path.basename(self.folder):
-                try:
-                    os.symlink(os.path.join(self.root, 'src', name), link)
-                except FileExistsError:
-                    pass  # another build was faster
-        copy = os.path.join(stage, os.path.basename(self.folder))
-        if os.path.islink(copy):
-            os.unlink(copy)
-        if not os.path.isdir(copy):
-            shutil.copytree(self.folder, copy)
-        environment = dict(os.environ, PATH=os.path.dirname(programs.find_nvcc()) + ':' + os.environ.get('PATH', ''))
-        done = subprocess.run(['make', 'ARCH=sm_80'], cwd=copy, capture_output=True, text=True, env=environment)
-        if done.returncode != 0:
-            return (done.stderr or done.stdout).strip()
-        os.makedirs(into, exist_ok=True)
-        for entry in os.listdir(copy):
-            if not entry.endswith('.o'):
-                target = os.path.join(into, self.name if entry == 'main' else entry)
-                if not os.path.exists(target):
-                    os.symlink(os.path.join(copy, entry), target)
+        copy = self.place(into)
+        if not os.access(os.path.join(into, self.name), os.X_OK):
+            problem = self._make(copy)
+            if problem:
+                return problem
+            os.makedirs(into, exist_ok=True)
+            target = os.path.join(into, self.name)
+            if os.path.lexists(target):
+                os.unlink(target)
+            os.symlink(os.path.join(copy, made_name(copy)), target)
+        if self.shortened:
+            self.full_arguments = makefile_arguments(copy)
+            self.arguments = shorten(self.full_arguments)
         return ''
+
+    def _make(self, copy):
+        copy_among_links(self.folder, copy)
+        path = os.path.dirname(programs.find_nvcc()) + ':' + os.environ.get('PATH', '')
+        problem = ''
+        for architecture in ARCHITECTURES:
+            done = subprocess.run(['make', f'ARCH={architecture}'], cwd=copy, capture_output=True, text=True,
+                                  errors='replace', env=dict(os.environ, PATH=path), stdin=subprocess.DEVNULL)
+            if done.returncode == 0:
+                return ''
+            problem = problem or (done.stderr or done.stdout).strip()
+        return problem
+
+
+# PTX alone is enough, and saves the assembler's time; what does not compile for the first may need the second.
+ARCHITECTURES = ('compute_80', 'sm_80', 'compute_90')
+
+
+def copy_among_links(folder, copy):
+    parent, stage = os.path.dirname(folder), os.path.dirname(copy)
+    if os.path.isdir(copy) and not os.path.islink(copy):
+        return
+    os.makedirs(stage, exist_ok=True)
+    for name in os.listdir(parent):
+        link = os.path.join(stage, name)
+        if not os.path.lexists(link) and name != os.path.basename(folder):
+            with contextlib.suppress(FileExistsError):  # another build was faster
+                os.symlink(os.path.join(parent, name), link)
+    if os.path.islink(copy):
+        os.unlink(copy)
+    shutil.copytree(folder, copy, symlinks=True)
+
+
+def made_name(copy):
+    """What its Makefile makes: `main`, or what it calls it."""
+    text = read(os.path.join(copy, 'Makefile'))
+    names = re.findall(r'(?m)^\s*(?:program|EXE|EXECUTABLE|TARGET)\s*[:?]?=\s*(\S+)', text)
+    for name in ['main', *names]:
+        if os.access(os.path.join(copy, name), os.X_OK) and os.path.isfile(os.path.join(copy, name)):
+            return name
+    return 'main'
+
+
+def read(path):
+    with open(path, errors='replace') as file:
+        return file.read()
+
+
+def makefile_arguments(copy):
+    """What `make run` would give the program the first time that it runs it."""
+    done = subprocess.run(['make', '-n', 'run'], cwd=copy, capture_output=True, text=True, errors='replace',
+                          stdin=subprocess.DEVNULL)
+    name = re.escape(made_name(copy))
+    line = re.search(rf'(?m)^(?:.*[\s&;])?\./{name}(?:[ \t]+([^\n#|<>&;]*))?$', done.stdout.replace('\\\n', ' '))
+    return (line.group(1) or '').split() if line else []
+
+
+def shorten(words, most=1 << 20):
+    """Repeats only twice, and at most `most` of what the other numbers multiply to. (Rules of thumb: the last number is
+    mostly how often to repeat.)"""
+    numbers = [i for i, word in enumerate(words) if re.fullmatch(r'(--?\w+=)?\d+', word)]
+    values = {i: int(words[i].split('=')[-1]) for i in numbers}
+    if numbers and values[numbers[-1]] >= 10:
+        values[numbers.pop()] = 2
+    while math.prod(max(values[i], 1) for i in numbers) > most and max(values[i] for i in numbers) > 64:
+        largest = max(numbers, key=values.get)
+        values[largest] //= 2
+    return [re.sub(r'\d+$', str(values[i]), word) if i in values else word for i, word in enumerate(words)]
 
 
 def sample(root, path, expect='', arguments=(), sources=('*.cu', '*.cpp', '*.c'), options=(), **more):
@@ -184,9 +290,9 @@ def polybench(root, name, limit_s=120):
                     limit_s=limit_s)
 
 
-def hecbench(root, name, arguments='', expect=r'\bPASS', limit_s=120):
+def hecbench(root, name, arguments='', expect=r'\bPASS', limit_s=120, **more):
     return Made(name, os.path.join(root, 'src', name + '-cuda'), ['*'], expect, arguments.split(), suite='H', root=root,
-                limit_s=limit_s)
+                limit_s=limit_s, **more)
 
 
 HECBENCH_ACCEPTED = [
@@ -230,77 +336,3 @@ def acceptance(folder):
     found.append(gpt2(root('llm.c')))
     found += [llm_kernel(root('llm.c'), name) for name in LLM_KERNELS]
     return found
-
-
-# Headers of what a machine without a display, other vendors' libraries and a run-time compiler lacks.
-NOT_HERE = re.compile(r'#\s*include\s*[<"][^>"]*(GL/|GLFW|glut|vulkan|d3d|EGL|nvsci|npp|nvjpeg|FreeImage|nvrtc|mpi\.h|'
-                      r'nvmedia|rendercheck|helper_gl|nccl|nvshmem)', re.I)
-SAMPLE_OPTIONS = {
-    'cudaOpenMP': ['-Xcompiler', '-fopenmp', '-lgomp'], 'MonteCarloMultiGPU': ['-lcurand'], 'batchCUBLAS': ['-lcublas'],
-    'simpleCUBLAS': ['-lcublas'], 'matrixMulCUBLAS': ['-lcublas'], 'simpleCUFFT': ['-lcufft'],
-    'conjugateGradient': ['-lcublas', '-lcusparse'], 'conjugateGradientPrecond': ['-lcublas', '-lcusparse'],
-    'conjugateGradientUM': ['-lcublas', '-lcusparse'], 'conjugateGradientCudaGraphs': ['-lcublas', '-lcusparse'],
-    'cuSolverDn_LinearSolver': ['-lcusolver', '-lcublas', '-lcusparse'],
-    'cuSolverSp_LinearSolver': ['-lcusolver', '-lcublas', '-lcusparse'],
-    'MersenneTwisterGP11213': ['-lcurand'], 'randomFog': ['-lcurand'], 'UnifiedMemoryStreams': ['-lcublas'],
-    'simpleCUBLAS_LU': ['-lcublas'], 'convolutionFFT2D': ['-lcufft'],
-    'MC_EstimatePiInlineP': ['-lcurand'], 'MC_EstimatePiInlineQ': ['-lcurand'], 'MC_EstimatePiP': ['-lcurand'],
-    'MC_EstimatePiQ': ['-lcurand'], 'MC_SingleAsianOptionP': ['-lcurand'],
-}
-SAMPLE_ARGUMENTS = {
-    'transpose': ['-dimX=128', '-dimY=128'], 'nbody': ['-benchmark', '-numbodies=256', '-i=1'],
-    'FDTD3d': ['--dimx=64', '--dimy=64', '--dimz=64', '--timesteps=2', '--radius=4'],
-}
-
-
-def rest(folder):
-    """Everything else with sources in the folder, with arguments shortened by rule."""
-    known = {program.name for program in acceptance(folder)}
-    found = []
-    for path in sorted(glob.glob(os.path.join(folder, 'cuda-samples', 'Samples', '*', '*'))):
-        found += rest_sample(os.path.join(folder, 'cuda-samples'), path)
-    for path in sorted(glob.glob(os.path.join(folder, 'HeCBench', 'src', '*-cuda'))):
-        found += rest_hecbench(os.path.join(folder, 'HeCBench'), path)
-    for path in sorted(glob.glob(os.path.join(folder, 'polybenchGpu', 'CUDA', '*', ''))):
-        found.append(polybench(os.path.join(folder, 'polybenchGpu'), os.path.basename(path[:-1]), 60))
-    return [program for program in found if program.name not in known]
-
-
-def rest_sample(root, path):
-    name = os.path.basename(path)
-    sources = [file for pattern in ('*.cu', '*.cpp', '*.cuh', '*.h') for file in glob.glob(os.path.join(path, pattern))]
-    if not any(file.endswith('.cu') for file in sources):
-        return []
-    if any(NOT_HERE.search(open(file, errors='replace').read()) for file in sources):
-        return []
-    options = SAMPLE_OPTIONS.get(name, [])
-    if name.startswith('cdp') or name.startswith('simpleSeparate'):
-        options = options + ['-rdc=true', '-lcudadevrt']
-    if any('<cuda.h>' in open(file, errors='replace').read() for file in sources) or name.endswith('Drv'):
-        options = options + ['-lcuda']
-    kernels = []
-    if name.endswith('Drv'):
-        kernels = [os.path.basename(file) for file in sources if file.endswith('_kernel.cu')]
-    hosts = ['*.cpp'] if kernels else ['*.cu', '*.cpp']
-    place = os.path.relpath(path, os.path.join(root, 'Samples'))
-    return [sample(root, place, '', SAMPLE_ARGUMENTS.get(name, ()), hosts, options, waivable=True, limit_s=60,
-                   gpus=2 if 'ulti' in name or 'P2P' in name else 1,
-                   fatbins=[(kernel, kernel.replace('.cu', '64.fatbin')) for kernel in kernels])]
-
-
-def rest_hecbench(root, path):
-    makefile = os.path.join(path, 'Makefile')
-    if not os.path.isfile(makefile):
-        return []
-    text = open(makefile, errors='replace').read()
-    line = re.search(r'\n\t\s*\$\(LAUNCHER\)\s+\./\$\(program\)([^\n]*)', text)
-    if line is None or re.search(r'[$;|<>&"]', line.group(1)):
-        return []
-    if re.search(r'\b(mpi\w*|l?nvshmem|l?nccl)\b', text, re.I):
-        return []
-    words = line.group(1).split()
-    # The last number is how often to repeat.
-    if words and re.fullmatch(r'\d+', words[-1]) and int(words[-1]) > 2:
-        words[-1] = '2'
-    name = os.path.basename(path)[: -len('-cuda')]
-    return [hecbench(root, name, ' '.join(words), '', 60)]
