@@ -3,7 +3,6 @@
 import glob
 import os
 import re
-import shutil
 
 import rodinia
 import suites
@@ -16,10 +15,11 @@ LIMIT_S = 60
 BAD = re.compile(r'\bFAIL|\b[Ff]ailed\b|[Mm]ismatch|[Ii]ncorrect|\b[Ww]rong|not (correct|match|equal|passed)|'
                  r'CUDA [Ee]rror|cudaError|invalid (device|argument|resource)|an illegal|unspecified launch|'
                  r'no kernel image|\bERROR\b(?! TOOK)|not supported')
-HARMLESS = re.compile(r'(?i)\b(0|no|without) (failed|failures?|mismatch\w*|errors?)|(mismatch\w*|fail\w*|incorrect|wrong)'
-                      r'[\w ()%]*[:=]+ *0(\.0*)?\b|FAIL(ED)? *= *0|errors?: *0\b|no \w+ error')
-GOOD = re.compile(r'\bPASS|\bPass(ed)?\b|\bpassed\b|(?i:\bsuccess)|\b[Cc]orrect\b|\bOK\b|[Vv]erified|\b[Mm]atch(es|ed)?\b|'
-                  r'(?i:\b0 (errors|mismatch)|(errors?|mismatches): *0\b|no errors)')
+HARMLESS = re.compile(r'(?i)\b(0|no|without) (failed|failures?|mismatch\w*|errors?)|'
+                      r'(mismatch\w*|fail\w*|incorrect|wrong)[\w ()%]*[:=]+ *0(\.0*)?\b|FAIL(ED)? *= *0|errors?: *0\b|'
+                      r'no \w+ error')
+GOOD = re.compile(r'\bPASS|\bPass(ed)?\b|\bpassed\b|(?i:\bsuccess)|\b[Cc]orrect\b|\bOK\b|'
+                  r'[Vv]erified|\b[Mm]atch(es|ed)?\b|(?i:\b0 (errors|mismatch)|(errors?|mismatches): *0\b|no errors)')
 DEVIATION = re.compile(r'(?i)\b(?:error|difference|diff|rmse?|deviation|norm|checksum error)\b[^\n:=]{0,40}[:=] *'
                        r'([-+]?\d+\.?\d*(?:e[-+]?\d+)?)(?![\d.]* *[a-z%/])')
 
@@ -83,8 +83,9 @@ def sample(root, path):
         return []
     sources = [file for file in target.group(2).split() if re.search(r'\.(cu|cpp|c)$', file)]
     place = os.path.relpath(path, os.path.join(root, 'Samples'))
-    program = suites.sample(root, place, '', SAMPLE_ARGUMENTS.get(name, ()), sources, sample_options(name, path, recipe),
-                            limit_s=LIMIT_S, gpus=2 if re.search('ulti|P2P|MGPU', name) else 1)
+    gpus = 2 if re.search('ulti|P2P|MGPU', name) else 1
+    program = suites.sample(root, place, '', SAMPLE_ARGUMENTS.get(name, ()), sources,
+                            sample_options(name, path, recipe), limit_s=LIMIT_S, gpus=gpus)
     program.options = [word for word in program.options if word != suites.ARCHITECTURE] + PTX_ONLY
     program.fatbins = kernels(path, recipe)
     program.files = [os.path.basename(file) for file in glob.glob(os.path.join(path, '*')) if os.path.isfile(file)
@@ -132,7 +133,8 @@ HECBENCH_ARGUMENTS = {
     'su3': '-i 2 -l 8 -t 128 -v 3 -w 1', 'tridiagonal': '-num_systems=512', 'tsp': 'd493.tsp 1 2',
     'wmma': '0 16 16 64 2 1', 'xsbench': '-s small -m event -l 2000 -r 1',
 }
-HECBENCH_NOT_HERE = re.compile(r'\b(mpi(?:cc|cxx|c\+\+|exec|run)|lnvshmem\w*|lnccl|PYTHON_CMD|lgsl\w*|lnpp\w*|lboost\w*)\b')
+HECBENCH_NOT_HERE = re.compile(r'\b(mpi(?:cc|cxx|c\+\+|exec|run)|lnvshmem\w*|lnccl|PYTHON_CMD|lgsl\w*|lnpp\w*|'
+                               r'lboost\w*)\b')
 
 
 def hecbench(root, path):

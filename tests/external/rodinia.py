@@ -1,5 +1,5 @@
-"""The programs of Rodinia (its CUDA folder): their makefiles are for old toolkits, so each is compiled here; their input
-is not in the repository, so it is made here, of the same form and small."""
+"""The programs of Rodinia (its CUDA folder): their makefiles are for old toolkits, so each is compiled here; their
+input is not in the repository, so it is made here, of the same form and small."""
 
 import dataclasses
 import os
@@ -130,7 +130,8 @@ def every(root, hecbench, samples):
         row('backprop', 'backprop', 'backprop.c facetrain.c imagenet.c backprop_cuda.cu', '65536'),
         row('bfs', 'bfs', 'bfs.cu', 'graph.txt', prepare=graph),
         row('b+tree', 'b+tree', 'main.c kernel/kernel_gpu_cuda_wrapper.cu kernel/kernel_gpu_cuda_wrapper_2.cu '
-            'util/timer/timer.c util/num/num.c util/cuda/cuda.cu', 'file numbers.txt command command.txt', prepare=tree),
+            'util/timer/timer.c util/num/num.c util/cuda/cuda.cu', 'file numbers.txt command command.txt',
+            prepare=tree),
         row('cfd', 'cfd', 'euler3d.cu', 'mesh.txt', prepare=mesh),
         row('cfd_double', 'cfd', 'euler3d_double.cu', 'mesh.txt', prepare=mesh),
         row('cfd_pre', 'cfd', 'pre_euler3d.cu', 'mesh.txt', prepare=mesh),
@@ -249,6 +250,7 @@ def storms(folder, records=2000):
     draw = random.Random(8)
     lines = (f'{draw.randrange(1950, 2005):4d} {draw.randrange(1, 13):2d} {draw.randrange(1, 29):2d} '
              f'{draw.randrange(0, 24, 6):2d} {draw.randrange(1, 29):2d} {"STORM":<9s} {draw.uniform(7, 70):5.1f} '
-             f'{draw.uniform(0, 358):5.1f} {draw.randrange(10, 165):4d} {draw.randrange(900):4d}' for _ in range(records))
+             f'{draw.uniform(0, 358):5.1f} {draw.randrange(10, 165):4d} {draw.randrange(900):4d}'
+             for _ in range(records))
     write(folder, 'storms.db', lines)
     return write(folder, 'list.txt', ['storms.db'])

@@ -160,7 +160,7 @@ class Made(External):
 
 
 # PTX alone is enough, and saves the assembler's time; what does not compile for the first may need the second.
-ARCHITECTURES = ('compute_80', 'sm_80', 'compute_90')
+ARCHITECTURES = ('compute_80', 'sm_80', '80', 'compute_90')
 
 
 def copy_among_links(folder, copy):
