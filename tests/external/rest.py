@@ -88,6 +88,8 @@ def sample(root, path):
                             sample_options(name, path, recipe), limit_s=LIMIT_S, gpus=gpus)
     program.options = [word for word in program.options if word != suites.ARCHITECTURE] + PTX_ONLY
     program.fatbins = kernels(path, recipe)
+    if BY_NVIDIA.search(' '.join(program.options)):
+        program.profile = NEWER
     program.files = [os.path.basename(file) for file in glob.glob(os.path.join(path, '*')) if os.path.isfile(file)
                      and not re.search(r'\.(cu|cuh|cpp|c|h|hpp|md|txt|bash)$', file)]
     texts = ''.join(read(file) for file in glob.glob(os.path.join(path, '*.[ch]*')))
@@ -117,21 +119,26 @@ def kernels(path, recipe):
     return list(zip(sources, names))
 
 
+# NVIDIA's libraries bring PTX only for devices newer than themselves (docs/softgpu.md).
+BY_NVIDIA = re.compile(r'-l(cublas|cudnn|cufft|cusparse|cusolver|curand)')
+NEWER = '13.0'
+
 # Arguments where neither the Makefile's nor these made smaller by rule do.
 HECBENCH_ARGUMENTS = {
-    'adv': '7 15 64 2', 'aes': '2 1 ../urng-sycl/URNG_Input.bmp', 'axhelm': '1 64 2', 'backprop': '1024',
-    'background-subtract': '512 256 0 6', 'bezier-surface': '-n 128', 'bh': '1000 2', 'bitonic-sort': '12 2',
-    'ccsd-trpdrv': '8 16 2', 'd3q19-bgk': '2', 'eikonal': '-s 32', 'epistasis': '146 1024 2',
-    'floydwarshall': '64 2 16', 'gaussian': '-q -t -s 64', 'ising': '-x 256 -y 256 -w 2 -n 4', 'lavaMD': '-boxes1d 3',
-    'laplace3d': '32 32 32 2 1', 'lif': '1000 32 20', 'lud': '-s 256', 'lulesh': '-i 2 -s 12 -r 11 -b 1 -c 1',
-    'miniFE': '-nx 16 -ny 16 -nz 16', 'minimod': '--warm-up --niters 1 --grid 64 --nsteps 4', 'nbody': '512 2',
-    'nqueen': '8 2 2', 'particlefilter': '-x 64 -y 64 -z 5 -np 500', 'pcc': '512 64', 'quicksort': '2 512 512',
+    'adv': '7 15 64 2', 'aes': '2 1 ../urng-sycl/URNG_Input.bmp', 'atomicIntrinsics': '12 2', 'axhelm': '1 64 2',
+    'background-subtract': '512 256 0 6', 'backprop': '1024', 'bezier-surface': '-n 128', 'bh': '1000 2',
+    'bitonic-sort': '12 2', 'ccsd-trpdrv': '8 16 2', 'chi2': '64 2000 32 32 64 2', 'd3q19-bgk': '2',
+    'eikonal': '-s 32', 'epistasis': '146 1024 2', 'floydwarshall': '64 2 16', 'gaussian': '-q -t -s 64',
+    'ising': '-x 256 -y 256 -w 2 -n 4', 'laplace3d': '32 32 32 2 1', 'lavaMD': '-boxes1d 3', 'lif': '1000 32 20',
+    'lud': '-s 256', 'lulesh': '-i 2 -s 12 -r 11 -b 1 -c 1', 'miniFE': '-nx 16 -ny 16 -nz 16',
+    'minimod': '--warm-up --niters 1 --grid 64 --nsteps 4', 'nbody': '512 2', 'nqueen': '8 2 2',
+    'particlefilter': '-x 64 -y 64 -z 5 -np 500', 'pcc': '512 64', 'quicksort': '2 512 512',
     'radixsort2': '-float -keysonly -n=65536', 'rsbench': '-s small -m event -l 2000',
     'rsc': '-f input/vectors.csv -g 512', 's3d': '-q -n 1 -s 1', 'sddmm-batch': '2 64 64 64 64 2 1',
-    'spgeam': '200 200 2000 2 1', 'spgemm': '64 64 64 64 2 1', 'spmm': '64 64 64 64 64 2 1',
-    'spsm': '200 16 2000 2 1', 'streamcluster': '10 20 32 1024 1024 100 none output.txt 1',
-    'su3': '-i 2 -l 8 -t 128 -v 3 -w 1', 'tridiagonal': '-num_systems=512', 'tsp': 'd493.tsp 1 2',
-    'wmma': '0 16 16 64 2 1', 'xsbench': '-s small -m event -l 2000 -r 1',
+    'spgeam': '200 200 2000 2 1', 'spgemm': '64 64 64 64 2 1', 'spmm': '64 64 64 64 64 2 1', 'spsm': '200 16 2000 2 1',
+    'streamcluster': '10 20 32 1024 1024 100 none output.txt 1', 'su3': '-i 2 -l 8 -t 128 -v 3 -w 1',
+    'tridiagonal': '-num_systems=512', 'tsp': 'd493.tsp 1 2', 'wmma': '0 16 16 64 2 1',
+    'xsbench': '-s small -m event -l 2000 -r 1',
 }
 HECBENCH_NOT_HERE = re.compile(r'\b(mpi(?:cc|cxx|c\+\+|exec|run)|lnvshmem\w*|lnccl|PYTHON_CMD|lgsl\w*|lnpp\w*|'
                                r'lboost\w*)\b')
@@ -145,7 +152,10 @@ def hecbench(root, path):
     if not os.path.isfile(makefile):
         program.missing = 'a Makefile'
         return [program]
-    missing = HECBENCH_NOT_HERE.search(read(makefile))
+    text = read(makefile)
+    if BY_NVIDIA.search(text):
+        program.profile = NEWER
+    missing = HECBENCH_NOT_HERE.search(text)
     if missing:
         program.missing = missing.group(1)
     return [program]

@@ -120,9 +120,10 @@ class Made(External):
     shortened: bool = False  # the arguments are the Makefile's, made smaller by rule
     full_arguments: list = dataclasses.field(default_factory=list)
 
-    def less_shortened(self):
-        """Only repeats are fewer: where the rule gave the program sizes that it cannot take."""
-        words = shorten(self.full_arguments, most=math.inf)
+    def other_arguments(self, slow):
+        """Of a program that was too slow: smaller ones; of another: only repeats are fewer, because the rule may have
+        made sizes that the program cannot take. None where that changes nothing."""
+        words = shorten(self.full_arguments, 1 << 13 if slow else math.inf)
         return words if words != self.arguments else None
 
     def place(self, folder):
@@ -205,11 +206,12 @@ def makefile_arguments(copy):
 def shorten(words, most=1 << 20):
     """Repeats only twice, and at most `most` of what the other numbers multiply to. (Rules of thumb: the last number is
     mostly how often to repeat.)"""
+    least = 64 if most > 1 << 16 else 16
     numbers = [i for i, word in enumerate(words) if re.fullmatch(r'(--?\w+=)?\d+', word)]
     values = {i: int(words[i].split('=')[-1]) for i in numbers}
     if numbers and values[numbers[-1]] >= 10:
         values[numbers.pop()] = 2
-    while math.prod(max(values[i], 1) for i in numbers) > most and max(values[i] for i in numbers) > 64:
+    while math.prod(max(values[i], 1) for i in numbers) > most and max(values[i] for i in numbers) > least:
         largest = max(numbers, key=values.get)
         values[largest] //= 2
     return [re.sub(r'\d+$', str(values[i]), word) if i in values else word for i, word in enumerate(words)]
