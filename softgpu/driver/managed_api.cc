@@ -113,6 +113,17 @@ CUresult prefetch(CUdeviceptr address, size_t bytes, const CUmemLocation& place,
   });
 }
 
+// Host and device share the bytes whatever is attached: there is only to be said what is wrong.
+CUresult check_attachment(const Stream& stream, CUdeviceptr address, size_t bytes, unsigned flags) {
+  const bool single = flags == CU_MEM_ATTACH_SINGLE;
+  if (!single && flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST) return CUDA_ERROR_INVALID_VALUE;
+  if (single && stream.handle() == CU_STREAM_LEGACY) return CUDA_ERROR_INVALID_VALUE;  // stands for all of them
+  const auto range = driver().memory.find(address);
+  if (!range || range->advice == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const bool whole = bytes == 0 || (bytes == range->bytes && address == range->address);
+  return whole ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 // Places that all pages agree on.
 CUmemLocation common(const std::vector<PageAdvice>& pages, CUmemLocation PageAdvice::*which) {
   const CUmemLocation first = pages.front().*which;
@@ -203,6 +214,14 @@ extern "C" CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, size_t bytes, CUm
 
 extern "C" CUresult cuMemPrefetchAsync(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream) {
   return prefetch(address, bytes, place_of(device), 0, stream);
+}
+
+extern "C" CUresult cuStreamAttachMemAsync(CUstream handle, CUdeviceptr address, size_t bytes, unsigned int flags) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    const CUresult result = check_attachment(*stream, address, bytes, flags);
+    if (result != CUDA_SUCCESS) return result;
+    return enqueue_uncaptured(context, stream, {[] { return CUDA_SUCCESS; }, {}, false});
+  });
 }
 
 extern "C" CUresult cuMemRangeGetAttribute(void* data, size_t data_bytes, CUmem_range_attribute attribute,

@@ -18,9 +18,9 @@ BAD = re.compile(r'\bFAIL|\b[Ff]ailed\b|[Mm]ismatch|[Ii]ncorrect|\b[Ww]rong|not 
 HARMLESS = re.compile(r'(?i)\b(0|no|without) (failed|failures?|mismatch\w*|errors?)|'
                       r'(mismatch\w*|fail\w*|incorrect|wrong)[\w ()%]*[:=]+ *0(\.0*)?\b|FAIL(ED)? *= *0|errors?: *0\b|'
                       r'no \w+ error')
-GOOD = re.compile(r'\bPASS|\bPass(ed)?\b|\bpassed\b|(?i:\bsuccess)|\b[Cc]orrect\b|\bOK\b|'
+GOOD = re.compile(r'\bPASS|\b[Pp]ass(ed)?\b|(?i:\bsuccess)|\b[Cc]orrect\b|\bOK\b|'
                   r'[Vv]erified|\b[Mm]atch(es|ed)?\b|(?i:\b0 (errors|mismatch)|(errors?|mismatches): *0\b|no errors)')
-DEVIATION = re.compile(r'(?i)\b(?:error|difference|diff|rmse?|deviation|norm|checksum error)\b[^\n:=]{0,40}[:=] *'
+DEVIATION = re.compile(r'(?i)\b(?:error|difference|diff|rms?e?|rsme|deviation|norm|checksum error)\b[^\n:=]{0,40}[:=] *'
                        r'([-+]?\d+\.?\d*(?:e[-+]?\d+)?)(?![\d.]* *[a-z%/])')
 
 
@@ -68,7 +68,7 @@ def rest(folder):
 
 # Headers of what a machine without a display, other vendors' libraries or several machines lacks.
 NOT_HERE = re.compile(r'#\s*include\s*[<"]([^>"]*(?:GL/|GLFW|glut|vulkan|d3d|EGL|nvsci|npp|nvjpeg|FreeImage|mpi\.h|'
-                      r'nvmedia|helper_gl|nvshmem|windows\.h)[^>"]*)', re.I)
+                      r'nvmedia|helper_gl|nvshmem)[^>"]*)', re.I)
 SAMPLE_ARGUMENTS = {
     'transpose': ['-dimX=128', '-dimY=128'], 'nbody': ['-benchmark', '-numbodies=256', '-i=1'],
     'FDTD3d': ['--dimx=64', '--dimy=64', '--dimz=64', '--timesteps=2', '--radius=4'],
@@ -91,7 +91,8 @@ def sample(root, path):
     if BY_NVIDIA.search(' '.join(program.options)):
         program.profile = NEWER
     program.files = [os.path.basename(file) for file in glob.glob(os.path.join(path, '*')) if os.path.isfile(file)
-                     and not re.search(r'\.(cu|cuh|cpp|c|h|hpp|md|txt|bash)$', file)]
+                     and not re.search(r'\.(cpp|c|h|hpp|md|txt|bash)$' if name.endswith('_nvrtc') else
+                                       r'\.(cu|cuh|cpp|c|h|hpp|md|txt|bash)$', file)]
     texts = ''.join(read(file) for file in glob.glob(os.path.join(path, '*.[ch]*')))
     missing = NOT_HERE.search(texts)
     if missing:

@@ -101,6 +101,20 @@ TEST_F(Managed, advice_is_kept_by_page) {
   EXPECT_EQ(cuMemPrefetchAsync_v2(allocate(64), 64, host, 0, nullptr), CUDA_ERROR_INVALID_VALUE);
 }
 
+TEST_F(Managed, attaching_to_a_stream_is_checked_and_changes_nothing) {
+  const CUdeviceptr address = allocate_managed(2 * kPage);
+  CUstream stream = nullptr;
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  OK(cuStreamAttachMemAsync(stream, address, 0, CU_MEM_ATTACH_SINGLE));
+  OK(cuStreamAttachMemAsync(stream, address, 2 * kPage, CU_MEM_ATTACH_HOST));
+  OK(cuStreamAttachMemAsync(nullptr, address, 0, CU_MEM_ATTACH_GLOBAL));
+  EXPECT_EQ(cuStreamAttachMemAsync(nullptr, address, 0, CU_MEM_ATTACH_SINGLE), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuStreamAttachMemAsync(stream, address, kPage, CU_MEM_ATTACH_SINGLE), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuStreamAttachMemAsync(stream, address, 0, 8), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuStreamAttachMemAsync(stream, allocate(64), 0, CU_MEM_ATTACH_SINGLE), CUDA_ERROR_INVALID_VALUE);
+  OK(cuStreamDestroy(stream));
+}
+
 TEST_F(Managed, every_kind_of_pointer_says_what_it_is) {
   uint32_t type = 0, managed = 0, capable = 0;
   const CUdeviceptr device = allocate(100), both = allocate_managed(100);
