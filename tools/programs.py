@@ -40,7 +40,8 @@ class Program:
             return f'no sources in {self.folder}'
         commands = [[nvcc, '-O2', *self.options, *sources, '-o', os.path.join(into, self.name)]]
         for source, file in self.fatbins:
-            commands.append([nvcc, '-fatbin', os.path.join(self.folder, source), '-o', os.path.join(into, file)])
+            kind = '-ptx' if file.endswith('.ptx') else '-fatbin'
+            commands.append([nvcc, kind, os.path.join(self.folder, source), '-o', os.path.join(into, file)])
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:

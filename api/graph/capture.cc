@@ -23,6 +23,7 @@ struct Capture {
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
   std::thread::id thread;
   const void* origin = nullptr;
+  std::vector<Edge> left;  // ends of streams that are gone: to be joined like those of streams that are there
 };
 using CaptureRef = std::shared_ptr<Capture>;
 
@@ -92,13 +93,12 @@ std::set<const Node*> ancestors(const std::vector<Edge>& ends) {
 
 bool all_joined(const Member& origin) {
   const auto reached = ancestors(origin.after);
+  const auto joined = [&](const Edge& e) { return reached.count(e.node) != 0; };
   for (const auto& [key, member] : state().members) {
-    if (member.capture != origin.capture) continue;
-    for (const Edge& e : member.after) {
-      if (reached.count(e.node) == 0) return false;
-    }
+    if (member.capture == origin.capture && !std::all_of(member.after.begin(), member.after.end(), joined))
+      return false;
   }
-  return true;
+  return std::all_of(origin.capture->left.begin(), origin.capture->left.end(), joined);
 }
 
 void finish(const CaptureRef& capture) {
@@ -324,7 +324,10 @@ void forget_event(CUevent event) {
 
 void forget_node(const Node* node) {
   const auto gone = [node](const Edge& e) { return e.node == node; };
-  for (auto& [key, member] : state().members) std::erase_if(member.after, gone);
+  for (auto& [key, member] : state().members) {
+    std::erase_if(member.after, gone);
+    std::erase_if(member.capture->left, gone);
+  }
   for (auto& [event, recorded] : state().events) std::erase_if(recorded.after, gone);
 }
 
@@ -334,13 +337,14 @@ void forget_stream(const void* key) {
   const Member* member = member_of(key);
   if (member == nullptr) return;
   const CaptureRef capture = member->capture;
-  capture->valid = false;
-  if (capture->origin == key) {
-    finish(capture);  // nobody can end it any more
-    if (capture->made_graph) destroy_graph(capture->graph->handle);
-  } else {
+  if (capture->origin != key) {
+    extend(&capture->left, member->after);
     state().members.erase(key);
+    return;
   }
+  capture->valid = false;
+  finish(capture);  // nobody can end it any more
+  if (capture->made_graph) destroy_graph(capture->graph->handle);
 }
 
 CUstreamCaptureMode exchange_mode(CUstreamCaptureMode mode) { return std::exchange(t_mode, mode); }

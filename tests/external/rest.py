@@ -102,6 +102,8 @@ def sample(root, path):
 
 def sample_options(name, path, recipe):
     options = ['-l' + word for word in sorted(set(re.findall(r'CUDA::(\w+)', recipe)) & LIBRARY - {'cudart'})]
+    if '-lcusolver' in options:
+        options += ['-lcusparse', '-lcublas']
     if 'CUDA::cuda_driver' in recipe or any('<cuda.h>' in read(file) for file in glob.glob(path + '/*.c*')):
         options.append('-lcuda')
     if 'OpenMP' in recipe or name == 'UnifiedMemoryStreams':

@@ -107,6 +107,30 @@ TEST_F(Captures, a_fork_that_is_not_joined_spoils_the_graph) {
   expect_end(s, CUDA_ERROR_STREAM_CAPTURE_UNJOINED);
 }
 
+TEST_F(Captures, a_forked_stream_may_go_and_what_it_captured_must_be_joined_all_the_same) {
+  for (const bool join : {true, false}) {
+    CUstream s = stream(CU_STREAM_NON_BLOCKING), side = nullptr;
+    OK(cuStreamCreate(&side, CU_STREAM_NON_BLOCKING));
+    CUevent forked = event(), joined = event();
+    OK(cuStreamBeginCapture(s, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    OK(cuEventRecord(forked, s));
+    OK(cuStreamWaitEvent(side, forked, 0));
+    OK(scale(side, 3));
+    OK(cuEventRecord(joined, side));
+    OK(cuStreamDestroy(side));
+    if (join) OK(cuStreamWaitEvent(s, joined, 0));
+    if (!join) {
+      expect_end(s, CUDA_ERROR_STREAM_CAPTURE_UNJOINED);
+      continue;
+    }
+    CUgraph graph = nullptr;
+    OK(cuStreamEndCapture(s, &graph));
+    run(graph, s);
+    EXPECT_EQ(value(), 3u);
+    OK(cuGraphDestroy(graph));
+  }
+}
+
 TEST_F(Captures, only_the_stream_and_the_thread_that_began_may_end) {
   CUstream s = stream(CU_STREAM_NON_BLOCKING), side = stream(CU_STREAM_NON_BLOCKING);
   CUevent forked = event();
