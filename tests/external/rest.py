@@ -101,7 +101,8 @@ def sample(root, path):
 
 
 def sample_options(name, path, recipe):
-    options = ['-l' + word for word in sorted(set(re.findall(r'CUDA::(\w+)', recipe)) & LIBRARY - {'cudart'})]
+    options = ['-I', os.path.join(path, 'inc')] if os.path.isdir(os.path.join(path, 'inc')) else []
+    options += ['-l' + word for word in sorted(set(re.findall(r'CUDA::(\w+)', recipe)) & LIBRARY - {'cudart'})]
     if '-lcusolver' in options:
         options += ['-lcusparse', '-lcublas']
     if 'CUDA::cuda_driver' in recipe or any('<cuda.h>' in read(file) for file in glob.glob(path + '/*.c*')):
@@ -131,9 +132,10 @@ HECBENCH_ARGUMENTS = {
     'adv': '7 15 64 2', 'aes': '2 1 ../urng-sycl/URNG_Input.bmp', 'atomicIntrinsics': '12 2', 'axhelm': '1 64 2',
     'background-subtract': '512 256 0 6', 'backprop': '1024', 'bezier-surface': '-n 128', 'bh': '1000 2',
     'bitonic-sort': '12 2', 'ccsd-trpdrv': '8 16 2', 'chi2': '64 2000 32 32 64 2', 'd3q19-bgk': '2',
-    'eikonal': '-s 32', 'epistasis': '146 1024 2', 'floydwarshall': '64 2 16', 'gaussian': '-q -t -s 64',
-    'ising': '-x 256 -y 256 -w 2 -n 4', 'laplace3d': '32 32 32 2 1', 'lavaMD': '-boxes1d 3', 'lif': '1000 32 20',
-    'lud': '-s 256', 'lulesh': '-i 2 -s 12 -r 11 -b 1 -c 1', 'miniFE': '-nx 16 -ny 16 -nz 16',
+    'dense-embedding': '100000 64 2', 'eikonal': '-s 32', 'epistasis': '146 1024 2', 'floydwarshall': '64 2 16',
+    'gamma-correction': '256 256 256 2', 'gaussian': '-q -t -s 64', 'ising': '-x 256 -y 256 -w 2 -n 4',
+    'laplace3d': '32 32 32 2 1', 'lavaMD': '-boxes1d 3', 'lif': '1000 32 20', 'lud': '-s 256',
+    'lulesh': '-i 2 -s 12 -r 11 -b 1 -c 1', 'miniFE': '-nx 16 -ny 16 -nz 16',
     'minimod': '--warm-up --niters 1 --grid 64 --nsteps 4', 'nbody': '512 2', 'nqueen': '8 2 2',
     'particlefilter': '-x 64 -y 64 -z 5 -np 500', 'pcc': '512 64', 'quicksort': '2 512 512',
     'radixsort2': '-float -keysonly -n=65536', 'rsbench': '-s small -m event -l 2000',
