@@ -30,6 +30,7 @@ MEASURED = re.compile(r'(?i)\b(time|sec(ond)?s?|[mun]?s|[gmk]i?b(/s|ps)?|bandwid
 TOO_MUCH = 'ended by the runner: wants more than'
 
 
+TOO_LONG = 'ended by the runner: not done after'
 PATIENCE = 3  # so many times its limit a program may take by the clock
 
 
@@ -96,7 +97,9 @@ class External(programs.Program):
             except subprocess.TimeoutExpired:
                 pass
             # On a machine that others use, too, its own time is what counts.
-            if time.monotonic() - began > PATIENCE * limit_s or processor_s(child.pid) > limit_s:
+            spent, passed = processor_s(child.pid), time.monotonic() - began
+            if passed > PATIENCE * limit_s or spent > limit_s:
+                ended = f'{TOO_LONG} {spent:.0f} s of its own in {passed:.0f} s'
                 break
             if self.enough and re.search(self.enough.encode(), os.pread(out.fileno(), 1 << 20, 0)):
                 break
