@@ -31,6 +31,16 @@ struct GlobalAnswer {  // tideGlobal; CUDA_ERROR_NOT_FOUND without a payload
   uint64_t bytes = 0;
 };
 
+struct ShareAnswer {  // tideShareMemory: the whole pieces of memory that it lies in
+  uint64_t address = 0;
+  uint64_t bytes = 0;
+};
+
+struct WatchAnswer {      // tideWatchEvent
+  uint32_t pending = 0;   // the last record is not complete; the event's word will say when it is
+  uint32_t recorded = 0;  // here, so that the event itself can be waited for
+};
+
 struct TextureAnswer {  // tideCreateTexture
   uint64_t handle = 0;
 };

@@ -113,6 +113,8 @@ class Channel {
   void abandon();
 
   Region region() const { return region_; }
+  // 16 random bytes: this process's use of the vGPU.
+  const uint8_t* session() const { return session_; }
   ClientCounters& counters() { return region_.client().counters; }
 
  private:

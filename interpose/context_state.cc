@@ -160,6 +160,9 @@ void drop_stream(Process& p, Stream& stream) {
 void drop_event(Process& p, Event& event) {
   if (!p.events.destroy(&event)) return;
   graph::forget_event(reinterpret_cast<CUevent>(event.handle));
+  if (const uint64_t name = event.name.load(); name != 0) {
+    send_command(*event.context, Call::tideUnshare, command::Unshare{name});
+  }
   send_command(*event.context, Call::tideDestroyEvent, command::DestroyEvent{event.slot, 0});
   event.vgpu->events.give(event.slot, event.recorded.load());
 }

@@ -15,6 +15,8 @@ void make_distinct(std::vector<VgpuPlace>* places);
 std::vector<uint32_t> visible_devices(const char* variable, const std::vector<VgpuPlace>& places);
 // Sets the attributes of features that this library does not serve, so that nobody tries.
 void hide_what_is_not_served(DeviceInfo* info);
+// Whether processes can have memory of each other there.
+bool shares_memory(const DeviceInfo& info);
 // "GPU-xxxxxxxx-xxxx-..."
 std::string uuid_text(const uint8_t uuid[16]);
 // Tells api/handshake about this library.

@@ -30,7 +30,12 @@ CUresult Memory::carry_out(const std::vector<Mapping>& todo, uint32_t context) {
 void Memory::release_finished(std::vector<Mapping>* todo) {
   std::erase_if(later_, [&](const Later& l) {
     if (!vgpu_.channel().done(l.slot, l.sequence)) return false;
-    allocator_.release(l.address, todo);
+    if (l.opened) {
+      end_opened(l.address, todo);
+    } else {
+      unshare(l.address);
+      allocator_.release(l.address, todo);
+    }
     return true;
   });
 }
@@ -79,6 +84,7 @@ CUresult Memory::release(uint64_t address) {
   const std::lock_guard lock(mu_);
   std::vector<Mapping> todo;
   release_finished(&todo);
+  unshare(address);
   if (!allocator_.release(address, &todo)) return CUDA_ERROR_INVALID_VALUE;
   const CUresult sent = carry_out(todo, 0);
   return result != CUDA_SUCCESS ? result : sent;
@@ -87,7 +93,7 @@ CUresult Memory::release(uint64_t address) {
 CUresult Memory::release_after(uint64_t address, uint32_t slot, uint64_t sequence) {
   const std::lock_guard lock(mu_);
   const Allocation* found = allocator_.find(address);
-  if (found == nullptr || found->base != address) return CUDA_ERROR_INVALID_VALUE;
+  if (found == nullptr || found->base != address || found->mapped) return CUDA_ERROR_INVALID_VALUE;
   for (const Later& l : later_) {
     if (l.address == address) return CUDA_ERROR_INVALID_VALUE;
   }
@@ -127,7 +133,10 @@ void Memory::destroy(uint64_t bytes) {
   allocator_.discharge(bytes);
 }
 
-CUresult Memory::map(uint64_t address, uint64_t bytes) {
+CUresult Memory::map(uint64_t address, uint64_t bytes) { return map_at(address, bytes, 0); }
+CUresult Memory::map_named(uint64_t address, uint64_t bytes, uint64_t name) { return map_at(address, bytes, name); }
+
+CUresult Memory::map_at(uint64_t address, uint64_t bytes, uint64_t name) {
   const std::lock_guard lock(mu_);
   const auto after = reserved_.upper_bound(address);
   if (after == reserved_.begin()) return CUDA_ERROR_INVALID_VALUE;
@@ -138,6 +147,7 @@ CUresult Memory::map(uint64_t address, uint64_t bytes) {
   if (next != mapped_.begin() && (--next)->first + next->second > address) return CUDA_ERROR_INVALID_VALUE;
   mapped_[address] = bytes;
   allocator_.note_mapped({address, bytes, vgpu_.primary->number.load(), process()->next_id++, true});
+  if (name != 0) return send_command(*vgpu_.primary, Call::tideMapPhysical, command::MapPhysical{name, address});
   return carry_out({{address, bytes, true}}, 0);
 }
 
@@ -160,7 +170,13 @@ void Memory::release_context(uint32_t context) {
   std::vector<Mapping> todo;
   std::erase_if(later_, [&](const Later& l) {
     const Allocation* found = allocator_.find(l.address);
-    return found == nullptr || found->context == context;
+    return found == nullptr || (found->context == context && !found->mapped);
+  });
+  std::erase_if(shared_, [&](const auto& item) {
+    const Allocation* found = allocator_.find(item.first);
+    const bool ends = found == nullptr || found->context == context;
+    if (ends) send_command(*vgpu_.primary, Call::tideUnshare, command::Unshare{item.second.name});
+    return ends;
   });
   allocator_.release_context(context, &todo);
   std::erase_if(globals_, [&](const auto& item) { return item.second.context == context; });

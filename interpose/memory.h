@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "interpose/allocator.h"
+#include "interpose/sharing.h"
 
 namespace tide {
 
@@ -39,6 +40,19 @@ class Memory {
   // Waits for the vGPU's work first.
   CUresult unmap(uint64_t address, uint64_t bytes);
 
+  // A physical memory of that name (process.h, Physical), mapped instead of new memory.
+  CUresult map_named(uint64_t address, uint64_t bytes, uint64_t name);
+
+  // Names the allocation that the address lies in for other processes: until it is freed.
+  CUresult share(uint64_t address, SharedKind kind, SharedHandle* handle);
+  // Another process's memory, at an address of our own; the same one when it is open already.
+  CUresult open(const SharedHandle& handle, uint32_t context, uint64_t* address);
+  // Waits for the vGPU's work first, where it was opened as often as it is closed now.
+  CUresult close(uint64_t address, SharedKind kind);
+  // Closes when the work on the stream slot up to `sequence` is done, without waiting.
+  CUresult close_after(uint64_t address, SharedKind kind, uint32_t slot, uint64_t sequence);
+  bool is_open(uint64_t address, SharedKind kind) const;
+
   // Whether [address, address + bytes) lies in one live allocation or global.
   bool covers(uint64_t address, uint64_t bytes) const;
   bool find(uint64_t address, Allocation* allocation) const;
@@ -51,10 +65,18 @@ class Memory {
     uint64_t address;
     uint32_t slot;
     uint64_t sequence;
+    bool opened = false;  // another process's, to be closed
+  };
+  struct Opened {
+    SharedHandle handle;
+    uint32_t count = 0;
   };
   // Requires: mu_.
   CUresult carry_out(const std::vector<Mapping>& todo, uint32_t context);
   void release_finished(std::vector<Mapping>* todo);
+  void unshare(uint64_t address);
+  void end_opened(uint64_t address, std::vector<Mapping>* todo);
+  CUresult map_at(uint64_t address, uint64_t bytes, uint64_t name);
 
   Vgpu& vgpu_;
   mutable std::mutex mu_;
@@ -63,6 +85,9 @@ class Memory {
   std::map<uint64_t, uint64_t> reserved_;  // of the VMM: address -> bytes
   std::map<uint64_t, uint64_t> mapped_;    // within these
   std::map<uint64_t, Allocation> globals_;
+  std::mutex sharing_mu_;                    // taken before mu_, and held while the worker is asked
+  std::map<uint64_t, SharedHandle> shared_;  // by the allocation's begin
+  std::map<uint64_t, Opened> opened_;        // by address
 };
 
 }  // namespace tide

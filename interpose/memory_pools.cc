@@ -22,7 +22,7 @@ CUresult put(void* value, T from) {
 
 }  // namespace
 
-MemoryPool* MemoryPools::create(Vgpu& vgpu, const CUmemPoolProps& properties) {
+MemoryPool* MemoryPools::create(Vgpu& vgpu, const CUmemPoolProps& properties, const SharedHandle* shared) {
   MemoryPool* made = table_.create();
   if (made == nullptr) return nullptr;
   const uint64_t handle = made->handle;
@@ -30,6 +30,8 @@ MemoryPool* MemoryPools::create(Vgpu& vgpu, const CUmemPoolProps& properties) {
   made->handle = handle;
   made->vgpu = &vgpu;
   made->properties = properties;
+  made->imported = shared != nullptr;
+  if (shared != nullptr) made->shared = *shared;
   table_.publish(made);
   return made;
 }

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "interpose/handles.h"
+#include "interpose/sharing.h"
 
 namespace tide {
 
@@ -19,6 +20,9 @@ struct MemoryPool : Handled {
   Vgpu* vgpu = nullptr;
   bool is_default = false;
   CUmemPoolProps properties = {};
+  // Of one that other processes may have, and of one that is theirs: sharing.h. Its `vgpu` and `name` say which.
+  SharedHandle shared;
+  bool imported = false;
   // Guarded by MemoryPools::mu_. Bytes.
   int reuse[3] = {1, 1, 1};  // in the order of the attributes
   uint64_t threshold = 0;
@@ -28,7 +32,8 @@ struct MemoryPool : Handled {
 class MemoryPools {
  public:
   // Null when all handles are taken.
-  MemoryPool* create(Vgpu& vgpu, const CUmemPoolProps& properties);
+  // `shared`: another process's pool.
+  MemoryPool* create(Vgpu& vgpu, const CUmemPoolProps& properties, const SharedHandle* shared = nullptr);
   // False for a default pool.
   bool destroy(MemoryPool& pool);
   MemoryPool* find(CUmemoryPool handle) const { return table_.find(handle); }

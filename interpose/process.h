@@ -31,6 +31,12 @@ struct Physical : Handled {
   std::atomic<uint64_t> address{0};  // where it is mapped
   std::atomic<bool> was_mapped{false};
   std::atomic<bool> released{false};
+  // Of memory that other processes may have, or that is theirs: the worker knows it by a name from the beginning, and
+  // its contents last as long as the handle, a mapping, or a descriptor that was exported. Else 0.
+  uint64_t name = 0;
+  bool imported = false;
+  std::atomic<bool> shared{false};
+  std::vector<int> kept;  // an end for each exported descriptor (sharing.h); guarded by Process::sharing_mu
 };
 
 struct Process {
@@ -54,7 +60,9 @@ struct Process {
   std::atomic<uint64_t> next_id{1};  // of contexts, streams, buffers
   std::atomic<uint32_t> next_library{1};
   std::atomic<uint32_t> next_array{1};
-  std::mutex implicit_mu;  // creation of legacy and per-thread streams
+  std::mutex sharing_mu;               // exports of memory and events; held while the worker is asked
+  std::atomic<uint32_t> lingering{0};  // released Physicals that only descriptors keep
+  std::mutex implicit_mu;              // creation of legacy and per-thread streams
 
   // The vGPU whose range this address is in, or null.
   Vgpu* vgpu_of(uint64_t address) const;
@@ -107,6 +115,28 @@ CUresult send_command(const Context& context, Call call, const Command& command,
        .stream = stream,
        .payload_bytes = sizeof(Command)},
       [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, sequence);
+}
+
+// The same, and waits for the answer, whose result is returned.
+template <class Command>
+CUresult ask_command(const Context& context, Call call, const Command& command, Reply* reply,
+                     uint32_t stream = kNoStream, uint64_t* sequence = nullptr) {
+  Channel& channel = context.vgpu->channel();
+  uint64_t number = 0;
+  CUresult r = channel.send(
+      {.call = call,
+       .context = context.number.load(std::memory_order_relaxed),
+       .stream = stream,
+       .payload_bytes = sizeof(Command),
+       .reply = reply},
+      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &number);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(*reply);
+  if (r != CUDA_SUCCESS) {
+    channel.forget(number);
+    return r;
+  }
+  if (sequence != nullptr) *sequence = number;
+  return reply->result;
 }
 
 }  // namespace tide

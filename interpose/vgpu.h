@@ -51,7 +51,9 @@ struct Event : Handled {
   Vgpu* vgpu = nullptr;
   uint32_t slot = 0;
   uint32_t flags = 0;
-  std::atomic<uint64_t> recorded{0};  // sequence of the last record; 0: never
+  // Sequence of the last record; 0: never. Of an event of several processes: of the last tideWatchEvent.
+  std::atomic<uint64_t> recorded{0};
+  std::atomic<uint64_t> name{0};  // under which other processes may open it (sharing.h); 0: they may not
 };
 
 // Answers of `cached` calls, and the last values of settings, by what was asked.

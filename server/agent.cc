@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/log.h"
 #include "server/transfer.h"
@@ -14,6 +15,7 @@ namespace {
 
 // CUresults, by value: no CUDA header belongs into a daemon that never loads CUDA.
 constexpr int kNotPermitted = 800;
+constexpr int kInvalidHandle = 400;
 constexpr int kNotReady = 600;
 constexpr int kSystemNotReady = 802;
 constexpr int kNoDevice = 100;
@@ -34,6 +36,13 @@ ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish) {
   memcpy(session.transport, wish.transport, sizeof(session.transport));
   session.transport[sizeof(session.transport) - 1] = '\0';
   return session;
+}
+
+SessionId session_id(const AgentSession& session) {
+  SessionId id;
+  static_assert(sizeof(id) == sizeof(session.identity.session));
+  memcpy(&id, session.identity.session, sizeof(id));
+  return id;
 }
 
 void close_all(int socket, int region_fd) {
@@ -183,7 +192,10 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
                                                gpus_.environment(lease->terms.gpu), &made->worker);
   if (!outcome.ok()) return outcome;
   lease->sessions.push_back(made);
-  watch({{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch}, made);
+  const LeaseKey key{{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch};
+  made->worker->on_shared(
+      [this, key, from = made.get()](const ControlMessage& message) { carry_shared(key, *from, message); });
+  watch(key, made);
   *session = made;
   return {};
 }
@@ -194,8 +206,38 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     const bool quiet = reason == "it ended" || session->worker->killed();
     log(quiet ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s", key.first.first.c_str(),
         session->worker->pid(), key.first.second, reason.c_str());
-    if (const auto found = leases_.find(key); found != leases_.end()) found->second->sessions.remove(session);
+    const auto found = leases_.find(key);
+    if (found == leases_.end()) return;
+    found->second->sessions.remove(session);
+    tell_ended(*found->second, *session);
   }));
+}
+
+// A question goes to the session that is asked, its answer back to the one that asked: both of this lease, so that no
+// other job's memory can be named. Answers to who is gone are dropped, and so are their descriptors.
+void Agent::carry_shared(const LeaseKey& key, AgentSession& from, const ControlMessage& message) {
+  ControlMessage copy = message;
+  auto* shared = copy.as<ControlShared>();
+  const auto lease = leases_.find(key);
+  if (shared == nullptr || lease == leases_.end()) return;
+  const bool question = message.type == ControlType::kAskShared;
+  (question ? shared->asker : shared->owner) = session_id(from);
+  const SessionId to = question ? shared->owner : shared->asker;
+  for (const auto& session : lease->second->sessions) {
+    if (session.get() == &from || session_id(*session) != to || session->worker->gone()) continue;
+    const auto end = std::find(std::begin(message.fds), std::end(message.fds), -1);
+    session->worker->send(message.type, shared, sizeof(*shared), message.fds, int(end - std::begin(message.fds)));
+    return;
+  }
+  if (!question) return;
+  shared->result = kInvalidHandle;
+  shared->last = 1;
+  from.worker->send(ControlType::kSharedAnswer, *shared);
+}
+
+void Agent::tell_ended(AgentLease& lease, const AgentSession& session) {
+  const SessionId ended = session_id(session);
+  for (const auto& other : lease.sessions) other->worker->send(ControlType::kSessionEnded, ended);
 }
 
 kj::Promise<std::string> Agent::receive(const DoorOpen& wish) {

@@ -94,6 +94,9 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd);
   Outcome begin_session(AgentLease* lease, const DoorOpen& wish, std::shared_ptr<AgentSession>* session);
   void watch(const LeaseKey& key, std::shared_ptr<AgentSession> session);
+  // Between workers of one lease (server/sharing.h).
+  void carry_shared(const LeaseKey& key, AgentSession& from, const ControlMessage& message);
+  void tell_ended(AgentLease& lease, const AgentSession& session);
   void forget(const LeaseKey& key);
 
   // The steps of a move.

@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace tide {
 namespace {
@@ -59,11 +61,11 @@ ControlState receive_control(int socket, ControlMessage* message) {
   if (n < 0) return errno == EAGAIN || errno == EINTR ? ControlState::kNothing : ControlState::kGone;
   if (n < ssize_t(sizeof(message->type))) return ControlState::kGone;
   message->bytes = size_t(n) - sizeof(message->type);
-  message->fds[0] = message->fds[1] = -1;
+  std::fill(std::begin(message->fds), std::end(message->fds), -1);
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
     const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    memcpy(message->fds, CMSG_DATA(c), sizeof(int) * (count < kControlFdsMax ? count : kControlFdsMax));
+    memcpy(message->fds, CMSG_DATA(c), sizeof(int) * std::min<size_t>(count, kControlFdsMax));
   }
   return ControlState::kMessage;
 }

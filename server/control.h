@@ -22,6 +22,7 @@ enum class ControlType : uint32_t {
   kAbort = 5,    // the move is off
   kStats = 6,
   kExit = 7,
+  kSessionEnded = 8,  // SessionId: another session of the vGPU
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,    // ControlText: where the other worker shall connect (transport/stream.h)
@@ -31,6 +32,29 @@ enum class ControlType : uint32_t {
   kMoveFailed = 25,   // ControlText; the session runs on here
   kStatsReply = 26,   // ControlStats
   kFailed = 27,       // ControlText; the worker ends
+  // Between two workers of one vGPU, carried by the agent (server/sharing.h).
+  kAskShared = 40,     // ControlShared: to its owner
+  kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
+};
+
+inline constexpr int kControlFdsMax = 32;
+
+// A session's 16 bytes, as two numbers.
+struct SessionId {
+  uint64_t low = 0, high = 0;
+  bool operator==(const SessionId&) const = default;
+};
+
+struct ControlShared {
+  uint64_t question = 0;  // the asker's number
+  SessionId asker;        // the agent says who
+  SessionId owner;
+  uint64_t name = 0;  // of the owner's
+  int32_t result = 0;
+  uint32_t last = 0;  // nothing of the answer follows
+  uint32_t count = 0;
+  uint32_t reserved = 0;
+  uint64_t bytes[kControlFdsMax] = {};  // of memory; 0: an event's page
 };
 
 struct ControlSession {
@@ -68,14 +92,13 @@ struct ControlText {
   char text[kDoorMessageBytes] = {};
 };
 
-inline constexpr int kControlFdsMax = 2;
 inline constexpr size_t kControlPayloadMax = 2048;
 
 struct ControlMessage {
   ControlType type{};
   alignas(8) std::byte payload[kControlPayloadMax];
   size_t bytes = 0;
-  int fds[kControlFdsMax] = {-1, -1};  // the receiver owns them
+  int fds[kControlFdsMax];  // the receiver owns them; -1: none
 
   template <class T>
   T* as() {

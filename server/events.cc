@@ -1,5 +1,8 @@
 #include "server/events.h"
 
+#include <iterator>
+#include <utility>
+
 namespace tide {
 
 Events::Events(const Driver& driver, Contexts& contexts) : driver_(driver), contexts_(contexts) {}
@@ -8,13 +11,21 @@ CUresult Events::create(uint32_t slot, uint32_t context, uint32_t flags) {
   if (slot >= kEventSlots) return CUDA_ERROR_INVALID_VALUE;
   if (slot < events_.size() && events_[slot].live) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = contexts_.use(context); result != CUDA_SUCCESS) return result;
-  // Sharing between processes is not carried over; waiting is the client's business.
+  // Sharing between processes is our own business, not the driver's; so is waiting.
+  auto shared = (flags & CU_EVENT_INTERPROCESS) != 0 ? SharedEvent::make() : nullptr;
+  if ((flags & CU_EVENT_INTERPROCESS) != 0 && shared == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   const uint32_t kept = flags & CU_EVENT_DISABLE_TIMING;
   CUevent handle = nullptr;
   if (const CUresult result = driver_.cuEventCreate(&handle, kept); result != CUDA_SUCCESS) return result;
   if (slot >= events_.size()) events_.resize(slot + 1);
-  events_[slot] = Event{handle, context, kept, true, false, false, 0};
+  events_[slot] = Event{handle, context, kept, true, false, false, 0, std::move(shared)};
   return CUDA_SUCCESS;
+}
+
+CUresult Events::adopt(uint32_t slot, uint32_t context, std::shared_ptr<SharedEvent> shared) {
+  const CUresult result = create(slot, context, CU_EVENT_DISABLE_TIMING);
+  if (result == CUDA_SUCCESS) events_[slot].shared = std::move(shared);
+  return result;
 }
 
 CUresult Events::destroy(uint32_t slot) {
@@ -22,6 +33,11 @@ CUresult Events::destroy(uint32_t slot) {
   if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   contexts_.use(event->context);
   event->live = false;
+  event->shared = nullptr;
+  // Nobody waits for what is gone.
+  if (const auto found = watches_.find(slot); found != watches_.end()) {
+    for (Watch& watch : found->second) watch.event = nullptr;
+  }
   return driver_.cuEventDestroy_v2(event->handle);
 }
 
@@ -33,6 +49,24 @@ void Events::forget_context(uint32_t context) {
 
 Events::Event* Events::find(uint32_t slot) {
   return slot < events_.size() && events_[slot].live ? &events_[slot] : nullptr;
+}
+
+void Events::watch(uint32_t slot, uint64_t record, uint64_t sequence) {
+  watches_[slot].push_back({events_[slot].shared, record, sequence});
+}
+
+bool Events::poll(Streams& streams) {
+  bool any = false;
+  for (auto it = watches_.begin(); it != watches_.end();) {
+    auto& [slot, queue] = *it;
+    while (!queue.empty() && (queue.front().event == nullptr || queue.front().event->done(queue.front().record))) {
+      streams.tell_event(slot, queue.front().sequence);
+      queue.pop_front();
+      any = true;
+    }
+    it = queue.empty() ? watches_.erase(it) : std::next(it);
+  }
+  return any;
 }
 
 CUresult Events::elapsed(uint32_t start, uint32_t end, float* ms) {

@@ -1,6 +1,7 @@
 #include "server/memory.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 
@@ -10,12 +11,21 @@ namespace {
 // The client counts its quota by whole chunks; a little more does no harm and spares us its rounding.
 constexpr uint64_t kQuotaSlack = 64u << 20;
 
-CUmemAllocationProp properties(CUdevice device) {
+// Any allocation may be asked for by another process later, and the driver wants to know that when it is made.
+CUmemAllocationProp properties(CUdevice device, bool shareable) {
   CUmemAllocationProp prop = {};
   prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  prop.requestedHandleTypes = shareable ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : CU_MEM_HANDLE_TYPE_NONE;
   prop.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   prop.location.id = device;
   return prop;
+}
+
+bool can_share(const Driver& driver, CUdevice device) {
+  int can = 0;
+  if (driver.cuMemExportToShareableHandle == nullptr || driver.cuMemImportFromShareableHandle == nullptr) return false;
+  driver.cuDeviceGetAttribute(&can, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, device);
+  return can != 0;
 }
 
 uint32_t chunk_bit(uint64_t piece, uint64_t chunk) { return 1u << ((chunk - piece) / kChunkBytes); }
@@ -35,7 +45,8 @@ Outcome Memory::start(uint32_t vgpu, uint64_t quota) {
   base_ = vgpu_range_base(vgpu);
   range_bytes_ = kVgpuRangeBytes;
   quota_ = quota;
-  const CUmemAllocationProp prop = properties(contexts_.device());
+  shareable_ = can_share(driver, contexts_.device());
+  const CUmemAllocationProp prop = properties(contexts_.device(), shareable_);
   size_t granularity = 0;
   CUresult result = driver.cuMemGetAllocationGranularity(&granularity, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
   if (result != CUDA_SUCCESS || kChunkBytes % std::max<size_t>(granularity, 1) != 0) {
@@ -85,7 +96,9 @@ CUresult Memory::map(uint64_t address, uint64_t bytes) {
   if (mapped_bytes_ + charged_bytes_ + bytes > quota_ + kQuotaSlack) return CUDA_ERROR_OUT_OF_MEMORY;
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     const auto piece = piece_at(at);
-    if (piece != pieces_.end() && piece->second.live & chunk_bit(piece->first, at)) return CUDA_ERROR_ALREADY_MAPPED;
+    if (piece == pieces_.end()) continue;
+    if (piece->second.live & chunk_bit(piece->first, at)) return CUDA_ERROR_ALREADY_MAPPED;
+    if (piece->second.view_of != nullptr) return CUDA_ERROR_OUT_OF_MEMORY;  // goes with the work that may use it
   }
   uint64_t at = address;
   while (at < address + bytes) {
@@ -115,10 +128,15 @@ CUresult Memory::create(uint64_t address, uint64_t bytes) {
   contexts_.use(0);
   Piece piece;
   piece.bytes = bytes;
-  const CUmemAllocationProp prop = properties(contexts_.device());
+  const CUmemAllocationProp prop = properties(contexts_.device(), shareable_);
   CUresult result = driver.cuMemCreate(&piece.handle, bytes, &prop, 0);
   if (result != CUDA_SUCCESS) return result;
-  result = back(address, &piece);
+  result = back(address, bytes, piece.handle);
+  // What another tenant left there must not be seen. The software GPU's memory is new.
+  if (result == CUDA_SUCCESS && !library_.software) {
+    result = zero(address, bytes);
+    if (result != CUDA_SUCCESS) driver.cuMemUnmap(address, bytes);
+  }
   if (result != CUDA_SUCCESS) {
     driver.cuMemRelease(piece.handle);
     return result;
@@ -130,18 +148,16 @@ CUresult Memory::create(uint64_t address, uint64_t bytes) {
   return CUDA_SUCCESS;
 }
 
-CUresult Memory::back(uint64_t address, Piece* piece) {
+CUresult Memory::back(uint64_t address, uint64_t bytes, CUmemGenericAllocationHandle handle) {
   const Driver& driver = library_.calls;
-  CUresult result = driver.cuMemMap(address, piece->bytes, 0, piece->handle, 0);
+  CUresult result = driver.cuMemMap(address, bytes, 0, handle, 0);
   if (result != CUDA_SUCCESS) return result;
   CUmemAccessDesc access = {};
   access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   access.location.id = contexts_.device();
   access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-  result = driver.cuMemSetAccess(address, piece->bytes, &access, 1);
-  // What another tenant left there must not be seen. The software GPU's memory is new.
-  if (result == CUDA_SUCCESS && !library_.software) result = zero(address, piece->bytes);
-  if (result != CUDA_SUCCESS) driver.cuMemUnmap(address, piece->bytes);
+  result = driver.cuMemSetAccess(address, bytes, &access, 1);
+  if (result != CUDA_SUCCESS) driver.cuMemUnmap(address, bytes);
   return result;
 }
 
@@ -162,7 +178,7 @@ CUresult Memory::unmap(uint64_t address, uint64_t bytes, uint64_t sequence) {
       continue;
     }
     piece->second.live &= ~chunk_bit(piece->first, at);
-    mapped_bytes_ -= kChunkBytes;
+    if (piece->second.view_of == nullptr) mapped_bytes_ -= kChunkBytes;
     if (piece->second.live != 0) continue;
     piece->second.condemned_since = sequence;
     condemned_bytes_ += piece->second.bytes;
@@ -187,13 +203,146 @@ void Memory::drop(Pieces::iterator piece) {
   const Driver& driver = library_.calls;
   contexts_.use(0);
   driver.cuMemUnmap(piece->first, piece->second.bytes);
-  driver.cuMemRelease(piece->second.handle);
+  if (piece->second.view_of == nullptr) {
+    driver.cuMemRelease(piece->second.handle);
+  } else {
+    --views_;
+  }
   pieces_.erase(piece);
+}
+
+Physical::~Physical() {
+  for (const Part& part : parts) of.library_.calls.cuMemRelease(part.handle);
+  of.discharge(charged);
+}
+
+uint64_t Physical::bytes() const {
+  uint64_t sum = 0;
+  for (const Part& part : parts) sum += part.bytes;
+  return sum;
+}
+
+CUresult Memory::create_physical(uint64_t bytes, std::shared_ptr<Physical>* physical) {
+  if (bytes == 0 || bytes % kChunkBytes != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (!charge(bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+  auto made = std::make_shared<Physical>(*this);
+  made->charged = bytes;
+  contexts_.use(0);
+  const CUmemAllocationProp prop = properties(contexts_.device(), shareable_);
+  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
+    Physical::Part part;
+    part.bytes = std::min(kPieceBytes, bytes - at);
+    CUresult result = library_.calls.cuMemCreate(&part.handle, part.bytes, &prop, 0);
+    if (result != CUDA_SUCCESS) return result;
+    made->parts.push_back(part);
+    if (!library_.software) result = clean(part);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  *physical = std::move(made);
+  return CUDA_SUCCESS;
+}
+
+// Another process may map it before this one does, so it is zeroed where nobody else sees it.
+CUresult Memory::clean(const Physical::Part& part) {
+  const Driver& driver = library_.calls;
+  CUdeviceptr place = 0;
+  CUresult result = driver.cuMemAddressReserve(&place, part.bytes, kChunkBytes, 0, 0);
+  if (result != CUDA_SUCCESS) return result;
+  result = back(place, part.bytes, part.handle);
+  if (result == CUDA_SUCCESS) {
+    result = zero(place, part.bytes);
+    driver.cuMemUnmap(place, part.bytes);
+  }
+  driver.cuMemAddressFree(place, part.bytes);
+  return result;
+}
+
+std::shared_ptr<Physical> Memory::import_physical(const std::vector<int>& fds, const std::vector<uint64_t>& bytes) {
+  if (!shareable_) return nullptr;
+  contexts_.use(0);
+  auto made = std::make_shared<Physical>(*this);
+  for (size_t i = 0; i < fds.size(); ++i) {
+    Physical::Part part;
+    part.bytes = bytes[i];
+    void* descriptor = reinterpret_cast<void*>(intptr_t{fds[i]});
+    const CUresult result = library_.calls.cuMemImportFromShareableHandle(&part.handle, descriptor,
+                                                                          CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    if (result != CUDA_SUCCESS) {
+      log(LogLevel::kWarning, "another process's memory cannot be imported: %s",
+          error_text(library_.calls, result).c_str());
+      return nullptr;
+    }
+    made->parts.push_back(part);
+  }
+  return made;
+}
+
+int Memory::export_part(const Physical::Part& part) const {
+  int fd = -1;
+  contexts_.use(0);
+  const CUresult result =
+      library_.calls.cuMemExportToShareableHandle(&fd, part.handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+  if (result == CUDA_SUCCESS) return fd;
+  log(LogLevel::kWarning, "memory cannot be exported: %s", error_text(library_.calls, result).c_str());
+  return -1;
+}
+
+// Nothing at all is there; *condemned: what is there has ended and waits for its work.
+bool Memory::is_free(uint64_t address, uint64_t bytes, bool* condemned) {
+  for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
+    const auto piece = piece_at(at);
+    if (piece == pieces_.end()) continue;
+    *condemned = piece->second.live == 0;
+    return false;
+  }
+  return true;
+}
+
+CUresult Memory::map_physical(uint64_t address, std::shared_ptr<Physical> physical) {
+  const uint64_t bytes = physical->bytes();
+  if (address % kChunkBytes != 0 || !in_range(address, bytes) || address - base_ + bytes > reserved_bytes_) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  bool condemned = false;
+  if (!is_free(address, bytes, &condemned)) return condemned ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_ERROR_ALREADY_MAPPED;
+  contexts_.use(0);
+  uint64_t at = address;
+  for (const Physical::Part& part : physical->parts) {
+    if (const CUresult result = back(at, part.bytes, part.handle); result != CUDA_SUCCESS) {
+      if (at > address) unmap(address, at - address, 1);
+      return result;
+    }
+    Piece piece;
+    piece.bytes = part.bytes;
+    piece.live = uint32_t((uint64_t{1} << (part.bytes / kChunkBytes)) - 1);
+    piece.view_of = physical;
+    pieces_[at] = std::move(piece);
+    ++views_;
+    at += part.bytes;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult Memory::parts_at(uint64_t address, uint64_t bytes, std::vector<Physical::Part>* parts, MemoryRange* span) {
+  if (bytes == 0 || !in_range(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
+  *span = {};
+  for (uint64_t at = address; at < address + bytes;) {
+    const auto piece = piece_at(at);
+    if (piece == pieces_.end() || piece->second.live == 0 || piece->second.view_of != nullptr) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    if (span->bytes == 0) span->address = piece->first;
+    span->bytes += piece->second.bytes;
+    parts->push_back({piece->second.handle, piece->second.bytes});
+    at = piece->first + piece->second.bytes;
+  }
+  return CUDA_SUCCESS;
 }
 
 std::vector<MemoryRange> Memory::ranges() const {
   std::vector<MemoryRange> found;
   for (const auto& [address, piece] : pieces_) {
+    if (piece.view_of != nullptr) continue;
     for (uint64_t at = address; at < address + piece.bytes; at += kChunkBytes) {
       if (!(piece.live & chunk_bit(address, at))) continue;
       if (!found.empty() && found.back().address + found.back().bytes == at) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "base/limits.h"
@@ -16,6 +17,25 @@
 namespace tide {
 
 inline constexpr uint64_t kPieceBytes = 32u << 20;
+
+class Memory;
+
+// Memory without an address: of the client's cuMemCreate, or another process's. Ends when nobody names or maps it.
+struct Physical {
+  struct Part {
+    CUmemGenericAllocationHandle handle = 0;
+    uint64_t bytes = 0;
+  };
+  explicit Physical(Memory& memory) : of(memory) {}
+  ~Physical();
+  Physical(const Physical&) = delete;
+  Physical& operator=(const Physical&) = delete;
+  uint64_t bytes() const;
+
+  Memory& of;
+  std::vector<Part> parts;
+  uint64_t charged = 0;  // 0: another process pays for it
+};
 
 struct MemoryRange {
   uint64_t address = 0;
@@ -42,6 +62,19 @@ class Memory {
   void discharge(uint64_t bytes) { charged_bytes_ -= bytes; }
   bool has_condemned() const { return condemned_bytes_ != 0; }
 
+  // Memory without an address, zeroed, in parts of at most kPieceBytes.
+  CUresult create_physical(uint64_t bytes, std::shared_ptr<Physical>* physical);
+  // Another process's, from its parts' descriptors, which stay the caller's. Null where the driver refuses.
+  std::shared_ptr<Physical> import_physical(const std::vector<int>& fds, const std::vector<uint64_t>& bytes);
+  // All of it, at chunks that are not mapped; ended by unmap(), whole. CUDA_ERROR_OUT_OF_MEMORY as in map().
+  CUresult map_physical(uint64_t address, std::shared_ptr<Physical> physical);
+  // The whole pieces that a mapped range lies in; `span`: from the first one's begin to the last one's end.
+  CUresult parts_at(uint64_t address, uint64_t bytes, std::vector<Physical::Part>* parts, MemoryRange* span);
+  // A descriptor that another process can import; -1 where the driver refuses. The caller closes it.
+  int export_part(const Physical::Part& part) const;
+  bool shareable() const { return shareable_; }
+  bool has_views() const { return views_ != 0; }
+
   // Whether a command may name these bytes: inside the vGPU's range.
   bool in_range(uint64_t address, uint64_t bytes) const;
   // What is mapped, ascending, neighbours joined.
@@ -50,17 +83,21 @@ class Memory {
   uint64_t base() const { return base_; }
 
  private:
+  friend struct Physical;
   struct Piece {
     uint64_t bytes = 0;
     CUmemGenericAllocationHandle handle = 0;
-    uint32_t live = 0;             // one bit a chunk
-    uint64_t condemned_since = 0;  // the sequence after which none was live; 0: some is
+    uint32_t live = 0;                  // one bit a chunk
+    uint64_t condemned_since = 0;       // the sequence after which none was live; 0: some is
+    std::shared_ptr<Physical> view_of;  // it has no memory of its own, but shows this
   };
   using Pieces = std::map<uint64_t, Piece>;
 
   Pieces::iterator piece_at(uint64_t address);
   CUresult create(uint64_t address, uint64_t bytes);
-  CUresult back(uint64_t address, Piece* piece);
+  CUresult back(uint64_t address, uint64_t bytes, CUmemGenericAllocationHandle handle);
+  CUresult clean(const Physical::Part& part);
+  bool is_free(uint64_t address, uint64_t bytes, bool* condemned);
   CUresult zero(uint64_t address, uint64_t bytes);
   void drop(Pieces::iterator piece);
 
@@ -73,6 +110,8 @@ class Memory {
   uint64_t mapped_bytes_ = 0;
   uint64_t charged_bytes_ = 0;
   uint64_t condemned_bytes_ = 0;
+  uint64_t views_ = 0;  // pieces that are views
+  bool shareable_ = false;
   CUstream scrub_ = nullptr;
   Pieces pieces_;
 };

@@ -170,6 +170,8 @@ CUresult serve_tideDestroyStream(Session& session, const command::DestroyStream&
 
 CUresult serve_tideCreateEvent(Session& session, const command::CreateEvent& command, Received& q, Outputs&) {
   const CUresult result = session.events().create(command.event, q.header().context, command.flags);
+  const Events::Event* made = result == CUDA_SUCCESS ? session.events().find(command.event) : nullptr;
+  if (made != nullptr && made->shared != nullptr) session.sharing().watch(made->shared);
   if (result == CUDA_SUCCESS) session.objects().add(ObjectKind::kEvent, command.event, q.header(), q.payload());
   return result;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "api/payload.h"
@@ -214,7 +215,9 @@ CUresult serve_tideRecordEvent(Session& session, const command::RecordEvent& com
   if (result == CUDA_SUCCESS) result = session.driver().cuEventRecord(event->handle, stream);
   if (result == CUDA_SUCCESS) {
     event->recorded = event->native = true;
-    session.streams().record_event(q.header().stream, command.event, q.header().sequence);
+    SharedRecord shared;
+    if (event->shared != nullptr) shared = {event->shared, event->shared->begin(session.sharing().recorder())};
+    session.streams().record_event(q.header().stream, command.event, q.header().sequence, std::move(shared));
   } else {
     // Whoever waits for it must not wait for ever; the error says what happened.
     session.streams().tell_event(command.event, q.header().sequence);

@@ -69,7 +69,8 @@ Session::Session(const DriverLibrary& library)
       memory_(library, contexts_),
       libraries_(library, contexts_),
       arrays_(library, contexts_, memory_),
-      signals_(library.calls, contexts_) {}
+      signals_(library.calls, contexts_),
+      sharing_(memory_) {}
 
 Session::~Session() = default;
 
@@ -181,6 +182,7 @@ CUresult Session::replay(const Object& object) {
 bool Session::poll() {
   bool any = streams_.poll();
   if (any && streams_.idle()) signals_.forget();
+  any |= events_.poll(streams_);
   memory_.collect(streams_);
   any |= outbox_.flush();
   return any;

@@ -18,6 +18,7 @@
 #include "server/outbox.h"
 #include "server/outputs.h"
 #include "server/received.h"
+#include "server/sharing.h"
 #include "server/signals.h"
 #include "server/staging.h"
 #include "server/streams.h"
@@ -60,6 +61,7 @@ class Session {
   Libraries& libraries() { return libraries_; }
   Arrays& arrays() { return arrays_; }
   Signals& signals() { return signals_; }
+  Sharing& sharing() { return sharing_; }
   Objects& objects() { return objects_; }
 
   // Whether a command may name this device memory.
@@ -92,6 +94,7 @@ class Session {
   Libraries libraries_;
   Arrays arrays_;
   Signals signals_;
+  Sharing sharing_;
   Objects objects_;
   uint64_t sequence_ = 0;
   uint64_t partial_ = 0;

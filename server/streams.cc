@@ -33,7 +33,7 @@ CUresult Streams::destroy(uint32_t slot) {
   if (slot >= kStreamSlots || !slots_[slot].live || slots_[slot].legacy) return CUDA_ERROR_INVALID_HANDLE;
   Slot& s = slots_[slot];
   parts_.contexts.use(s.context);
-  if (s.dirty) mark(slot, Pending::Kind::kMarker, 0);
+  if (s.dirty) mark(slot, Pending::Kind::kMarker, 0, {});
   s.live = false;
   return parts_.driver.cuStreamDestroy_v2(s.handle);
 }
@@ -56,7 +56,7 @@ CUresult Streams::enter(uint32_t slot, CUstream* stream) {
   for (size_t i = 0; i < dirty_.size();) {
     const uint32_t other = dirty_[i];
     if (other != slot && slots_[other].legacy) {
-      mark(other, Pending::Kind::kMarker, 0);  // which takes it off the list
+      mark(other, Pending::Kind::kMarker, 0, {});  // which takes it off the list
     } else {
       ++i;
     }
@@ -72,7 +72,7 @@ void Streams::worked(uint32_t slot, uint64_t sequence) {
     s.dirty = true;
     dirty_.push_back(slot);
   }
-  if (++s.unmarked >= kCommandsPerMarker) mark(slot, Pending::Kind::kMarker, 0);
+  if (++s.unmarked >= kCommandsPerMarker) mark(slot, Pending::Kind::kMarker, 0, {});
 }
 
 void Streams::deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece) {
@@ -93,19 +93,20 @@ void Streams::release(uint32_t slot, Staging::Piece piece) {
   slots_[slot].pending.push_back(pending);
 }
 
-void Streams::record_event(uint32_t slot, uint32_t event, uint64_t sequence) {
+void Streams::record_event(uint32_t slot, uint32_t event, uint64_t sequence, SharedRecord shared) {
   Slot& s = slots_[slot];
   s.sequence = std::max(s.sequence, sequence);
-  mark(slot, Pending::Kind::kEvent, event);
+  mark(slot, Pending::Kind::kEvent, event, std::move(shared));
 }
 
-void Streams::mark(uint32_t slot, Pending::Kind kind, uint32_t event) {
+void Streams::mark(uint32_t slot, Pending::Kind kind, uint32_t event, SharedRecord shared) {
   Slot& s = slots_[slot];
   parts_.contexts.use(s.context);
   Pending pending;
   pending.kind = kind;
   pending.sequence = s.sequence;
   pending.event = event;
+  pending.shared = std::move(shared);
   pending.marker = failed_ ? nullptr : take_marker(s.context);
   if (pending.marker != nullptr) {
     const CUresult result = parts_.driver.cuEventRecord(pending.marker, s.handle);
@@ -116,7 +117,7 @@ void Streams::mark(uint32_t slot, Pending::Kind kind, uint32_t event) {
     }
   }
   activate(slot);
-  s.pending.push_back(pending);
+  s.pending.push_back(std::move(pending));
   s.unmarked = 0;
   if (s.dirty) {
     s.dirty = false;
@@ -125,7 +126,7 @@ void Streams::mark(uint32_t slot, Pending::Kind kind, uint32_t event) {
 }
 
 void Streams::mark_all() {
-  while (!dirty_.empty()) mark(dirty_.back(), Pending::Kind::kMarker, 0);
+  while (!dirty_.empty()) mark(dirty_.back(), Pending::Kind::kMarker, 0, {});
 }
 
 void Streams::activate(uint32_t slot) {
@@ -204,7 +205,11 @@ void Streams::finish(uint32_t slot, Pending& pending, bool failed) {
       parts_.staging.give_back(pending.piece);
       return;
     case Pending::Kind::kEvent:
-      tell_event(pending.event, pending.sequence);
+      if (pending.shared.event != nullptr) {
+        pending.shared.event->complete(pending.shared.number);
+      } else {
+        tell_event(pending.event, pending.sequence);
+      }
       [[fallthrough]];
     case Pending::Kind::kMarker:
       tell_progress(slot, pending.sequence);

@@ -13,6 +13,7 @@
 
 #include "server/contexts.h"
 #include "server/outbox.h"
+#include "server/shared_event.h"
 #include "server/staging.h"
 
 namespace tide {
@@ -44,8 +45,9 @@ class Streams {
   void deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece);
   // Then: the piece is free once the work is done.
   void release(uint32_t slot, Staging::Piece piece);
-  // Then: this event is complete once the work is done; marks at once.
-  void record_event(uint32_t slot, uint32_t event, uint64_t sequence);
+  // Then: this event is complete once the work is done; marks at once. Where it is other processes', too, only these
+  // are told (Events::watch).
+  void record_event(uint32_t slot, uint32_t event, uint64_t sequence, SharedRecord shared);
 
   // Puts markers behind all work that has none: nothing more comes for now.
   void mark_all();
@@ -73,6 +75,7 @@ class Streams {
     uint64_t sequence = 0;
     CUevent marker = nullptr;  // kMarker, kEvent
     uint32_t event = 0;
+    SharedRecord shared;
     AnswerHeader header;
     Staging::Piece piece;
   };
@@ -88,7 +91,7 @@ class Streams {
     std::deque<Pending> pending;
   };
 
-  void mark(uint32_t slot, Pending::Kind kind, uint32_t event);
+  void mark(uint32_t slot, Pending::Kind kind, uint32_t event, SharedRecord shared);
   bool poll_slot(uint32_t slot);
   void finish(uint32_t slot, Pending& pending, bool failed);
   void activate(uint32_t slot);

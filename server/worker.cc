@@ -35,6 +35,12 @@ Outcome Worker::begin(const ControlSession& session) {
   session_ = std::make_unique<Session>(library_);
   log(LogLevel::kDebug, "driver %s", library_.path.c_str());
   capture_text();
+  SessionId self;
+  static_assert(sizeof(self) == sizeof(session.session));
+  memcpy(&self, session.session, sizeof(self));
+  session_->sharing().start(self, [this](ControlType type, const ControlShared& message, const int* fds, int count) {
+    return send_control(control_, type, &message, sizeof(message), fds, count);
+  });
   return session_->start(session.vgpu, session.memory_bytes);
 }
 
@@ -113,10 +119,30 @@ Worker::Next Worker::handle(ControlMessage* message) {
       send_control(control_, ControlType::kStatsReply, stats);
       return Next::kGoOn;
     }
+    case ControlType::kAskShared:
+    case ControlType::kSharedAnswer:
+    case ControlType::kSessionEnded:
+      handle_sharing(message);
+      return Next::kGoOn;
     case ControlType::kExit:
       return Next::kEnd;
     default:
       return Next::kGoOn;
+  }
+}
+
+void Worker::handle_sharing(ControlMessage* message) {
+  const auto* shared = message->as<ControlShared>();
+  const auto* ended = message->as<SessionId>();
+  if (session_ != nullptr && message->type == ControlType::kAskShared && shared != nullptr) {
+    session_->sharing().asked(*shared);
+  } else if (session_ != nullptr && message->type == ControlType::kSharedAnswer) {
+    session_->sharing().answered(message);
+  } else if (session_ != nullptr && ended != nullptr) {
+    session_->sharing().ended(*ended);
+  }
+  for (const int fd : message->fds) {
+    if (fd >= 0) close(fd);
   }
 }
 
@@ -243,8 +269,14 @@ void Worker::idle() {
     sched_yield();
     return;
   }
+  if (live_ && session_->sharing().asking()) {
+    pollfd answer = {control_, POLLIN, 0};
+    poll(&answer, 1, 1);
+    checked_ns_ = 0;
+    return;
+  }
   uint32_t sleep = kIdleSleepUs;
-  if (live_ && (session_->streams().has_pending() || !session_->outbox().empty())) {
+  if (live_ && (session_->events().watching() || session_->streams().has_pending() || !session_->outbox().empty())) {
     sleep = std::clamp(uint32_t(std::min<uint64_t>(quiet / 8000, kPollSlowestUs)), kPollEveryUs, kPollSlowestUs);
   } else if (!live_) {
     sleep = kPollSlowestUs;

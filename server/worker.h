@@ -29,6 +29,7 @@ class Worker {
   Outcome begin(const ControlSession& session);
   Next take_control();
   Next handle(ControlMessage* message);
+  void handle_sharing(ControlMessage* message);
   Next serve(const ControlSession& session, int lifeline, int region_fd);
   Next receive(const ControlSession& session);
   Next go_live();

@@ -101,6 +101,10 @@ bool Worker::may_try_move() {
 }
 
 Worker::Next Worker::try_move() {
+  if (const char* obstacle = session_->sharing().obstacle(); obstacle != nullptr) {
+    give_up_move(obstacle);
+    return Next::kGoOn;
+  }
   if (move_->stream == nullptr) {
     greet_destination();
     return Next::kGoOn;

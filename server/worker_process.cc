@@ -95,10 +95,12 @@ kj::Promise<void> WorkerProcess::listen() {
       reject_all("the worker has ended");
       return kj::READY_NOW;
     }
+    const bool shared = message.type == ControlType::kAskShared || message.type == ControlType::kSharedAnswer;
+    if (shared && carry_) carry_(message);
     for (const int fd : message.fds) {
       if (fd >= 0) close(fd);
     }
-    take(message);
+    if (!shared) take(message);
   }
   return observer_.whenBecomesReadable().then([this] { return listen(); });
 }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -36,6 +37,8 @@ class WorkerProcess {
   }
   // The next message of that type. Fails with the worker's reason when it says that it failed, or ends.
   kj::Promise<ControlMessage> await(ControlType type);
+  // What is to be carried to another worker; its descriptors are closed behind the call.
+  void on_shared(std::function<void(const ControlMessage&)> carry) { carry_ = std::move(carry); }
   // When the process has ended and was reaped; says how. May be asked more than once.
   kj::Promise<void> ended() { return ended_.addBranch(); }
   const std::string& end_reason() const { return reason_; }
@@ -54,6 +57,7 @@ class WorkerProcess {
   bool gone_ = false;
   bool killed_ = false;
   std::string reason_;
+  std::function<void(const ControlMessage&)> carry_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;
   kj::ForkedPromise<void> ended_;
   kj::Promise<void> listening_;

@@ -71,7 +71,7 @@ CUresult cuEventCreate(CUevent* handle, unsigned int flags) {
   Entered e;
   TIDE_TRY(enter(&e));
   if (handle == nullptr || (flags & ~kEventFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
-  if ((flags & CU_EVENT_INTERPROCESS) != 0) return CUDA_ERROR_NOT_SUPPORTED;
+  if ((flags & CU_EVENT_INTERPROCESS) != 0 && (flags & CU_EVENT_DISABLE_TIMING) == 0) return CUDA_ERROR_INVALID_VALUE;
   Event* event = nullptr;
   TIDE_TRY(make_event(*e.process, *e.context, flags, &event));
   *handle = handle_of<CUevent>(*event);
@@ -110,7 +110,13 @@ CUresult cuEventQuery(CUevent handle) {
   TIDE_TRY(ask_event(handle));
   Channel& channel = event->vgpu->channel();
   TIDE_TRY(channel.take_error());
-  const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
+  uint64_t recorded = event->recorded.load(std::memory_order_acquire);
+  if (between_processes(*event) && (recorded == 0 || channel.event_done(event->slot, recorded))) {
+    bool pending = false;  // nothing older is
+    TIDE_TRY(watch(*event, &pending));
+    if (pending) return CUDA_ERROR_NOT_READY;
+    recorded = 0;
+  }
   if (recorded != 0 && !channel.event_done(event->slot, recorded)) return CUDA_ERROR_NOT_READY;
   return process()->mirrors.after_wait(*event->vgpu, channel.take_error());
 }
@@ -121,6 +127,11 @@ CUresult cuEventSynchronize(CUevent handle) {
   TIDE_TRY(ask_event(handle));
   Channel& channel = event->vgpu->channel();
   TIDE_TRY(channel.take_error());
+  if (between_processes(*event)) {
+    bool pending = false;
+    TIDE_TRY(watch(*event, &pending));
+    if (!pending) return process()->mirrors.after_wait(*event->vgpu, CUDA_SUCCESS);
+  }
   const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
   if (recorded == 0) return CUDA_SUCCESS;
   return process()->mirrors.after_wait(*event->vgpu, channel.wait_event(event->slot, recorded));

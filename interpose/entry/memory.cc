@@ -67,7 +67,11 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
     const CUresult result = vgpu->sync_all();
     return e.process->mirrors.release(address) ? result : CUDA_ERROR_INVALID_VALUE;
   }
-  TIDE_TRY(vgpu->memory->release(address));
+  if (vgpu->memory->is_open(address, SharedKind::kPooled)) {
+    TIDE_TRY(vgpu->memory->close(address, SharedKind::kPooled));
+  } else {
+    TIDE_TRY(vgpu->memory->release(address));
+  }
   e.process->pools.forget(address);
   return e.process->mirrors.after_wait(*vgpu, CUDA_SUCCESS);
 }

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "base/log.h"
 #include "interpose/bundle.h"
@@ -55,14 +56,18 @@ struct JitOptions {
 
 JitOptions read_options(unsigned count, const CUjit_option* options, void** values) {
   JitOptions found;
+  char* info_log = nullptr;  // there is nothing to tell
+  bool room = false;
   for (unsigned i = 0; i < count && options != nullptr && values != nullptr; ++i) {
     if (options[i] == CU_JIT_ERROR_LOG_BUFFER) found.error_log = static_cast<char*>(values[i]);
     if (options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES) {
       found.error_log_bytes = uint32_t(reinterpret_cast<uintptr_t>(values[i]));
       found.error_log_size = reinterpret_cast<uint32_t*>(&values[i]);
     }
-    if (options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES) values[i] = nullptr;  // nothing to tell
+    if (options[i] == CU_JIT_INFO_LOG_BUFFER) info_log = static_cast<char*>(values[i]);
+    if (options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES) room = std::exchange(values[i], nullptr) != nullptr;
   }
+  if (info_log != nullptr && room) *info_log = 0;
   return found;
 }
 

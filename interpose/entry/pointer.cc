@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "interpose/entry/entry.h"
+#include "interpose/identity.h"
 
 using namespace tide;
 
@@ -90,11 +91,14 @@ CUresult answer(Process& p, const Known& k, CUpointer_attribute attribute, CUdev
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
       return put(data, uint32_t(k.managed));
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
-    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
       return put(data, uint32_t(0));
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: {
+      const bool plain = k.device && !k.managed && !k.allocation.mapped && p.pools.of(k.base) == nullptr;
+      return put(data, uint32_t(plain && shares_memory(k.vgpu->info)));
+    }
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: {
       const MemoryPool* pool = p.pools.of(k.base);
       return put(data, pool == nullptr ? uint64_t(0) : pool->handle);

@@ -120,6 +120,11 @@ Backing::~Backing() {
   if (kind_ == Kind::kAccounted) device.give(bytes);
 }
 
+bool Backing::is_shared() {
+  const std::lock_guard lock(mu_);
+  return fd_ >= 0;
+}
+
 int Backing::share() {
   const std::lock_guard lock(mu_);
   if (fd_ >= 0) return fd_;

@@ -36,6 +36,7 @@ class Backing {
   // The memfd with these bytes, which stays the Backing's; -1 when the host has no more descriptors or memory.
   // Requires that nobody writes to it meanwhile.
   int share();
+  bool is_shared();
 
   Device& device;
   std::byte* const host;

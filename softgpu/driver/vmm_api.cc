@@ -72,7 +72,7 @@ extern "C" CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t byt
       return CUDA_ERROR_NOT_SUPPORTED;
     }
     if (simulation().allocation_fails(*find_device(properties->location.id))) return CUDA_ERROR_OUT_OF_MEMORY;
-    auto backing = Backing::make(*find_device(properties->location.id), bytes, sharing != CU_MEM_HANDLE_TYPE_NONE);
+    auto backing = Backing::make(*find_device(properties->location.id), bytes);
     if (backing == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
     *handle = publish(std::make_shared<Physical>(Physical{std::move(backing), *properties}));
     return CUDA_SUCCESS;
@@ -152,6 +152,8 @@ extern "C" CUresult cuMemExportToShareableHandle(void* shared, CUmemGenericAlloc
     if (shared == nullptr || physical == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
     if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) return CUDA_ERROR_NOT_SUPPORTED;
     if (physical->properties.requestedHandleTypes != type) return CUDA_ERROR_INVALID_VALUE;
+    // What is written while the memory moves into a file would be lost.
+    if (!physical->backing->is_shared()) synchronize_all();
     const int fd = fcntl(physical->backing->share(), F_DUPFD_CLOEXEC, 3);
     if (fd < 0) return CUDA_ERROR_OUT_OF_MEMORY;
     *static_cast<int*>(shared) = fd;

@@ -88,6 +88,7 @@ def sample(root, path):
                             sample_options(name, path, recipe), limit_s=LIMIT_S, gpus=gpus)
     program.options = [word for word in program.options if word != suites.ARCHITECTURE] + PTX_ONLY
     program.fatbins = kernels(path, recipe)
+    program.unordered = 'helper_multiprocess' in recipe  # lines of several processes
     if BY_NVIDIA.search(' '.join(program.options)):
         program.profile = NEWER
     program.files = [os.path.basename(file) for file in glob.glob(os.path.join(path, '*')) if os.path.isfile(file)

@@ -3,6 +3,7 @@
 #include <cuda.h>
 #include <elf.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -11,6 +12,7 @@
 #include "interpose/host_blocks.h"
 #include "interpose/identity.h"
 #include "interpose/image.h"
+#include "interpose/sharing.h"
 #include "interpose/slots.h"
 
 namespace tide {
@@ -208,6 +210,48 @@ TEST(Identity, vgpus_that_share_a_gpu_have_their_own_identities) {
   }
   EXPECT_EQ(uuids.size(), 4u);
   EXPECT_EQ(domains.size(), 4u);
+}
+
+TEST(Sharing, a_descriptor_says_the_same_to_all_and_tells_when_it_is_gone) {
+  SharedHandle handle;
+  handle.kind = SharedKind::kPhysical;
+  handle.name = 42;
+  int given = -1, kept = -1;
+  ASSERT_EQ(make_shared_descriptor(handle, &given, &kept), CUDA_SUCCESS);
+  for (int i = 0; i < 3; ++i) {
+    SharedHandle read;
+    ASSERT_TRUE(read_shared_descriptor(given, &read)) << "for the time number " << i;
+    EXPECT_EQ(read.name, 42u);
+    EXPECT_EQ(read.kind, SharedKind::kPhysical);
+  }
+  const int copy = dup(given);
+  EXPECT_TRUE(shared_descriptor_open(kept));
+  close(given);
+  EXPECT_TRUE(shared_descriptor_open(kept));
+  close(copy);
+  EXPECT_FALSE(shared_descriptor_open(kept));
+  close(kept);
+}
+
+TEST(Sharing, other_descriptors_are_not_ours) {
+  SharedHandle read;
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  EXPECT_FALSE(read_shared_descriptor(ends[0], &read));
+  EXPECT_FALSE(read_shared_descriptor(-1, &read));
+  close(ends[0]);
+  close(ends[1]);
+}
+
+TEST(Identity, memory_is_said_to_be_shared_where_the_driver_can) {
+  DeviceInfo info = {};
+  hide_what_is_not_served(&info);
+  EXPECT_EQ(info.attributes[CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES], 0);
+  info.attributes[CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED] = 1;
+  hide_what_is_not_served(&info);
+  EXPECT_EQ(info.attributes[CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES],
+            CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+  EXPECT_EQ(info.attributes[CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED], 1);
 }
 
 TEST(Identity, cuda_visible_devices) {

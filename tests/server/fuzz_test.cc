@@ -1,6 +1,10 @@
 // Frames made from the rows, then cut, flipped and grown: the worker refuses them and serves on.
 
+#include <poll.h>
+
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 #include "tests/server/client.h"
 
@@ -64,10 +68,37 @@ std::vector<std::byte> make_payload(const CallRow& row, Numbers& numbers) {
   return payload;
 }
 
+// The agent of a job with one process: whoever asks for another one's memory gets none.
+class LonelyAgent {
+ public:
+  explicit LonelyAgent(int control) : thread_([this, control] { serve(control); }) {}
+  ~LonelyAgent() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  void serve(int control) {
+    while (!stop_) {
+      pollfd wait = {control, POLLIN, 0};
+      ControlMessage message;
+      if (poll(&wait, 1, 20) <= 0 || receive_control(control, &message) != ControlState::kMessage) continue;
+      auto* question = message.as<ControlShared>();
+      if (message.type != ControlType::kAskShared || question == nullptr) continue;
+      question->result = CUDA_ERROR_INVALID_HANDLE;
+      question->last = 1;
+      send_control(control, ControlType::kSharedAnswer, *question);
+    }
+  }
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
 TEST(FuzzTest, random_frames_do_not_end_the_session) {
   WorkerProcess worker;
   TestClient client;
   ASSERT_TRUE(client.open(worker, test_session(0, 1)));
+  const LonelyAgent agent(worker.control());
   client.make_context();
   client.send(Call::tideMapMemory, command::MapMemory{vgpu_range_base(0), kChunkBytes});
   std::vector<std::byte> found;
