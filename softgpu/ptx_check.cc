@@ -6,11 +6,13 @@
 //   --list   a line for each kernel that does not lower, its name and the reason with a tab between; no name when the
 //            file does not load
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +20,9 @@
 #include "base/clock.h"
 #include "softgpu/exec/program.h"
 #include "softgpu/fatbin/fatbin.h"
+#include "softgpu/fatbin/object.h"
+#include "softgpu/lower/reach.h"
+#include "softgpu/ptx/parser.h"
 
 namespace {
 
@@ -29,7 +34,7 @@ struct Reason {
 };
 
 struct Tally {
-  size_t files = 0, modules = 0, kernels = 0, lowered = 0, bytes = 0;
+  size_t files = 0, completed = 0, modules = 0, kernels = 0, lowered = 0, bytes = 0;
   double seconds = 0;  // of loading
   std::map<std::string, Reason> reasons;
 };
@@ -48,25 +53,74 @@ void add_reason(const std::string& file, const std::string& error, Tally* tally)
 
 struct Options {
   bool load_only = false, each = false, list = false;
+  std::string kernel;  // only this one
 };
 
-void check_text(const std::string& file, const std::string& text, const Options& options, Tally* tally) {
-  std::string error;
+// Functions that no unit defines, because the caller of a library links them in, defined as doing nothing: so their
+// callers can be looked at. Empty when there are none.
+std::string definitions_of_missing(const std::vector<softgpu::PtxUnit>& units) {
+  std::set<std::string> defined;
+  std::map<std::string, std::string> missing;
+  const auto list = [](const std::vector<softgpu::ptx::Variable>& variables, const char* name) {
+    std::string out = "(";
+    for (size_t i = 0; i < variables.size(); ++i) {
+      const softgpu::ptx::Variable& v = variables[i];
+      out += (i == 0 ? "" : ", ") + (".param .align " + std::to_string(std::max(v.align, 1u))) + " .b8 " + name +
+             std::to_string(i) + "[" + std::to_string(v.bytes) + "]";
+    }
+    return out + ")";
+  };
+  for (const softgpu::PtxUnit& unit : units) {
+    std::string error;
+    const auto module = softgpu::ptx::parse(unit.text, [](const auto&, const auto&) {}, &error);
+    if (module == nullptr) return "";
+    for (const auto& f : module->functions) {
+      const std::string name(f->name);
+      if (f->has_body) defined.insert(name);
+      if (f->has_body || softgpu::is_builtin(name)) continue;
+      missing[name] = ".visible .func " + (f->returns.empty() ? "" : list(f->returns, "r")) + " " + name +
+                      list(f->params, "p") + " { ret; }\n";
+    }
+  }
+  std::string out;
+  for (const auto& [name, text] : missing) out += defined.contains(name) ? "" : text;
+  return out.empty() ? out : ".version 8.0\n.target sm_75\n.address_size 64\n" + out;
+}
+
+bool wanted(const Options& options, const std::string& kernel) {
+  return options.kernel.empty() || options.kernel == kernel;
+}
+
+// The units of one program; most have one.
+void check_program(const std::string& file, const std::vector<std::string>& texts, const Options& options,
+                   Tally* tally) {
+  std::vector<softgpu::PtxUnit> units;
+  for (const std::string& text : texts) {
+    units.push_back({texts.size() > 1 ? "unit " + std::to_string(units.size() + 1) : "", text, true});
+    tally->bytes += text.size();
+  }
+  tally->modules += units.size();
+  const std::string rest = definitions_of_missing(units);
+  if (!rest.empty()) {
+    ++tally->completed;
+    units.push_back({"what callers define", rest, true});
+  }
+  softgpu::LoadError why;
   const uint64_t begin = tide::now_ns();
-  const auto program = softgpu::Program::load(text, &error);
+  const auto program = softgpu::Program::load(std::move(units), 0, &why);
   tally->seconds += static_cast<double>(tide::now_ns() - begin) * 1e-9;
-  ++tally->modules;
-  tally->bytes += text.size();
   if (program == nullptr) {
-    if (options.list) std::printf("\t%s\n", error.c_str());
-    return add_reason(file, error, tally);
+    if (options.list) std::printf("\t%s\n", why.text.c_str());
+    return add_reason(file, why.text, tally);
   }
   tally->kernels += program->kernels().size();
   if (options.load_only) {
     for (const std::string& line : program->warnings()) add_reason(file, line, tally);
     return;
   }
+  std::string error;
   for (uint32_t i = 0; i < program->kernels().size(); ++i) {
+    if (!wanted(options, program->kernels()[i].name)) continue;
     if (program->kernel(i, &error) != nullptr) {
       ++tally->lowered;
     } else {
@@ -85,17 +139,25 @@ bool check_file(const std::string& file, const Options& options, Tally* tally) {
   const std::string bytes((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
   ++tally->files;
   const softgpu::ImageText whole = softgpu::read_image(bytes.c_str(), kNewest);
-  if (whole.status == softgpu::ImageStatus::kOk) {
-    for (const std::string& text : whole.ptx) check_text(file, text, options, tally);
+  const std::vector<uint64_t> linked = softgpu::linked_units(bytes);
+  if (whole.status == softgpu::ImageStatus::kOk && linked.empty()) {
+    for (const std::string& text : whole.ptx) check_program(file, {text}, options, tally);
     return true;
   }
+  std::vector<std::string> units;
+  for (const uint64_t at : linked) {
+    softgpu::ImageText image = softgpu::read_image(bytes.data() + at, kNewest);
+    if (image.status != softgpu::ImageStatus::kOk || image.machine_code) continue;
+    for (std::string& text : image.ptx) units.push_back(std::move(text));
+  }
+  if (!units.empty()) check_program(file, units, options, tally);
   for (size_t at = 0; at + 64 < bytes.size(); at += 8) {
     uint32_t word = 0;
     std::memcpy(&word, bytes.data() + at, sizeof(word));
-    if (word != kFatbinMagic) continue;
+    if (word != kFatbinMagic || std::binary_search(linked.begin(), linked.end(), at)) continue;
     const softgpu::ImageText image = softgpu::read_image(bytes.data() + at, kNewest);
-    if (image.status != softgpu::ImageStatus::kOk) continue;
-    for (const std::string& text : image.ptx) check_text(file, text, options, tally);
+    if (image.status != softgpu::ImageStatus::kOk || image.machine_code) continue;
+    for (const std::string& text : image.ptx) check_program(file, {text}, options, tally);
   }
   return true;
 }
@@ -106,7 +168,12 @@ void print(const std::string& name, const Tally& tally, bool load_only) {
   if (load_only) {
     std::printf("%zu kernels\n", tally.kernels);
   } else {
-    std::printf("%zu of %zu kernels lower\n", tally.lowered, tally.kernels);
+    std::printf("%zu of %zu kernels lower", tally.lowered, tally.kernels);
+    if (tally.completed != 0) {
+      std::printf("; %zu programs call functions that their user links in, and were tried with empty ones",
+                  tally.completed);
+    }
+    std::printf("\n");
   }
   for (const auto& [reason, what] : tally.reasons) {
     std::printf("  %6zu  %s  [%s]\n", what.count, reason.c_str(), what.where.c_str());
@@ -114,11 +181,13 @@ void print(const std::string& name, const Tally& tally, bool load_only) {
 }
 
 constexpr char kUsage[] =
-    "usage: softgpu-ptx-check [--load] [--each] [--list] FILE...\n"
+    "usage: softgpu-ptx-check [--load] [--each] [--list] [--kernel NAME] FILE...\n"
     "Says of PTX files, programs and libraries which of their kernels the software GPU runs, and why not the others.\n"
     "  --load   only parses\n"
     "  --each   a line for each file\n"
-    "  --list   a line for each kernel\n";
+    "  --list   a line for each kernel\n"
+    "  --kernel lowers only the kernel of that (mangled) name\n"
+    "Units of one -rdc program are linked with each other.\n";
 
 }  // namespace
 
@@ -133,6 +202,8 @@ int main(int argc, char** argv) {
       options.each = true;
     } else if (word == "--list") {
       options.list = true;
+    } else if (word == "--kernel" && i + 1 < argc) {
+      options.kernel = argv[++i];
     } else if (word == "--help") {
       std::fputs(kUsage, stdout);
       return 0;

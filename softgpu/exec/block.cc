@@ -237,11 +237,16 @@ std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, 
   return leader;
 }
 
-void start_block(Block* block, uint64_t index, uint64_t seed) {
-  const Dim3 &grid = block->launch->grid, &c = block->launch->cluster;
+Dim3 first_block(const Block& block, uint64_t index) {
+  const Dim3 &grid = block.launch->grid, &c = block.launch->cluster;
   const uint64_t x = grid.x / c.x, y = grid.y / c.y;
-  const Dim3 at{static_cast<uint32_t>(index % x) * c.x, static_cast<uint32_t>(index / x % y) * c.y,
-                static_cast<uint32_t>(index / x / y) * c.z};
+  return {static_cast<uint32_t>(index % x) * c.x, static_cast<uint32_t>(index / x % y) * c.y,
+          static_cast<uint32_t>(index / x / y) * c.z};
+}
+
+void start_block(Block* block, uint64_t index, uint64_t seed) {
+  const Dim3& c = block->launch->cluster;
+  const Dim3 at = first_block(*block, index);
   block->cluster_arrived = block->cluster_phase = 0;
   block->faulted = nullptr;
   start_one(block, at, seed == 0 ? 0 : mixed(seed + index));

@@ -10,6 +10,8 @@ namespace softgpu {
 std::unique_ptr<Block> make_block(const Launch& launch, const KernelCode& code, std::byte* workspace);
 
 // Puts every thread of the block with this index at the start of the kernel. `seed` 0: warps take their turns in order.
+// The place of the first block of the index-th cluster.
+Dim3 first_block(const Block& block, uint64_t index);
 void start_block(Block* block, uint64_t index, uint64_t seed);
 
 // Gives each warp in turn `quantum` instructions, until about `instructions` are run or it is asked to leave. True when

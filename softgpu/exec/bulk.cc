@@ -113,11 +113,6 @@ constexpr ReduceRow kReductions[] = {
     {"dec.u32", change<uint32_t, decrement>, 4},
 };
 
-uint64_t value_of(const AddressOperand& a, Warp& w, uint32_t lane) {
-  const auto offset = static_cast<uint64_t>(a.offset);
-  return offset + (a.form == 2 ? lanes<uint64_t>(w, a.reg)[lane] : a.form == 1 ? lanes<uint32_t>(w, a.reg)[lane] : 0);
-}
-
 // One lane's copy to one block of the cluster.
 struct Target {
   uint64_t to = 0, barrier = 0;
@@ -141,7 +136,12 @@ void move_line(const BulkCopy& x, Warp& w, uint32_t lane, const Target& target) 
     if (copy.barrier != nullptr) late->waiting.push_back(copy);
     return;
   }
-  if (x.reduce == nullptr) {
+  if (x.masked) {
+    const uint32_t mask = lanes<uint16_t>(w, x.mask)[lane];
+    for (uint32_t i = 0; i < size; ++i) {
+      if ((mask >> (i % 16) & 1) != 0) to[i] = from[i];
+    }
+  } else if (x.reduce == nullptr) {
     std::memmove(to, from, size);
   } else {
     for (uint32_t i = 0; i + x.element_bytes <= size; i += x.element_bytes) x.reduce(to + i, from + i);
@@ -155,54 +155,103 @@ uint64_t swizzled(uint64_t address, Swizzle how) {
   return address ^ ((address >> 7 & ((1u << bits) - 1)) << 4);
 }
 
-struct Box {
-  std::array<uint32_t, 5> length{1, 1, 1, 1, 1};  // elements that are taken
-  uint32_t elements = 1;
+// The elements that a copy moves, in the order in which they lie in shared memory.
+class Box {
+ public:
+  Box(const BulkCopy& x, Warp& w, uint32_t lane, const TensorMap& map) : x_(x), map_(map) {
+    for (uint32_t d = 0; d < 5; ++d) {
+      if (x.coordinates[d] != 0) begin_[d] = static_cast<int32_t>(lanes<uint32_t>(w, x.coordinates[d])[lane]);
+    }
+    for (uint32_t d = 0; d < 3; ++d) {
+      if (x.offsets[d] != 0) offset_[d] = lanes<uint16_t>(w, x.offsets[d])[lane];
+    }
+    const bool whole = !x.rows && !x.pixels;
+    for (uint32_t d = 0; d < (whole ? map.rank : 1u); ++d) {
+      length_[d] = (map.box[d] + map.steps[d] - 1u) / map.steps[d];
+      elements_ *= length_[d];
+    }
+    if (x.rows) elements_ *= 4;
+    if (x.pixels) elements_ *= map.pixels;
+    place_ = begin_;
+  }
+
+  uint32_t elements() const { return elements_; }
+
+  // Where element i is in the tensor; elements are asked for one after the other. False outside of it.
+  bool find(uint32_t i, uint64_t* address) {
+    if (x_.pixels) {
+      find_pixel(i);
+    } else if (x_.rows) {
+      place_[0] = begin_[0] + static_cast<int64_t>(i % length_[0]) * map_.steps[0];
+      place_[1] = begin_[1 + i / length_[0]];
+    } else {
+      for (uint32_t d = 0; d < map_.rank; ++d) {
+        place_[d] = begin_[d] + static_cast<int64_t>(i % length_[d]) * map_.steps[d];
+        i /= length_[d];
+      }
+    }
+    bool inside = true;
+    *address = map_.address;
+    for (uint32_t d = 0; d < map_.rank; ++d) {
+      const int64_t at = place_[d] + (x_.pixels && d > 0 && d + 1 < map_.rank ? offset_[d - 1] : 0);
+      inside = inside && at >= 0 && at <= int64_t{map_.last[d]};
+      *address += static_cast<uint64_t>(at) * (d == 0 ? map_.element_bytes : map_.strides[d - 1]);
+    }
+    return inside;
+  }
+
+ private:
+  // Pixels follow each other through the part of the image between the corners, then through the next image.
+  void find_pixel(uint32_t i) {
+    const uint32_t channel = i % length_[0];
+    place_[0] = begin_[0] + static_cast<int64_t>(channel) * map_.steps[0];
+    if (i == 0 || channel != 0) return;
+    for (uint32_t d = 1; d + 1 < map_.rank; ++d) {
+      place_[d] += map_.steps[d];
+      if (place_[d] <= int64_t{map_.last[d]} + map_.upper[d - 1]) return;
+      place_[d] = map_.lower[d - 1];
+    }
+    ++place_[map_.rank - 1u];
+  }
+
+  const BulkCopy& x_;
+  const TensorMap& map_;
+  std::array<int64_t, 5> begin_{}, place_{};
+  std::array<int64_t, 3> offset_{};
+  std::array<uint32_t, 5> length_{1, 1, 1, 1, 1};  // elements that are taken
+  uint32_t elements_ = 1;
 };
 
-Box box_of(const TensorMap& map) {
-  Box out;
-  for (uint32_t d = 0; d < map.rank; ++d) {
-    out.length[d] = (map.box[d] + map.steps[d] - 1u) / map.steps[d];
-    out.elements *= out.length[d];
-  }
-  return out;
+void fill_outside(const TensorMap& map, std::byte* to) {
+  std::memset(to, 0, map.element_bytes);
+  for (uint32_t b = 0; map.outside != 0 && b + 2 <= map.element_bytes; b += 2) std::memcpy(to + b, &map.outside, 2);
 }
 
-// Moves the elements of the box one line of the innermost dimension after another.
+// Moves the elements of the box, one after the other.
 void move_box(const BulkCopy& x, Warp& w, uint32_t lane, const TensorMap& map, const Target& target) {
-  const Box box = box_of(map);
+  Box box(x, w, lane, map);
   const uint32_t size = map.element_bytes;
   const uint64_t shared = x.to_shared ? target.to : value_of(x.from, w, lane);
-  const uint64_t bytes = uint64_t{box.elements} * size;
+  const uint64_t bytes = uint64_t{box.elements()} * size;
+  const ReduceElement reduce = x.reduces_tensor ? x.reduce_types[static_cast<uint8_t>(map.type)] : nullptr;
+  if (x.reduces_tensor && reduce == nullptr) return raise(w, FaultKind::kIllegalInstruction, map.address, lane);
   // Room for the last element, whose place the swizzle may move within its piece of 128 bytes.
   if (memory_at(w, lane, shared, bytes, map.swizzle == Swizzle::kNone ? 16 : 128) == nullptr) return;
-  for (uint32_t i = 0; i < box.elements; ++i) {
-    uint32_t rest = i;
-    bool inside = true;
-    uint64_t at = map.address;
-    for (uint32_t d = 0; d < map.rank; ++d) {
-      const auto begin = static_cast<int32_t>(lanes<uint32_t>(w, x.coordinates[d])[lane]);
-      const int64_t place = int64_t{begin} + int64_t{rest % box.length[d]} * map.steps[d];
-      rest /= box.length[d];
-      inside = inside && place >= 0 && place <= int64_t{map.last[d]};
-      at += static_cast<uint64_t>(place) * (d == 0 ? size : map.strides[d - 1]);
-    }
+  for (uint32_t i = 0; i < box.elements(); ++i) {
+    uint64_t at = 0;
+    const bool inside = box.find(i, &at);
     std::byte* here = translate_generic(w, lane, swizzled(shared + uint64_t{i} * size, map.swizzle), size);
     if (here == nullptr) return raise(w, FaultKind::kIllegalAddress, shared, lane);
     if (!inside) {
-      if (x.to_shared) std::memset(here, 0, size);
-      for (uint32_t b = 0; x.to_shared && map.outside != 0 && b + 2 <= size; b += 2) {
-        std::memcpy(here + b, &map.outside, 2);
-      }
+      if (x.to_shared) fill_outside(map, here);
       continue;
     }
     std::byte* there = memory_at(w, lane, at, size, 1);
     if (there == nullptr) return;
     if (x.to_shared) {
       std::memcpy(here, there, size);
-    } else if (x.reduce != nullptr) {
-      x.reduce(there, here);
+    } else if (reduce != nullptr) {
+      reduce(there, here);
     } else {
       std::memcpy(there, here, size);
     }
@@ -210,8 +259,14 @@ void move_box(const BulkCopy& x, Warp& w, uint32_t lane, const TensorMap& map, c
   if (x.has_barrier) arrive_bytes(w, lane, target.barrier, static_cast<uint32_t>(bytes));
 }
 
+bool fits(const BulkCopy& x, const TensorMap& map) {
+  if (map.magic != TensorMap::kMagic || map.image_to_column != x.pixels) return false;
+  return x.rows ? map.rank == 2 : map.rank == x.rank;
+}
+
 void bulk_copy(const MicroOp& op, Warp& w, uint32_t mask) {
   const BulkCopy& x = w.block->code->bulk_copies[op.target];
+  if (x.by_one_lane) mask &= ~mask + 1;
   for (uint32_t m = mask; m != 0; m &= m - 1) {
     const auto lane = static_cast<uint32_t>(std::countr_zero(m));
     TensorMap map;
@@ -220,7 +275,7 @@ void bulk_copy(const MicroOp& op, Warp& w, uint32_t mask) {
       const std::byte* p = memory_at(w, lane, address, sizeof(map), 64);
       if (p == nullptr) return;
       std::memcpy(&map, p, sizeof(map));
-      if (map.magic != TensorMap::kMagic || map.rank != x.rank) {
+      if (!fits(x, map)) {
         return raise(w, FaultKind::kIllegalInstruction, address, lane);
       }
     }
@@ -250,9 +305,28 @@ void bytes_arrive(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
-constexpr HandlerRow kRows[] = {{"cp.async.bulk", bulk_copy}, {"mbarrier.bytes", bytes_arrive}};
+// Zeroes; b: how many bytes, a number of `vec` bytes.
+void store_bulk(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const uint64_t bytes = op.vec == 8 ? lanes<uint64_t>(w, op.b)[lane] : lanes<uint32_t>(w, op.b)[lane];
+    const uint64_t address = memory_address(op, w, lane);
+    if (bytes % 8 != 0) return raise(w, FaultKind::kMisalignedAddress, bytes, lane);
+    std::byte* p = memory_at(w, lane, address, bytes, 8);
+    if (p == nullptr) return;
+    std::memset(p, 0, bytes);
+  }
+}
+
+constexpr HandlerRow kRows[] = {
+    {"cp.async.bulk", bulk_copy}, {"mbarrier.bytes", bytes_arrive}, {"st.bulk", store_bulk}};
 
 }  // namespace
+
+uint64_t value_of(const AddressOperand& a, Warp& w, uint32_t lane) {
+  const auto offset = static_cast<uint64_t>(a.offset);
+  return offset + (a.form == 2 ? lanes<uint64_t>(w, a.reg)[lane] : a.form == 1 ? lanes<uint32_t>(w, a.reg)[lane] : 0);
+}
 
 ReduceElement reduction_of(std::string_view operation, std::string_view type, uint8_t* bytes) {
   const std::string name = std::string(operation) + "." + std::string(type);

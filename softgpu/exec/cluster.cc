@@ -1,7 +1,9 @@
 #include "softgpu/exec/cluster.h"
 
 #include <bit>
+#include <cstring>
 
+#include "softgpu/exec/async.h"
 #include "softgpu/exec/block.h"
 #include "softgpu/exec/handlers.h"
 
@@ -70,7 +72,58 @@ void rank_of_address(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
+// The answer of a cancelled launch: the place of its first block, and that there is one.
+struct Answer {
+  uint32_t place[3] = {};
+  uint32_t cancelled = 0;
+};
+
+Answer cancel_next(const Block& leader) {
+  Answer out;
+  uint64_t index = 0;
+  if (leader.queue == nullptr || !leader.queue->take(&index)) return out;
+  const Dim3 at = first_block(leader, index);
+  return {{at.x, at.y, at.z}, 1};
+}
+
+void try_cancel(const MicroOp& op, Warp& w, uint32_t mask) {
+  const BulkCopy& x = w.block->code->bulk_copies[op.target];
+  const Block* leader = w.block->leader;
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    const Answer answer = cancel_next(*leader);
+    const uint64_t to = value_of(x.to, w, lane), barrier = value_of(x.barrier, w, lane);
+    for (uint32_t rank = 0; rank <= (x.multicast ? leader->peers.size() : 0); ++rank) {
+      std::byte* p =
+          memory_at(w, lane, x.multicast ? with_cluster_rank(to, rank) : to, sizeof(answer), sizeof(answer));
+      if (p == nullptr) return;
+      std::memcpy(p, &answer, sizeof(answer));
+      arrive_bytes(w, lane, x.multicast ? with_cluster_rank(barrier, rank) : barrier, sizeof(answer));
+    }
+  }
+}
+
+// x: which word of the answer in a.
+void answer_word(const MicroOp& op, Warp& w, uint32_t mask) {
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    lanes<uint32_t>(w, op.dst)[lane] = lanes<uint32_t>(w, op.a)[4 * lane + op.x];
+  }
+}
+
+void answer_cancelled(const MicroOp& op, Warp& w, uint32_t mask) {
+  uint32_t out = 0;
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const int lane = std::countr_zero(m);
+    out |= (lanes<uint32_t>(w, op.a)[4 * lane + 3] & 1) << lane;
+  }
+  set_predicate(w, op.dst, mask, out);
+}
+
 constexpr HandlerRow kRows[] = {
+    {"cluster.try_cancel", try_cancel},
+    {"cluster.word", answer_word},
+    {"cluster.cancelled", answer_cancelled},
     {"cluster.arrive", arrive},
     {"cluster.wait", wait},
     {"mapa.32", map_address<uint32_t>},

@@ -40,7 +40,8 @@ HandlerTable make_table(IsaLevel level) {
   for (const HandlerRows rows : {math_rows(), warp_rows(), atomic_rows(), misc_rows(), video_rows(), call_rows(),
                                  child_grid_rows(), runtime_rows()})
     add_rows(&table, rows);
-  for (const HandlerRows rows : {matrix_memory_rows(), mbarrier_rows(), async_rows(), bulk_rows(), cluster_rows()})
+  for (const HandlerRows rows : {matrix_memory_rows(), mbarrier_rows(), async_rows(), bulk_rows(), cluster_rows(),
+                                 multimem_rows(), tensor_map_rows()})
     add_rows(&table, rows);
   return table;
 }

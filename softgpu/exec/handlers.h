@@ -95,5 +95,7 @@ HandlerRows texture_rows();
 HandlerRows surface_rows();
 HandlerRows bulk_rows();
 HandlerRows cluster_rows();
+HandlerRows multimem_rows();
+HandlerRows tensor_map_rows();
 
 }  // namespace softgpu

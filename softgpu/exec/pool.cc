@@ -45,9 +45,9 @@ uint64_t next_random(uint64_t* state) {
   return *state;
 }
 
-struct Job {
-  Job(const Launch& its_launch, const KernelCode& its_code)
-      : launch(its_launch), code(its_launch.checker == nullptr ? its_code : with_checks(its_code)) {
+struct Job final : BlockQueue {
+  Job(const Launch& its_launch, const KernelCode& its_code, std::mutex* pool_mu)
+      : mu(pool_mu), launch(its_launch), code(its_launch.checker == nullptr ? its_code : with_checks(its_code)) {
     if (launch.checker != nullptr) checks = launch.checker->begin();
     total = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z /
             (uint64_t{launch.cluster.x} * launch.cluster.y * launch.cluster.z);
@@ -58,6 +58,16 @@ struct Job {
     paused = launch.hold;
   }
 
+  // The next block that nobody has begun, as one that has ended; a running block does its work.
+  bool take(uint64_t* index) override {
+    const std::lock_guard lock(*mu);
+    if (!may_start()) return false;
+    *index = next++;
+    ++ended_blocks;
+    return true;
+  }
+
+  std::mutex* const mu;
   const Launch& launch;
   const KernelCode& code;
   uint64_t next = 0;  // the next block to start
@@ -174,6 +184,7 @@ struct BlockPool::Impl {
       block = make_block(job->launch, job->code, job->workspace.data());
       block->leave = &leave;
       block->checks = job->checks.get();
+      block->queue = job;
       for (const auto& peer : block->peers) peer->checks = block->checks;
     }
     if (index != ~uint64_t{0}) start_block(block.get(), index, job->random);
@@ -266,7 +277,7 @@ BlockPool::BlockPool(unsigned threads) : impl_(std::make_unique<Impl>(threads)) 
 BlockPool::~BlockPool() = default;
 
 Fault run(const Launch& launch, BlockPool& pool, Counters* counters) {
-  Job job(launch, static_cast<const LoadedProgram&>(*launch.program).code(launch.kernel));
+  Job job(launch, static_cast<const LoadedProgram&>(*launch.program).code(launch.kernel), &pool.impl().mu);
   BlockPool::Impl& impl = pool.impl();
   std::unique_lock lock(impl.mu);
   if (job.over()) return {};

@@ -12,6 +12,7 @@
 #include "softgpu/exec/bulk.h"
 #include "softgpu/exec/cluster.h"
 #include "softgpu/exec/micro_op.h"
+#include "softgpu/exec/multimem.h"
 #include "softgpu/exec/program.h"
 #include "softgpu/exec/tensor.h"
 #include "softgpu/exec/texture_ops.h"
@@ -156,6 +157,7 @@ struct KernelCode {
   std::vector<int32_t> function_of;  // function of the module -> functions, or -1
   TensorCode tensor;
   std::vector<BulkCopy> bulk_copies;
+  std::vector<MultimemOp> multimem_ops;
   uint32_t register_bytes = 0;       // of a warp
   uint32_t local_bytes = 0;          // of a thread, without the stack
   uint32_t stack_slot = 0;           // register with the end of the stack in local memory of each lane; 0: no stack
@@ -219,6 +221,13 @@ struct BlockMemory {
 
 struct LateCopies;
 
+// What is left of a grid: for a block that takes the next cluster's work over (clusterlaunchcontrol).
+class BlockQueue {
+ public:
+  virtual ~BlockQueue() = default;
+  virtual bool take(uint64_t* index) = 0;
+};
+
 struct Block {
   Block();
   ~Block();
@@ -243,6 +252,7 @@ struct Block {
   uint32_t fault_pc = 0;
   // Of a cluster: its first block, which has the others. A block alone leads itself.
   Block* leader = nullptr;
+  BlockQueue* queue = nullptr;  // of a cluster's first block; null: nothing is left
   std::vector<std::unique_ptr<Block>> peers;
   uint32_t cluster_arrived = 0, cluster_phase = 0;  // of the leader: barrier.cluster
   const Block* faulted = nullptr;                   // of the leader: who has the fault

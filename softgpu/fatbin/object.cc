@@ -12,7 +12,8 @@ namespace {
 
 constexpr uint16_t kMachineCuda = 190;
 constexpr std::string_view kUnitSection = ".softgpu.unit";
-constexpr std::string_view kSections[] = {".nv_fatbin", "__nv_relfatbin"};
+constexpr std::string_view kUnitsSection = "__nv_relfatbin";
+constexpr std::string_view kSections[] = {".nv_fatbin", kUnitsSection};
 constexpr uint32_t kFatbinMagic = 0xBA55ED50;
 constexpr unsigned kAbiOfThirteen = 8;
 
@@ -154,6 +155,27 @@ bool read_archive(std::string_view file, std::vector<Member>* members) {
     members->push_back({std::move(name), body});
   }
   return true;
+}
+
+std::vector<uint64_t> linked_units(std::string_view file) {
+  std::vector<uint64_t> out;
+  std::vector<Section> sections;
+  if (!is_host_object(file) || !read_sections(file, &sections)) return out;
+  for (const Section& section : sections) {
+    if (section.name != kUnitsSection) continue;
+    for (size_t at = 0; at + 16 <= section.bytes.size();) {
+      uint32_t magic = 0;
+      uint16_t header_bytes = 0;
+      uint64_t entries_bytes = 0;
+      std::memcpy(&magic, section.bytes.data() + at, sizeof(magic));
+      std::memcpy(&header_bytes, section.bytes.data() + at + 6, sizeof(header_bytes));
+      std::memcpy(&entries_bytes, section.bytes.data() + at + 8, sizeof(entries_bytes));
+      if (magic == kFatbinMagic) out.push_back(static_cast<uint64_t>(section.bytes.data() + at - file.data()));
+      if (magic == kFatbinMagic && entries_bytes > section.bytes.size()) break;
+      at += magic == kFatbinMagic ? (header_bytes + entries_bytes + 7) / 8 * 8 : 8;
+    }
+  }
+  return out;
 }
 
 // Each section is a unit's name, a NUL, and its text with a NUL.

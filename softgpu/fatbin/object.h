@@ -26,6 +26,10 @@ struct Member {
 // False when it is not an archive, or a damaged one. Members point into `file`.
 bool read_archive(std::string_view file, std::vector<Member>* members);
 
+// Where in an executable or a library the fatbinaries of units lie that were linked with each other (`-rdc`). Which of
+// them belong together is only known when the program has started; hardly any file has two such programs.
+std::vector<uint64_t> linked_units(std::string_view file);
+
 std::string write_linked_image(const std::vector<std::string>& names, const std::vector<std::string>& ptx,
                                unsigned capability);
 // False when the file is something else.

@@ -248,7 +248,15 @@ class KernelLowering {
   bool bulk_address(const Operand& o, std::string_view space, AddressOperand* out);
   bool bulk_words(bool reduces, BulkCopy* x);
   bool emit_bulk(const BulkCopy& x);
-  bool lower_bulk_tensor();
+  bool lower_bulk_tensor(bool reduces);
+  bool tensor_reduction(BulkCopy* x);
+  bool tensor_place(const Operand& tensor, BulkCopy* x);
+  bool lower_tensormap();
+  bool lower_tensormap_copy();
+  bool lower_generic_address(const Operand& o, MicroOp* op);
+  bool lower_st_bulk();
+  bool lower_clusterlaunchcontrol();
+  bool lower_multimem();
   bool lower_barrier_cluster();
   bool lower_mapa();
   bool lower_getctarank();

@@ -198,6 +198,7 @@ bool KernelLowering::lower_ld() {
 }
 
 bool KernelLowering::lower_st() {
+  if (take("bulk")) return lower_st_bulk();
   take_memory_words();
   const bool async = take("async") && take("mbarrier::complete_tx::bytes");
   const std::string_view space =

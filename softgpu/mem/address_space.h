@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "softgpu/mem/host_pages.h"
+#include "softgpu/mem/multicast.h"
 
 namespace softgpu {
 
@@ -39,6 +40,9 @@ class AddressSpace {
 
   // Host memory that kernels may touch at its own address.
   HostPages& host_pages() { return *host_pages_; }
+  // What `multimem` instructions reach; beside the table.
+  Multicast& multicast() { return multicast_; }
+  const Multicast& multicast() const { return multicast_; }
 
   // The host memory behind [address, address + bytes), or null when any of it is not mapped. The range must not cross
   // a chunk boundary unless its chunks were mapped by one map() call (then host memory is contiguous).
@@ -60,6 +64,7 @@ class AddressSpace {
 
   std::byte** table_;  // one host pointer a chunk; lazily backed by the kernel
   const std::shared_ptr<HostPages> host_pages_;
+  Multicast multicast_;
 };
 
 }  // namespace softgpu

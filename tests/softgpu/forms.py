@@ -92,7 +92,8 @@ def statements():
 def program(lines, target="sm_100a", version="9.0"):
     """A kernel for each statement, and the number of the line of the first."""
     registers = REGISTERS if target != "sm_60" else REGISTERS.replace(".reg .b128 %q<9>;", "")
-    kernels = [f".visible .entry k{i}(.param .u64 pp) {{ {registers} {line}; ret; }}" for i, line in enumerate(lines)]
+    ended = [line if line.startswith("{") else line + ";" for line in lines]
+    kernels = [f".visible .entry k{i}(.param .u64 pp) {{ {registers} {line} ret; }}" for i, line in enumerate(ended)]
     return HEAD.format(version=version, target=target) + "\n".join(kernels) + "\n", HEAD.count("\n") + 1
 
 
