@@ -72,7 +72,8 @@ std::string definitions_of_missing(const std::vector<softgpu::PtxUnit>& units) {
   };
   for (const softgpu::PtxUnit& unit : units) {
     std::string error;
-    const auto module = softgpu::ptx::parse(unit.text, [](const auto&, const auto&) {}, &error);
+    const auto module = softgpu::ptx::parse(
+        unit.text, [](const auto&, const auto&) {}, &error);
     if (module == nullptr) return "";
     for (const auto& f : module->functions) {
       const std::string name(f->name);

@@ -30,10 +30,10 @@ struct BulkCopy {
   bool to_shared = false;
   bool has_barrier = false;
   bool multicast = false;
-  bool by_one_lane = false;  // the whole warp asks for one copy
-  bool rows = false;         // of a matrix: four rows of it, wherever they are
-  bool pixels = false;       // image to column
-  bool masked = false;       // only some bytes of each sixteen
+  bool by_one_lane = false;   // the whole warp asks for one copy
+  bool rows = false;          // of a matrix: four rows of it, wherever they are
+  bool pixels = false;        // image to column
+  bool masked = false;        // only some bytes of each sixteen
   uint8_t rank = 0;           // of a tensor
   uint8_t element_bytes = 0;  // of a reduction; 0: a copy
   ReduceElement reduce = nullptr;
@@ -42,7 +42,7 @@ struct BulkCopy {
   uint32_t blocks = 0;
   uint32_t mask = 0;
   uint32_t coordinates[5] = {};
-  uint32_t offsets[3] = {};                       // image to column: of the dimensions between the first and the last
+  uint32_t offsets[3] = {};                         // image to column: of the dimensions between the first and the last
   std::array<ReduceElement, 13> reduce_types = {};  // of a tensor, by TensorElement
   bool reduces_tensor = false;
 };

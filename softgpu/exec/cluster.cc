@@ -94,8 +94,7 @@ void try_cancel(const MicroOp& op, Warp& w, uint32_t mask) {
     const Answer answer = cancel_next(*leader);
     const uint64_t to = value_of(x.to, w, lane), barrier = value_of(x.barrier, w, lane);
     for (uint32_t rank = 0; rank <= (x.multicast ? leader->peers.size() : 0); ++rank) {
-      std::byte* p =
-          memory_at(w, lane, x.multicast ? with_cluster_rank(to, rank) : to, sizeof(answer), sizeof(answer));
+      std::byte* p = memory_at(w, lane, x.multicast ? with_cluster_rank(to, rank) : to, sizeof(answer), sizeof(answer));
       if (p == nullptr) return;
       std::memcpy(p, &answer, sizeof(answer));
       arrive_bytes(w, lane, x.multicast ? with_cluster_rank(barrier, rank) : barrier, sizeof(answer));

@@ -15,7 +15,7 @@ namespace {
 
 using namespace isa_base;
 
-using Members = std::byte* [Multicast::kMost];
+using Members = std::byte * [Multicast::kMost];
 
 float widened(MultimemOp::Sum sum, const std::byte* p) {
   uint16_t v = 0;

@@ -11,8 +11,8 @@ namespace {
 
 // The numbers that `tensormap.replace` gives to types of elements.
 constexpr TensorElement kElements[] = {
-    TensorElement::kU8,  TensorElement::kU16, TensorElement::kU32,    TensorElement::kS32,  TensorElement::kU64,
-    TensorElement::kS64, TensorElement::kF16, TensorElement::kF32,    TensorElement::kF32Ftz, TensorElement::kF64,
+    TensorElement::kU8,   TensorElement::kU16,  TensorElement::kU32,    TensorElement::kS32,    TensorElement::kU64,
+    TensorElement::kS64,  TensorElement::kF16,  TensorElement::kF32,    TensorElement::kF32Ftz, TensorElement::kF64,
     TensorElement::kBf16, TensorElement::kTf32, TensorElement::kTf32Ftz};
 
 bool set_choice(TensorMap* map, TensorMapField field, uint64_t value) {

@@ -34,7 +34,7 @@ constexpr uint8_t bytes_of(TensorElement type) {
 
 // The type's name in reductions.
 constexpr std::string_view reduced_as(TensorElement type) {
-  constexpr std::string_view kNames[] = {"",    "",    "u32", "s32",  "u64", "s64", "f16",
+  constexpr std::string_view kNames[] = {"",    "",    "u32",  "s32", "u64", "s64", "f16",
                                          "f32", "f64", "bf16", "f32", "f32", "f32"};
   return kNames[static_cast<uint8_t>(type)];
 }

@@ -105,8 +105,7 @@ bool KernelLowering::tensor_place(const Operand& tensor, BulkCopy* x) {
 bool KernelLowering::lower_bulk_tensor(bool reduces) {
   BulkCopy x;
   const std::string_view dimensions = take_one_of({"1d", "2d", "3d", "4d", "5d"});
-  const std::string_view mode =
-      take_one_of({"tile", "tile::gather4", "tile::scatter4", "im2col", "im2col_no_offs"});
+  const std::string_view mode = take_one_of({"tile", "tile::gather4", "tile::scatter4", "im2col", "im2col_no_offs"});
   take_one_of({"cta_group::1", "cta_group::2"});  // any block of the cluster may hear of the copy
   const std::string_view shared = take_one_of({"shared::cluster", "shared::cta"});
   if (dimensions.empty() || shared.empty() || !take("global")) return unsupported();

@@ -1,8 +1,9 @@
 // tensormap.replace, tensormap.cp_fenceproxy, st.bulk, clusterlaunchcontrol.
 
+#include "softgpu/exec/tensor_map.h"
+
 #include <iterator>
 
-#include "softgpu/exec/tensor_map.h"
 #include "softgpu/lower/kernel_lowering.h"
 
 namespace softgpu {
@@ -18,11 +19,16 @@ struct FieldRow {
 };
 
 constexpr FieldRow kFields[] = {
-    {"global_address", TensorMapField::kAddress, false},    {"rank", TensorMapField::kRank, false},
-    {"box_dim", TensorMapField::kBox, true},                {"global_dim", TensorMapField::kLength, true},
-    {"global_stride", TensorMapField::kStride, true},       {"element_stride", TensorMapField::kStep, true},
-    {"elemtype", TensorMapField::kType, false},             {"interleave_layout", TensorMapField::kInterleave, false},
-    {"swizzle_mode", TensorMapField::kSwizzle, false},      {"swizzle_atomicity", TensorMapField::kAtomicity, false},
+    {"global_address", TensorMapField::kAddress, false},
+    {"rank", TensorMapField::kRank, false},
+    {"box_dim", TensorMapField::kBox, true},
+    {"global_dim", TensorMapField::kLength, true},
+    {"global_stride", TensorMapField::kStride, true},
+    {"element_stride", TensorMapField::kStep, true},
+    {"elemtype", TensorMapField::kType, false},
+    {"interleave_layout", TensorMapField::kInterleave, false},
+    {"swizzle_mode", TensorMapField::kSwizzle, false},
+    {"swizzle_atomicity", TensorMapField::kAtomicity, false},
     {"fill_mode", TensorMapField::kFill, false},
 };
 

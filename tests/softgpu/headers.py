@@ -2,7 +2,6 @@
 """Every instruction that the CUDA toolkit's headers write as inline assembly, tried on the software GPU.
 
   headers.py --tool TOOL --include DIR     what does not lower, and is not on the list of what is refused, fails
-  ... --ptxas PTXAS                        and ptxas takes it, for one of four targets (else nobody can use it)
   ... --refused                            prints what is on the list and really does not lower
 
 TOOL is softgpu-ptx-check, DIR the toolkit's include directory. No header is compiled: the texts of `asm` statements are
@@ -18,6 +17,9 @@ import forms
 
 # Only for targets with an `a` or `f`; docs/softgpu.md.
 REFUSED = re.compile(r"\b(tcgen05|wgmma)\.")
+
+# Host code, 32-bit addresses, and names of functions.
+FOREIGN = re.compile(r"(yield|pause|clock32|cvta(\.to)?\.param\.u32)\b")
 
 ASM = re.compile(r"\b(?:asm|__asm__)\s*(?:__volatile__|volatile)?\s*\(")
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -109,7 +111,7 @@ def statements_of(text, constant):
                 continue
             line = re.sub(r"(?<!%)%(\d+)", lambda m: operands[int(m[1])], assembly).replace("%%", "%")
             line = " ".join(line.split()).rstrip("; ")
-            if line and not line.startswith((".", "//")) and line.count("{") == line.count("}"):
+            if line and not line.startswith((".", "//")) and not FOREIGN.match(line) and line.count("{") == line.count("}"):
                 yield line
 
 
@@ -128,7 +130,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tool", required=True)
     parser.add_argument("--include", required=True, type=pathlib.Path)
-    parser.add_argument("--ptxas")
     parser.add_argument("--refused", action="store_true")
     options = parser.parse_args()
     forms.REGISTERS = re.sub(r"%(\w+)<\d+>", r"%\1<300>", forms.REGISTERS)
@@ -142,11 +143,6 @@ def main():
     lacking = {line: why for line, why in ours.items() if why is not None}
     refused = {line: why for line, why in lacking.items() if REFUSED.search(line)}
     wrong = {line: why for line, why in lacking.items() if line not in refused}
-    if wrong and options.ptxas:
-        taken = set()
-        for target, version in forms.TARGETS:
-            taken |= forms.accepted(options.ptxas, list(wrong), target, version)
-        wrong = {line: why for line, why in wrong.items() if line in taken}
     print(f"headers: {len(found)} pieces of assembly, {len(found) - len(lacking)} lower, {len(refused)} are refused "
           f"by name, {len(wrong)} are missing")
     for line, why in (refused if options.refused else wrong).items():

@@ -17,8 +17,7 @@ __global__ void barriers(int* out, const int* in) {
   bar.arrive_and_wait();
   auto token = bar.arrive();
   bar.wait(static_cast<Barrier::arrival_token&&>(token));
-  while (!bar.try_wait_parity(true)) {
-  }
+  bar.wait_parity(true);
   bar.arrive_and_drop();
   out[threadIdx.x] = room[255 - threadIdx.x];
 }

@@ -3,6 +3,8 @@
 #include <cooperative_groups/memcpy_async.h>
 #include <cooperative_groups/reduce.h>
 #include <cooperative_groups/scan.h>
+#include <cuda/atomic>
+#include <cuda/barrier>
 
 namespace cg = cooperative_groups;
 
@@ -57,8 +59,8 @@ __global__ void copies(int* out, const int4* in) {
   cg::memcpy_async(block, room, in + 9, cuda::aligned_size_t<16>(256));
   cg::wait_prior<1>(block);
   out[threadIdx.x] = room[threadIdx.x].x;
-  int total = 0;
-  cg::reduce_update_async(cg::tiled_partition<32>(block), *new (&total) cuda::atomic_ref<int>(out[0]), 3, cg::plus<int>());
+  const cuda::atomic_ref<int, cuda::thread_scope_device> total(out[0]);
+  cg::reduce_update_async(cg::tiled_partition<32>(block), total, 3, cg::plus<int>());
 }
 #if __CUDA_ARCH__ >= 900
 __global__ void __cluster_dims__(2, 1, 1) clusters(int* x) {

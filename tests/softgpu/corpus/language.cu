@@ -1,3 +1,4 @@
+// nvcc: --extended-lambda
 // The language itself: calls, memory, text, assembly.
 #include <cassert>
 #include <cstdio>

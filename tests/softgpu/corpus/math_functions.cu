@@ -7,14 +7,14 @@
 #define BINARY(F) \
   F(atan2) F(copysign) F(fdim) F(fmax) F(fmin) F(fmod) F(hypot) F(nextafter) F(pow) F(remainder) F(rhypot)
 
-#define DOUBLE1(f) \
-  __global__ void f##_double(double* x) { x[threadIdx.x] = f(x[threadIdx.x]); }
-#define FLOAT1(f) \
-  __global__ void f##_float(float* x) { x[threadIdx.x] = f##f(x[threadIdx.x]); }
-#define DOUBLE2(f) \
-  __global__ void f##_double(double* x) { x[threadIdx.x] = f(x[threadIdx.x], x[threadIdx.x + 1]); }
-#define FLOAT2(f) \
-  __global__ void f##_float(float* x) { x[threadIdx.x] = f##f(x[threadIdx.x], x[threadIdx.x + 1]); }
+#define DOUBLE1(name) \
+  __global__ void name##_double(double* x) { x[threadIdx.x] = name(x[threadIdx.x]); }
+#define FLOAT1(name) \
+  __global__ void name##_float(float* x) { x[threadIdx.x] = name##f(x[threadIdx.x]); }
+#define DOUBLE2(name) \
+  __global__ void name##_double(double* x) { x[threadIdx.x] = name(x[threadIdx.x], x[threadIdx.x + 1]); }
+#define FLOAT2(name) \
+  __global__ void name##_float(float* x) { x[threadIdx.x] = name##f(x[threadIdx.x], x[threadIdx.x + 1]); }
 UNARY(DOUBLE1)
 UNARY(FLOAT1)
 BINARY(DOUBLE2)
