@@ -1,6 +1,8 @@
 // Matrix multiplication by a warp: its registers become three small matrices, which are multiplied by plain loops, and
 // go back. Products of narrow floats are exact in float; they are added to c in the order of k, each sum rounded.
 
+#include <xmmintrin.h>
+
 #include "softgpu/exec/lanes.h"
 #include "softgpu/exec/narrow_floats.h"
 #include "softgpu/exec/small_floats.h"
@@ -216,15 +218,57 @@ LANE_FN const MatrixMultiply& multiply_of(const MicroOp& op) {
   return *reinterpret_cast<const MatrixMultiply*>(op.imm);
 }
 
+// The exponent by which column (or row) number `index` is multiplied, or -1 for a NaN. Rows: eight of each lane.
+LANE_FN int scale_exponent(const Warp& w, const MatrixMultiply::Scale& s, uint32_t index, bool rows) {
+  const auto* factors = reinterpret_cast<const uint32_t*>(w.regs + s.factors);
+  const uint32_t byte = *reinterpret_cast<const uint16_t*>(w.regs + s.byte) & 3;
+  const uint32_t thread = *reinterpret_cast<const uint16_t*>(w.regs + s.thread);
+  const uint32_t lane = index % 8 * 4 + (rows ? (thread & 1) * 2 + index / 8 : thread & 3);
+  const uint32_t bits = factors[lane] >> (8 * byte) & 0xff;
+  return bits == 0xff ? -1 : static_cast<int>(bits);
+}
+
+// c + p * 2^(row's exponent + column's): the product of the factors alone may be out of range.
+LANE_FN void add_scaled(float* c, const float* p, const MatrixMultiply& x, const Warp& w) {
+  for (uint32_t i = 0; i < x.m; ++i) {
+    const int row = scale_exponent(w, x.scale_a, i, true);
+    for (uint32_t j = 0; j < x.n; ++j) {
+      const int column = scale_exponent(w, x.scale_b, j, false);
+      float& to = c[i * x.n + j];
+      const double factor = __builtin_ldexp(1.0, row + column - 254);
+      const double product = static_cast<double>(p[i * x.n + j]) * factor;
+      to = row < 0 || column < 0 ? bits_as<float>(uint32_t{0x7fffffff})
+                                 : static_cast<float>(static_cast<double>(to) + product);
+    }
+  }
+}
+
 void mma_f32(const MicroOp& op, Warp& w, uint32_t mask) {
   const MatrixMultiply& x = multiply_of(op);
   alignas(64) float a[kMatrix], b[kMatrix], c[kMatrix];
   unpack_a(a, x, w);
   unpack(b, x.b, w);
   unpack(c, x.c, w);
-  multiply_all<float, float, multiply_add>(c, a, b, x, x.k);
+  if (x.scaled) {
+    alignas(64) float p[kMatrix] = {};
+    multiply_all<float, float, multiply_add>(p, a, b, x, x.k);
+    add_scaled(c, p, x, w);
+  } else {
+    multiply_all<float, float, multiply_add>(c, a, b, x, x.k);
+  }
   for (int i = 0; i < x.m * x.n * x.batches; ++i) c[i] = canon(c[i]);
   pack(c, x.d, w, mask);
+}
+
+// With the processor's own rounding mode; nothing may move across its change.
+__attribute__((noinline)) void multiply_rounded(double* c, const double* a, const double* b, const MatrixMultiply& x) {
+  static constexpr unsigned kModes[] = {_MM_ROUND_NEAREST, _MM_ROUND_TOWARD_ZERO, _MM_ROUND_DOWN, _MM_ROUND_UP};
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr((before & ~static_cast<unsigned>(_MM_ROUND_MASK)) | kModes[static_cast<unsigned>(x.rounding)]);
+  __asm__ volatile("" ::: "memory");
+  multiply_all<double, double, multiply_add>(c, a, b, x, x.k);
+  __asm__ volatile("" ::: "memory");
+  _mm_setcsr(before);
 }
 
 void mma_f64(const MicroOp& op, Warp& w, uint32_t mask) {
@@ -233,7 +277,11 @@ void mma_f64(const MicroOp& op, Warp& w, uint32_t mask) {
   unpack(a, x.a, w);
   unpack(b, x.b, w);
   unpack(c, x.c, w);
-  multiply_all<double, double, multiply_add>(c, a, b, x, x.k);
+  if (x.rounding == MatrixRounding::kNearest) {
+    multiply_all<double, double, multiply_add>(c, a, b, x, x.k);
+  } else {
+    multiply_rounded(c, a, b, x);
+  }
   pack(c, x.d, w, mask);
 }
 

@@ -48,6 +48,8 @@ struct Fragment {
   uint32_t offset[16] = {};
 };
 
+enum class MatrixRounding : uint8_t { kNearest, kZero, kDown, kUp };
+
 // d = a * b + c; the columns of a are the rows of b: k.
 struct MatrixMultiply {
   Fragment a, b, c, d;
@@ -61,7 +63,14 @@ struct MatrixMultiply {
   uint8_t unit = 1;          // columns that go together
   uint8_t lanes_of_row = 1;  // of the four, how many hold the metadata; the selector says which
   uint8_t selector = 0;
-  uint32_t metadata = 0;  // register
+  uint32_t metadata = 0;                               // register
+  MatrixRounding rounding = MatrixRounding::kNearest;  // of f64
+  // Rows of a and columns of b are multiplied by powers of two: bytes of registers, in lanes that the instruction
+  // names.
+  bool scaled = false;
+  struct Scale {
+    uint32_t factors = 0, byte = 0, thread = 0;  // registers
+  } scale_a, scale_b;
 };
 
 // wmma.load and wmma.store: lines of a matrix, `stride` elements apart.

@@ -229,6 +229,7 @@ class KernelLowering {
   bool multiply_fragments(MatrixMultiply* x);
   bool quad_fragments(MatrixMultiply* x, bool row_a, bool column_b);
   bool sparse_operands(MatrixMultiply* x);
+  bool scale_operand(const Operand& factors, const Operand& where, MatrixMultiply::Scale* out);
   bool is_narrow_cvt() const;
   bool lower_cvt_narrow();
   bool lower_mma();

@@ -101,6 +101,12 @@ bool accumulates(const MatrixMultiply& x) {
   return c == d && c == (of == "f64" ? Element::kF64 : Element::kS32);
 }
 
+MatrixRounding rounding_of(std::string_view word) {
+  if (word == "rz") return MatrixRounding::kZero;
+  if (word == "rm") return MatrixRounding::kDown;
+  return word == "rp" ? MatrixRounding::kUp : MatrixRounding::kNearest;
+}
+
 std::string_view multiply_name(Element element) {
   const std::string_view of = family(element);
   if (of == "f64") return "mma.f64";
@@ -210,6 +216,13 @@ bool KernelLowering::sparse_operands(MatrixMultiply* x) {
   return source(at(4), Type::kB32, &x->metadata);
 }
 
+// The register with the factors, and {byte of it, thread of each four}.
+bool KernelLowering::scale_operand(const Operand& factors, const Operand& where, MatrixMultiply::Scale* out) {
+  if (where.kind != Operand::Kind::kVector || where.parts.size() != 2) return fail("expected {byte, thread}");
+  return source(factors, Type::kB32, &out->factors) && source(where.parts[0], Type::kU16, 2, &out->byte) &&
+         source(where.parts[1], Type::kU16, 2, &out->thread);
+}
+
 bool KernelLowering::lower_mma() {
   MatrixMultiply x;
   MatrixShape shape;
@@ -219,8 +232,11 @@ bool KernelLowering::lower_mma() {
   const bool and_bits = take("and");
   x.xor_bits = take("xor");
   if ((and_bits || x.xor_bits) != take("popc")) return unsupported();
-  take("kind::f8f6f4");
-  take("rn");
+  const std::string_view kind = take_one_of({"kind::f8f6f4", "kind::mxf8f6f4"});
+  x.scaled = take("block_scale");
+  if (x.scaled != (kind == "kind::mxf8f6f4") || (x.scaled && x.sparse)) return unsupported();
+  if (x.scaled) take_one_of({"scale_vec::1X"});
+  const std::string_view round = take_one_of({"rn", "rz", "rm", "rp"});
   std::vector<std::string_view> layouts;
   for (const std::string_view m : modifiers_) {
     if (m == "row" || m == "col") layouts.push_back(m);
@@ -231,8 +247,11 @@ bool KernelLowering::lower_mma() {
   x.a.element = take_element();
   x.b.element = take_element();
   x.c.element = take_element();
-  if (!modifiers_.empty() || count() != (x.sparse ? 6 : 4) || !accumulates(x)) return unsupported();
+  if (x.scaled && !take("ue8m0")) return unsupported();
+  if (!modifiers_.empty() || count() != (x.sparse ? 6 : x.scaled ? 8 : 4) || !accumulates(x)) return unsupported();
   if (family(x.a.element) != family(x.b.element)) return unsupported();
+  if (!round.empty() && round != "rn" && x.a.element != Element::kF64) return unsupported();
+  x.rounding = rounding_of(round);
   x.m = static_cast<uint16_t>(shape.m);
   x.n = static_cast<uint16_t>(shape.n);
   x.k = static_cast<uint16_t>(shape.k);
@@ -244,6 +263,8 @@ bool KernelLowering::lower_mma() {
       x.sparse ? has_shape(kSparse, x.a.element, x.m, x.n, x.k) : has_shape(kMma, x.a.element, x.m, x.n, x.k);
   if (!known || !row_a || !column_b) return unsupported();
   if (x.sparse && !sparse_operands(&x)) return false;
+  if (x.scaled && (x.k != 32 || x.c.element != Element::kF32)) return unsupported();
+  if (x.scaled && !(scale_operand(at(4), at(5), &x.scale_a) && scale_operand(at(6), at(7), &x.scale_b))) return false;
   return multiply_fragments(&x) && emit_multiply(x);
 }
 

@@ -1,7 +1,9 @@
 // mma, ldmatrix, stmatrix and movmatrix: the places of the elements as the PTX document gives them, element by element,
 // and sums by plain loops. Values are small integers, so that every sum is exact.
 
+#include <cmath>
 #include <functional>
+#include <tuple>
 
 #include "machine.h"
 
@@ -556,6 +558,78 @@ TEST(Movmatrix, Transposes) {
   for (uint32_t lane = 0; lane < 32; ++lane) {
     const uint32_t row = lane / 4, column = lane % 4 * 2;
     EXPECT_EQ(got[lane], (column * 8 + row) | ((column + 1) * 8 + row) << 16);
+  }
+}
+
+// Each lane's registers are its number, so every sum is its own; the factors are 2^(row) and 2^(-column).
+TEST(Mma, RowsAndColumnsAreScaled) {
+  const std::string head =
+      ".version 8.7\n.target sm_120a\n.address_size 64\n.visible .entry k(.param .u64 out)\n{ .reg .b32 %r<40>; .reg "
+      ".b16 %h<5>; .reg .b64 %rd<5>; .reg .f32 %f<9>; ld.param.u64 %rd1, [out]; mov.u32 %r1, %laneid; mul.wide.u32 "
+      "%rd2, "
+      "%r1, 16; add.u64 %rd1, %rd1, %rd2;\n";
+  for (const IsaLevel level : levels()) {
+    for (uint32_t thread_a = 0; thread_a < 2; ++thread_a) {
+      for (uint32_t byte = 0; byte < 4; ++byte) {
+        const uint32_t thread_b = 3 - thread_a - byte % 2;
+        // The factor in byte `byte` of lane l is 120 + l % 7 for a, 130 - l % 5 for b; other bytes are NaN.
+        const std::string shift = std::to_string(8 * byte);
+        const std::string body =
+            "mov.f32 %f1, 0f3f800000; mov.u32 %r2, 0x38383838; mov.u32 %r3, 0x3c3c3c3c;\nrem.u32 %r4, %r1, 7; add.u32 "
+            "%r4, %r4, 120; rem.u32 %r5, %r1, 5; sub.u32 %r5, 130, %r5;\nmov.u32 %r6, -1; bfi.b32 %r7, %r4, %r6, " +
+            shift + ", 8; bfi.b32 %r8, %r5, %r6, " + shift + ", 8; mov.u16 %h1, " + std::to_string(thread_b) +
+            ";\nmma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X.f32.e4m3.e5m2.f32.ue8m0 "
+            "{%f5, %f6, %f7, %f8}, {%r2, %r2, %r2, %r2}, {%r3, %r3}, {%f1, %f1, %f1, %f1}, %r7, {" +
+            std::to_string(byte) + ", " + std::to_string(thread_a) + "}, %r8, {" + std::to_string(byte) +
+            ", %h1};\nst.global.v4.f32 [%rd1], {%f5, %f6, %f7, %f8}; ret; }\n";
+        Machine m;
+        m.load(head + body, level);
+        if (HasFatalFailure()) return;
+        const uint64_t out = m.allocate(512);
+        ASSERT_TRUE(m.run("k", {1, 1, 1}, {32, 1, 1}, {out}).ok());
+        const auto got = m.download<float>(out, 128);
+        for (uint32_t lane = 0; lane < 32; ++lane) {
+          for (uint32_t i = 0; i < 4; ++i) {
+            const Place p = accumulator(lane, i);
+            const uint32_t row_lane = p.row % 8 * 4 + thread_a * 2 + p.row / 8, column_lane = p.column * 4 + thread_b;
+            const int exponent = static_cast<int>(120 + row_lane % 7 + 130 - column_lane % 5) - 254;
+            EXPECT_EQ(got[lane * 4 + i], 1.0f + std::ldexp(32.0f, exponent)) << lane << " " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+// 1 + 2^-60 and its like: what is left behind the last place goes where the mode says.
+TEST(Mma, SumsOfDoublesAreRoundedAsAsked) {
+  for (const IsaLevel level : levels()) {
+    for (const auto& [mode, up, down] :
+         {std::tuple{".rn", 1.0, -1.0}, std::tuple{".rz", 1.0, -1.0}, std::tuple{".rp", 1.0 + 0x1p-52, -1.0},
+          std::tuple{".rm", 1.0, -1.0 - 0x1p-52}}) {
+      Machine m;
+      m.load(
+          ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u64 out)\n{ .reg .b64 %rd<5>; .reg "
+          ".f64 %d<9>; ld.param.u64 %rd1, [out]; mov.f64 %d1, 0d3c30000000000000; "
+          "mov.f64 %d2, 0d3ff0000000000000; neg.f64 %d4, %d2; neg.f64 %d5, %d1;\n"
+          "mma.sync.aligned.m16n8k4.row.col" +
+              std::string(mode) +
+              ".f64.f64.f64.f64 {%d6, %d7, %d6, %d7}, {%d1, "
+              "%d1}, {%d2}, {%d2, %d2, %d2, %d2};\nmma.sync.aligned.m16n8k4.row.col" +
+              std::string(mode) +
+              ".f64.f64.f64.f64 {%d3, %d8, %d3, %d8}, {%d5, %d5}, {%d2}, {%d4, %d4, %d4, %d4};\nst.global.v2.f64 "
+              "[%rd1], "
+              "{%d6, %d3}; ret; }\n",
+          level);
+      if (HasFatalFailure()) return;
+      const uint64_t out = m.allocate(16);
+      ASSERT_TRUE(m.run("k", {1, 1, 1}, {32, 1, 1}, {out}).ok());
+      const auto got = m.download<double>(out, 2);
+      // Four steps, of which each one away from the number moves it by one last place.
+      const double steps = 4;
+      EXPECT_EQ(got[0], 1.0 + (up - 1.0) * steps) << mode;
+      EXPECT_EQ(got[1], -1.0 + (down + 1.0) * steps) << mode;
+    }
   }
 }
 

@@ -42,9 +42,9 @@ __global__ void bfloat_arithmetic(__nv_bfloat16* out, const __nv_bfloat16* in) {
   const __nv_bfloat16 a = in[0], b = in[1], c = in[2];
   int n = 0;
   out[n++] = __hadd(a, b), out[n++] = __hsub(a, b), out[n++] = __hmul(a, b), out[n++] = __hdiv(a, b);
-  out[n++] = __hadd_sat(a, b), out[n++] = __hfma(a, b, c), out[n++] = __hfma_sat(a, b, c);
+  out[n++] = __hadd_sat(a, b);
 #if __CUDA_ARCH__ >= 800
-  out[n++] = __hfma_relu(a, b, c);
+  out[n++] = __hfma(a, b, c), out[n++] = __hfma_sat(a, b, c), out[n++] = __hfma_relu(a, b, c);
 #endif
   out[n++] = __hneg(a), out[n++] = __habs(a), out[n++] = __hmax(a, b), out[n++] = __hmin_nan(a, b);
   out[n++] = hsqrt(a), out[n++] = hrsqrt(a), out[n++] = hrcp(a), out[n++] = hlog(a), out[n++] = hexp(a), out[n++] = hexp2(a);
@@ -56,8 +56,8 @@ __global__ void bfloat2_arithmetic(__nv_bfloat162* out, const __nv_bfloat162* in
   const __nv_bfloat162 a = in[0], b = in[1], c = in[2];
   int n = 0;
   out[n++] = __hadd2(a, b), out[n++] = __hsub2(a, b), out[n++] = __hmul2(a, b), out[n++] = __h2div(a, b);
-  out[n++] = __hfma2(a, b, c), out[n++] = __hfma2_sat(a, b, c), out[n++] = __hcmadd(a, b, c);
 #if __CUDA_ARCH__ >= 800
+  out[n++] = __hfma2(a, b, c), out[n++] = __hfma2_sat(a, b, c), out[n++] = __hcmadd(a, b, c);
   out[n++] = __hfma2_relu(a, b, c);
 #endif
   out[n++] = __hneg2(a), out[n++] = __habs2(a), out[n++] = __hmax2(a, b), out[n++] = __hmin2_nan(a, b);
