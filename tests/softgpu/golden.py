@@ -38,7 +38,9 @@ NAME = re.compile(r"%(rd|r|h|b|p|q)(\d+)\b")
 # Results that depend on more than operands, or on nothing that a record could hold.
 LEFT_OUT = re.compile(
     r"(bar|barrier|membar|fence|trap|brkpt|exit|ret|nanosleep|pmevent|setmaxnreg|griddepcontrol|stacksave|stackrestore|"
-    r"alloca|prefetch\w*|applypriority|discard|createpolicy|isspacep|cvta|multimem|mbarrier|cp|ldmatrix|stmatrix)\b|"
+    r"alloca|prefetch\w*|applypriority|discard|createpolicy|isspacep|cvta|multimem|mbarrier|cp|ldmatrix|stmatrix|"
+    r"tensormap|clusterlaunchcontrol|wmma|mapa|getctarank|tex|tld4|txq|suq|suld|sust|sured|istypep|call|wgmma|tcgen05)\b|"
+    r"(st|red)\.async|st\.bulk|mma\.sp|mma.*block_scale|"
     r"shfl\.(?!sync)|vote\.(?!sync)|(ld|st|ldu)[.\w:]*\.(const|param|mmio)|.*(cache_hint|glv|shv|\bfn\b)|"
     r"mov.*%(?!rd|r|h|b|p|q)[a-z]")
 WARP = re.compile(r"(shfl|vote|match|redux|elect)\.")
