@@ -1,4 +1,4 @@
-// Entry points: tensor maps, for copies of boxes by kernels. Tiles without interleaving; the rest is refused.
+// Entry points: tensor maps, for copies of boxes by kernels. Tiles and image to column, without interleaving.
 
 #include <cstring>
 
@@ -12,29 +12,13 @@ namespace {
 constexpr cuuint64_t kLongest = cuuint64_t{1} << 32;
 constexpr cuuint64_t kFarthest = cuuint64_t{1} << 40;
 
-// Bytes of an element, 0 for types that are not supported.
-uint8_t bytes_of(CUtensorMapDataType type) {
-  switch (type) {
-    case CU_TENSOR_MAP_DATA_TYPE_UINT8:
-      return 1;
-    case CU_TENSOR_MAP_DATA_TYPE_UINT16:
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT16:
-    case CU_TENSOR_MAP_DATA_TYPE_BFLOAT16:
-      return 2;
-    case CU_TENSOR_MAP_DATA_TYPE_UINT32:
-    case CU_TENSOR_MAP_DATA_TYPE_INT32:
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT32:
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT32_FTZ:
-    case CU_TENSOR_MAP_DATA_TYPE_TFLOAT32:
-    case CU_TENSOR_MAP_DATA_TYPE_TFLOAT32_FTZ:
-      return 4;
-    case CU_TENSOR_MAP_DATA_TYPE_UINT64:
-    case CU_TENSOR_MAP_DATA_TYPE_INT64:
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT64:
-      return 8;
-    default:
-      return 0;
-  }
+// Types of less than a byte are not supported.
+bool element_of(CUtensorMapDataType type, TensorMap* map) {
+  static_assert(static_cast<int>(TensorElement::kTf32Ftz) == CU_TENSOR_MAP_DATA_TYPE_TFLOAT32_FTZ);
+  if (type < CU_TENSOR_MAP_DATA_TYPE_UINT8 || type > CU_TENSOR_MAP_DATA_TYPE_TFLOAT32_FTZ) return false;
+  map->type = static_cast<TensorElement>(type);
+  map->element_bytes = bytes_of(map->type);
+  return true;
 }
 
 bool swizzle_of(CUtensorMapSwizzle swizzle, Swizzle* out, uint32_t* line_max) {
@@ -84,33 +68,85 @@ bool describe(const Tiles& t, uint32_t line_max, TensorMap* map) {
 
 }  // namespace
 
+namespace {
+
+// What both kinds of maps say.
+struct Common {
+  CUtensorMap* out;
+  CUtensorMapDataType type;
+  cuuint32_t rank;
+  void* address;
+  CUtensorMapInterleave interleave;
+  CUtensorMapSwizzle swizzle;
+  CUtensorMapFloatOOBfill fill;
+};
+
+CUresult begin(const Common& c, const Tiles& t, uint32_t lowest_rank, TensorMap* map, uint32_t* line_max) {
+  if (const CUresult result = ready(); result != CUDA_SUCCESS) return result;
+  const auto where = reinterpret_cast<uint64_t>(c.address);
+  const bool given = c.out != nullptr && t.lengths != nullptr && t.box != nullptr && t.steps != nullptr;
+  if (!given || reinterpret_cast<uint64_t>(c.out) % alignof(TensorMap) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (c.rank < lowest_rank || c.rank > 5 || (c.rank > 1 && t.strides == nullptr) || where == 0 || where % 16 != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (!element_of(c.type, map) || c.interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
+      !swizzle_of(c.swizzle, &map->swizzle, line_max)) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  map->address = where;
+  map->rank = static_cast<uint8_t>(c.rank);
+  // A NaN in every float format when its halves are these.
+  map->outside = c.fill == CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE ? 0 : 0x7fff;
+  return CUDA_SUCCESS;
+}
+
+CUresult finish(const Common& c, const Tiles& t, uint32_t line_max, TensorMap* map) {
+  if (!describe(t, line_max, map)) return CUDA_ERROR_INVALID_VALUE;
+  static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
+  std::memcpy(c.out, map, sizeof(*map));
+  return CUDA_SUCCESS;
+}
+
+}  // namespace
+
 extern "C" CUresult cuTensorMapEncodeTiled(CUtensorMap* out, CUtensorMapDataType type, cuuint32_t rank, void* address,
                                            const cuuint64_t* lengths, const cuuint64_t* strides, const cuuint32_t* box,
                                            const cuuint32_t* steps, CUtensorMapInterleave interleave,
                                            CUtensorMapSwizzle swizzle, CUtensorMapL2promotion,
                                            CUtensorMapFloatOOBfill fill) {
-  if (const CUresult result = ready(); result != CUDA_SUCCESS) return result;
-  const auto where = reinterpret_cast<uint64_t>(address);
-  const bool given = out != nullptr && lengths != nullptr && box != nullptr && steps != nullptr;
-  if (!given || reinterpret_cast<uint64_t>(out) % alignof(TensorMap) != 0) return CUDA_ERROR_INVALID_VALUE;
-  if (rank == 0 || rank > 5 || (rank > 1 && strides == nullptr) || where == 0 || where % 16 != 0) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
+  const Common common{out, type, rank, address, interleave, swizzle, fill};
+  const Tiles tiles{lengths, strides, box, steps};
   TensorMap map;
   uint32_t line_max = 0;
-  map.element_bytes = bytes_of(type);
-  if (map.element_bytes == 0 || interleave != CU_TENSOR_MAP_INTERLEAVE_NONE ||
-      !swizzle_of(swizzle, &map.swizzle, &line_max)) {
-    return CUDA_ERROR_NOT_SUPPORTED;
+  const CUresult result = begin(common, tiles, 1, &map, &line_max);
+  return result != CUDA_SUCCESS ? result : finish(common, tiles, line_max, &map);
+}
+
+// Corners are in the order of the dimensions: width, height, depth.
+extern "C" CUresult cuTensorMapEncodeIm2col(CUtensorMap* out, CUtensorMapDataType type, cuuint32_t rank, void* address,
+                                            const cuuint64_t* lengths, const cuuint64_t* strides, const int* lower,
+                                            const int* upper, cuuint32_t channels, cuuint32_t pixels,
+                                            const cuuint32_t* steps, CUtensorMapInterleave interleave,
+                                            CUtensorMapSwizzle swizzle, CUtensorMapL2promotion,
+                                            CUtensorMapFloatOOBfill fill) {
+  const Common common{out, type, rank, address, interleave, swizzle, fill};
+  const cuuint32_t box[5] = {channels, 1, 1, 1, 1};
+  const Tiles tiles{lengths, strides, box, steps};
+  TensorMap map;
+  uint32_t line_max = 0;
+  if (const CUresult result = begin(common, tiles, 3, &map, &line_max); result != CUDA_SUCCESS) return result;
+  if (lower == nullptr || upper == nullptr || pixels == 0 || pixels > 1024) return CUDA_ERROR_INVALID_VALUE;
+  map.image_to_column = true;
+  map.pixels = static_cast<uint16_t>(pixels);
+  const int most = rank == 3 ? 1 << 15 : rank == 4 ? 1 << 7 : 1 << 4;
+  for (cuuint32_t d = 0; d + 2 < rank; ++d) {
+    for (const int corner : {lower[d], upper[d]}) {
+      if (corner < -most || corner >= most) return CUDA_ERROR_INVALID_VALUE;
+    }
+    map.lower[d] = static_cast<int16_t>(lower[d]);
+    map.upper[d] = static_cast<int16_t>(upper[d]);
   }
-  map.address = where;
-  map.rank = static_cast<uint8_t>(rank);
-  // A NaN in every float format when its halves are these.
-  map.outside = fill == CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE ? 0 : 0x7fff;
-  if (!describe({lengths, strides, box, steps}, line_max, &map)) return CUDA_ERROR_INVALID_VALUE;
-  static_assert(sizeof(CUtensorMap) == sizeof(TensorMap));
-  std::memcpy(out, &map, sizeof(map));
-  return CUDA_SUCCESS;
+  return finish(common, tiles, line_max, &map);
 }
 
 extern "C" CUresult cuTensorMapReplaceAddress(CUtensorMap* out, void* address) {

@@ -60,8 +60,9 @@ LANE_FN bool finite(double a) { return exponent(a) != 0x7ff; }
 LANE_FN bool infinite(double a) { return (bits_as<u64>(a) << 1) == u64{0xffe} << 52; }
 LANE_FN bool number(double a) { return a == a; }
 LANE_FN bool not_number(double a) { return a != a; }
-LANE_FN bool normal(double a) { return exponent(a) != 0x7ff && exponent(a) != 0; }
-LANE_FN bool subnormal(double a) { return exponent(a) == 0; }
+// Zeros count as normal.
+LANE_FN bool subnormal(double a) { return exponent(a) == 0 && (bits_as<u64>(a) << 1) != 0; }
+LANE_FN bool normal(double a) { return exponent(a) != 0x7ff && !subnormal(a); }
 
 constexpr HandlerRow kRows[] = {
     {"add.f64", Lanes<&add>::run},

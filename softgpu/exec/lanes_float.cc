@@ -116,8 +116,9 @@ LANE_FN bool finite(float a) { return exponent(a) != 255; }
 LANE_FN bool infinite(float a) { return (bits_as<u32>(a) & 0x7fffffff) == 0x7f800000; }
 LANE_FN bool number(float a) { return a == a; }
 LANE_FN bool not_number(float a) { return a != a; }
-LANE_FN bool normal(float a) { return exponent(a) != 255 && exponent(a) != 0; }
-LANE_FN bool subnormal(float a) { return exponent(a) == 0; }
+// Zeros count as normal.
+LANE_FN bool subnormal(float a) { return exponent(a) == 0 && (bits_as<u32>(a) << 1) != 0; }
+LANE_FN bool normal(float a) { return exponent(a) != 255 && !subnormal(a); }
 
 #define MODES(name, F)                                                          \
   {name ".f32", Lanes<&F<Plain>>::run}, {name ".f32.ftz", Lanes<&F<Ftz>>::run}, \

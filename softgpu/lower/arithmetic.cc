@@ -318,12 +318,10 @@ bool KernelLowering::lower_szext() {
   if (mode.empty() || (type != Type::kU32 && type != Type::kS32) || !done()) return unsupported();
   uint32_t dst = 0, a = 0, n = 0;
   if (!dest(at(0), 4, &dst) || !source(at(1), type, &a) || !source(at(2), Type::kU32, &n)) return false;
-  if (mode == "wrap") {
-    const uint32_t wrapped = temporary(4);
-    if (!emit_named("and.b32", wrapped, n, constant(31, 4))) return false;
-    n = wrapped;
-  }
-  return emit_named("bfe." + name_of(type), dst, a, constant(0, 4), n);
+  const uint32_t width = temporary(4);  // bfe looks at eight bits of it
+  const bool wraps = mode == "wrap";
+  if (!emit_named(wraps ? "and.b32" : "min.u32", width, n, constant(wraps ? 31 : 32, 4))) return false;
+  return emit_named("bfe." + name_of(type), dst, a, constant(0, 4), width);
 }
 
 }  // namespace softgpu

@@ -1,15 +1,17 @@
 // nvcc: --extended-lambda
 // CUB: warps, blocks and the device.
 #include <cub/cub.cuh>
+#include <cuda/functional>
+#include <cuda/std/functional>
 
 __global__ void of_warps(int* x) {
   __shared__ cub::WarpReduce<int>::TempStorage reduce;
   __shared__ cub::WarpScan<int>::TempStorage scan;
   __shared__ cub::WarpMergeSort<int, 4, 32>::TempStorage sort;
-  int y = cub::WarpReduce<int>(reduce).Sum(x[0]) + cub::WarpReduce<int>(reduce).Reduce(x[1], cub::Max());
+  int y = cub::WarpReduce<int>(reduce).Sum(x[0]) + cub::WarpReduce<int>(reduce).Reduce(x[1], cuda::maximum<>());
   int sum = 0;
   cub::WarpScan<int>(scan).InclusiveSum(y, y, sum);
-  cub::WarpScan<int>(scan).ExclusiveScan(y, y, 0, cub::Min());
+  cub::WarpScan<int>(scan).ExclusiveScan(y, y, 0, cuda::minimum<>());
   int keys[4] = {y, sum, x[2], x[3]};
   cub::WarpMergeSort<int, 4, 32>(sort).Sort(keys, [](int a, int b) { return a < b; });
   x[threadIdx.x] = keys[0] + keys[3];
@@ -40,7 +42,7 @@ __global__ void of_blocks(int* x, double* d) {
   Scan(room.scan).InclusiveSum(v, w);
   __syncthreads();
   int flags[4];
-  Discontinuity(room.discontinuity).FlagHeads(flags, v, cub::Inequality());
+  Discontinuity(room.discontinuity).FlagHeads(flags, v, cuda::std::not_equal_to<>());
   __syncthreads();
   unsigned char bytes[4] = {static_cast<unsigned char>(v[0]), static_cast<unsigned char>(v[1]), 0, 1};
   Histogram(room.histogram).Histogram(bytes, bins);
