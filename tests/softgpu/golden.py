@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What each instruction form of forms.txt gives for edge operands, to the bit: recorded on one driver, compared on another.
+"""What each instruction form of forms.txt gives for edge operands, to the bit: recorded on one driver, compared on
+another.
 
   golden.py --driver LIBCUDA --record FILE      runs every form that this driver's device takes, writes what came out
   golden.py --driver LIBCUDA --compare FILE     the forms of a record once more: 1 when a result differs
@@ -37,9 +38,9 @@ NAME = re.compile(r"%(rd|r|h|b|p|q)(\d+)\b")
 
 # Results that depend on more than operands, or on nothing that a record could hold.
 LEFT_OUT = re.compile(
-    r"(bar|barrier|membar|fence|trap|brkpt|exit|ret|nanosleep|pmevent|setmaxnreg|griddepcontrol|stacksave|stackrestore|"
-    r"alloca|prefetch\w*|applypriority|discard|createpolicy|isspacep|cvta|multimem|mbarrier|cp|ldmatrix|stmatrix|"
-    r"tensormap|clusterlaunchcontrol|wmma|mapa|getctarank|tex|tld4|txq|suq|suld|sust|sured|istypep|call|wgmma|tcgen05)\b|"
+    r"(bar|barrier|membar|fence|trap|brkpt|exit|ret|nanosleep|pmevent|setmaxnreg|griddepcontrol|stacksave|"
+    r"stackrestore|alloca|prefetch\w*|applypriority|discard|createpolicy|isspacep|cvta|multimem|mbarrier|cp|ldmatrix|"
+    r"stmatrix|tensormap|clusterlaunchcontrol|wmma|mapa|getctarank|tex|tld4|txq|suq|suld|sust|sured|istypep|call|wgmma|tcgen05)\b|"
     r"(st|red)\.async|st\.bulk|mma\.sp|mma.*block_scale|"
     r"shfl\.(?!sync)|vote\.(?!sync)|(ld|st|ldu)[.\w:]*\.(const|param|mmio)|.*(cache_hint|glv|shv|\bfn\b)|"
     r"mov.*%(?!rd|r|h|b|p|q)[a-z]")
@@ -59,8 +60,9 @@ def float_bits(kind):
     exponent, mantissa = {"f16": (5, 10), "bf16": (8, 7), "f32": (8, 23), "f64": (11, 52)}[kind]
     top, one = ((1 << exponent) - 1) << mantissa, ((1 << (exponent - 1)) - 1) << mantissa
     step = 1 << mantissa
-    positive = [0, 1, step - 1, step, step + 1, one, one + 1, one - 1, one + step // 2, one + step, one + step + step // 2,
-                one - step, one + 3 * step + step // 3, one + 7 * step + 5, one + 15 * step + 3, one - 9 * step + 1,
+    positive = [0, 1, step - 1, step, step + 1, one, one + 1, one - 1, one + step // 2, one + step,
+                one + step + step // 2, one - step, one + 3 * step + step // 3, one + 7 * step + 5,
+                one + 15 * step + 3, one - 9 * step + 1,
                 top - 1, top - step, top, top + 1, top + step // 2, top + step - 1]
     return positive + [bits | 1 << (exponent + mantissa) for bits in positive], (exponent + mantissa + 1) // 8
 
@@ -315,7 +317,8 @@ def results(driver, chosen):
                 sys.exit(f"golden: {form[0]}: {problem}")
             driver.call("cuMemcpyDtoH_v2", raw, out, ctypes.c_size_t(len(raw)))
             found[form] = b"".join(raw.raw[t * RECORD:t * RECORD + size] +
-                                   (raw.raw[t * RECORD + 64:t * RECORD + 128] if memory else b"") for t in range(THREADS))
+                                   (raw.raw[t * RECORD + 64:t * RECORD + 128] if memory else b"")
+                                   for t in range(THREADS))
         if module:
             driver.call("cuModuleUnload", module)
     return found
@@ -382,7 +385,8 @@ def agrees(statement, a, b, exact):
     pairs = zip(numbers(a, kind), numbers(b, kind))
     # Sine and cosine of large arguments have no documented error.
     wild = re.match(r"(sin|cos)\.", statement) is not None
-    return "close" if all(close(x, y, relative, absolute) or wild and abs(x) <= 1 and abs(y) <= 1 for x, y in pairs) else ""
+    near = all(close(x, y, relative, absolute) or wild and abs(x) <= 1 and abs(y) <= 1 for x, y in pairs)
+    return "close" if near else ""
 
 
 def difference(form, a, b):
@@ -390,7 +394,8 @@ def difference(form, a, b):
     thread = next(t for t in range(THREADS) if a[t * size:(t + 1) * size] != b[t * size:(t + 1) * size])
     count = sum(a[t * size:(t + 1) * size] != b[t * size:(t + 1) * size] for t in range(THREADS))
     was, now = (value[thread * size:(thread + 1) * size][::-1].hex() for value in (a, b))
-    return f"{form[0]}{' (ordinary operands)' if form[1] else ''}: {count} threads, the first {thread}: {was} recorded, {now} here"
+    operands_were = " (ordinary operands)" if form[1] else ""
+    return f"{form[0]}{operands_were}: {count} threads, the first {thread}: {was} recorded, {now} here"
 
 
 def compare(path, options):
@@ -410,8 +415,8 @@ def compare(path, options):
             print(f"{form[0]}: {driver.name} does not take it")
         elif verdict == "different":
             print(difference(form, old[form], new[form]))
-    print(f"golden: {about['device']} (driver {about['driver']}, {about['date']}) and {driver.name}: {len(chosen)} cases: "
-          f"{counts['same']} the same to the bit, {counts['close']} within their documented error, "
+    print(f"golden: {about['device']} (driver {about['driver']}, {about['date']}) and {driver.name}: "
+          f"{len(chosen)} cases: {counts['same']} the same to the bit, {counts['close']} within their documented error, "
           f"{counts['different']} different, {counts['missing']} missing")
     return 1 if counts["different"] or counts["missing"] or not chosen else 0
 
@@ -426,7 +431,8 @@ def orders(options):
         for order in ORDERS:
             done = subprocess.run([*again, "--exact", "--compare", record], env={**os.environ, **order},
                                   capture_output=True, text=True, check=False)
-            print(f"{' '.join(f'{k}={v}' for k, v in order.items())}: {(done.stdout + done.stderr).strip()}", flush=True)
+            settings = " ".join(f"{name}={value}" for name, value in order.items())
+            print(f"{settings}: {(done.stdout + done.stderr).strip()}", flush=True)
             status |= done.returncode
     return 1 if status else 0
 
