@@ -31,7 +31,7 @@ TOO_MUCH = 'ended by the runner: wants more than'
 
 
 TOO_LONG = 'ended by the runner: not done after'
-PATIENCE = 3  # so many times its limit a program may take by the clock
+PATIENCE = 5  # so many times its limit a program may take by the clock
 
 
 def processor_s(pid):
@@ -64,6 +64,9 @@ class External(programs.Program):
     inside: str = ''           # it runs in this part of its folder
     missing: str = ''          # what it needs and this machine cannot have
     unordered: bool = False    # lines come in the order of threads or blocks, which nothing promises
+
+    def is_built(self, folder):
+        return os.access(os.path.join(folder, self.name), os.X_OK)
 
     def place(self, folder):
         """Where it runs."""
@@ -140,6 +143,9 @@ class Made(External):
         made sizes that the program cannot take. None where that changes nothing."""
         words = shorten(self.full_arguments, 1 << 13 if slow else math.inf)
         return words if words != self.arguments else None
+
+    def is_built(self, folder):
+        return os.access(os.path.join(self.place(folder), 'main'), os.X_OK)
 
     def place(self, folder):
         # Neighbours are named by relative paths, so the copy lies in a folder that looks like theirs.
