@@ -192,6 +192,7 @@ CUresult TextureObjects::add(TextureObject object, std::unique_ptr<const Texture
                              uint64_t* handle) {
   const std::lock_guard lock(mu_);
   reap();
+  if (wanted != 0) take_back(wanted);
   const uint64_t got = table().add(std::move(texture), wanted);
   if (got == 0) return wanted != 0 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_OUT_OF_MEMORY;
   objects_.add(got, std::make_shared<TextureObject>(object));
@@ -204,8 +205,12 @@ CUresult TextureObjects::remove(uint64_t handle) {
   if (object == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   const std::lock_guard lock(mu_);
   reap();
-  Retired retired{table().remove(handle), object->context->all_pending()};
-  if (!retired.after.empty()) retired_.push_back(std::move(retired));
+  auto after = object->context->all_pending();
+  if (after.empty()) {
+    table().remove(handle);
+  } else {
+    retired_.push_back({handle, nullptr, std::move(after)});
+  }
   return CUDA_SUCCESS;
 }
 
@@ -218,9 +223,17 @@ void TextureObjects::forget(Context& context) {
 }
 
 void TextureObjects::reap() {
-  std::erase_if(retired_, [](const Retired& retired) {
-    return std::all_of(retired.after.begin(), retired.after.end(), [](const Ticket& t) { return t.done(); });
+  std::erase_if(retired_, [&](const Retired& retired) {
+    const bool over = std::all_of(retired.after.begin(), retired.after.end(), [](const Ticket& t) { return t.done(); });
+    if (over && retired.texture == nullptr) table().remove(retired.handle);
+    return over;
   });
+}
+
+void TextureObjects::take_back(uint64_t handle) {
+  for (Retired& retired : retired_) {
+    if (retired.handle == handle && retired.texture == nullptr) retired.texture = table().remove(handle);
+  }
 }
 
 }  // namespace softgpu

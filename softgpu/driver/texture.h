@@ -34,11 +34,14 @@ class TextureObjects {
   void forget(Context& context);  // it has been synchronised
 
  private:
+  // Destroyed, but work that was given before may still look for it.
   struct Retired {
-    std::unique_ptr<const Texture> texture;
-    std::vector<Ticket> after;  // what ran or waited when it was destroyed
+    uint64_t handle = 0;
+    std::unique_ptr<const Texture> texture;  // null while it is in the table
+    std::vector<Ticket> after;               // what ran or waited when it was destroyed
   };
-  void reap();  // requires mu_
+  void reap();                      // requires mu_
+  void take_back(uint64_t handle);  // a retired one's handle, for another; requires mu_
   TextureTable& table() const;
 
   const bool surfaces_;

@@ -23,8 +23,8 @@ import programs  # noqa: E402
 ARCHITECTURE = '-arch=sm_80'
 # Words that mark a line as one whose numbers are measurements.
 MEASURED = re.compile(r'(?i)\b(time|sec(ond)?s?|[mun]?s|[gmk]i?b(/s|ps)?|bandwidth|throughput|g?flops?|speed|rate|'
-                      r'elapsed|duration|latency|fps|tok/s|pid|average|clocks?|timing)\b|/s\b|[mu]sec|microsec|GFLOP|'
-                      r'iterations while|memcopy:|kernel:|streamed:|streams:|lshmName')
+                      r'elapsed|duration|latency|fps|tok/s|pid|average|clocks?|timing|compute)\b|/s\b|[mu]sec|'
+                      r'microsec|GFLOP|iterations while|memcopy:|kernel:|streamed:|streams:|lshmName')
 
 
 TOO_MUCH = 'ended by the runner: wants more than'
@@ -310,7 +310,7 @@ def polybench(root, name, limit_s=120):
     folder = os.path.join(root, 'CUDA', name)
     sources = sorted(glob.glob(os.path.join(folder, '*.cu')))
     source = os.path.basename(sources[0]) if sources else '*.cu'
-    return External('poly' + name, folder, [source], r'Percent: 0\b', [],
+    return External('poly' + name, folder, [source], r'Percent: 0\b|misses: 0\b', [],
                     ['-O3', ARCHITECTURE, '-DcudaThreadSynchronize=cudaDeviceSynchronize'], suite='P', root=root,
                     limit_s=limit_s)
 

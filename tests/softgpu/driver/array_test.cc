@@ -1,5 +1,6 @@
 // Arrays: what may be made, what copies may touch, and that they cost memory.
 
+#include <future>
 #include <numeric>
 
 #include "driver_test.h"
@@ -197,6 +198,50 @@ CUDA_RESOURCE_DESC resource_of(CUarray array) {
   resource.resType = CU_RESOURCE_TYPE_ARRAY;
   resource.res.array.hArray = array;
   return resource;
+}
+
+constexpr char kPick[] = R"(.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry pick(.param .u64 texture, .param .u64 out) {
+  .reg .f32 %f<4>;
+  .reg .b32 %r<1>;
+  .reg .b64 %rd<2>;
+  ld.param.u64 %rd0, [texture];
+  ld.param.u64 %rd1, [out];
+  mov.u32 %r0, 5;
+  tex.1d.v4.f32.s32 {%f0, %f1, %f2, %f3}, [%rd0, {%r0}];
+  st.global.f32 [%rd1], %f0;
+  ret;
+})";
+
+TEST_F(ArrayTest, a_texture_object_may_be_destroyed_while_kernels_wait_that_use_it) {
+  const CUarray line = make(shape(16, 0, 0));
+  std::vector<float> in(16);
+  std::iota(in.begin(), in.end(), 1.0f);
+  OK(cuMemcpyHtoA(line, 0, in.data(), 64));
+  const CUDA_RESOURCE_DESC resource = resource_of(line);
+  const CUDA_TEXTURE_DESC what{};
+  CUtexObject texture = 0;
+  OK(cuTexObjectCreate(&texture, &resource, &what, nullptr));
+  CUmodule module = nullptr;
+  CUfunction pick = nullptr;
+  OK(cuModuleLoadData(&module, kPick));
+  OK(cuModuleGetFunction(&pick, module, "pick"));
+  CUdeviceptr out = allocate(4);
+  const CUstream on = stream(CU_STREAM_NON_BLOCKING);
+  std::promise<void> go;
+  OK(cuLaunchHostFunc(
+      on, [](void* gate) { static_cast<std::promise<void>*>(gate)->get_future().wait(); }, &go));
+  void* arguments[] = {&texture, &out};
+  OK(cuLaunchKernel(pick, 1, 1, 1, 1, 1, 1, 0, on, arguments, nullptr));
+  OK(cuTexObjectDestroy(texture));
+  EXPECT_NE(cuTexObjectDestroy(texture), CUDA_SUCCESS);
+  go.set_value();
+  OK(cuStreamSynchronize(on));
+  float got = 0;
+  OK(cuMemcpyDtoH(&got, out, 4));
+  EXPECT_EQ(got, 6.0f);
 }
 
 TEST_F(ArrayTest, texture_objects_give_back_what_they_were_made_of) {
