@@ -29,6 +29,7 @@ struct ElapsedAnswer {  // tideElapsed
 struct GlobalAnswer {  // tideGlobal; CUDA_ERROR_NOT_FOUND without a payload
   uint64_t address = 0;
   uint64_t bytes = 0;
+  uint64_t managed = 0;  // 1: __managed__, to be read and written as host memory
 };
 
 struct ShareAnswer {  // tideShareMemory: the whole pieces of memory that it lies in

@@ -18,6 +18,11 @@ inline constexpr uint64_t vgpu_range_base(uint32_t vgpu) { return kWindowBase + 
 inline constexpr uint64_t kImageZoneBytes = 0x10'0000'0000;  // 64 GiB
 inline constexpr uint64_t kChunkBytes = 2u << 20;            // granule of mapping, of moving and of hashing
 
+// Where host memory lies that kernels reach: the same addresses in the program and in its workers. Offsets in it are
+// offsets in the memory file that the program gives to workers of its own machine.
+inline constexpr uint64_t kHostZoneBase = 0x4000'0000'0000;
+inline constexpr uint64_t kHostZoneBytes = 0x400'0000'0000;  // 4 TiB
+
 inline constexpr uint32_t kTokenBytes = 32;
 inline constexpr uint32_t kIdBytes = 64;  // job ids, server names: NUL-terminated
 

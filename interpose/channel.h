@@ -56,12 +56,15 @@ struct ChannelOrigin {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;
   std::string endpoint;
+  int host_memory_fd = -1;  // what workers of this machine map (host_zone.h)
 };
 
 class Channel {
  public:
   // Makes the region and connects to the worker.
   static Outcome open(const ChannelOrigin& origin, std::unique_ptr<Channel>* channel);
+  // Whether a worker at this endpoint will map memory of this process.
+  static bool shares_memory_with(const std::string& endpoint);
   // Over an existing region and link: for tests with a worker of their own.
   static std::unique_ptr<Channel> adopt(Region region, std::unique_ptr<Link> link);
   ~Channel();
@@ -98,6 +101,8 @@ class Channel {
   // Takes in what the worker has sent. Cheap when there is nothing.
   void drain();
   void forget(uint64_t sequence);
+  // Whether the worker maps the program's own pages of host memory. It stays so when the vGPU moves.
+  bool shares_host_memory() const { return shares_.load(std::memory_order_relaxed); }
   bool copies_pending() const { return copies_.load(std::memory_order_relaxed) != 0; }
   // Whether a copy that is under way writes to any of these bytes.
   bool lands_in(uint64_t address, uint64_t bytes);
@@ -194,6 +199,7 @@ class Channel {
   std::vector<LinkHolder*> retired_;        // under reconnect_mu_
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
+  std::atomic<bool> shares_{false};
 };
 
 template <class Fill>

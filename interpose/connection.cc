@@ -24,9 +24,14 @@ const char* wanted_transport() {
   return wanted != nullptr && *wanted != 0 ? wanted : nullptr;
 }
 
+std::string transport_to(const Endpoint& endpoint) {
+  const char* wanted = wanted_transport();
+  return wanted != nullptr ? wanted : endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : "ucx";
+}
+
 Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string* name, int* lifeline) {
   const char* wanted = wanted_transport();
-  *name = wanted != nullptr ? wanted : endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : "ucx";
+  *name = transport_to(endpoint);
   *transport = find_transport(name->c_str());
   if (*transport == nullptr) {
     return Outcome::fail("there is no transport \"" + *name + "\"; TIDE_TRANSPORT is one of shm, ucx, sim");
@@ -66,6 +71,13 @@ Outcome read_opened(int lifeline, std::string* transport_data, int* refusal) {
 }
 
 }  // namespace
+
+bool Channel::shares_memory_with(const std::string& text) {
+  Endpoint endpoint;
+  if (!Endpoint::parse(text, &endpoint).ok()) return false;
+  const Transport* transport = find_transport(transport_to(endpoint).c_str());
+  return transport != nullptr && transport->same_host;
+}
 
 Outcome Channel::open(const ChannelOrigin& origin, std::unique_ptr<Channel>* channel) {
   std::unique_ptr<Channel> made(new Channel(origin));
@@ -138,6 +150,8 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, int* refus
     close(lifeline);  // else the worker believes that we are there
     return o;
   }
+  // Before any command that needs it can come there.
+  shares_.store(origin_.host_memory_fd >= 0 && link->give_descriptor(origin_.host_memory_fd));
   replace_link(std::move(link));
   epoch_.store(epoch);
   origin_.endpoint = endpoint;

@@ -98,7 +98,7 @@ void destroy_context(Process& p, Context& context) {
   forget_arrays(p, context);
   context.number.store(0);
   context.legacy.store(nullptr);
-  p.mirrors.release_vgpu_context(context.handle);
+  p.host.release_context(context.handle);
   vgpu.memory->release_context(number);
   vgpu.cache.clear();
   const command::DestroyContext command{number, 0};

@@ -183,11 +183,17 @@ CUresult copy_box(const CUDA_MEMCPY3D& c, bool synchronous, CUstream stream) {
   const Array& array = *(to.array != nullptr ? to.array : from.array);
   const Place& memory = to.array != nullptr ? from : to;
   const uint64_t span = ((n.depth - 1) * memory.height + n.height - 1) * memory.pitch + n.width;
-  if (o.entered.process->vgpu_of(memory.address) != array.vgpu) return bounce_all(o, to, from, n);
-  if (!array.vgpu->memory->covers(memory.address, span)) return CUDA_ERROR_INVALID_VALUE;
+  // What the vGPU reaches at another address goes the way of host memory.
+  const bool reached = o.entered.process->host.on_device(*array.vgpu, memory.address, span) == memory.address;
+  const bool owned = o.entered.process->vgpu_of(memory.address) == array.vgpu;
+  if (!owned && !reached) return bounce_all(o, to, from, n);
+  if (owned && !array.vgpu->memory->covers(memory.address, span)) return CUDA_ERROR_INVALID_VALUE;
   Stream* on = nullptr;
+  uint64_t sequence = 0;
   if (CUresult r = choose_stream(o, array, &on); r != CUDA_SUCCESS) return r;
-  return send_copy(*on, to, from, n, nullptr);
+  if (CUresult r = o.entered.process->host.before_work(*array.vgpu); r != CUDA_SUCCESS) return r;
+  if (CUresult r = send_copy(*on, to, from, n, &sequence); r != CUDA_SUCCESS || owned || !o.synchronous) return r;
+  return o.entered.process->host.after_wait(*array.vgpu, array.vgpu->channel().wait_stream(on->slot, sequence));
 }
 
 }  // namespace tide

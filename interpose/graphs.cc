@@ -117,6 +117,11 @@ CUDA_MEMCPY3D describe(const CopyOrder& o) {
   return what;
 }
 
+bool may_fill(uint64_t address) {
+  HostBlock block;
+  return process()->vgpu_of(address) != nullptr || process()->host.find(address, &block);
+}
+
 // Device memory that a node names must be the program's now; host memory is believed.
 CUresult check_side(const CopySide& side, uint64_t width, uint64_t height) {
   const Vgpu* vgpu = process()->vgpu_of(side.address);
@@ -307,7 +312,7 @@ class ClientHost final : public graph::Host {
   CUresult fill(Content* content) override {
     const auto& f = content->fill;
     if (f.elementSize != 1 && f.elementSize != 2 && f.elementSize != 4) return CUDA_ERROR_INVALID_VALUE;
-    if (f.width == 0 || f.height == 0 || process()->vgpu_of(f.dst) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (f.width == 0 || f.height == 0 || !may_fill(f.dst)) return CUDA_ERROR_INVALID_VALUE;
     const uint64_t width = f.width * f.elementSize;
     if (f.height > 1 && f.pitch < width) return CUDA_ERROR_INVALID_VALUE;
     return check_side({f.dst, f.pitch}, width, f.height);

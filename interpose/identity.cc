@@ -18,11 +18,11 @@ struct Shown {
   int value;
 };
 
-// External resources and stream memory operations are not served, of sharing only descriptors are.
+// Pageable and registered memory at their own addresses, external resources and stream memory operations are not
+// served, of sharing only descriptors are.
 constexpr Shown kShown[] = {
     {CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 1},
     {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 1},
-    {CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0},
     {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0},
     {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES, 0},
     {CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST, 0},
@@ -191,7 +191,9 @@ std::vector<uint32_t> visible_devices(const char* variable, const std::vector<Vg
   return result;
 }
 
-void hide_what_is_not_served(DeviceInfo* info) {
+void hide_what_is_not_served(DeviceInfo* info, bool one_memory) {
+  // A mirror belongs to one vGPU, and follows a little later.
+  if (!one_memory) info->attributes[CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS] = 0;
   for (const Shown& shown : kShown) {
     info->attributes[shown.attribute] = shown.value;
     info->attribute_known[shown.attribute] = 1;

@@ -179,7 +179,7 @@ CUresult find_kernel(Process& process, Library& library, Context& context, const
 }
 
 CUresult find_global(Process& process, Library& library, Context& context, const char* name, uint64_t* address,
-                     uint64_t* bytes) {
+                     uint64_t* bytes, bool* managed) {
   if (CUresult r = await_load(process, library, context); r != CUDA_SUCCESS) return r;
   Instance& instance = *library.instances[context.vgpu->number].load();
   {
@@ -188,6 +188,7 @@ CUresult find_global(Process& process, Library& library, Context& context, const
     if (it != instance.globals.end()) {
       *address = it->second.address;
       *bytes = it->second.bytes;
+      if (managed != nullptr) *managed = it->second.managed;
       return it->second.result;
     }
   }
@@ -217,11 +218,16 @@ CUresult find_global(Process& process, Library& library, Context& context, const
     if (reply.payload.size() < sizeof answer) return CUDA_ERROR_UNKNOWN;
     memcpy(&answer, reply.payload.data(), sizeof answer);
     context.vgpu->memory->add_global(answer.address, answer.bytes, context.number.load());
+    if (answer.managed != 0) {
+      r = process.host.add_variable(context, library.number, answer.address, answer.bytes);
+      if (r != CUDA_SUCCESS) return r;
+    }
   }
   const std::lock_guard lock(library.mu);
-  instance.globals[name] = {reply.result, answer.address, answer.bytes};
+  instance.globals[name] = {reply.result, answer.address, answer.bytes, answer.managed != 0};
   *address = answer.address;
   *bytes = answer.bytes;
+  if (managed != nullptr) *managed = answer.managed != 0;
   return reply.result;
 }
 
@@ -245,6 +251,7 @@ void unload(Process& process, Library& library) {
   for (uint32_t i = 0; i < kVgpusMax; ++i) {
     if (library.instances[i].load() != nullptr) process.by_number[i]->sync_all();
   }
+  process.host.release_variables(library.number);
   const std::lock_guard lock(library.mu);
   for (uint32_t i = 0; i < kVgpusMax; ++i) {
     Instance* instance = library.instances[i].exchange(nullptr);

@@ -48,6 +48,7 @@ struct Instance {
   struct Global {
     CUresult result;
     uint64_t address, bytes;
+    bool managed;
   };
   std::map<std::string, Global> globals;
 };
@@ -78,7 +79,7 @@ CUresult await_load(Process& process, Library& library, Context& context);
 CUresult find_kernel(Process& process, Library& library, Context& context, const char* name, Kernel** kernel);
 // NOT_FOUND where there is none.
 CUresult find_global(Process& process, Library& library, Context& context, const char* name, uint64_t* address,
-                     uint64_t* bytes);
+                     uint64_t* bytes, bool* managed = nullptr);
 // The kernel's number on the wire of this context's vGPU; loads the library there first where needed.
 CUresult wire_kernel(Process& process, const Kernel& kernel, Context& context, uint64_t* number);
 void unload(Process& process, Library& library);

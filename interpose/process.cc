@@ -54,7 +54,7 @@ void add_devices(Process& process, std::vector<VgpuPlace>& places) {
     auto vgpu = std::make_unique<Vgpu>(number);
     vgpu->quota = place.memory_bytes != 0 ? place.memory_bytes : place.info.total_memory;
     vgpu->info = place.info;
-    hide_what_is_not_served(&vgpu->info);
+    hide_what_is_not_served(&vgpu->info, Channel::shares_memory_with(place.endpoint));
     vgpu->origin = {&process.pool, number, place.epoch, vgpu->quota, place.endpoint};
     process.add_vgpu(std::move(vgpu));
   }
@@ -131,6 +131,20 @@ Vgpu* Process::vgpu_of(uint64_t address) const {
   if (address < kWindowBase) return nullptr;
   const uint64_t number = (address - kWindowBase) / kVgpuRangeBytes;
   return number < kVgpusMax ? by_number[number] : nullptr;
+}
+
+Vgpu* Process::worker_of(uint64_t address, uint64_t bytes, Vgpu* preferred, uint64_t* device) const {
+  *device = address;
+  if (Vgpu* owner = vgpu_of(address); owner != nullptr) return owner;
+  HostBlock block;
+  if (!host.find(address, &block)) return nullptr;
+  for (Vgpu* vgpu : {preferred, block.home}) {
+    const uint64_t found = vgpu == nullptr ? 0 : host.on_device(*vgpu, address, bytes);
+    if (found == 0) continue;
+    *device = found;
+    return vgpu;
+  }
+  return nullptr;
 }
 
 CUresult enter_quietly(Entered* entered) {

@@ -13,10 +13,9 @@
 
 #include "interpose/array.h"
 #include "interpose/handles.h"
-#include "interpose/host_blocks.h"
+#include "interpose/host_memory.h"
 #include "interpose/library.h"
 #include "interpose/memory_pools.h"
-#include "interpose/mirrors.h"
 #include "interpose/pool.h"
 #include "interpose/service.h"
 #include "interpose/vgpu.h"
@@ -48,8 +47,7 @@ struct Process {
   HandleTable<Kernel> kernels{HandleKind::kKernel};
   HandleTable<Array> arrays{HandleKind::kArray};
   HandleTable<MipmappedArray> mipmaps{HandleKind::kMipmap};
-  HostBlocks host;
-  Mirrors mirrors{*this};
+  HostMemory host{*this};
   MemoryPools pools;
   HandleTable<Physical> physicals{HandleKind::kPhysical};
   Pool pool;
@@ -66,6 +64,9 @@ struct Process {
 
   // The vGPU whose range this address is in, or null.
   Vgpu* vgpu_of(uint64_t address) const;
+  // The vGPU whose work may touch these bytes, and where it finds them: in its own range, or host memory that it
+  // reaches, of which there may be several (`preferred` first). Null: the program's alone.
+  Vgpu* worker_of(uint64_t address, uint64_t bytes, Vgpu* preferred, uint64_t* device) const;
   Vgpu* device(CUdevice ordinal) const {
     return ordinal >= 0 && size_t(ordinal) < devices.size() ? devices[size_t(ordinal)] : nullptr;
   }

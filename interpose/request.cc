@@ -14,11 +14,17 @@ Request::Request(Call call) : call_(call) {
 void Request::put(uint64_t word) { payload_.append(reinterpret_cast<const char*>(&word), sizeof word); }
 
 void Request::device(CUdeviceptr address, size_t bytes) {
-  put(address);
+  uint64_t device = address;
+  Vgpu* owner = nullptr;
+  if (error_ == CUDA_SUCCESS) {
+    refuse(entered_.process->host.before_words(*entered_.context, &address, sizeof address));
+    owner = entered_.process->worker_of(address, bytes, entered_.vgpu, &device);
+  }
+  put(device);
   put(bytes);
   if (error_ != CUDA_SUCCESS) return;
-  Vgpu* owner = entered_.process->vgpu_of(address);
-  if (owner == nullptr || !owner->is_open() || !owner->memory->covers(address, bytes)) {
+  const bool in_range = owner != nullptr && entered_.process->vgpu_of(address) == owner;
+  if (owner == nullptr || !owner->is_open() || (in_range && !owner->memory->covers(address, bytes))) {
     return refuse(CUDA_ERROR_INVALID_VALUE);
   }
   if (owner_ != nullptr && owner_ != owner) return refuse(CUDA_ERROR_INVALID_VALUE);
@@ -158,7 +164,7 @@ CUresult Request::send() {
   if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
   if (stream_ != nullptr && capturing(*stream_)) return capture();
   if (owner_ != nullptr) {
-    if (CUresult r = entered_.process->mirrors.before_work(*owner_); r != CUDA_SUCCESS) return r;
+    if (CUresult r = entered_.process->host.before_work(*owner_); r != CUDA_SUCCESS) return r;
   }
   if (keeps_) {
     if (call_ == Call::cuCtxSetCacheConfig) context_->cache_config.store(payload_[0]);

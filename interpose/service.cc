@@ -21,7 +21,8 @@ namespace {
 constexpr uint64_t kWindowBytes = 4u << 20;   // of a copy between vGPUs
 constexpr uint64_t kLookAfterNs = 5'000'000;  // how often channels are looked after
 constexpr uint32_t kIdleUs = 5'000, kCopiesUs = 500, kTaskUs = 100;
-constexpr int kYields = 50;  // before sleeping between two rounds over the tasks
+constexpr uint64_t kExchangeNs = 1'000'000;  // how often mirrors of host memory are made equal while kernels run
+constexpr int kYields = 50;                  // before sleeping between two rounds over the tasks
 
 // A thread that takes none of the program's signals.
 bool start_thread(void* (*function)(void*), void* argument) {
@@ -70,7 +71,8 @@ void* Service::run_callbacks(void* self) {
 }
 
 void Service::serve() {
-  uint64_t looked = 0;
+  uint64_t looked = 0, exchanged = 0;
+  bool live = false;
   int rounds_without_news = 0;
   while (true) {
     const uint32_t poked = poked_.load();
@@ -86,6 +88,10 @@ void Service::serve() {
       look_after_channels();
       looked = now_ns();
     }
+    if (now_ns() - exchanged > kExchangeNs) {
+      live = process_.host.exchange();
+      exchanged = now_ns();
+    }
     if (news) {
       rounds_without_news = 0;
       continue;
@@ -93,7 +99,7 @@ void Service::serve() {
     if (tasks_.empty()) {
       bool copies = false;
       for (Vgpu* v : process_.devices) copies |= v->is_open() && v->channel().copies_pending();
-      futex_wait(poked_, poked, copies ? kCopiesUs : kIdleUs);
+      futex_wait(poked_, poked, copies ? kCopiesUs : live ? uint32_t(kExchangeNs / 1000) : kIdleUs);
     } else if (++rounds_without_news < kYields) {
       sched_yield();
     } else {

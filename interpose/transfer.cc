@@ -60,8 +60,12 @@ struct DeviceSide {
 };
 
 CUresult check_device(Process& p, const CopySide& side, uint64_t width, uint64_t height, DeviceSide* found) {
-  Vgpu* vgpu = p.vgpu_of(side.address);
+  Vgpu* vgpu = side.vgpu;
   Allocation allocation;
+  if (side.host) {  // known to lie in one block
+    *found = {vgpu, vgpu->primary};
+    return CUDA_SUCCESS;
+  }
   if (!vgpu->is_open() || !vgpu->memory->find(side.address, &allocation)) return CUDA_ERROR_INVALID_VALUE;
   if (span(side, width, height) > allocation.bytes - (side.address - allocation.base)) return CUDA_ERROR_INVALID_VALUE;
   found->vgpu = vgpu;
@@ -76,8 +80,7 @@ CUresult check_device(Process& p, const CopySide& side, uint64_t width, uint64_t
 
 bool pinned(Process& p, const CopySide& side, uint64_t width, uint64_t height) {
   HostBlock block;
-  return p.host.find(reinterpret_cast<void*>(side.address), &block) &&
-         span(side, width, height) <= block.bytes - (side.address - block.base);
+  return p.host.find(side.address, &block) && span(side, width, height) <= block.bytes - block.offset_of(side.address);
 }
 
 // The stream that a copy runs on. A named stream of another vGPU than the memory's is waited for on the host, and the
@@ -178,7 +181,8 @@ CUresult host_to_host(const Entered& e, const CopyOrder& o) {
   Stream* stream = nullptr;
   if (CUresult r = find_stream(e, o.synchronous ? nullptr : o.stream, &stream); r != CUDA_SUCCESS) return r;
   Channel& channel = stream->vgpu->channel();
-  if (CUresult r = channel.wait_stream(stream->slot, channel.last_work(stream->slot)); r != CUDA_SUCCESS) return r;
+  CUresult r = channel.wait_stream(stream->slot, channel.last_work(stream->slot));
+  if (r = e.process->host.after_wait(*stream->vgpu, r); r != CUDA_SUCCESS) return r;
   for (uint64_t row = 0; row < o.height; ++row) {
     memmove(reinterpret_cast<void*>(o.to.address + row * o.to.pitch),
             reinterpret_cast<const void*>(o.from.address + row * o.from.pitch), o.width);
@@ -206,8 +210,10 @@ CUresult device_to_device(const Entered& e, const CopyOrder& o) {
   const command::CopyWithin command{o.to.address, o.to.pitch, o.from.address, o.from.pitch, o.width, o.height};
   uint64_t sequence = 0;
   const CUresult r = send_command(*stream->context, Call::tideCopyWithin, command, stream->slot, &sequence);
-  if (r != CUDA_SUCCESS || !foreign) return r;
-  return to.vgpu->channel().wait_stream(stream->slot, sequence);
+  // The program finds the bytes in host memory, or changes them there, when a synchronous copy has returned.
+  const bool awaited = foreign || (o.synchronous && (o.to.host || o.from.host));
+  if (r != CUDA_SUCCESS || !awaited) return r;
+  return e.process->host.after_wait(*to.vgpu, to.vgpu->channel().wait_stream(stream->slot, sequence));
 }
 
 }  // namespace
@@ -263,23 +269,48 @@ CUresult capture_or_check(const Entered& e, const CopyOrder& order, bool* captur
   return *captured ? capture_copy(*stream, order) : CUDA_SUCCESS;
 }
 
-// Mirrored memory counts as the device's. `asked_to`: where the program said the bytes go; it sees them there when a
-// synchronous copy returns.
-CUresult copy_unmirrored(const Entered& e, const CopyOrder& order, uint64_t asked_to) {
-  Vgpu* const to = e.process->vgpu_of(order.to.address);
-  Vgpu* const from = e.process->vgpu_of(order.from.address);
-  for (Vgpu* vgpu : {to, from}) {
-    if (vgpu == nullptr || !vgpu->is_open()) continue;
-    if (CUresult r = e.process->mirrors.before_work(*vgpu); r != CUDA_SUCCESS) return r;
+// Finds the vGPU of each side. Host memory that kernels of the vGPU at work reach is copied by that one; other host
+// memory, and what a synchronous copy may read at once, by the program.
+void place(const Entered& e, CopyOrder* o) {
+  Process& p = *e.process;
+  o->to.vgpu = p.vgpu_of(o->to.address);
+  o->from.vgpu = p.vgpu_of(o->from.address);
+  Vgpu* at_work = o->to.vgpu != nullptr ? o->to.vgpu : o->from.vgpu != nullptr ? o->from.vgpu : e.vgpu;
+  if (!at_work->is_open()) return;
+  const bool at_once = o->synchronous && o->to.vgpu != nullptr && at_work->idle();
+  for (CopySide* side : {&o->to, &o->from}) {
+    if (side->vgpu != nullptr && side->vgpu != at_work) continue;
+    if (side->vgpu == nullptr && (side == &o->from && at_once)) continue;
+    const uint64_t device = p.host.on_device(*at_work, side->address, span(*side, o->width, o->height));
+    if (device == 0) continue;
+    side->address = device;
+    side->vgpu = at_work;
+    side->host = true;
   }
-  if (to == nullptr && from == nullptr) return host_to_host(e, order);
-  const CUresult result = to == nullptr     ? device_to_host(e, order)
-                          : from == nullptr ? host_to_device(e, order)
-                                            : device_to_device(e, order);
-  if (!order.synchronous || to == nullptr || result != CUDA_SUCCESS) return result;
-  Mirror mirror;
-  if (!e.process->mirrors.find(asked_to, &mirror)) return result;
-  return e.process->mirrors.after_wait(*to, to->sync_all());
+  // One side is the program's own: it reaches both.
+  const bool own = o->to.vgpu == nullptr || o->from.vgpu == nullptr;
+  CopySide& other = o->to.vgpu == nullptr ? o->from : o->to;
+  if (own && other.host) other.vgpu = nullptr, other.host = false;
+}
+
+CUresult dispatch(const Entered& e, const CopyOrder& order) {
+  if (order.to.vgpu == nullptr && order.from.vgpu == nullptr) return host_to_host(e, order);
+  if (order.to.vgpu == nullptr) return device_to_host(e, order);
+  if (order.from.vgpu == nullptr) return host_to_device(e, order);
+  return device_to_device(e, order);
+}
+
+CUresult carry_out(const Entered& e, const CopyOrder& asked) {
+  CopyOrder order = asked;
+  place(e, &order);
+  // The program's own addresses again, where it copies itself.
+  if (order.to.vgpu == nullptr) order.to = {e.process->host.on_host(asked.to.address), asked.to.pitch};
+  if (order.from.vgpu == nullptr) order.from = {e.process->host.on_host(asked.from.address), asked.from.pitch};
+  for (Vgpu* vgpu : {order.to.vgpu, order.from.vgpu}) {
+    if (vgpu == nullptr || !vgpu->is_open()) continue;
+    if (CUresult r = e.process->host.before_work(*vgpu); r != CUDA_SUCCESS) return r;
+  }
+  return dispatch(e, order);
 }
 
 }  // namespace
@@ -287,27 +318,29 @@ CUresult copy_unmirrored(const Entered& e, const CopyOrder& order, uint64_t aske
 CUresult copy(const CopyOrder& asked) {
   Entered e;
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
-  CopyOrder order = asked;
-  order.to.address = e.process->mirrors.on_device(asked.to.address);
-  order.from.address = e.process->mirrors.on_device(asked.from.address);
+  const CopyOrder& order = asked;
   if (order.width == 0 || order.height == 0) return CUDA_SUCCESS;
   if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
   if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width))
     return CUDA_ERROR_INVALID_VALUE;
   bool captured = false;
   if (CUresult r = capture_or_check(e, order, &captured); r != CUDA_SUCCESS || captured) return r;
-  return copy_unmirrored(e, order, asked.to.address);
+  return carry_out(e, order);
 }
 
-CUresult copy_between(Context& to_context, Context& from_context, const CopyOrder& order) {
+CUresult copy_between(Context& to_context, Context& from_context, const CopyOrder& asked) {
   Entered e;
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
-  if (order.width == 0) return CUDA_SUCCESS;
+  if (asked.width == 0) return CUDA_SUCCESS;
+  CopyOrder order = asked;
   bool captured = false;
   if (CUresult r = capture_or_check(e, order, &captured); r != CUDA_SUCCESS || captured) return r;
-  Vgpu* to = e.process->vgpu_of(order.to.address);
-  Vgpu* from = e.process->vgpu_of(order.from.address);
-  if (to != to_context.vgpu || from != from_context.vgpu) return CUDA_ERROR_INVALID_VALUE;
+  HostBlock block;
+  const auto in_host = [&](const CopySide& side) { return e.process->host.find(side.address, &block); };
+  if (in_host(order.to) || in_host(order.from)) return carry_out(e, order);
+  order.to.vgpu = e.process->vgpu_of(order.to.address);
+  order.from.vgpu = e.process->vgpu_of(order.from.address);
+  if (order.to.vgpu != to_context.vgpu || order.from.vgpu != from_context.vgpu) return CUDA_ERROR_INVALID_VALUE;
   return device_to_device(e, order);
 }
 

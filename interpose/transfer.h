@@ -26,6 +26,9 @@ CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const L
 struct CopySide {
   uint64_t address = 0;
   uint64_t pitch = 0;
+  // Filled in by copy(). The vGPU that finds the bytes at `address`, or null; and whether they are host memory.
+  Vgpu* vgpu = nullptr;
+  bool host = false;
 };
 
 struct CopyOrder {

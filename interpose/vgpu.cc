@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -29,6 +30,19 @@ Outcome reserve_range(uint64_t base) {
 
 Vgpu::Vgpu(uint32_t number_) : number(number_) {}
 
+uint64_t Vgpu::last_work() const {
+  uint64_t last = 0;
+  for (uint32_t slot = 0; slot < streams.high(); ++slot) last = std::max(last, channel().last_work(slot));
+  return last;
+}
+
+bool Vgpu::idle() {
+  for (uint32_t slot = 0; slot < streams.high(); ++slot) {
+    if (!channel().idle(slot)) return false;
+  }
+  return true;
+}
+
 uint64_t Vgpu::range() const { return vgpu_range_base(number); }
 
 // Requires: mu.
@@ -39,12 +53,14 @@ CUresult Vgpu::open() {
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   std::unique_ptr<Channel> made;
+  origin.host_memory_fd = process()->host.descriptor();
   if (Outcome o = Channel::open(origin, &made); !o.ok()) {
     munmap(reinterpret_cast<void*>(range()), kVgpuRangeBytes);
     log(LogLevel::kError, "%s", o.message().c_str());
     return CUDA_ERROR_DEVICE_UNAVAILABLE;
   }
   channel_.store(made.release(), std::memory_order_release);
+  process()->host.opened(*this);
   process()->service.start();
   return CUDA_SUCCESS;
 }

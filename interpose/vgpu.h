@@ -83,6 +83,8 @@ struct Vgpu {
   Channel& channel() const { return *channel_.load(std::memory_order_acquire); }
   bool is_open() const { return channel_.load(std::memory_order_acquire) != nullptr; }
   CUresult sync_all() { return channel().wait_all(streams.high()); }
+  uint64_t last_work() const;  // sequence of the last command on any stream
+  bool idle();                 // nothing that was sent is still to be done
   uint64_t range() const;
 
   // A slot for a stream or an event; OUT_OF_MEMORY when all are taken.

@@ -179,12 +179,29 @@ CUresult Libraries::global(uint64_t number, const std::string& name, GlobalEntry
   if (library == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   CUdeviceptr address = 0;
   size_t bytes = 0;
-  const CUresult result = driver_.calls.cuLibraryGetGlobal(&address, &bytes, library->handle, name.c_str());
-  if (result != CUDA_SUCCESS) return result;
-  *entry = {name, address, bytes};
+  const Driver& driver = driver_.calls;
+  const bool managed = driver.cuLibraryGetManaged != nullptr &&
+                       driver.cuLibraryGetManaged(&address, &bytes, library->handle, name.c_str()) == CUDA_SUCCESS;
+  if (!managed) {
+    const CUresult result = driver.cuLibraryGetGlobal(&address, &bytes, library->handle, name.c_str());
+    if (result != CUDA_SUCCESS) return result;
+  }
+  *entry = {name, address, bytes, managed};
   const auto same = [&](const GlobalEntry& known) { return known.address == address && known.name == name; };
   if (std::none_of(library->globals.begin(), library->globals.end(), same)) library->globals.push_back(*entry);
   return CUDA_SUCCESS;
+}
+
+bool Libraries::managed(uint64_t address, uint64_t bytes) const {
+  for (const auto& [number, library] : libraries_) {
+    for (const GlobalEntry& global : library.globals) {
+      if (global.managed && address >= global.address && address - global.address <= global.bytes &&
+          bytes <= global.bytes - (address - global.address)) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 bool Libraries::covers(uint64_t address, uint64_t bytes) const {

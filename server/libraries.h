@@ -33,6 +33,7 @@ struct GlobalEntry {
   std::string name;
   uint64_t address = 0;
   uint64_t bytes = 0;
+  bool managed = false;
 };
 
 struct Library {
@@ -73,6 +74,8 @@ class Libraries {
   CUresult global(uint64_t number, const std::string& name, GlobalEntry* entry);
   // Whether these bytes are inside a global that was looked up, or inside a module image.
   bool covers(uint64_t address, uint64_t bytes) const;
+  // Whether they are inside a managed variable that was looked up: the CPU may touch them.
+  bool managed(uint64_t address, uint64_t bytes) const;
 
   std::unordered_map<uint64_t, Library>& all() { return libraries_; }
   std::unordered_map<uint64_t, Stage>& stages() { return stages_; }

@@ -13,7 +13,7 @@
 
 namespace tide {
 
-enum class ObjectKind : uint16_t { kContext = 1, kStream, kEvent, kLibrary, kState, kArray, kTexture };
+enum class ObjectKind : uint16_t { kContext = 1, kStream, kEvent, kLibrary, kState, kArray, kTexture, kHost };
 
 struct Object {
   ObjectKind kind = ObjectKind::kState;

@@ -153,6 +153,7 @@ CUresult serve_tideGlobal(Session& session, const command::Global& command, Rece
   auto* answer = a.out<GlobalAnswer>(1);
   answer->address = entry.address;
   answer->bytes = entry.bytes;
+  answer->managed = entry.managed ? 1 : 0;
   return CUDA_SUCCESS;
 }
 

@@ -194,11 +194,14 @@ CUresult serve_tideCopyWithin(Session& session, const command::CopyWithin& comma
   CUstream stream = nullptr;
   if (const CUresult result = session.streams().enter(q.header().stream, &stream); result != CUDA_SUCCESS)
     return result;
+  const bool host = session.host_memory().covers(command.source, 1) ||
+                    session.host_memory().covers(command.destination, 1);  // the driver tells by the address
   if (from.contiguous() && to.contiguous()) {
-    return session.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, from.bytes(), stream);
+    return host ? session.driver().cuMemcpyAsync(command.destination, command.source, from.bytes(), stream)
+                : session.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, from.bytes(), stream);
   }
   CUDA_MEMCPY2D copy = {};
-  copy.srcMemoryType = copy.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  copy.srcMemoryType = copy.dstMemoryType = host ? CU_MEMORYTYPE_UNIFIED : CU_MEMORYTYPE_DEVICE;
   copy.srcDevice = command.source;
   copy.dstDevice = command.destination;
   copy.srcPitch = command.source_pitch;

@@ -67,6 +67,7 @@ Session::Session(const DriverLibrary& library)
                 [this](CUresult result, uint64_t sequence) { raise(result, sequence); }}),
       events_(library.calls, contexts_),
       memory_(library, contexts_),
+      host_memory_(library.calls, contexts_),
       libraries_(library, contexts_),
       arrays_(library, contexts_, memory_),
       signals_(library.calls, contexts_),
@@ -78,12 +79,14 @@ Outcome Session::start(uint32_t vgpu, uint64_t quota) {
   if (Outcome outcome = contexts_.start(library_.calls); !outcome.ok()) return outcome;
   staging_.start(library_.calls, contexts_);
   if (Outcome outcome = memory_.start(vgpu, quota); !outcome.ok()) return outcome;
+  host_memory_.start(quota);
   libraries_.start(memory_.base() + kVgpuRangeBytes - kImageZoneBytes, kImageZoneBytes);
   return {};
 }
 
 void Session::attach(Link* link) {
   outbox_.attach(link);
+  host_memory_.attach(link);
   signals_.attach(link == nullptr ? nullptr : &link->region().client());
 }
 

@@ -12,6 +12,7 @@
 #include "server/contexts.h"
 #include "server/driver_library.h"
 #include "server/events.h"
+#include "server/host_memory.h"
 #include "server/libraries.h"
 #include "server/memory.h"
 #include "server/objects.h"
@@ -58,6 +59,7 @@ class Session {
   Streams& streams() { return streams_; }
   Events& events() { return events_; }
   Memory& memory() { return memory_; }
+  HostMemory& host_memory() { return host_memory_; }
   Libraries& libraries() { return libraries_; }
   Arrays& arrays() { return arrays_; }
   Signals& signals() { return signals_; }
@@ -66,7 +68,7 @@ class Session {
 
   // Whether a command may name this device memory.
   bool covers(uint64_t address, uint64_t bytes) const {
-    return memory_.in_range(address, bytes) || libraries_.covers(address, bytes);
+    return memory_.in_range(address, bytes) || host_memory_.covers(address, bytes) || libraries_.covers(address, bytes);
   }
   bool failed() const { return failed_; }
   bool replaying() const { return replaying_; }
@@ -91,6 +93,7 @@ class Session {
   Streams streams_;
   Events events_;
   Memory memory_;
+  HostMemory host_memory_;
   Libraries libraries_;
   Arrays arrays_;
   Signals signals_;

@@ -8,7 +8,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 3;
+constexpr uint32_t kStateVersion = 4;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {
@@ -35,6 +35,7 @@ void write_libraries(Session& session, BlobWriter* w) {
       w->put_text(global.name);
       w->put(global.address);
       w->put(global.bytes);
+      w->put(uint64_t(global.managed));
     }
   }
 }
@@ -103,11 +104,12 @@ Outcome read_libraries(BlobReader* r, const std::vector<ImageBytes>& images, std
     earlier.library.image_bytes = r->get<uint64_t>();
     earlier.library.kernels.resize(r->count(8));
     for (KernelEntry& kernel : earlier.library.kernels) kernel.name = r->get_text();
-    earlier.library.globals.resize(r->count(24));
+    earlier.library.globals.resize(r->count(32));
     for (GlobalEntry& global : earlier.library.globals) {
       global.name = r->get_text();
       global.address = r->get<uint64_t>();
       global.bytes = r->get<uint64_t>();
+      global.managed = r->get<uint64_t>() != 0;
     }
     libraries->push_back(std::move(earlier));
   }

@@ -82,12 +82,20 @@ class Mover {
   }
   Side& next() { return sides_[turn_++ % 2]; }
   Outcome fetch(Side* side) {
+    if (session_.host_memory().covers(side->header.address, side->header.bytes)) {
+      memcpy(side->piece.data, reinterpret_cast<const void*>(side->header.address), side->header.bytes);
+      return {};
+    }
     CUresult r = driver_.cuMemcpyDtoHAsync_v2(side->piece.data, side->header.address, side->header.bytes, stream_);
     if (r == CUDA_SUCCESS) r = driver_.cuEventRecord(side->done, stream_);
     side->busy = r == CUDA_SUCCESS;
     return side->busy ? Outcome() : fail(r);
   }
   Outcome store(Side* side) {
+    if (session_.host_memory().covers(side->header.address, side->header.bytes)) {
+      memcpy(reinterpret_cast<void*>(side->header.address), side->piece.data, side->header.bytes);
+      return {};
+    }
     CUresult r = driver_.cuMemcpyHtoDAsync_v2(side->header.address, side->piece.data, side->header.bytes, stream_);
     if (r == CUDA_SUCCESS) r = driver_.cuEventRecord(side->done, stream_);
     side->busy = r == CUDA_SUCCESS;
@@ -211,9 +219,9 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
     if (Outcome outcome = stream.send(image->data(), image->size()); !outcome.ok()) return outcome;
   }
   *bytes = 0;
-  if (Outcome outcome = send_contents(session, stream, session.memory().ranges(), true, pump, bytes); !outcome.ok()) {
-    return outcome;
-  }
+  std::vector<MemoryRange> zeroed = session.memory().ranges();
+  for (const MemoryRange& range : session.host_memory().own_ranges()) zeroed.push_back(range);
+  if (Outcome outcome = send_contents(session, stream, zeroed, true, pump, bytes); !outcome.ok()) return outcome;
   // A new image's globals have their initial values, not zero.
   if (Outcome outcome = send_contents(session, stream, image_ranges(session), false, pump, bytes); !outcome.ok()) {
     return outcome;

@@ -190,6 +190,11 @@ Worker::Next Worker::go_live() {
   if (page.acknowledged.load() != session_->sequence()) {
     return lose_channel("the client's state does not fit what came from the last worker");
   }
+  bool broken = false;
+  session_->host_memory().attach(link_.get());
+  if (!session_->host_memory().ready(&broken)) {
+    return broken ? lose_channel("its host memory cannot be reached from here") : Next::kGoOn;
+  }
   reader_ = CommandReader(link_->region());
   session_->set_errors(page.error.load(), page.errors.load());
   page.epoch.store(identity_.epoch, std::memory_order_release);

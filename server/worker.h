@@ -50,6 +50,7 @@ class Worker {
   void prepare_move(const ControlMove& move);
   void greet_destination();
   bool at_rest_point();
+  bool destination_reaches_host_memory();
   bool may_try_move();
   Next try_move();
   bool drain();

@@ -87,6 +87,12 @@ bool Worker::drain() {
   return true;
 }
 
+// Host memory that is shared with the program is shared on its machine only.
+bool Worker::destination_reaches_host_memory() {
+  Endpoint to;
+  return !session_->host_memory().shares() || !Endpoint::parse(move_->request.endpoint, &to).ok() || to.same_host();
+}
+
 // A good place to pause: behind it nothing that is under way needs a later command of this client. Two vGPUs that
 // move at once and wait for each other's data would else never come to rest.
 bool Worker::at_rest_point() {
@@ -107,6 +113,10 @@ Worker::Next Worker::try_move() {
   }
   if (move_->stream == nullptr) {
     greet_destination();
+    return Next::kGoOn;
+  }
+  if (!destination_reaches_host_memory()) {
+    give_up_move("the program and its kernels share host memory, which another machine cannot reach");
     return Next::kGoOn;
   }
   const uint64_t begin = now_ns();

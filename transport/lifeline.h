@@ -1,6 +1,7 @@
 #pragma once
 
-// The socket between client and worker on which nothing is said after kOpened: it ends when either side ends.
+// The socket between client and worker. After kOpened nothing is said on it, but that on one machine the client gives
+// the worker a descriptor once; it ends when either side ends.
 
 namespace tide {
 
@@ -12,6 +13,9 @@ class Lifeline {
   Lifeline& operator=(const Lifeline&) = delete;
 
   bool alive() const;  // one system call, never blocks
+  // Of a unix socket.
+  bool give_descriptor(int fd);
+  int take_descriptor();  // -1: none has come
   int fd() const { return socket_; }
   void close();  // this copy only
   void release() { socket_ = -1; }

@@ -46,6 +46,11 @@ class Link {
   // few milliseconds; not for hot paths.
   virtual bool alive() = 0;
   virtual const char* transport() const = 0;
+  // Whether both sides are on one machine and can map the same memory. Then a descriptor may be given to the worker,
+  // once for each link, and taken there when it has come (-1: not yet; the taker owns it).
+  virtual bool shares_memory() const { return false; }
+  virtual bool give_descriptor(int) { return false; }
+  virtual int take_descriptor() { return -1; }
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything
   // else alone. The link may then be forgotten, but not used or destroyed.
   virtual void abandon() = 0;

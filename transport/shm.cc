@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "transport/lifeline.h"
 #include "transport/region.h"
 #include "transport/wait.h"
@@ -19,6 +21,40 @@ Lifeline::~Lifeline() {
   // A forked child may hold a copy; the far side shall learn now.
   if (socket_ >= 0) shutdown(socket_, SHUT_RDWR);
   close();
+}
+
+bool Lifeline::give_descriptor(int fd) {
+  char mark = 0;
+  iovec part{.iov_base = &mark, .iov_len = 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof fd);
+  memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  return sendmsg(socket_, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+int Lifeline::take_descriptor() {
+  char mark = 0;
+  iovec part{.iov_base = &mark, .iov_len = 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  if (recvmsg(socket_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1) return -1;
+  int fd = -1;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof fd)) return -1;
+  memcpy(&fd, CMSG_DATA(header), sizeof fd);
+  return fd;
 }
 
 void Lifeline::close() {
@@ -44,6 +80,9 @@ class ShmLink : public Link {
   }
   bool alive() override { return lifeline_.alive(); }
   const char* transport() const override { return "shm"; }
+  bool shares_memory() const override { return true; }
+  bool give_descriptor(int fd) override { return lifeline_.give_descriptor(fd); }
+  int take_descriptor() override { return lifeline_.take_descriptor(); }
   void abandon() override { lifeline_.close(); }
 
  private:

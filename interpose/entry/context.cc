@@ -54,7 +54,7 @@ CUresult create(CUcontext* handle, unsigned int flags, CUdevice device) {
 
 CUresult synchronize(Context& context) {
   if (context.number.load() == 0) return CUDA_SUCCESS;
-  return process()->mirrors.after_wait(*context.vgpu, context.vgpu->sync_all());
+  return process()->host.after_wait(*context.vgpu, context.vgpu->sync_all());
 }
 
 }  // namespace

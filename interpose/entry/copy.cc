@@ -30,7 +30,8 @@ CUresult copy_later(uint64_t to, uint64_t from, uint64_t bytes, CUstream stream)
 // Whether an address is device memory of this job: what a name promises must be so.
 bool on_device(CUdeviceptr address) {
   Process* p = process();
-  return p == nullptr || p->vgpu_of(address) != nullptr;
+  HostBlock block;
+  return p == nullptr || p->vgpu_of(address) != nullptr || p->host.find(address, &block);
 }
 
 bool side_address(CUmemorytype type, const void* host, CUdeviceptr device, uint64_t* address) {

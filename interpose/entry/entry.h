@@ -21,6 +21,15 @@ inline CUresult find_device(CUdevice ordinal, Vgpu** vgpu) {
   return *vgpu != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
+// Work that reads or writes host memory must be over before it goes.
+inline CUresult sync_open_vgpus(Process& p) {
+  for (Vgpu* vgpu : p.devices) {
+    if (!vgpu->is_open()) continue;
+    if (CUresult r = vgpu->sync_all(); r != CUDA_SUCCESS) return r;
+  }
+  return CUDA_SUCCESS;
+}
+
 template <class Handle>
 Handle handle_of(const Handled& object) {
   return reinterpret_cast<Handle>(object.handle);

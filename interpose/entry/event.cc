@@ -118,7 +118,7 @@ CUresult cuEventQuery(CUevent handle) {
     recorded = 0;
   }
   if (recorded != 0 && !channel.event_done(event->slot, recorded)) return CUDA_ERROR_NOT_READY;
-  return process()->mirrors.after_wait(*event->vgpu, channel.take_error());
+  return process()->host.after_wait(*event->vgpu, channel.take_error());
 }
 
 CUresult cuEventSynchronize(CUevent handle) {
@@ -130,11 +130,11 @@ CUresult cuEventSynchronize(CUevent handle) {
   if (between_processes(*event)) {
     bool pending = false;
     TIDE_TRY(watch(*event, &pending));
-    if (!pending) return process()->mirrors.after_wait(*event->vgpu, CUDA_SUCCESS);
+    if (!pending) return process()->host.after_wait(*event->vgpu, CUDA_SUCCESS);
   }
   const uint64_t recorded = event->recorded.load(std::memory_order_acquire);
   if (recorded == 0) return CUDA_SUCCESS;
-  return process()->mirrors.after_wait(*event->vgpu, channel.wait_event(event->slot, recorded));
+  return process()->host.after_wait(*event->vgpu, channel.wait_event(event->slot, recorded));
 }
 
 CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {

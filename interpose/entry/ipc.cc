@@ -15,8 +15,8 @@ CUresult cuIpcGetMemHandle(CUipcMemHandle* packed, CUdeviceptr address) {
   Entered e;
   TIDE_TRY(enter(&e));
   Vgpu* vgpu = e.process->vgpu_of(address);
-  Mirror mirror;
-  if (packed == nullptr || vgpu == nullptr || !vgpu->is_open() || e.process->mirrors.find(address, &mirror) ||
+  HostBlock block;
+  if (packed == nullptr || vgpu == nullptr || !vgpu->is_open() || e.process->host.find(address, &block) ||
       e.process->pools.of(address) != nullptr) {
     return CUDA_ERROR_INVALID_VALUE;
   }

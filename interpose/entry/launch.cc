@@ -111,13 +111,19 @@ CUresult launch(const Launch& l) {
   if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
   uint64_t number = 0;
   TIDE_TRY(wire_kernel(*e.process, *kernel, context, &number));
-  TIDE_TRY(e.process->mirrors.before_work(*context.vgpu));
-
   const void* buffer = nullptr;
   size_t buffer_bytes = 0;
   const bool packed = l.params == nullptr && l.extra != nullptr;
   if (packed) TIDE_TRY(read_extra(l.extra, &buffer, &buffer_bytes));
   if (l.params == nullptr && !packed && !kernel->params.empty()) return CUDA_ERROR_INVALID_VALUE;
+  if (packed) {
+    TIDE_TRY(e.process->host.before_words(context, buffer, buffer_bytes));
+  } else {
+    for (size_t i = 0; i < kernel->params.size(); ++i) {
+      TIDE_TRY(e.process->host.before_words(context, l.params[i], kernel->params[i].bytes));
+    }
+  }
+  TIDE_TRY(e.process->host.before_work(*context.vgpu));
   const uint32_t param_bytes = packed ? uint32_t(std::min<size_t>(buffer_bytes, 32768)) : kernel->param_bytes;
   const uint32_t attribute_bytes = uint32_t(l.attribute_count * kLaunchAttributeBytes);
   const Geometry& g = l.geometry;

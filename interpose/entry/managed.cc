@@ -1,5 +1,5 @@
-// Managed memory: mirrored between the program and the vGPU it was allocated on (mirrors.h). Nothing migrates, so
-// advice and prefetching are checked and change nothing.
+// Managed memory: host memory that kernels reach (host_memory.h). Nothing migrates, so advice and prefetching are
+// checked and change nothing.
 
 #include <cstring>
 
@@ -12,9 +12,9 @@ namespace {
 CUresult check_range(CUdeviceptr address, size_t bytes) {
   Process* p = process();
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
-  Mirror mirror;
-  if (bytes == 0 || !p->mirrors.find(address, &mirror) || !mirror.managed) return CUDA_ERROR_INVALID_VALUE;
-  return bytes <= mirror.bytes - (address - mirror.host) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  HostBlock block;
+  if (bytes == 0 || !p->host.find(address, &block) || !block.managed()) return CUDA_ERROR_INVALID_VALUE;
+  return bytes <= block.bytes - block.offset_of(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult check_location(const CUmemLocation& location) {
@@ -61,7 +61,7 @@ CUresult cuMemAllocManaged(CUdeviceptr* address, size_t bytes, unsigned int flag
   if (address == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   if (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST) return CUDA_ERROR_INVALID_VALUE;
   uint64_t got = 0;
-  TIDE_TRY(e.process->mirrors.allocate(*e.context, bytes, {.flags = flags, .managed = true}, &got));
+  TIDE_TRY(e.process->host.allocate(*e.context, bytes, flags, HostKind::kManaged, &got));
   *address = got;
   return CUDA_SUCCESS;
 }

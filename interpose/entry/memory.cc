@@ -20,6 +20,14 @@ CUresult find_allocation(CUdeviceptr address, Vgpu** vgpu, Allocation* allocatio
   return CUDA_SUCCESS;
 }
 
+CUresult free_managed(Process& p, uint64_t address) {
+  HostBlock block;
+  if (!p.host.find(address, &block) || block.kind != HostKind::kManaged || block.host != address)
+    return CUDA_ERROR_INVALID_VALUE;
+  const CUresult result = sync_open_vgpus(p);
+  return p.host.release(address, HostKind::kManaged) ? result : CUDA_ERROR_INVALID_VALUE;
+}
+
 }  // namespace
 
 #pragma GCC visibility push(default)
@@ -61,25 +69,21 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
   TIDE_TRY(graph::unsafe_call());
   if (graph::is_memory(address)) return graph::unuse_memory(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   Vgpu* vgpu = e.process->vgpu_of(address);
-  if (vgpu == nullptr || !vgpu->is_open()) return CUDA_ERROR_INVALID_VALUE;
-  if (Mirror mirror; e.process->mirrors.find(address, &mirror)) {
-    if (!mirror.managed || mirror.host != address) return CUDA_ERROR_INVALID_VALUE;
-    const CUresult result = vgpu->sync_all();
-    return e.process->mirrors.release(address) ? result : CUDA_ERROR_INVALID_VALUE;
-  }
+  if (vgpu == nullptr) return free_managed(*e.process, address);
+  if (!vgpu->is_open()) return CUDA_ERROR_INVALID_VALUE;
   if (vgpu->memory->is_open(address, SharedKind::kPooled)) {
     TIDE_TRY(vgpu->memory->close(address, SharedKind::kPooled));
   } else {
     TIDE_TRY(vgpu->memory->release(address));
   }
   e.process->pools.forget(address);
-  return e.process->mirrors.after_wait(*vgpu, CUDA_SUCCESS);
+  return e.process->host.after_wait(*vgpu, CUDA_SUCCESS);
 }
 
 CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr address) {
-  if (Mirror mirror; process() != nullptr && process()->mirrors.find(address, &mirror)) {
-    if (base != nullptr) *base = mirror.host;
-    if (bytes != nullptr) *bytes = mirror.bytes;
+  if (HostBlock block; process() != nullptr && process()->host.find(address, &block)) {
+    if (base != nullptr) *base = block.host;
+    if (bytes != nullptr) *bytes = block.bytes;
     return CUDA_SUCCESS;
   }
   Vgpu* vgpu = nullptr;

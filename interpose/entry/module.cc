@@ -174,13 +174,15 @@ CUresult get_kernel(Handle* kernel_handle, const void* handle, const char* name)
   return CUDA_SUCCESS;
 }
 
-CUresult get_global(CUdeviceptr* address, size_t* bytes, const void* handle, const char* name) {
+CUresult get_global(CUdeviceptr* address, size_t* bytes, const void* handle, const char* name, bool managed = false) {
   Entered e;
   Library* library = nullptr;
   uint64_t at = 0, size = 0;
   TIDE_TRY(enter_library(handle, &e, &library));
   if (name == nullptr || (address == nullptr && bytes == nullptr)) return CUDA_ERROR_INVALID_VALUE;
-  TIDE_TRY(find_global(*e.process, *library, *e.context, name, &at, &size));
+  bool is_managed = false;
+  TIDE_TRY(find_global(*e.process, *library, *e.context, name, &at, &size, &is_managed));
+  if (managed && !is_managed) return CUDA_ERROR_NOT_FOUND;
   if (address != nullptr) *address = at;
   if (bytes != nullptr) *bytes = size;
   return CUDA_SUCCESS;
@@ -326,12 +328,8 @@ CUresult cuLibraryGetGlobal(CUdeviceptr* address, size_t* bytes, CUlibrary libra
   return get_global(address, bytes, library, name);
 }
 
-CUresult cuLibraryGetManaged(CUdeviceptr*, size_t*, CUlibrary library, const char* name) {
-  Process* p = process();
-  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
-  if (p->libraries.find(library) == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  log(LogLevel::kWarning, "managed memory is not served: variable %s", name == nullptr ? "?" : name);
-  return CUDA_ERROR_NOT_FOUND;
+CUresult cuLibraryGetManaged(CUdeviceptr* address, size_t* bytes, CUlibrary library, const char* name) {
+  return get_global(address, bytes, library, name, true);
 }
 
 CUresult cuLibraryGetUnifiedFunction(void**, CUlibrary library, const char*) {

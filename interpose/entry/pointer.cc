@@ -13,21 +13,20 @@ struct Known {
   bool device = false, host = false, managed = false;
   Vgpu* vgpu = nullptr;
   Allocation allocation;
-  HostBlock block;
   uint64_t base = 0, bytes = 0, id = 0, context = 0, on_device = 0;
 };
 
 Known look_up(Process& p, CUdeviceptr address) {
   Known k;
-  if (Mirror mirror; p.mirrors.find(address, &mirror)) {
-    k.device = k.managed = mirror.managed;
+  if (HostBlock block; p.host.find(address, &block)) {
+    k.device = k.managed = block.managed();
     k.host = true;
-    k.vgpu = mirror.vgpu;
-    k.base = mirror.host;
-    k.bytes = mirror.bytes;
-    k.id = mirror.id;
-    k.context = mirror.context;
-    k.on_device = mirror.device + (address - mirror.host);
+    k.vgpu = block.home;
+    k.base = block.host;
+    k.bytes = block.bytes;
+    k.id = block.id;
+    k.context = block.context;
+    k.on_device = block.device == 0 ? 0 : block.device + block.offset_of(address);
     return k;
   }
   k.on_device = address;
@@ -43,14 +42,16 @@ Known look_up(Process& p, CUdeviceptr address) {
         if (c->vgpu == k.vgpu && c->number.load() == k.allocation.context) k.context = c->handle;
       });
     }
-  } else if (p.host.find(reinterpret_cast<void*>(address), &k.block)) {
-    k.host = true;
-    k.base = k.block.base;
-    k.bytes = k.block.bytes;
-    k.id = k.block.id;
-    k.context = k.block.context;
   }
   return k;
+}
+
+// Of registered memory, which kernels reach from the moment at which somebody asks where.
+uint64_t device_pointer(Process& p, CUdeviceptr address) {
+  Entered e;
+  uint64_t device = 0;
+  if (enter(&e) != CUDA_SUCCESS || p.host.attach(*e.context, address, &device) != CUDA_SUCCESS) return 0;
+  return device;
 }
 
 int ordinal_of(Process& p, const Known& k) {
@@ -73,9 +74,9 @@ CUresult answer(Process& p, const Known& k, CUpointer_attribute attribute, CUdev
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       return put(data, uint32_t(k.device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST));
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-      return put(data, k.on_device);
+      return put(data, k.on_device != 0 ? k.on_device : device_pointer(p, address));
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
-      return k.host ? put(data, uint64_t(address)) : CUDA_ERROR_INVALID_VALUE;
+      return k.host ? put(data, p.host.on_host(address)) : CUDA_ERROR_INVALID_VALUE;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
       return put(data, k.id);
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:

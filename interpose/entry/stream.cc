@@ -173,7 +173,7 @@ CUresult cuStreamQuery(CUstream handle) {
   for (const Work& w : work_of(*e.process, *stream)) {
     if (!channel.done(w.slot, w.sequence)) return CUDA_ERROR_NOT_READY;
   }
-  return e.process->mirrors.after_wait(*stream->vgpu, channel.take_error());
+  return e.process->host.after_wait(*stream->vgpu, channel.take_error());
 }
 
 CUresult cuStreamSynchronize(CUstream handle) {
@@ -183,7 +183,7 @@ CUresult cuStreamSynchronize(CUstream handle) {
   TIDE_TRY(ask_stream(*stream));
   Channel& channel = stream->vgpu->channel();
   for (const Work& w : work_of(*e.process, *stream)) TIDE_TRY(channel.wait_stream(w.slot, w.sequence));
-  return e.process->mirrors.after_wait(*stream->vgpu, CUDA_SUCCESS);
+  return e.process->host.after_wait(*stream->vgpu, CUDA_SUCCESS);
 }
 
 }  // extern "C"

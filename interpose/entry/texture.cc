@@ -33,7 +33,9 @@ CUresult take_array(const Entered& e, CUDA_RESOURCE_DESC* resource, uint64_t* re
     case CU_RESOURCE_TYPE_PITCH2D: {
       const CUdeviceptr address =
           resource->resType == CU_RESOURCE_TYPE_LINEAR ? resource->res.linear.devPtr : resource->res.pitch2D.devPtr;
-      return e.process->vgpu_of(address) == e.vgpu ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+      return e.process->vgpu_of(address) == e.vgpu || e.process->host.on_device(*e.vgpu, address, 1) == address
+                 ? CUDA_SUCCESS
+                 : CUDA_ERROR_INVALID_VALUE;
     }
     default:
       return CUDA_ERROR_INVALID_VALUE;

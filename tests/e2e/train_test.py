@@ -109,6 +109,21 @@ class Moves(PoolTest):
                 self.pool.tide('migrate', 'moved:0', target)
         self.assertEqual(job.wait(), 0, job.err())
 
+    both_change_one_word = ['--live']
+
+    def test_host_memory_moves_too(self):
+        self.pool.up(gpus=2)
+        program = [job_program('mirrors'), '--seconds', 6, *self.both_change_one_word]
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', *program)
+        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
+        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
+        moves = 0
+        for target in names * 3:
+            if job.running():
+                moves += self.pool.tide('migrate', 'moved:0', target).status == 0
+        self.assertEqual(job.wait(), 0, job.out() + job.err())
+        self.assertGreater(moves, 1)
+
     def test_graphs_are_launched_across_moves(self):
         self.pool.up(gpus=2)
         job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('graphs'), '--seconds', 5)
@@ -131,6 +146,8 @@ class OverUcx(Moves):
         wait_until(lambda: job.steps() > 2, 'steps')
         self.assertEqual({vgpu['transport'] for vgpu in self.pool.job('one')['vgpus']}, {'ucx'})
         self.assertEqual(job.wait(), 0, job.err())
+
+    both_change_one_word = []  # between hosts each side has its own
 
     # The long ones need not be repeated.
     test_resize_in_a_loop = None

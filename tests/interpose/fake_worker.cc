@@ -210,7 +210,7 @@ void FakeWorker::at_once(const SeenCommand& c, bool wants_answer) {
     if (it == globals.end()) {
       result = CUDA_ERROR_NOT_FOUND;
     } else {
-      const GlobalAnswer found{it->second.first, it->second.second};
+      const GlobalAnswer found{it->second.first, it->second.second, 0};
       out.assign(reinterpret_cast<const std::byte*>(&found), reinterpret_cast<const std::byte*>(&found + 1));
     }
   } else if (wants_answer && answer_call) {

@@ -7,9 +7,10 @@
 
 #include <cstring>
 
+#include "base/limits.h"
 #include "interpose/bundle.h"
 #include "interpose/handles.h"
-#include "interpose/host_blocks.h"
+#include "interpose/host_zone.h"
 #include "interpose/identity.h"
 #include "interpose/image.h"
 #include "interpose/sharing.h"
@@ -83,22 +84,26 @@ TEST(Slots, freed_slots_rest_until_they_are_ready) {
   EXPECT_EQ(c, b);
 }
 
-TEST(HostBlocks, knows_what_it_made_and_what_was_registered) {
-  HostBlocks blocks;
-  void* p = blocks.allocate(5000, 0, 1, 2);
-  ASSERT_NE(p, nullptr);
-  EXPECT_EQ(reinterpret_cast<uint64_t>(p) % 4096, 0u);
-  HostBlock block;
-  EXPECT_TRUE(blocks.find(static_cast<char*>(p) + 4999, &block));
-  EXPECT_FALSE(blocks.find(static_cast<char*>(p) + 5000, &block));
-  EXPECT_FALSE(blocks.remove(p)) << "allocated, not registered";
-  EXPECT_TRUE(blocks.release(p));
-  EXPECT_FALSE(blocks.release(p));
-  static char mine[100];
-  EXPECT_TRUE(blocks.add(mine, sizeof mine, 0, 1, 3));
-  EXPECT_FALSE(blocks.add(mine + 50, 100, 0, 1, 4));
-  EXPECT_FALSE(blocks.release(mine));
-  EXPECT_TRUE(blocks.remove(mine));
+TEST(HostZone, memory_is_zero_lies_in_the_zone_and_comes_again) {
+  HostZone zone;
+  const uint64_t at = zone.allocate(5000, true);
+  ASSERT_NE(at, 0u);
+  EXPECT_GE(at, kHostZoneBase);
+  EXPECT_EQ(at % 4096, 0u);
+  auto* bytes = reinterpret_cast<char*>(at);
+  EXPECT_EQ(bytes[4999], 0);
+  bytes[4999] = 7;
+  if (zone.descriptor() >= 0) {
+    char there = 0;
+    ASSERT_EQ(pread(zone.descriptor(), &there, 1, off_t(at - kHostZoneBase) + 4999), 1);
+    EXPECT_EQ(there, 7) << "who maps the file sees the same memory";
+  }
+  const uint64_t addresses_only = zone.allocate(100, false);
+  EXPECT_NE(addresses_only, 0u);
+  EXPECT_NE(addresses_only, at);
+  zone.release(at, 5000);
+  EXPECT_EQ(zone.allocate(5000, true), at);
+  EXPECT_EQ(bytes[4999], 0) << "what was released is forgotten";
 }
 
 TEST(Image, lengths_of_text_fat_binary_and_cubin) {
@@ -245,10 +250,10 @@ TEST(Sharing, other_descriptors_are_not_ours) {
 
 TEST(Identity, memory_is_said_to_be_shared_where_the_driver_can) {
   DeviceInfo info = {};
-  hide_what_is_not_served(&info);
+  hide_what_is_not_served(&info, true);
   EXPECT_EQ(info.attributes[CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES], 0);
   info.attributes[CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED] = 1;
-  hide_what_is_not_served(&info);
+  hide_what_is_not_served(&info, true);
   EXPECT_EQ(info.attributes[CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES],
             CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
   EXPECT_EQ(info.attributes[CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED], 1);

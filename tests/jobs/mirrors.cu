@@ -1,5 +1,13 @@
-// Memory that host and kernels share, and pools: managed memory, mapped and registered host memory. Both sides change
-// different parts between synchronisations, and each must find the other's.
+// Memory that host and kernels share, and pools: managed, page-locked and registered host memory. Both sides change
+// different parts between synchronisations, and each must find the other's; both talk to each other while a kernel
+// runs. --live adds
+// what needs the same memory on both sides: one word that both change at once.
+//   ./mirrors [--live] [--seconds N]
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <vector>
 
@@ -86,6 +94,115 @@ void check_mapped() {
   CHECK(cudaHostUnregister(mine.data()));
 }
 
+__managed__ int managed_values[kCount];
+
+// A variable of the module that the program reads and writes by its name.
+void check_variable() {
+  managed_values[3] = 30;
+  add_some(managed_values, 0, kCount / 2, 1);
+  CHECK(cudaDeviceSynchronize());
+  EXPECT(managed_values[3] == 31 && managed_values[kCount - 1] == 0, "variable: %d %d", managed_values[3],
+         managed_values[kCount - 1]);
+  int copied = 0;
+  CHECK(cudaMemcpyFromSymbol(&copied, managed_values, sizeof copied, 3 * sizeof(int)));
+  EXPECT(copied == 31, "variable: copied %d", copied);
+  CHECK(cudaMemset(managed_values, 0, sizeof managed_values));
+  CHECK(cudaDeviceSynchronize());
+  EXPECT(managed_values[3] == 0, "variable: %d", managed_values[3]);
+}
+
+// Page-locked memory needs no flag: its own address is good for kernels, however large it is.
+void check_plain() {
+  for (const size_t count : {size_t(100), size_t(kCount), size_t(3) << 20}) {
+    int* host = nullptr;
+    CHECK(cudaMallocHost(&host, count * sizeof(int)));
+    host[0] = 5, host[count - 1] = 6;
+    add_some(host, 0, 1, 1);
+    add_some(host, int(count) - 1, 1, 1);
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(host[0] == 6 && host[count - 1] == 7, "page-locked %zu: %d %d", count, host[0], host[count - 1]);
+    CHECK(cudaFreeHost(host));
+  }
+}
+
+// The system reads and writes such memory for the program.
+void check_system_calls() {
+  int *values = nullptr, pipes[2];
+  EXPECT(pipe(pipes) == 0, "no pipe");
+  CHECK(cudaMallocManaged(&values, 4096 * sizeof(int)));
+  for (int round = 0; round < 3; round++) {
+    for (int i = 0; i < 4096; i++) values[i] = i;
+    add_some(values, 0, 4096, round);
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(write(pipes[1], values, 8192) == 8192, "write(2) round %d", round);
+    add_some(values, 0, 4096, 1000);
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(read(pipes[0], values + 2048, 8192) == 8192, "read(2) round %d", round);
+    add_some(values, 0, 4096, 1);
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(values[7] == 1008 + round && values[2048 + 7] == 8 + round, "%d %d", values[7], values[2048 + 7]);
+  }
+  CHECK(cudaFree(values));
+  close(pipes[0]);
+  close(pipes[1]);
+}
+
+// Waits for the host, says how far it is, and waits again.
+__global__ void converse(volatile int* words, int rounds) {
+  for (int i = 1; i <= rounds; i++) {
+    while (words[0] < i) {
+    }
+    __threadfence_system();
+    words[1] = i;
+  }
+}
+
+void check_conversation(const char* what, int* host, int* device) {
+  volatile int* words = host;
+  words[0] = words[1] = 0;
+  converse<<<1, 1>>>(device, 5);
+  CHECK(cudaGetLastError());
+  for (int i = 1; i <= 5; i++) {
+    words[0] = i;
+    while (words[1] < i) usleep(100);
+    EXPECT(words[1] == i, "%s: %d, not %d", what, words[1], i);
+  }
+  CHECK(cudaDeviceSynchronize());
+}
+
+void check_conversations() {
+  int *pinned = nullptr, *managed = nullptr, *device = nullptr;
+  CHECK(cudaMallocHost(&pinned, 4096));
+  check_conversation("page-locked", pinned, pinned);
+  CHECK(cudaFreeHost(pinned));
+  CHECK(cudaMallocManaged(&managed, 4096));
+  check_conversation("managed", managed, managed);
+  CHECK(cudaFree(managed));
+  static int mine[1024];
+  CHECK(cudaHostRegister(mine, sizeof mine, cudaHostRegisterMapped));
+  CHECK(cudaHostGetDevicePointer(&device, mine, 0));
+  check_conversation("registered", mine, device);
+  CHECK(cudaHostUnregister(mine));
+}
+
+__global__ void count_up(int* word, int times, volatile int* started) {
+  started[0] = 1;
+  for (int i = 0; i < times; i++) atomicAdd_system(word, 1);
+}
+
+void check_atomics() {
+  int* words = nullptr;
+  CHECK(cudaMallocManaged(&words, 4096));
+  words[0] = words[64] = 0;
+  count_up<<<4, 32>>>(words, 500, words + 64);
+  CHECK(cudaGetLastError());
+  while (*static_cast<volatile int*>(words + 64) == 0) usleep(10);
+  for (int i = 0; i < 100000; i++) __sync_fetch_and_add(words, 1);
+  CHECK(cudaDeviceSynchronize());
+  EXPECT(words[0] == 4 * 32 * 500 + 100000, "%d", words[0]);
+  CHECK(cudaFree(words));
+}
+
 void check_pools() {
   cudaMemPool_t pool = nullptr;
   CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
@@ -110,9 +227,19 @@ void check_pools() {
 
 }  // namespace
 
-int main() {
-  check_managed();
-  check_mapped();
-  check_pools();
+int main(int argc, char** argv) {
+  bool live = false;
+  for (int i = 1; i < argc; i++) live = live || strcmp(argv[i], "--live") == 0;
+  const double end = now_seconds() + option(argc, argv, "--seconds", 0);
+  do {
+    check_managed();
+    check_mapped();
+    check_plain();
+    check_variable();
+    check_system_calls();
+    check_conversations();
+    if (live) check_atomics();
+    check_pools();
+  } while (failures_ == 0 && now_seconds() < end);
   return verdict("mirrors");
 }

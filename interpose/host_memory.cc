@@ -1,0 +1,487 @@
+#include "interpose/host_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+
+#include "base/log.h"
+#include "commands.h"
+#include "interpose/process.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kEagerBytesMax = 64u << 10;  // up to this, page-locked memory is mirrored from the start
+constexpr uint64_t kPieceBytes = 512u << 10;    // of one record
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kBlock = 256;                // differences are looked for in blocks
+constexpr uint64_t kWord = 4;                   // and sent by words
+constexpr uint64_t kLiveRemoteMax = 64u << 10;  // up to this, a mirror follows while kernels run
+constexpr uint64_t kLiveLocalMax = 1u << 20;    // the same where it costs no more than looking
+constexpr uint64_t kBytesMax = uint64_t(1) << 41;
+
+uint64_t bit(const Vgpu& vgpu) { return uint64_t(1) << vgpu.number; }
+
+std::byte* make_pages(uint64_t bytes) {
+  void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return got == MAP_FAILED ? nullptr : static_cast<std::byte*>(got);
+}
+
+// Sends a command and waits for the worker's word on it.
+template <class Command>
+CUresult ask(Vgpu& vgpu, Call call, const Command& command, Reply& reply) {
+  uint64_t sequence = 0;
+  Channel& channel = vgpu.channel();
+  CUresult r = channel.send(
+      {.call = call, .payload_bytes = sizeof command, .reply = &reply},
+      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, &sequence);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
+  if (r != CUDA_SUCCESS) channel.forget(sequence);
+  return r != CUDA_SUCCESS ? r : reply.result;
+}
+
+template <class Command>
+CUresult tell(Vgpu& vgpu, Call call, const Command& command) {
+  return vgpu.channel().send({.call = call, .payload_bytes = sizeof command},
+                             [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+}
+
+bool differs(const std::byte* a, const std::byte* b, uint64_t at, uint64_t step, uint64_t bytes) {
+  return memcmp(a + at, b + at, std::min(step, bytes - at)) != 0;
+}
+
+// One word: bytes that the program did not change since `last` become those of `now`, whatever else it does meanwhile.
+template <class Word>
+void take_word(std::byte* host, const std::byte* last, const std::byte* now) {
+  auto* const word = reinterpret_cast<Word*>(host);
+  Word is = __atomic_load_n(word, __ATOMIC_RELAXED);
+  while (true) {
+    std::byte old[sizeof(Word)], made[sizeof(Word)];
+    memcpy(old, &is, sizeof is);
+    for (size_t i = 0; i < sizeof is; ++i) made[i] = old[i] == last[i] ? now[i] : old[i];
+    Word wanted;
+    memcpy(&wanted, made, sizeof wanted);
+    if (wanted == is || __atomic_compare_exchange_n(word, &is, wanted, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+      return;
+  }
+}
+
+void take_changes(std::byte* host, const std::byte* last, const std::byte* now, uint64_t bytes) {
+  for (uint64_t at = 0; at < bytes;) {
+    const bool whole = bytes - at >= 8 && reinterpret_cast<uint64_t>(host + at) % 8 == 0;
+    const uint64_t n = whole ? 8 : 1;
+    if (memcmp(last + at, now + at, n) != 0) {
+      if (whole) {
+        take_word<uint64_t>(host + at, last + at, now + at);
+      } else {
+        take_word<uint8_t>(host + at, last + at, now + at);
+      }
+    }
+    at += n;
+  }
+}
+
+}  // namespace
+
+int HostMemory::descriptor() {
+  const std::lock_guard lock(mu_);
+  return zone_.open() ? zone_.descriptor() : -1;
+}
+
+// --- what there is ---
+
+HostMemory::Block* HostMemory::look_up(uint64_t address) {
+  const auto after = blocks_.upper_bound(address);
+  if (after != blocks_.begin()) {
+    Block& block = std::prev(after)->second;
+    if (address - block.about.host < block.about.bytes) return &block;
+  }
+  const auto alias = aliases_.upper_bound(address);
+  if (alias == aliases_.begin()) return nullptr;
+  Block& block = blocks_.at(std::prev(alias)->second);
+  return address - block.about.device < block.about.bytes ? &block : nullptr;
+}
+
+uint64_t HostMemory::on_host(uint64_t address) const {
+  HostBlock block;
+  return find(address, &block) ? block.host + block.offset_of(address) : address;
+}
+
+bool HostMemory::find(uint64_t address, HostBlock* block) const {
+  if (count_.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(mu_);
+  const Block* found = const_cast<HostMemory*>(this)->look_up(address);
+  if (found == nullptr) return false;
+  *block = found->about;
+  return true;
+}
+
+uint64_t HostMemory::on_device(const Vgpu& vgpu, uint64_t address, uint64_t bytes) const {
+  if (count_.load(std::memory_order_relaxed) == 0) return 0;
+  const std::lock_guard lock(mu_);
+  const Block* found = const_cast<HostMemory*>(this)->look_up(address);
+  if (found == nullptr || (found->reached_by & bit(vgpu)) == 0) return 0;
+  const uint64_t offset = found->about.offset_of(address);
+  return bytes <= found->about.bytes - offset ? found->about.device + offset : 0;
+}
+
+CUresult HostMemory::allocate(Context& context, uint64_t bytes, uint32_t flags, HostKind kind, uint64_t* address) {
+  if (bytes > kBytesMax) return CUDA_ERROR_OUT_OF_MEMORY;
+  const std::lock_guard lock(mu_);
+  const uint64_t at = zone_.allocate(bytes, true);
+  if (at == 0) return CUDA_ERROR_OUT_OF_MEMORY;
+  Block block;
+  block.about = {at, at, bytes, flags, kind, context.vgpu, context.handle, process_.next_id++};
+  block.in_zone = true;
+  const bool eager = kind == HostKind::kManaged || (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0 ||
+                     bytes <= kEagerBytesMax || context.vgpu->channel().shares_host_memory();
+  if (eager) {
+    if (CUresult r = reach(block, *context.vgpu); r != CUDA_SUCCESS) {
+      zone_.release(at, bytes);
+      return r;
+    }
+  } else {
+    ++unreached_;
+  }
+  blocks_[at] = block;
+  ++count_;
+  *address = at;
+  return CUDA_SUCCESS;
+}
+
+bool HostMemory::add(Context& context, uint64_t address, uint64_t bytes, uint32_t flags) {
+  const std::lock_guard lock(mu_);
+  const auto next = blocks_.lower_bound(address);
+  if (next != blocks_.end() && next->first < address + bytes) return false;
+  if (look_up(address) != nullptr) return false;
+  Block block;
+  block.about = {address, 0, bytes, flags, HostKind::kRegistered, context.vgpu, context.handle, process_.next_id++};
+  blocks_[address] = block;
+  ++count_;
+  return true;
+}
+
+// Within the vGPU's range the addresses are reserved, elsewhere they must be free.
+bool HostMemory::give_pages(uint64_t address, uint64_t bytes) {
+  for (uint64_t page = address / kPage * kPage; page < address + bytes; page += kPage) {
+    if (pages_.count(page) != 0) continue;
+    void* const wanted = reinterpret_cast<void*>(page);
+    const int how = process_.vgpu_of(page) != nullptr ? MAP_FIXED : MAP_FIXED_NOREPLACE;
+    void* const got = mmap(wanted, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | how, -1, 0);
+    if (got != wanted) {
+      if (got != MAP_FAILED) munmap(got, kPage);
+      return false;
+    }
+    pages_.insert(page);
+  }
+  return true;
+}
+
+CUresult HostMemory::add_variable(Context& context, uint32_t library, uint64_t address, uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  if (bytes == 0 || blocks_.count(address) != 0) return CUDA_SUCCESS;
+  Block block;
+  block.about = {address, address, bytes, 0, HostKind::kVariable, context.vgpu, context.handle, process_.next_id++};
+  block.library = library;
+  block.last = make_pages(whole_pages(bytes));
+  if (block.last == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (!give_pages(address, bytes)) {
+    munmap(block.last, whole_pages(bytes));
+    log(LogLevel::kWarning, "a managed variable lies at %#llx on the GPU's server, which is taken in this program",
+        static_cast<unsigned long long>(address));
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  // Pages may have been another variable's.
+  memset(reinterpret_cast<void*>(address), 0, bytes);
+  block.reached_by = bit(*context.vgpu);
+  block.mirrored = true;
+  if (CUresult r = pull_one(block); r != CUDA_SUCCESS) {
+    munmap(block.last, whole_pages(bytes));
+    return r;
+  }
+  blocks_[address] = block;
+  ++count_;
+  ++mirrors_;
+  return CUDA_SUCCESS;
+}
+
+// The program's pages stay as they are: it may look at them until it ends.
+void HostMemory::release_variables(uint32_t library) {
+  if (count_.load() == 0) return;
+  const std::lock_guard lock(mu_);
+  for (auto block = blocks_.begin(); block != blocks_.end();) {
+    const auto next = std::next(block);
+    if (block->second.library == library && block->second.about.kind == HostKind::kVariable) erase(block);
+    block = next;
+  }
+}
+
+CUresult HostMemory::attach(Context& context, uint64_t address, uint64_t* device) {
+  const std::lock_guard lock(mu_);
+  Block* block = look_up(address);
+  if (block == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if ((block->reached_by & bit(*context.vgpu)) == 0) {
+    if (CUresult r = reach(*block, *context.vgpu); r != CUDA_SUCCESS) return r;
+  }
+  *device = block->about.device + block->about.offset_of(address);
+  return CUDA_SUCCESS;
+}
+
+void HostMemory::opened(Vgpu& vgpu) {
+  if (count_.load() == 0 || !vgpu.channel().shares_host_memory()) return;
+  const std::lock_guard lock(mu_);
+  for (auto& [address, block] : blocks_) {
+    const bool shared = block.local || (block.in_zone && !block.mirrored && block.reached_by != 0);
+    if (shared && (block.reached_by & bit(vgpu)) == 0) share(block, vgpu, false);
+  }
+}
+
+// --- who reaches it ---
+
+CUresult HostMemory::reach(Block& block, Vgpu& vgpu) {
+  const bool zone_backed = block.in_zone || block.about.device != 0;
+  if (!zone_backed) {
+    block.about.device = zone_.allocate(block.about.bytes, vgpu.channel().shares_host_memory());
+    if (block.about.device == 0) return CUDA_ERROR_OUT_OF_MEMORY;
+    aliases_[block.about.device] = block.about.host;
+  }
+  const bool first = block.reached_by == 0;
+  CUresult result = CUDA_ERROR_NOT_SUPPORTED;
+  if (vgpu.channel().shares_host_memory() && (first || !block.mirrored || block.local)) {
+    result = share(block, vgpu, true);
+    if (result == CUDA_SUCCESS && first) {
+      block.about.home = &vgpu;
+      block.local = !block.in_zone;
+      for (Vgpu* other : process_.devices) {
+        if (other != &vgpu && other->is_open() && other->channel().shares_host_memory()) share(block, *other, false);
+      }
+    }
+  } else if (first) {
+    block.about.home = &vgpu;
+    result = mirror(block, vgpu);
+  }
+  if (result == CUDA_SUCCESS && first && !block.in_zone && block.local) {
+    block.last = make_pages(whole_pages(block.about.bytes));
+    block.mirrored = true;
+    ++mirrors_;
+  }
+  return result;
+}
+
+CUresult HostMemory::share(Block& block, Vgpu& vgpu, bool wait) {
+  const command::MapHost command{block.about.device, whole_pages(block.about.bytes), 1, 0};
+  Reply reply;
+  const CUresult r = wait ? ask(vgpu, Call::tideMapHost, command, reply) : tell(vgpu, Call::tideMapHost, command);
+  if (r == CUDA_SUCCESS) block.reached_by |= bit(vgpu);
+  return r;
+}
+
+CUresult HostMemory::mirror(Block& block, Vgpu& vgpu) {
+  const command::MapHost command{block.about.device, whole_pages(block.about.bytes), 0, 0};
+  Reply reply;
+  block.last = make_pages(whole_pages(block.about.bytes));
+  if (block.last == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (CUresult r = ask(vgpu, Call::tideMapHost, command, reply); r != CUDA_SUCCESS) {
+    munmap(block.last, whole_pages(block.about.bytes));
+    block.last = nullptr;
+    return r;
+  }
+  block.reached_by |= bit(vgpu);
+  block.mirrored = true;
+  ++mirrors_;
+  return CUDA_SUCCESS;
+}
+
+// Addresses in arguments are the only sign that a kernel reaches a large block on another machine.
+CUresult HostMemory::look_at_words(Context& context, const void* words, uint64_t bytes) {
+  const std::lock_guard lock(mu_);
+  for (uint64_t at = 0; at + 8 <= bytes; at += 8) {
+    uint64_t word = 0;
+    memcpy(&word, static_cast<const std::byte*>(words) + at, sizeof word);
+    if (word - kHostZoneBase >= kHostZoneBytes) continue;
+    Block* block = look_up(word);
+    if (block == nullptr || block->reached_by != 0) continue;
+    // What is under way into it lands in the program's side, and belongs to what is sent first.
+    if (context.vgpu->channel().copies_pending()) context.vgpu->sync_all();
+    if (CUresult r = reach(*block, *context.vgpu); r != CUDA_SUCCESS) return r;
+    --unreached_;
+  }
+  return CUDA_SUCCESS;
+}
+
+// --- the end ---
+
+void HostMemory::drop(Block& block) {
+  const uint64_t pages = whole_pages(block.about.bytes);
+  if (block.about.kind == HostKind::kVariable) {
+    munmap(block.last, pages);
+    --mirrors_;
+    return;
+  }
+  for (Vgpu* vgpu : process_.devices) {
+    if ((block.reached_by & bit(*vgpu)) == 0 || !vgpu->is_open()) continue;
+    tell(*vgpu, Call::tideUnmapHost, command::UnmapHost{block.about.device, pages});
+  }
+  if (block.last != nullptr) munmap(block.last, pages);
+  if (block.mirrored) --mirrors_;
+  if (block.in_zone && block.reached_by == 0) --unreached_;
+  if (!block.in_zone) aliases_.erase(block.about.device);
+  if (block.about.device != 0) zone_.release(block.about.device, block.about.bytes);
+}
+
+void HostMemory::erase(Blocks::iterator block) {
+  drop(block->second);
+  blocks_.erase(block);
+  --count_;
+}
+
+bool HostMemory::release(uint64_t address, HostKind kind) {
+  const std::lock_guard lock(mu_);
+  const auto found = blocks_.find(address);
+  if (found == blocks_.end() || found->second.about.kind != kind) return false;
+  erase(found);
+  return true;
+}
+
+void HostMemory::release_context(uint64_t context) {
+  if (count_.load() == 0) return;
+  const std::lock_guard lock(mu_);
+  for (auto block = blocks_.begin(); block != blocks_.end();) {
+    const auto next = std::next(block);
+    const HostBlock& about = block->second.about;
+    if (about.context == context && about.kind == HostKind::kManaged) erase(block);
+    block = next;
+  }
+}
+
+// --- mirrors ---
+
+CUresult HostMemory::write(const Block& block, uint64_t offset, const std::byte* from, uint64_t bytes) {
+  if (block.local) {
+    memcpy(reinterpret_cast<std::byte*>(block.about.device) + offset, from, bytes);
+    return CUDA_SUCCESS;
+  }
+  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
+    const uint64_t n = std::min(kPieceBytes, bytes - at);
+    const command::WriteHost command{block.about.device + offset + at, n};
+    const CUresult r = block.about.home->channel().send(
+        {.call = Call::tideWriteHost, .payload_bytes = uint32_t(command::kWriteHostDataOffset + n)},
+        [&](std::byte* payload) {
+          memcpy(payload, &command, sizeof command);
+          memcpy(payload + command::kWriteHostDataOffset, from + at, n);
+        });
+    if (r != CUDA_SUCCESS) return r;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult HostMemory::read(const Block& block, uint64_t offset, std::byte* to, uint64_t bytes) {
+  if (block.local) {
+    memcpy(to, reinterpret_cast<const std::byte*>(block.about.device) + offset, bytes);
+    return CUDA_SUCCESS;
+  }
+  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
+    const uint64_t n = std::min(kPieceBytes, bytes - at);
+    Reply reply;
+    const command::ReadHost command{block.about.device + offset + at, n};
+    if (CUresult r = ask(*block.about.home, Call::tideReadHost, command, reply); r != CUDA_SUCCESS) return r;
+    if (reply.payload.size() < n) return CUDA_ERROR_UNKNOWN;
+    memcpy(to + at, reply.payload.data(), n);
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult HostMemory::push(Vgpu& vgpu) {
+  const std::lock_guard lock(mu_);
+  for (auto& [address, block] : blocks_) {
+    if (!block.mirrored || (block.reached_by & bit(vgpu)) == 0) continue;
+    if (CUresult r = push_one(block); r != CUDA_SUCCESS) return r;
+  }
+  return CUDA_SUCCESS;
+}
+
+// Kernels may be writing beside what is sent, so only words that the program changed are.
+CUresult HostMemory::push_one(Block& block) {
+  auto* const host = reinterpret_cast<std::byte*>(block.about.host);
+  const uint64_t bytes = block.about.bytes;
+  for (uint64_t at = 0; at < bytes;) {
+    if (at % kBlock == 0 && !differs(host, block.last, at, kBlock, bytes)) {
+      at += kBlock;
+      continue;
+    }
+    uint64_t end = at;
+    while (end < bytes && differs(host, block.last, end, kWord, bytes)) end += kWord;
+    if (end == at) {
+      at += kWord;
+      continue;
+    }
+    const uint64_t n = std::min(end, bytes) - at;
+    memcpy(block.last + at, host + at, n);
+    if (CUresult r = write(block, at, block.last + at, n); r != CUDA_SUCCESS) return r;
+    at += n;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult HostMemory::pull(Vgpu& vgpu) {
+  const std::lock_guard lock(mu_);
+  for (auto& [address, block] : blocks_) {
+    if (!block.mirrored || (block.reached_by & bit(vgpu)) == 0) continue;
+    bool idle = false;
+    const uint64_t work = work_on(block, &idle);
+    if (work == block.pulled_to) continue;
+    if (CUresult r = pull_one(block); r != CUDA_SUCCESS) return r;
+    if (idle) block.pulled_to = work;  // else it may be changed again
+  }
+  return CUDA_SUCCESS;
+}
+
+// What the program changed since the last time, or changes just now, stays as it is.
+CUresult HostMemory::pull_one(Block& block) {
+  const uint64_t bytes = block.about.bytes;
+  std::byte* const now = make_pages(whole_pages(bytes));
+  if (now == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  const CUresult result = read(block, 0, now, bytes);
+  auto* const host = reinterpret_cast<std::byte*>(block.about.host);
+  for (uint64_t at = 0; result == CUDA_SUCCESS && at < bytes; at += kBlock) {
+    if (!differs(now, block.last, at, kBlock, bytes)) continue;
+    const uint64_t n = std::min(kBlock, bytes - at);
+    take_changes(host + at, block.last + at, now + at, n);
+    memcpy(block.last + at, now + at, n);
+  }
+  munmap(now, whole_pages(bytes));
+  return result;
+}
+
+// While kernels run, and once more when they have ended: who looks without a synchronisation finds what they wrote.
+bool HostMemory::exchange() {
+  if (mirrors_.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(mu_);
+  bool live = false;
+  for (auto& [address, block] : blocks_) {
+    const uint64_t most = block.local ? kLiveLocalMax : kLiveRemoteMax;
+    if (!block.mirrored || block.about.bytes > most) continue;
+    bool idle = false;
+    const uint64_t work = work_on(block, &idle);
+    if (work == block.pulled_to) continue;
+    if (pull_one(block) != CUDA_SUCCESS || push_one(block) != CUDA_SUCCESS) continue;
+    if (idle) block.pulled_to = work;
+    live = true;
+  }
+  return live;
+}
+
+uint64_t HostMemory::work_on(const Block& block, bool* idle) {
+  uint64_t work = 0;
+  *idle = true;
+  for (Vgpu* vgpu : process_.devices) {
+    if ((block.reached_by & bit(*vgpu)) == 0) continue;
+    work += vgpu->last_work();  // first: what is sent meanwhile counts as new
+    *idle = vgpu->idle() && *idle;
+  }
+  return work;
+}
+
+}  // namespace tide

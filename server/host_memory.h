@@ -1,0 +1,59 @@
+#pragma once
+
+// Host memory that kernels reach at the addresses of the program: the program's own pages where both are on one
+// machine, else pages of this worker that the client keeps equal to its own by reading and writing them. Either is
+// registered with the driver. Touched by the CPU: no stream has to come to rest for it. One thread.
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "server/contexts.h"
+#include "server/memory.h"
+#include "transport/link.h"
+
+namespace tide {
+
+class HostMemory {
+ public:
+  HostMemory(const Driver& driver, Contexts& contexts) : driver_(driver), contexts_(contexts) {}
+  ~HostMemory();
+  // `limit`: bytes of pages of our own.
+  void start(uint64_t limit) { limit_ = limit; }
+
+  // The client's memory comes through this link from now on (null: through none).
+  void attach(Link* link);
+  // False: shared memory is there that could not be mapped yet. *broken: nor will it be.
+  bool ready(bool* broken);
+
+  // Whole pages of the zone (base/limits.h). CUDA_ERROR_NOT_READY: the client's descriptor has not come yet.
+  // `later`: shared memory is mapped when the client has come (ready()).
+  CUresult map(uint64_t address, uint64_t bytes, bool shared, bool later);
+  CUresult unmap(uint64_t address, uint64_t bytes);
+  bool covers(uint64_t address, uint64_t bytes) const;
+
+  bool shares() const;
+  // Our own pages, whose contents move with the vGPU.
+  std::vector<MemoryRange> own_ranges() const;
+
+ private:
+  struct Block {
+    uint64_t bytes = 0;
+    bool shared = false;
+    bool mapped = false;
+  };
+  bool take_descriptor();
+  CUresult place(uint64_t address, Block* block);
+  void remove(uint64_t address, Block* block);
+
+  const Driver& driver_;
+  Contexts& contexts_;
+  Link* link_ = nullptr;
+  int fd_ = -1;  // the client's memory
+  uint64_t limit_ = 0;
+  uint64_t own_bytes_ = 0;
+  std::map<uint64_t, Block> blocks_;
+};
+
+}  // namespace tide
