@@ -20,6 +20,11 @@ void fill_constants(const Block& block, Warp* warp) {
   for (const ConstantSlot& c : block.code->constants) {
     for (uint32_t i = 0; i < 32; ++i) std::memcpy(warp->regs + c.offset + i * c.width, &c.bits, c.width);
   }
+  for (const ParamSlot& p : block.code->param_slots) {
+    for (uint32_t i = 0; i < 32; ++i) {
+      std::memcpy(warp->regs + p.offset + i * p.width, block.memory.params + p.from, p.width);
+    }
+  }
   for (const ImageSlot& s : block.code->image_slots) {
     std::fill_n(lanes<uint64_t>(*warp, s.offset), 32, block.launch->image_address + s.addend);
   }

@@ -53,6 +53,55 @@ LANE_FN float sqrt(float a) {
   return M::out(__builtin_sqrtf(M::in(a)));
 }
 template <class M>
+LANE_FN float rsqrt(float a) {
+  return M::out(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(M::in(a)))));
+}
+
+// Two to the power of a: a polynomial in double, far closer than float can tell, times a power of two. Beyond the
+// clamps the result is infinite or 0.
+template <class M>
+LANE_FN float ex2(float a) {
+  constexpr double kRound = 6755399441055744.0;  // added, it leaves a double's nearest integer in the low bits
+  constexpr double kTerms[] = {1.0,
+                               0.69314718055994530942,
+                               0.24022650695910071233,
+                               0.055504108664821579953,
+                               0.0096181291076284771620,
+                               0.0013333558146428443423,
+                               0.00015403530393381609954,
+                               0.000015252733804059840280,
+                               0.0000013215486790144309489,
+                               1.0178086009239699727e-7,
+                               7.0549116208011233299e-9};
+  const double v = static_cast<double>(M::in(a));
+  const double x = v < -200.0 ? -200.0 : v > 200.0 ? 200.0 : v;
+  const double shifted = x + kRound;
+  const double f = x - (shifted - kRound);
+  double sum = kTerms[10];
+  for (int i = 9; i >= 0; --i) sum = sum * f + kTerms[i];
+  const double power = bits_as<double>((bits_as<uint64_t>(shifted) << 52) + (uint64_t{1023} << 52));
+  return M::out(static_cast<float>(sum * power));
+}
+
+// The logarithm of a = m * 2^e, with m around 1, from the series of the inverse hyperbolic tangent.
+template <class M>
+LANE_FN float lg2(float a) {
+  constexpr double kTwoOverLn2 = 2.8853900817779268147;
+  const float v = M::in(a);
+  const uint64_t bits = bits_as<uint64_t>(static_cast<double>(v));
+  constexpr uint64_t kHalfRoot = 0x3fe6a09e667f3bcd;  // sqrt(1/2)
+  const uint64_t above = bits - kHalfRoot;
+  const double m = bits_as<double>((above & ((uint64_t{1} << 52) - 1)) + kHalfRoot);
+  const double e = static_cast<double>(static_cast<int32_t>(static_cast<int64_t>(above) >> 52));
+  const double r = (m - 1.0) / (m + 1.0), s = r * r;
+  double sum = 1.0 / 17;
+  for (int i = 15; i >= 1; i -= 2) sum = sum * s + 1.0 / i;
+  const float out = static_cast<float>(e + sum * r * kTwoOverLn2);
+  const float infinity = bits_as<float>(u32{0x7f800000}), nan = bits_as<float>(u32{0x7fffffff});
+  const float positive = v == infinity ? infinity : out;
+  return M::out(v > 0.0f ? positive : v == 0.0f ? -infinity : nan);
+}
+template <class M>
 LANE_FN float neg(float a) {
   return bits_as<float>(bits_as<u32>(M::in(a)) ^ 0x80000000);
 }
@@ -136,6 +185,9 @@ constexpr HandlerRow kRows[] = {
     MODES("div", div),
     FLUSHES("rcp", rcp),
     FLUSHES("sqrt", sqrt),
+    FLUSHES("rsqrt", rsqrt),
+    FLUSHES("ex2", ex2),
+    FLUSHES("lg2", lg2),
     FLUSHES("neg", neg),
     FLUSHES("abs", abs),
     FLUSHES("min", min),

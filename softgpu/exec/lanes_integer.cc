@@ -125,6 +125,16 @@ LANE_FN T rem(T a, T b) {
   if (kMin<T> != 0 && b == static_cast<T>(-1)) return 0;
   return static_cast<T>(a % b);
 }
+// Of 32 bits: the quotient of two doubles is never rounded over the next integer, and vectors have that division.
+template <class T>
+LANE_FN T div32(T a, T b) {
+  const double q = static_cast<double>(a) / static_cast<double>(b == 0 ? 1 : b);
+  return b == 0 ? static_cast<T>(-1) : static_cast<T>(static_cast<s64>(q));
+}
+template <class T>
+LANE_FN T rem32(T a, T b) {
+  return b == 0 ? a : static_cast<T>(static_cast<u32>(a) - static_cast<u32>(div32<T>(a, b)) * static_cast<u32>(b));
+}
 template <class T>
 LANE_FN T neg(T a) {
   return static_cast<T>(0 - static_cast<u64>(a));
@@ -381,6 +391,26 @@ void select(const MicroOp& op, Warp& w, uint32_t mask) {
   }
 }
 
+// A register of two parts, the first the lowest.
+template <class W, class P>
+LANE_FN W pack_two(P low, P high) {
+  return static_cast<W>(static_cast<W>(high) << (8 * sizeof(P)) | low);
+}
+template <class W, class P>
+void unpack_two(const MicroOp& op, Warp& w, u32 mask) {
+  const W* a = lanes<W>(w, op.a);
+  alignas(64) P low[32], high[32];
+  for (int i = 0; i < 32; ++i) low[i] = static_cast<P>(a[i]);
+  for (int i = 0; i < 32; ++i) high[i] = static_cast<P>(a[i] >> (8 * sizeof(P)));
+  if (mask == kAll) {
+    __builtin_memcpy(lanes<P>(w, op.dst), low, sizeof(low));
+    __builtin_memcpy(lanes<P>(w, op.b), high, sizeof(high));
+  } else {
+    blend(lanes<P>(w, op.dst), low, mask);
+    blend(lanes<P>(w, op.b), high, mask);
+  }
+}
+
 #define ROW2(name, F) \
   { name, Lanes<&F>::run }
 #define PAIRS(name, F) ROW2(name ".u16x2", (pairs<u16, &F<u16>>)), ROW2(name ".s16x2", (pairs<s16, &F<s16>>))
@@ -396,10 +426,10 @@ void select(const MicroOp& op, Warp& w, uint32_t mask) {
       {name ".s32", Lanes<&F<s32>>::run}, {name ".u64", Lanes<&F<u64>>::run}, {                               \
     name ".s64", Lanes<&F<s64>>::run                                                                          \
   }
-#define BY_SIGN_EACH(name, F)                                                                              \
-  {name ".u16", Each<&F<u16>>::run}, {name ".s16", Each<&F<s16>>::run}, {name ".u32", Each<&F<u32>>::run}, \
-      {name ".s32", Each<&F<s32>>::run}, {name ".u64", Each<&F<u64>>::run}, {                              \
-    name ".s64", Each<&F<s64>>::run                                                                        \
+#define BY_SIGN_DIVISION(name, F, F32)                                                                        \
+  {name ".u16", Each<&F<u16>>::run}, {name ".s16", Each<&F<s16>>::run}, {name ".u32", Lanes<&F32<u32>>::run}, \
+      {name ".s32", Lanes<&F32<s32>>::run}, {name ".u64", Each<&F<u64>>::run}, {                              \
+    name ".s64", Each<&F<s64>>::run                                                                           \
   }
 #define BY_SIGN_NARROW(name, F)                                                                                 \
   {name ".u16", Lanes<&F<u16>>::run}, {name ".s16", Lanes<&F<s16>>::run}, {name ".u32", Lanes<&F<u32>>::run}, { \
@@ -433,8 +463,8 @@ constexpr HandlerRow kRows[] = {
     PAIRS("min.relu", min_relu),
     PAIRS("max.relu", max_relu),
     SUMS,
-    BY_SIGN_EACH("div", div),
-    BY_SIGN_EACH("rem", rem),
+    BY_SIGN_DIVISION("div", div, div32),
+    BY_SIGN_DIVISION("rem", rem, rem32),
     UNSIGNED("neg", neg),
     ROW2("abs.s16", abs<s16>),
     ROW2("abs.s32", abs<s32>),
@@ -502,6 +532,10 @@ constexpr HandlerRow kRows[] = {
     {"dp2a.hi.s32.u32", Lanes<&dp2a<true, false, 1>>::run},
     {"carry.32", carry_add<u32>},
     {"carry.64", carry_add<u64>},
+    ROW2("pack.64.32", (pack_two<u64, u32>)),
+    ROW2("pack.32.16", (pack_two<u32, u16>)),
+    {"unpack.64.32", unpack_two<u64, u32>},
+    {"unpack.32.16", unpack_two<u32, u16>},
     {"selp.16", select<u16>},
     {"selp.32", select<u32>},
     {"selp.64", select<u64>},

@@ -35,6 +35,17 @@ LANE_FN void addresses(const MicroOp& op, Warp& w, W* out) {
 }
 
 template <class W>
+LANE_FN W address_of(const MicroOp& op, Warp& w, u32 lane) {
+  W out = static_cast<W>(op.imm);
+  if (op.y == kRegister64) out += static_cast<W>(lanes<u64>(w, op.a)[lane]);
+  if (op.y == kRegister32) out += static_cast<W>(lanes<u32>(w, op.a)[lane]);
+  return out;
+}
+
+// For a single lane nothing has to be looked at together.
+LANE_FN bool single(u32 mask) { return (mask & (mask - 1)) == 0; }
+
+template <class W>
 LANE_FN W highest(const W* a) {
   W out = 0;
   for (int i = 0; i < 32; ++i) out = a[i] > out ? a[i] : out;
@@ -65,6 +76,7 @@ LANE_FN void fill_idle(W* a, u32 mask) {
 // Device memory, and through the slow path every generic address.
 struct Generic {
   using Word = u64;
+  static constexpr bool kSpans = true;  // several lanes may lie in one span
   LANE_FN std::byte* span(Warp& w, u64 address, u64 bytes) {
     if (address - kSharedWindow < kPrivateWindowsBytes) return nullptr;
     return w.block->memory.space->translate(address, bytes);
@@ -110,6 +122,7 @@ struct Generic {
 
 struct Shared {
   using Word = u32;  // shared addresses wrap at 32 bits
+  static constexpr bool kSpans = true;
   LANE_FN std::byte* span(Warp& w, u64 address, u64 bytes) {
     const BlockMemory& m = w.block->memory;
     return address <= m.shared_bytes && bytes <= m.shared_bytes - address ? m.shared + address : nullptr;
@@ -126,6 +139,7 @@ struct Shared {
 
 struct Local {
   using Word = u32;
+  static constexpr bool kSpans = false;
   LANE_FN std::byte* span(Warp&, u64, u64) { return nullptr; }
   LANE_FN bool cover(Warp& w, const u32* a, u64 bytes, std::byte** base) {
     *base = w.local;
@@ -162,14 +176,14 @@ struct Row {
   }
 };
 
-// Whether lane i holds first + i * kStep.
-template <u64 kStep, class B>
+// Whether each of the first kCount lanes i holds first + i * kStep.
+template <u64 kStep, u32 kCount = 32, class B>
 LANE_FN bool is_row(const B* a, B first) {
   alignas(64) static constexpr Row<B, kStep> kRow;
 #ifdef __AVX512F__
   // The compiler does not find the comparison into masks by itself.
   u32 wrong = 0;
-  for (u32 i = 0; i < 32; i += 64 / sizeof(B)) {
+  for (u32 i = 0; i < kCount; i += 64 / sizeof(B)) {
     const __m512i have = _mm512_loadu_si512(a + i), row = _mm512_load_si512(kRow.at + i);
     if constexpr (sizeof(B) == 4) {
       wrong |= _mm512_cmpneq_epi32_mask(have, _mm512_add_epi32(row, _mm512_set1_epi32(static_cast<int>(first))));
@@ -179,7 +193,7 @@ LANE_FN bool is_row(const B* a, B first) {
   }
 #else
   B wrong = 0;
-  for (u32 i = 0; i < 32; ++i) wrong |= a[i] ^ (first + kRow.at[i]);
+  for (u32 i = 0; i < kCount; ++i) wrong |= a[i] ^ (first + kRow.at[i]);
 #endif
   return wrong == 0;
 }
@@ -191,6 +205,16 @@ LANE_FN Shape shape_of(const B* a) {
   if (span == 0) return is_row<0>(a, first) ? Shape::kUniform : Shape::kMixed;
   if (span != 31 * kBytes) return Shape::kMixed;
   return is_row<kBytes>(a, first) ? Shape::kContiguous : Shape::kMixed;
+}
+
+// The same for 16 lanes: a block that is 16 wide has two rows in a warp.
+constexpr u32 kHalf = 16;
+template <u64 kBytes, class B>
+LANE_FN Shape shape_of_half(const B* a) {
+  const B first = a[0], span = a[kHalf - 1] - first;
+  if (span == 0) return is_row<0, kHalf>(a, first) ? Shape::kUniform : Shape::kMixed;
+  if (span != (kHalf - 1) * kBytes) return Shape::kMixed;
+  return is_row<kBytes, kHalf>(a, first) ? Shape::kContiguous : Shape::kMixed;
 }
 
 // How the addresses of a whole warp lie, without making them; *first gets that of lane 0. Values of 32 bits that wrap
@@ -264,10 +288,43 @@ LANE_FN void load_contiguous(const MicroOp& op, Warp& w, const std::byte* p) {
   }
 }
 
+// Two halves of the warp that are uniform or contiguous each.
+template <class S, class M, class R, u32 kVec>
+LANE_FN bool load_halves(const MicroOp& op, Warp& w, const typename S::Word* a) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
+  const Shape shapes[2] = {shape_of_half<kBytes>(a), shape_of_half<kBytes>(a + kHalf)};
+  if (shapes[0] == Shape::kMixed || shapes[1] == Shape::kMixed || ((a[0] | a[kHalf]) & (kBytes - 1)) != 0) return false;
+  const std::byte* from[2];
+  for (u32 h = 0; h < 2; ++h) {
+    from[h] = S::span(w, a[h * kHalf], shapes[h] == Shape::kUniform ? kBytes : kHalf * kBytes);
+    if (from[h] == nullptr) return false;
+  }
+  for (u32 e = 0; e < kVec; ++e) {
+    for (u32 h = 0; h < 2; ++h) {
+      R* d = lanes<R>(w, data_register(op, e)) + h * kHalf;
+      const std::byte* p = from[h] + e * sizeof(M);
+      if (shapes[h] == Shape::kUniform) {
+        const R v = static_cast<R>(read<M>(p));
+        for (u32 i = 0; i < kHalf; ++i) d[i] = v;
+      } else {
+#pragma GCC ivdep
+        for (u32 i = 0; i < kHalf; ++i) d[i] = static_cast<R>(read<M>(p + i * kBytes));
+      }
+    }
+  }
+  return true;
+}
+
 template <class S, class M, class R, u32 kVec>
 __attribute__((noinline)) void load_mixed(const MicroOp& op, Warp& w, u32 mask) {
   alignas(64) typename S::Word a[32];
+  if (single(mask)) {
+    const auto lane = static_cast<u32>(__builtin_ctz(mask));
+    a[lane] = address_of<typename S::Word>(op, w, lane);
+    return load_each<S, M, R, kVec>(op, w, mask, a);
+  }
   addresses(op, w, a);
+  if (S::kSpans && mask == kAll && load_halves<S, M, R, kVec>(op, w, a)) return;
   if (mask != kAll) fill_idle(a, mask);
   if (!load_spread<S, M, R, kVec>(op, w, mask, a)) load_each<S, M, R, kVec>(op, w, mask, a);
 }
@@ -350,9 +407,41 @@ LANE_FN bool store_spread(const MicroOp& op, Warp& w, u32 mask, const typename S
 }
 
 template <class S, class M, class R, u32 kVec>
+LANE_FN bool store_halves(const MicroOp& op, Warp& w, const typename S::Word* a) {
+  constexpr u64 kBytes = sizeof(M) * kVec;
+  if (shape_of_half<kBytes>(a) != Shape::kContiguous || shape_of_half<kBytes>(a + kHalf) != Shape::kContiguous ||
+      ((a[0] | a[kHalf]) & (kBytes - 1)) != 0) {
+    return false;
+  }
+  std::byte* to[2];
+  for (u32 h = 0; h < 2; ++h) {
+    to[h] = S::span(w, a[h * kHalf], kHalf * kBytes);
+    if (to[h] == nullptr) return false;
+  }
+  // The upper half first: where they meet, the lowest lane wins.
+  for (u32 h = 2; h-- > 0;) {
+    for (u32 e = 0; e < kVec; ++e) {
+      const R* v = lanes<R>(w, data_register(op, e)) + h * kHalf;
+#pragma GCC ivdep
+      for (u32 i = 0; i < kHalf; ++i) {
+        const M element = static_cast<M>(v[i]);
+        __builtin_memcpy(to[h] + i * kBytes + e * sizeof(M), &element, sizeof(M));
+      }
+    }
+  }
+  return true;
+}
+
+template <class S, class M, class R, u32 kVec>
 __attribute__((noinline)) void store_mixed(const MicroOp& op, Warp& w, u32 mask) {
   alignas(64) typename S::Word a[32];
+  if (single(mask)) {
+    const auto lane = static_cast<u32>(__builtin_ctz(mask));
+    a[lane] = address_of<typename S::Word>(op, w, lane);
+    return store_each<S, M, R, kVec>(op, w, mask, a);
+  }
   addresses(op, w, a);
+  if (S::kSpans && mask == kAll && store_halves<S, M, R, kVec>(op, w, a)) return;
   if (mask != kAll) fill_idle(a, mask);
   if (!store_spread<S, M, R, kVec>(op, w, mask, a)) store_each<S, M, R, kVec>(op, w, mask, a);
 }

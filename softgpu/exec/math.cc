@@ -13,9 +13,7 @@ namespace {
 
 using namespace isa_base;
 
-float f_rsqrt(float v) { return canon(static_cast<float>(1.0 / std::sqrt(static_cast<double>(v)))); }
 float f_ex2(float v) { return canon(std::exp2(v)); }
-float f_lg2(float v) { return canon(std::log2(v)); }
 float f_sin(float v) { return canon(std::sin(v)); }
 float f_cos(float v) { return canon(std::cos(v)); }
 float f_tanh(float v) { return canon(std::tanh(v)); }
@@ -236,21 +234,20 @@ constexpr Handler rounded() {
 #define PACK(bits, n) \
   {"cvt.pack.u" n, Each<&pack_more<bits, false>>::run}, { "cvt.pack.s" n, Each<&pack_more<bits, true>>::run }
 #define FROM(s, S) MODES("cvt", ".f32." s, (r_cvt<float, S>)), MODES("cvt", ".f64." s, (r_cvt<double, S>))
-#define UNARY(name, F)                                                                                             \
-  {name ".f32", Each<&F>::run}, {name ".f16", Each<&through_half<&F>>::run},                                       \
-      {name ".bf16.ftz", Each<&through_bf16<&F>>::run}, {name ".bf16x2.ftz", Each<&both<&through_bf16<&F>>>::run}, \
-      {name ".bf16", Each<&through_bf16<&F>>::run}, {name ".f16x2", Each<&both<&through_half<&F>>>::run}, {        \
-    name ".bf16x2", Each<&both<&through_bf16<&F>>>::run                                                            \
+#define HALVES(name, F)                                                                                        \
+  {name ".f16", Each<&through_half<&F>>::run}, {name ".bf16.ftz", Each<&through_bf16<&F>>::run},               \
+      {name ".bf16x2.ftz", Each<&both<&through_bf16<&F>>>::run}, {name ".bf16", Each<&through_bf16<&F>>::run}, \
+      {name ".f16x2", Each<&both<&through_half<&F>>>::run}, {                                                  \
+    name ".bf16x2", Each<&both<&through_bf16<&F>>>::run                                                        \
   }
 
 const HandlerRow kRows[] = {
-    {"rsqrt.f32", Each<&f_rsqrt>::run},
     {"rsqrt.f64", Each<&d_rsqrt>::run},
-    UNARY("ex2", f_ex2),
-    {"lg2.f32", Each<&f_lg2>::run},
+    HALVES("ex2", f_ex2),
     {"sin.f32", Each<&f_sin>::run},
     {"cos.f32", Each<&f_cos>::run},
-    UNARY("tanh", f_tanh),
+    {"tanh.f32", Each<&f_tanh>::run},
+    HALVES("tanh", f_tanh),
     OPERATION("add", r_add),
     OPERATION("sub", r_sub),
     OPERATION("mul", r_mul),

@@ -18,7 +18,7 @@ using Handler = void (*)(const MicroOp& op, Warp& warp, uint32_t mask);
 enum class Flow : uint8_t {
   kPlain,
   kWarpSync,     // d holds the membermask; fn runs when those lanes have met
-  kBranch,       // lanes in mask go to target
+  kBranch,       // lanes in mask go to target; x: behind some plain operations that nothing else is among
   kBranchTable,  // brx.idx: a holds the index, target the first row of KernelCode::tables, imm the count
   kExit,
   kCall,          // target is an index of KernelCode::functions
@@ -43,7 +43,11 @@ struct alignas(64) MicroOp {
   uint8_t vec = 1;  // elements of a vector access
   uint8_t x = 0;    // a small choice of the handler
   uint8_t y = 0;
+  // Runs this operation and those that follow it, `target` together, where all 32 lanes are there. It leaves the
+  // registers that are read later as the operations one by one do.
+  Handler fused = nullptr;
 };
+static_assert(sizeof(MicroOp) == 64);
 
 // Offset of the predicate that is always true.
 inline constexpr uint32_t kTruePredicate = 0;

@@ -114,12 +114,25 @@ __attribute__((noinline)) const MicroOp* run_plain(Warp& w, Block* block, uint32
   return op;
 }
 
+// Some lanes of `mask` skip the plain operations behind the branch at `op`: the others run them, and all go on at its
+// target. Returns that, or the operation that failed.
+const MicroOp* run_skipped(Warp& w, Block* block, uint32_t mask, const MicroOp* op) {
+  return run_plain(w, block, mask, op + 1, block->code->ops.data() + op->target);
+}
+
 // The same where these lanes are all of the warp: meets nobody, and takes branches on which all agree, too. *left is
 // how many operations it may run, and then how many of them are left.
 __attribute__((noinline)) const MicroOp* run_alone(Warp& w, Block* block, uint32_t mask, const MicroOp* op,
                                                    unsigned* left) {
   unsigned n = *left;
   for (; n != 0; --n) {
+    if (op->fused != nullptr && mask == ~uint32_t{0} && op->target <= n) {
+      op->fused(*op, w, mask);
+      block->clock += op->target;
+      n -= op->target - 1;
+      op += op->target;
+      continue;
+    }
     const uint32_t active = mask & (predicate(w, op->guard) ^ op->guard_xor);
     if (op->flow <= Flow::kWarpSync) {
       ++block->clock;
@@ -140,6 +153,16 @@ __attribute__((noinline)) const MicroOp* run_alone(Warp& w, Block* block, uint32
         }
       }
       op = to;
+    } else if (op->flow == Flow::kBranch && op->x != 0) {
+      // The operations up to the target are run by the lanes that do not jump, if the turn is long enough for them.
+      const MicroOp* const to = block->code->ops.data() + op->target;
+      const auto inside = static_cast<unsigned>(to - op - 1);
+      if (inside >= n) break;
+      ++block->clock;
+      n -= inside;
+      op = run_skipped(w, block, mask & ~active, op);
+      if (block->fault != FaultKind::kNone) [[unlikely]]
+        break;
     } else {
       break;
     }

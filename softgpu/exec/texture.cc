@@ -89,8 +89,36 @@ const TextureTable* surfaces_of(const Warp& w) {
   return tables == nullptr ? nullptr : &tables->surfaces;
 }
 
+bool same_handle(const uint64_t* handles, uint32_t mask) {
+  const uint64_t first = handles[std::countr_zero(mask)];
+  uint64_t other = 0;
+  for (uint32_t m = mask; m != 0; m &= m - 1) other |= handles[std::countr_zero(m)] ^ first;
+  return other == 0;
+}
+
+// All lanes from one texture, where that goes quickly. False: nothing was done.
+bool tex_together(const TextureOp& t, Warp& w, uint32_t mask) {
+  const uint64_t* handles = lanes<uint64_t>(w, t.handle);
+  if (!same_handle(handles, mask)) return false;
+  const auto first = static_cast<uint32_t>(std::countr_zero(mask));
+  const Texture* texture = find_object(textures_of(w), w, first, handles[first]);
+  if (texture == nullptr) return true;  // a fault
+  std::array<Texel, 32> texels;
+  if (!sample_plain(*texture, t, w, mask, texels.data())) return false;
+  if (w.block->fault != FaultKind::kNone) return true;
+  for (uint32_t m = mask; m != 0; m &= m - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(m));
+    store_result(t, *texture, w, lane, texels[lane]);
+  }
+  return true;
+}
+
 void tex(const MicroOp& op, Warp& w, uint32_t mask) {
   const TextureOp& t = w.block->code->texture_ops[static_cast<size_t>(op.imm)];
+  if (tex_together(t, w, mask)) {
+    if (t.resident != 0) set_predicate(w, t.resident, mask, ~uint32_t{0});
+    return;
+  }
   for (uint32_t m = mask; m != 0; m &= m - 1) {
     const auto lane = static_cast<uint32_t>(std::countr_zero(m));
     const Texture* texture = find_object(textures_of(w), w, lane, lanes<uint64_t>(w, t.handle)[lane]);

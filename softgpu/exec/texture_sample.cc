@@ -81,6 +81,10 @@ AddressMode mode_of(const SampleSource& s, const TextureOp& op, size_t axis) {
 // False: outside, where the border is.
 bool place(AddressMode mode, int64_t i, uint32_t size, uint32_t* out) {
   const auto n = static_cast<int64_t>(size);
+  if (i >= 0 && i < n) {
+    *out = static_cast<uint32_t>(i);
+    return true;
+  }
   switch (mode) {
     case AddressMode::kWrap:
       i = (i % n + n) % n;
@@ -108,7 +112,8 @@ double scaled(const SampleSource& s, AddressMode mode, float x, uint32_t size) {
     if (mode == AddressMode::kWrap || mode == AddressMode::kMirror) {
       if (std::isinf(x)) return 0;
       x -= whole;
-      if (mode == AddressMode::kMirror && std::fmod(whole, 2.0f) != 0) x = 1 - x;
+      const bool odd = std::floor(whole * 0.5f) * 2 != whole;
+      if (mode == AddressMode::kMirror && odd) x = 1 - x;
     }
     x *= static_cast<float>(size);
   }
@@ -354,6 +359,123 @@ Texel sample(SampleSource* s, const TextureOp& op, const SamplePoint& p) {
     out[c] = bits_of(lower * std::bit_cast<float>(a[c]) + upper * std::bit_cast<float>(b[c]));
   }
   return out;
+}
+
+namespace {
+
+// Where texels of one texture lie, with the chunk of the last one kept.
+struct TexelMemory {
+  Warp& warp;
+  uint64_t chunk = 1;  // no chunk begins there
+  const std::byte* host = nullptr;
+
+  const std::byte* find(uint32_t lane, uint64_t address, uint64_t bytes) {
+    const uint64_t begin = address & ~(kChunkBytes - 1);
+    if (begin == chunk && address - begin + bytes <= kChunkBytes) return host + (address - begin);
+    const std::byte* from = translate_generic(warp, lane, address, bytes);
+    if (from != nullptr && address - kWindowBase < kWindowBytes) {
+      chunk = begin;
+      host = from - (address - begin);
+    }
+    return from;
+  }
+};
+
+// One or two coordinates, one level, no layers: what is asked of it is found out once for a warp.
+class PlainSampler {
+ public:
+  PlainSampler(const Texture& texture, const TextureOp& op, Warp& w)
+      : texture_(texture),
+        op_(op),
+        level_(texture.level[0]),
+        source_{texture, texture.sampler, w, 0},
+        axes_(axes_of(op)),
+        sizes_{level_.width, level_.height},
+        modes_{mode_of(source_, op, 0), mode_of(source_, op, 1)},
+        bytes_(texture.texel_bytes()),
+        linear_(texture.sampler.linear && texture.reads_floats() && !texture.linear_memory),
+        memory_{w} {}
+
+  static bool serves(const TextureOp& op) {
+    const bool flat = op.geometry == Geometry::k1d || op.geometry == Geometry::k2d;
+    return flat && op.layer == 0 && op.sampler == 0 && op.gather < 0 && op.lod_mode == LodMode::kBase &&
+           !op.integer_coordinates;
+  }
+
+  // False after a fault.
+  bool sample(Warp& w, uint32_t lane, Texel* out) {
+    std::array<double, 2> x{};
+    for (uint32_t a = 0; a < axes_; ++a) x[a] = scaled(source_, modes_[a], lanes<float>(w, op_.at[a])[lane], sizes_[a]);
+    if (linear_) return filter(lane, x, out);
+    return fetch(lane, {static_cast<int64_t>(std::floor(x[0])), static_cast<int64_t>(std::floor(x[1]))}, out);
+  }
+
+  uint64_t bad_address() const { return bad_address_; }
+
+ private:
+  using At = std::array<int64_t, 2>;
+
+  bool fetch(uint32_t lane, const At& i, Texel* out) {
+    uint32_t at[2] = {0, 0};
+    for (uint32_t a = 0; a < axes_; ++a) {
+      if (texture_.linear_memory && (i[a] < 0 || i[a] >= sizes_[a])) return *out = {}, true;
+      if (!place(modes_[a], i[a], sizes_[a], &at[a])) return *out = border_of(source_), true;
+    }
+    const uint64_t address = level_.address + at[1] * level_.pitch + at[0] * bytes_;
+    const std::byte* from = memory_.find(lane, address, bytes_);
+    bad_address_ = address;
+    if (from != nullptr) *out = decode_texel(texture_, from);
+    return from != nullptr;
+  }
+
+  // As filtered() does it, in the same order.
+  bool filter(uint32_t lane, const std::array<double, 2>& x, Texel* out) {
+    At low{};
+    std::array<uint32_t, 2> weight{};
+    for (uint32_t a = 0; a < axes_; ++a) low[a] = lower_texel(x[a], &weight[a]);
+    Color sum{};
+    for (uint32_t corner = 0; corner < 1u << axes_; ++corner) {
+      At i = low;
+      float share = 1;
+      for (uint32_t a = 0; a < axes_; ++a) {
+        const bool upper = (corner >> a & 1) != 0;
+        i[a] += upper;
+        share *= static_cast<float>(upper ? weight[a] : 256 - weight[a]) / 256.0f;
+      }
+      if (share == 0) continue;
+      Texel texel;
+      if (!fetch(lane, i, &texel)) return false;
+      for (size_t c = 0; c < 4; ++c) sum[c] += share * std::bit_cast<float>(texel[c]);
+    }
+    *out = {bits_of(sum[0]), bits_of(sum[1]), bits_of(sum[2]), bits_of(sum[3])};
+    return true;
+  }
+
+  const Texture& texture_;
+  const TextureOp& op_;
+  const TextureLevel& level_;
+  const SampleSource source_;
+  const uint32_t axes_;
+  const std::array<uint32_t, 2> sizes_;
+  const std::array<AddressMode, 2> modes_;
+  const uint64_t bytes_;
+  const bool linear_;
+  TexelMemory memory_;
+  uint64_t bad_address_ = 0;
+};
+
+}  // namespace
+
+bool sample_plain(const Texture& texture, const TextureOp& op, Warp& w, uint32_t mask, Texel* out) {
+  if (!PlainSampler::serves(op)) return false;
+  PlainSampler sampler(texture, op, w);
+  for (; mask != 0; mask &= mask - 1) {
+    const auto lane = static_cast<uint32_t>(std::countr_zero(mask));
+    if (sampler.sample(w, lane, &out[lane])) continue;
+    raise(w, FaultKind::kIllegalAddress, sampler.bad_address(), lane);
+    break;
+  }
+  return true;
 }
 
 Texel gather(SampleSource* s, const TextureOp& op, const SamplePoint& p) {

@@ -33,6 +33,9 @@ struct SampleSource {
   bool failed = false;
 };
 
+// The texels of all lanes of `mask` at once where that is a nearest one of a plain texture, the most common case;
+// raises a fault where one lies in no memory. False: it is something else, and nothing was done.
+bool sample_plain(const Texture& texture, const TextureOp& op, Warp& warp, uint32_t mask, Texel* out);
 Texel sample(SampleSource* source, const TextureOp& op, const SamplePoint& point);
 // One component of the four texels that a linear filter would use, anticlockwise from the lower left.
 Texel gather(SampleSource* source, const TextureOp& op, const SamplePoint& point);

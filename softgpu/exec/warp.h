@@ -123,6 +123,13 @@ struct ImageSlot {
   uint64_t addend;
 };
 
+// A parameter of the kernel that a register holds all the time: 32 values of `width` bytes.
+struct ParamSlot {
+  uint32_t offset;
+  uint32_t width;
+  uint32_t from;  // in the parameters
+};
+
 // What an operation does to memory, for those that look at accesses (check.h).
 struct Access {
   enum class Kind : uint8_t {
@@ -149,6 +156,7 @@ struct KernelCode {
   std::vector<ConstantSlot> constants;
   std::vector<SpecialSlot> specials;
   std::vector<ImageSlot> image_slots;
+  std::vector<ParamSlot> param_slots;
   std::vector<FunctionCode> functions;
   std::vector<CallSite> sites;
   std::vector<uint32_t> tables;  // branch targets

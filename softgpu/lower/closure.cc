@@ -261,6 +261,7 @@ void KernelLowering::layout_shared() {
 // Registers of one width share places where their values are not wanted at the same time.
 void KernelLowering::place_registers(Instance* instance) {
   const std::vector<LiveRange> ranges = live_ranges(*instance->function);
+  for (const LiveRange& r : ranges) instance->last_use.push_back(r.last);
   std::vector<uint32_t> order;
   for (uint32_t r = 0; r < ranges.size(); ++r) {
     if (ranges[r].first <= ranges[r].last && instance->registers[r] == 0) order.push_back(r);
@@ -293,6 +294,7 @@ void KernelLowering::place_registers(Instance* instance) {
 
 bool KernelLowering::lower_function(Instance* instance) {
   instance_ = instance;
+  instance->unread = unread_registers(*instance->function);
   if (!name_constants(instance)) return false;
   place_registers(instance);
   FunctionCode& code = code_->functions[instance->code];
@@ -320,6 +322,7 @@ bool KernelLowering::lower_function(Instance* instance) {
   code.saved = instance->owned;
   for (const auto& [op, statement] : fixups_) code_->ops[op].target = instance->first_op[statement];
   for (const auto& [row, statement] : table_fixups_) code_->tables[row] = instance->first_op[statement];
+  fuse(*instance);
   return true;
 }
 

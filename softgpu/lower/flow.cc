@@ -118,7 +118,14 @@ bool KernelLowering::lower_shfl() {
   if (!dest(pair ? at(0).parts[0] : at(0), 4, &dst)) return false;
   if (pair && !predicate_dest(at(0).parts[1], &p)) return false;
   if (!source(at(1), type, &a) || !source(at(2), Type::kU32, &b) || !source(at(3), Type::kU32, &c)) return false;
-  return warp_op(find("shfl." + std::string(mode)), dst, a, b, c, p, sync ? &at(4) : nullptr);
+  std::string name = "shfl." + std::string(mode);
+  // Over the whole warp, by a distance that is known: c is what nvcc gives for a width of 32.
+  uint64_t distance = 0, clamp = 0;
+  const bool known = constant_at(b, &distance) && constant_at(c, &clamp) && (clamp & 0x1f1f) == (mode == "up" ? 0 : 31);
+  if (known && find(name + ".whole") != nullptr) name += ".whole";
+  if (!warp_op(find(name), dst, a, b, c, p, sync ? &at(4) : nullptr)) return false;
+  if (known) code_->ops.back().imm = static_cast<int64_t>(distance & 31);
+  return true;
 }
 
 bool KernelLowering::lower_vote() {

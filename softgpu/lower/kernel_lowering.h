@@ -54,6 +54,8 @@ class KernelLowering {
     std::vector<uint64_t> variables;  // offset in shared or local memory, or in the parameters
     std::vector<uint32_t> first_op;   // of each statement
     std::vector<bool> named;          // statements that need no operation, see names.cc
+    std::vector<uint32_t> last_use;   // statement from which on each register may hold anything
+    std::vector<bool> unread;         // registers
     uint32_t code = 0;                // index in KernelCode::functions
     uint32_t frame = 0;               // register with the place of its frame; 0: its variables have fixed places
     uint64_t frame_bytes = 0;
@@ -75,8 +77,16 @@ class KernelLowering {
   void reserve_shared(const Operand& operand);
   void reference_shared(const Operand& operand, uint32_t unit);
   bool name_constants(Instance* instance);
+  bool name_parameter(const Instruction& in, uint32_t* offset);
   void place_registers(Instance* instance);
   bool lower_function(Instance* instance);
+
+  // What runs faster together (fuse.cc).
+  void fuse(const Instance& instance);
+  void mark_skips();
+  void fuse_reductions(const Instance& instance);
+  Handler reduction_at(uint32_t op) const;
+  void mark_unwanted(const Instance& instance, uint32_t begin, uint32_t end);
   bool lower_instruction();
   void finish();
 
@@ -100,6 +110,7 @@ class KernelLowering {
   uint32_t temporary(uint32_t width);
   uint32_t temporary_predicate();
   uint32_t constant(uint64_t bits, uint32_t width);
+  bool constant_at(uint32_t offset, uint64_t* bits) const;
   uint32_t special32(Special which);
   bool special(std::string_view name, uint32_t* offset, uint32_t* width);
   bool source(const Operand& o, Type type, uint32_t width, uint32_t* out);
@@ -293,6 +304,7 @@ class KernelLowering {
   uint32_t next_predicate_ = 0, predicates_left_ = 0;
   std::map<std::pair<uint32_t, uint64_t>, uint32_t> constants_;  // width, bits -> offset
   std::map<uint64_t, uint32_t> image_slots_;
+  std::map<std::pair<uint32_t, uint64_t>, uint32_t> param_slots_;  // width, place in the parameters -> offset
   std::unordered_map<uint32_t, uint32_t> specials_;
   uint32_t carry_ = 0;
   uint32_t cluster_phase_ = 0;  // register; 0: none yet

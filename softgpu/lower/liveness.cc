@@ -196,6 +196,16 @@ std::vector<uint32_t> writes(const Function& function) {
   return out;
 }
 
+std::vector<bool> unread_registers(const Function& function) {
+  std::vector<bool> out(function.registers.size(), true);
+  for (const Instruction& in : function.body) {
+    for_each_use(in, [&](uint32_t r) { out[r] = false; });
+  }
+  const auto outer = static_cast<uint32_t>(register_parameters(function, true));
+  for (uint32_t r = 0; r < outer; ++r) out[r] = false;
+  return out;
+}
+
 std::vector<LiveRange> live_ranges(const Function& function) {
   std::vector<LiveRange> out = Analysis(function).run();
   // Results are wanted wherever the function returns.

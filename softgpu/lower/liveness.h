@@ -18,6 +18,9 @@ struct LiveRange {
 // One range for each register of the function, in statements.
 std::vector<LiveRange> live_ranges(const ptx::Function& function);
 
+// Which registers no statement reads.
+std::vector<bool> unread_registers(const ptx::Function& function);
+
 // How many statements write each register of the function.
 std::vector<uint32_t> writes(const ptx::Function& function);
 

@@ -116,6 +116,15 @@ uint32_t KernelLowering::constant(uint64_t bits, uint32_t width) {
   return at->second;
 }
 
+// Whether a constant lies at that place.
+bool KernelLowering::constant_at(uint32_t offset, uint64_t* bits) const {
+  const auto at = std::find_if(code_->constants.begin(), code_->constants.end(),
+                               [&](const ConstantSlot& c) { return c.offset == offset; });
+  if (at == code_->constants.end()) return false;
+  *bits = at->bits;
+  return true;
+}
+
 uint32_t KernelLowering::special32(Special which) {
   const auto [at, fresh] = specials_.emplace(static_cast<uint32_t>(which), 0);
   if (fresh) {
@@ -384,7 +393,8 @@ bool KernelLowering::predicate_dest(const Operand& o, uint32_t* out) {
     return true;
   }
   if (o.kind != Operand::Kind::kRegister || register_width(o) != 0) return fail("expected a predicate");
-  *out = register_offset(o.reg);
+  // Shuffles mostly give a predicate that nobody asked for.
+  *out = o.reg < instance_->unread.size() && instance_->unread[o.reg] ? kSinkPredicate : register_offset(o.reg);
   return true;
 }
 
