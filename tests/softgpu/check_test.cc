@@ -189,7 +189,7 @@ TEST_F(Check, counters_say_what_a_grid_did) {
   const uint64_t a = allocate(4 * 64);
   run({.count_bytes = true}, kStore + "ld.global.u32 %r9, [%rd4];", {3, 1, 1}, {64, 1, 1}, {a});
   EXPECT_EQ(counters_.bytes, 3u * 64 * 8);
-  EXPECT_GE(counters_.instructions, 3u * 2 * 8);
+  EXPECT_GE(counters_.instructions, 3u * 2 * 6);  // constants and parameters take none
   EXPECT_LT(counters_.instructions, 3u * 2 * 20);
 }
 
