@@ -384,7 +384,13 @@ def serve_plain(row):
     lines.append('  if (!q.ok()) return kMalformed;')
     lines += [unpack_line(p, row) for p in row.params if kind_of(p) == 'out']
     lines.append(f'  if (session.driver().{row.name} == nullptr) return CUDA_ERROR_NOT_SUPPORTED;')
-    return lines + [f'  return session.driver().{row.name}({", ".join(p.name for p in row.params)});', '}', '']
+    return lines + [f'  return session.driver().{row.name}({", ".join(map(passed, row.params))});', '}', '']
+
+
+def passed(param):
+    """Some functions take what they only read by a pointer to what is not const."""
+    plain = kind_of(param) == 'in' and not param.type.startswith('const ')
+    return f'const_cast<{param.type}>({param.name})' if plain else param.name
 
 
 def serve_internal(row):

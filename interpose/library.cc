@@ -259,6 +259,12 @@ void unload(Process& process, Library& library) {
     // Its answer may still come: the instance stays until it has.
     Vgpu* vgpu = process.by_number[i];
     const command::UnloadLibrary command{library.number};
+    // What could not be loaded is nothing that the worker knows.
+    const bool refused = instance->taken.load() && instance->result != CUDA_SUCCESS;
+    if (refused) {
+      delete instance;
+      continue;
+    }
     const uint32_t context = library.is_module() ? library.context->number.load() : vgpu->primary->number.load();
     vgpu->channel().send({.call = Call::tideUnloadLibrary, .context = context, .payload_bytes = sizeof command},
                          [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });

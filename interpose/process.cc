@@ -159,8 +159,8 @@ CUresult enter_quietly(Entered* entered) {
 }
 
 CUresult enter(Entered* entered) {
-  if (CUresult r = enter_quietly(entered); r != CUDA_SUCCESS) return r;
   if (thread_state.in_callback != 0) return CUDA_ERROR_NOT_PERMITTED;
+  if (CUresult r = enter_quietly(entered); r != CUDA_SUCCESS) return r;
   if (entered->context->number.load(std::memory_order_acquire) == 0) {
     if (CUresult r = activate(*entered->context); r != CUDA_SUCCESS) return r;
   }

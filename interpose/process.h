@@ -30,6 +30,7 @@ struct Physical : Handled {
   std::atomic<uint64_t> address{0};  // where it is mapped
   std::atomic<bool> was_mapped{false};
   std::atomic<bool> released{false};
+  std::atomic<uint32_t> retained{0};  // handles beyond the first
   // Of memory that other processes may have, or that is theirs: the worker knows it by a name from the beginning, and
   // its contents last as long as the handle, a mapping, or a descriptor that was exported. Else 0.
   uint64_t name = 0;

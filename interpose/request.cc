@@ -160,8 +160,49 @@ CUresult Request::capture() {
   }
 }
 
+// Fills of wider elements begin, and their rows begin, at multiples of these.
+bool Request::aligned() const {
+  uint64_t address = 0, pitch = 0;
+  memcpy(&address, payload_.data(), payload_.size() < 8 ? payload_.size() : 8);
+  if (payload_.size() >= 24) memcpy(&pitch, payload_.data() + 16, sizeof pitch);
+  switch (call_) {
+    case Call::cuMemsetD16_v2:
+    case Call::cuMemsetD16Async:
+      return address % 2 == 0;
+    case Call::cuMemsetD32_v2:
+    case Call::cuMemsetD32Async:
+      return address % 4 == 0;
+    case Call::cuMemsetD2D16_v2:
+    case Call::cuMemsetD2D16Async:
+      return address % 2 == 0 && pitch % 2 == 0;
+    case Call::cuMemsetD2D32_v2:
+    case Call::cuMemsetD2D32Async:
+      return address % 4 == 0 && pitch % 4 == 0;
+    default:
+      return true;
+  }
+}
+
+// What the driver would say at once, as far as it is known here.
+bool Request::possible() const {
+  if (call_ == Call::cuStreamBatchMemOp_v2) {
+    uint64_t count = 0;
+    memcpy(&count, payload_.data() + 8, sizeof count);
+    return count >= 1 && count <= 256;
+  }
+  if (call_ != Call::cuFuncSetAttribute && call_ != Call::cuKernelSetAttribute) return true;
+  uint64_t attribute = 0, value = 0;
+  const size_t at = call_ == Call::cuFuncSetAttribute ? 8 : 0;
+  memcpy(&attribute, payload_.data() + at, sizeof attribute);
+  memcpy(&value, payload_.data() + at + 8, sizeof value);
+  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return true;
+  const int most = context_->vgpu->info.attributes[CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN];
+  return int(value) >= 0 && int(value) <= most;
+}
+
 CUresult Request::send() {
   if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
+  if (!aligned() || !possible()) return CUDA_ERROR_INVALID_VALUE;
   if (stream_ != nullptr && capturing(*stream_)) return capture();
   if (owner_ != nullptr) {
     if (CUresult r = entered_.process->host.before_work(*owner_); r != CUDA_SUCCESS) return r;

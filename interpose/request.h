@@ -73,6 +73,8 @@ class Request {
   void bytes_out(void* data, size_t bytes);
   CUresult prepare();
   CUresult capture();
+  bool aligned() const;
+  bool possible() const;
   CUresult ask(Reply& reply);
   CUresult deliver(const Reply& reply) const;
   bool unchanged_setting();

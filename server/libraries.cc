@@ -12,6 +12,7 @@ namespace tide {
 namespace {
 constexpr uint32_t kParamsMax = 4096;     // the driver allows 32764 bytes of parameters
 constexpr uint32_t kKernelsMax = 262144;  // of one image
+constexpr size_t kErrorLogBytes = 16384;
 }  // namespace
 
 void Libraries::start(uint64_t base, uint64_t bytes) {
@@ -62,7 +63,12 @@ CUresult Libraries::load(uint64_t number, ImageBytes image, const Library* like,
   const void* loadable = nullptr;
   CUresult result = bundle.open(*library.image, &loadable, message);
   if (result == CUDA_SUCCESS) {
-    result = driver.cuLibraryLoadData(&library.handle, loadable, nullptr, nullptr, 0, nullptr, nullptr, 0);
+    // The compiler's words, for what is text.
+    std::vector<char> words(kErrorLogBytes);
+    CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+    void* values[] = {words.data(), reinterpret_cast<void*>(words.size())};
+    result = driver.cuLibraryLoadData(&library.handle, loadable, options, values, 2, nullptr, nullptr, 0);
+    if (result != CUDA_SUCCESS && words[0] != 0) message->assign(words.data(), strnlen(words.data(), words.size()));
   }
   if (result != CUDA_SUCCESS) {
     if (message->empty()) *message = "the image could not be loaded: " + error_text(driver, result);

@@ -8,7 +8,6 @@ using namespace tide;
 
 namespace {
 
-constexpr unsigned kScheduleFlags = CU_CTX_SCHED_MASK;
 constexpr unsigned kContextFlags = CU_CTX_FLAGS_MASK;
 constexpr unsigned kApiVersion = 3020;  // what every context of a driver since CUDA 3.2 says
 
@@ -131,7 +130,7 @@ CUresult cuCtxCreate_v4(CUcontext* context, CUctxCreateParams* parameters, unsig
 
 CUresult cuCtxDestroy_v2(CUcontext handle) {
   Context* context = nullptr;
-  if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (handle == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   TIDE_TRY(find_context(handle, &context));
   if (context->primary) return CUDA_ERROR_INVALID_CONTEXT;
   destroy_context(*process(), *context);
@@ -142,7 +141,7 @@ CUresult cuCtxDestroy_v2(CUcontext handle) {
 
 CUresult cuCtxPushCurrent_v2(CUcontext handle) {
   Context* context = nullptr;
-  if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (handle == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   TIDE_TRY(find_context(handle, &context));
   return push(context->handle);
 }
@@ -203,7 +202,7 @@ CUresult cuCtxSetFlags(unsigned int flags) {
   Entered e;
   TIDE_TRY(enter_quietly(&e));
   if ((flags & ~kContextFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
-  e.context->flags.store((e.context->flags.load() & kScheduleFlags) | flags);
+  e.context->flags.store(flags);
   return CUDA_SUCCESS;
 }
 

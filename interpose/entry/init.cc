@@ -40,17 +40,6 @@ CUresult cuGetProcAddress_v2(const char* symbol, void** function, int version, c
   return handshake::get_proc_address(kEntries, kEntryCount, driver_version(), symbol, function, version, flags, status);
 }
 
-CUresult cuGetProcAddress(const char* symbol, void** function, int version, cuuint64_t flags) {
-  return cuGetProcAddress_v2(symbol, function, version, flags, nullptr);
-}
-
-CUresult cuGetProcAddress_v2_ptsz(const char* symbol, void** function, int version, cuuint64_t flags,
-                                  CUdriverProcAddressQueryResult* status) {
-  // Built with per-thread default streams: that form is the default unless the legacy one is asked for.
-  if ((flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0) flags |= CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
-  return cuGetProcAddress_v2(symbol, function, version, flags, status);
-}
-
 CUresult cuGetExportTable(const void** table, const CUuuid* id) {
   if (table == nullptr || id == nullptr) return CUDA_ERROR_INVALID_VALUE;
   install_hooks();

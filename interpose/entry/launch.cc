@@ -46,6 +46,16 @@ CUresult check_geometry(const Geometry& g, const Kernel& kernel, const DeviceInf
   return g.shared_bytes > unsigned(allowed) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
+// All blocks of a cooperative grid must be able to run at once. The worker is asked once for each kind of launch.
+CUresult check_cooperative(CUfunction function, const Geometry& g, const DeviceInfo& info) {
+  const auto threads = int(uint64_t(g.block_x) * g.block_y * g.block_z);
+  int blocks = 0;
+  TIDE_TRY(cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, threads, g.shared_bytes));
+  const uint64_t most = uint64_t(blocks) * unsigned(info.attributes[CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT]);
+  const bool fits = uint64_t(g.grid_x) * g.grid_y * g.grid_z <= most;
+  return fits ? CUDA_SUCCESS : CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
+}
+
 // `extra`: {CU_LAUNCH_PARAM_BUFFER_POINTER, p, CU_LAUNCH_PARAM_BUFFER_SIZE, &n, CU_LAUNCH_PARAM_END}
 CUresult read_extra(void** extra, const void** buffer, size_t* bytes) {
   for (int i = 0; extra[i] != CU_LAUNCH_PARAM_END; i += 2) {
@@ -108,6 +118,7 @@ CUresult launch(const Launch& l) {
   if (capturing(*stream)) return capture(*stream, l);
   Context& context = *stream->context;
   TIDE_TRY(check_geometry(l.geometry, *kernel, context.vgpu->info));
+  if (l.cooperative) TIDE_TRY(check_cooperative(l.function, l.geometry, context.vgpu->info));
   if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
   uint64_t number = 0;
   TIDE_TRY(wire_kernel(*e.process, *kernel, context, &number));

@@ -79,6 +79,11 @@ void write_log(const JitOptions& options, const std::string& text) {
   if (options.error_log_size != nullptr) *options.error_log_size = uint32_t(n);
 }
 
+// What the program wrote itself may be wrong, and it wants to know at once. What a compiler made is believed.
+bool waits_for_load(const Image& image, const JitOptions& options) {
+  return options.error_log != nullptr || image.kind == ImageKind::kPtx;
+}
+
 std::string load_message(const Library& library, const Context& context) {
   const Instance* instance = library.instances[context.vgpu->number].load();
   return instance == nullptr ? "" : instance->message;
@@ -96,7 +101,7 @@ CUresult load_module(CUmodule* handle, const void* code, const JitOptions& optio
   begin_library(*e.process, *module, image.data, image.bytes, false, e.context);
   e.process->modules.publish(module);
   CUresult r = load(*e.process, *module, *e.context);
-  if (r == CUDA_SUCCESS && options.error_log != nullptr) {
+  if (r == CUDA_SUCCESS && waits_for_load(image, options)) {
     r = await_load(*e.process, *module, *e.context);
     write_log(options, load_message(*module, *e.context));
   }
@@ -133,7 +138,7 @@ CUresult load_library(CUlibrary* handle, const void* code, bool keep, const JitO
   CUresult r = CUDA_SUCCESS;
   Entered e;
   if (current_context_handle() != 0 && (r = enter(&e)) == CUDA_SUCCESS) r = load(*p, *library, *e.context);
-  if (r == CUDA_SUCCESS && options.error_log != nullptr && (r = library_context(&e)) == CUDA_SUCCESS) {
+  if (r == CUDA_SUCCESS && waits_for_load(image, options) && (r = library_context(&e)) == CUDA_SUCCESS) {
     r = await_load(*p, *library, *e.context);
     write_log(options, load_message(*library, *e.context));
   }

@@ -20,7 +20,8 @@ CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attribute, CU
   Vgpu* vgpu = nullptr;
   TIDE_TRY(find_device(device, &vgpu));
   TIDE_TRY(find_device(peer, &vgpu));
-  if (value == nullptr || device == peer) return CUDA_ERROR_INVALID_VALUE;
+  if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (device == peer) return CUDA_ERROR_INVALID_DEVICE;
   if (attribute < CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK ||
       attribute > CU_DEVICE_P2P_ATTRIBUTE_ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED) {
     return CUDA_ERROR_INVALID_VALUE;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api/composed/composed.h"
 #include "interpose/crossing.h"
 #include "interpose/entry/entry.h"
 #include "interpose/graphs.h"
@@ -51,6 +52,15 @@ std::vector<Work> work_of(Process& p, const Stream& stream) {
 }
 
 }  // namespace
+
+CUresult tide::composed::streams_of(CUcontext handle, std::vector<CUstream>* streams) {
+  const Context* context = process()->contexts.find(handle);
+  if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  process()->streams.each([&](const Stream* s) {
+    if (s->context == context && s != context->legacy.load()) streams->push_back(handle_of<CUstream>(*s));
+  });
+  return CUDA_SUCCESS;
+}
 
 CUresult tide::launch_host_function(Stream& stream, CUhostFn function, void* data) {
   auto task = std::make_unique<Task>();

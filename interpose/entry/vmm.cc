@@ -92,6 +92,7 @@ CUresult publish(const CUmemAllocationProp& properties, Vgpu& vgpu, uint64_t byt
   made->properties = properties;
   made->address = 0;
   made->was_mapped = made->released = made->shared = false;
+  made->retained = 0;
   made->name = shareable(properties) ? process()->next_id++ : 0;
   made->imported = false;
   made->kept.clear();
@@ -179,9 +180,23 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes, const C
   return send_command(*vgpu->primary, Call::tideCreatePhysical, command::CreatePhysical{made->name, bytes});
 }
 
+CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle* handle, void* address) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  Physical* physical = mapped_at(*p, reinterpret_cast<uint64_t>(address));
+  if (handle == nullptr || physical == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (!physical->released.exchange(false)) physical->retained.fetch_add(1);
+  *handle = physical->handle;
+  return CUDA_SUCCESS;
+}
+
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
   Physical* physical = find_physical(handle);
-  if (physical == nullptr || physical->released.exchange(true)) return CUDA_ERROR_INVALID_VALUE;
+  if (physical == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  for (uint32_t more = physical->retained.load(); more != 0;) {
+    if (physical->retained.compare_exchange_weak(more, more - 1)) return CUDA_SUCCESS;
+  }
+  if (physical->released.exchange(true)) return CUDA_ERROR_INVALID_VALUE;
   if (physical->address == 0) let_go(*process(), *physical);
   reap_lingering(*process());
   return CUDA_SUCCESS;

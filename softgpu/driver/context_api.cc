@@ -65,6 +65,7 @@ CUresult push_current(CUcontext handle) {
   return guarded([&]() -> CUresult {
     auto context = driver().contexts.find(handle);
     if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (!context->primary && !context->alive) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     this_thread().stack.push_back(std::move(context));
     return CUDA_SUCCESS;
   });
@@ -102,11 +103,7 @@ extern "C" CUresult cuCtxDestroy_v2(CUcontext handle) {
 
 extern "C" CUresult cuCtxPushCurrent_v2(CUcontext context) { return push_current(context); }
 
-extern "C" CUresult cuCtxPushCurrent(CUcontext context) { return push_current(context); }
-
 extern "C" CUresult cuCtxPopCurrent_v2(CUcontext* context) { return pop_current(context); }
-
-extern "C" CUresult cuCtxPopCurrent(CUcontext* context) { return pop_current(context); }
 
 extern "C" CUresult cuCtxSetCurrent(CUcontext handle) {
   return guarded([&]() -> CUresult {

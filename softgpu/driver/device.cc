@@ -114,6 +114,7 @@ void Device::give(uint64_t bytes) { used_ -= bytes; }
 CUresult Device::retain_primary() {
   const std::lock_guard lock(mu_);
   if (retained_++ == 0) primary_->start();
+  fresh_ = false;
   return CUDA_SUCCESS;
 }
 
@@ -130,6 +131,7 @@ void Device::reset_primary() {
   primary_->stop();
   // References stay: whoever holds one finds a fresh context.
   if (retained_ > 0) primary_->start();
+  fresh_ = true;
 }
 
 bool parse_size(const std::string& text, uint64_t* bytes) {

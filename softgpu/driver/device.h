@@ -41,13 +41,15 @@ class Device {
   CUresult retain_primary();
   CUresult release_primary();
   void reset_primary();
-  bool primary_active() const { return primary_->alive; }
+  // No longer after a reset, until somebody wants it anew.
+  bool primary_active() const { return primary_->alive && !fresh_; }
 
  private:
   std::shared_ptr<Context> primary_;
   std::atomic<uint64_t> used_{0};
   std::mutex mu_;
-  unsigned retained_ = 0;  // guarded by mu_
+  unsigned retained_ = 0;           // guarded by mu_
+  std::atomic<bool> fresh_{false};  // the primary context was reset and not retained since
 };
 
 // What the environment asks for: SOFTGPU_DEVICES, SOFTGPU_MEMORY, SOFTGPU_PROFILE, SOFTGPU_NAME, CUDA_VISIBLE_DEVICES.

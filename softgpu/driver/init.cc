@@ -52,16 +52,11 @@ extern "C" CUresult cuGetProcAddress_v2(const char* name, void** function, int c
                                            status);
 }
 
-extern "C" CUresult cuGetProcAddress(const char* name, void** function, int cuda_version, cuuint64_t flags) {
-  const CUresult result = cuGetProcAddress_v2(name, function, cuda_version, flags, nullptr);
-  return result == CUDA_SUCCESS && *function == nullptr ? CUDA_ERROR_NOT_FOUND : result;
-}
-
 extern "C" CUresult cuGetExportTable(const void** table, const CUuuid* id) {
   return tide::handshake::get_export_table(table, id);
 }
 
-extern "C" CUresult cuProfilerInitialize(const char*, const char*, CUoutput_mode) { return CUDA_SUCCESS; }
+extern "C" CUresult cuProfilerInitialize(const char*, const char*, CUoutput_mode) { return CUDA_ERROR_NOT_SUPPORTED; }
 
 extern "C" CUresult cuProfilerStart() {
   return in_context([](Context&) { return CUDA_SUCCESS; });

@@ -26,12 +26,6 @@ CUresult find_part(CUdeviceptr address, size_t bytes, Part* part) {
   return bytes <= range->bytes - part->offset ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-// A place as the old calls name it.
-CUmemLocation place_of(CUdevice device) {
-  if (device == CU_DEVICE_CPU) return {CU_MEM_LOCATION_TYPE_HOST, {0}};
-  return {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
-}
-
 // And as they answer it.
 int device_of(const CUmemLocation& place) {
   switch (place.type) {
@@ -203,17 +197,9 @@ extern "C" CUresult cuMemAdvise_v2(CUdeviceptr address, size_t bytes, CUmem_advi
   return advise(address, bytes, advice, place);
 }
 
-extern "C" CUresult cuMemAdvise(CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device) {
-  return advise(address, bytes, advice, place_of(device));
-}
-
 extern "C" CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, size_t bytes, CUmemLocation place, unsigned int flags,
                                           CUstream stream) {
   return prefetch(address, bytes, place, flags, stream);
-}
-
-extern "C" CUresult cuMemPrefetchAsync(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream) {
-  return prefetch(address, bytes, place_of(device), 0, stream);
 }
 
 extern "C" CUresult cuStreamAttachMemAsync(CUstream handle, CUdeviceptr address, size_t bytes, unsigned int flags) {

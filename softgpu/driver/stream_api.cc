@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "api/composed/composed.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
 #include "softgpu/driver/work.h"
@@ -235,7 +236,14 @@ extern "C" CUresult cuStreamCopyAttributes(CUstream to, CUstream from) {
   });
 }
 
-extern "C" CUresult cuStreamGetCtx_v2(CUstream stream, CUcontext* context, CUgreenCtx* green) {
-  if (green != nullptr) *green = nullptr;  // no stream belongs to one
-  return cuStreamGetCtx(stream, context);
+CUresult tide::composed::streams_of(CUcontext handle, std::vector<CUstream>* streams) {
+  return guarded([&]() -> CUresult {
+    const auto context = driver().contexts.find(handle);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    for (const auto& stream : context->all_streams()) {
+      // The default streams are not in the table.
+      if (driver().streams.find(stream->handle()) == stream) streams->push_back(stream->handle());
+    }
+    return CUDA_SUCCESS;
+  });
 }

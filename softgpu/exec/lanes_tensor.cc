@@ -282,6 +282,9 @@ void mma_f64(const MicroOp& op, Warp& w, uint32_t mask) {
   } else {
     multiply_rounded(c, a, b, x);
   }
+  // Which operand's NaN comes out is the compiler's choice.
+  const auto nan = bits_as<double>(uint64_t{0x7ff8000000000000});
+  for (int i = 0; i < x.m * x.n; ++i) c[i] = c[i] == c[i] ? c[i] : nan;
   pack(c, x.d, w, mask);
 }
 

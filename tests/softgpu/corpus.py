@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compiles the programs of corpus/ to PTX for many architectures, and demands that the software GPU lowers every kernel.
+"""Compiles the programs of corpus/ to PTX for many architectures, and demands that the software GPU lowers every
+kernel.
 
   corpus.py --tool TOOL --nvcc NVCC [--arch 75,90 | --all] [--jobs N] [PROGRAM...]
 
@@ -30,7 +31,8 @@ def try_one(options, program, arch, folder):
     name = f"{program.stem} for compute_{arch}"
     ptx = pathlib.Path(folder) / f"{program.stem}.{arch}.ptx"
     extra = [o for line in re.findall(r"^// nvcc: (.*)$", program.read_text(), re.M) for o in line.split()]
-    compiled = subprocess.run([options.nvcc, "-ptx", f"-arch=compute_{arch}", "-std=c++17", "-w", *extra, str(program), "-o",
+    compiled = subprocess.run([options.nvcc, "-ptx", f"-arch=compute_{arch}", "-std=c++17", "-w", *extra, str(program),
+                               "-o",
                                str(ptx)], capture_output=True, text=True, check=False, timeout=900)
     if compiled.returncode != 0:
         return name, 0, "nvcc: " + (compiled.stdout + compiled.stderr)[:2000]
@@ -66,7 +68,8 @@ def main():
                 print(f"corpus: {name}: {complaint}", flush=True)
             elif options.all:
                 print(f"corpus: {name}: {count} kernels", flush=True)
-    print(f"corpus: {len(work)} modules for {', '.join(archs)}: {kernels} kernels, {wrong} modules with something missing")
+    print(f"corpus: {len(work)} modules for {', '.join(archs)}: {kernels} kernels, "
+          f"{wrong} modules with something missing")
     return 1 if wrong or not work else 0
 
 

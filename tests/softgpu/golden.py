@@ -40,7 +40,8 @@ NAME = re.compile(r"%(rd|r|h|b|p|q)(\d+)\b")
 LEFT_OUT = re.compile(
     r"(bar|barrier|membar|fence|trap|brkpt|exit|ret|nanosleep|pmevent|setmaxnreg|griddepcontrol|stacksave|"
     r"stackrestore|alloca|prefetch\w*|applypriority|discard|createpolicy|isspacep|cvta|multimem|mbarrier|cp|ldmatrix|"
-    r"stmatrix|tensormap|clusterlaunchcontrol|wmma|mapa|getctarank|tex|tld4|txq|suq|suld|sust|sured|istypep|call|wgmma|tcgen05)\b|"
+    r"stmatrix|tensormap|clusterlaunchcontrol|wmma|mapa|getctarank|tex|tld4|txq|suq|suld|sust|sured|istypep|call|"
+    r"wgmma|tcgen05)\b|"
     r"(st|red)\.async|st\.bulk|mma\.sp|mma.*block_scale|"
     r"shfl\.(?!sync)|vote\.(?!sync)|(ld|st|ldu)[.\w:]*\.(const|param|mmio)|.*(cache_hint|glv|shv|\bfn\b)|"
     r"mov.*%(?!rd|r|h|b|p|q)[a-z]")
@@ -416,7 +417,8 @@ def compare(path, options):
         elif verdict == "different":
             print(difference(form, old[form], new[form]))
     print(f"golden: {about['device']} (driver {about['driver']}, {about['date']}) and {driver.name}: "
-          f"{len(chosen)} cases: {counts['same']} the same to the bit, {counts['close']} within their documented error, "
+          f"{len(chosen)} cases: {counts['same']} the same to the bit, "
+          f"{counts['close']} within their documented error, "
           f"{counts['different']} different, {counts['missing']} missing")
     return 1 if counts["different"] or counts["missing"] or not chosen else 0
 

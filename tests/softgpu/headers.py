@@ -111,7 +111,8 @@ def statements_of(text, constant):
                 continue
             line = re.sub(r"(?<!%)%(\d+)", lambda m: operands[int(m[1])], assembly).replace("%%", "%")
             line = " ".join(line.split()).rstrip("; ")
-            if line and not line.startswith((".", "//")) and not FOREIGN.match(line) and line.count("{") == line.count("}"):
+            foreign = line.startswith((".", "//")) or FOREIGN.match(line)
+            if line and not foreign and line.count("{") == line.count("}"):
                 yield line
 
 

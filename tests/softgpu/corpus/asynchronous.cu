@@ -1,10 +1,11 @@
 // cuda::barrier, cuda::pipeline, memcpy_async, latch, semaphores, and the primitives below them.
+#include <cuda_awbarrier_primitives.h>
+#include <cuda_pipeline_primitives.h>
+
 #include <cuda/barrier>
 #include <cuda/latch>
 #include <cuda/pipeline>
 #include <cuda/semaphore>
-#include <cuda_awbarrier_primitives.h>
-#include <cuda_pipeline_primitives.h>
 
 using Barrier = cuda::barrier<cuda::thread_scope_block>;
 
@@ -63,8 +64,10 @@ __global__ void primitives(int* out, const int* in) {
   out[0] = __mbarrier_token_pending_count(token);
   __mbarrier_inval(&bar);
 }
-__global__ void others(cuda::latch<cuda::thread_scope_device>* latch, cuda::counting_semaphore<cuda::thread_scope_device>* s,
-                       cuda::barrier<cuda::thread_scope_device>* wide, cuda::barrier<cuda::thread_scope_system>* wider) {
+__global__ void others(cuda::latch<cuda::thread_scope_device>* latch,
+                       cuda::counting_semaphore<cuda::thread_scope_device>* s,
+                       cuda::barrier<cuda::thread_scope_device>* wide,
+                       cuda::barrier<cuda::thread_scope_system>* wider) {
   latch->arrive_and_wait();
   s->acquire(), s->release();
   wide->arrive_and_wait(), wider->arrive_and_wait();

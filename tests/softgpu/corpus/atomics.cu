@@ -1,10 +1,10 @@
 // Atomic functions of all types and scopes, cuda::atomic_ref, cuda::atomic, fences.
 #include <cuda/atomic>
 
-#define ALL(T, p)                                                                                                   \
-  x += atomicAdd(p, T(1)) + atomicExch(p, T(2)) + atomicAdd_block(p, T(3)) + atomicAdd_system(p, T(4)) +            \
+#define ALL(T, p)                                                                                        \
+  x += atomicAdd(p, T(1)) + atomicExch(p, T(2)) + atomicAdd_block(p, T(3)) + atomicAdd_system(p, T(4)) + \
        atomicExch_block(p, T(5)) + atomicExch_system(p, T(6));
-#define INTEGERS(T, p)                                                                                              \
+#define INTEGERS(T, p)                                                                                               \
   x += atomicMin(p, T(1)) + atomicMax(p, T(2)) + atomicCAS(p, T(3), T(4)) + atomicAnd(p, T(5)) + atomicOr(p, T(6)) + \
        atomicXor(p, T(7)) + atomicMin_block(p, T(1)) + atomicMax_system(p, T(2)) + atomicCAS_block(p, T(3), T(4)) +  \
        atomicAnd_system(p, T(5)) + atomicOr_block(p, T(6)) + atomicXor_system(p, T(7));
@@ -52,7 +52,8 @@ __global__ void builtins(unsigned* p, unsigned long long* l, float* f) {
   *p += __nv_atomic_fetch_min(p, 1u, __NV_ATOMIC_ACQ_REL, __NV_THREAD_SCOPE_SYSTEM);
   *f = __nv_atomic_fetch_add(f, 1.0f, __NV_ATOMIC_SEQ_CST, __NV_THREAD_SCOPE_DEVICE);
   unsigned long long seen = 3;
-  l[1] = __nv_atomic_compare_exchange_n(l, &seen, 4ull, false, __NV_ATOMIC_SEQ_CST, __NV_ATOMIC_RELAXED, __NV_THREAD_SCOPE_BLOCK);
+  l[1] = __nv_atomic_compare_exchange_n(l, &seen, 4ull, false, __NV_ATOMIC_SEQ_CST, __NV_ATOMIC_RELAXED,
+                                        __NV_THREAD_SCOPE_BLOCK);
   __nv_atomic_store_n(l, 3ull, __NV_ATOMIC_RELEASE, __NV_THREAD_SCOPE_DEVICE);
   l[2] = __nv_atomic_load_n(l, __NV_ATOMIC_ACQUIRE, __NV_THREAD_SCOPE_DEVICE);
   __nv_atomic_thread_fence(__NV_ATOMIC_ACQ_REL, __NV_THREAD_SCOPE_CLUSTER);

@@ -3,6 +3,7 @@
 #include <cooperative_groups/memcpy_async.h>
 #include <cooperative_groups/reduce.h>
 #include <cooperative_groups/scan.h>
+
 #include <cuda/atomic>
 #include <cuda/barrier>
 
@@ -12,7 +13,8 @@ template <unsigned N>
 __device__ int tiles(cg::thread_block block, int x) {
   const auto tile = cg::tiled_partition<N>(block);
   int y = tile.shfl(x, 0) + tile.shfl_down(x, 1) + tile.shfl_xor(x, 1) + tile.any(x) + tile.all(x) + tile.ballot(x);
-  y += cg::reduce(tile, x, cg::plus<int>()) + cg::reduce(tile, x, cg::less<int>()) + cg::reduce(tile, x, cg::bit_xor<int>());
+  y += cg::reduce(tile, x, cg::plus<int>()) + cg::reduce(tile, x, cg::less<int>()) +
+       cg::reduce(tile, x, cg::bit_xor<int>());
   y += cg::inclusive_scan(tile, x) + cg::exclusive_scan(tile, x, cg::plus<int>());
   tile.sync();
   return y + tile.thread_rank() + tile.meta_group_rank() + tile.match_any(x);

@@ -80,7 +80,8 @@ __global__ void spaces(int* out, int i) {
   fixed[threadIdx.x] = small[i] + static_cast<int>(numbers[i & 1]) + plain + *pointer + shared_with_host;
   __syncthreads();
   reinterpret_cast<int*>(dynamic)[threadIdx.x] = fixed[31 - threadIdx.x];
-  out[0] = reinterpret_cast<int*>(dynamic)[i] + __isGlobal(out) + __isShared(fixed) + __isLocal(out) + __isConstant(small);
+  out[0] =
+      reinterpret_cast<int*>(dynamic)[i] + __isGlobal(out) + __isShared(fixed) + __isLocal(out) + __isConstant(small);
   out[1] = static_cast<int>(__cvta_generic_to_shared(fixed)) + *static_cast<int*>(__cvta_shared_to_generic(16));
 }
 __global__ void volatile_memory(volatile int* v, volatile float4* f) {
@@ -104,25 +105,48 @@ __global__ void grid_constant(const __grid_constant__ Big b, double* out) {
 }
 __global__ void switches(int* out, int n) {
   switch (n) {
-    case 0: out[0] = 5; break;
-    case 1: out[1] = 6; break;
-    case 2: out[2] = 8; break;
-    case 3: out[0] = 15; break;
-    case 4: out[4] = 25; break;
-    case 5: out[0] = 35; break;
-    case 6: out[6] = 45; [[fallthrough]];
-    case 7: out[0] = 55; break;
-    default: out[8] = 1;
+    case 0:
+      out[0] = 5;
+      break;
+    case 1:
+      out[1] = 6;
+      break;
+    case 2:
+      out[2] = 8;
+      break;
+    case 3:
+      out[0] = 15;
+      break;
+    case 4:
+      out[4] = 25;
+      break;
+    case 5:
+      out[0] = 35;
+      break;
+    case 6:
+      out[6] = 45;
+      [[fallthrough]];
+    case 7:
+      out[0] = 55;
+      break;
+    default:
+      out[8] = 1;
   }
 }
 template <class F>
-__global__ void with_lambda(F f, int* out) { out[threadIdx.x] = f(threadIdx.x); }
+__global__ void with_lambda(F f, int* out) {
+  out[threadIdx.x] = f(threadIdx.x);
+}
 void instantiate(int* out) {
   with_lambda<<<1, 32>>>([=] __device__(int i) { return 3 * i; }, out);
 }
 __global__ void assembly(unsigned* u, float* f, double* d, unsigned long long* l) {
-  asm volatile("{ .reg .pred p; setp.gt.u32 p, %1, 3; @p add.u32 %0, %1, 1; @!p mov.u32 %0, 0; }" : "=r"(u[0]) : "r"(u[1]));
-  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(u[2]), "=r"(u[3]), "=r"(u[4]), "=r"(u[5]) : "l"(u + 8));
+  asm volatile("{ .reg .pred p; setp.gt.u32 p, %1, 3; @p add.u32 %0, %1, 1; @!p mov.u32 %0, 0; }"
+               : "=r"(u[0])
+               : "r"(u[1]));
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(u[2]), "=r"(u[3]), "=r"(u[4]), "=r"(u[5])
+               : "l"(u + 8));
   asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(f + 2), "f"(f[0]), "f"(f[1]) : "memory");
   asm volatile("mov.u64 %0, %%globaltimer; mov.u32 %1, %%smid;" : "=l"(l[0]), "=r"(u[6]));
   asm("fma.rn.f64 %0, %1, %1, %1; ex2.approx.f32 %2, %3;" : "=d"(d[0]), "+d"(d[1]), "=f"(f[4]) : "f"(f[5]));

@@ -1,9 +1,10 @@
 // Every function of the CUDA math library, and the intrinsics beside it, in float and double.
-#define UNARY(F)                                                                                                     \
-  F(acos) F(acosh) F(asin) F(asinh) F(atan) F(atanh) F(cbrt) F(ceil) F(cos) F(cosh) F(cospi) F(cyl_bessel_i0)        \
-  F(cyl_bessel_i1) F(erf) F(erfc) F(erfcinv) F(erfcx) F(erfinv) F(exp) F(exp10) F(exp2) F(expm1) F(fabs) F(floor)    \
-  F(j0) F(j1) F(lgamma) F(log) F(log10) F(log1p) F(log2) F(logb) F(nearbyint) F(normcdf) F(normcdfinv) F(rcbrt)      \
-  F(rint) F(round) F(rsqrt) F(sin) F(sinh) F(sinpi) F(sqrt) F(tan) F(tanh) F(tgamma) F(trunc) F(y0) F(y1)
+#define UNARY(F)                                                                                                       \
+  F(acos)                                                                                                              \
+  F(acosh) F(asin) F(asinh) F(atan) F(atanh) F(cbrt) F(ceil) F(cos) F(cosh) F(cospi) F(cyl_bessel_i0) F(cyl_bessel_i1) \
+      F(erf) F(erfc) F(erfcinv) F(erfcx) F(erfinv) F(exp) F(exp10) F(exp2) F(expm1) F(fabs) F(floor) F(j0) F(j1)       \
+          F(lgamma) F(log) F(log10) F(log1p) F(log2) F(logb) F(nearbyint) F(normcdf) F(normcdfinv) F(rcbrt) F(rint)    \
+              F(round) F(rsqrt) F(sin) F(sinh) F(sinpi) F(sqrt) F(tan) F(tanh) F(tgamma) F(trunc) F(y0) F(y1)
 #define BINARY(F) \
   F(atan2) F(copysign) F(fdim) F(fmax) F(fmin) F(fmod) F(hypot) F(nextafter) F(pow) F(remainder) F(rhypot)
 
@@ -29,10 +30,10 @@ __global__ void with_integers(double* d, float* f, int* i, long long* l) {
   d[1] = remquo(d[2], d[3], &i[1]), f[1] = remquof(f[2], f[3], &i[2]);
   sincos(d[4], &d[5], &d[6]), sincosf(f[4], &f[5], &f[6]), sincospi(d[7], &d[8], &d[9]), sincospif(f[7], &f[8], &f[9]);
   d[10] = modf(d[11], &d[12]), f[10] = modff(f[11], &f[12]);
-  d[13] = norm3d(d[1], d[2], d[3]) + rnorm3d(d[1], d[2], d[3]) + norm4d(d[1], d[2], d[3], d[4]) + norm(8, d) + rnorm(8, d) +
-          rnorm4d(d[1], d[2], d[3], d[4]) + fma(d[1], d[2], d[3]) + nan("7");
-  f[13] = norm3df(f[1], f[2], f[3]) + rnorm3df(f[1], f[2], f[3]) + norm4df(f[1], f[2], f[3], f[4]) + normf(8, f) + rnormf(8, f) +
-          rnorm4df(f[1], f[2], f[3], f[4]) + fmaf(f[1], f[2], f[3]) + fdividef(f[1], f[2]);
+  d[13] = norm3d(d[1], d[2], d[3]) + rnorm3d(d[1], d[2], d[3]) + norm4d(d[1], d[2], d[3], d[4]) + norm(8, d) +
+          rnorm(8, d) + rnorm4d(d[1], d[2], d[3], d[4]) + fma(d[1], d[2], d[3]) + nan("7");
+  f[13] = norm3df(f[1], f[2], f[3]) + rnorm3df(f[1], f[2], f[3]) + norm4df(f[1], f[2], f[3], f[4]) + normf(8, f) +
+          rnormf(8, f) + rnorm4df(f[1], f[2], f[3], f[4]) + fmaf(f[1], f[2], f[3]) + fdividef(f[1], f[2]);
 }
 
 __global__ void rounded(double* d, float* f) {
@@ -40,14 +41,19 @@ __global__ void rounded(double* d, float* f) {
   const float x = f[0], y = f[1], z = f[2];
   d[3] = __dadd_rn(a, b) + __dadd_rz(a, b) + __dadd_ru(a, b) + __dadd_rd(a, b) + __dsub_rn(a, b) + __dsub_rd(a, b);
   d[4] = __dmul_rn(a, b) + __dmul_rz(a, b) + __dmul_ru(a, b) + __dmul_rd(a, b) + __ddiv_rn(a, b) + __ddiv_rz(a, b);
-  d[5] = __ddiv_ru(a, b) + __ddiv_rd(a, b) + __fma_rn(a, b, c) + __fma_rz(a, b, c) + __fma_ru(a, b, c) + __fma_rd(a, b, c);
-  d[6] = __drcp_rn(a) + __drcp_rz(a) + __drcp_ru(a) + __drcp_rd(a) + __dsqrt_rn(a) + __dsqrt_rz(a) + __dsqrt_ru(a) + __dsqrt_rd(a);
+  d[5] =
+      __ddiv_ru(a, b) + __ddiv_rd(a, b) + __fma_rn(a, b, c) + __fma_rz(a, b, c) + __fma_ru(a, b, c) + __fma_rd(a, b, c);
+  d[6] = __drcp_rn(a) + __drcp_rz(a) + __drcp_ru(a) + __drcp_rd(a) + __dsqrt_rn(a) + __dsqrt_rz(a) + __dsqrt_ru(a) +
+         __dsqrt_rd(a);
   f[3] = __fadd_rn(x, y) + __fadd_rz(x, y) + __fadd_ru(x, y) + __fadd_rd(x, y) + __fsub_rn(x, y) + __fsub_ru(x, y);
   f[4] = __fmul_rn(x, y) + __fmul_rz(x, y) + __fmul_ru(x, y) + __fmul_rd(x, y) + __fdiv_rn(x, y) + __fdiv_rz(x, y);
-  f[5] = __fdiv_ru(x, y) + __fdiv_rd(x, y) + __fmaf_rn(x, y, z) + __fmaf_rz(x, y, z) + __fmaf_ru(x, y, z) + __fmaf_rd(x, y, z);
-  f[6] = __frcp_rn(x) + __frcp_rz(x) + __frcp_ru(x) + __frcp_rd(x) + __fsqrt_rn(x) + __fsqrt_rz(x) + __fsqrt_ru(x) + __fsqrt_rd(x);
+  f[5] = __fdiv_ru(x, y) + __fdiv_rd(x, y) + __fmaf_rn(x, y, z) + __fmaf_rz(x, y, z) + __fmaf_ru(x, y, z) +
+         __fmaf_rd(x, y, z);
+  f[6] = __frcp_rn(x) + __frcp_rz(x) + __frcp_ru(x) + __frcp_rd(x) + __fsqrt_rn(x) + __fsqrt_rz(x) + __fsqrt_ru(x) +
+         __fsqrt_rd(x);
   f[7] = __frsqrt_rn(x) + __fmaf_ieee_rn(x, y, z) + __fmaf_ieee_rz(x, y, z) + __saturatef(x);
-  f[8] = __sinf(x) + __cosf(x) + __tanf(x) + __expf(x) + __exp10f(x) + __logf(x) + __log2f(x) + __log10f(x) + __powf(x, y);
+  f[8] =
+      __sinf(x) + __cosf(x) + __tanf(x) + __expf(x) + __exp10f(x) + __logf(x) + __log2f(x) + __log10f(x) + __powf(x, y);
   f[9] = __fdividef(x, y) + __tanhf(x);
   __sincosf(x, &f[10], &f[11]);
 }
@@ -70,7 +76,8 @@ __global__ void casts(double* d, float* f, long long* l, unsigned long long* u, 
   f[1] = __double2float_rn(d[1]) + __double2float_rz(d[1]) + __double2float_ru(d[1]) + __double2float_rd(d[1]);
   f[2] = __int2float_rn(i[2]) + __int2float_rz(i[2]) + __uint2float_ru(i[2]) + __uint2float_rd(i[2]);
   f[3] = __ll2float_rn(l[2]) + __ll2float_rd(l[2]) + __ull2float_rn(u[2]) + __ull2float_ru(u[2]);
-  d[2] = __int2double_rn(i[3]) + __uint2double_rn(i[3]) + __ll2double_rn(l[3]) + __ll2double_rz(l[3]) + __ull2double_ru(u[3]);
+  d[2] = __int2double_rn(i[3]) + __uint2double_rn(i[3]) + __ll2double_rn(l[3]) + __ll2double_rz(l[3]) +
+         __ull2double_ru(u[3]);
   i[4] = __double2hiint(d[3]) ^ __double2loint(d[3]) ^ __float_as_int(f[4]) ^ __float_as_uint(f[5]);
   d[4] = __hiloint2double(i[5], i[6]) + __longlong_as_double(l[4]), l[5] = __double_as_longlong(d[5]);
 }

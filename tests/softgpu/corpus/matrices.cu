@@ -5,7 +5,8 @@
 
 using namespace nvcuda;
 
-template <int M, int N, int K, class A, class C, class D = C, class LA = wmma::row_major, class LB = wmma::col_major, class E = A>
+template <int M, int N, int K, class A, class C, class D = C, class LA = wmma::row_major, class LB = wmma::col_major,
+          class E = A>
 __device__ void multiply(const E* a, const E* b, C* c) {
   wmma::fragment<wmma::matrix_a, M, N, K, A, LA> fa;
   wmma::fragment<wmma::matrix_b, M, N, K, A, LB> fb;

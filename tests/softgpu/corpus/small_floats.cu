@@ -47,7 +47,8 @@ __global__ void bfloat_arithmetic(__nv_bfloat16* out, const __nv_bfloat16* in) {
   out[n++] = __hfma(a, b, c), out[n++] = __hfma_sat(a, b, c), out[n++] = __hfma_relu(a, b, c);
 #endif
   out[n++] = __hneg(a), out[n++] = __habs(a), out[n++] = __hmax(a, b), out[n++] = __hmin_nan(a, b);
-  out[n++] = hsqrt(a), out[n++] = hrsqrt(a), out[n++] = hrcp(a), out[n++] = hlog(a), out[n++] = hexp(a), out[n++] = hexp2(a);
+  out[n++] = hsqrt(a), out[n++] = hrsqrt(a), out[n++] = hrcp(a), out[n++] = hlog(a), out[n++] = hexp(a),
+  out[n++] = hexp2(a);
   out[n++] = hsin(a), out[n++] = hcos(a), out[n++] = htanh(a), out[n++] = htanh_approx(a), out[n++] = hfloor(a);
   out[n++] = hrint(a), out[n++] = __hlt(a, b) ? a : b, out[n++] = __hneu(a, b) ? a : b, out[n++] = __hisnan(a) ? a : b;
 }
@@ -74,7 +75,8 @@ template <>
 __device__ void from_numbers(__half* out, float f, double d, int i, unsigned u, long long l, unsigned long long ul,
                              short s, unsigned short us) {
   int n = 0;
-  out[n++] = __float2half_rn(f), out[n++] = __float2half_rz(f), out[n++] = __float2half_ru(f), out[n++] = __float2half_rd(f);
+  out[n++] = __float2half_rn(f), out[n++] = __float2half_rz(f), out[n++] = __float2half_ru(f),
+  out[n++] = __float2half_rd(f);
   out[n++] = __double2half(d), out[n++] = __int2half_rn(i), out[n++] = __int2half_rz(i), out[n++] = __int2half_ru(i);
   out[n++] = __int2half_rd(i), out[n++] = __uint2half_rn(u), out[n++] = __uint2half_rd(u), out[n++] = __ll2half_rn(l);
   out[n++] = __ll2half_rz(l), out[n++] = __ull2half_rn(ul), out[n++] = __ull2half_ru(ul), out[n++] = __short2half_rn(s);
@@ -98,9 +100,11 @@ __global__ void to_halves(__half* out, __nv_bfloat16* out2, float f, double d, i
 
 __global__ void from_halves(long long* out, const __half* h, const __nv_bfloat16* b) {
   int n = 0;
-  out[n++] = __half2int_rn(*h), out[n++] = __half2int_rz(*h), out[n++] = __half2int_rd(*h), out[n++] = __half2int_ru(*h);
+  out[n++] = __half2int_rn(*h), out[n++] = __half2int_rz(*h), out[n++] = __half2int_rd(*h),
+  out[n++] = __half2int_ru(*h);
   out[n++] = __half2uint_rn(*h), out[n++] = __half2short_rn(*h), out[n++] = __half2short_rz(*h);
-  out[n++] = __half2ushort_rd(*h), out[n++] = __half2ll_rn(*h), out[n++] = __half2ull_rz(*h), out[n++] = __half2char_rz(*h);
+  out[n++] = __half2ushort_rd(*h), out[n++] = __half2ll_rn(*h), out[n++] = __half2ull_rz(*h),
+  out[n++] = __half2char_rz(*h);
   out[n++] = __half2uchar_rz(*h), out[n++] = __half_as_short(*h);
   out[n++] = __bfloat162int_rn(*b), out[n++] = __bfloat162uint_rd(*b), out[n++] = __bfloat162short_ru(*b);
   out[n++] = __bfloat162ll_rz(*b), out[n++] = __bfloat162ull_rn(*b), out[n++] = __bfloat162char_rz(*b);
@@ -126,10 +130,12 @@ __global__ void half_atomics(__half* h, __half2* h2, __nv_bfloat16* b, __nv_bflo
 }
 
 template <class T>
-__device__ void narrow(unsigned long long* out, int* n, float f, double d, __half h, __nv_bfloat16 b, float2 f2, float4 f4) {
+__device__ void narrow(unsigned long long* out, int* n, float f, double d, __half h, __nv_bfloat16 b, float2 f2,
+                       float4 f4) {
   out[(*n)++] = T(f).__x, out[(*n)++] = T(d).__x, out[(*n)++] = T(h).__x, out[(*n)++] = T(b).__x;
   out[(*n)++] = T(3).__x;
-  out[(*n)++] = static_cast<unsigned long long>(static_cast<float>(T(f)) + static_cast<float>(static_cast<__half>(T(d))));
+  out[(*n)++] =
+      static_cast<unsigned long long>(static_cast<float>(T(f)) + static_cast<float>(static_cast<__half>(T(d))));
   out[(*n)++] = static_cast<unsigned long long>(static_cast<float>(static_cast<__nv_bfloat16>(T(f))));
 }
 
@@ -151,6 +157,7 @@ __global__ void narrow_floats(unsigned long long* out, float f, double d, const 
   back = __hadd2(back, static_cast<__half2>(__nv_fp4x2_e2m1(f2)));
   const float2 wide = static_cast<float2>(__nv_fp8x2_e5m2(f2)), wider = static_cast<float2>(__nv_fp8x2_e8m0(f2));
   out[n++] = static_cast<unsigned long long>(__low2float(back) + wide.x + wider.y);
-  out[n++] = __nv_cvt_float2_to_fp8x2(f2, __NV_NOSAT, __NV_E4M3) ^ __nv_cvt_double2_to_fp8x2({d, d}, __NV_SATFINITE, __NV_E5M2);
+  out[n++] = __nv_cvt_float2_to_fp8x2(f2, __NV_NOSAT, __NV_E4M3) ^
+             __nv_cvt_double2_to_fp8x2({d, d}, __NV_SATFINITE, __NV_E5M2);
   out[n++] = __nv_cvt_float2_to_e8m0x2(f2, __NV_SATFINITE, cudaRoundPosInf);
 }

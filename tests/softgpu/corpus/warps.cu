@@ -2,7 +2,8 @@
 template <class T>
 __device__ T shuffles(T x) {
   const unsigned all = 0xffffffff;
-  return __shfl_sync(all, x, 3) + __shfl_up_sync(all, x, 1) + __shfl_down_sync(all, x, 2, 16) + __shfl_xor_sync(all, x, 4);
+  return __shfl_sync(all, x, 3) + __shfl_up_sync(all, x, 1) + __shfl_down_sync(all, x, 2, 16) +
+         __shfl_xor_sync(all, x, 4);
 }
 __global__ void shuffled(int* i, unsigned* u, long long* l, unsigned long long* ul, float* f, double* d, long* n) {
   const int t = threadIdx.x;
@@ -11,7 +12,8 @@ __global__ void shuffled(int* i, unsigned* u, long long* l, unsigned long long* 
 }
 __global__ void votes(unsigned* u) {
   const int p = u[threadIdx.x] & 1;
-  unsigned x = __ballot_sync(0xff, p) + __any_sync(0xff, p) + __all_sync(0xff, p) + __uni_sync(0xff, p) + __activemask();
+  unsigned x =
+      __ballot_sync(0xff, p) + __any_sync(0xff, p) + __all_sync(0xff, p) + __uni_sync(0xff, p) + __activemask();
   __syncwarp();
   __syncwarp(0xf0f0);
   u[threadIdx.x] = x;
