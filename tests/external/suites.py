@@ -63,6 +63,7 @@ class External(programs.Program):
     checked: object = None     # says of the output: ('ok' | 'wrong' | 'ran', the line that says so)
     inside: str = ''           # it runs in this part of its folder
     missing: str = ''          # what it needs and this machine cannot have
+    peers: bool = False        # lets GPUs use each other's memory, which jobs cannot: compared as a job with one GPU
     unordered: bool = False    # lines come in the order of threads or blocks, which nothing promises
 
     def is_built(self, folder):
@@ -269,7 +270,7 @@ def samples_accepted(root):
         s(intro + 'simpleHyperQ'),
         s(intro + 'simpleCallback', 'Success|success'),
         s(intro + 'simpleMultiGPU', gpus=4),
-        s(intro + 'simpleP2P', 'Test passed', gpus=2, waivable=True),
+        s(intro + 'simpleP2P', 'Test passed', gpus=2, waivable=True, peers=True),
         s(intro + 'simpleZeroCopy', r'Releasing CPU memory'),
         s(intro + 'systemWideAtomics', 'OK'),
         s(intro + 'simpleAtomicIntrinsics', 'OK'),
@@ -301,7 +302,7 @@ def samples_accepted(root):
         s(features + 'warpAggregatedAtomicsCG', 'Test passed|PASSED|passed'),
         s(domain + 'dxtc', 'Test passed', limit_s=240),
         s(domain + 'fastWalshTransform', 'Test passed'),
-        s(domain + 'p2pBandwidthLatencyTest', 'P2P Connectivity Matrix', gpus=2, limit_s=300),
+        s(domain + 'p2pBandwidthLatencyTest', 'P2P Connectivity Matrix', gpus=2, limit_s=300, peers=True),
         s('6_Performance/LargeKernelParameter', 'Test passed|PASSED|passed', limit_s=240),
     ]
 
