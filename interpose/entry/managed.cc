@@ -1,20 +1,47 @@
 // Managed memory: host memory that kernels reach (host_memory.h). Nothing migrates, so advice and prefetching are
-// checked and change nothing.
+// checked, remembered and answered.
 
-#include <cstring>
+#include "interpose/entry/managed.h"
 
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "api/composed/advice.h"
 #include "interpose/entry/entry.h"
 
 using namespace tide;
 
 namespace {
 
-CUresult check_range(CUdeviceptr address, size_t bytes) {
+// All of it must lie in one managed allocation.
+CUresult find_block(CUdeviceptr address, size_t bytes, HostBlock* block) {
   Process* p = process();
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (bytes == 0 || !p->host.find(address, block) || !block->managed()) return CUDA_ERROR_INVALID_VALUE;
+  return bytes <= block->bytes - block->offset_of(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult check_range(CUdeviceptr address, size_t bytes) {
   HostBlock block;
-  if (bytes == 0 || !p->host.find(address, &block) || !block.managed()) return CUDA_ERROR_INVALID_VALUE;
-  return bytes <= block.bytes - block.offset_of(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  return find_block(address, bytes, &block);
+}
+
+// What was said of blocks, by their ids. Outlives calls from atexit.
+struct Advised {
+  std::mutex mu;
+  std::map<uint64_t, std::shared_ptr<composed::Advice>> blocks;  // guarded by mu
+};
+Advised& advised() {
+  static auto* all = new Advised;
+  return *all;
+}
+
+std::shared_ptr<composed::Advice> advice_of(const HostBlock& block) {
+  const std::lock_guard lock(advised().mu);
+  auto& advice = advised().blocks[block.id];
+  if (advice == nullptr) advice = std::make_shared<composed::Advice>(block.bytes);
+  return advice;
 }
 
 CUresult check_location(const CUmemLocation& location) {
@@ -32,12 +59,12 @@ CUresult check_location(const CUmemLocation& location) {
 }
 
 CUresult advise(CUdeviceptr address, size_t bytes, CUmem_advise advice, const CUmemLocation& location) {
-  TIDE_TRY(check_range(address, bytes));
-  if (advice < CU_MEM_ADVISE_SET_READ_MOSTLY || advice > CU_MEM_ADVISE_UNSET_ACCESSED_BY)
-    return CUDA_ERROR_INVALID_VALUE;
+  HostBlock block;
+  TIDE_TRY(find_block(address, bytes, &block));
   const bool placed = advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION || advice == CU_MEM_ADVISE_SET_ACCESSED_BY ||
                       advice == CU_MEM_ADVISE_UNSET_ACCESSED_BY;
-  return placed ? check_location(location) : CUDA_SUCCESS;
+  if (placed) TIDE_TRY(check_location(location));
+  return composed::advise(advice_of(block).get(), block.offset_of(address), bytes, advice, location);
 }
 
 CUresult prefetch(CUdeviceptr address, size_t bytes, const CUmemLocation& location, unsigned flags, CUstream handle) {
@@ -45,12 +72,28 @@ CUresult prefetch(CUdeviceptr address, size_t bytes, const CUmemLocation& locati
   Stream* stream = nullptr;
   TIDE_TRY(enter(&e));
   TIDE_TRY(find_stream(e, handle, &stream));
+  HostBlock block;
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
-  TIDE_TRY(check_range(address, bytes));
-  return check_location(location);
+  TIDE_TRY(find_block(address, bytes, &block));
+  TIDE_TRY(check_location(location));
+  advice_of(block)->change(block.offset_of(address), bytes,
+                           [&](composed::PageAdvice& page) { page.prefetched = location; });
+  return CUDA_SUCCESS;
+}
+
+CUresult pages_of(CUdeviceptr address, size_t bytes, std::vector<composed::PageAdvice>* pages) {
+  HostBlock block;
+  TIDE_TRY(find_block(address, bytes, &block));
+  *pages = advice_of(block)->within(block.offset_of(address), bytes);
+  return CUDA_SUCCESS;
 }
 
 }  // namespace
+
+void tide::forget_advice(uint64_t id) {
+  const std::lock_guard lock(advised().mu);
+  advised().blocks.erase(id);
+}
 
 #pragma GCC visibility push(default)
 extern "C" {
@@ -79,6 +122,20 @@ CUresult cuStreamAttachMemAsync(CUstream handle, CUdeviceptr address, size_t len
 
 CUresult cuMemAdvise_v2(CUdeviceptr address, size_t bytes, CUmem_advise advice, CUmemLocation location) {
   return advise(address, bytes, advice, location);
+}
+
+CUresult cuMemRangeGetAttribute(void* data, size_t data_bytes, CUmem_range_attribute attribute, CUdeviceptr address,
+                                size_t bytes) {
+  std::vector<composed::PageAdvice> pages;
+  TIDE_TRY(pages_of(address, bytes, &pages));
+  return composed::read_attribute(pages, attribute, data, data_bytes);
+}
+
+CUresult cuMemRangeGetAttributes(void** data, size_t* data_bytes, CUmem_range_attribute* attributes, size_t count,
+                                 CUdeviceptr address, size_t bytes) {
+  std::vector<composed::PageAdvice> pages;
+  TIDE_TRY(pages_of(address, bytes, &pages));
+  return composed::read_attributes(pages, attributes, count, data, data_bytes);
 }
 
 CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, size_t bytes, CUmemLocation location, unsigned int flags,

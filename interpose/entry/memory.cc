@@ -3,6 +3,7 @@
 #include "api/graph/memory.h"
 
 #include "interpose/entry/entry.h"
+#include "interpose/entry/managed.h"
 #include "interpose/graphs.h"
 
 using namespace tide;
@@ -25,6 +26,7 @@ CUresult free_managed(Process& p, uint64_t address) {
   if (!p.host.find(address, &block) || block.kind != HostKind::kManaged || block.host != address)
     return CUDA_ERROR_INVALID_VALUE;
   const CUresult result = sync_open_vgpus(p);
+  forget_advice(block.id);
   return p.host.release(address, HostKind::kManaged) ? result : CUDA_ERROR_INVALID_VALUE;
 }
 

@@ -203,7 +203,7 @@ CUresult Memory::allocate_managed(Context& context, uint64_t bytes, unsigned fla
        .context = &context,
        .host_flags = flags,
        .backing = std::move(backing),
-       .advice = std::make_shared<Advice>(bytes)});
+       .advice = std::make_shared<tide::composed::Advice>(bytes)});
   *address = place;
   return CUDA_SUCCESS;
 }
@@ -330,7 +330,7 @@ CUresult Memory::place_image(Device& device, Context* context, uint64_t bytes, u
               .context = context,
               .backing = std::move(backing),
               .owns_addresses = !inside_reservation};
-  if (managed) range.advice = std::make_shared<Advice>(rounded);
+  if (managed) range.advice = std::make_shared<tide::composed::Advice>(rounded);
   *image = range;
   add(std::move(range));
   return CUDA_SUCCESS;

@@ -19,10 +19,10 @@
 #include <shared_mutex>
 #include <vector>
 
+#include "api/composed/advice.h"
 #include "softgpu/driver/backing.h"
 #include "softgpu/driver/context.h"
 #include "softgpu/driver/heap.h"
-#include "softgpu/driver/managed.h"
 #include "softgpu/driver/pool.h"
 #include "softgpu/driver/views.h"
 #include "softgpu/driver/window.h"
@@ -45,14 +45,14 @@ struct Range {
   Device* device = nullptr;
   Context* context = nullptr;  // null: of no context (kMapped, kPooled)
   uint64_t buffer_id = 0;
-  unsigned host_flags = 0;               // kPinned, kRegistered, kManaged: as given
-  std::shared_ptr<Backing> backing{};    // of all device memory
-  uint64_t backing_offset = 0;           // of the range's first byte
-  std::shared_ptr<Physical> physical{};  // kMapped
-  std::shared_ptr<Pool> pool{};          // kPooled, kImported from a pool
-  std::shared_ptr<Advice> advice{};      // kManaged
-  DeviceSet access = kAllDevices;        // kMapped: after SetAccess
-  bool owns_addresses = true;            // false: inside a reservation of the program's
+  unsigned host_flags = 0;                           // kPinned, kRegistered, kManaged: as given
+  std::shared_ptr<Backing> backing{};                // of all device memory
+  uint64_t backing_offset = 0;                       // of the range's first byte
+  std::shared_ptr<Physical> physical{};              // kMapped
+  std::shared_ptr<Pool> pool{};                      // kPooled, kImported from a pool
+  std::shared_ptr<tide::composed::Advice> advice{};  // kManaged
+  DeviceSet access = kAllDevices;                    // kMapped: after SetAccess
+  bool owns_addresses = true;                        // false: inside a reservation of the program's
   bool sync_memops = false;
   uint32_t opens = 1;  // kImported: how often it was opened
 

@@ -300,10 +300,6 @@ TEST_F(Memory, managed_hints) {
   GIVES(CUDA_SUCCESS, CU(cuStreamAttachMemAsync)(stream(), address, 0, CU_MEM_ATTACH_GLOBAL));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemAdvise_v2)(0x1000, 4096, CU_MEM_ADVISE_SET_READ_MOSTLY, here));
   int read_mostly = -1;
-  if (CU(cuMemRangeGetAttribute)(&read_mostly, 4, CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY, address, 1 << 20) ==
-      CUDA_ERROR_NOT_SUPPORTED) {
-    GTEST_SKIP() << "attributes of ranges are not served";
-  }
   GIVES(CUDA_SUCCESS,
         CU(cuMemRangeGetAttribute)(&read_mostly, 4, CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY, address, 1 << 20));
   EXPECT_EQ(read_mostly, 1);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What a program said about parts of one managed allocation. Host and device share the bytes, so advice moves nothing;
-// it is remembered by page and answered.
+// What a program said about parts of one managed allocation. Advice moves nothing: it is remembered by page and
+// answered.
 //
 // Threads: any.
 
@@ -10,10 +10,11 @@
 #include <mutex>
 #include <vector>
 
-#include "softgpu/driver/cuda_api.h"
-#include "softgpu/driver/views.h"
+#include "api/composed/composed.h"
 
-namespace softgpu {
+namespace tide::composed {
+
+inline constexpr int kAdvisedDevices = 64;
 
 // Where CU_MEM_LOCATION_TYPE_INVALID means nowhere in particular.
 inline constexpr CUmemLocation kNowhere = {CU_MEM_LOCATION_TYPE_INVALID, {CU_DEVICE_INVALID}};
@@ -22,7 +23,7 @@ struct PageAdvice {
   bool read_mostly = false;
   CUmemLocation preferred = kNowhere;
   CUmemLocation prefetched = kNowhere;
-  DeviceSet accessed_by = 0;
+  uint64_t accessed_by = 0;  // a bit a device
   bool accessed_by_host = false;
 
   bool operator==(const PageAdvice& other) const;
@@ -55,4 +56,15 @@ class Advice {
   std::map<uint64_t, PageAdvice> parts_;  // from this offset on; guarded by mu_
 };
 
-}  // namespace softgpu
+// cuMemAdvise for whole pages of [offset, offset + bytes). Requires: a place where the advice wants one was checked.
+CUresult advise(Advice* allocation, uint64_t offset, uint64_t bytes, CUmem_advise advice, const CUmemLocation& place);
+
+// cuMemRangeGetAttribute, of what Advice::within() found.
+CUresult read_attribute(const std::vector<PageAdvice>& pages, CUmem_range_attribute attribute, void* data,
+                        size_t data_bytes);
+
+// The same for several; ends at the first that is wrong.
+CUresult read_attributes(const std::vector<PageAdvice>& pages, const CUmem_range_attribute* attributes, size_t count,
+                         void* const* data, const size_t* data_bytes);
+
+}  // namespace tide::composed
