@@ -41,6 +41,7 @@ DeviceInfo fake_device() {
                                                        {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y, 65535},
                                                        {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z, 65535},
                                                        {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 49152},
+                                                       {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, 232448},
                                                        {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},
                                                        {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132},
                                                        {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, 2048},
@@ -138,7 +139,18 @@ bool FakeWorker::run_streams() {
   return any;
 }
 
+// Shared pages of the program lie at its own addresses here, too.
+void FakeWorker::map_host(const SeenCommand& c) {
+  const auto command = c.as<command::MapHost>();
+  if (command.shared == 0 || link_ == nullptr) return;
+  if (host_fd_ < 0) host_fd_ = link_->take_descriptor();
+  if (host_fd_ < 0) return;
+  mmap(reinterpret_cast<void*>(command.address), command.bytes, PROT_READ | PROT_WRITE,
+       MAP_SHARED | MAP_FIXED_NOREPLACE, host_fd_, off_t(command.address - kHostZoneBase));
+}
+
 std::byte* FakeWorker::at(uint64_t address) {
+  if (host_fd_ >= 0 && address - kHostZoneBase < kHostZoneBytes) return reinterpret_cast<std::byte*>(address);
   return static_cast<std::byte*>(arena_) + (address - kWindowBase) % kVgpuRangeBytes % kArenaBytes;
 }
 
@@ -198,6 +210,8 @@ void FakeWorker::at_once(const SeenCommand& c, bool wants_answer) {
     auto& stage = stages_[s.stage];
     stage.resize(s.total);
     memcpy(stage.data() + s.offset, c.payload.data() + command::kStageDataOffset, s.bytes);
+  } else if (c.call == Call::tideMapHost) {
+    map_host(c);
   } else if (c.call == Call::tideLoadLibrary) {
     return answer_library(c.sequence);
   } else if (c.call == Call::tideElapsed) {

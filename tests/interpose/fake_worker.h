@@ -87,11 +87,13 @@ class FakeWorker {
   void answer(AnswerKind kind, uint64_t sequence, int result, const void* payload, size_t bytes, uint64_t offset = 0,
               uint16_t flags = 0);
   void answer_library(uint64_t sequence);
+  void map_host(const SeenCommand& c);
   std::byte* at(uint64_t address);
 
   void begin();
 
   int fd_ = -1;
+  int host_fd_ = -1;            // the program's host memory, once it came
   std::unique_ptr<Link> link_;  // null: over memory of the same process
   Region region_;
   CommandReader reader_;

@@ -90,6 +90,10 @@ TEST_F(Devices, primary_contexts_are_counted_and_reset) {
   unsigned flags = 0;
   int active = 0;
   OK(cuDevicePrimaryCtxGetState(1, &flags, &active));
+  EXPECT_EQ(active, 0);  // until somebody wants it anew
+  OK(cuDevicePrimaryCtxRetain(&second, 1));
+  OK(cuDevicePrimaryCtxRelease(1));
+  OK(cuDevicePrimaryCtxGetState(1, &flags, &active));
   EXPECT_EQ(active, 1);
   OK(cuDevicePrimaryCtxRelease(1));
   OK(cuDevicePrimaryCtxGetState(1, &flags, &active));
