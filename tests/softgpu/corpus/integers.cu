@@ -15,89 +15,26 @@ __global__ void bits(unsigned* u, unsigned long long* l, int* i) {
   i[15] = min(i[1], i[2]) + max(i[3], i[4]) + abs(i[5]), l[14] = umin(u[1], u[2]) + ullmax(l[1], l[2]) + llabs(l[3]);
 }
 
-#define SIMD2(F) F(__vabs2) F(__vabsss2) F(__vneg2) F(__vnegss2) F(__vabs4) F(__vabsss4) F(__vneg4) F(__vnegss4)
-#define SIMD3(F)                                                                                           \
-  F(__vadd2)                                                                                               \
-  F(__vaddss2)                                                                                             \
-  F(__vaddus2)                                                                                             \
-  F(__vsub2)                                                                                               \
-  F(__vsubss2)                                                                                             \
-  F(__vsubus2)                                                                                             \
-  F(__vavgs2)                                                                                              \
-  F(__vavgu2)                                                                                              \
-  F(__vhaddu2)                                                                                             \
-  F(__vcmpeq2)                                                                                             \
-  F(__vcmpges2)                                                                                            \
-  F(__vcmpgeu2)                                                                                            \
-  F(__vcmpgts2)                                                                                            \
-  F(__vcmpgtu2)                                                                                            \
-  F(__vcmples2)                                                                                            \
-  F(__vcmpleu2)                                                                                            \
-  F(__vcmplts2)                                                                                            \
-  F(__vcmpltu2)                                                                                            \
-  F(__vcmpne2)                                                                                             \
-  F(__vseteq2)                                                                                             \
-  F(__vsetges2)                                                                                            \
-  F(__vsetgeu2)                                                                                            \
-  F(__vsetgts2)                                                                                            \
-  F(__vsetgtu2)                                                                                            \
-  F(__vsetles2)                                                                                            \
-  F(__vsetleu2)                                                                                            \
-  F(__vsetlts2)                                                                                            \
-  F(__vsetltu2)                                                                                            \
-  F(__vsetne2)                                                                                             \
-  F(__vmaxs2)                                                                                              \
-  F(__vmaxu2)                                                                                              \
-  F(__vmins2)                                                                                              \
-  F(__vminu2)                                                                                              \
-  F(__vabsdiffs2)                                                                                          \
-  F(__vabsdiffu2)                                                                                          \
-  F(__vsads2)                                                                                              \
-  F(__vsadu2)                                                                                              \
-  F(__vadd4)                                                                                               \
-  F(__vaddss4)                                                                                             \
-  F(__vaddus4)                                                                                             \
-  F(__vsub4)                                                                                               \
-  F(__vsubss4)                                                                                             \
-  F(__vsubus4)                                                                                             \
-  F(__vavgs4)                                                                                              \
-  F(__vavgu4)                                                                                              \
-  F(__vhaddu4)                                                                                             \
-  F(__vcmpeq4)                                                                                             \
-  F(__vcmpges4)                                                                                            \
-  F(__vcmpgeu4)                                                                                            \
-  F(__vcmpgts4)                                                                                            \
-  F(__vcmpgtu4)                                                                                            \
-  F(__vcmples4)                                                                                            \
-  F(__vcmpleu4)                                                                                            \
-  F(__vcmplts4)                                                                                            \
-  F(__vcmpltu4)                                                                                            \
-  F(__vcmpne4)                                                                                             \
-  F(__vseteq4)                                                                                             \
-  F(__vsetges4)                                                                                            \
-  F(__vsetgeu4)                                                                                            \
-  F(__vsetgts4)                                                                                            \
-  F(__vsetgtu4)                                                                                            \
-  F(__vsetles4)                                                                                            \
-  F(__vsetleu4)                                                                                            \
-  F(__vsetlts4) F(__vsetltu4) F(__vsetne4) F(__vmaxs4) F(__vmaxu4) F(__vmins4) F(__vminu4) F(__vabsdiffs4) \
-      F(__vabsdiffu4) F(__vsads4) F(__vsadu4)
-#define SIMD4(F)           \
-  F(__viaddmax_s16x2)      \
-  F(__viaddmax_u16x2)      \
-  F(__viaddmin_s16x2)      \
-  F(__viaddmin_u16x2)      \
-  F(__viaddmax_s16x2_relu) \
-  F(__viaddmin_s16x2_relu) \
-  F(__vimax3_s16x2)        \
-  F(__vimax3_u16x2)        \
-  F(__vimin3_s16x2)        \
-  F(__vimin3_u16x2)        \
-  F(__vimax3_s16x2_relu)   \
-  F(__vimin3_s16x2_relu)   \
-  F(__viaddmax_s32)        \
-  F(__viaddmax_u32)        \
-  F(__viaddmin_s32) F(__viaddmin_u32) F(__viaddmax_s32_relu) F(__vimax3_s32) F(__vimin3_u32) F(__vimax3_s32_relu)
+// clang-format off
+#define SIMD2(F) \
+  F(__vabs2) F(__vabsss2) F(__vneg2) F(__vnegss2) F(__vabs4) F(__vabsss4) F(__vneg4) F(__vnegss4)
+#define SIMD3(F) \
+  F(__vadd2) F(__vaddss2) F(__vaddus2) F(__vsub2) F(__vsubss2) F(__vsubus2) F(__vavgs2) F(__vavgu2) F(__vhaddu2) \
+  F(__vcmpeq2) F(__vcmpges2) F(__vcmpgeu2) F(__vcmpgts2) F(__vcmpgtu2) F(__vcmples2) F(__vcmpleu2) F(__vcmplts2) \
+  F(__vcmpltu2) F(__vcmpne2) F(__vseteq2) F(__vsetges2) F(__vsetgeu2) F(__vsetgts2) F(__vsetgtu2) F(__vsetles2) \
+  F(__vsetleu2) F(__vsetlts2) F(__vsetltu2) F(__vsetne2) F(__vmaxs2) F(__vmaxu2) F(__vmins2) F(__vminu2) \
+  F(__vabsdiffs2) F(__vabsdiffu2) F(__vsads2) F(__vsadu2) F(__vadd4) F(__vaddss4) F(__vaddus4) F(__vsub4) \
+  F(__vsubss4) F(__vsubus4) F(__vavgs4) F(__vavgu4) F(__vhaddu4) F(__vcmpeq4) F(__vcmpges4) F(__vcmpgeu4) \
+  F(__vcmpgts4) F(__vcmpgtu4) F(__vcmples4) F(__vcmpleu4) F(__vcmplts4) F(__vcmpltu4) F(__vcmpne4) F(__vseteq4) \
+  F(__vsetges4) F(__vsetgeu4) F(__vsetgts4) F(__vsetgtu4) F(__vsetles4) F(__vsetleu4) F(__vsetlts4) \
+  F(__vsetltu4) F(__vsetne4) F(__vmaxs4) F(__vmaxu4) F(__vmins4) F(__vminu4) F(__vabsdiffs4) F(__vabsdiffu4) \
+  F(__vsads4) F(__vsadu4)
+#define SIMD4(F) \
+  F(__viaddmax_s16x2) F(__viaddmax_u16x2) F(__viaddmin_s16x2) F(__viaddmin_u16x2) F(__viaddmax_s16x2_relu) \
+  F(__viaddmin_s16x2_relu) F(__vimax3_s16x2) F(__vimax3_u16x2) F(__vimin3_s16x2) F(__vimin3_u16x2) \
+  F(__vimax3_s16x2_relu) F(__vimin3_s16x2_relu) F(__viaddmax_s32) F(__viaddmax_u32) F(__viaddmin_s32) \
+  F(__viaddmin_u32) F(__viaddmax_s32_relu) F(__vimax3_s32) F(__vimin3_u32) F(__vimax3_s32_relu)
+// clang-format on
 
 #define ONE(f) *u++ = f(a);
 #define TWO(f) *u++ = f(a, b);

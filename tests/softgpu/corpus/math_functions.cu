@@ -1,43 +1,14 @@
 // Every function of the CUDA math library, and the intrinsics beside it, in float and double.
-#define UNARY(F)   \
-  F(acos)          \
-  F(acosh)         \
-  F(asin)          \
-  F(asinh)         \
-  F(atan)          \
-  F(atanh)         \
-  F(cbrt)          \
-  F(ceil)          \
-  F(cos)           \
-  F(cosh)          \
-  F(cospi)         \
-  F(cyl_bessel_i0) \
-  F(cyl_bessel_i1) \
-  F(erf)           \
-  F(erfc)          \
-  F(erfcinv)       \
-  F(erfcx)         \
-  F(erfinv)        \
-  F(exp)           \
-  F(exp10)         \
-  F(exp2)          \
-  F(expm1)         \
-  F(fabs)          \
-  F(floor)         \
-  F(j0)            \
-  F(j1)            \
-  F(lgamma)        \
-  F(log)           \
-  F(log10)         \
-  F(log1p)         \
-  F(log2)          \
-  F(logb)          \
-  F(nearbyint)     \
-  F(normcdf)       \
-  F(normcdfinv)    \
-  F(rcbrt) F(rint) F(round) F(rsqrt) F(sin) F(sinh) F(sinpi) F(sqrt) F(tan) F(tanh) F(tgamma) F(trunc) F(y0) F(y1)
+// clang-format off
+#define UNARY(F) \
+  F(acos) F(acosh) F(asin) F(asinh) F(atan) F(atanh) F(cbrt) F(ceil) F(cos) F(cosh) F(cospi) F(cyl_bessel_i0) \
+  F(cyl_bessel_i1) F(erf) F(erfc) F(erfcinv) F(erfcx) F(erfinv) F(exp) F(exp10) F(exp2) F(expm1) F(fabs) \
+  F(floor) F(j0) F(j1) F(lgamma) F(log) F(log10) F(log1p) F(log2) F(logb) F(nearbyint) F(normcdf) F(normcdfinv) \
+  F(rcbrt) F(rint) F(round) F(rsqrt) F(sin) F(sinh) F(sinpi) F(sqrt) F(tan) F(tanh) F(tgamma) F(trunc) F(y0) \
+  F(y1)
 #define BINARY(F) \
   F(atan2) F(copysign) F(fdim) F(fmax) F(fmin) F(fmod) F(hypot) F(nextafter) F(pow) F(remainder) F(rhypot)
+// clang-format on
 
 #define DOUBLE1(name) \
   __global__ void name##_double(double* x) { x[threadIdx.x] = name(x[threadIdx.x]); }
