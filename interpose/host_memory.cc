@@ -143,6 +143,7 @@ CUresult HostMemory::allocate(Context& context, uint64_t bytes, uint32_t flags, 
       return r;
     }
   } else {
+    block.counted = true;
     ++unreached_;
   }
   blocks_[at] = block;
@@ -203,7 +204,7 @@ CUresult HostMemory::add_variable(Context& context, uint32_t library, uint64_t a
   }
   blocks_[address] = block;
   ++count_;
-  ++mirrors_;
+  count_mirror();
   return CUDA_SUCCESS;
 }
 
@@ -262,12 +263,20 @@ CUresult HostMemory::reach(Block& block, Vgpu& vgpu) {
     block.about.home = &vgpu;
     result = mirror(block, vgpu);
   }
+  if (result == CUDA_SUCCESS && first && block.counted) {
+    block.counted = false;
+    --unreached_;
+  }
   if (result == CUDA_SUCCESS && first && !block.in_zone && block.local) {
     block.last = make_pages(whole_pages(block.about.bytes));
     block.mirrored = true;
-    ++mirrors_;
+    count_mirror();
   }
   return result;
+}
+
+void HostMemory::count_mirror() {
+  if (mirrors_++ == 0) process_.service.start_exchange();
 }
 
 CUresult HostMemory::share(Block& block, Vgpu& vgpu, bool wait) {
@@ -290,7 +299,7 @@ CUresult HostMemory::mirror(Block& block, Vgpu& vgpu) {
   }
   block.reached_by |= bit(vgpu);
   block.mirrored = true;
-  ++mirrors_;
+  count_mirror();
   return CUDA_SUCCESS;
 }
 
@@ -306,7 +315,6 @@ CUresult HostMemory::look_at_words(Context& context, const void* words, uint64_t
     // What is under way into it lands in the program's side, and belongs to what is sent first.
     if (context.vgpu->channel().copies_pending()) context.vgpu->sync_all();
     if (CUresult r = reach(*block, *context.vgpu); r != CUDA_SUCCESS) return r;
-    --unreached_;
   }
   return CUDA_SUCCESS;
 }
@@ -326,7 +334,7 @@ void HostMemory::drop(Block& block) {
   }
   if (block.last != nullptr) munmap(block.last, pages);
   if (block.mirrored) --mirrors_;
-  if (block.in_zone && block.reached_by == 0) --unreached_;
+  if (block.counted) --unreached_;
   if (!block.in_zone) aliases_.erase(block.about.device);
   if (block.about.device != 0) zone_.release(block.about.device, block.about.bytes);
 }

@@ -91,6 +91,7 @@ class HostMemory {
     HostBlock about;
     uint64_t reached_by = 0;    // bits of vGPU numbers
     uint32_t library = 0;       // of a variable
+    bool counted = false;       // in unreached_
     bool in_zone = false;       // the program's side lies in the zone
     bool mirrored = false;      // the home's worker, or the zone, has pages of its own
     bool local = false;         // and these are in the zone, shared with the worker
@@ -102,6 +103,7 @@ class HostMemory {
   // All require mu_.
   Block* look_up(uint64_t address);
   CUresult reach(Block& block, Vgpu& vgpu);
+  void count_mirror();
   CUresult share(Block& block, Vgpu& vgpu, bool wait);
   CUresult mirror(Block& block, Vgpu& vgpu);
   void drop(Block& block);

@@ -21,7 +21,8 @@ namespace {
 constexpr uint64_t kWindowBytes = 4u << 20;   // of a copy between vGPUs
 constexpr uint64_t kLookAfterNs = 5'000'000;  // how often channels are looked after
 constexpr uint32_t kIdleUs = 5'000, kCopiesUs = 500, kTaskUs = 100;
-constexpr uint64_t kExchangeNs = 1'000'000;  // how often mirrors of host memory are made equal while kernels run
+constexpr uint32_t kExchangeUs = 1'000;      // how often mirrors of host memory are made equal while kernels run
+constexpr uint32_t kExchangeIdleUs = 5'000;  // and looked at otherwise
 constexpr int kYields = 50;                  // before sleeping between two rounds over the tasks
 
 // A thread that takes none of the program's signals.
@@ -60,6 +61,17 @@ void Service::add(std::unique_ptr<Task> task) {
   futex_wake(poked_);
 }
 
+void Service::start_exchange() {
+  const std::lock_guard lock(mu_);
+  if (!exchange_started_) exchange_started_ = start_thread(run_exchange, this);
+}
+
+// A thread of its own: it waits for workers, which may wait for what the service thread signals.
+void* Service::run_exchange(void* self) {
+  auto& host = static_cast<Service*>(self)->process_.host;
+  while (true) sleep_us(host.exchange() ? kExchangeUs : kExchangeIdleUs);
+}
+
 void* Service::run_service(void* self) {
   static_cast<Service*>(self)->serve();
   return nullptr;
@@ -71,8 +83,7 @@ void* Service::run_callbacks(void* self) {
 }
 
 void Service::serve() {
-  uint64_t looked = 0, exchanged = 0;
-  bool live = false;
+  uint64_t looked = 0;
   int rounds_without_news = 0;
   while (true) {
     const uint32_t poked = poked_.load();
@@ -88,10 +99,6 @@ void Service::serve() {
       look_after_channels();
       looked = now_ns();
     }
-    if (now_ns() - exchanged > kExchangeNs) {
-      live = process_.host.exchange();
-      exchanged = now_ns();
-    }
     if (news) {
       rounds_without_news = 0;
       continue;
@@ -99,7 +106,7 @@ void Service::serve() {
     if (tasks_.empty()) {
       bool copies = false;
       for (Vgpu* v : process_.devices) copies |= v->is_open() && v->channel().copies_pending();
-      futex_wait(poked_, poked, copies ? kCopiesUs : live ? uint32_t(kExchangeNs / 1000) : kIdleUs);
+      futex_wait(poked_, poked, copies ? kCopiesUs : kIdleUs);
     } else if (++rounds_without_news < kYields) {
       sched_yield();
     } else {

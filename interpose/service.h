@@ -69,6 +69,8 @@ class Service {
  public:
   explicit Service(Process& process) : process_(process) {}
   void start();
+  // There are mirrors of host memory now.
+  void start_exchange();
   void add(std::unique_ptr<Task> task);
   // Host functions and callbacks that are not over.
   uint32_t calls_open() const { return calls_open_.load(std::memory_order_acquire); }
@@ -76,6 +78,7 @@ class Service {
  private:
   static void* run_service(void* self);
   static void* run_callbacks(void* self);
+  static void* run_exchange(void* self);
   void serve();
   void call();
   bool advance(Task& task);
@@ -89,7 +92,7 @@ class Service {
   Process& process_;
   std::mutex mu_;
   bool started_ = false;
-  bool callbacks_started_ = false;
+  bool callbacks_started_ = false, exchange_started_ = false;
   std::deque<std::unique_ptr<Task>> added_;
   std::atomic<uint32_t> calls_open_{0};
   std::atomic<uint32_t> poked_{0};           // futex word

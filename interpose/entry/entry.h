@@ -23,11 +23,12 @@ inline CUresult find_device(CUdevice ordinal, Vgpu** vgpu) {
 
 // Work that reads or writes host memory must be over before it goes.
 inline CUresult sync_open_vgpus(Process& p) {
+  CUresult first = CUDA_SUCCESS;  // all of them are waited for, whatever one says
   for (Vgpu* vgpu : p.devices) {
-    if (!vgpu->is_open()) continue;
-    if (CUresult r = vgpu->sync_all(); r != CUDA_SUCCESS) return r;
+    const CUresult result = vgpu->is_open() ? vgpu->sync_all() : CUDA_SUCCESS;
+    if (first == CUDA_SUCCESS) first = result;
   }
-  return CUDA_SUCCESS;
+  return first;
 }
 
 template <class Handle>

@@ -297,6 +297,7 @@ CUresult cuMemExportToShareableHandle(void* shared, CUmemGenericAllocationHandle
   SharedHandle text = own_handle(*physical->vgpu, SharedKind::kPhysical, physical->name);
   text.span = text.bytes = physical->bytes;
   int given = -1, kept = -1;
+  wanted_elsewhere(*physical);  // lets go of what was closed
   TIDE_TRY(make_shared_descriptor(text, &given, &kept));
   physical->kept.push_back(kept);
   *static_cast<int*>(shared) = given;
