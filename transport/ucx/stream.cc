@@ -27,6 +27,8 @@ constexpr size_t kPiecesUnderWay = 8;
 constexpr uint64_t kSpinNs = 100'000;
 constexpr int kSleepMs = 5;  // another thread may have taken the event that a sleeper waits for
 constexpr size_t kBacklog = 16;
+constexpr uint64_t kLingerNs = 500'000'000;
+constexpr uint32_t kLingerSleepUs = 100;
 
 struct StreamHeader {
   uint64_t position = 0;  // of the first byte; of kTaken and kEnd see above
@@ -58,6 +60,7 @@ class UcxStream : public ByteStream {
   template <class Done>
   Outcome wait(Done done, uint32_t timeout_ms, const char* what);
   void post(unsigned id, uint64_t position, const void* data, size_t bytes, bool counted);
+  void linger();
   void tell_taken(bool now);
   void take_queued();
   void fail(const std::string& why);
@@ -244,6 +247,21 @@ Outcome UcxStream::flush(uint32_t timeout_ms) {
               "the far side does not take what is sent");
 }
 
+// The notice that an endpoint was closed travels beside what was sent, and may overtake it: the far side would lose the
+// last words. So both say that they end, and the first one stays until the other has said it, too.
+void UcxStream::linger() {
+  const uint64_t until = now_ns() + kLingerNs;
+  while (now_ns() < until) {
+    bool idle = false;
+    {
+      const std::lock_guard lock(mu_);
+      idle = !worker_->progress();
+      if (end_ != ~uint64_t{0} || !failure_.empty()) return;
+    }
+    if (idle) sleep_us(kLingerSleepUs);
+  }
+}
+
 void UcxStream::close() {
   {
     const std::lock_guard lock(mu_);
@@ -251,6 +269,7 @@ void UcxStream::close() {
     if (failure_.empty()) post(kEndId, sent_, nullptr, 0, false);
     closed_ = true;
   }
+  linger();
   const std::lock_guard lock(mu_);
   worker_->close(endpoint_, failure_.empty() ? 2000 : 0);
   endpoint_ = nullptr;
