@@ -249,15 +249,16 @@ int64_t lower_texel(double x, uint32_t* weight) {
   return fixed >> 8;
 }
 
-Texel filtered(SampleSource* s, const TextureOp& op, const TextureLevel& level, const std::array<double, 3>& at,
-               uint32_t slice) {
-  const uint32_t axes = axes_of(op);
-  Index low{};
-  std::array<uint32_t, 3> weight{};
-  for (uint32_t axis = 0; axis < axes; ++axis) low[axis] = lower_texel(at[axis], &weight[axis]);
+// The weighted mean of a linear filter's corners. `fetch(index, texel)` reads one; false when it could not. `x`: in
+// texels.
+template <size_t N, class Fetch>
+bool mean_of_corners(uint32_t axes, const std::array<double, N>& x, Fetch fetch, Texel* out) {
+  std::array<int64_t, N> low{};
+  std::array<uint32_t, N> weight{};
+  for (uint32_t axis = 0; axis < axes; ++axis) low[axis] = lower_texel(x[axis], &weight[axis]);
   Color sum{};
   for (uint32_t corner = 0; corner < 1u << axes; ++corner) {
-    Index i = low;
+    auto i = low;
     float share = 1;
     for (uint32_t axis = 0; axis < axes; ++axis) {
       const bool upper = (corner >> axis & 1) != 0;
@@ -265,10 +266,23 @@ Texel filtered(SampleSource* s, const TextureOp& op, const TextureLevel& level, 
       share *= static_cast<float>(upper ? weight[axis] : 256 - weight[axis]) / 256.0f;
     }
     if (share == 0) continue;
-    const Texel texel = indexed(s, op, level, i, slice);
+    Texel texel;
+    if (!fetch(i, &texel)) return false;
     for (size_t c = 0; c < 4; ++c) sum[c] += share * std::bit_cast<float>(texel[c]);
   }
-  return {bits_of(sum[0]), bits_of(sum[1]), bits_of(sum[2]), bits_of(sum[3])};
+  *out = {bits_of(sum[0]), bits_of(sum[1]), bits_of(sum[2]), bits_of(sum[3])};
+  return true;
+}
+
+Texel filtered(SampleSource* s, const TextureOp& op, const TextureLevel& level, const std::array<double, 3>& at,
+               uint32_t slice) {
+  Texel mean{};
+  const auto fetch = [&](const Index& i, Texel* texel) {
+    *texel = indexed(s, op, level, i, slice);
+    return true;
+  };
+  mean_of_corners(axes_of(op), at, fetch, &mean);
+  return mean;
 }
 
 Texel sample_level(SampleSource* s, const TextureOp& op, uint32_t number, const SamplePoint& p) {
@@ -428,27 +442,9 @@ class PlainSampler {
     return from != nullptr;
   }
 
-  // As filtered() does it, in the same order.
   bool filter(uint32_t lane, const std::array<double, 2>& x, Texel* out) {
-    At low{};
-    std::array<uint32_t, 2> weight{};
-    for (uint32_t a = 0; a < axes_; ++a) low[a] = lower_texel(x[a], &weight[a]);
-    Color sum{};
-    for (uint32_t corner = 0; corner < 1u << axes_; ++corner) {
-      At i = low;
-      float share = 1;
-      for (uint32_t a = 0; a < axes_; ++a) {
-        const bool upper = (corner >> a & 1) != 0;
-        i[a] += upper;
-        share *= static_cast<float>(upper ? weight[a] : 256 - weight[a]) / 256.0f;
-      }
-      if (share == 0) continue;
-      Texel texel;
-      if (!fetch(lane, i, &texel)) return false;
-      for (size_t c = 0; c < 4; ++c) sum[c] += share * std::bit_cast<float>(texel[c]);
-    }
-    *out = {bits_of(sum[0]), bits_of(sum[1]), bits_of(sum[2]), bits_of(sum[3])};
-    return true;
+    return mean_of_corners(
+        axes_, x, [&](const At& i, Texel* texel) { return fetch(lane, i, texel); }, out);
   }
 
   const Texture& texture_;

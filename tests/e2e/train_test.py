@@ -1,8 +1,6 @@
 """The promise: a program trains on virtual GPUs, and never notices what is moved under it."""
 
-import json
 import subprocess
-import time
 import unittest
 
 from pool import BUILD, DIGITS, PoolTest, job_program, train, wait_until
@@ -50,21 +48,11 @@ class Moves(PoolTest):
             wait_until(lambda: job.steps() >= seen + 5 or not job.running(), f'5 more steps after {seen}', 60)
             if not job.running():
                 break
-            reports.append(self.move([str(word).format(target) for word in move]))
+            reports.append(self.pool.json(*[str(word).format(target) for word in move]))
         self.assertEqual(job.wait(), 0, job.err() + self.pool.logs())
         self.assertEqual(job.out(), expected, 'the job noticed')
         self.assertEqual(len(reports), len(targets), 'the job ended before all moves were made')
         return reports
-
-    def move(self, words):
-        """A stream between servers may break on a loaded machine; the vGPU stays then, and the move is made again."""
-        result = self.pool.tide(*words, '--json')
-        if result.status != 0 and 'the far side is gone' in result.err and 'tried again' in result.err:
-            print(f'moved again after: {result.err.strip()}', flush=True)
-            time.sleep(1.5)
-            result = self.pool.tide(*words, '--json')
-        self.assertEqual(result.status, 0, result)
-        return json.loads(result.out)
 
     def test_resize_back_and_forth(self):
         self.pool.up(gpus=4)

@@ -11,12 +11,6 @@
 namespace softgpu {
 namespace {
 
-using u16 = uint16_t;
-using u32 = uint32_t;
-using u64 = uint64_t;
-using s32 = int32_t;
-using s64 = int64_t;
-
 u64 canonical(float v) { return std::isnan(v) ? 0x7fffffff : std::bit_cast<u32>(v); }
 float f32(u64 v) { return std::bit_cast<float>(static_cast<u32>(v)); }
 double f64(u64 v) { return std::bit_cast<double>(v); }

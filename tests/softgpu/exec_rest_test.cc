@@ -9,12 +9,6 @@
 namespace softgpu {
 namespace {
 
-using u16 = uint16_t;
-using u32 = uint32_t;
-using u64 = uint64_t;
-using s32 = int32_t;
-using s64 = int64_t;
-
 // f on each element of N bits; signed or not.
 template <class F>
 u64 packed(u64 a, u64 b, int bits, bool is_signed, F f) {

@@ -125,9 +125,6 @@ def operands():
 
 # ---- kernels --------------------------------------------------------------------------------------------------------
 
-Form = collections.namedtuple("Form", "statement kernel size spaced")
-
-
 def kind_of(letter, types):
     """What a register of a form holds: the last of its types that is as wide."""
     for name in reversed(types):
@@ -178,7 +175,7 @@ def body(statement, index, plain):
         lines.append(" ".join(f"ld.{space}.v4.b32 {{%w0,%w1,%w2,%w3}}, [{address[1]}+{i}]; "
                               f"st.global.v4.b32 [%out+{64 + i}], {{%w0,%w1,%w2,%w3}};" for i in range(0, 64, 16)))
     head = (f".visible .entry k{index}(.param .u64 pin, .param .u64 pout) {{ {forms.REGISTERS} .reg .b64 %in, %out; "
-            ".reg .b32 %t, %w<4>; .reg .b16 %s; .reg .pred %f; ")
+            ".reg .b32 %t, %w<4>; ")
     if address and space == "local":
         head += ".local .align 16 .b8 lm[64]; "
     return head + " ".join(lines) + " ret; }", at, writes_memory

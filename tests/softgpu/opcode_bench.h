@@ -10,6 +10,15 @@
 
 namespace softgpu {
 
+using u8 = uint8_t;
+using u16 = uint16_t;
+using u32 = uint32_t;
+using u64 = uint64_t;
+using s8 = int8_t;
+using s16 = int16_t;
+using s32 = int32_t;
+using s64 = int64_t;
+
 // `text` uses %d, %a, %b, %c; the widths are bytes of each register, 0 for none. Predicates: %p (set from bit 0 of c).
 struct Statement {
   std::string text;
