@@ -5,6 +5,7 @@ generate.py OUTPUT_FILE...      what is written is chosen by the file's name, se
 """
 
 import pathlib
+import re
 import sys
 
 import rows as api_rows
@@ -124,11 +125,7 @@ def commands_h(rows):
 def widen(expression, fixed):
     """All arithmetic on counts from the wire is in 64 bits."""
     for p in fixed:
-        expression = (
-            expression.replace(p.name, f'uint64_t({p.name})')
-            if p.name in expression.split() or p.name == expression
-            else expression
-        )
+        expression = re.sub(rf'\b{p.name}\b', f'uint64_t({p.name})', expression)
     return expression
 
 

@@ -49,6 +49,32 @@ struct TextureAnswer {  // tideCreateTexture
 // tideCreateTexture: a CUDA_RESOURCE_DESC, whose array, if it has one, is the command's; a CUDA_TEXTURE_DESC and a
 // CUDA_RESOURCE_VIEW_DESC, zero where they mean nothing.
 
+// tideEncodeTensorMap: what the four functions take; dimensions beyond `rank` are zero.
+enum class TensorMapKind : uint32_t { kTiled, kIm2col, kIm2colWide, kReplaceAddress };
+struct TensorMapQuestion {
+  TensorMapKind kind = TensorMapKind::kTiled;
+  uint32_t type = 0, rank = 0, interleave = 0, swizzle = 0, promotion = 0, fill = 0, mode = 0;
+  uint32_t channels = 0, pixels = 0;  // of im2col
+  uint64_t address = 0;
+  uint64_t lengths[5] = {}, strides[5] = {};
+  uint32_t box[5] = {}, steps[5] = {};
+  int32_t lower[3] = {}, upper[3] = {};
+  uint8_t map[128] = {};  // whose address is replaced
+};
+struct TensorMapAnswer {
+  uint8_t map[128] = {};
+};
+
+struct ClustersAnswer {  // tideClusters
+  int32_t count = 0;
+  uint32_t reserved = 0;
+};
+
+// tideClusters: CUlaunchAttributes, like those of a launch. `most`: the largest cluster, else how many clusters fit.
+//
+// tideBindReference: the name, then descriptions as of tideCreateTexture, the last of which means nothing.
+inline constexpr uint64_t kReferenceNameMax = 4096;
+
 // tideLaunch: each of attribute_count entries is a CUlaunchAttribute (72 bytes); the packed parameters follow.
 inline constexpr uint64_t kLaunchAttributeBytes = 72;
 

@@ -29,6 +29,7 @@ int least_level() {
   return chosen >= 0 ? chosen : default_level.load(std::memory_order_relaxed);
 }
 
+std::atomic<LogReader> log_reader{nullptr};
 std::atomic<int> usual_descriptor{STDERR_FILENO};
 
 int log_fd() {
@@ -46,16 +47,23 @@ void set_log_descriptor(int descriptor) { usual_descriptor.store(descriptor); }
 void set_default_log_level(LogLevel level) { default_level.store(int(level)); }
 bool log_enabled(LogLevel level) { return int(level) >= least_level(); }
 
+void set_log_reader(LogReader reader) { log_reader.store(reader); }
+
 void log(LogLevel level, const char* format, ...) {
-  if (!log_enabled(level)) return;
+  const LogReader reader = level >= LogLevel::kWarning ? log_reader.load(std::memory_order_acquire) : nullptr;
+  if (!log_enabled(level) && reader == nullptr) return;
   char line[2048];
   int n = snprintf(line, sizeof line, "%s: %s: ", process_name.load(), kNames[int(level)]);
+  const int head = n;
   va_list args;
   va_start(args, format);
   const int more = vsnprintf(line + n, sizeof line - size_t(n) - 1, format, args);
   va_end(args);
   n += more < 0 ? 0 : more;
   if (n > int(sizeof line) - 2) n = int(sizeof line) - 2;
+  line[n] = '\0';
+  if (reader != nullptr) reader(level, line + head);
+  if (!log_enabled(level)) return;
   line[n++] = '\n';
   // One write, so that lines of several processes do not mix.
   [[maybe_unused]] const ssize_t written = write(log_fd(), line, size_t(n));

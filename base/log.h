@@ -13,6 +13,10 @@ void set_log_name(const char* name);  // "tide-agent"; default "tidepool"
 void set_default_log_level(LogLevel level);
 // Where lines go unless TIDE_LOG_FILE says otherwise; standard error before the first call.
 void set_log_descriptor(int descriptor);  // used where TIDE_LOG is not set
+// Who else gets every warning and error, printed or not, without its newline; null: nobody. Called in the thread that
+// logs.
+using LogReader = void (*)(LogLevel level, const char* text);
+void set_log_reader(LogReader reader);
 bool log_enabled(LogLevel level);
 // printf-style; the newline is added. Safe in any thread; never throws. Not for hot paths.
 void log(LogLevel level, const char* format, ...) __attribute__((format(printf, 2, 3)));

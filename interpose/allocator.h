@@ -25,10 +25,11 @@ struct Mapping {
 
 struct Allocation {
   uint64_t base = 0;
-  uint64_t bytes = 0;    // as asked for
-  uint32_t context = 0;  // the wire number of the context that it belongs to
-  uint64_t id = 0;       // unique in the process (CU_POINTER_ATTRIBUTE_BUFFER_ID)
-  bool mapped = false;   // by the VMM's calls, which alone unmap it
+  uint64_t bytes = 0;        // as asked for
+  uint32_t context = 0;      // the wire number of the context that it belongs to
+  uint64_t id = 0;           // unique in the process (CU_POINTER_ATTRIBUTE_BUFFER_ID)
+  bool mapped = false;       // by the VMM's calls, which alone unmap it
+  bool synchronous = false;  // CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
 };
 
 class Allocator {
@@ -57,6 +58,7 @@ class Allocator {
 
   // The live allocation that `address` lies in, or null. Valid until the next change.
   const Allocation* find(uint64_t address) const;
+  void set_synchronous(uint64_t base, bool on) { live_.at(base).synchronous = on; }
   uint64_t quota() const { return quota_; }
   // Bytes that allocations could still get: the quota less chunks in use.
   uint64_t available() const { return quota_ - mapped_ + kept_.total(); }

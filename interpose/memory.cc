@@ -195,6 +195,15 @@ bool Memory::find(uint64_t address, Allocation* allocation) const {
   return true;
 }
 
+CUresult Memory::set_synchronous(uint64_t address, bool on) {
+  const std::lock_guard lock(mu_);
+  const Allocation* found = allocator_.find(address);
+  if (found == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  allocator_.set_synchronous(found->base, on);
+  if (on) has_synchronous_.store(true, std::memory_order_relaxed);
+  return CUDA_SUCCESS;
+}
+
 bool Memory::covers(uint64_t address, uint64_t bytes) const {
   Allocation a;
   return find(address, &a) && bytes <= a.bytes - (address - a.base);

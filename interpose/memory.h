@@ -4,6 +4,7 @@
 
 #include <cuda.h>
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -56,6 +57,9 @@ class Memory {
   // Whether [address, address + bytes) lies in one live allocation or global.
   bool covers(uint64_t address, uint64_t bytes) const;
   bool find(uint64_t address, Allocation* allocation) const;
+  // Fills and copies of it that are not asynchronous by name are waited for. INVALID_VALUE: no live allocation.
+  CUresult set_synchronous(uint64_t address, bool on);
+  bool has_synchronous() const { return has_synchronous_.load(std::memory_order_relaxed); }
   void add_global(uint64_t address, uint64_t bytes, uint32_t context);
   uint64_t available();
   uint64_t total() const;
@@ -79,6 +83,7 @@ class Memory {
   CUresult map_at(uint64_t address, uint64_t bytes, uint64_t name);
 
   Vgpu& vgpu_;
+  std::atomic<bool> has_synchronous_{false};  // since some allocation was made so once
   mutable std::mutex mu_;
   Allocator allocator_;
   std::vector<Later> later_;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "interpose/array.h"
@@ -139,6 +140,36 @@ CUresult ask_command(const Context& context, Call call, const Command& command, 
   }
   if (sequence != nullptr) *sequence = number;
   return reply->result;
+}
+
+// The same with data behind the command, at `offset` (a k...DataOffset of commands.h).
+template <class Command>
+CUresult ask_command(const Context& context, Call call, const Command& command, size_t offset,
+                     std::span<const std::byte> data, Reply* reply) {
+  Channel& channel = context.vgpu->channel();
+  uint64_t sequence = 0;
+  CUresult r = channel.send(
+      {.call = call,
+       .context = context.number.load(std::memory_order_relaxed),
+       .payload_bytes = uint32_t(offset + data.size()),
+       .reply = reply},
+      [&](std::byte* payload) {
+        __builtin_memcpy(payload, &command, sizeof command);
+        if (!data.empty()) __builtin_memcpy(payload + offset, data.data(), data.size());
+      },
+      &sequence);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(*reply);
+  if (r == CUDA_SUCCESS) return reply->result;
+  channel.forget(sequence);
+  return r;
+}
+
+// What an answer carries, or UNKNOWN where that is too short.
+template <class Answer>
+CUresult read_answer(const Reply& reply, Answer* answer) {
+  if (reply.payload.size() < sizeof(Answer)) return CUDA_ERROR_UNKNOWN;
+  __builtin_memcpy(answer, reply.payload.data(), sizeof(Answer));
+  return CUDA_SUCCESS;
 }
 
 }  // namespace tide

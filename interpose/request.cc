@@ -212,11 +212,16 @@ CUresult Request::send() {
     if (unchanged_setting()) return CUDA_SUCCESS;
     context_->vgpu->cache.clear();
   }
-  return context_->vgpu->channel().send({.call = call_,
-                                         .context = context_->number.load(),
-                                         .stream = stream_ != nullptr ? stream_->slot : kNoStream,
-                                         .payload_bytes = uint32_t(payload_.size())},
-                                        [&](std::byte* payload) { memcpy(payload, payload_.data(), payload_.size()); });
+  Channel& channel = context_->vgpu->channel();
+  uint64_t sequence = 0;
+  const CUresult r = channel.send(
+      {.call = call_,
+       .context = context_->number.load(),
+       .stream = stream_ != nullptr ? stream_->slot : kNoStream,
+       .payload_bytes = uint32_t(payload_.size())},
+      [&](std::byte* payload) { memcpy(payload, payload_.data(), payload_.size()); }, &sequence);
+  const bool awaited = no_stream_ && owner_ != nullptr && owner_->memory->has_synchronous();
+  return r != CUDA_SUCCESS || !awaited ? r : channel.wait_stream(stream_->slot, sequence);
 }
 
 CUresult Request::ask(Reply& reply) {

@@ -211,7 +211,7 @@ CUresult device_to_device(const Entered& e, const CopyOrder& o) {
   uint64_t sequence = 0;
   const CUresult r = send_command(*stream->context, Call::tideCopyWithin, command, stream->slot, &sequence);
   // The program finds the bytes in host memory, or changes them there, when a synchronous copy has returned.
-  const bool awaited = foreign || (o.synchronous && (o.to.host || o.from.host));
+  const bool awaited = foreign || (o.synchronous && (o.to.host || o.from.host || to.vgpu->memory->has_synchronous()));
   if (r != CUDA_SUCCESS || !awaited) return r;
   return e.process->host.after_wait(*to.vgpu, to.vgpu->channel().wait_stream(stream->slot, sequence));
 }

@@ -1,6 +1,7 @@
 #include "server/objects.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace tide {
@@ -34,6 +35,12 @@ void Objects::keep(const CommandHeader& header, std::span<const std::byte> paylo
   objects_[next_++] = std::move(object);
 }
 
+void Objects::bind(uint64_t key, const CommandHeader& header, std::span<const std::byte> payload, uint64_t library) {
+  end(ObjectKind::kReference, key);
+  add(ObjectKind::kReference, key, header, payload);
+  std::prev(objects_.end())->second.library = library;
+}
+
 void Objects::end(ObjectKind kind, uint64_t key) {
   const auto found = by_key_.find({kind, key});
   if (found == by_key_.end()) return;
@@ -49,7 +56,9 @@ void Objects::end_context(uint32_t number) {
 }
 
 void Objects::end_library(uint64_t number) {
-  erase_if([number](const Object& object) { return object.kind == ObjectKind::kState && object.library == number; });
+  erase_if([number](const Object& object) {
+    return (object.kind == ObjectKind::kState || object.kind == ObjectKind::kReference) && object.library == number;
+  });
   end(ObjectKind::kLibrary, number);
 }
 

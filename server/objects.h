@@ -13,7 +13,17 @@
 
 namespace tide {
 
-enum class ObjectKind : uint16_t { kContext = 1, kStream, kEvent, kLibrary, kState, kArray, kTexture, kHost };
+enum class ObjectKind : uint16_t {
+  kContext = 1,
+  kStream,
+  kEvent,
+  kLibrary,
+  kState,
+  kArray,
+  kTexture,
+  kHost,
+  kReference
+};
 
 struct Object {
   ObjectKind kind = ObjectKind::kState;
@@ -21,7 +31,7 @@ struct Object {
   uint32_t context = 0;
   uint32_t stream = kNoStream;
   uint64_t key = 0;      // its number within its kind; of kState: nothing
-  uint64_t library = 0;  // kState: ends with this library (0: none)
+  uint64_t library = 0;  // kState, kReference: ends with this library (0: none)
   std::vector<std::byte> payload;
 };
 
@@ -30,10 +40,12 @@ class Objects {
   void add(ObjectKind kind, uint64_t key, const CommandHeader& header, std::span<const std::byte> payload);
   // A command that changed the state of something; an equal one before it is not needed any more.
   void keep(const CommandHeader& header, std::span<const std::byte> payload, uint64_t library);
+  // What a variable of a library is bound to; an earlier binding of it is not needed any more.
+  void bind(uint64_t key, const CommandHeader& header, std::span<const std::byte> payload, uint64_t library);
   void end(ObjectKind kind, uint64_t key);
   // All that was made in it, and itself.
   void end_context(uint32_t number);
-  // Itself, and the states of its kernels.
+  // Itself, the states of its kernels, and what its variables are bound to.
   void end_library(uint64_t number);
 
   const std::map<uint64_t, Object>& all() const { return objects_; }  // by order

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
+#include <string>
 
 #include "api/payload.h"
 #include "serve.h"
@@ -129,6 +131,112 @@ CUresult serve_tideCreateTexture(Session& session, const command::CreateTexture&
 CUresult serve_tideDestroyTexture(Session& session, const command::DestroyTexture& command, Received&, Outputs&) {
   session.objects().end(ObjectKind::kTexture, Arrays::texture_key(command.surface != 0, command.handle));
   return session.arrays().destroy_texture(command.surface != 0, command.handle);
+}
+
+namespace {
+
+// The library's module in the current context.
+CUresult module_of(Session& session, uint64_t library, CUmodule* module) {
+  const Library* found = session.libraries().find(library);
+  if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  return session.driver().cuLibraryGetModule(module, found->handle);
+}
+
+CUresult find_texture(const Driver& d, CUmodule module, const std::string& name, CUtexref* reference) {
+  return d.cuModuleGetTexRef == nullptr ? CUDA_ERROR_NOT_SUPPORTED
+                                        : d.cuModuleGetTexRef(reference, module, name.c_str());
+}
+CUresult find_surface(const Driver& d, CUmodule module, const std::string& name, CUsurfref* reference) {
+  return d.cuModuleGetSurfRef == nullptr ? CUDA_ERROR_NOT_SUPPORTED
+                                         : d.cuModuleGetSurfRef(reference, module, name.c_str());
+}
+
+// The driver's own words for what a texture shows.
+CUresult set_resource(const Driver& d, CUtexref reference, const CUDA_RESOURCE_DESC& what) {
+  size_t offset = 0;
+  switch (what.resType) {
+    case CU_RESOURCE_TYPE_ARRAY:
+      return d.cuTexRefSetArray(reference, what.res.array.hArray, CU_TRSA_OVERRIDE_FORMAT);
+    case CU_RESOURCE_TYPE_MIPMAPPED_ARRAY:
+      return d.cuTexRefSetMipmappedArray(reference, what.res.mipmap.hMipmappedArray, CU_TRSA_OVERRIDE_FORMAT);
+    case CU_RESOURCE_TYPE_LINEAR:
+      d.cuTexRefSetFormat(reference, what.res.linear.format, int(what.res.linear.numChannels));
+      return d.cuTexRefSetAddress_v2(&offset, reference, what.res.linear.devPtr, what.res.linear.sizeInBytes);
+    case CU_RESOURCE_TYPE_PITCH2D: {
+      const auto& flat = what.res.pitch2D;
+      const CUDA_ARRAY_DESCRIPTOR shape = {flat.width, flat.height, flat.format, flat.numChannels};
+      return d.cuTexRefSetAddress2D_v3(reference, &shape, flat.devPtr, flat.pitchInBytes);
+    }
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
+}
+
+// Properties first: they take effect with the binding.
+CUresult bind_texture(const Driver& d, CUtexref reference, const Descriptions& what) {
+  const CUDA_TEXTURE_DESC& t = what.texture;
+  CUresult result = d.cuTexRefSetFlags(reference, t.flags);
+  for (int axis = 0; axis < 3 && result == CUDA_SUCCESS; ++axis) {
+    result = d.cuTexRefSetAddressMode(reference, axis, t.addressMode[axis]);
+  }
+  if (result == CUDA_SUCCESS) result = d.cuTexRefSetFilterMode(reference, t.filterMode);
+  float color[4];
+  std::copy_n(t.borderColor, 4, color);
+  if (result == CUDA_SUCCESS) result = d.cuTexRefSetBorderColor(reference, color);
+  if (result == CUDA_SUCCESS) result = d.cuTexRefSetMaxAnisotropy(reference, t.maxAnisotropy);
+  if (result == CUDA_SUCCESS && what.resource.resType == CU_RESOURCE_TYPE_MIPMAPPED_ARRAY) {
+    d.cuTexRefSetMipmapFilterMode(reference, t.mipmapFilterMode);
+    d.cuTexRefSetMipmapLevelBias(reference, t.mipmapLevelBias);
+    d.cuTexRefSetMipmapLevelClamp(reference, t.minMipmapLevelClamp, t.maxMipmapLevelClamp);
+  }
+  return result != CUDA_SUCCESS ? result : set_resource(d, reference, what.resource);
+}
+
+std::string text_of(std::span<const std::byte> bytes) {
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  text.resize(strlen(text.c_str()));
+  return text;
+}
+
+uint64_t reference_key(uint64_t library, bool surface, const std::string& name) {
+  return (library << 1 | uint64_t{surface}) * 0x9e3779b97f4a7c15 ^ std::hash<std::string>()(name);
+}
+
+}  // namespace
+
+CUresult serve_tideFindReference(Session& session, const command::FindReference& c, Received& q, Outputs&) {
+  if (q.tail().empty() || q.tail().size() > kReferenceNameMax) return CUDA_ERROR_INVALID_VALUE;
+  const std::string name = text_of(q.tail());
+  CUmodule module = nullptr;
+  CUtexref texture = nullptr;
+  CUsurfref surface = nullptr;
+  if (const CUresult result = module_of(session, c.library, &module); result != CUDA_SUCCESS) return result;
+  return c.surface != 0 ? find_surface(session.driver(), module, name, &surface)
+                        : find_texture(session.driver(), module, name, &texture);
+}
+
+CUresult serve_tideBindReference(Session& session, const command::BindReference& c, Received& q, Outputs&) {
+  Descriptions what;
+  if (c.name_bytes == 0 || c.name_bytes > kReferenceNameMax || c.bytes != sizeof what) return CUDA_ERROR_INVALID_VALUE;
+  const std::string name = text_of(q.tail().first(c.name_bytes));
+  memcpy(&what, q.tail().data() + c.name_bytes, sizeof what);
+  CUmodule module = nullptr;
+  CUtexref texture = nullptr;
+  CUsurfref surface = nullptr;
+  const Driver& driver = session.driver();
+  CUresult result = module_of(session, c.library, &module);
+  if (result == CUDA_SUCCESS) result = fill_in_array(session, c.array, &what.resource);
+  if (result != CUDA_SUCCESS) return result;
+  if (c.surface != 0) {
+    result = find_surface(driver, module, name, &surface);
+    if (result == CUDA_SUCCESS) result = driver.cuSurfRefSetArray(surface, what.resource.res.array.hArray, 0);
+  } else {
+    result = find_texture(driver, module, name, &texture);
+    if (result == CUDA_SUCCESS) result = bind_texture(driver, texture, what);
+  }
+  if (result != CUDA_SUCCESS) return result;
+  session.objects().bind(reference_key(c.library, c.surface != 0, name), q.header(), q.payload(), c.library);
+  return CUDA_SUCCESS;
 }
 
 }  // namespace tide

@@ -8,7 +8,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 4;
+constexpr uint32_t kStateVersion = 5;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {
@@ -152,7 +152,8 @@ Outcome replay_objects(Session& session, BlobReader* r, const std::vector<Earlie
     session.set_image_like(earlier == nullptr ? nullptr : &earlier->library);
     const CUresult result = session.replay(object);
     session.set_image_like(nullptr);
-    if (result != CUDA_SUCCESS && object.kind != ObjectKind::kState) {
+    // What a reference shows may be gone; kernels cannot read it then, here or there.
+    if (result != CUDA_SUCCESS && object.kind != ObjectKind::kState && object.kind != ObjectKind::kReference) {
       return Outcome::fail(format("object %llu of kind %u cannot be made here: %s",
                                   static_cast<unsigned long long>(object.key), unsigned(object.kind),
                                   error_text(session.driver(), result).c_str()));
@@ -265,6 +266,14 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
   if (Outcome outcome = read_outbox(session, &r); !outcome.ok()) return outcome;
   if (Outcome outcome = read_stages(session, &r); !outcome.ok()) return outcome;
   return r.ok() ? Outcome() : Outcome::fail("the state is cut short");
+}
+
+void restore_references(Session& session) {
+  std::vector<Object> references;
+  for (const auto& [id, object] : session.objects().all()) {
+    if (object.kind == ObjectKind::kReference) references.push_back(object);
+  }
+  for (const Object& object : references) session.replay(object);
 }
 
 std::vector<MemoryRange> image_ranges(Session& session) {

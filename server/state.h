@@ -27,6 +27,9 @@ Outcome read_outline(std::span<const std::byte> state, StateOutline* outline);
 // Makes everything again in a new session: objects, mapped memory (zero), what was not delivered.
 Outcome restore_state(Session& session, std::span<const std::byte> state, const std::vector<ImageBytes>& images);
 
+// After the contents: what variables of images are bound to, whose bytes came along and mean nothing here.
+void restore_references(Session& session);
+
 // Where contents have to be copied: mapped memory, then the globals of images.
 std::vector<MemoryRange> image_ranges(Session& session);
 

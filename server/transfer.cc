@@ -192,7 +192,9 @@ Outcome receive_all(Session& session, ByteStream& stream) {
   session.driver().cuCtxSynchronize();
   if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
   if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
-  return receive_arrays(session, stream);
+  if (Outcome outcome = receive_arrays(session, stream); !outcome.ok()) return outcome;
+  restore_references(session);
+  return {};
 }
 
 }  // namespace

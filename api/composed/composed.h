@@ -24,6 +24,9 @@ CUresult record_all(CUcontext context, CUevent event);
 // Everything that its streams get from now on waits for `event`.
 CUresult wait_all(CUcontext context, CUevent event);
 
+// Each of the two libraries, when it starts: warnings and errors can be read by the program from then on.
+void keep_logs();
+
 inline bool fits(size_t value) { return value <= UINT32_MAX; }
 inline unsigned clamped(size_t value) { return fits(value) ? static_cast<unsigned>(value) : UINT32_MAX; }
 

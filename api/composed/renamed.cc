@@ -34,6 +34,10 @@ CUresult cuCtxPushCurrent(CUcontext context) { return cuCtxPushCurrent_v2(contex
 CUresult cuEventDestroy(CUevent event) { return cuEventDestroy_v2(event); }
 CUresult cuStreamDestroy(CUstream stream) { return cuStreamDestroy_v2(stream); }
 
+CUresult cuIpcOpenMemHandle(CUdeviceptr* address, CUipcMemHandle handle, unsigned int flags) {
+  return cuIpcOpenMemHandle_v2(address, handle, flags);
+}
+
 CUresult cuLinkCreate(unsigned int count, CUjit_option* options, void** values, CUlinkState* state) {
   return cuLinkCreate_v2(count, options, values, state);
 }

@@ -1,5 +1,6 @@
 // cuInit, versions, entry points, export tables.
 
+#include "api/composed/composed.h"
 #include "api/handshake/handshake.h"
 #include "interpose/entry/entry.h"
 #include "interpose/identity.h"
@@ -26,6 +27,7 @@ extern "C" {
 
 CUresult cuInit(unsigned int flags) {
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  composed::keep_logs();
   return initialise();
 }
 

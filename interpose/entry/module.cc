@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "api/composed/references.h"
 #include "base/log.h"
 #include "interpose/bundle.h"
 #include "interpose/entry/entry.h"
@@ -264,6 +265,7 @@ CUresult cuModuleUnload(CUmodule handle) {
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
   Library* module = p->modules.find(handle);
   if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  composed::forget_references(handle);
   if (p->modules.destroy(module)) unload(*p, *module);
   return CUDA_SUCCESS;
 }

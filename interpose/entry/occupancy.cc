@@ -1,8 +1,11 @@
-// The block size with the best occupancy: tried out here, because the caller's function that says how much shared
-// memory a block needs can only be called here. Each occupancy comes from the worker once, then from the cache.
+// Clusters are the worker's to say. The block size with the best occupancy is tried out here, because the caller's
+// function that says how much shared memory a block needs can only be called here. Each occupancy comes from the worker
+// once, then from the cache.
 
 #include <algorithm>
 
+#include "api/payload.h"
+#include "commands.h"
 #include "interpose/entry/entry.h"
 
 using namespace tide;
@@ -43,6 +46,37 @@ CUresult search_block(const Search& s, const Vgpu& vgpu, int* grid, int* block) 
   return CUDA_SUCCESS;
 }
 
+constexpr unsigned kAttributesMax = 32;
+
+CUresult ask_clusters(int* answer, CUfunction function, const CUlaunchConfig* c, bool most) {
+  Entered e;
+  TIDE_TRY(enter(&e));
+  if (answer == nullptr || c == nullptr || c->numAttrs > kAttributesMax) return CUDA_ERROR_INVALID_VALUE;
+  if (c->numAttrs != 0 && c->attrs == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const Kernel* kernel = e.process->kernels.find(function);
+  if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  uint64_t number = 0;
+  TIDE_TRY(wire_kernel(*e.process, *kernel, *e.context, &number));
+  const command::Clusters command{number,
+                                  c->gridDimX,
+                                  c->gridDimY,
+                                  c->gridDimZ,
+                                  c->blockDimX,
+                                  c->blockDimY,
+                                  c->blockDimZ,
+                                  c->sharedMemBytes,
+                                  uint32_t(most),
+                                  c->numAttrs,
+                                  0};
+  Reply reply;
+  TIDE_TRY(ask_command(*e.context, Call::tideClusters, command, command::kClustersDataOffset,
+                       std::as_bytes(std::span(c->attrs, c->numAttrs)), &reply));
+  ClustersAnswer clusters;
+  TIDE_TRY(read_answer(reply, &clusters));
+  *answer = clusters.count;
+  return CUDA_SUCCESS;
+}
+
 }  // namespace
 
 #pragma GCC visibility push(default)
@@ -60,6 +94,14 @@ CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int* grid, int* block, CUfunc
 CUresult cuOccupancyMaxPotentialBlockSize(int* grid, int* block, CUfunction function,
                                           CUoccupancyB2DSize shared_of_block, size_t shared_bytes, int limit) {
   return cuOccupancyMaxPotentialBlockSizeWithFlags(grid, block, function, shared_of_block, shared_bytes, limit, 0);
+}
+
+CUresult cuOccupancyMaxPotentialClusterSize(int* size, CUfunction function, const CUlaunchConfig* config) {
+  return ask_clusters(size, function, config, true);
+}
+
+CUresult cuOccupancyMaxActiveClusters(int* clusters, CUfunction function, const CUlaunchConfig* config) {
+  return ask_clusters(clusters, function, config, false);
 }
 
 }  // extern "C"

@@ -92,6 +92,7 @@ CUresult answer(Process& p, const Known& k, CUpointer_attribute attribute, CUdev
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
       return put(data, uint32_t(k.managed));
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
+      return put(data, uint32_t(k.allocation.synchronous));
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
@@ -170,6 +171,17 @@ CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute* attribu
       answer_unknown(attributes[i], data[i]);
   }
   return CUDA_SUCCESS;
+}
+
+CUresult cuPointerSetAttribute(const void* value, CUpointer_attribute attribute, CUdeviceptr address) {
+  Process* p = process();
+  if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  if (value == nullptr || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS) return CUDA_ERROR_INVALID_VALUE;
+  uint32_t on = 0;
+  memcpy(&on, value, sizeof on);
+  Vgpu* vgpu = p->vgpu_of(address);
+  if (vgpu == nullptr || !vgpu->is_open()) return CUDA_ERROR_INVALID_VALUE;
+  return vgpu->memory->set_synchronous(address, on != 0);
 }
 
 }  // extern "C"

@@ -1,7 +1,10 @@
-// Texture and surface objects.
+// Texture and surface objects, and references.
 
 #include <cstring>
+#include <string_view>
+#include <vector>
 
+#include "api/composed/references.h"
 #include "api/payload.h"
 #include "commands.h"
 #include "interpose/array.h"
@@ -58,28 +61,11 @@ CUresult create(const Entered& e, bool surface, const TextureRecord& record, uin
   uint64_t reference = 0;
   TIDE_TRY(take_array(e, &what.resource, &reference));
   const command::CreateTexture command{0, reference, uint32_t(surface), uint32_t(record.has_view), sizeof what};
-  Channel& channel = e.vgpu->channel();
   Reply reply;
-  uint64_t sequence = 0;
-  CUresult r = channel.send(
-      {.call = Call::tideCreateTexture,
-       .context = e.context->number.load(),
-       .payload_bytes = uint32_t(command::kCreateTextureDataOffset + sizeof what),
-       .reply = &reply},
-      [&](std::byte* payload) {
-        memcpy(payload, &command, sizeof command);
-        memcpy(payload + command::kCreateTextureDataOffset, &what, sizeof what);
-      },
-      &sequence);
-  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
-  if (r != CUDA_SUCCESS) {
-    channel.forget(sequence);
-    return r;
-  }
-  if (reply.result != CUDA_SUCCESS) return reply.result;
+  TIDE_TRY(ask_command(*e.context, Call::tideCreateTexture, command, command::kCreateTextureDataOffset,
+                       std::as_bytes(std::span(&what, 1)), &reply));
   TextureAnswer answer;
-  if (reply.payload.size() < sizeof answer) return CUDA_ERROR_UNKNOWN;
-  memcpy(&answer, reply.payload.data(), sizeof answer);
+  TIDE_TRY(read_answer(reply, &answer));
   (surface ? e.vgpu->surfaces : e.vgpu->textures).add(answer.handle, record);
   *handle = answer.handle;
   return CUDA_SUCCESS;
@@ -98,7 +84,49 @@ CUresult look_up(bool surface, uint64_t handle, TextureRecord* record) {
   return (surface ? e.vgpu->surfaces : e.vgpu->textures).find(handle, record) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+// The library behind a module's handle, loaded in the current context.
+CUresult find_module(CUmodule module, Entered* e, Library** library) {
+  TIDE_TRY(enter(e));
+  *library = e->process->modules.find(module);
+  if (*library == nullptr) *library = e->process->libraries.find(module);
+  if (*library == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if ((*library)->is_module()) e->context = (*library)->context, e->vgpu = e->context->vgpu;
+  TIDE_TRY(load(*e->process, **library, *e->context));
+  return await_load(*e->process, **library, *e->context);
+}
+
 }  // namespace
+
+CUresult tide::composed::find_reference(CUmodule module, const char* name, bool surface) {
+  Entered e;
+  Library* library = nullptr;
+  TIDE_TRY(find_module(module, &e, &library));
+  const std::string_view text(name);
+  if (text.empty() || text.size() > kReferenceNameMax) return CUDA_ERROR_NOT_FOUND;
+  const command::FindReference command{library->number, uint32_t(surface), 0, text.size()};
+  Reply reply;
+  return ask_command(*e.context, Call::tideFindReference, command, command::kFindReferenceDataOffset,
+                     std::as_bytes(std::span(text)), &reply);
+}
+
+CUresult tide::composed::bind_reference(Reference* reference, bool surface) {
+  Entered e;
+  Library* library = nullptr;
+  TIDE_TRY(find_module(reference->module, &e, &library));
+  Descriptions what;
+  memset(&what, 0, sizeof what);
+  what.resource = reference->resource;
+  what.texture = reference->texture;
+  uint64_t array = 0;
+  TIDE_TRY(take_array(e, &what.resource, &array));
+  const std::string& name = reference->name;
+  const command::BindReference command{library->number, array, uint32_t(surface), 0, name.size(), sizeof what};
+  std::vector<std::byte> data(name.size() + sizeof what);
+  memcpy(data.data(), name.data(), name.size());
+  memcpy(data.data() + name.size(), &what, sizeof what);
+  Reply reply;
+  return ask_command(*e.context, Call::tideBindReference, command, command::kBindReferenceDataOffset, data, &reply);
+}
 
 #pragma GCC visibility push(default)
 extern "C" {

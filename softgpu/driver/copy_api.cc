@@ -37,6 +37,18 @@ CUresult fill(CUstream stream_handle, const FillRect& rect) {
   });
 }
 
+// CU_POINTER_ATTRIBUTE_SYNC_MEMOPS: what is not asynchronous by name has happened when it returns.
+bool is_synchronous(uint64_t address) {
+  const auto range = driver().memory.find(address);
+  return range && range->sync_memops;
+}
+
+CUresult fill(const FillRect& rect) {
+  const CUresult result = fill(nullptr, rect);
+  if (result != CUDA_SUCCESS || !is_synchronous(rect.address)) return result;
+  return cuStreamSynchronize(nullptr);
+}
+
 }  // namespace
 
 extern "C" CUresult cuMemcpy(CUdeviceptr destination, CUdeviceptr source, size_t bytes) {
@@ -55,7 +67,9 @@ extern "C" CUresult cuMemcpyDtoH_v2(void* destination, CUdeviceptr source, size_
 
 extern "C" CUresult cuMemcpyDtoD_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes) {
   if (!is_device(destination, bytes) || !is_device(source, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  return copy_now(destination, source, bytes);
+  const CUresult result = copy_now(destination, source, bytes);
+  if (result != CUDA_SUCCESS || (!is_synchronous(destination) && !is_synchronous(source))) return result;
+  return cuStreamSynchronize(nullptr);
 }
 
 extern "C" CUresult cuMemcpyAsync(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream) {
@@ -101,15 +115,15 @@ extern "C" CUresult cuMemcpyPeerAsync(CUdeviceptr destination, CUcontext destina
 }
 
 extern "C" CUresult cuMemsetD8_v2(CUdeviceptr address, unsigned char value, size_t count) {
-  return fill(nullptr, {address, 0, value, 1, count, 1});
+  return fill({address, 0, value, 1, count, 1});
 }
 
 extern "C" CUresult cuMemsetD16_v2(CUdeviceptr address, unsigned short value, size_t count) {
-  return fill(nullptr, {address, 0, value, 2, count, 1});
+  return fill({address, 0, value, 2, count, 1});
 }
 
 extern "C" CUresult cuMemsetD32_v2(CUdeviceptr address, unsigned int value, size_t count) {
-  return fill(nullptr, {address, 0, value, 4, count, 1});
+  return fill({address, 0, value, 4, count, 1});
 }
 
 extern "C" CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, size_t count, CUstream stream) {
@@ -126,17 +140,17 @@ extern "C" CUresult cuMemsetD32Async(CUdeviceptr address, unsigned int value, si
 
 extern "C" CUresult cuMemsetD2D8_v2(CUdeviceptr address, size_t pitch, unsigned char value, size_t width,
                                     size_t height) {
-  return fill(nullptr, {address, pitch, value, 1, width, height});
+  return fill({address, pitch, value, 1, width, height});
 }
 
 extern "C" CUresult cuMemsetD2D16_v2(CUdeviceptr address, size_t pitch, unsigned short value, size_t width,
                                      size_t height) {
-  return fill(nullptr, {address, pitch, value, 2, width, height});
+  return fill({address, pitch, value, 2, width, height});
 }
 
 extern "C" CUresult cuMemsetD2D32_v2(CUdeviceptr address, size_t pitch, unsigned int value, size_t width,
                                      size_t height) {
-  return fill(nullptr, {address, pitch, value, 4, width, height});
+  return fill({address, pitch, value, 4, width, height});
 }
 
 extern "C" CUresult cuMemsetD2D8Async(CUdeviceptr address, size_t pitch, unsigned char value, size_t width,

@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "api/composed/composed.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
@@ -26,7 +27,11 @@ int refuse(const char* name, std::atomic<bool>* logged) noexcept {
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
-extern "C" CUresult cuInit(unsigned int flags) { return flags != 0 ? CUDA_ERROR_INVALID_VALUE : initialize(); }
+extern "C" CUresult cuInit(unsigned int flags) {
+  if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  tide::composed::keep_logs();
+  return initialize();
+}
 
 extern "C" CUresult cuDriverGetVersion(int* version) {
   if (version == nullptr) return CUDA_ERROR_INVALID_VALUE;

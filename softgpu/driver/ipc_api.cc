@@ -57,10 +57,6 @@ extern "C" CUresult cuIpcOpenMemHandle_v2(CUdeviceptr* address, CUipcMemHandle h
   return open_memory(address, handle, flags);
 }
 
-extern "C" CUresult cuIpcOpenMemHandle(CUdeviceptr* address, CUipcMemHandle handle, unsigned int flags) {
-  return open_memory(address, handle, flags);
-}
-
 extern "C" CUresult cuIpcCloseMemHandle(CUdeviceptr address) {
   return in_context([&](Context& context) -> CUresult {
     context.synchronize();

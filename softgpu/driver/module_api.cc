@@ -8,6 +8,7 @@
 #include <iterator>
 #include <utility>
 
+#include "api/composed/references.h"
 #include "softgpu/driver/attributes.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/load_options.h"
@@ -185,6 +186,7 @@ extern "C" CUresult cuModuleLoadFatBinary(CUmodule* module, const void* image) {
 extern "C" CUresult cuModuleUnload(CUmodule module) {
   return of_module(module, [](const std::shared_ptr<Module>& found) -> CUresult {
     found->context->synchronize();
+    tide::composed::forget_references(found->handle);
     destroy_module(found);
     return CUDA_SUCCESS;
   });

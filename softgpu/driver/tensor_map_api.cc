@@ -149,6 +149,17 @@ extern "C" CUresult cuTensorMapEncodeIm2col(CUtensorMap* out, CUtensorMapDataTyp
   return finish(common, tiles, line_max, &map);
 }
 
+// Only architectures that are not offered here read such maps.
+extern "C" CUresult cuTensorMapEncodeIm2colWide(CUtensorMap* out, CUtensorMapDataType, cuuint32_t rank, void* address,
+                                                const cuuint64_t* lengths, const cuuint64_t* strides, int, int,
+                                                cuuint32_t, cuuint32_t, const cuuint32_t* steps, CUtensorMapInterleave,
+                                                CUtensorMapIm2ColWideMode, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                                                CUtensorMapFloatOOBfill) {
+  if (const CUresult result = ready(); result != CUDA_SUCCESS) return result;
+  const bool given = out != nullptr && address != nullptr && lengths != nullptr && strides != nullptr;
+  return !given || steps == nullptr || rank < 3 || rank > 5 ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;
+}
+
 extern "C" CUresult cuTensorMapReplaceAddress(CUtensorMap* out, void* address) {
   if (const CUresult result = ready(); result != CUDA_SUCCESS) return result;
   const auto where = reinterpret_cast<uint64_t>(address);

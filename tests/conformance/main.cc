@@ -239,6 +239,7 @@ int start_again(const Options& options, int argc, char** argv) {
   const std::string self = own_path();
   const std::string build = options.build.empty() ? self.substr(0, self.rfind("/tests/conformance")) : options.build;
   std::vector<std::string> words;
+  setenv("SOFTGPU_PROFILE", "h200", 0);
   setenv("SOFTGPU_DEVICES", "2", 0);
   setenv("SOFTGPU_MEMORY", "256MiB", 0);
   if (options.backend == "softgpu") {

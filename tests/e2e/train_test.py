@@ -88,8 +88,14 @@ class Moves(PoolTest):
         self.assertEqual(job.wait(), 0, job.err())
 
     def test_arrays_and_textures_move_too(self):
+        self.migrate_while_running('images')
+
+    def test_texture_references_move_too(self):
+        self.migrate_while_running('references')
+
+    def migrate_while_running(self, program):
         self.pool.up(gpus=2)
-        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('images'), '--seconds', 6)
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program(program), '--seconds', 6)
         names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
         wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
         moves = 0
@@ -154,6 +160,7 @@ class OverUcx(Moves):
     test_variables_of_modules_move_too = None
     test_what_is_made_and_ended_while_moving = None
     test_arrays_and_textures_move_too = None
+    test_texture_references_move_too = None
     test_graphs_are_launched_across_moves = None
     test_resize_over_two_servers = None
 
