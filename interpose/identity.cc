@@ -2,9 +2,9 @@
 
 #include <cuda.h>
 
-#include <cstdlib>
 #include <cstring>
 
+#include "api/composed/environment.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "interpose/process.h"
@@ -67,10 +67,6 @@ bool same_pci(DeviceInfo& a, DeviceInfo& b) {
   return pci_domain(a) == pci_domain(b) &&
          a.attributes[CU_DEVICE_ATTRIBUTE_PCI_BUS_ID] == b.attributes[CU_DEVICE_ATTRIBUTE_PCI_BUS_ID] &&
          a.attributes[CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID] == b.attributes[CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID];
-}
-
-bool matches_uuid(const std::string& wanted, const DeviceInfo& info) {
-  return wanted.size() > 4 && uuid_text(info.uuid).compare(0, wanted.size(), wanted) == 0;
 }
 
 CUresult hook_primary(CUcontext* context, CUdevice device) {
@@ -151,44 +147,10 @@ void make_distinct(std::vector<VgpuPlace>* places) {
   }
 }
 
-std::string uuid_text(const uint8_t uuid[16]) {
-  std::string text = "GPU-";
-  for (int i = 0; i < 16; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += format("%02x", uuid[i]);
-  }
-  return text;
-}
-
 std::vector<uint32_t> visible_devices(const char* variable, const std::vector<VgpuPlace>& places) {
-  std::vector<uint32_t> result;
-  if (variable == nullptr) {
-    for (uint32_t i = 0; i < places.size(); ++i) result.push_back(i);
-    return result;
-  }
-  const std::string text = variable;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find(',', at), text.size());
-    const std::string item = text.substr(at, end - at);
-    at = end + 1;
-    uint32_t number = kVgpusMax;
-    if (item.compare(0, 4, "GPU-") == 0) {
-      for (uint32_t i = 0; i < places.size() && number == kVgpusMax; ++i) {
-        if (matches_uuid(item, places[i].info)) number = i;
-      }
-    } else {
-      char* rest = nullptr;
-      const long value = strtol(item.c_str(), &rest, 10);
-      if (rest != item.c_str() && value >= 0 && value < long(kVgpusMax)) number = uint32_t(value);
-    }
-    // The driver's rule: an invalid or repeated entry hides itself and all that follow.
-    if (number >= places.size()) break;
-    for (const uint32_t seen : result) {
-      if (seen == number) return {};
-    }
-    result.push_back(number);
-  }
-  return result;
+  std::vector<const uint8_t*> uuids;
+  for (const VgpuPlace& place : places) uuids.push_back(place.info.uuid);
+  return composed::visible_devices(variable, uuids);
 }
 
 void hide_what_is_not_served(DeviceInfo* info, bool one_memory) {

@@ -18,8 +18,6 @@ std::vector<uint32_t> visible_devices(const char* variable, const std::vector<Vg
 void hide_what_is_not_served(DeviceInfo* info, bool one_memory);
 // Whether processes can have memory of each other there.
 bool shares_memory(const DeviceInfo& info);
-// "GPU-xxxxxxxx-xxxx-..."
-std::string uuid_text(const uint8_t uuid[16]);
 // Tells api/handshake about this library.
 void install_hooks();
 

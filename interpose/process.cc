@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 
+#include "api/composed/environment.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "interpose/graphs.h"
@@ -76,6 +77,7 @@ CUresult initialise() {
     return CUDA_ERROR_NO_DEVICE;
   }
   std::unique_ptr<Process> made(new Process);
+  made->launch_blocking = composed::launch_blocking();
   std::vector<VgpuPlace> places;
   if (Outcome o = made->pool.say_hello(identity, &places); !o.ok()) {
     say_why(o.message());

@@ -57,6 +57,7 @@ struct Process {
   std::vector<Vgpu*> devices;       // by CUDA ordinal: those that CUDA_VISIBLE_DEVICES shows
   Vgpu* by_number[kVgpusMax] = {};  // the same, by number in the job
   int driver_version = 0;
+  bool launch_blocking = false;      // CUDA_LAUNCH_BLOCKING
   std::atomic<uint64_t> next_id{1};  // of contexts, streams, buffers
   std::atomic<uint32_t> next_library{1};
   std::atomic<uint32_t> next_array{1};

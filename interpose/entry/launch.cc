@@ -69,16 +69,31 @@ CUresult read_extra(void** extra, const void** buffer, size_t* bytes) {
   return *buffer != nullptr || *bytes == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-// Attributes whose values are handles or host addresses cannot travel.
-CUresult check_attributes(const CUlaunchAttribute* attributes, unsigned count) {
+// The event that an attribute names, which happens during or after the kernel; null for other attributes.
+CUevent event_of(const CUlaunchAttribute& attribute) {
+  if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) return attribute.value.programmaticEvent.event;
+  if (attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) return attribute.value.launchCompletionEvent.event;
+  return nullptr;
+}
+
+bool names_an_event(const CUlaunchAttribute& attribute) {
+  return attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT ||
+         attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT;
+}
+
+// Attributes whose values are handles or host addresses do not travel: events are recorded behind the kernel, which is
+// late, but never too early; kernel nodes that the device updates are refused.
+CUresult check_attributes(const CUlaunchAttribute* attributes, unsigned count, bool* has_events) {
   for (unsigned i = 0; i < count; ++i) {
-    const bool refused = attributes[i].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT ||
-                         attributes[i].id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT ||
-                         attributes[i].id == CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE;
-    if (!refused) continue;
-    static constinit std::atomic<bool> logged{false};
-    if (!logged.exchange(true)) log(LogLevel::kWarning, "launch attribute %d is not served", int(attributes[i].id));
-    return CUDA_ERROR_NOT_SUPPORTED;
+    const CUlaunchAttribute& attribute = attributes[i];
+    if (attribute.id == CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE) {
+      if (attribute.value.deviceUpdatableKernelNode.deviceUpdatable != 0) return CUDA_ERROR_NOT_SUPPORTED;
+    } else if (names_an_event(attribute)) {
+      const Event* event = process()->events.find(event_of(attribute));
+      if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+      if ((event->flags & CU_EVENT_DISABLE_TIMING) == 0) return CUDA_ERROR_INVALID_VALUE;
+      *has_events = true;
+    }
   }
   return CUDA_SUCCESS;
 }
@@ -97,7 +112,9 @@ struct Launch {
 };
 
 CUresult capture(const Stream& stream, const Launch& l) {
-  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
+  bool has_events = false;
+  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count, &has_events));
+  if (has_events) return CUDA_ERROR_NOT_SUPPORTED;
   const Geometry& g = l.geometry;
   CapturedLaunch captured;
   captured.params = {l.function, g.grid_x,       g.grid_y, g.grid_z, g.block_x, g.block_y,
@@ -106,6 +123,23 @@ CUresult capture(const Stream& stream, const Launch& l) {
   captured.attribute_count = l.attribute_count;
   captured.cooperative = l.cooperative;
   return capture_launch(stream, captured);
+}
+
+// Those that stay here mean nothing to the worker.
+void write_attributes(std::byte* payload, const Launch& l) {
+  memcpy(payload, l.attributes, l.attribute_count * kLaunchAttributeBytes);
+  auto* written = reinterpret_cast<CUlaunchAttribute*>(payload);
+  for (unsigned i = 0; i < l.attribute_count; ++i) {
+    const bool stays = names_an_event(written[i]) || written[i].id == CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE;
+    if (stays) written[i].id = CU_LAUNCH_ATTRIBUTE_IGNORE;
+  }
+}
+
+CUresult after_launch(const Entered& e, const Launch& l) {
+  for (unsigned i = 0; i < l.attribute_count; ++i) {
+    if (names_an_event(l.attributes[i])) TIDE_TRY(cuEventRecord(event_of(l.attributes[i]), l.stream));
+  }
+  return e.process->launch_blocking ? cuStreamSynchronize(l.stream) : CUDA_SUCCESS;
 }
 
 CUresult launch(const Launch& l) {
@@ -119,7 +153,8 @@ CUresult launch(const Launch& l) {
   Context& context = *stream->context;
   TIDE_TRY(check_geometry(l.geometry, *kernel, context.vgpu->info));
   if (l.cooperative) TIDE_TRY(check_cooperative(l.function, l.geometry, context.vgpu->info));
-  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count));
+  bool has_events = false;
+  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count, &has_events));
   uint64_t number = 0;
   TIDE_TRY(wire_kernel(*e.process, *kernel, context, &number));
   const void* buffer = nullptr;
@@ -140,7 +175,7 @@ CUresult launch(const Launch& l) {
   const Geometry& g = l.geometry;
   const command::Launch command{number,    g.grid_x,       g.grid_y,      g.grid_z,          g.block_x,   g.block_y,
                                 g.block_z, g.shared_bytes, l.cooperative, l.attribute_count, param_bytes, 0};
-  return context.vgpu->channel().send(
+  const CUresult sent = context.vgpu->channel().send(
       {.call = Call::tideLaunch,
        .context = context.number.load(std::memory_order_relaxed),
        .stream = stream->slot,
@@ -149,7 +184,7 @@ CUresult launch(const Launch& l) {
         memcpy(payload, &command, sizeof command);
         memset(payload + sizeof command, 0, command::kLaunchDataOffset - sizeof command);
         payload += command::kLaunchDataOffset;
-        if (attribute_bytes != 0) memcpy(payload, l.attributes, attribute_bytes);
+        if (attribute_bytes != 0) write_attributes(payload, l);
         payload += attribute_bytes;
         if (packed) {
           if (param_bytes != 0) memcpy(payload, buffer, param_bytes);
@@ -159,6 +194,8 @@ CUresult launch(const Launch& l) {
           memcpy(payload + kernel->params[i].offset, l.params[i], kernel->params[i].bytes);
         }
       });
+  const bool more = has_events || e.process->launch_blocking;
+  return sent != CUDA_SUCCESS || !more ? sent : after_launch(e, l);
 }
 
 }  // namespace

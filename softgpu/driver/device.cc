@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "api/composed/environment.h"
 #include "base/log.h"
 #include "base/mix.h"
 #include "softgpu/driver/driver.h"
@@ -47,23 +48,14 @@ bool bad_setting(const char* variable, const char* value, const char* expected) 
   return false;
 }
 
-// Indices in CUDA_VISIBLE_DEVICES' manner: the first one that does not exist ends the list.
-std::vector<int> visible_devices(int count) {
-  std::vector<int> visible;
-  const char* text = std::getenv("CUDA_VISIBLE_DEVICES");
-  if (text == nullptr) {
-    for (int i = 0; i < count; ++i) visible.push_back(i);
-    return visible;
+std::vector<uint32_t> visible_devices(uint32_t count) {
+  std::vector<DeviceIdentity> identities(count);
+  std::vector<const uint8_t*> uuids;
+  for (uint32_t i = 0; i < count; ++i) {
+    identities[i] = make_identity(static_cast<int>(i));
+    uuids.push_back(identities[i].uuid);
   }
-  while (*text != 0) {
-    char* end = nullptr;
-    const long index = std::strtol(text, &end, 10);
-    if (end == text || index < 0 || index >= count) break;
-    visible.push_back(static_cast<int>(index));
-    if (*end != ',') break;
-    text = end + 1;
-  }
-  return visible;
+  return tide::composed::visible_devices(std::getenv("CUDA_VISIBLE_DEVICES"), uuids);
 }
 
 }  // namespace
@@ -167,9 +159,9 @@ bool devices_from_environment(std::vector<std::unique_ptr<Device>>* devices) {
   }
   text = std::getenv("SOFTGPU_NAME");
   std::string name = text != nullptr ? text : "Tidepool Software GPU (" + std::string(profile->model) + " profile)";
-  for (const int physical : visible_devices(static_cast<int>(count))) {
+  for (const uint32_t physical : visible_devices(static_cast<uint32_t>(count))) {
     const int index = static_cast<int>(devices->size());
-    devices->push_back(std::make_unique<Device>(index, physical, *profile, name, memory));
+    devices->push_back(std::make_unique<Device>(index, static_cast<int>(physical), *profile, name, memory));
   }
   return true;
 }

@@ -8,6 +8,7 @@
 #include <new>
 #include <vector>
 
+#include "api/composed/environment.h"
 #include "softgpu/driver/array.h"
 #include "softgpu/driver/context.h"
 #include "softgpu/driver/cuda_api.h"
@@ -42,6 +43,8 @@ struct Driver {
   TextureObjects textures{false}, surfaces{true};
   TextureTables texture_tables;
   HandleTable<CUlinkState, LinkState> links{0x5a};
+
+  const bool launch_blocking = tide::composed::launch_blocking();
 
   BlockPool& pool();
   void forget_modules_of(Context& context);

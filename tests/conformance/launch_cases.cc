@@ -83,6 +83,37 @@ TEST_F(Launches, with_attributes) {
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuLaunchKernelEx)(nullptr, function("fill"), parameters, nullptr));
 }
 
+TEST_F(Launches, events_that_a_launch_records) {
+  const CUdeviceptr word = words({1});
+  const CUstream first = stream(), second = stream();
+  CUevent programmatic = nullptr, completion = nullptr, timed = nullptr;
+  OK(CU(cuEventCreate)(&programmatic, CU_EVENT_DISABLE_TIMING));
+  OK(CU(cuEventCreate)(&completion, CU_EVENT_DISABLE_TIMING));
+  OK(CU(cuEventCreate)(&timed, CU_EVENT_DEFAULT));
+  CUlaunchAttribute attributes[2] = {};
+  attributes[0].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT;
+  attributes[0].value.programmaticEvent.event = programmatic;
+  attributes[1].id = CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT;
+  attributes[1].value.launchCompletionEvent.event = completion;
+  CUlaunchConfig config = {};
+  config.gridDimX = config.gridDimY = config.gridDimZ = config.blockDimX = config.blockDimY = config.blockDimZ = 1;
+  config.hStream = first;
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  CUdeviceptr argument = word;
+  void* parameters[] = {&argument};
+  const CUfunction add = function("add_one");
+  OK(CU(cuLaunchKernelEx)(&config, add, parameters, nullptr));
+  OK(CU(cuEventSynchronize)(programmatic));
+  OK(CU(cuStreamWaitEvent)(second, completion, 0));
+  OK(CU(cuStreamSynchronize)(second));
+  EXPECT_GE(read(word, 1)[0], 1u);
+  attributes[0].value.programmaticEvent.event = timed;
+  GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuLaunchKernelEx)(&config, add, parameters, nullptr));
+  attributes[0].value.programmaticEvent.event = reinterpret_cast<CUevent>(0x7);
+  GIVES(CUDA_ERROR_INVALID_HANDLE, CU(cuLaunchKernelEx)(&config, add, parameters, nullptr));
+}
+
 TEST_F(Launches, cooperative) {
   const CUfunction kernel = function("bump");
   int per_processor = 0;
