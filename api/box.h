@@ -8,6 +8,17 @@
 
 namespace tide {
 
+// What `rows` rows of `count` elements lie in, from their first byte to behind their last. UINT64_MAX where there is no
+// such memory.
+constexpr uint64_t span_of(uint64_t pitch, uint64_t count, uint64_t element, uint64_t rows) {
+  uint64_t width = 0, before = 0, all = 0;
+  if (rows == 0) return 0;
+  const bool too_much = __builtin_mul_overflow(count, element, &width) ||
+                        __builtin_mul_overflow(pitch, rows - 1, &before) ||
+                        __builtin_add_overflow(before, width, &all);
+  return too_much ? UINT64_MAX : all;
+}
+
 // Bytes of an array's element; 0 for formats whose layout is not plain, which are not served.
 constexpr uint64_t element_bytes(CUarray_format format, uint64_t channels) {
   switch (format) {

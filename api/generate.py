@@ -168,8 +168,8 @@ def client_stubs_cc(rows, symbols):
     lines = [
         NOTE,
         FULL_CUDA,
-        '#include "calls.h"\n#include "interpose/request.h"\n',
-        'using tide::Call;\nusing tide::Request;\n',
+        '#include "api/box.h"\n#include "calls.h"\n#include "interpose/request.h"\n',
+        'using tide::Call;\nusing tide::Request;\nusing tide::span_of;\n',
         '#pragma GCC visibility push(default)\n',
     ]
     for r in rows:

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <vector>
 
+#include "api/box.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/simulation.h"
 #include "softgpu/driver/work.h"
@@ -17,10 +18,10 @@ enum class Side { kUnknown, kDevice, kPinned, kPageable };
 
 bool in_window(uint64_t address) { return address - kWindowBase < kWindowBytes; }
 
-uint64_t span(uint64_t pitch, uint64_t width, uint64_t height) { return (height - 1) * pitch + width; }
+uint64_t span(uint64_t pitch, uint64_t width, uint64_t height) { return tide::span_of(pitch, width, 1, height); }
 
 uint64_t span(uint64_t slice, uint64_t depth, uint64_t pitch, const CopyRect& rect) {
-  return (depth - 1) * slice + span(pitch, rect.width, rect.height);
+  return tide::span_of(slice, span(pitch, rect.width, rect.height), 1, depth);
 }
 
 Side side_of(uint64_t address, uint64_t bytes) {
