@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "interpose/channel.h"
+#include "interpose/counted_trip.h"
 #include "interpose/pool.h"
 #include "transport/door.h"
 
@@ -50,6 +51,7 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
 bool may_be_moving(int refusal) { return refusal == CUDA_ERROR_NO_DEVICE || refusal == CUDA_ERROR_NOT_READY; }
 
 Outcome read_opened(int lifeline, std::string* transport_data, int* refusal) {
+  const CountedTrip counted;
   DoorType type{};
   std::string payload;
   if (Outcome o = receive_frame(lifeline, kOpenedTimeoutMs, &type, &payload); !o.ok()) return o;
