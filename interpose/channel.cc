@@ -114,7 +114,9 @@ CUresult Channel::wait_event(uint32_t slot, uint64_t sequence) {
 }
 
 CUresult Channel::wait_reply(Reply& reply) {
+  const uint64_t trips = thread_state.travel.round_trips;
   TIDE_COUNTED_WAIT(([&] { return reply.done.load(std::memory_order_acquire); }))
+  thread_state.travel.round_trips = trips + 1;  // an answer is one also where it came at once
   thread_state.travel.received_bytes += reply.payload.size();
   return result;
 }
