@@ -27,8 +27,7 @@ void find_functions() {
   }
   if (dlsym(RTLD_NEXT, "cuInit") == nullptr)
     dprintf(2, "tidepool: error: libtidetrace.so stands alone; libtidecuda.so has to follow it in LD_PRELOAD\n");
-  std::sort(g_by_address, g_by_address + kFunctionCount,
-            [](uint16_t a, uint16_t b) { return g_next[a] < g_next[b]; });
+  std::sort(g_by_address, g_by_address + kFunctionCount, [](uint16_t a, uint16_t b) { return g_next[a] < g_next[b]; });
 }
 
 }  // namespace

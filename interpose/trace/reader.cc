@@ -219,8 +219,8 @@ Outcome TraceFile::read_head(const std::string& path) {
   if (have < sizeof head) return Outcome::fail(path + " is cut: nothing of it can be read");
   memcpy(&head, bytes_.data(), sizeof head);
   if (head.version != kVersion) {
-    return Outcome::fail(format("%s is a trace of format %u, this tide reads format %u", path.c_str(), head.version,
-                                kVersion));
+    return Outcome::fail(
+        format("%s is a trace of format %u, this tide reads format %u", path.c_str(), head.version, kVersion));
   }
   if (head.table_bytes > kTableBytesMax) return Outcome::fail(path + " is damaged: its table cannot be that long");
   frames_at_ = sizeof head + head.table_bytes;
@@ -373,6 +373,20 @@ std::string TraceFile::kernel_name(const Call& call) const {
     return known != kernels_.end() ? known->second : "";
   }
   return "";
+}
+
+void TraceFile::keep_profiled() {
+  std::vector<Call> kept;
+  std::vector<bool> profiled(processes_.size());
+  for (const Call& call : calls_) {
+    const std::string& name = function(call).name;
+    const bool start = name == "cuProfilerStart", stop = name == "cuProfilerStop";
+    if (start || stop)
+      profiled[call.process] = start;
+    else if (profiled[call.process])
+      kept.push_back(call);
+  }
+  calls_.swap(kept);
 }
 
 void TraceFile::look_for_gaps() {

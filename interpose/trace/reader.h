@@ -62,6 +62,9 @@ class TraceFile {
  public:
   static Outcome read(const std::string& path, TraceFile* file);
 
+  // Leaves only what came between a cuProfilerStart and the next cuProfilerStop of the same process.
+  void keep_profiled();
+
   const std::vector<Process>& processes() const { return processes_; }
   const std::vector<Call>& calls() const { return calls_; }
   const Function& function(const Call& call) const { return functions_[call.function]; }

@@ -5,8 +5,7 @@
 
 namespace tide::trace {
 
-Span::Span(uint16_t function)
-    : function_(function), next_(next_function(function)), buffer_(thread_buffer()) {
+Span::Span(uint16_t function) : function_(function), next_(next_function(function)), buffer_(thread_buffer()) {
   if (buffer_ == nullptr) return;
   before_ = *buffer_->travelled;
   begin_ = now_ns();

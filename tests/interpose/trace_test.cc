@@ -78,18 +78,19 @@ class Trace : public testing::Test {
 };
 
 TEST_F(Trace, arguments_of_every_kind_come_back) {
-  ASSERT_EQ(0, in_process([] {
-    uint64_t module = 0xc705000000100000, function = 0xc706000000100000, bytes = 40;
-    float ms = 1.5f;
-    int minor = -7;
-    record("cuModuleGetFunction", CUDA_SUCCESS, 100, {uint64_t(&function), module, uint64_t("saxpy")});
-    record("cuLaunchKernel", CUDA_SUCCESS, 200, {function, 79, 1, 1, 128, 1, 1, 0, 0, 0x7ffd, 0});
-    record("cuEventElapsedTime", CUDA_SUCCESS, 300, {uint64_t(&ms), 1, 2});
-    record("cuDeviceGetAttribute", CUDA_SUCCESS, 400, {uint64_t(&minor), 33, 0});
-    record("cuMemGetInfo_v2", CUDA_SUCCESS, 500, {0, uint64_t(&bytes)});
-    record("cuModuleGetFunction", CUDA_ERROR_NOT_FOUND, 600, {uint64_t(&function), module, uint64_t("a\n\"b")});
-    record("cuModuleGetFunction", CUDA_ERROR_INVALID_HANDLE, 700, {uint64_t(&function), 12, 13});
-  }));
+  ASSERT_EQ(
+      0, in_process([] {
+        uint64_t module = 0xc705000000100000, function = 0xc706000000100000, bytes = 40;
+        float ms = 1.5f;
+        int minor = -7;
+        record("cuModuleGetFunction", CUDA_SUCCESS, 100, {uint64_t(&function), module, uint64_t("saxpy")});
+        record("cuLaunchKernel", CUDA_SUCCESS, 200, {function, 79, 1, 1, 128, 1, 1, 0, 0, 0x7ffd, 0});
+        record("cuEventElapsedTime", CUDA_SUCCESS, 300, {uint64_t(&ms), 1, 2});
+        record("cuDeviceGetAttribute", CUDA_SUCCESS, 400, {uint64_t(&minor), 33, 0});
+        record("cuMemGetInfo_v2", CUDA_SUCCESS, 500, {0, uint64_t(&bytes)});
+        record("cuModuleGetFunction", CUDA_ERROR_NOT_FOUND, 600, {uint64_t(&function), module, uint64_t("a\n\"b")});
+        record("cuModuleGetFunction", CUDA_ERROR_INVALID_HANDLE, 700, {uint64_t(&function), 12, 13});
+      }));
   const TraceFile file = read();
   EXPECT_TRUE(file.problems().empty());
   std::vector<std::string> lines;
@@ -112,14 +113,14 @@ TEST_F(Trace, arguments_of_every_kind_come_back) {
 
 TEST_F(Trace, how_a_call_travelled_comes_back) {
   ASSERT_EQ(0, in_process([] {
-    static TravelCounters counters;  // as the library would count
-    ThreadBuffer& buffer = *thread_buffer();
-    const TravelCounters before = {1, 20, 300, 4000, 50000};
-    counters = {2, 22, 333, 4444, 55555};
-    buffer.travelled = &counters;
-    const uint64_t words[1] = {};
-    take_down(buffer, {number_of("cuCtxSynchronize"), CUDA_ERROR_ILLEGAL_ADDRESS, 10, 12, before, words});
-  }));
+              static TravelCounters counters;  // as the library would count
+              ThreadBuffer& buffer = *thread_buffer();
+              const TravelCounters before = {1, 20, 300, 4000, 50000};
+              counters = {2, 22, 333, 4444, 55555};
+              buffer.travelled = &counters;
+              const uint64_t words[1] = {};
+              take_down(buffer, {number_of("cuCtxSynchronize"), CUDA_ERROR_ILLEGAL_ADDRESS, 10, 12, before, words});
+            }));
   const TraceFile file = read();
   ASSERT_EQ(file.calls().size(), 1u);
   const Call& call = file.calls()[0];
@@ -140,11 +141,11 @@ void record_many() {
 
 TEST_F(Trace, threads_and_more_calls_than_a_buffer_holds) {
   ASSERT_EQ(0, in_process([] {
-    std::thread other(record_many);
-    record_many();
-    other.join();
-    std::thread(record_many).join();  // takes a buffer over
-  }));
+              std::thread other(record_many);
+              record_many();
+              other.join();
+              std::thread(record_many).join();  // takes a buffer over
+            }));
   const TraceFile file = read();
   EXPECT_TRUE(file.problems().empty());
   ASSERT_EQ(file.calls().size(), 3 * kMany);
@@ -156,11 +157,11 @@ TEST_F(Trace, threads_and_more_calls_than_a_buffer_holds) {
 
 TEST_F(Trace, a_forked_child_writes_its_own_calls_and_none_of_its_parents) {
   ASSERT_EQ(0, in_process([] {
-    record("cuInit", CUDA_SUCCESS, 10, {0});
-    ASSERT_EQ(0, in_process([] { record("cuCtxDetach", CUDA_SUCCESS, 30, {5}); }));
-    ASSERT_EQ(0, in_process([] {}));  // calls nothing, writes nothing
-    record("cuCtxSetCurrent", CUDA_SUCCESS, 20, {5});
-  }));
+              record("cuInit", CUDA_SUCCESS, 10, {0});
+              ASSERT_EQ(0, in_process([] { record("cuCtxDetach", CUDA_SUCCESS, 30, {5}); }));
+              ASSERT_EQ(0, in_process([] {}));  // calls nothing, writes nothing
+              record("cuCtxSetCurrent", CUDA_SUCCESS, 20, {5});
+            }));
   const TraceFile file = read();
   EXPECT_TRUE(file.problems().empty());
   ASSERT_EQ(file.processes().size(), 2u);
@@ -196,10 +197,10 @@ TEST_F(Trace, without_room_the_program_goes_on_and_the_trace_says_so) {
 
 TEST_F(Trace, cut_anywhere_it_is_read_as_far_as_it_goes) {
   ASSERT_EQ(0, in_process([] {
-    for (int i = 0; i < 3; ++i) {
-      std::thread([] { record("cuInit", CUDA_SUCCESS, 10, {0}); }).join();
-    }
-  }));
+              for (int i = 0; i < 3; ++i) {
+                std::thread([] { record("cuInit", CUDA_SUCCESS, 10, {0}); }).join();
+              }
+            }));
   const std::string whole = contents(path_);
   FileHead head;
   memcpy(&head, whole.data(), sizeof head);

@@ -49,9 +49,7 @@ std::string bytes_text(const TravelCounters& travel) {
   return text.empty() ? "-" : text;
 }
 
-uint64_t first_begin(const trace::TraceFile& file) {
-  return file.calls().empty() ? 0 : file.calls().front().begin_ns;
-}
+uint64_t first_begin(const trace::TraceFile& file) { return file.calls().empty() ? 0 : file.calls().front().begin_ns; }
 
 std::string microseconds(uint64_t ns) {
   return format("%llu.%03llu", (unsigned long long)(ns / 1000), (unsigned long long)(ns % 1000));

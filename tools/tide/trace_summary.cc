@@ -98,7 +98,8 @@ std::string plural(uint64_t count, const char* one, const char* many) {
 void print_summary(const std::string& path, const trace::TraceFile& file) {
   const Summary summary = sum_up(file);
   if (file.calls().empty()) {
-    printf("%s: no process of the job has called the driver\n", path.c_str());
+    printf("%s: %s\n", path.c_str(),
+           file.processes().empty() ? "no process of the job has called the driver" : "none of its calls");
     return;
   }
   printf("%s: %s, %s, %s in %s, %s of it in the driver\n", path.c_str(),
