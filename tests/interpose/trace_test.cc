@@ -171,6 +171,20 @@ TEST_F(Trace, a_forked_child_writes_its_own_calls_and_none_of_its_parents) {
   EXPECT_EQ(file.processes()[file.calls()[2].process].parent, file.processes()[file.calls()[0].process].pid);
 }
 
+TEST_F(Trace, between_the_profilers_marks) {
+  ASSERT_EQ(0, in_process([] {
+              const char* const names[] = {"cuCtxSynchronize", "cuProfilerStart", "cuMemFree_v2", "cuCtxGetCurrent",
+                                           "cuProfilerStop",   "cuMemFree_v2",    "cuProfilerStart"};
+              uint64_t begin = 0;
+              for (const char* name : names) record(name, CUDA_SUCCESS, begin += 10, {0});
+            }));
+  TraceFile file = read();
+  file.keep_profiled();
+  ASSERT_EQ(file.calls().size(), 2u);
+  EXPECT_EQ(file.function(file.calls()[0]).name, "cuMemFree_v2");
+  EXPECT_EQ(file.function(file.calls()[1]).name, "cuCtxGetCurrent");
+}
+
 TEST_F(Trace, a_killed_process_loses_only_its_buffers) {
   ASSERT_EQ(0, in_process(record_many, true));
   const TraceFile file = read();
