@@ -257,8 +257,8 @@ def client_resolver_cc(rows, symbols):
     return lines + ['};', 'const size_t kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);\n}  // namespace tide']
 
 
-def client_exports_map(_rows, symbols):
-    return ['{', '  global:'] + [f'    {s};' for s in exported(symbols)] + ['  local: *;', '};']
+def client_exports_map(_rows, symbols, more=()):
+    return ['{', '  global:'] + [f'    {s};' for s in [*exported(symbols), *more]] + ['  local: *;', '};']
 
 
 # --- software GPU -----------------------------------------------------------------------------------------------------
@@ -575,6 +575,7 @@ PRODUCTS = {
     'driver.h': driver_h,
     'serve.h': lambda r, s: serve_h(r),
     'serve.cc': lambda r, s: serve_cc(r),
+    'trace_exports.map': lambda r, s: client_exports_map(r, s, ('_exit', '_Exit')),
     'trace_table.cc': trace_table_cc,
     'trace_wrappers.cc': trace_wrappers_cc,
     'cuda_support.md': lambda r, s: cuda_support_md(r),

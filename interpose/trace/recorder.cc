@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,12 +17,14 @@ namespace tide::trace {
 namespace {
 
 constexpr uint64_t kAgeNs = 1'000'000'000;
+constexpr int kTriesMax = 1000;
 
 constinit pthread_once_t g_once = PTHREAD_ONCE_INIT;
 constinit pthread_mutex_t g_mu = PTHREAD_MUTEX_INITIALIZER;
 // Under g_mu, but for the buffers' own parts:
 constinit Sink g_sink;
 constinit ThreadBuffer* g_buffers = nullptr;
+constinit pid_t g_pid = 0;
 
 constinit std::atomic<bool> g_on{false}, g_failed{false}, g_ending{false};
 constinit pthread_key_t g_key = 0;
@@ -82,6 +85,7 @@ void thread_ends(void* buffer) {
 // What the parent's threads have recorded, the parent writes. The child is a process of its own from here on.
 void after_fork_in_child() {
   pthread_mutex_init(&g_mu, nullptr);
+  g_pid = getpid();
   g_sink.restart();
   g_failed.store(false);
   for (ThreadBuffer* buffer = g_buffers; buffer != nullptr; buffer = buffer->next) {
@@ -99,6 +103,7 @@ void begin() {
   if (path == nullptr || *path == 0 || !g_sink.open(path)) return;
   if (pthread_key_create(&g_key, thread_ends) != 0) return;
   pthread_atfork(nullptr, nullptr, after_fork_in_child);
+  g_pid = getpid();
   g_on.store(true);
 }
 
@@ -192,11 +197,8 @@ void put_travel(Encoder& out, CUresult result, const TravelCounters& before, con
   }
 }
 
-// Of the process; everything that was recorded before is written.
-__attribute__((destructor)) void process_ends() {
-  if (!g_on.load()) return;
-  g_ending.store(true);
-  const Locked lock;
+// Requires: g_mu.
+void write_end() {
   EndPayload end = {};
   for (ThreadBuffer* buffer = g_buffers; buffer != nullptr; buffer = buffer->next) {
     write_out(*buffer);
@@ -208,6 +210,14 @@ __attribute__((destructor)) void process_ends() {
   head.kind = FrameKind::kEnd;
   head.bytes = sizeof end;
   g_sink.append(head, &end);
+}
+
+// What is called after this is written at once.
+__attribute__((destructor)) void process_ends() {
+  if (!g_on.load()) return;
+  g_ending.store(true);
+  const Locked lock;
+  write_end();
 }
 
 }  // namespace
@@ -226,6 +236,17 @@ ThreadBuffer* thread_buffer() {
   pthread_setspecific(g_key, buffer);
   g_mine = buffer;
   return buffer;
+}
+
+void end_at_once() {
+  // A child of vfork() has the parent's memory; a signal's handler may have interrupted who holds the lock.
+  if (!g_on.load() || getpid() != g_pid) return;
+  for (int tries = 0; pthread_mutex_trylock(&g_mu) != 0; ++tries) {
+    if (tries == kTriesMax) return;
+    sched_yield();
+  }
+  write_end();
+  pthread_mutex_unlock(&g_mu);
 }
 
 void take_down(ThreadBuffer& buffer, const CallTaken& call) {

@@ -2,7 +2,7 @@
 
 // What the threads of a process did, on its way into the file: a buffer for each thread, which only that thread fills,
 // without a lock; it is written when it is full, when its oldest call is a second old, when the thread ends, and when
-// the process ends. A process that is killed loses what is in its buffers.
+// the process ends. A process that is killed, or becomes another program, loses what is in its buffers.
 
 #include <cuda.h>
 
@@ -40,6 +40,8 @@ struct CallTaken {
 
 // Of the calling thread, made when there is none; null where nothing is recorded.
 ThreadBuffer* thread_buffer();
+// Before _exit(), which runs no destructors.
+void end_at_once();
 void take_down(ThreadBuffer& buffer, const CallTaken& call);
 
 // The address of a driver function behind us, by its number; never null.

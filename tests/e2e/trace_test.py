@@ -159,6 +159,25 @@ class Trace(PoolTest):
         self.assertFalse(json.loads(cut.out)['complete'])
         self.assertEqual(json.loads(cut.out)['total']['calls'], sum(SAXPY.values()))
 
+    def test_children_that_leave_by_exit_are_whole(self):
+        code = ('import ctypes, multiprocessing, os\n'
+                'def work(n):\n'
+                '  library, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()\n'
+                '  assert library.cuInit(0) == 0\n'
+                '  for i in range(n): assert library.cuDeviceGetCount(ctypes.byref(count)) == 0\n'
+                'children = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in (3, 4)]\n'
+                'for child in children: child.start()\n'
+                'for child in children: child.join()\n'
+                'assert [child.exitcode for child in children] == [0, 0]\n'
+                'work(5)\n'
+                'os._exit(7)\n')
+        self.pool.up(gpus=1)
+        done = self.pool.run('-g', 1, '--trace', self.file, '--', sys.executable, '-c', code)
+        self.assertEqual(done.status, 7, repr(done))
+        trace = self.read()
+        self.assertTrue(trace['complete'], trace['problems'])
+        self.assertEqual(sorted(p['calls'] for p in trace['processes']), [4, 5, 6])
+
     def test_a_trace_that_is_lost_on_the_way_leaves_the_program_alone(self):
         code = ('import ctypes, os\n'
                 'library, count = ctypes.CDLL("libcuda.so.1"), ctypes.c_int()\n'
