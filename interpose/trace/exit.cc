@@ -1,5 +1,5 @@
-// _exit() and _Exit() end a process without its destructors, as Python does in the children of multiprocessing: what they
-// still have in their buffers is written first.
+// _exit() and _Exit() end a process without its destructors, as Python does in the children of multiprocessing: what
+// they still have in their buffers is written first.
 
 #include <sys/syscall.h>
 #include <unistd.h>

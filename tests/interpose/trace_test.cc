@@ -173,7 +173,7 @@ TEST_F(Trace, a_forked_child_writes_its_own_calls_and_none_of_its_parents) {
 
 TEST_F(Trace, between_the_profilers_marks) {
   ASSERT_EQ(0, in_process([] {
-              const char* const names[] = {"cuCtxSynchronize", "cuProfilerStart", "cuMemFree_v2", "cuCtxGetCurrent",
+              const char* const names[] = {"cuCtxSynchronize", "cuProfilerStart", "cuMemFree_v2",   "cuCtxGetCurrent",
                                            "cuProfilerStop",   "cuMemFree_v2",    "cuProfilerStart"};
               uint64_t begin = 0;
               for (const char* name : names) record(name, CUDA_SUCCESS, begin += 10, {0});

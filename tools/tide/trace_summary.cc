@@ -11,11 +11,14 @@ namespace {
 struct Sum {
   std::string name;
   uint64_t calls = 0, time_ns = 0, errors = 0, local = 0, sent = 0, waited = 0;
+  uint64_t median_ns = 0, max_ns = 0;
   TravelCounters travel = {};
+  std::vector<uint64_t> durations;
 
   void add(const trace::Call& call) {
     ++calls;
     time_ns += call.duration_ns;
+    durations.push_back(call.duration_ns);
     errors += call.result != 0;
     const TravelCounters& t = call.travel;
     ++(t.round_trips != 0 ? waited : t.commands != 0 ? sent : local);
@@ -24,6 +27,13 @@ struct Sum {
     travel.received_bytes += t.received_bytes;
     travel.round_trips += t.round_trips;
     travel.wait_ns += t.wait_ns;
+  }
+
+  void finish() {
+    if (durations.empty()) return;
+    std::sort(durations.begin(), durations.end());
+    median_ns = durations[durations.size() / 2];
+    max_ns = durations.back();
   }
 };
 
@@ -46,8 +56,10 @@ Summary sum_up(const trace::TraceFile& file) {
     threads.insert({call.process, call.thread});
   }
   summary.threads = threads.size();
+  summary.total.finish();
   for (auto& [name, sum] : by_name) {
     sum.name = name;
+    sum.finish();
     summary.functions.push_back(sum);
   }
   std::stable_sort(summary.functions.begin(), summary.functions.end(),
@@ -67,17 +79,20 @@ std::string count_text(uint64_t count) { return count == 0 ? "-" : std::to_strin
 std::string bytes_text(uint64_t bytes) { return bytes == 0 ? "-" : size_text(bytes); }
 
 void print_row(const Sum& sum) {
-  printf("%-44s %8llu %10s %10s %8s %8s %10s %10s %10s %7s\n", sum.name.c_str(), (unsigned long long)sum.calls,
-         time_text(sum.time_ns).c_str(), time_text(sum.time_ns / std::max<uint64_t>(sum.calls, 1)).c_str(),
-         count_text(sum.travel.commands).c_str(), count_text(sum.travel.round_trips).c_str(),
-         sum.travel.wait_ns == 0 ? "-" : time_text(sum.travel.wait_ns).c_str(),
-         bytes_text(sum.travel.sent_bytes).c_str(), bytes_text(sum.travel.received_bytes).c_str(),
-         count_text(sum.errors).c_str());
+  printf(
+      "%-40s %8llu %10s %10s %10s %10s %8s %8s %10s %10s %10s %7s\n", sum.name.c_str(), (unsigned long long)sum.calls,
+      time_text(sum.time_ns).c_str(), time_text(sum.time_ns / std::max<uint64_t>(sum.calls, 1)).c_str(),
+      time_text(sum.median_ns).c_str(), time_text(sum.max_ns).c_str(), count_text(sum.travel.commands).c_str(),
+      count_text(sum.travel.round_trips).c_str(), sum.travel.wait_ns == 0 ? "-" : time_text(sum.travel.wait_ns).c_str(),
+      bytes_text(sum.travel.sent_bytes).c_str(), bytes_text(sum.travel.received_bytes).c_str(),
+      count_text(sum.errors).c_str());
 }
 
 void add_sum(Json& json, const Sum& sum) {
   json.add("calls", sum.calls)
       .add("time_ns", sum.time_ns)
+      .add("median_ns", sum.median_ns)
+      .add("max_ns", sum.max_ns)
       .add("local", sum.local)
       .add("sent", sum.sent)
       .add("waited", sum.waited)
@@ -108,8 +123,8 @@ void print_summary(const std::string& path, const trace::TraceFile& file) {
          time_text(summary.end_ns - summary.begin_ns).c_str(), time_text(summary.total.time_ns).c_str());
   printf("how: %llu local, %llu sent, %llu waited\n\n", (unsigned long long)summary.total.local,
          (unsigned long long)summary.total.sent, (unsigned long long)summary.total.waited);
-  printf("%-44s %8s %10s %10s %8s %8s %10s %10s %10s %7s\n", "FUNCTION", "CALLS", "TIME", "MEAN", "COMMANDS", "TRIPS",
-         "WAITED", "TO SERVER", "FROM IT", "ERRORS");
+  printf("%-40s %8s %10s %10s %10s %10s %8s %8s %10s %10s %10s %7s\n", "FUNCTION", "CALLS", "TIME", "MEAN", "MEDIAN",
+         "MAX", "COMMANDS", "TRIPS", "WAITED", "TO SERVER", "FROM IT", "ERRORS");
   for (const Sum& sum : summary.functions) print_row(sum);
   print_row(summary.total);
 }
