@@ -518,29 +518,41 @@ def trace_table_cc(rows, symbols):
     ]
 
 
+def trace_wrapper(number, symbol, row):
+    types = ', '.join(FUNCTION_POINTERS.get((row.name, p.name), p.type) for p in row.params)
+    passed_on = ', '.join(p.name for p in row.params)
+    words = ', '.join(f"word<'{trace_letter(row, p)}'>({p.name})" for p in row.params) or '0'
+    lines = [
+        f'extern "C" CUresult {symbol}({wrapper_params(row)}) {{',
+        f'  Span call_span({number});',
+        f'  const CUresult call_result = call_span.next<CUresult({types})>()({passed_on});',
+    ]
+    if row.name.startswith('cuGetProcAddress'):
+        lines.append('  call_span.replace(call_result, pfn);')
+    lines.append(f'  const uint64_t call_words[] = {{{words}}};')
+    return lines + ['  return call_span.end(call_result, call_words);', '}', '']
+
+
 def trace_wrappers_cc(rows, symbols):
-    lines = [NOTE, FULL_CUDA, '#include "interpose/trace/span.h"\n#include "interpose/trace/table.h"\n', 'namespace tide::trace {',
-             'const FunctionRow kFunctions[] = {']
-    lines += [f'    {{"{s}", "{"".join(trace_letter(r, p) for p in r.params)}"}},' for s, r in traced(rows, symbols)]
-    lines += ['};', 'const uint32_t kFunctionCount = sizeof kFunctions / sizeof kFunctions[0];',
-              f'const uint64_t kTableHash = {trace_hash(trace_text(rows, symbols)):#x}u;',
-              '}  // namespace tide::trace\n', 'using tide::trace::Span;\nusing tide::trace::word;\n',
-              '#pragma GCC visibility push(default)\n']
-    for number, (symbol, row) in enumerate(traced(rows, symbols)):
-        types = ', '.join(FUNCTION_POINTERS.get((row.name, p.name), p.type) for p in row.params)
-        words = ', '.join(f"word<'{trace_letter(row, p)}'>({p.name})" for p in row.params) or '0'
-        lines += [
-            f'extern "C" CUresult {symbol}({wrapper_params(row)}) {{',
-            f'  Span call_span({number});',
-            f'  const CUresult call_result = call_span.next<CUresult({types})>()({", ".join(p.name for p in row.params)});',
-        ]
-        if row.name.startswith('cuGetProcAddress'):
-            lines.append('  call_span.replace(call_result, pfn);')
-        lines += [f'  const uint64_t call_words[] = {{{words}}};', '  return call_span.end(call_result, call_words);', '}', '']
+    functions = traced(rows, symbols)
+    lines = [
+        NOTE,
+        FULL_CUDA,
+        '#include "interpose/trace/span.h"\n#include "interpose/trace/table.h"\n',
+        'namespace tide::trace {\nconst FunctionRow kFunctions[] = {',
+        *[f'    {{"{s}", "{"".join(trace_letter(r, p) for p in r.params)}"}},' for s, r in functions],
+        '};\nconst uint32_t kFunctionCount = sizeof kFunctions / sizeof kFunctions[0];',
+        f'const uint64_t kTableHash = {trace_hash(trace_text(rows, symbols)):#x}u;',
+        '}  // namespace tide::trace\n',
+        'using tide::trace::Span;\nusing tide::trace::word;\n',
+        '#pragma GCC visibility push(default)\n',
+    ]
+    for number, (symbol, row) in enumerate(functions):
+        lines += trace_wrapper(number, symbol, row)
     return lines + [
         '#pragma GCC visibility pop\n\nnamespace tide::trace {',
         'void* const kWrappers[] = {',
-        *[f'    reinterpret_cast<void*>(&{symbol}),' for symbol, _ in traced(rows, symbols)],
+        *[f'    reinterpret_cast<void*>(&{symbol}),' for symbol, _ in functions],
         '};\n}  // namespace tide::trace',
     ]
 
