@@ -358,7 +358,7 @@ void TraceFile::name_kernels() {
     const bool by_name = name == "cuModuleGetFunction" || name == "cuLibraryGetKernel";
     if (call.result != 0 || (!by_name && name != "cuKernelGetFunction")) continue;
     const std::vector<Argument> given = arguments(call);
-    if (given[0].type != Argument::Type::kAddress) continue;
+    if (given.size() < (by_name ? 3u : 2u) || given[0].type != Argument::Type::kAddress) continue;
     const auto known = kernels_.find({call.process, given[1].number});
     const std::string text = by_name ? given[2].text : known != kernels_.end() ? known->second : "";
     if (!text.empty()) kernels_[{call.process, given[0].number}] = text;

@@ -133,7 +133,7 @@ TEST_F(Trace, how_a_call_travelled_comes_back) {
   EXPECT_EQ(call.travel.wait_ns, 5555u);
 }
 
-constexpr uint64_t kMany = 100'000;
+constexpr uint64_t kMany = 40'000;
 
 void record_many() {
   for (uint64_t i = 0; i < kMany; ++i) record("cuMemFree_v2", CUDA_SUCCESS, 1000 + 10 * i, {i});
@@ -190,7 +190,7 @@ TEST_F(Trace, a_killed_process_loses_only_its_buffers) {
   const TraceFile file = read();
   ASSERT_EQ(file.problems().size(), 1u);
   EXPECT_NE(file.problems()[0].find("did not end its trace"), std::string::npos);
-  EXPECT_GT(file.calls().size(), kMany - kBufferBytes / 8);
+  EXPECT_GT(file.calls().size(), kMany - kBufferBytes / 6);
   EXPECT_LT(file.calls().size(), kMany);
 }
 
@@ -198,8 +198,6 @@ TEST_F(Trace, without_room_the_program_goes_on_and_the_trace_says_so) {
   const int status = in_process([] {
     const rlimit small = {200'000, 200'000};
     ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &small));
-    fclose(stderr);
-    close(2);
     record_many();
   });
   EXPECT_EQ(status, 0);
@@ -248,6 +246,33 @@ TEST_F(Trace, any_byte_may_be_wrong) {
     (void)TraceFile::read(path_, &file);
     for (const Call& call : file.calls()) (void)file.arguments(call);
     EXPECT_LE(file.calls().size(), 1u);
+  }
+}
+
+TEST_F(Trace, wrong_bytes_with_a_right_check_sum_do_no_harm) {
+  ASSERT_EQ(0, in_process([] {
+              record("cuModuleGetFunction", CUDA_ERROR_NOT_FOUND, 1, {1, 2, uint64_t("name")});
+              record("cuLaunchKernel", CUDA_SUCCESS, 2, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+            }));
+  const std::string whole = contents(path_);
+  FileHead file_head;
+  memcpy(&file_head, whole.data(), sizeof file_head);
+  FrameHead head;
+  for (size_t at = sizeof file_head + file_head.table_bytes; at < whole.size();
+       at += sizeof head + (head.bytes + 7) / 8 * 8) {
+    memcpy(&head, whole.data() + at, sizeof head);
+    for (size_t i = 0; i < 8 * head.bytes; ++i) {
+      std::string wrong = whole;
+      char* payload = wrong.data() + at + sizeof head;
+      payload[i / 8] = char(payload[i / 8] ^ 1 << i % 8);
+      FrameHead fixed = head;
+      fixed.check = check_of(payload, head.bytes);
+      memcpy(wrong.data() + at, &fixed, sizeof fixed);
+      put(path_, wrong);
+      TraceFile file;
+      ASSERT_TRUE(TraceFile::read(path_, &file).ok());
+      for (const Call& call : file.calls()) (void)file.arguments(call);
+    }
   }
 }
 
