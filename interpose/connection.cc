@@ -51,7 +51,6 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
 bool may_be_moving(int refusal) { return refusal == CUDA_ERROR_NO_DEVICE || refusal == CUDA_ERROR_NOT_READY; }
 
 Outcome read_opened(int lifeline, std::string* transport_data, int* refusal) {
-  const CountedTrip counted;
   DoorType type{};
   std::string payload;
   if (Outcome o = receive_frame(lifeline, kOpenedTimeoutMs, &type, &payload); !o.ok()) return o;
@@ -106,7 +105,7 @@ Outcome Channel::connect_first() {
     const Outcome o = connect(endpoint, epoch, &refusal);
     if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
     const uint64_t tried = epoch;
-    if (!origin_.pool->where(origin_.vgpu, &epoch, &endpoint).ok()) return o;
+    if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
     if (epoch > tried) continue;
     if (!may_be_moving(refusal)) return o;
     sleep_us(kSearchPauseUs);
@@ -130,7 +129,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
-  if (o.ok()) o = read_opened(*lifeline, transport_data, refusal);
+  if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, refusal); });
   if (!o.ok()) {
     close(*lifeline);
     *lifeline = -1;
@@ -248,7 +247,8 @@ bool Channel::find_again() {
       memcpy(text, page_->next_endpoint, sizeof text);
       text[sizeof text - 1] = 0;
       endpoint = text;
-    } else if (Outcome o = origin_.pool->where(origin_.vgpu, &epoch, &endpoint); !o.ok()) {
+    } else if (Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); });
+               !o.ok()) {
       cause = "its worker ended, and the scheduler does not help: " + o.message();
       if (!sent) break;
     }

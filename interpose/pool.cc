@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "interpose/counted_trip.h"
 #include "transport/door.h"
 
 namespace tide {
@@ -114,7 +113,6 @@ Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* pla
   hello.pid = uint32_t(getpid());
   DoorType type{};
   std::string payload;
-  const CountedTrip counted;
   Outcome o = send_frame(socket_, DoorType::kHello, &hello, sizeof hello);
   if (o.ok()) o = receive_frame(socket_, kDoorTimeoutMs, &type, &payload);
   if (o.ok() && type == DoorType::kRefused)
@@ -134,7 +132,6 @@ Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
   std::vector<VgpuPlace> places;
   std::unique_lock lock(mu_);
   if (socket_ >= 0) {
-    const CountedTrip counted;
     DoorWhere where{.vgpu = vgpu};
     DoorType type{};
     std::string payload;

@@ -23,6 +23,18 @@ std::string before(const std::string& ours, const char* variable) {
   return there == nullptr || *there == 0 ? ours : ours + ":" + there;
 }
 
+// It has the library's name, and calls what follows.
+void put_tracer_first(const std::string& tracer, const std::string& file,
+                      std::vector<std::pair<std::string, std::string>>* environment) {
+  const std::string alias = find_alias_directory(tracer.substr(0, tracer.rfind('/')), "alias_trace");
+  for (auto& [name, value] : *environment) {
+    if (name == "LD_PRELOAD") value = tracer + ":" + value;
+    if (name == "LD_LIBRARY_PATH" && !alias.empty()) value = alias + ":" + value;
+    if (name == "TRITON_LIBCUDA_PATH" && !alias.empty()) value = alias;
+  }
+  environment->push_back({"TIDE_TRACE", file});
+}
+
 }  // namespace
 
 const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"}, {"gpu-memory"}, {"name"}, {"queue"}, {"trace"}};
@@ -80,23 +92,17 @@ Outcome job_environment(const Granted& job, const std::string& trace,
   }
   std::string token;
   for (const char c : job.token) token += format("%02x", unsigned(static_cast<unsigned char>(c)));
-  // The tracer stands before the library, under the same name.
-  std::string preloaded = library + "/libtidecuda.so", alias = find_alias_directory(library);
-  if (!trace.empty()) {
-    const std::string tracer = find_trace_library(library);
-    preloaded = tracer + ":" + preloaded;
-    alias = find_alias_directory(tracer.substr(0, tracer.rfind('/')), "alias_trace");
-  }
   *environment = {{"TIDE_DOOR", job.door},
                   {"TIDE_JOB", job.id},
                   {"TIDE_TOKEN", token},
                   {"TIDE_VGPUS", std::to_string(job.gpus)},
-                  {"LD_PRELOAD", before(preloaded, "LD_PRELOAD")}};
-  if (!trace.empty()) environment->push_back({"TIDE_TRACE", trace});
+                  {"LD_PRELOAD", before(library + "/libtidecuda.so", "LD_PRELOAD")}};
+  const std::string alias = find_alias_directory(library);
   if (!alias.empty()) {
     environment->push_back({"TRITON_LIBCUDA_PATH", alias});
     environment->push_back({"LD_LIBRARY_PATH", before(alias, "LD_LIBRARY_PATH")});
   }
+  if (!trace.empty()) put_tracer_first(find_trace_library(library), trace, environment);
   return {};
 }
 
