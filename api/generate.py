@@ -253,8 +253,8 @@ def client_resolver_cc(rows, symbols):
     return lines + ['};', 'const size_t kEntryCount = sizeof(kEntries) / sizeof(kEntries[0]);\n}  // namespace tide']
 
 
-def client_exports_map(_rows, symbols):
-    return ['{', '  global:'] + [f'    {s};' for s in exported(symbols)] + ['  local: *;', '};']
+def client_exports_map(_rows, symbols, more=()):
+    return ['{', '  global:'] + [f'    {s};' for s in [*exported(symbols), *more]] + ['  local: *;', '};']
 
 
 # --- software GPU -----------------------------------------------------------------------------------------------------
@@ -441,6 +441,118 @@ def serve_cc(rows):
     return lines + ['    default: return nullptr;\n  }\n}\n', '}  // namespace tide']
 
 
+# --- tracer -----------------------------------------------------------------------------------------------------------
+
+# How a parameter stands in a trace: one letter, interpose/trace/format.h.
+UNSIGNED = ('unsigned int', 'unsigned', 'size_t', 'unsigned long long', 'cuuint32_t', 'cuuint64_t', 'unsigned char',
+            'unsigned short')
+NUMBERS = ('int', 'CUdevice')
+ADDRESSES = ('CUdeviceptr', 'CUdeviceptr_v1', 'CUmemGenericAllocationHandle', 'CUtexObject', 'CUsurfObject')
+BY_VALUE = ('CUipcMemHandle', 'CUipcEventHandle', 'CUmemLocation')
+POINTERS = ('CUstream', 'CUgraphNode', 'CUgraph', 'CUtexref', 'CUfunction', 'CUarray', 'CUcontext', 'CUevent',
+            'CUgraphExec', 'CUmemoryPool', 'CUmodule', 'CUlibrary', 'CUgreenCtx', 'CUgraphicsResource', 'CUkernel',
+            'CUlinkState', 'CUmipmappedArray', 'CUuserObject', 'CUexternalMemory', 'CUdevResourceDesc', 'CUsurfref',
+            'CUexternalSemaphore', 'CUasyncCallbackHandle', 'CUlogsCallbackHandle', 'CUhostFn', 'CUstreamCallback',
+            'CUoccupancyB2DSize', 'CUasyncCallback', 'CUlogsCallback')
+OUTPUTS = {'size_t': 'z', 'unsigned long long': 'z', 'cuuint64_t': 'z', 'int': 'n', 'CUdevice': 'n', 'float': 'g',
+           'unsigned int': 'm'}
+# Whose outputs are one value each, there when the call succeeded.
+GIVES = re.compile(r'Create|Alloc|Get|Load|GraphAdd|Open|Retain|Instantiate|Clone|Reserve|EndCapture|IsCapturing|'
+                   r'Elapsed|Import|CanAccess|Occupancy|ComputeCapability|TotalMem|FromGreen')
+GIVES_MANY = re.compile(r'Batch|Enumerate|Nodes|Edges|Dependen|Attributes|AtomicCapabilities|Split')
+
+
+def output_letter(row, param):
+    element = param.type[:-1]
+    if not GIVES.search(row.name) or GIVES_MANY.search(row.name) or param.type.startswith('const '):
+        return 'x'
+    if element == 'void*':
+        return 'p' if param.name in ('pp', 'pfn', 'fptr') else 'x'
+    return 'p' if element in POINTERS + ADDRESSES[:1] + ADDRESSES[2:] else OUTPUTS.get(element, 'x')
+
+
+def trace_letter(row, param):
+    if param.type == 'const char*':
+        return 's'
+    if param.type.endswith('*'):
+        return output_letter(row, param)
+    if param.type in UNSIGNED:
+        return 'u'
+    if param.type in ADDRESSES + POINTERS or (row.name, param.name) in FUNCTION_POINTERS:
+        return 'x'
+    return {'float': 'f', **dict.fromkeys(BY_VALUE, '-')}.get(param.type, 'i')  # the rest are numbers and enums
+
+
+def traced(rows, symbols):
+    """(symbol, the row that tells its parameters) in the order of their numbers in a trace."""
+    served = {r.name: r for r in rows if r.travel != 'internal'}
+    return [(s, served.get(s) or served[s[:-5]]) for s in exported(symbols)]
+
+
+def trace_text(rows, symbols):
+    lines = []
+    for symbol, row in traced(rows, symbols):
+        lines.append(' '.join([symbol] + [f'{p.name}:{trace_letter(row, p)}' for p in row.params]))
+    return '\n'.join(lines) + '\n'
+
+
+def trace_hash(text):
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return value
+
+
+def trace_table_cc(rows, symbols):
+    text = trace_text(rows, symbols)
+    return [
+        NOTE,
+        '#include "interpose/trace/table.h"\n\nnamespace tide::trace {\n',
+        'const char kTableText[] =',
+        *[f'    "{line}\\n"' for line in text.splitlines()],
+        '    ;\n\n}  // namespace tide::trace',
+    ]
+
+
+def trace_wrapper(number, symbol, row):
+    types = ', '.join(FUNCTION_POINTERS.get((row.name, p.name), p.type) for p in row.params)
+    passed_on = ', '.join(p.name for p in row.params)
+    words = ', '.join(f"word<'{trace_letter(row, p)}'>({p.name})" for p in row.params) or '0'
+    lines = [
+        f'extern "C" CUresult {symbol}({wrapper_params(row)}) {{',
+        f'  Span call_span({number});',
+        f'  const CUresult call_result = call_span.next<CUresult({types})>()({passed_on});',
+    ]
+    if row.name.startswith('cuGetProcAddress'):
+        lines.append('  call_span.replace(call_result, pfn);')
+    lines.append(f'  const uint64_t call_words[] = {{{words}}};')
+    return lines + ['  return call_span.end(call_result, call_words);', '}', '']
+
+
+def trace_wrappers_cc(rows, symbols):
+    functions = traced(rows, symbols)
+    lines = [
+        NOTE,
+        FULL_CUDA,
+        '#include "interpose/trace/span.h"\n#include "interpose/trace/table.h"\n',
+        'namespace tide::trace {\nconst FunctionRow kFunctions[] = {',
+        *[f'    {{"{s}", "{"".join(trace_letter(r, p) for p in r.params)}"}},' for s, r in functions],
+        '};\nconst uint32_t kFunctionCount = sizeof kFunctions / sizeof kFunctions[0];',
+        f'const uint64_t kTableHash = {trace_hash(trace_text(rows, symbols)):#x}u;',
+        '}  // namespace tide::trace\n',
+        'using tide::trace::Span;\nusing tide::trace::word;\n',
+        '#pragma GCC visibility push(default)\n',
+    ]
+    for number, (symbol, row) in enumerate(functions):
+        lines += trace_wrapper(number, symbol, row)
+    return lines + [
+        '#pragma GCC visibility pop\n\nnamespace tide::trace {',
+        'void* const kWrappers[] = {',
+        *[f'    reinterpret_cast<void*>(&{symbol}),' for symbol, _ in functions],
+        '};\n}  // namespace tide::trace',
+    ]
+
+
 # --- documents --------------------------------------------------------------------------------------------------------
 
 
@@ -471,6 +583,9 @@ PRODUCTS = {
     'driver.h': driver_h,
     'serve.h': lambda r, s: serve_h(r),
     'serve.cc': lambda r, s: serve_cc(r),
+    'trace_exports.map': lambda r, s: client_exports_map(r, s, ('_exit', '_Exit')),
+    'trace_table.cc': trace_table_cc,
+    'trace_wrappers.cc': trace_wrappers_cc,
     'cuda_support.md': lambda r, s: cuda_support_md(r),
 }
 

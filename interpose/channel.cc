@@ -86,16 +86,19 @@ CUresult Channel::wait_for_space(uint32_t payload_bytes) {
   });
 }
 
-#define TIDE_COUNTED_WAIT(ready)                                                   \
-  const auto is_ready = ready;                                                     \
-  CUresult result = CUDA_SUCCESS;                                                  \
-  if (is_ready()) {                                                                \
-    drain();                                                                       \
-  } else {                                                                         \
-    const uint64_t begin = now_ns();                                               \
-    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);            \
-    result = wait(is_ready);                                                       \
-    own_->counters.wait_ns.fetch_add(now_ns() - begin, std::memory_order_relaxed); \
+#define TIDE_COUNTED_WAIT(ready)                                         \
+  const auto is_ready = ready;                                           \
+  CUresult result = CUDA_SUCCESS;                                        \
+  if (is_ready()) {                                                      \
+    drain();                                                             \
+  } else {                                                               \
+    const uint64_t begin = now_ns();                                     \
+    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);  \
+    result = wait(is_ready);                                             \
+    const uint64_t waited = now_ns() - begin;                            \
+    own_->counters.wait_ns.fetch_add(waited, std::memory_order_relaxed); \
+    ++thread_state.travel.round_trips;                                   \
+    thread_state.travel.wait_ns += waited;                               \
   }
 
 CUresult Channel::wait_stream(uint32_t slot, uint64_t sequence) {
@@ -111,7 +114,10 @@ CUresult Channel::wait_event(uint32_t slot, uint64_t sequence) {
 }
 
 CUresult Channel::wait_reply(Reply& reply) {
+  const uint64_t trips = thread_state.travel.round_trips;
   TIDE_COUNTED_WAIT(([&] { return reply.done.load(std::memory_order_acquire); }))
+  thread_state.travel.round_trips = trips + 1;  // an answer is one also where it came at once
+  thread_state.travel.received_bytes += reply.payload.size();
   return result;
 }
 
@@ -164,6 +170,7 @@ void Channel::expect(uint64_t sequence, const CommandSpec& spec) {
   if (spec.landing != nullptr) {
     pending.landing = *spec.landing;
     pending.left = spec.landing->width * spec.landing->height;
+    thread_state.travel.received_bytes += pending.left;
     copies_.fetch_add(1, std::memory_order_relaxed);
   }
   const std::lock_guard lock(pending_mu_);

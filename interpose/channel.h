@@ -19,6 +19,7 @@
 #include "base/outcome.h"
 #include "calls.h"
 #include "interpose/spin_lock.h"
+#include "interpose/thread.h"
 #include "transport/link.h"
 #include "transport/ring.h"
 #include "transport/wait.h"
@@ -221,6 +222,8 @@ CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence)
         Word& commands = own_->counters.commands;
         commands.store(commands.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
         if (sequence != nullptr) *sequence = number;
+        ++thread_state.travel.commands;
+        thread_state.travel.sent_bytes += sizeof(CommandHeader) + spec.payload_bytes;
         break;
       }
     }

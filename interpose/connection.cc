@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "interpose/channel.h"
+#include "interpose/counted_trip.h"
 #include "interpose/pool.h"
 #include "transport/door.h"
 
@@ -104,7 +105,7 @@ Outcome Channel::connect_first() {
     const Outcome o = connect(endpoint, epoch, &refusal);
     if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
     const uint64_t tried = epoch;
-    if (!origin_.pool->where(origin_.vgpu, &epoch, &endpoint).ok()) return o;
+    if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
     if (epoch > tried) continue;
     if (!may_be_moving(refusal)) return o;
     sleep_us(kSearchPauseUs);
@@ -128,7 +129,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
-  if (o.ok()) o = read_opened(*lifeline, transport_data, refusal);
+  if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, refusal); });
   if (!o.ok()) {
     close(*lifeline);
     *lifeline = -1;
@@ -246,7 +247,8 @@ bool Channel::find_again() {
       memcpy(text, page_->next_endpoint, sizeof text);
       text[sizeof text - 1] = 0;
       endpoint = text;
-    } else if (Outcome o = origin_.pool->where(origin_.vgpu, &epoch, &endpoint); !o.ok()) {
+    } else if (Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); });
+               !o.ok()) {
       cause = "its worker ended, and the scheduler does not help: " + o.message();
       if (!sent) break;
     }

@@ -10,6 +10,7 @@
 #include "api/composed/environment.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
+#include "interpose/counted_trip.h"
 #include "interpose/graphs.h"
 #include "interpose/identity.h"
 #include "interpose/thread.h"
@@ -79,7 +80,7 @@ CUresult initialise() {
   std::unique_ptr<Process> made(new Process);
   made->launch_blocking = composed::launch_blocking();
   std::vector<VgpuPlace> places;
-  if (Outcome o = made->pool.say_hello(identity, &places); !o.ok()) {
+  if (Outcome o = counted_trip([&] { return made->pool.say_hello(identity, &places); }); !o.ok()) {
     say_why(o.message());
     return CUDA_ERROR_SYSTEM_NOT_READY;
   }

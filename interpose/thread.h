@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "api/travel.h"
+
 namespace tide {
 
 inline constexpr int kContextStackMax = 64;  // cuCtxPushCurrent without pop
@@ -17,6 +19,7 @@ struct ThreadState {
   int per_thread_default;  // > 0: in a _ptsz or _ptds form
   int in_callback;         // > 0: in a host function, where CUDA calls are refused
   void* own_streams;       // of this thread, see stream_objects.cc
+  TravelCounters travel;
 };
 extern constinit thread_local ThreadState thread_state __attribute__((tls_model("initial-exec")));
 

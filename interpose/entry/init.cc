@@ -1,7 +1,10 @@
 // cuInit, versions, entry points, export tables.
 
+#include <cstring>
+
 #include "api/composed/composed.h"
 #include "api/handshake/handshake.h"
+#include "api/travel.h"
 #include "interpose/entry/entry.h"
 #include "interpose/identity.h"
 #include "interpose/thread.h"
@@ -16,6 +19,10 @@ int driver_version() {
   Process* p = process();
   return p == nullptr ? CUDA_VERSION : p->driver_version;
 }
+
+TravelCounters* travel_of_this_thread() { return &thread_state.travel; }
+
+constexpr TravelTable kTravelTable = {sizeof(TravelTable), travel_of_this_thread};
 
 }  // namespace
 }  // namespace tide
@@ -44,6 +51,10 @@ CUresult cuGetProcAddress_v2(const char* symbol, void** function, int version, c
 
 CUresult cuGetExportTable(const void** table, const CUuuid* id) {
   if (table == nullptr || id == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (memcmp(id, kTravelTableId, sizeof kTravelTableId) == 0) {
+    *table = &kTravelTable;
+    return CUDA_SUCCESS;
+  }
   install_hooks();
   return handshake::get_export_table(table, id);
 }

@@ -46,7 +46,7 @@ void keep(const Options& options, const Ask& ask, pid_t shell, int pipe) {
   Runner runner(io, options);
   Outcome outcome = runner.submit(ask, "tide env (shell " + std::to_string(shell) + ")");
   std::vector<std::pair<std::string, std::string>> environment;
-  if (outcome.ok()) outcome = job_environment(runner.granted(), &environment);
+  if (outcome.ok()) outcome = job_environment(runner.granted(), ask.trace, &environment);
   if (!outcome.ok()) return say(pipe, '!', outcome.message());
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { runner.running(false).wait(io.waitScope); })) {
     return say(pipe, '!', remote_error(*exception));
@@ -76,7 +76,7 @@ std::string read_all(int pipe) {
 int env(const Words& words) {
   static const std::string kHelp =
       std::string(
-          "usage: tide env [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--for PID]\n\n"
+          "usage: tide env [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE] [--for PID]\n\n"
           "Prints the `export` lines that make the present shell a job: eval \"$(tide env -g 1)\". The job ends with "
           "the\n"
           "shell, or with `tide kill`.\n") +
@@ -88,6 +88,7 @@ int env(const Words& words) {
   Ask ask;
   uint32_t shell = uint32_t(getppid());
   if (!read_ask(options, &ask) || !options.number("for", 2, 1u << 22, &shell)) return options.status();
+  if (const Outcome begun = begin_trace(&ask); !begun.ok()) return fail(begun.message());
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return fail(std::string("cannot make a pipe: ") + strerror(errno));
   const pid_t keeper = fork();

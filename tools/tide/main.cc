@@ -35,6 +35,7 @@ constexpr Command kCommands[] = {
     {"migrate", "move a running job, or one virtual GPU, to a GPU", tide::cli::migrate},
     {"kill", "end a job", tide::cli::kill_job},
     {"config", "check a pool.toml", tide::cli::config},
+    {"trace", "what a job asked of the driver (`tide run --trace FILE`)", tide::cli::trace_command},
     {"doctor", "find what is wrong with this machine's set-up", tide::cli::doctor},
     {"version", "the version", tide::cli::version},
     {"suspend", "", nullptr},

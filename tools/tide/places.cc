@@ -51,9 +51,17 @@ std::string find_library_directory(std::string* looked_in) {
   return "";
 }
 
-std::string find_alias_directory(const std::string& library_directory) {
-  const std::string alias = library_directory + "/alias";
+std::string find_alias_directory(const std::string& library_directory, const char* name) {
+  const std::string alias = library_directory + "/" + name;
   return exists(alias + "/libcuda.so.1") ? alias : "";
+}
+
+std::string find_trace_library(const std::string& library_directory) {
+  for (const char* name : {"/libtidetrace.so", "/trace/libtidetrace.so"}) {
+    const std::string path = library_directory + name;
+    if (!library_directory.empty() && exists(path)) return resolved(path);
+  }
+  return "";
 }
 
 int real_gpu_count() {

@@ -52,9 +52,9 @@ kj::Promise<void> end_child(kj::AsyncIoContext& io, const Child& child) {
 }
 
 // From the job's start to its command's end; the answer is tide's exit status.
-int supervise(kj::AsyncIoContext& io, Runner& runner, const std::vector<std::string>& command) {
+int supervise(kj::AsyncIoContext& io, Runner& runner, const Ask& ask, const std::vector<std::string>& command) {
   std::vector<std::pair<std::string, std::string>> environment;
-  Outcome outcome = job_environment(runner.granted(), &environment);
+  Outcome outcome = job_environment(runner.granted(), ask.trace, &environment);
   Child child;
   if (outcome.ok()) outcome = start_child(command, environment, &child);
   if (!outcome.ok()) {
@@ -105,7 +105,7 @@ int run_job(const Options& options, const Ask& ask, const std::vector<std::strin
     runner.report(128 + ending.status);
     return 128 + ending.status;
   }
-  return supervise(io, runner, command);
+  return supervise(io, runner, ask, command);
 }
 
 // A pool of its own for one command.
@@ -137,7 +137,8 @@ int run_local(const Options& options, const Ask& ask, const std::vector<std::str
 int run(const Words& words) {
   static const std::string kHelp =
       std::string(
-          "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--local] -- COMMAND...\n\n"
+          "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE] [--local] --\n"
+          "                COMMAND...\n\n"
           "Runs a command, unchanged, as a job with GPUs of the pool; waits where it must, and says why.\n") +
       kAskHelp +
       "  --local            with a pool of its own that lives only as long as the command\n"
@@ -153,6 +154,7 @@ int run(const Words& words) {
   std::string why;
   const int wrong = check_command(options.words()[0], &why);
   if (wrong != 0) return fail(why, wrong);
+  if (const Outcome begun = begin_trace(&ask); !begun.ok()) return fail(begun.message(), kTidepoolFailed);
   return options.has("local") ? run_local(options, ask, options.words()) : run_job(options, ask, options.words());
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/outcome.h"
+#include "interpose/trace/reader.h"
 #include "tools/tide/places.h"
 
 namespace tide::cli {
@@ -22,9 +23,21 @@ std::string before(const std::string& ours, const char* variable) {
   return there == nullptr || *there == 0 ? ours : ours + ":" + there;
 }
 
+// It has the library's name, and calls what follows.
+void put_tracer_first(const std::string& tracer, const std::string& file,
+                      std::vector<std::pair<std::string, std::string>>* environment) {
+  const std::string alias = find_alias_directory(tracer.substr(0, tracer.rfind('/')), "alias_trace");
+  for (auto& [name, value] : *environment) {
+    if (name == "LD_PRELOAD") value = tracer + ":" + value;
+    if (name == "LD_LIBRARY_PATH" && !alias.empty()) value = alias + ":" + value;
+    if (name == "TRITON_LIBCUDA_PATH" && !alias.empty()) value = alias;
+  }
+  environment->push_back({"TIDE_TRACE", file});
+}
+
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"}, {"gpu-memory"}, {"name"}, {"queue"}};
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"}, {"gpu-memory"}, {"name"}, {"queue"}, {"trace"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
@@ -32,12 +45,18 @@ const char* const kAskHelp =
     "  --gpu-memory SIZE  memory of a virtual GPU (default: that of the GPU where it starts)\n"
     "  --name NAME        to find the job by\n"
     "  --queue Q          queue (this version has one: leave it out)\n"
+    "  --trace FILE       writes every driver call into FILE, for `tide trace FILE`\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
   ask->min_given = options.has("min");
   ask->name = options.get("name");
   ask->queue = options.get("queue");
+  ask->trace = options.get("trace");
+  if (options.has("trace") && ask->trace.empty()) {
+    options.usage_error("--trace needs a FILE");
+    return false;
+  }
   // What is possible the pool knows; here only what is a number at all.
   return options.number("gpus", 1, 1'000'000, &ask->gpus) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
          options.size("gpu-memory", &ask->memory_bytes);
@@ -55,7 +74,16 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setPid(pid);
 }
 
-Outcome job_environment(const Granted& job, std::vector<std::pair<std::string, std::string>>* environment) {
+Outcome begin_trace(Ask* ask) {
+  if (ask->trace.empty()) return {};
+  if (find_trace_library(find_library_directory()).empty())
+    return Outcome::fail("libtidetrace.so is not beside libtidecuda.so; build it, or use a whole bundle");
+  const Outcome begun = trace::begin_file(ask->trace, &ask->trace);
+  return begun.ok() ? Outcome() : Outcome::fail("no trace: " + begun.message());
+}
+
+Outcome job_environment(const Granted& job, const std::string& trace,
+                        std::vector<std::pair<std::string, std::string>>* environment) {
   std::string looked_in;
   const std::string library = find_library_directory(&looked_in);
   if (library.empty()) {
@@ -74,6 +102,7 @@ Outcome job_environment(const Granted& job, std::vector<std::pair<std::string, s
     environment->push_back({"TRITON_LIBCUDA_PATH", alias});
     environment->push_back({"LD_LIBRARY_PATH", before(alias, "LD_LIBRARY_PATH")});
   }
+  if (!trace.empty()) put_tracer_first(find_trace_library(library), trace, environment);
   return {};
 }
 

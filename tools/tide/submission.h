@@ -18,11 +18,15 @@ struct Ask {
   bool min_given = false;
   uint64_t memory_bytes = 0;
   std::string name, queue;
+  std::string trace;  // the file; absolute after begin_trace()
 };
 extern const std::vector<OptionSpec> kAskOptions;
 extern const char* const kAskHelp;
 // False: a usage error was printed.
 bool read_ask(Options& options, Ask* ask);
+
+// Makes the file of --trace ready, if there is one. Fails when it cannot be written, or libtidetrace.so is not found.
+Outcome begin_trace(Ask* ask);
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid);
 
@@ -30,7 +34,8 @@ struct Granted {
   std::string id, token, door;
   uint32_t gpus = 1;
 };
-// Name and value; lists keep what was there behind ours. Fails when libtidecuda.so is not found.
-Outcome job_environment(const Granted& job, std::vector<std::pair<std::string, std::string>>* environment);
+// Name and value; lists keep what was there behind ours. Fails when libtidecuda.so is not found. `trace`: as in Ask.
+Outcome job_environment(const Granted& job, const std::string& trace,
+                        std::vector<std::pair<std::string, std::string>>* environment);
 
 }  // namespace tide::cli
