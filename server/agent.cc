@@ -278,16 +278,21 @@ kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
     stats.moves = lease->moves;
     for (const auto& session : lease->sessions) {
       stats.pids.push_back(session->worker->pid());
-      auto reply = session->worker->await(ControlType::kStatsReply).then([all, index](ControlMessage&& message) {
-        const auto* one = message.as<ControlStats>();
-        if (one == nullptr) return;
-        ControlStats& sum = (*all)[index].sum;
-        sum.resident_bytes += one->resident_bytes;
-        sum.commands += one->commands, sum.round_trips += one->round_trips;
-        sum.bytes_in += one->bytes_in, sum.bytes_out += one->bytes_out;
-        sum.wait_ns += one->wait_ns, sum.objects += one->objects;
-        memcpy(sum.transport, one->transport, sizeof(sum.transport));
-      });
+      const size_t client = stats.clients.size();
+      stats.clients.push_back({session->identity.client_pid, 0});
+      auto reply =
+          session->worker->await(ControlType::kStatsReply).then([all, index, client](ControlMessage&& message) {
+            const auto* one = message.as<ControlStats>();
+            if (one == nullptr) return;
+            (*all)[index].clients[client].resident_bytes = one->resident_bytes;
+            ControlStats& sum = (*all)[index].sum;
+            sum.busy_permille = std::min(1000u, sum.busy_permille + one->busy_permille);
+            sum.resident_bytes += one->resident_bytes;
+            sum.commands += one->commands, sum.round_trips += one->round_trips;
+            sum.bytes_in += one->bytes_in, sum.bytes_out += one->bytes_out;
+            sum.wait_ns += one->wait_ns, sum.objects += one->objects;
+            memcpy(sum.transport, one->transport, sizeof(sum.transport));
+          });
       session->worker->send(ControlType::kStats, nullptr, 0);
       // A worker that loads a large image is late; the others' figures do not wait for it.
       asked.add(io_.provider->getTimer()

@@ -71,6 +71,11 @@ class Agent : private kj::TaskSet::ErrorHandler {
     uint32_t vgpu = 0;
     uint32_t moves = 0;
     std::vector<uint32_t> pids;
+    struct Client {
+      uint32_t pid = 0;
+      uint64_t resident_bytes = 0;
+    };
+    std::vector<Client> clients;
     ControlStats sum;
   };
   kj::Promise<std::vector<Stats>> stats(const std::string& job);

@@ -1,0 +1,18 @@
+#pragma once
+
+// What tells the vGPUs of a job apart: the same in every library that shows them to the program.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "interpose/pool.h"
+
+namespace tide {
+
+// Gives every vGPU its own UUID and PCI address, also where several of them were first placed on one GPU.
+void make_distinct(std::vector<VgpuPlace>* places);
+// "GPU-xxxxxxxx-xxxx-..."
+std::string uuid_text(const uint8_t uuid[16]);
+
+}  // namespace tide
