@@ -13,34 +13,35 @@ class BusyMeter {
   void at(uint64_t now, bool worked) {
     const uint64_t since = last_ns_;
     last_ns_ = std::max(now, since);
-    if (since != 0) move_on(since, last_ns_, worked);
+    if (since != 0) move_on(since, worked);
   }
-  // Of the second before the last at().
+  // Of the second, or a little more, before the last at().
   uint32_t permille() const {
     uint64_t busy = 0;
     for (const uint64_t each : busy_ns_) busy += each;
-    return uint32_t(std::min<uint64_t>(1000, busy / (kWindowNs / 1000)));
+    const uint64_t window = (kSlots - 1) * kSlotNs + last_ns_ % kSlotNs;
+    return uint32_t(std::min<uint64_t>(1000, busy * 1000 / window));
   }
 
  private:
-  static constexpr uint64_t kSlots = 8;
-  static constexpr uint64_t kWindowNs = 1'000'000'000;
-  static constexpr uint64_t kSlotNs = kWindowNs / kSlots;
+  static constexpr uint64_t kSlotNs = 125'000'000;
+  static constexpr uint64_t kSlots = 9;  // a second, and the slot that is being filled
 
-  // Slot by slot: what a slot held a second ago goes when time enters it again.
-  void move_on(uint64_t from, uint64_t to, bool worked) {
-    from = std::max(from, to > kWindowNs ? to - kWindowNs : 0);  // older time would be overwritten anyway
-    while (from < to) {
+  // Slot by slot: what one held before goes when time enters it again.
+  void move_on(uint64_t from, bool worked) {
+    while (from < last_ns_) {
       const uint64_t slot = from / kSlotNs;
-      if (slot != slot_) {
-        for (uint64_t s = std::max(slot_ + 1, slot - std::min(slot, kSlots - 1)); s <= slot; ++s)
-          busy_ns_[s % kSlots] = 0;
-        slot_ = slot;
-      }
-      const uint64_t end = std::min(to, (slot + 1) * kSlotNs);
+      if (slot != slot_) forget_until(slot);
+      const uint64_t end = std::min(last_ns_, (slot + 1) * kSlotNs);
       if (worked) busy_ns_[slot % kSlots] += end - from;
       from = end;
+      if (last_ns_ - from > kSlots * kSlotNs) from = last_ns_ - kSlots * kSlotNs;  // the rest would be overwritten
     }
+  }
+  void forget_until(uint64_t slot) {
+    const uint64_t steps = std::min(slot - slot_, kSlots);
+    for (uint64_t i = 0; i < steps; ++i) busy_ns_[(slot - i) % kSlots] = 0;
+    slot_ = slot;
   }
 
   uint64_t busy_ns_[kSlots] = {};

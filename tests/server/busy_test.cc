@@ -21,16 +21,16 @@ TEST(BusyMeter, work_for_a_quarter_of_a_second_is_a_quarter) {
   uint64_t now = kStart;
   meter.at(now, false);
   run(&meter, &now, 250, 1, true);
-  EXPECT_EQ(meter.permille(), 250u);
+  EXPECT_GE(meter.permille(), 220u);
+  EXPECT_LE(meter.permille(), 250u);
 }
 
-TEST(BusyMeter, always_is_all_but_the_slot_that_has_just_begun) {
+TEST(BusyMeter, always_is_all) {
   BusyMeter meter;
   uint64_t now = kStart;
   meter.at(now, false);
   run(&meter, &now, 5000, 1, true);
-  EXPECT_GE(meter.permille(), 875u);
-  EXPECT_LE(meter.permille(), 1000u);
+  EXPECT_EQ(meter.permille(), 1000u);
 }
 
 TEST(BusyMeter, a_second_later_it_is_forgotten) {
@@ -40,7 +40,7 @@ TEST(BusyMeter, a_second_later_it_is_forgotten) {
   run(&meter, &now, 700, 1, true);
   run(&meter, &now, 500, 1, false);
   EXPECT_GT(meter.permille(), 100u);
-  run(&meter, &now, 700, 1, false);
+  run(&meter, &now, 800, 1, false);
   EXPECT_EQ(meter.permille(), 0u);
 }
 
@@ -48,7 +48,7 @@ TEST(BusyMeter, one_long_turn_fills_the_second_and_a_long_sleep_empties_it) {
   BusyMeter meter;
   meter.at(kStart, false);
   meter.at(kStart + 30'000 * kMs, true);
-  EXPECT_GE(meter.permille(), 875u);
+  EXPECT_EQ(meter.permille(), 1000u);
   meter.at(kStart + 60'000 * kMs, false);
   EXPECT_EQ(meter.permille(), 0u);
 }
