@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "api/device_info.h"
-#include "interpose/pool.h"
 #include "interpose/nvml/types.h"
+#include "interpose/pool.h"
 
 namespace tide::nvml {
 
