@@ -5,12 +5,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "interpose/distinct.h"
 #include "interpose/pool.h"
 
 namespace tide {
 
-// Gives every vGPU its own UUID and PCI address, also where several of them were first placed on one GPU.
-void make_distinct(std::vector<VgpuPlace>* places);
 // What CUDA_VISIBLE_DEVICES (null: not set) leaves, in its order: numbers of vGPUs.
 std::vector<uint32_t> visible_devices(const char* variable, const std::vector<VgpuPlace>& places);
 // Sets the attributes of features that this library does not serve, so that nobody tries.

@@ -6,12 +6,9 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "transport/door.h"
 
 namespace tide {
 namespace {
-
-constexpr uint32_t kDoorTimeoutMs = 10'000;
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -71,6 +68,25 @@ Outcome parse_job(const std::string& payload, std::vector<VgpuPlace>* places) {
   return {};
 }
 
+template <class T>
+const char* take(const char* from, uint32_t count, std::vector<T>* to) {
+  to->resize(count);
+  if (count != 0) memcpy(to->data(), from, count * sizeof(T));
+  return from + count * sizeof(T);
+}
+
+Outcome parse_usage(const std::string& payload, PoolUsage* usage) {
+  DoorUsage counts;
+  const Outcome malformed = Outcome::fail("the scheduler's answer about usage is malformed");
+  if (payload.size() < sizeof counts) return malformed;
+  memcpy(&counts, payload.data(), sizeof counts);
+  const uint64_t bytes = sizeof counts + uint64_t(counts.vgpu_count) * sizeof(DoorVgpuUsage) +
+                         uint64_t(counts.client_count) * sizeof(DoorClientUsage);
+  if (payload.size() != bytes) return malformed;
+  take(take(payload.data() + sizeof counts, counts.vgpu_count, &usage->vgpus), counts.client_count, &usage->clients);
+  return {};
+}
+
 }  // namespace
 
 Outcome job_from_environment(JobIdentity* identity) {
@@ -94,10 +110,10 @@ Outcome job_from_environment(JobIdentity* identity) {
 Outcome Pool::dial() {
   const std::string& door = identity_.door;
   const std::string prefix = "unix:";
-  if (door[0] == '/') return connect_unix(door, kDoorTimeoutMs, &socket_);
+  if (door[0] == '/') return connect_unix(door, patience_ms_, &socket_);
   if (door.compare(0, prefix.size(), prefix) == 0)
-    return connect_unix(door.substr(prefix.size()), kDoorTimeoutMs, &socket_);
-  return connect_tcp(door, kDoorTimeoutMs, &socket_);
+    return connect_unix(door.substr(prefix.size()), patience_ms_, &socket_);
+  return connect_tcp(door, patience_ms_, &socket_);
 }
 
 Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places) {
@@ -114,7 +130,7 @@ Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* pla
   DoorType type{};
   std::string payload;
   Outcome o = send_frame(socket_, DoorType::kHello, &hello, sizeof hello);
-  if (o.ok()) o = receive_frame(socket_, kDoorTimeoutMs, &type, &payload);
+  if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
   if (o.ok() && type == DoorType::kRefused)
     o = refusal(payload);
   else if (o.ok() && type != DoorType::kJob)
@@ -136,7 +152,7 @@ Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
     DoorType type{};
     std::string payload;
     Outcome o = send_frame(socket_, DoorType::kWhere, &where, sizeof where);
-    if (o.ok()) o = receive_frame(socket_, kDoorTimeoutMs, &type, &payload);
+    if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
     if (o.ok() && type == DoorType::kRefused) return refusal(payload);
     DoorPlace place;
     if (o.ok() && type == DoorType::kPlace && payload.size() >= sizeof place) {
@@ -156,6 +172,30 @@ Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
   *epoch = places[vgpu].epoch;
   *endpoint = places[vgpu].endpoint;
   return {};
+}
+
+Outcome Pool::measure(PoolUsage* usage) {
+  Outcome outcome;
+  if (ask_usage(&outcome, usage)) return outcome;
+  std::vector<VgpuPlace> places;  // the scheduler may have been restarted: once more from the beginning
+  if (Outcome o = say_hello(JobIdentity(identity_), &places); !o.ok()) return o;
+  return ask_usage(&outcome, usage) ? outcome : Outcome::fail("the scheduler does not say what the vGPUs do");
+}
+
+bool Pool::ask_usage(Outcome* outcome, PoolUsage* usage) {
+  const std::lock_guard lock(mu_);
+  if (socket_ < 0) return false;
+  DoorType type{};
+  std::string payload;
+  Outcome o = send_frame(socket_, DoorType::kMeasure, nullptr, 0);
+  if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
+  if (o.ok() && (type == DoorType::kUsage || type == DoorType::kRefused)) {
+    *outcome = type == DoorType::kRefused ? refusal(payload) : parse_usage(payload, usage);
+    return true;
+  }
+  close(socket_);
+  socket_ = -1;
+  return false;
 }
 
 void Pool::abandon() {

@@ -10,6 +10,7 @@
 #include "api/device_info.h"
 #include "base/limits.h"
 #include "base/outcome.h"
+#include "transport/door.h"
 
 namespace tide {
 
@@ -30,20 +31,32 @@ struct VgpuPlace {
   DeviceInfo info;
 };
 
+// What the pool counts of a job's vGPUs, as of now.
+struct PoolUsage {
+  std::vector<DoorVgpuUsage> vgpus;
+  std::vector<DoorClientUsage> clients;
+};
+
 // Threads: any, after say_hello().
 class Pool {
  public:
   Outcome say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places);
   // Where the vGPU lives now.
   Outcome where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint);
+  Outcome measure(PoolUsage* usage);
+  // How long the scheduler may take for an answer.
+  void set_patience(uint32_t ms) { patience_ms_ = ms; }
   const JobIdentity& identity() const { return identity_; }
   // In a forked child: closes the descriptor and nothing else.
   void abandon();
 
  private:
   Outcome dial();
+  // Asks once; false where the line is broken (and closed then).
+  bool ask_usage(Outcome* outcome, PoolUsage* usage);
 
   JobIdentity identity_;
+  uint32_t patience_ms_ = 10'000;
   std::mutex mu_;
   int socket_ = -1;
 };

@@ -41,6 +41,11 @@ struct MoveReport {
   totalMs @4 :Float64;
 }
 
+struct ClientStats {          # a process of the job that uses the vGPU
+  pid @0 :UInt32;             # where the job runs
+  residentBytes @1 :UInt64;
+}
+
 struct VgpuStats {
   vgpu @0 :UInt32;
   workerPids @1 :List(UInt32);
@@ -53,6 +58,8 @@ struct VgpuStats {
   transport @8 :Text;
   objects @9 :UInt32;
   moves @10 :UInt32;
+  busyPermille @11 :UInt32;   # of the last second, in which its workers had work under way
+  clients @12 :List(ClientStats);
 }
 
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has

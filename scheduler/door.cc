@@ -2,7 +2,12 @@
 
 #include <string.h>
 
+#include <algorithm>
+#include <map>
+#include <vector>
+
 #include "base/log.h"
+#include "scheduler/job_stats.h"
 #include "scheduler/token.h"
 #include "transport/door.h"
 
@@ -13,6 +18,8 @@ namespace {
 constexpr int32_t kInvalidValue = 1;
 constexpr int32_t kNoDevice = 100;
 constexpr int32_t kNotPermitted = 800;
+
+constexpr size_t kClientsShown = 16 * 1024;  // in a kUsage frame
 
 template <typename T>
 std::string bytes_of(const T& value) {
@@ -37,6 +44,30 @@ bool read_text(const char* field, size_t bytes, std::string* text) {
 void write_text(char* field, size_t bytes, const std::string& text) {
   const size_t length = text.size() < bytes ? text.size() : bytes - 1;
   memcpy(field, text.data(), length);
+}
+
+// During a move both ends of it count, and both name the processes.
+std::string usage_frame(const JobStats& stats, uint32_t vgpus) {
+  std::vector<DoorVgpuUsage> usage(vgpus);
+  std::map<std::pair<uint32_t, uint32_t>, uint64_t> clients;  // by vGPU and process
+  for (const auto each : stats.vgpus()) {
+    if (each.getVgpu() >= vgpus) continue;
+    DoorVgpuUsage& vgpu = usage[each.getVgpu()];
+    vgpu.known = 1;
+    vgpu.resident_bytes = std::max(vgpu.resident_bytes, each.getResidentBytes());
+    vgpu.busy_permille = std::min(1000u, vgpu.busy_permille + each.getBusyPermille());
+    for (const auto client : each.getClients()) {
+      uint64_t& bytes = clients[{each.getVgpu(), client.getPid()}];
+      bytes = std::max(bytes, client.getResidentBytes());
+      if (clients.size() >= kClientsShown) break;
+    }
+  }
+  std::string frame = bytes_of(DoorUsage{.vgpu_count = vgpus, .client_count = uint32_t(clients.size())});
+  for (const DoorVgpuUsage& each : usage) frame += bytes_of(each);
+  for (const auto& [who, bytes] : clients) {
+    frame += bytes_of(DoorClientUsage{.vgpu = who.first, .pid = who.second, .resident_bytes = bytes});
+  }
+  return frame;
 }
 
 }  // namespace
@@ -143,20 +174,32 @@ kj::Promise<void> Door::hello(Client& c) {
 
 kj::Promise<void> Door::ask(Client& c) {
   return receive(c).then([this, &c](bool understood) -> kj::Promise<void> {
-    DoorWhere where;
     if (!understood) return kj::READY_NOW;
-    if (c.type != DoorType::kWhere || !read_as(c.payload, &where))
-      return refuse(c, kInvalidValue, "only kWhere is understood here");
     const Job* job = core_.ledger.by_id(c.job);
     if (job == nullptr || job->ended()) return refuse(c, kNotPermitted, "job " + c.job + " has ended");
-    if (where.vgpu >= job->vgpus.size()) return refuse(c, kInvalidValue, "the job has no such virtual GPU");
-    const Vgpu& vgpu = job->vgpus[where.vgpu];
-    const Server* server = core_.ledger.server(vgpu.at.server);
-    DoorPlace place;
-    place.vgpu = where.vgpu;
-    place.epoch = vgpu.epoch;
-    write_text(place.endpoint, sizeof place.endpoint, server == nullptr ? "" : server->endpoint);
-    return send(c, uint16_t(DoorType::kPlace), bytes_of(place)).then([this, &c] { return ask(c); });
+    if (c.type == DoorType::kWhere) return where(c, *job);
+    if (c.type == DoorType::kMeasure && c.payload.empty()) return measure(c, *job);
+    return refuse(c, kInvalidValue, "only kWhere and kMeasure are understood here");
+  });
+}
+
+kj::Promise<void> Door::where(Client& c, const Job& job) {
+  DoorWhere where;
+  if (!read_as(c.payload, &where)) return refuse(c, kInvalidValue, "this is no question of a Tidepool client");
+  if (where.vgpu >= job.vgpus.size()) return refuse(c, kInvalidValue, "the job has no such virtual GPU");
+  const Vgpu& vgpu = job.vgpus[where.vgpu];
+  const Server* server = core_.ledger.server(vgpu.at.server);
+  DoorPlace place;
+  place.vgpu = where.vgpu;
+  place.epoch = vgpu.epoch;
+  write_text(place.endpoint, sizeof place.endpoint, server == nullptr ? "" : server->endpoint);
+  return send(c, uint16_t(DoorType::kPlace), bytes_of(place)).then([this, &c] { return ask(c); });
+}
+
+kj::Promise<void> Door::measure(Client& c, const Job& job) {
+  const uint32_t vgpus = uint32_t(job.vgpus.size());
+  return JobStats::ask(core_, job).then([this, &c, vgpus](JobStats stats) {
+    return send(c, uint16_t(DoorType::kUsage), usage_frame(stats, vgpus)).then([this, &c] { return ask(c); });
   });
 }
 

@@ -25,6 +25,8 @@ class Door final : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> serve(kj::Own<kj::AsyncIoStream> stream);
   kj::Promise<void> hello(Client& client);
   kj::Promise<void> ask(Client& client);
+  kj::Promise<void> where(Client& client, const Job& job);
+  kj::Promise<void> measure(Client& client, const Job& job);
   // Reads a frame into client.type and client.payload; the promise is false when the stream ended or made no sense.
   kj::Promise<bool> receive(Client& client);
   kj::Promise<void> send(Client& client, uint16_t type, std::string payload);

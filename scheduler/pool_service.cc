@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/token.h"
@@ -195,32 +196,9 @@ kj::Promise<void> PoolService::job(JobContext context) {
     return kj::READY_NOW;
   }
   fill_job_info(context.getResults().initJob(), *job);
-  std::set<std::string> servers;
-  for (const Vgpu& vgpu : job->vgpus) {
-    if (!vgpu.at.none()) servers.insert(vgpu.at.server);
-  }
-  using Answer = capnp::Response<control::Agent::StatsResults>;
-  auto asked = kj::Vector<kj::Promise<kj::Maybe<Answer>>>();
-  for (const std::string& server : servers) {
-    KJ_IF_MAYBE (agent, core_.reconciler.agent(server)) {
-      auto request = agent->statsRequest();
-      request.setJob(job->record.id());
-      auto limited = core_.timer.timeoutAfter(2 * kj::SECONDS, request.send().then([](Answer&& a) { return a; }));
-      // A server that does not answer leaves its lines out.
-      asked.add(limited.then([](Answer&& a) -> kj::Maybe<Answer> { return kj::mv(a); },
-                             [](kj::Exception&&) -> kj::Maybe<Answer> { return nullptr; }));
-    }
-  }
-  return kj::joinPromises(asked.releaseAsArray()).then([context](kj::Array<kj::Maybe<Answer>> answers) mutable {
-    std::vector<control::VgpuStats::Reader> stats;
-    for (auto& answer : answers) {
-      KJ_IF_MAYBE (some, answer) {
-        for (const auto each : some->getVgpus()) stats.push_back(each);
-      }
-    }
-    std::sort(stats.begin(), stats.end(), [](const auto& a, const auto& b) { return a.getVgpu() < b.getVgpu(); });
-    auto list = context.getResults().initVgpus(uint32_t(stats.size()));
-    for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats[i]);
+  return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
+    auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
+    for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats.vgpus()[i]);
   });
 }
 

@@ -45,6 +45,31 @@ SessionId session_id(const AgentSession& session) {
   return id;
 }
 
+// A lease while its workers are asked.
+struct Counted {
+  uint32_t vgpu = 0, moves = 0;
+  std::vector<std::shared_ptr<AgentSession>> sessions;
+};
+
+Agent::Stats sum_of(const Counted& counted) {
+  Agent::Stats stats;
+  stats.vgpu = counted.vgpu;
+  stats.moves = counted.moves;
+  ControlStats& sum = stats.sum;
+  for (const auto& session : counted.sessions) {
+    const ControlStats& one = session->counted;
+    stats.pids.push_back(session->worker->pid());
+    stats.clients.push_back({.pid = session->identity.client_pid, .resident_bytes = one.resident_bytes});
+    sum.resident_bytes += one.resident_bytes;
+    sum.commands += one.commands, sum.round_trips += one.round_trips;
+    sum.bytes_in += one.bytes_in, sum.bytes_out += one.bytes_out;
+    sum.wait_ns += one.wait_ns, sum.objects += one.objects;
+    sum.busy_permille = std::min(1000u, sum.busy_permille + one.busy_permille);
+    if (one.transport[0] != 0) memcpy(sum.transport, one.transport, sizeof(sum.transport));
+  }
+  return stats;
+}
+
 void close_all(int socket, int region_fd) {
   if (socket >= 0) close(socket);
   if (region_fd >= 0) close(region_fd);
@@ -268,36 +293,28 @@ kj::Promise<std::string> Agent::receive(const DoorOpen& wish) {
 }
 
 kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
-  auto all = std::make_shared<std::vector<Stats>>();
+  auto all = std::make_shared<std::vector<Counted>>();
   kj::Vector<kj::Promise<void>> asked;
   for (const auto& [key, lease] : leases_) {
     if (key.first.first != job) continue;
-    const size_t index = all->size();
-    Stats stats;
-    stats.vgpu = key.first.second;
-    stats.moves = lease->moves;
+    all->push_back({.vgpu = key.first.second,
+                    .moves = lease->moves,
+                    .sessions = {lease->sessions.begin(), lease->sessions.end()}});
     for (const auto& session : lease->sessions) {
-      stats.pids.push_back(session->worker->pid());
-      auto reply = session->worker->await(ControlType::kStatsReply).then([all, index](ControlMessage&& message) {
-        const auto* one = message.as<ControlStats>();
-        if (one == nullptr) return;
-        ControlStats& sum = (*all)[index].sum;
-        sum.resident_bytes += one->resident_bytes;
-        sum.commands += one->commands, sum.round_trips += one->round_trips;
-        sum.bytes_in += one->bytes_in, sum.bytes_out += one->bytes_out;
-        sum.wait_ns += one->wait_ns, sum.objects += one->objects;
-        memcpy(sum.transport, one->transport, sizeof(sum.transport));
+      auto reply = session->worker->await(ControlType::kStatsReply).then([session](ControlMessage&& message) {
+        if (const auto* counted = message.as<ControlStats>()) session->counted = *counted;
       });
       session->worker->send(ControlType::kStats, nullptr, 0);
-      // A worker that loads a large image is late; the others' figures do not wait for it.
-      asked.add(io_.provider->getTimer()
-                    .timeoutAfter(kStatsPatience, kj::mv(reply))
-                    .then([] {}, [](kj::Exception&&) {})
-                    .attach(session));
+      // A worker that loads a large image is late: what it said last stands, and the others do not wait for it.
+      asked.add(
+          io_.provider->getTimer().timeoutAfter(kStatsPatience, kj::mv(reply)).then([] {}, [](kj::Exception&&) {}));
     }
-    all->push_back(stats);
   }
-  return kj::joinPromises(asked.releaseAsArray()).then([all] { return *all; });
+  return kj::joinPromises(asked.releaseAsArray()).then([all] {
+    std::vector<Stats> result;
+    for (const Counted& counted : *all) result.push_back(sum_of(counted));
+    return result;
+  });
 }
 
 }  // namespace tide

@@ -35,6 +35,7 @@ struct AgentSession {
   kj::Own<WorkerProcess> worker;
   bool restored = false;   // came by a move, and its client has not come yet
   bool receiving = false;  // is coming
+  ControlStats counted;    // what the worker said last
 };
 
 struct AgentLease {
@@ -71,6 +72,11 @@ class Agent : private kj::TaskSet::ErrorHandler {
     uint32_t vgpu = 0;
     uint32_t moves = 0;
     std::vector<uint32_t> pids;
+    struct Client {
+      uint32_t pid = 0;
+      uint64_t resident_bytes = 0;
+    };
+    std::vector<Client> clients;
     ControlStats sum;
   };
   kj::Promise<std::vector<Stats>> stats(const std::string& job);

@@ -84,6 +84,12 @@ class AgentService final : public control::Agent::Server {
         to.setWaitNs(from.sum.wait_ns);
         to.setObjects(from.sum.objects);
         to.setTransport(from.sum.transport);
+        to.setBusyPermille(from.sum.busy_permille);
+        auto clients = to.initClients(uint32_t(from.clients.size()));
+        for (uint32_t n = 0; n < clients.size(); ++n) {
+          clients[n].setPid(from.clients[n].pid);
+          clients[n].setResidentBytes(from.clients[n].resident_bytes);
+        }
       }
     });
   }

@@ -84,7 +84,7 @@ struct ControlStats {
   uint64_t resident_bytes = 0;
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
   uint32_t objects = 0;
-  uint32_t reserved = 0;
+  uint32_t busy_permille = 0;  // of the last second
   char transport[64] = {};
 };
 

@@ -48,6 +48,7 @@ int Worker::run() {
   checked_ns_ = busy_ns_ = now_ns();
   while (true) {
     const uint64_t now = now_ns();
+    meter_.at(now, worked_);
     if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
@@ -114,6 +115,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
         stats.bytes_in = counters.bytes_in, stats.bytes_out = counters.bytes_out, stats.wait_ns = counters.wait_ns;
         stats.resident_bytes = session_->memory().mapped_bytes();
         stats.objects = uint32_t(session_->objects().size());
+        stats.busy_permille = meter_.permille();
         set_text(stats.transport, link_->transport());
       }
       send_control(control_, ControlType::kStatsReply, stats);
@@ -261,6 +263,7 @@ bool Worker::turn() {
   }
   if (drained) session_->settle();
   any |= session_->poll() || executed != 0;
+  worked_ = executed != 0 || session_->streams().has_pending();
   if (any) {
     link_->progress();
     notify(*link_, Side::kWorker);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "server/busy.h"
 #include "server/control.h"
 #include "server/session.h"
 #include "server/text_capture.h"
@@ -79,8 +80,10 @@ class Worker {
   bool restored_ = false;  // came by a move
   std::unique_ptr<Move> move_;
   TextCapture output_, errors_;  // what kernels print
-  uint64_t busy_ns_ = 0;         // when something last happened
-  uint64_t checked_ns_ = 0;      // when the control socket and the client were last looked at
+  BusyMeter meter_;
+  bool worked_ = false;      // work was under way in the last turn
+  uint64_t busy_ns_ = 0;     // when something last happened
+  uint64_t checked_ns_ = 0;  // when the control socket and the client were last looked at
 };
 
 }  // namespace tide

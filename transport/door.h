@@ -4,6 +4,7 @@
 // because nothing larger may live in the preload library. docs/wire.md says every byte.
 //
 //   client -> scheduler's door   kHello            -> kJob (or kRefused); the socket stays open; later kWhere -> kPlace
+//                                kMeasure          -> kUsage, as often as the client likes
 //   client -> agent's door       kOpen (+ memfd)   -> kOpened (or kRefused), sent by the worker; the socket becomes the
 //                                                    channel's lifeline: each side learns at once when the other ends
 //
@@ -27,7 +28,17 @@ inline constexpr uint16_t kDoorVersion = 1;
 inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
 inline constexpr uint32_t kDoorMessageBytes = 512;
 
-enum class DoorType : uint16_t { kHello = 1, kJob = 2, kWhere = 3, kPlace = 4, kOpen = 5, kOpened = 6, kRefused = 7 };
+enum class DoorType : uint16_t {
+  kHello = 1,
+  kJob = 2,
+  kWhere = 3,
+  kPlace = 4,
+  kOpen = 5,
+  kOpened = 6,
+  kRefused = 7,
+  kMeasure = 8,
+  kUsage = 9
+};
 
 struct DoorHeader {
   uint32_t magic = kDoorMagic;
@@ -68,6 +79,24 @@ struct DoorPlace {
   uint32_t reserved = 0;
   uint64_t epoch = 0;
   char endpoint[kEndpointBytes] = {};
+};
+
+// kMeasure has no payload. kUsage: DoorUsage, then vgpu_count x DoorVgpuUsage, then client_count x DoorClientUsage.
+struct DoorUsage {
+  uint32_t vgpu_count = 0;
+  uint32_t client_count = 0;
+};
+
+struct DoorVgpuUsage {
+  uint64_t resident_bytes = 0;  // of all clients
+  uint32_t busy_permille = 0;   // of the last second
+  uint32_t known = 0;           // 0: its server does not answer
+};
+
+struct DoorClientUsage {
+  uint32_t vgpu = 0;
+  uint32_t pid = 0;
+  uint64_t resident_bytes = 0;
 };
 
 struct DoorOpen {

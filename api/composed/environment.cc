@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
-#include "base/log.h"
+#include "api/uuid.h"
 
 namespace tide::composed {
 namespace {
@@ -24,15 +25,6 @@ size_t device_of(const std::string& item, std::span<const uint8_t* const> uuids)
 }
 
 }  // namespace
-
-std::string uuid_text(const uint8_t uuid[16]) {
-  std::string text = "GPU-";
-  for (int i = 0; i < 16; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += format("%02x", uuid[i]);
-  }
-  return text;
-}
 
 std::vector<uint32_t> visible_devices(const char* variable, std::span<const uint8_t* const> uuids) {
   std::vector<uint32_t> result;

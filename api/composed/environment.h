@@ -4,13 +4,9 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace tide::composed {
-
-// "GPU-" and the 16 bytes as CUDA_VISIBLE_DEVICES and NVML write them.
-std::string uuid_text(const uint8_t uuid[16]);
 
 // What CUDA_VISIBLE_DEVICES (null: not set) leaves of devices with these UUIDs, in its order: their numbers.
 std::vector<uint32_t> visible_devices(const char* variable, std::span<const uint8_t* const> uuids);

@@ -105,6 +105,14 @@ void FakePool::talk_to_client(int socket) {
       place.epoch = vgpus_[where.vgpu].epoch;
       strcpy(place.endpoint, endpoint().c_str());
       if (!send_frame(socket, DoorType::kPlace, &place, sizeof place).ok()) break;
+    } else if (type == DoorType::kMeasure) {
+      ++measures;
+      const DoorUsage counts{uint32_t(usage.vgpus.size()), uint32_t(usage.clients.size())};
+      answer.append(reinterpret_cast<const char*>(&counts), sizeof counts);
+      answer.append(reinterpret_cast<const char*>(usage.vgpus.data()), usage.vgpus.size() * sizeof usage.vgpus[0]);
+      answer.append(reinterpret_cast<const char*>(usage.clients.data()),
+                    usage.clients.size() * sizeof usage.clients[0]);
+      if (!send_frame(socket, DoorType::kUsage, answer.data(), answer.size()).ok()) break;
     }
   }
   close(socket);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fake_worker.h"
+#include "interpose/pool.h"
 #include "transport/door.h"
 
 namespace tide {
@@ -35,7 +36,9 @@ class FakePool {
   void reassign(uint32_t vgpu);
   // The worker ends without a word. `elsewhere`: the scheduler knows a new place with a newer epoch.
   void kill(uint32_t vgpu, bool elsewhere);
-  std::atomic<int> hellos{0}, opens{0};
+  // What kMeasure is answered with.
+  PoolUsage usage;
+  std::atomic<int> hellos{0}, opens{0}, measures{0};
   std::atomic<bool> refuse_opens{false};
   std::atomic<int> refusal{CUDA_ERROR_DEVICE_UNAVAILABLE};
 

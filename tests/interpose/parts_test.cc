@@ -7,7 +7,7 @@
 
 #include <cstring>
 
-#include "api/composed/environment.h"
+#include "api/uuid.h"
 #include "base/limits.h"
 #include "interpose/bundle.h"
 #include "interpose/handles.h"
@@ -211,7 +211,7 @@ TEST(Identity, vgpus_that_share_a_gpu_have_their_own_identities) {
   std::set<std::string> uuids;
   std::set<int> domains;
   for (const VgpuPlace& p : places) {
-    uuids.insert(composed::uuid_text(p.info.uuid));
+    uuids.insert(uuid_text(p.info.uuid));
     domains.insert(p.info.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID]);
   }
   EXPECT_EQ(uuids.size(), 4u);
@@ -270,7 +270,7 @@ TEST(Identity, cuda_visible_devices) {
   EXPECT_EQ(visible_devices("1,9,2", places), (Numbers{1})) << "an invalid entry hides all that follow";
   EXPECT_EQ(visible_devices("1,1", places), Numbers{});
   EXPECT_EQ(visible_devices("-1", places), Numbers{});
-  EXPECT_EQ(visible_devices(composed::uuid_text(places[3].info.uuid).c_str(), places), (Numbers{3}));
+  EXPECT_EQ(visible_devices(uuid_text(places[3].info.uuid).c_str(), places), (Numbers{3}));
 }
 
 }  // namespace

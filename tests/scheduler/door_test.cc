@@ -118,6 +118,36 @@ TEST_F(Doors, a_where_for_no_vgpu_of_the_job_is_refused) {
   EXPECT_EQ(refusal(receive(*stream).second), "the job has no such virtual GPU");
 }
 
+TEST_F(Doors, a_client_learns_what_its_vgpus_do_as_often_as_it_asks) {
+  add_server("node0", 2);
+  const Submitted job = run(2);
+  auto stream = connect(job.door);
+  send(*stream, hello(job.id, job.token));
+  ASSERT_EQ(receive(*stream).first, DoorType::kJob);
+  for (int i = 0; i < 2; ++i) {
+    send(*stream, frame(DoorType::kMeasure, ""));
+    const auto [type, payload] = receive(*stream);
+    ASSERT_EQ(type, DoorType::kUsage);
+    DoorUsage counts;
+    DoorVgpuUsage vgpus[2];
+    DoorClientUsage clients[2];
+    ASSERT_EQ(payload.size(), sizeof counts + sizeof vgpus + sizeof clients);
+    memcpy(&counts, payload.data(), sizeof counts);
+    memcpy(vgpus, payload.data() + sizeof counts, sizeof vgpus);
+    memcpy(clients, payload.data() + sizeof counts + sizeof vgpus, sizeof clients);
+    EXPECT_EQ(counts.vgpu_count, 2u);
+    EXPECT_EQ(counts.client_count, 2u);
+    EXPECT_EQ(vgpus[1].resident_bytes, 1001u);
+    EXPECT_EQ(vgpus[1].busy_permille, 250u);
+    EXPECT_EQ(vgpus[1].known, 1u);
+    EXPECT_EQ(clients[1].vgpu, 1u);
+    EXPECT_EQ(clients[1].pid, 71u);
+    EXPECT_EQ(clients[1].resident_bytes, 1001u);
+  }
+  send(*stream, frame(DoorType::kMeasure, "why"));
+  EXPECT_EQ(refusal(receive(*stream).second), "only kWhere and kMeasure are understood here");
+}
+
 TEST_F(Doors, noise_on_either_port_has_no_effect) {
   add_server("node0", 1);
   const Submitted job = run(1);

@@ -74,6 +74,11 @@ class FakeAgent final : public control::Agent::Server {
       list[i].setVgpu(mine[i]);
       list[i].setRoundTrips(7);
       list[i].setTransport("fake");
+      list[i].setResidentBytes(1000 + mine[i]);
+      list[i].setBusyPermille(250);
+      auto clients = list[i].initClients(1);
+      clients[0].setPid(70 + mine[i]);
+      clients[0].setResidentBytes(1000 + mine[i]);
     }
     return kj::READY_NOW;
   }

@@ -134,8 +134,8 @@ TEST_F(DoorTest, another_version_is_refused_with_both_numbers) {
 
 TEST_F(DoorTest, an_unknown_type_is_refused) {
   DoorHeader header;
-  header.type = 8;
-  EXPECT_EQ(receive_raw(&header, sizeof header).message(), "frames of type 8 do not exist");
+  header.type = 10;
+  EXPECT_EQ(receive_raw(&header, sizeof header).message(), "frames of type 10 do not exist");
 }
 
 TEST_F(DoorTest, a_frame_that_claims_too_much_is_refused_before_it_is_read) {

@@ -35,6 +35,12 @@ void put_tracer_first(const std::string& tracer, const std::string& file,
   environment->push_back({"TIDE_TRACE", file});
 }
 
+// What monitoring sees; preloaded, too, where it was built.
+std::string nvml_of(const std::string& directory) {
+  const std::string path = directory + "/libtidenvml.so";
+  return access(path.c_str(), R_OK) == 0 ? ":" + path : "";
+}
+
 }  // namespace
 
 const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"}, {"gpu-memory"}, {"name"}, {"queue"}, {"trace"}};
@@ -90,13 +96,14 @@ Outcome job_environment(const Granted& job, const std::string& trace,
     return Outcome::fail("libtidecuda.so is not there (looked in " + looked_in +
                          "); build it, or set TIDE_LIB to its directory");
   }
+  const std::string preload = library + "/libtidecuda.so" + nvml_of(library);
   std::string token;
   for (const char c : job.token) token += format("%02x", unsigned(static_cast<unsigned char>(c)));
   *environment = {{"TIDE_DOOR", job.door},
                   {"TIDE_JOB", job.id},
                   {"TIDE_TOKEN", token},
                   {"TIDE_VGPUS", std::to_string(job.gpus)},
-                  {"LD_PRELOAD", before(library + "/libtidecuda.so", "LD_PRELOAD")}};
+                  {"LD_PRELOAD", before(preload, "LD_PRELOAD")}};
   const std::string alias = find_alias_directory(library);
   if (!alias.empty()) {
     environment->push_back({"TRITON_LIBCUDA_PATH", alias});
