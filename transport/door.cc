@@ -105,7 +105,7 @@ Outcome check_header(const DoorHeader& header) {
         format("the far side speaks version %u, this side %u; use one version of Tidepool on both sides",
                header.version, kDoorVersion));
   }
-  if (header.type < uint16_t(DoorType::kHello) || header.type > uint16_t(DoorType::kUsage)) {
+  if (header.type < uint16_t(DoorType::kHello) || header.type > uint16_t(kDoorTypeLast)) {
     return Outcome::fail(format("frames of type %u do not exist", header.type));
   }
   if (header.payload_bytes > kDoorPayloadMax) return Outcome::fail("a frame is larger than 1 MiB");

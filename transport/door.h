@@ -39,6 +39,7 @@ enum class DoorType : uint16_t {
   kMeasure = 8,
   kUsage = 9
 };
+inline constexpr DoorType kDoorTypeLast = DoorType::kUsage;
 
 struct DoorHeader {
   uint32_t magic = kDoorMagic;

@@ -134,7 +134,7 @@ TEST_F(DoorTest, another_version_is_refused_with_both_numbers) {
 
 TEST_F(DoorTest, an_unknown_type_is_refused) {
   DoorHeader header;
-  header.type = 10;
+  header.type = uint16_t(kDoorTypeLast) + 1;
   EXPECT_EQ(receive_raw(&header, sizeof header).message(), "frames of type 10 do not exist");
 }
 
@@ -158,7 +158,7 @@ TEST_F(DoorTest, random_frames_are_refused_or_exact) {
     DoorHeader header;
     if (numbers.next() % 8 == 0) header.magic = uint32_t(numbers.next());
     header.version = uint16_t(numbers.next() % 3);
-    header.type = uint16_t(numbers.next() % 10);
+    header.type = uint16_t(numbers.next() % 12);
     header.payload_bytes = uint32_t(numbers.next() % 64);
     int sockets[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
@@ -169,7 +169,7 @@ TEST_F(DoorTest, random_frames_are_refused_or_exact) {
     DoorType type;
     std::string payload;
     const bool good = header.magic == kDoorMagic && header.version == kDoorVersion && header.type >= 1 &&
-                      header.type <= 7 && header.payload_bytes <= sizeof bytes;
+                      header.type <= uint16_t(kDoorTypeLast) && header.payload_bytes <= sizeof bytes;
     EXPECT_EQ(receive_frame(sockets[1], 1000, &type, &payload).ok(), good);
     close(sockets[1]);
   }
