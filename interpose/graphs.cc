@@ -6,8 +6,10 @@
 #include "api/graph/host.h"
 #include "api/graph/memory.h"
 #include "base/log.h"
+#include "interpose/array.h"
 #include "interpose/crossing.h"
 #include "interpose/thread.h"
+#include "interpose/values.h"
 
 namespace tide {
 namespace {
@@ -68,11 +70,12 @@ CopySide side_of(const Corner& c, const CUDA_MEMCPY3D& what, uint64_t* layer) {
   return {base == 0 ? 0 : base + c.z * *layer + c.y * pitch + c.x, pitch};
 }
 
-// One order for each layer.
+bool with_arrays(const CUDA_MEMCPY3D& what) {
+  return what.srcMemoryType == CU_MEMORYTYPE_ARRAY || what.dstMemoryType == CU_MEMORYTYPE_ARRAY;
+}
+
+// One order for each layer. No side is an array.
 CUresult orders_of(const CUDA_MEMCPY3D& what, std::vector<CopyOrder>* orders) {
-  if (what.srcMemoryType == CU_MEMORYTYPE_ARRAY || what.dstMemoryType == CU_MEMORYTYPE_ARRAY) {
-    return refuse_kind("copies of arrays");
-  }
   uint64_t to_layer = 0, from_layer = 0;
   CopyOrder order;
   order.from = side_of({what.srcMemoryType, number(what.srcHost), what.srcDevice, what.srcXInBytes, what.srcY,
@@ -81,7 +84,7 @@ CUresult orders_of(const CUDA_MEMCPY3D& what, std::vector<CopyOrder>* orders) {
   order.to = side_of({what.dstMemoryType, number(what.dstHost), what.dstDevice, what.dstXInBytes, what.dstY, what.dstZ,
                       what.dstPitch, what.dstHeight},
                      what, &to_layer);
-  if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (order.to.address < kLowestAddress || order.from.address < kLowestAddress) return CUDA_ERROR_INVALID_VALUE;
   order.width = what.WidthInBytes;
   order.height = what.Height;
   order.in_graph = true;
@@ -143,7 +146,8 @@ class Launcher {
         if (CUresult r = check(*body); r != CUDA_SUCCESS) return r;
       }
       const CUgraphNodeType type = node->content->type;
-      const bool somewhere = type == CU_GRAPH_NODE_TYPE_KERNEL || type == CU_GRAPH_NODE_TYPE_MEMSET;
+      const bool somewhere = type == CU_GRAPH_NODE_TYPE_KERNEL || type == CU_GRAPH_NODE_TYPE_MEMSET ||
+                             type == CU_GRAPH_NODE_TYPE_BATCH_MEM_OP;
       if (!node->enabled || !somewhere) continue;
       Context* context = nullptr;
       if (CUresult r = context_of(*node->content, &context); r != CUDA_SUCCESS) return r;
@@ -177,6 +181,8 @@ class Launcher {
       case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
       case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
         return launch_event(c);
+      case CU_GRAPH_NODE_TYPE_BATCH_MEM_OP:
+        return launch_values(c);
       case CU_GRAPH_NODE_TYPE_EMPTY:
       case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
       case CU_GRAPH_NODE_TYPE_MEM_FREE:
@@ -211,6 +217,7 @@ class Launcher {
   }
 
   CUresult launch_copy(const Content& c) {
+    if (with_arrays(c.copy)) return copy_box(c.copy, {.stream = handle_, .in_graph = true});
     std::vector<CopyOrder> orders;
     if (CUresult r = orders_of(c.copy, &orders); r != CUDA_SUCCESS) return r;
     for (CopyOrder& order : orders) {
@@ -231,6 +238,11 @@ class Launcher {
     if (f.elementSize == 1) return cuMemsetD2D8Async(f.dst, f.pitch, byte, f.width, f.height, handle_);
     if (f.elementSize == 2) return cuMemsetD2D16Async(f.dst, f.pitch, word, f.width, f.height, handle_);
     return cuMemsetD2D32Async(f.dst, f.pitch, f.value, f.width, f.height, handle_);
+  }
+
+  CUresult launch_values(const Content& c) {
+    auto* steps = const_cast<CUstreamBatchMemOpParams*>(c.values.data());  // they are only read
+    return cuStreamBatchMemOp_v2(handle_, unsigned(c.values.size()), steps, 0);
   }
 
   CUresult launch_event(const Content& c) {
@@ -300,6 +312,7 @@ class ClientHost final : public graph::Host {
   }
 
   CUresult copy(Content* content) override {
+    if (with_arrays(content->copy)) return check_box(content->copy);
     std::vector<CopyOrder> orders;
     if (CUresult r = orders_of(content->copy, &orders); r != CUDA_SUCCESS) return r;
     for (const CopyOrder& o : orders) {
@@ -324,7 +337,15 @@ class ClientHost final : public graph::Host {
 
   CUresult host_function(Content*) override { return CUDA_SUCCESS; }
 
-  CUresult values(unsigned, Content*) override { return refuse_kind("waits for and writes of values"); }
+  CUresult values(unsigned flags, Content* content) override {
+    Entered e;
+    Context* context = nullptr;
+    if (CUresult r = enter_quietly(&e); r != CUDA_SUCCESS) return r;
+    if (CUresult r = context_of(*content, &context); r != CUDA_SUCCESS) return r;
+    if (flags != 0 || content->values.size() > kValueStepsMax) return CUDA_ERROR_INVALID_VALUE;
+    std::vector<CUstreamBatchMemOpParams> steps = content->values;  // addresses are looked up at each launch
+    return resolve_values(e, *context, steps.data(), steps.size());
+  }
   CUresult conditional(Content*) override { return refuse_kind("conditional nodes"); }
   CUresult make_conditional(CUcontext, unsigned, unsigned, CUgraphConditionalHandle*) override {
     return refuse_kind("conditional nodes");
@@ -460,6 +481,20 @@ CUresult capture_external_event(const Stream& stream, CUgraphNodeType type, CUev
   if (!capturing(stream)) return CUDA_ERROR_INVALID_VALUE;
   auto content = content_of(stream, type);
   content->event = event;
+  return graph::capture_node(id_of(stream), std::move(content));
+}
+
+CUresult capture_values(const Stream& stream, std::vector<CUstreamBatchMemOpParams> steps) {
+  auto content = content_of(stream, CU_GRAPH_NODE_TYPE_BATCH_MEM_OP);
+  content->values = std::move(steps);
+  if (CUresult r = graph::host().values(0, content.get()); r != CUDA_SUCCESS) return r;
+  return graph::capture_node(id_of(stream), std::move(content));
+}
+
+CUresult capture_box(const Stream& stream, const CUDA_MEMCPY3D& what) {
+  auto content = content_of(stream, CU_GRAPH_NODE_TYPE_MEMCPY);
+  content->copy = what;
+  if (CUresult r = graph::host().copy(content.get()); r != CUDA_SUCCESS) return r;
   return graph::capture_node(id_of(stream), std::move(content));
 }
 

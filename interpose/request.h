@@ -75,6 +75,8 @@ class Request {
   CUresult capture();
   bool aligned() const;
   bool possible() const;
+  CUstreamBatchMemOpParams* batch(size_t* count);
+  CUresult resolve_batch();
   CUresult ask(Reply& reply);
   CUresult deliver(const Reply& reply) const;
   bool unchanged_setting();
