@@ -2,7 +2,7 @@
 
 // CUDA graphs in the client: built, captured and kept here (api/graph), and launched as the plain commands of their
 // nodes. So building and updating costs no round trip, a launch none either, and a move of the vGPU needs to know
-// nothing of graphs. What the worker would have to decide while a graph runs (conditional nodes) is refused.
+// nothing of graphs. What only the GPU can decide, the worker makes a graph of for each launch (graph_launch.h).
 
 #include <cuda.h>
 

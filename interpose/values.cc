@@ -28,8 +28,8 @@ CUresult resolve_values(const Entered& entered, Context& context, CUstreamBatchM
     if (CUresult r = read_value_step(steps[i], &step); r != CUDA_SUCCESS) return r;
     if (step.bytes == 0) continue;
     if (CUresult r = find_value(entered, context, step, &device); r != CUDA_SUCCESS) return r;
-    const bool wait = steps[i].operation == CU_STREAM_MEM_OP_WAIT_VALUE_32 ||
-                      steps[i].operation == CU_STREAM_MEM_OP_WAIT_VALUE_64;
+    const bool wait =
+        steps[i].operation == CU_STREAM_MEM_OP_WAIT_VALUE_32 || steps[i].operation == CU_STREAM_MEM_OP_WAIT_VALUE_64;
     (wait ? steps[i].waitValue.address : steps[i].writeValue.address) = device;
   }
   return CUDA_SUCCESS;

@@ -251,10 +251,9 @@ CUresult make_copy_work(const CUDA_MEMCPY3D& what, WorkRef* work) {
   const Side from = side_of(rect.source, span(rect.source_slice, rect.depth, rect.source_pitch, rect));
   if (to == Side::kUnknown || from == Side::kUnknown) return CUDA_ERROR_INVALID_VALUE;
   // Arrays live as long as work that was made of them.
-  *work = std::make_shared<CopyWork>(what, [rect, to_array = driver().arrays.find(what.dstArray),
-                                            from_array = driver().arrays.find(what.srcArray)] {
-    return run_copy(rect);
-  });
+  *work =
+      std::make_shared<CopyWork>(what, [rect, to_array = driver().arrays.find(what.dstArray),
+                                        from_array = driver().arrays.find(what.srcArray)] { return run_copy(rect); });
   return CUDA_SUCCESS;
 }
 

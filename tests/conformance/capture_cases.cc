@@ -1,4 +1,4 @@
-// Stream capture: its three modes with their errors, captures into graphs that exist, and what a capture says of itself.
+// Stream capture: its three modes with their errors, captures into existing graphs, what a capture says of itself.
 #include <functional>
 #include <thread>
 
@@ -113,7 +113,11 @@ TEST_F(CaptureModes, what_waits_ends_a_capture) {
       {"query of the stream", [&] { return CU(cuStreamQuery)(work_); }},
       {"wait for the stream", [&] { return CU(cuStreamSynchronize)(work_); }},
       {"wait for the context", [&] { return CU(cuCtxSynchronize)(); }},
-      {"callback", [&] { return CU(cuStreamAddCallback)(work_, [](CUstream, CUresult, void*) {}, nullptr, 0); }},
+      {"callback",
+       [&] {
+         return CU(cuStreamAddCallback)(
+             work_, [](CUstream, CUresult, void*) {}, nullptr, 0);
+       }},
   };
   for (const auto& [what, call] : calls) {
     begin(CU_STREAM_CAPTURE_MODE_RELAXED);

@@ -106,7 +106,7 @@ TEST_F(GraphEdits, edges) {
   OK(CU(cuGraphRemoveDependencies)(graph_, from, to, 1));
   OK(CU(cuGraphNodeGetDependencies)(second, nullptr, &number));
   EXPECT_EQ(number, 0u);
-  GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuGraphRemoveDependencies)(graph_, from, to, 1));     // it is not there
+  GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuGraphRemoveDependencies)(graph_, from, to, 1));      // it is not there
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuGraphAddDependencies)(graph_, &second, &third, 1));  // it is there
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuGraphAddDependencies)(graph_, &first, &first, 1));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuGraphAddDependencies)(graph_, nullptr, to, 1));

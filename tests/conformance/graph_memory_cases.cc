@@ -1,5 +1,5 @@
 // Memory that lives between two nodes of a graph, and objects of the program that graphs keep alive.
-#include <unistd.h>
+#include <poll.h>
 
 #include "fixture.h"
 
@@ -152,18 +152,14 @@ TEST_F(GraphMemory, is_counted) {
   cuuint64_t value = 0;
   OK(CU(cuDeviceSetGraphMemAttribute)(device, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, &value));
   EXPECT_EQ(attribute_of_graphs(CU_GRAPH_MEM_ATTR_USED_MEM_HIGH), 0u);
-  GIVES(CUDA_ERROR_INVALID_VALUE,
-        CU(cuDeviceSetGraphMemAttribute)(device, CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT, &value));
+  GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuDeviceSetGraphMemAttribute)(device, CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT, &value));
   value = 5;  // a peak can only be reset
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuDeviceSetGraphMemAttribute)(device, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, &value));
-  GIVES(CUDA_ERROR_INVALID_VALUE,
-        CU(cuDeviceGetGraphMemAttribute)(device, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, nullptr));
+  GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuDeviceGetGraphMemAttribute)(device, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, nullptr));
   GIVES(CUDA_ERROR_INVALID_VALUE,
         CU(cuDeviceGetGraphMemAttribute)(device, static_cast<CUgraphMem_attribute>(99), &value));
-  GIVES(CUDA_ERROR_INVALID_DEVICE,
-        CU(cuDeviceGetGraphMemAttribute)(99, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, &value));
-  GIVES(CUDA_ERROR_INVALID_DEVICE,
-        CU(cuDeviceSetGraphMemAttribute)(99, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, &value));
+  GIVES(CUDA_ERROR_INVALID_DEVICE, CU(cuDeviceGetGraphMemAttribute)(99, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, &value));
+  GIVES(CUDA_ERROR_INVALID_DEVICE, CU(cuDeviceSetGraphMemAttribute)(99, CU_GRAPH_MEM_ATTR_USED_MEM_HIGH, &value));
   GIVES(CUDA_SUCCESS, CU(cuDeviceGraphMemTrim)(device));
   GIVES(CUDA_ERROR_INVALID_DEVICE, CU(cuDeviceGraphMemTrim)(99));
 }
@@ -218,7 +214,7 @@ class UserObjects : public GraphMemory {
   static void CUDA_CB count_end(void* counter) { ++*static_cast<int*>(counter); }
   // Destructors may run in another thread.
   int ended() const {
-    for (int i = 0; i < 100 && *static_cast<volatile int*>(ended_) == 0; i++) usleep(1000);
+    for (int i = 0; i < 100 && *static_cast<volatile int*>(ended_) == 0; i++) poll(nullptr, 0, 1);
     return *ended_;
   }
   int* ended_ = nullptr;
@@ -295,7 +291,7 @@ TEST_F(UserObjects, destructors_call_no_driver) {
   };
   OK(CU(cuUserObjectCreate)(&made, nullptr, destroy, 1, CU_USER_OBJECT_NO_DESTRUCTOR_SYNC));
   OK(CU(cuUserObjectRelease)(made, 1));
-  for (int i = 0; i < 100 && *static_cast<volatile CUresult*>(&seen) == CUDA_SUCCESS; i++) usleep(1000);
+  for (int i = 0; i < 100 && *static_cast<volatile CUresult*>(&seen) == CUDA_SUCCESS; i++) poll(nullptr, 0, 1);
   EXPECT_EQ(seen, CUDA_ERROR_NOT_PERMITTED);
 }
 

@@ -86,8 +86,7 @@ TEST_F(Images, files_are_linked) {
   GIVES(CUDA_ERROR_FILE_NOT_FOUND,
         CU(cuLinkAddFile_v2)(state, CU_JIT_INPUT_PTX, "/nowhere/nothing.ptx", 0, nullptr, nullptr));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuLinkAddFile_v2)(state, CU_JIT_INPUT_PTX, nullptr, 0, nullptr, nullptr));
-  GIVES(CUDA_ERROR_INVALID_HANDLE,
-        CU(cuLinkAddFile_v2)(nullptr, CU_JIT_INPUT_PTX, path_.c_str(), 0, nullptr, nullptr));
+  GIVES(CUDA_ERROR_INVALID_HANDLE, CU(cuLinkAddFile_v2)(nullptr, CU_JIT_INPUT_PTX, path_.c_str(), 0, nullptr, nullptr));
   void* image = nullptr;
   size_t size = 0;
   OK(CU(cuLinkComplete)(state, &image, &size));

@@ -66,9 +66,8 @@ class Hints : public Conformance {
   }
   int last_place(CUdeviceptr address) {
     int place = -7;
-    EXPECT_EQ(
-        CU(cuMemRangeGetAttribute)(&place, 4, CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION, address, kBytes),
-        CUDA_SUCCESS);
+    EXPECT_EQ(CU(cuMemRangeGetAttribute)(&place, 4, CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION, address, kBytes),
+              CUDA_SUCCESS);
     return place;
   }
   CUdeviceptr blocks_[2] = {};

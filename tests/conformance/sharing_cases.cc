@@ -226,8 +226,7 @@ void wrong_exports(CUmemGenericAllocationHandle handle) {
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemExportToShareableHandle)(nullptr, handle, kDescriptor, 0));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemExportToShareableHandle)(&descriptor, 0xDEAD, kDescriptor, 0));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemExportToShareableHandle)(&descriptor, handle, kDescriptor, 1));
-  GIVES(CUDA_ERROR_NOT_SUPPORTED,
-        CU(cuMemExportToShareableHandle)(&fabric, handle, CU_MEM_HANDLE_TYPE_FABRIC, 0));
+  GIVES(CUDA_ERROR_NOT_SUPPORTED, CU(cuMemExportToShareableHandle)(&fabric, handle, CU_MEM_HANDLE_TYPE_FABRIC, 0));
   CUmemAllocationProp plain = exportable();
   plain.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;
   CUmemGenericAllocationHandle kept = 0;
@@ -304,8 +303,7 @@ void wrong_pools(CUmemoryPool pool, CUdeviceptr plain) {
   CUdeviceptr address = 0;
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemPoolExportToShareableHandle)(nullptr, pool, kDescriptor, 0));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemPoolExportToShareableHandle)(&descriptor, pool, kDescriptor, 1));
-  GIVES(CUDA_ERROR_INVALID_VALUE,
-        CU(cuMemPoolExportToShareableHandle)(&descriptor, pool, CU_MEM_HANDLE_TYPE_WIN32, 0));
+  GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemPoolExportToShareableHandle)(&descriptor, pool, CU_MEM_HANDLE_TYPE_WIN32, 0));
   OK(CU(cuDeviceGetDefaultMemPool)(&ordinary, 0));  // which was not made to be shared
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemPoolExportToShareableHandle)(&descriptor, ordinary, kDescriptor, 0));
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemPoolExportPointer)(&data, plain));
