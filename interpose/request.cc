@@ -136,18 +136,20 @@ bool Request::unchanged_setting() {
   return context_->vgpu->cache.same_setting(key, value);
 }
 
-// The operations of cuStreamBatchMemOp: behind stream, count, flags, and their own length.
-CUstreamBatchMemOpParams* Request::batch(size_t* count) {
-  constexpr size_t kAt = 4 * sizeof(uint64_t);
-  *count = (payload_.size() - kAt) / sizeof(CUstreamBatchMemOpParams);
-  return reinterpret_cast<CUstreamBatchMemOpParams*>(payload_.data() + kAt);
+// The operations of cuStreamBatchMemOp lie behind stream, count, flags, and their own length.
+constexpr size_t kBatchAt = 4 * sizeof(uint64_t);
+
+std::vector<CUstreamBatchMemOpParams> Request::batch() const {
+  std::vector<CUstreamBatchMemOpParams> steps((payload_.size() - kBatchAt) / sizeof(CUstreamBatchMemOpParams));
+  if (!steps.empty()) memcpy(steps.data(), payload_.data() + kBatchAt, steps.size() * sizeof steps[0]);
+  return steps;
 }
 
 CUresult Request::resolve_batch() {
   if (call_ != Call::cuStreamBatchMemOp_v2) return CUDA_SUCCESS;
-  size_t count = 0;
-  CUstreamBatchMemOpParams* steps = batch(&count);
-  if (CUresult r = resolve_values(entered_, *context_, steps, count); r != CUDA_SUCCESS) return r;
+  std::vector<CUstreamBatchMemOpParams> steps = batch();
+  if (CUresult r = resolve_values(entered_, *context_, steps.data(), steps.size()); r != CUDA_SUCCESS) return r;
+  if (!steps.empty()) memcpy(payload_.data() + kBatchAt, steps.data(), steps.size() * sizeof steps[0]);
   owner_ = context_->vgpu;  // what it touches of host memory is brought there before
   return CUDA_SUCCESS;
 }
@@ -173,7 +175,6 @@ CUresult Request::capture() {
     step.operation = type;
     return capture_values(*stream_, {step});
   };
-  size_t count = 0;
   switch (call_) {
     case Call::cuMemsetD8Async:
       return fill(1);
@@ -195,10 +196,8 @@ CUresult Request::capture() {
       return value(CU_STREAM_MEM_OP_WRITE_VALUE_32);
     case Call::cuStreamWriteValue64_v2:
       return value(CU_STREAM_MEM_OP_WRITE_VALUE_64);
-    case Call::cuStreamBatchMemOp_v2: {
-      const CUstreamBatchMemOpParams* steps = batch(&count);
-      return capture_values(*stream_, {steps, steps + count});
-    }
+    case Call::cuStreamBatchMemOp_v2:
+      return capture_values(*stream_, batch());
     default:
       return graph::refuse_in(id_of(*stream_));
   }

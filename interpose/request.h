@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "calls.h"
 #include "interpose/process.h"
@@ -75,7 +76,7 @@ class Request {
   CUresult capture();
   bool aligned() const;
   bool possible() const;
-  CUstreamBatchMemOpParams* batch(size_t* count);
+  std::vector<CUstreamBatchMemOpParams> batch() const;
   CUresult resolve_batch();
   CUresult ask(Reply& reply);
   CUresult deliver(const Reply& reply) const;
