@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "api/array_shape.h"
 #include "api/box.h"
 #include "commands.h"
 #include "interpose/process.h"
@@ -29,6 +30,14 @@ uint64_t bytes_of(const CUDA_ARRAY3D_DESCRIPTOR& what, uint64_t element) {
     if (__builtin_mul_overflow(bytes, std::max<uint64_t>(n, 1), &bytes)) return 0;
   }
   return bytes;
+}
+
+// What the driver refuses whatever memory there is.
+CUresult check_shape(const Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, bool mipmap) {
+  const auto limit = [&](CUdevice_attribute which) { return context.vgpu->info.attributes[which]; };
+  const CUresult r = check_array_shape(what, mipmap, limit);
+  if (r != CUDA_SUCCESS || element_bytes(what.Format, what.NumChannels) != 0) return r;
+  return array_format_refused(what.Format);
 }
 
 // Charges, asks the worker and takes the charge back where it refuses.
@@ -81,9 +90,8 @@ CUresult send_destroy(const Context& context, uint32_t number, uint64_t charged)
 }  // namespace
 
 CUresult make_array(Process& p, Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, Array** out) {
+  if (CUresult r = check_shape(context, what, false); r != CUDA_SUCCESS) return r;
   const uint64_t element = element_bytes(what.Format, what.NumChannels);
-  if (what.Width == 0 || what.NumChannels == 0) return CUDA_ERROR_INVALID_VALUE;
-  if (element == 0) return CUDA_ERROR_NOT_SUPPORTED;
   const uint64_t bytes = bytes_of(what, element);
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   const uint32_t number = p.next_array++;
@@ -100,9 +108,8 @@ CUresult make_array(Process& p, Context& context, const CUDA_ARRAY3D_DESCRIPTOR&
 
 CUresult make_mipmap(Process& p, Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, unsigned levels,
                      MipmappedArray** out) {
+  if (CUresult r = check_shape(context, what, true); r != CUDA_SUCCESS) return r;
   const uint64_t element = element_bytes(what.Format, what.NumChannels);
-  if (what.Width == 0 || what.NumChannels == 0) return CUDA_ERROR_INVALID_VALUE;
-  if (element == 0) return CUDA_ERROR_NOT_SUPPORTED;
   const size_t longest = std::max({what.Width, what.Height, solid(what) ? what.Depth : size_t{1}});
   levels = std::clamp(levels, 1u, unsigned(std::bit_width(longest)));
   uint64_t bytes = 0;

@@ -90,7 +90,14 @@ CUresult drop_mipmap(Process& process, MipmappedArray& mipmap);
 // The worker forgets them with the context.
 void forget_arrays(Process& process, Context& context);
 
-// A copy of which at least one side is an array.
-CUresult copy_box(const CUDA_MEMCPY3D& what, bool synchronous, CUstream stream);
+struct BoxOrder {
+  bool synchronous = false;
+  CUstream stream = nullptr;  // of an asynchronous one
+  bool in_graph = false;      // of a graph's launch, see CopyOrder
+};
+// A copy of a box, of which each side may be an array.
+CUresult copy_box(const CUDA_MEMCPY3D& what, const BoxOrder& order);
+// Only what the call would be refused for.
+CUresult check_box(const CUDA_MEMCPY3D& what);
 
 }  // namespace tide

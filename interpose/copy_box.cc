@@ -63,17 +63,14 @@ CUresult resolve(Process& p, const BoxSide& side, const Extent& n, Place* place)
   return CUDA_SUCCESS;
 }
 
-struct Order {
+struct Order : BoxOrder {
   Entered entered;
-  bool synchronous;
-  CUstream stream;
 };
 
 // The stream of the array's vGPU on which the copy runs, as transfer.cc chooses it.
 CUresult choose_stream(const Order& o, const Array& array, Stream** stream) {
   if (o.synchronous && array.vgpu != o.entered.vgpu) return legacy_stream(*o.entered.process, *array.context, stream);
   if (CUresult r = find_stream(o.entered, o.synchronous ? nullptr : o.stream, stream); r != CUDA_SUCCESS) return r;
-  if (capturing(**stream)) return CUDA_ERROR_NOT_SUPPORTED;
   return (*stream)->vgpu == array.vgpu ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
@@ -95,6 +92,7 @@ CUresult copy_rows(const Order& o, const Place& to, const Place& from, const Ext
                    .width = n.width,
                    .height = n.height,
                    .synchronous = o.synchronous,
+                   .in_graph = o.in_graph,
                    .stream = o.stream};
     if (CUresult r = copy(rows); r != CUDA_SUCCESS) return r;
   }
@@ -151,28 +149,69 @@ CUresult bounce_all(const Order& o, const Place& to, const Place& from, const Ex
 
 bool known_type(CUmemorytype type) { return type >= CU_MEMORYTYPE_HOST && type <= CU_MEMORYTYPE_UNIFIED; }
 
-}  // namespace
+struct Sides {
+  Place to, from;
+};
 
-CUresult copy_box(const CUDA_MEMCPY3D& c, bool synchronous, CUstream stream) {
-  Order o{{}, synchronous, stream};
-  if (CUresult r = enter(&o.entered); r != CUDA_SUCCESS) return r;
+// Nothing is looked up for a box without bytes.
+CUresult resolve_sides(Process& p, const CUDA_MEMCPY3D& c, Sides* sides) {
   if (!known_type(c.srcMemoryType) || !known_type(c.dstMemoryType)) return CUDA_ERROR_INVALID_VALUE;
   const Extent n{c.WidthInBytes, c.Height, c.Depth};
   if (n.width == 0 || n.height == 0 || n.depth == 0) return CUDA_SUCCESS;
   const auto word = [](const void* pointer) { return reinterpret_cast<uint64_t>(pointer); };
-  const BoxSide from_side{c.srcMemoryType, c.srcMemoryType == CU_MEMORYTYPE_HOST ? word(c.srcHost) : c.srcDevice,
-                          c.srcArray,      c.srcXInBytes,
-                          c.srcY,          c.srcZ,
-                          c.srcLOD,        c.srcPitch,
-                          c.srcHeight};
-  const BoxSide to_side{c.dstMemoryType, c.dstMemoryType == CU_MEMORYTYPE_HOST ? word(c.dstHost) : c.dstDevice,
-                        c.dstArray,      c.dstXInBytes,
-                        c.dstY,          c.dstZ,
-                        c.dstLOD,        c.dstPitch,
-                        c.dstHeight};
-  Place from, to;
-  if (CUresult r = resolve(*o.entered.process, from_side, n, &from); r != CUDA_SUCCESS) return r;
-  if (CUresult r = resolve(*o.entered.process, to_side, n, &to); r != CUDA_SUCCESS) return r;
+  const BoxSide from{c.srcMemoryType, c.srcMemoryType == CU_MEMORYTYPE_HOST ? word(c.srcHost) : c.srcDevice,
+                     c.srcArray,      c.srcXInBytes,
+                     c.srcY,          c.srcZ,
+                     c.srcLOD,        c.srcPitch,
+                     c.srcHeight};
+  const BoxSide to{c.dstMemoryType, c.dstMemoryType == CU_MEMORYTYPE_HOST ? word(c.dstHost) : c.dstDevice,
+                   c.dstArray,      c.dstXInBytes,
+                   c.dstY,          c.dstZ,
+                   c.dstLOD,        c.dstPitch,
+                   c.dstHeight};
+  const CUresult r = resolve(p, from, n, &sides->from);
+  return r != CUDA_SUCCESS ? r : resolve(p, to, n, &sides->to);
+}
+
+// A copy on a capturing stream becomes one node; one that would disturb a capture is refused.
+CUresult capture_or_check(const Order& o, const CUDA_MEMCPY3D& c, bool* captured) {
+  if (!graph::capturing_anywhere() || o.in_graph) return CUDA_SUCCESS;
+  Stream* stream = nullptr;
+  if (CUresult r = use_stream(o.entered, o.synchronous ? nullptr : o.stream, &stream); r != CUDA_SUCCESS) return r;
+  if (o.synchronous) return ask_stream(*stream);
+  *captured = capturing(*stream);
+  return *captured ? capture_box(*stream, c) : CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult check_box(const CUDA_MEMCPY3D& c) {
+  Sides sides;
+  if (CUresult r = resolve_sides(*process(), c, &sides); r != CUDA_SUCCESS) return r;
+  const Array *to = sides.to.array, *from = sides.from.array;
+  if (to != nullptr && from != nullptr && to->vgpu != from->vgpu) return CUDA_ERROR_NOT_SUPPORTED;
+  for (const Place* side : {&sides.to, &sides.from}) {
+    if (side->array != nullptr || side->address == 0) continue;
+    const uint64_t span = ((c.Depth - 1) * side->height + c.Height - 1) * side->pitch + c.WidthInBytes;
+    const Vgpu* owner = process()->vgpu_of(side->address);
+    if (side->address < kLowestAddress) return CUDA_ERROR_INVALID_VALUE;
+    if (owner != nullptr && !(owner->is_open() && owner->memory->covers(side->address, span))) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult copy_box(const CUDA_MEMCPY3D& c, const BoxOrder& order) {
+  Order o{order, {}};
+  Sides sides;
+  bool captured = false;
+  if (CUresult r = enter(&o.entered); r != CUDA_SUCCESS) return r;
+  if (CUresult r = resolve_sides(*o.entered.process, c, &sides); r != CUDA_SUCCESS) return r;
+  const Extent n{c.WidthInBytes, c.Height, c.Depth};
+  if (n.width == 0 || n.height == 0 || n.depth == 0) return CUDA_SUCCESS;
+  if (CUresult r = capture_or_check(o, c, &captured); r != CUDA_SUCCESS || captured) return r;
+  const Place &to = sides.to, &from = sides.from;
   if (to.array == nullptr && from.array == nullptr) return copy_rows(o, to, from, n);
   if (to.array != nullptr && from.array != nullptr) {
     if (to.array->vgpu != from.array->vgpu) return CUDA_ERROR_NOT_SUPPORTED;

@@ -6,8 +6,11 @@
 #include "api/graph/host.h"
 #include "api/graph/memory.h"
 #include "base/log.h"
+#include "interpose/array.h"
 #include "interpose/crossing.h"
+#include "interpose/graph_launch.h"
 #include "interpose/thread.h"
+#include "interpose/values.h"
 
 namespace tide {
 namespace {
@@ -18,17 +21,6 @@ using graph::Graph;
 using graph::Node;
 
 CUcontext handle_of_context(const Context& context) { return reinterpret_cast<CUcontext>(context.handle); }
-
-CUresult context_of(const Content& content, Context** context) {
-  *context = process()->contexts.find(content.context);
-  return *context != nullptr ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
-}
-
-CUresult refuse_kind(const char* what) {
-  static constinit std::atomic<bool> logged{false};
-  if (!logged.exchange(true)) log(LogLevel::kWarning, "%s in graphs are not served", what);
-  return CUDA_ERROR_NOT_SUPPORTED;
-}
 
 // Memory of an allocation node; its content holds it.
 struct GraphAllocation {
@@ -52,51 +44,6 @@ struct LastLaunch {
     if (Event* found = p->events.find(event); found != nullptr) drop_event(*p, *found);
   }
 };
-
-uint64_t number(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
-
-struct Corner {
-  CUmemorytype type;
-  uint64_t host, device, x, y, z, pitch, height;
-};
-
-// The first byte of one side; 0 where arrays would be needed.
-CopySide side_of(const Corner& c, const CUDA_MEMCPY3D& what, uint64_t* layer) {
-  const uint64_t base = c.type == CU_MEMORYTYPE_HOST ? c.host : c.type == CU_MEMORYTYPE_ARRAY ? 0 : c.device;
-  const uint64_t pitch = c.pitch != 0 ? c.pitch : c.x + what.WidthInBytes;
-  *layer = pitch * (c.height != 0 ? c.height : c.y + what.Height);
-  return {base == 0 ? 0 : base + c.z * *layer + c.y * pitch + c.x, pitch};
-}
-
-// One order for each layer.
-CUresult orders_of(const CUDA_MEMCPY3D& what, std::vector<CopyOrder>* orders) {
-  if (what.srcMemoryType == CU_MEMORYTYPE_ARRAY || what.dstMemoryType == CU_MEMORYTYPE_ARRAY) {
-    return refuse_kind("copies of arrays");
-  }
-  uint64_t to_layer = 0, from_layer = 0;
-  CopyOrder order;
-  order.from = side_of({what.srcMemoryType, number(what.srcHost), what.srcDevice, what.srcXInBytes, what.srcY,
-                        what.srcZ, what.srcPitch, what.srcHeight},
-                       what, &from_layer);
-  order.to = side_of({what.dstMemoryType, number(what.dstHost), what.dstDevice, what.dstXInBytes, what.dstY, what.dstZ,
-                      what.dstPitch, what.dstHeight},
-                     what, &to_layer);
-  if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
-  order.width = what.WidthInBytes;
-  order.height = what.Height;
-  order.in_graph = true;
-  if (order.height > 1 && order.width == order.to.pitch && order.width == order.from.pitch) {
-    order.width *= order.height;
-    order.to.pitch = order.from.pitch = order.width;
-    order.height = 1;
-  }
-  for (uint64_t z = 0; z < what.Depth; ++z) {
-    orders->push_back(order);
-    order.to.address += to_layer;
-    order.from.address += from_layer;
-  }
-  return CUDA_SUCCESS;
-}
 
 CUDA_MEMCPY3D describe(const CopyOrder& o) {
   CUDA_MEMCPY3D what = {};
@@ -129,121 +76,6 @@ CUresult check_side(const CopySide& side, uint64_t width, uint64_t height) {
   const uint64_t bytes = side.pitch * (height - 1) + width;
   return vgpu->is_open() && vgpu->memory->covers(side.address, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
-
-// --- launching ---
-
-class Launcher {
- public:
-  explicit Launcher(Stream& stream) : stream_(stream), handle_(reinterpret_cast<CUstream>(stream.handle)) {}
-
-  // Nothing is sent before all of it is known to be possible.
-  CUresult check(const Graph& graph) const {
-    for (const auto& node : graph.nodes) {
-      for (const auto& body : node->bodies) {
-        if (CUresult r = check(*body); r != CUDA_SUCCESS) return r;
-      }
-      const CUgraphNodeType type = node->content->type;
-      const bool somewhere = type == CU_GRAPH_NODE_TYPE_KERNEL || type == CU_GRAPH_NODE_TYPE_MEMSET;
-      if (!node->enabled || !somewhere) continue;
-      Context* context = nullptr;
-      if (CUresult r = context_of(*node->content, &context); r != CUDA_SUCCESS) return r;
-      if (context->vgpu != stream_.vgpu) return refuse_kind("nodes of several vGPUs");
-    }
-    return CUDA_SUCCESS;
-  }
-
-  CUresult launch(const Graph& graph) {
-    for (const Node* node : in_order(graph)) {
-      if (!node->enabled) continue;
-      if (CUresult r = launch_node(*node); r != CUDA_SUCCESS) return r;
-    }
-    return CUDA_SUCCESS;
-  }
-
- private:
-  CUresult launch_node(const Node& node) {
-    const Content& c = *node.content;
-    switch (c.type) {
-      case CU_GRAPH_NODE_TYPE_KERNEL:
-        return launch_kernel(c);
-      case CU_GRAPH_NODE_TYPE_MEMCPY:
-        return launch_copy(c);
-      case CU_GRAPH_NODE_TYPE_MEMSET:
-        return launch_fill(c.fill);
-      case CU_GRAPH_NODE_TYPE_HOST:
-        return launch_host_function(stream_, c.host.fn, c.host.userData);
-      case CU_GRAPH_NODE_TYPE_GRAPH:
-        return launch(*node.bodies[0]);
-      case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
-      case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
-        return launch_event(c);
-      case CU_GRAPH_NODE_TYPE_EMPTY:
-      case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
-      case CU_GRAPH_NODE_TYPE_MEM_FREE:
-        return CUDA_SUCCESS;
-      default:
-        return CUDA_ERROR_NOT_SUPPORTED;
-    }
-  }
-
-  CUresult launch_kernel(const Content& c) {
-    const auto& k = c.kernel;
-    std::vector<CUlaunchAttribute> attributes;
-    for (const auto& [id, value] : c.attributes) {
-      CUlaunchAttribute attribute = {};
-      attribute.id = id;
-      attribute.value = value;
-      attributes.push_back(attribute);
-    }
-    CUlaunchConfig config = {};
-    config.gridDimX = k.gridDimX;
-    config.gridDimY = k.gridDimY;
-    config.gridDimZ = k.gridDimZ;
-    config.blockDimX = k.blockDimX;
-    config.blockDimY = k.blockDimY;
-    config.blockDimZ = k.blockDimZ;
-    config.sharedMemBytes = k.sharedMemBytes;
-    config.hStream = handle_;
-    config.attrs = attributes.data();
-    config.numAttrs = unsigned(attributes.size());
-    const CUfunction function = k.func != nullptr ? k.func : reinterpret_cast<CUfunction>(k.kern);
-    return cuLaunchKernelEx(&config, function, k.kernelParams, nullptr);
-  }
-
-  CUresult launch_copy(const Content& c) {
-    std::vector<CopyOrder> orders;
-    if (CUresult r = orders_of(c.copy, &orders); r != CUDA_SUCCESS) return r;
-    for (CopyOrder& order : orders) {
-      order.stream = handle_;
-      if (CUresult r = copy(order); r != CUDA_SUCCESS) return r;
-    }
-    return CUDA_SUCCESS;
-  }
-
-  CUresult launch_fill(const CUDA_MEMSET_NODE_PARAMS_v2& f) {
-    const auto byte = static_cast<unsigned char>(f.value);
-    const auto word = static_cast<unsigned short>(f.value);
-    if (f.height <= 1) {
-      if (f.elementSize == 1) return cuMemsetD8Async(f.dst, byte, f.width, handle_);
-      if (f.elementSize == 2) return cuMemsetD16Async(f.dst, word, f.width, handle_);
-      return cuMemsetD32Async(f.dst, f.value, f.width, handle_);
-    }
-    if (f.elementSize == 1) return cuMemsetD2D8Async(f.dst, f.pitch, byte, f.width, f.height, handle_);
-    if (f.elementSize == 2) return cuMemsetD2D16Async(f.dst, f.pitch, word, f.width, f.height, handle_);
-    return cuMemsetD2D32Async(f.dst, f.pitch, f.value, f.width, f.height, handle_);
-  }
-
-  CUresult launch_event(const Content& c) {
-    Process& p = *process();
-    Event* event = p.events.find(c.event);
-    if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    if (c.type == CU_GRAPH_NODE_TYPE_WAIT_EVENT) return wait_for(p, stream_, *event);
-    return event->context == stream_.context ? record(*event, stream_, 0) : CUDA_ERROR_INVALID_HANDLE;
-  }
-
-  Stream& stream_;
-  const CUstream handle_;
-};
 
 // One launch of a graph ends before its next one begins, whatever the streams.
 CUresult behind_last(Process& p, Exec& exec, Stream& stream) {
@@ -300,6 +132,7 @@ class ClientHost final : public graph::Host {
   }
 
   CUresult copy(Content* content) override {
+    if (with_arrays(content->copy)) return check_box(content->copy);
     std::vector<CopyOrder> orders;
     if (CUresult r = orders_of(content->copy, &orders); r != CUDA_SUCCESS) return r;
     for (const CopyOrder& o : orders) {
@@ -324,10 +157,21 @@ class ClientHost final : public graph::Host {
 
   CUresult host_function(Content*) override { return CUDA_SUCCESS; }
 
-  CUresult values(unsigned, Content*) override { return refuse_kind("waits for and writes of values"); }
-  CUresult conditional(Content*) override { return refuse_kind("conditional nodes"); }
-  CUresult make_conditional(CUcontext, unsigned, unsigned, CUgraphConditionalHandle*) override {
-    return refuse_kind("conditional nodes");
+  CUresult values(unsigned flags, Content* content) override {
+    Entered e;
+    Context* context = nullptr;
+    if (CUresult r = enter_quietly(&e); r != CUDA_SUCCESS) return r;
+    if (CUresult r = context_of(*content, &context); r != CUDA_SUCCESS) return r;
+    if (flags != 0 || content->values.size() > kValueStepsMax) return CUDA_ERROR_INVALID_VALUE;
+    std::vector<CUstreamBatchMemOpParams> steps = content->values;  // addresses are looked up at each launch
+    return resolve_values(e, *context, steps.data(), steps.size());
+  }
+  CUresult conditional(Content* content) override {
+    return known_conditional(content->conditional.handle) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  }
+  CUresult make_conditional(CUcontext, unsigned value, unsigned flags, CUgraphConditionalHandle* handle) override {
+    *handle = name_conditional(value, flags);
+    return CUDA_SUCCESS;
   }
 
   CUresult alloc(Content* content) override {
@@ -355,11 +199,10 @@ class ClientHost final : public graph::Host {
     Stream* stream = nullptr;
     if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
     if (CUresult r = use_stream(e, handle, &stream); r != CUDA_SUCCESS) return r;
-    Launcher launcher(*stream);
-    if (CUresult r = launcher.check(*exec.graph); r != CUDA_SUCCESS) return r;
+    if (CUresult r = check_nodes(*exec.graph, *stream); r != CUDA_SUCCESS) return r;
     if (CUresult r = graph::launch_memory(exec); r != CUDA_SUCCESS) return r;
     if (CUresult r = behind_last(*e.process, exec, *stream); r != CUDA_SUCCESS) return r;
-    if (CUresult r = launcher.launch(*exec.graph); r != CUDA_SUCCESS) return r;
+    if (CUresult r = launch_nodes(*exec.graph, *stream); r != CUDA_SUCCESS) return r;
     return mark_last(*e.process, exec, *stream);
   }
 
@@ -460,6 +303,20 @@ CUresult capture_external_event(const Stream& stream, CUgraphNodeType type, CUev
   if (!capturing(stream)) return CUDA_ERROR_INVALID_VALUE;
   auto content = content_of(stream, type);
   content->event = event;
+  return graph::capture_node(id_of(stream), std::move(content));
+}
+
+CUresult capture_values(const Stream& stream, std::vector<CUstreamBatchMemOpParams> steps) {
+  auto content = content_of(stream, CU_GRAPH_NODE_TYPE_BATCH_MEM_OP);
+  content->values = std::move(steps);
+  if (CUresult r = graph::host().values(0, content.get()); r != CUDA_SUCCESS) return r;
+  return graph::capture_node(id_of(stream), std::move(content));
+}
+
+CUresult capture_box(const Stream& stream, const CUDA_MEMCPY3D& what) {
+  auto content = content_of(stream, CU_GRAPH_NODE_TYPE_MEMCPY);
+  content->copy = what;
+  if (CUresult r = graph::host().copy(content.get()); r != CUDA_SUCCESS) return r;
   return graph::capture_node(id_of(stream), std::move(content));
 }
 

@@ -2,7 +2,7 @@
 
 // CUDA graphs in the client: built, captured and kept here (api/graph), and launched as the plain commands of their
 // nodes. So building and updating costs no round trip, a launch none either, and a move of the vGPU needs to know
-// nothing of graphs. What the worker would have to decide while a graph runs (conditional nodes) is refused.
+// nothing of graphs. What only the GPU can decide, the worker makes a graph of for each launch (graph_launch.h).
 
 #include <cuda.h>
 
@@ -39,6 +39,9 @@ CUresult capture_copy(const Stream& stream, const CopyOrder& order);
 CUresult capture_fill(const Stream& stream, const CUDA_MEMSET_NODE_PARAMS_v2& fill);
 CUresult capture_host_function(const Stream& stream, CUhostFn function, void* data);
 CUresult capture_external_event(const Stream& stream, CUgraphNodeType type, CUevent event);
+CUresult capture_values(const Stream& stream, std::vector<CUstreamBatchMemOpParams> steps);
+// Of boxes with arrays, or of several slices.
+CUresult capture_box(const Stream& stream, const CUDA_MEMCPY3D& what);
 CUresult capture_alloc(const Stream& stream, size_t bytes, CUdeviceptr* address);
 CUresult capture_free(const Stream& stream, CUdeviceptr address);
 

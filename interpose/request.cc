@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "interpose/graphs.h"
+#include "interpose/values.h"
 
 namespace tide {
 
@@ -17,8 +18,14 @@ void Request::device(CUdeviceptr address, size_t bytes) {
   uint64_t device = address;
   Vgpu* owner = nullptr;
   if (error_ == CUDA_SUCCESS) {
-    refuse(entered_.process->host.before_words(*entered_.context, &address, sizeof address));
+    HostMemory& host = entered_.process->host;
+    refuse(host.before_words(*entered_.context, &address, sizeof address));
     owner = entered_.process->worker_of(address, bytes, entered_.vgpu, &device);
+    HostBlock block;
+    if (owner == nullptr && host.find(address, &block)) {  // registered memory that no kernel has asked for yet
+      refuse(host.attach(*entered_.context, address, &device));
+      owner = entered_.process->worker_of(address, bytes, entered_.vgpu, &device);
+    }
   }
   put(device);
   put(bytes);
@@ -129,7 +136,25 @@ bool Request::unchanged_setting() {
   return context_->vgpu->cache.same_setting(key, value);
 }
 
-// Of the calls that only send, fills are the ones that put work on a stream.
+// The operations of cuStreamBatchMemOp lie behind stream, count, flags, and their own length.
+constexpr size_t kBatchAt = 4 * sizeof(uint64_t);
+
+std::vector<CUstreamBatchMemOpParams> Request::batch() const {
+  std::vector<CUstreamBatchMemOpParams> steps((payload_.size() - kBatchAt) / sizeof(CUstreamBatchMemOpParams));
+  if (!steps.empty()) memcpy(steps.data(), payload_.data() + kBatchAt, steps.size() * sizeof steps[0]);
+  return steps;
+}
+
+CUresult Request::resolve_batch() {
+  if (call_ != Call::cuStreamBatchMemOp_v2) return CUDA_SUCCESS;
+  std::vector<CUstreamBatchMemOpParams> steps = batch();
+  if (CUresult r = resolve_values(entered_, *context_, steps.data(), steps.size()); r != CUDA_SUCCESS) return r;
+  if (!steps.empty()) memcpy(payload_.data() + kBatchAt, steps.data(), steps.size() * sizeof steps[0]);
+  owner_ = context_->vgpu;  // what it touches of host memory is brought there before
+  return CUDA_SUCCESS;
+}
+
+// Of the calls that only send, these put work on a stream.
 CUresult Request::capture() {
   const auto word = [&](size_t i) {
     uint64_t value = 0;
@@ -141,6 +166,14 @@ CUresult Request::capture() {
   };
   const auto rectangle = [&](unsigned element) {  // address, bytes, pitch, value, width, height, stream
     return capture_fill(*stream_, {word(0), word(2), unsigned(word(3)), element, word(4), word(5), nullptr});
+  };
+  const auto value = [&](CUstreamBatchMemOpType type) {  // stream, address, bytes, value, flags
+    CUstreamBatchMemOpParams step{};
+    step.waitValue.address = word(1);  // both kinds of operations look alike so far
+    step.waitValue.value64 = word(3);
+    step.waitValue.flags = unsigned(word(4));
+    step.operation = type;
+    return capture_values(*stream_, {step});
   };
   switch (call_) {
     case Call::cuMemsetD8Async:
@@ -155,6 +188,16 @@ CUresult Request::capture() {
       return rectangle(2);
     case Call::cuMemsetD2D32Async:
       return rectangle(4);
+    case Call::cuStreamWaitValue32_v2:
+      return value(CU_STREAM_MEM_OP_WAIT_VALUE_32);
+    case Call::cuStreamWaitValue64_v2:
+      return value(CU_STREAM_MEM_OP_WAIT_VALUE_64);
+    case Call::cuStreamWriteValue32_v2:
+      return value(CU_STREAM_MEM_OP_WRITE_VALUE_32);
+    case Call::cuStreamWriteValue64_v2:
+      return value(CU_STREAM_MEM_OP_WRITE_VALUE_64);
+    case Call::cuStreamBatchMemOp_v2:
+      return capture_values(*stream_, batch());
     default:
       return graph::refuse_in(id_of(*stream_));
   }
@@ -186,9 +229,10 @@ bool Request::aligned() const {
 // What the driver would say at once, as far as it is known here.
 bool Request::possible() const {
   if (call_ == Call::cuStreamBatchMemOp_v2) {
-    uint64_t count = 0;
+    uint64_t count = 0, flags = 0;
     memcpy(&count, payload_.data() + 8, sizeof count);
-    return count >= 1 && count <= 256;
+    memcpy(&flags, payload_.data() + 16, sizeof flags);
+    return count <= kValueStepsMax && flags == 0;
   }
   if (call_ != Call::cuFuncSetAttribute && call_ != Call::cuKernelSetAttribute) return true;
   uint64_t attribute = 0, value = 0;
@@ -204,6 +248,7 @@ CUresult Request::send() {
   if (CUresult r = prepare(); r != CUDA_SUCCESS) return r;
   if (!aligned() || !possible()) return CUDA_ERROR_INVALID_VALUE;
   if (stream_ != nullptr && capturing(*stream_)) return capture();
+  if (CUresult r = resolve_batch(); r != CUDA_SUCCESS) return r;
   if (owner_ != nullptr) {
     if (CUresult r = entered_.process->host.before_work(*owner_); r != CUDA_SUCCESS) return r;
   }

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "calls.h"
 #include "interpose/process.h"
@@ -75,6 +76,8 @@ class Request {
   CUresult capture();
   bool aligned() const;
   bool possible() const;
+  std::vector<CUstreamBatchMemOpParams> batch() const;
+  CUresult resolve_batch();
   CUresult ask(Reply& reply);
   CUresult deliver(const Reply& reply) const;
   bool unchanged_setting();

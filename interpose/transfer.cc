@@ -320,7 +320,7 @@ CUresult copy(const CopyOrder& asked) {
   if (CUresult r = enter(&e); r != CUDA_SUCCESS) return r;
   const CopyOrder& order = asked;
   if (order.width == 0 || order.height == 0) return CUDA_SUCCESS;
-  if (order.to.address == 0 || order.from.address == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (order.to.address < kLowestAddress || order.from.address < kLowestAddress) return CUDA_ERROR_INVALID_VALUE;
   if (order.height > 1 && (order.to.pitch < order.width || order.from.pitch < order.width))
     return CUDA_ERROR_INVALID_VALUE;
   bool captured = false;

@@ -11,6 +11,8 @@
 
 namespace tide {
 
+constexpr uint64_t kLowestAddress = 64 << 10;  // no program has anything below: vm.mmap_min_addr
+
 // `height` rows, `pitch` apart.
 struct HostRect {
   const std::byte* data = nullptr;

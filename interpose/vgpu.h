@@ -34,6 +34,7 @@ struct Context : Handled {
   uint64_t id = 0;
   std::atomic<int> cache_config{0};
   std::atomic<uint64_t> marker{0};  // handle of a hidden event, see crossing.h
+  uint64_t builder = 0;             // handle of a hidden stream, see graph_launch.cc; graph::mutex() guards it
 };
 
 struct Stream : Handled {

@@ -85,6 +85,7 @@ CUresult serve_tideDestroyContext(Session& session, const command::DestroyContex
     return kAgain;
   }
   session.contexts().use(command.context);
+  session.graphs().forget_context(command.context);
   session.streams().forget_context(command.context);
   session.events().forget_context(command.context);
   session.arrays().forget_context(command.context);

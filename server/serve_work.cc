@@ -84,6 +84,12 @@ CUresult serve_tideLaunch(Session& session, const command::Launch& command, Rece
     return result;
   const std::byte* params = q.tail().data() + command.attribute_count * kLaunchAttributeBytes;
   size_t param_bytes = command.param_bytes;
+  std::vector<std::byte> own;
+  if (session.graphs().building() && param_bytes != 0) {
+    own.assign(params, params + param_bytes);
+    session.graphs().put_handles(own);
+    params = own.data();
+  }
   void* extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, const_cast<std::byte*>(params), CU_LAUNCH_PARAM_BUFFER_SIZE,
                    &param_bytes, CU_LAUNCH_PARAM_END};
   const auto function = reinterpret_cast<CUfunction>(kernel->handle);

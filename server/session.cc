@@ -70,6 +70,7 @@ Session::Session(const DriverLibrary& library)
       host_memory_(library.calls, contexts_),
       libraries_(library, contexts_),
       arrays_(library, contexts_, memory_),
+      graphs_(library.calls, contexts_, streams_),
       signals_(library.calls, contexts_),
       sharing_(memory_) {}
 

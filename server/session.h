@@ -12,6 +12,7 @@
 #include "server/contexts.h"
 #include "server/driver_library.h"
 #include "server/events.h"
+#include "server/graph_builder.h"
 #include "server/host_memory.h"
 #include "server/libraries.h"
 #include "server/memory.h"
@@ -62,6 +63,7 @@ class Session {
   HostMemory& host_memory() { return host_memory_; }
   Libraries& libraries() { return libraries_; }
   Arrays& arrays() { return arrays_; }
+  GraphBuilder& graphs() { return graphs_; }
   Signals& signals() { return signals_; }
   Sharing& sharing() { return sharing_; }
   Objects& objects() { return objects_; }
@@ -96,6 +98,7 @@ class Session {
   HostMemory host_memory_;
   Libraries libraries_;
   Arrays arrays_;
+  GraphBuilder graphs_;
   Signals signals_;
   Sharing sharing_;
   Objects objects_;

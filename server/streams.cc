@@ -51,6 +51,7 @@ void Streams::forget_context(uint32_t context) {
 CUresult Streams::enter(uint32_t slot, CUstream* stream) {
   if (slot >= kStreamSlots || !slots_[slot].live) return CUDA_ERROR_INVALID_HANDLE;
   const Slot& s = slots_[slot];
+  if (s.diverted && s.elsewhere == nullptr) return CUDA_ERROR_ILLEGAL_STATE;
   // A marker on the legacy stream waits for the blocking streams of its context too. Put right behind its work it
   // waits for nothing more than the work did; put later it would join streams that the program keeps apart.
   for (size_t i = 0; i < dirty_.size();) {
@@ -61,13 +62,27 @@ CUresult Streams::enter(uint32_t slot, CUstream* stream) {
       ++i;
     }
   }
-  *stream = s.handle;
+  *stream = s.diverted ? s.elsewhere : s.handle;
   return parts_.contexts.use(s.context);
+}
+
+void Streams::divert(uint32_t slot, CUstream to) {
+  if (slot >= kStreamSlots) return;
+  slots_[slot].diverted = true;
+  slots_[slot].elsewhere = to;
+}
+
+void Streams::restore(uint32_t slot) {
+  if (slot >= kStreamSlots) return;
+  Slot& s = slots_[slot];
+  s.diverted = false;
+  if (s.live) worked(slot, s.sequence);  // a marker says that what was captured is over, as far as the slot goes
 }
 
 void Streams::worked(uint32_t slot, uint64_t sequence) {
   Slot& s = slots_[slot];
   s.sequence = std::max(s.sequence, sequence);
+  if (s.diverted) return;
   if (!s.dirty) {
     s.dirty = true;
     dirty_.push_back(slot);

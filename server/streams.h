@@ -39,6 +39,9 @@ class Streams {
 
   // Before work: makes the stream's context current and gives its handle.
   CUresult enter(uint32_t slot, CUstream* stream);
+  // What comes for the slot goes to another stream, to be captured, and is not followed; null: it is refused.
+  void divert(uint32_t slot, CUstream to);
+  void restore(uint32_t slot);
   // Work was put on the stream as part of command `sequence`.
   void worked(uint32_t slot, uint64_t sequence);
   // Then: this many bytes in `piece` are the answer's, once the work is done.
@@ -82,7 +85,9 @@ class Streams {
   struct Slot {
     bool live = false;
     bool legacy = false;
-    bool dirty = false;  // work without a marker behind it
+    bool diverted = false;
+    CUstream elsewhere = nullptr;  // where it is diverted to
+    bool dirty = false;            // work without a marker behind it
     CUstream handle = nullptr;
     uint32_t context = 0;
     uint32_t unmarked = 0;

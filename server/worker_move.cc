@@ -97,12 +97,12 @@ bool Worker::destination_reaches_host_memory() {
 // move at once and wait for each other's data would else never come to rest.
 bool Worker::at_rest_point() {
   return move_ != nullptr && move_->stream != nullptr && now_ns() >= move_->next_attempt_ns &&
-         !session_->signals().outstanding();
+         !session_->signals().outstanding() && !session_->graphs().building();
 }
 
 bool Worker::may_try_move() {
   const uint64_t now = now_ns();
-  if (now < move_->next_attempt_ns) return false;
+  if (now < move_->next_attempt_ns || session_->graphs().building()) return false;
   return move_->stream == nullptr || !session_->signals().outstanding() || now - move_->begin_ns > kLookForRestNs;
 }
 

@@ -103,6 +103,53 @@ CUresult copy_box(const CUDA_MEMCPY3D_BATCH_OP& op, CUstream stream) {
   return cuMemcpy3DAsync_v2(&box, stream);
 }
 
+struct Batch {
+  CUdeviceptr* to;
+  CUdeviceptr* from;
+  size_t* sizes;
+  size_t count;
+  CUmemcpyAttributes* attributes;
+  size_t* indexes;
+  size_t attribute_count;
+};
+
+// *failed: the copy that was refused, SIZE_MAX where it was none in particular.
+CUresult copy_batch(const Batch& b, size_t* failed, CUstream stream) {
+  *failed = SIZE_MAX;
+  if (b.count == 0 || b.count > kMostOperations || b.to == nullptr || b.from == nullptr || b.sizes == nullptr ||
+      b.attributes == nullptr || is_default(stream) || !well_formed(b.indexes, b.attribute_count, b.count)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (size_t i = 0; i < b.attribute_count; i++) {
+    const auto order = b.attributes[i].srcAccessOrder;
+    if (order < CU_MEMCPY_SRC_ACCESS_ORDER_STREAM || order > CU_MEMCPY_SRC_ACCESS_ORDER_ANY) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+  }
+  for (size_t i = 0; i < b.count; i++) {
+    const CUresult result = cuMemcpyAsync(b.to[i], b.from[i], b.sizes[i], stream);
+    if (result == CUDA_SUCCESS) continue;
+    *failed = i;
+    return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult copy_boxes(const CUDA_MEMCPY3D_BATCH_OP* operations, size_t count, unsigned long long flags, size_t* failed,
+                    CUstream stream) {
+  *failed = SIZE_MAX;
+  if (count == 0 || count > kMostOperations || operations == nullptr || flags != 0 || is_default(stream)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (size_t i = 0; i < count; i++) {
+    const CUresult result = copy_box(operations[i], stream);
+    if (result == CUDA_SUCCESS) continue;
+    *failed = i;
+    return result;
+  }
+  return CUDA_SUCCESS;
+}
+
 CUresult prefetch(CUdeviceptr* addresses, size_t* sizes, size_t count, CUmemLocation* places, size_t* indexes,
                   size_t place_count, unsigned long long flags, CUstream stream) {
   if (count == 0 || count > kMostOperations || addresses == nullptr || sizes == nullptr || places == nullptr ||
@@ -136,33 +183,27 @@ extern "C" {
 CUresult cuMemcpyBatchAsync_v2(CUdeviceptr* to, CUdeviceptr* from, size_t* sizes, size_t count,
                                CUmemcpyAttributes* attributes, size_t* indexes, size_t attribute_count,
                                CUstream stream) {
-  if (count == 0 || count > kMostOperations || to == nullptr || from == nullptr || sizes == nullptr ||
-      attributes == nullptr || is_default(stream) || !well_formed(indexes, attribute_count, count)) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  for (size_t i = 0; i < attribute_count; i++) {
-    const auto order = attributes[i].srcAccessOrder;
-    if (order < CU_MEMCPY_SRC_ACCESS_ORDER_STREAM || order > CU_MEMCPY_SRC_ACCESS_ORDER_ANY) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
-  }
-  for (size_t i = 0; i < count; i++) {
-    const CUresult result = cuMemcpyAsync(to[i], from[i], sizes[i], stream);
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return CUDA_SUCCESS;
+  size_t failed = 0;
+  return copy_batch({to, from, sizes, count, attributes, indexes, attribute_count}, &failed, stream);
 }
-
 CUresult cuMemcpy3DBatchAsync_v2(size_t count, CUDA_MEMCPY3D_BATCH_OP* operations, unsigned long long flags,
                                  CUstream stream) {
-  if (count == 0 || count > kMostOperations || operations == nullptr || flags != 0 || is_default(stream)) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  for (size_t i = 0; i < count; i++) {
-    const CUresult result = copy_box(operations[i], stream);
-    if (result != CUDA_SUCCESS) return result;
-  }
-  return CUDA_SUCCESS;
+  size_t failed = 0;
+  return copy_boxes(operations, count, flags, &failed, stream);
+}
+
+// Versions before 13 had a place for the number of the operation that was refused.
+CUresult cuMemcpyBatchAsync(CUdeviceptr* to, CUdeviceptr* from, size_t* sizes, size_t count,
+                            CUmemcpyAttributes* attributes, size_t* indexes, size_t attribute_count, size_t* failed,
+                            CUstream stream) {
+  size_t unwanted = 0;
+  return copy_batch({to, from, sizes, count, attributes, indexes, attribute_count},
+                    failed == nullptr ? &unwanted : failed, stream);
+}
+CUresult cuMemcpy3DBatchAsync(size_t count, CUDA_MEMCPY3D_BATCH_OP* operations, size_t* failed,
+                              unsigned long long flags, CUstream stream) {
+  size_t unwanted = 0;
+  return copy_boxes(operations, count, flags, failed == nullptr ? &unwanted : failed, stream);
 }
 
 CUresult cuMemPrefetchBatchAsync(CUdeviceptr* addresses, size_t* sizes, size_t count, CUmemLocation* places,

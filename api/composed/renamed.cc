@@ -74,18 +74,5 @@ CUresult cuStreamBatchMemOp(CUstream stream, unsigned int count, CUstreamBatchMe
   return cuStreamBatchMemOp_v2(stream, count, operations, flags);
 }
 
-// Versions before 13 had a place for the number of the operation that was refused.
-CUresult cuMemcpyBatchAsync(CUdeviceptr* to, CUdeviceptr* from, size_t* sizes, size_t count,
-                            CUmemcpyAttributes* attributes, size_t* indexes, size_t attribute_count, size_t* failed,
-                            CUstream stream) {
-  if (failed != nullptr) *failed = SIZE_MAX;
-  return cuMemcpyBatchAsync_v2(to, from, sizes, count, attributes, indexes, attribute_count, stream);
-}
-CUresult cuMemcpy3DBatchAsync(size_t count, CUDA_MEMCPY3D_BATCH_OP* operations, size_t* failed,
-                              unsigned long long flags, CUstream stream) {
-  if (failed != nullptr) *failed = SIZE_MAX;
-  return cuMemcpy3DBatchAsync_v2(count, operations, flags, stream);
-}
-
 }  // extern "C"
 #pragma GCC visibility pop

@@ -334,10 +334,9 @@ CUresult cuUserObjectRelease(CUuserObject object, unsigned int count) {
 CUresult cuGraphRetainUserObject(CUgraph handle, CUuserObject object, unsigned int count, unsigned int flags) {
   return of_graph(handle, [&](Graph& graph) -> CUresult {
     if (count == 0 || (flags & ~unsigned{CU_GRAPH_USER_OBJECT_MOVE}) != 0) return CUDA_ERROR_INVALID_VALUE;
-    if (flags == 0) {  // else the caller's references become the graph's
-      const CUresult result = retain_object(object, count);
-      if (result != CUDA_SUCCESS) return result;
-    }
+    // With the flag the caller's references become the graph's.
+    const CUresult result = flags == 0 ? retain_object(object, count) : check_object(object, count);
+    if (result != CUDA_SUCCESS) return result;
     graph.user_objects[object] += count;
     return CUDA_SUCCESS;
   });

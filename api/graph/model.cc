@@ -208,6 +208,12 @@ CUresult retain_object(CUuserObject handle, size_t count) {
   return CUDA_SUCCESS;
 }
 
+CUresult check_object(CUuserObject handle, size_t count) {
+  const auto found = tables().objects.find(handle);
+  const bool enough = found != tables().objects.end() && found->second.references >= count;
+  return enough ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 CUresult release_object(CUuserObject handle, size_t count) {
   const auto found = tables().objects.find(handle);
   if (found == tables().objects.end() || found->second.references < count) return CUDA_ERROR_INVALID_VALUE;
@@ -287,6 +293,12 @@ namespace {
 
 bool one_row(const CUDA_MEMCPY3D& c) { return c.Height <= 1 && c.Depth <= 1; }
 
+// Addresses, values and conditions may change, kinds and number of the operations not.
+bool same_steps(const std::vector<CUstreamBatchMemOpParams>& a, const std::vector<CUstreamBatchMemOpParams>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& x, const auto& y) { return x.operation == y.operation; });
+}
+
 bool same_kinds(const CUDA_MEMCPY3D& a, const CUDA_MEMCPY3D& b) {
   return a.srcMemoryType == b.srcMemoryType && a.dstMemoryType == b.dstMemoryType;
 }
@@ -304,6 +316,9 @@ CUgraphExecUpdateResult may_replace(const Content& before, const Content& after)
       ok = ok && same_kinds(before.copy, after.copy);
       ok = ok && (memcmp(&before.copy, &after.copy, sizeof before.copy) == 0 ||
                   (one_row(before.copy) && one_row(after.copy)));
+      break;
+    case CU_GRAPH_NODE_TYPE_BATCH_MEM_OP:
+      ok = ok && same_steps(before.values, after.values);
       break;
     case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
       ok = ok && before.alloc.dptr == after.alloc.dptr;

@@ -134,6 +134,8 @@ CUgraphExecUpdateResult may_replace(const Content& before, const Content& after)
 CUresult create_object(CUuserObject* handle, void* pointer, CUhostFn destroy, unsigned references);
 CUresult retain_object(CUuserObject handle, size_t count);
 CUresult release_object(CUuserObject handle, size_t count);
+// Whether there are as many references.
+CUresult check_object(CUuserObject handle, size_t count);
 
 // The graph in the language of Graphviz.
 std::string dot_of(const Graph& graph, unsigned flags);

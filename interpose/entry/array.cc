@@ -39,7 +39,7 @@ CUresult none_of_that(CUmipmappedArray handle) {
 }
 
 CUresult copy_3d(const CUDA_MEMCPY3D* c, bool synchronous, CUstream stream) {
-  return c == nullptr ? CUDA_ERROR_INVALID_VALUE : copy_box(*c, synchronous, stream);
+  return c == nullptr ? CUDA_ERROR_INVALID_VALUE : copy_box(*c, {synchronous, stream});
 }
 
 CUresult copy_peer(const CUDA_MEMCPY3D_PEER* c, bool synchronous, CUstream stream) {
@@ -56,7 +56,7 @@ CUresult copy_peer(const CUDA_MEMCPY3D_PEER* c, bool synchronous, CUstream strea
   static_assert(sizeof same == sizeof *c);  // contexts where that has reserved pointers
   memcpy(&same, c, sizeof same);
   same.reserved0 = same.reserved1 = nullptr;
-  return copy_box(same, synchronous, stream);
+  return copy_box(same, {synchronous, stream});
 }
 
 struct Linear {
@@ -125,7 +125,7 @@ CUresult copy_linear(const Linear& to, const Linear& from, uint64_t bytes, bool 
     }
     put_side(to, a, done, true, &c);
     put_side(from, b, done, false, &c);
-    TIDE_TRY(copy_box(c, synchronous, stream));
+    TIDE_TRY(copy_box(c, {synchronous, stream}));
     done += c.WidthInBytes * c.Height;
   }
   return CUDA_SUCCESS;

@@ -118,7 +118,7 @@ CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr fro
 }
 
 CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* c) {
-  if (has_array(c)) return copy_box(as_3d(*c), true, nullptr);
+  if (has_array(c)) return copy_box(as_3d(*c), {true, nullptr});
   CopyOrder order;
   TIDE_TRY(order_2d(c, &order));
   order.synchronous = true;
@@ -126,7 +126,7 @@ CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* c) {
 }
 CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* c) { return cuMemcpy2D_v2(c); }
 CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream stream) {
-  if (has_array(c)) return copy_box(as_3d(*c), false, stream);
+  if (has_array(c)) return copy_box(as_3d(*c), {false, stream});
   CopyOrder order;
   TIDE_TRY(order_2d(c, &order));
   order.stream = stream;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "api/graph/memory.h"
+#include "api/pool_place.h"
 #include "interpose/entry/entry.h"
 #include "interpose/graphs.h"
 #include "interpose/identity.h"
@@ -24,9 +25,8 @@ CUresult allocate_from(const Entered& e, MemoryPool& pool, Stream& stream, size_
 
 CUresult check_location(const CUmemLocation* location, CUmemAllocationType type, Vgpu** vgpu) {
   if (location == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (location->type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
-  TIDE_TRY(find_device(location->id, vgpu));
-  return type == CU_MEM_ALLOCATION_TYPE_PINNED ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
+  TIDE_TRY(check_pool_place(*location, type));
+  return find_device(location->id, vgpu);
 }
 
 CUresult find_pool(CUmemoryPool handle, MemoryPool** pool) {

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <bit>
 
+#include "api/array_shape.h"
 #include "softgpu/driver/driver.h"
 
 namespace softgpu {
 namespace {
 
 constexpr uint64_t kLevelAlignment = 512;
-constexpr unsigned kLayered = CUDA_ARRAY3D_LAYERED, kCube = CUDA_ARRAY3D_CUBEMAP;
 
 struct FormatRow {
   CUarray_format format;
@@ -41,83 +41,18 @@ constexpr FormatRow kFormats[] = {
     {CU_AD_FORMAT_SNORM_INT16X4, TexelFormat::kS16, 4, true},
 };
 
-struct Limits {
-  CUdevice_attribute width, height, depth;  // height or depth 0: has none
-};
-
-// Kinds of arrays differ in their largest extents.
-Limits limits_of(const CUDA_ARRAY3D_DESCRIPTOR& a, bool mipmap) {
-  constexpr auto kNone = static_cast<CUdevice_attribute>(0);
-  const bool layered = (a.Flags & kLayered) != 0;
-  if ((a.Flags & kCube) != 0 && layered) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURECUBEMAP_LAYERED_WIDTH,
-            CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURECUBEMAP_LAYERED_WIDTH,
-            CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURECUBEMAP_LAYERED_LAYERS};
-  }
-  if ((a.Flags & kCube) != 0) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURECUBEMAP_WIDTH, CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURECUBEMAP_WIDTH, kNone};
-  }
-  if (layered && a.Height == 0) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LAYERED_WIDTH, kNone,
-            CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LAYERED_LAYERS};
-  }
-  if (layered) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_LAYERED_WIDTH, CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_LAYERED_HEIGHT,
-            CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_LAYERED_LAYERS};
-  }
-  if (a.Depth != 0) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_WIDTH, CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_HEIGHT,
-            CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_DEPTH};
-  }
-  if (a.Height == 0) {
-    return {
-        mipmap ? CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_MIPMAPPED_WIDTH : CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_WIDTH,
-        kNone, kNone};
-  }
-  if ((a.Flags & CUDA_ARRAY3D_TEXTURE_GATHER) != 0) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_GATHER_WIDTH, CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_GATHER_HEIGHT,
-            kNone};
-  }
-  if (mipmap) {
-    return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_MIPMAPPED_WIDTH,
-            CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_MIPMAPPED_HEIGHT, kNone};
-  }
-  return {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_WIDTH, CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_HEIGHT, kNone};
-}
-
-bool within_limits(const Device& device, const CUDA_ARRAY3D_DESCRIPTOR& a, bool mipmap) {
-  const Limits limits = limits_of(a, mipmap);
-  const auto fits = [&](CUdevice_attribute limit, size_t value) {
-    int most = 0;
-    return limit == 0 || (device.attribute(limit, &most) && value <= static_cast<size_t>(most));
-  };
-  return fits(limits.width, a.Width) && fits(limits.height, a.Height) && fits(limits.depth, a.Depth);
-}
-
 CUresult check(const Device& device, const CUDA_ARRAY3D_DESCRIPTOR& a, bool mipmap, ElementFormat* format) {
-  constexpr unsigned kKnown =
-      kLayered | kCube | CUDA_ARRAY3D_SURFACE_LDST | CUDA_ARRAY3D_TEXTURE_GATHER | CUDA_ARRAY3D_COLOR_ATTACHMENT;
-  constexpr unsigned kRefused = CUDA_ARRAY3D_SPARSE | CUDA_ARRAY3D_DEFERRED_MAPPING | CUDA_ARRAY3D_DEPTH_TEXTURE |
-                                CUDA_ARRAY3D_VIDEO_ENCODE_DECODE;
-  if ((a.Flags & kRefused) != 0) return CUDA_ERROR_NOT_SUPPORTED;
-  if ((a.Flags & ~kKnown) != 0 || a.Width == 0) return CUDA_ERROR_INVALID_VALUE;
-  if (a.NumChannels != 1 && a.NumChannels != 2 && a.NumChannels != 4) return CUDA_ERROR_INVALID_VALUE;
-  if (!element_format(a.Format, a.NumChannels, format)) {
-    return a.Format > 0x40 ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
-  }
-  const bool layered = (a.Flags & kLayered) != 0;
-  if ((a.Flags & kCube) != 0) {
-    const bool faces = layered ? a.Depth != 0 && a.Depth % 6 == 0 : a.Depth == 6;
-    if (a.Width != a.Height || !faces) return CUDA_ERROR_INVALID_VALUE;
-  } else if (layered ? a.Depth == 0 : a.Height == 0 && a.Depth != 0) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  const bool flat = a.Height != 0 && a.Depth == 0;
-  if ((a.Flags & CUDA_ARRAY3D_TEXTURE_GATHER) != 0 && !flat) return CUDA_ERROR_INVALID_VALUE;
-  return within_limits(device, a, mipmap) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  const CUresult result = tide::check_array_shape(a, mipmap, [&](CUdevice_attribute limit) {
+    int most = 0;
+    return device.attribute(limit, &most) ? most : 0;
+  });
+  if (result != CUDA_SUCCESS || element_format(a.Format, a.NumChannels, format)) return result;
+  return tide::array_format_refused(a.Format);
 }
 
-bool is_solid(const CUDA_ARRAY3D_DESCRIPTOR& a) { return a.Depth != 0 && (a.Flags & (kLayered | kCube)) == 0; }
+bool is_solid(const CUDA_ARRAY3D_DESCRIPTOR& a) {
+  return a.Depth != 0 && (a.Flags & (CUDA_ARRAY3D_LAYERED | CUDA_ARRAY3D_CUBEMAP)) == 0;
+}
 
 // A level of the array, its bytes at `offset`.
 TextureLevel level_of(const CUDA_ARRAY3D_DESCRIPTOR& a, const ElementFormat& format, unsigned number) {

@@ -12,6 +12,7 @@ namespace softgpu {
 namespace {
 
 constexpr uint64_t kInlineBytesMax = 64 << 10;   // shorter copies are not worth two changes of thread
+constexpr uint64_t kLowestAddress = 64 << 10;    // no program has anything below: vm.mmap_min_addr
 constexpr uint64_t kStagedBytesMax = 64u << 20;  // above it the caller waits instead of copying twice
 
 enum class Side { kUnknown, kDevice, kPinned, kPageable };
@@ -28,7 +29,7 @@ Side side_of(uint64_t address, uint64_t bytes) {
   const Memory& memory = driver().memory;
   if (in_window(address)) return memory.covered(address, bytes) ? Side::kDevice : Side::kUnknown;
   const auto range = memory.find(address);
-  if (!range) return address == 0 ? Side::kUnknown : Side::kPageable;
+  if (!range) return address < kLowestAddress ? Side::kUnknown : Side::kPageable;
   return memory.covered(address, bytes) ? Side::kPinned : Side::kPageable;
 }
 
@@ -236,60 +237,24 @@ CUresult fill_rect(Context& context, const std::shared_ptr<Stream>& stream, cons
   return result != CUDA_SUCCESS ? result : enqueue(context, stream, std::move(work));
 }
 
-namespace {
-
-// One side of a description: where its first byte lies. 0: nowhere in linear memory.
-struct Corner {
-  CUmemorytype type;
-  uint64_t host, device, x, y, z, pitch, height;
-};
-
-uint64_t first_byte(const Corner& c, const CUDA_MEMCPY3D& what, uint64_t* pitch, uint64_t* layer) {
-  const uint64_t base = c.type == CU_MEMORYTYPE_HOST ? c.host : c.type == CU_MEMORYTYPE_ARRAY ? 0 : c.device;
-  *pitch = c.pitch != 0 ? c.pitch : c.x + what.WidthInBytes;
-  *layer = *pitch * (c.height != 0 ? c.height : c.y + what.Height);
-  return base == 0 ? 0 : base + c.z * *layer + c.y * *pitch + c.x;
-}
-
-}  // namespace
-
 CUresult make_copy_work(const CUDA_MEMCPY3D& what, WorkRef* work) {
-  const Corner source{what.srcMemoryType, reinterpret_cast<uint64_t>(what.srcHost),
-                      what.srcDevice,     what.srcXInBytes,
-                      what.srcY,          what.srcZ,
-                      what.srcPitch,      what.srcHeight};
-  const Corner destination{what.dstMemoryType, reinterpret_cast<uint64_t>(what.dstHost),
-                           what.dstDevice,     what.dstXInBytes,
-                           what.dstY,          what.dstZ,
-                           what.dstPitch,      what.dstHeight};
-  if (what.srcMemoryType == CU_MEMORYTYPE_ARRAY || what.dstMemoryType == CU_MEMORYTYPE_ARRAY) {
-    return CUDA_ERROR_NOT_SUPPORTED;
-  }
   CopyRect rect;
-  rect.width = what.WidthInBytes;
-  rect.height = what.Height;
-  uint64_t to_layer = 0, from_layer = 0;
-  rect.source = first_byte(source, what, &rect.source_pitch, &from_layer);
-  rect.destination = first_byte(destination, what, &rect.destination_pitch, &to_layer);
-  if (rect.source == 0 || rect.destination == 0) return CUDA_ERROR_INVALID_VALUE;
-  const uint64_t depth = what.Depth;
-  if (rect.width != 0 && rect.height != 0 && depth != 0) {
-    const uint64_t to_bytes = (depth - 1) * to_layer + span(rect.destination_pitch, rect.width, rect.height);
-    const uint64_t from_bytes = (depth - 1) * from_layer + span(rect.source_pitch, rect.width, rect.height);
-    if (side_of(rect.destination, to_bytes) == Side::kUnknown || side_of(rect.source, from_bytes) == Side::kUnknown) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
-  }
-  *work = std::make_shared<CopyWork>(what, [rect, depth, to_layer, from_layer]() -> CUresult {
-    CopyRect layer = rect;
-    for (uint64_t z = 0; z < depth; ++z) {
-      const CUresult result = run_copy(layer);
-      if (result != CUDA_SUCCESS) return result;
-      layer.source += from_layer;
-      layer.destination += to_layer;
-    }
+  const CUresult result = resolve_copy(what, &rect);
+  if (result != CUDA_SUCCESS) return result;
+  if (rect.width == 0) {  // nothing to copy is no error
+    *work = std::make_shared<CopyWork>(what, [] { return CUDA_SUCCESS; });
     return CUDA_SUCCESS;
-  });
+  }
+  if (rect.height > 1 && (rect.width > rect.destination_pitch || rect.width > rect.source_pitch)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const Side to = side_of(rect.destination, span(rect.destination_slice, rect.depth, rect.destination_pitch, rect));
+  const Side from = side_of(rect.source, span(rect.source_slice, rect.depth, rect.source_pitch, rect));
+  if (to == Side::kUnknown || from == Side::kUnknown) return CUDA_ERROR_INVALID_VALUE;
+  // Arrays live as long as work that was made of them.
+  *work =
+      std::make_shared<CopyWork>(what, [rect, to_array = driver().arrays.find(what.dstArray),
+                                        from_array = driver().arrays.find(what.srcArray)] { return run_copy(rect); });
   return CUDA_SUCCESS;
 }
 

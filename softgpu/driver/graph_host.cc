@@ -169,6 +169,7 @@ class Launcher {
       : exec_(exec), context_(context), stream_(stream) {}
 
   CUresult launch() {
+    assign_defaults(*exec_.graph);
     CUresult result = plan(*exec_.graph);
     if (result == CUDA_SUCCESS) result = tide::graph::launch_memory(exec_);
     if (result != CUDA_SUCCESS) return result;
@@ -186,7 +187,8 @@ class Launcher {
   }
 
  private:
-  CUresult plan(const Graph& graph) {
+  // Of all conditionals, those within others too, when the launch begins.
+  void assign_defaults(const Graph& graph) {
     for (const auto& [handle, used] : graph.conditionals) {
       const auto found = defaults().find(handle);
       if (!used || found == defaults().end()) continue;
@@ -194,6 +196,12 @@ class Launcher {
                Context&) { return set_conditional(handle, value) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; },
            nullptr);
     }
+    for (const auto& node : graph.nodes) {
+      for (const auto& body : node->bodies) assign_defaults(*body);
+    }
+  }
+
+  CUresult plan(const Graph& graph) {
     // Seeded runs try other orders of what is independent.
     for (Node* node : in_order(graph, stream_order() == StreamOrder::kSeeded ? draw : nullptr)) {
       const CUresult result = node->enabled ? plan_node(*node) : CUDA_SUCCESS;

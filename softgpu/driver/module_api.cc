@@ -254,8 +254,10 @@ extern "C" CUresult cuFuncSetCacheConfig(CUfunction function, CUfunc_cache confi
   });
 }
 
-extern "C" CUresult cuFuncSetSharedMemConfig(CUfunction function, CUsharedconfig) {
-  return of_function(function, [](const Launchable&) { return CUDA_SUCCESS; });
+extern "C" CUresult cuFuncSetSharedMemConfig(CUfunction function, CUsharedconfig config) {
+  return of_function(function, [&](const Launchable&) -> CUresult {
+    return config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+  });
 }
 
 extern "C" CUresult cuFuncGetModule(CUmodule* module, CUfunction function) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "api/graph/memory.h"
+#include "api/pool_place.h"
 #include "softgpu/driver/access.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
@@ -91,11 +92,10 @@ CUresult with_pool(CUmemoryPool handle, const void* output, Body body) {
 
 CUresult check_location(const CUmemLocation* location, CUmemAllocationType type, Device** device) {
   if (location == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (location->type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+  const CUresult result = tide::check_pool_place(*location, type);
+  if (result != CUDA_SUCCESS) return result;
   *device = find_device(location->id);
-  if (*device == nullptr) return CUDA_ERROR_INVALID_DEVICE;
-  if (type == CU_MEM_ALLOCATION_TYPE_MANAGED) return CUDA_ERROR_NOT_SUPPORTED;
-  return type == CU_MEM_ALLOCATION_TYPE_PINNED ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  return *device == nullptr ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
 }
 
 CUresult set_current(Device& device, CUmemoryPool handle) {

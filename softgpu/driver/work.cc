@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "api/stream_values.h"
 #include "base/clock.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/graph_host.h"
@@ -72,32 +73,11 @@ CUresult run_step(const Context& context, const CUstreamBatchMemOpParams& step) 
 }
 
 CUresult check_step(const CUstreamBatchMemOpParams& step) {
-  const auto& wait = step.waitValue;
-  const auto& write = step.writeValue;
-  const bool wait_ok = (wait.flags & ~unsigned{CU_STREAM_WAIT_VALUE_FLUSH}) <= CU_STREAM_WAIT_VALUE_NOR;
-  const bool write_ok = write.flags <= CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER;
-  bool ok = false;
-  switch (step.operation) {
-    case CU_STREAM_MEM_OP_WAIT_VALUE_32:
-      ok = wait_ok && shared_value<uint32_t>(wait.address) != nullptr;
-      break;
-    case CU_STREAM_MEM_OP_WAIT_VALUE_64:
-      ok = wait_ok && shared_value<uint64_t>(wait.address) != nullptr;
-      break;
-    case CU_STREAM_MEM_OP_WRITE_VALUE_32:
-      ok = write_ok && shared_value<uint32_t>(write.address) != nullptr;
-      break;
-    case CU_STREAM_MEM_OP_WRITE_VALUE_64:
-      ok = write_ok && shared_value<uint64_t>(write.address) != nullptr;
-      break;
-    case CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES:
-    case CU_STREAM_MEM_OP_BARRIER:
-      ok = true;
-      break;
-    default:
-      return CUDA_ERROR_NOT_SUPPORTED;
-  }
-  return ok ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  tide::ValueStep what;
+  const CUresult result = tide::read_value_step(step, &what);
+  if (result != CUDA_SUCCESS || what.bytes == 0) return result;
+  const bool there = driver().memory.space().translate(what.address, what.bytes) != nullptr;
+  return there ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 }  // namespace

@@ -174,15 +174,6 @@ TEST_F(Memory, several_pointer_attributes) {
   EXPECT_EQ(static_cast<int>(kind), 0);
 }
 
-TEST_F(Memory, old_functions_have_32_bits) {
-  CUdeviceptr_v1 address = 0;
-  const CUresult code = CU(cuMemAlloc)(&address, 64);
-  // Where devices have more memory than 32 bits say, the old functions cannot give any.
-  if (code != CUDA_SUCCESS) GTEST_SKIP() << "addresses need more than 32 bits: " << code_name(code);
-  GIVES(CUDA_SUCCESS, CU(cuMemsetD8)(address, 1, 64));
-  GIVES(CUDA_SUCCESS, CU(cuMemFree)(address));
-}
-
 // --- host memory
 // ------------------------------------------------------------------------------------------------------
 

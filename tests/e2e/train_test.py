@@ -140,6 +140,18 @@ class Moves(PoolTest):
                 self.pool.tide('migrate', 'moved:0', target)
         self.assertEqual(job.wait(), 0, job.err())
 
+    def test_graphs_that_the_gpu_decides_on_are_launched_across_moves(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('repeats_drv'), '--seconds', 5)
+        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
+        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
+        moves = 0
+        for target in names * 3:
+            if job.running():
+                moves += self.pool.tide('migrate', 'moved:0', target).status == 0
+        self.assertEqual(job.wait(), 0, job.out() + job.err())
+        self.assertGreater(moves, 1)
+
 
 class OverUcx(Moves):
     """Everything once more with the transport between hosts."""

@@ -264,6 +264,7 @@ TEST_F(Loopback, kernels_and_globals_of_a_library_that_is_used_on_two_vgpus) {
     return cuLaunchKernel(reinterpret_cast<CUfunction>(kernel), 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
   };
   EXPECT_EQ(go(), CUDA_SUCCESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
   ASSERT_EQ(cuCtxSetCurrent(contexts[1]), CUDA_SUCCESS);
   EXPECT_EQ(go(), CUDA_SUCCESS);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
@@ -685,9 +686,38 @@ TEST_F(Loopback, what_a_capture_forbids_is_refused_here_and_nothing_is_sent) {
   EXPECT_EQ(cuStreamEndCapture(blocking, &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   EXPECT_EQ(worker().count(Call::cuMemsetD8Async), 0u);
   EXPECT_EQ(worker().count(Call::cuMemsetD8_v2), 0u);
+}
+
+TEST_F(Loopback, what_the_gpu_decides_is_sent_as_a_graph_and_host_functions_stay_outside) {
+  const CUdeviceptr data = allocate(64);
+  CUgraph graph = nullptr;
+  CUgraphNode node = nullptr;
+  CUgraphExec exec = nullptr;
   ASSERT_EQ(cuGraphCreate(&graph, 0), CUDA_SUCCESS);
-  CUgraphConditionalHandle handle = 0;
-  EXPECT_EQ(cuGraphConditionalHandleCreate(&handle, graph, contexts[0], 1, 0), CUDA_ERROR_NOT_SUPPORTED);
+  CUgraphNodeParams params = {};
+  params.type = CU_GRAPH_NODE_TYPE_CONDITIONAL;
+  params.conditional.type = CU_GRAPH_COND_TYPE_IF;
+  params.conditional.size = 1;
+  params.conditional.ctx = contexts[0];
+  ASSERT_EQ(cuGraphConditionalHandleCreate(&params.conditional.handle, graph, contexts[0], 1, 0), CUDA_SUCCESS);
+  ASSERT_EQ(cuGraphAddNode(&node, graph, nullptr, 0, &params), CUDA_SUCCESS);
+  const CUgraph body = params.conditional.phGraph_out[0];
+  const CUDA_MEMSET_NODE_PARAMS fill = {data, 0, 1, 4, 1, 1};
+  ASSERT_EQ(cuGraphAddMemsetNode(&node, body, nullptr, 0, &fill, contexts[0]), CUDA_SUCCESS);
+  EXPECT_EQ(worker().count(Call::tideBeginGraph), 0u);  // building asks nobody
+  ASSERT_EQ(cuGraphInstantiateWithFlags(&exec, graph, 0), CUDA_SUCCESS);
+  ASSERT_EQ(cuGraphLaunch(exec, nullptr), CUDA_SUCCESS);
+  ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+  for (const Call call :
+       {Call::tideBeginGraph, Call::tideConditionalHandle, Call::tideBeginConditional, Call::tideBeginBody,
+        Call::cuMemsetD32Async, Call::tideEndConditional, Call::tideLaunchGraph}) {
+    EXPECT_EQ(worker().count(call), 1u) << call_name(uint16_t(call));
+  }
+  const CUDA_HOST_NODE_PARAMS host = {[](void*) {}, nullptr};
+  ASSERT_EQ(cuGraphAddHostNode(&node, body, nullptr, 0, &host), CUDA_SUCCESS);
+  ASSERT_EQ(cuGraphInstantiateWithFlags(&exec, graph, 0), CUDA_SUCCESS);
+  EXPECT_EQ(cuGraphLaunch(exec, nullptr), CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(worker().count(Call::tideBeginGraph), 1u);
 }
 
 TEST_F(Loopback, launches_of_one_graph_on_two_streams_follow_each_other) {

@@ -252,6 +252,30 @@ TEST_F(WorkerTest, generated_calls_are_unpacked_by_their_rows) {
   expect_no_error();
 }
 
+// The fake driver has no conditional nodes.
+TEST_F(WorkerTest, of_a_graph_that_cannot_be_made_nothing_runs) {
+  map();
+  const std::vector<uint32_t> before(16, 1), after(16, 2);
+  client_.copy_in(kBase, before.data(), 64);
+  const uint32_t hidden = 5;
+  client_.send(Call::tideCreateStream, command::CreateStream{hidden, CU_STREAM_NON_BLOCKING, 0, 0});
+  client_.send(Call::tideBeginGraph, command::BeginGraph{hidden, 0});
+  client_.send(Call::tideConditionalHandle, command::ConditionalHandle{5, 1, 0});
+  client_.send(Call::tideBeginConditional, command::BeginConditional{5, 0, 1});
+  client_.send(Call::tideBeginBody, command::BeginBody{0, 0});
+  client_.copy_in(kBase, after.data(), 64, hidden);
+  client_.send(Call::tideEndConditional, command::EndConditional{0});
+  client_.send(Call::tideLaunchGraph, command::LaunchGraph{0}, kTestLegacy);
+  auto bytes = client_.copy_out(kBase, 64);
+  ASSERT_EQ(bytes.size(), 64u);
+  EXPECT_EQ(memcmp(bytes.data(), before.data(), 64), 0);
+  EXPECT_NE(client_.page().errors.load(), 0u);
+  client_.copy_in(kBase, after.data(), 64, hidden);  // the stream is its own again
+  bytes = client_.copy_out(kBase, 64, hidden);
+  ASSERT_EQ(bytes.size(), 64u);
+  EXPECT_EQ(memcmp(bytes.data(), after.data(), 64), 0);
+}
+
 TEST_F(WorkerTest, memory_outside_of_the_vgpu_is_refused) {
   const std::pair<uint64_t, uint64_t> outside[] = {{kBase - kChunkBytes, kChunkBytes},
                                                    {kBase + 1, kChunkBytes},
