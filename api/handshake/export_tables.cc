@@ -48,6 +48,9 @@ CUresult context_check(CUcontext, uint32_t* flags, const void** detail) {
 
 uint32_t no_check_pending() { return 0; }
 
+// The runtime of CUDA 13.5 calls this before it begins and gives any error of it to the program.
+CUresult runtime_may_begin() { return CUDA_SUCCESS; }
+
 CUresult context_id(CUcontext context, unsigned long long* id) { return g_hooks.context_id(context, id); }
 
 // The libraries pass the object on to stream_id() and never look into it: the handle itself will do.
@@ -100,6 +103,7 @@ Slot g_values[16];
 void fill_tables() {
   begin_table<'c'>(g_cudart);
   g_cudart[2] = slot(primary_context);
+  g_cudart[12] = slot(runtime_may_begin);
   begin_table<'r'>(g_runtime_hooks);
   g_runtime_hooks[2] = slot(runtime_callbacks);
   g_runtime_hooks[6] = slot(runtime_state);

@@ -86,6 +86,10 @@ TEST_F(ExportTables, sizes_stand_in_front_and_no_slot_is_null) {
   }
 }
 
+TEST_F(ExportTables, the_runtime_of_cuda_13_5_may_begin) {
+  EXPECT_EQ(call<CUresult()>(table(kCudart)[12])(), CUDA_SUCCESS);
+}
+
 TEST_F(ExportTables, slots_answer_from_the_hooks) {
   CUcontext context = nullptr;
   EXPECT_EQ(call<CUresult(CUcontext*, CUdevice)>(table(kCudart)[2])(&context, 3), CUDA_SUCCESS);
