@@ -67,7 +67,6 @@ CUresult context_check(CUcontext, uint32_t* flags, const void** detail) {
 
 uint32_t no_check_pending() { return 0; }
 
-
 CUresult context_id(CUcontext context, unsigned long long* id) { return g_hooks.context_id(context, id); }
 
 // The libraries pass the object on to stream_id() and never look into it: the handle itself will do.

@@ -22,7 +22,8 @@ def modules(python):
             f'for folder in {FOLDERS!r}:\n'
             '    for path in sorted((root / folder).glob("test_*.py")):\n'
             '        print(f"numba.cuda.tests.{folder}.{path.stem}")\n')
-    return subprocess.run([python, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True).stdout.split()
+    command = [python, '-W', 'ignore', '-c', code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
 def reasons(output):
@@ -108,7 +109,8 @@ def main():
     for module in modules(arguments.command[-1]):
         if arguments.modules in module:
             rows.append(run_module(arguments.command, module, arguments.seconds))
-            print({key: rows[-1][key] for key in rows[-1] if key not in ('reasons', 'skips')}, file=sys.stderr, flush=True)
+            shown = {key: rows[-1][key] for key in rows[-1] if key not in ('reasons', 'skips')}
+            print(shown, file=sys.stderr, flush=True)
             if arguments.json:
                 with open(arguments.json, 'w', encoding='utf-8') as out:
                     json.dump(rows, out, indent=1)

@@ -30,8 +30,8 @@ class Case:
 
 @dataclass
 class Framework:
-    """`variables` hold {work}, a new folder, {here}, this one, and {site}, the environment's packages; a variable that is
-    None is taken away. `library_path` goes behind what is there."""
+    """`variables` may name {work}, a new folder, {here}, this one, {venv}, the environment, and {site}, its packages; a
+    variable that is None is taken away. `library_path` goes behind what is there."""
     name: str
     environment: str
     program: str

@@ -67,12 +67,12 @@ class Program:
         self.runtime.cudaGetErrorString.restype = c_char_p
         getattr(self.runtime, '__cudaRegisterFatBinary').restype = POINTER(c_void_p)
         self.wrapper = Wrapper(0x466243B1, 1, fat_binary(PTX % PTX_VERSION), None)
-        self.offset, self.scale = c_float(0), c_int(0)  # the host's variable and function, of which only the address counts
+        self.offset, self.scale = c_float(0), c_int(0)  # a variable and a function, of which only the address counts
         handle = getattr(self.runtime, '__cudaRegisterFatBinary')(byref(self.wrapper))
-        getattr(self.runtime, '__cudaRegisterFunction')(handle, byref(self.scale), b'scale', b'scale', c_int(-1), None, None,
-                                                        None, None, None)
-        getattr(self.runtime, '__cudaRegisterVar')(handle, byref(self.offset), b'offset', b'offset', c_int(0), c_size_t(4),
-                                                   c_int(0), c_int(0))
+        getattr(self.runtime, '__cudaRegisterFunction')(handle, byref(self.scale), b'scale', b'scale', c_int(-1), None,
+                                                        None, None, None, None)
+        getattr(self.runtime, '__cudaRegisterVar')(handle, byref(self.offset), b'offset', b'offset', c_int(0),
+                                                   c_size_t(4), c_int(0), c_int(0))
         getattr(self.runtime, '__cudaRegisterFatBinaryEnd')(handle)
 
     def call(self, name, *arguments):

@@ -1,4 +1,4 @@
-"""PyTorch on a virtual GPU; every result is compared with the CPU's. Its own operators come as PTX from tests/pytorch."""
+"""PyTorch on a virtual GPU; every result is compared with the CPU's. Its operators come as PTX from tests/pytorch."""
 import os
 import subprocess
 import sys

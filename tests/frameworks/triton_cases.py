@@ -1,4 +1,4 @@
-"""Triton's kernels on a virtual GPU; every result is compared with PyTorch's on the CPU. PyTorch only holds the memory."""
+"""Triton's kernels on a virtual GPU; every result is compared with PyTorch's on the CPU."""
 import sys
 
 import torch
