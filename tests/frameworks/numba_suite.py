@@ -10,10 +10,10 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import time
 
 FOLDERS = 'core cudadrv cudapy doc_examples nocuda nrt'.split()
-RESULT = re.compile(r'^(\w+) \(([\w.]+)\)(?:\n.*)?? \.\.\. .*?(ok|FAIL|ERROR|skipped .*|expected failure)$', re.M)
 
 
 def modules(python):
@@ -27,7 +27,7 @@ def modules(python):
 
 
 def reasons(output):
-    """What each failed test ended with: the last line of its traceback that says more than a frame."""
+    """What each failed test met first: the first line of its traceback that is an error and no frame."""
     found = {}
     for block in re.split(r'^={70}\n', output, flags=re.M)[1:]:
         head, _, rest = block.partition('\n')
@@ -35,7 +35,7 @@ def reasons(output):
         lines = [line for line in rest.split('\n' + '-' * 70 + '\nRan ')[0].splitlines()
                  if re.match(r'[\w.]+(Error|Exception|Warning|Failure|Exit)\b', line)]
         if name:
-            found[name[1]] = lines[-1][:160] if lines else head
+            found[name[1]] = lines[0][:160] if lines else head
     return found
 
 
@@ -55,10 +55,10 @@ def run_module(command, module, seconds):
         last = next((line for line in reversed(text.strip().splitlines()) if line.strip()), '')
         return {**row, 'ended': ended, 'output': last[:200]}
     detail = {key.strip(', '): int(value) for key, value in detail.items()}
-    failed = detail.get('failures', 0) + detail.get('errors', 0)
+    why = reasons(text)  # of tests; unittest counts what fails in each of their parts
     skipped, total = detail.get('skipped', 0), int(counted[1])
-    return {**row, 'tests': total, 'failed': failed, 'skipped': skipped,
-            'passed': total - failed - skipped, 'reasons': reasons(text),
+    return {**row, 'tests': total, 'failed': len(why), 'skipped': skipped,
+            'passed': total - len(why) - skipped, 'reasons': why,
             'skips': collections.Counter(re.findall(r"\.\.\. skipped '(.*)'", text))}
 
 
@@ -76,11 +76,12 @@ def summary(rows):
     for row in rows:
         if 'tests' not in row:
             lines.append(f'| {row["module"]} | - | - | {row["ended"]} | - | {row["seconds"]} |')
-        elif row['failed'] or row['passed']:
+        elif row['failed']:
             lines.append('| {module} | {tests} | {passed} | {failed} | {skipped} | {seconds} |'.format(**row))
+    good = [f'{row["module"]} {row["passed"]}' for row in ran if row['passed'] and not row['failed']]
     idle = [row['module'] for row in ran if not row['failed'] and not row['passed']]
-    if idle:
-        lines += ['', 'Nothing runs in: ' + ', '.join(idle) + '.']
+    for title, names in (('Nothing fails in', good), ('Nothing runs in', idle)):
+        lines += ['', *textwrap.wrap(f'{title}: {", ".join(names)}.', 118, break_on_hyphens=False)]
     lines += ['', '| failed | reason | for instance |', '| --- | --- | --- |']
     groups = collections.defaultdict(list)
     for row in ran:
