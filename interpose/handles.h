@@ -1,7 +1,8 @@
 #pragma once
 
-// Handles that programs hold: integers that are never addresses (their top byte makes them non-canonical), which name a
-// kind, a slot and the slot's generation. A lookup is two loads and a compare; a stale or foreign value finds nothing.
+// Handles that programs hold: integers that are never addresses (their top byte makes them non-canonical), and positive
+// because programs may take them for signed numbers (the Python bindings of CUDA do). They name a kind, a slot and the
+// slot's generation. A lookup is two loads and a compare; a stale or foreign value finds nothing.
 //
 // Slots are recycled and their objects never freed, so a program that destroys an object while another thread uses it
 // gets a wrong answer, not a crash of ours.
@@ -26,7 +27,7 @@ enum class HandleKind : uint8_t {
   kMipmap
 };
 
-inline constexpr uint64_t kHandleTag = 0xC7;
+inline constexpr uint64_t kHandleTag = 0x47;
 inline constexpr uint32_t kHandleIndexBits = 20;
 inline constexpr uint32_t kHandlePageSlots = 256;
 inline constexpr uint32_t kHandlePages = (1u << kHandleIndexBits) / kHandlePageSlots;

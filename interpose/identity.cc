@@ -149,6 +149,7 @@ void install_hooks() {
                         .stream_id = hook_stream_id,
                         .driver_version = hook_driver_version,
                         .device_count = hook_device_count,
+                        .load_fat_binary = cuModuleLoadFatBinary,
                         .device_identity = hook_identity});
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 // Handles are numbers that no address has, and are never used twice.
 uint64_t next_handle() {
-  static uint64_t next = 0xC7ull << 56 | 0x60ull << 48;
+  static uint64_t next = 0x47ull << 56 | 0x60ull << 48;
   return next += 16;
 }
 

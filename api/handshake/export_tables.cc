@@ -25,6 +25,25 @@ CUresult primary_context(CUcontext* context, CUdevice device) { return g_hooks.p
 
 CUresult current_context(CUcontext* context) { return g_hooks.current_context(context); }
 
+// Runtimes before CUDA 12 load what a program registered by these three and not by cuLibraryLoadData. The last three
+// parameters were only seen empty.
+CUresult load_wrapper(CUmodule* module, const void* wrapper) { return g_hooks.load_fat_binary(module, wrapper); }
+
+CUresult load_wrapper_with(CUmodule* module, const void* wrapper, void* first, void* second, uint32_t count) {
+  if (first != nullptr || second != nullptr || count != 0) return CUDA_ERROR_NOT_SUPPORTED;
+  return load_wrapper(module, wrapper);
+}
+
+CUresult load_header_with(const void* header, CUmodule* module, void* first, void* second, uint32_t count) {
+  return load_wrapper_with(module, header, first, second, count);
+}
+
+// Called after each of those loads, by the runtime that then goes on whatever the answer.
+CUresult loading_ended(size_t) { return CUDA_SUCCESS; }
+
+// The runtime of CUDA 13.5 calls this before it begins, and hands an error to the program. We have no compiler to load.
+CUresult load_compilers() { return CUDA_SUCCESS; }
+
 // Flags by callback number that a profiler would set. The runtime reads them without looking at the size it is given,
 // so both are far larger than what CUDA 13.0 indexes (523 words and 16 bytes).
 uint32_t g_runtime_callbacks[16 * 1024];
@@ -100,6 +119,11 @@ Slot g_values[16];
 void fill_tables() {
   begin_table<'c'>(g_cudart);
   g_cudart[2] = slot(primary_context);
+  g_cudart[1] = slot(load_wrapper);
+  g_cudart[6] = slot(load_wrapper_with);
+  g_cudart[7] = slot(loading_ended);
+  g_cudart[8] = slot(load_header_with);
+  g_cudart[12] = slot(load_compilers);
   begin_table<'r'>(g_runtime_hooks);
   g_runtime_hooks[2] = slot(runtime_callbacks);
   g_runtime_hooks[6] = slot(runtime_state);

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/grid_barrier.h"
 #include "softgpu/driver/load_options.h"
 #include "softgpu/fatbin/fatbin.h"
 #include "softgpu/fatbin/object.h"
@@ -76,6 +77,7 @@ CUresult add_input(LinkState& state, CUjitInputType type, std::string_view bytes
 
 CUresult complete(LinkState& state, void** cubin, size_t* bytes) {
   LoadError error;
+  state.members.push_back(grid_barrier_unit());
   Program::pull_members(&state.units, &state.members);
   if (state.units.empty()) return fail(state, CUDA_ERROR_INVALID_VALUE, "nothing to link");
   if (!Program::check(state.units, capability(), &error)) {

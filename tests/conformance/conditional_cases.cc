@@ -174,6 +174,7 @@ TEST_F(Conditionals, lie_in_each_other) {
   for (int i = 0; i < 2; i++) {  // the inner default, too, is assigned at each launch
     EXPECT_EQ(launched(exec), (std::vector<uint32_t>{2, 6, 0, 0}));
     OK(CU(cuMemsetD32_v2)(data_ + 4, 0, 1));
+    OK(CU(cuCtxSynchronize)());  // the next launch's stream does not wait for it
   }
 }
 

@@ -109,7 +109,7 @@ void open_memory(int line, CUdeviceptr* address) {
   const unsigned lazy = CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS;
   CUdeviceptr again = 0;
   OK(CU(cuIpcOpenMemHandle_v2)(address, handle, lazy));
-  OK(CU(cuIpcOpenMemHandle_v2)(&again, handle, lazy));
+  OK(CU(cuIpcOpenMemHandle)(&again, handle, lazy));  // by its first name
   EXPECT_EQ(again, *address);
   OK(CU(cuIpcCloseMemHandle)(again));  // the second opening is one of two
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuIpcOpenMemHandle_v2)(nullptr, handle, lazy));

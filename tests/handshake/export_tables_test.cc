@@ -59,6 +59,10 @@ class ExportTables : public testing::Test {
     };
     hooks.driver_version = [] { return 13000; };
     hooks.device_count = [] { return 1; };
+    hooks.load_fat_binary = [](CUmodule* module, const void* image) {
+      *module = static_cast<CUmodule>(const_cast<void*>(image));
+      return CUDA_SUCCESS;
+    };
     hooks.device_identity = [](int, uint8_t id[16], int32_t pci[3]) {
       std::memset(id, 7, 16);
       pci[0] = 0, pci[1] = bus, pci[2] = 0;
@@ -84,6 +88,27 @@ TEST_F(ExportTables, sizes_stand_in_front_and_no_slot_is_null) {
     EXPECT_EQ(reinterpret_cast<size_t>(slots[0]), expected.words * 8) << expected.id;
     for (size_t i = 1; i < expected.words; ++i) EXPECT_NE(slots[i], nullptr) << expected.id << " slot " << i;
   }
+}
+
+TEST_F(ExportTables, runtimes_before_cuda_12_load_fat_binaries) {
+  const void* const* slots = table(kCudart);
+  int image = 0;
+  CUmodule module = nullptr;
+  EXPECT_EQ(call<CUresult(CUmodule*, const void*)>(slots[1])(&module, &image), CUDA_SUCCESS);
+  EXPECT_EQ(static_cast<void*>(module), &image);
+  module = nullptr;
+  using Load = CUresult(CUmodule*, const void*, void*, void*, uint32_t);
+  EXPECT_EQ(call<Load>(slots[6])(&module, &image, nullptr, nullptr, 0), CUDA_SUCCESS);
+  EXPECT_EQ(static_cast<void*>(module), &image);
+  EXPECT_EQ(call<Load>(slots[6])(&module, &image, nullptr, &image, 1), CUDA_ERROR_NOT_SUPPORTED);
+  module = nullptr;
+  using LoadHeader = CUresult(const void*, CUmodule*, void*, void*, uint32_t);
+  EXPECT_EQ(call<LoadHeader>(slots[8])(&image, &module, nullptr, nullptr, 0), CUDA_SUCCESS);
+  EXPECT_EQ(static_cast<void*>(module), &image);
+}
+
+TEST_F(ExportTables, the_runtime_of_cuda_13_5_may_begin) {
+  EXPECT_EQ(call<CUresult()>(table(kCudart)[12])(), CUDA_SUCCESS);
 }
 
 TEST_F(ExportTables, slots_answer_from_the_hooks) {
@@ -119,7 +144,7 @@ TEST_F(ExportTables, slots_that_must_fail_do) {
             CUDA_SUCCESS);
   EXPECT_EQ(a | b, 0u);
   EXPECT_NE(call<int()>(table("6e163fbe-b958-444d-835c-e182aff1991e")[7])(), 0);
-  EXPECT_EQ(call<int()>(table(kCudart)[1])(), CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(call<int()>(table(kCudart)[3])(), CUDA_ERROR_NOT_SUPPORTED);
 }
 
 TEST_F(ExportTables, unknown_tables_are_refused_with_null) {

@@ -30,7 +30,12 @@ TEST(Handles, a_handle_is_never_an_address_and_finds_its_object) {
   EXPECT_EQ(table.find(thing->handle), nullptr) << "not before it is published";
   table.publish(thing);
   EXPECT_EQ(table.find(thing->handle), thing);
-  EXPECT_GT(thing->handle, uint64_t(1) << 56);
+}
+
+TEST(Handles, are_no_addresses_and_positive_as_signed_numbers) {
+  const auto handle = int64_t(make_handle(HandleKind::kContext, kHandleGenerationMask, 0));
+  EXPECT_GT(handle, 0);
+  EXPECT_NE(handle << 7 >> 7, handle) << "an address, even with pages of five levels";
 }
 
 TEST(Handles, a_stale_handle_finds_nothing_when_its_slot_is_used_again) {

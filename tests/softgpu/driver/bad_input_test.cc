@@ -137,6 +137,65 @@ TEST_F(Links, units_are_joined_to_an_image_that_loads) {
   EXPECT_EQ(value, 42u);
 }
 
+// What libcudadevrt's cudaCGSynchronize calls. Every thread counts itself before each of three barriers, and one of
+// each block sees behind it that all have.
+constexpr char kGridBarrier[] = R"(.version 8.0
+.target sm_80
+.address_size 64
+.extern .func (.param .b64 r) __cuda_syscall_CGS_get_intrinsic_handle(.param .b32 a);
+.extern .func (.param .b32 r) __cuda_syscall_CGS_sync(.param .b64 a, .param .b32 b);
+.visible .entry k(.param .u64 count, .param .u64 seen)
+{
+  .reg .pred %p<3>; .reg .b32 %r<12>; .reg .b64 %rd<8>;
+  .param .b32 one; .param .b64 handle; .param .b32 flags; .param .b32 status;
+  ld.param.u64 %rd1, [count];
+  ld.param.u64 %rd2, [seen];
+  st.param.b32 [one], 1;
+  call (handle), __cuda_syscall_CGS_get_intrinsic_handle, (one);
+  ld.param.b64 %rd3, [handle];
+  mov.u32 %r1, %ctaid.x;
+  mad.wide.u32 %rd4, %r1, 12, %rd2;
+  mov.u32 %r2, 0;
+AGAIN:
+  atom.global.add.u32 %r3, [%rd1], 1;
+  st.param.b64 [handle], %rd3;
+  st.param.b32 [flags], 0;
+  call (status), __cuda_syscall_CGS_sync, (handle, flags);
+  ld.volatile.global.u32 %r4, [%rd1];
+  st.param.b64 [handle], %rd3;
+  st.param.b32 [flags], 0;
+  call (status), __cuda_syscall_CGS_sync, (handle, flags);
+  mul.wide.u32 %rd5, %r2, 4;
+  add.u64 %rd6, %rd4, %rd5;
+  st.global.u32 [%rd6], %r4;
+  add.u32 %r2, %r2, 1;
+  setp.lt.u32 %p1, %r2, 3;
+  @%p1 bra AGAIN;
+  ret;
+}
+)";
+
+TEST_F(Links, the_barrier_of_a_grid_is_there_for_the_device_runtime) {
+  begin();
+  OK(add(kGridBarrier, "user.ptx"));
+  OK(cuLinkComplete(link_, &cubin_, &bytes_));
+  CUmodule module = nullptr;
+  CUfunction kernel = nullptr;
+  OK(cuModuleLoadData(&module, cubin_));
+  OK(cuModuleGetFunction(&kernel, module, "k"));
+  constexpr unsigned kBlocks = 7, kThreads = 96, kRounds = 3;
+  CUdeviceptr count = allocate(4), seen = allocate(sizeof(uint32_t) * kBlocks * kRounds);
+  OK(cuMemsetD32(count, 0, 1));
+  void* params[] = {&count, &seen};
+  OK(cuLaunchCooperativeKernel(kernel, kBlocks, 1, 1, kThreads, 1, 1, 0, nullptr, params));
+  uint32_t got[kBlocks][kRounds] = {};
+  OK(cuMemcpyDtoH(got, seen, sizeof(got)));
+  for (const auto& block : got) {
+    for (unsigned round = 0; round < kRounds; ++round) EXPECT_EQ(block[round], kBlocks * kThreads * (round + 1));
+  }
+  OK(cuLinkDestroy(link_));
+}
+
 TEST_F(Links, what_does_not_fit_is_told_in_the_log) {
   begin();
   OK(add(kUser, "user.ptx"));
