@@ -14,8 +14,7 @@ constexpr uint64_t span_of(uint64_t pitch, uint64_t count, uint64_t element, uin
   uint64_t width = 0, before = 0, all = 0;
   if (rows == 0) return 0;
   const bool too_much = __builtin_mul_overflow(count, element, &width) ||
-                        __builtin_mul_overflow(pitch, rows - 1, &before) ||
-                        __builtin_add_overflow(before, width, &all);
+                        __builtin_mul_overflow(pitch, rows - 1, &before) || __builtin_add_overflow(before, width, &all);
   return too_much ? UINT64_MAX : all;
 }
 
