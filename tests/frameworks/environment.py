@@ -1,5 +1,6 @@
 """Python environments with packages from PyPI, made once and kept in the cache."""
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,17 @@ def ready(environment, folder):
         with open(os.path.join(folder, STAMP), encoding='utf-8') as stamp:
             return stamp.read() == wanted(environment)
     except OSError:
+        return not environment.apart and holds(folder, wanted(environment))
+
+
+def holds(folder, requirements):
+    """Whether another script (tests/pytorch/run) has installed just that there."""
+    python = os.path.join(folder, 'bin', 'python')
+    if not os.path.exists(python):
         return False
+    listed = subprocess.run([python, '-m', 'pip', 'list', '--format=freeze'], capture_output=True, text=True).stdout
+    lines = [re.sub(r'\[.*\]', '', line) for line in requirements.splitlines() if not line.startswith('#')]
+    return set(lines) <= set(listed.split())
 
 
 def pip(folder, *arguments, limit=None):

@@ -13,6 +13,8 @@ import sys
 import textwrap
 import time
 
+import program
+
 FOLDERS = 'core cudadrv cudapy doc_examples nocuda nrt'.split()
 
 
@@ -41,12 +43,7 @@ def reasons(output):
 
 def run_module(command, module, seconds):
     began = time.monotonic()
-    try:
-        done = subprocess.run([*command, '-W', 'ignore', '-m', 'unittest', '-v', module], capture_output=True,
-                              timeout=seconds, stdin=subprocess.DEVNULL)
-        text, ended = (done.stdout + done.stderr).decode(errors='replace'), done.returncode
-    except subprocess.TimeoutExpired as late:
-        text, ended = (late.stderr or b'').decode(errors='replace'), 'timeout'
+    ended, text = program.execute([*command, '-W', 'ignore', '-m', 'unittest', '-v', module], seconds)
     counted = re.search(r'^Ran (\d+) tests? in', text, re.M)
     tail = re.search(r'^(?:OK|FAILED)(?: \((.*)\))?$', text, re.M)
     detail = dict(re.findall(r'([\w ]+?)=(\d+)', tail[1])) if tail and tail[1] else {}

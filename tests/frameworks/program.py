@@ -1,5 +1,7 @@
 """What the programs of this folder share: one case a process, which says how it ended in its last line."""
 import os
+import signal
+import subprocess
 import sys
 import traceback
 
@@ -23,6 +25,22 @@ def main():
         return FAILED
     print('works', flush=True)
     return 0
+
+
+def execute(command, seconds, variables=None):
+    """(how it ended, what it printed), for the scripts that run cases. Past its time it is asked to end, so that `tide
+    run` takes its pool down."""
+    process = subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, start_new_session=True)
+    for ask in (None, signal.SIGTERM, signal.SIGKILL):
+        if ask is not None:
+            os.killpg(process.pid, ask)
+        try:
+            output, _ = process.communicate(timeout=seconds if ask is None else 20)
+            return process.returncode if ask is None else 'time limit', output.decode(errors='replace')
+        except subprocess.TimeoutExpired:
+            pass
+    return 'does not end', ''
 
 
 def library(name):
