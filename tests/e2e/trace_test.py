@@ -194,7 +194,7 @@ class Trace(PoolTest):
     def test_a_shell_can_be_traced(self):
         self.pool.up(gpus=1)
         exports = self.expect_ok(self.pool.tide('env', '-g', 1, '--trace', self.file)).out
-        self.assertTrue(re.search(r"export LD_PRELOAD='\S*libtidetrace\.so:\S*libtidecuda\.so'", exports), exports)
+        self.assertTrue(re.search(r"export LD_PRELOAD='\S*libtidetrace\.so:\S*libtidecuda\.so\S*'", exports), exports)
         self.assertIn(f"export TIDE_TRACE='{self.file}'", exports)
 
 
