@@ -59,6 +59,7 @@ class Allocator {
   // The live allocation that `address` lies in, or null. Valid until the next change.
   const Allocation* find(uint64_t address) const;
   void set_synchronous(uint64_t base, bool on) { live_.at(base).synchronous = on; }
+  bool empty() const { return live_.empty(); }
   uint64_t quota() const { return quota_; }
   // Bytes that allocations could still get: the quota less chunks in use.
   uint64_t available() const { return quota_ - mapped_ + kept_.total(); }
@@ -68,7 +69,7 @@ class Allocator {
   void return_chunks(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo);
   void unmap(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo);
 
-  const uint64_t quota_;
+  uint64_t quota_;
   bool make_room(uint64_t bytes, std::vector<Mapping>* todo);
   uint64_t mapped_ = 0;                  // bytes of mapped chunks, kept ones included, and what was charged
   Ranges unmapped_;                      // whole chunks

@@ -113,6 +113,9 @@ class Channel {
   // Follows a move, notices a dead worker. Called by waiters and, every few milliseconds, by the service thread.
   // False: the vGPU is lost.
   bool look_after();
+  // Leaves the worker, whose context is lost, for a new one that knows of nothing. Sequence numbers go on, the error is
+  // forgotten. Requires: nobody else sends.
+  Outcome renew();
   // Sleeps until the worker publishes something, at most timeout_us.
   void sleep(uint32_t timeout_us);
   // In a forked child.

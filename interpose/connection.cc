@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "commands.h"
 #include "interpose/channel.h"
 #include "interpose/counted_trip.h"
 #include "interpose/pool.h"
@@ -19,6 +20,7 @@ constexpr uint32_t kConnectTimeoutMs = 10'000;
 constexpr uint32_t kOpenedTimeoutMs = 65'000;  // an agent lets a client wait for the end of a move
 constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
 constexpr uint32_t kSearchPauseUs = 100'000;
+constexpr uint32_t kEndPauseUs = 200;
 
 const char* wanted_transport() {
   const char* wanted = getenv("TIDE_TRANSPORT");
@@ -178,6 +180,32 @@ void Channel::reap_links() {
     holder->link.reset();
     retired_links_.fetch_sub(1, std::memory_order_relaxed);
   }
+}
+
+Outcome Channel::renew() {
+  const std::lock_guard lock(reconnect_mu_);
+  const command::End command{0};
+  const CUresult sent = send({.call = Call::tideEnd, .payload_bytes = sizeof command},
+                             [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+  if (sent != CUDA_SUCCESS) return Outcome::fail("its worker is gone");
+  const uint64_t deadline = now_ns() + kSearchNs;
+  while (page_->state.load(std::memory_order_acquire) != uint64_t(ChannelState::kEnded)) {
+    if (now_ns() > deadline || !LinkUse(*this)->alive()) return Outcome::fail("its worker does not come to its end");
+    drain();
+    LinkUse(*this)->progress();
+    sleep_us(kEndPauseUs);
+  }
+  own_->renewed.store(page_->acknowledged.load());
+  if (getentropy(session_, sizeof session_) != 0) return Outcome::fail("the system gives no entropy");
+  origin_.epoch = epoch_.load();
+  if (Outcome o = connect_first(); !o.ok()) {
+    fail(CUDA_ERROR_DEVICE_UNAVAILABLE, o.message());
+    return o;
+  }
+  reap_links();  // the old worker ends when its link does
+  errors_seen_.store(page_->errors.load());
+  failure_.store(0);
+  return {};
 }
 
 bool Channel::look_after() {

@@ -80,6 +80,19 @@ CUresult activate(Context& context) {
   return r;
 }
 
+namespace {
+
+// The error of a kernel goes with the last context, as on a GPU.
+void renew_after_error(Process& p, Vgpu& vgpu) {
+  if (vgpu.channel().sticky() == CUDA_SUCCESS || vgpu.channel().failed()) return;
+  const std::lock_guard lock(vgpu.mu);
+  bool last = true;
+  p.contexts.each([&](const Context* c) { last &= c->vgpu != &vgpu || c->number.load() == 0; });
+  if (last) vgpu.renew();
+}
+
+}  // namespace
+
 void destroy_context(Process& p, Context& context) {
   handshake::destroy_context_storage(reinterpret_cast<CUcontext>(context.handle));
   Vgpu& vgpu = *context.vgpu;
@@ -104,6 +117,7 @@ void destroy_context(Process& p, Context& context) {
   const command::DestroyContext command{number, 0};
   vgpu.channel().send({.call = Call::tideDestroyContext, .payload_bytes = sizeof command},
                       [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); });
+  renew_after_error(p, vgpu);
 }
 
 CUresult legacy_stream(Process& p, Context& context, Stream** stream) {

@@ -239,6 +239,35 @@ void HostMemory::opened(Vgpu& vgpu) {
   }
 }
 
+void HostMemory::begin_again(Vgpu& vgpu) {
+  {
+    const std::lock_guard lock(mu_);
+    for (auto block = blocks_.begin(); block != blocks_.end();) {
+      const auto next = std::next(block);
+      const bool gone = block->second.about.kind == HostKind::kVariable && block->second.about.home == &vgpu;
+      if (gone) {
+        erase(block);
+      } else if ((block->second.reached_by & bit(vgpu)) != 0) {
+        forget(block->second, vgpu);
+      }
+      block = next;
+    }
+  }
+  opened(vgpu);
+}
+
+// The program's side has what there is to have.
+void HostMemory::forget(Block& block, const Vgpu& vgpu) {
+  block.reached_by &= ~bit(vgpu);
+  if (block.reached_by != 0) return;
+  if (block.last != nullptr) munmap(block.last, whole_pages(block.about.bytes));
+  block.last = nullptr;
+  if (block.mirrored) --mirrors_;
+  block.mirrored = block.local = false;
+  if (!block.counted) ++unreached_;
+  block.counted = true;
+}
+
 // --- who reaches it ---
 
 CUresult HostMemory::reach(Block& block, Vgpu& vgpu) {

@@ -62,6 +62,8 @@ class HostMemory {
   void release_context(uint64_t context);
   // A worker has come: what is shared becomes known to it.
   void opened(Vgpu& vgpu);
+  // Another worker serves the vGPU, and knows of nothing: what is reached again becomes known to it.
+  void begin_again(Vgpu& vgpu);
   // Of the memory that workers of this machine map; -1: none.
   int descriptor();
 
@@ -107,6 +109,7 @@ class HostMemory {
   CUresult share(Block& block, Vgpu& vgpu, bool wait);
   CUresult mirror(Block& block, Vgpu& vgpu);
   void drop(Block& block);
+  void forget(Block& block, const Vgpu& vgpu);
   bool give_pages(uint64_t address, uint64_t bytes);
   void erase(Blocks::iterator block);
   CUresult push_one(Block& block);

@@ -195,6 +195,17 @@ bool Memory::find(uint64_t address, Allocation* allocation) const {
   return true;
 }
 
+bool Memory::begin_again() {
+  const std::scoped_lock lock(sharing_mu_, mu_);
+  const bool nothing_left =
+      allocator_.empty() && reserved_.empty() && mapped_.empty() && shared_.empty() && opened_.empty();
+  if (!nothing_left) return false;
+  allocator_ = Allocator(vgpu_.range(), kVgpuRangeBytes - kImageZoneBytes, vgpu_.quota);
+  later_.clear();
+  globals_.clear();
+  return true;
+}
+
 CUresult Memory::set_synchronous(uint64_t address, bool on) {
   const std::lock_guard lock(mu_);
   const Allocation* found = allocator_.find(address);

@@ -41,6 +41,10 @@ class Memory {
   // Waits for the vGPU's work first.
   CUresult unmap(uint64_t address, uint64_t bytes);
 
+  // The worker that knew of it all is gone, and another begins with nothing. False, and nothing is forgotten: something
+  // of it is still there, or belongs to other processes as well.
+  bool begin_again();
+
   // A physical memory of that name (process.h, Physical), mapped instead of new memory.
   CUresult map_named(uint64_t address, uint64_t bytes, uint64_t name);
 

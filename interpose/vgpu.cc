@@ -65,6 +65,23 @@ CUresult Vgpu::open() {
   return CUDA_SUCCESS;
 }
 
+void Vgpu::renew() {
+  Process& p = *process();
+  if (!memory->begin_again()) {
+    log(LogLevel::kInfo, "vGPU %u: memory is left, so it cannot begin again after its error", number);
+    return;
+  }
+  if (Outcome o = channel().renew(); !o.ok()) {
+    log(LogLevel::kError, "vGPU %u cannot begin again: %s", number, o.message().c_str());
+    return;
+  }
+  const auto forget = [this](Library* library) { library->instances[number].store(nullptr); };  // others may look at it
+  p.libraries.each(forget);
+  cache.clear();
+  cache.forget_settings();
+  p.host.begin_again(*this);
+}
+
 CUresult Vgpu::take_stream_slot(uint32_t* slot) {
   const auto over = [this](uint32_t s, uint64_t mark) { return channel().done(s, mark); };
   if (streams.take(slot, over)) return CUDA_SUCCESS;
@@ -107,6 +124,11 @@ void AnswerCache::remember(const std::string& key, CUresult result, const std::v
 void AnswerCache::clear() {
   const std::lock_guard lock(mu_);
   answers_.clear();
+}
+
+void AnswerCache::forget_settings() {
+  const std::lock_guard lock(mu_);
+  settings_.clear();
 }
 
 bool AnswerCache::same_setting(const std::string& key, uint64_t value) {

@@ -63,6 +63,7 @@ class AnswerCache {
   bool find(const std::string& key, CUresult* result, std::vector<std::byte>* payload);
   void remember(const std::string& key, CUresult result, const std::vector<std::byte>& payload);
   void clear();
+  void forget_settings();
   // True when the setting had this value already.
   bool same_setting(const std::string& key, uint64_t value);
 
@@ -81,6 +82,8 @@ struct Vgpu {
 
   // Opens the channel and reserves the address range, once. Any thread.
   CUresult open();
+  // After an error that stays: another worker, with nothing in it. Requires: mu; no context is left.
+  void renew();
   Channel& channel() const { return *channel_.load(std::memory_order_acquire); }
   bool is_open() const { return channel_.load(std::memory_order_acquire) != nullptr; }
   CUresult sync_all() { return channel().wait_all(streams.high()); }

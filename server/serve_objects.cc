@@ -65,6 +65,11 @@ void send_library(Session& session, uint64_t sequence, const std::vector<std::by
 
 CUresult serve_tideNull(Session&, const command::Null&, Received&, Outputs&) { return CUDA_SUCCESS; }
 
+CUresult serve_tideEnd(Session& session, const command::End&, Received&, Outputs&) {
+  session.end();
+  return CUDA_SUCCESS;
+}
+
 CUresult serve_tideCreateContext(Session& session, const command::CreateContext& command, Received& q, Outputs&) {
   CUresult result =
       session.contexts().create(command.context, command.legacy_stream, command.flags, command.primary != 0);

@@ -73,6 +73,9 @@ class Session {
     return memory_.in_range(address, bytes) || host_memory_.covers(address, bytes) || libraries_.covers(address, bytes);
   }
   bool failed() const { return failed_; }
+  // The client has said that it was its last command.
+  bool ended() const { return ended_; }
+  void end() { ended_ = true; }
   bool replaying() const { return replaying_; }
   uint64_t sequence() const { return sequence_; }  // the last executed
   void set_sequence(uint64_t sequence) { sequence_ = sequence; }
@@ -108,6 +111,7 @@ class Session {
   uint64_t errors_ = 0;
   uint64_t malformed_ = 0;
   bool failed_ = false;
+  bool ended_ = false;
   bool replaying_ = false;
   const Library* image_like_ = nullptr;
 };

@@ -64,6 +64,10 @@ int Worker::run() {
       poll(&wait, 1, -1);  // after a move the client may come late; the agent ends us when the lease ends
       continue;
     }
+    if (session_->ended()) {
+      wait_for_leave();
+      continue;
+    }
     if (!live_ && go_live() == Next::kEnd) return 1;
     if (turn()) {
       busy_ns_ = now_ns();
@@ -181,6 +185,18 @@ Outcome Worker::accept_client(const ControlSession& session, int lifeline, int r
   return send_frame(lifeline, DoorType::kOpened, &opened, sizeof(opened));
 }
 
+// Whether this session is what the client's next command needs: one that came by a move, or a new one where the client
+// begins, or began again after it had given up another.
+bool Worker::fits(uint64_t acknowledged, uint64_t renewed) {
+  if (acknowledged == session_->sequence()) return true;
+  if (restored_ || acknowledged != renewed) return false;
+  session_->set_sequence(acknowledged);
+  WorkerPage& page = link_->region().worker();
+  page.sticky.store(0, std::memory_order_release);
+  link_->note(page.sticky);
+  return true;
+}
+
 // The region's contents may come a little later than the link.
 Worker::Next Worker::go_live() {
   link_->progress();
@@ -189,7 +205,7 @@ Worker::Next Worker::go_live() {
   const ClientPage& client = link_->region().client();
   if (client.magic != kRegionMagic || client.version != kRegionVersion)
     return lose_channel("the region is not one of ours");
-  if (page.acknowledged.load() != session_->sequence()) {
+  if (!fits(page.acknowledged.load(), client.renewed.load())) {
     return lose_channel("the client's state does not fit what came from the last worker");
   }
   bool broken = false;
@@ -259,7 +275,7 @@ bool Worker::turn() {
     }
     reader_.consume(command);
     ++executed;
-    if (at_rest_point()) break;
+    if (session_->ended() || at_rest_point()) break;
   }
   if (drained) session_->settle();
   any |= session_->poll() || executed != 0;
@@ -269,6 +285,18 @@ bool Worker::turn() {
     notify(*link_, Side::kWorker);
   }
   return any;
+}
+
+// The client has everything when it sees that we have ended; then it goes, which run() notices.
+void Worker::wait_for_leave() {
+  // From then on the region may be the next worker's.
+  if (!said_end_) session_->poll();
+  link_->progress();
+  if (!said_end_ && session_->outbox().empty()) {
+    said_end_ = true;
+    set_state(ChannelState::kEnded);
+  }
+  sleep_us(kPollSlowestUs);
 }
 
 void Worker::idle() {
@@ -323,7 +351,7 @@ void Worker::forward(TextCapture& text, int32_t descriptor) {
 }
 
 void Worker::forward_text() {
-  if (!live_) return;
+  if (!live_ || said_end_) return;
   forward(output_, STDOUT_FILENO);
   forward(errors_, STDERR_FILENO);
 }

@@ -34,6 +34,7 @@ class Worker {
   Next serve(const ControlSession& session, int lifeline, int region_fd);
   Next receive(const ControlSession& session);
   Next go_live();
+  bool fits(uint64_t acknowledged, uint64_t renewed);
   Outcome accept_client(const ControlSession& session, int lifeline, int region_fd, int* code);
   void refuse(int lifeline, int code, const std::string& message);
   void fail(const std::string& message);
@@ -41,6 +42,7 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   Next lose_channel(const char* reason);
+  void wait_for_leave();
   void idle();
   void set_state(ChannelState state);
   void capture_text();
@@ -78,6 +80,7 @@ class Worker {
   CommandReader reader_;
   bool live_ = false;      // the region is ready and commands are executed
   bool restored_ = false;  // came by a move
+  bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
   TextCapture output_, errors_;  // what kernels print
   BusyMeter meter_;

@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 1;
+inline constexpr uint32_t kRegionVersion = 2;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -48,6 +48,8 @@ struct ClientPage {
   alignas(64) std::atomic<uint32_t> doorbell{0};  // futex word on which an idle worker sleeps
   std::atomic<uint32_t> asleep{0};                // how many client threads sleep on WorkerPage::wake
   alignas(64) ClientCounters counters;
+  // A worker without a session may begin behind this sequence number: the client has given the one before up. 0: none.
+  Word renewed{0};
   alignas(64) Word signals[kSignalSlots];  // tideWaitSignal waits for signals[slot] >= value
 };
 
@@ -57,6 +59,7 @@ enum class ChannelState : uint64_t {
   kPaused = 2,  // a move is under way: commands may be written, none is consumed
   kMoved = 3,   // next_endpoint and next_epoch say where to
   kFailed = 4,  // the vGPU is lost; `error` says how
+  kEnded = 5,   // as the client wished (tideEnd): it may have a worker without a session now
 };
 
 struct WorkerPage {

@@ -366,6 +366,51 @@ class KernelErrors : public Conformance {
 TEST_F(KernelErrors, illegal_address) { poisons("wild", CUDA_ERROR_ILLEGAL_ADDRESS); }
 TEST_F(KernelErrors, trap) { poisons("trap_now", CUDA_ERROR_LAUNCH_FAILED); }
 
+// What was lost is lost, and what begins after it works.
+class NewBeginnings : public KernelErrors {
+ protected:
+  void expect_a_new_life() {
+    module = nullptr;
+    const CUdeviceptr word = words({41});
+    CUdeviceptr argument = word;
+    const CUstream made = stream();
+    OK(launch(function("add_one"), {&argument}, made));
+    OK(CU(cuStreamSynchronize)(made));
+    EXPECT_EQ(read(word, 1)[0], 42u);
+    uint32_t* host = nullptr;
+    OK(CU(cuMemHostAlloc)(reinterpret_cast<void**>(&host), 4096, CU_MEMHOSTALLOC_DEVICEMAP));
+    *host = 1;
+    OK(CU(cuMemHostGetDevicePointer_v2)(&argument, host, 0));
+    OK(launch(function("add_one"), {&argument}));
+    OK(CU(cuCtxSynchronize)());
+    EXPECT_EQ(*host, 2u);
+  }
+};
+
+TEST_F(NewBeginnings, with_a_new_context) {
+  for (const auto& [kernel, code] :
+       {std::pair("wild", CUDA_ERROR_ILLEGAL_ADDRESS), std::pair("trap_now", CUDA_ERROR_LAUNCH_FAILED)}) {
+    const CUdeviceptr old = words({1});
+    poisons(kernel, code);
+    OK(CU(cuCtxDestroy_v2)(context));
+    OK(CU(cuCtxCreate_v4)(&context, nullptr, 0, device));
+    uint32_t value = 0;
+    GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuMemcpyDtoH_v2)(&value, old, 4));
+    expect_a_new_life();
+  }
+}
+
+TEST_F(NewBeginnings, with_a_reset_of_the_primary_context) {
+  OK(CU(cuCtxDestroy_v2)(context));
+  OK(CU(cuDevicePrimaryCtxRetain)(&context, device));
+  OK(CU(cuCtxSetCurrent)(context));
+  poisons("wild", CUDA_ERROR_ILLEGAL_ADDRESS);
+  OK(CU(cuDevicePrimaryCtxReset_v2)(device));
+  OK(CU(cuDevicePrimaryCtxRetain)(&context, device));
+  OK(CU(cuCtxSetCurrent)(context));
+  expect_a_new_life();
+}
+
 TEST_F(KernelErrors, seen_by_events_and_streams) {
   const CUstream work = stream();
   CUevent event = nullptr;
