@@ -1,7 +1,7 @@
 #pragma once
 
 // The part of NVML's binary interface that this library serves, declared from its public documentation: the toolkit has
-// no nvml.h. Names are NVML's. tests/nvml/header_check.py compares this with the header where it can be had.
+// no nvml.h. Names are NVML's. tests/interpose/nvml_header.cc compares this with the header where it can be had.
 
 #include <cstdint>
 

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <algorithm>
 
@@ -19,13 +20,30 @@ constinit uint16_t g_by_address[kFunctionsMax] = {};
 
 CUresult absent() { return CUDA_ERROR_NOT_SUPPORTED; }
 
+// What follows in LD_PRELOAD; or, where a program was started without that and found us by LD_LIBRARY_PATH, what lies
+// beside us, or above our folder of links.
+void* find_driver() {
+  if (dlsym(RTLD_NEXT, "cuInit") != nullptr) return RTLD_NEXT;
+  Dl_info own = {};
+  if (dladdr(reinterpret_cast<void*>(&absent), &own) == 0) return RTLD_NEXT;
+  const char* const slash = strrchr(own.dli_fname, '/');
+  const int length = slash == nullptr ? 0 : int(slash - own.dli_fname) + 1;
+  for (const char* folder : {"", "../"}) {
+    char path[4096];
+    snprintf(path, sizeof path, "%.*s%slibtidecuda.so", length, own.dli_fname, folder);
+    if (void* found = dlopen(path, RTLD_NOW | RTLD_LOCAL); found != nullptr) return found;
+  }
+  return RTLD_NEXT;
+}
+
 void find_functions() {
+  void* const driver = find_driver();
   for (uint32_t i = 0; i < kFunctionCount && i < kFunctionsMax; ++i) {
-    void* found = dlsym(RTLD_NEXT, kFunctions[i].name);
+    void* found = dlsym(driver, kFunctions[i].name);
     g_next[i] = found != nullptr ? found : reinterpret_cast<void*>(absent);
     g_by_address[i] = uint16_t(i);
   }
-  if (dlsym(RTLD_NEXT, "cuInit") == nullptr)
+  if (dlsym(driver, "cuInit") == nullptr)
     dprintf(2, "tidepool: error: libtidetrace.so stands alone; libtidecuda.so has to follow it in LD_PRELOAD\n");
   std::sort(g_by_address, g_by_address + kFunctionCount, [](uint16_t a, uint16_t b) { return g_next[a] < g_next[b]; });
 }

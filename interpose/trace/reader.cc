@@ -16,6 +16,8 @@
 namespace tide::trace {
 namespace {
 
+constexpr size_t kParametersMax = 64;
+
 uint64_t hash_of(const std::string& text) {
   uint64_t value = 0xcbf29ce484222325u;
   for (const char c : text) value = (value ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
@@ -165,6 +167,7 @@ bool parse_table(const std::string& text, std::vector<Function>* functions) {
         continue;
       }
       if (part.size() < 3 || part[part.size() - 2] != ':') return false;
+      if (function.parameters.size() == kParametersMax) return false;
       function.parameters.push_back({part.substr(0, part.size() - 2), part.back()});
     }
     if (!function.name.empty()) functions->push_back(std::move(function));

@@ -31,12 +31,22 @@ constinit pthread_key_t g_key = 0;
 constinit thread_local ThreadBuffer* g_mine __attribute__((tls_model("initial-exec"))) = nullptr;
 constinit const TravelCounters g_none = {};
 
+// The thread is not cancelled meanwhile: writing is where it could be.
 class Locked {
  public:
-  Locked() { pthread_mutex_lock(&g_mu); }
-  ~Locked() { pthread_mutex_unlock(&g_mu); }
+  Locked() {
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_);
+    pthread_mutex_lock(&g_mu);
+  }
+  ~Locked() {
+    pthread_mutex_unlock(&g_mu);
+    pthread_setcancelstate(cancel_, nullptr);
+  }
   Locked(const Locked&) = delete;
   Locked& operator=(const Locked&) = delete;
+
+ private:
+  int cancel_ = PTHREAD_CANCEL_ENABLE;
 };
 
 uint32_t this_thread() { return uint32_t(syscall(SYS_gettid)); }
@@ -212,12 +222,21 @@ void write_end() {
   g_sink.append(head, &end);
 }
 
+// A signal's handler that ends the process may have interrupted who holds the lock, this very thread.
+void write_end_if_possible() {
+  for (int tries = 0; pthread_mutex_trylock(&g_mu) != 0; ++tries) {
+    if (tries == kTriesMax) return;
+    sched_yield();
+  }
+  write_end();
+  pthread_mutex_unlock(&g_mu);
+}
+
 // What is called after this is written at once.
 __attribute__((destructor)) void process_ends() {
   if (!g_on.load()) return;
   g_ending.store(true);
-  const Locked lock;
-  write_end();
+  write_end_if_possible();
 }
 
 }  // namespace
@@ -239,14 +258,9 @@ ThreadBuffer* thread_buffer() {
 }
 
 void end_at_once() {
-  // A child of vfork() has the parent's memory; a signal's handler may have interrupted who holds the lock.
+  // A child of vfork() has the parent's memory.
   if (!g_on.load() || getpid() != g_pid) return;
-  for (int tries = 0; pthread_mutex_trylock(&g_mu) != 0; ++tries) {
-    if (tries == kTriesMax) return;
-    sched_yield();
-  }
-  write_end();
-  pthread_mutex_unlock(&g_mu);
+  write_end_if_possible();
 }
 
 void take_down(ThreadBuffer& buffer, const CallTaken& call) {

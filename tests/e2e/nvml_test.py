@@ -59,7 +59,7 @@ def python_with_nvml():
 class Nvml(PoolTest):
     def test_a_monitor_sees_another_process_work(self):
         self.pool.up(gpus=2)
-        result = self.expect_ok(self.pool.run('-g', 2, '--', job_program('nvml_view'), BYTES, 2500))
+        result = self.expect_ok(self.pool.run('-g', 2, '--', job_program('nvml_view'), BYTES))
         self.assertIn('vGPUs: 2\n', result.out)
         self.assertEqual(result.out.count(': ok\n'), 11, result.out)
         self.expect_nothing_left()

@@ -11,7 +11,7 @@ class Processes(PoolTest):
     def test_children_under_traffic(self):
         self.pool.up(gpus=1)
         job = self.pool.start('-g', 1, '--', job_program('forks'), '--children', CHILDREN)
-        self.assertEqual(job.wait(), 0, job.out() + job.err())
+        self.assertEqual(job.wait(600), 0, job.out() + job.err())
         self.assertIn(f'{CHILDREN} children', job.out())
         self.assertEqual(job.err(), '')
         self.expect_nothing_left()

@@ -64,7 +64,7 @@ def install(environment, folder, seconds):
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     free = shutil.disk_usage(os.path.dirname(folder)).free >> 30
     if free < environment.gigabytes:
-        raise RuntimeError(f'{free} GiB are free at {folder}, {environment.gigabytes} are needed while it is installed')
+        raise Unreachable(f'{free} GiB are free at {folder}, {environment.gigabytes} are needed while it is installed')
     print(f'frameworks: installing {environment.requirements} into {folder}', file=sys.stderr)
     subprocess.run([sys.executable, '-m', 'venv', '--clear', folder], check=True)
     check_reach(folder)
@@ -74,6 +74,7 @@ def install(environment, folder, seconds):
     try:
         for step in steps:
             if not pip(folder, 'install', '--quiet', *step, limit=max(1, end - time.monotonic())):
+                check_reach(folder)  # it may have gone meanwhile
                 raise RuntimeError(f'pip could not install {step[-1]}')
     except subprocess.TimeoutExpired as late:
         raise Unreachable(f'pip needed more than {seconds:.0f} s for {environment.requirements}') from late

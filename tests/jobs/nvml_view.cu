@@ -1,9 +1,10 @@
 // What a monitor sees of a job, by NVML alone, while another process of the job works:
-//   nvml_view BYTES MS   a child allocates BYTES and keeps its GPU busy for MS milliseconds; the parent looks on
+//   nvml_view BYTES      a child allocates BYTES and keeps its GPU busy; the parent looks on, then ends it
 // One line a check: "NAME: ok", or what was seen instead.
 
 #include <cuda_runtime.h>
 #include <dlfcn.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,10 +52,14 @@ __global__ void spin(float* x, int rounds) {
   x[threadIdx.x] = value;
 }
 
-void wait_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
+// Figures come a little later than what they tell of, on a busy machine much later.
+template <class Condition>
+void wait_until(Condition condition) {
+  for (int i = 0; i < 600 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+}
 
-// In the child: says its device's names, works, then waits for the pipe's other end to close.
-void work(int out, int in, size_t bytes, int ms) {
+// In the child: says its device's names, and works until the pipe's other end closes.
+void work(int out, int in, size_t bytes) {
   cudaDeviceProp properties;
   char pci[32] = {}, line[256];
   float* x = nullptr;
@@ -65,13 +70,12 @@ void work(int out, int in, size_t bytes, int ms) {
   int n = snprintf(line, sizeof line, "%s ", pci);
   for (const char byte : properties.uuid.bytes) n += snprintf(line + n, sizeof line - n, "%02x", byte & 0xff);
   if (write(out, line, size_t(n) + 1) < 0) _exit(1);
-  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
-  while (std::chrono::steady_clock::now() < end) {
+  pollfd told = {in, POLLIN, 0};
+  while (poll(&told, 1, 0) == 0) {
     for (int i = 0; i < 4; ++i) spin<<<1, 32>>>(x, 5000);
     if (cudaDeviceSynchronize() != cudaSuccess) _exit(1);
   }
-  char end_of_wait = 0;
-  _exit(read(in, &end_of_wait, 1) == 0 ? 0 : 1);
+  _exit(0);
 }
 
 void look_at_names(const Nvml& nvml, void* device, const char* said) {
@@ -92,10 +96,13 @@ void look_at_work(const Nvml& nvml, void* device, unsigned child, size_t bytes) 
   Utilization utilization{};
   ProcessInfo processes[8];
   unsigned count = 8;
-  nvml.call("nvmlDeviceGetMemoryInfo", device, &memory);
+  wait_until([&] {
+    nvml.call("nvmlDeviceGetMemoryInfo", device, &memory);
+    nvml.call("nvmlDeviceGetUtilizationRates", device, &utilization);
+    return memory.used >= bytes && utilization.gpu >= 30;
+  });
   check("memory in use", memory.used >= bytes && memory.used + memory.free == memory.total,
         std::to_string(memory.used));
-  nvml.call("nvmlDeviceGetUtilizationRates", device, &utilization);
   check("utilised", utilization.gpu >= 30 && utilization.gpu <= 100, std::to_string(utilization.gpu));
   const int result = nvml.call("nvmlDeviceGetComputeRunningProcesses_v3", device, &count, processes);
   check("the one process", result == 0 && count == 1 && processes[0].pid == child && processes[0].used >= bytes,
@@ -106,9 +113,13 @@ void look_at_rest(const Nvml& nvml, void* device) {
   Memory memory{};
   Utilization utilization{};
   unsigned count = 0;
-  nvml.call("nvmlDeviceGetMemoryInfo", device, &memory);
-  nvml.call("nvmlDeviceGetUtilizationRates", device, &utilization);
-  const int result = nvml.call("nvmlDeviceGetComputeRunningProcesses_v3", device, &count, static_cast<void*>(nullptr));
+  int result = -1;
+  wait_until([&] {
+    nvml.call("nvmlDeviceGetMemoryInfo", device, &memory);
+    nvml.call("nvmlDeviceGetUtilizationRates", device, &utilization);
+    result = nvml.call("nvmlDeviceGetComputeRunningProcesses_v3", device, &count, static_cast<void*>(nullptr));
+    return memory.used == 0 && utilization.gpu == 0 && count == 0;
+  });
   check("nothing is left", memory.used == 0 && utilization.gpu == 0 && result == 0 && count == 0,
         std::to_string(memory.used) + " bytes, " + std::to_string(utilization.gpu) + " %, " + std::to_string(count));
 }
@@ -116,14 +127,14 @@ void look_at_rest(const Nvml& nvml, void* device) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 2;
+  if (argc != 2) return 2;
   const size_t bytes = strtoull(argv[1], nullptr, 10);
   int names[2], hold[2];
   if (pipe(names) != 0 || pipe(hold) != 0) return 2;
   const pid_t child = fork();
   if (child == 0) {
     close(hold[1]);
-    work(names[1], hold[0], bytes, atoi(argv[2]));
+    work(names[1], hold[0], bytes);
   }
   close(names[1]);
   const Nvml nvml;
@@ -136,13 +147,11 @@ int main(int argc, char** argv) {
   char said[256] = {};
   check("the child works", read(names[0], said, sizeof said - 1) > 0, "it does not");
   look_at_names(nvml, device, said);
-  wait_ms(1200);
   look_at_work(nvml, device, unsigned(child), bytes);
   close(hold[1]);
   int status = 0;
   waitpid(child, &status, 0);
   check("the child ends", status == 0, std::to_string(status));
-  wait_ms(500);
   look_at_rest(nvml, device);
   check("shutdown", nvml.call("nvmlShutdown") == 0 && nvml.call("nvmlShutdown") == 1, "refused");
   return failed ? 1 : 0;
