@@ -188,20 +188,26 @@ class Launcher {
     }
     if (CUresult r = send(Call::tideBeginGraph, command::BeginGraph{hidden->slot, 0}); r != CUDA_SUCCESS) return r;
     // The worker ends what was begun, whatever became of it.
-    const CUresult built = Launcher(*hidden).build_level(nodes);
+    CUresult built = send_handles(nodes);
+    if (built == CUDA_SUCCESS) built = Launcher(*hidden).launch_all(nodes);
     const CUresult r = send_command(context, Call::tideLaunchGraph, command::LaunchGraph{0}, stream_.slot);
     return built != CUDA_SUCCESS ? built : r;
   }
 
-  CUresult build_level(std::span<Node* const> nodes) {
+  // Of conditionals within others too: a kernel outside may set what a body goes by.
+  CUresult send_handles(std::span<Node* const> nodes) {
     for (const Node* node : nodes) {
-      if (!is_conditional(node)) continue;
-      const CUgraphConditionalHandle name = node->content->conditional.handle;
-      const Conditional& made = conditionals()[name];
-      const command::ConditionalHandle command{name, made.value, made.flags};
-      if (CUresult r = send(Call::tideConditionalHandle, command); r != CUDA_SUCCESS) return r;
+      if (is_conditional(node)) {
+        const CUgraphConditionalHandle name = node->content->conditional.handle;
+        const Conditional& made = conditionals()[name];
+        const command::ConditionalHandle command{name, made.value, made.flags};
+        if (CUresult r = send(Call::tideConditionalHandle, command); r != CUDA_SUCCESS) return r;
+      }
+      for (const auto& body : node->bodies) {
+        if (CUresult r = send_handles(enabled_nodes(*body)); r != CUDA_SUCCESS) return r;
+      }
     }
-    return launch_all(nodes);
+    return CUDA_SUCCESS;
   }
 
   CUresult build_conditional(const Node& node) {
@@ -210,7 +216,7 @@ class Launcher {
     if (CUresult r = send(Call::tideBeginConditional, begin); r != CUDA_SUCCESS) return r;
     for (uint32_t i = 0; i < node.bodies.size(); ++i) {
       if (CUresult r = send(Call::tideBeginBody, command::BeginBody{i, 0}); r != CUDA_SUCCESS) return r;
-      if (CUresult r = build_level(enabled_nodes(*node.bodies[i])); r != CUDA_SUCCESS) return r;
+      if (CUresult r = launch_all(enabled_nodes(*node.bodies[i])); r != CUDA_SUCCESS) return r;
     }
     return send(Call::tideEndConditional, command::EndConditional{0});
   }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 
+#include "api/composed/composed.h"
 #include "api/composed/environment.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
@@ -31,6 +32,7 @@ constinit std::atomic<bool> said_why{false};
 // that workers learn when the parent ends; everything else is left as it lies.
 void after_fork_in_child() {
   new (&init_mu) std::mutex;
+  composed::renew_logs();
   Process* p = live_process.exchange(nullptr);
   if (p == nullptr) return;
   forked.store(true);

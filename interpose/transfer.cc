@@ -155,7 +155,8 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   leave_room(*side.vgpu, o.width, o.height);
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
   const CUresult r = send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence);
-  if (r != CUDA_SUCCESS || !foreign) return r;
+  const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
+  if (r != CUDA_SUCCESS || !awaited) return r;
   return side.vgpu->channel().wait_stream(stream->slot, sequence);
 }
 

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "api/uuid.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -125,18 +126,14 @@ Outcome Gpus::find(const AgentOptions& options, Gpus* gpus) {
   return {};
 }
 
-std::string Gpus::uuid(uint32_t index) const {
-  std::string text = "GPU-";
-  for (int i = 0; i < 16; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += format("%02x", devices_[index].uuid[i]);
-  }
-  return text;
-}
+std::string Gpus::uuid(uint32_t index) const { return uuid_text(devices_[index].uuid); }
 
 Environment Gpus::environment(uint32_t index) const {
   Environment environment = base_;
-  std::erase_if(environment, [](const auto& entry) { return entry.first == "CUDA_VISIBLE_DEVICES"; });
+  // What the administrator's shell says of launches is not meant for the programs of others.
+  std::erase_if(environment, [](const auto& entry) {
+    return entry.first == "CUDA_VISIBLE_DEVICES" || entry.first == "CUDA_LAUNCH_BLOCKING";
+  });
   environment.push_back({"CUDA_VISIBLE_DEVICES", visible_[index]});
   return environment;
 }

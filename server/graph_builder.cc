@@ -25,6 +25,7 @@ CUresult GraphBuilder::begin(uint32_t slot, uint32_t context) {
   slot_ = slot;
   context_ = context;
   if (!served()) return done(CUDA_ERROR_NOT_SUPPORTED);
+  if (contexts_.find(context) == nullptr) return done(CUDA_ERROR_INVALID_CONTEXT);
   CUresult result = contexts_.use(context);
   if (result == CUDA_SUCCESS) result = driver_.cuGraphCreate(&graph_, 0);
   if (result == CUDA_SUCCESS) result = open_level(graph_, {});

@@ -37,6 +37,9 @@ class GraphBuilder {
   // Requires: the context is current.
   void forget_context(uint32_t context);
 
+  // Forgets what was begun; nothing of it is launched.
+  void abandon();
+
  private:
   struct Level {
     CUstream stream = nullptr;
@@ -50,7 +53,6 @@ class GraphBuilder {
   CUresult capture_into(CUgraph graph);
   CUresult end_capture();
   CUresult add_node(CUgraphNodeParams* params);
-  void abandon();
   // Passes `result` on; after a failure all commands of the slot are refused until the launch.
   CUresult done(CUresult result);
 

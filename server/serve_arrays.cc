@@ -228,6 +228,7 @@ CUresult serve_tideBindReference(Session& session, const command::BindReference&
   if (result == CUDA_SUCCESS) result = fill_in_array(session, c.array, &what.resource);
   if (result != CUDA_SUCCESS) return result;
   if (c.surface != 0) {
+    if (what.resource.resType != CU_RESOURCE_TYPE_ARRAY) return CUDA_ERROR_INVALID_VALUE;
     result = find_surface(driver, module, name, &surface);
     if (result == CUDA_SUCCESS) result = driver.cuSurfRefSetArray(surface, what.resource.res.array.hArray, 0);
   } else {

@@ -121,6 +121,7 @@ CUresult Session::serve(Received& received, Outputs& answer) {
   if (result == CUDA_SUCCESS && header.stream != kNoStream && entries()[header.call].row->work) {
     result = streams_.enter(header.stream, &stream);
   }
+  if (result != CUDA_SUCCESS && header.call == uint16_t(Call::tideLaunchGraph)) graphs_.abandon();
   if (result != CUDA_SUCCESS) return result;
   if (!is_plain_memset(header.call)) return function(*this, received, answer);
   if (header.payload_bytes > kMemsetPayloadMax) return kMalformed;

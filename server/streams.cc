@@ -82,7 +82,8 @@ void Streams::restore(uint32_t slot) {
 void Streams::worked(uint32_t slot, uint64_t sequence) {
   Slot& s = slots_[slot];
   s.sequence = std::max(s.sequence, sequence);
-  if (s.diverted) return;
+  // What is captured is in its graph: nobody may have to wait for the launch.
+  if (s.diverted) return tell_progress(slot, sequence);
   if (!s.dirty) {
     s.dirty = true;
     dirty_.push_back(slot);

@@ -26,6 +26,8 @@ CUresult wait_all(CUcontext context, CUevent event);
 
 // Each of the two libraries, when it starts: warnings and errors can be read by the program from then on.
 void keep_logs();
+// In a forked child, whose parent's threads may have been logging.
+void renew_logs();
 
 inline bool fits(size_t value) { return value <= UINT32_MAX; }
 inline unsigned clamped(size_t value) { return fits(value) ? static_cast<unsigned>(value) : UINT32_MAX; }

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,8 @@ bool append(const char* path, const std::string& text) {
 }  // namespace
 
 void tide::composed::keep_logs() { tide::set_log_reader(take); }
+
+void tide::composed::renew_logs() { new (&logs().mutex) std::mutex; }
 
 #pragma GCC visibility push(default)
 extern "C" {

@@ -413,6 +413,11 @@ CUresult cuGraphKernelNodeSetAttribute(CUgraphNode handle, CUkernelNodeAttrID at
                                        const CUkernelNodeAttrValue* value) {
   return of_node(handle, [&](Node& node) -> CUresult {
     if (value == nullptr || node.content->type != CU_GRAPH_NODE_TYPE_KERNEL) return CUDA_ERROR_INVALID_VALUE;
+    // Of launches only.
+    if (attribute == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT ||
+        attribute == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
     Content with = *node.content;
     with.attributes[attribute] = *value;
     CUgraphNodeParams params;

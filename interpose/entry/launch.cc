@@ -83,15 +83,16 @@ bool names_an_event(const CUlaunchAttribute& attribute) {
 
 // Attributes whose values are handles or host addresses do not travel: events are recorded behind the kernel, which is
 // late, but never too early; kernel nodes that the device updates are refused.
-CUresult check_attributes(const CUlaunchAttribute* attributes, unsigned count, bool* has_events) {
+CUresult check_attributes(const Stream& stream, const CUlaunchAttribute* attributes, unsigned count, bool* has_events) {
   for (unsigned i = 0; i < count; ++i) {
     const CUlaunchAttribute& attribute = attributes[i];
     if (attribute.id == CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE) {
       if (attribute.value.deviceUpdatableKernelNode.deviceUpdatable != 0) return CUDA_ERROR_NOT_SUPPORTED;
     } else if (names_an_event(attribute)) {
       const Event* event = process()->events.find(event_of(attribute));
-      if (event == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+      if (event == nullptr || event->context != stream.context) return CUDA_ERROR_INVALID_HANDLE;
       if ((event->flags & CU_EVENT_DISABLE_TIMING) == 0) return CUDA_ERROR_INVALID_VALUE;
+      if ((event->flags & CU_EVENT_INTERPROCESS) != 0) return CUDA_ERROR_INVALID_VALUE;
       *has_events = true;
     }
   }
@@ -113,7 +114,7 @@ struct Launch {
 
 CUresult capture(const Stream& stream, const Launch& l) {
   bool has_events = false;
-  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count, &has_events));
+  if (l.attribute_count != 0) TIDE_TRY(check_attributes(stream, l.attributes, l.attribute_count, &has_events));
   if (has_events) return CUDA_ERROR_NOT_SUPPORTED;
   const Geometry& g = l.geometry;
   CapturedLaunch captured;
@@ -135,11 +136,12 @@ void write_attributes(std::byte* payload, const Launch& l) {
   }
 }
 
-CUresult after_launch(const Entered& e, const Launch& l) {
+CUresult after_launch(const Entered& e, const Launch& l, const Stream& stream, uint64_t sequence) {
   for (unsigned i = 0; i < l.attribute_count; ++i) {
     if (names_an_event(l.attributes[i])) TIDE_TRY(cuEventRecord(event_of(l.attributes[i]), l.stream));
   }
-  return e.process->launch_blocking ? cuStreamSynchronize(l.stream) : CUDA_SUCCESS;
+  if (!e.process->launch_blocking) return CUDA_SUCCESS;
+  return e.process->host.after_wait(*stream.vgpu, stream.vgpu->channel().wait_stream(stream.slot, sequence));
 }
 
 CUresult launch(const Launch& l) {
@@ -154,7 +156,7 @@ CUresult launch(const Launch& l) {
   TIDE_TRY(check_geometry(l.geometry, *kernel, context.vgpu->info));
   if (l.cooperative) TIDE_TRY(check_cooperative(l.function, l.geometry, context.vgpu->info));
   bool has_events = false;
-  if (l.attribute_count != 0) TIDE_TRY(check_attributes(l.attributes, l.attribute_count, &has_events));
+  if (l.attribute_count != 0) TIDE_TRY(check_attributes(*stream, l.attributes, l.attribute_count, &has_events));
   uint64_t number = 0;
   TIDE_TRY(wire_kernel(*e.process, *kernel, context, &number));
   const void* buffer = nullptr;
@@ -175,6 +177,7 @@ CUresult launch(const Launch& l) {
   const Geometry& g = l.geometry;
   const command::Launch command{number,    g.grid_x,       g.grid_y,      g.grid_z,          g.block_x,   g.block_y,
                                 g.block_z, g.shared_bytes, l.cooperative, l.attribute_count, param_bytes, 0};
+  uint64_t sequence = 0;
   const CUresult sent = context.vgpu->channel().send(
       {.call = Call::tideLaunch,
        .context = context.number.load(std::memory_order_relaxed),
@@ -193,9 +196,10 @@ CUresult launch(const Launch& l) {
         for (size_t i = 0; i < kernel->params.size(); ++i) {
           memcpy(payload + kernel->params[i].offset, l.params[i], kernel->params[i].bytes);
         }
-      });
+      },
+      &sequence);
   const bool more = has_events || e.process->launch_blocking;
-  return sent != CUDA_SUCCESS || !more ? sent : after_launch(e, l);
+  return sent != CUDA_SUCCESS || !more ? sent : after_launch(e, l, *stream, sequence);
 }
 
 }  // namespace

@@ -57,6 +57,7 @@ CUresult tide::composed::streams_of(CUcontext handle, std::vector<CUstream>* str
   const Context* context = process()->contexts.find(handle);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   process()->streams.each([&](const Stream* s) {
+    if (s->handle == context->builder) return;  // not the program's
     if (s->context == context && s != context->legacy.load()) streams->push_back(handle_of<CUstream>(*s));
   });
   return CUDA_SUCCESS;

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "api/composed/composed.h"
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "softgpu/driver/graph_host.h"
@@ -20,6 +21,7 @@ std::atomic<bool> g_forked{false};
 std::mutex g_initialize_mu;
 
 void in_forked_child() {
+  tide::composed::renew_logs();
   if (g_state == State::kReady) g_forked = true;  // the threads and the memory of the GPU stayed with the parent
 }
 

@@ -139,18 +139,17 @@ CUresult record_events(Context& context, const std::shared_ptr<Stream>& stream, 
 
 CUresult launch_kernel(CUfunction function, const Shape& shape, CUstream stream_handle, void** values, void** extra,
                        const Attributes& attributes = {}) {
-  bool awaited = driver().launch_blocking;
-  const auto launch = [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+  return on_stream(stream_handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
     std::shared_ptr<KernelWork> work;
     CUresult result = make_kernel_work(context, function, shape, values, extra, &work);
     if (result != CUDA_SUCCESS) return result;
     work->attributes.assign(attributes.first, attributes.first + attributes.count);
     result = enqueue(context, stream, std::move(work));
-    awaited = awaited && !stream->capturing();
-    return result != CUDA_SUCCESS ? result : record_events(context, stream, attributes);
-  };
-  const CUresult result = on_stream(stream_handle, launch);
-  return result != CUDA_SUCCESS || !awaited ? result : cuStreamSynchronize(stream_handle);
+    if (result == CUDA_SUCCESS) result = record_events(context, stream, attributes);
+    if (result != CUDA_SUCCESS || !driver().launch_blocking || stream->capturing()) return result;
+    stream->last().wait();
+    return context.error();
+  });
 }
 
 CUresult check_event(CUevent handle) {

@@ -1,4 +1,6 @@
 // Conditional nodes: the GPU decides which of their bodies run, and how often.
+#include <cstdlib>
+
 #include "fixture.h"
 
 namespace conformance {
@@ -162,6 +164,15 @@ TEST_F(Conditionals, choose_none_of_many) {
   EXPECT_EQ(launched(instantiate())[0], 0u);
 }
 
+// The handle is the outer graph's, and so is the kernel that sets it; the node lies in a body.
+TEST_F(Conditionals, are_decided_from_outside) {
+  const auto outer = handle(graph_, 1), inner = handle(graph_, 0);
+  const CUgraphNode set = decide(graph_, inner, 1);
+  const auto body = conditional(graph_, outer, CU_GRAPH_COND_TYPE_IF, 1, {set})[0];
+  fill(conditional(body, inner, CU_GRAPH_COND_TYPE_IF, 1)[0], data_, 7);
+  EXPECT_EQ(launched(instantiate())[0], 7u);
+}
+
 TEST_F(Conditionals, lie_in_each_other) {
   const auto outer = handle(graph_, 1);
   const CUgraphNode begin = fill(graph_, data_, 5);
@@ -251,6 +262,22 @@ TEST_F(Conditionals, wrong_arguments) {
   OK(CU(cuGraphCreate)(&other, 0));
   params.conditional.handle = handle(graph_, 1);
   GIVES(CUDA_ERROR_INVALID_VALUE, CU(cuGraphAddNode)(&again, other, nullptr, 0, &params));  // of another graph
+}
+
+class BlockingConditionals : public Conditionals {
+ protected:
+  void SetUp() override {
+    setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+    Conditionals::SetUp();
+  }
+};
+
+TEST_F(BlockingConditionals, are_launched) {
+  const auto which = handle(graph_, 1);
+  const CUgraphNode set = decide(graph_, which, 1);
+  const auto bodies = conditional(graph_, which, CU_GRAPH_COND_TYPE_IF, 1, {set});
+  fill(bodies[0], data_, 7);
+  EXPECT_EQ(launched(instantiate())[0], 7u);
 }
 
 }  // namespace

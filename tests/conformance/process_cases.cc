@@ -158,6 +158,20 @@ TEST_F(Blocking, launches_say_what_became_of_their_kernels) {
   GIVES(CUDA_ERROR_ILLEGAL_ADDRESS, launch(wild, {}));
 }
 
+// A launch on another stream is no question about the captured one.
+TEST_F(Blocking, captures_of_others_go_on) {
+  const CUdeviceptr word = words({1});
+  const CUstream captured = stream(), other = stream();
+  CUdeviceptr argument = word;
+  CUgraph graph = nullptr;
+  const CUfunction add = function("add_one");
+  OK(CU(cuStreamBeginCapture_v2)(captured, CU_STREAM_CAPTURE_MODE_GLOBAL));
+  OK(launch(add, {&argument}, captured));
+  OK(launch(add, {&argument}, other));
+  OK(CU(cuStreamEndCapture)(captured, &graph));
+  EXPECT_EQ(read(word, 1)[0], 2u);
+}
+
 TEST_F(Blocking, captures_do_not_wait) {
   const CUdeviceptr word = words({1});
   const CUstream made = stream();
