@@ -149,6 +149,8 @@ void install_hooks() {
                         .driver_version = hook_driver_version,
                         .device_count = hook_device_count,
                         .load_fat_binary = cuModuleLoadFatBinary,
+                        .function_count = cuModuleGetFunctionCount,
+                        .list_functions = cuModuleEnumerateFunctions,
                         .device_identity = hook_identity});
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "api/handshake/tables.h"
 #include "base/log.h"
@@ -81,8 +82,19 @@ CUresult stream_id(CUcontext context, CUstream object, unsigned long long* id) {
   return g_hooks.stream_id(context, object, id);
 }
 
-// cuFFT wants an error here; success without the module's functions makes its plans fail. cuBLASLt calls its slot with
-// two values already zeroed and takes an error for "nothing to say", but reads the table without asking if it exists.
+// Tells a module's functions, one by one; cuFFT takes its kernels from here. Not a CUresult: 0 is a failure.
+int tell_functions(CUcontext, CUmodule module, void (*tell)(void* user, CUfunction function, void*, void*),
+                   void* user) {
+  unsigned count = 0;
+  if (g_hooks.function_count == nullptr || g_hooks.function_count(&count, module) != CUDA_SUCCESS) return 0;
+  std::vector<CUfunction> functions(count);
+  if (count != 0 && g_hooks.list_functions(functions.data(), count, module) != CUDA_SUCCESS) return 0;
+  for (const CUfunction function : functions) tell(user, function, nullptr, nullptr);
+  return 1;
+}
+
+// cuBLASLt calls its slot with two values already zeroed and takes an error for "nothing to say", but reads the table
+// without asking if it exists.
 CUresult nothing_to_say() { return CUDA_ERROR_NOT_SUPPORTED; }
 
 // A slot that no library was seen to call.
@@ -143,7 +155,7 @@ void fill_tables() {
   g_tools_context[39] = slot(stream_id);
   g_tools_context[51] = slot(stream_object);
   begin_table<'m'>(g_tools_module);
-  g_tools_module[7] = slot(nothing_to_say);
+  g_tools_module[7] = slot(tell_functions);
   begin_table<'v'>(g_values);
   g_values[4] = slot(nothing_to_say);
 }

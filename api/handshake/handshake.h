@@ -21,7 +21,9 @@ struct Hooks {
   CUresult (*stream_id)(CUcontext context, CUstream stream, unsigned long long* id);
   int (*driver_version)();
   int (*device_count)();
-  CUresult (*load_fat_binary)(CUmodule* module, const void* image);  // cuModuleLoadFatBinary
+  CUresult (*load_fat_binary)(CUmodule* module, const void* image);                    // cuModuleLoadFatBinary
+  CUresult (*function_count)(unsigned* count, CUmodule module);                        // cuModuleGetFunctionCount
+  CUresult (*list_functions)(CUfunction* functions, unsigned count, CUmodule module);  // cuModuleEnumerateFunctions
   // UUID as cuDeviceGetUuid reports it, and PCI domain, bus, device as the attributes 50, 33, 34 do.
   void (*device_identity)(int device, uint8_t uuid[16], int32_t pci[3]);
 };

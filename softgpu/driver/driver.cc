@@ -114,7 +114,8 @@ CUresult initialize() {
   if (g_state == State::kFailed) return g_failure;
   tide::handshake::set_hooks({hook_primary_context, hook_current_context, hook_context_id, hook_stream_id,
                               [] { return kDriverVersion; }, [] { return static_cast<int>(driver().devices.size()); },
-                              cuModuleLoadFatBinary, hook_device_identity});
+                              cuModuleLoadFatBinary, cuModuleGetFunctionCount, cuModuleEnumerateFunctions,
+                              hook_device_identity});
   if (!simulation().configure() || !devices_from_environment(&driver().devices)) g_failure = CUDA_ERROR_INVALID_VALUE;
   if (driver().devices.empty()) {
     g_state = State::kFailed;

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "api/handshake/tables.h"
 
@@ -61,6 +62,14 @@ class ExportTables : public testing::Test {
     hooks.device_count = [] { return 1; };
     hooks.load_fat_binary = [](CUmodule* module, const void* image) {
       *module = static_cast<CUmodule>(const_cast<void*>(image));
+      return CUDA_SUCCESS;
+    };
+    hooks.function_count = [](unsigned* count, CUmodule module) {
+      *count = 2;
+      return module == nullptr ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
+    };
+    hooks.list_functions = [](CUfunction* functions, unsigned count, CUmodule) {
+      for (unsigned i = 0; i < count; ++i) functions[i] = reinterpret_cast<CUfunction>(uintptr_t{100} + i);
       return CUDA_SUCCESS;
     };
     hooks.device_identity = [](int, uint8_t id[16], int32_t pci[3]) {
@@ -143,8 +152,21 @@ TEST_F(ExportTables, slots_that_must_fail_do) {
   EXPECT_NE(call<CUresult(uint64_t*, uint64_t*)>(table("1734dc26-800d-4745-8726-c0f1e7dd8bca")[4])(&a, &b),
             CUDA_SUCCESS);
   EXPECT_EQ(a | b, 0u);
-  EXPECT_NE(call<int()>(table("6e163fbe-b958-444d-835c-e182aff1991e")[7])(), 0);
   EXPECT_EQ(call<int()>(table(kCudart)[3])(), CUDA_ERROR_NOT_SUPPORTED);
+}
+
+TEST_F(ExportTables, a_module_s_functions_are_told) {
+  using Tell = void (*)(void*, CUfunction, void*, void*);
+  const auto tell_functions =
+      call<int(CUcontext, CUmodule, Tell, void*)>(table("6e163fbe-b958-444d-835c-e182aff1991e")[7]);
+  std::vector<CUfunction> told;
+  const Tell tell = [](void* to, CUfunction function, void*, void*) {
+    static_cast<std::vector<CUfunction>*>(to)->push_back(function);
+  };
+  EXPECT_NE(tell_functions(nullptr, reinterpret_cast<CUmodule>(uintptr_t{1}), tell, &told), 0);
+  EXPECT_EQ(told, (std::vector<CUfunction>{reinterpret_cast<CUfunction>(uintptr_t{100}),
+                                           reinterpret_cast<CUfunction>(uintptr_t{101})}));
+  EXPECT_EQ(tell_functions(nullptr, nullptr, tell, &told), 0);
 }
 
 TEST_F(ExportTables, unknown_tables_are_refused_with_null) {
