@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,8 +53,14 @@ class Tracer(unittest.TestCase):
             self.assertEqual(done.stdout, '100\n', more)  # no job: no device
             self.assertEqual('no trace' in done.stderr, bool(more), done.stderr)
 
-    def test_alone_it_says_what_is_missing(self):
+    def test_alone_it_finds_the_driver_that_lies_beside(self):
         done = python('import ctypes; print(ctypes.CDLL("libcuda.so.1").cuInit(0))', first=str(TRACER))
+        self.assertEqual(done.stdout, '100\n', done.stderr)
+
+    def test_all_alone_it_says_what_is_missing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            alone = shutil.copy(TRACER, folder)
+            done = python('import ctypes; print(ctypes.CDLL("libcuda.so.1").cuInit(0))', first=alone)
         self.assertEqual(done.stdout, '801\n')
         self.assertIn('libtidecuda.so has to follow it in LD_PRELOAD', done.stderr)
 
