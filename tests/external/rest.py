@@ -173,7 +173,6 @@ def hecbench(root, path):
 # Why a program does not pass, where what it prints does not say it.
 REASONS = {
     r'.*_nvrtc|ptxgen|simple|uvmlite|device-side-launch': 'makes machine code at run time, or wants libNVVM',
-    r'simpleCUFFT.*|convolutionFFT2D|slit': 'cuFFT has no PTX that fits',
     r'rodinia_(hybridsort|kmeans|mummergpu)': 'texture references, which CUDA 13 no longer has',
     r'rodinia_srad_v2': 'reads one row before its buffer',
     r'groupnorm': 'lacks a barrier between channels (SOFTGPU_CHECK_RACE=1 names the lines)',
