@@ -47,21 +47,8 @@ CUresult create(Context& context, const CUDA_ARRAY3D_DESCRIPTOR& what, uint32_t 
   if (CUresult r = memory.charge(context, bytes); r != CUDA_SUCCESS) return r;
   const command::CreateArray command{what.Width,       what.Height, what.Depth, number, levels, uint32_t(what.Format),
                                      what.NumChannels, what.Flags,  0};
-  Channel& channel = context.vgpu->channel();
   Reply reply;
-  uint64_t sequence = 0;
-  CUresult r = channel.send(
-      {.call = Call::tideCreateArray,
-       .context = context.number.load(),
-       .payload_bytes = sizeof command,
-       .reply = &reply},
-      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &sequence);
-  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
-  if (r != CUDA_SUCCESS) {
-    channel.forget(sequence);
-  } else {
-    r = reply.result;
-  }
+  const CUresult r = ask_command(context, Call::tideCreateArray, command, &reply);
   if (r != CUDA_SUCCESS) memory.discharge(bytes);
   return r;
 }

@@ -114,6 +114,11 @@ CUresult send_stage(Library& library, Context& context) {
 
 }  // namespace
 
+Library* find_library(Process& process, const void* handle) {
+  Library* library = process.libraries.find(handle);
+  return library != nullptr ? library : process.modules.find(handle);
+}
+
 void begin_library(Process& process, Library& library, const void* image, uint64_t bytes, bool keep, Context* context) {
   library.number = process.next_library++;
   library.context = context;

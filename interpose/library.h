@@ -70,6 +70,8 @@ struct Library : Handled {
   bool is_module() const { return context != nullptr; }
 };
 
+// A CUlibrary, or a CUmodule; null: neither.
+Library* find_library(Process& process, const void* handle);
 // Takes the image over (`keep`: the program keeps it, so no copy) without sending anything.
 void begin_library(Process& process, Library& library, const void* image, uint64_t bytes, bool keep, Context* context);
 // Sends image and load, if that has not been done for this vGPU; does not wait.

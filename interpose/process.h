@@ -121,19 +121,25 @@ CUresult send_command(const Context& context, Call call, const Command& command,
       [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, sequence);
 }
 
-// The same, and waits for the answer, whose result is returned.
+// The same, and waits for the answer, whose result is returned. `data` lies behind the command, at `offset` (a
+// k...DataOffset of commands.h).
 template <class Command>
 CUresult ask_command(const Context& context, Call call, const Command& command, Reply* reply,
-                     uint32_t stream = kNoStream, uint64_t* sequence = nullptr) {
+                     uint32_t stream = kNoStream, uint64_t* sequence = nullptr, size_t offset = sizeof(Command),
+                     std::span<const std::byte> data = {}) {
   Channel& channel = context.vgpu->channel();
   uint64_t number = 0;
   CUresult r = channel.send(
       {.call = call,
        .context = context.number.load(std::memory_order_relaxed),
        .stream = stream,
-       .payload_bytes = sizeof(Command),
+       .payload_bytes = uint32_t(offset + data.size()),
        .reply = reply},
-      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &number);
+      [&](std::byte* payload) {
+        __builtin_memcpy(payload, &command, sizeof command);
+        if (!data.empty()) __builtin_memcpy(payload + offset, data.data(), data.size());
+      },
+      &number);
   if (r == CUDA_SUCCESS) r = channel.wait_reply(*reply);
   if (r != CUDA_SUCCESS) {
     channel.forget(number);
@@ -142,27 +148,10 @@ CUresult ask_command(const Context& context, Call call, const Command& command, 
   if (sequence != nullptr) *sequence = number;
   return reply->result;
 }
-
-// The same with data behind the command, at `offset` (a k...DataOffset of commands.h).
 template <class Command>
 CUresult ask_command(const Context& context, Call call, const Command& command, size_t offset,
                      std::span<const std::byte> data, Reply* reply) {
-  Channel& channel = context.vgpu->channel();
-  uint64_t sequence = 0;
-  CUresult r = channel.send(
-      {.call = call,
-       .context = context.number.load(std::memory_order_relaxed),
-       .payload_bytes = uint32_t(offset + data.size()),
-       .reply = reply},
-      [&](std::byte* payload) {
-        __builtin_memcpy(payload, &command, sizeof command);
-        if (!data.empty()) __builtin_memcpy(payload + offset, data.data(), data.size());
-      },
-      &sequence);
-  if (r == CUDA_SUCCESS) r = channel.wait_reply(*reply);
-  if (r == CUDA_SUCCESS) return reply->result;
-  channel.forget(sequence);
-  return r;
+  return ask_command(context, call, command, reply, kNoStream, nullptr, offset, data);
 }
 
 // What an answer carries, or UNKNOWN where that is too short.

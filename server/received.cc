@@ -98,4 +98,10 @@ CUdevice Received::handle<CUdevice>(Session& session) {
   return session.contexts().device();
 }
 
+std::string text_of(std::span<const std::byte> bytes) {
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  text.resize(strlen(text.c_str()));
+  return text;
+}
+
 }  // namespace tide

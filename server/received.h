@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -78,6 +79,9 @@ class Received {
   std::vector<std::unique_ptr<uint64_t[]>> copies_;
   alignas(16) std::byte fixed_[128];
 };
+
+// Text from the wire, up to its first NUL.
+std::string text_of(std::span<const std::byte> bytes);
 
 template <>
 CUstream Received::handle<CUstream>(Session& session);

@@ -192,12 +192,6 @@ CUresult bind_texture(const Driver& d, CUtexref reference, const Descriptions& w
   return result != CUDA_SUCCESS ? result : set_resource(d, reference, what.resource);
 }
 
-std::string text_of(std::span<const std::byte> bytes) {
-  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  text.resize(strlen(text.c_str()));
-  return text;
-}
-
 uint64_t reference_key(uint64_t library, bool surface, const std::string& name) {
   return (library << 1 | uint64_t{surface}) * 0x9e3779b97f4a7c15 ^ std::hash<std::string>()(name);
 }

@@ -151,10 +151,8 @@ CUresult serve_tideUnloadLibrary(Session& session, const command::UnloadLibrary&
 CUresult serve_tideGlobal(Session& session, const command::Global& command, Received& q, Outputs& a) {
   const auto name = q.tail();
   if (name.empty() || name.size() > kGlobalNameMax) return CUDA_ERROR_INVALID_VALUE;
-  std::string text(reinterpret_cast<const char*>(name.data()), name.size());
-  text.resize(strlen(text.c_str()));
   GlobalEntry entry;
-  const CUresult result = session.libraries().global(command.library, text, &entry);
+  const CUresult result = session.libraries().global(command.library, text_of(name), &entry);
   if (result != CUDA_SUCCESS) return result;
   auto* answer = a.out<GlobalAnswer>(1);
   answer->address = entry.address;

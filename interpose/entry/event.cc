@@ -20,25 +20,10 @@ CUresult find_event(CUevent handle, Event** event) {
 }
 
 CUresult ask_elapsed(Event& start, Event& end, float* milliseconds) {
-  const command::Elapsed command{start.slot, end.slot};
-  Channel& channel = start.vgpu->channel();
   Reply reply;
-  uint64_t sequence = 0;
-  CUresult r = channel.send(
-      {.call = Call::tideElapsed,
-       .context = start.context->number.load(),
-       .payload_bytes = sizeof command,
-       .reply = &reply},
-      [&](std::byte* payload) { __builtin_memcpy(payload, &command, sizeof command); }, &sequence);
-  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
-  if (r != CUDA_SUCCESS) {
-    channel.forget(sequence);
-    return r;
-  }
   ElapsedAnswer answer;
-  if (reply.result != CUDA_SUCCESS) return reply.result;
-  if (reply.payload.size() < sizeof answer) return CUDA_ERROR_UNKNOWN;
-  __builtin_memcpy(&answer, reply.payload.data(), sizeof answer);
+  TIDE_TRY(ask_command(*start.context, Call::tideElapsed, command::Elapsed{start.slot, end.slot}, &reply));
+  TIDE_TRY(read_answer(reply, &answer));
   *milliseconds = answer.milliseconds;
   return CUDA_SUCCESS;
 }

@@ -151,12 +151,6 @@ CUresult load_library(CUlibrary* handle, const void* code, bool keep, const JitO
   return CUDA_SUCCESS;
 }
 
-// A CUlibrary, or the CUmodule that cuLibraryGetModule made of one.
-Library* find_library(Process& p, const void* handle) {
-  Library* library = p.libraries.find(handle);
-  return library != nullptr ? library : p.modules.find(handle);
-}
-
 CUresult enter_library(const void* handle, Entered* e, Library** library) {
   TIDE_TRY(library_context(e));
   *library = find_library(*e->process, handle);

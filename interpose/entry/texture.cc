@@ -87,11 +87,9 @@ CUresult look_up(bool surface, uint64_t handle, TextureRecord* record) {
 // The library behind a module's handle, loaded in the current context.
 CUresult find_module(CUmodule module, Entered* e, Library** library) {
   TIDE_TRY(enter(e));
-  *library = e->process->modules.find(module);
-  if (*library == nullptr) *library = e->process->libraries.find(module);
+  *library = find_library(*e->process, module);
   if (*library == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   if ((*library)->is_module()) e->context = (*library)->context, e->vgpu = e->context->vgpu;
-  TIDE_TRY(load(*e->process, **library, *e->context));
   return await_load(*e->process, **library, *e->context);
 }
 

@@ -87,70 +87,40 @@ class Moves(PoolTest):
             self.pool.json('resize', 'moved', '--gpus', str(target))
         self.assertEqual(job.wait(), 0, job.err())
 
-    def test_arrays_and_textures_move_too(self):
-        self.migrate_while_running('images')
-
-    def test_texture_references_move_too(self):
-        self.migrate_while_running('references')
-
-    def migrate_while_running(self, program):
+    def migrate_while_running(self, *program, seconds=6, rounds=3):
+        """The program ends well while its vGPU goes to and fro; the number of moves."""
         self.pool.up(gpus=2)
-        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program(program), '--seconds', 6)
+        name, *options = program
+        command = [job_program(name), '--seconds', seconds, *options]
+        job = self.pool.start('-g', 1, '--name', 'moved', '--', *command)
         names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
         wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
         moves = 0
-        for target in names * 3:
+        for target in names * rounds:
             if job.running():
                 moves += self.pool.tide('migrate', 'moved:0', target).status == 0
-        self.assertEqual(job.wait(), 0, job.err())
-        self.assertGreater(moves, 1)
+        self.assertEqual(job.wait(), 0, job.out() + job.err())
+        return moves
+
+    def test_arrays_and_textures_move_too(self):
+        self.assertGreater(self.migrate_while_running('images'), 1)
+
+    def test_texture_references_move_too(self):
+        self.assertGreater(self.migrate_while_running('references'), 1)
 
     def test_what_is_made_and_ended_while_moving(self):
-        self.pool.up(gpus=2)
-        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('churn'), '--seconds', 6)
-        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
-        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
-        for target in names * 3:
-            if job.running():
-                self.pool.tide('migrate', 'moved:0', target)
-        self.assertEqual(job.wait(), 0, job.err())
+        self.migrate_while_running('churn')
 
     both_change_one_word = ['--live']
 
     def test_host_memory_moves_too(self):
-        self.pool.up(gpus=2)
-        program = [job_program('mirrors'), '--seconds', 6, *self.both_change_one_word]
-        job = self.pool.start('-g', 1, '--name', 'moved', '--', *program)
-        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
-        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
-        moves = 0
-        for target in names * 3:
-            if job.running():
-                moves += self.pool.tide('migrate', 'moved:0', target).status == 0
-        self.assertEqual(job.wait(), 0, job.out() + job.err())
-        self.assertGreater(moves, 1)
+        self.assertGreater(self.migrate_while_running('mirrors', *self.both_change_one_word), 1)
 
     def test_graphs_are_launched_across_moves(self):
-        self.pool.up(gpus=2)
-        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('graphs'), '--seconds', 5)
-        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
-        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
-        for target in names * 2:
-            if job.running():
-                self.pool.tide('migrate', 'moved:0', target)
-        self.assertEqual(job.wait(), 0, job.err())
+        self.migrate_while_running('graphs', seconds=5, rounds=2)
 
     def test_graphs_that_the_gpu_decides_on_are_launched_across_moves(self):
-        self.pool.up(gpus=2)
-        job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('repeats_drv'), '--seconds', 5)
-        names = [f"{gpu['server']}/{gpu['index']}" for gpu in self.pool.json('gpus')]
-        wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
-        moves = 0
-        for target in names * 3:
-            if job.running():
-                moves += self.pool.tide('migrate', 'moved:0', target).status == 0
-        self.assertEqual(job.wait(), 0, job.out() + job.err())
-        self.assertGreater(moves, 1)
+        self.assertGreater(self.migrate_while_running('repeats_drv', seconds=5), 1)
 
 
 class OverUcx(Moves):
