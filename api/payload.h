@@ -42,6 +42,12 @@ struct WatchAnswer {      // tideWatchEvent
   uint32_t recorded = 0;  // here, so that the event itself can be waited for
 };
 
+// tideChangedHost: `pages`, then the number of each (u32, counted from the first that was asked for), then their bytes.
+inline constexpr uint64_t kHostPieceBytes = 512u << 10;  // of one question, at most
+struct ChangedHostAnswer {
+  uint64_t pages = 0;
+};
+
 struct TextureAnswer {  // tideCreateTexture
   uint64_t handle = 0;
 };

@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <utility>
+#include <vector>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "commands.h"
 #include "interpose/process.h"
@@ -14,20 +17,14 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kEagerBytesMax = 64u << 10;  // up to this, page-locked memory is mirrored from the start
-constexpr uint64_t kPieceBytes = 512u << 10;    // of one record
 constexpr uint64_t kPage = 4096;
-constexpr uint64_t kBlock = 256;                // differences are looked for in blocks
-constexpr uint64_t kWord = 4;                   // and sent by words
-constexpr uint64_t kLiveRemoteMax = 64u << 10;  // up to this, a mirror follows while kernels run
-constexpr uint64_t kLiveLocalMax = 1u << 20;    // the same where it costs no more than looking
+constexpr uint64_t kQuickRemoteMax = 64u << 10;  // up to this, a mirror follows every millisecond while kernels run
+constexpr uint64_t kQuickHereMax = 1u << 20;     // the same where it costs no more than looking
+constexpr uint64_t kLargeGapNs = 20'000'000;     // others follow at most so often,
+constexpr uint64_t kLargeShare = 50;             // and take at most one part in so many of the time
 constexpr uint64_t kBytesMax = uint64_t(1) << 41;
 
 uint64_t bit(const Vgpu& vgpu) { return uint64_t(1) << vgpu.number; }
-
-std::byte* make_pages(uint64_t bytes) {
-  void* got = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return got == MAP_FAILED ? nullptr : static_cast<std::byte*>(got);
-}
 
 // Sends a command and waits for the worker's word on it.
 template <class Command>
@@ -46,41 +43,6 @@ template <class Command>
 CUresult tell(Vgpu& vgpu, Call call, const Command& command) {
   return vgpu.channel().send({.call = call, .payload_bytes = sizeof command},
                              [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
-}
-
-bool differs(const std::byte* a, const std::byte* b, uint64_t at, uint64_t step, uint64_t bytes) {
-  return memcmp(a + at, b + at, std::min(step, bytes - at)) != 0;
-}
-
-// One word: bytes that the program did not change since `last` become those of `now`, whatever else it does meanwhile.
-template <class Word>
-void take_word(std::byte* host, const std::byte* last, const std::byte* now) {
-  auto* const word = reinterpret_cast<Word*>(host);
-  Word is = __atomic_load_n(word, __ATOMIC_RELAXED);
-  while (true) {
-    std::byte old[sizeof(Word)], made[sizeof(Word)];
-    memcpy(old, &is, sizeof is);
-    for (size_t i = 0; i < sizeof is; ++i) made[i] = old[i] == last[i] ? now[i] : old[i];
-    Word wanted;
-    memcpy(&wanted, made, sizeof wanted);
-    if (wanted == is || __atomic_compare_exchange_n(word, &is, wanted, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-      return;
-  }
-}
-
-void take_changes(std::byte* host, const std::byte* last, const std::byte* now, uint64_t bytes) {
-  for (uint64_t at = 0; at < bytes;) {
-    const bool whole = bytes - at >= 8 && reinterpret_cast<uint64_t>(host + at) % 8 == 0;
-    const uint64_t n = whole ? 8 : 1;
-    if (memcmp(last + at, now + at, n) != 0) {
-      if (whole) {
-        take_word<uint64_t>(host + at, last + at, now + at);
-      } else {
-        take_word<uint8_t>(host + at, last + at, now + at);
-      }
-    }
-    at += n;
-  }
 }
 
 }  // namespace
@@ -146,7 +108,7 @@ CUresult HostMemory::allocate(Context& context, uint64_t bytes, uint32_t flags, 
     block.counted = true;
     ++unreached_;
   }
-  blocks_[at] = block;
+  blocks_[at] = std::move(block);
   ++count_;
   *address = at;
   return CUDA_SUCCESS;
@@ -159,7 +121,7 @@ bool HostMemory::add(Context& context, uint64_t address, uint64_t bytes, uint32_
   if (look_up(address) != nullptr) return false;
   Block block;
   block.about = {address, 0, bytes, flags, HostKind::kRegistered, context.vgpu, context.handle, process_.next_id++};
-  blocks_[address] = block;
+  blocks_[address] = std::move(block);
   ++count_;
   return true;
 }
@@ -186,10 +148,7 @@ CUresult HostMemory::add_variable(Context& context, uint32_t library, uint64_t a
   Block block;
   block.about = {address, address, bytes, 0, HostKind::kVariable, context.vgpu, context.handle, process_.next_id++};
   block.library = library;
-  block.last = make_pages(whole_pages(bytes));
-  if (block.last == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   if (!give_pages(address, bytes)) {
-    munmap(block.last, whole_pages(bytes));
     log(LogLevel::kWarning, "a managed variable lies at %#llx on the GPU's server, which is taken in this program",
         static_cast<unsigned long long>(address));
     return CUDA_ERROR_NOT_SUPPORTED;
@@ -197,14 +156,14 @@ CUresult HostMemory::add_variable(Context& context, uint32_t library, uint64_t a
   // Pages may have been another variable's.
   memset(reinterpret_cast<void*>(address), 0, bytes);
   block.reached_by = bit(*context.vgpu);
-  block.mirrored = true;
-  if (CUresult r = pull_one(block); r != CUDA_SUCCESS) {
-    munmap(block.last, whole_pages(bytes));
+  if (CUresult r = make_mirror(block, Mirror::Far::kVariable); r != CUDA_SUCCESS) return r;
+  Mirror* const mirror = block.mirror.get();
+  if (CUresult r = Mirror::pull({&mirror, 1}); r != CUDA_SUCCESS) {
+    end_mirror(block);
     return r;
   }
-  blocks_[address] = block;
+  blocks_[address] = std::move(block);
   ++count_;
-  count_mirror();
   return CUDA_SUCCESS;
 }
 
@@ -234,7 +193,7 @@ void HostMemory::opened(Vgpu& vgpu) {
   if (count_.load() == 0 || !vgpu.channel().shares_host_memory()) return;
   const std::lock_guard lock(mu_);
   for (auto& [address, block] : blocks_) {
-    const bool shared = block.local || (block.in_zone && !block.mirrored && block.reached_by != 0);
+    const bool shared = block.is_here() || (block.in_zone && block.mirror == nullptr && block.reached_by != 0);
     if (shared && (block.reached_by & bit(vgpu)) == 0) share(block, vgpu, false);
   }
 }
@@ -260,10 +219,7 @@ void HostMemory::begin_again(Vgpu& vgpu) {
 void HostMemory::forget(Block& block, const Vgpu& vgpu) {
   block.reached_by &= ~bit(vgpu);
   if (block.reached_by != 0) return;
-  if (block.last != nullptr) munmap(block.last, whole_pages(block.about.bytes));
-  block.last = nullptr;
-  if (block.mirrored) --mirrors_;
-  block.mirrored = block.local = false;
+  end_mirror(block);
   if (!block.counted) ++unreached_;
   block.counted = true;
 }
@@ -279,33 +235,37 @@ CUresult HostMemory::reach(Block& block, Vgpu& vgpu) {
   }
   const bool first = block.reached_by == 0;
   CUresult result = CUDA_ERROR_NOT_SUPPORTED;
-  if (vgpu.channel().shares_host_memory() && (first || !block.mirrored || block.local)) {
+  if (vgpu.channel().shares_host_memory() && (first || block.mirror == nullptr || block.is_here())) {
     result = share(block, vgpu, true);
     if (result == CUDA_SUCCESS && first) {
       block.about.home = &vgpu;
-      block.local = !block.in_zone;
       for (Vgpu* other : process_.devices) {
         if (other != &vgpu && other->is_open() && other->channel().shares_host_memory()) share(block, *other, false);
       }
     }
   } else if (first) {
     block.about.home = &vgpu;
-    result = mirror(block, vgpu);
+    result = give_own_pages(block, vgpu);
   }
   if (result == CUDA_SUCCESS && first && block.counted) {
     block.counted = false;
     --unreached_;
   }
-  if (result == CUDA_SUCCESS && first && !block.in_zone && block.local) {
-    block.last = make_pages(whole_pages(block.about.bytes));
-    block.mirrored = true;
-    count_mirror();
-  }
-  return result;
+  const bool beside = first && !block.in_zone && block.mirror == nullptr;
+  return result == CUDA_SUCCESS && beside ? make_mirror(block, Mirror::Far::kHere) : result;
 }
 
-void HostMemory::count_mirror() {
+CUresult HostMemory::make_mirror(Block& block, Mirror::Far far) {
+  const HostBlock& about = block.about;
+  block.mirror = Mirror::make(about.host, about.device, about.bytes, far, *about.home);
+  if (block.mirror == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   if (mirrors_++ == 0) process_.service.start_exchange();
+  return CUDA_SUCCESS;
+}
+
+void HostMemory::end_mirror(Block& block) {
+  if (block.mirror != nullptr) --mirrors_;
+  block.mirror = nullptr;
 }
 
 CUresult HostMemory::share(Block& block, Vgpu& vgpu, bool wait) {
@@ -316,20 +276,12 @@ CUresult HostMemory::share(Block& block, Vgpu& vgpu, bool wait) {
   return r;
 }
 
-CUresult HostMemory::mirror(Block& block, Vgpu& vgpu) {
+CUresult HostMemory::give_own_pages(Block& block, Vgpu& vgpu) {
   const command::MapHost command{block.about.device, whole_pages(block.about.bytes), 0, 0};
   Reply reply;
-  block.last = make_pages(whole_pages(block.about.bytes));
-  if (block.last == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  if (CUresult r = ask(vgpu, Call::tideMapHost, command, reply); r != CUDA_SUCCESS) {
-    munmap(block.last, whole_pages(block.about.bytes));
-    block.last = nullptr;
-    return r;
-  }
+  if (CUresult r = ask(vgpu, Call::tideMapHost, command, reply); r != CUDA_SUCCESS) return r;
   block.reached_by |= bit(vgpu);
-  block.mirrored = true;
-  count_mirror();
-  return CUDA_SUCCESS;
+  return make_mirror(block, Mirror::Far::kPages);
 }
 
 // Addresses in arguments are the only sign that a kernel reaches a large block on another machine.
@@ -351,18 +303,13 @@ CUresult HostMemory::look_at_words(Context& context, const void* words, uint64_t
 // --- the end ---
 
 void HostMemory::drop(Block& block) {
+  end_mirror(block);
+  if (block.about.kind == HostKind::kVariable) return;
   const uint64_t pages = whole_pages(block.about.bytes);
-  if (block.about.kind == HostKind::kVariable) {
-    munmap(block.last, pages);
-    --mirrors_;
-    return;
-  }
   for (Vgpu* vgpu : process_.devices) {
     if ((block.reached_by & bit(*vgpu)) == 0 || !vgpu->is_open()) continue;
     tell(*vgpu, Call::tideUnmapHost, command::UnmapHost{block.about.device, pages});
   }
-  if (block.last != nullptr) munmap(block.last, pages);
-  if (block.mirrored) --mirrors_;
   if (block.counted) --unreached_;
   if (!block.in_zone) aliases_.erase(block.about.device);
   if (block.about.device != 0) zone_.release(block.about.device, block.about.bytes);
@@ -395,119 +342,64 @@ void HostMemory::release_context(uint64_t context) {
 
 // --- mirrors ---
 
-CUresult HostMemory::write(const Block& block, uint64_t offset, const std::byte* from, uint64_t bytes) {
-  if (block.local) {
-    memcpy(reinterpret_cast<std::byte*>(block.about.device) + offset, from, bytes);
-    return CUDA_SUCCESS;
-  }
-  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
-    const uint64_t n = std::min(kPieceBytes, bytes - at);
-    const command::WriteHost command{block.about.device + offset + at, n};
-    const CUresult r = block.about.home->channel().send(
-        {.call = Call::tideWriteHost, .payload_bytes = uint32_t(command::kWriteHostDataOffset + n)},
-        [&](std::byte* payload) {
-          memcpy(payload, &command, sizeof command);
-          memcpy(payload + command::kWriteHostDataOffset, from + at, n);
-        });
-    if (r != CUDA_SUCCESS) return r;
-  }
-  return CUDA_SUCCESS;
-}
-
-CUresult HostMemory::read(const Block& block, uint64_t offset, std::byte* to, uint64_t bytes) {
-  if (block.local) {
-    memcpy(to, reinterpret_cast<const std::byte*>(block.about.device) + offset, bytes);
-    return CUDA_SUCCESS;
-  }
-  for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
-    const uint64_t n = std::min(kPieceBytes, bytes - at);
-    Reply reply;
-    const command::ReadHost command{block.about.device + offset + at, n};
-    if (CUresult r = ask(*block.about.home, Call::tideReadHost, command, reply); r != CUDA_SUCCESS) return r;
-    if (reply.payload.size() < n) return CUDA_ERROR_UNKNOWN;
-    memcpy(to + at, reply.payload.data(), n);
-  }
-  return CUDA_SUCCESS;
-}
-
 CUresult HostMemory::push(Vgpu& vgpu) {
   const std::lock_guard lock(mu_);
   for (auto& [address, block] : blocks_) {
-    if (!block.mirrored || (block.reached_by & bit(vgpu)) == 0) continue;
-    if (CUresult r = push_one(block); r != CUDA_SUCCESS) return r;
-  }
-  return CUDA_SUCCESS;
-}
-
-// Kernels may be writing beside what is sent, so only words that the program changed are.
-CUresult HostMemory::push_one(Block& block) {
-  auto* const host = reinterpret_cast<std::byte*>(block.about.host);
-  const uint64_t bytes = block.about.bytes;
-  for (uint64_t at = 0; at < bytes;) {
-    if (at % kBlock == 0 && !differs(host, block.last, at, kBlock, bytes)) {
-      at += kBlock;
-      continue;
-    }
-    uint64_t end = at;
-    while (end < bytes && differs(host, block.last, end, kWord, bytes)) end += kWord;
-    if (end == at) {
-      at += kWord;
-      continue;
-    }
-    const uint64_t n = std::min(end, bytes) - at;
-    memcpy(block.last + at, host + at, n);
-    if (CUresult r = write(block, at, block.last + at, n); r != CUDA_SUCCESS) return r;
-    at += n;
+    if (block.mirror == nullptr || (block.reached_by & bit(vgpu)) == 0) continue;
+    if (CUresult r = block.mirror->push(); r != CUDA_SUCCESS) return r;
   }
   return CUDA_SUCCESS;
 }
 
 CUresult HostMemory::pull(Vgpu& vgpu) {
+  struct Over {
+    Block* block;
+    uint64_t work;
+  };
   const std::lock_guard lock(mu_);
+  std::vector<Mirror*> changed;
+  std::vector<Over> over;
   for (auto& [address, block] : blocks_) {
-    if (!block.mirrored || (block.reached_by & bit(vgpu)) == 0) continue;
+    if (block.mirror == nullptr || (block.reached_by & bit(vgpu)) == 0) continue;
     bool idle = false;
     const uint64_t work = work_on(block, &idle);
     if (work == block.pulled_to) continue;
-    if (CUresult r = pull_one(block); r != CUDA_SUCCESS) return r;
-    if (idle) block.pulled_to = work;  // else it may be changed again
+    changed.push_back(block.mirror.get());
+    if (idle) over.push_back({&block, work});  // else it may be changed again
   }
+  if (CUresult r = Mirror::pull(changed); r != CUDA_SUCCESS) return r;
+  for (const Over& o : over) o.block->pulled_to = o.work;
   return CUDA_SUCCESS;
-}
-
-// What the program changed since the last time, or changes just now, stays as it is.
-CUresult HostMemory::pull_one(Block& block) {
-  const uint64_t bytes = block.about.bytes;
-  std::byte* const now = make_pages(whole_pages(bytes));
-  if (now == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  const CUresult result = read(block, 0, now, bytes);
-  auto* const host = reinterpret_cast<std::byte*>(block.about.host);
-  for (uint64_t at = 0; result == CUDA_SUCCESS && at < bytes; at += kBlock) {
-    if (!differs(now, block.last, at, kBlock, bytes)) continue;
-    const uint64_t n = std::min(kBlock, bytes - at);
-    take_changes(host + at, block.last + at, now + at, n);
-    memcpy(block.last + at, now + at, n);
-  }
-  munmap(now, whole_pages(bytes));
-  return result;
 }
 
 // While kernels run, and once more when they have ended: who looks without a synchronisation finds what they wrote.
 bool HostMemory::exchange() {
   if (mirrors_.load(std::memory_order_relaxed) == 0) return false;
   const std::lock_guard lock(mu_);
-  bool live = false;
+  const uint64_t begin = now_ns();
+  bool live = false, large = false;
   for (auto& [address, block] : blocks_) {
-    const uint64_t most = block.local ? kLiveLocalMax : kLiveRemoteMax;
-    if (!block.mirrored || block.about.bytes > most) continue;
-    bool idle = false;
-    const uint64_t work = work_on(block, &idle);
-    if (work == block.pulled_to) continue;
-    if (pull_one(block) != CUDA_SUCCESS || push_one(block) != CUDA_SUCCESS) continue;
-    if (idle) block.pulled_to = work;
-    live = true;
+    if (block.mirror == nullptr) continue;
+    const bool quick = block.about.bytes <= (block.is_here() ? kQuickHereMax : kQuickRemoteMax);
+    if (quick) {
+      live |= exchange_one(block);
+    } else if (begin >= large_due_ns_) {
+      large |= exchange_one(block);
+    }
   }
+  if (large) large_due_ns_ = now_ns() + std::max(kLargeGapNs, (now_ns() - begin) * kLargeShare);
   return live;
+}
+
+// False: nothing has been done there since the last time.
+bool HostMemory::exchange_one(Block& block) {
+  bool idle = false;
+  const uint64_t work = work_on(block, &idle);
+  if (work == block.pulled_to) return false;
+  Mirror* const mirror = block.mirror.get();
+  if (Mirror::pull({&mirror, 1}) != CUDA_SUCCESS || mirror->push() != CUDA_SUCCESS) return false;
+  if (idle) block.pulled_to = work;
+  return true;
 }
 
 uint64_t HostMemory::work_on(const Block& block, bool* idle) {

@@ -5,9 +5,9 @@
 //
 // Where the vGPU that it was made for is served on the program's machine, the worker maps the same pages: host and
 // kernels see each other's writes at once, atomics included, and nothing is copied. Otherwise the worker has pages of
-// its own at the same address, a mirror, and both are kept equal: before work is sent, what the program changed goes to
-// the worker; after a synchronisation what the device changed comes back. So it is for memory that cannot be shared:
-// registered memory and variables lie where the program, or the driver, has them.
+// its own at the same address, a mirror (mirror.h), and both are kept equal: before work is sent, what the program
+// changed goes to the worker; after a synchronisation what the device changed comes back. So it is for memory that
+// cannot be shared: registered memory and variables lie where the program, or the driver, has them.
 //
 // Threads: any. mu_ is taken with Vgpu::mu held or none, and held while workers answer.
 
@@ -17,10 +17,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 
 #include "interpose/host_zone.h"
+#include "interpose/mirror.h"
 
 namespace tide {
 
@@ -84,40 +86,37 @@ class HostMemory {
   CUresult after_wait(Vgpu& vgpu, CUresult result) {
     return result != CUDA_SUCCESS || mirrors_.load(std::memory_order_relaxed) == 0 ? result : pull(vgpu);
   }
-  // Makes both sides of small mirrors equal while kernels run; the service thread's, every millisecond. False: there
-  // is nothing to do.
+  // Makes both sides of mirrors equal while kernels run, of large ones less often; called every millisecond by a thread
+  // of its own. False: there is nothing to do.
   bool exchange();
 
  private:
   struct Block {
     HostBlock about;
-    uint64_t reached_by = 0;    // bits of vGPU numbers
-    uint32_t library = 0;       // of a variable
-    bool counted = false;       // in unreached_
-    bool in_zone = false;       // the program's side lies in the zone
-    bool mirrored = false;      // the home's worker, or the zone, has pages of its own
-    bool local = false;         // and these are in the zone, shared with the worker
-    uint64_t pulled_to = 0;     // of a mirror: the work that was over before the last pull; see work_on()
-    std::byte* last = nullptr;  // of a mirror: what both sides had
+    uint64_t reached_by = 0;  // bits of vGPU numbers
+    uint32_t library = 0;     // of a variable
+    bool counted = false;     // in unreached_
+    bool in_zone = false;     // the program's side lies in the zone
+    std::unique_ptr<Mirror> mirror;
+    uint64_t pulled_to = 0;  // of a mirror: the work that was over before the last pull; see work_on()
+    bool is_here() const { return mirror != nullptr && mirror->is_here(); }
   };
   using Blocks = std::map<uint64_t, Block>;
 
   // All require mu_.
   Block* look_up(uint64_t address);
   CUresult reach(Block& block, Vgpu& vgpu);
-  void count_mirror();
+  CUresult make_mirror(Block& block, Mirror::Far far);
+  void end_mirror(Block& block);
   CUresult share(Block& block, Vgpu& vgpu, bool wait);
-  CUresult mirror(Block& block, Vgpu& vgpu);
+  CUresult give_own_pages(Block& block, Vgpu& vgpu);
   void drop(Block& block);
   void forget(Block& block, const Vgpu& vgpu);
   bool give_pages(uint64_t address, uint64_t bytes);
   void erase(Blocks::iterator block);
-  CUresult push_one(Block& block);
-  CUresult pull_one(Block& block);
+  bool exchange_one(Block& block);
   // Grows with everything that is sent to the vGPUs that reach the block. *idle: all of it is over.
   uint64_t work_on(const Block& block, bool* idle);
-  CUresult write(const Block& block, uint64_t offset, const std::byte* from, uint64_t bytes);
-  CUresult read(const Block& block, uint64_t offset, std::byte* to, uint64_t bytes);
 
   CUresult look_at_words(Context& context, const void* words, uint64_t bytes);
   CUresult push(Vgpu& vgpu);
@@ -132,6 +131,7 @@ class HostMemory {
   std::map<uint64_t, uint64_t> aliases_;  // where kernels find registered blocks -> the program's address
   Blocks blocks_;                         // by host address
   std::set<uint64_t> pages_;              // of variables, which share some
+  uint64_t large_due_ns_ = 0;             // when large mirrors may be exchanged again
 };
 
 }  // namespace tide

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/limits.h"
@@ -77,6 +78,20 @@ void HostZone::release(uint64_t address, uint64_t bytes) {
               off_t(whole_pages(bytes)));
   }
   free_.add(address, (bytes + kAlign - 1) / kAlign * kAlign);
+}
+
+bool HostZone::next_data(uint64_t* address, uint64_t end, uint64_t* bytes) const {
+  uint64_t from = *address, to = end;
+  if (fd_ >= 0) {
+    const off_t data = lseek(fd_, off_t(from - kHostZoneBase), SEEK_DATA);
+    if (data < 0 || kHostZoneBase + uint64_t(data) >= end) return false;
+    const off_t hole = lseek(fd_, data, SEEK_HOLE);
+    from = kHostZoneBase + uint64_t(data);
+    if (hole > data) to = std::min(end, kHostZoneBase + uint64_t(hole));
+  }
+  *address = from;
+  *bytes = to - from;
+  return from < end;
 }
 
 }  // namespace tide

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "base/limits.h"
 #include "interpose/ranges.h"
 
 namespace tide {
@@ -23,6 +24,9 @@ class HostZone {
   // Zeroed whole pages; 0: no memory. `mapped`: the program has them, too; else they are addresses only.
   uint64_t allocate(uint64_t bytes, bool mapped);
   void release(uint64_t address, uint64_t bytes);
+  // The next piece of mapped memory behind *address that was ever touched; false: none up to `end`.
+  bool next_data(uint64_t* address, uint64_t end, uint64_t* bytes) const;
+  static bool holds(uint64_t address) { return address - kHostZoneBase < kHostZoneBytes; }
 
  private:
   bool opened_ = false;

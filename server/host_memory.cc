@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <iterator>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -102,7 +103,7 @@ void HostMemory::remove(uint64_t address, Block* block) {
   block->mapped = false;
 }
 
-CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool later) {
+CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool replaying) {
   if (address % kPage != 0 || bytes % kPage != 0 || !in_zone(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
   const auto next = blocks_.lower_bound(address);
   if (next != blocks_.end() && next->first < address + bytes) return CUDA_ERROR_ALREADY_MAPPED;
@@ -110,16 +111,19 @@ CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool lat
     const auto& [before, block] = *std::prev(next);
     if (before + block.bytes > address) return CUDA_ERROR_ALREADY_MAPPED;
   }
-  Block block{bytes, shared, false};
+  Block block{bytes, shared, false, nullptr};
   if (!shared && bytes > limit_ - own_bytes_) return CUDA_ERROR_OUT_OF_MEMORY;
-  if (!shared || !later) {
+  if (!shared || !replaying) {
     if (shared && !take_descriptor()) {
       return link_ != nullptr && link_->shares_memory() ? CUDA_ERROR_NOT_READY : CUDA_ERROR_NOT_SUPPORTED;
     }
     if (const CUresult result = place(address, &block); result != CUDA_SUCCESS) return result;
   }
-  if (!shared) own_bytes_ += bytes;
-  blocks_[address] = block;
+  if (!shared) {
+    own_bytes_ += bytes;
+    block.told = std::make_unique<PagesTold>(bytes / kPage, !replaying);
+  }
+  blocks_[address] = std::move(block);
   return CUDA_SUCCESS;
 }
 
@@ -138,6 +142,13 @@ bool HostMemory::covers(uint64_t address, uint64_t bytes) const {
   if (after == blocks_.begin()) return false;
   const auto& [start, block] = *std::prev(after);
   return block.mapped && address - start <= block.bytes && bytes <= block.bytes - (address - start);
+}
+
+PagesTold* HostMemory::told(uint64_t address, uint64_t bytes, uint64_t* first_page) {
+  if (!covers(address, bytes) || address % kPage != 0 || bytes % kPage != 0) return nullptr;
+  const auto& [start, block] = *std::prev(blocks_.upper_bound(address));
+  *first_page = (address - start) / kPage;
+  return block.told.get();
 }
 
 bool HostMemory::shares() const {

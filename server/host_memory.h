@@ -7,10 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "server/contexts.h"
 #include "server/memory.h"
+#include "server/pages_told.h"
 #include "transport/link.h"
 
 namespace tide {
@@ -28,10 +30,12 @@ class HostMemory {
   bool ready(bool* broken);
 
   // Whole pages of the zone (base/limits.h). CUDA_ERROR_NOT_READY: the client's descriptor has not come yet.
-  // `later`: shared memory is mapped when the client has come (ready()).
-  CUresult map(uint64_t address, uint64_t bytes, bool shared, bool later);
+  // `replaying`: of a session that was served elsewhere; shared memory is mapped when the client has come (ready()).
+  CUresult map(uint64_t address, uint64_t bytes, bool shared, bool replaying);
   CUresult unmap(uint64_t address, uint64_t bytes);
   bool covers(uint64_t address, uint64_t bytes) const;
+  // What the client knows of these pages of ours, *first_page of which is at `address`; null: they are not ours.
+  PagesTold* told(uint64_t address, uint64_t bytes, uint64_t* first_page);
 
   bool shares() const;
   // Our own pages, whose contents move with the vGPU.
@@ -42,6 +46,7 @@ class HostMemory {
     uint64_t bytes = 0;
     bool shared = false;
     bool mapped = false;
+    std::unique_ptr<PagesTold> told;  // of our own pages
   };
   bool take_descriptor();
   CUresult place(uint64_t address, Block* block);

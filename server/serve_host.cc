@@ -1,32 +1,15 @@
 // Host memory that kernels reach: what the client maps, and where it is not shared, keeps equal to its own.
 
 #include <cstring>
+#include <vector>
 
+#include "api/payload.h"
+#include "base/words.h"
 #include "calls.h"
 #include "serve.h"
 
 namespace tide {
 namespace {
-
-// A kernel may be looking: an aligned word changes at once.
-void store(uint64_t to, const std::byte* from, uint64_t bytes) {
-  while (bytes != 0) {
-    if (to % 8 == 0 && bytes >= 8) {
-      uint64_t word = 0;
-      memcpy(&word, from, sizeof word);
-      __atomic_store_n(reinterpret_cast<uint64_t*>(to), word, __ATOMIC_RELEASE);
-      to += 8, from += 8, bytes -= 8;
-    } else if (to % 4 == 0 && bytes >= 4) {
-      uint32_t word = 0;
-      memcpy(&word, from, sizeof word);
-      __atomic_store_n(reinterpret_cast<uint32_t*>(to), word, __ATOMIC_RELEASE);
-      to += 4, from += 4, bytes -= 4;
-    } else {
-      *reinterpret_cast<std::byte*>(to++) = *from++;
-      --bytes;
-    }
-  }
-}
 
 bool touchable(Session& session, uint64_t address, uint64_t bytes) {
   return session.host_memory().covers(address, bytes) || session.libraries().managed(address, bytes);
@@ -49,8 +32,15 @@ CUresult serve_tideUnmapHost(Session& session, const command::UnmapHost& command
 }
 
 CUresult serve_tideWriteHost(Session& session, const command::WriteHost& command, Received& q, Outputs&) {
-  if (!touchable(session, command.address, command.bytes)) return CUDA_ERROR_INVALID_VALUE;
-  store(command.address, q.tail().data(), command.bytes);
+  if (!touchable(session, command.address, command.bytes) || command.mask_bytes != mask_bytes(command.bytes))
+    return CUDA_ERROR_INVALID_VALUE;
+  std::vector<uint64_t> mask(command.mask_bytes / 8);
+  memcpy(mask.data(), q.tail().data(), command.mask_bytes);
+  const auto bytes = q.tail().subspan(command.mask_bytes);
+  store_masked(reinterpret_cast<std::byte*>(command.address), bytes.data(), command.bytes, mask.data());
+  uint64_t first = 0;
+  PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
+  if (told != nullptr) told->told(first, bytes);
   return CUDA_SUCCESS;
 }
 
@@ -59,6 +49,31 @@ CUresult serve_tideReadHost(Session& session, const command::ReadHost& command, 
   auto* to = a.out<std::byte>(command.bytes);
   if (to == nullptr) return CUDA_ERROR_INVALID_VALUE;
   memcpy(to, reinterpret_cast<const void*>(command.address), command.bytes);
+  return CUDA_SUCCESS;
+}
+
+// A GPU may go on writing: what is sent is copied first, and remembered as it was copied.
+CUresult serve_tideChangedHost(Session& session, const command::ChangedHost& command, Received&, Outputs& a) {
+  constexpr uint64_t kPage = PagesTold::kPage;
+  uint64_t first = 0;
+  PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
+  if (told == nullptr || command.bytes > kHostPieceBytes) return CUDA_ERROR_INVALID_VALUE;
+  std::vector<uint32_t> changed;
+  const auto* const pages = reinterpret_cast<const std::byte*>(command.address);
+  for (uint32_t page = 0; page < command.bytes / kPage; ++page) {
+    if (!told->knows(first + page, pages + page * kPage)) changed.push_back(page);
+  }
+  auto* const answer = a.out<ChangedHostAnswer>(1);
+  auto* const numbers = a.out<uint32_t>(changed.size());
+  auto* const bytes = a.out<std::byte>(changed.size() * kPage);
+  if (answer == nullptr || numbers == nullptr || bytes == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  answer->pages = changed.size();
+  for (size_t i = 0; i < changed.size(); ++i) {
+    std::byte* const copy = bytes + i * kPage;
+    numbers[i] = changed[i];
+    memcpy(copy, pages + changed[i] * kPage, kPage);
+    told->told(first + changed[i], {copy, kPage});
+  }
   return CUDA_SUCCESS;
 }
 

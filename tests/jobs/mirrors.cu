@@ -15,7 +15,8 @@
 
 namespace {
 
-constexpr int kCount = 10000;
+constexpr int kCount = 10000;       // compared
+constexpr int kLargeCount = 50000;  // watched
 
 __global__ void add(int* values, int first, int count, int amount) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -28,40 +29,40 @@ void add_some(int* values, int first, int count, int amount, cudaStream_t stream
 }
 
 // `host` and `device` name the same memory.
-void check_sharing(const char* what, int* host, int* device) {
-  for (int i = 0; i < kCount; i++) host[i] = i;
-  add_some(device, 0, kCount, 1);
+void check_sharing(const char* what, int* host, int* device, int count) {
+  for (int i = 0; i < count; i++) host[i] = i;
+  add_some(device, 0, count, 1);
   CHECK(cudaDeviceSynchronize());
-  for (int i = 0; i < kCount; i += 7) EXPECT(host[i] == i + 1, "%s: %d at %d", what, host[i], i);
+  for (int i = 0; i < count; i += 7) EXPECT(host[i] == i + 1, "%s: %d at %d", what, host[i], i);
   // The device takes even halves, the host writes beside it while nothing was waited for.
-  add_some(device, 0, kCount / 2, 10);
-  for (int i = kCount / 2; i < kCount; i++) host[i] = -i;
-  add_some(device, kCount / 2, kCount / 2, 100);
+  add_some(device, 0, count / 2, 10);
+  for (int i = count / 2; i < count; i++) host[i] = -i;
+  add_some(device, count / 2, count / 2, 100);
   CHECK(cudaDeviceSynchronize());
-  for (int i = 0; i < kCount; i += 3) {
-    const int expected = i < kCount / 2 ? i + 11 : 100 - i;
+  for (int i = 0; i < count; i += 3) {
+    const int expected = i < count / 2 ? i + 11 : 100 - i;
     EXPECT(host[i] == expected, "%s: %d at %d, not %d", what, host[i], i, expected);
   }
   // Copies and fills see it, too.
-  std::vector<int> copied(kCount);
+  std::vector<int> copied(count);
   host[5] = 55;
-  CHECK(cudaMemcpy(copied.data(), host, kCount * sizeof(int), cudaMemcpyDefault));
+  CHECK(cudaMemcpy(copied.data(), host, count * sizeof(int), cudaMemcpyDefault));
   EXPECT(copied[5] == 55 && copied[6] == 17, "%s: copied %d %d", what, copied[5], copied[6]);
   copied[9] = 99;
-  CHECK(cudaMemcpy(host, copied.data(), kCount * sizeof(int), cudaMemcpyDefault));
+  CHECK(cudaMemcpy(host, copied.data(), count * sizeof(int), cudaMemcpyDefault));
   EXPECT(host[9] == 99, "%s: %d", what, host[9]);
   CHECK(cudaMemset(device, 0, 64));
   CHECK(cudaDeviceSynchronize());
   EXPECT(host[0] == 0 && host[16] == 27, "%s: %d %d", what, host[0], host[16]);
 }
 
-void check_managed() {
+void check_managed(int count) {
   int* values = nullptr;
-  CHECK(cudaMallocManaged(&values, kCount * sizeof(int)));
+  CHECK(cudaMallocManaged(&values, count * sizeof(int)));
   cudaPointerAttributes about{};
   CHECK(cudaPointerGetAttributes(&about, values + 3));
   EXPECT(about.type == cudaMemoryTypeManaged && about.hostPointer == about.devicePointer, "type %d", (int)about.type);
-  check_sharing("managed", values, values);
+  check_sharing("managed", values, values, count);
   // Events and streams order as well as the device does.
   cudaStream_t stream;
   cudaEvent_t event;
@@ -81,32 +82,56 @@ void check_managed() {
   CHECK(cudaStreamDestroy(stream));
 }
 
-void check_mapped() {
+void check_mapped(int count) {
   int *host = nullptr, *device = nullptr;
-  CHECK(cudaHostAlloc(&host, kCount * sizeof(int), cudaHostAllocMapped));
+  CHECK(cudaHostAlloc(&host, count * sizeof(int), cudaHostAllocMapped));
   CHECK(cudaHostGetDevicePointer(&device, host, 0));
-  check_sharing("mapped", host, device);
+  check_sharing("mapped", host, device, count);
   CHECK(cudaFreeHost(host));
-  std::vector<int> mine(kCount + 1000);
+  std::vector<int> mine(count + 1000);
   CHECK(cudaHostRegister(mine.data(), mine.size() * sizeof(int), cudaHostRegisterMapped));
   CHECK(cudaHostGetDevicePointer(&device, mine.data(), 0));
-  check_sharing("registered", mine.data(), device);
+  check_sharing("registered", mine.data(), device, count);
   CHECK(cudaHostUnregister(mine.data()));
 }
 
+// A few words of much memory, written by the program here and there, by kernels, and again after them.
+void check_sparse() {
+  constexpr size_t kInts = size_t(64) << 20, kStep = size_t(5) << 20;
+  int* values = nullptr;
+  CHECK(cudaMallocManaged(&values, kInts * sizeof(int)));
+  for (int round = 0; round < 3; round++) {
+    for (size_t i = round; i < kInts; i += kStep) {
+      values[i] = int(i);
+      add_some(values, int(i), 1, 1);
+      values[i + 5] = round;  // on the same page, while the kernel runs
+    }
+    CHECK(cudaDeviceSynchronize());
+    for (size_t i = round; i < kInts; i += kStep) {
+      EXPECT(values[i] == int(i) + 1 && values[i + 5] == round, "sparse: %d %d at %zu", values[i], values[i + 5], i);
+    }
+    add_some(values, int(kInts) - 9, 9, 1);
+  }
+  CHECK(cudaDeviceSynchronize());
+  EXPECT(values[kInts - 1] == 3, "sparse: %d", values[kInts - 1]);
+  CHECK(cudaFree(values));
+}
+
 __managed__ int managed_values[kCount];
+__managed__ int many_managed_values[kLargeCount];
 
 // A variable of the module that the program reads and writes by its name.
-void check_variable() {
+template <int Count>
+void check_variable(int (&managed_values)[Count]) {
   managed_values[3] = 30;
-  add_some(managed_values, 0, kCount / 2, 1);
+  add_some(managed_values, 0, Count / 2, 1);
   CHECK(cudaDeviceSynchronize());
-  EXPECT(managed_values[3] == 31 && managed_values[kCount - 1] == 0, "variable: %d %d", managed_values[3],
-         managed_values[kCount - 1]);
+  EXPECT(managed_values[3] == 31 && managed_values[Count - 1] == 0, "variable: %d %d", managed_values[3],
+         managed_values[Count - 1]);
   int copied = 0;
   CHECK(cudaMemcpyFromSymbol(&copied, managed_values, sizeof copied, 3 * sizeof(int)));
   EXPECT(copied == 31, "variable: copied %d", copied);
-  CHECK(cudaMemset(managed_values, 0, sizeof managed_values));
+  CHECK(cudaMemset(managed_values, 0, Count * sizeof(int)));
   CHECK(cudaDeviceSynchronize());
   EXPECT(managed_values[3] == 0, "variable: %d", managed_values[3]);
 }
@@ -126,10 +151,10 @@ void check_plain() {
 }
 
 // The system reads and writes such memory for the program.
-void check_system_calls() {
+void check_system_calls(int pages) {
   int *values = nullptr, pipes[2];
   EXPECT(pipe(pipes) == 0, "no pipe");
-  CHECK(cudaMallocManaged(&values, 4096 * sizeof(int)));
+  CHECK(cudaMallocManaged(&values, pages * 4096));
   for (int round = 0; round < 3; round++) {
     for (int i = 0; i < 4096; i++) values[i] = i;
     add_some(values, 0, 4096, round);
@@ -170,19 +195,19 @@ void check_conversation(const char* what, int* host, int* device) {
   CHECK(cudaDeviceSynchronize());
 }
 
-void check_conversations() {
+void check_conversations(size_t bytes) {
   int *pinned = nullptr, *managed = nullptr, *device = nullptr;
-  CHECK(cudaMallocHost(&pinned, 4096));
+  CHECK(cudaMallocHost(&pinned, bytes));
   check_conversation("page-locked", pinned, pinned);
   CHECK(cudaFreeHost(pinned));
-  CHECK(cudaMallocManaged(&managed, 4096));
+  CHECK(cudaMallocManaged(&managed, bytes));
   check_conversation("managed", managed, managed);
   CHECK(cudaFree(managed));
-  static int mine[1024];
-  CHECK(cudaHostRegister(mine, sizeof mine, cudaHostRegisterMapped));
-  CHECK(cudaHostGetDevicePointer(&device, mine, 0));
-  check_conversation("registered", mine, device);
-  CHECK(cudaHostUnregister(mine));
+  std::vector<int> mine(bytes / sizeof(int));
+  CHECK(cudaHostRegister(mine.data(), bytes, cudaHostRegisterMapped));
+  CHECK(cudaHostGetDevicePointer(&device, mine.data(), 0));
+  check_conversation("registered", mine.data(), device);
+  CHECK(cudaHostUnregister(mine.data()));
 }
 
 __global__ void count_up(int* word, int times, volatile int* started) {
@@ -232,12 +257,16 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; i++) live = live || strcmp(argv[i], "--live") == 0;
   const double end = now_seconds() + option(argc, argv, "--seconds", 0);
   do {
-    check_managed();
-    check_mapped();
+    for (const int count : {kCount, kLargeCount}) {
+      check_managed(count);
+      check_mapped(count);
+    }
     check_plain();
-    check_variable();
-    check_system_calls();
-    check_conversations();
+    check_sparse();
+    check_variable(managed_values);
+    check_variable(many_managed_values);
+    for (const int pages : {4, 1000}) check_system_calls(pages);
+    for (const size_t bytes : {size_t(4096), size_t(8) << 20}) check_conversations(bytes);
     if (live) check_atomics();
     check_pools();
   } while (failures_ == 0 && now_seconds() < end);

@@ -1,0 +1,265 @@
+#include "interpose/mirror.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <vector>
+
+#include "api/payload.h"
+#include "base/words.h"
+#include "commands.h"
+#include "interpose/host_zone.h"
+#include "interpose/process.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr uint64_t kBlock = 256;           // differences are looked for in blocks
+constexpr uint64_t kWatchMin = 64u << 10;  // below, comparing is quicker than asking the system
+constexpr size_t kQuestionsAhead = 8;      // that the worker has at once
+
+uint64_t page_up(uint64_t address) { return (address + kPage - 1) / kPage * kPage; }
+
+// One word: bytes that the program did not change since `last` become those of `now`, whatever else it does meanwhile.
+template <class Word>
+void take_word(std::byte* host, const std::byte* last, const std::byte* now) {
+  auto* const word = reinterpret_cast<Word*>(host);
+  Word is = __atomic_load_n(word, __ATOMIC_RELAXED);
+  while (true) {
+    std::byte old[sizeof(Word)], made[sizeof(Word)];
+    memcpy(old, &is, sizeof is);
+    for (size_t i = 0; i < sizeof is; ++i) made[i] = old[i] == last[i] ? now[i] : old[i];
+    Word wanted;
+    memcpy(&wanted, made, sizeof wanted);
+    if (wanted == is || __atomic_compare_exchange_n(word, &is, wanted, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+      return;
+  }
+}
+
+void take_changes(std::byte* host, const std::byte* last, const std::byte* now, uint64_t bytes) {
+  for (uint64_t at = 0; at < bytes;) {
+    const bool whole = bytes - at >= 8 && reinterpret_cast<uint64_t>(host + at) % 8 == 0;
+    const uint64_t n = whole ? 8 : 1;
+    if (memcmp(last + at, now + at, n) != 0) {
+      if (whole) {
+        take_word<uint64_t>(host + at, last + at, now + at);
+      } else {
+        take_word<uint8_t>(host + at, last + at, now + at);
+      }
+    }
+    at += n;
+  }
+}
+
+}  // namespace
+
+// One piece of what a worker is asked for.
+struct Mirror::Question {
+  Mirror* mirror = nullptr;
+  uint64_t at = 0, bytes = 0;
+  uint64_t sequence = 0;
+  Reply reply;
+};
+
+Mirror::Mirror(uint64_t host, uint64_t device, uint64_t bytes, Far far, Vgpu& home)
+    : host_(reinterpret_cast<std::byte*>(host)), device_(device), bytes_(bytes), far_(far), home_(home) {}
+
+std::unique_ptr<Mirror> Mirror::make(uint64_t host, uint64_t device, uint64_t bytes, Far far, Vgpu& home) {
+  std::unique_ptr<Mirror> mirror(new Mirror(host, device, bytes, far, home));
+  void* const last =
+      mmap(nullptr, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (last == MAP_FAILED) return nullptr;
+  mirror->last_ = static_cast<std::byte*>(last);
+  if (bytes > kWatchMin) mirror->watch();
+  return mirror;
+}
+
+Mirror::~Mirror() {
+  if (last_ != nullptr) munmap(last_, whole_pages(bytes_));
+}
+
+// Of registered memory the pages that are the block's alone.
+void Mirror::watch() {
+  const auto begin = reinterpret_cast<uint64_t>(host_);
+  const uint64_t first = page_up(begin);
+  const uint64_t end = HostZone::holds(begin) ? page_up(begin + bytes_) : (begin + bytes_) / kPage * kPage;
+  watched_from_ = first - begin;
+  watch_.start(first, end - first);
+}
+
+// --- to the worker ---
+
+bool Mirror::is_known(uint64_t at, uint64_t bytes) const { return memcmp(host_ + at, last_ + at, bytes) == 0; }
+
+CUresult Mirror::push() {
+  if (!pushed_ || !watch_.on()) {
+    pushed_ = true;
+    return push_extents(0, bytes_);
+  }
+  CUresult result = push_between(0, watched_from_);
+  const uint64_t watched_to = watched_from_ + watch_.bytes();
+  const bool known = watch_.take_written([&](uint64_t from, uint64_t bytes) {
+    if (result == CUDA_SUCCESS) result = push_between(watched_from_ + from, watched_from_ + from + bytes);
+  });
+  if (result != CUDA_SUCCESS) {
+    pushed_ = false;  // what was written is no longer known
+    return result;
+  }
+  return known ? push_between(watched_to, bytes_) : push_extents(0, bytes_);
+}
+
+// What was never touched holds zeros on both sides, and is not brought into being by looking at it.
+CUresult Mirror::push_extents(uint64_t from, uint64_t to) {
+  const auto begin = reinterpret_cast<uint64_t>(host_);
+  if (!HostZone::holds(begin)) return push_between(from, to);
+  while (from < to) {
+    uint64_t bytes = 0, at = begin + from;
+    if (!HostZone::instance().next_data(&at, begin + to, &bytes)) return CUDA_SUCCESS;
+    from = at - begin;
+    if (CUresult r = push_between(from, from + bytes); r != CUDA_SUCCESS) return r;
+    from += bytes;
+  }
+  return CUDA_SUCCESS;
+}
+
+// Pages that differ, as many at once as lie beside each other.
+CUresult Mirror::push_between(uint64_t from, uint64_t to) {
+  to = std::min(to, bytes_);
+  const auto piece = [&](uint64_t at) { return std::min(kPage, bytes_ - at); };
+  for (uint64_t at = from / kPage * kPage; at < to;) {
+    uint64_t end = at;
+    while (end < to && end - at < kHostPieceBytes && !is_known(end, piece(end))) end += kPage;
+    if (end == at) {
+      at += kPage;
+      continue;
+    }
+    if (CUresult r = send_changes(at, end - at); r != CUDA_SUCCESS) return r;
+    at = end;
+  }
+  return CUDA_SUCCESS;
+}
+
+// Kernels may be writing beside what is sent, so only words that the program changed count. `bytes`: whole pages.
+CUresult Mirror::send_changes(uint64_t at, uint64_t bytes) {
+  const uint64_t mine = std::min(bytes, bytes_ - at);
+  std::vector<uint64_t> mask(mask_bytes(mine) / 8);
+  for (uint64_t word = 0; word * kMaskedWord < mine; ++word) {
+    const uint64_t offset = at + word * kMaskedWord, n = std::min(kMaskedWord, bytes_ - offset);
+    if (is_known(offset, n)) continue;
+    memcpy(last_ + offset, host_ + offset, n);
+    mask[word / 64] |= uint64_t{1} << word % 64;
+  }
+  if (far_ == Far::kHere) {
+    store_masked(reinterpret_cast<std::byte*>(device_) + at, last_ + at, mine, mask.data());
+    return CUDA_SUCCESS;
+  }
+  const uint64_t sent = far_ == Far::kPages ? bytes : mine;
+  mask.resize(mask_bytes(sent) / 8);
+  const command::WriteHost command{device_ + at, sent, mask.size() * 8, 0};
+  return home_.channel().send({.call = Call::tideWriteHost,
+                               .payload_bytes = uint32_t(command::kWriteHostDataOffset + command.mask_bytes + sent)},
+                              [&](std::byte* payload) {
+                                memcpy(payload, &command, sizeof command);
+                                payload += command::kWriteHostDataOffset;
+                                memcpy(payload, mask.data(), command.mask_bytes);
+                                memcpy(payload + command.mask_bytes, last_ + at, sent);
+                              });
+}
+
+// --- from the worker ---
+
+CUresult Mirror::pull(std::span<Mirror* const> mirrors) {
+  CUresult result = CUDA_SUCCESS;
+  std::deque<Question> open;
+  const auto close_first = [&] {
+    Question& first = open.front();
+    CUresult r = first.mirror->home_.channel().wait_reply(first.reply);
+    if (r != CUDA_SUCCESS) {
+      first.mirror->home_.channel().forget(first.sequence);
+    } else {
+      r = first.reply.result == CUDA_SUCCESS ? first.mirror->take_pages(first) : first.reply.result;
+    }
+    if (result == CUDA_SUCCESS) result = r;
+    open.pop_front();
+  };
+  for (Mirror* mirror : mirrors) {
+    if (mirror->is_here()) {
+      mirror->pull_here();
+      continue;
+    }
+    const uint64_t bytes = mirror->far_ == Far::kPages ? whole_pages(mirror->bytes_) : mirror->bytes_;
+    for (uint64_t at = 0; at < bytes && result == CUDA_SUCCESS; at += kHostPieceBytes) {
+      if (open.size() == kQuestionsAhead) close_first();
+      Question& question = open.emplace_back();
+      question.mirror = mirror;
+      question.at = at;
+      question.bytes = std::min(kHostPieceBytes, bytes - at);
+      if (CUresult r = mirror->ask(question); r != CUDA_SUCCESS) {
+        open.pop_back();
+        result = r;
+      }
+    }
+  }
+  while (!open.empty()) close_first();
+  return result;
+}
+
+CUresult Mirror::ask(Question& question) {
+  const command::ChangedHost command{device_ + question.at, question.bytes};
+  const Call call = far_ == Far::kPages ? Call::tideChangedHost : Call::tideReadHost;
+  static_assert(sizeof(command::ReadHost) == sizeof command);
+  return home_.channel().send(
+      {.call = call, .payload_bytes = sizeof command, .reply = &question.reply},
+      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, &question.sequence);
+}
+
+// What came over the wire is checked.
+CUresult Mirror::take_pages(const Question& question) {
+  const std::byte* from = question.reply.payload.data();
+  const uint64_t there = question.reply.payload.size();
+  if (far_ == Far::kVariable) {
+    if (there < question.bytes) return CUDA_ERROR_UNKNOWN;
+    take(question.at, from, question.bytes);
+    return CUDA_SUCCESS;
+  }
+  ChangedHostAnswer answer;
+  if (there < sizeof answer) return CUDA_ERROR_UNKNOWN;
+  memcpy(&answer, from, sizeof answer);
+  const uint64_t pages = question.bytes / kPage;
+  const uint64_t data = sizeof answer + (answer.pages * 4 + 7) / 8 * 8;
+  if (answer.pages > pages || there < data + answer.pages * kPage) return CUDA_ERROR_UNKNOWN;
+  for (uint64_t i = 0; i < answer.pages; ++i) {
+    uint32_t page = 0;
+    memcpy(&page, from + sizeof answer + i * sizeof page, sizeof page);
+    if (page >= pages) return CUDA_ERROR_UNKNOWN;
+    take(question.at + page * kPage, from + data + i * kPage, kPage);
+  }
+  return CUDA_SUCCESS;
+}
+
+// The far side changes while it is looked at: what is taken is copied first.
+void Mirror::pull_here() {
+  const auto* const far = reinterpret_cast<const std::byte*>(device_);
+  std::byte now[kPage];
+  for (uint64_t at = 0; at < bytes_; at += kPage) {
+    const uint64_t n = std::min(kPage, bytes_ - at);
+    if (memcmp(far + at, last_ + at, n) == 0) continue;
+    memcpy(now, far + at, n);
+    take(at, now, n);
+  }
+}
+
+void Mirror::take(uint64_t at, const std::byte* now, uint64_t bytes) {
+  const uint64_t end = std::min(at + bytes, bytes_);
+  for (; at < end; at += kBlock, now += kBlock) {
+    const uint64_t n = std::min(kBlock, end - at);
+    if (memcmp(now, last_ + at, n) == 0) continue;
+    take_changes(host_ + at, last_ + at, now, n);
+    memcpy(last_ + at, now, n);
+  }
+}
+
+}  // namespace tide

@@ -1,0 +1,69 @@
+#pragma once
+
+// A block of host memory that is there twice: where the program has it, and where kernels find it, in the worker's
+// process or in pages that it shares with this one. Both sides write; a third copy, of what both had last, tells word
+// by word who changed what, so that neither overwrites what the other did beside it.
+//
+// What is looked at: of the program's side the pages that were written (page_watch.h), or all where that is not known;
+// of the worker's side the pages that the worker says have changed.
+//
+// Threads: the caller holds one lock over all calls; the program, and kernels, write when they like.
+
+#include <cuda.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "interpose/page_watch.h"
+
+namespace tide {
+
+struct Vgpu;
+
+class Mirror {
+ public:
+  // Where kernels find the memory.
+  enum class Far : uint8_t {
+    kPages,     // whole pages of the worker's, zeros at first
+    kVariable,  // bytes that the worker's driver placed
+    kHere,      // pages that workers share with this process
+  };
+  // `host`, of the program, and `device` are the addresses of both sides. Null: no memory.
+  static std::unique_ptr<Mirror> make(uint64_t host, uint64_t device, uint64_t bytes, Far far, Vgpu& home);
+  ~Mirror();
+  Mirror(const Mirror&) = delete;
+  Mirror& operator=(const Mirror&) = delete;
+
+  uint64_t bytes() const { return bytes_; }
+  bool is_here() const { return far_ == Far::kHere; }
+  // Sends what the program has changed.
+  CUresult push();
+  // Brings what kernels have changed. What the program changed since the last push, or changes meanwhile, stays.
+  static CUresult pull(std::span<Mirror* const> mirrors);
+
+ private:
+  struct Question;
+  Mirror(uint64_t host, uint64_t device, uint64_t bytes, Far far, Vgpu& home);
+  void watch();
+  bool is_known(uint64_t at, uint64_t bytes) const;
+  CUresult push_extents(uint64_t from, uint64_t to);
+  CUresult push_between(uint64_t from, uint64_t to);
+  CUresult send_changes(uint64_t at, uint64_t bytes);
+  void pull_here();
+  CUresult ask(Question& question);
+  CUresult take_pages(const Question& question);
+  void take(uint64_t at, const std::byte* now, uint64_t bytes);
+
+  std::byte* const host_;
+  const uint64_t device_, bytes_;
+  const Far far_;
+  Vgpu& home_;
+  std::byte* last_ = nullptr;  // whole pages
+  PageWatch watch_;
+  uint64_t watched_from_ = 0;  // offset of the first watched page
+  bool pushed_ = false;        // everything, once
+};
+
+}  // namespace tide
