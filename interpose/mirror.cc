@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api/payload.h"
+#include "base/page_digest.h"
 #include "base/words.h"
 #include "commands.h"
 #include "interpose/host_zone.h"
@@ -19,7 +20,8 @@ namespace {
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kBlock = 256;           // differences are looked for in blocks
 constexpr uint64_t kWatchMin = 64u << 10;  // below, comparing is quicker than asking the system
-constexpr size_t kQuestionsAhead = 8;      // that the worker has at once
+constexpr uint64_t kMaskedBlock = 64 * kMaskedWord, kMaskOfPage = kPage / kMaskedBlock;
+constexpr size_t kQuestionsAhead = 8;  // that the worker has at once
 
 uint64_t page_up(uint64_t address) { return (address + kPage - 1) / kPage * kPage; }
 
@@ -55,6 +57,25 @@ void take_changes(std::byte* host, const std::byte* last, const std::byte* now, 
 }
 
 }  // namespace
+
+// Changes of the program that lie beside each other.
+struct Mirror::Run {
+  uint64_t at = 0, bytes = 0;
+  std::vector<uint64_t> mask;  // of words (base/words.h); one of its words is for kMaskedBlock bytes
+  uint64_t digest = 0;         // of the page, when this is a part of one
+
+  uint64_t first() const { return uint64_t(std::find_if(mask.begin(), mask.end(), is_set) - mask.begin()); }
+  uint64_t last() const { return uint64_t(mask.rend() - std::find_if(mask.rbegin(), mask.rend(), is_set)) - 1; }
+  bool is_wide() const { return last() - first() >= kMaskOfPage / 2; }
+  void narrow(uint64_t page_digest) {
+    const uint64_t begin = first(), end = last() + 1;
+    at += begin * kMaskedBlock;
+    bytes = (end - begin) * kMaskedBlock;
+    mask = {mask.begin() + int64_t(begin), mask.begin() + int64_t(end)};
+    digest = page_digest;
+  }
+  static bool is_set(uint64_t word) { return word != 0; }
+};
 
 // One piece of what a worker is asked for.
 struct Mirror::Question {
@@ -125,47 +146,55 @@ CUresult Mirror::push_extents(uint64_t from, uint64_t to) {
   return CUDA_SUCCESS;
 }
 
-// Pages that differ, as many at once as lie beside each other.
+// Pages that lie beside each other go together, of a page with few changes only the part around them.
 CUresult Mirror::push_between(uint64_t from, uint64_t to) {
   to = std::min(to, bytes_);
-  const auto piece = [&](uint64_t at) { return std::min(kPage, bytes_ - at); };
-  for (uint64_t at = from / kPage * kPage; at < to;) {
-    uint64_t end = at;
-    while (end < to && end - at < kHostPieceBytes && !is_known(end, piece(end))) end += kPage;
-    if (end == at) {
-      at += kPage;
-      continue;
+  Run run;
+  for (uint64_t at = from / kPage * kPage; at < to; at += kPage) {
+    if (is_known(at, std::min(kPage, bytes_ - at))) continue;
+    Run page{at, kPage, {}, 0};
+    page.mask.resize(kMaskOfPage);
+    note_changes(at, page.mask.data());
+    const bool joins = run.at + run.bytes == at && run.bytes < kHostPieceBytes && page.is_wide();
+    if (!joins) {
+      if (CUresult r = send(run); r != CUDA_SUCCESS) return r;
+      run = std::move(page);
+      if (!run.is_wide()) run.narrow(page_digest(last_ + at));
+    } else {
+      run.bytes += kPage;
+      run.mask.insert(run.mask.end(), page.mask.begin(), page.mask.end());
     }
-    if (CUresult r = send_changes(at, end - at); r != CUDA_SUCCESS) return r;
-    at = end;
   }
-  return CUDA_SUCCESS;
+  return send(run);
 }
 
-// Kernels may be writing beside what is sent, so only words that the program changed count. `bytes`: whole pages.
-CUresult Mirror::send_changes(uint64_t at, uint64_t bytes) {
-  const uint64_t mine = std::min(bytes, bytes_ - at);
-  std::vector<uint64_t> mask(mask_bytes(mine) / 8);
-  for (uint64_t word = 0; word * kMaskedWord < mine; ++word) {
-    const uint64_t offset = at + word * kMaskedWord, n = std::min(kMaskedWord, bytes_ - offset);
-    if (is_known(offset, n)) continue;
-    memcpy(last_ + offset, host_ + offset, n);
+// Kernels may be writing beside what is sent, so only words that the program changed count.
+void Mirror::note_changes(uint64_t page, uint64_t* mask) {
+  const uint64_t end = std::min(page + kPage, bytes_);
+  for (uint64_t at = page; at < end; at += kMaskedWord) {
+    const uint64_t n = std::min(kMaskedWord, end - at), word = (at - page) / kMaskedWord;
+    if (is_known(at, n)) continue;
+    memcpy(last_ + at, host_ + at, n);
     mask[word / 64] |= uint64_t{1} << word % 64;
   }
+}
+
+CUresult Mirror::send(const Run& run) {
+  const uint64_t whole = far_ == Far::kPages ? whole_pages(bytes_) : bytes_;
+  const uint64_t bytes = run.at < whole ? std::min(run.bytes, whole - run.at) : 0;
+  if (bytes == 0) return CUDA_SUCCESS;
   if (far_ == Far::kHere) {
-    store_masked(reinterpret_cast<std::byte*>(device_) + at, last_ + at, mine, mask.data());
+    store_masked(reinterpret_cast<std::byte*>(device_) + run.at, last_ + run.at, bytes, run.mask.data());
     return CUDA_SUCCESS;
   }
-  const uint64_t sent = far_ == Far::kPages ? bytes : mine;
-  mask.resize(mask_bytes(sent) / 8);
-  const command::WriteHost command{device_ + at, sent, mask.size() * 8, 0};
+  const command::WriteHost command{device_ + run.at, bytes, mask_bytes(bytes), run.digest};
   return home_.channel().send({.call = Call::tideWriteHost,
-                               .payload_bytes = uint32_t(command::kWriteHostDataOffset + command.mask_bytes + sent)},
+                               .payload_bytes = uint32_t(command::kWriteHostDataOffset + command.mask_bytes + bytes)},
                               [&](std::byte* payload) {
                                 memcpy(payload, &command, sizeof command);
                                 payload += command::kWriteHostDataOffset;
-                                memcpy(payload, mask.data(), command.mask_bytes);
-                                memcpy(payload + command.mask_bytes, last_ + at, sent);
+                                memcpy(payload, run.mask.data(), command.mask_bytes);
+                                memcpy(payload + command.mask_bytes, last_ + run.at, bytes);
                               });
 }
 

@@ -50,7 +50,9 @@ class Mirror {
   bool is_known(uint64_t at, uint64_t bytes) const;
   CUresult push_extents(uint64_t from, uint64_t to);
   CUresult push_between(uint64_t from, uint64_t to);
-  CUresult send_changes(uint64_t at, uint64_t bytes);
+  struct Run;
+  void note_changes(uint64_t page, uint64_t* mask);
+  CUresult send(const Run& run);
   void pull_here();
   CUresult ask(Question& question);
   CUresult take_pages(const Question& question);

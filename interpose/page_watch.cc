@@ -7,6 +7,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <cstring>
+
 #include "base/log.h"
 
 namespace tide {
@@ -72,6 +75,8 @@ bool remembers_what_left(const System& system) {
 
 System open_system() {
   System system;
+  const char* const wanted = getenv("TIDE_PAGE_WATCH");
+  if (wanted != nullptr && strcmp(wanted, "off") == 0) return system;
   system.faults = int(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | kUserModeOnly));
   uffdio_api api = {.api = UFFD_API, .features = kShmemToo | kUnpopulatedToo | kAsynchronous, .ioctls = 0};
   if (system.faults >= 0 && ioctl(system.faults, UFFDIO_API, &api) == 0)

@@ -145,7 +145,7 @@ bool HostMemory::covers(uint64_t address, uint64_t bytes) const {
 }
 
 PagesTold* HostMemory::told(uint64_t address, uint64_t bytes, uint64_t* first_page) {
-  if (!covers(address, bytes) || address % kPage != 0 || bytes % kPage != 0) return nullptr;
+  if (!covers(address, bytes)) return nullptr;
   const auto& [start, block] = *std::prev(blocks_.upper_bound(address));
   *first_page = (address - start) / kPage;
   return block.told.get();

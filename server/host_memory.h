@@ -34,7 +34,7 @@ class HostMemory {
   CUresult map(uint64_t address, uint64_t bytes, bool shared, bool replaying);
   CUresult unmap(uint64_t address, uint64_t bytes);
   bool covers(uint64_t address, uint64_t bytes) const;
-  // What the client knows of these pages of ours, *first_page of which is at `address`; null: they are not ours.
+  // What the client knows of pages of ours, in *first_page of which `address` lies; null: they are not ours.
   PagesTold* told(uint64_t address, uint64_t bytes, uint64_t* first_page);
 
   bool shares() const;

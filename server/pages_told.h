@@ -8,11 +8,13 @@
 #include <span>
 #include <vector>
 
+#include "base/page_digest.h"
+
 namespace tide {
 
 class PagesTold {
  public:
-  static constexpr uint64_t kPage = 4096;
+  static constexpr uint64_t kPage = kDigestedPage;
 
   // `zeros`: the client has zeros, else it is not known what it has.
   PagesTold(uint64_t pages, bool zeros);
@@ -21,6 +23,8 @@ class PagesTold {
   bool knows(uint64_t page, const std::byte* bytes) const;
   // These are what the client has from now on, in whole pages.
   void told(uint64_t first_page, std::span<const std::byte> bytes);
+  // The same of one page, which is only known by its digest.
+  void told(uint64_t page, uint64_t digest);
 
  private:
   std::vector<uint64_t> digests_;  // 0: not known

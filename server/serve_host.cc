@@ -15,6 +15,10 @@ bool touchable(Session& session, uint64_t address, uint64_t bytes) {
   return session.host_memory().covers(address, bytes) || session.libraries().managed(address, bytes);
 }
 
+bool whole_pages(uint64_t address, uint64_t bytes) {
+  return address % PagesTold::kPage == 0 && bytes % PagesTold::kPage == 0;
+}
+
 }  // namespace
 
 CUresult serve_tideMapHost(Session& session, const command::MapHost& command, Received& q, Outputs&) {
@@ -40,7 +44,12 @@ CUresult serve_tideWriteHost(Session& session, const command::WriteHost& command
   store_masked(reinterpret_cast<std::byte*>(command.address), bytes.data(), command.bytes, mask.data());
   uint64_t first = 0;
   PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
-  if (told != nullptr) told->told(first, bytes);
+  if (told == nullptr) return CUDA_SUCCESS;
+  if (command.digest != 0) {
+    told->told(first, command.digest);
+  } else if (whole_pages(command.address, command.bytes)) {
+    told->told(first, bytes);
+  }
   return CUDA_SUCCESS;
 }
 
@@ -57,7 +66,8 @@ CUresult serve_tideChangedHost(Session& session, const command::ChangedHost& com
   constexpr uint64_t kPage = PagesTold::kPage;
   uint64_t first = 0;
   PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
-  if (told == nullptr || command.bytes > kHostPieceBytes) return CUDA_ERROR_INVALID_VALUE;
+  if (told == nullptr || !whole_pages(command.address, command.bytes) || command.bytes > kHostPieceBytes)
+    return CUDA_ERROR_INVALID_VALUE;
   std::vector<uint32_t> changed;
   const auto* const pages = reinterpret_cast<const std::byte*>(command.address);
   for (uint32_t page = 0; page < command.bytes / kPage; ++page) {

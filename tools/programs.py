@@ -120,6 +120,7 @@ def ours():
         job('churn', exact=True),
         job('saxpy_drv', suffix='.cpp', options=['-lcuda'], exact=True),
         job('launch_cost'),
+        job('mirror_cost'),
         job('mirrors', exact=True),
     ]
 

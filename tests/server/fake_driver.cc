@@ -209,6 +209,11 @@ CUresult cuMemUnmap(CUdeviceptr p, size_t bytes) {
 }
 CUresult cuMemSetAccess(CUdeviceptr, size_t, const CUmemAccessDesc*, size_t) { return CUDA_SUCCESS; }
 CUresult cuMemHostAlloc(void** p, size_t bytes, unsigned) { return *p = aligned_alloc(4096, bytes), CUDA_SUCCESS; }
+CUresult cuMemHostRegister_v2(void*, size_t, unsigned) { return CUDA_SUCCESS; }
+CUresult cuMemHostUnregister(void*) { return CUDA_SUCCESS; }
+CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* p, unsigned) {
+  return *device = reinterpret_cast<CUdeviceptr>(p), CUDA_SUCCESS;
+}
 
 CUresult cuStreamCreateWithPriority(CUstream* stream, unsigned, int) {
   return *stream = reinterpret_cast<CUstream>(new Queue), CUDA_SUCCESS;

@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "base/words.h"
 #include "tests/server/client.h"
 
 namespace tide {
@@ -293,6 +294,71 @@ TEST_F(WorkerTest, memory_outside_of_the_vgpu_is_refused) {
             CUDA_ERROR_OUT_OF_MEMORY);
   const uint64_t stack = reinterpret_cast<uint64_t>(&answer);
   EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1}, &answer), CUDA_ERROR_INVALID_VALUE);
+}
+
+constexpr uint64_t kHost = kHostZoneBase + (64u << 10), kHostPage = 4096;
+
+// Numbers of the pages that the worker says have changed, and the last one's first word.
+std::vector<uint32_t> changed(TestClient& client, uint64_t pages, uint32_t* word = nullptr) {
+  std::vector<std::byte> answer;
+  EXPECT_EQ(client.call(Call::tideChangedHost, command::ChangedHost{kHost, pages * kHostPage}, &answer), CUDA_SUCCESS);
+  uint64_t count = 0;
+  memcpy(&count, answer.data(), sizeof count);
+  std::vector<uint32_t> numbers(count);
+  const uint64_t data = sizeof count + align_up(count * 4, 8);
+  EXPECT_EQ(answer.size(), data + count * kHostPage);
+  if (count != 0) memcpy(numbers.data(), answer.data() + sizeof count, count * 4);
+  if (count != 0 && word != nullptr) memcpy(word, answer.data() + data + (count - 1) * kHostPage, sizeof *word);
+  return numbers;
+}
+
+TEST_F(WorkerTest, of_host_memory_only_pages_travel_that_the_client_does_not_know) {
+  std::vector<std::byte> found;
+  client_.load_library(1, kTestImage, &found);
+  client_.send(Call::tideMapHost, command::MapHost{kHost, 8 * kHostPage, 0, 0});
+  EXPECT_TRUE(changed(client_, 8).empty()) << "both sides begin with zeros";
+  const auto add = [&](uint64_t address, uint64_t value) {
+    ASSERT_TRUE(client_.reach(kTestLegacy, client_.launch(uint64_t{1} << 32, {address, 1, value})));
+  };
+  add(kHost + 2 * kHostPage, 7);
+  add(kHost + 5 * kHostPage, 9);
+  uint32_t word = 0;
+  EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{2, 5}));
+  EXPECT_EQ(word, 9u);
+  EXPECT_TRUE(changed(client_, 8).empty()) << "told once";
+  // Of two words the mask names the second: the first one stays what the kernel made it.
+  std::vector<std::byte> page(mask_bytes(kHostPage) + kHostPage);
+  page[0] = std::byte{2};
+  const uint32_t words[2] = {100, 200};
+  memcpy(page.data() + mask_bytes(kHostPage), words, sizeof words);
+  const command::WriteHost write{kHost + 5 * kHostPage, kHostPage, mask_bytes(kHostPage), 0};
+  client_.send(Call::tideWriteHost, write, kNoStream, page.data(), page.size());
+  EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{5})) << "the client believes that its first word is 100";
+  EXPECT_EQ(word, 9u);
+  expect_no_error();
+}
+
+TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
+  client_.send(Call::tideMapHost, command::MapHost{kHost, 8 * kHostPage, 0, 0});
+  std::vector<std::byte> answer;
+  const std::pair<uint64_t, uint64_t> wrong[] = {{kHost - kHostPage, kHostPage},
+                                                 {kHost + 8, kHostPage},
+                                                 {kHost, 9 * kHostPage},
+                                                 {kHost, 100},
+                                                 {kHost, ~uint64_t{0} / kHostPage * kHostPage},
+                                                 {0, kHostPage}};
+  for (const auto& [address, bytes] : wrong) {
+    EXPECT_EQ(client_.call(Call::tideChangedHost, command::ChangedHost{address, bytes}, &answer),
+              CUDA_ERROR_INVALID_VALUE)
+        << address << " " << bytes;
+  }
+  const std::vector<std::byte> data(16);
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 8, 0, 0}, &answer, data.data(), 8),
+            CUDA_ERROR_INVALID_VALUE)
+      << "without a mask";
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost + 8 * kHostPage, 8, 8, 0}, &answer, data.data(),
+                         data.size()),
+            CUDA_ERROR_INVALID_VALUE);
 }
 
 TEST_F(WorkerTest, tells_its_agent_what_it_holds) {
