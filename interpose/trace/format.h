@@ -42,6 +42,8 @@ struct FrameHead {
 };
 static_assert(sizeof(FrameHead) == 48);
 
+inline constexpr size_t kCommandBytesMax = 4096;  // of a process's words
+
 struct ProcessPayload {
   uint64_t table_hash;
   uint64_t wall_seconds;

@@ -15,8 +15,6 @@
 namespace tide::trace {
 namespace {
 
-constexpr size_t kCommandMax = 4096;
-
 // A write beyond the limit of file sizes sends a signal that would end the program. It is held off, and taken back.
 class NoSizeSignal {
  public:
@@ -77,10 +75,10 @@ bool Sink::append(FrameHead head, const void* payload) {
 }
 
 bool Sink::announce() {
-  char payload[sizeof(ProcessPayload) + kCommandMax];
+  char payload[sizeof(ProcessPayload) + kCommandBytesMax];
   const ProcessPayload about = {kTableHash, wall_seconds(), uint32_t(getppid()), 0};
   memcpy(payload, &about, sizeof about);
-  const size_t command = read_file("/proc/self/cmdline", payload + sizeof about, kCommandMax);
+  const size_t command = read_file("/proc/self/cmdline", payload + sizeof about, kCommandBytesMax);
   FrameHead head = {};
   head.kind = FrameKind::kProcess;
   head.bytes = uint32_t(sizeof about + command);

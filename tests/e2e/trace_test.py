@@ -7,7 +7,7 @@ import re
 import sys
 import unittest
 
-from pool import PoolTest, job_program
+from pool import PoolTest, job_program, wait_until
 
 # What saxpy_drv calls, from its source.
 SAXPY = {
@@ -125,6 +125,47 @@ class Trace(PoolTest):
         self.expect_ok(self.pool.run('--trace', self.file, '--', 'bash', '-c', 'true; /bin/echo a | cat'))
         self.assertEqual(self.read()['processes'], [])
         self.assertRegex(self.pool.tide('trace', self.file).out, 'no process of the job has called the driver')
+
+    def test_perfetto_shows_all_that_a_process_was_and_wide_numbers(self):
+        program = job_program('saxpy_drv')
+        code = ('import ctypes, os, sys, time\n'
+                'assert ctypes.CDLL("libcuda.so.1").cuInit(0) == 0\n'
+                'ctypes.CDLL("libcuda.so.1").cuMemAlloc_v2(None, ctypes.c_size_t(-1))\n'
+                'time.sleep(1.1)\n'  # what is older is written by the next call
+                'assert ctypes.CDLL("libcuda.so.1").cuInit(0) == 0\n'
+                'os.execv(sys.argv[1], sys.argv[1:])\n')
+        script = os.path.join(self.pool.home, 'becomes.py')
+        with open(script, 'w') as file:
+            file.write(code)
+        self.traced(sys.executable, script, program, 'https://a/b/', '/')
+        path = os.path.join(self.pool.home, 'events.json')
+        self.expect_ok(self.pool.tide('trace', self.file, '--perfetto', path))
+        with open(path) as file:
+            events = json.load(file)['traceEvents']
+        # No slash: Perfetto shows what is behind the last.
+        names = [event['args']['name'] for event in events if event['ph'] == 'M']
+        python = os.path.basename(sys.executable)
+        self.assertEqual(names, [f'{python} becomes.py saxpy_drv b, then saxpy_drv b'])
+        self.assertEqual({event['pid'] for event in events if event['ph'] == 'X'}, {events[0]['pid']})
+        # As a number Perfetto shows it as -1.
+        sizes = [e['args']['bytesize'] for e in events if e['name'] == 'cuMemAlloc_v2']
+        self.assertEqual((sizes[0], {type(size) for size in sizes[1:]}), (str(2**64 - 1), {int}))
+
+    def test_a_trace_that_is_being_written_is_not_made_anew(self):
+        self.pool.up(gpus=2)
+        release = os.path.join(self.pool.home, 'release')
+        wait = f'echo ready; until [ -e {release} ]; do sleep 0.05; done; exec {job_program("saxpy_drv")}'
+        first = self.pool.start('-g', 1, '--trace', self.file, '--', 'bash', '-c', wait)
+        wait_until(lambda: 'ready' in first.out(), 'the first job')
+        second = self.pool.run('-g', 1, '--trace', self.file, '--', 'echo', 'ran')
+        self.expect_fails(second, 125, r'^tide: no trace: \S+ is the trace of a job that still runs')
+        self.expect_fails(self.pool.tide('env', '--trace', self.file), 1, 'is the trace of a job that still runs')
+        with open(release, 'w'):
+            pass
+        self.assertEqual(first.wait(), 0, first.err())
+        self.assertEqual({name: f['calls'] for name, f in self.functions().items()}, SAXPY)
+        self.expect_ok(self.pool.run('-g', 1, '--trace', self.file, '--', 'true'))
+        self.assertEqual(self.read()['processes'], [])
 
     def test_the_library_under_every_name_is_traced(self):
         code = ('import ctypes\n'

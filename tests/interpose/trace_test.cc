@@ -31,6 +31,11 @@ void record(const char* name, CUresult result, uint64_t begin, std::vector<uint6
   take_down(*thread_buffer(), {number_of(name), result, begin, begin + 5, {}, words.data()});
 }
 
+char read_one(int fd) {
+  char word = 0;
+  return read(fd, &word, 1) == 1 ? word : char(0);
+}
+
 std::string contents(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   std::ostringstream out;
@@ -39,6 +44,25 @@ std::string contents(const std::string& path) {
 }
 
 void put(const std::string& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+// All calls of a file, as long as the file is there; their arguments are not.
+std::vector<Call> calls_of(TraceFile& file) {
+  std::vector<Call> all;
+  const Outcome o = file.for_each_call([&](const Call& call) { all.push_back(call); });
+  EXPECT_TRUE(o.ok()) << o.message();
+  return all;
+}
+
+// Of damaged files: what can be shown of each call is.
+uint64_t look_at_all(TraceFile& file) {
+  uint64_t calls = 0;
+  (void)file.for_each_call([&](const Call& call) {
+    (void)file.arguments(call);
+    (void)file.kernel_name(call);
+    ++calls;
+  });
+  return calls;
+}
 
 class Trace : public testing::Test {
  protected:
@@ -69,9 +93,9 @@ class Trace : public testing::Test {
     return file;
   }
 
-  std::string refusal() {
+  std::string refusal(const ReadLimits& limits = {}) {
     TraceFile file;
-    return TraceFile::read(path_, &file).message();
+    return TraceFile::read(path_, &file, limits).message();
   }
 
   std::string path_;
@@ -91,14 +115,15 @@ TEST_F(Trace, arguments_of_every_kind_come_back) {
         record("cuModuleGetFunction", CUDA_ERROR_NOT_FOUND, 600, {uint64_t(&function), module, uint64_t("a\n\"b")});
         record("cuModuleGetFunction", CUDA_ERROR_INVALID_HANDLE, 700, {uint64_t(&function), 12, 13});
       }));
-  const TraceFile file = read();
+  TraceFile file = read();
   EXPECT_TRUE(file.problems().empty());
   std::vector<std::string> lines;
-  for (const Call& call : file.calls()) {
+  const Outcome visited = file.for_each_call([&](const Call& call) {
     std::string line = file.function(call).name + std::to_string(call.result);
     for (const Argument& argument : file.arguments(call)) line += " " + argument.text;
     lines.push_back(line + " " + file.kernel_name(call));
-  }
+  });
+  EXPECT_TRUE(visited.ok());
   const std::vector<std::string> expected = {
       "cuModuleGetFunction0 0xc706000000100000 0xc705000000100000 saxpy saxpy",
       "cuLaunchKernel0 0xc706000000100000 79 1 1 128 1 1 0 0x0 0x7ffd 0x0 saxpy",
@@ -121,9 +146,10 @@ TEST_F(Trace, how_a_call_travelled_comes_back) {
               const uint64_t words[1] = {};
               take_down(buffer, {number_of("cuCtxSynchronize"), CUDA_ERROR_ILLEGAL_ADDRESS, 10, 12, before, words});
             }));
-  const TraceFile file = read();
-  ASSERT_EQ(file.calls().size(), 1u);
-  const Call& call = file.calls()[0];
+  TraceFile file = read();
+  const std::vector<Call> calls = calls_of(file);
+  ASSERT_EQ(calls.size(), 1u);
+  const Call& call = calls[0];
   EXPECT_EQ(call.result, CUDA_ERROR_ILLEGAL_ADDRESS);
   EXPECT_EQ(call.duration_ns, 2u);
   EXPECT_EQ(call.travel.commands, 1u);
@@ -146,12 +172,19 @@ TEST_F(Trace, threads_and_more_calls_than_a_buffer_holds) {
               other.join();
               std::thread(record_many).join();  // takes a buffer over
             }));
-  const TraceFile file = read();
+  TraceFile file = read();
   EXPECT_TRUE(file.problems().empty());
-  ASSERT_EQ(file.calls().size(), 3 * kMany);
   ASSERT_EQ(file.processes().size(), 1u);
   std::map<uint32_t, uint64_t> next;
-  for (const Call& call : file.calls()) EXPECT_EQ(file.arguments(call)[0].number, next[call.thread]++);
+  uint64_t calls = 0, last_ns = 0;
+  const Outcome visited = file.for_each_call([&](const Call& call) {
+    EXPECT_EQ(file.arguments(call)[0].number, next[call.thread]++);
+    EXPECT_GE(call.begin_ns, last_ns) << "in the order of their begins";
+    last_ns = call.begin_ns;
+    ++calls;
+  });
+  EXPECT_TRUE(visited.ok()) << visited.message();
+  EXPECT_EQ(calls, 3 * kMany);
   EXPECT_EQ(next.size(), 3u);
 }
 
@@ -162,13 +195,14 @@ TEST_F(Trace, a_forked_child_writes_its_own_calls_and_none_of_its_parents) {
               ASSERT_EQ(0, in_process([] {}));  // calls nothing, writes nothing
               record("cuCtxSetCurrent", CUDA_SUCCESS, 20, {5});
             }));
-  const TraceFile file = read();
+  TraceFile file = read();
   EXPECT_TRUE(file.problems().empty());
   ASSERT_EQ(file.processes().size(), 2u);
-  ASSERT_EQ(file.calls().size(), 3u);
-  EXPECT_EQ(file.calls()[0].process, file.calls()[1].process);
-  EXPECT_NE(file.calls()[0].process, file.calls()[2].process);
-  EXPECT_EQ(file.processes()[file.calls()[2].process].parent, file.processes()[file.calls()[0].process].pid);
+  const std::vector<Call> calls = calls_of(file);
+  ASSERT_EQ(calls.size(), 3u);
+  EXPECT_EQ(calls[0].process, calls[1].process);
+  EXPECT_NE(calls[0].process, calls[2].process);
+  EXPECT_EQ(file.processes()[calls[2].process].parent, file.processes()[calls[0].process].pid);
 }
 
 TEST_F(Trace, between_the_profilers_marks) {
@@ -180,18 +214,20 @@ TEST_F(Trace, between_the_profilers_marks) {
             }));
   TraceFile file = read();
   file.keep_profiled();
-  ASSERT_EQ(file.calls().size(), 2u);
-  EXPECT_EQ(file.function(file.calls()[0]).name, "cuMemFree_v2");
-  EXPECT_EQ(file.function(file.calls()[1]).name, "cuCtxGetCurrent");
+  const std::vector<Call> calls = calls_of(file);
+  ASSERT_EQ(calls.size(), 2u);
+  EXPECT_EQ(file.function(calls[0]).name, "cuMemFree_v2");
+  EXPECT_EQ(file.function(calls[1]).name, "cuCtxGetCurrent");
 }
 
 TEST_F(Trace, a_killed_process_loses_only_its_buffers) {
   ASSERT_EQ(0, in_process(record_many, true));
-  const TraceFile file = read();
+  TraceFile file = read();
   ASSERT_EQ(file.problems().size(), 1u);
   EXPECT_NE(file.problems()[0].find("did not end its trace"), std::string::npos);
-  EXPECT_GT(file.calls().size(), kMany - kBufferBytes / 6);
-  EXPECT_LT(file.calls().size(), kMany);
+  const size_t calls = calls_of(file).size();
+  EXPECT_GT(calls, kMany - kBufferBytes / 6);
+  EXPECT_LT(calls, kMany);
 }
 
 TEST_F(Trace, without_room_the_program_goes_on_and_the_trace_says_so) {
@@ -201,10 +237,11 @@ TEST_F(Trace, without_room_the_program_goes_on_and_the_trace_says_so) {
     record_many();
   });
   EXPECT_EQ(status, 0);
-  const TraceFile file = read();
+  TraceFile file = read();
   EXPECT_FALSE(file.problems().empty());
-  EXPECT_GT(file.calls().size(), 1000u);
-  EXPECT_LT(file.calls().size(), kMany);
+  const size_t calls = calls_of(file).size();
+  EXPECT_GT(calls, 1000u);
+  EXPECT_LT(calls, kMany);
 }
 
 TEST_F(Trace, cut_anywhere_it_is_read_as_far_as_it_goes) {
@@ -219,8 +256,8 @@ TEST_F(Trace, cut_anywhere_it_is_read_as_far_as_it_goes) {
   const size_t frames_at = sizeof head + head.table_bytes;
   for (size_t length = frames_at; length < whole.size(); ++length) {
     put(path_, whole.substr(0, length));
-    const TraceFile file = read();
-    EXPECT_LE(file.calls().size(), 3u);
+    TraceFile file = read();
+    EXPECT_LE(calls_of(file).size(), 3u);
     EXPECT_TRUE(length == frames_at || !file.problems().empty()) << length;
   }
   for (size_t length = 0; length < frames_at; length += 997) {
@@ -229,8 +266,8 @@ TEST_F(Trace, cut_anywhere_it_is_read_as_far_as_it_goes) {
   }
   // A piece in the middle: the frames behind it are found again, wherever they begin.
   put(path_, whole.substr(0, frames_at + 13) + whole.substr(frames_at + 60));
-  const TraceFile file = read();
-  EXPECT_EQ(file.calls().size(), 3u);
+  TraceFile file = read();
+  EXPECT_EQ(calls_of(file).size(), 3u);
   ASSERT_FALSE(file.problems().empty());
   EXPECT_NE(file.problems()[0].find("are damaged"), std::string::npos) << file.problems()[0];
 }
@@ -244,8 +281,7 @@ TEST_F(Trace, any_byte_may_be_wrong) {
     put(path_, wrong);
     TraceFile file;
     (void)TraceFile::read(path_, &file);
-    for (const Call& call : file.calls()) (void)file.arguments(call);
-    EXPECT_LE(file.calls().size(), 1u);
+    EXPECT_LE(look_at_all(file), 1u);
   }
 }
 
@@ -271,7 +307,7 @@ TEST_F(Trace, wrong_bytes_with_a_right_check_sum_do_no_harm) {
       put(path_, wrong);
       TraceFile file;
       ASSERT_TRUE(TraceFile::read(path_, &file).ok());
-      for (const Call& call : file.calls()) (void)file.arguments(call);
+      look_at_all(file);
     }
   }
 }
@@ -290,9 +326,92 @@ TEST_F(Trace, other_files_are_refused) {
   EXPECT_NE(refusal().find("No such file"), std::string::npos);
 }
 
+TEST_F(Trace, calls_in_each_other_come_outer_first_also_from_a_later_frame) {
+  ASSERT_EQ(0, in_process([] {
+              uint64_t words[20] = {};
+              const auto call = [&](const char* name, uint64_t begin, uint64_t end) {
+                take_down(*thread_buffer(), {number_of(name), CUDA_SUCCESS, begin, end, {}, words});
+              };
+              call("cuMemFree_v2", 2'000, 2'100);
+              call("cuCtxSynchronize", 2'000, 5'000'000'000);  // a second later: written
+              call("cuCtxGetCurrent", 3'000, 3'001);
+              call("cuInit", 1'000, 6'000'000'000);
+            }));
+  TraceFile file = read();
+  std::vector<std::string> names;
+  for (const Call& call : calls_of(file)) names.push_back(file.function(call).name);
+  EXPECT_EQ(names, (std::vector<std::string>{"cuInit", "cuCtxSynchronize", "cuMemFree_v2", "cuCtxGetCurrent"}));
+}
+
+TEST_F(Trace, what_would_take_too_much_memory_is_refused) {
+  ASSERT_EQ(0, in_process([] {
+              std::thread other(record_many);
+              record_many();
+              other.join();
+            }));
+  ASSERT_EQ(0, in_process([] { record("cuInit", CUDA_SUCCESS, 10, {0}); }));
+  EXPECT_NE(refusal({.frames = 3}).find("more than 3 pieces"), std::string::npos);
+  EXPECT_NE(refusal({.processes = 1}).find("more than 1 processes"), std::string::npos);
+  const auto visit = [&](uint64_t open_bytes) {
+    TraceFile file;
+    EXPECT_TRUE(TraceFile::read(path_, &file, {.open_bytes = open_bytes}).ok());
+    return file.for_each_call([](const Call&) {}).message();
+  };
+  EXPECT_EQ(visit(4u << 20), "");  // of a MiB: few frames are open at a time
+  EXPECT_NE(visit(kBufferBytes), "");
+}
+
+long most_memory_kib() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+TEST_F(Trace, a_long_file_takes_little_memory) {
+  ASSERT_EQ(0, truncate(path_.c_str(), off_t(1) << 30));  // zeros, where frames should be
+  ASSERT_EQ(0, in_process([] { record("cuInit", CUDA_SUCCESS, 10, {0}); }));
+  const long before = most_memory_kib();
+  TraceFile file = read();
+  EXPECT_EQ(calls_of(file).size(), 1u);
+  EXPECT_FALSE(file.problems().empty());
+  EXPECT_LT(most_memory_kib() - before, 64 << 10);
+}
+
+TEST_F(Trace, a_file_that_shrinks_while_it_is_read_is_an_error) {
+  ASSERT_EQ(0, in_process(record_many));
+  TraceFile file = read();
+  ASSERT_EQ(0, truncate(path_.c_str(), 100'000));
+  EXPECT_NE(file.for_each_call([](const Call&) {}).message().find("changed while it was read"), std::string::npos);
+}
+
+TEST_F(Trace, a_trace_that_a_job_writes_is_not_made_anew) {
+  const std::string other = path_ + ".2";
+  std::string absolute;
+  int ready[2], go[2];
+  ASSERT_TRUE(pipe(ready) == 0 && pipe(go) == 0);
+  const pid_t holder = fork();
+  if (holder == 0) {
+    std::string mine;
+    char word = begin_file(other, &mine).ok() ? 'y' : 'n';
+    if (write(ready[1], &word, 1) != 1 || read_one(go[0]) != 'g') _exit(1);
+    _exit(0);
+  }
+  ASSERT_EQ(read_one(ready[0]), 'y');
+  put(other, contents(other) + "frames");
+  const Outcome refused = begin_file(other, &absolute);
+  EXPECT_NE(refused.message().find("is the trace of a job that still runs"), std::string::npos) << refused.message();
+  EXPECT_NE(contents(other).find("frames"), std::string::npos);
+  ASSERT_EQ(write(go[1], "g", 1), 1);
+  waitpid(holder, nullptr, 0);
+  EXPECT_TRUE(begin_file(other, &absolute).ok());
+  EXPECT_EQ(contents(other).find("frames"), std::string::npos);
+  unlink(other.c_str());
+}
+
 TEST_F(Trace, a_file_that_is_no_trace_is_not_written_over) {
   std::string absolute;
-  EXPECT_TRUE(begin_file(path_, &absolute).ok());  // an old trace is
+  EXPECT_FALSE(begin_file(path_, &absolute).ok());  // ours, and we still run
+  unlink(path_.c_str());
   put(path_, "#!/bin/sh");
   EXPECT_FALSE(begin_file(path_, &absolute).ok());
   EXPECT_EQ(contents(path_), "#!/bin/sh");

@@ -84,4 +84,9 @@ Json& Json::boolean(bool value) {
 
 void Json::print() const { puts(out_.c_str()); }
 
+void Json::print_so_far() {
+  fputs(out_.c_str(), stdout);
+  out_.clear();
+}
+
 }  // namespace tide::cli

@@ -25,7 +25,8 @@ class Json {
   Json& add(const char* name, int32_t value) { return key(name).number(int64_t(value)); }
   Json& add(const char* name, double value) { return key(name).number(value); }
   Json& add(const char* name, bool value) { return key(name).boolean(value); }
-  void print() const;  // and a newline
+  void print() const;   // and a newline
+  void print_so_far();  // and forgets it: print() then gives the rest
   const std::string& str() const { return out_; }
 
  private:

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/outcome.h"
-#include "interpose/trace/reader.h"
+#include "interpose/trace/file.h"
 #include "tools/tide/places.h"
 
 namespace tide::cli {

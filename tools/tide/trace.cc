@@ -1,6 +1,3 @@
-#include <errno.h>
-#include <string.h>
-
 #include "interpose/trace/reader.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/options.h"
@@ -9,20 +6,19 @@
 namespace tide::cli {
 namespace {
 
-int export_events(const trace::TraceFile& file, const std::string& path) {
-  FILE* out = fopen(path.c_str(), "we");
-  bool ok = out != nullptr && write_perfetto(file, out);
-  const int error = errno;
-  if (out != nullptr && fclose(out) != 0) ok = false;
-  return ok ? kOk : fail(path + ": " + strerror(error != 0 ? error : errno));
-}
-
-void print_json(const trace::TraceFile& file, bool calls) {
+Outcome print_json(trace::TraceFile& file, bool calls) {
   Json json;
   json.object();
-  add_summary(json, file);
-  if (calls) add_calls(json, file);
-  json.end().print();
+  Outcome outcome = add_summary(json, file);
+  if (outcome.ok() && calls) outcome = add_calls(json, file);
+  if (outcome.ok()) json.end().print();
+  return outcome;
+}
+
+Outcome show(const Options& options, const std::string& path, trace::TraceFile& file) {
+  if (options.has("perfetto")) return write_perfetto(file, options.get("perfetto"));
+  if (options.has("json")) return print_json(file, options.has("calls"));
+  return options.has("calls") ? print_calls(file) : print_summary(path, file);
 }
 
 }  // namespace
@@ -50,15 +46,8 @@ int trace_command(const Words& words) {
   if (const Outcome read = trace::TraceFile::read(path, &file); !read.ok()) return fail(read.message());
   for (const std::string& problem : file.problems()) fprintf(stderr, "tide: %s: %s\n", path.c_str(), problem.c_str());
   if (options.has("profiled")) file.keep_profiled();
-  if (options.has("perfetto")) return export_events(file, options.get("perfetto"));
-  if (options.has("json")) {
-    print_json(file, options.has("calls"));
-  } else if (options.has("calls")) {
-    print_calls(file);
-  } else {
-    print_summary(path, file);
-  }
-  return kOk;
+  const Outcome shown = show(options, path, file);
+  return shown.ok() ? kOk : fail(shown.message());
 }
 
 }  // namespace tide::cli

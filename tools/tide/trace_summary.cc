@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <map>
 #include <set>
 
 #include "base/log.h"
@@ -8,17 +10,45 @@
 namespace tide::cli {
 namespace {
 
+// How often which duration was there, to 1 in 256: the median, without keeping each of them.
+class Durations {
+ public:
+  void add(uint64_t ns) { ++counts_[bucket_of(ns)]; }
+  uint64_t median(uint64_t all) const {
+    uint64_t before = 0;
+    for (const auto& [bucket, count] : counts_) {
+      before += count;
+      if (before > all / 2) return middle_of(bucket);
+    }
+    return 0;
+  }
+
+ private:
+  static constexpr uint32_t kSteps = 128;  // for each power of two; below two of these every duration is a bucket
+  static uint32_t bucket_of(uint64_t ns) {
+    const int shift = std::max(0, int(std::bit_width(ns)) - int(std::bit_width(kSteps)));
+    return uint32_t(shift) * kSteps + uint32_t(ns >> shift);
+  }
+  static uint64_t middle_of(uint32_t bucket) {
+    if (bucket < 2 * kSteps) return bucket;
+    const uint32_t shift = bucket / kSteps - 1;
+    return (uint64_t(bucket % kSteps + kSteps) << shift) + (uint64_t(1) << shift) / 2;
+  }
+  std::map<uint32_t, uint64_t> counts_;
+};
+
 struct Sum {
   std::string name;
   uint64_t calls = 0, time_ns = 0, errors = 0, local = 0, sent = 0, waited = 0;
   uint64_t median_ns = 0, max_ns = 0;
   TravelCounters travel = {};
-  std::vector<uint64_t> durations;
+  Durations durations;
 
   void add(const trace::Call& call) {
     ++calls;
     time_ns += call.duration_ns;
-    durations.push_back(call.duration_ns);
+    durations.add(call.duration_ns);
+    max_ns = std::max(max_ns, call.duration_ns);
     errors += call.result != 0;
     const TravelCounters& t = call.travel;
     ++(t.round_trips != 0 ? waited : t.commands != 0 ? sent : local);
@@ -29,12 +59,7 @@ struct Sum {
     travel.wait_ns += t.wait_ns;
   }
 
-  void finish() {
-    if (durations.empty()) return;
-    std::sort(durations.begin(), durations.end());
-    median_ns = durations[durations.size() / 2];
-    max_ns = durations.back();
-  }
+  void finish() { median_ns = std::min(durations.median(calls), max_ns); }
 };
 
 struct Summary {
@@ -43,18 +68,18 @@ struct Summary {
   uint64_t begin_ns = 0, end_ns = 0, threads = 0;
 };
 
-Summary sum_up(const trace::TraceFile& file) {
+Outcome sum_up(trace::TraceFile& file, Summary* out) {
   std::map<std::string, Sum> by_name;
   std::set<std::pair<uint32_t, uint32_t>> threads;
-  Summary summary;
+  Summary& summary = *out;
   summary.total.name = "all";
-  if (!file.calls().empty()) summary.begin_ns = file.calls().front().begin_ns;
-  for (const trace::Call& call : file.calls()) {
+  const Outcome visited = file.for_each_call([&](const trace::Call& call) {
+    if (summary.total.calls == 0) summary.begin_ns = call.begin_ns;
     by_name[file.function(call).name].add(call);
     summary.total.add(call);
     summary.end_ns = std::max(summary.end_ns, call.begin_ns + call.duration_ns);
     threads.insert({call.process, call.thread});
-  }
+  });
   summary.threads = threads.size();
   summary.total.finish();
   for (auto& [name, sum] : by_name) {
@@ -64,7 +89,7 @@ Summary sum_up(const trace::TraceFile& file) {
   }
   std::stable_sort(summary.functions.begin(), summary.functions.end(),
                    [](const Sum& a, const Sum& b) { return a.time_ns > b.time_ns; });
-  return summary;
+  return visited;
 }
 
 std::string time_text(uint64_t ns) {
@@ -110,12 +135,13 @@ std::string plural(uint64_t count, const char* one, const char* many) {
 
 }  // namespace
 
-void print_summary(const std::string& path, const trace::TraceFile& file) {
-  const Summary summary = sum_up(file);
-  if (file.calls().empty()) {
+Outcome print_summary(const std::string& path, trace::TraceFile& file) {
+  Summary summary;
+  if (Outcome o = sum_up(file, &summary); !o.ok()) return o;
+  if (summary.total.calls == 0) {
     printf("%s: %s\n", path.c_str(),
            file.processes().empty() ? "no process of the job has called the driver" : "none of its calls");
-    return;
+    return {};
   }
   printf("%s: %s, %s, %s in %s, %s of it in the driver\n", path.c_str(),
          plural(file.processes().size(), "process", "processes").c_str(),
@@ -127,10 +153,12 @@ void print_summary(const std::string& path, const trace::TraceFile& file) {
          "MAX", "COMMANDS", "TRIPS", "WAITED", "TO SERVER", "FROM IT", "ERRORS");
   for (const Sum& sum : summary.functions) print_row(sum);
   print_row(summary.total);
+  return {};
 }
 
-void add_summary(Json& json, const trace::TraceFile& file) {
-  const Summary summary = sum_up(file);
+Outcome add_summary(Json& json, trace::TraceFile& file) {
+  Summary summary;
+  if (Outcome o = sum_up(file, &summary); !o.ok()) return o;
   json.add("complete", file.problems().empty()).key("problems").list();
   for (const std::string& problem : file.problems()) json.text(problem);
   json.end().key("processes").list();
@@ -153,6 +181,7 @@ void add_summary(Json& json, const trace::TraceFile& file) {
     json.end();
   }
   json.end();
+  return {};
 }
 
 }  // namespace tide::cli

@@ -12,13 +12,13 @@
 namespace tide::cli {
 
 // By function, slowest first.
-void print_summary(const std::string& path, const trace::TraceFile& file);
-void add_summary(Json& json, const trace::TraceFile& file);  // members of the open object
-// One line, or one object, for each call.
-void print_calls(const trace::TraceFile& file);
-void add_calls(Json& json, const trace::TraceFile& file);
-// Trace events as ui.perfetto.dev and chrome://tracing open them. False: errno says why.
-bool write_perfetto(const trace::TraceFile& file, FILE* out);
+Outcome print_summary(const std::string& path, trace::TraceFile& file);
+Outcome add_summary(Json& json, trace::TraceFile& file);  // members of the open object
+// One line, or one object, for each call. add_calls() prints `json` as it grows.
+Outcome print_calls(trace::TraceFile& file);
+Outcome add_calls(Json& json, trace::TraceFile& file);
+// Trace events as ui.perfetto.dev and chrome://tracing open them, into the file of that name.
+Outcome write_perfetto(trace::TraceFile& file, const std::string& path);
 
 // "CUDA_ERROR_INVALID_VALUE"
 std::string result_name(int32_t result);
