@@ -1,7 +1,11 @@
 """What dies, dies clearly: no hang, no lost job, nothing left over."""
 
+import glob
 import os
+import re
+import shutil
 import signal
+import stat
 import unittest
 
 from pool import PoolTest, train, wait_until
@@ -28,6 +32,32 @@ class Faults(PoolTest):
         self.assertEqual(job.wait(20), 128 + signal.SIGKILL)
         self.expect_ok(self.pool.run('-g', 2, '--min', 2, '--', *train('--steps', 2)))
         self.expect_nothing_left()
+
+    def kill_local(self, job):
+        """Kills a `tide run --local` as no handler can answer; its pool ends, though nobody says `tide down`."""
+        homes = re.findall(r'/tmp/tide-local-\w+', ' '.join(self.pool.processes().values()))
+        for home in set(homes):
+            self.addCleanup(shutil.rmtree, home, True)
+        job.process.kill()
+        job.wait()
+        wait_until(lambda: not self.pool.processes(), 'the pool of a killed `tide run --local` ends', 15)
+        self.assertEqual(self.pool.left_over(), [])
+        for home in set(homes):
+            sockets = [path for path in glob.glob(home + '/**', recursive=True)
+                       if stat.S_ISSOCK(os.lstat(path).st_mode)]
+            self.assertEqual(sockets, [])
+
+    def test_a_local_run_is_killed(self):
+        job = self.pool.start('--local', '-g', 2, '--', *train(*LONG))
+        wait_until(lambda: job.steps() > 1, 'it trains', 60)
+        self.assertTrue(self.pool.pids('tide-worker'))
+        self.kill_local(job)
+
+    def test_a_local_run_is_killed_while_its_pool_starts(self):
+        for program in ('tide-scheduler', 'tide-agent'):
+            job = self.pool.start('--local', '-g', 1, '--', *train(*LONG))
+            wait_until(lambda: self.pool.pids(program), program)
+            self.kill_local(job)
 
     def test_a_worker_is_killed(self):
         self.pool.up(gpus=2)

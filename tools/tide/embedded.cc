@@ -47,9 +47,10 @@ bool wait_for(uint32_t limit_ms, const std::function<bool()>& done) {
   return true;
 }
 
-Launch base_launch(const std::string& home, const std::string& log) {
+Launch base_launch(const EmbeddedOptions& options, const std::string& log) {
   Launch launch;
-  launch.log_path = home + "/" + log;
+  launch.log_path = options.home + "/" + log;
+  launch.ends_with_us = options.ends_with_us;
   // A daemon is no job, also when `tide up` is typed in a job's shell.
   for (const char* name : {"LD_PRELOAD", "TIDE_DOOR", "TIDE_JOB", "TIDE_TOKEN", "TIDE_VGPUS"})
     launch.environment.push_back({name, ""});
@@ -60,7 +61,7 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
   const std::string program = find_program("tide-scheduler");
   if (program.empty())
     return Outcome::fail("tide-scheduler is not beside `tide`; build it (tools/build) or use a whole bundle");
-  Launch launch = base_launch(options.home, "scheduler.log");
+  Launch launch = base_launch(options, "scheduler.log");
   // The embedded pool's own state and ports, unless the file says otherwise.
   sched::PoolConfig config;
   config.listen = "127.0.0.1:0";
@@ -93,7 +94,7 @@ Outcome start_agent(const EmbeddedOptions& options, const std::string& address, 
   const std::string name = "node" + std::to_string(share.index);
   const std::string directory = options.home + "/" + name;
   mkdir(directory.c_str(), 0700);
-  Launch launch = base_launch(options.home, name + ".log");
+  Launch launch = base_launch(options, name + ".log");
   launch.command = {program, "--scheduler", address, "--name", name, "--dir", directory};
   if (share.software) {
     launch.command.insert(launch.command.end(), {"--softgpu-devices", std::to_string(share.gpus)});

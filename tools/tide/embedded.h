@@ -12,8 +12,9 @@ struct EmbeddedOptions {
   std::string home;
   uint32_t gpus = 0;  // 0: all real ones, or kSoftwareGpus
   uint32_t servers = 1;
-  std::string gpu_memory;  // as typed; empty: the agent's default
-  std::string config;      // pool.toml; may be empty
+  std::string gpu_memory;     // as typed; empty: the agent's default
+  std::string config;         // pool.toml; may be empty
+  bool ends_with_us = false;  // also when we are killed; else it is there until stop_pool()
 };
 
 struct EmbeddedPool {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,6 +153,7 @@ Outcome launch(const Launch& what, const std::string& role, Daemon* daemon) {
   std::vector<char*> arguments;
   for (const std::string& word : what.command) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
+  const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) {
     close(out);
@@ -159,6 +161,10 @@ Outcome launch(const Launch& what, const std::string& role, Daemon* daemon) {
   }
   if (pid == 0) {
     setsid();
+    if (what.ends_with_us) {
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
+      if (getppid() != parent) _exit(127);
+    }
     const int null = open("/dev/null", O_RDONLY);
     dup2(null, 0);
     dup2(out, 1);

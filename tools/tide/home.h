@@ -46,8 +46,9 @@ struct Launch {
   std::vector<std::string> command;
   std::vector<std::pair<std::string, std::string>> environment;  // added; an empty value removes
   std::string log_path;
+  bool ends_with_us = false;  // SIGTERM when the calling thread ends, however that comes
 };
-// A process of its own session that outlives us, its output in the log.
+// A process of its own session that outlives us unless told otherwise, its output in the log.
 Outcome launch(const Launch& what, const std::string& role, Daemon* daemon);
 
 // SIGTERM, and SIGKILL to the whole groups after `patience_ms`; returns when nothing of them is left.

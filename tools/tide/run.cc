@@ -113,8 +113,12 @@ int run_local(const Options& options, const Ask& ask, const std::vector<std::str
   char home[] = "/tmp/tide-local-XXXXXX";
   if (mkdtemp(home) == nullptr) return fail("cannot make a directory in /tmp", kTidepoolFailed);
   EmbeddedPool pool;
-  EmbeddedOptions wanted{
-      .home = home, .gpus = ask.gpus, .servers = 1, .gpu_memory = options.get("gpu-memory"), .config = {}};
+  const EmbeddedOptions wanted{.home = home,
+                               .gpus = ask.gpus,
+                               .servers = 1,
+                               .gpu_memory = options.get("gpu-memory"),
+                               .config = {},
+                               .ends_with_us = true};
   const Outcome started = start_pool(wanted, &pool);
   int status = kTidepoolFailed;
   if (started.ok()) {

@@ -21,8 +21,9 @@ int up(const Words& words) {
       "Everything of it lies in $TIDE_HOME, else $XDG_RUNTIME_DIR/tidepool, else /tmp/tidepool-UID.\n";
   Options options;
   if (!options.parse(words, {{"gpus"}, {"gpu-memory"}, {"servers"}, {"config"}}, kHelp)) return options.status();
-  EmbeddedOptions wanted{
-      .home = home_directory(), .gpus = 0, .servers = 1, .gpu_memory = options.get("gpu-memory"), .config = {}};
+  EmbeddedOptions wanted;
+  wanted.home = home_directory();
+  wanted.gpu_memory = options.get("gpu-memory");
   uint64_t memory = 0;
   if (!options.expect_words(0, "") || !options.number("gpus", 1, 1024, &wanted.gpus) ||
       !options.number("servers", 1, 64, &wanted.servers) || !options.size("gpu-memory", &memory)) {
