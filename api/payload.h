@@ -42,11 +42,14 @@ struct WatchAnswer {      // tideWatchEvent
   uint32_t recorded = 0;  // here, so that the event itself can be waited for
 };
 
-// tideChangedHost: `pages`, then the number of each (u32, counted from the first that was asked for), then their bytes.
-inline constexpr uint64_t kHostPieceBytes = 512u << 10;  // of one question, at most
+// tideChangedHost: the number of each page (u32, counted from the first that was asked for) and the bytes of all follow.
+// It may be an answer for less than was asked for.
 struct ChangedHostAnswer {
-  uint64_t pages = 0;
+  uint64_t bytes = 0;  // that were looked at
+  uint64_t pages = 0;  // that the client does not know
 };
+inline constexpr uint64_t kHostQuestionBytes = 16u << 20;  // of one question, at most
+inline constexpr uint64_t kHostPieceBytes = 512u << 10;    // of memory that travels at once
 
 struct TextureAnswer {  // tideCreateTexture
   uint64_t handle = 0;

@@ -200,40 +200,57 @@ CUresult Mirror::send(const Run& run) {
 
 // --- from the worker ---
 
+// Questions that are on their way, over all mirrors.
+class Mirror::Pull {
+ public:
+  CUresult result() const { return result_; }
+  void ask(Mirror& mirror, uint64_t at, uint64_t bytes) {
+    if (open_.size() == kQuestionsAhead) take_first();
+    if (result_ != CUDA_SUCCESS) return;
+    Question& question = open_.emplace_back();
+    question.mirror = &mirror;
+    question.at = at;
+    question.bytes = bytes;
+    result_ = mirror.ask(question);
+    if (result_ != CUDA_SUCCESS) open_.pop_back();
+  }
+  void take_all() {
+    while (!open_.empty()) take_first();
+  }
+
+ private:
+  void take_first() {
+    Question& first = open_.front();
+    Mirror& mirror = *first.mirror;
+    CUresult r = mirror.home_.channel().wait_reply(first.reply);
+    if (r != CUDA_SUCCESS) mirror.home_.channel().forget(first.sequence);
+    uint64_t taken = 0;
+    if (r == CUDA_SUCCESS) r = first.reply.result;
+    if (r == CUDA_SUCCESS) r = mirror.take_answer(first, &taken);
+    if (result_ == CUDA_SUCCESS) result_ = r;
+    const uint64_t at = first.at + taken, left = first.bytes - taken;
+    open_.pop_front();
+    if (r == CUDA_SUCCESS && left != 0) ask(mirror, at, left);  // more has changed than an answer holds
+  }
+
+  std::deque<Question> open_;
+  CUresult result_ = CUDA_SUCCESS;
+};
+
 CUresult Mirror::pull(std::span<Mirror* const> mirrors) {
-  CUresult result = CUDA_SUCCESS;
-  std::deque<Question> open;
-  const auto close_first = [&] {
-    Question& first = open.front();
-    CUresult r = first.mirror->home_.channel().wait_reply(first.reply);
-    if (r != CUDA_SUCCESS) {
-      first.mirror->home_.channel().forget(first.sequence);
-    } else {
-      r = first.reply.result == CUDA_SUCCESS ? first.mirror->take_pages(first) : first.reply.result;
-    }
-    if (result == CUDA_SUCCESS) result = r;
-    open.pop_front();
-  };
+  Pull pull;
   for (Mirror* mirror : mirrors) {
     if (mirror->is_here()) {
       mirror->pull_here();
       continue;
     }
-    const uint64_t bytes = mirror->far_ == Far::kPages ? whole_pages(mirror->bytes_) : mirror->bytes_;
-    for (uint64_t at = 0; at < bytes && result == CUDA_SUCCESS; at += kHostPieceBytes) {
-      if (open.size() == kQuestionsAhead) close_first();
-      Question& question = open.emplace_back();
-      question.mirror = mirror;
-      question.at = at;
-      question.bytes = std::min(kHostPieceBytes, bytes - at);
-      if (CUresult r = mirror->ask(question); r != CUDA_SUCCESS) {
-        open.pop_back();
-        result = r;
-      }
-    }
+    const bool pages = mirror->far_ == Far::kPages;
+    const uint64_t bytes = pages ? whole_pages(mirror->bytes_) : mirror->bytes_;
+    const uint64_t most = pages ? kHostQuestionBytes : kHostPieceBytes;
+    for (uint64_t at = 0; at < bytes; at += most) pull.ask(*mirror, at, std::min(most, bytes - at));
   }
-  while (!open.empty()) close_first();
-  return result;
+  pull.take_all();
+  return pull.result();
 }
 
 CUresult Mirror::ask(Question& question) {
@@ -245,27 +262,31 @@ CUresult Mirror::ask(Question& question) {
       [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, &question.sequence);
 }
 
-// What came over the wire is checked.
-CUresult Mirror::take_pages(const Question& question) {
+// What came over the wire is checked. *taken: of the bytes that were asked for, those that this is an answer for.
+CUresult Mirror::take_answer(const Question& question, uint64_t* taken) {
   const std::byte* from = question.reply.payload.data();
   const uint64_t there = question.reply.payload.size();
   if (far_ == Far::kVariable) {
     if (there < question.bytes) return CUDA_ERROR_UNKNOWN;
     take(question.at, from, question.bytes);
+    *taken = question.bytes;
     return CUDA_SUCCESS;
   }
   ChangedHostAnswer answer;
   if (there < sizeof answer) return CUDA_ERROR_UNKNOWN;
   memcpy(&answer, from, sizeof answer);
-  const uint64_t pages = question.bytes / kPage;
   const uint64_t data = sizeof answer + (answer.pages * 4 + 7) / 8 * 8;
-  if (answer.pages > pages || there < data + answer.pages * kPage) return CUDA_ERROR_UNKNOWN;
+  if (answer.bytes == 0 || answer.bytes % kPage != 0 || answer.bytes > question.bytes ||
+      answer.pages > answer.bytes / kPage || there < data + answer.pages * kPage) {
+    return CUDA_ERROR_UNKNOWN;
+  }
   for (uint64_t i = 0; i < answer.pages; ++i) {
     uint32_t page = 0;
     memcpy(&page, from + sizeof answer + i * sizeof page, sizeof page);
-    if (page >= pages) return CUDA_ERROR_UNKNOWN;
+    if (page >= answer.bytes / kPage) return CUDA_ERROR_UNKNOWN;
     take(question.at + page * kPage, from + data + i * kPage, kPage);
   }
+  *taken = answer.bytes;
   return CUDA_SUCCESS;
 }
 

@@ -45,6 +45,7 @@ class Mirror {
 
  private:
   struct Question;
+  class Pull;
   Mirror(uint64_t host, uint64_t device, uint64_t bytes, Far far, Vgpu& home);
   void watch();
   bool is_known(uint64_t at, uint64_t bytes) const;
@@ -55,7 +56,7 @@ class Mirror {
   CUresult send(const Run& run);
   void pull_here();
   CUresult ask(Question& question);
-  CUresult take_pages(const Question& question);
+  CUresult take_answer(const Question& question, uint64_t* taken);
   void take(uint64_t at, const std::byte* now, uint64_t bytes);
 
   std::byte* const host_;

@@ -66,18 +66,19 @@ CUresult serve_tideChangedHost(Session& session, const command::ChangedHost& com
   constexpr uint64_t kPage = PagesTold::kPage;
   uint64_t first = 0;
   PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
-  if (told == nullptr || !whole_pages(command.address, command.bytes) || command.bytes > kHostPieceBytes)
+  if (told == nullptr || !whole_pages(command.address, command.bytes) || command.bytes > kHostQuestionBytes)
     return CUDA_ERROR_INVALID_VALUE;
   std::vector<uint32_t> changed;
   const auto* const pages = reinterpret_cast<const std::byte*>(command.address);
-  for (uint32_t page = 0; page < command.bytes / kPage; ++page) {
-    if (!told->knows(first + page, pages + page * kPage)) changed.push_back(page);
+  uint32_t looked = 0;
+  for (; looked < command.bytes / kPage && changed.size() < kHostPieceBytes / kPage; ++looked) {
+    if (!told->knows(first + looked, pages + looked * kPage)) changed.push_back(looked);
   }
   auto* const answer = a.out<ChangedHostAnswer>(1);
   auto* const numbers = a.out<uint32_t>(changed.size());
   auto* const bytes = a.out<std::byte>(changed.size() * kPage);
   if (answer == nullptr || numbers == nullptr || bytes == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  answer->pages = changed.size();
+  *answer = {looked * kPage, changed.size()};
   for (size_t i = 0; i < changed.size(); ++i) {
     std::byte* const copy = bytes + i * kPage;
     numbers[i] = changed[i];

@@ -1,5 +1,6 @@
 """The promise: a program trains on virtual GPUs, and never notices what is moved under it."""
 
+import os
 import subprocess
 import unittest
 
@@ -136,6 +137,19 @@ class OverUcx(Moves):
         self.assertEqual(job.wait(), 0, job.err())
 
     both_change_one_word = []  # between hosts each side has its own
+
+    def test_host_memory_is_compared_where_the_system_does_not_watch_it(self):
+        self.pool.up(gpus=1)
+        self.expect_ok(self.pool.run('--', 'env', 'TIDE_PAGE_WATCH=off', job_program('mirrors')))
+
+    def test_of_host_memory_only_changes_travel(self):
+        self.pool.up(gpus=1)
+        trace, mib = os.path.join(self.pool.home, 'trace'), 16
+        program = [job_program('mirror_cost'), '--mib', mib, '--rounds', 5]
+        self.expect_ok(self.pool.run('--trace', trace, '--', *program))
+        calls = self.pool.json('trace', trace)['functions']
+        self.assertLess(sum(call['sent_bytes'] for call in calls), 2 * mib << 20)
+        self.assertLess(sum(call['received_bytes'] for call in calls), 1 << 20)
 
     # The long ones need not be repeated.
     test_resize_in_a_loop = None

@@ -302,12 +302,12 @@ constexpr uint64_t kHost = kHostZoneBase + (64u << 10), kHostPage = 4096;
 std::vector<uint32_t> changed(TestClient& client, uint64_t pages, uint32_t* word = nullptr) {
   std::vector<std::byte> answer;
   EXPECT_EQ(client.call(Call::tideChangedHost, command::ChangedHost{kHost, pages * kHostPage}, &answer), CUDA_SUCCESS);
-  uint64_t count = 0;
-  memcpy(&count, answer.data(), sizeof count);
-  std::vector<uint32_t> numbers(count);
-  const uint64_t data = sizeof count + align_up(count * 4, 8);
+  ChangedHostAnswer about;
+  memcpy(&about, answer.data(), sizeof about);
+  const uint64_t count = about.pages, data = sizeof about + align_up(count * 4, 8);
   EXPECT_EQ(answer.size(), data + count * kHostPage);
-  if (count != 0) memcpy(numbers.data(), answer.data() + sizeof count, count * 4);
+  std::vector<uint32_t> numbers(count);
+  if (count != 0) memcpy(numbers.data(), answer.data() + sizeof about, count * 4);
   if (count != 0 && word != nullptr) memcpy(word, answer.data() + data + (count - 1) * kHostPage, sizeof *word);
   return numbers;
 }
@@ -336,6 +336,28 @@ TEST_F(WorkerTest, of_host_memory_only_pages_travel_that_the_client_does_not_kno
   EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{5})) << "the client believes that its first word is 100";
   EXPECT_EQ(word, 9u);
   expect_no_error();
+}
+
+TEST_F(WorkerTest, an_answer_about_host_memory_is_as_long_as_a_record_can_be) {
+  constexpr uint64_t kPages = 300;
+  std::vector<std::byte> found, answer;
+  client_.load_library(1, kTestImage, &found);
+  client_.send(Call::tideMapHost, command::MapHost{kHost, kPages * kHostPage, 0, 0});
+  const uint64_t words = kPages * kHostPage / 4;
+  ASSERT_TRUE(client_.reach(kTestLegacy, client_.launch(uint64_t{1} << 32, {kHost, words, 1})));
+  uint64_t pages = 0;
+  for (uint64_t at = 0; at < kPages * kHostPage;) {
+    const command::ChangedHost question{kHost + at, kPages * kHostPage - at};
+    ASSERT_EQ(client_.call(Call::tideChangedHost, question, &answer), CUDA_SUCCESS);
+    ChangedHostAnswer about;
+    memcpy(&about, answer.data(), sizeof about);
+    ASSERT_GT(about.bytes, 0u);
+    EXPECT_LE(about.pages * kHostPage, kHostPieceBytes);
+    pages += about.pages;
+    at += about.bytes;
+  }
+  EXPECT_EQ(pages, kPages);
+  EXPECT_TRUE(changed(client_, kPages).empty());
 }
 
 TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
