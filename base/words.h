@@ -1,47 +1,47 @@
 #pragma once
 
-// Memory that somebody else may be looking at while it is written: another processor, a GPU.
+// Memory that somebody else may be looking at, or writing beside, while it is written: another processor, a GPU.
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace tide {
 
-// Aligned words of 8 and 4 bytes change at once, and in order.
-inline void store_words(std::byte* to, const std::byte* from, uint64_t bytes) {
-  while (bytes != 0) {
-    const uint64_t step = reinterpret_cast<uint64_t>(to) % 8 == 0 && bytes >= 8   ? 8
-                          : reinterpret_cast<uint64_t>(to) % 4 == 0 && bytes >= 4 ? 4
-                                                                                  : 1;
-    if (step == 8) {
-      uint64_t word = 0;
-      memcpy(&word, from, sizeof word);
-      __atomic_store_n(reinterpret_cast<uint64_t*>(to), word, __ATOMIC_RELEASE);
-    } else if (step == 4) {
-      uint32_t word = 0;
-      memcpy(&word, from, sizeof word);
-      __atomic_store_n(reinterpret_cast<uint32_t*>(to), word, __ATOMIC_RELEASE);
-    } else {
-      *to = *from;
-    }
-    to += step, from += step, bytes -= step;
+// Which bytes of a piece of memory are meant: a bit for each, the first byte's the lowest, in words of 64.
+inline constexpr uint64_t kMaskedBlock = 64;
+inline uint64_t mask_words(uint64_t bytes) { return (bytes + kMaskedBlock - 1) / kMaskedBlock; }
+
+// Eight bits of a mask, from bit `at` on. Requires: they are all there.
+inline uint8_t masked_bytes(const uint64_t* mask, uint64_t at) {
+  const uint64_t shift = at % kMaskedBlock, low = mask[at / kMaskedBlock] >> shift;
+  return uint8_t(shift > kMaskedBlock - 8 ? low | mask[at / kMaskedBlock + 1] << (kMaskedBlock - shift) : low);
+}
+
+// Of an aligned word the bytes that are named, all at once; the others stay as they are, whoever writes them.
+inline void store_bytes(std::byte* to, const std::byte* from, uint8_t named) {
+  auto* const word = reinterpret_cast<uint64_t*>(to);
+  uint64_t value = 0, bytes = 0;
+  memcpy(&value, from, sizeof value);
+  for (int i = 0; i < 8; ++i) bytes |= (named >> i & 1) != 0 ? uint64_t{0xff} << 8 * i : 0;
+  uint64_t is = __atomic_load_n(word, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(word, &is, (is & ~bytes) | (value & bytes), false, __ATOMIC_RELEASE,
+                                      __ATOMIC_RELAXED)) {
   }
 }
 
-// Which words of 4 bytes of a piece of memory are meant: a bit for each, the first word's the lowest.
-inline constexpr uint64_t kMaskedWord = 4, kMaskedPerByte = 8 * kMaskedWord;
-inline uint64_t mask_bytes(uint64_t bytes) { return (bytes + 8 * kMaskedPerByte - 1) / (8 * kMaskedPerByte) * 8; }
-
-// Of these bytes only the words that the mask names.
+// Of these bytes only those that the mask names. Aligned words of 8 bytes change at once, and in order.
 inline void store_masked(std::byte* to, const std::byte* from, uint64_t bytes, const uint64_t* mask) {
-  const uint64_t words = (bytes + kMaskedWord - 1) / kMaskedWord;
-  const auto named = [&](uint64_t word) { return (mask[word / 64] >> word % 64 & 1) != 0; };
-  for (uint64_t word = 0; word < words; ++word) {
-    if (!named(word)) continue;
-    const uint64_t first = word * kMaskedWord;
-    while (word < words && named(word)) ++word;
-    const uint64_t end = word * kMaskedWord < bytes ? word * kMaskedWord : bytes;
-    store_words(to + first, from + first, end - first);
+  for (uint64_t at = 0; at < bytes;) {
+    if (at % kMaskedBlock == 0 && mask[at / kMaskedBlock] == 0) {
+      at += kMaskedBlock;
+    } else if (reinterpret_cast<uint64_t>(to + at) % 8 == 0 && bytes - at >= 8) {
+      if (const uint8_t named = masked_bytes(mask, at); named != 0) store_bytes(to + at, from + at, named);
+      at += 8;
+    } else {
+      if ((mask[at / kMaskedBlock] >> at % kMaskedBlock & 1) != 0) to[at] = from[at];
+      ++at;
+    }
   }
 }
 

@@ -80,6 +80,13 @@ bool HostMemory::find(uint64_t address, HostBlock* block) const {
   return true;
 }
 
+bool HostMemory::is_kept_twice(uint64_t address) const {
+  if (mirrors_.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(mu_);
+  const Block* found = const_cast<HostMemory*>(this)->look_up(address);
+  return found != nullptr && found->mirror != nullptr;
+}
+
 uint64_t HostMemory::on_device(const Vgpu& vgpu, uint64_t address, uint64_t bytes) const {
   if (count_.load(std::memory_order_relaxed) == 0) return 0;
   const std::lock_guard lock(mu_);
@@ -218,6 +225,7 @@ void HostMemory::begin_again(Vgpu& vgpu) {
 // The program's side has what there is to have.
 void HostMemory::forget(Block& block, const Vgpu& vgpu) {
   block.reached_by &= ~bit(vgpu);
+  block.pulled_to = 0;  // it counts the work of those that reach it
   if (block.reached_by != 0) return;
   end_mirror(block);
   if (!block.counted) ++unreached_;
@@ -325,6 +333,10 @@ bool HostMemory::release(uint64_t address, HostKind kind) {
   const std::lock_guard lock(mu_);
   const auto found = blocks_.find(address);
   if (found == blocks_.end() || found->second.about.kind != kind) return false;
+  // The program keeps registered memory, with what kernels wrote there.
+  std::vector<Stale> stale;
+  if (kind == HostKind::kRegistered) add_stale(found->second, &stale);
+  pull_all(stale);
   erase(found);
   return true;
 }
@@ -352,54 +364,51 @@ CUresult HostMemory::push(Vgpu& vgpu) {
 }
 
 CUresult HostMemory::pull(Vgpu& vgpu) {
-  struct Over {
-    Block* block;
-    uint64_t work;
-  };
   const std::lock_guard lock(mu_);
-  std::vector<Mirror*> changed;
-  std::vector<Over> over;
+  std::vector<Stale> stale;
   for (auto& [address, block] : blocks_) {
-    if (block.mirror == nullptr || (block.reached_by & bit(vgpu)) == 0) continue;
-    bool idle = false;
-    const uint64_t work = work_on(block, &idle);
-    if (work == block.pulled_to) continue;
-    changed.push_back(block.mirror.get());
-    if (idle) over.push_back({&block, work});  // else it may be changed again
+    if ((block.reached_by & bit(vgpu)) != 0) add_stale(block, &stale);
   }
-  if (CUresult r = Mirror::pull(changed); r != CUDA_SUCCESS) return r;
-  for (const Over& o : over) o.block->pulled_to = o.work;
+  return pull_all(stale);
+}
+
+// If it is a mirror, and work was done since its last pull.
+void HostMemory::add_stale(Block& block, std::vector<Stale>* stale) {
+  if (block.mirror == nullptr) return;
+  bool idle = false;
+  const uint64_t work = work_on(block, &idle);
+  if (work != block.pulled_to) stale->push_back({&block, work, idle});
+}
+
+CUresult HostMemory::pull_all(const std::vector<Stale>& stale) {
+  std::vector<Mirror*> mirrors;
+  for (const Stale& s : stale) mirrors.push_back(s.block->mirror.get());
+  if (CUresult r = Mirror::pull(mirrors); r != CUDA_SUCCESS) return r;
+  for (const Stale& s : stale) {
+    if (s.idle) s.block->pulled_to = s.work;  // else it may be changed again
+  }
   return CUDA_SUCCESS;
+}
+
+bool HostMemory::exchange_all(const std::vector<Stale>& stale) {
+  if (stale.empty() || pull_all(stale) != CUDA_SUCCESS) return false;
+  for (const Stale& s : stale) s.block->mirror->push();
+  return true;
 }
 
 // While kernels run, and once more when they have ended: who looks without a synchronisation finds what they wrote.
 bool HostMemory::exchange() {
   if (mirrors_.load(std::memory_order_relaxed) == 0) return false;
   const std::lock_guard lock(mu_);
-  const uint64_t begin = now_ns();
-  bool live = false, large = false;
+  std::vector<Stale> quick, large;
   for (auto& [address, block] : blocks_) {
-    if (block.mirror == nullptr) continue;
-    const bool quick = block.about.bytes <= (block.is_here() ? kQuickHereMax : kQuickRemoteMax);
-    if (quick) {
-      live |= exchange_one(block);
-    } else if (begin >= large_due_ns_) {
-      large |= exchange_one(block);
-    }
+    const bool is_quick = block.about.bytes <= (block.is_here() ? kQuickHereMax : kQuickRemoteMax);
+    add_stale(block, is_quick ? &quick : &large);
   }
-  if (large) large_due_ns_ = now_ns() + std::max(kLargeGapNs, (now_ns() - begin) * kLargeShare);
-  return live;
-}
-
-// False: nothing has been done there since the last time.
-bool HostMemory::exchange_one(Block& block) {
-  bool idle = false;
-  const uint64_t work = work_on(block, &idle);
-  if (work == block.pulled_to) return false;
-  Mirror* const mirror = block.mirror.get();
-  if (Mirror::pull({&mirror, 1}) != CUDA_SUCCESS || mirror->push() != CUDA_SUCCESS) return false;
-  if (idle) block.pulled_to = work;
-  return true;
+  const uint64_t begin = now_ns();
+  if (begin >= large_due_ns_ && exchange_all(large))
+    large_due_ns_ = now_ns() + std::max(kLargeGapNs, (now_ns() - begin) * kLargeShare);
+  return exchange_all(quick);
 }
 
 uint64_t HostMemory::work_on(const Block& block, bool* idle) {

@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <vector>
 
 #include "interpose/host_zone.h"
 #include "interpose/mirror.h"
@@ -75,6 +76,8 @@ class HostMemory {
   uint64_t on_device(const Vgpu& vgpu, uint64_t address, uint64_t bytes) const;
   // The program's own address of these bytes; what is not of here stays as it is.
   uint64_t on_host(uint64_t address) const;
+  // Whether kernels may have changed what lies there without the program's side knowing yet.
+  bool is_kept_twice(uint64_t address) const;
   // Kernels may find addresses in these bytes: what they lie in becomes reachable.
   CUresult before_words(Context& context, const void* words, uint64_t bytes) {
     return unreached_.load(std::memory_order_relaxed) == 0 ? CUDA_SUCCESS : look_at_words(context, words, bytes);
@@ -114,7 +117,14 @@ class HostMemory {
   void forget(Block& block, const Vgpu& vgpu);
   bool give_pages(uint64_t address, uint64_t bytes);
   void erase(Blocks::iterator block);
-  bool exchange_one(Block& block);
+  struct Stale {
+    Block* block;
+    uint64_t work;
+    bool idle;
+  };
+  void add_stale(Block& block, std::vector<Stale>* stale);
+  static CUresult pull_all(const std::vector<Stale>& stale);
+  static bool exchange_all(const std::vector<Stale>& stale);
   // Grows with everything that is sent to the vGPUs that reach the block. *idle: all of it is over.
   uint64_t work_on(const Block& block, bool* idle);
 

@@ -84,9 +84,9 @@ bool HostZone::next_data(uint64_t* address, uint64_t end, uint64_t* bytes) const
   uint64_t from = *address, to = end;
   if (fd_ >= 0) {
     const off_t data = lseek(fd_, off_t(from - kHostZoneBase), SEEK_DATA);
-    if (data < 0 || kHostZoneBase + uint64_t(data) >= end) return false;
-    const off_t hole = lseek(fd_, data, SEEK_HOLE);
-    from = kHostZoneBase + uint64_t(data);
+    if (data < 0 && errno == ENXIO) return false;  // otherwise it is not known, and all of it may be
+    const off_t hole = data < 0 ? -1 : lseek(fd_, data, SEEK_HOLE);
+    if (data >= 0) from = kHostZoneBase + uint64_t(data);
     if (hole > data) to = std::min(end, kHostZoneBase + uint64_t(hole));
   }
   *address = from;

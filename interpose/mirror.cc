@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <iterator>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "api/payload.h"
@@ -20,8 +23,7 @@ namespace {
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kBlock = 256;           // differences are looked for in blocks
 constexpr uint64_t kWatchMin = 64u << 10;  // below, comparing is quicker than asking the system
-constexpr uint64_t kMaskedBlock = 64 * kMaskedWord, kMaskOfPage = kPage / kMaskedBlock;
-constexpr size_t kQuestionsAhead = 8;  // that the worker has at once
+constexpr size_t kQuestionsAhead = 8;      // that the worker has at once
 
 uint64_t page_up(uint64_t address) { return (address + kPage - 1) / kPage * kPage; }
 
@@ -58,15 +60,23 @@ void take_changes(std::byte* host, const std::byte* last, const std::byte* now, 
 
 }  // namespace
 
-// Changes of the program that lie beside each other.
+// Changes of the program: in whole pages, or in a part of one.
 struct Mirror::Run {
   uint64_t at = 0, bytes = 0;
-  std::vector<uint64_t> mask;  // of words (base/words.h); one of its words is for kMaskedBlock bytes
-  uint64_t digest = 0;         // of the page, when this is a part of one
+  std::vector<uint64_t> mask;  // base/words.h
+  uint64_t digest = 0;         // of the page that this is a part of; 0: whole pages
 
+  bool is_empty() const { return std::none_of(mask.begin(), mask.end(), is_set); }
   uint64_t first() const { return uint64_t(std::find_if(mask.begin(), mask.end(), is_set) - mask.begin()); }
   uint64_t last() const { return uint64_t(mask.rend() - std::find_if(mask.rbegin(), mask.rend(), is_set)) - 1; }
-  bool is_wide() const { return last() - first() >= kMaskOfPage / 2; }
+  bool is_wide() const { return last() - first() >= kPage / kMaskedBlock / 2; }
+  // False: they do not go together.
+  bool take(const Run& page) {
+    if (digest != 0 || at + bytes != page.at || bytes >= kHostPieceBytes || !page.is_wide()) return false;
+    bytes += page.bytes;
+    mask.insert(mask.end(), page.mask.begin(), page.mask.end());
+    return true;
+  }
   void narrow(uint64_t page_digest) {
     const uint64_t begin = first(), end = last() + 1;
     at += begin * kMaskedBlock;
@@ -102,11 +112,13 @@ Mirror::~Mirror() {
   if (last_ != nullptr) munmap(last_, whole_pages(bytes_));
 }
 
-// Of registered memory the pages that are the block's alone.
+// Of registered memory the pages that are the block's alone, if they are the program's alone.
 void Mirror::watch() {
   const auto begin = reinterpret_cast<uint64_t>(host_);
+  const bool ours = HostZone::holds(begin);
+  if (!ours && !is_private_memory(begin, bytes_)) return;
   const uint64_t first = page_up(begin);
-  const uint64_t end = HostZone::holds(begin) ? page_up(begin + bytes_) : (begin + bytes_) / kPage * kPage;
+  const uint64_t end = ours ? page_up(begin + bytes_) : (begin + bytes_) / kPage * kPage;
   watched_from_ = first - begin;
   watch_.start(first, end - first);
 }
@@ -115,79 +127,114 @@ void Mirror::watch() {
 
 bool Mirror::is_known(uint64_t at, uint64_t bytes) const { return memcmp(host_ + at, last_ + at, bytes) == 0; }
 
+// A send fails when the vGPU is lost, and then nothing is sent any more.
 CUresult Mirror::push() {
-  if (!pushed_ || !watch_.on()) {
-    pushed_ = true;
-    return push_extents(0, bytes_);
-  }
-  CUresult result = push_between(0, watched_from_);
-  const uint64_t watched_to = watched_from_ + watch_.bytes();
-  const bool known = watch_.take_written([&](uint64_t from, uint64_t bytes) {
-    if (result == CUDA_SUCCESS) result = push_between(watched_from_ + from, watched_from_ + from + bytes);
-  });
-  if (result != CUDA_SUCCESS) {
-    pushed_ = false;  // what was written is no longer known
-    return result;
-  }
-  return known ? push_between(watched_to, bytes_) : push_extents(0, bytes_);
-}
-
-// What was never touched holds zeros on both sides, and is not brought into being by looking at it.
-CUresult Mirror::push_extents(uint64_t from, uint64_t to) {
-  const auto begin = reinterpret_cast<uint64_t>(host_);
-  if (!HostZone::holds(begin)) return push_between(from, to);
-  while (from < to) {
-    uint64_t bytes = 0, at = begin + from;
-    if (!HostZone::instance().next_data(&at, begin + to, &bytes)) return CUDA_SUCCESS;
-    from = at - begin;
-    if (CUresult r = push_between(from, from + bytes); r != CUDA_SUCCESS) return r;
-    from += bytes;
+  find_touched();
+  for (const auto& [from, to] : touched_) {
+    if (CUresult r = push_touched(from, to); r != CUDA_SUCCESS) return r;
   }
   return CUDA_SUCCESS;
 }
 
-// Pages that lie beside each other go together, of a page with few changes only the part around them.
-CUresult Mirror::push_between(uint64_t from, uint64_t to) {
-  to = std::min(to, bytes_);
-  Run run;
-  for (uint64_t at = from / kPage * kPage; at < to; at += kPage) {
-    if (is_known(at, std::min(kPage, bytes_ - at))) continue;
-    Run page{at, kPage, {}, 0};
-    page.mask.resize(kMaskOfPage);
-    note_changes(at, page.mask.data());
-    const bool joins = run.at + run.bytes == at && run.bytes < kHostPieceBytes && page.is_wide();
-    if (!joins) {
-      if (CUresult r = send(run); r != CUDA_SUCCESS) return r;
-      run = std::move(page);
-      if (!run.is_wide()) run.narrow(page_digest(last_ + at));
+// What was never touched holds zeros on both sides, and looking at it would bring it into being.
+void Mirror::find_touched() {
+  const auto begin = reinterpret_cast<uint64_t>(host_);
+  if (!HostZone::holds(begin)) {
+    touched_[0] = bytes_;
+    return;
+  }
+  for (uint64_t at = 0; at < bytes_;) {
+    const auto next = touched_.lower_bound(at);
+    const uint64_t gap_end = next != touched_.end() ? next->first : whole_pages(bytes_);
+    uint64_t data = begin + at, bytes = 0;
+    if (at < gap_end && HostZone::instance().next_data(&data, begin + gap_end, &bytes)) {
+      at = add_touched(data - begin, data - begin + bytes);
+    } else if (next != touched_.end()) {
+      at = next->second;
     } else {
-      run.bytes += kPage;
-      run.mask.insert(run.mask.end(), page.mask.begin(), page.mask.end());
+      return;
     }
   }
-  return send(run);
 }
 
-// Kernels may be writing beside what is sent, so only words that the program changed count.
+// Joins its neighbours; the end of what it is now part of.
+uint64_t Mirror::add_touched(uint64_t from, uint64_t to) {
+  auto after = touched_.upper_bound(from);
+  if (after != touched_.end() && after->first == to) {
+    to = after->second;
+    after = touched_.erase(after);
+  }
+  if (after != touched_.begin() && std::prev(after)->second == from) {
+    std::prev(after)->second = to;
+  } else {
+    touched_[from] = to;
+  }
+  return to;
+}
+
+CUresult Mirror::push_touched(uint64_t from, uint64_t to) {
+  const uint64_t watched_to = watched_from_ + watch_.bytes();
+  const uint64_t begin = std::max(from, watched_from_), end = std::min(to, watched_to);
+  if (!watch_.on() || begin >= end) return push_between(from, to);
+  CUresult result = push_between(from, begin);
+  const bool known = watch_.take_written(begin - watched_from_, end - watched_from_, [&](uint64_t at, uint64_t bytes) {
+    at += watched_from_;
+    if (result == CUDA_SUCCESS) result = push_between(at, at + bytes);
+  });
+  if (result == CUDA_SUCCESS) result = push_between(known ? end : begin, to);
+  return result;
+}
+
+// Whole pages that lie beside each other go together; of a page with few changes only the part around them goes.
+CUresult Mirror::push_between(uint64_t from, uint64_t to) {
+  to = std::min(to, bytes_);
+  std::optional<Run> run;
+  for (uint64_t at = from / kPage * kPage; at < to; at += kPage) {
+    if (is_known(at, std::min(kPage, bytes_ - at))) continue;
+    Run page{at, kPage, std::vector<uint64_t>(kPage / kMaskedBlock), 0};
+    note_changes(at, page.mask.data());
+    if (page.is_empty()) continue;  // the program took it back meanwhile
+    if (run && run->take(page)) continue;
+    if (run) {
+      if (CUresult r = send(*run); r != CUDA_SUCCESS) return r;
+    }
+    run = std::move(page);
+    if (!run->is_wide()) run->narrow(page_digest(last_ + at));
+  }
+  return run ? send(*run) : CUDA_SUCCESS;
+}
+
+// Kernels may be writing beside what is sent, so only bytes that the program changed count; of aligned words of 8 both
+// halves are of one moment.
 void Mirror::note_changes(uint64_t page, uint64_t* mask) {
   const uint64_t end = std::min(page + kPage, bytes_);
-  for (uint64_t at = page; at < end; at += kMaskedWord) {
-    const uint64_t n = std::min(kMaskedWord, end - at), word = (at - page) / kMaskedWord;
-    if (is_known(at, n)) continue;
-    memcpy(last_ + at, host_ + at, n);
-    mask[word / 64] |= uint64_t{1} << word % 64;
+  for (uint64_t at = page; at < end;) {
+    std::byte now[8];
+    const bool whole = end - at >= 8 && reinterpret_cast<uint64_t>(host_ + at) % 8 == 0;
+    const uint64_t n = whole ? 8 : 1;
+    if (whole) {
+      const uint64_t word = __atomic_load_n(reinterpret_cast<const uint64_t*>(host_ + at), __ATOMIC_ACQUIRE);
+      memcpy(now, &word, sizeof word);
+    } else {
+      now[0] = host_[at];
+    }
+    for (uint64_t i = 0; i < n; ++i) {
+      const uint64_t offset = at - page + i;
+      if (now[i] != last_[at + i]) mask[offset / kMaskedBlock] |= uint64_t{1} << offset % kMaskedBlock;
+    }
+    memcpy(last_ + at, now, n);
+    at += n;
   }
 }
 
 CUresult Mirror::send(const Run& run) {
-  const uint64_t whole = far_ == Far::kPages ? whole_pages(bytes_) : bytes_;
-  const uint64_t bytes = run.at < whole ? std::min(run.bytes, whole - run.at) : 0;
-  if (bytes == 0) return CUDA_SUCCESS;
+  const uint64_t there = far_ == Far::kPages ? whole_pages(bytes_) : bytes_;
+  const uint64_t bytes = std::min(run.bytes, there - run.at);
   if (far_ == Far::kHere) {
     store_masked(reinterpret_cast<std::byte*>(device_) + run.at, last_ + run.at, bytes, run.mask.data());
     return CUDA_SUCCESS;
   }
-  const command::WriteHost command{device_ + run.at, bytes, mask_bytes(bytes), run.digest};
+  const command::WriteHost command{device_ + run.at, bytes, mask_words(bytes) * 8, run.digest};
   return home_.channel().send({.call = Call::tideWriteHost,
                                .payload_bytes = uint32_t(command::kWriteHostDataOffset + command.mask_bytes + bytes)},
                               [&](std::byte* payload) {
@@ -205,7 +252,7 @@ class Mirror::Pull {
  public:
   CUresult result() const { return result_; }
   void ask(Mirror& mirror, uint64_t at, uint64_t bytes) {
-    if (open_.size() == kQuestionsAhead) take_first();
+    while (open_.size() >= kQuestionsAhead) take_first();
     if (result_ != CUDA_SUCCESS) return;
     Question& question = open_.emplace_back();
     question.mirror = &mirror;

@@ -1,8 +1,9 @@
 #pragma once
 
 // A block of host memory that is there twice: where the program has it, and where kernels find it, in the worker's
-// process or in pages that it shares with this one. Both sides write; a third copy, of what both had last, tells word
-// by word who changed what, so that neither overwrites what the other did beside it.
+// process or in pages that it shares with this one. Both sides write; a third copy, of what both had last, tells byte
+// by byte who changed what, so that neither overwrites what the other did beside it. No order holds between bytes that
+// do not share an aligned word of 8, but by pushing and pulling.
 //
 // What is looked at: of the program's side the pages that were written (page_watch.h), or all where that is not known;
 // of the worker's side the pages that the worker says have changed.
@@ -13,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 
@@ -49,7 +51,9 @@ class Mirror {
   Mirror(uint64_t host, uint64_t device, uint64_t bytes, Far far, Vgpu& home);
   void watch();
   bool is_known(uint64_t at, uint64_t bytes) const;
-  CUresult push_extents(uint64_t from, uint64_t to);
+  void find_touched();
+  uint64_t add_touched(uint64_t from, uint64_t to);
+  CUresult push_touched(uint64_t from, uint64_t to);
   CUresult push_between(uint64_t from, uint64_t to);
   struct Run;
   void note_changes(uint64_t page, uint64_t* mask);
@@ -65,8 +69,8 @@ class Mirror {
   Vgpu& home_;
   std::byte* last_ = nullptr;  // whole pages
   PageWatch watch_;
-  uint64_t watched_from_ = 0;  // offset of the first watched page
-  bool pushed_ = false;        // everything, once
+  uint64_t watched_from_ = 0;             // offset of the first watched page
+  std::map<uint64_t, uint64_t> touched_;  // what was ever touched: from offset, to
 };
 
 }  // namespace tide

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -33,13 +34,9 @@ struct System {
   int pagemap = -1;  // of this process
 };
 
-bool protect(const System& system, uint64_t address, uint64_t bytes) {
+bool enrol(const System& system, uint64_t address, uint64_t bytes) {
   uffdio_register about = {.range = {address, bytes}, .mode = UFFDIO_REGISTER_MODE_WP, .ioctls = 0};
-  if (ioctl(system.faults, UFFDIO_REGISTER, &about) != 0) return false;
-  uffdio_writeprotect how = {.range = {address, bytes}, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
-  if (ioctl(system.faults, UFFDIO_WRITEPROTECT, &how) == 0) return true;
-  ioctl(system.faults, UFFDIO_UNREGISTER, &about.range);
-  return false;
+  return ioctl(system.faults, UFFDIO_REGISTER, &about) == 0;
 }
 
 // The runs of written pages behind *from, which moves on; less than 0: none of this can be known.
@@ -62,13 +59,17 @@ int scan(const System& system, uint64_t* from, uint64_t end, void* runs, uint64_
 bool remembers_what_left(const System& system) {
   void* const page = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return false;
-  const auto address = reinterpret_cast<uint64_t>(page);
-  uint64_t from = address, runs[3];
-  bool remembers = protect(system, address, kPage) && scan(system, &from, address + kPage, runs, 1) == 0;
-  *static_cast<volatile char*>(page) = 1;
+  const auto written = [&] {
+    auto from = reinterpret_cast<uint64_t>(page);
+    uint64_t run[3];
+    return scan(system, &from, from + kPage, run, 1);
+  };
+  auto* const byte = static_cast<volatile char*>(page);
+  *byte = 1;
+  bool remembers = enrol(system, reinterpret_cast<uint64_t>(page), kPage) && written() == 1 && written() == 0;
+  *byte = 2;
   madvise(page, kPage, MADV_DONTNEED);
-  from = address;
-  remembers = remembers && scan(system, &from, address + kPage, runs, 1) == 1;
+  remembers = remembers && written() == 1 && written() == 0;
   munmap(page, kPage);
   return remembers;
 }
@@ -99,7 +100,7 @@ const System& the_system() {
 bool PageWatch::start(uint64_t address, uint64_t bytes) {
   stop();
   if (bytes == 0 || address % kPage != 0 || bytes % kPage != 0 || the_system().pagemap < 0) return false;
-  if (!protect(the_system(), address, bytes)) return false;
+  if (!enrol(the_system(), address, bytes)) return false;
   address_ = address;
   bytes_ = bytes;
   return true;
@@ -112,12 +113,30 @@ void PageWatch::stop() {
   bytes_ = 0;
 }
 
-int PageWatch::next_written(uint64_t* at, Run* runs) {
+int PageWatch::next_written(uint64_t* at, uint64_t end, Run* runs) {
   uint64_t from = address_ + *at;
-  const int found = scan(the_system(), &from, address_ + bytes_, runs, kRuns);
+  const int found = scan(the_system(), &from, address_ + end, runs, kRuns);
   if (found < 0) stop();
   *at = from - address_;
   return found;
+}
+
+bool is_private_memory(uint64_t address, uint64_t bytes) {
+  FILE* const maps = fopen("/proc/self/maps", "re");
+  if (maps == nullptr) return false;
+  uint64_t known = address;  // up to here
+  char line[4096];
+  while (known < address + bytes && fgets(line, sizeof line, maps) != nullptr) {
+    unsigned long begin = 0, end = 0, inode = 0;
+    char rights[5] = {};
+    if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &begin, &end, rights, &inode) != 4) continue;
+    if (begin > known) break;
+    if (end <= known) continue;
+    if (rights[3] != 'p' || inode != 0) break;
+    known = end;
+  }
+  fclose(maps);
+  return known >= address + bytes;
 }
 
 }  // namespace tide

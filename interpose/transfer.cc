@@ -278,7 +278,8 @@ void place(const Entered& e, CopyOrder* o) {
   o->from.vgpu = p.vgpu_of(o->from.address);
   Vgpu* at_work = o->to.vgpu != nullptr ? o->to.vgpu : o->from.vgpu != nullptr ? o->from.vgpu : e.vgpu;
   if (!at_work->is_open()) return;
-  const bool at_once = o->synchronous && o->to.vgpu != nullptr && at_work->idle();
+  const bool at_once =
+      o->synchronous && o->to.vgpu != nullptr && at_work->idle() && !p.host.is_kept_twice(o->from.address);
   for (CopySide* side : {&o->to, &o->from}) {
     if (side->vgpu != nullptr && side->vgpu != at_work) continue;
     if (side->vgpu == nullptr && (side == &o->from && at_once)) continue;

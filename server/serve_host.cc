@@ -36,8 +36,12 @@ CUresult serve_tideUnmapHost(Session& session, const command::UnmapHost& command
 }
 
 CUresult serve_tideWriteHost(Session& session, const command::WriteHost& command, Received& q, Outputs&) {
-  if (!touchable(session, command.address, command.bytes) || command.mask_bytes != mask_bytes(command.bytes))
+  const bool in_one_page =
+      command.address / PagesTold::kPage == (command.address + command.bytes - 1) / PagesTold::kPage;
+  if (command.bytes == 0 || !touchable(session, command.address, command.bytes) ||
+      command.mask_bytes != mask_words(command.bytes) * 8 || (command.digest != 0 && !in_one_page)) {
     return CUDA_ERROR_INVALID_VALUE;
+  }
   std::vector<uint64_t> mask(command.mask_bytes / 8);
   memcpy(mask.data(), q.tail().data(), command.mask_bytes);
   const auto bytes = q.tail().subspan(command.mask_bytes);

@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <vector>
@@ -172,6 +174,86 @@ void check_system_calls(int pages) {
   close(pipes[1]);
 }
 
+// What kernels make of memory is there whoever asks for it first: a copy, or the program after unregistering it.
+void check_first_looks() {
+  constexpr size_t kInts = size_t(1) << 20;
+  int *managed = nullptr, *copy = nullptr, *device = nullptr;
+  CHECK(cudaMallocManaged(&managed, kInts * sizeof(int)));
+  CHECK(cudaMalloc(&copy, kInts * sizeof(int)));
+  for (int round = 1; round <= 5; round++) {
+    add_some(managed, int(kInts) - 5, 5, 1);
+    usleep(2000);  // so that nothing is under way
+    CHECK(cudaMemcpy(copy, managed, kInts * sizeof(int), cudaMemcpyDefault));
+    int last = 0;
+    CHECK(cudaMemcpy(&last, copy + kInts - 1, sizeof last, cudaMemcpyDefault));
+    EXPECT(last == round, "first look of a copy: %d, not %d", last, round);
+  }
+  CHECK(cudaFree(copy));
+  CHECK(cudaFree(managed));
+  std::vector<int> mine(kInts);
+  CHECK(cudaHostRegister(mine.data(), kInts * sizeof(int), cudaHostRegisterMapped));
+  CHECK(cudaHostGetDevicePointer(&device, mine.data(), 0));
+  add_some(device, 7, 1, 7);
+  CHECK(cudaHostUnregister(mine.data()));
+  EXPECT(mine[7] == 7, "unregistered: %d", mine[7]);
+}
+
+__global__ void set_all(unsigned char* bytes, int first, int step, int count, unsigned char value) {
+  const int i = first + (blockIdx.x * blockDim.x + threadIdx.x) * step;
+  if (i < count) bytes[i] = value;
+}
+
+// Host and kernel take turns at single bytes, and a kernel brings back what was there before.
+void check_turns(int count) {
+  unsigned char* bytes = nullptr;
+  CHECK(cudaMallocManaged(&bytes, count));
+  for (int round = 1; round <= 3; round++) {
+    for (int i = 0; i < count; i += 2) bytes[i] = (unsigned char)round;
+    set_all<<<(count / 2 + 127) / 128, 128>>>(bytes, 1, 2, count, (unsigned char)(100 + round));
+    for (int i = 0; i < count; i += 2) bytes[i] = (unsigned char)(50 + round);
+    CHECK(cudaDeviceSynchronize());
+    for (int i = 0; i < count; i++) {
+      const int expected = i % 2 == 0 ? 50 + round : 100 + round;
+      EXPECT(bytes[i] == expected, "turns: %d at %d, not %d", bytes[i], i, expected);
+    }
+  }
+  memset(bytes, 0, count);
+  for (int round = 0; round < 3; round++) {
+    memset(bytes + 4000, 9, count - 4000);
+    set_all<<<(count + 127) / 128, 128>>>(bytes, 0, 1, count, 0);
+    CHECK(cudaDeviceSynchronize());
+    int others = 0;
+    for (int i = 0; i < count; i++) others += bytes[i] != 0;
+    EXPECT(others == 0, "%d of %d bytes are not as they were", others, count);
+  }
+  CHECK(cudaFree(bytes));
+}
+
+// Registered memory that another process writes.
+void check_other_process() {
+  constexpr size_t kBytes = 1 << 20;
+  int *shared = static_cast<int*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)),
+      *device = nullptr;
+  CHECK(cudaHostRegister(shared, kBytes, cudaHostRegisterMapped));
+  CHECK(cudaHostGetDevicePointer(&device, shared, 0));
+  for (int round = 0; round < 2; round++) {
+    shared[5] = 1;
+    add_some(device, 5, 1, 1);
+    CHECK(cudaDeviceSynchronize());
+    const pid_t child = fork();
+    if (child == 0) {
+      shared[5] = 40;
+      _exit(0);
+    }
+    waitpid(child, nullptr, 0);
+    add_some(device, 5, 1, 2);
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(shared[5] == 42, "written by another process: %d", shared[5]);
+  }
+  CHECK(cudaHostUnregister(shared));
+  munmap(shared, kBytes);
+}
+
 // Waits for the host, says how far it is, and waits again.
 __global__ void converse(volatile int* words, int rounds) {
   for (int i = 1; i <= rounds; i++) {
@@ -266,6 +348,9 @@ int main(int argc, char** argv) {
     check_variable(managed_values);
     check_variable(many_managed_values);
     for (const int pages : {4, 1000}) check_system_calls(pages);
+    for (const int bytes : {30000, 1 << 20}) check_turns(bytes);
+    check_first_looks();
+    check_other_process();
     for (const size_t bytes : {size_t(4096), size_t(8) << 20}) check_conversations(bytes);
     if (live) check_atomics();
     check_pools();

@@ -326,15 +326,15 @@ TEST_F(WorkerTest, of_host_memory_only_pages_travel_that_the_client_does_not_kno
   EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{2, 5}));
   EXPECT_EQ(word, 9u);
   EXPECT_TRUE(changed(client_, 8).empty()) << "told once";
-  // Of two words the mask names the second: the first one stays what the kernel made it.
-  std::vector<std::byte> page(mask_bytes(kHostPage) + kHostPage);
+  // Of the first word the mask names the second byte: the others stay what the kernel made them.
+  const uint64_t mask_bytes = mask_words(kHostPage) * 8;
+  std::vector<std::byte> page(mask_bytes + kHostPage);
   page[0] = std::byte{2};
-  const uint32_t words[2] = {100, 200};
-  memcpy(page.data() + mask_bytes(kHostPage), words, sizeof words);
-  const command::WriteHost write{kHost + 5 * kHostPage, kHostPage, mask_bytes(kHostPage), 0};
+  memset(page.data() + mask_bytes, 100, 4);
+  const command::WriteHost write{kHost + 5 * kHostPage, kHostPage, mask_bytes, 0};
   client_.send(Call::tideWriteHost, write, kNoStream, page.data(), page.size());
-  EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{5})) << "the client believes that its first word is 100";
-  EXPECT_EQ(word, 9u);
+  EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{5})) << "the client believes that it has 100 everywhere";
+  EXPECT_EQ(word, 9u + (100u << 8));
   expect_no_error();
 }
 
@@ -378,6 +378,12 @@ TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
   EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 8, 0, 0}, &answer, data.data(), 8),
             CUDA_ERROR_INVALID_VALUE)
       << "without a mask";
+  const std::vector<std::byte> two_pages(2 * kHostPage + mask_words(2 * kHostPage) * 8);
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 2 * kHostPage, 1024, 5}, &answer,
+                         two_pages.data(), two_pages.size()),
+            CUDA_ERROR_INVALID_VALUE)
+      << "one digest for two pages";
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 0, 0, 0}, &answer), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost + 8 * kHostPage, 8, 8, 0}, &answer, data.data(),
                          data.size()),
             CUDA_ERROR_INVALID_VALUE);
