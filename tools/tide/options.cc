@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -17,13 +18,14 @@ struct Unit {
 constexpr Unit kUnits[] = {
     {"TiB", 1ull << 40}, {"GiB", 1ull << 30}, {"MiB", 1ull << 20}, {"KiB", 1ull << 10}, {"B", 1}};
 
-// The word after "usage: tide".
+// "tide run" of "usage: tide run ...", the name alone of a program without commands.
 std::string command_in(const char* help) {
   const std::string text(help);
-  const size_t start = text.find("tide ");
-  if (start == std::string::npos) return "";
-  const size_t end = text.find_first_of(" \n", start + 5);
-  return text.substr(start + 5, end - start - 5);
+  const size_t start = std::min(text.find(' '), text.size() - 1) + 1;
+  size_t end = text.find_first_of(" \n", start);
+  if (text.compare(start, end - start, "tide") == 0 && end != std::string::npos)
+    end = text.find_first_of(" \n", end + 1);
+  return text.substr(start, end - start);
 }
 
 }  // namespace
@@ -72,7 +74,7 @@ int fail(const std::string& message, int status) {
 }
 
 int Options::usage_error(const std::string& message) {
-  fprintf(stderr, "tide %s: %s; see tide %s --help\n", command_.c_str(), message.c_str(), command_.c_str());
+  fprintf(stderr, "%s: %s; see %s --help\n", command_.c_str(), message.c_str(), command_.c_str());
   return status_ = kUsage;
 }
 
@@ -116,7 +118,7 @@ bool Options::parse(const std::vector<std::string>& words, const std::vector<Opt
                     bool stop_at_word) {
   command_ = command_in(help);
   std::vector<OptionSpec> all = specs;
-  all.push_back({"pool"});
+  if (command_.rfind("tide ", 0) == 0) all.push_back({"pool"});
   for (size_t i = 0; i < words.size(); ++i) {
     if (words[i] == "--" || (stop_at_word && (words[i].size() < 2 || words[i][0] != '-'))) {
       words_.insert(words_.end(), words.begin() + long(i) + (words[i] == "--" ? 1 : 0), words.end());

@@ -36,7 +36,8 @@ class Options {
   bool size(const std::string& name, uint64_t* bytes);
   bool expect_words(size_t count, const char* what);
 
-  // Prints "tide COMMAND: MESSAGE", then where the help is; the answer is kUsage.
+  // Prints "tide COMMAND: MESSAGE", then where the help is; the answer is kUsage. (Another program than tide: its name
+  // from the help's first line.)
   int usage_error(const std::string& message);
 
  private:

@@ -1,0 +1,173 @@
+#include "tools/rdma_bench/client.h"
+
+#include <stdio.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "tools/rdma_bench/benchmarks.h"
+#include "tools/rdma_bench/serve.h"
+#include "tools/tide/options.h"
+
+namespace tide::fabric {
+namespace {
+
+bool wanted(const std::vector<std::string>& names, const char* name) {
+  return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+}
+
+class Client {
+ public:
+  Client(const Settings& settings, Report* report)
+      : settings_(settings), control_(settings.timeout_ms), report_(*report) {}
+
+  Outcome greet() {
+    Outcome outcome = control_.connect(settings_.host, settings_.port);
+    if (!outcome.ok()) return outcome;
+    report_.address = control_.own_address();
+    report_.there_address = control_.peer_address();
+    report_.here = this_machine();
+    std::string payload;
+    outcome = control_.send(Word::kHello, pack(Hello{report_.here.name, settings_.duration_ms}));
+    if (outcome.ok()) outcome = control_.expect(Word::kWelcome, &payload);
+    if (outcome.ok() && !unpack(payload, &report_.there)) {
+      outcome = Outcome::fail(settings_.host + ": its report about itself is not understood");
+    }
+    return outcome;
+  }
+
+  // The one loop: every benchmark at every size on every path. Fails only when the other side is gone.
+  Outcome measure_all() {
+    for (const PathKind& kind : kPaths) {
+      if (!wanted(settings_.paths, kind.name)) continue;
+      PathReport path;
+      path.name = kind.name, path.title = kind.title, path.family = kind.family, path.state = "absent";
+      Outcome fatal;
+      if (path_exists(kind, report_.here, report_.there, &path.why)) fatal = measure_path(kind, &path);
+      if (!settings_.json && path.state != "measured" && !path.why.empty()) print_path_head(path);
+      report_.paths.push_back(path);
+      if (!fatal.ok()) return fatal;
+    }
+    return {};
+  }
+
+ private:
+  Outcome measure_path(const PathKind& kind, PathReport* path) {
+    std::unique_ptr<Channel> channel = kind.make(kind, control_);
+    Outcome outcome = open(kind, *channel);
+    path->state = outcome.ok() ? "measured" : "failed";
+    if (outcome.ok() && !settings_.json) print_path_head(*path);
+    for (const Benchmark& benchmark : kBenchmarks) {
+      if (!outcome.ok() || !wanted(settings_.tests, benchmark.name)) continue;
+      if (!benchmark.both_sides && !kind.registers) continue;
+      for (const uint64_t bytes : sizes_of(benchmark, settings_.bytes_max)) {
+        if (outcome.ok()) outcome = measure_one(kind, benchmark, bytes, *channel);
+      }
+    }
+    if (!outcome.ok()) path->state = "failed", path->why = outcome.message();
+    if (!outcome.ok() && control_.gone(200)) return Outcome::fail(lost(kind, outcome));
+    if (!outcome.ok()) (void)control_.send(Word::kError, outcome.message());
+    path->here = channel->facts();
+    outcome = close(&path->there);
+    return outcome;
+  }
+
+  Outcome open(const PathKind& kind, Channel& channel) {
+    std::string mine, theirs;
+    Outcome outcome = control_.send(Word::kOpen, kind.name);
+    if (outcome.ok()) outcome = control_.expect(Word::kOffer, &theirs);
+    if (outcome.ok()) outcome = channel.offer(&mine);
+    if (outcome.ok()) outcome = control_.send(Word::kOffer, mine);
+    if (outcome.ok()) outcome = channel.join(theirs);
+    if (outcome.ok()) outcome = control_.send(Word::kReady);
+    if (outcome.ok()) outcome = control_.expect(Word::kReady, &theirs);
+    return outcome;
+  }
+
+  Outcome measure_one(const PathKind& kind, const Benchmark& benchmark, uint64_t bytes, Channel& channel) {
+    Session session{control_, channel, {benchmark.name, bytes, settings_.duration_ms}};
+    Outcome outcome = channel.set_bytes(bytes);
+    if (outcome.ok() && benchmark.both_sides) outcome = control_.send(Word::kRun, pack(session.run));
+    Row row;
+    row.path = kind.name, row.test = benchmark.name, row.bytes = bytes;
+    doing_ = benchmark.name;
+    if (outcome.ok()) outcome = benchmark.measure(session, &row);
+    if (!outcome.ok()) return outcome;
+    report_.rows.push_back(row);
+    if (!settings_.json) print_row(row);
+    return {};
+  }
+
+  // Also after a failure, when words of the measurement may still be on their way.
+  Outcome close(Facts* there) {
+    Outcome outcome = control_.send(Word::kClose);
+    Word word = Word::kError;
+    std::string payload;
+    while (outcome.ok() && word != Word::kClosed) {
+      outcome = control_.receive(&word, &payload, 2 * control_.timeout_ms());
+    }
+    if (outcome.ok() && !unpack(payload, there)) outcome = Outcome::fail("what the path saw is not understood");
+    return outcome;
+  }
+
+  std::string lost(const PathKind& kind, const Outcome& outcome) const {
+    return format(
+        "%s: its rdma-bench is gone in the middle of %s over %s (%s); look at its terminal, then run both again",
+        settings_.host.c_str(), doing_.empty() ? "connecting" : doing_.c_str(), kind.name, outcome.message().c_str());
+  }
+
+  const Settings& settings_;
+  Control control_;
+  Report& report_;
+  std::string doing_;
+};
+
+int fail(const Settings& settings, const std::string& message) {
+  if (settings.json) {
+    cli::Json json;
+    json.object().add("failure", message).end().print();
+  }
+  return fprintf(stderr, "rdma-bench: %s\n", message.c_str()), cli::kFailed;
+}
+
+int finish(const Settings& settings, Report* report) {
+  add_limits(report);
+  judge(report);
+  Outcome outcome = add_jobs(settings.trace, report);
+  if (settings.json) {
+    cli::Json json;
+    json.object();
+    JsonFields fields(json);
+    report->fields(fields);
+    json.end().print();
+  } else {
+    print_end(*report);
+  }
+  if (outcome.ok() && !settings.html.empty()) outcome = write_html(*report, settings.html);
+  if (!outcome.ok()) fprintf(stderr, "rdma-bench: %s\n", outcome.message().c_str());
+  if (!report->failure.empty()) fprintf(stderr, "rdma-bench: %s\n", report->failure.c_str());
+  bool wrong = !outcome.ok() || !report->failure.empty();
+  for (const Finding& finding : report->findings) wrong |= finding.level == "WRONG";
+  return wrong ? cli::kFailed : cli::kOk;
+}
+
+}  // namespace
+
+int measure(const Settings& settings) {
+  Report report;
+  report.duration_ms = settings.duration_ms;
+  report.wall_seconds = wall_seconds();
+  Client client(settings, &report);
+  Outcome outcome = client.greet();
+  if (!outcome.ok()) return fail(settings, outcome.message());
+  if (!settings.json) {
+    print_machine(report.here);
+    if (!report.one_machine()) print_machine(report.there);
+  }
+  outcome = client.measure_all();
+  report.failure = outcome.message();
+  return finish(settings, &report);
+}
+
+}  // namespace tide::fabric

@@ -1,0 +1,199 @@
+#include "tools/rdma_bench/machine.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+
+#include "base/log.h"
+#include "tools/rdma_bench/control.h"
+#include "tools/tide/options.h"
+
+namespace tide::fabric {
+namespace {
+
+uint64_t number_of(const std::string& text) { return strtoull(text.c_str(), nullptr, 10); }
+
+std::string after(const std::string& path, const std::string& word) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind(word, 0) == 0) return line.substr(line.find_first_not_of(" \t:", word.size()));
+  }
+  return "";
+}
+
+uint32_t numa_nodes() {
+  uint32_t count = 0;
+  for (const std::string& name : names_in("/sys/devices/system/node")) {
+    count += name.rfind("node", 0) == 0 && name.size() > 4 && isdigit(name[4]) ? 1 : 0;
+  }
+  return std::max(count, 1u);
+}
+
+uint32_t gpus() {
+  uint32_t count = 0;
+  for (const std::string& name : names_in("/dev")) {
+    count += name.rfind("nvidia", 0) == 0 && name.size() > 6 && isdigit(name[6]) ? 1 : 0;
+  }
+  return count;
+}
+
+std::string gpudirect() {
+  const bool peermem = access("/sys/module/nvidia_peermem", F_OK) == 0;
+  const bool gdrdrv = access("/dev/gdrdrv", F_OK) == 0;
+  if (peermem && gdrdrv) return "nvidia-peermem, gdrdrv";
+  return peermem ? "nvidia-peermem" : gdrdrv ? "gdrdrv" : "";
+}
+
+void look_at_memory(Machine* machine) {
+  rlimit limit{};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  machine->memlock_bytes = limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : uint64_t(limit.rlim_cur);
+  const uint64_t capabilities = strtoull(after("/proc/self/status", "CapEff:").c_str(), nullptr, 16);
+  machine->memlock_exempt = (capabilities >> 14 & 1) != 0;  // CAP_IPC_LOCK
+  machine->huge_page_bytes = number_of(after("/proc/meminfo", "Hugepagesize:")) * 1024;
+  machine->huge_pages = number_of(after("/proc/meminfo", "HugePages_Total:"));
+  machine->huge_pages_free = number_of(after("/proc/meminfo", "HugePages_Free:"));
+}
+
+void print_rdma(const Machine& machine) {
+  if (!machine.verbs.empty()) printf("  RDMA        %s\n", machine.verbs.c_str());
+  if (machine.verbs.empty() && machine.rdma.empty()) printf("  RDMA        no devices\n");
+  for (const RdmaDevice& device : machine.rdma) {
+    printf("  RDMA        %s, firmware %s, NUMA node %d", device.name.c_str(),
+           device.firmware.empty() ? "?" : device.firmware.c_str(), device.numa_node);
+    if (!device.pci.speed.empty()) printf(", PCI %s x%u", device.pci.speed.c_str(), device.pci.width);
+    printf("%s%s\n", device.problem.empty() ? "" : ": ", device.problem.c_str());
+    for (const RdmaPort& port : device.ports) {
+      printf("                port %u: %s, %s, %.0f Gbit/s, MTU %u of %u\n", port.number, port.state.c_str(),
+             port.link_layer.c_str(), port.gbit, port.mtu, port.mtu_max);
+      for (const Gid& gid : port.gids) {
+        printf("                  GID %u: %s %s %s\n", gid.index, gid.gid.c_str(), gid.type.c_str(),
+               gid.interface.c_str());
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::string line_of(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+std::vector<std::string> names_in(const std::string& folder) {
+  std::vector<std::string> names;
+  DIR* open = opendir(folder.c_str());
+  if (open == nullptr) return names;
+  for (const dirent* entry = readdir(open); entry != nullptr; entry = readdir(open)) {
+    if (entry->d_name[0] != '.') names.push_back(entry->d_name);
+  }
+  closedir(open);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+PciLink pci_link_of(const std::string& device) {
+  PciLink link;
+  link.speed = line_of(device + "/current_link_speed");
+  link.speed_max = line_of(device + "/max_link_speed");
+  link.width = uint32_t(number_of(line_of(device + "/current_link_width")));
+  link.width_max = uint32_t(number_of(line_of(device + "/max_link_width")));
+  return link;
+}
+
+bool Machine::has_active_rdma() const {
+  for (const RdmaDevice& device : rdma) {
+    for (const RdmaPort& port : device.ports) {
+      if (port.state == "active") return true;
+    }
+  }
+  return false;
+}
+
+const Interface* interface_of(const std::vector<Interface>& all, const std::string& address) {
+  for (const Interface& interface : all) {
+    if (interface.address == address) return &interface;
+  }
+  return nullptr;
+}
+
+std::vector<Interface> network_interfaces() {
+  std::vector<Interface> found;
+  ifaddrs* all = nullptr;
+  if (getifaddrs(&all) != 0) return found;
+  for (const ifaddrs* each = all; each != nullptr; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr) continue;
+    if (each->ifa_addr->sa_family != AF_INET && each->ifa_addr->sa_family != AF_INET6) continue;
+    Interface interface;
+    interface.name = each->ifa_name;
+    interface.address = address_text(each->ifa_addr, false);
+    const std::string folder = "/sys/class/net/" + interface.name;
+    interface.state = (each->ifa_flags & IFF_UP) == 0        ? "down"
+                      : (each->ifa_flags & IFF_RUNNING) == 0 ? "no link"
+                                                             : "up";
+    interface.mtu = uint32_t(number_of(line_of(folder + "/mtu")));
+    const std::string mbit = line_of(folder + "/speed");
+    if (!mbit.empty() && mbit[0] != '-') interface.gbit = double(number_of(mbit)) / 1000;
+    const std::string node = line_of(folder + "/device/numa_node");
+    if (!node.empty()) interface.numa_node = atoi(node.c_str());
+    found.push_back(interface);
+  }
+  freeifaddrs(all);
+  return found;
+}
+
+Machine this_machine() {
+  Machine machine;
+  utsname names{};
+  uname(&names);
+  machine.name = names.nodename;
+  machine.kernel = names.release;
+  machine.boot_id = line_of("/proc/sys/kernel/random/boot_id");
+  machine.cpus = uint32_t(sysconf(_SC_NPROCESSORS_ONLN));
+  machine.numa_nodes = numa_nodes();
+  look_at_memory(&machine);
+  machine.gpus = gpus();
+  machine.gpudirect = gpudirect();
+  machine.rdma = rdma_devices(&machine.verbs);
+  machine.interfaces = network_interfaces();
+  machine.ucx_transports = ucx_transports(&machine.ucx);
+  return machine;
+}
+
+void print_machine(const Machine& machine) {
+  printf("%s: Linux %s, %u CPUs, %u NUMA node%s\n", machine.name.c_str(), machine.kernel.c_str(), machine.cpus,
+         machine.numa_nodes, machine.numa_nodes == 1 ? "" : "s");
+  print_rdma(machine);
+  for (const Interface& interface : machine.interfaces) {
+    printf("  interface   %s %s: %s, MTU %u, %s\n", interface.name.c_str(), interface.address.c_str(),
+           interface.state.c_str(), interface.mtu,
+           interface.gbit == 0 ? "rate unknown" : format("%g Gbit/s", interface.gbit).c_str());
+  }
+  std::string transports;
+  for (const UcxTransport& each : machine.ucx_transports) transports += " " + each.name + "/" + each.device;
+  printf("  UCX         %s:%s\n", machine.ucx.c_str(), transports.c_str());
+  const std::string limit = machine.memlock_bytes == UINT64_MAX ? "no limit" : cli::size_text(machine.memlock_bytes);
+  printf("  memlock     %s%s\n", limit.c_str(), machine.memlock_exempt ? " (does not bind: CAP_IPC_LOCK)" : "");
+  printf("  huge pages  %llu of %s, %llu free\n", (unsigned long long)machine.huge_pages,
+         cli::size_text(machine.huge_page_bytes).c_str(), (unsigned long long)machine.huge_pages_free);
+  if (machine.gpus == 0) {
+    printf("  GPUs        none\n");
+  } else {
+    printf("  GPUs        %u, GPUDirect: %s\n", machine.gpus,
+           machine.gpudirect.empty() ? "no nvidia-peermem or gdrdrv" : machine.gpudirect.c_str());
+  }
+}
+
+}  // namespace tide::fabric

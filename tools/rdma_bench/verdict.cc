@@ -1,0 +1,212 @@
+// What is wrong, what it costs, how to mend it: a table of rules, each of which looks at the whole report.
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/log.h"
+#include "tools/rdma_bench/report.h"
+#include "tools/tide/options.h"
+
+namespace tide::fabric {
+namespace {
+
+using Findings = std::vector<Finding>;
+
+constexpr uint64_t kMemlockLeast = 64ull << 20;  // queues of some connections, and buffers to register
+constexpr double kOneSided = 0.7;                // one direction slower than this part of the other
+constexpr double kSlow = 0.5;                    // of the link's rate
+constexpr double kJitter = 10;                   // p99.9 over p50
+
+std::vector<const Machine*> machines(const Report& report) {
+  if (report.one_machine()) return {&report.here};
+  return {&report.here, &report.there};
+}
+
+std::string cost_of_tcp(const Report& report) {
+  const Row* row = report.row("tcp", "latency", 8);
+  if (row == nullptr) return "";
+  return format("a message takes %s one way here; 1 to 3 us are usual over RDMA", time_text(row->us.p50).c_str());
+}
+
+void no_rdma(const Report& report, Findings& findings) {
+  for (const Machine* machine : machines(report)) {
+    if (!machine->verbs.empty()) {
+      findings.push_back({"note", machine->name + ": " + machine->verbs, "RDMA devices are not seen",
+                          "install it, and run this again"});
+    } else if (machine->rdma.empty()) {
+      findings.push_back({"note", machine->name + " has no RDMA device", cost_of_tcp(report),
+                          "a NIC with InfiniBand or RoCE; if there is one: load its driver (lspci, rdma link)"});
+    }
+  }
+}
+
+void ports(const Report& report, Findings& findings) {
+  for (const Machine* machine : machines(report)) {
+    for (const RdmaDevice& device : machine->rdma) {
+      const std::string name = machine->name + ": " + device.name;
+      if (!device.problem.empty()) findings.push_back({"WRONG", name + " " + device.problem, "no RDMA over it", ""});
+      for (const RdmaPort& port : device.ports) {
+        const std::string which = format("%s port %u", name.c_str(), port.number);
+        if (port.state != "active") {
+          findings.push_back({"WRONG", which + " is " + port.state, "no RDMA over it",
+                              "cable, switch port, or `ip link set ... up`; InfiniBand needs a subnet manager"});
+        } else if (port.gids.empty()) {
+          findings.push_back(
+              {"WRONG", which + " has no GID", "RoCE cannot connect", "give its network interface an address"});
+        }
+      }
+      const PciLink& pci = device.pci;
+      if (pci.width < pci.width_max || (!pci.speed_max.empty() && pci.speed != pci.speed_max)) {
+        findings.push_back({"WRONG",
+                            format("%s runs at PCI %s x%u and could at %s x%u", name.c_str(), pci.speed.c_str(),
+                                   pci.width, pci.speed_max.c_str(), pci.width_max),
+                            "bandwidth in that proportion", "another slot; the slot's setting in the BIOS"});
+      }
+    }
+  }
+}
+
+bool both_have_rdma(const Report& report) { return report.here.has_active_rdma() && report.there.has_active_rdma(); }
+
+bool any_rdma_measured(const Report& report) {
+  for (const PathReport& path : report.paths) {
+    if (path.family == "rdma" && path.state == "measured") return true;
+  }
+  return false;
+}
+
+void unused_rdma(const Report& report, Findings& findings) {
+  if (!both_have_rdma(report) || report.paths.empty()) return;
+  const PathReport* own = report.measured("ucx");
+  const bool tcp = own != nullptr && own->here.route.find("tcp") != std::string::npos &&
+                   own->here.route.find("rc_") == std::string::npos && own->here.route.find("dc_") == std::string::npos;
+  if (tcp) {
+    findings.push_back({"WRONG", "UCX chose " + own->here.route + " although both sides have RDMA", cost_of_tcp(report),
+                        "unset UCX_TLS and UCX_NET_DEVICES, or name the RDMA transports in them; look at memlock"});
+  }
+  if (!any_rdma_measured(report)) {
+    findings.push_back({"WRONG", "no RDMA path works although both sides have active RDMA ports", cost_of_tcp(report),
+                        "the paths above say why each failed; is UCX built with verbs (`ucx_info -d`)?"});
+  }
+}
+
+void mtu(const Report& report, Findings& findings) {
+  if (report.one_machine()) return;
+  for (const RdmaDevice& here : report.here.rdma) {
+    for (const RdmaDevice& there : report.there.rdma) {
+      if (here.ports.empty() || there.ports.empty() || here.ports[0].mtu == there.ports[0].mtu) continue;
+      findings.push_back({"WRONG",
+                          format("RDMA MTU mismatch: %s has %u, %s of the other side %u", here.name.c_str(),
+                                 here.ports[0].mtu, there.name.c_str(), there.ports[0].mtu),
+                          "connections fail, or use the smaller one: more packets for the same bytes",
+                          "the same MTU on both ends and on the switch"});
+    }
+  }
+  const Interface* mine = interface_of(report.here.interfaces, report.address);
+  if (mine == nullptr || report.there_address.empty()) return;
+  const Interface* theirs = interface_of(report.there.interfaces, report.there_address);
+  if (theirs == nullptr || theirs->mtu == mine->mtu) return;
+  findings.push_back({"WRONG",
+                      format("MTU mismatch: %s here has %u, %s there %u", mine->name.c_str(), mine->mtu,
+                             theirs->name.c_str(), theirs->mtu),
+                      "large packets are lost or cut; transfers can hang",
+                      format("ip link set %s mtu %u on the side that is wrong", theirs->name.c_str(), mine->mtu)});
+}
+
+void slow_link(const Report& report, Findings& findings) {
+  for (const PathReport& path : report.paths) {
+    const Row* row = report.largest(path.name, "bandwidth");
+    if (row == nullptr || row->limit_of.rfind("link", 0) != 0 || row->gbytes_per_s > kSlow * row->limit) continue;
+    findings.push_back({"WRONG",
+                        format("%s carries %.2f GB/s, %.0f %% of the %s", path.name.c_str(), row->gbytes_per_s,
+                               100 * row->gbytes_per_s / row->limit, row->limit_of.c_str()),
+                        "copies take that much longer",
+                        "MTU 9000; other traffic on the link; CPU frequency; the process's NUMA node (numactl)"});
+  }
+}
+
+void one_sided(const Report& report, Findings& findings) {
+  for (const PathReport& path : report.paths) {
+    const Row *to = report.largest(path.name, "bandwidth"), *back = report.largest(path.name, "bandwidth-back");
+    if (to == nullptr || back == nullptr || report.one_machine()) continue;
+    const double part = std::min(to->gbytes_per_s, back->gbytes_per_s) / std::max(to->gbytes_per_s, back->gbytes_per_s);
+    if (part >= kOneSided) continue;
+    findings.push_back({"WRONG",
+                        format("%s is one-sided: %.2f GB/s to the other side, %.2f GB/s back", path.name.c_str(),
+                               to->gbytes_per_s, back->gbytes_per_s),
+                        "copies in the slow direction", "the slow side's transceiver, cable, and flow control"});
+  }
+}
+
+void loss(const Report& report, Findings& findings) {
+  const PathReport* tcp = report.measured("tcp");
+  if (tcp == nullptr || tcp->here.retransmits + tcp->there.retransmits == 0) return;
+  const uint64_t here = tcp->here.retransmits, there = tcp->there.retransmits;
+  const bool one = std::min(here, there) * 10 < std::max(here, there);
+  findings.push_back({one && here + there > 10 ? "WRONG" : "note",
+                      format("TCP sent %llu segments again from here and %llu from the other side%s",
+                             (unsigned long long)here, (unsigned long long)there, one ? ": one-sided loss" : ""),
+                      "each one is a stall of a round trip, or of 200 ms",
+                      "ethtool -S of the sender's and the switch's port: errors, drops, pause frames"});
+}
+
+void memlock(const Report& report, Findings& findings) {
+  for (const Machine* machine : machines(report)) {
+    if (machine->memlock_exempt || machine->memlock_bytes >= kMemlockLeast) continue;
+    const bool rdma = !machine->rdma.empty();
+    findings.push_back(
+        {rdma ? "WRONG" : "note",
+         machine->name + ": a process may lock only " + cli::size_text(machine->memlock_bytes) + " of memory",
+         rdma ? "RDMA cannot register its buffers; UCX falls back to TCP" : "none without RDMA",
+         "ulimit -l unlimited; LimitMEMLOCK=infinity of the service; memlock in limits.conf"});
+  }
+}
+
+void huge_pages(const Report& report, Findings& findings) {
+  for (const Machine* machine : machines(report)) {
+    if (machine->huge_pages != 0) continue;
+    findings.push_back({"note", machine->name + " has no huge pages", "registering large buffers takes longer",
+                        "sysctl vm.nr_hugepages=N"});
+  }
+}
+
+void gpudirect(const Report& report, Findings& findings) {
+  for (const Machine* machine : machines(report)) {
+    if (machine->gpus == 0 || machine->rdma.empty() || !machine->gpudirect.empty()) continue;
+    findings.push_back({"note", machine->name + " has GPUs and RDMA, and neither nvidia-peermem nor gdrdrv is loaded",
+                        "data goes through the host's memory, unless dma-buf is used", "modprobe nvidia-peermem"});
+  }
+}
+
+void jitter(const Report& report, Findings& findings) {
+  for (const Row& row : report.rows) {
+    if (row.test != "latency" || row.bytes != 8 || row.us.count < 1000 || row.us.p999 < kJitter * row.us.p50) continue;
+    findings.push_back({"note",
+                        format("%s: one message in 1000 takes %s or more, the usual one %s", row.path.c_str(),
+                               time_text(row.us.p999).c_str(), time_text(row.us.p50).c_str()),
+                        "jobs that wait for each call feel the slow ones",
+                        "other load on these cores, CPU frequency and sleep states; in a VM: its neighbours"});
+  }
+}
+
+void failed_paths(const Report& report, Findings& findings) {
+  for (const PathReport& path : report.paths) {
+    if (path.state == "failed") findings.push_back({"WRONG", path.name + ": " + path.why, "it was not measured", ""});
+  }
+}
+
+constexpr void (*kRules[])(const Report&, Findings&) = {
+    failed_paths, unused_rdma, ports, mtu, slow_link, one_sided, loss, memlock, no_rdma, gpudirect, huge_pages, jitter};
+
+}  // namespace
+
+void judge(Report* report) {
+  for (const auto rule : kRules) rule(*report, report->findings);
+  const bool wrong = std::any_of(report->findings.begin(), report->findings.end(),
+                                 [](const Finding& finding) { return finding.level == "WRONG"; });
+  if (!wrong && report->failure.empty()) {
+    report->findings.insert(report->findings.begin(), {"ok", "nothing is wrong with what could be measured", "", ""});
+  }
+}
+
+}  // namespace tide::fabric
