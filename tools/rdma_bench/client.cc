@@ -66,7 +66,7 @@ class Client {
       }
     }
     if (!outcome.ok()) path->state = "failed", path->why = outcome.message();
-    if (!outcome.ok() && control_.gone(200)) return Outcome::fail(lost(kind, outcome));
+    if (!outcome.ok() && control_.gone(200)) return Outcome::fail(lost(kind));
     if (!outcome.ok()) (void)control_.send(Word::kError, outcome.message());
     path->here = channel->facts();
     outcome = close(&path->there);
@@ -88,15 +88,23 @@ class Client {
   Outcome measure_one(const PathKind& kind, const Benchmark& benchmark, uint64_t bytes, Channel& channel) {
     Session session{control_, channel, {benchmark.name, bytes, settings_.duration_ms}};
     Outcome outcome = channel.set_bytes(bytes);
-    if (outcome.ok() && benchmark.both_sides) outcome = control_.send(Word::kRun, pack(session.run));
+    if (outcome.ok() && benchmark.both_sides) outcome = order(session.run);
     Row row;
     row.path = kind.name, row.test = benchmark.name, row.bytes = bytes;
     doing_ = benchmark.name;
     if (outcome.ok()) outcome = benchmark.measure(session, &row);
     if (!outcome.ok()) return outcome;
+    set_limit(report_, &row);
     report_.rows.push_back(row);
     if (!settings_.json) print_row(row);
     return {};
+  }
+
+  // Nothing may be sent before the server counts in the new size.
+  Outcome order(const Run& run) {
+    std::string nothing;
+    const Outcome outcome = control_.send(Word::kRun, pack(run));
+    return outcome.ok() ? control_.expect(Word::kReady, &nothing) : outcome;
   }
 
   // Also after a failure, when words of the measurement may still be on their way.
@@ -111,10 +119,11 @@ class Client {
     return outcome;
   }
 
-  std::string lost(const PathKind& kind, const Outcome& outcome) const {
+  std::string lost(const PathKind& kind) const {
     return format(
-        "%s: its rdma-bench is gone in the middle of %s over %s (%s); look at its terminal, then run both again",
-        settings_.host.c_str(), doing_.empty() ? "connecting" : doing_.c_str(), kind.name, outcome.message().c_str());
+        "%s: its rdma-bench is gone in the middle of %s over %s: it ended, was killed, or the network broke; "
+        "look at its terminal, then run both again",
+        settings_.host.c_str(), doing_.empty() ? "connecting" : doing_.c_str(), kind.name);
   }
 
   const Settings& settings_;
@@ -132,7 +141,6 @@ int fail(const Settings& settings, const std::string& message) {
 }
 
 int finish(const Settings& settings, Report* report) {
-  add_limits(report);
   judge(report);
   Outcome outcome = add_jobs(settings.trace, report);
   if (settings.json) {

@@ -19,7 +19,7 @@ enum class Word : uint16_t {
   kWelcome,    // server: Machine
   kOpen,       // client: name of a path
   kOffer,      // server, then client: how to reach its end of the path
-  kReady,      // both: the path is connected
+  kReady,      // both: the path is connected; server: the measurement may begin
   kRun,        // client: Run
   kCount,      // a sender: how many messages it sent
   kStop,       // client: no more round trips

@@ -48,8 +48,8 @@ void set_link(double gbit, const std::string& of, Row* row) {
 }
 
 void set_copy(Row* row) {
-  row->limit = copy_gbytes_per_s(row->bytes);
-  row->limit_of = "a copy by one core";
+  row->limit = copy_gbytes_per_s(row->bytes) * (row->test == "bandwidth-both" ? 2 : 1);
+  row->limit_of = row->test == "bandwidth-both" ? "a copy by each of two cores" : "a copy by one core";
 }
 
 void set_best_other(const Report& report, Row* row) {
@@ -60,6 +60,8 @@ void set_best_other(const Report& report, Row* row) {
     if (better) row->limit = figure(other), row->limit_of = other.path;
   }
 }
+
+}  // namespace
 
 void set_limit(const Report& report, Row* row) {
   const PathKind& kind = *path_named(row->path);
@@ -77,8 +79,6 @@ void set_limit(const Report& report, Row* row) {
   if (loopback) return set_copy(row);
   if (interface != nullptr) set_link(interface->gbit, interface->name, row);
 }
-
-}  // namespace
 
 const Row* Report::row(const std::string& path, const std::string& test, uint64_t bytes) const {
   for (const Row& row : rows) {
@@ -100,10 +100,6 @@ const PathReport* Report::measured(const std::string& name) const {
     if (path.name == name && path.state == "measured") return &path;
   }
   return nullptr;
-}
-
-void add_limits(Report* report) {
-  for (Row& row : report->rows) set_limit(*report, &row);
 }
 
 }  // namespace tide::fabric

@@ -64,20 +64,21 @@ void look_at_memory(Machine* machine) {
   machine->huge_pages_free = number_of(after("/proc/meminfo", "HugePages_Free:"));
 }
 
-void print_rdma(const Machine& machine) {
-  if (!machine.verbs.empty()) printf("  RDMA        %s\n", machine.verbs.c_str());
-  if (machine.verbs.empty() && machine.rdma.empty()) printf("  RDMA        no devices\n");
+void add_rdma(const Machine& machine, std::vector<std::string>* lines) {
+  if (!machine.verbs.empty()) lines->push_back("RDMA        " + machine.verbs);
+  if (machine.verbs.empty() && machine.rdma.empty()) lines->push_back("RDMA        no devices");
   for (const RdmaDevice& device : machine.rdma) {
-    printf("  RDMA        %s, firmware %s, NUMA node %d", device.name.c_str(),
-           device.firmware.empty() ? "?" : device.firmware.c_str(), device.numa_node);
-    if (!device.pci.speed.empty()) printf(", PCI %s x%u", device.pci.speed.c_str(), device.pci.width);
-    printf("%s%s\n", device.problem.empty() ? "" : ": ", device.problem.c_str());
+    lines->push_back(format(
+        "RDMA        %s, firmware %s, NUMA node %d%s%s%s", device.name.c_str(),
+        device.firmware.empty() ? "?" : device.firmware.c_str(), device.numa_node,
+        device.pci.speed.empty() ? "" : format(", PCI %s x%u", device.pci.speed.c_str(), device.pci.width).c_str(),
+        device.problem.empty() ? "" : ": ", device.problem.c_str()));
     for (const RdmaPort& port : device.ports) {
-      printf("                port %u: %s, %s, %.0f Gbit/s, MTU %u of %u\n", port.number, port.state.c_str(),
-             port.link_layer.c_str(), port.gbit, port.mtu, port.mtu_max);
+      lines->push_back(format("              port %u: %s, %s, %g Gbit/s, MTU %u of %u", port.number, port.state.c_str(),
+                              port.link_layer.c_str(), port.gbit, port.mtu, port.mtu_max));
       for (const Gid& gid : port.gids) {
-        printf("                  GID %u: %s %s %s\n", gid.index, gid.gid.c_str(), gid.type.c_str(),
-               gid.interface.c_str());
+        lines->push_back(format("                GID %u: %s %s %s", gid.index, gid.gid.c_str(), gid.type.c_str(),
+                                gid.interface.c_str()));
       }
     }
   }
@@ -172,28 +173,32 @@ Machine this_machine() {
   return machine;
 }
 
-void print_machine(const Machine& machine) {
-  printf("%s: Linux %s, %u CPUs, %u NUMA node%s\n", machine.name.c_str(), machine.kernel.c_str(), machine.cpus,
-         machine.numa_nodes, machine.numa_nodes == 1 ? "" : "s");
-  print_rdma(machine);
+std::vector<std::string> machine_lines(const Machine& machine) {
+  std::vector<std::string> lines;
+  lines.push_back(format("system      Linux %s, %u CPUs, %u NUMA node%s", machine.kernel.c_str(), machine.cpus,
+                         machine.numa_nodes, machine.numa_nodes == 1 ? "" : "s"));
+  add_rdma(machine, &lines);
   for (const Interface& interface : machine.interfaces) {
-    printf("  interface   %s %s: %s, MTU %u, %s\n", interface.name.c_str(), interface.address.c_str(),
-           interface.state.c_str(), interface.mtu,
-           interface.gbit == 0 ? "rate unknown" : format("%g Gbit/s", interface.gbit).c_str());
+    lines.push_back(format("interface   %s %s: %s, MTU %u, %s", interface.name.c_str(), interface.address.c_str(),
+                           interface.state.c_str(), interface.mtu,
+                           interface.gbit == 0 ? "rate unknown" : format("%g Gbit/s", interface.gbit).c_str()));
   }
   std::string transports;
   for (const UcxTransport& each : machine.ucx_transports) transports += " " + each.name + "/" + each.device;
-  printf("  UCX         %s:%s\n", machine.ucx.c_str(), transports.c_str());
+  lines.push_back("UCX         " + machine.ucx + ":" + transports);
   const std::string limit = machine.memlock_bytes == UINT64_MAX ? "no limit" : cli::size_text(machine.memlock_bytes);
-  printf("  memlock     %s%s\n", limit.c_str(), machine.memlock_exempt ? " (does not bind: CAP_IPC_LOCK)" : "");
-  printf("  huge pages  %llu of %s, %llu free\n", (unsigned long long)machine.huge_pages,
-         cli::size_text(machine.huge_page_bytes).c_str(), (unsigned long long)machine.huge_pages_free);
-  if (machine.gpus == 0) {
-    printf("  GPUs        none\n");
-  } else {
-    printf("  GPUs        %u, GPUDirect: %s\n", machine.gpus,
-           machine.gpudirect.empty() ? "no nvidia-peermem or gdrdrv" : machine.gpudirect.c_str());
-  }
+  lines.push_back("memlock     " + limit + (machine.memlock_exempt ? " (does not bind: CAP_IPC_LOCK)" : ""));
+  lines.push_back(format("huge pages  %llu of %s, %llu free", (unsigned long long)machine.huge_pages,
+                         cli::size_text(machine.huge_page_bytes).c_str(), (unsigned long long)machine.huge_pages_free));
+  const char* direct = machine.gpudirect.empty() ? "no nvidia-peermem or gdrdrv" : machine.gpudirect.c_str();
+  lines.push_back(machine.gpus == 0 ? "GPUs        none"
+                                    : format("GPUs        %u, GPUDirect: %s", machine.gpus, direct));
+  return lines;
+}
+
+void print_machine(const Machine& machine) {
+  printf("%s\n", machine.name.c_str());
+  for (const std::string& line : machine_lines(machine)) printf("  %s\n", line.c_str());
 }
 
 }  // namespace tide::fabric

@@ -101,6 +101,8 @@ struct Machine {
 Machine this_machine();
 std::vector<Interface> network_interfaces();
 const Interface* interface_of(const std::vector<Interface>& all, const std::string& address);  // null: none has it
+// For people: "huge pages  0 of 2 MiB, 0 free".
+std::vector<std::string> machine_lines(const Machine& machine);
 void print_machine(const Machine& machine);
 
 // One line of a small file of the kernel's, without its end; empty where it cannot be read.

@@ -79,10 +79,10 @@ std::unique_ptr<Channel> make_tcp(const PathKind& kind, const Control& control);
 std::unique_ptr<Channel> make_memory(const PathKind& kind, const Control& control);
 std::unique_ptr<Channel> make_ucx(const PathKind& kind, const Control& control);
 
+// A floor stands before what is compared with it; last, what is compared with all.
 inline constexpr PathKind kPaths[] = {
     {"tcp", "plain TCP sockets", "tcp", false, nullptr, nullptr, make_tcp, nullptr},
     {"memory", "a ring in shared memory", "memory", false, nullptr, nullptr, make_memory, nullptr},
-    {"ucx", "UCX, as it chooses itself", "any", false, "", "", make_ucx, nullptr},
     {"ucx-tcp", "UCX over TCP", "tcp", false, "tcp", "tcp", make_ucx, "tcp"},
     {"ucx-posix", "UCX over POSIX shared memory", "memory", false, "posix", "posix", make_ucx, "memory"},
     {"ucx-sysv", "UCX over System V shared memory", "memory", false, "sysv", "sysv", make_ucx, "memory"},
@@ -94,6 +94,7 @@ inline constexpr PathKind kPaths[] = {
     {"ucx-rc-mlx5", "UCX over RDMA, reliable connection (mlx5)", "rdma", true, "rc_x,ud_x:aux", "rc_mlx5", make_ucx,
      nullptr},
     {"ucx-dc-mlx5", "UCX over RDMA, dynamic connection (mlx5)", "rdma", true, "dc_x", "dc_mlx5", make_ucx, nullptr},
+    {"ucx", "UCX, as it chooses itself", "any", false, "", "", make_ucx, nullptr},
 };
 
 const PathKind* path_named(const std::string& name);

@@ -105,9 +105,10 @@ struct Report {
 };
 
 std::string time_text(double us);         // "1.23 us"
-std::string figure_text(const Row& row);  // "1.23 GB/s", "0.4 M/s", "p50 1.2 us"
-// Once all is measured: what was possible, beside each figure.
-void add_limits(Report* report);
+std::string figure_text(const Row& row);  // "1.23 GB/s", "0.4 M/s", "min 1.1 us, p50 1.2 us, ..."
+std::string limit_text(const Row& row);   // "; 0.54 of 9.591 GB/s (a copy by one core)", or nothing
+// What was possible, beside the figure, from what was measured before.
+void set_limit(const Report& report, Row* row);
 void judge(Report* report);  // findings
 Outcome add_jobs(const std::string& trace, Report* report);
 

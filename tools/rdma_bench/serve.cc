@@ -77,7 +77,8 @@ class Served {
         run.bytes > kMessageMax || run.duration_ms > kDurationMax) {
       return Outcome::fail("cannot measure '" + run.test + "' now");
     }
-    const Outcome outcome = channel_->set_bytes(run.bytes);
+    Outcome outcome = channel_->set_bytes(run.bytes);
+    if (outcome.ok()) outcome = control_.send(Word::kReady);
     if (!outcome.ok()) return outcome;
     Session session{control_, *channel_, run};
     Row row;

@@ -96,7 +96,7 @@ std::string figure_text(const Row& row) {
                   time_text(row.us.p50).c_str(), time_text(row.us.p99).c_str(), time_text(row.us.p999).c_str(),
                   time_text(row.us.jitter).c_str());
   }
-  if (row.test == "rate") return format("%.3f M messages/s", row.messages_per_s / 1e6);
+  if (row.test == "rate") return format("%.3f M/s", row.messages_per_s / 1e6);
   return format("%.3f GB/s", row.gbytes_per_s);
 }
 
@@ -104,22 +104,19 @@ void print_path_head(const PathReport& path) {
   printf("\n%s (%s)%s%s\n", path.title.c_str(), path.name.c_str(), path.why.empty() ? "" : ": ", path.why.c_str());
 }
 
-void print_row(const Row& row) {
-  printf("  %-14s %8s  %s\n", row.test.c_str(), cli::size_text(row.bytes).c_str(), figure_text(row).c_str());
+std::string limit_text(const Row& row) {
+  if (row.limit == 0) return "";
+  if (row.us.count != 0) {
+    return format("; %.2f of %s (%s)", row.us.p50 / row.limit, time_text(row.limit).c_str(), row.limit_of.c_str());
+  }
+  const bool rate = row.test == "rate";
+  return format("; %.2f of %.3f %s (%s)", (rate ? row.messages_per_s : row.gbytes_per_s) / row.limit,
+                rate ? row.limit / 1e6 : row.limit, rate ? "M/s" : "GB/s", row.limit_of.c_str());
 }
 
-void print_limits(const Report& report) {
-  printf("\nbeside their limits\n");
-  for (const Row& row : report.rows) {
-    if (row.limit == 0) continue;
-    const bool time = row.us.count != 0, rate = row.test == "rate";
-    const double value = time ? row.us.p50 : rate ? row.messages_per_s : row.gbytes_per_s;
-    const std::string limit = time   ? time_text(row.limit)
-                              : rate ? format("%.3f M messages/s", row.limit / 1e6)
-                                     : format("%.3f GB/s", row.limit);
-    printf("  %-10s %-14s %8s  %5.2f of %s (%s)\n", row.path.c_str(), row.test.c_str(),
-           cli::size_text(row.bytes).c_str(), value / row.limit, limit.c_str(), row.limit_of.c_str());
-  }
+void print_row(const Row& row) {
+  printf("  %-14s %8s  %s%s\n", row.test.c_str(), cli::size_text(row.bytes).c_str(), figure_text(row).c_str(),
+         limit_text(row).c_str());
 }
 
 void print_end(const Report& report) {
@@ -128,7 +125,6 @@ void print_end(const Report& report) {
       printf("%s%s went over: %s\n", &path == &report.paths[0] ? "\n" : "", path.name.c_str(), path.here.route.c_str());
     }
   }
-  print_limits(report);
   plot_bandwidth(report);
   plot_latency(report);
   printf("\n");
