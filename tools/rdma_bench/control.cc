@@ -18,6 +18,7 @@
 namespace tide::fabric {
 namespace {
 
+constexpr uint32_t kResolveMs = 10'000;  // of the own address
 constexpr char kMagic[4] = {'R', 'D', 'M', 'B'};
 
 struct Head {
@@ -39,12 +40,46 @@ bool wait_for(int fd, short events, uint64_t end_ns) {
   }
 }
 
-Outcome resolve(const std::string& host, uint32_t port, int flags, addrinfo** found) {
+// A name, in a thread of the library's: name servers that do not answer would hold us for half a minute.
+int resolve_name(const std::string& host, const std::string& port, const addrinfo& hints, uint32_t timeout_ms,
+                 addrinfo** found) {
+  struct Question {  // outlives us where the answer comes too late
+    std::string host, port;
+    addrinfo hints;
+    gaicb one;
+  };
+  auto* question = new Question{host, port, hints, {}};
+  question->one.ar_name = question->host.c_str();
+  question->one.ar_service = question->port.c_str();
+  question->one.ar_request = &question->hints;
+  gaicb* list[] = {&question->one};
+  int error = getaddrinfo_a(GAI_NOWAIT, list, 1, nullptr);
+  if (error != 0) return error;
+  const uint64_t end_ns = now_ns() + uint64_t(timeout_ms) * 1'000'000;
+  while ((error = gai_error(&question->one)) == EAI_INPROGRESS) {
+    const uint64_t now = now_ns();
+    if (now >= end_ns) return error;
+    const timespec patience{.tv_sec = time_t((end_ns - now) / 1'000'000'000),
+                            .tv_nsec = long((end_ns - now) % 1'000'000'000)};
+    gai_suspend(list, 1, &patience);
+  }
+  *found = question->one.ar_result;
+  delete question;
+  return error;
+}
+
+Outcome resolve(const std::string& host, uint32_t port, int flags, uint32_t timeout_ms, addrinfo** found) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags | AI_NUMERICHOST;
+  const std::string service = std::to_string(port);
+  if (getaddrinfo(host.c_str(), service.c_str(), &hints, found) == 0) return {};
   hints.ai_flags = flags;
-  const int error = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, found);
+  const int error = resolve_name(host, service, hints, timeout_ms, found);
   if (error == 0) return {};
+  if (error == EAI_INPROGRESS) {
+    return Outcome::fail(format("no name server answered for '%s' in %u ms", host.c_str(), timeout_ms));
+  }
   return Outcome::fail("there is no host '" + host + "' (" + gai_strerror(error) + "); is the name right?");
 }
 
@@ -79,7 +114,7 @@ std::string address_text(const void* address, bool with_port) {
 
 Outcome listen_on(const std::string& address, uint32_t* port, int* made) {
   addrinfo* found = nullptr;
-  const Outcome outcome = resolve(address, *port, AI_PASSIVE, &found);
+  const Outcome outcome = resolve(address, *port, AI_PASSIVE, kResolveMs, &found);
   if (!outcome.ok()) return outcome;
   const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
@@ -105,7 +140,7 @@ Control::~Control() {
 
 Outcome Control::connect(const std::string& host, uint32_t port) {
   addrinfo* found = nullptr;
-  Outcome outcome = resolve(host, port, 0, &found);
+  Outcome outcome = resolve(host, port, 0, timeout_ms_, &found);
   if (!outcome.ok()) return outcome;
   const uint64_t end_ns = now_ns() + uint64_t(timeout_ms_) * 1'000'000;
   int fd = -1;

@@ -25,7 +25,7 @@ constexpr const char* kStyle =
     "td,th{text-align:right;padding:.2rem .6rem;border-bottom:1px solid var(--grid);font-variant-numeric:tabular-nums}"
     "td:first-child,th:first-child,td.t,th.t{text-align:left}.dim{color:var(--dim)}.WRONG{color:var(--bad)}"
     ".ok{color:var(--good)}svg{width:100%;height:auto}svg text{fill:var(--fg);font:12px system-ui,sans-serif}"
-    ".grid{stroke:var(--grid)}.wide{overflow-x:auto}";
+    ".grid{stroke:var(--grid)}.wide{overflow-x:auto}.n{white-space:nowrap}";
 constexpr const char* kColours[] = {"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8f00"};
 constexpr double kWidth = 800, kHeight = 300, kLeft = 70, kRight = 150, kTop = 10, kBottom = 40;
 
@@ -180,7 +180,9 @@ void write_rows(FILE* out, const Report& report) {
           "class=t>figure</th><th class=t>beside</th></tr>\n");
   for (const Row& row : report.rows) {
     const std::string limit = limit_text(row);
-    fprintf(out, "<tr><td>%s</td><td class=t>%s</td><td>%s</td><td class=t>%s</td><td class=\"t dim\">%s</td></tr>\n",
+    fprintf(out,
+            "<tr><td>%s</td><td class=\"t n\">%s</td><td class=n>%s</td><td class=t>%s</td><td class=\"t "
+            "dim\">%s</td></tr>\n",
             row.path.c_str(), row.test.c_str(), cli::size_text(row.bytes).c_str(), figure_text(row).c_str(),
             escaped(limit.empty() ? "" : limit.substr(2)).c_str());
   }

@@ -19,11 +19,11 @@ inline constexpr uint64_t kMessageMax = 256ull << 20;
 
 // What an end saw while it was open.
 struct Facts {
-  std::string route;         // what really carried the bytes: "tcp/lo", "rc_verbs/rxe0:1"
-  uint64_t retransmits = 0;  // segments that TCP had to send again
+  std::string route;                       // what really carried the bytes: "tcp/lo", "rc_verbs/rxe0:1"
+  uint64_t segments = 0, retransmits = 0;  // of TCP: sent, sent again
   template <class F>
   void fields(F& f) {
-    f("route", route), f("retransmits", retransmits);
+    f("route", route), f("segments", segments), f("retransmits", retransmits);
   }
 };
 

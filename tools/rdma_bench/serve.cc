@@ -10,6 +10,7 @@
 
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "tools/rdma_bench/benchmarks.h"
 #include "tools/tide/options.h"
@@ -17,6 +18,7 @@
 namespace tide::fabric {
 namespace {
 
+constexpr int kEndingMs = 2'000;
 constexpr uint32_t kDurationMax = 600'000;
 
 // One client, in a process of its own: whatever happens to it, the next one finds a fresh server.
@@ -115,6 +117,19 @@ pid_t start_one(int fd, const std::string& from, const Settings& settings, bool 
   _exit(serve_one(fd, from, settings, busy));
 }
 
+// Ended children. The one that measures gets a moment: its client was gone before this one came.
+void reap(pid_t* measuring) {
+  for (int i = 0; i < kEndingMs / 10 && *measuring > 0; ++i) {
+    if (waitpid(*measuring, nullptr, WNOHANG) == 0) {
+      sleep_us(10'000);
+    } else {
+      *measuring = -1;
+    }
+  }
+  while (waitpid(-1, nullptr, WNOHANG) > 0) {
+  }
+}
+
 }  // namespace
 
 int serve(const Settings& settings) {
@@ -132,9 +147,7 @@ int serve(const Settings& settings) {
     sockaddr_storage address{};
     socklen_t bytes = sizeof address;
     const int fd = accept4(listener, reinterpret_cast<sockaddr*>(&address), &bytes, SOCK_CLOEXEC);
-    for (pid_t ended = waitpid(-1, nullptr, WNOHANG); ended > 0; ended = waitpid(-1, nullptr, WNOHANG)) {
-      if (ended == measuring) measuring = -1;
-    }
+    reap(&measuring);
     if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
     if (fd < 0) {
       fprintf(stderr, "rdma-bench: cannot accept connections: %s\n", strerror(errno));

@@ -1,8 +1,8 @@
 // Plain TCP sockets, non-blocking, beside the control connection: the same addresses, a port of the system's choice.
 
 #include <errno.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -38,7 +38,9 @@ class TcpChannel : public StreamChannel {
     facts.route = "tcp " + control_.own_address();
     tcp_info info{};
     socklen_t bytes = sizeof info;
-    if (getsockopt(data_.fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) == 0) facts.retransmits = info.tcpi_total_retrans;
+    if (getsockopt(data_.fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0) return facts;
+    facts.retransmits = info.tcpi_total_retrans;
+    facts.segments = info.tcpi_data_segs_out;
     return facts;
   }
 

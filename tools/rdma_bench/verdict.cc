@@ -12,10 +12,11 @@ namespace {
 
 using Findings = std::vector<Finding>;
 
-constexpr uint64_t kMemlockLeast = 64ull << 20;  // queues of some connections, and buffers to register
-constexpr double kOneSided = 0.7;                // one direction slower than this part of the other
-constexpr double kSlow = 0.5;                    // of the link's rate
-constexpr double kJitter = 10;                   // p99.9 over p50
+constexpr uint64_t kMemlockLeast = 64ull << 20;      // queues of some connections, and buffers to register
+constexpr double kOneSided = 0.7;                    // one direction slower than this part of the other
+constexpr double kSlow = 0.5;                        // of the link's rate
+constexpr double kLossSeen = 1e-4, kLossBad = 1e-3;  // of all segments
+constexpr double kJitter = 10;                       // p99.9 over p50
 
 std::vector<const Machine*> machines(const Report& report) {
   if (report.one_machine()) return {&report.here};
@@ -138,16 +139,25 @@ void one_sided(const Report& report, Findings& findings) {
   }
 }
 
+double lost_part(const Facts& facts) {
+  return facts.segments == 0 ? 0 : double(facts.retransmits) / double(facts.segments);
+}
+
 void loss(const Report& report, Findings& findings) {
   const PathReport* tcp = report.measured("tcp");
-  if (tcp == nullptr || tcp->here.retransmits + tcp->there.retransmits == 0) return;
-  const uint64_t here = tcp->here.retransmits, there = tcp->there.retransmits;
-  const bool one = std::min(here, there) * 10 < std::max(here, there);
-  findings.push_back({one && here + there > 10 ? "WRONG" : "note",
-                      format("TCP sent %llu segments again from here and %llu from the other side%s",
-                             (unsigned long long)here, (unsigned long long)there, one ? ": one-sided loss" : ""),
+  if (tcp == nullptr) return;
+  const double here = lost_part(tcp->here), there = lost_part(tcp->there), most = std::max(here, there);
+  if (most < kLossSeen) return;
+  const bool one = std::min(here, there) * 10 < most;
+  // Within a machine it is the receiver's buffer that overflows, not a wire.
+  const bool wrong = most > kLossBad && !report.one_machine();
+  findings.push_back({wrong ? "WRONG" : "note",
+                      format("TCP sent %.3f %% of its segments again from here and %.3f %% from the other side%s",
+                             100 * here, 100 * there, one && !report.one_machine() ? ": one-sided loss" : ""),
                       "each one is a stall of a round trip, or of 200 ms",
-                      "ethtool -S of the sender's and the switch's port: errors, drops, pause frames"});
+                      report.one_machine()
+                          ? "nothing: both ends are on one machine, buffers overflow"
+                          : "ethtool -S of the sender's and the switch's port: errors, drops, pauses"});
 }
 
 void memlock(const Report& report, Findings& findings) {
