@@ -12,8 +12,9 @@
 namespace tide::fabric {
 namespace {
 
+constexpr double kQuietNs = 20'000;  // without anything new, until others may have the core
 constexpr uint64_t kWarmUpTrips = 200;
-constexpr uint32_t kBurst = 16;  // messages posted between two looks at what arrived
+constexpr uint32_t kBurst = 16;  // steps between two looks around
 
 uint64_t ticks_of(double ns) { return uint64_t(ns / ns_per_tick()); }
 
@@ -34,15 +35,12 @@ class Watch {
 
   // After every turn of a loop. False: see outcome().
   bool turn(bool moved) {
-    if (moved) {
-      quiet_ = 0;
-      stirred_ = true;
-    } else {
-      ++quiet_;
-    }
-    if (++turns_ % 16 != 0) return true;
+    stirred_ |= moved;
+    if (moved) quiet_since_ = 0;
+    if (++turns_ % kBurst != 0) return true;
     const uint64_t now = ticks();
-    if (quiet_ >= 64) sched_yield();  // the other side may need this core
+    if (quiet_since_ == 0) quiet_since_ = now;
+    if (now - quiet_since_ > patience_) sched_yield();  // the other side may need this core
     return now < look_ || look(now);
   }
   bool came() const { return came_; }
@@ -74,12 +72,19 @@ class Watch {
 
   Session& session_;
   uint64_t moved_, look_;
-  uint32_t turns_ = 0, quiet_ = 0;
+  uint64_t quiet_since_ = 0, patience_ = ticks_of(kQuietNs);
+  uint32_t turns_ = 0;
   bool stirred_ = false, came_ = false;
   Word word_ = Word::kError;
   std::string payload_;
   Outcome outcome_;
 };
+
+// Makes progress until `received` have come, at most for a while: looking around takes time, too.
+bool arrived(Channel& channel, uint64_t received) {
+  for (uint32_t i = 0; i < kBurst && channel.received() < received; ++i) channel.progress();
+  return channel.received() >= received;
+}
 
 // Posts one message, and waits until `received` have come.
 bool post_and_wait(Channel& channel, Watch& watch, uint64_t received) {
@@ -87,11 +92,11 @@ bool post_and_wait(Channel& channel, Watch& watch, uint64_t received) {
     channel.progress();
     if (!watch.turn(false)) return false;
   }
-  while (channel.received() < received) {
-    channel.progress();
-    if (!watch.turn(channel.received() >= received)) return false;
+  for (;;) {
+    const bool done = arrived(channel, received);
+    if (!watch.turn(done)) return false;
+    if (done) return true;
   }
-  return true;
 }
 
 bool drain(Channel& channel, Watch& watch) {
@@ -125,8 +130,7 @@ Outcome pong(Session& session) {
   Channel& channel = session.channel;
   Watch watch(session);
   for (uint64_t answered = 0; !watch.came();) {
-    channel.progress();
-    const bool moved = channel.received() > answered;
+    const bool moved = arrived(channel, answered + 1);
     if (moved && channel.post()) ++answered;
     if (!watch.turn(moved)) return watch.outcome();
   }

@@ -32,6 +32,11 @@ bool path_exists(const PathKind& kind, const Machine& here, const Machine& there
     *why_not = "two machines share no memory";
     return false;
   }
+  for (const Machine* machine : {&here, &there}) {
+    if (kind.make != make_verbs || machine->has_active_rdma()) continue;
+    *why_not = machine->name + " has no active RDMA port";
+    return false;
+  }
   if (kind.needs == nullptr || kind.needs[0] == '\0') return true;
   for (const Machine* machine : {&here, &there}) {
     if (has_transport(*machine, kind.needs)) continue;

@@ -77,6 +77,7 @@ struct PathKind {
 
 std::unique_ptr<Channel> make_tcp(const PathKind& kind, const Control& control);
 std::unique_ptr<Channel> make_memory(const PathKind& kind, const Control& control);
+std::unique_ptr<Channel> make_verbs(const PathKind& kind, const Control& control);
 std::unique_ptr<Channel> make_ucx(const PathKind& kind, const Control& control);
 
 // A floor stands before what is compared with it; last, what is compared with all.
@@ -88,12 +89,13 @@ inline constexpr PathKind kPaths[] = {
     {"ucx-sysv", "UCX over System V shared memory", "memory", false, "sysv", "sysv", make_ucx, "memory"},
     {"ucx-cma", "UCX over shared memory, large ones copied by the kernel", "memory", false, "posix,cma", "cma",
      make_ucx, "memory"},
+    {"verbs", "RDMA, reliable connection: writes with immediate", "rdma", true, nullptr, nullptr, make_verbs, nullptr},
     {"ucx-rc", "UCX over RDMA, reliable connection (verbs)", "rdma", true, "rc_v,ud_v:aux", "rc_verbs", make_ucx,
-     nullptr},
-    {"ucx-ud", "UCX over RDMA, datagrams (verbs)", "rdma", true, "ud_v", "ud_verbs", make_ucx, nullptr},
+     "verbs"},
+    {"ucx-ud", "UCX over RDMA, datagrams (verbs)", "rdma", true, "ud_v", "ud_verbs", make_ucx, "verbs"},
     {"ucx-rc-mlx5", "UCX over RDMA, reliable connection (mlx5)", "rdma", true, "rc_x,ud_x:aux", "rc_mlx5", make_ucx,
-     nullptr},
-    {"ucx-dc-mlx5", "UCX over RDMA, dynamic connection (mlx5)", "rdma", true, "dc_x", "dc_mlx5", make_ucx, nullptr},
+     "verbs"},
+    {"ucx-dc-mlx5", "UCX over RDMA, dynamic connection (mlx5)", "rdma", true, "dc_x", "dc_mlx5", make_ucx, "verbs"},
     {"ucx", "UCX, as it chooses itself", "any", false, "", "", make_ucx, nullptr},
 };
 

@@ -19,6 +19,17 @@ struct Verbs {
   // Fills the older, shorter form of the struct. Zero the rest.
   int (*query_port)(ibv_context* context, uint8_t port, ibv_port_attr* attributes) = nullptr;
 
+  ibv_pd* (*alloc_pd)(ibv_context* context) = nullptr;
+  int (*dealloc_pd)(ibv_pd* pd) = nullptr;
+  ibv_mr* (*reg_mr)(ibv_pd* pd, void* address, size_t bytes, int access) = nullptr;
+  int (*dereg_mr)(ibv_mr* mr) = nullptr;
+  ibv_cq* (*create_cq)(ibv_context* context, int entries, void* user, ibv_comp_channel* channel, int vector) = nullptr;
+  int (*destroy_cq)(ibv_cq* cq) = nullptr;
+  ibv_qp* (*create_qp)(ibv_pd* pd, ibv_qp_init_attr* attributes) = nullptr;
+  int (*modify_qp)(ibv_qp* qp, ibv_qp_attr* attributes, int mask) = nullptr;
+  int (*destroy_qp)(ibv_qp* qp) = nullptr;
+  const char* (*wc_status_str)(ibv_wc_status status) = nullptr;
+
   static const Verbs& get();
 
  private:

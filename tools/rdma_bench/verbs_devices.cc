@@ -134,6 +134,16 @@ void Verbs::load() {
   find(close_device, "ibv_close_device");
   find(query_device, "ibv_query_device");
   find(query_port, "ibv_query_port");
+  find(alloc_pd, "ibv_alloc_pd");
+  find(dealloc_pd, "ibv_dealloc_pd");
+  find(reg_mr, "ibv_reg_mr");
+  find(dereg_mr, "ibv_dereg_mr");
+  find(create_cq, "ibv_create_cq");
+  find(destroy_cq, "ibv_destroy_cq");
+  find(create_qp, "ibv_create_qp");
+  find(modify_qp, "ibv_modify_qp");
+  find(destroy_qp, "ibv_destroy_qp");
+  find(wc_status_str, "ibv_wc_status_str");
 }
 
 std::vector<RdmaDevice> rdma_devices(std::string* why_not) {
