@@ -173,7 +173,6 @@ class FlowRun {
     channel_.progress();
     if (channel_.received() == before) return channel_.sent() != sent;
     last_ = ticks();
-    if (first_ == 0) first_ = last_, at_first_ = channel_.received();
     return true;
   }
 
@@ -184,10 +183,8 @@ class FlowRun {
     }
     if (!receives_ || all_said_ || !expected_ || channel_.received() < *expected_) return {};
     all_said_ = true;
-    // From the first arrival on, if more than that came.
-    const uint64_t since = channel_.received() > at_first_ ? at_first_ : 0;
-    here_.messages = channel_.received() - since;
-    here_.seconds = double(last_ - (since != 0 ? first_ : begin_)) * ns_per_tick() / 1e9;
+    here_.messages = channel_.received();
+    here_.seconds = double(last_ - begin_) * ns_per_tick() / 1e9;
     return session_.control.send(Word::kResult, pack(here_));
   }
 
@@ -211,7 +208,7 @@ class FlowRun {
   bool sends_, receives_;
   bool over_ = false, counted_ = false, all_said_ = false, all_heard_ = false;
   std::optional<uint64_t> expected_;
-  uint64_t begin_ = 0, end_ = 0, first_ = 0, last_ = 0, at_first_ = 0;
+  uint64_t begin_ = 0, end_ = 0, last_ = 0;
   Flow here_, there_;
 };
 

@@ -43,6 +43,7 @@ class Client {
       if (!wanted(settings_.paths, kind.name)) continue;
       PathReport path;
       path.name = kind.name, path.title = kind.title, path.family = kind.family, path.state = "absent";
+      path.named = !settings_.paths.empty();
       Outcome fatal;
       if (path_exists(kind, report_.here, report_.there, &path.why)) fatal = measure_path(kind, &path);
       if (!settings_.json && path.state != "measured" && !path.why.empty()) print_path_head(path);

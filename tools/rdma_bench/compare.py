@@ -24,7 +24,7 @@ PATHS = {  # ours -> what UCX is told for the same
     'ucx-sysv': {'UCX_TLS': 'sysv'},
     'ucx-cma': {'UCX_TLS': 'posix,cma'},
 }
-WINDOW = 32  # messages under way, as in ucx_path.cc
+WINDOW = 32  # messages under way, as in path.h up to 1 MiB
 CASES = [  # our test, bytes, ucx_perftest's test
     ('latency', 8, 'ucp_am_lat'),
     ('latency', 4096, 'ucp_am_lat'),

@@ -3,6 +3,7 @@
 // A way for bytes between the two sides, and the table of all of them. A channel is one end; both ends are used by one
 // thread each, without waiting: post() and progress() return at once, so that the caller also sees the other side die.
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -16,6 +17,9 @@
 namespace tide::fabric {
 
 inline constexpr uint64_t kMessageMax = 256ull << 20;
+// Messages under way in one direction: enough to hide a round trip, and of large ones no more than a slow link carries
+// in a moment.
+constexpr uint64_t window(uint64_t bytes) { return std::clamp<uint64_t>((32ull << 20) / bytes, 2, 32); }
 
 // What an end saw while it was open.
 struct Facts {

@@ -49,10 +49,12 @@ struct Row {
 struct PathReport {
   std::string name, title, family;
   std::string state, why;  // "measured", "absent", "failed"; why not measured
+  bool named = false;      // with --paths
   Facts here, there;
   template <class F>
   void fields(F& f) {
-    f("name", name), f("title", title), f("family", family), f("state", state), f("why", why), f("here", here);
+    f("name", name), f("title", title), f("family", family), f("state", state), f("why", why), f("named", named),
+        f("here", here);
     f("there", there);
   }
 };

@@ -19,7 +19,6 @@ namespace tide::fabric {
 namespace {
 
 constexpr unsigned kId = 1;
-constexpr uint64_t kWindow = 32;  // messages under way: as many as hide a round trip
 
 Outcome ucx_failure(const char* what, ucs_status_t status) {
   return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
@@ -41,6 +40,7 @@ class UcxChannel : public Channel {
   Outcome resize(uint64_t bytes) override {
     out_.assign(bytes, 'x');
     in_.assign(bytes, 0);
+    window_ = window(bytes);
     return {};
   }
 
@@ -60,6 +60,7 @@ class UcxChannel : public Channel {
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   ucp_ep_h endpoint_ = nullptr;
+  uint64_t window_ = 2;
   std::vector<char> out_, in_;  // in_: all that arrives lands in one place; nobody reads it
 };
 
@@ -178,7 +179,7 @@ void UcxChannel::on_sent(void* request, ucs_status_t status, void* self) {
 }
 
 bool UcxChannel::post() {
-  if (posted_ - sent_ >= kWindow) return false;
+  if (posted_ - sent_ >= window_) return false;
   ucp_request_param_t params{};
   params.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   params.cb.send = on_sent;

@@ -19,7 +19,7 @@ namespace tide::fabric {
 namespace {
 
 constexpr uint64_t kBufferBytes = 4 << 20;  // registered on each side, twice; larger messages are several writes
-constexpr uint32_t kWindow = 32, kPiecesMax = 1024, kReceives = 512;
+constexpr uint32_t kPiecesMax = 1024, kReceives = 512;
 constexpr uint32_t kInlineBytes = 64;
 constexpr int kAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
 
@@ -71,6 +71,7 @@ class VerbsChannel : public Channel {
 
  protected:
   Outcome resize(uint64_t bytes) override {
+    window_ = window(bytes);
     pieces_ = uint32_t((bytes + kBufferBytes - 1) / kBufferBytes);
     return {};
   }
@@ -95,6 +96,7 @@ class VerbsChannel : public Channel {
   char* memory_ = nullptr;  // the first half is sent, the second is written by the far side
   ibv_mr* mr_ = nullptr;
   End there_;
+  uint64_t window_ = 2;
   uint32_t pieces_ = 1;
 };
 
@@ -250,7 +252,7 @@ bool VerbsChannel::post_piece(uint64_t bytes, bool last) {
 
 bool VerbsChannel::post() {
   const uint64_t under_way = posted_ - sent_;
-  if (under_way >= kWindow || (under_way + 1) * pieces_ > kPiecesMax || !failure().empty()) return false;
+  if (under_way >= window_ || (under_way + 1) * pieces_ > kPiecesMax || !failure().empty()) return false;
   for (uint64_t left = bytes_; left > 0;) {
     const uint64_t bytes = std::min(left, kBufferBytes);
     left -= bytes;

@@ -69,11 +69,15 @@ void ports(const Report& report, Findings& findings) {
 
 bool both_have_rdma(const Report& report) { return report.here.has_active_rdma() && report.there.has_active_rdma(); }
 
-bool any_rdma_measured(const Report& report) {
+// True also where none was asked for.
+bool some_rdma_works(const Report& report) {
+  bool tried = false;
   for (const PathReport& path : report.paths) {
-    if (path.family == "rdma" && path.state == "measured") return true;
+    if (path.family != "rdma") continue;
+    if (path.state == "measured") return true;
+    tried = true;
   }
-  return false;
+  return !tried;
 }
 
 void unused_rdma(const Report& report, Findings& findings) {
@@ -85,7 +89,7 @@ void unused_rdma(const Report& report, Findings& findings) {
     findings.push_back({"WRONG", "UCX chose " + own->here.route + " although both sides have RDMA", cost_of_tcp(report),
                         "unset UCX_TLS and UCX_NET_DEVICES, or name the RDMA transports in them; look at memlock"});
   }
-  if (!any_rdma_measured(report)) {
+  if (!some_rdma_works(report)) {
     findings.push_back({"WRONG", "no RDMA path works although both sides have active RDMA ports", cost_of_tcp(report),
                         "the paths above say why each failed; is UCX built with verbs (`ucx_info -d`)?"});
   }
@@ -202,6 +206,9 @@ void jitter(const Report& report, Findings& findings) {
 void failed_paths(const Report& report, Findings& findings) {
   for (const PathReport& path : report.paths) {
     if (path.state == "failed") findings.push_back({"WRONG", path.name + ": " + path.why, "it was not measured", ""});
+    // Who named it counts on it.
+    const bool missed = path.named && path.state == "absent";
+    if (missed) findings.push_back({"WRONG", "there is no path " + path.name + ": " + path.why, "", ""});
   }
 }
 
