@@ -12,7 +12,7 @@
 namespace tide::fabric {
 namespace {
 
-constexpr double kQuietNs = 20'000;  // without anything new, until others may have the core
+constexpr double kQuietNs = 3'000;  // without anything new, until others may have the core
 constexpr uint64_t kWarmUpTrips = 200;
 constexpr uint32_t kBurst = 16;  // steps between two looks around
 
@@ -37,10 +37,10 @@ class Watch {
   bool turn(bool moved) {
     stirred_ |= moved;
     if (moved) quiet_since_ = 0;
-    if (++turns_ % kBurst != 0) return true;
+    if (moved && ++turns_ % kBurst != 0) return true;
     const uint64_t now = ticks();
-    if (quiet_since_ == 0) quiet_since_ = now;
-    if (now - quiet_since_ > patience_) sched_yield();  // the other side may need this core
+    if (!moved && quiet_since_ == 0) quiet_since_ = now;
+    if (!moved && now - quiet_since_ > patience_) sched_yield();  // the other side may need this core
     return now < look_ || look(now);
   }
   bool came() const { return came_; }
