@@ -72,7 +72,7 @@ class Watch {
 
   Session& session_;
   uint64_t moved_, look_;
-  uint64_t quiet_since_ = 0, patience_ = ticks_of(kQuietNs);
+  uint64_t quiet_since_ = 0, patience_ = session_.run.spin ? UINT64_MAX : ticks_of(kQuietNs);
   uint32_t turns_ = 0;
   bool stirred_ = false, came_ = false;
   Word word_ = Word::kError;

@@ -14,9 +14,10 @@ struct Run {  // what the client tells the server to do with it
   std::string test;
   uint64_t bytes = 0;
   uint32_t duration_ms = 0;
+  bool spin = false;  // never gives up the core
   template <class F>
   void fields(F& f) {
-    f("test", test), f("bytes", bytes), f("duration_ms", duration_ms);
+    f("test", test), f("bytes", bytes), f("duration_ms", duration_ms), f("spin", spin);
   }
 };
 

@@ -45,7 +45,11 @@ class Client {
       path.name = kind.name, path.title = kind.title, path.family = kind.family, path.state = "absent";
       path.named = !settings_.paths.empty();
       Outcome fatal;
-      if (path_exists(kind, report_.here, report_.there, &path.why)) fatal = measure_path(kind, &path);
+      if (path_exists(kind, report_.here, report_.there, &path.why)) {
+        path.why = obstacle(kind, report_.here, report_.there);
+        path.state = "failed";
+        if (path.why.empty()) fatal = measure_path(kind, &path);
+      }
       if (!settings_.json && path.state != "measured" && !path.why.empty()) print_path_head(path);
       report_.paths.push_back(path);
       if (!fatal.ok()) return fatal;
@@ -87,7 +91,7 @@ class Client {
   }
 
   Outcome measure_one(const PathKind& kind, const Benchmark& benchmark, uint64_t bytes, Channel& channel) {
-    Session session{control_, channel, {benchmark.name, bytes, settings_.duration_ms}};
+    Session session{control_, channel, {benchmark.name, bytes, settings_.duration_ms, settings_.spin}};
     Outcome outcome = channel.set_bytes(bytes);
     if (outcome.ok() && benchmark.both_sides) outcome = order(session.run);
     Row row;

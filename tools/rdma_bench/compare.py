@@ -46,10 +46,21 @@ def free_port():
         return taken.getsockname()[1]
 
 
+def wait_for_listener(port):
+    """Asks the kernel: a connection would be the server's only client."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        with open('/proc/net/tcp', encoding='ascii') as file:
+            if any(f':{port:04X} ' in line.split('rem')[0][:30] and ' 0A ' in line for line in file):
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f'ucx_perftest does not listen on port {port}')
+
+
 def ours(program, port, path, test):
     """bytes -> figure."""
     words = pinned(1, program, '127.0.0.1', '--port', port, '--paths', path, '--tests', test, '--duration', DURATION_MS,
-                   '--size-max', '1MiB', '--json')
+                   '--size-max', '1MiB', '--spin', '--json')
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     report = json.loads(done.stdout)
     if report['failure'] or not report['rows']:
@@ -63,7 +74,7 @@ def theirs(path, test, size, iterations):
     words = ['ucx_perftest', '-p', port]
     server = subprocess.Popen(pinned(0, *words), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        time.sleep(0.2)  # until it listens
+        wait_for_listener(port)
         words = pinned(1, 'ucx_perftest', '127.0.0.1', '-p', port, '-t', test, '-s', size, '-n', iterations, '-w', 200,
                        '-O', WINDOW, '-f', '-v')
         done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=True)

@@ -2,8 +2,12 @@
 
 #include <cstring>
 
+#include "tools/tide/options.h"
+
 namespace tide::fabric {
 namespace {
+
+constexpr uint64_t kUcxMemlock = 32 << 20;  // it registers 20 MiB for datagrams alone
 
 bool has_transport(const Machine& machine, const std::string& name) {
   for (const UcxTransport& each : machine.ucx_transports) {
@@ -44,6 +48,18 @@ bool path_exists(const PathKind& kind, const Machine& here, const Machine& there
     return false;
   }
   return true;
+}
+
+// UCX looks for memory that it may lock for most of a minute before it gives up.
+std::string obstacle(const PathKind& kind, const Machine& here, const Machine& there) {
+  const bool rdma = kind.make == make_ucx && (kind.registers || strcmp(kind.family, "any") == 0);
+  for (const Machine* machine : {&here, &there}) {
+    if (!rdma || !machine->has_active_rdma() || machine->memlock_exempt) continue;
+    if (machine->memlock_bytes >= kUcxMemlock) continue;
+    return machine->name + " may lock only " + cli::size_text(machine->memlock_bytes) +
+           " of memory, and UCX needs 32 MiB for RDMA; ulimit -l unlimited";
+  }
+  return "";
 }
 
 }  // namespace tide::fabric

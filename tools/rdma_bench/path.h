@@ -106,5 +106,7 @@ inline constexpr PathKind kPaths[] = {
 const PathKind* path_named(const std::string& name);
 // Whether the path is there between the two, as far as they know; else *why_not.
 bool path_exists(const PathKind& kind, const Machine& here, const Machine& there, std::string* why_not);
+// Why it is better not to try one that exists; empty: try.
+std::string obstacle(const PathKind& kind, const Machine& here, const Machine& there);
 
 }  // namespace tide::fabric

@@ -10,7 +10,7 @@ namespace {
 constexpr const char* kHelp =
     "usage: rdma-bench serve [--listen ADDRESS] [--port N] [--timeout MS]\n"
     "       rdma-bench HOST [--port N] [--paths A,B] [--tests A,B] [--duration MS] [--size-max SIZE]\n"
-    "                       [--timeout MS] [--trace FILE] [--html FILE] [--json]\n"
+    "                       [--timeout MS] [--spin] [--trace FILE] [--html FILE] [--json]\n"
     "       rdma-bench devices [--json]\n\n"
     "Measures the fabric between this machine and HOST, where `rdma-bench serve` runs, on every path that exists\n"
     "between the two, and says in words what is wrong, what that costs, how to mend it, and what it means for jobs.\n"
@@ -26,6 +26,8 @@ constexpr const char* kHelp =
     "  --duration MS      of one measurement (default 300)\n"
     "  --size-max SIZE    of the largest message (default 16MiB)\n"
     "  --timeout MS       the longest wait for the other side where nothing moves (default 10000)\n"
+    "  --spin             both sides wait without ever giving up their cores, as perftest does: where each has its "
+    "own\n"
     "  --trace FILE       what this fabric means for a job that `tide run --trace FILE` recorded\n"
     "  --html FILE        writes the figures with plots to one file that needs nothing else\n"
     "  --json             everything, for programs\n"
@@ -81,7 +83,7 @@ bool take_mode(cli::Options& options, Settings* settings) {
   if (word == "serve") settings->mode = Mode::kServe;
   if (word == "devices") settings->mode = Mode::kDevices;
   settings->host = word;
-  constexpr const char* kOfClient[] = {"paths", "tests", "duration", "size-max", "trace", "html"};
+  constexpr const char* kOfClient[] = {"paths", "tests", "duration", "size-max", "spin", "trace", "html"};
   for (const char* name : kOfClient) {
     if (settings->mode == Mode::kClient || !options.has(name)) continue;
     options.usage_error("--" + std::string(name) + " goes with HOST, not with '" + word + "'");
@@ -102,8 +104,9 @@ bool take_mode(cli::Options& options, Settings* settings) {
 
 bool parse_settings(const std::vector<std::string>& words, Settings* settings, int* status) {
   cli::Options options;
-  const std::vector<cli::OptionSpec> specs = {{"listen"},   {"port"},    {"paths"}, {"tests"}, {"duration"},
-                                              {"size-max"}, {"timeout"}, {"trace"}, {"html"},  {"json", 0, false}};
+  const std::vector<cli::OptionSpec> specs = {{"listen"},   {"port"},           {"paths"},         {"tests"},
+                                              {"duration"}, {"size-max"},       {"timeout"},       {"trace"},
+                                              {"html"},     {"spin", 0, false}, {"json", 0, false}};
   bool ok = options.parse(words, specs, kHelp);
   ok = ok && choose(options, "paths", path_names(), &settings->paths);
   ok = ok && choose(options, "tests", test_names(), &settings->tests);
@@ -120,6 +123,7 @@ bool parse_settings(const std::vector<std::string>& words, Settings* settings, i
   settings->listen = options.get("listen", settings->listen);
   settings->html = options.get("html");
   settings->trace = options.get("trace");
+  settings->spin = options.has("spin");
   settings->json = options.has("json");
   *status = options.status();
   return ok;

@@ -21,6 +21,7 @@ struct Settings {
   uint64_t bytes_max = 16 << 20;   // the largest message
   uint32_t timeout_ms = 10'000;    // of every wait for the other side
   std::string html, trace;         // files; empty: none
+  bool spin = false;               // both sides wait without giving up their cores
   bool json = false;
 };
 
