@@ -171,6 +171,57 @@ class Machines(Bench):
         self.assertIn('ulimit -l unlimited', found[0]['mend'])
 
 
+class TwoMachines(Bench):
+    """Two network namespaces; the server's has another boot id, by which machines are told apart."""
+
+    def ip(self, *words):
+        return subprocess.run(command('ip', *words), capture_output=True, text=True, check=False)
+
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0 or not shutil.which('ip') or not shutil.which('unshare'):
+            self.skipTest('needs root, ip and unshare')
+        self.here, self.there = f'rdmab-{os.getpid()}-a', f'rdmab-{os.getpid()}-b'
+        for name in (self.here, self.there):
+            if self.ip('netns', 'add', name).returncode != 0:
+                self.skipTest('no network namespaces')
+            self.addCleanup(self.ip, 'netns', 'del', name)
+        if self.ip('link', 'add', 'rb0', 'netns', self.here, 'type', 'veth', 'peer', 'name', 'rb1', 'netns',
+                   self.there).returncode != 0:
+            self.skipTest('no veth')
+        ends = ((self.here, 'rb0', '10.99.0.1', 9000), (self.there, 'rb1', '10.99.0.2', 1500))
+        for name, device, address, mtu in ends:
+            self.ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', device)
+            self.ip('-n', name, 'link', 'set', 'lo', 'up')
+            self.ip('-n', name, 'link', 'set', device, 'mtu', mtu, 'up')
+        for name, device, _, _ in ends:  # the kernel takes up to a second; UCX does not use it before
+            end = time.monotonic() + PATIENCE_S
+            while ' UP ' not in self.ip('-n', name, '-br', 'link', 'show', device).stdout:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.05)
+
+    def test_only_the_network_joins_them_and_an_mtu_mismatch_is_found(self):
+        boot_id = os.path.join(self.folder, 'boot_id')
+        with open(boot_id, 'w', encoding='ascii') as file:
+            file.write('11111111-2222-3333-4444-555555555555\n')
+        script = f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec {BENCH} serve --listen 10.99.0.2'
+        server = subprocess.Popen(command('ip', 'netns', 'exec', self.there, 'unshare', '-m', 'sh', '-c', script),
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.end, server)
+        if 'listening' not in server.stdout.readline():
+            self.skipTest(server.communicate()[1])
+        done = self.run_bench('10.99.0.2', *QUICK, '--tests', 'latency,bandwidth', '--json',
+                              before=('ip', 'netns', 'exec', self.here))
+        self.assertEqual(done.returncode, 1, done.stderr)
+        report = json.loads(done.stdout)
+        states = {path['name']: path['state'] for path in report['paths']}
+        self.assertEqual([states[name] for name in ('tcp', 'ucx-tcp', 'ucx')], ['measured'] * 3,
+                         report['paths'])
+        self.assertEqual([states[name] for name in ('memory', 'ucx-posix')], ['absent'] * 2)
+        whats = [finding['what'] for finding in report['findings'] if finding['level'] == 'WRONG']
+        self.assertIn('MTU mismatch: rb0 here has 9000, rb1 there 1500', whats)
+
+
 class Wrong(Bench):
     def test_words(self):
         self.error(2, "expects HOST, 'serve' or 'devices'; see rdma-bench --help")

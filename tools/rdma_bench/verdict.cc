@@ -119,6 +119,7 @@ void mtu(const Report& report, Findings& findings) {
 }
 
 void slow_link(const Report& report, Findings& findings) {
+  if (report.one_machine()) return;  // nothing crosses the link
   for (const PathReport& path : report.paths) {
     const Row* row = report.largest(path.name, "bandwidth");
     if (row == nullptr || row->limit_of.rfind("link", 0) != 0 || row->gbytes_per_s > kSlow * row->limit) continue;
