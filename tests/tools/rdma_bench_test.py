@@ -231,6 +231,7 @@ class Wrong(Bench):
         self.error(2, "--port must be a number from 1 to 65535, not '0'; see rdma-bench --help", 'h', '--port', 0)
         self.error(2, '--size-max must be from 8B to 256MiB; see rdma-bench --help', 'h', '--size-max', '1GiB')
         self.error(2, "--html goes with HOST, not with 'serve'; see rdma-bench --help", 'serve', '--html', 'x')
+        self.error(1, f'{self.folder}/none: No such file or directory', 'h', '--trace', f'{self.folder}/none')
         self.assertIn('bandwidth-both', self.run_bench('h', '--tests', 'list').stdout)
 
     def test_no_such_host(self):

@@ -1,8 +1,11 @@
 #include "tools/rdma_bench/client.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -168,6 +171,9 @@ int finish(const Settings& settings, Report* report) {
 }  // namespace
 
 int measure(const Settings& settings) {
+  if (!settings.trace.empty() && access(settings.trace.c_str(), R_OK) != 0) {
+    return fail(settings, settings.trace + ": " + strerror(errno));
+  }
   Report report;
   report.duration_ms = settings.duration_ms;
   report.wall_seconds = wall_seconds();

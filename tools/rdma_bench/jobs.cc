@@ -1,6 +1,6 @@
 // What the fabric means for jobs: a model, stated with its result.
 
-#include <cstring>
+#include <algorithm>
 
 #include "base/log.h"
 #include "interpose/trace/reader.h"
@@ -23,16 +23,17 @@ std::string path_of_jobs(const Report& report) {
 
 Outcome add_trace(const std::string& path, Jobs* jobs) {
   trace::TraceFile file;
-  const Outcome outcome = trace::TraceFile::read(path, &file);
-  if (!outcome.ok()) return outcome;
+  Outcome outcome = trace::TraceFile::read(path, &file);
   uint64_t begin = UINT64_MAX, end = 0;
-  for (const trace::Call& call : file.calls()) {
+  const auto add = [&](const trace::Call& call) {
     begin = std::min(begin, call.begin_ns);
     end = std::max(end, call.begin_ns + call.duration_ns);
     jobs->round_trips += call.travel.round_trips;
     jobs->sent_bytes += call.travel.sent_bytes;
     jobs->received_bytes += call.travel.received_bytes;
-  }
+  };
+  if (outcome.ok()) outcome = file.for_each_call(add);
+  if (!outcome.ok()) return outcome;
   if (end == 0) return Outcome::fail(path + ": the trace has no calls");
   jobs->trace = path;
   jobs->span_s = double(end - begin) / 1e9;
