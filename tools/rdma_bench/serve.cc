@@ -120,11 +120,13 @@ pid_t start_one(int fd, const std::string& from, const Settings& settings, bool 
 // Ended children. The one that measures gets a moment: its client was gone before this one came.
 void reap(pid_t* measuring) {
   for (int i = 0; i < kEndingMs / 10 && *measuring > 0; ++i) {
-    if (waitpid(*measuring, nullptr, WNOHANG) == 0) {
+    int status = 0;
+    if (waitpid(*measuring, &status, WNOHANG) == 0) {
       sleep_us(10'000);
-    } else {
-      *measuring = -1;
+      continue;
     }
+    *measuring = -1;
+    if (WIFSIGNALED(status)) fprintf(stderr, "rdma-bench: a measurement ended by signal %d\n", WTERMSIG(status));
   }
   while (waitpid(-1, nullptr, WNOHANG) > 0) {
   }
