@@ -42,8 +42,8 @@ struct WatchAnswer {      // tideWatchEvent
   uint32_t recorded = 0;  // here, so that the event itself can be waited for
 };
 
-// tideChangedHost: the number of each page (u32, counted from the first that was asked for) and the bytes of all follow.
-// It may be an answer for less than was asked for.
+// tideChangedHost: the number of each page (u32, counted from the first that was asked for) and the bytes of all
+// follow. It may be an answer for less than was asked for.
 struct ChangedHostAnswer {
   uint64_t bytes = 0;  // that were looked at
   uint64_t pages = 0;  // that the client does not know

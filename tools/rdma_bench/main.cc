@@ -13,14 +13,14 @@
 namespace {
 
 int print_devices(bool as_json) {
-  const tide::fabric::Machine machine = tide::fabric::this_machine();
+  tide::fabric::Machine machine = tide::fabric::this_machine();
   if (!as_json) {
     tide::fabric::print_machine(machine);
     return tide::cli::kOk;
   }
   tide::cli::Json json;
   tide::fabric::JsonFields fields(json.object());
-  const_cast<tide::fabric::Machine&>(machine).fields(fields);
+  machine.fields(fields);
   json.end().print();
   return tide::cli::kOk;
 }
