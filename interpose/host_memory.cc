@@ -21,7 +21,7 @@ constexpr uint64_t kPage = 4096;
 constexpr uint64_t kQuickRemoteMax = 64u << 10;  // up to this, a mirror follows every millisecond while kernels run
 constexpr uint64_t kQuickHereMax = 1u << 20;     // the same where it costs no more than looking
 constexpr uint64_t kLargeGapNs = 20'000'000;     // others follow at most so often,
-constexpr uint64_t kLargeShare = 50;             // and take at most one part in so many of the time
+constexpr uint64_t kLargeShare = 20;             // and take at most one part in so many of the time
 constexpr uint64_t kBytesMax = uint64_t(1) << 41;
 
 uint64_t bit(const Vgpu& vgpu) { return uint64_t(1) << vgpu.number; }

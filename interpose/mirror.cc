@@ -64,7 +64,8 @@ void take_changes(std::byte* host, const std::byte* last, const std::byte* now, 
 struct Mirror::Run {
   uint64_t at = 0, bytes = 0;
   std::vector<uint64_t> mask;  // base/words.h
-  uint64_t digest = 0;         // of the page that this is a part of; 0: whole pages
+  bool is_part = false;
+  uint64_t digest = 0;  // of the page that this is a part of, as the worker counts pages
 
   bool is_empty() const { return std::none_of(mask.begin(), mask.end(), is_set); }
   uint64_t first() const { return uint64_t(std::find_if(mask.begin(), mask.end(), is_set) - mask.begin()); }
@@ -72,17 +73,17 @@ struct Mirror::Run {
   bool is_wide() const { return last() - first() >= kPage / kMaskedBlock / 2; }
   // False: they do not go together.
   bool take(const Run& page) {
-    if (digest != 0 || at + bytes != page.at || bytes >= kHostPieceBytes || !page.is_wide()) return false;
+    if (is_part || at + bytes != page.at || bytes >= kHostPieceBytes || !page.is_wide()) return false;
     bytes += page.bytes;
     mask.insert(mask.end(), page.mask.begin(), page.mask.end());
     return true;
   }
-  void narrow(uint64_t page_digest) {
+  void narrow() {
     const uint64_t begin = first(), end = last() + 1;
     at += begin * kMaskedBlock;
     bytes = (end - begin) * kMaskedBlock;
     mask = {mask.begin() + int64_t(begin), mask.begin() + int64_t(end)};
-    digest = page_digest;
+    is_part = true;
   }
   static bool is_set(uint64_t word) { return word != 0; }
 };
@@ -191,7 +192,7 @@ CUresult Mirror::push_between(uint64_t from, uint64_t to) {
   std::optional<Run> run;
   for (uint64_t at = from / kPage * kPage; at < to; at += kPage) {
     if (is_known(at, std::min(kPage, bytes_ - at))) continue;
-    Run page{at, kPage, std::vector<uint64_t>(kPage / kMaskedBlock), 0};
+    Run page{at, kPage, std::vector<uint64_t>(kPage / kMaskedBlock)};
     note_changes(at, page.mask.data());
     if (page.is_empty()) continue;  // the program took it back meanwhile
     if (run && run->take(page)) continue;
@@ -199,7 +200,9 @@ CUresult Mirror::push_between(uint64_t from, uint64_t to) {
       if (CUresult r = send(*run); r != CUDA_SUCCESS) return r;
     }
     run = std::move(page);
-    if (!run->is_wide()) run->narrow(page_digest(last_ + at));
+    if (run->is_wide()) continue;
+    run->narrow();
+    if (far_ == Far::kPages) run->digest = page_digest(last_ + at);
   }
   return run ? send(*run) : CUDA_SUCCESS;
 }

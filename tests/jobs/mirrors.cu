@@ -121,6 +121,7 @@ void check_sparse() {
 
 __managed__ int managed_values[kCount];
 __managed__ int many_managed_values[kLargeCount];
+__managed__ char odd_bytes[3 * 4096 + 777], more_odd_bytes[100001];
 
 // A variable of the module that the program reads and writes by its name.
 template <int Count>
@@ -196,6 +197,28 @@ void check_first_looks() {
   add_some(device, 7, 1, 7);
   CHECK(cudaHostUnregister(mine.data()));
   EXPECT(mine[7] == 7, "unregistered: %d", mine[7]);
+}
+
+__global__ void add_bytes(char* bytes, int count) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) bytes[i] = (char)(bytes[i] + 1);
+}
+
+// Variables that begin and end anywhere on a page, changed here and there.
+template <int Count>
+void check_odd_variable(char (&bytes)[Count]) {
+  memset(bytes, 0, Count);
+  for (int step : {1, 500, 3000, 4097}) {
+    for (int i = 0; i < Count; i++) bytes[i] = 0;
+    add_bytes<<<(Count + 127) / 128, 128>>>(bytes, Count);
+    CHECK(cudaDeviceSynchronize());
+    for (int i = 0; i < Count; i += step) bytes[i] = 5;
+    add_bytes<<<(Count + 127) / 128, 128>>>(bytes, Count);
+    CHECK(cudaDeviceSynchronize());
+    int wrong = 0;
+    for (int i = 0; i < Count; i++) wrong += bytes[i] != (i % step == 0 ? 6 : 2);
+    EXPECT(wrong == 0, "%d of %d bytes of a variable, step %d", wrong, Count, step);
+  }
 }
 
 __global__ void set_all(unsigned char* bytes, int first, int step, int count, unsigned char value) {
@@ -347,11 +370,13 @@ int main(int argc, char** argv) {
     check_sparse();
     check_variable(managed_values);
     check_variable(many_managed_values);
+    check_odd_variable(odd_bytes);
+    check_odd_variable(more_odd_bytes);
     for (const int pages : {4, 1000}) check_system_calls(pages);
     for (const int bytes : {30000, 1 << 20}) check_turns(bytes);
     check_first_looks();
     check_other_process();
-    for (const size_t bytes : {size_t(4096), size_t(8) << 20}) check_conversations(bytes);
+    for (const size_t bytes : {size_t(4096), size_t(1) << 20}) check_conversations(bytes);
     if (live) check_atomics();
     check_pools();
   } while (failures_ == 0 && now_seconds() < end);
