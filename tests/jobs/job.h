@@ -47,3 +47,11 @@ static inline double option(int argc, char** argv, const char* name, double othe
   }
   return otherwise;
 }
+
+// Says `word` and goes on when a line has come: whoever started the program reads its counters meanwhile.
+static inline void gate(const char* word) {
+  char line[64];
+  printf("%s\n", word);
+  fflush(stdout);
+  if (fgets(line, sizeof line, stdin) == NULL) fprintf(stderr, "nobody answers at the gate; going on\n");
+}

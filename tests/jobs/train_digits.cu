@@ -4,7 +4,9 @@
 // lie in device memory, copies between devices, several streams and events per device, pinned memory.
 //
 //   nvcc -O2 train_digits.cu -o train_digits
-//   ./train_digits [--gpus N] [--steps N] [--batch N] [--seed N] [--step-ms N] [--data FILE] [--quiet]
+//   ./train_digits [--gpus N] [--steps N] [--batch N] [--seed N] [--step-ms N] [--data FILE] [--quiet] [--measured N]
+//
+// With --measured, it prints what one of the last N steps took, and at their beginning and end waits for a line of input.
 
 #include <cuda_runtime.h>
 #include <libgen.h>
@@ -13,8 +15,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -151,6 +155,7 @@ struct Options {
   unsigned seed = 1;
   int step_ms = 0;
   bool quiet = false;
+  int measured = 0;
   std::string data;
 };
 
@@ -364,16 +369,47 @@ void report_step(std::vector<Device>* devices, int step, const Options& options)
   fflush(stdout);
 }
 
+double now_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Says `word`, and goes on when a line has come: a benchmark reads the job's counters meanwhile.
+void gate(const char* word) {
+  char line[64];
+  printf("%s\n", word);
+  fflush(stdout);
+  if (fgets(line, sizeof line, stdin) == nullptr) fprintf(stderr, "train_digits: nobody answers at the gate\n");
+}
+
+// `ends`: when the losses of one step after the other were there. As many steps are under way at once as there are slots.
+void report_time(const std::vector<double>& ends) {
+  std::vector<double> times;
+  for (size_t i = kSlots; i < ends.size(); i++) times.push_back((ends[i] - ends[i - kSlots]) / kSlots);
+  if (times.empty()) return;
+  std::sort(times.begin(), times.end());
+  printf("step_us %.1f\nbest_us %.1f\nin_flight %d\n", 1e6 * times[times.size() / 2], 1e6 * times[0], kSlots);
+}
+
 void train(std::vector<Device>* devices, const Digits& digits, std::vector<int> order, Random* random,
            const Options& options) {
   size_t next = 0;
+  const int first_measured = options.steps - options.measured;
+  std::vector<double> ends;
   for (int step = 0; step < options.steps; step++) {
+    if (options.measured > 0 && step == first_measured) gate("begin");
     if (next + options.batch > order.size()) next = 0;
     if (next == 0) shuffle(&order, random);
     if (step >= kSlots) report_step(devices, step - kSlots, options);
+    if (step >= first_measured + kSlots) ends.push_back(now_seconds());
     issue_step(devices, step, digits, &order[next], options);
     next += options.batch;
     if (options.step_ms > 0) usleep(static_cast<useconds_t>(options.step_ms) * 1000);
+  }
+  if (options.measured > 0) {
+    gate("end");
+    report_time(ends);
   }
   for (int step = options.steps > kSlots ? options.steps - kSlots : 0; step < options.steps; step++) {
     report_step(devices, step, options);
@@ -438,7 +474,8 @@ void free_device(Device* device) {
 
 int usage() {
   fprintf(stderr,
-          "usage: train_digits [--gpus N] [--steps N] [--batch N] [--seed N] [--step-ms N] [--data FILE] [--quiet]\n");
+          "usage: train_digits [--gpus N] [--steps N] [--batch N] [--seed N] [--step-ms N] [--data FILE] [--quiet] "
+          "[--measured N]\n");
   return 2;
 }
 
@@ -461,12 +498,14 @@ bool parse(int argc, char** argv, Options* options) {
       options->seed = static_cast<unsigned>(strtoul(value, nullptr, 10));
     else if (word == "--step-ms")
       options->step_ms = atoi(value);
+    else if (word == "--measured")
+      options->measured = atoi(value);
     else if (word == "--data")
       options->data = value;
     else
       return false;
   }
-  return options->steps > 0 && options->batch > 0 && options->gpus >= 0;
+  return options->steps > 0 && options->batch > 0 && options->gpus >= 0 && options->measured <= options->steps;
 }
 
 std::vector<float> first_weights(Random* random) {
