@@ -169,9 +169,12 @@ bool Replica::put_cursors(Parcel* parcel, const Cursors& now) {
   return true;
 }
 
+// A parcel is of use to the far side when all of it has come. So the first is short and the far side begins, and while
+// there is more than fits they grow.
 void Replica::put_ring(Parcel* parcel, uint64_t head) {
   const uint64_t at = sent_bytes_ % out_.size;
-  const uint64_t bytes = std::min({head - sent_bytes_, out_.size - at, uint64_t(kParcelRingBytesMax)});
+  const uint64_t bytes = std::min({head - sent_bytes_, out_.size - at, piece_bytes_});
+  piece_bytes_ = bytes == piece_bytes_ ? std::min(2 * bytes, uint64_t(kParcelRingBytesMax)) : kParcelRingBytesFirst;
   parcel->header.ring_begin = sent_bytes_;
   parcel->header.ring_bytes = uint32_t(bytes);
   parcel->ring = out_.bytes + at;

@@ -19,6 +19,7 @@ namespace tide {
 
 inline constexpr uint32_t kParcelEntriesMax = 64;
 inline constexpr uint32_t kParcelRingBytesMax = 64u << 10;
+inline constexpr uint32_t kParcelRingBytesFirst = 4u << 10;  // of the first in a row, see put_ring()
 inline constexpr uint32_t kParcelSynced = 1;  // flags: the client's state is complete; the channel begins
 
 struct ParcelHeader {
@@ -111,9 +112,10 @@ class Replica {
   std::atomic<bool> state_sent_{true};
   uint64_t serial_out_ = 0, serial_in_ = 0;
   uint64_t sent_bytes_ = 0;
-  Cursors goal_;         // of this round: what was published when it began
-  uint64_t walked_ = 0;  // end of the last whole record that was sent
-  Cursors sent_;         // as told to the far side
+  uint64_t piece_bytes_ = kParcelRingBytesFirst;  // the next one's most
+  Cursors goal_;                                  // of this round: what was published when it began
+  uint64_t walked_ = 0;                           // end of the last whole record that was sent
+  Cursors sent_;                                  // as told to the far side
   std::atomic<uint64_t> told_head_{0}, told_acknowledged_{0}, told_tail_{0};
   uint64_t received_ = 0;  // bytes of the far side's ring
 };
