@@ -324,6 +324,18 @@ void Channel::fail(CUresult code, const std::string& cause) {
 
 void Channel::wake_worker() { LinkUse(*this)->wake(); }
 
+void Channel::tell_counters() {
+  const ClientCounters& c = own_->counters;
+  const Word* const words[] = {&c.commands, &c.round_trips, &c.bytes_in, &c.bytes_out, &c.wait_ns, &c.reconnects};
+  uint64_t sum = 0;
+  for (const Word* word : words) sum += word->load(std::memory_order_relaxed);
+  if (sum == counted_ || lost_.load()) return;
+  counted_ = sum;
+  LinkUse link(*this);
+  for (const Word* word : words) link->note(*word);
+  notify(*link, Side::kClient);
+}
+
 void Channel::signal(uint32_t slot, uint64_t value) {
   own_->signals[slot].store(value, std::memory_order_release);
   if (lost_.load()) return;

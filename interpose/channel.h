@@ -116,6 +116,8 @@ class Channel {
   // Leaves the worker, whose context is lost, for a new one that knows of nothing. Sequence numbers go on, the error is
   // forgotten. Requires: nobody else sends.
   Outcome renew();
+  // The worker knows the counters' values soon; without common memory nothing else carries them.
+  void tell_counters();
   // Sleeps until the worker publishes something, at most timeout_us.
   void sleep(uint32_t timeout_us);
   // In a forked child.
@@ -204,6 +206,7 @@ class Channel {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
+  uint64_t counted_ = 0;  // the sum of the counters that was told; the service thread's
 };
 
 template <class Fill>

@@ -20,6 +20,7 @@ namespace {
 
 constexpr uint64_t kWindowBytes = 4u << 20;   // of a copy between vGPUs
 constexpr uint64_t kLookAfterNs = 5'000'000;  // how often channels are looked after
+constexpr uint64_t kTellCountersNs = 100'000'000;
 constexpr uint32_t kIdleUs = 5'000, kCopiesUs = 500, kTaskUs = 100;
 constexpr uint32_t kExchangeUs = 1'000;      // how often mirrors of host memory are made equal while kernels run
 constexpr uint32_t kExchangeIdleUs = 5'000;  // and looked at otherwise
@@ -116,10 +117,12 @@ void Service::serve() {
 }
 
 void Service::look_after_channels() {
+  const bool tells = now_ns() - told_ns_ > kTellCountersNs;
+  if (tells) told_ns_ = now_ns();
   for (Vgpu* vgpu : process_.devices) {
     if (!vgpu->is_open()) continue;
     vgpu->channel().drain();
-    vgpu->channel().look_after();
+    if (vgpu->channel().look_after() && tells) vgpu->channel().tell_counters();
   }
 }
 

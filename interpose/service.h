@@ -90,6 +90,7 @@ class Service {
   void look_after_channels();
 
   Process& process_;
+  uint64_t told_ns_ = 0;  // when counters were told last; the service thread's
   std::mutex mu_;
   bool started_ = false;
   bool callbacks_started_ = false, exchange_started_ = false;

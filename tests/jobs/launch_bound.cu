@@ -1,5 +1,6 @@
 // A training step of the shape that small models have in an eager framework: about 140 small launches, each on what the
-// one before it made, and one loss of 4 bytes that the program reads before it goes on. Prints the median time of a step.
+// one before it made, and one loss of 4 bytes that the program reads before it goes on. Prints the median time of a
+// step.
 //   ./launch_bound [--launches N] [--steps N] [--warm-up N] [--gates 1]
 
 #include <algorithm>

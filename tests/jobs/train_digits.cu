@@ -6,7 +6,8 @@
 //   nvcc -O2 train_digits.cu -o train_digits
 //   ./train_digits [--gpus N] [--steps N] [--batch N] [--seed N] [--step-ms N] [--data FILE] [--quiet] [--measured N]
 //
-// With --measured, it prints what one of the last N steps took, and at their beginning and end waits for a line of input.
+// With --measured, it prints what one of the last N steps took, and at their beginning and end waits for a line of
+// input.
 
 #include <cuda_runtime.h>
 #include <libgen.h>
@@ -383,7 +384,8 @@ void gate(const char* word) {
   if (fgets(line, sizeof line, stdin) == nullptr) fprintf(stderr, "train_digits: nobody answers at the gate\n");
 }
 
-// `ends`: when the losses of one step after the other were there. As many steps are under way at once as there are slots.
+// `ends`: when the losses of one step after the other were there. As many steps are under way at once as there are
+// slots.
 void report_time(const std::vector<double>& ends) {
   std::vector<double> times;
   for (size_t i = kSlots; i < ends.size(); i++) times.push_back((ends[i] - ends[i - kSlots]) / kSlots);

@@ -360,29 +360,6 @@ TEST_F(WorkerTest, an_answer_about_host_memory_is_as_long_as_a_record_can_be) {
   EXPECT_TRUE(changed(client_, kPages).empty());
 }
 
-TEST_F(WorkerTest, changes_of_host_memory_are_told_before_the_work_is_said_to_be_done) {
-  std::vector<std::byte> found, pages;
-  client_.load_library(1, kTestImage, &found);
-  client_.send(Call::tideMapHost, command::MapHost{kHost, 8 * kHostPage, 0, 1});
-  const uint64_t launch = client_.launch(uint64_t{1} << 32, {kHost + 2 * kHostPage, 1, 7});
-  ASSERT_TRUE(client_.reach(kTestLegacy, launch));
-  AnswerHeader header;
-  ASSERT_TRUE(client_.receive(&header, &pages));
-  EXPECT_EQ(header.kind, uint16_t(AnswerKind::kHost));
-  EXPECT_EQ(header.offset, kHost);
-  EXPECT_EQ(header.sequence, launch);
-  uint64_t count = 0;
-  uint32_t page = 0, word = 0;
-  ASSERT_EQ(pages.size(), 24 + kHostPage);
-  memcpy(&count, pages.data() + 8, sizeof count);
-  memcpy(&page, pages.data() + 16, sizeof page);
-  memcpy(&word, pages.data() + 24, sizeof word);
-  EXPECT_EQ(count, 1u);
-  EXPECT_EQ(page, 2u);
-  EXPECT_EQ(word, 7u);
-  EXPECT_TRUE(changed(client_, 8).empty()) << "told once";
-}
-
 TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
   client_.send(Call::tideMapHost, command::MapHost{kHost, 8 * kHostPage, 0, 0});
   std::vector<std::byte> answer;
