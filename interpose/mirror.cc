@@ -25,8 +25,6 @@ constexpr uint64_t kBlock = 256;           // differences are looked for in bloc
 constexpr uint64_t kWatchMin = 64u << 10;  // below, comparing is quicker than asking the system
 constexpr size_t kQuestionsAhead = 8;      // that the worker has at once
 
-uint64_t page_up(uint64_t address) { return (address + kPage - 1) / kPage * kPage; }
-
 // One word: bytes that the program did not change since `last` become those of `now`, whatever else it does meanwhile.
 template <class Word>
 void take_word(std::byte* host, const std::byte* last, const std::byte* now) {
@@ -118,8 +116,8 @@ void Mirror::watch() {
   const auto begin = reinterpret_cast<uint64_t>(host_);
   const bool ours = HostZone::holds(begin);
   if (!ours && !is_private_memory(begin, bytes_)) return;
-  const uint64_t first = page_up(begin);
-  const uint64_t end = ours ? page_up(begin + bytes_) : (begin + bytes_) / kPage * kPage;
+  const uint64_t first = whole_pages(begin);
+  const uint64_t end = ours ? whole_pages(begin + bytes_) : (begin + bytes_) / kPage * kPage;
   watched_from_ = first - begin;
   watch_.start(first, end - first);
 }

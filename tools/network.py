@@ -65,12 +65,8 @@ class Bench:
         before = None
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            done = subprocess.run([self.pool.tide, 'job', job, '--json'], env=self.pool.env, capture_output=True,
-                                  text=True, timeout=30)
-            vgpus = json.loads(done.stdout).get('vgpus', []) if done.returncode == 0 else []
-            now = {key: sum(vgpu.get(key, 0) for vgpu in vgpus)
-                   for key in ('round_trips', 'commands', 'bytes_in', 'bytes_out')}
-            if now == before and now['commands'] > 0:
+            now = self.pool.counters(job, ('round_trips', 'commands', 'bytes_in', 'bytes_out'))
+            if now is not None and now == before and now['commands'] > 0:
                 return now
             before = now
             time.sleep(SETTLE_S)

@@ -3,6 +3,7 @@ where their sources are, CUDA samples. Used by tools/samples and tools/gpu-check
 
 import dataclasses
 import glob
+import json
 import os
 import re
 import shutil
@@ -193,6 +194,15 @@ class Pool:
 
     def __exit__(self, *_):
         subprocess.run([self.tide, 'down'], env=self.env, capture_output=True, timeout=120)
+
+    def counters(self, job, names):
+        """What the library has counted in a running job, over all its virtual GPUs, by name; None: there is no job."""
+        done = subprocess.run([self.tide, 'job', job, '--json'], env=self.env, capture_output=True, text=True,
+                              timeout=30)
+        if done.returncode != 0:
+            return None
+        vgpus = json.loads(done.stdout).get('vgpus', [])
+        return {name: sum(vgpu.get(name, 0) for vgpu in vgpus) for name in names}
 
     def before(self, program):
         return [self.tide, 'run', '-g', str(program.gpus), '--name', program.name, '--']
