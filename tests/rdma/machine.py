@@ -102,7 +102,7 @@ def pack_start(root, folder):
     version = os.listdir(os.path.join(root, 'lib', 'modules'))[0]
     subprocess.run([find('depmod'), '-b', root, version], check=True)
     start = os.path.join(root, 'start')
-    for name in ('bin', 'proc', 'sys', 'dev', 'modules', 'lower', 'upper', 'root'):
+    for name in ('bin', 'proc', 'sys', 'dev', 'modules', 'lower', 'upper', 'top'):
         os.makedirs(os.path.join(start, name))
     shutil.copy(find('busybox'), os.path.join(start, 'bin', 'busybox'))
     shutil.copy(os.path.join(HERE, 'init'), os.path.join(start, 'init'))
