@@ -1,6 +1,8 @@
 // A reliable connection with the verbs themselves: a message is an RDMA write whose last piece carries an immediate, so
-// that the far side learns of it from its completion queue. The first active port is used.
+// that the far side learns of it from its completion queue. The port is that of the address by which the two sides
+// reach each other, else the first active one.
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -47,10 +49,23 @@ std::string gid_bytes(const std::string& text) {
   return bytes;
 }
 
-// RoCE v2 with an IPv4 address goes through routers and is what most set-ups mean.
-const Gid* best_gid(const RdmaPort& port) {
-  const auto worth = [](const Gid& gid) {
-    return (gid.type == "RoCE v2" ? 2 : 0) + (gid.gid.find(":ffff:") != std::string::npos ? 1 : 0);
+// The GID that RoCE gives to an IP address; empty where it is none.
+std::string gid_of(const std::string& address) {
+  std::string gid(16, '\0');
+  if (inet_pton(AF_INET6, address.c_str(), gid.data()) == 1) return gid;
+  gid[10] = gid[11] = '\xff';
+  return inet_pton(AF_INET, address.c_str(), &gid[12]) == 1 ? gid : std::string();
+}
+
+bool has_gid(const RdmaPort& port, const std::string& gid) {
+  return std::any_of(port.gids.begin(), port.gids.end(), [&](const Gid& one) { return gid_bytes(one.gid) == gid; });
+}
+
+// RoCE v2 with an IPv4 address goes through routers and is what most set-ups mean; first of all, `wanted`.
+const Gid* best_gid(const RdmaPort& port, const std::string& wanted) {
+  const auto worth = [&](const Gid& gid) {
+    return (gid_bytes(gid.gid) == wanted ? 4 : 0) + (gid.type == "RoCE v2" ? 2 : 0) +
+           (gid.gid.find(":ffff:") != std::string::npos ? 1 : 0);
   };
   const auto best = std::max_element(port.gids.begin(), port.gids.end(),
                                      [&](const Gid& a, const Gid& b) { return worth(a) < worth(b); });
@@ -59,7 +74,7 @@ const Gid* best_gid(const RdmaPort& port) {
 
 class VerbsChannel : public Channel {
  public:
-  explicit VerbsChannel(const Control&) {}
+  explicit VerbsChannel(const Control& control) : control_(control) {}
   ~VerbsChannel() override;
 
   Outcome offer(std::string* how) override;
@@ -85,6 +100,7 @@ class VerbsChannel : public Channel {
   bool post_receive();
   bool post_piece(uint64_t bytes, bool last);
 
+  const Control& control_;
   const Verbs& verbs_ = Verbs::get();
   RdmaPort port_;
   Gid gid_;
@@ -111,12 +127,14 @@ VerbsChannel::~VerbsChannel() {
 
 Outcome VerbsChannel::open_port() {
   std::string why_not;
+  const std::string wanted = gid_of(control_.own_address());
   for (const RdmaDevice& device : rdma_devices(&why_not)) {
     for (const RdmaPort& port : device.ports) {
-      if (port.state != "active" || !device_.empty()) continue;
+      const bool better = device_.empty() || (has_gid(port, wanted) && !has_gid(port_, wanted));
+      if (port.state != "active" || !better) continue;
       port_ = port;
       device_ = device.name;
-      if (const Gid* gid = best_gid(port)) gid_ = *gid;
+      if (const Gid* gid = best_gid(port, wanted)) gid_ = *gid;
     }
   }
   if (!why_not.empty() || device_.empty()) return Outcome::fail(why_not.empty() ? "no active RDMA port" : why_not);
