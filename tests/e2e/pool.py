@@ -80,12 +80,12 @@ class Result:
 class Job:
     """A `tide run` in the background."""
 
-    def __init__(self, pool, arguments):
+    def __init__(self, pool, arguments, env=None):
         self.out_path = tempfile.mktemp(dir=pool.home, suffix='.out')
         self.err_path = self.out_path[:-4] + '.err'
         with open(self.out_path, 'w') as out, open(self.err_path, 'w') as err:
-            self.process = subprocess.Popen([pool.tide_path, 'run', *map(str, arguments)], env=pool.env, stdout=out,
-                                            stderr=err, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([pool.tide_path, 'run', *map(str, arguments)], env=env or pool.env,
+                                            stdout=out, stderr=err, stdin=subprocess.DEVNULL)
 
     def out(self):
         with open(self.out_path) as file:
@@ -140,8 +140,8 @@ class Pool:
     def run(self, *arguments, seconds=PATIENCE_S):
         return self.tide('run', *arguments, seconds=seconds)
 
-    def start(self, *arguments):
-        self.jobs.append(Job(self, arguments))
+    def start(self, *arguments, env=None):
+        self.jobs.append(Job(self, arguments, env))
         return self.jobs[-1]
 
     def job(self, name):

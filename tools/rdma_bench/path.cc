@@ -7,7 +7,7 @@
 namespace tide::fabric {
 namespace {
 
-constexpr uint64_t kUcxMemlock = 32 << 20;  // it registers 20 MiB for datagrams alone
+constexpr uint64_t kUcxMemlock = 64 << 20;  // it registers 38 MiB for one device's connections, 20 for datagrams
 
 bool has_transport(const Machine& machine, const std::string& name) {
   for (const UcxTransport& each : machine.ucx_transports) {
@@ -57,7 +57,7 @@ std::string obstacle(const PathKind& kind, const Machine& here, const Machine& t
     if (!rdma || !machine->has_active_rdma() || machine->memlock_exempt) continue;
     if (machine->memlock_bytes >= kUcxMemlock) continue;
     return machine->name + " may lock only " + cli::size_text(machine->memlock_bytes) +
-           " of memory, and UCX needs 32 MiB for RDMA; ulimit -l unlimited";
+           " of memory, and UCX needs " + cli::size_text(kUcxMemlock) + " for RDMA; ulimit -l unlimited";
   }
   return "";
 }

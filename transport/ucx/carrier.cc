@@ -100,7 +100,7 @@ UcxCarrier::~UcxCarrier() {
   worker_->stop_listening();
   // Callbacks that come during the closing find nothing to do.
   replica_ = nullptr;
-  const bool broken = failure_ != nullptr;
+  const bool broken = failure_ != nullptr || !greeted_;
   fail("closed");
   for (ucp_ep_h stranger : strangers_) worker_->close(stranger, 0);
   if (endpoint_ != nullptr) worker_->close(endpoint_, broken ? 0 : kCloseFlushMs);

@@ -1,11 +1,16 @@
 #include "transport/ucx/worker.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <linux/capability.h>
 #include <netdb.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -20,16 +25,76 @@ Outcome failure(const char* what, ucs_status_t status) {
   return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
 }
 
+constexpr uint64_t kRdmaMemlock = 64u << 20;  // UCX registers 38 MiB for the receives of one device
+
+bool has_rdma_device() {
+  DIR* folder = opendir("/sys/class/infiniband");
+  if (folder == nullptr) return false;
+  bool any = false;
+  for (const dirent* entry; (entry = readdir(folder)) != nullptr;) any = any || entry->d_name[0] != '.';
+  closedir(folder);
+  return any;
+}
+
+bool exempt_from_memlock() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  return syscall(SYS_capget, &header, data) == 0 && (data[0].effective >> CAP_IPC_LOCK & 1) != 0;
+}
+
+// Bytes that this process may lock, where that is too little for RDMA; else 0.
+uint64_t too_little_memlock() {
+  rlimit limit{};
+  if (!has_rdma_device() || getrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 0;
+  return limit.rlim_cur >= kRdmaMemlock || exempt_from_memlock() ? 0 : std::max<uint64_t>(limit.rlim_cur, 1);
+}
+
+bool asks_for_rdma(const std::string& transports) {
+  if (transports.front() == '^') return false;
+  for (const char* name : {"rc", "ud", "dc", "ib", "all"}) {
+    for (size_t at = 0; (at = transports.find(name, at)) != std::string::npos; ++at) {
+      if (at == 0 || transports[at - 1] == ',') return true;
+    }
+  }
+  return false;
+}
+
+// Which transports UCX may use; the user's wish, if there is one.
+Outcome choose_transports(std::string* transports) {
+  const char* wish = getenv("TIDE_UCX_TLS");
+  if (wish == nullptr || wish[0] == '\0') wish = getenv("UCX_TLS");
+  // Its shared memory between processes is a file in /dev/shm that nobody removes when its owner is killed; on one host
+  // the `shm` transport is faster anyway. Its datagrams (ud) do what its reliable connections do, with more memory, and
+  // not on software RDMA.
+  *transports = wish != nullptr && wish[0] != '\0' ? wish : "^posix,sysv,ud";
+  const uint64_t memlock = too_little_memlock();
+  if (memlock == 0) return {};
+  // Where the registration of memory fails in the middle of connecting, UCX aborts the process.
+  const std::string why = format(
+      "this process may lock only %llu KiB of memory and RDMA needs %llu MiB: raise it (ulimit -l unlimited, or "
+      "LimitMEMLOCK=infinity of a service)",
+      (unsigned long long)memlock / 1024, (unsigned long long)kRdmaMemlock >> 20);
+  if (asks_for_rdma(*transports)) return Outcome::fail(why + ", or do not ask for RDMA in UCX_TLS");
+  if (transports->front() != '^') return {};
+  log(LogLevel::kWarning, "ucx: uses TCP instead of RDMA: %s", why.c_str());
+  *transports += ",ib";
+  return {};
+}
+
 // What cannot be left to the user's environment. A setting that this UCX does not know is not needed by it.
-void configure(ucp_config_t* config) {
+void configure(ucp_config_t* config, const std::string& transports) {
   // Rendezvous would let a large message be overtaken, and uses put over TCP, which is slow.
   ucp_config_modify(config, "RNDV_THRESH", "inf");
   ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
-  // Its shared memory between processes is a file in /dev/shm that nobody removes when its owner is killed; on one host
-  // the `shm` transport is faster anyway.
-  const char* transports = getenv("TIDE_UCX_TLS");
-  if (transports == nullptr && getenv("UCX_TLS") == nullptr) transports = "^posix,sysv";
-  if (transports != nullptr) ucp_config_modify(config, "TLS", transports);
+  ucp_config_modify(config, "TLS", transports.c_str());
+}
+
+Outcome cannot_start(ucs_status_t status, const std::string& transports) {
+  if (status != UCS_ERR_NO_DEVICE) return failure("cannot start", status);
+  return Outcome::fail(
+      format("UCX: this machine has no device for its transports '%s'%s: `rdma-bench devices` shows "
+             "what there is; without UCX_TLS, TIDE_UCX_TLS and UCX_NET_DEVICES it takes what it finds",
+             transports.c_str(), asks_for_rdma(transports) && !has_rdma_device() ? ", no RDMA at all" : ""));
 }
 
 // One context a process. A forked child leaves its parent's alone and makes its own.
@@ -42,10 +107,13 @@ Outcome context(ucp_context_h* context) {
     *context = shared;
     return {};
   }
+  std::string transports;
+  const Outcome outcome = choose_transports(&transports);
+  if (!outcome.ok()) return outcome;
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) return failure("cannot read its settings", status);
-  configure(config);
+  configure(config, transports);
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED;
   params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
@@ -53,7 +121,7 @@ Outcome context(ucp_context_h* context) {
   ucp_context_h made = nullptr;
   status = ucp_init(&params, config, &made);
   ucp_config_release(config);
-  if (status != UCS_OK) return failure("cannot start; is TIDE_UCX_TLS right?", status);
+  if (status != UCS_OK) return cannot_start(status, transports);
   shared = made;
   owner = getpid();
   *context = shared;
@@ -119,7 +187,8 @@ Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
 
 UcxWorker::~UcxWorker() {
   stop_listening();
-  if (worker_ != nullptr) ucp_worker_destroy(worker_);
+  // What still waits for a far side that is gone cannot be destroyed: UCX would abort the process.
+  if (worker_ != nullptr && !stuck_) ucp_worker_destroy(worker_);
 }
 
 Outcome UcxWorker::handle(unsigned id, OnMessage handler, void* self) {
@@ -207,6 +276,7 @@ void UcxWorker::close(ucp_ep_h endpoint, uint32_t flush_ms) {
   while (ucp_request_check_status(request) == UCS_INPROGRESS && now_ns() < end) {
     if (!progress()) sched_yield();
   }
+  stuck_ = stuck_ || ucp_request_check_status(request) == UCS_INPROGRESS;
   ucp_request_free(request);
 }
 

@@ -42,6 +42,7 @@ class UcxWorker {
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
   int fd_ = -1;
+  bool stuck_ = false;  // an endpoint could not be closed
   size_t header_bytes_max_ = 0;
 };
 
