@@ -261,7 +261,8 @@ bool Channel::find_again() {
         page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
     if (link->alive() && !moved) return true;  // another thread was faster
   }
-  std::string cause = "its worker ended";
+  static constexpr const char* kGone = "its worker ended, or the network to it broke";
+  std::string cause = kGone;
   const uint64_t deadline = now_ns() + kSearchNs;
   // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
   // came, and the scheduler may be away.
@@ -277,13 +278,13 @@ bool Channel::find_again() {
       endpoint = text;
     } else if (Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); });
                !o.ok()) {
-      cause = "its worker ended, and the scheduler does not help: " + o.message();
+      cause = std::string(kGone) + ", and the scheduler does not help: " + o.message();
       if (!sent) break;
     }
     if (epoch > epoch_.load()) {
       const Outcome o = connect(endpoint, epoch);
       if (o.ok()) return true;
-      cause = "its worker ended, and its new place does not answer: " + o.message();
+      cause = std::string(kGone) + ", and its new place does not answer: " + o.message();
     }
     if (!sent || ask) sleep_us(kSearchPauseUs);
   }
