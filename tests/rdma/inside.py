@@ -84,6 +84,12 @@ class OnePool:
             [*prefix, self.pool.tide_path, 'run', '--', *map(str, program)], env=self.env(**more), text=True,
             capture_output=True, timeout=pools.PATIENCE_S, stdin=subprocess.DEVNULL))
 
+    def end_by_force(self):
+        for pid, command in self.pool.processes().items():
+            if re.search(r'tide-worker|tests/jobs/', command):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def start(self, program):
         return self.pool.start('--', *program, env=self.env())
 
@@ -152,8 +158,12 @@ def ends_clearly(transport, what_happens):
         assert job.running(), f'ended by itself: {job.err()}'
         with what_happens(one):
             began = time.monotonic()
-            status = job.wait(ENDS_WITHIN_S)
-            took = time.monotonic() - began
+            try:
+                status = job.wait(ENDS_WITHIN_S)
+                took = time.monotonic() - began
+                pools.wait_until(lambda: not one.pool.pids('tide-worker'), 'the worker ends, too', ENDS_WITHIN_S)
+            finally:
+                one.end_by_force()  # a device that somebody uses cannot be made again
         errors = [line for line in job.err().splitlines() if line.startswith('tidepool: error: ')]
         assert status != 0 and errors, f'status {status}\n{job.out()}\n{job.err()}'
         result = one.run([pools.job_program('saxpy_drv')])
