@@ -164,6 +164,10 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, int* refus
 void Channel::replace_link(std::unique_ptr<Link> link) {
   auto* holder = new LinkHolder;
   holder->link = std::move(link);
+  {
+    const std::lock_guard lock(lock_);
+    writer_.reuse_start(holder->link->shares_memory());
+  }
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
   retired_.push_back(old);

@@ -167,15 +167,16 @@ void ReplicaLink::worker_sleep(uint32_t timeout_us, uint32_t seen) {
   polling_.store(false, std::memory_order_seq_cst);
 }
 
-void ReplicaLink::wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us) {
+bool ReplicaLink::wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us) {
   pollfd fds[3] = {{.fd = kick_fd_, .events = POLLIN, .revents = 0},
                    {.fd = carrier_too ? carrier_->fd() : -1, .events = POLLIN, .revents = 0},
                    {.fd = lifeline_too ? lifeline_.fd() : -1, .events = POLLRDHUP, .revents = 0}};
   const timespec timeout{.tv_sec = timeout_us / 1'000'000, .tv_nsec = long(timeout_us % 1'000'000) * 1000};
-  ppoll(fds, 3, &timeout, nullptr);
+  const bool any = ppoll(fds, 3, &timeout, nullptr) > 0;
   uint64_t count;
   if (fds[0].revents != 0) [[maybe_unused]]
     const ssize_t n = read(kick_fd_, &count, sizeof count);
+  return any;
 }
 
 void ReplicaLink::pump() {
@@ -194,14 +195,13 @@ void ReplicaLink::pump() {
     } else if (now - moved_ns < linger) {
       sched_yield();
     } else {
-      pump_sleep(true, kPumpSleepUs);
-      moved_ns = now_ns();
+      if (pump_sleep(true, kPumpSleepUs)) moved_ns = now_ns();
     }
   }
 }
 
-// `armed`: also for what comes. Else only until somebody publishes or the time has passed.
-void ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
+// `armed`: also for what comes. Else only until somebody publishes or the time has passed. Whether there is something.
+bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
   std::atomic<uint32_t>& asleep = region_.worker().asleep;
   asleep.store(asleep_mark(region_.client().doorbell.load(std::memory_order_relaxed)), std::memory_order_relaxed);
   polling_.store(true, std::memory_order_seq_cst);
@@ -216,9 +216,10 @@ void ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
     timeout_us = std::min(timeout_us, before(carrier_->due_us()));
   }
   unlock();
-  if (!busy) wait_for_events(armed && !broken_.load(), false, timeout_us);
+  if (!busy) busy = wait_for_events(armed && !broken_.load(), false, timeout_us);
   polling_.store(false, std::memory_order_relaxed);
   asleep.store(0, std::memory_order_relaxed);
+  return busy;
 }
 
 bool ReplicaLink::alive() { return !broken_.load() && lifeline_.alive(); }

@@ -47,9 +47,9 @@ class ReplicaLink : public Link {
   bool carry();  // under the lock
   void wake_own_sleepers();
   void pump();
-  void pump_sleep(bool armed, uint32_t timeout_us);
+  bool pump_sleep(bool armed, uint32_t timeout_us);
   void worker_sleep(uint32_t timeout_us, uint32_t seen);
-  void wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us);
+  bool wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us);
   void kick();
   void flush();
 
