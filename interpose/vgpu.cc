@@ -81,6 +81,7 @@ void Vgpu::renew() {
   cache.clear();
   cache.forget_settings();
   p.host.begin_again(*this);
+  staging.forget();
 }
 
 CUresult Vgpu::take_stream_slot(uint32_t* slot) {
