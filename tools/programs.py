@@ -123,6 +123,8 @@ def ours():
         job('saxpy_drv', suffix='.cpp', options=['-lcuda'], exact=True),
         job('launch_bound'),
         job('launch_cost'),
+        job('copy_cost'),
+        job('startup'),
         job('mirror_cost'),
         job('mirrors', exact=True),
     ]
