@@ -1,5 +1,5 @@
-"""What the path of a call may cost, and costs: launches, copies, starting, lying still. For tools/bench; each figure beside
-its floor from the same run and, where there is one, its budget (docs/performance.md)."""
+"""What the path of a call may cost, and costs: launches, copies, starting, lying still. For tools/bench; each figure
+beside its floor from the same run and, where there is one, its budget (docs/performance.md)."""
 
 import json
 import os
@@ -70,7 +70,8 @@ def copies(work, transport, floors):
 def ucx_floors():
     """What UCX alone reaches over TCP between two processes here, by rdma-bench."""
     path = os.path.join(programs.ROOT, 'build', 'tools', 'rdma_bench', 'rdma-bench')
-    serve = subprocess.Popen([path, 'serve', '--port', '0'], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    serve = subprocess.Popen([path, 'serve', '--port', '0'], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             text=True)
     try:
         port = re.search(r'port (\d+)', serve.stdout.readline()).group(1)
         done = subprocess.run([path, '127.0.0.1', '--port', port, '--paths', 'ucx-tcp', '--tests',
@@ -104,7 +105,8 @@ def starts(work):
               for word in ('vgpu', 'bare') for i in (1, 2)}
     yield figure('a process that uses a vGPU, over a bare one', median['vgpu', 1] - median['bare', 1], 'ms',
                  median['bare', 1], STARTS, 20)
-    yield figure('its memory over a bare one\'s', (median['vgpu', 2] - median['bare', 2]) / 1024, 'MiB', None, STARTS, 32)
+    memory_mib = (median['vgpu', 2] - median['bare', 2]) / 1024
+    yield figure('its memory over a bare one\'s', memory_mib, 'MiB', None, STARTS, 32)
 
 
 def processor_ns(pid):
