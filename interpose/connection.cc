@@ -37,7 +37,7 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
   *name = transport_to(endpoint);
   *transport = find_transport(name->c_str());
   if (*transport == nullptr) {
-    return Outcome::fail("there is no transport \"" + *name + "\"; TIDE_TRANSPORT is one of shm, ucx, sim");
+    return Outcome::fail("there is no transport \"" + *name + "\"; TIDE_TRANSPORT is one of shm, verbs, ucx, sim");
   }
   if ((*transport)->same_host) {
     Outcome o = connect_unix(endpoint.unix_path, kConnectTimeoutMs, lifeline);
