@@ -80,8 +80,8 @@ struct Transport {
   AcceptFunction accept;
 };
 
-// By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings); null when there is none. The
-// result lives as long as the process.
+// By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings); null when there is none.
+// The result lives as long as the process.
 const Transport* find_transport(const char* name);
 
 // Opens and maps a new region of the client (memfd, zeroed, sealed against shrinking); returns its descriptor or -1.

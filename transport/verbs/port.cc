@@ -1,13 +1,14 @@
 #include "transport/verbs/port.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "base/log.h"
 
@@ -22,12 +23,17 @@ bool parse_number(const std::string& text, uint32_t most, uint32_t* value) {
   return *value <= most;
 }
 
+// (Streams would bring exceptions into the client library.)
 std::string gid_type_of(const std::string& device, uint32_t port, int index) {
-  std::ifstream file("/sys/class/infiniband/" + device + "/ports/" + std::to_string(port) + "/gid_attrs/types/" +
-                     std::to_string(index));
-  std::string line;
-  std::getline(file, line);
-  return line;
+  const std::string path =
+      format("/sys/class/infiniband/%s/ports/%u/gid_attrs/types/%d", device.c_str(), port, index);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return {};
+  char text[64];
+  const ssize_t n = read(fd, text, sizeof text);
+  close(fd);
+  const std::string type(text, size_t(std::max<ssize_t>(n, 0)));
+  return type.substr(0, type.find('\n'));
 }
 
 struct GidChoice {
