@@ -25,8 +25,7 @@ bool parse_number(const std::string& text, uint32_t most, uint32_t* value) {
 
 // (Streams would bring exceptions into the client library.)
 std::string gid_type_of(const std::string& device, uint32_t port, int index) {
-  const std::string path =
-      format("/sys/class/infiniband/%s/ports/%u/gid_attrs/types/%d", device.c_str(), port, index);
+  const std::string path = format("/sys/class/infiniband/%s/ports/%u/gid_attrs/types/%d", device.c_str(), port, index);
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return {};
   char text[64];
@@ -131,6 +130,7 @@ void Search::look_at(ibv_device* device) {
   ibv_device_attr attributes{};
   bool better = false;
   if (verbs_.query_device(context, &attributes) != 0) add_why(name + " does not answer");
+  if (wish_.port > attributes.phys_port_cnt) add_why(format("%s has no port %u", name.c_str(), wish_.port));
   for (uint32_t number = 1; number <= attributes.phys_port_cnt; ++number) {
     if (wish_.port == 0 || wish_.port == number) better |= look_at_port(context, name, number);
   }
