@@ -80,9 +80,12 @@ struct Transport {
   AcceptFunction accept;
 };
 
-// By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings); null when there is none.
-// The result lives as long as the process.
+// By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings; "fastest" is verbs or
+// ucx, as measured at connect); null when there is none. The result lives as long as the process.
 const Transport* find_transport(const char* name);
+// What a client asks for where nobody named a transport and the worker is on another machine: "fastest" where this
+// machine has an RDMA port, else "ucx".
+const char* transport_between_hosts();
 
 // Opens and maps a new region of the client (memfd, zeroed, sealed against shrinking); returns its descriptor or -1.
 Outcome create_region(int* fd, Region* region);

@@ -11,8 +11,8 @@ Outcome absent() {
 
 }  // namespace
 
-Outcome verbs_connect(Region, int, const char*, std::unique_ptr<Link>*) { return absent(); }
-Outcome verbs_accept(int, int, std::string*, std::unique_ptr<Link>*) { return absent(); }
+Outcome verbs_connect(Region, int, const std::string&, std::unique_ptr<Carrier>*) { return absent(); }
+Outcome verbs_listen(Region, int, std::string*, std::unique_ptr<Carrier>*) { return absent(); }
 Outcome verbs_usable() { return absent(); }
 
 }  // namespace tide

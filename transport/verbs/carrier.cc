@@ -10,12 +10,13 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "transport/verbs.h"
 
 namespace tide {
 namespace {
 
 constexpr uint64_t kMailboxBytes = uint64_t(kVerbsSlots) * kVerbsSlotBytes;
-constexpr uint32_t kReceives = kVerbsSlots + 4;  // a hello and messages of credits alone; never more than that unread
+constexpr uint32_t kReceives = kVerbsSlots + 4;  // hello, ping, two of credits alone: never more are unread
 constexpr uint32_t kSends = 256;                 // pieces of work under way: two for a parcel
 constexpr uint32_t kSignalEvery = 32;            // pieces of work for one completion
 constexpr uint64_t kReceiveId = ~uint64_t{0};
@@ -168,29 +169,23 @@ Outcome VerbsCarrier::join(const VerbsAddress& far) {
   return pair_->connect(pair);
 }
 
-Outcome VerbsCarrier::listen(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier) {
-  auto made = std::make_unique<VerbsCarrier>();
-  const Outcome outcome = made->open(region, Side::kWorker, lifeline);
-  if (!outcome.ok()) return outcome;
-  *data = made->address().text();
-  *carrier = std::move(made);
-  return {};
+Outcome VerbsCarrier::listen(Region region, int lifeline, std::string* data) {
+  const Outcome outcome = open(region, Side::kWorker, lifeline);
+  if (outcome.ok()) *data = address().text();
+  return outcome;
 }
 
 // We can receive before the worker learns of us, so its hello finds us ready; we send nothing before that.
-Outcome VerbsCarrier::connect(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier) {
+Outcome VerbsCarrier::connect(Region region, int lifeline, const std::string& data) {
   VerbsAddress far;
   Outcome outcome = VerbsAddress::parse(data, &far);
+  if (outcome.ok()) outcome = open(region, Side::kClient, lifeline);
+  if (outcome.ok()) outcome = join(far);
   if (!outcome.ok()) return outcome;
-  auto made = std::make_unique<VerbsCarrier>();
-  outcome = made->open(region, Side::kClient, lifeline);
-  if (outcome.ok()) outcome = made->join(far);
-  if (!outcome.ok()) return outcome;
-  const VerbsAddress ours = made->address();
+  const VerbsAddress ours = address();
   if (::send(lifeline, &ours, sizeof ours, MSG_NOSIGNAL) != ssize_t(sizeof ours)) {
     return Outcome::fail(format("cannot tell the worker this side's RDMA address: %s", strerror(errno)));
   }
-  *carrier = std::move(made);
   return {};
 }
 
@@ -279,6 +274,13 @@ bool VerbsCarrier::hear(uint32_t immediate, uint32_t bytes, Replica* replica) {
       break;
     case VerbsMessage::kCredits:
       return true;
+    case VerbsMessage::kPing:
+      if (!may_ping()) break;
+      say(VerbsMessage::kPong);
+      return true;
+    case VerbsMessage::kPong:
+      ++pongs_;
+      return true;
   }
   fail("a malformed message");
   return true;
@@ -366,6 +368,27 @@ bool VerbsCarrier::idle() {
 bool VerbsCarrier::arm() {
   if (!pair_->ask_for_event()) fail("the device gives no events");
   return !poll();
+}
+
+Outcome verbs_connect(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier) {
+  auto made = std::make_unique<VerbsCarrier>();
+  const Outcome outcome = made->connect(region, lifeline, data);
+  if (outcome.ok()) *carrier = std::move(made);
+  return outcome;
+}
+
+Outcome verbs_listen(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier) {
+  auto made = std::make_unique<VerbsCarrier>();
+  const Outcome outcome = made->listen(region, lifeline, data);
+  if (outcome.ok()) *carrier = std::move(made);
+  return outcome;
+}
+
+Outcome verbs_usable() {
+  VerbsWish wish;
+  const Outcome outcome = VerbsWish::from_environment(&wish);
+  VerbsPort port;
+  return outcome.ok() ? port.open(wish) : outcome;
 }
 
 }  // namespace tide

@@ -40,15 +40,17 @@ struct VerbsAddress {
 static_assert(sizeof(VerbsAddress) == 64);
 
 // The immediate of a message: what it is (high half), and how many of the far side's slots are free again (low half).
-enum class VerbsMessage : uint16_t { kHello = 1, kParcel = 2, kCredits = 3 };
+enum class VerbsMessage : uint16_t { kHello = 1, kParcel = 2, kCredits = 3, kPing = 4, kPong = 5 };
 
 class VerbsCarrier : public Carrier {
  public:
-  // Worker: *data becomes its address in hex. The client's is read from the lifeline, which stays the caller's.
-  static Outcome listen(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier);
-  static Outcome connect(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier);
+  VerbsCarrier() = default;
   ~VerbsCarrier() override;
+  // Worker: *data becomes its address in hex. The client's is read from the lifeline.
+  Outcome listen(Region region, int lifeline, std::string* data);
+  Outcome connect(Region region, int lifeline, const std::string& data);
 
+  const char* name() const override { return "verbs"; }
   bool progress(Replica* replica) override;
   bool may_send() override { return greeted_ && failure_ == nullptr && credits_ > 0 && has_room(); }
   void send(const Parcel& parcel) override;
@@ -57,6 +59,9 @@ class VerbsCarrier : public Carrier {
   bool arm() override;
   int fd() const override { return epoll_; }
   const char* failure() const override { return failure_; }
+  bool may_ping() override { return greeted_ && failure_ == nullptr && has_room(); }
+  void ping() override { say(VerbsMessage::kPing); }
+  uint64_t pongs() const override { return pongs_; }
 
  private:
   class Work;
@@ -94,7 +99,7 @@ class VerbsCarrier : public Carrier {
   uint32_t credits_ = kVerbsSlots;  // slots of the far side that are free
   uint32_t owed_ = 0;               // slots of ours that are free again, and the far side does not know
   uint64_t sent_ = 0;               // parcels
-  uint64_t applied_ = 0;
+  uint64_t applied_ = 0, pongs_ = 0;
   uint64_t posted_ = 0, signalled_ = 0, completed_ = 0;  // pieces of work
   ibv_wc completions_[kCompletionsAtOnce];
   int completion_ = 0, completion_count_ = 0;
