@@ -29,7 +29,8 @@ const char* wanted_transport() {
 
 std::string transport_to(const Endpoint& endpoint) {
   const char* wanted = wanted_transport();
-  return wanted != nullptr ? wanted : endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : transport_between_hosts();
+  if (wanted != nullptr) return wanted;
+  return endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : transport_between_hosts();
 }
 
 Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string* name, int* lifeline) {
@@ -37,7 +38,8 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
   *name = transport_to(endpoint);
   *transport = find_transport(name->c_str());
   if (*transport == nullptr) {
-    return Outcome::fail("there is no transport \"" + *name + "\"; TIDE_TRANSPORT is one of shm, verbs, ucx, fastest, sim");
+    return Outcome::fail("there is no transport \"" + *name +
+                         "\"; TIDE_TRANSPORT is one of shm, verbs, ucx, fastest, sim");
   }
   if ((*transport)->same_host) {
     Outcome o = connect_unix(endpoint.unix_path, kConnectTimeoutMs, lifeline);

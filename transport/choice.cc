@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "base/clock.h"
 #include "base/log.h"
 
 namespace tide {
@@ -18,8 +17,8 @@ constexpr uint64_t kPatienceNs = 500'000'000;  // who has not answered by then i
 
 }  // namespace
 
-ChoiceCarrier::ChoiceCarrier(Side own, Carriers carriers)
-    : own_(own), begin_ns_(now_ns()), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
+ChoiceCarrier::ChoiceCarrier(Side own, Carriers carriers, Clock clock)
+    : own_(own), clock_(clock), begin_ns_(clock()), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
   for (std::unique_ptr<Carrier>& carrier : carriers) {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -111,7 +110,7 @@ void ChoiceCarrier::drop_broken() {
 }
 
 void ChoiceCarrier::look_at_answers() {
-  const uint64_t now = now_ns();
+  const uint64_t now = clock_();
   for (Candidate& each : candidates_) {
     if (each.asked_ns == 0 || each.carrier->pongs() <= each.answers) continue;
     ++each.answers;
@@ -133,7 +132,7 @@ void ChoiceCarrier::measure() {
   look_at_answers();
   const auto ready = [](Candidate& each) { return each.asked_ns != 0 || each.carrier->may_ping(); };
   const bool all_ready = std::all_of(candidates_.begin(), candidates_.end(), ready);
-  const uint64_t now = now_ns();
+  const uint64_t now = clock_();
   if (!all_ready && now - begin_ns_ < kPatienceNs) return;
   if (measuring_ns_ == 0) measuring_ns_ = now;
   if (candidates_.size() == 1 || measured(now)) {
@@ -148,7 +147,7 @@ void ChoiceCarrier::measure() {
   if (candidates_[turn_].asked_ns != 0) return;
   turn_ = (turn_ + 1) % candidates_.size();
   candidates_[turn_].carrier->ping();
-  candidates_[turn_].asked_ns = now_ns();
+  candidates_[turn_].asked_ns = clock_();
 }
 
 void ChoiceCarrier::choose(Candidate* candidate) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "transport/carrier.h"
 
 namespace tide {
@@ -15,7 +16,8 @@ namespace tide {
 class ChoiceCarrier : public Carrier {
  public:
   using Carriers = std::vector<std::unique_ptr<Carrier>>;
-  ChoiceCarrier(Side own, Carriers carriers);
+  using Clock = uint64_t (*)();  // ns
+  ChoiceCarrier(Side own, Carriers carriers, Clock clock = now_ns);
   ~ChoiceCarrier() override;
 
   // *data is "NAME=DATA" of each kind that could be had, with a space between. Fails when there is none.
@@ -50,6 +52,7 @@ class ChoiceCarrier : public Carrier {
   void choose(Candidate* candidate);
 
   const Side own_;
+  const Clock clock_;
   const uint64_t begin_ns_;
   int epoll_ = -1;
   std::vector<Candidate> candidates_;

@@ -1,4 +1,4 @@
-// What of the verbs transport needs no device: addresses, wishes, and what is said where there is nothing.
+// What of the verbs transport needs no device: addresses (docs/wire.md), wishes, what is said where there is nothing.
 
 #include "transport/verbs.h"
 
@@ -11,6 +11,18 @@
 
 namespace tide {
 namespace {
+
+TEST(Verbs, addresses_lie_as_documented) {
+  EXPECT_EQ(sizeof(VerbsAddress), 64u);
+  EXPECT_EQ(offsetof(VerbsAddress, lid), 6u);
+  EXPECT_EQ(offsetof(VerbsAddress, queue_pair), 8u);
+  EXPECT_EQ(offsetof(VerbsAddress, ring_key), 20u);
+  EXPECT_EQ(offsetof(VerbsAddress, ring_address), 32u);
+  EXPECT_EQ(offsetof(VerbsAddress, gid), 48u);
+  EXPECT_EQ(VerbsAddress().text().size(), 128u);
+  EXPECT_EQ(kVerbsSlots, 64u);
+  EXPECT_EQ(kVerbsSlotBytes, 2048u);
+}
 
 TEST(Verbs, addresses_survive_their_text) {
   VerbsAddress address;
