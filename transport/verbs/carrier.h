@@ -100,7 +100,14 @@ class VerbsCarrier : public Carrier {
   uint32_t owed_ = 0;               // slots of ours that are free again, and the far side does not know
   uint64_t sent_ = 0;               // parcels
   uint64_t applied_ = 0, pongs_ = 0;
-  uint64_t posted_ = 0, signalled_ = 0, completed_ = 0;  // pieces of work
+  // What was posted in all, to the last piece of work that asked for a completion, and to the last completion. They
+  // wrap.
+  struct Progress {
+    uint32_t requests = 0, bytes = 0;
+    uint64_t id() const { return uint64_t(requests) << 32 | bytes; }
+    static Progress of(uint64_t id) { return {uint32_t(id >> 32), uint32_t(id)}; }
+  };
+  Progress posted_, signalled_, completed_;
   ibv_wc completions_[kCompletionsAtOnce];
   int completion_ = 0, completion_count_ = 0;
   alignas(16) std::byte message_[kVerbsSlotBytes];

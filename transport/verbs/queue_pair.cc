@@ -170,7 +170,7 @@ Outcome QueuePair::move_to_send() {
   ibv_qp_attr send{};
   send.qp_state = IBV_QPS_RTS;
   send.sq_psn = sequence_;
-  send.timeout = 14;  // 67 ms; seven times
+  send.timeout = 16;  // 268 ms; seven times
   send.retry_cnt = 7;
   send.rnr_retry = 7;  // as long as it takes
   send.max_rd_atomic = 1;
