@@ -322,7 +322,10 @@ void Channel::fail(CUresult code, const std::string& cause) {
 // --- signals
 // ----------------------------------------------------------------------------------------------------------
 
-void Channel::wake_worker() { LinkUse(*this)->wake(); }
+void Channel::wake_worker() {
+  LinkUse(*this)->wake();
+  if (origin_.stirred != nullptr) origin_.stirred();
+}
 
 void Channel::tell_counters() {
   const ClientCounters& c = own_->counters;

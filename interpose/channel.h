@@ -57,7 +57,8 @@ struct ChannelOrigin {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;
   std::string endpoint;
-  int host_memory_fd = -1;  // what workers of this machine map (host_zone.h)
+  int host_memory_fd = -1;      // what workers of this machine map (host_zone.h)
+  void (*stirred)() = nullptr;  // called after a worker that slept was woken
 };
 
 class Channel {

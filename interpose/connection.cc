@@ -29,7 +29,8 @@ const char* wanted_transport() {
 
 std::string transport_to(const Endpoint& endpoint) {
   const char* wanted = wanted_transport();
-  return wanted != nullptr ? wanted : endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : "ucx";
+  if (wanted != nullptr) return wanted;
+  return endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : transport_between_hosts();
 }
 
 Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string* name, int* lifeline) {
@@ -37,13 +38,14 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
   *name = transport_to(endpoint);
   *transport = find_transport(name->c_str());
   if (*transport == nullptr) {
-    return Outcome::fail("there is no transport \"" + *name + "\"; TIDE_TRANSPORT is one of shm, ucx, sim");
+    return Outcome::fail("there is no transport \"" + *name +
+                         "\"; TIDE_TRANSPORT is one of shm, verbs, ucx, fastest, sim");
   }
   if ((*transport)->same_host) {
     Outcome o = connect_unix(endpoint.unix_path, kConnectTimeoutMs, lifeline);
     if (o.ok() || wanted != nullptr) return o;
-    *name = "ucx";  // the boot id is ours, but not the file system (a container)
-    *transport = find_transport("ucx");
+    *name = transport_between_hosts();  // the boot id is ours, but not the file system (a container)
+    *transport = find_transport(name->c_str());
     if (*transport == nullptr) return o;
   }
   return connect_tcp(endpoint.tcp_address, kConnectTimeoutMs, lifeline);
@@ -164,6 +166,10 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, int* refus
 void Channel::replace_link(std::unique_ptr<Link> link) {
   auto* holder = new LinkHolder;
   holder->link = std::move(link);
+  {
+    const std::lock_guard lock(lock_);
+    writer_.reuse_start(holder->link->shares_memory());
+  }
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
   retired_.push_back(old);

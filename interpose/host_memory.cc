@@ -200,6 +200,7 @@ void HostMemory::opened(Vgpu& vgpu) {
   if (count_.load() == 0 || !vgpu.channel().shares_host_memory()) return;
   const std::lock_guard lock(mu_);
   for (auto& [address, block] : blocks_) {
+    if (block.about.kind == HostKind::kStaging) continue;
     const bool shared = block.is_here() || (block.in_zone && block.mirror == nullptr && block.reached_by != 0);
     if (shared && (block.reached_by & bit(vgpu)) == 0) share(block, vgpu, false);
   }
@@ -248,6 +249,7 @@ CUresult HostMemory::reach(Block& block, Vgpu& vgpu) {
     if (result == CUDA_SUCCESS && first) {
       block.about.home = &vgpu;
       for (Vgpu* other : process_.devices) {
+        if (block.about.kind == HostKind::kStaging) break;
         if (other != &vgpu && other->is_open() && other->channel().shares_host_memory()) share(block, *other, false);
       }
     }

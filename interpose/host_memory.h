@@ -31,7 +31,8 @@ struct Context;
 struct Process;
 struct Vgpu;
 
-enum class HostKind : uint8_t { kPinned, kRegistered, kManaged, kVariable };
+// kStaging is ours (staging.h), and one vGPU's.
+enum class HostKind : uint8_t { kPinned, kRegistered, kManaged, kVariable, kStaging };
 
 struct HostBlock {
   uint64_t host = 0;    // where the program finds it

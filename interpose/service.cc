@@ -21,6 +21,8 @@ namespace {
 constexpr uint64_t kWindowBytes = 4u << 20;   // of a copy between vGPUs
 constexpr uint64_t kLookAfterNs = 5'000'000;  // how often channels are looked after
 constexpr uint64_t kTellCountersNs = 100'000'000;
+// The longer the program has done nothing, the longer the service thread sleeps.
+constexpr uint32_t kIdleMostUs = 100'000, kIdleShare = 10;
 constexpr uint32_t kIdleUs = 5'000, kCopiesUs = 500, kTaskUs = 100;
 constexpr uint32_t kExchangeUs = 1'000;      // how often mirrors of host memory are made equal while kernels run
 constexpr uint32_t kExchangeIdleUs = 5'000;  // and looked at otherwise
@@ -58,6 +60,10 @@ void Service::add(std::unique_ptr<Task> task) {
     if (calls && !callbacks_started_) callbacks_started_ = start_thread(run_callbacks, this);
     added_.push_back(std::move(task));
   }
+  poke();
+}
+
+void Service::poke() {
   poked_.fetch_add(1);
   futex_wake(poked_);
 }
@@ -105,15 +111,35 @@ void Service::serve() {
       continue;
     }
     if (tasks_.empty()) {
-      bool copies = false;
-      for (Vgpu* v : process_.devices) copies |= v->is_open() && v->channel().copies_pending();
-      futex_wait(poked_, poked, copies ? kCopiesUs : kIdleUs);
+      rest(poked);
     } else if (++rounds_without_news < kYields) {
       sched_yield();
     } else {
       futex_wait(poked_, poked, kTaskUs);
     }
   }
+}
+
+uint64_t Service::commands() const {
+  uint64_t sum = 0;
+  for (Vgpu* v : process_.devices) {
+    if (v->is_open()) sum += v->channel().counters().commands.load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
+void Service::rest(uint32_t poked) {
+  bool copies = false;
+  for (Vgpu* v : process_.devices) copies |= v->is_open() && v->channel().copies_pending();
+  const uint64_t now = now_ns(), sent = commands();
+  if (sent != commands_ || copies) commanded_ns_ = now;
+  commands_ = sent;
+  const uint64_t still_us = (now - commanded_ns_) / 1000 / kIdleShare;
+  if (copies || still_us <= kIdleUs) return futex_wait(poked_, poked, copies ? kCopiesUs : kIdleUs);
+  lies_still_.store(true);
+  // Who sends a command sees that we lie still, or we see the command.
+  if (commands() == sent) futex_wait(poked_, poked, uint32_t(std::min<uint64_t>(still_us, kIdleMostUs)));
+  lies_still_.store(false);
 }
 
 void Service::look_after_channels() {
@@ -253,8 +279,7 @@ void Service::call() {
       task->host_function(task->user_data);
     --thread_state.in_callback;
     task->called.store(true, std::memory_order_release);
-    poked_.fetch_add(1);
-    futex_wake(poked_);
+    poke();
   }
 }
 

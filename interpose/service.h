@@ -72,6 +72,10 @@ class Service {
   // There are mirrors of host memory now.
   void start_exchange();
   void add(std::unique_ptr<Task> task);
+  // The program works with a vGPU again.
+  void stir() {
+    if (lies_still_.load()) poke();
+  }
   // Host functions and callbacks that are not over.
   uint32_t calls_open() const { return calls_open_.load(std::memory_order_acquire); }
 
@@ -88,15 +92,22 @@ class Service {
   bool reached(const Point& point);
   void finish(Task& task);
   void look_after_channels();
+  void rest(uint32_t poked);
+  void poke();
+  uint64_t commands() const;
 
   Process& process_;
-  uint64_t told_ns_ = 0;  // when counters were told last; the service thread's
+  // The service thread's.
+  uint64_t told_ns_ = 0;       // when counters were told last
+  uint64_t commands_ = 0;      // of all vGPUs, when it last looked
+  uint64_t commanded_ns_ = 0;  // when that had changed
   std::mutex mu_;
   bool started_ = false;
   bool callbacks_started_ = false, exchange_started_ = false;
   std::deque<std::unique_ptr<Task>> added_;
   std::atomic<uint32_t> calls_open_{0};
   std::atomic<uint32_t> poked_{0};           // futex word
+  std::atomic<bool> lies_still_{false};      // it sleeps for long, until poked
   std::deque<std::unique_ptr<Task>> tasks_;  // of the service thread
   std::mutex call_mu_;
   std::deque<Task*> calls_;

@@ -1,17 +1,25 @@
 #include "interpose/transfer.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstring>
+#include <deque>
 
+#include "base/clock.h"
 #include "commands.h"
 #include "interpose/crossing.h"
 #include "interpose/graphs.h"
+#include "interpose/thread.h"
 
 namespace tide {
 namespace {
 
-constexpr uint64_t kPieceBytes = 512u << 10;   // of one record
-constexpr uint64_t kHeldBytesMax = 64u << 20;  // a quarter of a worker's staging, see Vgpu::holds
+constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
+static_assert(kPieceBytes <= Staging::kPieceBytes);
+constexpr uint64_t kStagedBytesMin = 128u << 10;  // below, the rings are as fast
+constexpr uint64_t kSpinNs = 500'000;             // for a piece that is on its way
+constexpr uint64_t kHeldBytesMax = 64u << 20;     // a quarter of a worker's staging, see Vgpu::holds
 
 // What `bytes` of one record take of the worker's staging, which comes in pieces of three sizes.
 uint64_t staged_piece(uint64_t bytes) {
@@ -34,6 +42,39 @@ void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
   }
   for (uint64_t row = 0; row < height; ++row) memcpy(to + row * width, from.data + row * from.pitch, width);
 }
+
+void unpack_rows(HostRect to, const std::byte* from, uint64_t width, uint64_t height) {
+  std::byte* const data = const_cast<std::byte*>(to.data);
+  if (to.pitch == width || height == 1) {
+    memcpy(data, from, width * height);
+    return;
+  }
+  for (uint64_t row = 0; row < height; ++row) memcpy(data + row * to.pitch, from + row * width, width);
+}
+
+// The parts of a rectangle that fit into one piece each, in order.
+class Parts {
+ public:
+  struct Part {
+    uint64_t row, column, rows, columns;
+  };
+  Parts(uint64_t width, uint64_t height)
+      : width_(width),
+        height_(height),
+        rows_max_(width > kPieceBytes ? 1 : kPieceBytes / width),
+        columns_max_(std::min(width, kPieceBytes)) {}
+  bool next(Part* part) {
+    if (row_ == height_) return false;
+    *part = {row_, column_, std::min(rows_max_, height_ - row_), std::min(columns_max_, width_ - column_)};
+    column_ += part->columns;
+    if (column_ == width_) column_ = 0, row_ += part->rows;
+    return true;
+  }
+
+ private:
+  const uint64_t width_, height_, rows_max_, columns_max_;
+  uint64_t row_ = 0, column_ = 0;
+};
 
 // Before more is copied while streams are held than the worker has room for.
 void leave_room(Vgpu& vgpu, uint64_t width, uint64_t height) {
@@ -160,6 +201,85 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   return side.vgpu->channel().wait_stream(stream->slot, sequence);
 }
 
+// A copy out whose caller waits, piece by piece through staging memory: while one is being copied to where it belongs,
+// the GPU fills others. *done: all of it went so.
+class StagedCopyOut {
+ public:
+  StagedCopyOut(Stream& stream, const CopyOrder& order)
+      : stream_(stream), channel_(stream.vgpu->channel()), order_(order), parts_(order.width, order.height) {}
+  ~StagedCopyOut() {
+    for (const Flight& f : flights_) give_back(f);
+  }
+  CUresult run(bool* done);
+
+ private:
+  struct Flight {
+    Staging::Piece* piece;
+    Parts::Part part;
+    uint64_t sequence;
+  };
+  CUresult send();
+  CUresult land();
+  void give_back(const Flight& f) { stream_.vgpu->staging.give_back(f.piece, stream_.slot, f.sequence); }
+
+  Stream& stream_;
+  Channel& channel_;
+  const CopyOrder& order_;
+  Parts parts_;
+  Parts::Part next_{};
+  bool more_ = false;
+  std::deque<Flight> flights_;
+};
+
+CUresult StagedCopyOut::send() {
+  // Only the first is waited for: those that are on their way are this copy's own.
+  Staging& staging = stream_.vgpu->staging;
+  Staging::Piece* const piece = flights_.empty() ? staging.take(*stream_.vgpu) : staging.take_at_once(*stream_.vgpu);
+  if (piece == nullptr) return CUDA_ERROR_NOT_READY;
+  const uint64_t from = order_.from.address + next_.row * order_.from.pitch + next_.column;
+  const uint64_t pitch = next_.rows == 1 ? next_.columns : order_.from.pitch;
+  const command::CopyWithin command{piece->address(), next_.columns, from, pitch, next_.columns, next_.rows};
+  uint64_t sequence = 0;
+  const CUresult r = send_command(*stream_.context, Call::tideCopyWithin, command, stream_.slot, &sequence);
+  if (r != CUDA_SUCCESS) {
+    staging.give_back(piece, stream_.slot, 0);
+    return r;
+  }
+  flights_.push_back({piece, next_, sequence});
+  more_ = parts_.next(&next_);
+  return CUDA_SUCCESS;
+}
+
+CUresult StagedCopyOut::land() {
+  const Flight f = flights_.front();
+  // A piece takes about as long as going to sleep and being woken.
+  const uint64_t end = now_ns() + kSpinNs;
+  while (!channel_.done(stream_.slot, f.sequence) && now_ns() < end) sched_yield();
+  if (CUresult r = channel_.wait_stream(stream_.slot, f.sequence); r != CUDA_SUCCESS) return r;
+  const uint64_t to = order_.to.address + f.part.row * order_.to.pitch + f.part.column;
+  unpack_rows({reinterpret_cast<std::byte*>(to), order_.to.pitch}, f.piece->data, f.part.columns, f.part.rows);
+  const uint64_t bytes = f.part.columns * f.part.rows;
+  channel_.counters().bytes_out.fetch_add(bytes, std::memory_order_relaxed);
+  thread_state.travel.received_bytes += bytes;
+  give_back(f);
+  flights_.pop_front();
+  return CUDA_SUCCESS;
+}
+
+CUresult StagedCopyOut::run(bool* done) {
+  more_ = parts_.next(&next_);
+  while (more_ || !flights_.empty()) {
+    CUresult r = more_ ? send() : CUDA_ERROR_NOT_READY;
+    if (r == CUDA_ERROR_NOT_READY) {
+      if (flights_.empty()) return CUDA_SUCCESS;
+      r = land();
+    }
+    if (r != CUDA_SUCCESS) return r;
+  }
+  *done = true;
+  return CUDA_SUCCESS;
+}
+
 CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   DeviceSide side;
   Stream* stream = nullptr;
@@ -167,11 +287,17 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   if (CUresult r = check_device(*e.process, o.from, o.width, o.height, &side); r != CUDA_SUCCESS) return r;
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
+  const bool at_once = !o.synchronous && !foreign && (o.in_graph || pinned(*e.process, o.to, o.width, o.height));
+  if (!at_once && o.width * o.height >= kStagedBytesMin) {
+    bool done = false;
+    const CUresult r = StagedCopyOut(*stream, o).run(&done);
+    if (r != CUDA_SUCCESS || done) return r;
+  }
   leave_room(*side.vgpu, o.width, o.height);
   const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
   if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS)
     return r;
-  if (!o.synchronous && !foreign && (o.in_graph || pinned(*e.process, o.to, o.width, o.height))) return CUDA_SUCCESS;
+  if (at_once) return CUDA_SUCCESS;
   Channel& channel = side.vgpu->channel();
   const CUresult r = channel.wait_stream(stream->slot, sequence);
   if (r != CUDA_SUCCESS) channel.forget(sequence);  // nothing may be written there after we return
@@ -217,33 +343,48 @@ CUresult device_to_device(const Entered& e, const CopyOrder& o) {
   return e.process->host.after_wait(*to.vgpu, to.vgpu->channel().wait_stream(stream->slot, sequence));
 }
 
+CUresult send_in_ring(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
+                      uint64_t height, uint64_t* sequence) {
+  const command::CopyIn command{address, pitch, width, height};
+  return stream.vgpu->channel().send(
+      {.call = Call::tideCopyIn,
+       .context = stream.context->number.load(),
+       .stream = stream.slot,
+       .payload_bytes = uint32_t(command::kCopyInDataOffset + width * height)},
+      [&](std::byte* payload) {
+        memcpy(payload, &command, sizeof command);
+        pack_rows(payload + command::kCopyInDataOffset, source, width, height);
+      },
+      sequence);
+}
+
+CUresult send_staged(Stream& stream, Staging::Piece& piece, uint64_t address, uint64_t pitch, HostRect source,
+                     uint64_t width, uint64_t height, uint64_t* sequence) {
+  pack_rows(piece.data, source, width, height);
+  const command::CopyWithin command{address, pitch, piece.address(), width, width, height};
+  const CUresult r = send_command(*stream.context, Call::tideCopyWithin, command, stream.slot, sequence);
+  stream.vgpu->staging.give_back(&piece, stream.slot, r == CUDA_SUCCESS ? *sequence : 0);
+  if (r == CUDA_SUCCESS) thread_state.travel.sent_bytes += width * height;
+  return r;
+}
+
 }  // namespace
 
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence) {
-  Channel& channel = stream.vgpu->channel();
-  const uint32_t context = stream.context->number.load();
-  const bool wide = width > kPieceBytes;
-  const uint64_t rows_max = wide ? 1 : kPieceBytes / width, columns_max = wide ? kPieceBytes : width;
-  for (uint64_t row = 0; row < height; row += rows_max) {
-    for (uint64_t column = 0; column < width; column += columns_max) {
-      const uint64_t rows = std::min(rows_max, height - row), columns = std::min(columns_max, width - column);
-      const command::CopyIn piece{address + row * pitch + column, rows == 1 ? columns : pitch, columns, rows};
-      const HostRect part{source.data + row * source.pitch + column, source.pitch};
-      const CUresult r = channel.send(
-          {.call = Call::tideCopyIn,
-           .context = context,
-           .stream = stream.slot,
-           .payload_bytes = uint32_t(command::kCopyInDataOffset + columns * rows)},
-          [&](std::byte* payload) {
-            memcpy(payload, &piece, sizeof piece);
-            pack_rows(payload + command::kCopyInDataOffset, part, columns, rows);
-          },
-          sequence);
-      if (r != CUDA_SUCCESS) return r;
-    }
+  bool staged = width * height >= kStagedBytesMin;
+  Parts parts(width, height);
+  for (Parts::Part p; parts.next(&p);) {
+    const uint64_t to = address + p.row * pitch + p.column;
+    const uint64_t to_pitch = p.rows == 1 ? p.columns : pitch;
+    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch};
+    Staging::Piece* const piece = staged ? stream.vgpu->staging.take(*stream.vgpu) : nullptr;
+    staged = piece != nullptr;
+    const CUresult r = staged ? send_staged(stream, *piece, to, to_pitch, part, p.columns, p.rows, sequence)
+                              : send_in_ring(stream, to, to_pitch, part, p.columns, p.rows, sequence);
+    if (r != CUDA_SUCCESS) return r;
   }
-  channel.counters().bytes_in.fetch_add(width * height, std::memory_order_relaxed);
+  stream.vgpu->channel().counters().bytes_in.fetch_add(width * height, std::memory_order_relaxed);
   return CUDA_SUCCESS;
 }
 

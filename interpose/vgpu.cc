@@ -54,6 +54,7 @@ CUresult Vgpu::open() {
   }
   std::unique_ptr<Channel> made;
   origin.host_memory_fd = process()->host.descriptor();
+  origin.stirred = [] { process()->service.stir(); };
   if (Outcome o = Channel::open(origin, &made); !o.ok()) {
     munmap(reinterpret_cast<void*>(range()), kVgpuRangeBytes);
     log(LogLevel::kError, "%s", o.message().c_str());
@@ -80,6 +81,7 @@ void Vgpu::renew() {
   cache.clear();
   cache.forget_settings();
   p.host.begin_again(*this);
+  staging.forget();
 }
 
 CUresult Vgpu::take_stream_slot(uint32_t* slot) {

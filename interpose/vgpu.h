@@ -18,6 +18,7 @@
 #include "interpose/handles.h"
 #include "interpose/memory.h"
 #include "interpose/slots.h"
+#include "interpose/staging.h"
 
 namespace tide {
 
@@ -116,6 +117,7 @@ struct Vgpu {
   std::atomic<uint32_t> holds{0};
   std::atomic<uint64_t> held_bytes{0};
   std::atomic<uint32_t> next_context{1};
+  Staging staging;
   std::atomic<uint64_t> copy_stream{0};  // handle of a hidden stream; copies between vGPUs run on it
 
  private:

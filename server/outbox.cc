@@ -13,7 +13,9 @@ Word& word_at(WorkerPage& page, uint64_t offset) {
 
 void Outbox::attach(Link* link) {
   link_ = link;
-  if (link != nullptr) writer_ = AnswerWriter(link->region());
+  if (link == nullptr) return;
+  writer_ = AnswerWriter(link->region());
+  writer_.reuse_start(link->shares_memory());
 }
 
 void Outbox::record(const AnswerHeader& header, std::span<const std::byte> payload) {

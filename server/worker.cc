@@ -21,10 +21,13 @@ namespace {
 
 constexpr uint32_t kCommandsPerTurn = 256;
 constexpr uint64_t kCheckEveryNs = 1'000'000;
-constexpr uint64_t kYieldNs = 30'000;  // after that long without anything to do the worker sleeps
+// After that long without anything to do the worker sleeps. Waking it costs its client up to 60 us; if by then it slept
+// again, every call would wake it. So when it is woken soon, it lingers longer.
+constexpr uint64_t kLingerLeastNs = 30'000, kLingerMostNs = 480'000;
 constexpr uint32_t kPollEveryUs = 25;  // least sleep while the GPU works; grows to the next
 constexpr uint32_t kPollSlowestUs = 250;
-constexpr uint32_t kIdleSleepUs = 5'000;  // bounds how late the agent's wishes are heard
+constexpr uint32_t kIdleSleepUs = 5'000;  // bounds how late the agent's wishes are heard; grows to the next
+constexpr uint32_t kIdleSleepMostUs = 100'000;
 constexpr size_t kTextBytes = 4096;
 
 }  // namespace
@@ -299,9 +302,20 @@ void Worker::wait_for_leave() {
   sleep_us(kPollSlowestUs);
 }
 
+// How long to sleep, unless the client rings.
+uint32_t Worker::nap_us(uint64_t quiet_ns) const {
+  if (!live_) return kPollSlowestUs;
+  const uint64_t share = quiet_ns / 8000;
+  const bool under_way =
+      session_->events().watching() || session_->streams().has_pending() || !session_->outbox().empty();
+  if (under_way) return uint32_t(std::clamp<uint64_t>(share, kPollEveryUs, kPollSlowestUs));
+  if (move_ != nullptr) return kIdleSleepUs;
+  return uint32_t(std::clamp<uint64_t>(share, kIdleSleepUs, kIdleSleepMostUs));
+}
+
 void Worker::idle() {
-  const uint64_t quiet = now_ns() - busy_ns_;
-  if (quiet < kYieldNs) {
+  const uint64_t now = now_ns(), quiet = now - busy_ns_;
+  if (quiet < std::max(linger_ns_, kLingerLeastNs)) {
     sched_yield();
     return;
   }
@@ -311,19 +325,23 @@ void Worker::idle() {
     checked_ns_ = 0;
     return;
   }
-  uint32_t sleep = kIdleSleepUs;
-  if (live_ && (session_->events().watching() || session_->streams().has_pending() || !session_->outbox().empty())) {
-    sleep = std::clamp(uint32_t(std::min<uint64_t>(quiet / 8000, kPollSlowestUs)), kPollEveryUs, kPollSlowestUs);
-  } else if (!live_) {
-    sleep = kPollSlowestUs;
-  }
+  const uint32_t seen = sleep_until_rung(nap_us(quiet));
+  const bool rung = link_->region().client().doorbell.load(std::memory_order_relaxed) != seen;
+  const bool soon = now_ns() - now < kLingerMostNs;
+  if (!soon) linger_ns_ = kLingerLeastNs;
+  if (rung && soon) linger_ns_ = std::clamp(2 * linger_ns_, kLingerLeastNs, kLingerMostNs);
+}
+
+// The doorbell as it was before.
+uint32_t Worker::sleep_until_rung(uint32_t timeout_us) {
   Region region = link_->region();
   const uint32_t seen = region.client().doorbell.load(std::memory_order_acquire);
   region.worker().asleep.store(asleep_mark(seen), std::memory_order_relaxed);
   // Pairs with the fence in notify(): either the client sees that we sleep, or we see what it published.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!live_ || !reader_.ready()) link_->sleep(sleep, seen);
+  if (!live_ || !reader_.ready()) link_->sleep(timeout_us, seen);
   region.worker().asleep.store(0, std::memory_order_relaxed);
+  return seen;
 }
 
 // What kernels print comes on our standard output and, from assert, error. Our own words go on to where they went.

@@ -44,6 +44,8 @@ class Worker {
   Next lose_channel(const char* reason);
   void wait_for_leave();
   void idle();
+  uint32_t nap_us(uint64_t quiet_ns) const;
+  uint32_t sleep_until_rung(uint32_t timeout_us);
   void set_state(ChannelState state);
   void capture_text();
   void forward_text();
@@ -86,6 +88,7 @@ class Worker {
   BusyMeter meter_;
   bool worked_ = false;      // work was under way in the last turn
   uint64_t busy_ns_ = 0;     // when something last happened
+  uint64_t linger_ns_ = 0;   // so long it looks on after that before it sleeps
   uint64_t checked_ns_ = 0;  // when the control socket and the client were last looked at
 };
 

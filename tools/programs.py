@@ -119,9 +119,12 @@ def ours():
         job('errors', gpus=2),
         job('globals', gpus=2, exact=True),
         job('churn', exact=True),
+        job('copies', exact=True),
         job('saxpy_drv', suffix='.cpp', options=['-lcuda'], exact=True),
         job('launch_bound'),
         job('launch_cost'),
+        job('copy_cost'),
+        job('startup'),
         job('mirror_cost'),
         job('mirrors', exact=True),
     ]

@@ -4,7 +4,11 @@
 // one thread at a time (ReplicaLink locks), except where said.
 
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
 
+#include "base/outcome.h"
 #include "transport/replica.h"
 
 namespace tide {
@@ -12,6 +16,7 @@ namespace tide {
 class Carrier {
  public:
   virtual ~Carrier() = default;
+  virtual const char* name() const = 0;  // of the transport
 
   // Takes in what has come and gives it to replica->apply(); never blocks. True if anything happened.
   virtual bool progress(Replica* replica) = 0;
@@ -29,6 +34,23 @@ class Carrier {
   virtual uint32_t due_us() { return ~uint32_t{0}; }
   // Null while all is well; else why the connection is of no use.
   virtual const char* failure() const = 0;
+
+  // To choose between two (choice.h), before the first parcel: asks the far side for a sign, which it gives by itself,
+  // and how many signs have come.
+  virtual bool may_ping() { return false; }
+  virtual void ping() {}
+  virtual uint64_t pongs() const { return 0; }
+  // It will not be used: destroying it need not wait for the far side.
+  virtual void give_up() {}
+};
+
+// How carriers of one transport come to be: a row of the table of transports (replica_link.h). The worker listens, and
+// *data is what the client connects to. Neither waits for the other; the lifeline and the region stay the caller's.
+struct CarrierKind {
+  const char* name;
+  std::function<Outcome(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier)>
+      connect;
+  std::function<Outcome(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier)> listen;
 };
 
 }  // namespace tide

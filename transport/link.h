@@ -2,7 +2,7 @@
 
 // One side's end of a channel: a region (layout.h) and what it takes to keep both sides' views of it equal.
 //
-// A table per transport (`shm`, `ucx`, `sim`, later `verbs`); one test body runs on all. Producing and consuming
+// A table per transport (`shm`, `verbs`, `ucx`, `sim`); one test body runs on all. Producing and consuming
 // records never goes through these functions: that is plain memory (ring.h). They are called when there is something to
 // carry, to wake a sleeper, or to wait. Rules that make the tables interchangeable:
 //   - a side that sleeps says so in its page (`asleep`) before it sleeps, and looks once more; who publishes calls
@@ -80,9 +80,12 @@ struct Transport {
   AcceptFunction accept;
 };
 
-// By name ("shm", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings); null when there is none. The
-// result lives as long as the process.
+// By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings; "fastest" is verbs or
+// ucx, as measured at connect); null when there is none. The result lives as long as the process.
 const Transport* find_transport(const char* name);
+// What a client asks for where nobody named a transport and the worker is on another machine: "fastest" where this
+// machine has an RDMA port, else "ucx".
+const char* transport_between_hosts();
 
 // Opens and maps a new region of the client (memfd, zeroed, sealed against shrinking); returns its descriptor or -1.
 Outcome create_region(int* fd, Region* region);

@@ -291,7 +291,7 @@ const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* rin
   if (header.ring_begin != received_) return "a piece of the ring is missing";
   if (header.ring_bytes > kParcelRingBytesMax || header.ring_bytes > in_.size - at) return "a piece leaves the ring";
   if (unread + header.ring_bytes > in_.size) return "the ring is overrun";
-  memcpy(in_.bytes + at, ring, header.ring_bytes);
+  if (ring != nullptr) memcpy(in_.bytes + at, ring, header.ring_bytes);
   received_ += header.ring_bytes;
   return nullptr;
 }

@@ -57,7 +57,8 @@ class Replica {
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel);
-  // Checks and applies what came. Null, or why it is refused; the connection is then of no use.
+  // Checks and applies what came; `ring` is null when the ring bytes lie in their place already. Null, or why it is
+  // refused; the connection is then of no use.
   const char* apply(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
 
  private:

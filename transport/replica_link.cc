@@ -25,6 +25,7 @@ constexpr uint32_t kSoonUs = 200;           // what is due so soon is not slept 
 constexpr uint32_t kPumpSleepUs = 100'000;
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
+constexpr uint32_t kConnectTimeoutMs = 10'000;
 
 thread_local bool is_pump = false;
 
@@ -38,9 +39,8 @@ uint64_t linger_ns() {
 
 }  // namespace
 
-ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier, const char* transport)
+ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier)
     : own_(own),
-      transport_(transport),
       pid_(getpid()),
       lifeline_(lifeline),
       replica_(region, own),
@@ -113,7 +113,7 @@ bool ReplicaLink::carry() {
   }
   const char* failure = carrier_->failure();
   if (failure != nullptr) {
-    log(LogLevel::kInfo, "%s: the connection broke: %s", transport_, failure);
+    log(LogLevel::kInfo, "%s: the connection broke: %s", carrier_->name(), failure);
     broken_.store(true);
   }
   if (failure != nullptr || carrier_->applied() != applied_) wake_own_sleepers();
@@ -167,15 +167,16 @@ void ReplicaLink::worker_sleep(uint32_t timeout_us, uint32_t seen) {
   polling_.store(false, std::memory_order_seq_cst);
 }
 
-void ReplicaLink::wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us) {
+bool ReplicaLink::wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us) {
   pollfd fds[3] = {{.fd = kick_fd_, .events = POLLIN, .revents = 0},
                    {.fd = carrier_too ? carrier_->fd() : -1, .events = POLLIN, .revents = 0},
                    {.fd = lifeline_too ? lifeline_.fd() : -1, .events = POLLRDHUP, .revents = 0}};
   const timespec timeout{.tv_sec = timeout_us / 1'000'000, .tv_nsec = long(timeout_us % 1'000'000) * 1000};
-  ppoll(fds, 3, &timeout, nullptr);
+  const bool any = ppoll(fds, 3, &timeout, nullptr) > 0;
   uint64_t count;
   if (fds[0].revents != 0) [[maybe_unused]]
     const ssize_t n = read(kick_fd_, &count, sizeof count);
+  return any;
 }
 
 void ReplicaLink::pump() {
@@ -194,14 +195,13 @@ void ReplicaLink::pump() {
     } else if (now - moved_ns < linger) {
       sched_yield();
     } else {
-      pump_sleep(true, kPumpSleepUs);
-      moved_ns = now_ns();
+      if (pump_sleep(true, kPumpSleepUs)) moved_ns = now_ns();
     }
   }
 }
 
-// `armed`: also for what comes. Else only until somebody publishes or the time has passed.
-void ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
+// `armed`: also for what comes. Else only until somebody publishes or the time has passed. Whether there is something.
+bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
   std::atomic<uint32_t>& asleep = region_.worker().asleep;
   asleep.store(asleep_mark(region_.client().doorbell.load(std::memory_order_relaxed)), std::memory_order_relaxed);
   polling_.store(true, std::memory_order_seq_cst);
@@ -216,9 +216,10 @@ void ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
     timeout_us = std::min(timeout_us, before(carrier_->due_us()));
   }
   unlock();
-  if (!busy) wait_for_events(armed && !broken_.load(), false, timeout_us);
+  if (!busy) busy = wait_for_events(armed && !broken_.load(), false, timeout_us);
   polling_.store(false, std::memory_order_relaxed);
   asleep.store(0, std::memory_order_relaxed);
+  return busy;
 }
 
 bool ReplicaLink::alive() { return !broken_.load() && lifeline_.alive(); }
@@ -238,6 +239,47 @@ Outcome ReplicaLink::wait_for_far_side(uint32_t timeout_ms) {
     if (now_ns() >= end) return Outcome::fail("the worker does not answer");
     sched_yield();
   }
+}
+
+namespace {
+
+Outcome connect_over(const CarrierKind& kind, Region region, int lifeline, const char* data,
+                     std::unique_ptr<Link>* link) {
+  std::unique_ptr<Carrier> carrier;
+  Outcome outcome = kind.connect(region, lifeline, data, &carrier);
+  if (!outcome.ok()) return outcome;
+  auto made = std::make_unique<ReplicaLink>(region, Side::kClient, lifeline, std::move(carrier));
+  outcome = made->wait_for_far_side(kConnectTimeoutMs);
+  if (!outcome.ok()) {
+    made->release_lifeline();
+    return outcome;
+  }
+  *link = std::move(made);
+  return {};
+}
+
+Outcome accept_over(const CarrierKind& kind, int lifeline, int region_fd, std::string* data,
+                    std::unique_ptr<Link>* link) {
+  Region region;
+  Outcome outcome = map_private_region(&region);
+  if (!outcome.ok()) return outcome;
+  std::unique_ptr<Carrier> carrier;
+  outcome = kind.listen(region, lifeline, data, &carrier);
+  if (!outcome.ok()) {
+    unmap_region(region);
+    return outcome;
+  }
+  if (region_fd >= 0) close(region_fd);  // a client of the same host may send one; nobody needs it
+  *link = std::make_unique<ReplicaLink>(region, Side::kWorker, lifeline, std::move(carrier));
+  return {};
+}
+
+}  // namespace
+
+Transport carried_by(const CarrierKind& kind, bool same_host) {
+  using namespace std::placeholders;
+  return {kind.name, same_host, std::bind(connect_over, kind, _1, _2, _3, _4),
+          std::bind(accept_over, kind, _1, _2, _3, _4)};
 }
 
 }  // namespace tide

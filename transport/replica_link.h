@@ -23,7 +23,7 @@ namespace tide {
 class ReplicaLink : public Link {
  public:
   // Worker: takes over the region, which map_private_region made.
-  ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier, const char* transport);
+  ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier);
   ~ReplicaLink() override;  // what was published still leaves, for at most 2 s
 
   bool ready() override { return replica_.synced(); }
@@ -32,7 +32,7 @@ class ReplicaLink : public Link {
   void wake() override;
   void sleep(uint32_t timeout_us, uint32_t seen) override;
   bool alive() override;
-  const char* transport() const override { return transport_; }
+  const char* transport() const override { return carrier_->name(); }
   void abandon() override;
 
   // Client: waits until the far side has been heard. For connect functions.
@@ -47,14 +47,13 @@ class ReplicaLink : public Link {
   bool carry();  // under the lock
   void wake_own_sleepers();
   void pump();
-  void pump_sleep(bool armed, uint32_t timeout_us);
+  bool pump_sleep(bool armed, uint32_t timeout_us);
   void worker_sleep(uint32_t timeout_us, uint32_t seen);
-  void wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us);
+  bool wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us);
   void kick();
   void flush();
 
   const Side own_;
-  const char* const transport_;
   const pid_t pid_;
   Lifeline lifeline_;
   Replica replica_;
@@ -70,5 +69,8 @@ class ReplicaLink : public Link {
   int kick_fd_ = -1;
   std::thread pump_;
 };
+
+// The transport that these carriers make.
+Transport carried_by(const CarrierKind& kind, bool same_host);
 
 }  // namespace tide

@@ -18,6 +18,11 @@
 
 namespace tide {
 
+// A writer may begin again at the ring's start, behind padding up to the end, from here on, if the reader is close
+// behind. So where both sides keep up, they use a few pages that stay in the caches, and not the whole ring in turn.
+inline constexpr uint64_t kReuseFrom = 256u << 10;
+inline constexpr uint64_t kReuseBehind = 32u << 10;
+
 // What both directions share. Cursors count bytes since the channel began.
 struct RingView {
   std::byte* bytes = nullptr;
@@ -48,6 +53,9 @@ class RingWriter {
     tail_ = ring.tail->load(std::memory_order_acquire);
   }
 
+  // Only where both sides see the same memory: a replica would carry the padding.
+  void reuse_start(bool on) { look_ = on ? head_ : kNever; }
+
   // Whether reserve() would succeed now.
   bool fits(uint32_t payload_bytes) {
     const uint64_t bytes = record_bytes(sizeof(Header), payload_bytes);
@@ -61,7 +69,7 @@ class RingWriter {
     if (bytes > kRecordBytesMax || !has_space(span_of(bytes))) return nullptr;
     start_ = head_;
     const uint64_t room = ring_.size - head_ % ring_.size;
-    if (bytes > room) {
+    if (bytes > room || (head_ >= look_ && may_begin_again(room + bytes))) {
       pad(room, sequence);
       start_ += room;
     }
@@ -80,6 +88,17 @@ class RingWriter {
   }
 
  private:
+  static constexpr uint64_t kNever = ~uint64_t{0};
+
+  bool may_begin_again(uint64_t span) {
+    const uint64_t at = head_ % ring_.size;
+    look_ = at < kReuseFrom ? head_ - at + kReuseFrom : head_ + kReuseBehind;
+    if (at < kReuseFrom) return false;
+    const uint64_t tail = ring_.tail->load(std::memory_order_acquire);
+    if (head_ - tail > kReuseBehind) return false;
+    tail_ = tail;
+    return has_space(span);
+  }
   uint64_t span_of(uint64_t bytes) const {
     const uint64_t room = ring_.size - head_ % ring_.size;
     return bytes <= room ? bytes : room + bytes;
@@ -100,9 +119,10 @@ class RingWriter {
   }
 
   RingView ring_;
-  uint64_t head_ = 0;   // published
-  uint64_t start_ = 0;  // of the record being written
-  uint64_t tail_ = 0;   // as last seen
+  uint64_t head_ = 0;       // published
+  uint64_t start_ = 0;      // of the record being written
+  uint64_t tail_ = 0;       // as last seen
+  uint64_t look_ = kNever;  // cursor from which on to look whether to begin again
 };
 
 // The client's producer of commands. Numbers them 1, 2, 3 ...

@@ -18,7 +18,6 @@
 #include "base/log.h"
 #include "transport/carrier.h"
 #include "transport/door.h"
-#include "transport/region.h"
 #include "transport/replica_link.h"
 
 namespace tide {
@@ -26,7 +25,6 @@ namespace {
 
 constexpr size_t kSettingsMax = 64;
 constexpr uint64_t kQueueNs = 2'000'000;  // so far ahead of the wire may a sender be
-constexpr uint32_t kConnectTimeoutMs = 10'000;
 
 // On the socket before every parcel. Both ends are on one host and share the clock.
 struct SimFrame {
@@ -45,6 +43,7 @@ class SimCarrier : public Carrier {
   SimCarrier(const SimSettings& settings, int socket, bool listening);
   ~SimCarrier() override;
 
+  const char* name() const override { return "sim"; }
   bool progress(Replica* replica) override;
   bool may_send() override;
   void send(const Parcel& parcel) override;
@@ -239,34 +238,26 @@ sockaddr_un abstract_address(const std::string& name, socklen_t* bytes) {
   return address;
 }
 
-Outcome sim_accept(const SimSettings& settings, int lifeline, int region_fd, std::string* data,
-                   std::unique_ptr<Link>* link) {
+Outcome sim_listen(const SimSettings& settings, Region, int, std::string* data, std::unique_ptr<Carrier>* carrier) {
   uint64_t random[2];
   if (getrandom(random, sizeof random, 0) != sizeof random) return socket_failure("cannot get random bytes");
   const std::string name = format("tide-sim-%016lx%016lx", random[0], random[1]);
   socklen_t bytes;
   const sockaddr_un address = abstract_address(name, &bytes);
   const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  Region region;
-  Outcome outcome;
   if (listener < 0 || bind(listener, reinterpret_cast<const sockaddr*>(&address), bytes) != 0 ||
       listen(listener, 1) != 0) {
-    outcome = socket_failure("cannot listen for the simulated network");
-  }
-  if (outcome.ok()) outcome = map_private_region(&region);
-  if (!outcome.ok()) {
+    const Outcome outcome = socket_failure("cannot listen for the simulated network");
     if (listener >= 0) close(listener);
     return outcome;
   }
-  if (region_fd >= 0) close(region_fd);
   *data = name;
-  auto carrier = std::make_unique<SimCarrier>(settings, listener, true);
-  *link = std::make_unique<ReplicaLink>(region, Side::kWorker, lifeline, std::move(carrier), "sim");
+  *carrier = std::make_unique<SimCarrier>(settings, listener, true);
   return {};
 }
 
-Outcome sim_connect(const SimSettings& settings, Region region, int lifeline, const char* data,
-                    std::unique_ptr<Link>* link) {
+Outcome sim_connect(const SimSettings& settings, Region, int, const std::string& data,
+                    std::unique_ptr<Carrier>* carrier) {
   socklen_t bytes;
   const sockaddr_un address = abstract_address(data, &bytes);
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -275,14 +266,7 @@ Outcome sim_connect(const SimSettings& settings, Region region, int lifeline, co
     if (fd >= 0) close(fd);
     return outcome;
   }
-  auto carrier = std::make_unique<SimCarrier>(settings, fd, false);
-  auto connected = std::make_unique<ReplicaLink>(region, Side::kClient, lifeline, std::move(carrier), "sim");
-  const Outcome outcome = connected->wait_for_far_side(kConnectTimeoutMs);
-  if (!outcome.ok()) {
-    connected->release_lifeline();
-    return outcome;
-  }
-  *link = std::move(connected);
+  *carrier = std::make_unique<SimCarrier>(settings, fd, false);
   return {};
 }
 
@@ -344,8 +328,9 @@ const Transport* find_sim(const std::string& name) {
     return nullptr;
   }
   using namespace std::placeholders;
-  return (*known)[name] = new Transport{"sim", true, std::bind(sim_connect, settings, _1, _2, _3, _4),
-                                        std::bind(sim_accept, settings, _1, _2, _3, _4)};
+  const CarrierKind kind{"sim", std::bind(sim_connect, settings, _1, _2, _3, _4),
+                         std::bind(sim_listen, settings, _1, _2, _3, _4)};
+  return (*known)[name] = new Transport(carried_by(kind, true));
 }
 
 }  // namespace tide

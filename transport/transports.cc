@@ -1,21 +1,45 @@
 #include <cstring>
 
+#include "transport/choice.h"
 #include "transport/link.h"
+#include "transport/replica_link.h"
 #include "transport/shm.h"
 #include "transport/sim.h"
 #include "transport/ucx.h"
+#include "transport/verbs.h"
 
 namespace tide {
+namespace {
+
+CarrierKind verbs_kind() { return {"verbs", verbs_connect, verbs_listen}; }
+CarrierKind ucx_kind() { return {"ucx", ucx_connect, ucx_listen}; }
+
+CarrierKind fastest_kind() {
+  using namespace std::placeholders;
+  const std::vector<CarrierKind> kinds{verbs_kind(), ucx_kind()};
+  return {"fastest", std::bind(ChoiceCarrier::connect, kinds, _1, _2, _3, _4),
+          std::bind(ChoiceCarrier::listen, kinds, _1, _2, _3, _4)};
+}
+
+}  // namespace
 
 const Transport* find_transport(const char* name) {
   // Never destroyed: other people's processes may end in any order.
-  static const Transport* shm = new Transport{"shm", true, shm_connect, shm_accept};
-  static const Transport* ucx = new Transport{"ucx", false, ucx_connect, ucx_accept};
+  static const auto* known = new Transport[]{{"shm", true, shm_connect, shm_accept},
+                                             carried_by(verbs_kind(), false),
+                                             carried_by(ucx_kind(), false),
+                                             carried_by(fastest_kind(), false)};
   if (name == nullptr) return nullptr;
-  if (strcmp(name, "shm") == 0) return shm;
-  if (strcmp(name, "ucx") == 0) return ucx;
+  for (int i = 0; i < 4; ++i) {
+    if (strcmp(name, known[i].name) == 0) return &known[i];
+  }
   if (strcmp(name, "sim") == 0 || strncmp(name, "sim:", 4) == 0) return find_sim(name);
   return nullptr;
+}
+
+const char* transport_between_hosts() {
+  static const bool has_verbs = verbs_usable().ok();
+  return has_verbs ? "fastest" : "ucx";
 }
 
 }  // namespace tide

@@ -42,7 +42,7 @@ class QuietEnvironment {
   std::vector<const char*> added_;
 };
 
-// Threads that UCX and the pump start inherit this: the program's signals are for its own threads.
+// Threads that UCX starts inherit this: the program's signals are for its own threads.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
@@ -113,18 +113,18 @@ Outcome plugin(const UcxPlugin** plugin) {
 
 }  // namespace
 
-Outcome ucx_connect(Region region, int lifeline, const char* transport_data, std::unique_ptr<Link>* link) {
+Outcome ucx_connect(Region, int, const std::string& data, std::unique_ptr<Carrier>* carrier) {
   const UcxPlugin* ucx = nullptr;
   const Outcome outcome = plugin(&ucx);
   if (!outcome.ok()) return outcome;
   const SignalsBlocked blocked;
-  return ucx->connect(region, lifeline, transport_data, link);
+  return ucx->connect(data, carrier);
 }
 
-Outcome ucx_accept(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link) {
+Outcome ucx_listen(Region, int, std::string* data, std::unique_ptr<Carrier>* carrier) {
   const UcxPlugin* ucx = nullptr;
   const Outcome outcome = plugin(&ucx);
-  return outcome.ok() ? ucx->accept(lifeline, region_fd, transport_data, link) : outcome;
+  return outcome.ok() ? ucx->listen(data, carrier) : outcome;
 }
 
 Outcome listen_stream(std::string* address, std::unique_ptr<StreamListener>* listener) {

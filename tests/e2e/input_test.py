@@ -165,7 +165,7 @@ class Programs(PoolTest):
     def test_our_small_programs(self):
         self.pool.up(gpus=2)
         for line in ('peer_copy', 'bandwidth --mib 4 --rounds 2', 'oom', 'errors', 'globals --seconds 1',
-                     'churn --rounds 60', 'mirrors --live', 'saxpy_drv', 'launch_cost --batches 11'):
+                     'churn --rounds 60', 'copies', 'mirrors --live', 'saxpy_drv', 'launch_cost --batches 11'):
             name, *options = line.split()
             with self.subTest(program=name):
                 self.expect_ok(self.pool.run('-g', 2, '--', job_program(name), *options))

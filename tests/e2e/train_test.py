@@ -112,6 +112,9 @@ class Moves(PoolTest):
     def test_what_is_made_and_ended_while_moving(self):
         self.migrate_while_running('churn')
 
+    def test_copies_go_on_while_moving(self):
+        self.assertGreater(self.migrate_while_running('copies'), 1)
+
     both_change_one_word = ['--live']
 
     def test_host_memory_moves_too(self):

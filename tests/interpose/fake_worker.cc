@@ -70,6 +70,7 @@ FakeWorker::FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeWor
     kernels = before->kernels;
     events_ = before->events_;
     arena_ = before->arena_;  // the memory moved with the vGPU
+    host_fd_ = before->host_fd_;
   } else {
     arena_ = mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (arena_ == MAP_FAILED) abort();

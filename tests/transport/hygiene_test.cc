@@ -1,4 +1,5 @@
-// UCX inside of somebody else's process: neither libc's code nor the signal handlers nor the environment may change.
+// UCX and libibverbs inside of somebody else's process: neither libc's code nor the signal handlers nor the environment
+// may change.
 
 #include <dlfcn.h>
 #include <link.h>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "tests/transport/channel.h"
+#include "transport/verbs.h"
 
 extern char** environ;
 
@@ -103,40 +105,16 @@ TEST(Hygiene, ucx_leaves_libc_signals_and_environment_alone) {
   EXPECT_EQ(signal_handlers(), handlers);
 }
 
-// PyTorch's data loaders fork while a channel is open.
-TEST(Hygiene, a_forked_child_that_goes_its_own_way_does_no_harm) {
-  ClientRegion memory;
-  Connection worker(memory, "ucx");
-  ASSERT_TRUE(worker.connected()) << worker.failure();
-  std::vector<unsigned char> answer;
-  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
-  const pid_t pid = fork();
-  if (pid == 0) {
-    worker.link().abandon();
-    exit(0);
-  }
-  int status = 0;
-  waitpid(pid, &status, 0);
-  EXPECT_EQ(status, 0);
-  EXPECT_TRUE(worker.link().alive());
-  EXPECT_TRUE(worker.round_trip(peer::kEcho, "y", 1, &answer));
-}
-
-TEST(Hygiene, the_worker_learns_of_the_end_of_a_parent_whose_child_lives_on) {
-  ClientRegion memory;
-  Connection worker(memory, "ucx");
-  ASSERT_TRUE(worker.connected()) << worker.failure();
-  std::vector<unsigned char> answer;
-  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
-  const pid_t child = fork();
-  if (child == 0) {
-    worker.link().abandon();
-    while (true) pause();
-  }
-  worker.disconnect();
-  EXPECT_EQ(worker.wait_for_exit(), 0);
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
+// libibverbs needs no such care, which is why it is no plugin; this says so.
+TEST(Hygiene, verbs_leave_libc_signals_and_environment_alone) {
+  const Code code = code_of_libc();
+  const auto handlers = signal_handlers();
+  const auto variables = environment();
+  const Outcome usable = verbs_usable();
+  EXPECT_EQ(usable.ok(), usable.message().empty());
+  EXPECT_EQ(code_of_libc(), code);
+  EXPECT_EQ(signal_handlers(), handlers);
+  EXPECT_EQ(environment(), variables);
 }
 
 // Whoever finds the worker's port first: the client that has the cookie gets the channel all the same.

@@ -269,6 +269,40 @@ TEST_P(LinkTest, a_record_of_garbage_is_refused) {
   EXPECT_EQ(worker.wait_for_exit(), peer::kExitMalformed);
 }
 
+// PyTorch's data loaders fork while a channel is open.
+TEST_P(LinkTest, a_forked_child_that_goes_its_own_way_does_no_harm) {
+  Connection worker(memory, GetParam());
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  std::vector<unsigned char> answer;
+  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+  const pid_t pid = fork();
+  if (pid == 0) {
+    worker.link().abandon();
+    exit(0);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(worker.link().alive());
+  EXPECT_TRUE(worker.round_trip(peer::kEcho, "y", 1, &answer));
+}
+
+TEST_P(LinkTest, the_worker_learns_of_the_end_of_a_parent_whose_child_lives_on) {
+  Connection worker(memory, GetParam());
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  std::vector<unsigned char> answer;
+  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+  const pid_t child = fork();
+  if (child == 0) {
+    worker.link().abandon();
+    while (true) pause();
+  }
+  worker.disconnect();
+  EXPECT_EQ(worker.wait_for_exit(), 0);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
 std::string test_name(const testing::TestParamInfo<const char*>& info) {
   std::string name = info.param;
   for (char& c : name) {

@@ -53,6 +53,34 @@ TEST_F(RingTest, a_new_region_is_empty_and_says_its_version) {
   EXPECT_FALSE(reader.ready());
 }
 
+TEST_F(RingTest, a_reader_that_keeps_up_makes_the_first_pages_serve_again) {
+  writer.reuse_start(true);
+  uint64_t last = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    CommandHeader* header = put(100);
+    ASSERT_NE(header, nullptr);
+    const auto at = uint64_t(reinterpret_cast<std::byte*>(header) - region.commands());
+    EXPECT_LT(at, kReuseFrom + kReuseBehind);
+    Command command;
+    ASSERT_EQ(reader.next(&command), ReadState::kRecord);
+    EXPECT_EQ(command.header.sequence, ++last);
+    reader.consume(command);
+  }
+}
+
+TEST_F(RingTest, a_reader_that_does_not_keep_up_leaves_the_whole_ring_to_the_writer) {
+  writer.reuse_start(true);
+  uint64_t written = 0;
+  while (put(100) != nullptr) ++written;
+  EXPECT_GE(written * record_bytes(sizeof(CommandHeader), 100), kCommandRingBytes - kRecordBytesMax);
+  Command command;
+  for (uint64_t read = 0; read < written; ++read) {
+    ASSERT_EQ(reader.next(&command), ReadState::kRecord);
+    reader.consume(command);
+  }
+  EXPECT_EQ(reader.next(&command), ReadState::kEmpty);
+}
+
 TEST_F(RingTest, records_are_numbered_from_one_and_keep_their_fields) {
   for (uint64_t i = 1; i <= 3; ++i) {
     CommandHeader* header = writer.reserve(4);

@@ -14,6 +14,7 @@
 #include "tools/bench_transport/ping.h"
 #include "transport/link.h"
 #include "transport/ring.h"
+#include "transport/verbs.h"
 
 namespace tide::bench {
 namespace {
@@ -115,6 +116,12 @@ int run(bool json) {
   outcomes.push_back(compare("transport: null round trip on shm / raw shared memory", "shm", "raw", 2000, &figures));
   outcomes.push_back(
       compare("transport: null round trip on ucx / UCX active messages", "ucx", "ucx-raw", 300, &figures));
+  if (const Outcome usable = verbs_usable(); usable.ok()) {
+    outcomes.push_back(
+        compare("transport: null round trip on verbs / RC writes with immediate", "verbs", "verbs-raw", 300, &figures));
+  } else {
+    fprintf(stderr, "tide-bench-transport: left out: verbs: %s\n", usable.message().c_str());
+  }
   outcomes.push_back(
       compare("transport: null round trip on sim:rtt_us=100 / shm", "sim:rtt_us=100", "shm", 50, &figures));
   print(figures, json);

@@ -7,6 +7,7 @@
 #include "tools/bench_transport/link_ping.h"
 #include "tools/bench_transport/raw_ping.h"
 #include "tools/bench_transport/ucx_ping.h"
+#include "tools/bench_transport/verbs_ping.h"
 
 namespace tide::bench {
 
@@ -31,12 +32,14 @@ double Ping::measure(int round_trips) {
 Outcome start_ping(const std::string& kind, std::unique_ptr<Ping>* ping) {
   if (kind == "raw") return start_raw_ping(ping);
   if (kind == "ucx-raw") return start_ucx_ping(ping);
+  if (kind == "verbs-raw") return start_verbs_ping(ping);
   return start_link_ping(kind, ping);
 }
 
 int serve(const std::string& role, int socket) {
   if (role == "raw") return serve_raw_ping(socket);
   if (role == "ucx-raw") return serve_ucx_ping(socket);
+  if (role == "verbs-raw") return serve_verbs_ping(socket);
   return serve_link_ping(role, socket);
 }
 

@@ -20,8 +20,8 @@ class Ping {
   virtual bool round_trip() = 0;
 };
 
-// "raw": one cache line each way in shared memory, spinning. "ucx-raw": UCX's own active messages. Else a transport of
-// ours: a command without payload, and its answer.
+// "raw": one cache line each way in shared memory, spinning. "ucx-raw": UCX's own active messages. "verbs-raw": RC
+// writes with immediate. Else a transport of ours: a command without payload, and its answer.
 Outcome start_ping(const std::string& kind, std::unique_ptr<Ping>* ping);
 
 // The other process: what `role` asks for, with its parent on `socket`. The exit status.

@@ -1,13 +1,11 @@
 // RDMA devices as libibverbs sees them. The library is loaded late, so that this runs where it is not installed.
 
-#include <dlfcn.h>
-
 #include <cmath>
 #include <cstring>
 
 #include "base/log.h"
 #include "tools/rdma_bench/machine.h"
-#include "tools/rdma_bench/verbs.h"
+#include "transport/verbs/verbs.h"
 
 namespace tide::fabric {
 namespace {
@@ -107,44 +105,6 @@ RdmaDevice device_of(const Verbs& verbs, ibv_device* each) {
 }
 
 }  // namespace
-
-const Verbs& Verbs::get() {
-  static const Verbs* verbs = [] {
-    auto* made = new Verbs;
-    made->load();
-    return made;
-  }();
-  return *verbs;
-}
-
-void Verbs::load() {
-  void* library = dlopen("libibverbs.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    why_not = "libibverbs.so.1 cannot be loaded; apt install libibverbs1 ibverbs-providers";
-    return;
-  }
-  const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-    if (function == nullptr) why_not = std::string("this libibverbs has no ") + name;
-  };
-  find(get_device_list, "ibv_get_device_list");
-  find(free_device_list, "ibv_free_device_list");
-  find(get_device_name, "ibv_get_device_name");
-  find(open_device, "ibv_open_device");
-  find(close_device, "ibv_close_device");
-  find(query_device, "ibv_query_device");
-  find(query_port, "ibv_query_port");
-  find(alloc_pd, "ibv_alloc_pd");
-  find(dealloc_pd, "ibv_dealloc_pd");
-  find(reg_mr, "ibv_reg_mr");
-  find(dereg_mr, "ibv_dereg_mr");
-  find(create_cq, "ibv_create_cq");
-  find(destroy_cq, "ibv_destroy_cq");
-  find(create_qp, "ibv_create_qp");
-  find(modify_qp, "ibv_modify_qp");
-  find(destroy_qp, "ibv_destroy_qp");
-  find(wc_status_str, "ibv_wc_status_str");
-}
 
 std::vector<RdmaDevice> rdma_devices(std::string* why_not) {
   std::vector<RdmaDevice> found;

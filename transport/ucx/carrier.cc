@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kSlots = 64;  // messages under way; at 64 KiB each, 4 MiB
 constexpr size_t kStrangersMax = 4;
 constexpr size_t kHeldMax = 256;
+constexpr uint32_t kPongsDueMax = 4;  // nobody asks again before the answer
 constexpr uint32_t kCloseFlushMs = 1000;
 
 std::string hex(const uint8_t* bytes, size_t n) {
@@ -54,6 +55,8 @@ Outcome UcxCarrier::open() {
     free_.push_back(slots_.back().get());
   }
   outcome = worker_->handle(kUcxParcelId, on_parcel, this);
+  if (outcome.ok()) outcome = worker_->handle(kUcxPingId, on_ping, this);
+  if (outcome.ok()) outcome = worker_->handle(kUcxPongId, on_pong, this);
   return outcome.ok() ? worker_->handle(kUcxHelloId, on_hello, this) : outcome;
 }
 
@@ -95,6 +98,13 @@ Outcome UcxCarrier::say_hello() {
   return {};
 }
 
+void UcxCarrier::sign(unsigned id) {
+  const ucp_request_param_t params = reply_params();
+  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, id, &hello_.magic, sizeof hello_.magic, nullptr, 0, &params);
+  if (UCS_PTR_IS_ERR(request)) return fail("cannot send");
+  if (request != nullptr) ucp_request_free(request);
+}
+
 UcxCarrier::~UcxCarrier() {
   if (worker_ == nullptr) return;
   worker_->stop_listening();
@@ -119,6 +129,7 @@ bool UcxCarrier::progress(Replica* replica) {
     greeted_ = say_hello().ok();
     if (!greeted_) fail("cannot answer the client");
   }
+  for (; pongs_due_ > 0 && may_ping(); --pongs_due_) sign(kUcxPongId);
   close_strangers();
   return moved;
 }
@@ -186,6 +197,19 @@ ucs_status_t UcxCarrier::on_hello(void* self, const void* header, size_t header_
   if (hello.magic != ours.magic || hello.version != ours.version || difference != 0) return UCS_OK;
   carrier->endpoint_ = sender_of(param);
   (carrier->listens_ ? carrier->answer_due_ : carrier->greeted_) = true;
+  return UCS_OK;
+}
+
+ucs_status_t UcxCarrier::on_ping(void* self, const void*, size_t, void*, size_t, const ucp_am_recv_param_t* param) {
+  auto* carrier = static_cast<UcxCarrier*>(self);
+  const bool known = carrier->endpoint_ != nullptr && sender_of(param) == carrier->endpoint_;
+  if (known && carrier->pongs_due_ < kPongsDueMax) ++carrier->pongs_due_;
+  return UCS_OK;
+}
+
+ucs_status_t UcxCarrier::on_pong(void* self, const void*, size_t, void*, size_t, const ucp_am_recv_param_t* param) {
+  auto* carrier = static_cast<UcxCarrier*>(self);
+  if (carrier->endpoint_ != nullptr && sender_of(param) == carrier->endpoint_) ++carrier->pongs_;
   return UCS_OK;
 }
 

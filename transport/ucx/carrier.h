@@ -25,6 +25,8 @@ static_assert(sizeof(UcxHello) == 24);
 
 inline constexpr unsigned kUcxHelloId = 1;
 inline constexpr unsigned kUcxParcelId = 2;
+inline constexpr unsigned kUcxPingId = 3;
+inline constexpr unsigned kUcxPongId = 4;
 
 class UcxCarrier : public Carrier {
  public:
@@ -33,6 +35,7 @@ class UcxCarrier : public Carrier {
   static Outcome connect(const std::string& data, std::unique_ptr<Carrier>* carrier);
   ~UcxCarrier() override;
 
+  const char* name() const override { return "ucx"; }
   bool progress(Replica* replica) override;
   bool may_send() override { return greeted_ && failure_ == nullptr && !free_.empty(); }
   void send(const Parcel& parcel) override;
@@ -41,6 +44,10 @@ class UcxCarrier : public Carrier {
   bool arm() override { return worker_->arm(); }
   int fd() const override { return worker_->fd(); }
   const char* failure() const override { return failure_; }
+  bool may_ping() override { return greeted_ && failure_ == nullptr; }
+  void ping() override { sign(kUcxPingId); }
+  uint64_t pongs() const override { return pongs_; }
+  void give_up() override { fail("given up"); }
 
  private:
   // A message under way: UCX may read the head until it is done.
@@ -56,6 +63,7 @@ class UcxCarrier : public Carrier {
 
   Outcome open();
   Outcome say_hello();
+  void sign(unsigned id);
   void deliver(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
   void deliver_held();
   void close_strangers();
@@ -65,6 +73,8 @@ class UcxCarrier : public Carrier {
                                const ucp_am_recv_param_t* param);
   static ucs_status_t on_parcel(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
                                 const ucp_am_recv_param_t* param);
+  static ucs_status_t on_ping(void* self, const void*, size_t, void*, size_t, const ucp_am_recv_param_t* param);
+  static ucs_status_t on_pong(void* self, const void*, size_t, void*, size_t, const ucp_am_recv_param_t* param);
   static void on_failure(void* self, ucp_ep_h endpoint, ucs_status_t status);
   static void on_connection(ucp_conn_request_h request, void* self);
   static void on_sent(void* request, ucs_status_t status, void* slot);
@@ -75,6 +85,8 @@ class UcxCarrier : public Carrier {
   bool listens_ = false;             // the worker's side
   bool greeted_ = false;             // hellos have been exchanged
   bool answer_due_ = false;          // the worker's hello is to be sent
+  uint32_t pongs_due_ = 0;
+  uint64_t pongs_ = 0;
   uint8_t cookie_[kUcxCookieBytes] = {};
   UcxHello hello_;
   std::vector<std::unique_ptr<Slot>> slots_;

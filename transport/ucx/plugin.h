@@ -6,18 +6,18 @@
 #include <memory>
 #include <string>
 
-#include "transport/link.h"
+#include "transport/carrier.h"
 #include "transport/stream.h"
 
 namespace tide {
 
-inline constexpr uint32_t kUcxPluginVersion = 1;
+inline constexpr uint32_t kUcxPluginVersion = 2;
 inline constexpr const char* kUcxPluginSymbol = "tide_ucx_plugin";
 
 struct UcxPlugin {
   uint32_t version = kUcxPluginVersion;
-  Outcome (*connect)(Region region, int lifeline, const char* transport_data, std::unique_ptr<Link>* link);
-  Outcome (*accept)(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link);
+  Outcome (*connect)(const std::string& data, std::unique_ptr<Carrier>* carrier);
+  Outcome (*listen)(std::string* data, std::unique_ptr<Carrier>* carrier);
   Outcome (*listen_stream)(std::string* address, std::unique_ptr<StreamListener>* listener);
   Outcome (*connect_stream)(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream);
 };

@@ -1,0 +1,156 @@
+// The floor of verbs: an inline write with immediate each way, of as many bytes as a null call and its answer are.
+
+#include "tools/bench_transport/verbs_ping.h"
+
+#include <poll.h>
+#include <sched.h>
+
+#include <cstring>
+
+#include "base/clock.h"
+#include "tools/bench_transport/child.h"
+#include "transport/door.h"
+#include "transport/verbs/queue_pair.h"
+
+namespace tide::bench {
+namespace {
+
+constexpr uint32_t kBytes = 96;
+constexpr uint32_t kReceives = 16, kSends = 64, kSignalEvery = 32;
+constexpr uint64_t kSendId = 1, kReceiveId = 2;
+constexpr uint64_t kTimeoutNs = 5'000'000'000;
+
+// How to reach an end.
+struct End {
+  QueuePairAddress pair;
+  uint64_t address = 0;
+  uint32_t key = 0;
+};
+
+class VerbsPing : public Ping {
+ public:
+  Outcome open();
+  int serve(int socket);
+
+ protected:
+  bool round_trip() override { return send() && wait(now_ns() + kTimeoutNs); }
+
+ private:
+  Outcome create(End* end);
+  bool send();
+  bool look();
+  bool wait(uint64_t end_ns);
+
+  Child child_;
+  alignas(64) std::byte memory_[2 * kBytes] = {};  // what is sent, and what the far side writes
+  std::unique_ptr<QueuePair> pair_;
+  const ibv_mr* registered_ = nullptr;
+  End far_;
+  uint64_t sent_ = 0, heard_ = 0, answered_ = 0;
+  bool failed_ = false;
+};
+
+Outcome VerbsPing::create(End* end) {
+  VerbsWish wish;
+  Outcome outcome = VerbsWish::from_environment(&wish);
+  const QueuePairSizes sizes{.sends = kSends, .receives = kReceives, .inline_bytes = kBytes, .events = true};
+  if (outcome.ok()) outcome = QueuePair::open(wish, nullptr, sizes, &pair_);
+  const int access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+  if (outcome.ok()) outcome = pair_->add_memory(memory_, sizeof memory_, access, &registered_);
+  if (!outcome.ok()) return outcome;
+  for (uint32_t i = 0; i < kReceives; ++i) pair_->post_receive(kReceiveId);
+  *end = {pair_->address(), reinterpret_cast<uint64_t>(memory_ + kBytes), registered_->rkey};
+  return {};
+}
+
+Outcome VerbsPing::open() {
+  Outcome outcome = child_.start("verbs-raw");
+  End here;
+  DoorType type;
+  std::string there;
+  if (outcome.ok()) outcome = create(&here);
+  if (outcome.ok()) outcome = receive_frame(child_.socket(), 10'000, &type, &there);
+  if (outcome.ok() && there.size() != sizeof far_) outcome = Outcome::fail("the other process has no verbs");
+  if (!outcome.ok()) return outcome;
+  memcpy(&far_, there.data(), sizeof far_);
+  outcome = pair_->connect(far_.pair);
+  if (outcome.ok()) outcome = send_frame(child_.socket(), DoorType::kOpen, &here, sizeof here);
+  // It can receive when it answers.
+  if (outcome.ok()) outcome = receive_frame(child_.socket(), 10'000, &type, &there);
+  return outcome;
+}
+
+bool VerbsPing::send() {
+  ibv_sge part{.addr = reinterpret_cast<uint64_t>(memory_), .length = kBytes, .lkey = registered_->lkey};
+  ibv_send_wr request{};
+  request.wr_id = kSendId;
+  request.sg_list = &part;
+  request.num_sge = 1;
+  request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+  request.send_flags = (pair_->inline_bytes() >= kBytes ? unsigned(IBV_SEND_INLINE) : 0u) |
+                       (++sent_ % kSignalEvery == 0 ? unsigned(IBV_SEND_SIGNALED) : 0u);
+  request.wr.rdma.remote_addr = far_.address;
+  request.wr.rdma.rkey = far_.key;
+  return pair_->post(&request);
+}
+
+// One look at the completions; true if a message has come.
+bool VerbsPing::look() {
+  ibv_wc done[8];
+  const int count = pair_->poll(done, 8);
+  failed_ |= count < 0;
+  for (int i = 0; i < count; ++i) {
+    failed_ |= done[i].status != IBV_WC_SUCCESS;
+    if (failed_ || done[i].wr_id != kReceiveId) continue;
+    ++heard_;
+    failed_ |= !pair_->post_receive(kReceiveId);
+  }
+  return heard_ != answered_;
+}
+
+bool VerbsPing::wait(uint64_t end_ns) {
+  for (uint32_t i = 1; !look(); ++i) {
+    if (i % 16 != 0) continue;
+    sched_yield();
+    if (failed_ || now_ns() > end_ns) return false;
+  }
+  ++answered_;
+  return true;
+}
+
+int VerbsPing::serve(int socket) {
+  End here;
+  DoorType type;
+  std::string there;
+  if (!create(&here).ok()) return 1;
+  if (!send_frame(socket, DoorType::kOpened, &here, sizeof here).ok()) return 1;
+  if (!receive_frame(socket, 10'000, &type, &there).ok() || there.size() != sizeof far_) return 1;
+  memcpy(&far_, there.data(), sizeof far_);
+  if (!pair_->connect(far_.pair).ok() || !send_frame(socket, DoorType::kOpened, "", 0).ok()) return 1;
+  while (!failed_) {
+    if (wait(now_ns() + 2'000'000)) {
+      if (!send()) return 1;
+      continue;
+    }
+    // Between the measurements it must not take the core from others.
+    if (failed_ || !pair_->ask_for_event() || look()) continue;
+    pollfd fds[2] = {{.fd = pair_->fd(), .events = POLLIN, .revents = 0},
+                     {.fd = socket, .events = POLLRDHUP, .revents = 0}};
+    poll(fds, 2, 100);
+    if (fds[1].revents != 0) break;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Outcome start_verbs_ping(std::unique_ptr<Ping>* ping) {
+  auto made = std::make_unique<VerbsPing>();
+  const Outcome outcome = made->open();
+  if (outcome.ok()) *ping = std::move(made);
+  return outcome;
+}
+
+int serve_verbs_ping(int socket) { return VerbsPing().serve(socket); }
+
+}  // namespace tide::bench

@@ -1,0 +1,64 @@
+#pragma once
+
+// Two carriers between the same sides, of which the client takes the faster: it measures null round trips on both as
+// soon as both are connected, for a few milliseconds, and sends its parcels over the better one. Where the first parcel
+// comes from, the worker answers; the other carrier is closed.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "transport/carrier.h"
+
+namespace tide {
+
+class ChoiceCarrier : public Carrier {
+ public:
+  using Carriers = std::vector<std::unique_ptr<Carrier>>;
+  using Clock = uint64_t (*)();  // ns
+  ChoiceCarrier(Side own, Carriers carriers, Clock clock = now_ns);
+  ~ChoiceCarrier() override;
+
+  // *data is "NAME=DATA" of each kind that could be had, with a space between. Fails when there is none.
+  static Outcome listen(const std::vector<CarrierKind>& kinds, Region region, int lifeline, std::string* data,
+                        std::unique_ptr<Carrier>* carrier);
+  static Outcome connect(const std::vector<CarrierKind>& kinds, Region region, int lifeline, const std::string& data,
+                         std::unique_ptr<Carrier>* carrier);
+
+  const char* name() const override { return chosen_ != nullptr ? chosen_->name() : "undecided"; }
+  bool progress(Replica* replica) override;
+  bool may_send() override { return chosen_ != nullptr && chosen_->may_send(); }
+  void send(const Parcel& parcel) override { chosen_->send(parcel); }
+  bool idle() override { return chosen_ == nullptr || chosen_->idle(); }
+  uint64_t applied() const override { return chosen_ != nullptr ? chosen_->applied() : 0; }
+  bool arm() override;
+  int fd() const override { return epoll_; }
+  uint32_t due_us() override { return chosen_ != nullptr ? chosen_->due_us() : ~uint32_t{0}; }
+  const char* failure() const override;
+
+ private:
+  struct Candidate {
+    std::unique_ptr<Carrier> carrier;
+    uint64_t asked_ns = 0;  // 0: no answer is waited for
+    uint64_t answers = 0;
+    uint64_t best_ns = ~uint64_t{0};
+  };
+
+  void drop_broken();
+  void look_at_answers();
+  bool measured(uint64_t now) const;
+  void measure();
+  void choose(Candidate* candidate);
+
+  const Side own_;
+  const Clock clock_;
+  const uint64_t begin_ns_;
+  int epoll_ = -1;
+  std::vector<Candidate> candidates_;
+  size_t turn_ = 0;
+  uint64_t measuring_ns_ = 0;  // since when; 0: not yet
+  Carrier* chosen_ = nullptr;
+};
+
+}  // namespace tide
