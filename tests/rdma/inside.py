@@ -120,7 +120,7 @@ def reference(name):
     return REFERENCE[name]
 
 
-# Cases: each returns what it saw in a few words, or fails by an assertion ----------------------------------------------
+# Cases: each returns what it saw in a few words, or fails by an assertion ---------------------------------------------
 
 def same_output(transport):
     said = []

@@ -56,8 +56,8 @@ std::string obstacle(const PathKind& kind, const Machine& here, const Machine& t
   for (const Machine* machine : {&here, &there}) {
     if (!rdma || !machine->has_active_rdma() || machine->memlock_exempt) continue;
     if (machine->memlock_bytes >= kUcxMemlock) continue;
-    return machine->name + " may lock only " + cli::size_text(machine->memlock_bytes) +
-           " of memory, and UCX needs " + cli::size_text(kUcxMemlock) + " for RDMA; ulimit -l unlimited";
+    return machine->name + " may lock only " + cli::size_text(machine->memlock_bytes) + " of memory, and UCX needs " +
+           cli::size_text(kUcxMemlock) + " for RDMA; ulimit -l unlimited";
   }
   return "";
 }
