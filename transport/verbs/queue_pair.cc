@@ -170,7 +170,7 @@ Outcome QueuePair::move_to_send() {
   ibv_qp_attr send{};
   send.qp_state = IBV_QPS_RTS;
   send.sq_psn = sequence_;
-  send.timeout = 16;  // 268 ms; six times more
+  send.timeout = 16;   // 268 ms; six times more
   send.retry_cnt = 6;  // 7 means for ever to soft-RoCE
   send.rnr_retry = 7;  // as long as it takes
   send.max_rd_atomic = 1;
