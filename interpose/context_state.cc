@@ -106,7 +106,8 @@ void destroy_context(Process& p, Context& context) {
     if (e->context == &context) drop_event(p, *e);
   });
   p.modules.each([&](Library* m) {
-    if (m->context == &context && p.modules.destroy(m)) unload(p, *m);
+    if (m->context != &context) return;
+    if (const auto ending = p.modules.end(m)) unload(p, *m);
   });
   forget_arrays(p, context);
   context.number.store(0);
@@ -162,7 +163,8 @@ CUresult make_stream(Process& p, Context& context, uint32_t flags, int priority,
 }
 
 void drop_stream(Process& p, Stream& stream) {
-  if (!p.streams.destroy(&stream)) return;
+  const auto ending = p.streams.end(&stream);
+  if (!ending) return;
   graph::forget_stream(&stream);
   Vgpu& vgpu = *stream.vgpu;
   if (&stream != stream.context->legacy.load()) {
@@ -172,7 +174,8 @@ void drop_stream(Process& p, Stream& stream) {
 }
 
 void drop_event(Process& p, Event& event) {
-  if (!p.events.destroy(&event)) return;
+  const auto ending = p.events.end(&event);
+  if (!ending) return;
   graph::forget_event(reinterpret_cast<CUevent>(event.handle));
   if (const uint64_t name = event.name.load(); name != 0) {
     send_command(*event.context, Call::tideUnshare, command::Unshare{name});

@@ -84,14 +84,30 @@ class HandleTable {
   }
   void publish(T* object) { slot_of(object).live.store(object->handle, std::memory_order_release); }
 
-  // From now on the handle finds nothing. False when it was not live (another thread destroyed it first).
-  bool destroy(T* object) {
+  // While it lives, what was destroyed is still itself: its slot is given to a new object only afterwards.
+  class [[nodiscard]] Ending {
+   public:
+    Ending(HandleTable* table, T* object) : table_(table), object_(object) {}
+    ~Ending() {
+      if (object_ != nullptr) table_->recycle(object_);
+    }
+    Ending(const Ending&) = delete;
+    Ending& operator=(const Ending&) = delete;
+    explicit operator bool() const { return object_ != nullptr; }
+
+   private:
+    HandleTable* const table_;
+    T* const object_;
+  };
+
+  // From now on the handle finds nothing. Null when it was not live (another thread destroyed it first).
+  Ending end(T* object) {
     uint64_t expected = object->handle;
-    if (!slot_of(object).live.compare_exchange_strong(expected, 0)) return false;
-    const std::lock_guard lock(mu_);
-    free_.push_back(handle_index(object->handle));
-    return true;
+    const bool was_live = slot_of(object).live.compare_exchange_strong(expected, 0);
+    return Ending(this, was_live ? object : nullptr);
   }
+  // end() where nobody looks at the object afterwards.
+  bool destroy(T* object) { return bool(end(object)); }
 
   // Calls function(T*) for every live object.
   template <class Function>
@@ -108,6 +124,11 @@ class HandleTable {
   }
 
  private:
+  void recycle(T* object) {
+    const std::lock_guard lock(mu_);
+    free_.push_back(handle_index(object->handle));
+  }
+
   struct Slot {
     std::atomic<uint64_t> live{0};
     T object;

@@ -343,6 +343,15 @@ bool HostMemory::release(uint64_t address, HostKind kind) {
   return true;
 }
 
+bool HostMemory::try_release(uint64_t address, HostKind kind) {
+  const std::unique_lock lock(mu_, std::try_to_lock);
+  if (!lock.owns_lock()) return false;
+  const auto found = blocks_.find(address);
+  if (found == blocks_.end() || found->second.about.kind != kind) return false;
+  erase(found);
+  return true;
+}
+
 void HostMemory::release_context(uint64_t context) {
   if (count_.load() == 0) return;
   const std::lock_guard lock(mu_);

@@ -55,6 +55,8 @@ class HostMemory {
   CUresult allocate(Context& context, uint64_t bytes, uint32_t flags, HostKind kind, uint64_t* address);
   // False: nothing of that kind begins there. The caller has waited for its uses.
   bool release(uint64_t address, HostKind kind);
+  // False, too, where somebody holds the lock; waits for nothing.
+  bool try_release(uint64_t address, HostKind kind);
   // The program's own memory. False: overlaps what is known.
   bool add(Context& context, uint64_t address, uint64_t bytes, uint32_t flags);
   // A __managed__ variable, which lies where the worker's driver placed it. Its first vGPU is the one that the program

@@ -90,6 +90,7 @@ void* Service::run_callbacks(void* self) {
 }
 
 void Service::serve() {
+  commanded_ns_ = now_ns();
   uint64_t looked = 0;
   int rounds_without_news = 0;
   while (true) {
@@ -137,7 +138,7 @@ void Service::rest(uint32_t poked) {
   const uint64_t still_us = (now - commanded_ns_) / 1000 / kIdleShare;
   if (copies || still_us <= kIdleUs) return futex_wait(poked_, poked, copies ? kCopiesUs : kIdleUs);
   lies_still_.store(true);
-  // Who sends a command sees that we lie still, or we see the command.
+  // Who wakes the worker with a command sees that we lie still, or we see the command.
   if (commands() == sent) futex_wait(poked_, poked, uint32_t(std::min<uint64_t>(still_us, kIdleMostUs)));
   lies_still_.store(false);
 }
@@ -148,6 +149,7 @@ void Service::look_after_channels() {
   for (Vgpu* vgpu : process_.devices) {
     if (!vgpu->is_open()) continue;
     vgpu->channel().drain();
+    vgpu->staging.give_up_if_asked(*vgpu);
     if (vgpu->channel().look_after() && tells) vgpu->channel().tell_counters();
   }
 }

@@ -195,7 +195,8 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   }
   leave_room(*side.vgpu, o.width, o.height);
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
-  const CUresult r = send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence);
+  const CUresult r =
+      send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence, &side.vgpu->staging);
   const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
   if (r != CUDA_SUCCESS || !awaited) return r;
   return side.vgpu->channel().wait_stream(stream->slot, sequence);
@@ -214,7 +215,7 @@ class StagedCopyOut {
 
  private:
   struct Flight {
-    Staging::Piece* piece;
+    Staging::Piece piece;
     Parts::Part part;
     uint64_t sequence;
   };
@@ -234,11 +235,11 @@ class StagedCopyOut {
 CUresult StagedCopyOut::send() {
   // Only the first is waited for: those that are on their way are this copy's own.
   Staging& staging = stream_.vgpu->staging;
-  Staging::Piece* const piece = flights_.empty() ? staging.take(*stream_.vgpu) : staging.take_at_once(*stream_.vgpu);
-  if (piece == nullptr) return CUDA_ERROR_NOT_READY;
+  const Staging::Piece piece = flights_.empty() ? staging.take(*stream_.vgpu) : staging.take_at_once(*stream_.vgpu);
+  if (!piece) return CUDA_ERROR_NOT_READY;
   const uint64_t from = order_.from.address + next_.row * order_.from.pitch + next_.column;
   const uint64_t pitch = next_.rows == 1 ? next_.columns : order_.from.pitch;
-  const command::CopyWithin command{piece->address(), next_.columns, from, pitch, next_.columns, next_.rows};
+  const command::CopyWithin command{piece.address(), next_.columns, from, pitch, next_.columns, next_.rows};
   uint64_t sequence = 0;
   const CUresult r = send_command(*stream_.context, Call::tideCopyWithin, command, stream_.slot, &sequence);
   if (r != CUDA_SUCCESS) {
@@ -257,7 +258,7 @@ CUresult StagedCopyOut::land() {
   while (!channel_.done(stream_.slot, f.sequence) && now_ns() < end) sched_yield();
   if (CUresult r = channel_.wait_stream(stream_.slot, f.sequence); r != CUDA_SUCCESS) return r;
   const uint64_t to = order_.to.address + f.part.row * order_.to.pitch + f.part.column;
-  unpack_rows({reinterpret_cast<std::byte*>(to), order_.to.pitch}, f.piece->data, f.part.columns, f.part.rows);
+  unpack_rows({reinterpret_cast<std::byte*>(to), order_.to.pitch}, f.piece.data, f.part.columns, f.part.rows);
   const uint64_t bytes = f.part.columns * f.part.rows;
   channel_.counters().bytes_out.fetch_add(bytes, std::memory_order_relaxed);
   thread_state.travel.received_bytes += bytes;
@@ -358,12 +359,12 @@ CUresult send_in_ring(Stream& stream, uint64_t address, uint64_t pitch, HostRect
       sequence);
 }
 
-CUresult send_staged(Stream& stream, Staging::Piece& piece, uint64_t address, uint64_t pitch, HostRect source,
+CUresult send_staged(Stream& stream, const Staging::Piece& piece, uint64_t address, uint64_t pitch, HostRect source,
                      uint64_t width, uint64_t height, uint64_t* sequence) {
   pack_rows(piece.data, source, width, height);
   const command::CopyWithin command{address, pitch, piece.address(), width, width, height};
   const CUresult r = send_command(*stream.context, Call::tideCopyWithin, command, stream.slot, sequence);
-  stream.vgpu->staging.give_back(&piece, stream.slot, r == CUDA_SUCCESS ? *sequence : 0);
+  stream.vgpu->staging.give_back(piece, stream.slot, r == CUDA_SUCCESS ? *sequence : 0);
   if (r == CUDA_SUCCESS) thread_state.travel.sent_bytes += width * height;
   return r;
 }
@@ -371,16 +372,16 @@ CUresult send_staged(Stream& stream, Staging::Piece& piece, uint64_t address, ui
 }  // namespace
 
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
-                      uint64_t height, uint64_t* sequence) {
-  bool staged = width * height >= kStagedBytesMin;
+                      uint64_t height, uint64_t* sequence, Staging* staging) {
+  bool staged = staging != nullptr && width * height >= kStagedBytesMin;
   Parts parts(width, height);
   for (Parts::Part p; parts.next(&p);) {
     const uint64_t to = address + p.row * pitch + p.column;
     const uint64_t to_pitch = p.rows == 1 ? p.columns : pitch;
     const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch};
-    Staging::Piece* const piece = staged ? stream.vgpu->staging.take(*stream.vgpu) : nullptr;
-    staged = piece != nullptr;
-    const CUresult r = staged ? send_staged(stream, *piece, to, to_pitch, part, p.columns, p.rows, sequence)
+    const Staging::Piece piece = staged ? staging->take(*stream.vgpu) : Staging::Piece{};
+    staged = bool(piece);
+    const CUresult r = staged ? send_staged(stream, piece, to, to_pitch, part, p.columns, p.rows, sequence)
                               : send_in_ring(stream, to, to_pitch, part, p.columns, p.rows, sequence);
     if (r != CUDA_SUCCESS) return r;
   }

@@ -19,9 +19,10 @@ struct HostRect {
   uint64_t pitch = 0;
 };
 
-// The commands themselves, cut into records. Nothing is checked. *sequence: of the last command.
+// The commands themselves, cut into records. Nothing is checked. *sequence: of the last command. `staging`: for what is
+// large; not for the service thread.
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
-                      uint64_t height, uint64_t* sequence);
+                      uint64_t height, uint64_t* sequence, Staging* staging = nullptr);
 CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence);
 
 // One side of a copy: an address of the program or of a vGPU, told apart by the address alone.

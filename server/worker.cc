@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,7 +48,19 @@ Outcome Worker::begin(const ControlSession& session) {
   return session_->start(session.vgpu, session.memory_bytes);
 }
 
+// A nap on a futex sees no socket: what comes on one, or its end, interrupts the nap by a signal to this thread.
+void Worker::end_naps_by(int socket) {
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};
+  action.sa_flags = SA_RESTART;  // the driver's own calls go on; naps end all the same
+  const f_owner_ex owner{F_OWNER_TID, gettid()};
+  const bool done = sigaction(SIGIO, &action, nullptr) == 0 && fcntl(socket, F_SETOWN_EX, &owner) == 0 &&
+                    fcntl(socket, F_SETFL, fcntl(socket, F_GETFL) | O_ASYNC) == 0;
+  if (!done) log(LogLevel::kDebug, "naps are not interrupted by messages: %s", strerror(errno));
+}
+
 int Worker::run() {
+  end_naps_by(control_);
   checked_ns_ = busy_ns_ = now_ns();
   while (true) {
     const uint64_t now = now_ns();
@@ -181,6 +194,7 @@ Outcome Worker::accept_client(const ControlSession& session, int lifeline, int r
   std::string data;
   // The link owns both descriptors from here on, the lifeline stays usable for the answer.
   if (Outcome outcome = transport->accept(lifeline, region_fd, &data, &link_); !outcome.ok()) return outcome;
+  end_naps_by(lifeline);
   opened.worker_pid = uint32_t(getpid());
   opened.epoch = session.epoch;
   set_text(opened.transport_data, data);
@@ -325,8 +339,9 @@ void Worker::idle() {
     checked_ns_ = 0;
     return;
   }
-  const uint32_t seen = sleep_until_rung(nap_us(quiet));
+  const uint32_t nap = nap_us(quiet), seen = sleep_until_rung(nap);
   const bool rung = link_->region().client().doorbell.load(std::memory_order_relaxed) != seen;
+  if (!rung && nap >= kIdleSleepUs) checked_ns_ = 0;  // a message may have ended it
   const bool soon = now_ns() - now < kLingerMostNs;
   if (!soon) linger_ns_ = kLingerLeastNs;
   if (rung && soon) linger_ns_ = std::clamp(2 * linger_ns_, kLingerLeastNs, kLingerMostNs);

@@ -43,6 +43,7 @@ class Worker {
   bool turn();
   Next lose_channel(const char* reason);
   void wait_for_leave();
+  static void end_naps_by(int socket);
   void idle();
   uint32_t nap_us(uint64_t quiet_ns) const;
   uint32_t sleep_until_rung(uint32_t timeout_us);
@@ -55,7 +56,9 @@ class Worker {
   void prepare_move(const ControlMove& move);
   void greet_destination();
   bool at_rest_point();
-  bool destination_reaches_host_memory();
+  bool destination_reaches_host_memory() const;
+  void ask_for_staging(bool unwanted);
+  bool waits_for_staging() const;
   bool may_try_move();
   Next try_move();
   bool drain();

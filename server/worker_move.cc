@@ -21,8 +21,9 @@ constexpr uint32_t kAttemptsMax = 100;
 // The agent's, when all sessions of the vGPU have been sent: longer than it gives to the slowest of them, because who
 // runs on here while the agent sends the clients away loses what was done since.
 constexpr uint32_t kDecisionMs = 300'000;
-constexpr uint32_t kLeaveMs = 10'000;   // the client's time to go to the new worker
-constexpr uint32_t kLeaveIdleMs = 300;  // of one that does nothing: it goes when it next wants something
+constexpr uint32_t kLeaveMs = 10'000;               // the client's time to go to the new worker
+constexpr uint64_t kGiveUpStagingNs = 400'000'000;  // a client that does nothing looks every 100 ms
+constexpr uint32_t kLeaveIdleMs = 300;              // of one that does nothing: it goes when it next wants something
 constexpr uint32_t kConnectMs = 10'000;
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
@@ -46,6 +47,16 @@ void Worker::prepare_move(const ControlMove& request) {
   move_->request = request;
   move_->begin_ns = now_ns();
   move_->request.stream_address[kEndpointBytes - 1] = move_->request.endpoint[kEndpointBytes - 1] = '\0';
+  if (link_ != nullptr && session_ != nullptr && !destination_reaches_host_memory()) ask_for_staging(true);
+}
+
+// Staging memory is shared, too; the client gives it up when it is asked.
+void Worker::ask_for_staging(bool unwanted) {
+  link_->region().worker().staging_unwanted.store(unwanted ? 1 : 0, std::memory_order_release);
+}
+
+bool Worker::waits_for_staging() const {
+  return now_ns() - move_->begin_ns < kGiveUpStagingNs && !destination_reaches_host_memory();
 }
 
 void Worker::greet_destination() {
@@ -61,6 +72,7 @@ void Worker::give_up_move(const std::string& why) {
   set_text(text.text, why);
   send_control(control_, ControlType::kMoveFailed, text);
   move_.reset();
+  if (link_ != nullptr) ask_for_staging(false);
   if (live_) set_state(ChannelState::kLive);
 }
 
@@ -88,7 +100,7 @@ bool Worker::drain() {
 }
 
 // Host memory that is shared with the program is shared on its machine only.
-bool Worker::destination_reaches_host_memory() {
+bool Worker::destination_reaches_host_memory() const {
   Endpoint to;
   return !session_->host_memory().shares() || !Endpoint::parse(move_->request.endpoint, &to).ok() || to.same_host();
 }
@@ -97,12 +109,12 @@ bool Worker::destination_reaches_host_memory() {
 // move at once and wait for each other's data would else never come to rest.
 bool Worker::at_rest_point() {
   return move_ != nullptr && move_->stream != nullptr && now_ns() >= move_->next_attempt_ns &&
-         !session_->signals().outstanding() && !session_->graphs().building();
+         !session_->signals().outstanding() && !session_->graphs().building() && !waits_for_staging();
 }
 
 bool Worker::may_try_move() {
   const uint64_t now = now_ns();
-  if (now < move_->next_attempt_ns || session_->graphs().building()) return false;
+  if (now < move_->next_attempt_ns || session_->graphs().building() || waits_for_staging()) return false;
   return move_->stream == nullptr || !session_->signals().outstanding() || now - move_->begin_ns > kLookForRestNs;
 }
 

@@ -78,6 +78,7 @@ struct WorkerPage {
   Word error_sequence{0};
   Word errors{0};                                  // increases with every new error
   Word sticky{0};                                  // 1: the context is lost (CUDA's sticky errors)
+  Word staging_unwanted{0};                        // 1: the client's staging memory is in the way of a move
   alignas(64) Word stream_progress[kStreamSlots];  // all work up to this sequence number on that stream is done
   Word event_done[kEventSlots];                    // sequence number of the last tideRecordEvent that has completed
 };

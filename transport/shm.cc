@@ -103,6 +103,7 @@ Outcome shm_accept(int lifeline, int region_fd, std::string* transport_data, std
   if (!outcome.ok()) return outcome;
   close(region_fd);
   region.worker().asleep.store(0);  // a worker that was killed in its sleep left it set
+  region.worker().staging_unwanted.store(0);
   transport_data->clear();
   *link = std::make_unique<ShmLink>(region, lifeline, Side::kWorker);
   return {};

@@ -134,8 +134,8 @@ CUresult cuCtxDestroy_v2(CUcontext handle) {
   TIDE_TRY(find_context(handle, &context));
   if (context->primary) return CUDA_ERROR_INVALID_CONTEXT;
   destroy_context(*process(), *context);
-  process()->contexts.destroy(context);
-  if (current_context_handle() == context->handle) --thread_state.depth;
+  const auto ending = process()->contexts.end(context);
+  if (ending && current_context_handle() == context->handle) --thread_state.depth;
   return CUDA_SUCCESS;
 }
 

@@ -84,7 +84,7 @@ CUresult try_link(const Entered& e, LinkState& link) {
     memcpy(link.error_log, instance->message.data(), n);
     link.error_log[n] = 0;
   }
-  if (e.process->libraries.destroy(trial)) unload(*e.process, *trial);
+  if (const auto ending = e.process->libraries.end(trial)) unload(*e.process, *trial);
   return r;
 }
 

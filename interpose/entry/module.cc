@@ -107,7 +107,7 @@ CUresult load_module(CUmodule* handle, const void* code, const JitOptions& optio
     write_log(options, load_message(*module, *e.context));
   }
   if (r != CUDA_SUCCESS) {
-    if (e.process->modules.destroy(module)) unload(*e.process, *module);
+    if (const auto ending = e.process->modules.end(module)) unload(*e.process, *module);
     return r;
   }
   *handle = handle_of<CUmodule>(*module);
@@ -144,7 +144,7 @@ CUresult load_library(CUlibrary* handle, const void* code, bool keep, const JitO
     write_log(options, load_message(*library, *e.context));
   }
   if (r != CUDA_SUCCESS) {
-    if (p->libraries.destroy(library)) unload(*p, *library);
+    if (const auto ending = p->libraries.end(library)) unload(*p, *library);
     return r;
   }
   *handle = handle_of<CUlibrary>(*library);
@@ -260,7 +260,7 @@ CUresult cuModuleUnload(CUmodule handle) {
   Library* module = p->modules.find(handle);
   if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
   composed::forget_references(handle);
-  if (p->modules.destroy(module)) unload(*p, *module);
+  if (const auto ending = p->modules.end(module)) unload(*p, *module);
   return CUDA_SUCCESS;
 }
 
@@ -304,7 +304,7 @@ CUresult cuLibraryUnload(CUlibrary handle) {
   if (p == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
   Library* library = p->libraries.find(handle);
   if (library == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-  if (p->libraries.destroy(library)) unload(*p, *library);
+  if (const auto ending = p->libraries.end(library)) unload(*p, *library);
   return CUDA_SUCCESS;
 }
 

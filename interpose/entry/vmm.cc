@@ -42,7 +42,8 @@ CUresult check_properties(const CUmemAllocationProp* properties, Vgpu** vgpu) {
 
 // Handle and mapping are both gone.
 void end(Process& p, Physical& physical) {
-  if (!p.physicals.destroy(&physical)) return;
+  const auto ending = p.physicals.end(&physical);
+  if (!ending) return;
   const Context& primary = *physical.vgpu->primary;
   if (physical.shared) send_command(primary, Call::tideUnshare, command::Unshare{physical.name});
   if (physical.name != 0) send_command(primary, Call::tideReleasePhysical, command::ReleasePhysical{physical.name});
