@@ -50,6 +50,8 @@ struct ChangedHostAnswer {
 };
 inline constexpr uint64_t kHostQuestionBytes = 16u << 20;  // of one question, at most
 inline constexpr uint64_t kHostPieceBytes = 512u << 10;    // of memory that travels at once
+inline constexpr uint64_t kToldBlockBytes = 64u << 10;     // of a block that is told (tideMapHost), at most,
+inline constexpr uint64_t kToldBytes = 256u << 10;         // and of all of them
 
 struct TextureAnswer {  // tideCreateTexture
   uint64_t handle = 0;

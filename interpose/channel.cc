@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
+#include "api/payload.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "interpose/pool.h"
@@ -15,6 +17,8 @@ namespace {
 
 constexpr uint32_t kWaitSliceUs = 20'000;  // how often a waiter asks whether the worker lives
 constexpr uint64_t kLibraryBytesMax = 256u << 20;
+// Blocks may come and go before somebody takes in what was told of them.
+constexpr uint64_t kToldPagesMax = 16 * kToldBytes / ToldPage::kBytes;
 
 }  // namespace
 
@@ -222,6 +226,8 @@ void Channel::take(const Answer& answer) {
     case AnswerKind::kResult:
     case AnswerKind::kLibrary:
       return take_reply(answer);
+    case AnswerKind::kPage:
+      return take_page(answer);
     case AnswerKind::kText:
       fwrite(answer.payload, 1, answer.header.payload_bytes, answer.header.result == 2 ? stderr : stdout);
       return;
@@ -277,6 +283,25 @@ void Channel::take_reply(const Answer& answer) {
   reply.result = CUresult(answer.header.result);
   reply.done.store(true, std::memory_order_release);
   pending_.erase(it);
+}
+
+void Channel::take_page(const Answer& answer) {
+  const std::lock_guard lock(pending_mu_);
+  const AnswerHeader& header = answer.header;
+  if (header.payload_bytes != ToldPage::kBytes || header.offset % ToldPage::kBytes != 0 || told_.size() > kToldPagesMax)
+    return fail(CUDA_ERROR_DEVICE_UNAVAILABLE, "the worker tells what is no page of host memory, or too many");
+  ToldPage& page = told_[header.offset];
+  page.executed = header.sequence;
+  memcpy(page.bytes.data(), answer.payload, ToldPage::kBytes);
+}
+
+// A page that was found before a command was executed is in the ring before the worker's word that it was.
+ToldPages Channel::take_told() {
+  executed_to_ = page_->acknowledged.load(std::memory_order_acquire);
+  drain();
+  const std::lock_guard lock(pending_mu_);
+  taken_to_ = own_->answer_tail.load(std::memory_order_acquire);
+  return std::exchange(told_, {});
 }
 
 void Channel::sweep_copies() {

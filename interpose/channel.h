@@ -7,9 +7,11 @@
 
 #include <cuda.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,6 +42,14 @@ struct Landing {
   std::byte* destination = nullptr;
   uint64_t pitch = 0, width = 0, height = 0;
 };
+
+// A page of host memory as the worker told it (docs/wire.md), found after command `executed`.
+struct ToldPage {
+  static constexpr uint64_t kBytes = 4096;
+  uint64_t executed = 0;
+  std::array<std::byte, kBytes> bytes;
+};
+using ToldPages = std::map<uint64_t, ToldPage>;  // by address on the worker's side; the last of each
 
 struct CommandSpec {
   Call call{};
@@ -103,6 +113,11 @@ class Channel {
   // Takes in what the worker has sent. Cheap when there is nothing.
   void drain();
   void forget(uint64_t sequence);
+  // What the worker has told since the last time, for one thread at a time. Then: taken_to() is the cursor of the
+  // answer ring up to which everything was taken, and what was found before command executed_to() had come.
+  ToldPages take_told();
+  uint64_t taken_to() const { return taken_to_; }
+  uint64_t executed_to() const { return executed_to_; }
   // Whether the worker maps the program's own pages of host memory. It stays so when the vGPU moves.
   bool shares_host_memory() const { return shares_.load(std::memory_order_relaxed); }
   bool copies_pending() const { return copies_.load(std::memory_order_relaxed) != 0; }
@@ -177,6 +192,7 @@ class Channel {
   void take(const Answer& answer);
   void take_data(const Answer& answer);
   void take_reply(const Answer& answer);
+  void take_page(const Answer& answer);
   void sweep_copies();
 
   ChannelOrigin origin_;
@@ -195,6 +211,8 @@ class Channel {
   std::mutex pending_mu_;
   std::unordered_map<uint64_t, Pending> pending_;  // by sequence
   std::atomic<uint64_t> copies_{0};
+  ToldPages told_;                           // under pending_mu_
+  uint64_t taken_to_ = 0, executed_to_ = 0;  // of take_told()'s caller
 
   std::mutex error_mu_;
   std::atomic<uint64_t> errors_seen_{0};

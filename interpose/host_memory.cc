@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "api/payload.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "commands.h"
@@ -16,7 +17,8 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kEagerBytesMax = 64u << 10;  // up to this, page-locked memory is mirrored from the start
+constexpr uint64_t kEagerBytesMax = 64u << 10;  // up to this, page-locked memory is mirrored from the start,
+                                                // and whether that failed comes out later
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kQuickRemoteMax = 64u << 10;  // up to this, a mirror follows every millisecond while kernels run
 constexpr uint64_t kQuickHereMax = 1u << 20;     // the same where it costs no more than looking
@@ -28,21 +30,24 @@ uint64_t bit(const Vgpu& vgpu) { return uint64_t(1) << vgpu.number; }
 
 // Sends a command and waits for the worker's word on it.
 template <class Command>
-CUresult ask(Vgpu& vgpu, Call call, const Command& command, Reply& reply) {
-  uint64_t sequence = 0;
+CUresult ask(Vgpu& vgpu, Call call, const Command& command, uint64_t* sequence = nullptr) {
+  Reply reply;
+  uint64_t number = 0;
   Channel& channel = vgpu.channel();
   CUresult r = channel.send(
       {.call = call, .payload_bytes = sizeof command, .reply = &reply},
-      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, &sequence);
+      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, &number);
   if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
-  if (r != CUDA_SUCCESS) channel.forget(sequence);
+  if (r != CUDA_SUCCESS) channel.forget(number);
+  if (sequence != nullptr) *sequence = number;
   return r != CUDA_SUCCESS ? r : reply.result;
 }
 
 template <class Command>
-CUresult tell(Vgpu& vgpu, Call call, const Command& command) {
-  return vgpu.channel().send({.call = call, .payload_bytes = sizeof command},
-                             [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+CUresult tell(Vgpu& vgpu, Call call, const Command& command, uint64_t* sequence = nullptr) {
+  return vgpu.channel().send(
+      {.call = call, .payload_bytes = sizeof command},
+      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, sequence);
 }
 
 }  // namespace
@@ -274,24 +279,40 @@ CUresult HostMemory::make_mirror(Block& block, Mirror::Far far) {
 }
 
 void HostMemory::end_mirror(Block& block) {
-  if (block.mirror != nullptr) --mirrors_;
+  if (block.mirror == nullptr) return;
+  --mirrors_;
+  if (const auto kept = kept_.find(block.about.home); kept != kept_.end() && block.mirror->is_pages()) {
+    const uint64_t bytes = whole_pages(block.about.bytes);
+    kept->second.bytes -= bytes;
+    if (block.mirror->is_told()) kept->second.told -= bytes;
+  }
   block.mirror = nullptr;
 }
 
 CUresult HostMemory::share(Block& block, Vgpu& vgpu, bool wait) {
   const command::MapHost command{block.about.device, whole_pages(block.about.bytes), 1, 0};
-  Reply reply;
-  const CUresult r = wait ? ask(vgpu, Call::tideMapHost, command, reply) : tell(vgpu, Call::tideMapHost, command);
+  const CUresult r = wait ? ask(vgpu, Call::tideMapHost, command) : tell(vgpu, Call::tideMapHost, command);
   if (r == CUDA_SUCCESS) block.reached_by |= bit(vgpu);
   return r;
 }
 
+// Only what may fail for its size is waited for.
 CUresult HostMemory::give_own_pages(Block& block, Vgpu& vgpu) {
-  const command::MapHost command{block.about.device, whole_pages(block.about.bytes), 0, 0};
-  Reply reply;
-  if (CUresult r = ask(vgpu, Call::tideMapHost, command, reply); r != CUDA_SUCCESS) return r;
+  const uint64_t bytes = whole_pages(block.about.bytes);
+  Kept& kept = kept_[&vgpu];
+  const bool told = bytes <= kToldBlockBytes && bytes + kept.told <= kToldBytes;
+  const bool waits = bytes > kEagerBytesMax || kept.bytes + bytes > vgpu.quota;
+  const command::MapHost command{block.about.device, bytes, 0, told};
+  uint64_t sequence = 0;
+  const CUresult r =
+      waits ? ask(vgpu, Call::tideMapHost, command, &sequence) : tell(vgpu, Call::tideMapHost, command, &sequence);
+  if (r != CUDA_SUCCESS) return r;
   block.reached_by |= bit(vgpu);
-  return make_mirror(block, Mirror::Far::kPages);
+  if (CUresult made = make_mirror(block, Mirror::Far::kPages); made != CUDA_SUCCESS) return made;
+  if (told) block.mirror->make_told(sequence);
+  kept.bytes += bytes;
+  if (told) kept.told += bytes;
+  return CUDA_SUCCESS;
 }
 
 // Addresses in arguments are the only sign that a kernel reaches a large block on another machine.
@@ -337,7 +358,10 @@ bool HostMemory::release(uint64_t address, HostKind kind) {
   if (found == blocks_.end() || found->second.about.kind != kind) return false;
   // The program keeps registered memory, with what kernels wrote there.
   std::vector<Stale> stale;
-  if (kind == HostKind::kRegistered) add_stale(found->second, &stale);
+  if (kind == HostKind::kRegistered) {
+    add_stale(found->second, &stale);
+    take_in();
+  }
   pull_all(stale);
   erase(found);
   return true;
@@ -367,11 +391,25 @@ void HostMemory::release_context(uint64_t context) {
 
 CUresult HostMemory::push(Vgpu& vgpu) {
   const std::lock_guard lock(mu_);
+  take_in();
   for (auto& [address, block] : blocks_) {
     if (block.mirror == nullptr || (block.reached_by & bit(vgpu)) == 0) continue;
     if (CUresult r = block.mirror->push(); r != CUDA_SUCCESS) return r;
   }
   return CUDA_SUCCESS;
+}
+
+// Of other vGPUs, too: work of this one may have waited for theirs.
+void HostMemory::take_in() {
+  for (const auto& [vgpu, kept] : kept_) {
+    if (kept.told == 0 || !vgpu->is_open()) continue;
+    for (const auto& [address, page] : vgpu->channel().take_told()) {
+      const Block* const block = look_up(address);
+      if (block == nullptr || block->about.home != vgpu || block->mirror == nullptr || !block->mirror->is_told())
+        continue;
+      block->mirror->take_told(address - block->about.device, page.bytes.data(), page.executed);
+    }
+  }
 }
 
 CUresult HostMemory::pull(Vgpu& vgpu) {
@@ -380,6 +418,7 @@ CUresult HostMemory::pull(Vgpu& vgpu) {
   for (auto& [address, block] : blocks_) {
     if ((block.reached_by & bit(vgpu)) != 0) add_stale(block, &stale);
   }
+  take_in();
   return pull_all(stale);
 }
 
@@ -393,7 +432,9 @@ void HostMemory::add_stale(Block& block, std::vector<Stale>* stale) {
 
 CUresult HostMemory::pull_all(const std::vector<Stale>& stale) {
   std::vector<Mirror*> mirrors;
-  for (const Stale& s : stale) mirrors.push_back(s.block->mirror.get());
+  for (const Stale& s : stale) {
+    if (!s.block->mirror->is_told()) mirrors.push_back(s.block->mirror.get());
+  }
   if (CUresult r = Mirror::pull(mirrors); r != CUDA_SUCCESS) return r;
   for (const Stale& s : stale) {
     if (s.idle) s.block->pulled_to = s.work;  // else it may be changed again
@@ -416,6 +457,7 @@ bool HostMemory::exchange() {
     const bool is_quick = block.about.bytes <= (block.is_here() ? kQuickHereMax : kQuickRemoteMax);
     add_stale(block, is_quick ? &quick : &large);
   }
+  take_in();  // after that: of work that was found to be over everything has come
   const uint64_t begin = now_ns();
   if (begin >= large_due_ns_ && exchange_all(large))
     large_due_ns_ = now_ns() + std::max(kLargeGapNs, (now_ns() - begin) * kLargeShare);

@@ -6,8 +6,9 @@
 // Where the vGPU that it was made for is served on the program's machine, the worker maps the same pages: host and
 // kernels see each other's writes at once, atomics included, and nothing is copied. Otherwise the worker has pages of
 // its own at the same address, a mirror (mirror.h), and both are kept equal: before work is sent, what the program
-// changed goes to the worker; after a synchronisation what the device changed comes back. So it is for memory that
-// cannot be shared: registered memory and variables lie where the program, or the driver, has them.
+// changed goes to the worker; after a synchronisation what the device changed comes back, or has come already: of small
+// blocks the worker tells it unasked. So it is for memory that cannot be shared: registered memory and variables lie
+// where the program, or the driver, has them.
 //
 // Threads: any. mu_ is taken with Vgpu::mu held or none, and held while workers answer.
 
@@ -128,6 +129,7 @@ class HostMemory {
   void add_stale(Block& block, std::vector<Stale>* stale);
   static CUresult pull_all(const std::vector<Stale>& stale);
   static bool exchange_all(const std::vector<Stale>& stale);
+  void take_in();
   // Grows with everything that is sent to the vGPUs that reach the block. *idle: all of it is over.
   uint64_t work_on(const Block& block, bool* idle);
 
@@ -145,6 +147,10 @@ class HostMemory {
   Blocks blocks_;                         // by host address
   std::set<uint64_t> pages_;              // of variables, which share some
   uint64_t large_due_ns_ = 0;             // when large mirrors may be exchanged again
+  struct Kept {
+    uint64_t bytes = 0, told = 0;
+  };
+  std::map<Vgpu*, Kept> kept_;  // pages of the worker's own; of these, those that it tells
 };
 
 }  // namespace tide

@@ -128,6 +128,7 @@ bool Mirror::is_known(uint64_t at, uint64_t bytes) const { return memcmp(host_ +
 
 // A send fails when the vGPU is lost, and then nothing is sent any more.
 CUresult Mirror::push() {
+  while (!sent_.empty() && sent_.front().sequence <= home_.channel().executed_to()) sent_.pop_front();
   find_touched();
   for (const auto& [from, to] : touched_) {
     if (CUresult r = push_touched(from, to); r != CUDA_SUCCESS) return r;
@@ -235,15 +236,21 @@ CUresult Mirror::send(const Run& run) {
     store_masked(reinterpret_cast<std::byte*>(device_) + run.at, last_ + run.at, bytes, run.mask.data());
     return CUDA_SUCCESS;
   }
-  const command::WriteHost command{device_ + run.at, bytes, mask_words(bytes) * 8, run.digest};
-  return home_.channel().send({.call = Call::tideWriteHost,
-                               .payload_bytes = uint32_t(command::kWriteHostDataOffset + command.mask_bytes + bytes)},
-                              [&](std::byte* payload) {
-                                memcpy(payload, &command, sizeof command);
-                                payload += command::kWriteHostDataOffset;
-                                memcpy(payload, run.mask.data(), command.mask_bytes);
-                                memcpy(payload + command.mask_bytes, last_ + run.at, bytes);
-                              });
+  const command::WriteHost command{device_ + run.at, bytes, mask_words(bytes) * 8, run.digest,
+                                   home_.channel().taken_to()};
+  uint64_t sequence = 0;
+  const CUresult result = home_.channel().send(
+      {.call = Call::tideWriteHost,
+       .payload_bytes = uint32_t(command::kWriteHostDataOffset + command.mask_bytes + bytes)},
+      [&](std::byte* payload) {
+        memcpy(payload, &command, sizeof command);
+        payload += command::kWriteHostDataOffset;
+        memcpy(payload, run.mask.data(), command.mask_bytes);
+        memcpy(payload + command.mask_bytes, last_ + run.at, bytes);
+      },
+      &sequence);
+  if (result == CUDA_SUCCESS && is_told()) sent_.push_back({sequence, run.at, bytes, run.mask});
+  return result;
 }
 
 // --- from the worker ---
@@ -336,6 +343,19 @@ CUresult Mirror::take_answer(const Question& question, uint64_t* taken) {
   }
   *taken = answer.bytes;
   return CUDA_SUCCESS;
+}
+
+// The worker did not have yet what was sent behind `executed`.
+void Mirror::take_told(uint64_t at, const std::byte* page, uint64_t executed) {
+  if (executed < told_since_) return;  // another block's, which lay there before
+  alignas(8) std::byte now[kPage];
+  memcpy(now, page, kPage);
+  for (const Sent& sent : sent_) {
+    const uint64_t begin = std::max(at, sent.at), end = std::min(at + kPage, sent.at + sent.bytes);
+    if (sent.sequence <= executed || begin >= end) continue;
+    store_masked(now + (begin - at), last_ + begin, end - begin, sent.mask.data() + (begin - sent.at) / kMaskedBlock);
+  }
+  take(at, now, kPage);
 }
 
 // The far side changes while it is looked at: what is taken is copied first.

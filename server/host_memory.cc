@@ -8,6 +8,7 @@
 #include <iterator>
 #include <utility>
 
+#include "api/payload.h"
 #include "base/limits.h"
 #include "base/log.h"
 
@@ -103,8 +104,10 @@ void HostMemory::remove(uint64_t address, Block* block) {
   block->mapped = false;
 }
 
-CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool replaying) {
+CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool told, bool replaying) {
   if (address % kPage != 0 || bytes % kPage != 0 || !in_zone(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
+  if (told && (shared || bytes > kToldBlockBytes || bytes > kToldBytes - telling_bytes_))
+    return CUDA_ERROR_INVALID_VALUE;
   const auto next = blocks_.lower_bound(address);
   if (next != blocks_.end() && next->first < address + bytes) return CUDA_ERROR_ALREADY_MAPPED;
   if (next != blocks_.begin()) {
@@ -121,7 +124,11 @@ CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool rep
   }
   if (!shared) {
     own_bytes_ += bytes;
-    block.told = std::make_unique<PagesTold>(bytes / kPage, !replaying);
+    block.told = std::make_unique<PagesTold>(bytes / kPage, !replaying, told);
+  }
+  if (told) {
+    telling_[address] = block.told.get();
+    telling_bytes_ += bytes;
   }
   blocks_[address] = std::move(block);
   return CUDA_SUCCESS;
@@ -132,6 +139,7 @@ CUresult HostMemory::unmap(uint64_t address, uint64_t bytes) {
   if (found == blocks_.end() || found->second.bytes != bytes) return CUDA_ERROR_INVALID_VALUE;
   remove(address, &found->second);
   if (!found->second.shared) own_bytes_ -= bytes;
+  if (telling_.erase(address) != 0) telling_bytes_ -= bytes;
   blocks_.erase(found);
   return CUDA_SUCCESS;
 }
@@ -149,6 +157,13 @@ PagesTold* HostMemory::told(uint64_t address, uint64_t bytes, uint64_t* first_pa
   const auto& [start, block] = *std::prev(blocks_.upper_bound(address));
   *first_page = (address - start) / kPage;
   return block.told.get();
+}
+
+bool HostMemory::tell(uint64_t executed, AnswerWriter& to) {
+  for (const auto& [address, pages] : telling_) {
+    if (!pages->tell(address, executed, to)) return false;
+  }
+  return true;
 }
 
 bool HostMemory::shares() const {

@@ -30,12 +30,17 @@ class HostMemory {
   bool ready(bool* broken);
 
   // Whole pages of the zone (base/limits.h). CUDA_ERROR_NOT_READY: the client's descriptor has not come yet.
-  // `replaying`: of a session that was served elsewhere; shared memory is mapped when the client has come (ready()).
-  CUresult map(uint64_t address, uint64_t bytes, bool shared, bool replaying);
+  // `told`: see tell(). `replaying`: of a session that was served elsewhere; shared memory is mapped when the client
+  // has come (ready()).
+  CUresult map(uint64_t address, uint64_t bytes, bool shared, bool told, bool replaying);
   CUresult unmap(uint64_t address, uint64_t bytes);
   bool covers(uint64_t address, uint64_t bytes) const;
   // What the client knows of pages of ours, in *first_page of which `address` lies; null: they are not ours.
   PagesTold* told(uint64_t address, uint64_t bytes, uint64_t* first_page);
+  // Whether there are blocks whose changes the client is told unasked: few and small ones, because all of them are read
+  // to find out. tell() does it, as they are after command `executed`; false: there is no room for everything.
+  bool tells() const { return !telling_.empty(); }
+  bool tell(uint64_t executed, AnswerWriter& to);
 
   bool shares() const;
   // Our own pages, whose contents move with the vGPU.
@@ -59,6 +64,8 @@ class HostMemory {
   uint64_t limit_ = 0;
   uint64_t own_bytes_ = 0;
   std::map<uint64_t, Block> blocks_;
+  std::map<uint64_t, PagesTold*> telling_;  // of these, those that are told unasked
+  uint64_t telling_bytes_ = 0;
 };
 
 }  // namespace tide

@@ -50,9 +50,15 @@ bool Outbox::flush() {
   return any;
 }
 
+AnswerWriter* Outbox::read_up() {
+  if (link_ == nullptr || !empty()) return nullptr;
+  return link_->region().client().answer_tail.load(std::memory_order_acquire) == writer_.head() ? &writer_ : nullptr;
+}
+
 bool Outbox::write(Entry& entry) {
   if (link_ == nullptr) return false;
   if (entry.word != 0) {
+    if (ahead_ && !ahead_(writer_)) return false;
     Word& word = word_at(link_->region().worker(), entry.word);
     word.store(entry.value, std::memory_order_release);
     link_->note(word);

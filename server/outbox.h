@@ -38,12 +38,16 @@ class Outbox {
   void data(const AnswerHeader& header, Staging::Piece piece);  // owns the piece from now on
   // Called before each word: what must be in the ring ahead of it.
   void set_before_word(std::function<void()> before) { before_word_ = std::move(before); }
+  // Called when a word could go out: writes what must be ahead of it then. False: not yet, the word waits.
+  void set_ahead(std::function<bool(AnswerWriter&)> ahead) { ahead_ = std::move(ahead); }
   // `word` points into the worker's page of any region; `page` is that page.
   void word(uint64_t offset, uint64_t value);
 
   // Writes what the ring has room for; true if anything was written.
   bool flush();
   bool empty() const { return entries_.empty(); }
+  // The ring, when nothing waits and the client has read everything; else null.
+  AnswerWriter* read_up();
   bool crowded() const { return entries_.size() > kOutboxEntriesMax; }
   std::deque<Entry>& entries() { return entries_; }
 
@@ -52,6 +56,7 @@ class Outbox {
 
   Staging& staging_;
   std::function<void()> before_word_;
+  std::function<bool(AnswerWriter&)> ahead_;
   Link* link_ = nullptr;
   AnswerWriter writer_;
   std::deque<Entry> entries_;

@@ -22,8 +22,8 @@ bool whole_pages(uint64_t address, uint64_t bytes) {
 }  // namespace
 
 CUresult serve_tideMapHost(Session& session, const command::MapHost& command, Received& q, Outputs&) {
-  const CUresult result =
-      session.host_memory().map(command.address, command.bytes, command.shared != 0, session.replaying());
+  const CUresult result = session.host_memory().map(command.address, command.bytes, command.shared != 0,
+                                                    command.told != 0, session.replaying());
   if (result == CUDA_ERROR_NOT_READY) return kAgain;
   if (result == CUDA_SUCCESS) session.objects().add(ObjectKind::kHost, command.address, q.header(), q.payload());
   return result;
@@ -48,12 +48,7 @@ CUresult serve_tideWriteHost(Session& session, const command::WriteHost& command
   store_masked(reinterpret_cast<std::byte*>(command.address), bytes.data(), command.bytes, mask.data());
   uint64_t first = 0;
   PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
-  if (told == nullptr) return CUDA_SUCCESS;
-  if (command.digest != 0) {
-    told->told(first, command.digest);
-  } else if (whole_pages(command.address, command.bytes)) {
-    told->told(first, bytes);
-  }
+  if (told != nullptr) told->written(first, command, bytes);
   return CUDA_SUCCESS;
 }
 
@@ -87,7 +82,7 @@ CUresult serve_tideChangedHost(Session& session, const command::ChangedHost& com
     std::byte* const copy = bytes + i * kPage;
     numbers[i] = changed[i];
     memcpy(copy, pages + changed[i] * kPage, kPage);
-    told->told(first + changed[i], {copy, kPage});
+    told->answered(first + changed[i], {copy, kPage});
   }
   return CUDA_SUCCESS;
 }

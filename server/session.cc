@@ -72,7 +72,9 @@ Session::Session(const DriverLibrary& library)
       arrays_(library, contexts_, memory_),
       graphs_(library.calls, contexts_, streams_),
       signals_(library.calls, contexts_),
-      sharing_(memory_) {}
+      sharing_(memory_) {
+  outbox_.set_ahead([this](AnswerWriter& to) { return tell_host(to); });
+}
 
 Session::~Session() = default;
 
@@ -184,8 +186,24 @@ CUresult Session::replay(const Object& object) {
   return result;
 }
 
+// What work has changed of host memory goes ahead of the words that say that the work is done. One look is enough for
+// all that is found to be done in one turn.
+bool Session::tell_host(AnswerWriter& to) {
+  if (!host_memory_.tells() || looked_at_ == streams_.completed()) return true;
+  if (polling_ || !host_memory_.tell(sequence_, to)) return false;
+  looked_at_ = streams_.completed();
+  return true;
+}
+
+void Session::tell_running() {
+  if (!host_memory_.tells() || !streams_.has_pending()) return;
+  if (AnswerWriter* const to = outbox_.read_up(); to != nullptr) host_memory_.tell(sequence_, *to);
+}
+
 bool Session::poll() {
+  polling_ = true;
   bool any = streams_.poll();
+  polling_ = false;
   if (any && streams_.idle()) signals_.forget();
   any |= events_.poll(streams_);
   memory_.collect(streams_);

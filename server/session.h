@@ -49,6 +49,8 @@ class Session {
   void settle() { streams_.mark_all(); }
   // Looks what has completed and tells; true if there was something.
   bool poll();
+  // Now and then while work is under way: tells what it has changed of host memory so far, if the client keeps up.
+  void tell_running();
   // A failure that belongs to no answer.
   void raise(CUresult result, uint64_t sequence);
 
@@ -90,6 +92,7 @@ class Session {
   CUresult serve(Received& received, Outputs& answer);
   void conclude(const Received& received, const Outputs& answer, CUresult result);
   void finish_work(const CommandHeader& header, CUresult result);
+  bool tell_host(AnswerWriter& to);
 
   const DriverLibrary& library_;
   Contexts contexts_;
@@ -113,6 +116,8 @@ class Session {
   bool failed_ = false;
   bool ended_ = false;
   bool replaying_ = false;
+  bool polling_ = false;
+  uint64_t looked_at_ = ~uint64_t{0};  // Streams::completed() when host memory was looked at last
   const Library* image_like_ = nullptr;
 };
 

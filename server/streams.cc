@@ -209,6 +209,7 @@ bool Streams::poll_slot(uint32_t slot) {
 
 void Streams::finish(uint32_t slot, Pending& pending, bool failed) {
   Slot& s = slots_[slot];
+  if (pending.kind == Pending::Kind::kMarker || pending.kind == Pending::Kind::kEvent) ++completed_;
   switch (pending.kind) {
     case Pending::Kind::kData:
       if (failed) {

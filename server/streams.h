@@ -61,6 +61,8 @@ class Streams {
   bool idle() const { return active_.empty() && dirty_.empty(); }
   bool idle(uint32_t context) const;
   bool has_pending() const { return !active_.empty(); }
+  // Grows with each marker that is found to be done.
+  uint64_t completed() const { return completed_; }
 
   // The client hears that this event, or this stream, has got to a sequence number. Never goes back: an event may be
   // recorded on a fast stream while an earlier record on a slow one is still under way.
@@ -109,6 +111,7 @@ class Streams {
   std::vector<uint32_t> dirty_;
   std::unordered_map<uint32_t, std::vector<CUevent>> markers_;  // free ones, by context
   bool failed_ = false;
+  uint64_t completed_ = 0;
 };
 
 }  // namespace tide

@@ -70,6 +70,7 @@ int Worker::run() {
       if (take_control() == Next::kEnd) return 0;
       if (link_ != nullptr && !link_->alive()) return 0;
       forward_text();
+      if (live_ && !said_end_) session_->tell_running();
     }
     if (link_ == nullptr && move_ != nullptr && session_ != nullptr) {
       if (try_move() == Next::kEnd) return 0;

@@ -32,6 +32,8 @@ enum class AnswerKind : uint16_t {
   kData = 2,     // bytes of a tideCopyOut, in pieces; `offset` says where they belong
   kLibrary = 3,  // what a tideLoadLibrary found (api/library_info.h)
   kText = 4,     // for the job's standard output (result 1) or error (result 2): what a kernel printed
+  kPage = 5,  // of host memory that is told (docs/wire.md); `offset` is its address, `sequence` the last command that
+              // had been executed when it was read
 };
 
 struct AnswerHeader {

@@ -61,6 +61,7 @@ class RingWriter {
     const uint64_t bytes = record_bytes(sizeof(Header), payload_bytes);
     return bytes <= kRecordBytesMax && has_space(span_of(bytes));
   }
+  uint64_t head() const { return head_; }  // cursor behind the last record
 
  protected:
   // Place for a record, behind padding where needed; null when the ring is full at present, or the record too large.

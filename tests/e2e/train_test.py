@@ -145,6 +145,11 @@ class OverUcx(Moves):
         self.pool.up(gpus=1)
         self.expect_ok(self.pool.run('--', 'env', 'TIDE_PAGE_WATCH=off', job_program('mirrors')))
 
+    def test_host_memory_over_a_slow_network(self):
+        self.pool.up(gpus=1)
+        network = 'TIDE_TRANSPORT=sim:rtt_us=1000,gbit=1'
+        self.expect_ok(self.pool.run('--', 'env', network, job_program('mirrors'), '--small'))
+
     def test_of_host_memory_only_changes_travel(self):
         self.pool.up(gpus=1)
         trace, mib = os.path.join(self.pool.home, 'trace'), 16
@@ -153,6 +158,18 @@ class OverUcx(Moves):
         calls = self.pool.json('trace', trace)['functions']
         self.assertLess(sum(call['sent_bytes'] for call in calls), 2 * mib << 20)
         self.assertLess(sum(call['received_bytes'] for call in calls), 1 << 20)
+
+    def test_small_blocks_of_host_memory_cost_no_round_trip_of_their_own(self):
+        """What a kernel changed there comes with the word that it is done."""
+        self.pool.up(gpus=1)
+        trace = os.path.join(self.pool.home, 'trace')
+        program = [job_program('mirror_cost'), '--kib', 8, '--rounds', 20]
+        self.expect_ok(self.pool.run('--trace', trace, '--', *program))
+        calls = self.pool.json('trace', trace)['functions']
+        waits = next(call for call in calls if call['name'].startswith('cuCtxSynchronize'))
+        self.assertLessEqual(waits['round_trips'], waits['calls'], waits)
+        allocation = next(call for call in calls if call['name'] == 'cuMemAllocManaged')
+        self.assertEqual(allocation['round_trips'], 0, allocation)
 
     # The long ones need not be repeated.
     test_resize_in_a_loop = None

@@ -61,10 +61,14 @@ TEST_F(Loopback, creating_and_allocating_need_no_answer) {
   CUstream stream;
   CUevent event;
   CUmodule module;
-  CUdeviceptr address;
+  CUdeviceptr address, managed;
+  void* pinned;
   EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_SUCCESS);
   EXPECT_EQ(cuEventCreate(&event, 0), CUDA_SUCCESS);
   EXPECT_EQ(cuMemAlloc_v2(&address, 100), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemAllocHost_v2(&pinned, 65536), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemAllocManaged(&managed, 4096, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemFreeHost(pinned), CUDA_SUCCESS);
   EXPECT_EQ(cuMemsetD32Async(address, 7, 25, stream), CUDA_SUCCESS);
   EXPECT_EQ(cuEventRecord(event, stream), CUDA_SUCCESS);
   EXPECT_EQ(cuStreamWaitEvent(stream, event, 0), CUDA_SUCCESS);

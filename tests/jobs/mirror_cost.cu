@@ -1,6 +1,6 @@
 // What host memory that kernels reach costs where it is kept twice: a launch and a synchronisation beside the floor,
 // comparing the memory with a copy of it once.
-//   ./mirror_cost [--mib N] [--rounds N]
+//   ./mirror_cost [--mib N | --kib N] [--rounds N]
 
 #include <algorithm>
 #include <vector>
@@ -28,7 +28,8 @@ double median_us(int rounds, Step step, After after) {
 
 int main(int argc, char** argv) {
   const int rounds = (int)option(argc, argv, "--rounds", 15);
-  const size_t bytes = (size_t)option(argc, argv, "--mib", 256) << 20, count = bytes / sizeof(int);
+  const size_t bytes = (size_t)option(argc, argv, "--kib", 1024 * option(argc, argv, "--mib", 256)) << 10;
+  const size_t count = bytes / sizeof(int);
   int *values = nullptr, *other = nullptr;
   CHECK(cudaMallocManaged(&values, bytes));
   CHECK(cudaMalloc(&other, sizeof(int)));

@@ -1,8 +1,8 @@
 // Memory that host and kernels share, and pools: managed, page-locked and registered host memory. Both sides change
 // different parts between synchronisations, and each must find the other's; both talk to each other while a kernel
 // runs. --live adds
-// what needs the same memory on both sides: one word that both change at once.
-//   ./mirrors [--live] [--seconds N]
+// what needs the same memory on both sides: one word that both change at once. --small: only small blocks.
+//   ./mirrors [--live] [--seconds N] [--small]
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "job.h"
@@ -197,6 +198,14 @@ void check_first_looks() {
   add_some(device, 7, 1, 7);
   CHECK(cudaHostUnregister(mine.data()));
   EXPECT(mine[7] == 7, "unregistered: %d", mine[7]);
+  for (int round = 0; round < 10; round++) {
+    std::vector<int> few(1000);
+    CHECK(cudaHostRegister(few.data(), few.size() * sizeof(int), cudaHostRegisterMapped));
+    CHECK(cudaHostGetDevicePointer(&device, few.data(), 0));
+    add_some(device, 7, 1, 7);
+    CHECK(cudaHostUnregister(few.data()));
+    EXPECT(few[7] == 7, "unregistered, few: %d", few[7]);
+  }
 }
 
 __global__ void add_bytes(char* bytes, int count) {
@@ -300,6 +309,77 @@ void check_conversation(const char* what, int* host, int* device) {
   CHECK(cudaDeviceSynchronize());
 }
 
+// The host rings and the kernel takes the bell back, so the word is again and again what it was.
+__global__ void answer_bell(volatile int* words, int rings) {
+  for (int i = 0; i < rings; i++) {
+    while (words[0] == 0) {
+      if (words[1] != 0) return;
+    }
+    words[0] = 0;
+    __threadfence_system();
+  }
+}
+
+void check_bell() {
+  constexpr int kRings = 30;
+  int* host = nullptr;
+  CHECK(cudaHostAlloc(&host, 4096, cudaHostAllocMapped));
+  volatile int* words = host;
+  answer_bell<<<1, 1>>>(host, kRings);
+  CHECK(cudaGetLastError());
+  for (int i = 0; i < kRings && words[1] == 0; i++) {
+    usleep(i % 5 * 700);
+    words[0] = 1;
+    const double end = now_seconds() + 20;
+    while (words[0] != 0 && now_seconds() < end) usleep(100);
+    EXPECT(words[0] == 0, "ring %d is not answered", i);
+    if (words[0] != 0) words[1] = 1;
+  }
+  CHECK(cudaDeviceSynchronize());
+  CHECK(cudaFreeHost(host));
+}
+
+__device__ unsigned long long nanoseconds() {
+  unsigned long long now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+
+__device__ void pause(unsigned us) {
+  for (const unsigned long long end = nanoseconds() + us * 1000ull; nanoseconds() < end;) {
+  }
+}
+
+__global__ void toggle(volatile int* word, unsigned before_us, unsigned on_us, unsigned after_us) {
+  pause(before_us);
+  *word = 1;
+  __threadfence_system();
+  pause(on_us);
+  *word = 0;
+  __threadfence_system();
+  pause(after_us);
+}
+
+// A kernel changes a word and changes it back, while the host writes beside it: what both send crosses on the way.
+void check_crossing() {
+  int* host = nullptr;
+  CHECK(cudaHostAlloc(&host, 4096, cudaHostAllocMapped));
+  volatile int* words = host;
+  for (int round = 0; round < 30; round++) {
+    toggle<<<1, 1>>>(host, 700 + 110 * (round % 10), 1200, 300);
+    int written = 0;
+    for (; cudaStreamQuery(0) == cudaErrorNotReady; written++) {
+      for (int i = 64; i < 1024; i++) words[i] = round * 1000 + written;
+      usleep(100);
+    }
+    CHECK(cudaDeviceSynchronize());
+    EXPECT(words[0] == 0, "round %d: the kernel's word is %d", round, words[0]);
+    EXPECT(written == 0 || words[1000] == round * 1000 + written - 1, "round %d: the host's word is %d", round,
+           words[1000]);
+  }
+  CHECK(cudaFreeHost(host));
+}
+
 void check_conversations(size_t bytes) {
   int *pinned = nullptr, *managed = nullptr, *device = nullptr;
   CHECK(cudaMallocHost(&pinned, bytes));
@@ -355,29 +435,44 @@ void check_pools() {
   CHECK(cudaMemPoolTrimTo(pool, 0));
 }
 
+void check_small() {
+  check_managed(kCount);
+  check_mapped(kCount);
+  check_turns(30000);
+  check_conversations(4096);
+  check_bell();
+  check_crossing();
+}
+
+void check_large() {
+  check_managed(kLargeCount);
+  check_mapped(kLargeCount);
+  check_plain();
+  check_sparse();
+  check_variable(managed_values);
+  check_variable(many_managed_values);
+  check_odd_variable(odd_bytes);
+  check_odd_variable(more_odd_bytes);
+  for (const int pages : {4, 1000}) check_system_calls(pages);
+  check_turns(1 << 20);
+  check_first_looks();
+  check_other_process();
+  check_conversations(size_t(1) << 20);
+}
+
+bool has(int argc, char** argv, const char* option) {
+  return std::any_of(argv, argv + argc, [&](const char* word) { return strcmp(word, option) == 0; });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool live = false;
-  for (int i = 1; i < argc; i++) live = live || strcmp(argv[i], "--live") == 0;
   const double end = now_seconds() + option(argc, argv, "--seconds", 0);
   do {
-    for (const int count : {kCount, kLargeCount}) {
-      check_managed(count);
-      check_mapped(count);
-    }
-    check_plain();
-    check_sparse();
-    check_variable(managed_values);
-    check_variable(many_managed_values);
-    check_odd_variable(odd_bytes);
-    check_odd_variable(more_odd_bytes);
-    for (const int pages : {4, 1000}) check_system_calls(pages);
-    for (const int bytes : {30000, 1 << 20}) check_turns(bytes);
-    check_first_looks();
-    check_other_process();
-    for (const size_t bytes : {size_t(4096), size_t(1) << 20}) check_conversations(bytes);
-    if (live) check_atomics();
+    check_small();
+    if (has(argc, argv, "--small")) continue;
+    check_large();
+    if (has(argc, argv, "--live")) check_atomics();
     check_pools();
   } while (failures_ == 0 && now_seconds() < end);
   return verdict("mirrors");

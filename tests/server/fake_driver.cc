@@ -2,7 +2,8 @@
 // kernel is one of a few C++ functions that an image of text names. Only what the worker needs.
 //
 // Image: lines "kernel NAME PARAM_BYTES" and "global NAME BYTES". Kernels: add (u64 address, u64 count, u64 value),
-// slow (u64 milliseconds), fault (no parameters).
+// slow (u64 milliseconds), tick (u64 address, u64 times, u64 value: adds to one word, once a millisecond), fault (no
+// parameters).
 
 #include <cuda.h>
 #include <sys/mman.h>
@@ -145,6 +146,12 @@ void run_kernel(const Kernel& kernel, const std::vector<uint64_t>& params) {
     for (uint64_t i = 0; i < params[1]; ++i) words[i] += uint32_t(params[2]);
   } else if (kernel.name == "slow") {
     tide::sleep_us(uint32_t(params[0] * 1000));
+  } else if (kernel.name == "tick") {
+    auto* const word = reinterpret_cast<std::atomic<uint32_t>*>(host(params[0]));
+    for (uint64_t i = 0; i < params[1]; ++i) {
+      *word += uint32_t(params[2]);
+      tide::sleep_us(1000);
+    }
   } else if (kernel.name == "fault") {
     lost = CUDA_ERROR_ILLEGAL_ADDRESS;
   }

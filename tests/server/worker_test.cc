@@ -1,5 +1,7 @@
 // A real worker process on the fake driver, driven through the rings.
 
+#include <fstream>
+#include <map>
 #include <numeric>
 
 #include "base/words.h"
@@ -331,7 +333,7 @@ TEST_F(WorkerTest, of_host_memory_only_pages_travel_that_the_client_does_not_kno
   std::vector<std::byte> page(mask_bytes + kHostPage);
   page[0] = std::byte{2};
   memset(page.data() + mask_bytes, 100, 4);
-  const command::WriteHost write{kHost + 5 * kHostPage, kHostPage, mask_bytes, 0};
+  const command::WriteHost write{kHost + 5 * kHostPage, kHostPage, mask_bytes, 0, 0};
   client_.send(Call::tideWriteHost, write, kNoStream, page.data(), page.size());
   EXPECT_EQ(changed(client_, 8, &word), (std::vector<uint32_t>{5})) << "the client believes that it has 100 everywhere";
   EXPECT_EQ(word, 9u + (100u << 8));
@@ -375,18 +377,123 @@ TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
         << address << " " << bytes;
   }
   const std::vector<std::byte> data(16);
-  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 8, 0, 0}, &answer, data.data(), 8),
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 8, 0, 0, 0}, &answer, data.data(), 8),
             CUDA_ERROR_INVALID_VALUE)
       << "without a mask";
   const std::vector<std::byte> two_pages(2 * kHostPage + mask_words(2 * kHostPage) * 8);
-  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 2 * kHostPage, 1024, 5}, &answer,
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 2 * kHostPage, 1024, 5, 0}, &answer,
                          two_pages.data(), two_pages.size()),
             CUDA_ERROR_INVALID_VALUE)
       << "one digest for two pages";
-  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 0, 0, 0}, &answer), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost + 8 * kHostPage, 8, 8, 0}, &answer, data.data(),
-                         data.size()),
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost, 0, 0, 0, 0}, &answer),
             CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(client_.call(Call::tideWriteHost, command::WriteHost{kHost + 8 * kHostPage, 8, 8, 0, 0}, &answer,
+                         data.data(), data.size()),
+            CUDA_ERROR_INVALID_VALUE);
+}
+
+// Host memory that the worker tells unasked.
+class ToldMemory : public WorkerTest {
+ protected:
+  void SetUp() override {
+    WorkerTest::SetUp();
+    std::vector<std::byte> found;
+    client_.load_library(1, "kernel add 24\nkernel tick 24\n", &found);
+  }
+  CUresult map_told(uint64_t pages, uint64_t at = kHost) {
+    std::vector<std::byte> answer;
+    return client_.call(Call::tideMapHost, command::MapHost{at, pages * kHostPage, 0, 1}, &answer);
+  }
+  uint64_t add(uint64_t words, uint64_t value) { return client_.launch(uint64_t{1} << 32, {kHost, words, value}); }
+  uint64_t tick(uint64_t times) { return client_.launch((uint64_t{1} << 32) + 1, {kHost, times, 1}); }
+  uint64_t unread_bytes() { return client_.page().answer_head.load() - client_.region().client().answer_tail.load(); }
+  void await_page() {
+    const uint64_t end = now_ns() + kTestTimeoutUs * 1000;
+    while (unread_bytes() == 0 && now_ns() < end) sleep_us(100);
+    EXPECT_NE(unread_bytes(), 0u);
+  }
+  // The first word of each page that is in the ring, the last of each.
+  std::map<uint64_t, uint32_t> read_all(size_t* count = nullptr) {
+    std::map<uint64_t, uint32_t> words;
+    for (size_t n = 0; unread_bytes() != 0; ++n) {
+      AnswerHeader header;
+      std::vector<std::byte> page;
+      EXPECT_TRUE(client_.receive(&header, &page));
+      EXPECT_EQ(header.kind, uint16_t(AnswerKind::kPage));
+      EXPECT_EQ(page.size(), kHostPage);
+      memcpy(&words[(header.offset - kHost) / kHostPage], page.data(), 4);
+      if (count != nullptr) *count = n + 1;
+    }
+    return words;
+  }
+};
+
+TEST_F(ToldMemory, is_little) {
+  constexpr uint64_t kBlock = kToldBlockBytes, kPages = kBlock / kHostPage;
+  EXPECT_EQ(map_told(kPages + 1), CUDA_ERROR_INVALID_VALUE);
+  for (uint64_t i = 0; i < kToldBytes / kBlock; ++i) EXPECT_EQ(map_told(kPages, kHost + i * kBlock), CUDA_SUCCESS);
+  EXPECT_EQ(map_told(1, kHost + kToldBytes), CUDA_ERROR_INVALID_VALUE);
+  std::vector<std::byte> answer;
+  EXPECT_EQ(client_.call(Call::tideUnmapHost, command::UnmapHost{kHost, kBlock}, &answer), CUDA_SUCCESS);
+  EXPECT_EQ(map_told(1, kHost + kToldBytes), CUDA_SUCCESS);
+}
+
+TEST_F(ToldMemory, comes_ahead_of_the_word_that_says_what_work_changed_it) {
+  ASSERT_EQ(map_told(4), CUDA_SUCCESS);
+  for (uint32_t i = 1; i <= 100; ++i) {
+    ASSERT_TRUE(client_.reach(kTestLegacy, add(1, 1)));
+    ASSERT_EQ(read_all(), (std::map<uint64_t, uint32_t>{{0, i}})) << "only the page that has changed";
+  }
+  ASSERT_TRUE(client_.reach(kTestLegacy, add(1, 0)));
+  EXPECT_EQ(unread_bytes(), 0u) << "nothing has changed";
+  expect_no_error();
+}
+
+TEST_F(ToldMemory, is_told_while_work_changes_it_as_fast_as_the_client_reads) {
+  ASSERT_EQ(map_told(1), CUDA_SUCCESS);
+  const uint64_t last = tick(300);
+  for (uint32_t before = 0, round = 0; round < 3; ++round) {
+    await_page();
+    sleep_us(20'000);
+    size_t records = 0;
+    const uint32_t word = read_all(&records)[0];
+    EXPECT_EQ(records, 1u) << "the rest waits until this is read";
+    EXPECT_GT(word, before);
+    before = word;
+  }
+  ASSERT_TRUE(client_.reach(kTestLegacy, last));
+  EXPECT_EQ(read_all()[0], 300u);
+}
+
+TEST_F(ToldMemory, a_client_that_does_not_read_makes_no_queue) {
+  constexpr uint64_t kPages = kToldBlockBytes / kHostPage;
+  ASSERT_EQ(map_told(kPages), CUDA_SUCCESS);
+  const auto resident = [&] {
+    std::ifstream file("/proc/" + std::to_string(worker_.pid()) + "/statm");
+    uint64_t all = 0, here = 0, shared = 0;
+    file >> all >> here >> shared;
+    return (here - shared) * kHostPage;
+  };
+  uint64_t last = 0;
+  uint32_t sum = 0;
+  const auto go_on = [&] {
+    last = add(kToldBlockBytes / 4, 1);
+    ++sum;
+    sleep_us(300);
+  };
+  while (unread_bytes() < kAnswerRingBytes - 2 * kToldBlockBytes && sum < 50'000) go_on();
+  for (int i = 0; i < 100; ++i) go_on();
+  const uint64_t before = resident();
+  for (int i = 0; i < 400; ++i) go_on();
+  EXPECT_LT(client_.page().stream_progress[kTestLegacy].load(), last) << "the ring has room for everything";
+  EXPECT_LT(resident(), before + (4u << 20)) << "it would be 26 MB";
+  while (client_.page().stream_progress[kTestLegacy].load() < last) read_all();
+  std::map<uint64_t, uint32_t> words = read_all();
+  ASSERT_TRUE(client_.reach(kTestLegacy, add(kToldBlockBytes / 4, 1)));
+  words = read_all();
+  ASSERT_EQ(words.size(), kPages);
+  for (const auto& [page, word] : words) EXPECT_EQ(word, sum + 1) << page;
+  expect_no_error();
 }
 
 TEST_F(WorkerTest, tells_its_agent_what_it_holds) {
