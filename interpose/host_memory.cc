@@ -307,8 +307,11 @@ CUresult HostMemory::give_own_pages(Block& block, Vgpu& vgpu) {
   const CUresult r =
       waits ? ask(vgpu, Call::tideMapHost, command, &sequence) : tell(vgpu, Call::tideMapHost, command, &sequence);
   if (r != CUDA_SUCCESS) return r;
+  if (CUresult made = make_mirror(block, Mirror::Far::kPages); made != CUDA_SUCCESS) {
+    tell(vgpu, Call::tideUnmapHost, command::UnmapHost{block.about.device, bytes});
+    return made;
+  }
   block.reached_by |= bit(vgpu);
-  if (CUresult made = make_mirror(block, Mirror::Far::kPages); made != CUDA_SUCCESS) return made;
   if (told) block.mirror->make_told(sequence);
   kept.bytes += bytes;
   if (told) kept.told += bytes;

@@ -292,7 +292,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   if (!at_once && o.width * o.height >= kStagedBytesMin) {
     bool done = false;
     const CUresult r = StagedCopyOut(*stream, o).run(&done);
-    if (r != CUDA_SUCCESS || done) return r;
+    if (r != CUDA_SUCCESS || done) return e.process->host.after_wait(*side.vgpu, r);
   }
   leave_room(*side.vgpu, o.width, o.height);
   const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
@@ -302,7 +302,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   Channel& channel = side.vgpu->channel();
   const CUresult r = channel.wait_stream(stream->slot, sequence);
   if (r != CUDA_SUCCESS) channel.forget(sequence);  // nothing may be written there after we return
-  return r;
+  return e.process->host.after_wait(*side.vgpu, r);
 }
 
 CUresult host_to_host(const Entered& e, const CopyOrder& o) {

@@ -50,10 +50,11 @@ bool Outbox::flush() {
   return any;
 }
 
-AnswerWriter* Outbox::read_up() {
-  if (link_ == nullptr || !empty()) return nullptr;
-  return link_->region().client().answer_tail.load(std::memory_order_acquire) == writer_.head() ? &writer_ : nullptr;
+uint64_t Outbox::unread() const {
+  return writer_.head() - link_->region().client().answer_tail.load(std::memory_order_acquire);
 }
+
+AnswerWriter* Outbox::read_up() { return link_ != nullptr && empty() && unread() == 0 ? &writer_ : nullptr; }
 
 bool Outbox::write(Entry& entry) {
   if (link_ == nullptr) return false;

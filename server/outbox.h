@@ -46,6 +46,8 @@ class Outbox {
   // Writes what the ring has room for; true if anything was written.
   bool flush();
   bool empty() const { return entries_.empty(); }
+  // Bytes of the ring that the client has not read.
+  uint64_t unread() const;
   // The ring, when nothing waits and the client has read everything; else null.
   AnswerWriter* read_up();
   bool crowded() const { return entries_.size() > kOutboxEntriesMax; }

@@ -36,6 +36,8 @@ static_assert(uint16_t(Call::cuMemsetD2D32Async) - uint16_t(Call::cuMemsetD2D32_
 constexpr uint32_t kMemsetPayloadMax = 64;
 
 constexpr uint64_t kMalformedLogged = 5;
+// More than that is not told ahead of a client that does not read: words wait, and one look serves for all of them.
+constexpr uint64_t kToldUnreadMax = 1u << 20;
 
 }  // namespace
 
@@ -190,7 +192,7 @@ CUresult Session::replay(const Object& object) {
 // all that is found to be done in one turn.
 bool Session::tell_host(AnswerWriter& to) {
   if (!host_memory_.tells() || looked_at_ == streams_.completed()) return true;
-  if (polling_ || !host_memory_.tell(sequence_, to)) return false;
+  if (polling_ || outbox_.unread() > kToldUnreadMax || !host_memory_.tell(sequence_, to)) return false;
   looked_at_ = streams_.completed();
   return true;
 }

@@ -8,7 +8,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 5;
+constexpr uint32_t kStateVersion = 6;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {

@@ -435,7 +435,28 @@ void check_pools() {
   CHECK(cudaMemPoolTrimTo(pool, 0));
 }
 
+__global__ void put(int* block, int last, int* other, int value) { block[1] = block[last] = *other = value; }
+
+// A copy to the host that waits is a synchronisation like others.
+void check_waiting_copies(size_t bytes) {
+  int *block = nullptr, *other = nullptr, came = 0;
+  const int last = (int)(bytes / sizeof(int)) - 1;
+  CHECK(cudaMallocHost(&block, bytes));
+  CHECK(cudaMalloc(&other, sizeof *other));
+  for (int round = 1; round <= 10; round++) {
+    put<<<1, 1>>>(block, last, other, round);
+    CHECK(cudaMemcpy(&came, other, sizeof came, cudaMemcpyDeviceToHost));
+    EXPECT(came == round && block[1] == round && block[last] == round, "%zu bytes, round %d: %d, %d and %d", bytes,
+           round, came, block[1], block[last]);
+  }
+  CHECK(cudaFree(other));
+  CHECK(cudaFreeHost(block));
+}
+
 void check_small() {
+  check_waiting_copies(8192);
+  check_waiting_copies(1 << 20);
+
   check_managed(kCount);
   check_mapped(kCount);
   check_turns(30000);
