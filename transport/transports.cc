@@ -1,7 +1,10 @@
+#include <cstdlib>
 #include <cstring>
 
+#include "base/log.h"
 #include "transport/choice.h"
 #include "transport/link.h"
+#include "transport/rdma.h"
 #include "transport/replica_link.h"
 #include "transport/shm.h"
 #include "transport/sim.h"
@@ -38,7 +41,17 @@ const Transport* find_transport(const char* name) {
 }
 
 const char* transport_between_hosts() {
-  static const bool has_verbs = verbs_usable().ok();
+  static const bool has_verbs = [] {
+    const char* const wish = getenv("TIDE_VERBS_DEVICE");
+    const bool is_asked_for = wish != nullptr && wish[0] != '\0';
+    // Where there is no device, libibverbs is not even loaded.
+    if (!is_asked_for && !has_rdma_device()) return false;
+    const Outcome usable = verbs_usable();
+    if (!usable.ok()) {
+      log(is_asked_for ? LogLevel::kWarning : LogLevel::kInfo, "ucx is used: %s", usable.message().c_str());
+    }
+    return usable.ok();
+  }();
   return has_verbs ? "fastest" : "ucx";
 }
 

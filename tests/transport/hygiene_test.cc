@@ -140,6 +140,7 @@ TEST(Hygiene, garbage_on_the_listener_does_not_keep_the_client_out) {
   });
   const Outcome connected = find_transport("ucx")->connect(memory.region(), pair[0], data.c_str(), &client);
   EXPECT_TRUE(connected.ok()) << connected.message();
+  client.reset();  // before its far side rests: else UCX cannot close, and keeps its thread
   stop = true;
   loop.join();
   EXPECT_TRUE(worker->ready());

@@ -1,6 +1,5 @@
 #include "transport/ucx/choice.h"
 
-#include <dirent.h>
 #include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -10,20 +9,12 @@
 #include <cstdlib>
 
 #include "base/log.h"
+#include "transport/rdma.h"
 
 namespace tide {
 namespace {
 
 constexpr uint64_t kRdmaMemlock = 64u << 20;  // UCX registers 38 MiB for the receives of one device
-
-bool has_rdma_device() {
-  DIR* folder = opendir("/sys/class/infiniband");
-  if (folder == nullptr) return false;
-  bool any = false;
-  for (const dirent* entry; (entry = readdir(folder)) != nullptr;) any = any || entry->d_name[0] != '.';
-  closedir(folder);
-  return any;
-}
 
 bool exempt_from_memlock() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};

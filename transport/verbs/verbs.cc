@@ -48,6 +48,10 @@ void Verbs::load() {
   find(modify_qp, "ibv_modify_qp");
   find(destroy_qp, "ibv_destroy_qp");
   find(wc_status_str, "ibv_wc_status_str");
+  // Before Linux 5.12 a fork would take the pages of queues from the parent; later it does nothing.
+  if (const auto fork_init = reinterpret_cast<int (*)()>(dlsym(library, "ibv_fork_init")); fork_init != nullptr) {
+    fork_init();
+  }
 }
 
 }  // namespace tide
