@@ -54,7 +54,7 @@ def copies(mib, rounds):
 
 
 # Each with the least number of bytes that it sends each way.
-JOBS = {'training': (train(), 64 << 10), 'copies': (copies(2, 1), 2 * MIB)}
+JOBS = {'training': (train(), 32 << 10), 'copies': (copies(2, 1), 2 * MIB)}
 
 
 class OnePool:
