@@ -164,6 +164,36 @@ def per_thread_wrappers(rows, symbols, everything=False):
         yield symbol, base
 
 
+SERVES = 'tide_serve_'  # what serves cuX in the client's library is the symbol tide_serve_cuX
+
+
+def entries(rows):
+    return [r for r in rows if r.travel not in ('refuse', 'internal')]
+
+
+def client_names_h(rows):
+    """Comes before all else in the client's sources: what they define as cuX is another symbol, and so is what they
+    call by that name."""
+    return [NOTE, '#pragma once\n', *[f'#pragma redefine_extname {r.name} {SERVES}{r.name}' for r in entries(rows)]]
+
+
+def client_entries_cc(rows):
+    """The exported functions. Each notes its number, so that whoever waits knows what the program called, and goes on
+    to what serves it; calls of the library to itself do not pass here."""
+    lines = [NOTE, FULL_CUDA, '#include "interpose/thread.h"\n', '#pragma GCC visibility push(default)\n']
+    for r in entries(rows):
+        entry = f'entry_{r.name}'
+        lines += [
+            f'extern "C" CUresult {entry}({wrapper_params(r)}) __asm__("{r.name}");',
+            f'CUresult {entry}({wrapper_params(r)}) {{',
+            f'  tide::thread_state.call = {r.number};',
+            f'  return {r.name}({", ".join(p.name for p in r.params)});',
+            '}',
+            '',
+        ]
+    return lines + ['#pragma GCC visibility pop']
+
+
 def client_stubs_cc(rows, symbols):
     lines = [
         NOTE,
@@ -176,15 +206,16 @@ def client_stubs_cc(rows, symbols):
         if r.travel in ('async', 'sync'):
             lines += client_stub(r)
     for symbol, base in per_thread_wrappers(rows, symbols):
-        lines += wrapper(symbol, base, 'tide')
+        lines.append(f'extern "C" CUresult entry_{base.name}({wrapper_params(base)}) __asm__("{base.name}");')
+        lines += wrapper(symbol, base, 'tide', f'entry_{base.name}')
     return lines + ['#pragma GCC visibility pop']
 
 
-def wrapper(symbol, base, library):
+def wrapper(symbol, base, library, called=None):
     return [
         f'extern "C" CUresult {symbol}({wrapper_params(base)}) {{',
         f'  {library}::PerThreadDefault guard;',
-        f'  return {base.name}({", ".join(p.name for p in base.params)});',
+        f'  return {called or base.name}({", ".join(p.name for p in base.params)});',
         '}',
         '',
     ]
@@ -572,6 +603,8 @@ PRODUCTS = {
     'calls.h': lambda r, s: calls_h(r),
     'calls.cc': lambda r, s: calls_cc(r),
     'commands.h': lambda r, s: commands_h(r),
+    'client_names.h': lambda r, s: client_names_h(r),
+    'client_entries.cc': lambda r, s: client_entries_cc(r),
     'client_stubs.cc': client_stubs_cc,
     'client_refusals.cc': client_refusals_cc,
     'client_resolver.cc': client_resolver_cc,

@@ -97,6 +97,7 @@ CUresult Channel::wait_for_space(uint32_t payload_bytes) {
     drain();                                                             \
   } else {                                                               \
     const uint64_t begin = now_ns();                                     \
+    own_->trips.count(uint16_t(thread_state.call));                      \
     own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);  \
     result = wait(is_ready);                                             \
     const uint64_t waited = now_ns() - begin;                            \
@@ -361,6 +362,10 @@ void Channel::tell_counters() {
   counted_ = sum;
   LinkUse link(*this);
   for (const Word* word : words) link->note(*word);
+  for (uint32_t i = 0; i < kTripSlots; ++i) {
+    const uint64_t now = own_->trips.words[i].load(std::memory_order_relaxed);
+    if (std::exchange(trips_told_[i], now) != now) link->note(own_->trips.words[i]);
+  }
   notify(*link, Side::kClient);
 }
 

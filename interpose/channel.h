@@ -225,7 +225,9 @@ class Channel {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
-  uint64_t counted_ = 0;  // the sum of the counters that was told; the service thread's
+  // What was told of the counters (their sum) and of round trips; the service thread's.
+  uint64_t counted_ = 0;
+  uint64_t trips_told_[kTripSlots] = {};
 };
 
 template <class Fill>

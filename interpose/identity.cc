@@ -10,6 +10,14 @@
 #include "interpose/process.h"
 #include "interpose/thread.h"
 
+// The exported functions themselves: tables that the runtime asks for lead to them.
+extern "C" {
+CUresult entry_load_fat_binary(CUmodule* module, const void* image) __asm__("cuModuleLoadFatBinary");
+CUresult entry_function_count(unsigned* count, CUmodule module) __asm__("cuModuleGetFunctionCount");
+CUresult entry_list_functions(CUfunction* functions, unsigned count,
+                              CUmodule module) __asm__("cuModuleEnumerateFunctions");
+}
+
 namespace tide {
 namespace {
 
@@ -148,9 +156,9 @@ void install_hooks() {
                         .stream_id = hook_stream_id,
                         .driver_version = hook_driver_version,
                         .device_count = hook_device_count,
-                        .load_fat_binary = cuModuleLoadFatBinary,
-                        .function_count = cuModuleGetFunctionCount,
-                        .list_functions = cuModuleEnumerateFunctions,
+                        .load_fat_binary = entry_load_fat_binary,
+                        .function_count = entry_function_count,
+                        .list_functions = entry_list_functions,
                         .device_identity = hook_identity});
 }
 

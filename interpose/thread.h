@@ -18,6 +18,7 @@ struct ThreadState {
   int depth;
   int per_thread_default;  // > 0: in a _ptsz or _ptds form
   int in_callback;         // > 0: in a host function, where CUDA calls are refused
+  unsigned call;           // number of the function that the program called last; 0: none, a thread of ours
   void* own_streams;       // of this thread, see stream_objects.cc
   TravelCounters travel;
 };

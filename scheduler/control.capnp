@@ -46,6 +46,11 @@ struct ClientStats {          # a process of the job that uses the vGPU
   residentBytes @1 :UInt64;
 }
 
+struct CallCount {
+  call @0 :Text;              # a function of the driver API; "other": of no function, or of one too many
+  count @1 :UInt64;
+}
+
 struct VgpuStats {
   vgpu @0 :UInt32;
   workerPids @1 :List(UInt32);
@@ -60,6 +65,8 @@ struct VgpuStats {
   moves @10 :UInt32;
   busyPermille @11 :UInt32;   # of the last second, in which its workers had work under way
   clients @12 :List(ClientStats);
+  roundTripsPerS @13 :Float64;  # of the last second
+  roundTripCalls @14 :List(CallCount);  # which functions waited
 }
 
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has

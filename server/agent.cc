@@ -63,6 +63,10 @@ Agent::Stats sum_of(const Counted& counted) {
     sum.resident_bytes += one.resident_bytes;
     sum.commands += one.commands, sum.round_trips += one.round_trips;
     sum.bytes_in += one.bytes_in, sum.bytes_out += one.bytes_out;
+    sum.round_trips_per_s += one.round_trips_per_s;
+    for (const uint64_t word : one.trips) {
+      if (word != 0) stats.round_trips_of[TripCounts::function_of(word)] += TripCounts::count_of(word);
+    }
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
     sum.busy_permille = std::min(1000u, sum.busy_permille + one.busy_permille);
     if (one.transport[0] != 0) memcpy(sum.transport, one.transport, sizeof(sum.transport));

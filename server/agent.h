@@ -78,6 +78,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
     };
     std::vector<Client> clients;
     ControlStats sum;
+    std::map<uint16_t, uint64_t> round_trips_of;  // by number of the function
   };
   kj::Promise<std::vector<Stats>> stats(const std::string& job);
 

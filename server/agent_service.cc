@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "base/log.h"
+#include "calls.h"
 
 namespace tide {
 namespace {
@@ -16,6 +17,22 @@ constexpr auto kConnectPatience = 10 * kj::SECONDS;
 constexpr uint32_t kBackoffFirstMs = 200;
 constexpr uint32_t kBackoffLastMs = 5000;
 constexpr const char* kVersion = "0.1.0";
+
+// By function, and what the clients have of no function.
+void tell_trips(const Agent::Stats& from, control::VgpuStats::Builder to) {
+  uint64_t named = 0;
+  for (const auto& [function, count] : from.round_trips_of) named += count;
+  const bool others = from.sum.round_trips > named;
+  auto list = to.initRoundTripCalls(uint32_t(from.round_trips_of.size()) + others);
+  uint32_t i = 0;
+  for (const auto& [function, count] : from.round_trips_of) {
+    list[i].setCall(call_name(function));
+    list[i++].setCount(count);
+  }
+  if (!others) return;
+  list[i].setCall("other");
+  list[i].setCount(from.sum.round_trips - named);
+}
 
 Outcome terms_of(control::Lease::Reader lease, LeaseTerms* terms) {
   terms->job = lease.getJob().cStr();
@@ -79,6 +96,8 @@ class AgentService final : public control::Agent::Server {
         to.setResidentBytes(from.sum.resident_bytes);
         to.setCommands(from.sum.commands);
         to.setRoundTrips(from.sum.round_trips);
+        to.setRoundTripsPerS(from.sum.round_trips_per_s);
+        tell_trips(from, to);
         to.setBytesIn(from.sum.bytes_in);
         to.setBytesOut(from.sum.bytes_out);
         to.setWaitNs(from.sum.wait_ns);

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/outcome.h"
 #include "transport/door.h"
+#include "transport/layout.h"
 
 namespace tide {
 
@@ -84,7 +85,9 @@ struct ControlStats {
   uint64_t resident_bytes = 0;
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
   uint32_t objects = 0;
-  uint32_t busy_permille = 0;  // of the last second
+  uint32_t busy_permille = 0;       // of the last second
+  double round_trips_per_s = 0;     // of the last second, too
+  uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
 };
 

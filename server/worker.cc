@@ -71,6 +71,7 @@ int Worker::run() {
       if (link_ != nullptr && !link_->alive()) return 0;
       forward_text();
       if (live_ && !said_end_) session_->tell_running();
+      if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
     }
     if (link_ == nullptr && move_ != nullptr && session_ != nullptr) {
       if (try_move() == Next::kEnd) return 0;
@@ -132,11 +133,12 @@ Worker::Next Worker::handle(ControlMessage* message) {
       ControlStats stats;
       if (link_ != nullptr && session_ != nullptr) {
         const ClientCounters& counters = link_->region().client().counters;
-        stats.commands = counters.commands, stats.round_trips = counters.round_trips;
+        stats.commands = counters.commands;
         stats.bytes_in = counters.bytes_in, stats.bytes_out = counters.bytes_out, stats.wait_ns = counters.wait_ns;
         stats.resident_bytes = session_->memory().mapped_bytes();
         stats.objects = uint32_t(session_->objects().size());
         stats.busy_permille = meter_.permille();
+        count_trips(&stats);
         set_text(stats.transport, link_->transport());
       }
       send_control(control_, ControlType::kStatsReply, stats);
@@ -152,6 +154,14 @@ Worker::Next Worker::handle(ControlMessage* message) {
     default:
       return Next::kGoOn;
   }
+}
+
+// In this order: the client counts a function first, so what no function has is not negative.
+void Worker::count_trips(ControlStats* stats) const {
+  const ClientPage& client = link_->region().client();
+  stats->round_trips = client.counters.round_trips;
+  stats->round_trips_per_s = trips_.per_second(now_ns(), stats->round_trips);
+  for (uint32_t i = 0; i < kTripSlots; ++i) stats->trips[i] = client.trips.words[i];
 }
 
 void Worker::handle_sharing(ControlMessage* message) {

@@ -9,6 +9,7 @@
 
 #include "server/busy.h"
 #include "server/control.h"
+#include "server/rate.h"
 #include "server/session.h"
 #include "server/text_capture.h"
 #include "server/transfer.h"
@@ -30,6 +31,7 @@ class Worker {
   Outcome begin(const ControlSession& session);
   Next take_control();
   Next handle(ControlMessage* message);
+  void count_trips(ControlStats* stats) const;
   void handle_sharing(ControlMessage* message);
   Next serve(const ControlSession& session, int lifeline, int region_fd);
   Next receive(const ControlSession& session);
@@ -89,6 +91,7 @@ class Worker {
   std::unique_ptr<Move> move_;
   TextCapture output_, errors_;  // what kernels print
   BusyMeter meter_;
+  RateMeter trips_;
   bool worked_ = false;      // work was under way in the last turn
   uint64_t busy_ns_ = 0;     // when something last happened
   uint64_t linger_ns_ = 0;   // so long it looks on after that before it sleeps

@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 3;
+inline constexpr uint32_t kRegionVersion = 4;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -25,6 +25,8 @@ inline constexpr uint32_t kStreamSlots = 4096;  // streams alive at once on a vG
 inline constexpr uint32_t kEventSlots = 65536;  // events alive at once on a vGPU
 inline constexpr uint32_t kSignalSlots = 1024;  // stream waits for something outside of the vGPU, at once
 inline constexpr uint32_t kEndpointBytes = 512;
+
+inline constexpr uint32_t kTripSlots = 64;  // functions of the driver API whose round trips are counted apart
 
 using Word = std::atomic<uint64_t>;
 static_assert(Word::is_always_lock_free);
@@ -39,6 +41,29 @@ struct ClientCounters {
   Word reconnects{0};
 };
 
+// Round trips by the function of the driver API that waited: each word is its number (api/*.api) and, in the lower
+// kCountBits, how many. A function takes the first free word from its number on; when all are taken, further
+// functions are in ClientCounters::round_trips only. No lock, no allocation.
+struct TripCounts {
+  static constexpr int kCountBits = 48;
+
+  Word words[kTripSlots] = {};
+
+  void count(uint16_t function) {
+    for (uint32_t i = 0; i < kTripSlots && function != 0; ++i) {
+      Word& word = words[(function + i) % kTripSlots];
+      uint64_t seen = word.load(std::memory_order_relaxed);
+      const uint64_t first = uint64_t{function} << kCountBits | 1;
+      if (seen == 0 && word.compare_exchange_strong(seen, first, std::memory_order_relaxed)) return;
+      if (seen >> kCountBits != function) continue;
+      word.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+  }
+  static uint16_t function_of(uint64_t word) { return uint16_t(word >> kCountBits); }
+  static uint64_t count_of(uint64_t word) { return word & ((uint64_t{1} << kCountBits) - 1); }
+};
+
 struct ClientPage {
   uint32_t magic = kRegionMagic;
   uint32_t version = kRegionVersion;
@@ -50,6 +75,7 @@ struct ClientPage {
   alignas(64) ClientCounters counters;
   // A worker without a session may begin behind this sequence number: the client has given the one before up. 0: none.
   Word renewed{0};
+  alignas(64) TripCounts trips;
   alignas(64) Word signals[kSignalSlots];  // tideWaitSignal waits for signals[slot] >= value
 };
 

@@ -27,6 +27,7 @@ WordRange range(uint64_t offset, uint64_t bytes) { return {word_at(offset), word
 const WordRange kClientWords[] = {
     range(kClient + offsetof(ClientPage, counters), sizeof(ClientCounters) / 8 * 8),
     range(kClient + offsetof(ClientPage, renewed), sizeof(Word)),
+    range(kClient + offsetof(ClientPage, trips), sizeof(TripCounts)),
     range(kClient + offsetof(ClientPage, signals), sizeof(ClientPage::signals)),
 };
 const WordRange kWorkerWords[] = {

@@ -239,5 +239,33 @@ class Trace(PoolTest):
         self.assertIn(f"export TIDE_TRACE='{self.file}'", exports)
 
 
+class RoundTrips(PoolTest):
+    """`tide job` says how often a program waits, and which of its calls do."""
+
+    def of_a_step_that_reads_its_loss(self):
+        self.pool.up(gpus=1)
+        job = self.pool.start('-g', 1, '--name', 'reads', '--', job_program('launch_bound'), '--steps', 20000)
+
+        def trips():
+            vgpus = (self.pool.job('reads') or {}).get('vgpus', [])
+            return {'round_trips': 0, 'round_trips_per_s': 0, **(vgpus[0] if vgpus else {})}
+
+        wait_until(lambda: trips()['round_trips'] > 500 and trips()['round_trips_per_s'] > 10, 'round trips')
+        counted = trips()
+        job.process.terminate()
+        job.wait()
+        calls = {each['call']: each['count'] for each in counted['round_trip_calls']}
+        self.assertEqual(max(calls, key=calls.get), 'cuMemcpyDtoHAsync_v2', calls)
+        self.assertGreater(calls['cuMemcpyDtoHAsync_v2'], 0.9 * counted['round_trips'], calls)
+        self.assertLess(abs(sum(calls.values()) - counted['round_trips']), 10, counted)
+
+    def test_in_shared_memory(self):
+        self.of_a_step_that_reads_its_loss()
+
+
+class RoundTripsOverUcx(RoundTrips):
+    environment = {'TIDE_TRANSPORT': 'ucx'}
+
+
 if __name__ == '__main__':
     unittest.main()

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <map>
 #include <numeric>
 #include <thread>
 
@@ -42,6 +43,14 @@ struct Loopback : testing::Test {
   }
   FakeWorker& worker() { return *workers[0]; }
   uint64_t round_trips(int i = 0) { return workers[i]->region().client().counters.round_trips.load(); }
+  // By the function that waited, as the worker reads it.
+  std::map<std::string, uint64_t> trips_by_function() {
+    std::map<std::string, uint64_t> found;
+    for (const Word& word : workers[0]->region().client().trips.words) {
+      if (word != 0) found[call_name(TripCounts::function_of(word))] = TripCounts::count_of(word);
+    }
+    return found;
+  }
   CUdeviceptr allocate(size_t bytes) {
     CUdeviceptr address = 0;
     EXPECT_EQ(cuMemAlloc_v2(&address, bytes), CUDA_SUCCESS);
@@ -289,6 +298,44 @@ TEST_F(Loopback, refused_text_says_so_at_once) {
   EXPECT_EQ(cuModuleLoadDataEx(&module, kPtx, 2, options, values), CUDA_ERROR_INVALID_PTX);
   EXPECT_EQ(worker().load_message, text);
   EXPECT_EQ(worker().count(Call::tideUnloadLibrary), 0u) << "the worker knows nothing of it";
+}
+
+TEST_F(Loopback, round_trips_are_counted_by_the_function_that_the_program_called) {
+  worker().answer_call = [](const SeenCommand&, std::vector<std::byte>* out) {
+    out->resize(8);
+    return CUDA_SUCCESS;
+  };
+  CUfunction add = function("add");
+  EXPECT_EQ(trips_by_function(), (std::map<std::string, uint64_t>{{"cuModuleLoadData", 1}}));
+  const CUdeviceptr memory = allocate(1000);
+  CUstream stream = nullptr;
+  CUevent event = nullptr;
+  EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_SUCCESS);
+  EXPECT_EQ(cuEventCreate(&event, 0), CUDA_SUCCESS);
+  const auto wait_in = [&](auto call) {
+    worker().hold(true);
+    EXPECT_EQ(cuMemsetD8Async(memory, 1, 1000, stream), CUDA_SUCCESS);
+    EXPECT_EQ(cuEventRecord(event, stream), CUDA_SUCCESS);
+    std::thread later([&] {
+      sleep_us(20'000);
+      worker().hold(false);
+    });
+    EXPECT_EQ(call(), CUDA_SUCCESS);
+    later.join();
+  };
+  char host[1000];
+  int value = 0;
+  for (int i = 0; i < 3; ++i) wait_in([&] { return cuStreamSynchronize(stream); });
+  wait_in([&] { return cuStreamSynchronize_ptsz(stream); });
+  for (int i = 0; i < 2; ++i) wait_in([&] { return cuEventSynchronize(event); });
+  wait_in([&] { return cuMemcpyDtoH_v2(host, memory, sizeof host); });
+  wait_in([&] { return cuMemFree_v2(memory); });
+  EXPECT_EQ(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, add), CUDA_SUCCESS);
+  const std::map<std::string, uint64_t> expected{{"cuModuleLoadData", 1},   {"cuStreamSynchronize", 4},
+                                                 {"cuEventSynchronize", 2}, {"cuMemcpyDtoH_v2", 1},
+                                                 {"cuMemFree_v2", 1},       {"cuFuncGetAttribute", 1}};
+  EXPECT_EQ(trips_by_function(), expected);
+  EXPECT_EQ(round_trips(), 10u) << "none is lost";
 }
 
 TEST_F(Loopback, cached_questions_are_asked_once) {

@@ -1,5 +1,7 @@
 #include "tests/scheduler/fake_agent.h"
 
+#include <utility>
+
 #include "base/log.h"
 #include "scheduler/remote_error.h"
 
@@ -73,6 +75,10 @@ class FakeAgent final : public control::Agent::Server {
     for (uint32_t i = 0; i < list.size(); ++i) {
       list[i].setVgpu(mine[i]);
       list[i].setRoundTrips(7);
+      list[i].setRoundTripsPerS(2.5);
+      const std::pair<const char*, uint64_t> calls[] = {{"cuCtxSynchronize", 1}, {"cuMemcpyDtoH_v2", 6}};
+      auto trips = list[i].initRoundTripCalls(2);
+      for (uint32_t n = 0; n < 2; ++n) trips[n].setCall(calls[n].first), trips[n].setCount(calls[n].second);
       list[i].setTransport("fake");
       list[i].setResidentBytes(1000 + mine[i]);
       list[i].setBusyPermille(250);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "server/rate.h"
+
 namespace tide {
 namespace {
 
@@ -57,6 +59,38 @@ TEST(BusyMeter, nothing_is_counted_before_the_first_call) {
   BusyMeter meter;
   meter.at(kStart, true);
   EXPECT_EQ(meter.permille(), 0u);
+}
+
+// A worker that looks every `step` milliseconds while something happens `each` times a millisecond.
+uint64_t count_on(RateMeter* meter, uint64_t* now, uint64_t count, uint64_t ms, uint64_t step, uint64_t each) {
+  for (const uint64_t end = *now + ms * kMs; *now < end;) {
+    *now += step * kMs;
+    count += step * each;
+    if (meter->due(*now)) meter->take(*now, count);
+  }
+  return count;
+}
+
+TEST(RateMeter, is_of_the_last_second) {
+  RateMeter meter;
+  uint64_t now = kStart, count = 1000;
+  EXPECT_EQ(meter.per_second(now, count), 0);
+  meter.take(now, count);
+  EXPECT_EQ(meter.per_second(now, count), 0) << "what was before counts for nothing";
+  count = count_on(&meter, &now, count, 500, 1, 3);
+  EXPECT_NEAR(meter.per_second(now, count), 3000, 10);
+  count = count_on(&meter, &now, count, 5000, 1, 3);
+  EXPECT_NEAR(meter.per_second(now, count), 3000, 10);
+  count = count_on(&meter, &now, count, 500, 1, 0);
+  EXPECT_NEAR(meter.per_second(now, count), 1600, 250);
+  count = count_on(&meter, &now, count, 700, 100, 0);
+  EXPECT_EQ(meter.per_second(now, count), 0);
+}
+
+TEST(RateMeter, a_counter_that_began_again_is_no_rate) {
+  RateMeter meter;
+  meter.take(kStart, 100);
+  EXPECT_EQ(meter.per_second(kStart + kMs, 50), 0);
 }
 
 }  // namespace

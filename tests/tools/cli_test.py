@@ -230,6 +230,10 @@ class WithAPool(Cli):
         job = self.json('job', 1)
         self.assertEqual((job['name'], job['command'], job['physical_gpus']), ('it', 'sleep 100', 2))
         self.assertEqual([vgpu['round_trips'] for vgpu in job['vgpus']], [7, 7])
+        self.assertEqual([vgpu['round_trips_per_s'] for vgpu in job['vgpus']], [2.5, 2.5])
+        most_first = [{'call': 'cuMemcpyDtoH_v2', 'count': 6}, {'call': 'cuCtxSynchronize', 'count': 1}]
+        self.assertEqual([vgpu['round_trip_calls'] for vgpu in job['vgpus']], [most_first] * 2)
+        self.assertRegex(self.ok('job', 1), r'cuMemcpyDtoH_v2 +12 +85\.7 %\ncuCtxSynchronize +2 +14\.3 %\n$')
         for words in ('status', 'jobs', 'gpus', 'job it', 'why it', 'doctor'):
             self.assertNotEqual(self.ok(*words.split()), '')
 

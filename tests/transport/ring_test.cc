@@ -293,5 +293,19 @@ TEST_F(RingTest, random_bytes_never_lead_out_of_the_ring) {
   EXPECT_GT(accepted, 100u);
 }
 
+TEST(TripCounts, more_functions_than_words_take_nothing_from_those_that_came_first) {
+  TripCounts trips;
+  trips.count(0);
+  for (uint16_t function = 1; function <= 2 * kTripSlots; ++function) trips.count(uint16_t(function * kTripSlots));
+  for (int i = 0; i < 4; ++i) trips.count(kTripSlots);
+  uint64_t words = 0, first = 0;
+  for (const Word& word : trips.words) {
+    words += word != 0;
+    if (TripCounts::function_of(word) == kTripSlots) first = TripCounts::count_of(word);
+  }
+  EXPECT_EQ(words, kTripSlots);
+  EXPECT_EQ(first, 5u);
+}
+
 }  // namespace
 }  // namespace tide

@@ -1,5 +1,8 @@
 #include <stdio.h>
 
+#include <algorithm>
+#include <map>
+
 #include "base/log.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
@@ -10,11 +13,26 @@
 namespace tide::cli {
 namespace {
 
+constexpr size_t kCallsShown = 12;  // on a terminal
+
 using JobAnswer = capnp::Response<control::Pool::JobResults>;
 
 std::string place_of(control::VgpuInfo::Reader vgpu) {
   if (vgpu.getServer().size() == 0) return "-";
   return std::string(vgpu.getServer()) + "/" + std::to_string(vgpu.getGpu());
+}
+
+using CallCounts = std::vector<std::pair<std::string, uint64_t>>;
+
+// The functions that waited, of some virtual GPUs together: most first.
+CallCounts calls_of(const std::vector<control::VgpuStats::Reader>& vgpus) {
+  std::map<std::string, uint64_t> sums;
+  for (const auto& stats : vgpus) {
+    for (const auto each : stats.getRoundTripCalls()) sums[each.getCall().cStr()] += each.getCount();
+  }
+  CallCounts calls(sums.begin(), sums.end());
+  std::stable_sort(calls.begin(), calls.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  return calls;
 }
 
 void add_stats(Json& json, control::VgpuStats::Reader stats) {
@@ -25,6 +43,9 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.add("round_trips", stats.getRoundTrips())
       .add("bytes_in", stats.getBytesIn())
       .add("bytes_out", stats.getBytesOut());
+  json.add("round_trips_per_s", stats.getRoundTripsPerS()).key("round_trip_calls").list();
+  for (const auto& [call, count] : calls_of({stats})) json.object().add("call", call).add("count", count).end();
+  json.end();
   json.add("wait_ns", stats.getWaitNs()).add("transport", std::string(stats.getTransport()));
   json.add("objects", stats.getObjects()).add("moves", stats.getMoves());
 }
@@ -51,19 +72,38 @@ void print_json(const JobAnswer& answer) {
 }
 
 void print_vgpus(const JobAnswer& answer) {
-  printf("\n%-5s %-14s %10s %12s %11s %11s %11s %-9s %s\n", "VGPU", "GPU", "MEMORY", "COMMANDS", "ROUND TRIPS",
-         "TO GPU", "FROM GPU", "TRANSPORT", "MOVES");
+  printf("\n%-5s %-14s %10s %12s %11s %8s %11s %11s %-9s %s\n", "VGPU", "GPU", "MEMORY", "COMMANDS", "ROUND TRIPS",
+         "/ S", "TO GPU", "FROM GPU", "TRANSPORT", "MOVES");
   for (const auto vgpu : answer.getJob().getVgpus()) {
     printf("%-5u %-14s", vgpu.getVgpu(), place_of(vgpu).c_str());
     for (const auto s : answer.getVgpus()) {
       if (s.getVgpu() != vgpu.getVgpu()) continue;
-      printf(" %10s %12lu %11lu %11s %11s %-9s %u", size_text(s.getResidentBytes()).c_str(),
-             (unsigned long)s.getCommands(), (unsigned long)s.getRoundTrips(), size_text(s.getBytesIn()).c_str(),
-             size_text(s.getBytesOut()).c_str(), s.getTransport().cStr(), s.getMoves());
+      printf(" %10s %12lu %11lu %8.1f %11s %11s %-9s %u", size_text(s.getResidentBytes()).c_str(),
+             (unsigned long)s.getCommands(), (unsigned long)s.getRoundTrips(), s.getRoundTripsPerS(),
+             size_text(s.getBytesIn()).c_str(), size_text(s.getBytesOut()).c_str(), s.getTransport().cStr(),
+             s.getMoves());
       break;
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
   }
+}
+
+void print_calls(const JobAnswer& answer) {
+  std::vector<control::VgpuStats::Reader> vgpus;
+  for (const auto stats : answer.getVgpus()) vgpus.push_back(stats);
+  const CallCounts calls = calls_of(vgpus);
+  uint64_t all = 0, shown = 0;
+  for (const auto& [call, count] : calls) all += count;
+  if (all == 0) return;
+  const auto row = [all](const char* call, uint64_t count) {
+    printf("%-40s %11lu %6.1f %%\n", call, (unsigned long)count, 100.0 * double(count) / double(all));
+  };
+  printf("\n%-40s %11s %8s\n", "ROUND TRIPS BY FUNCTION", "", "SHARE");
+  for (size_t i = 0; i < calls.size() && i < kCallsShown; ++i) {
+    row(calls[i].first.c_str(), calls[i].second);
+    shown += calls[i].second;
+  }
+  if (shown < all) row(format("(%zu more)", calls.size() - kCallsShown).c_str(), all - shown);
 }
 
 // The job that the first word names. `asker` must outlive the answer.
@@ -81,7 +121,9 @@ int job(const Words& words) {
   Options options;
   constexpr const char* kHelp =
       "usage: tide job JOB [--json]\n\n"
-      "One job, by its id or its name: its virtual GPUs, where they are, and what went over their channels.\n";
+      "One job, by its id or its name: its virtual GPUs, where they are, what went over their channels, and\n"
+      "which functions of the driver API caused round trips: calls that waited for the GPU's server. Round trips per\n"
+      "second (/ S) are of the last second.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
     return options.status();
   Asker asker;
@@ -106,6 +148,7 @@ int job(const Words& words) {
     printf("  exit     %d\n", info.getExitStatus());
   } else if (info.getState() == control::JobState::RUNNING) {
     print_vgpus(got);
+    print_calls(got);
   }
   return kOk;
 }

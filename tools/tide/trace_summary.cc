@@ -66,6 +66,10 @@ struct Summary {
   std::vector<Sum> functions;
   Sum total;
   uint64_t begin_ns = 0, end_ns = 0, threads = 0;
+
+  double trips_per_s() const {
+    return end_ns == begin_ns ? 0 : double(total.travel.round_trips) * 1e9 / double(end_ns - begin_ns);
+  }
 };
 
 Outcome sum_up(trace::TraceFile& file, Summary* out) {
@@ -147,8 +151,9 @@ Outcome print_summary(const std::string& path, trace::TraceFile& file) {
          plural(file.processes().size(), "process", "processes").c_str(),
          plural(summary.threads, "thread", "threads").c_str(), plural(summary.total.calls, "call", "calls").c_str(),
          time_text(summary.end_ns - summary.begin_ns).c_str(), time_text(summary.total.time_ns).c_str());
-  printf("how: %llu local, %llu sent, %llu waited\n\n", (unsigned long long)summary.total.local,
-         (unsigned long long)summary.total.sent, (unsigned long long)summary.total.waited);
+  printf("how: %llu local, %llu sent, %llu waited; %s, %.1f per second\n\n", (unsigned long long)summary.total.local,
+         (unsigned long long)summary.total.sent, (unsigned long long)summary.total.waited,
+         plural(summary.total.travel.round_trips, "round trip", "round trips").c_str(), summary.trips_per_s());
   printf("%-40s %8s %10s %10s %10s %10s %8s %8s %10s %10s %10s %7s\n", "FUNCTION", "CALLS", "TIME", "MEAN", "MEDIAN",
          "MAX", "COMMANDS", "TRIPS", "WAITED", "TO SERVER", "FROM IT", "ERRORS");
   for (const Sum& sum : summary.functions) print_row(sum);
@@ -172,6 +177,7 @@ Outcome add_summary(Json& json, trace::TraceFile& file) {
         .end();
   }
   json.end().add("threads", summary.threads).add("span_ns", summary.end_ns - summary.begin_ns);
+  json.add("round_trips_per_s", summary.trips_per_s());
   json.key("total").object();
   add_sum(json, summary.total);
   json.end().key("functions").list();
