@@ -46,8 +46,9 @@ Outcome choose_transports(std::string* transports) {
   if (wish == nullptr || wish[0] == '\0') wish = getenv("UCX_TLS");
   // Its shared memory between processes is a file in /dev/shm that nobody removes when its owner is killed; on one host
   // the `shm` transport is faster anyway. Its datagrams (ud) do what its reliable connections do, with more memory, and
-  // not on software RDMA.
-  *transports = wish != nullptr && wish[0] != '\0' ? wish : "^posix,sysv,ud";
+  // not on software RDMA; without any device UCX would warn that there are none.
+  const char* const ours = has_rdma_device() ? "^posix,sysv,ud" : "^posix,sysv";
+  *transports = wish != nullptr && wish[0] != '\0' ? wish : ours;
   const uint64_t memlock = too_little_memlock();
   if (memlock == 0) return {};
   // Where the registration of memory fails in the middle of connecting, UCX aborts the process.
