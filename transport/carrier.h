@@ -20,6 +20,8 @@ class Carrier {
 
   // Takes in what has come and gives it to replica->apply(); never blocks. True if anything happened.
   virtual bool progress(Replica* replica) = 0;
+  // What one parcel may carry of the ring, at most kParcelRingBytesMax.
+  virtual uint32_t ring_bytes_most() const { return kParcelRingBytes; }
   // Whether send() may be called now.
   virtual bool may_send() = 0;
   // The parcel's header and entries are copied; its ring bytes stay where they are.

@@ -172,10 +172,10 @@ bool Replica::put_cursors(Parcel* parcel, const Cursors& now) {
 
 // A parcel is of use to the far side when all of it has come. So the first is short and the far side begins, and while
 // there is more than fits they grow.
-void Replica::put_ring(Parcel* parcel, uint64_t head) {
+void Replica::put_ring(Parcel* parcel, uint64_t head, uint64_t most) {
   const uint64_t at = sent_bytes_ % out_.size;
   const uint64_t bytes = std::min({head - sent_bytes_, out_.size - at, piece_bytes_});
-  piece_bytes_ = bytes == piece_bytes_ ? std::min(2 * bytes, uint64_t(kParcelRingBytesMax)) : kParcelRingBytesFirst;
+  piece_bytes_ = bytes == piece_bytes_ ? std::min(2 * bytes, most) : kParcelRingBytesFirst;
   parcel->header.ring_begin = sent_bytes_;
   parcel->header.ring_bytes = uint32_t(bytes);
   parcel->ring = out_.bytes + at;
@@ -227,7 +227,7 @@ uint64_t Replica::whole_records() {
   return sent_bytes_ >= goal_.head ? goal_.head : walked_;
 }
 
-bool Replica::next(Parcel* parcel) {
+bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
   if (!synced()) return false;
   parcel->header = {};
   parcel->ring = nullptr;
@@ -236,7 +236,7 @@ bool Replica::next(Parcel* parcel) {
     return true;
   }
   if (round_is_done()) begin_round();
-  if (goal_.head > sent_bytes_) put_ring(parcel, goal_.head);
+  if (goal_.head > sent_bytes_) put_ring(parcel, goal_.head, ring_bytes_most);
   while (taken_done_ < taken_.size()) {
     const Note& note = taken_[taken_done_];
     if (note.before.head > sent_bytes_ || !put_cursors(parcel, note.before)) break;

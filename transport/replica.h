@@ -18,7 +18,8 @@
 namespace tide {
 
 inline constexpr uint32_t kParcelEntriesMax = 64;
-inline constexpr uint32_t kParcelRingBytesMax = 64u << 10;
+inline constexpr uint32_t kParcelRingBytesMax = 256u << 10;
+inline constexpr uint32_t kParcelRingBytes = 64u << 10;       // unless the carrier takes more
 inline constexpr uint32_t kParcelRingBytesFirst = 4u << 10;  // of the first in a row, see put_ring()
 inline constexpr uint32_t kParcelSynced = 1;  // flags: the client's state is complete; the channel begins
 
@@ -56,7 +57,7 @@ class Replica {
   bool synced() const { return synced_.load(std::memory_order_acquire); }
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
-  bool next(Parcel* parcel);
+  bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
   // Checks and applies what came; `ring` is null when the ring bytes lie in their place already. Null, or why it is
   // refused; the connection is then of no use.
   const char* apply(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
@@ -81,7 +82,7 @@ class Replica {
   uint32_t index_of(const Word& word) const;
   bool put_cursors(Parcel* parcel, const Cursors& cursors);
   void put(Parcel* parcel, uint32_t word, uint64_t value);
-  void put_ring(Parcel* parcel, uint64_t head);
+  void put_ring(Parcel* parcel, uint64_t head, uint64_t most);
   bool round_is_done() const;
   void begin_round();
   uint64_t whole_records();

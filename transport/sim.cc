@@ -35,7 +35,7 @@ struct SimFrame {
 static_assert(sizeof(SimFrame) == 16);
 
 constexpr size_t kFrameBytesMax =
-    sizeof(SimFrame) + sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry) + kParcelRingBytesMax;
+    sizeof(SimFrame) + sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry) + kParcelRingBytes;
 
 class SimCarrier : public Carrier {
  public:

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "softgpu/driver/driver.h"
 #include "softgpu/driver/simulation.h"
+#include "softgpu/driver/stream_order.h"
 
 namespace softgpu {
 namespace {
@@ -30,8 +31,22 @@ void Context::fail(CUresult error) {
   }
 }
 
+// Whether what is put on the stream now would wait for nothing.
+bool Context::idle_for(const std::shared_ptr<Stream>& stream) {
+  if (!stream->idle()) return false;
+  if (stream != legacy_) return legacy_ == nullptr || !stream->blocking() || legacy_->idle();
+  return std::all_of(streams_.begin(), streams_.end(), [](auto& s) { return !s->blocking() || s->idle(); });
+}
+
 Ticket Context::submit(const std::shared_ptr<Stream>& stream, Task task) {
   const std::lock_guard lock(order_mu_);
+  // Work that is late, drawn, timed or made to fail takes the usual way.
+  if (task.brief && stream_order() == StreamOrder::kEager && simulation().is_plain() && idle_for(stream)) {
+    const StreamScope scope(*stream);
+    const CUresult result = error() != CUDA_SUCCESS && !task.always ? CUDA_SUCCESS : task.run();
+    if (result != CUDA_SUCCESS) fail(result);
+    return {};
+  }
   if (stream == legacy_) {
     for (const auto& other : streams_) {
       if (other->blocking() && !other->idle()) task.after.push_back(other->last());
@@ -45,11 +60,7 @@ Ticket Context::submit(const std::shared_ptr<Stream>& stream, Task task) {
 void Context::submit_and_wait(const std::shared_ptr<Stream>& stream, std::function<CUresult()> run) {
   {
     const std::lock_guard lock(order_mu_);
-    bool idle = stream->idle() && (legacy_ == nullptr || !stream->blocking() || legacy_->idle());
-    if (stream == legacy_) {
-      idle = idle && std::all_of(streams_.begin(), streams_.end(), [](auto& s) { return !s->blocking() || s->idle(); });
-    }
-    if (idle) {
+    if (idle_for(stream)) {
       const StreamScope scope(*stream);
       const CUresult result = run();
       if (result != CUDA_SUCCESS) fail(result);

@@ -33,7 +33,8 @@ struct Context {
   void fail(CUresult error);
 
   // Puts a task on a stream, behind what the legacy default stream's rule says: that stream waits for all blocking
-  // streams and they wait for it.
+  // streams and they wait for it. A brief one is done at once, in this thread, where nothing that it would wait for is
+  // pending: then there is no ticket.
   Ticket submit(const std::shared_ptr<Stream>& stream, Task task);
   // The same, but `run` may be called at once, in this thread, when nothing that it would wait for is pending. Returns
   // when it is done. For short work.
@@ -60,6 +61,8 @@ struct Context {
   PrintBuffer prints;
 
  private:
+  bool idle_for(const std::shared_ptr<Stream>& stream);  // under order_mu_
+
   std::mutex order_mu_;                           // tasks of all streams are submitted in one order
   std::shared_ptr<Stream> legacy_;                // guarded by order_mu_
   std::vector<std::shared_ptr<Stream>> streams_;  // all others; guarded by order_mu_

@@ -27,6 +27,7 @@ void record_event(Context& context, const std::shared_ptr<Stream>& stream, Event
                                            return CUDA_SUCCESS;
                                          },
                                          {},
+                                         true,
                                          true});
   event.set(std::move(made));
 }

@@ -50,6 +50,8 @@ class Simulation {
   void freed(uint64_t address, uint64_t bytes) { allocations_.freed(address, bytes); }
 
   sim::TimeSettings time() const;
+  // Neither times nor faults: what streams do, and when, is theirs alone.
+  bool is_plain() const { return mode_ == sim::TimeMode::kOff && faults.empty(); }
   void set_time(const sim::TimeSettings& settings);
   // What an event records now.
   uint64_t event_time_ns();

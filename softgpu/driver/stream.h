@@ -37,6 +37,8 @@ struct Task {
   std::function<CUresult()> run;
   std::vector<Ticket> after;
   bool always = false;
+  // So short that, when nothing is pending, the caller does it sooner than a thread is woken.
+  bool brief = false;
   // Where not empty: whether it would end without waiting for somebody else.
   std::function<bool()> ready{};
 };

@@ -84,6 +84,7 @@ CUresult check_step(const CUstreamBatchMemOpParams& step) {
 
 Task task_of(Context& context, WorkRef work) {
   Task task;
+  task.brief = work->brief();
   if (work->type() == CU_GRAPH_NODE_TYPE_BATCH_MEM_OP) task.ready = [work] { return work->ready(); };
   task.run = [work = std::move(work), &context] { return work->run(context); };
   return task;

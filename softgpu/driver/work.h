@@ -18,6 +18,8 @@
 
 namespace softgpu {
 
+inline constexpr uint64_t kBriefBytesMax = 512 << 10;  // copied while a thread is woken
+
 class Work {
  public:
   virtual ~Work() = default;
@@ -25,6 +27,7 @@ class Work {
   virtual CUgraphNodeType type() const = 0;
   // Does it, in a thread of the driver. An error poisons the context.
   virtual CUresult run(Context& context) const = 0;
+  virtual bool brief() const { return false; }  // Task::brief
   // Whether it would end by itself, or wait for others.
   virtual bool ready() const { return true; }
 };
@@ -50,6 +53,7 @@ class CopyWork final : public Work {
       : what(its_what), execute(std::move(its_execute)) {}
   CUgraphNodeType type() const override { return CU_GRAPH_NODE_TYPE_MEMCPY; }
   CUresult run(Context&) const override { return execute(); }
+  bool brief() const override { return what.WidthInBytes * what.Height * what.Depth <= kBriefBytesMax; }
 
   const CUDA_MEMCPY3D what;
   const std::function<CUresult()> execute;

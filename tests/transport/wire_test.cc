@@ -78,7 +78,7 @@ TEST(Wire, parcels_lie_as_documented) {
   EXPECT_EQ(offsetof(Parcel, entries), 24u);
   EXPECT_EQ(offsetof(ParcelEntry, value), 8u);
   EXPECT_EQ(kParcelEntriesMax, 64u);
-  EXPECT_EQ(kParcelRingBytesMax, 64u << 10);
+  EXPECT_EQ(kParcelRingBytesMax, 256u << 10);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 namespace tide {
 namespace {
 
-constexpr size_t kSlots = 64;  // messages under way; at 64 KiB each, 4 MiB
+constexpr size_t kSlots = 64;  // messages under way; at 256 KiB each, the whole ring
 constexpr size_t kStrangersMax = 4;
 constexpr size_t kHeldMax = 256;
 constexpr uint32_t kPongsDueMax = 4;  // nobody asks again before the answer
