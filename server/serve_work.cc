@@ -139,6 +139,7 @@ CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Rece
   }
   if (result == CUDA_SUCCESS) {
     session.streams().release(slot, piece);
+    session.streams().copies(slot, r.bytes());
   } else {
     session.staging().give_back(piece);
   }
@@ -190,6 +191,11 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
     header.offset = at;
     session.streams().deliver(slot, header, piece);
     at += part.bytes();
+    if (session.streams().copies(slot, part.bytes()) && at < r.bytes()) {
+      // This piece goes out while the next one is fetched.
+      session.streams().worked(slot, q.header().sequence - 1);
+      return kAgain;
+    }
   }
   return CUDA_SUCCESS;
 }
@@ -204,6 +210,7 @@ CUresult serve_tideCopyWithin(Session& session, const command::CopyWithin& comma
     return result;
   const bool host = session.host_memory().covers(command.source, 1) ||
                     session.host_memory().covers(command.destination, 1);  // the driver tells by the address
+  if (host) session.streams().copies(q.header().stream, from.bytes());
   if (from.contiguous() && to.contiguous()) {
     return host ? session.driver().cuMemcpyAsync(command.destination, command.source, from.bytes(), stream)
                 : session.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, from.bytes(), stream);

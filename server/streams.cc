@@ -88,7 +88,13 @@ void Streams::worked(uint32_t slot, uint64_t sequence) {
     s.dirty = true;
     dirty_.push_back(slot);
   }
-  if (++s.unmarked >= kCommandsPerMarker) mark(slot, Pending::Kind::kMarker, 0, {});
+  const bool much = s.unmarked_bytes >= kBytesPerMarker;
+  copied_ |= much;
+  if (++s.unmarked >= kCommandsPerMarker || much) mark(slot, Pending::Kind::kMarker, 0, {});
+}
+
+bool Streams::copies(uint32_t slot, uint64_t bytes) {
+  return slot < kStreamSlots && (slots_[slot].unmarked_bytes += bytes) >= kBytesPerMarker;
 }
 
 void Streams::deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece) {
@@ -135,6 +141,7 @@ void Streams::mark(uint32_t slot, Pending::Kind kind, uint32_t event, SharedReco
   activate(slot);
   s.pending.push_back(std::move(pending));
   s.unmarked = 0;
+  s.unmarked_bytes = 0;
   if (s.dirty) {
     s.dirty = false;
     dirty_.erase(std::find(dirty_.begin(), dirty_.end(), slot));

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "server/contexts.h"
@@ -18,7 +19,8 @@
 
 namespace tide {
 
-inline constexpr uint32_t kCommandsPerMarker = 64;  // progress is seen at least this often on a busy stream
+inline constexpr uint32_t kCommandsPerMarker = 64;   // progress is seen at least this often on a busy stream
+inline constexpr uint64_t kBytesPerMarker = 512u << 10;  // of copies
 
 class Streams {
  public:
@@ -44,6 +46,11 @@ class Streams {
   void restore(uint32_t slot);
   // Work was put on the stream as part of command `sequence`.
   void worked(uint32_t slot, uint64_t sequence);
+  // Before that: it copies so many bytes. Large copies get markers soon, so that whoever waits for one goes on while the
+  // next is made. True: worked() will put one.
+  bool copies(uint32_t slot, uint64_t bytes);
+  // Whether a marker was put behind large copies since this was asked last.
+  bool take_copied() { return std::exchange(copied_, false); }
   // Then: this many bytes in `piece` are the answer's, once the work is done.
   void deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece);
   // Then: the piece is free once the work is done.
@@ -93,6 +100,7 @@ class Streams {
     CUstream handle = nullptr;
     uint32_t context = 0;
     uint32_t unmarked = 0;
+    uint64_t unmarked_bytes = 0;
     uint64_t sequence = 0;  // of the last work
     uint64_t reported = 0;  // the progress that was told last
     std::deque<Pending> pending;
@@ -111,6 +119,7 @@ class Streams {
   std::vector<uint32_t> dirty_;
   std::unordered_map<uint32_t, std::vector<CUevent>> markers_;  // free ones, by context
   bool failed_ = false;
+  bool copied_ = false;
   uint64_t completed_ = 0;
 };
 

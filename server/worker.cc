@@ -303,7 +303,8 @@ bool Worker::turn() {
     }
     reader_.consume(command);
     ++executed;
-    if (session_->ended() || at_rest_point()) break;
+    // Whoever waits for a large copy hears of it before the next is begun.
+    if (session_->ended() || at_rest_point() || session_->streams().take_copied()) break;
   }
   if (drained) session_->settle();
   any |= session_->poll() || executed != 0;
