@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace tide {
+namespace {
+
+constexpr uint64_t kLentBytesLeast = 32u << 10;
+
+}  // namespace
 
 uint64_t progress_word(uint32_t slot) { return offsetof(WorkerPage, stream_progress) + slot * sizeof(Word); }
 uint64_t event_word(uint32_t slot) { return offsetof(WorkerPage, event_done) + slot * sizeof(Word); }
@@ -12,6 +17,8 @@ Word& word_at(WorkerPage& page, uint64_t offset) {
 }
 
 void Outbox::attach(Link* link) {
+  for (const Lent& lent : lent_) staging_.give_back(lent.piece);
+  lent_.clear();
   link_ = link;
   if (link == nullptr) return;
   writer_ = AnswerWriter(link->region());
@@ -41,7 +48,14 @@ void Outbox::word(uint64_t offset, uint64_t value) {
   if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
 }
 
+void Outbox::take_back() {
+  if (lent_.empty()) return;
+  const uint64_t read = link_->region().client().answer_tail.load(std::memory_order_acquire);
+  for (; !lent_.empty() && lent_.front().end <= read; lent_.pop_front()) staging_.give_back(lent_.front().piece);
+}
+
 bool Outbox::flush() {
+  take_back();
   bool any = false;
   while (!entries_.empty() && write(entries_.front())) {
     entries_.pop_front();
@@ -70,12 +84,23 @@ bool Outbox::write(Entry& entry) {
   const uint32_t bytes = place->bytes;
   *place = entry.header;
   place->bytes = bytes;
-  const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();
-  if (entry.header.payload_bytes != 0) memcpy(place + 1, from, entry.header.payload_bytes);
+  put_payload(entry, place);
   writer_.publish(place);
-  if (entry.piece) staging_.give_back(entry.piece);
-  entry.piece = {};
   return true;
+}
+
+// Large pieces of staging go out from where they are.
+void Outbox::put_payload(Entry& entry, AnswerHeader* place) {
+  const uint64_t bytes = entry.header.payload_bytes, begin = writer_.start() + sizeof(AnswerHeader);
+  if (entry.piece && bytes >= kLentBytesLeast && link_->lends()) {
+    link_->lend(begin, entry.piece.data, bytes);
+    lent_.push_back({begin + bytes, entry.piece});
+  } else {
+    const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();
+    if (bytes != 0) memcpy(place + 1, from, bytes);
+    if (entry.piece) staging_.give_back(entry.piece);
+  }
+  entry.piece = {};
 }
 
 }  // namespace tide

@@ -55,6 +55,8 @@ class Outbox {
 
  private:
   bool write(Entry& entry);
+  void put_payload(Entry& entry, AnswerHeader* place);
+  void take_back();
 
   Staging& staging_;
   std::function<void()> before_word_;
@@ -62,6 +64,11 @@ class Outbox {
   Link* link_ = nullptr;
   AnswerWriter writer_;
   std::deque<Entry> entries_;
+  struct Lent {
+    uint64_t end = 0;  // cursor
+    Staging::Piece piece;
+  };
+  std::deque<Lent> lent_;  // to the link, until the client has read so far
 };
 
 // Offsets of words in WorkerPage.

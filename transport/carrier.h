@@ -22,9 +22,11 @@ class Carrier {
   virtual bool progress(Replica* replica) = 0;
   // What one parcel may carry of the ring, at most kParcelRingBytesMax.
   virtual uint32_t ring_bytes_most() const { return kParcelRingBytes; }
+  virtual bool lends() const { return false; }
   // Whether send() may be called now.
   virtual bool may_send() = 0;
-  // The parcel's header and entries are copied; its ring bytes stay where they are.
+  // The parcel's header and entries are copied; its ring bytes stay where they are: in the ring, or, if it lends(),
+  // anywhere.
   virtual void send(const Parcel& parcel) = 0;
   // Whether all that was sent has left.
   virtual bool idle() = 0;

@@ -51,6 +51,12 @@ class Link {
   virtual bool shares_memory() const { return false; }
   virtual bool give_descriptor(int) { return false; }
   virtual int take_descriptor() { return -1; }
+  // Where each side has a copy of the rings: bytes of a record that one is about to publish may stay where they are.
+  // From cursor `begin` of the own ring on, `bytes` are at `from`, unchanged until the far side has consumed them.
+  virtual bool lends() const { return false; }
+  virtual void lend(uint64_t begin, const std::byte* from, uint64_t bytes) {
+    (void)begin, (void)from, (void)bytes;
+  }
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything
   // else alone. The link may then be forgotten, but not used or destroyed.
   virtual void abandon() = 0;

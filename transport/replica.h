@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <vector>
 
@@ -42,7 +43,7 @@ static_assert(sizeof(ParcelEntry) == 16);
 struct Parcel {
   ParcelHeader header;
   ParcelEntry entries[kParcelEntriesMax];  // directly behind the header, as on the wire
-  const std::byte* ring = nullptr;         // into the region; stays unchanged until the far side has taken it
+  const std::byte* ring = nullptr;         // into the region, or what was lent; unchanged until the far side has it
   uint64_t head_bytes() const { return sizeof header + header.entry_count * sizeof(ParcelEntry); }
 };
 
@@ -53,6 +54,8 @@ class Replica {
 
   // Any thread.
   void note(const Word& word);
+  // Link::lend(). In the order of the ring.
+  void lend(uint64_t begin, const std::byte* from, uint64_t bytes);
   bool has_more() const;
   bool synced() const { return synced_.load(std::memory_order_acquire); }
 
@@ -71,6 +74,10 @@ class Replica {
     uint64_t value = 0;
     Cursors before;  // published before the word
   };
+  struct Lent {
+    uint64_t begin = 0, end = 0;  // cursors
+    const std::byte* from = nullptr;
+  };
   struct Ring {
     std::byte* bytes = nullptr;
     uint64_t size = 0;
@@ -83,6 +90,7 @@ class Replica {
   bool put_cursors(Parcel* parcel, const Cursors& cursors);
   void put(Parcel* parcel, uint32_t word, uint64_t value);
   void put_ring(Parcel* parcel, uint64_t head, uint64_t most);
+  const std::byte* next_bytes(uint64_t* bytes);
   bool round_is_done() const;
   void begin_round();
   uint64_t whole_records();
@@ -104,6 +112,8 @@ class Replica {
   mutable std::mutex mu_;
   std::vector<Note> notes_;         // guarded by mu_
   std::atomic<uint64_t> noted_{0};  // how many were ever added
+  std::deque<Lent> lent_;           // what has not been sent of it; guarded by mu_
+  std::atomic<uint64_t> lent_count_{0};
 
   // The carrier's.
   std::vector<Note> taken_;

@@ -33,6 +33,8 @@ class ReplicaLink : public Link {
   void sleep(uint32_t timeout_us, uint32_t seen) override;
   bool alive() override;
   const char* transport() const override { return carrier_->name(); }
+  bool lends() const override { return carrier_->lends(); }
+  void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
   void abandon() override;
 
   // Client: waits until the far side has been heard. For connect functions.

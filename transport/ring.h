@@ -61,7 +61,8 @@ class RingWriter {
     const uint64_t bytes = record_bytes(sizeof(Header), payload_bytes);
     return bytes <= kRecordBytesMax && has_space(span_of(bytes));
   }
-  uint64_t head() const { return head_; }  // cursor behind the last record
+  uint64_t head() const { return head_; }    // cursor behind the last record
+  uint64_t start() const { return start_; }  // of the record that is being written
 
  protected:
   // Place for a record, behind padding where needed; null when the ring is full at present, or the record too large.

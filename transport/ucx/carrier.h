@@ -38,6 +38,7 @@ class UcxCarrier : public Carrier {
   const char* name() const override { return "ucx"; }
   bool progress(Replica* replica) override;
   uint32_t ring_bytes_most() const override { return kParcelRingBytesMax; }
+  bool lends() const override { return true; }
   bool may_send() override { return greeted_ && failure_ == nullptr && !free_.empty(); }
   void send(const Parcel& parcel) override;
   bool idle() override { return free_.size() == slots_.size(); }
