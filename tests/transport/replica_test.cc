@@ -102,6 +102,44 @@ TEST_F(ReplicaTest, a_word_goes_between_the_cursors_before_and_after_it) {
   EXPECT_EQ(parcel.header.ring_bytes, 64u);
 }
 
+TEST_F(ReplicaTest, what_was_lent_arrives_in_its_place) {
+  sync();
+  CommandWriter writer(near);
+  CommandReader reader(far);
+  peer::Numbers sizes{3};
+  std::vector<std::vector<unsigned char>> lent;
+  for (uint64_t i = 0; i < 200; ++i) {
+    const auto bytes = uint32_t(i % 5 == 0 ? 100 : 30'000 + sizes.next() % 200'000);
+    lent.emplace_back(bytes);
+    peer::fill(peer::Numbers{i}, lent.back().data(), bytes);
+    CommandHeader* header = writer.reserve(bytes);
+    ASSERT_NE(header, nullptr);
+    header->call = 1;
+    const uint64_t begin = writer.start() + sizeof(CommandHeader);
+    const auto* from = reinterpret_cast<const std::byte*>(lent.back().data());
+    // All but the first bytes, which lie in the ring as usual; and of every third nothing.
+    const uint32_t own = i % 3 == 0 ? bytes : 48;
+    memcpy(payload_of(header), from, own);
+    if (own != bytes) client->lend(begin + own, from + own, bytes - own);
+    writer.publish(header);
+    if (i % 4 != 3) continue;
+    for (Parcel parcel; client->next(&parcel, i % 8 == 3 ? kParcelRingBytes : kParcelRingBytesMax);) {
+      ASSERT_EQ(worker->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    }
+    for (uint64_t n = i - 3; n <= i; ++n) {
+      Command command;
+      ASSERT_EQ(reader.next(&command), ReadState::kRecord) << n;
+      ASSERT_EQ(command.header.payload_bytes, lent[n].size());
+      EXPECT_EQ(memcmp(command.payload, lent[n].data(), lent[n].size()), 0) << n;
+      reader.consume(command);
+    }
+    for (Parcel parcel; worker->next(&parcel);) {
+      ASSERT_EQ(client->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    }
+  }
+  EXPECT_GT(writer.head(), kCommandRingBytes) << "the ring's end was not passed";
+}
+
 TEST_F(ReplicaTest, the_head_stands_between_records_while_a_long_ring_travels) {
   sync();
   CommandWriter writer(near);
