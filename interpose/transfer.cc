@@ -259,9 +259,6 @@ CUresult StagedCopyOut::land() {
   if (CUresult r = channel_.wait_stream(stream_.slot, f.sequence); r != CUDA_SUCCESS) return r;
   const uint64_t to = order_.to.address + f.part.row * order_.to.pitch + f.part.column;
   unpack_rows({reinterpret_cast<std::byte*>(to), order_.to.pitch}, f.piece.data, f.part.columns, f.part.rows);
-  const uint64_t bytes = f.part.columns * f.part.rows;
-  channel_.counters().bytes_out.fetch_add(bytes, std::memory_order_relaxed);
-  thread_state.travel.received_bytes += bytes;
   give_back(f);
   flights_.pop_front();
   return CUDA_SUCCESS;
@@ -278,6 +275,9 @@ CUresult StagedCopyOut::run(bool* done) {
     if (r != CUDA_SUCCESS) return r;
   }
   *done = true;
+  const uint64_t bytes = order_.width * order_.height;
+  channel_.counters().bytes_out.fetch_add(bytes, std::memory_order_relaxed);
+  thread_state.travel.received_bytes += bytes;
   return CUDA_SUCCESS;
 }
 
