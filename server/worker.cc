@@ -297,7 +297,9 @@ bool Worker::turn() {
       drained = true;
       break;
     }
+    const uint64_t part = session_->partial();
     if (!session_->execute(command.header, command.payload)) {
+      any |= session_->partial() != part;
       reader_.rewind();
       break;
     }
