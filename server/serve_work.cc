@@ -164,13 +164,14 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
   const uint32_t slot = q.header().stream;
   const Driver& driver = session.driver();
   uint64_t& at = session.partial();
+  const uint64_t began_at = at;
   while (at < r.bytes()) {
     uint64_t skip = 0;
     const Rectangle part = piece_of(r, at, &skip);
     const Staging::Piece piece = session.staging().take(part.bytes());
     if (!piece) {
-      // What is under way already shall come home, so that there is room for the rest.
-      if (at != 0) session.streams().worked(slot, q.header().sequence - 1);
+      // What was put just now shall come home, so that there is room for the rest.
+      if (at != began_at) session.streams().worked(slot, q.header().sequence - 1);
       session.settle();
       return kAgain;
     }
@@ -210,7 +211,7 @@ CUresult serve_tideCopyWithin(Session& session, const command::CopyWithin& comma
     return result;
   const bool host = session.host_memory().covers(command.source, 1) ||
                     session.host_memory().covers(command.destination, 1);  // the driver tells by the address
-  if (host) session.streams().copies(q.header().stream, from.bytes());
+  session.streams().copies(q.header().stream, from.bytes());
   if (from.contiguous() && to.contiguous()) {
     return host ? session.driver().cuMemcpyAsync(command.destination, command.source, from.bytes(), stream)
                 : session.driver().cuMemcpyDtoDAsync_v2(command.destination, command.source, from.bytes(), stream);

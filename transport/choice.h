@@ -28,6 +28,10 @@ class ChoiceCarrier : public Carrier {
 
   const char* name() const override { return chosen_ != nullptr ? chosen_->name() : "undecided"; }
   bool progress(Replica* replica) override;
+  uint32_t ring_bytes_most() const override {
+    return chosen_ != nullptr ? chosen_->ring_bytes_most() : kParcelRingBytes;
+  }
+  bool lends() const override { return chosen_ != nullptr && chosen_->lends(); }
   bool may_send() override { return chosen_ != nullptr && chosen_->may_send(); }
   void send(const Parcel& parcel) override { chosen_->send(parcel); }
   bool idle() override { return chosen_ == nullptr || chosen_->idle(); }

@@ -19,6 +19,7 @@
 namespace softgpu {
 
 inline constexpr uint64_t kBriefBytesMax = 512 << 10;  // copied while a thread is woken
+inline constexpr uint64_t kBriefRowsMax = 1024;
 
 class Work {
  public:
@@ -53,7 +54,10 @@ class CopyWork final : public Work {
       : what(its_what), execute(std::move(its_execute)) {}
   CUgraphNodeType type() const override { return CU_GRAPH_NODE_TYPE_MEMCPY; }
   CUresult run(Context&) const override { return execute(); }
-  bool brief() const override { return what.WidthInBytes * what.Height * what.Depth <= kBriefBytesMax; }
+  bool brief() const override {
+    const uint64_t rows = what.Height * what.Depth;
+    return rows <= kBriefRowsMax && what.WidthInBytes * rows <= kBriefBytesMax;
+  }
 
   const CUDA_MEMCPY3D what;
   const std::function<CUresult()> execute;

@@ -228,7 +228,8 @@ ucs_status_t UcxCarrier::on_parcel(void* self, const void* header, size_t header
   }
   memcpy(&parcel, header, sizeof parcel);
   memcpy(entries, static_cast<const std::byte*>(header) + sizeof parcel, header_bytes - sizeof parcel);
-  if (header_bytes != sizeof parcel + parcel.entry_count * sizeof(ParcelEntry) || bytes != parcel.ring_bytes) {
+  if (header_bytes != sizeof parcel + parcel.entry_count * sizeof(ParcelEntry) || bytes != parcel.ring_bytes ||
+      bytes > kParcelRingBytesMax) {
     carrier->fail("a malformed message");
     return UCS_OK;
   }
