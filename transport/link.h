@@ -55,9 +55,7 @@ class Link {
   // From cursor `begin` of the own ring on, `bytes` are at `from`, unchanged until the far side has consumed them. The
   // record's header lies in the ring in any case. Worth it from some 32 KiB on: it makes a parcel more.
   virtual bool lends() const { return false; }
-  virtual void lend(uint64_t begin, const std::byte* from, uint64_t bytes) {
-    (void)begin, (void)from, (void)bytes;
-  }
+  virtual void lend(uint64_t begin, const std::byte* from, uint64_t bytes) { (void)begin, (void)from, (void)bytes; }
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything
   // else alone. The link may then be forgotten, but not used or destroyed.
   virtual void abandon() = 0;

@@ -20,7 +20,7 @@ namespace tide {
 
 inline constexpr uint32_t kParcelEntriesMax = 64;
 inline constexpr uint32_t kParcelRingBytesMax = 256u << 10;
-inline constexpr uint32_t kParcelRingBytes = 64u << 10;       // unless the carrier takes more
+inline constexpr uint32_t kParcelRingBytes = 64u << 10;      // unless the carrier takes more
 inline constexpr uint32_t kParcelRingBytesFirst = 4u << 10;  // of the first in a row, see put_ring()
 inline constexpr uint32_t kParcelSynced = 1;  // flags: the client's state is complete; the channel begins
 

@@ -107,7 +107,8 @@ bool ReplicaLink::progress() {
 bool ReplicaLink::carry() {
   if (broken_.load(std::memory_order_relaxed)) return false;
   bool moved = carrier_->progress(&replica_);
-  for (int i = 0; i < kParcelsAtOnce && carrier_->may_send() && replica_.next(&parcel_, carrier_->ring_bytes_most()); ++i) {
+  for (int i = 0; i < kParcelsAtOnce && carrier_->may_send() && replica_.next(&parcel_, carrier_->ring_bytes_most());
+       ++i) {
     carrier_->send(parcel_);
     moved = true;
   }
