@@ -13,8 +13,12 @@ namespace tide {
 
 inline constexpr uint16_t kLibraryLastPart = 1;
 
+inline constexpr uint64_t kNamedImageBytesLeast = 64u << 10;  // smaller ones are sent sooner than looked for
+inline constexpr int32_t kImageNotHere = -1;  // the server does not have what tideStageKnown named: it is to be sent
+
 struct LibraryHeader {
-  int32_t result = 0;  // CUresult of the load; on failure kernel_count is 0 and the message follows as text
+  // CUresult of the load, or kImageNotHere; on failure kernel_count is 0 and the message follows as text.
+  int32_t result = 0;
   uint32_t kernel_count = 0;
   uint32_t message_bytes = 0;  // of a failed load, after this header
   uint32_t reserved = 0;

@@ -64,9 +64,22 @@ CUresult make_kernels(Process& process, Library& library, const std::vector<Pars
   return CUDA_SUCCESS;
 }
 
+bool says_not_here(const Reply& reply) {
+  LibraryHeader header;
+  if (reply.payload.size() < sizeof header) return false;
+  memcpy(&header, reply.payload.data(), sizeof header);
+  return header.result == kImageNotHere;
+}
+
+// Whether the server did not have what was named, and nobody has asked for more since.
+bool was_never_here(Vgpu& vgpu, Instance& instance) {
+  if (!instance.named || instance.taken.load() || instance.reply.load() != &instance.first) return false;
+  return vgpu.channel().wait_reply(instance.first) == CUDA_SUCCESS && says_not_here(instance.first);
+}
+
 // Requires: library.mu, and the reply is there.
 CUresult take_answer(Process& process, Library& library, Instance& instance) {
-  const Reply& reply = instance.reply;
+  const Reply& reply = *instance.reply.load();
   LibraryHeader header;
   if (reply.payload.size() < sizeof header) {
     return reply.result != CUDA_SUCCESS ? reply.result : CUDA_ERROR_UNKNOWN;
@@ -76,7 +89,7 @@ CUresult take_answer(Process& process, Library& library, Instance& instance) {
     const size_t text = std::min<size_t>(header.message_bytes, reply.payload.size() - sizeof header);
     instance.message.assign(reinterpret_cast<const char*>(reply.payload.data()) + sizeof header, text);
     log(LogLevel::kWarning, "an image was refused with error %d: %s", header.result, instance.message.c_str());
-    return CUresult(header.result);
+    return header.result == kImageNotHere ? CUDA_ERROR_INVALID_IMAGE : CUresult(header.result);
   }
   std::vector<Parsed> parsed;
   if (!parse_kernels(reply.payload, header.kernel_count, &parsed)) {
@@ -93,6 +106,21 @@ CUresult take_answer(Process& process, Library& library, Instance& instance) {
     if (it != library.by_name.end()) instance.index[it->second->ordinal] = i;
   }
   return CUDA_SUCCESS;
+}
+
+// Only the image's name, where a server that is not on this machine may have it. False: it is to be sent.
+bool name_stage(Library& library, Context& context, CUresult* result) {
+  Channel& channel = context.vgpu->channel();
+  if (library.image_bytes < kNamedImageBytesLeast || channel.shares_host_memory()) return false;
+  if (!library.has_sum) {
+    library.sum = sha256({library.image, library.image_bytes});
+    library.has_sum = true;
+  }
+  command::StageKnown known{library.number, library.image_bytes, 0, 0, 0, 0};
+  static_assert(sizeof known == 2 * sizeof(uint64_t) + sizeof library.sum);
+  memcpy(&known.sum0, library.sum.data(), sizeof library.sum);
+  *result = send_command(context, Call::tideStageKnown, known);
+  return true;
 }
 
 CUresult send_stage(Library& library, Context& context) {
@@ -112,6 +140,24 @@ CUresult send_stage(Library& library, Context& context) {
   return CUDA_SUCCESS;
 }
 
+CUresult send_load(Library& library, Context& context, Reply* reply) {
+  const command::LoadLibrary command{library.number, library.number};
+  return context.vgpu->channel().send({.call = Call::tideLoadLibrary,
+                                       .context = context.number.load(),
+                                       .payload_bytes = sizeof command,
+                                       .reply = reply,
+                                       .library = true},
+                                      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+}
+
+// The server does not have what was named. Requires: library.mu, and the first reply is there.
+CUresult send_after_all(Library& library, Context& context, Instance& instance) {
+  CUresult r = send_stage(library, context);
+  if (r == CUDA_SUCCESS) r = send_load(library, context, &instance.second);
+  if (r == CUDA_SUCCESS) instance.reply.store(&instance.second, std::memory_order_release);
+  return r;
+}
+
 }  // namespace
 
 Library* find_library(Process& process, const void* handle) {
@@ -125,6 +171,7 @@ void begin_library(Process& process, Library& library, const void* image, uint64
   library.known.store(false);
   library.kernels.clear();
   library.by_name.clear();
+  library.has_sum = false;
   library.copy.clear();
   library.image = static_cast<const std::byte*>(image);
   library.image_bytes = bytes;
@@ -140,16 +187,11 @@ CUresult load(Process&, Library& library, Context& context) {
   if (place.load(std::memory_order_acquire) != nullptr) return CUDA_SUCCESS;
   const std::lock_guard lock(library.mu);
   if (place.load() != nullptr) return CUDA_SUCCESS;
-  if (CUresult r = send_stage(library, context); r != CUDA_SUCCESS) return r;
   auto instance = std::make_unique<Instance>();
-  const command::LoadLibrary command{library.number, library.number};
-  const CUresult r =
-      context.vgpu->channel().send({.call = Call::tideLoadLibrary,
-                                    .context = context.number.load(),
-                                    .payload_bytes = sizeof command,
-                                    .reply = &instance->reply,
-                                    .library = true},
-                                   [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
+  CUresult r = CUDA_SUCCESS;
+  instance->named = name_stage(library, context, &r);
+  if (!instance->named) r = send_stage(library, context);
+  if (r == CUDA_SUCCESS) r = send_load(library, context, &instance->first);
   if (r != CUDA_SUCCESS) return r;
   place.store(instance.release(), std::memory_order_release);
   return CUDA_SUCCESS;
@@ -161,13 +203,18 @@ CUresult await_load(Process& process, Library& library, Context& context) {
     if (CUresult r = load(process, library, context); r != CUDA_SUCCESS) return r;
     instance = library.instances[context.vgpu->number].load(std::memory_order_acquire);
   }
-  if (instance->taken.load(std::memory_order_acquire)) return instance->result;
-  if (CUresult r = context.vgpu->channel().wait_reply(instance->reply); r != CUDA_SUCCESS) return r;
-  const std::lock_guard lock(library.mu);
-  if (!instance->taken.load()) {
+  while (!instance->taken.load(std::memory_order_acquire)) {
+    Reply& reply = *instance->reply.load(std::memory_order_acquire);
+    if (CUresult r = context.vgpu->channel().wait_reply(reply); r != CUDA_SUCCESS) return r;
+    const std::lock_guard lock(library.mu);
+    if (instance->taken.load() || &reply != instance->reply.load()) continue;
+    if (&reply == &instance->first && says_not_here(reply)) {
+      if (CUresult r = send_after_all(library, context, *instance); r != CUDA_SUCCESS) return r;
+      continue;
+    }
     instance->result = take_answer(process, library, *instance);
-    instance->reply.payload.clear();
-    instance->reply.payload.shrink_to_fit();
+    reply.payload.clear();
+    reply.payload.shrink_to_fit();
     instance->taken.store(true, std::memory_order_release);
   }
   return instance->result;
@@ -266,14 +313,14 @@ void unload(Process& process, Library& library) {
     const command::UnloadLibrary command{library.number};
     // What could not be loaded is nothing that the worker knows.
     const bool refused = instance->taken.load() && instance->result != CUDA_SUCCESS;
-    if (refused) {
+    if (refused || was_never_here(*vgpu, *instance)) {
       delete instance;
       continue;
     }
     const uint32_t context = library.is_module() ? library.context->number.load() : vgpu->primary->number.load();
     vgpu->channel().send({.call = Call::tideUnloadLibrary, .context = context, .payload_bytes = sizeof command},
                          [&](std::byte* payload) { memcpy(payload, &command, sizeof command); });
-    if (instance->reply.done.load(std::memory_order_acquire)) delete instance;
+    if (instance->reply.load()->done.load(std::memory_order_acquire)) delete instance;
   }
   for (Kernel* kernel : library.kernels) process.kernels.destroy(kernel);
   library.kernels.clear();

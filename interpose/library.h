@@ -18,6 +18,7 @@
 
 #include "api/library_info.h"
 #include "base/limits.h"
+#include "base/sha256.h"
 #include "interpose/channel.h"
 #include "interpose/handles.h"
 
@@ -40,7 +41,9 @@ struct Kernel : Handled {
 
 // A library in one vGPU.
 struct Instance {
-  Reply reply;
+  Reply first, second;  // of the load; the second where the server did not have what the first named
+  std::atomic<Reply*> reply{&first};
+  bool named = false;              // the first load was of an image that was only named
   std::atomic<bool> taken{false};  // the answer has been read
   CUresult result = CUDA_SUCCESS;
   std::string message;          // of a failed load
@@ -61,6 +64,8 @@ struct Library : Handled {
   const std::byte* image = nullptr;
   uint64_t image_bytes = 0;
   std::vector<std::byte> copy;  // of the image, unless the program keeps it
+  Sha256 sum{};                 // of the image, once it was needed; under mu
+  bool has_sum = false;
   std::mutex mu;
   std::atomic<bool> known{false};  // `kernels` is complete
   std::vector<Kernel*> kernels;

@@ -14,6 +14,7 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kDevicesMax = 64;
+constexpr unsigned long long kMibMax = 1ull << 24;
 
 Outcome set_number(const std::string& text, uint32_t* value) {
   char* end = nullptr;
@@ -22,6 +23,16 @@ Outcome set_number(const std::string& text, uint32_t* value) {
     return Outcome::fail(format("'%s' is not a number from 1 to %u", text.c_str(), kDevicesMax));
   }
   *value = uint32_t(number);
+  return {};
+}
+
+Outcome set_mib(const std::string& text, uint64_t* mib) {
+  char* end = nullptr;
+  const unsigned long long number = strtoull(text.c_str(), &end, 10);
+  if (text.empty() || text.front() == '-' || *end != '\0' || number > kMibMax) {
+    return Outcome::fail(format("'%s' is not a number of MiB, 0 to %llu", text.c_str(), kMibMax));
+  }
+  *mib = number;
   return {};
 }
 
@@ -38,6 +49,8 @@ Outcome set_option(const std::string& name, const std::string& value, AgentOptio
     o->ready_file = value;
   else if (name == "softgpu-memory" || name == "softgpu_memory")
     o->softgpu_memory = value;
+  else if (name == "image-cache-mib" || name == "image_cache_mib")
+    return set_mib(value, &o->image_cache_mib);
   else if (name == "softgpu-devices" || name == "softgpu_devices")
     return set_number(value, &o->softgpu_devices);
   else
@@ -93,7 +106,8 @@ Outcome check(AgentOptions* o) {
 
 const char* agent_usage() {
   return "usage: tide-agent (--scheduler ADDRESS:PORT | --config FILE) [--name NAME] [--dir DIRECTORY]\n"
-         "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--ready-file FILE]\n"
+         "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--image-cache-mib N]\n"
+         "                  [--ready-file FILE]\n"
          "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n";
 }
 
@@ -133,6 +147,8 @@ Outcome read_agent_options(int argc, char** argv, AgentOptions* options) {
     if (!command_line.scheduler.empty()) options->scheduler = command_line.scheduler;
     if (!command_line.directory.empty()) options->directory = command_line.directory;
     if (command_line.listen != AgentOptions().listen) options->listen = command_line.listen;
+    if (command_line.image_cache_mib != AgentOptions().image_cache_mib)
+      options->image_cache_mib = command_line.image_cache_mib;
     if (command_line.softgpu_devices != 0) options->softgpu_devices = command_line.softgpu_devices;
     if (!command_line.softgpu_memory.empty()) options->softgpu_memory = command_line.softgpu_memory;
   }

@@ -105,7 +105,9 @@ std::vector<std::string> changed_environment(const Environment& changes) {
 Outcome Gpus::find(const AgentOptions& options, Gpus* gpus) {
   gpus->program_ = find_worker();
   // The job's stand-in must never be what a worker loads.
-  gpus->base_ = {{"LD_PRELOAD", ""}};
+  gpus->base_ = {{"LD_PRELOAD", ""},
+                 {"TIDE_IMAGE_DIR", options.directory + "/images"},
+                 {"TIDE_IMAGE_BYTES", std::to_string(options.image_cache_mib << 20)}};
   if (options.softgpu_devices != 0) {
     gpus->base_.push_back({"TIDE_DRIVER", "software"});
     gpus->base_.push_back({"SOFTGPU_DEVICES", std::to_string(options.softgpu_devices)});

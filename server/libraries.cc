@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "base/limits.h"
@@ -37,15 +38,30 @@ CUresult Libraries::stage(uint64_t number, uint64_t total, uint64_t offset, cons
   return CUDA_SUCCESS;
 }
 
+CUresult Libraries::stage_known(uint64_t number, uint64_t total, const Sha256& name) {
+  if (total == 0 || total > kImageBytesMax || stages_.count(number) != 0) return CUDA_ERROR_INVALID_VALUE;
+  auto bytes = std::make_shared<std::vector<std::byte>>();
+  const bool there =
+      staged_bytes_ + total <= kStagedBytesMax && store_.find(name, total, kImagePadding, bytes.get());
+  if (there) put_stage(number, {std::move(bytes), total, true});
+  return CUDA_SUCCESS;  // if not, the load will say so
+}
+
+void Libraries::keep(ImageBytes image) const {
+  if (!store_.keeps(image->size() - kImagePadding)) return;
+  std::thread([store = store_, image = std::move(image)] { store.keep(*image, image->size() - kImagePadding); }).detach();
+}
+
 void Libraries::put_stage(uint64_t number, Stage stage) {
   staged_bytes_ += stage.bytes->size() - kImagePadding;
   stages_[number] = std::move(stage);
 }
 
-ImageBytes Libraries::take_stage(uint64_t number) {
+ImageBytes Libraries::take_stage(uint64_t number, bool* kept) {
   const auto found = stages_.find(number);
   if (found == stages_.end()) return nullptr;
   const Stage stage = found->second;
+  if (kept != nullptr) *kept = stage.kept;
   const uint64_t total = stage.bytes->size() - kImagePadding;
   stages_.erase(found);
   staged_bytes_ -= total;

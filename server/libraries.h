@@ -10,7 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/sha256.h"
 #include "server/contexts.h"
+#include "server/image_store.h"
 
 namespace tide {
 
@@ -48,6 +50,7 @@ struct Library {
 struct Stage {
   ImageBytes bytes;
   uint64_t received = 0;
+  bool kept = false;  // in the server's store
 };
 
 class Libraries {
@@ -57,10 +60,14 @@ class Libraries {
   void start(uint64_t base, uint64_t bytes);
 
   CUresult stage(uint64_t number, uint64_t total, uint64_t offset, const std::byte* data, uint64_t bytes);
+  // The whole stage at once, if the server has what has this name.
+  CUresult stage_known(uint64_t number, uint64_t total, const Sha256& name);
   // A stage that began elsewhere.
   void put_stage(uint64_t number, Stage stage);
-  // The stage's bytes, which it gives up; null when it is unknown or incomplete.
-  ImageBytes take_stage(uint64_t number);
+  // The stage's bytes, which it gives up; null when it is unknown or incomplete. *kept: the server has them.
+  ImageBytes take_stage(uint64_t number, bool* kept = nullptr);
+  // Other sessions of this server will not have to send this image. Does not wait.
+  void keep(ImageBytes image) const;
 
   // Loads and looks inside. `like`: keep its kernels' order and its image's address (an earlier life of this library).
   // *message: why not.
@@ -93,6 +100,7 @@ class Libraries {
   uint64_t staged_bytes_ = 0;
   std::unordered_map<uint64_t, Library> libraries_;
   std::unordered_map<uint64_t, Stage> stages_;
+  const ImageStore store_ = ImageStore::from_environment();
 };
 
 }  // namespace tide

@@ -20,7 +20,7 @@ void append(std::vector<std::byte>* to, const void* data, size_t bytes) {
   to->insert(to->end(), from, from + bytes);
 }
 
-std::vector<std::byte> describe(CUresult result, const Library* library, const std::string& message) {
+std::vector<std::byte> describe(int result, const Library* library, const std::string& message) {
   std::vector<std::byte> all;
   LibraryHeader header;
   header.result = result;
@@ -114,13 +114,23 @@ CUresult serve_tideStage(Session& session, const command::Stage& command, Receiv
   return session.libraries().stage(command.stage, command.total, command.offset, q.tail().data(), q.tail().size());
 }
 
+CUresult serve_tideStageKnown(Session& session, const command::StageKnown& command, Received&, Outputs&) {
+  const uint64_t words[] = {command.sum0, command.sum1, command.sum2, command.sum3};
+  Sha256 name;
+  static_assert(sizeof(words) == sizeof(name));
+  memcpy(name.data(), words, sizeof(words));
+  return session.libraries().stage_known(command.stage, command.total, name);
+}
+
 CUresult serve_tideLoadLibrary(Session& session, const command::LoadLibrary& command, Received& q, Outputs&) {
   std::string message;
   CUresult result = CUDA_ERROR_INVALID_IMAGE;
   const Library* like = session.image_like();
+  bool kept = true;
   ImageBytes image =
-      session.replaying() && like != nullptr ? like->image : session.libraries().take_stage(command.stage);
-  if (image == nullptr) {
+      session.replaying() && like != nullptr ? like->image : session.libraries().take_stage(command.stage, &kept);
+  const bool here = image != nullptr;
+  if (!here) {
     message = "the image was not sent completely";
   } else {
     result = session.libraries().load(command.library, std::move(image), like, &message);
@@ -134,7 +144,9 @@ CUresult serve_tideLoadLibrary(Session& session, const command::LoadLibrary& com
   }
   if (message.empty() && !loaded) message = error_text(session.driver(), result);
   const Library* library = loaded ? session.libraries().find(command.library) : nullptr;
-  send_library(session, q.header().sequence, describe(result, library, message));
+  const int answer = here ? int(result) : kImageNotHere;
+  send_library(session, q.header().sequence, describe(answer, library, message));
+  if (loaded && !kept && session.has_far_client()) session.libraries().keep(library->image);
   return CUDA_SUCCESS;  // the answer says what became of it
 }
 

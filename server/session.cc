@@ -90,6 +90,7 @@ Outcome Session::start(uint32_t vgpu, uint64_t quota) {
 }
 
 void Session::attach(Link* link) {
+  far_client_ = link != nullptr && !link->shares_memory();
   outbox_.attach(link);
   host_memory_.attach(link);
   signals_.attach(link == nullptr ? nullptr : &link->region().client());

@@ -75,6 +75,8 @@ class Session {
     return memory_.in_range(address, bytes) || host_memory_.covers(address, bytes) || libraries_.covers(address, bytes);
   }
   bool failed() const { return failed_; }
+  // What it sends crosses a network.
+  bool has_far_client() const { return far_client_; }
   // The client has said that it was its last command.
   bool ended() const { return ended_; }
   void end() { ended_ = true; }
@@ -115,6 +117,7 @@ class Session {
   uint64_t malformed_ = 0;
   bool failed_ = false;
   bool ended_ = false;
+  bool far_client_ = false;
   bool replaying_ = false;
   bool polling_ = false;
   uint64_t looked_at_ = ~uint64_t{0};  // Streams::completed() when host memory was looked at last
