@@ -86,12 +86,15 @@ bool arrived(Channel& channel, uint64_t received) {
   return channel.received() >= received;
 }
 
-// Posts one message, and waits until `received` have come.
-bool post_and_wait(Channel& channel, Watch& watch, uint64_t received) {
+bool post_one(Channel& channel, Watch& watch) {
   while (!channel.post()) {
     channel.progress();
     if (!watch.turn(false)) return false;
   }
+  return true;
+}
+
+bool wait_until_received(Channel& channel, Watch& watch, uint64_t received) {
   for (;;) {
     const bool done = arrived(channel, received);
     if (!watch.turn(done)) return false;
@@ -112,16 +115,20 @@ Outcome ping(Session& session, Histogram* histogram) {
   Watch watch(session);
   uint64_t trips = 0;
   while (trips < kWarmUpTrips) {
-    if (!post_and_wait(channel, watch, ++trips)) return watch.outcome();
+    if (!post_one(channel, watch) || !wait_until_received(channel, watch, ++trips)) return watch.outcome();
   }
   const double half_ns = ns_per_tick() / 2;
   const uint64_t end = ticks() + ticks_of(session.run.duration_ms * 1e6);
+  uint64_t last = 0;  // noted while the next one is under way, so that noting takes no part of its time
   for (uint64_t begin = ticks(); begin < end;) {
-    if (!post_and_wait(channel, watch, ++trips)) return watch.outcome();
+    if (!post_one(channel, watch)) return watch.outcome();
+    if (last != 0) histogram->add(uint64_t(double(last) * half_ns + 0.5));
+    if (!wait_until_received(channel, watch, ++trips)) return watch.outcome();
     const uint64_t now = ticks();
-    histogram->add(uint64_t(std::lround(double(now - begin) * half_ns)));
+    last = now - begin;
     begin = now;
   }
+  histogram->add(uint64_t(double(last) * half_ns + 0.5));
   if (!drain(channel, watch)) return watch.outcome();
   return session.control.send(Word::kStop);
 }
@@ -145,8 +152,6 @@ class FlowRun {
       : session_(session), channel_(session.channel), watch_(session), sends_(sends), receives_(receives) {}
 
   Outcome run() {
-    begin_ = ticks();
-    end_ = begin_ + ticks_of(session_.run.duration_ms * 1e6);
     while ((sends_ && !all_heard_) || (receives_ && !all_said_)) {
       const bool posted = sends_ && !over_ && post();
       const bool received = progress();
@@ -164,15 +169,19 @@ class FlowRun {
   bool post() {
     uint32_t count = 0;
     while (count < kBurst && channel_.post()) ++count;
-    over_ = ticks() >= end_ && channel_.posted() > 0;
+    const uint64_t now = ticks();
+    if (end_ == 0 && channel_.sent() >= warm_up_) end_ = now + ticks_of(session_.run.duration_ms * 1e6);
+    over_ = end_ != 0 && now >= end_ && channel_.posted() > warm_up_;
     return count > 0;
   }
 
   bool progress() {
     const uint64_t before = channel_.received(), sent = channel_.sent();
     channel_.progress();
-    if (channel_.received() == before) return channel_.sent() != sent;
+    const uint64_t received = channel_.received();
+    if (received == before) return channel_.sent() != sent;
     last_ = ticks();
+    if (begin_ == 0 && received >= warm_up_) begin_ = last_, unmeasured_ = received;
     return true;
   }
 
@@ -183,7 +192,8 @@ class FlowRun {
     }
     if (!receives_ || all_said_ || !expected_ || channel_.received() < *expected_) return {};
     all_said_ = true;
-    here_.messages = channel_.received();
+    if (channel_.received() == unmeasured_) unmeasured_ = 0, begin_ = start_;  // all came at once
+    here_.messages = channel_.received() - unmeasured_;
     here_.seconds = double(last_ - begin_) * ns_per_tick() / 1e9;
     return session_.control.send(Word::kResult, pack(here_));
   }
@@ -208,7 +218,10 @@ class FlowRun {
   bool sends_, receives_;
   bool over_ = false, counted_ = false, all_said_ = false, all_heard_ = false;
   std::optional<uint64_t> expected_;
-  uint64_t begin_ = 0, end_ = 0, last_ = 0;
+  // The first messages wait for connections to be made, and for pages and caches: they are not measured.
+  const uint64_t warm_up_ = window(session_.run.bytes), start_ = ticks();
+  uint64_t begin_ = 0, unmeasured_ = 0, last_ = 0;  // of the receiver
+  uint64_t end_ = 0;                                // of the sender
   Flow here_, there_;
 };
 

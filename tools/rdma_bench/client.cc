@@ -69,7 +69,8 @@ class Client {
     for (const Benchmark& benchmark : kBenchmarks) {
       if (!outcome.ok() || !wanted(settings_.tests, benchmark.name)) continue;
       if (!benchmark.both_sides && !kind.registers) continue;
-      for (const uint64_t bytes : sizes_of(benchmark, settings_.bytes_max)) {
+      const std::vector<uint64_t> own = sizes_of(benchmark, settings_.bytes_max);
+      for (const uint64_t bytes : settings_.sizes.empty() ? own : settings_.sizes) {
         if (outcome.ok()) outcome = measure_one(kind, benchmark, bytes, *channel);
       }
     }

@@ -16,7 +16,7 @@
 
 namespace tide::fabric {
 
-inline constexpr uint64_t kMessageMax = 256ull << 20;
+inline constexpr uint64_t kMessageMin = 8, kMessageMax = 256ull << 20;
 // Messages under way in one direction: enough to hide a round trip, and of large ones no more than a slow link carries
 // in a moment.
 constexpr uint64_t window(uint64_t bytes) { return std::clamp<uint64_t>((32ull << 20) / bytes, 2, 32); }

@@ -75,7 +75,7 @@ class Served {
     Run run;
     if (!unpack(payload, &run)) return Outcome::fail("the order to measure is not understood");
     const Benchmark* benchmark = benchmark_named(run.test);
-    if (channel_ == nullptr || benchmark == nullptr || !benchmark->both_sides || run.bytes == 0 ||
+    if (channel_ == nullptr || benchmark == nullptr || !benchmark->both_sides || run.bytes < kMessageMin ||
         run.bytes > kMessageMax || run.duration_ms > kDurationMax) {
       return Outcome::fail("cannot measure '" + run.test + "' now");
     }
@@ -89,8 +89,9 @@ class Served {
 
   Outcome close() {
     const Facts facts = channel_ == nullptr ? Facts{} : channel_->facts();
-    channel_.reset();
-    return control_.send(Word::kClosed, pack(facts));
+    const Outcome outcome = control_.send(Word::kClosed, pack(facts));
+    channel_.reset();  // after that, because UCX closes when both ends make progress
+    return outcome;
   }
 
   Control& control_;

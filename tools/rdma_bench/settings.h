@@ -19,6 +19,7 @@ struct Settings {
   std::vector<std::string> tests;  // empty: all
   uint32_t duration_ms = 300;      // of one measurement
   uint64_t bytes_max = 16 << 20;   // the largest message
+  std::vector<uint64_t> sizes;     // empty: each test's own, up to bytes_max
   uint32_t timeout_ms = 10'000;    // of every wait for the other side
   std::string html, trace;         // files; empty: none
   bool spin = false;               // both sides wait without giving up their cores

@@ -24,6 +24,18 @@ Outcome ucx_failure(const char* what, ucs_status_t status) {
   return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
 }
 
+// Memory that UCX made, and knows on all devices: as a job's buffers that were registered once, and ucx_perftest's.
+struct Mapped {
+  ucp_mem_h handle = nullptr;
+  char* bytes = nullptr;
+  uint64_t size = 0;
+};
+
+Outcome no_memory(uint64_t bytes, ucs_status_t status) {
+  return Outcome::fail(format("UCX: cannot register %llu bytes: %s; is memlock (ulimit -l) too small?",
+                              (unsigned long long)bytes, ucs_status_string(status)));
+}
+
 class UcxChannel : public Channel {
  public:
   UcxChannel(const PathKind& kind, const Control& control) : kind_(kind), control_(control) {}
@@ -38,15 +50,16 @@ class UcxChannel : public Channel {
 
  protected:
   Outcome resize(uint64_t bytes) override {
-    out_.assign(bytes, 'x');
-    in_.assign(bytes, 0);
     window_ = window(bytes);
-    return {};
+    const Outcome outcome = map(bytes, 'x', &out_);
+    return outcome.ok() ? map(bytes, 0, &in_) : outcome;
   }
 
  private:
   Outcome open();
   Outcome open_context();
+  Outcome map(uint64_t bytes, char fill, Mapped* memory);
+  void unmap(Mapped* memory);
   static ucs_status_t on_message(void* self, const void*, size_t, void* data, size_t bytes,
                                  const ucp_am_recv_param_t* param);
   static void on_received(void* request, ucs_status_t status, size_t, void* self);
@@ -61,7 +74,7 @@ class UcxChannel : public Channel {
   ucp_worker_h worker_ = nullptr;
   ucp_ep_h endpoint_ = nullptr;
   uint64_t window_ = 2;
-  std::vector<char> out_, in_;  // in_: all that arrives lands in one place; nobody reads it
+  Mapped out_, in_;  // in_: all that arrives lands in one place; nobody reads it
 };
 
 UcxChannel::~UcxChannel() {
@@ -75,6 +88,7 @@ UcxChannel::~UcxChannel() {
     closed = !UCS_PTR_IS_PTR(request) || ucp_request_check_status(request) != UCS_INPROGRESS;
     if (closed && UCS_PTR_IS_PTR(request)) ucp_request_free(request);
   }
+  if (closed) unmap(&out_), unmap(&in_);
   // What still waits for a dead peer cannot be destroyed; the process ends soon.
   if (closed && worker_ != nullptr) ucp_worker_destroy(worker_);
   if (closed && context_ != nullptr) ucp_cleanup(context_);
@@ -97,6 +111,29 @@ Outcome UcxChannel::open_context() {
   status = ucp_init(&params, config, &context_);
   ucp_config_release(config);
   return status == UCS_OK ? Outcome{} : ucx_failure("cannot start with these transports", status);
+}
+
+Outcome UcxChannel::map(uint64_t bytes, char fill, Mapped* memory) {
+  unmap(memory);
+  ucp_mem_map_params_t params{};
+  params.field_mask = UCP_MEM_MAP_PARAM_FIELD_LENGTH | UCP_MEM_MAP_PARAM_FIELD_FLAGS;
+  params.length = bytes;
+  params.flags = UCP_MEM_MAP_ALLOCATE;
+  ucs_status_t status = ucp_mem_map(context_, &params, &memory->handle);
+  if (status != UCS_OK) return no_memory(bytes, status);
+  ucp_mem_attr_t attributes{};
+  attributes.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS;
+  status = ucp_mem_query(memory->handle, &attributes);
+  if (status != UCS_OK) return no_memory(bytes, status);
+  memory->bytes = static_cast<char*>(attributes.address);
+  memory->size = bytes;
+  memset(memory->bytes, fill, bytes);
+  return {};
+}
+
+void UcxChannel::unmap(Mapped* memory) {
+  if (memory->handle != nullptr) ucp_mem_unmap(context_, memory->handle);
+  *memory = {};
 }
 
 Outcome UcxChannel::open() {
@@ -151,7 +188,7 @@ ucs_status_t UcxChannel::on_message(void* self, const void*, size_t, void* data,
     ++channel->received_;
     return UCS_OK;
   }
-  if (bytes > channel->in_.size()) {
+  if (bytes > channel->in_.size) {
     channel->fail("a message is larger than agreed");
     return UCS_OK;
   }
@@ -159,7 +196,7 @@ ucs_status_t UcxChannel::on_message(void* self, const void*, size_t, void* data,
   receive.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
   receive.cb.recv_am = on_received;
   receive.user_data = self;
-  ucs_status_ptr_t request = ucp_am_recv_data_nbx(channel->worker_, data, channel->in_.data(), bytes, &receive);
+  ucs_status_ptr_t request = ucp_am_recv_data_nbx(channel->worker_, data, channel->in_.bytes, bytes, &receive);
   if (UCS_PTR_IS_ERR(request)) channel->fail(format("UCX: %s", ucs_status_string(UCS_PTR_STATUS(request))));
   return UCS_INPROGRESS;
 }
@@ -184,7 +221,7 @@ bool UcxChannel::post() {
   params.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   params.cb.send = on_sent;
   params.user_data = this;
-  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, kId, nullptr, 0, out_.data(), bytes_, &params);
+  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, kId, nullptr, 0, out_.bytes, bytes_, &params);
   if (UCS_PTR_IS_ERR(request)) {
     fail(format("UCX: sending: %s", ucs_status_string(UCS_PTR_STATUS(request))));
     return false;
@@ -207,8 +244,7 @@ bool UcxChannel::registration(uint64_t bytes, uint32_t duration_ms, Histogram* h
     ucp_mem_h handle = nullptr;
     const ucs_status_t status = ucp_mem_map(context_, &params, &handle);
     if (status != UCS_OK) {
-      fail(format("UCX: cannot register %llu bytes: %s; is memlock (ulimit -l) too small?", (unsigned long long)bytes,
-                  ucs_status_string(status)));
+      fail(no_memory(bytes, status).message());
       return false;
     }
     ucp_mem_unmap(context_, handle);
