@@ -179,10 +179,10 @@ class FlowRun {
     const uint64_t before = channel_.received(), sent = channel_.sent();
     channel_.progress();
     const uint64_t received = channel_.received();
-    if (received == before) return channel_.sent() != sent;
-    last_ = ticks();
-    if (begin_ == 0 && received >= warm_up_) begin_ = last_, unmeasured_ = received;
-    return true;
+    if (received != before && begin_ == 0 && received >= warm_up_) begin_ = ticks(), unmeasured_ = received;
+    // The last one's time is taken when no other follows at once: a look at the clock costs as much as a message.
+    if (received == before && before != timed_) last_ = ticks(), timed_ = before;
+    return received != before || channel_.sent() != sent;
   }
 
   Outcome say() {
@@ -192,6 +192,7 @@ class FlowRun {
     }
     if (!receives_ || all_said_ || !expected_ || channel_.received() < *expected_) return {};
     all_said_ = true;
+    if (channel_.received() != timed_) last_ = ticks();
     if (channel_.received() == unmeasured_) unmeasured_ = 0, begin_ = start_;  // all came at once
     here_.messages = channel_.received() - unmeasured_;
     here_.seconds = double(last_ - begin_) * ns_per_tick() / 1e9;
@@ -220,7 +221,7 @@ class FlowRun {
   std::optional<uint64_t> expected_;
   // The first messages wait for connections to be made, and for pages and caches: they are not measured.
   const uint64_t warm_up_ = window(session_.run.bytes), start_ = ticks();
-  uint64_t begin_ = 0, unmeasured_ = 0, last_ = 0;  // of the receiver
+  uint64_t begin_ = 0, unmeasured_ = 0, last_ = 0, timed_ = 0;  // of the receiver; last_: when it had timed_
   uint64_t end_ = 0;                                // of the sender
   Flow here_, there_;
 };
