@@ -13,7 +13,7 @@ namespace tide::fabric {
 namespace {
 
 constexpr double kQuietNs = 3'000;  // without anything new, until others may have the core
-constexpr uint64_t kWarmUpTrips = 200;
+constexpr uint64_t kWarmUpTrips = 200, kWarmUpBytes = 1 << 20;
 constexpr uint32_t kBurst = 16;  // steps between two looks around
 
 uint64_t ticks_of(double ns) { return uint64_t(ns / ns_per_tick()); }
@@ -168,9 +168,11 @@ class FlowRun {
  private:
   bool post() {
     uint32_t count = 0;
-    while (count < kBurst && channel_.post()) ++count;
+    const uint64_t most = end_ == 0 ? warm_up_ - channel_.posted() : kBurst;
+    while (count < most && channel_.post()) ++count;
     const uint64_t now = ticks();
-    if (end_ == 0 && channel_.sent() >= warm_up_) end_ = now + ticks_of(session_.run.duration_ms * 1e6);
+    // Nothing may be under way when the measurement begins.
+    if (end_ == 0 && channel_.sent() == warm_up_) end_ = now + ticks_of(session_.run.duration_ms * 1e6);
     over_ = end_ != 0 && now >= end_ && channel_.posted() > warm_up_;
     return count > 0;
   }
@@ -220,7 +222,7 @@ class FlowRun {
   bool over_ = false, counted_ = false, all_said_ = false, all_heard_ = false;
   std::optional<uint64_t> expected_;
   // The first messages wait for connections to be made, and for pages and caches: they are not measured.
-  const uint64_t warm_up_ = window(session_.run.bytes), start_ = ticks();
+  const uint64_t warm_up_ = std::clamp<uint64_t>(kWarmUpBytes / session_.run.bytes, 1, 32), start_ = ticks();
   uint64_t begin_ = 0, unmeasured_ = 0, last_ = 0, timed_ = 0;  // of the receiver; last_: when it had timed_
   uint64_t end_ = 0;                                // of the sender
   Flow here_, there_;

@@ -11,13 +11,13 @@
 namespace tide::fabric {
 
 // Both sides must be of the same one; the first 12 bytes of a message stay as they are in every version.
-inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersion = 2;
 inline constexpr uint32_t kMessageBytesMax = 1 << 20;
 
 enum class Word : uint16_t {
   kHello = 1,  // client: Hello
   kWelcome,    // server: Machine
-  kOpen,       // client: name of a path
+  kOpen,       // client: Opening
   kOffer,      // server, then client: how to reach its end of the path
   kReady,      // both: the path is connected; server: the measurement may begin
   kRun,        // client: Run
@@ -35,7 +35,8 @@ class Control {
   Control(const Control&) = delete;
   ~Control();
 
-  Outcome connect(const std::string& host, uint32_t port);
+  // `device`: only over this network interface; empty: any.
+  Outcome connect(const std::string& host, uint32_t port, const std::string& device = "");
   void adopt(int fd, const std::string& peer);
 
   Outcome send(Word word, const std::string& payload = "");
@@ -66,7 +67,7 @@ class Control {
 };
 
 // Listens on a numeric or named address; *port: in, 0 for any; out, which.
-Outcome listen_on(const std::string& address, uint32_t* port, int* fd);
+Outcome listen_on(const std::string& address, uint32_t* port, int* fd, const std::string& device = "");
 std::string address_text(const void* sockaddr, bool with_port);
 
 }  // namespace tide::fabric

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <fstream>
 
@@ -51,6 +52,25 @@ std::string gpudirect() {
   const bool gdrdrv = access("/dev/gdrdrv", F_OK) == 0;
   if (peermem && gdrdrv) return "nvidia-peermem, gdrdrv";
   return peermem ? "nvidia-peermem" : gdrdrv ? "gdrdrv" : "";
+}
+
+// Of an address and its mask; empty for the addresses that mean the same everywhere.
+std::string network_of(const sockaddr* address, const sockaddr* mask) {
+  if (mask == nullptr) return "";
+  const bool six = address->sa_family == AF_INET6;
+  const size_t at = six ? offsetof(sockaddr_in6, sin6_addr) : offsetof(sockaddr_in, sin_addr), count = six ? 16 : 4;
+  uint8_t bits[16] = {};
+  int prefix = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint8_t part = reinterpret_cast<const uint8_t*>(mask)[at + i];
+    bits[i] = reinterpret_cast<const uint8_t*>(address)[at + i] & part;
+    prefix += __builtin_popcount(part);
+  }
+  if (prefix == int(8 * count) || (six && bits[0] == 0xfe && (bits[1] & 0xc0) == 0x80) || (!six && bits[0] == 127)) {
+    return "";
+  }
+  char text[INET6_ADDRSTRLEN] = {};
+  return format("%s/%d", inet_ntop(address->sa_family, bits, text, sizeof text), prefix);
 }
 
 void look_at_memory(Machine* machine) {
@@ -130,6 +150,13 @@ const Interface* interface_of(const std::vector<Interface>& all, const std::stri
   return nullptr;
 }
 
+const Interface* interface_named(const std::vector<Interface>& all, const std::string& name) {
+  for (const Interface& interface : all) {
+    if (interface.name == name) return &interface;
+  }
+  return nullptr;
+}
+
 std::vector<Interface> network_interfaces() {
   std::vector<Interface> found;
   ifaddrs* all = nullptr;
@@ -140,6 +167,7 @@ std::vector<Interface> network_interfaces() {
     Interface interface;
     interface.name = each->ifa_name;
     interface.address = address_text(each->ifa_addr, false);
+    interface.network = network_of(each->ifa_addr, each->ifa_netmask);
     const std::string folder = "/sys/class/net/" + interface.name;
     interface.state = (each->ifa_flags & IFF_UP) == 0        ? "down"
                       : (each->ifa_flags & IFF_RUNNING) == 0 ? "no link"

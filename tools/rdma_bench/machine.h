@@ -56,12 +56,13 @@ struct RdmaDevice {
 
 struct Interface {
   std::string name, address, state;
+  std::string network;  // "10.0.0.0/24"; empty: of one machine, or of one link
   uint32_t mtu = 0;
   double gbit = 0;  // 0: it does not say
   int32_t numa_node = -1;
   template <class F>
   void fields(F& f) {
-    f("name", name), f("address", address), f("state", state), f("mtu", mtu), f("gbit", gbit);
+    f("name", name), f("address", address), f("state", state), f("network", network), f("mtu", mtu), f("gbit", gbit);
     f("numa_node", numa_node);
   }
 };
@@ -101,6 +102,7 @@ struct Machine {
 Machine this_machine();
 std::vector<Interface> network_interfaces();
 const Interface* interface_of(const std::vector<Interface>& all, const std::string& address);  // null: none has it
+const Interface* interface_named(const std::vector<Interface>& all, const std::string& name);
 // For people: "huge pages  0 of 2 MiB, 0 free".
 std::vector<std::string> machine_lines(const Machine& machine);
 void print_machine(const Machine& machine);

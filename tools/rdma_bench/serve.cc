@@ -56,10 +56,13 @@ class Served {
   }
 
  private:
-  Outcome open(const std::string& name) {
-    const PathKind* kind = path_named(name);
-    if (kind == nullptr) return Outcome::fail("there is no path '" + name + "'");
-    channel_ = kind->make(*kind, control_);
+  Outcome open(const std::string& payload) {
+    Opening opening;
+    if (!unpack(payload, &opening)) return Outcome::fail("the path to open is not understood");
+    const PathKind* kind = path_named(opening.path);
+    if (kind == nullptr) return Outcome::fail("there is no path '" + opening.path + "'");
+    if (!opening.devices.empty() && !kind->over_devices()) return Outcome::fail(opening.path + " has no devices");
+    channel_ = make_channel(*kind, control_, opening.devices);
     std::string mine, theirs;
     Outcome outcome = channel_->offer(&mine);
     if (outcome.ok()) outcome = control_.send(Word::kOffer, mine);

@@ -15,6 +15,15 @@ struct Hello {
   }
 };
 
+struct Opening {  // what kOpen has
+  std::string path;
+  std::vector<std::string> devices;  // of the server's; none: by which the two sides reach each other
+  template <class F>
+  void fields(F& f) {
+    f("path", path), f("devices", devices);
+  }
+};
+
 // Until it is killed; the exit status.
 int serve(const Settings& settings);
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/rdma_bench/rails.h"
+
 namespace tide::fabric {
 
 enum class Mode { kClient, kServe, kDevices };
@@ -16,6 +18,7 @@ struct Settings {
   std::string listen = "127.0.0.1";
   uint32_t port = 7471;
   std::vector<std::string> paths;  // empty: all that exist
+  std::vector<RailWish> devices;   // empty: those by which the two sides reach each other, and all rails
   std::vector<std::string> tests;  // empty: all
   uint32_t duration_ms = 300;      // of one measurement
   uint64_t bytes_max = 16 << 20;   // the largest message

@@ -38,7 +38,7 @@ Outcome no_memory(uint64_t bytes, ucs_status_t status) {
 
 class UcxChannel : public Channel {
  public:
-  UcxChannel(const PathKind& kind, const Control& control) : kind_(kind), control_(control) {}
+  explicit UcxChannel(const Making& making) : kind_(making.kind), control_(making.control), devices_(making.devices) {}
   ~UcxChannel() override;
 
   Outcome offer(std::string* how) override;
@@ -58,6 +58,7 @@ class UcxChannel : public Channel {
  private:
   Outcome open();
   Outcome open_context();
+  std::string net_devices() const;
   Outcome map(uint64_t bytes, char fill, Mapped* memory);
   void unmap(Mapped* memory);
   static ucs_status_t on_message(void* self, const void*, size_t, void* data, size_t bytes,
@@ -70,6 +71,7 @@ class UcxChannel : public Channel {
 
   const PathKind& kind_;
   const Control& control_;
+  const std::vector<std::string> devices_;
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   ucp_ep_h endpoint_ = nullptr;
@@ -94,17 +96,25 @@ UcxChannel::~UcxChannel() {
   if (closed && context_ != nullptr) ucp_cleanup(context_);
 }
 
+// Empty: UCX chooses, or its environment.
+std::string UcxChannel::net_devices() const {
+  std::string names;
+  for (const std::string& device : devices_) names += (names.empty() ? "" : ",") + device;
+  if (!names.empty() || !kind_.is("tcp")) return names;
+  // The same wire as the plain sockets.
+  const std::vector<Interface> all = network_interfaces();
+  const Interface* interface = interface_of(all, control_.own_address());
+  return interface == nullptr ? "" : interface->name;
+}
+
 Outcome UcxChannel::open_context() {
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) return ucx_failure("cannot read its settings", status);
   if (kind_.transport[0] != '\0') ucp_config_modify(config, "TLS", kind_.transport);
-  if (strcmp(kind_.transport, "tcp") == 0) {
-    // The same wire as the plain sockets.
-    const std::vector<Interface> all = network_interfaces();
-    const Interface* interface = interface_of(all, control_.own_address());
-    if (interface != nullptr) ucp_config_modify(config, "NET_DEVICES", interface->name.c_str());
-  }
+  const std::string devices = net_devices();
+  if (!devices.empty()) ucp_config_modify(config, "NET_DEVICES", devices.c_str());
+  if (devices_.size() > 1) ucp_config_modify(config, "MAX_RNDV_RAILS", std::to_string(devices_.size()).c_str());
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES;
   params.features = UCP_FEATURE_AM;
@@ -329,8 +339,7 @@ std::vector<UcxTransport> ucx_transports(std::string* version) {
   return found;
 }
 
-std::unique_ptr<Channel> make_ucx(const PathKind& kind, const Control& control) {
-  return std::make_unique<UcxChannel>(kind, control);
+std::unique_ptr<Channel> make_ucx(const Making& making) { return std::make_unique<UcxChannel>(making);
 }
 
 }  // namespace tide::fabric
