@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "tools/rdma_bench/control.h"
+#include "tools/rdma_bench/gpus.h"
 #include "tools/tide/options.h"
 
 namespace tide::fabric {
@@ -37,21 +38,6 @@ uint32_t numa_nodes() {
     count += name.rfind("node", 0) == 0 && name.size() > 4 && isdigit(name[4]) ? 1 : 0;
   }
   return std::max(count, 1u);
-}
-
-uint32_t gpus() {
-  uint32_t count = 0;
-  for (const std::string& name : names_in("/dev")) {
-    count += name.rfind("nvidia", 0) == 0 && name.size() > 6 && isdigit(name[6]) ? 1 : 0;
-  }
-  return count;
-}
-
-std::string gpudirect() {
-  const bool peermem = access("/sys/module/nvidia_peermem", F_OK) == 0;
-  const bool gdrdrv = access("/dev/gdrdrv", F_OK) == 0;
-  if (peermem && gdrdrv) return "nvidia-peermem, gdrdrv";
-  return peermem ? "nvidia-peermem" : gdrdrv ? "gdrdrv" : "";
 }
 
 // Of an address and its mask; empty for the addresses that mean the same everywhere.
@@ -193,9 +179,8 @@ Machine this_machine() {
   machine.cpus = uint32_t(sysconf(_SC_NPROCESSORS_ONLN));
   machine.numa_nodes = numa_nodes();
   look_at_memory(&machine);
-  machine.gpus = gpus();
-  machine.gpudirect = gpudirect();
   machine.rdma = rdma_devices(&machine.verbs);
+  look_at_gpus(&machine);
   machine.interfaces = network_interfaces();
   machine.ucx_transports = ucx_transports(&machine.ucx);
   return machine;
@@ -218,9 +203,11 @@ std::vector<std::string> machine_lines(const Machine& machine) {
   lines.push_back("memlock     " + limit + (machine.memlock_exempt ? " (does not bind: CAP_IPC_LOCK)" : ""));
   lines.push_back(format("huge pages  %llu of %s, %llu free", (unsigned long long)machine.huge_pages,
                          cli::size_text(machine.huge_page_bytes).c_str(), (unsigned long long)machine.huge_pages_free));
-  const char* direct = machine.gpudirect.empty() ? "no nvidia-peermem or gdrdrv" : machine.gpudirect.c_str();
-  lines.push_back(machine.gpus == 0 ? "GPUs        none"
-                                    : format("GPUs        %u, GPUDirect: %s", machine.gpus, direct));
+  if (machine.gpus.empty()) lines.push_back("GPUs        none; GPUDirect: " + machine.gpudirect);
+  for (const Gpu& gpu : machine.gpus) {
+    lines.push_back(format("GPU         %s, CUDA %s; GPUDirect: %s", gpu.name.c_str(), machine.cuda.c_str(),
+                           gpu.gpudirect.c_str()));
+  }
   return lines;
 }
 

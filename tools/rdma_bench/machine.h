@@ -75,14 +75,26 @@ struct UcxTransport {
   }
 };
 
+struct Gpu {
+  std::string name;
+  std::string way;        // how a card could reach its memory: "dma-buf", "nvidia-peermem"; empty: not at all
+  std::string gpudirect;  // "yes, by dma-buf", "no, because ..."
+  template <class F>
+  void fields(F& f) {
+    f("name", name), f("way", way), f("gpudirect", gpudirect);
+  }
+  bool direct() const { return gpudirect.starts_with("yes"); }
+};
+
 struct Machine {
   std::string name, kernel, boot_id;  // two processes with one boot_id are on one machine
   uint32_t cpus = 0, numa_nodes = 0;
   uint64_t memlock_bytes = 0;   // UINT64_MAX: no limit
   bool memlock_exempt = false;  // CAP_IPC_LOCK: the limit does not count
   uint64_t huge_page_bytes = 0, huge_pages = 0, huge_pages_free = 0;
-  uint32_t gpus = 0;
-  std::string gpudirect;  // how a NIC reaches a GPU's memory; empty: it does not
+  std::string cuda;  // the driver's version; empty: none that works
+  std::vector<Gpu> gpus;
+  std::string gpudirect;  // of any GPU: "yes, by dma-buf", "no, because ..."
   std::string verbs;      // why libibverbs cannot be used; empty: it can
   std::vector<RdmaDevice> rdma;
   std::vector<Interface> interfaces;
@@ -93,7 +105,7 @@ struct Machine {
     f("name", name), f("kernel", kernel), f("boot_id", boot_id), f("cpus", cpus), f("numa_nodes", numa_nodes);
     f("memlock_bytes", memlock_bytes), f("memlock_exempt", memlock_exempt), f("huge_page_bytes", huge_page_bytes);
     f("huge_pages", huge_pages), f("huge_pages_free", huge_pages_free);
-    f("gpus", gpus), f("gpudirect", gpudirect), f("verbs", verbs), f("rdma", rdma), f("interfaces", interfaces);
+    f("cuda", cuda), f("gpus", gpus), f("gpudirect", gpudirect), f("verbs", verbs), f("rdma", rdma), f("interfaces", interfaces);
     f("ucx", ucx), f("ucx_transports", ucx_transports);
   }
   bool has_active_rdma() const;

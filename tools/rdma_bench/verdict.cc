@@ -211,9 +211,12 @@ void huge_pages(const Report& report, Findings& findings) {
 
 void gpudirect(const Report& report, Findings& findings) {
   for (const Machine* machine : machines(report)) {
-    if (machine->gpus == 0 || machine->rdma.empty() || !machine->gpudirect.empty()) continue;
-    findings.push_back({"note", machine->name + " has GPUs and RDMA, and neither nvidia-peermem nor gdrdrv is loaded",
-                        "data goes through the host's memory, unless dma-buf is used", "modprobe nvidia-peermem"});
+    for (const Gpu& gpu : machine->gpus) {
+      if (gpu.direct() || !machine->has_active_rdma()) continue;
+      findings.push_back({"note", format("%s: GPUDirect of %s: %s", machine->name.c_str(), gpu.name.c_str(),
+                                         gpu.gpudirect.c_str()),
+                          "data goes through the host's memory", "modprobe nvidia-peermem; the open kernel modules"});
+    }
   }
 }
 
