@@ -214,6 +214,16 @@ def ucx_without_rdma(_):
 # rdma-bench ----------------------------------------------------------------------------------------------------------
 
 BENCH = os.path.join(pools.BUILD, 'tools', 'rdma_bench', 'rdma-bench')
+BENCH_PORT, PINGPONG_PORT = 7471, 18515
+
+
+def listens(port):
+    """Somebody does; a program that starts may take seconds here until it does."""
+    for name in ('/proc/net/tcp', '/proc/net/tcp6'):
+        with open(name) as file:
+            if any(words[1].endswith(f':{port:04X}') and words[3] == '0A' for words in map(str.split, file)):
+                return True
+    return False
 
 
 def bench(*arguments, prefix=(), env=None):
@@ -236,7 +246,7 @@ def bench_server(env):
         server = subprocess.Popen([BENCH, 'serve', '--listen', wire.WORKER_ADDRESS, '--timeout', '30000'],
                                   env={**os.environ, **env}, stdout=out, stderr=out)
         try:
-            time.sleep(1)
+            pools.wait_until(lambda: listens(BENCH_PORT), 'rdma-bench listens', pools.PATIENCE_S)
             yield
         finally:
             server.kill()
@@ -285,7 +295,7 @@ def pattern_over_verbs(_):
     server = subprocess.Popen(['ibv_rc_pingpong', '-g', '1', '-d', wire.WORKER, '-c', '-n', '200'],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        time.sleep(1)
+        pools.wait_until(lambda: listens(PINGPONG_PORT), 'ibv_rc_pingpong listens', pools.PATIENCE_S)
         done = subprocess.run(['ibv_rc_pingpong', '-g', '1', '-d', wire.CLIENT, '-c', '-n', '200', wire.WORKER_ADDRESS],
                               capture_output=True, text=True, timeout=60)
     finally:

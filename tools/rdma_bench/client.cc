@@ -31,7 +31,7 @@ class Client {
     report_.address = control_.own_address();
     report_.there_address = control_.peer_address();
     std::string payload;
-    outcome = control_.send(Word::kHello, pack(Hello{report_.here.name, settings_.duration_ms}));
+    outcome = control_.send(Word::kHello, pack(Hello{report_.here.name, settings_.duration_ms, settings_.timeout_ms}));
     if (outcome.ok()) outcome = control_.expect(Word::kWelcome, &payload);
     if (outcome.ok() && !unpack(payload, &report_.there)) {
       outcome = Outcome::fail(settings_.host + ": its report about itself is not understood");

@@ -3,6 +3,7 @@
 // The control connection between the two sides: whole messages over TCP, each wait with an end. It is also how each
 // side learns at once that the other one is gone. Owned and used by one thread.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -52,6 +53,7 @@ class Control {
   bool is_client() const { return is_client_; }  // this side asked for the connection
   int fd() const { return fd_; }
   uint32_t timeout_ms() const { return timeout_ms_; }
+  void wait_at_least(uint32_t timeout_ms) { timeout_ms_ = std::max(timeout_ms_, timeout_ms); }
   const std::string& peer() const { return peer_; }  // as people call it
   std::string own_address() const;                   // numeric, of this end
   std::string peer_address() const;                  // and of the other one

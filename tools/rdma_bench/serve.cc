@@ -29,9 +29,11 @@ class Served {
   Outcome greet(bool busy) {
     std::string payload;
     Outcome outcome = control_.expect(Word::kHello, &payload);
-    if (outcome.ok() && (!unpack(payload, &hello_) || hello_.duration_ms > kDurationMax)) {
+    if (outcome.ok() && (!unpack(payload, &hello_) || hello_.duration_ms > kDurationMax ||
+                         hello_.timeout_ms > kDurationMax)) {
       outcome = Outcome::fail("the greeting is not understood");
     }
+    control_.wait_at_least(hello_.timeout_ms);
     if (outcome.ok() && busy) outcome = Outcome::fail("it is measuring with another client; try again later");
     if (outcome.ok()) return control_.send(Word::kWelcome, pack(this_machine()));
     (void)control_.send(Word::kError, outcome.message());  // may be gone
