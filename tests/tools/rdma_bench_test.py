@@ -191,10 +191,14 @@ class TwoMachines(Bench):
             if self.ip('netns', 'add', name).returncode != 0:
                 self.skipTest('no network namespaces')
             self.addCleanup(self.ip, 'netns', 'del', name)
-        if self.ip('link', 'add', 'rb0', 'netns', self.here, 'type', 'veth', 'peer', 'name', 'rb1', 'netns',
+        self.join('rb0', 'rb1', 0, 9000, 1500)
+
+    def join(self, mine, theirs, number, mtu, mtu_there):
+        """A wire, with addresses of a network of its own."""
+        if self.ip('link', 'add', mine, 'netns', self.here, 'type', 'veth', 'peer', 'name', theirs, 'netns',
                    self.there).returncode != 0:
             self.skipTest('no veth')
-        ends = ((self.here, 'rb0', '10.99.0.1', 9000), (self.there, 'rb1', '10.99.0.2', 1500))
+        ends = ((self.here, mine, f'10.99.{number}.1', mtu), (self.there, theirs, f'10.99.{number}.2', mtu_there))
         for name, device, address, mtu in ends:
             self.ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', device)
             self.ip('-n', name, 'link', 'set', 'lo', 'up')
@@ -205,7 +209,7 @@ class TwoMachines(Bench):
                 self.assertLess(time.monotonic(), end)
                 time.sleep(0.05)
 
-    def test_only_the_network_joins_them_and_an_mtu_mismatch_is_found(self):
+    def serve_there(self):
         boot_id = os.path.join(self.folder, 'boot_id')
         with open(boot_id, 'w', encoding='ascii') as file:
             file.write('11111111-2222-3333-4444-555555555555\n')
@@ -215,8 +219,60 @@ class TwoMachines(Bench):
         self.addCleanup(self.end, server)
         if 'listening' not in server.stdout.readline():
             self.skipTest(server.communicate()[1])
-        done = self.run_bench('10.99.0.2', *QUICK, '--tests', 'latency,bandwidth', '--json',
-                              before=('ip', 'netns', 'exec', self.here))
+
+    def run_here(self, *words):
+        return self.run_bench('10.99.0.2', *QUICK, *words, before=('ip', 'netns', 'exec', self.here))
+
+    def sent(self, name, device):
+        shown = self.ip('-n', name, '-s', '-j', 'link', 'show', device).stdout
+        return json.loads(shown)[0]['stats64']['tx']['bytes']
+
+    def test_two_rails_are_measured_alone_and_together(self):
+        self.join('rb2', 'rb3', 1, 1500, 1500)
+        self.serve_there()
+        done = self.run_here('--paths', 'tcp,ucx-tcp', '--tests', 'latency,bandwidth', '--sizes', '64KiB', '--json')
+        report = json.loads(done.stdout)
+        self.assertEqual(report['failure'], '')
+        for kind in ('tcp', 'ucx-tcp'):
+            names = [f'{kind}@rb0', f'{kind}@rb2', f'{kind}@rb0+rb2']
+            paths = {path['name']: path for path in report['paths'] if path['name'].startswith(kind)}
+            self.assertEqual([*paths], [kind, *names])
+            self.assertEqual((paths[names[2]]['devices'], paths[names[2]]['devices_there']),
+                             (['rb0', 'rb2'], ['rb1', 'rb3']))
+            self.assertEqual({path['state'] for path in paths.values()}, {'measured'}, paths)
+            rows = {row['path']: row for row in report['rows'] if row['test'] == 'bandwidth'}
+            alone = [rows[name]['gbytes_per_s'] for name in names[:2]]
+            together = rows[names[2]]
+            self.assertAlmostEqual(together['limit'] / sum(alone), 1, places=3)
+            self.assertEqual(together['limit_of'], 'the sum of each alone')
+            whats = [finding['what'] for finding in report['findings']]
+            self.assertEqual(len([what for what in whats if what.startswith(names[2] + ': ')]), 1, whats)
+        # Latency was asked for, but not of rails that nobody named.
+        self.assertEqual({row['path'] for row in report['rows'] if row['test'] == 'latency'}, {'tcp', 'ucx-tcp'})
+
+    def test_bytes_go_over_the_devices_that_were_named(self):
+        self.join('rb2', 'rb3', 1, 1500, 1500)
+        self.serve_there()
+        for named, carrying, idle in (('rb2', ['rb2'], 'rb0'), ('rb2=rb3', ['rb2'], 'rb0'),
+                                      ('rb0,rb2', ['rb0', 'rb2'], None)):
+            for path in ('tcp', 'ucx-tcp'):
+                before = {device: self.sent(self.here, device) for device in ('rb0', 'rb2')}
+                done = self.run_here('--paths', path, '--device', named, '--tests', 'bandwidth', '--sizes', '256KiB',
+                                     '--json')
+                sent = {device: self.sent(self.here, device) - before[device] for device in before}
+                report = json.loads(done.stdout)
+                last = report['paths'][-1]
+                self.assertEqual((last['name'], last['state']), (f'{path}@{"+".join(carrying)}', 'measured'), last)
+                for device in carrying:
+                    self.assertGreater(sent[device], 256 << 10, (named, path, sent))
+                if idle:
+                    self.assertLess(sent[idle], 128 << 10, (named, path, sent))  # the control connection's
+        done = self.run_here('--paths', 'tcp', '--device', 'rb2=rb9')
+        self.assertRegex(done.stderr, "^rdma-bench: --device: .* has no 'rb9' of the kind of rb2; it has .*rb1, rb3.*\n$")
+
+    def test_only_the_network_joins_them_and_an_mtu_mismatch_is_found(self):
+        self.serve_there()
+        done = self.run_here('--tests', 'latency,bandwidth', '--json')
         self.assertEqual(done.returncode, 1, done.stderr)
         report = json.loads(done.stdout)
         states = {path['name']: path['state'] for path in report['paths']}
