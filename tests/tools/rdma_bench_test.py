@@ -237,8 +237,8 @@ class TwoMachines(Bench):
             names = [f'{kind}@rb0', f'{kind}@rb2', f'{kind}@rb0+rb2']
             paths = {path['name']: path for path in report['paths'] if path['name'].startswith(kind)}
             self.assertEqual([*paths], [kind, *names])
-            self.assertEqual((paths[names[2]]['devices'], paths[names[2]]['devices_there']),
-                             (['rb0', 'rb2'], ['rb1', 'rb3']))
+            both = paths[names[2]]
+            self.assertEqual((both['devices'], both['devices_there']), (['rb0', 'rb2'], ['rb1', 'rb3']))
             self.assertEqual({path['state'] for path in paths.values()}, {'measured'}, paths)
             rows = {row['path']: row for row in report['rows'] if row['test'] == 'bandwidth'}
             alone = [rows[name]['gbytes_per_s'] for name in names[:2]]
@@ -268,7 +268,8 @@ class TwoMachines(Bench):
                 if idle:
                     self.assertLess(sent[idle], 128 << 10, (named, path, sent))  # the control connection's
         done = self.run_here('--paths', 'tcp', '--device', 'rb2=rb9')
-        self.assertRegex(done.stderr, "^rdma-bench: --device: .* has no 'rb9' of the kind of rb2; it has .*rb1, rb3.*\n$")
+        self.assertRegex(done.stderr,
+                         "^rdma-bench: --device: .* has no 'rb9' of the kind of rb2; it has .*rb1, rb3.*\n$")
 
     def test_only_the_network_joins_them_and_an_mtu_mismatch_is_found(self):
         self.serve_there()
@@ -287,9 +288,9 @@ class Wrong(Bench):
     def test_words(self):
         self.error(2, "expects HOST, 'serve' or 'devices'; see rdma-bench --help")
         self.error(2, 'option --frob is not understood; see rdma-bench --help', '--frob')
-        self.error(2, "--paths: there is no 'carrier-pigeon'; there are: tcp, memory, ucx-tcp, ucx-posix, ucx-sysv, ucx-cma, "
-                   'verbs, ucx-rc, ucx-ud, ucx-rc-mlx5, ucx-dc-mlx5, ucx; see rdma-bench --help', 'h', '--paths',
-                   'tcp,carrier-pigeon')
+        self.error(2, "--paths: there is no 'carrier-pigeon'; there are: tcp, memory, ucx-tcp, ucx-posix, ucx-sysv, "
+                   'ucx-cma, verbs, ucx-rc, ucx-ud, ucx-rc-mlx5, ucx-dc-mlx5, ucx; see rdma-bench --help', 'h',
+                   '--paths', 'tcp,carrier-pigeon')
         self.error(2, "--sizes must be sizes from 8B to 256MiB, such as 8,64KiB, not '4'; see rdma-bench --help", 'h',
                    '--sizes', '64KiB,4')
         self.error(2, "--device must be NAME[:PORT] or NAME[:PORT]=NAME[:PORT], not 'eth0='; see rdma-bench --help",

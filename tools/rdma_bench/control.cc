@@ -123,7 +123,8 @@ Outcome listen_on(const std::string& address, uint32_t* port, int* made, const s
   const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const bool ok = fd >= 0 && bind_to_device(fd, device) && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 16) == 0;
+  const bool ok =
+      fd >= 0 && bind_to_device(fd, device) && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 16) == 0;
   const int error = errno;
   freeaddrinfo(found);
   sockaddr_storage bound{};

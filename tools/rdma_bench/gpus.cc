@@ -54,7 +54,8 @@ void Cuda::load() {
   const std::string file = file_of(reinterpret_cast<void*>(init));
   // Neither is asked for more: a stand-in would connect to a pool.
   if (file.rfind("libtidecuda", 0) == 0) {
-    why_not = "the CUDA driver here is Tidepool's stand-in, and a vGPU's memory is not this machine's: no card reaches it";
+    why_not =
+        "the CUDA driver here is Tidepool's stand-in, and a vGPU's memory is not this machine's: no card reaches it";
   } else if (file.rfind("libsoftgpu", 0) == 0) {
     why_not = "the CUDA driver here is the software GPU, whose memory is the host's";
   } else if (const int error = init(0); error != 0) {
@@ -78,8 +79,7 @@ Gpu gpu_of(const Cuda& cuda, int device, const Machine& machine) {
   char name[256] = {};
   if (cuda.device_name(name, sizeof name - 1, device) == 0) gpu.name = name;
   std::string way;
-  const std::string why_not =
-      why_no_way(cuda, device, access("/sys/module/nvidia_peermem", F_OK) == 0, &way);
+  const std::string why_not = why_no_way(cuda, device, access("/sys/module/nvidia_peermem", F_OK) == 0, &way);
   gpu.way = way;
   if (!why_not.empty()) {
     gpu.gpudirect = "no, because " + why_not;
@@ -108,7 +108,8 @@ void look_at_gpus(Machine* machine) {
   machine->cuda = format("%d.%d", version / 1000, version % 1000 / 10);
   for (int device = 0; device < count; ++device) {
     machine->gpus.push_back(gpu_of(cuda, device, *machine));
-    if (machine->gpudirect.empty() || machine->gpus.back().direct()) machine->gpudirect = machine->gpus.back().gpudirect;
+    if (machine->gpudirect.empty() || machine->gpus.back().direct())
+      machine->gpudirect = machine->gpus.back().gpudirect;
   }
 }
 

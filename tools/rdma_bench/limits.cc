@@ -86,14 +86,17 @@ void set_limit(const Report& report, Row* row) {
   const std::string device = first_device_of_line(row->path);
   if (set_sum(report, kind, row)) return;
   if (strcmp(kind.family, "any") == 0) return set_best_other(report, row);
-  const Row* floor = kind.floor == nullptr ? nullptr : report.row(kind.floor + row->path.substr(strlen(kind.name)), row->test, row->bytes);
+  const Row* floor = kind.floor == nullptr
+                         ? nullptr
+                         : report.row(kind.floor + row->path.substr(strlen(kind.name)), row->test, row->bytes);
   if (floor != nullptr) {
     row->limit = figure(*floor);
     row->limit_of = floor->path;
     return;
   }
   if (row->test.rfind("bandwidth", 0) != 0) return;
-  if (strcmp(kind.family, "rdma") == 0) return set_link(rdma_gbit(report.here, device), device.empty() ? "the RDMA port" : device, row);
+  if (strcmp(kind.family, "rdma") == 0)
+    return set_link(rdma_gbit(report.here, device), device.empty() ? "the RDMA port" : device, row);
   const Interface* interface = device.empty() ? interface_of(report.here.interfaces, report.address)
                                               : interface_named(report.here.interfaces, device);
   const bool loopback = report.one_machine() || strcmp(kind.family, "memory") == 0;

@@ -105,7 +105,8 @@ struct Machine {
     f("name", name), f("kernel", kernel), f("boot_id", boot_id), f("cpus", cpus), f("numa_nodes", numa_nodes);
     f("memlock_bytes", memlock_bytes), f("memlock_exempt", memlock_exempt), f("huge_page_bytes", huge_page_bytes);
     f("huge_pages", huge_pages), f("huge_pages_free", huge_pages_free);
-    f("cuda", cuda), f("gpus", gpus), f("gpudirect", gpudirect), f("verbs", verbs), f("rdma", rdma), f("interfaces", interfaces);
+    f("cuda", cuda), f("gpus", gpus), f("gpudirect", gpudirect), f("verbs", verbs), f("rdma", rdma),
+        f("interfaces", interfaces);
     f("ucx", ucx), f("ucx_transports", ucx_transports);
   }
   bool has_active_rdma() const;

@@ -50,7 +50,8 @@ struct PathReport {
   std::string name, title, family;
   std::string state, why;  // "measured", "absent", "failed"; why not measured
   bool named = false;      // with --paths
-  std::vector<std::string> devices, devices_there;  // of each rail (rails.h); none: by which the two sides reach each other
+  std::vector<std::string> devices,
+      devices_there;  // of each rail (rails.h); none: by which the two sides reach each other
   Facts here, there;
   template <class F>
   void fields(F& f) {

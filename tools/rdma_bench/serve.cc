@@ -29,8 +29,8 @@ class Served {
   Outcome greet(bool busy) {
     std::string payload;
     Outcome outcome = control_.expect(Word::kHello, &payload);
-    if (outcome.ok() && (!unpack(payload, &hello_) || hello_.duration_ms > kDurationMax ||
-                         hello_.timeout_ms > kDurationMax)) {
+    if (outcome.ok() &&
+        (!unpack(payload, &hello_) || hello_.duration_ms > kDurationMax || hello_.timeout_ms > kDurationMax)) {
       outcome = Outcome::fail("the greeting is not understood");
     }
     control_.wait_at_least(hello_.timeout_ms);

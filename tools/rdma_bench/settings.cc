@@ -117,7 +117,8 @@ bool take_mode(cli::Options& options, Settings* settings) {
   if (word == "serve") settings->mode = Mode::kServe;
   if (word == "devices") settings->mode = Mode::kDevices;
   settings->host = word;
-  constexpr const char* kOfClient[] = {"paths", "device", "tests", "duration", "size-max", "sizes", "spin", "trace", "html"};
+  constexpr const char* kOfClient[] = {"paths", "device", "tests", "duration", "size-max",
+                                       "sizes", "spin",   "trace", "html"};
   for (const char* name : kOfClient) {
     if (settings->mode == Mode::kClient || !options.has(name)) continue;
     options.usage_error("--" + std::string(name) + " goes with HOST, not with '" + word + "'");
@@ -138,9 +139,9 @@ bool take_mode(cli::Options& options, Settings* settings) {
 
 bool parse_settings(const std::vector<std::string>& words, Settings* settings, int* status) {
   cli::Options options;
-  const std::vector<cli::OptionSpec> specs = {{"listen"},   {"port"}, {"device"},          {"paths"},         {"tests"},
-                                              {"duration"}, {"size-max"},       {"sizes"},         {"timeout"},
-                                              {"trace"},    {"html"},           {"spin", 0, false}, {"json", 0, false}};
+  const std::vector<cli::OptionSpec> specs = {
+      {"listen"}, {"port"},    {"device"}, {"paths"}, {"tests"},          {"duration"},      {"size-max"},
+      {"sizes"},  {"timeout"}, {"trace"},  {"html"},  {"spin", 0, false}, {"json", 0, false}};
   bool ok = options.parse(words, specs, kHelp);
   ok = ok && choose(options, "paths", path_names(), &settings->paths);
   ok = ok && choose(options, "tests", test_names(), &settings->tests);

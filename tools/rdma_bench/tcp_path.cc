@@ -106,7 +106,6 @@ class TcpChannel : public StreamChannel {
 
 }  // namespace
 
-std::unique_ptr<Channel> make_tcp(const Making& making) { return std::make_unique<TcpChannel>(making);
-}
+std::unique_ptr<Channel> make_tcp(const Making& making) { return std::make_unique<TcpChannel>(making); }
 
 }  // namespace tide::fabric

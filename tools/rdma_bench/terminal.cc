@@ -43,8 +43,8 @@ void plot_bandwidth(const Report& report) {
   for (const PathReport& path : report.paths) {
     for (const Row& row : report.rows) {
       if (row.path != path.name || row.test != "bandwidth") continue;
-      printf("  %-*s %8s %8.2f GB/s %s\n", name_columns(report), row.path.c_str(), cli::size_text(row.bytes).c_str(), row.gbytes_per_s,
-             bar(row.gbytes_per_s / most).c_str());
+      printf("  %-*s %8s %8.2f GB/s %s\n", name_columns(report), row.path.c_str(), cli::size_text(row.bytes).c_str(),
+             row.gbytes_per_s, bar(row.gbytes_per_s / most).c_str());
     }
   }
 }

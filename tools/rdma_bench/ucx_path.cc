@@ -339,7 +339,6 @@ std::vector<UcxTransport> ucx_transports(std::string* version) {
   return found;
 }
 
-std::unique_ptr<Channel> make_ucx(const Making& making) { return std::make_unique<UcxChannel>(making);
-}
+std::unique_ptr<Channel> make_ucx(const Making& making) { return std::make_unique<UcxChannel>(making); }
 
 }  // namespace tide::fabric

@@ -195,7 +195,6 @@ Facts VerbsChannel::facts() {
 
 }  // namespace
 
-std::unique_ptr<Channel> make_verbs(const Making& making) { return std::make_unique<VerbsChannel>(making);
-}
+std::unique_ptr<Channel> make_verbs(const Making& making) { return std::make_unique<VerbsChannel>(making); }
 
 }  // namespace tide::fabric

@@ -213,9 +213,9 @@ void gpudirect(const Report& report, Findings& findings) {
   for (const Machine* machine : machines(report)) {
     for (const Gpu& gpu : machine->gpus) {
       if (gpu.direct() || !machine->has_active_rdma()) continue;
-      findings.push_back({"note", format("%s: GPUDirect of %s: %s", machine->name.c_str(), gpu.name.c_str(),
-                                         gpu.gpudirect.c_str()),
-                          "data goes through the host's memory", "modprobe nvidia-peermem; the open kernel modules"});
+      findings.push_back(
+          {"note", format("%s: GPUDirect of %s: %s", machine->name.c_str(), gpu.name.c_str(), gpu.gpudirect.c_str()),
+           "data goes through the host's memory", "modprobe nvidia-peermem; the open kernel modules"});
     }
   }
 }
@@ -240,8 +240,9 @@ void failed_paths(const Report& report, Findings& findings) {
   }
 }
 
-constexpr void (*kRules[])(const Report&, Findings&) = {
-    failed_paths, unused_rdma, ports, mtu, slow_link, one_sided, rails, loss, memlock, no_rdma, gpudirect, huge_pages, jitter};
+constexpr void (*kRules[])(const Report&, Findings&) = {failed_paths, unused_rdma, ports, mtu,     slow_link,
+                                                        one_sided,    rails,       loss,  memlock, no_rdma,
+                                                        gpudirect,    huge_pages,  jitter};
 
 }  // namespace
 
