@@ -13,6 +13,7 @@ namespace tide::fabric {
 namespace {
 
 constexpr double kQuietNs = 3'000;  // without anything new, until others may have the core
+constexpr double kLookNs = 1e6;     // between two looks at the control connection, each a system call
 constexpr uint64_t kWarmUpTrips = 200, kWarmUpBytes = 1 << 20;
 constexpr uint32_t kBurst = 16;      // steps between two looks around
 constexpr uint32_t kSendBurst = 64;  // of one that only sends: looking is a system call on some paths
@@ -32,7 +33,7 @@ struct Flow {  // of one direction, as its receiver saw it
 // Sees to it that no loop over a channel goes on when the other side is gone, says something, or nothing moves.
 class Watch {
  public:
-  explicit Watch(Session& session) : session_(session), moved_(ticks()), look_(moved_ + ticks_of(1e6)) {}
+  explicit Watch(Session& session) : session_(session), moved_(ticks()), look_(moved_ + ticks_of(kLookNs)) {}
 
   // After every turn of a loop. False: see outcome().
   bool turn(bool moved) {
@@ -55,7 +56,7 @@ class Watch {
 
  private:
   bool look(uint64_t now) {
-    look_ = now + ticks_of(2e5);
+    look_ = now + ticks_of(kLookNs);
     if (stirred_) moved_ = now;
     stirred_ = false;
     const double quiet_ms = double(now - moved_) * ns_per_tick() / 1e6;
