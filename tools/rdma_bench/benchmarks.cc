@@ -15,8 +15,9 @@ namespace {
 constexpr double kQuietNs = 3'000;  // without anything new, until others may have the core
 constexpr double kLookNs = 1e6;     // between two looks at the control connection, each a system call
 constexpr uint64_t kWarmUpTrips = 200, kWarmUpBytes = 1 << 20;
-constexpr uint32_t kBurst = 16;      // steps between two looks around
-constexpr uint32_t kSendBurst = 64;  // of one that only sends: looking is a system call on some paths
+constexpr uint32_t kBurst = 16;       // steps between two looks around
+constexpr uint32_t kSpinBurst = 256;  // of one that yields to nobody: a look takes a tenth of a small message's time
+constexpr uint32_t kSendBurst = 64;   // of one that only sends: looking is a system call on some paths
 
 uint64_t ticks_of(double ns) { return uint64_t(ns / ns_per_tick()); }
 
@@ -83,8 +84,10 @@ class Watch {
 };
 
 // Makes progress until `received` have come, at most for a while: looking around takes time, too.
-bool arrived(Channel& channel, uint64_t received) {
-  for (uint32_t i = 0; i < kBurst && channel.received() < received; ++i) channel.progress();
+bool arrived(Session& session, uint64_t received) {
+  Channel& channel = session.channel;
+  const uint32_t most = session.run.spin ? kSpinBurst : kBurst;
+  for (uint32_t i = 0; i < most && channel.received() < received; ++i) channel.progress();
   return channel.received() >= received;
 }
 
@@ -96,9 +99,9 @@ bool post_one(Channel& channel, Watch& watch) {
   return true;
 }
 
-bool wait_until_received(Channel& channel, Watch& watch, uint64_t received) {
+bool wait_until_received(Session& session, Watch& watch, uint64_t received) {
   for (;;) {
-    const bool done = arrived(channel, received);
+    const bool done = arrived(session, received);
     if (!watch.turn(done)) return false;
     if (done) return true;
   }
@@ -119,7 +122,7 @@ Outcome ping(Session& session, Histogram* histogram) {
   const uint64_t duration = ticks_of(session.run.duration_ms * 1e6);
   // Where the two sides share a core that others want, too, a trip takes as long as the others like.
   for (const uint64_t begin = ticks(); trips < kWarmUpTrips && ticks() - begin < duration;) {
-    if (!post_one(channel, watch) || !wait_until_received(channel, watch, ++trips)) return watch.outcome();
+    if (!post_one(channel, watch) || !wait_until_received(session, watch, ++trips)) return watch.outcome();
   }
   const double half_ns = ns_per_tick() / 2;
   const uint64_t end = ticks() + duration;
@@ -127,7 +130,7 @@ Outcome ping(Session& session, Histogram* histogram) {
   for (uint64_t begin = ticks(); begin < end;) {
     if (!post_one(channel, watch)) return watch.outcome();
     if (last != 0) histogram->add(uint64_t(double(last) * half_ns + 0.5));
-    if (!wait_until_received(channel, watch, ++trips)) return watch.outcome();
+    if (!wait_until_received(session, watch, ++trips)) return watch.outcome();
     const uint64_t now = ticks();
     last = now - begin;
     begin = now;
@@ -141,7 +144,7 @@ Outcome pong(Session& session) {
   Channel& channel = session.channel;
   Watch watch(session);
   for (uint64_t answered = 0; !watch.came();) {
-    const bool moved = arrived(channel, answered + 1);
+    const bool moved = arrived(session, answered + 1);
     if (moved && channel.post()) ++answered;
     if (!watch.turn(moved)) return watch.outcome();
   }

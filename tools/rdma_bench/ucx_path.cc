@@ -75,6 +75,7 @@ class UcxChannel : public Channel {
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   ucp_ep_h endpoint_ = nullptr;
+  ucp_request_param_t sending_{};  // of every message: to fill it in takes a tenth of the time of a small one
   uint64_t window_ = 2;
   Mapped out_, in_;  // in_: all that arrives lands in one place; nobody reads it
 };
@@ -147,6 +148,9 @@ void UcxChannel::unmap(Mapped* memory) {
 }
 
 Outcome UcxChannel::open() {
+  sending_.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
+  sending_.cb.send = on_sent;
+  sending_.user_data = this;
   ucs_global_opts.log_component.log_level = UCS_LOG_LEVEL_FATAL;  // errors are told by who meets them, in one line
   const Outcome outcome = open_context();
   if (!outcome.ok()) return outcome;
@@ -227,11 +231,7 @@ void UcxChannel::on_sent(void* request, ucs_status_t status, void* self) {
 
 bool UcxChannel::post() {
   if (posted_ - sent_ >= window_) return false;
-  ucp_request_param_t params{};
-  params.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
-  params.cb.send = on_sent;
-  params.user_data = this;
-  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, kId, nullptr, 0, out_.bytes, bytes_, &params);
+  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, kId, nullptr, 0, out_.bytes, bytes_, &sending_);
   if (UCS_PTR_IS_ERR(request)) {
     fail(format("UCX: sending: %s", ucs_status_string(UCS_PTR_STATUS(request))));
     return false;
