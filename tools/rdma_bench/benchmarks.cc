@@ -46,6 +46,7 @@ class Watch {
     if (!moved && now - quiet_since_ > patience_) sched_yield();  // the other side may need this core
     return now < look_ || look(now);
   }
+  void look_at_once() { look_ = 0; }
   bool came() const { return came_; }
   // What the other side said.
   Word take(std::string* payload) {
@@ -151,8 +152,10 @@ Outcome pong(Session& session) {
   return drain(channel, watch) ? Outcome{} : watch.outcome();
 }
 
-// One side's part of a flow of messages, one way or both. A sender says how many it sent; a receiver, when it has them
-// all, at what rate they came. Both make progress until then, because what was sent may still lie in a library.
+// One side's part of a flow of messages, one way or both. The first messages wait for connections to be made, and for
+// pages and caches: a receiver that has them says so, and nothing is under way when the measurement begins. A sender
+// says how many it sent; a receiver, when it has them all, at what rate they came. Both make progress until then,
+// because what was sent may still lie in a library.
 class FlowRun {
  public:
   FlowRun(Session& session, bool sends, bool receives)
@@ -178,8 +181,7 @@ class FlowRun {
     const uint64_t most = end_ == 0 ? warm_up_ - channel_.posted() : receives_ ? kBurst : kSendBurst;
     while (count < most && channel_.post()) ++count;
     const uint64_t now = ticks();
-    // Nothing may be under way when the measurement begins.
-    if (end_ == 0 && channel_.sent() == warm_up_) end_ = now + ticks_of(session_.run.duration_ms * 1e6);
+    if (end_ == 0 && channel_.sent() == warm_up_) watch_.look_at_once();  // for the receiver's kReady
     over_ = end_ != 0 && now >= end_ && channel_.posted() > warm_up_;
     return count > 0;
   }
@@ -188,13 +190,16 @@ class FlowRun {
     const uint64_t before = channel_.received(), sent = channel_.sent();
     channel_.progress();
     const uint64_t received = channel_.received();
-    if (received != before && begin_ == 0 && received >= warm_up_) begin_ = ticks(), unmeasured_ = received;
     // The last one's time is taken when no other follows at once: a look at the clock costs as much as a message.
     if (received == before && before != timed_) last_ = ticks(), timed_ = before;
     return received != before || channel_.sent() != sent;
   }
 
   Outcome say() {
+    if (receives_ && begin_ == 0 && channel_.received() == warm_up_) {
+      begin_ = ticks();
+      return session_.control.send(Word::kReady);
+    }
     if (over_ && !counted_ && channel_.sent() == channel_.posted()) {
       counted_ = true;
       return session_.control.send(Word::kCount, std::to_string(channel_.posted()));
@@ -202,8 +207,7 @@ class FlowRun {
     if (!receives_ || all_said_ || !expected_ || channel_.received() < *expected_) return {};
     all_said_ = true;
     if (channel_.received() != timed_) last_ = ticks();
-    if (channel_.received() == unmeasured_) unmeasured_ = 0, begin_ = start_;  // all came at once
-    here_.messages = channel_.received() - unmeasured_;
+    here_.messages = channel_.received() - warm_up_;
     here_.seconds = double(last_ - begin_) * ns_per_tick() / 1e9;
     return session_.control.send(Word::kResult, pack(here_));
   }
@@ -211,6 +215,10 @@ class FlowRun {
   Outcome hear() {
     std::string payload;
     const Word word = watch_.take(&payload);
+    if (word == Word::kReady && sends_ && end_ == 0) {
+      end_ = ticks() + ticks_of(session_.run.duration_ms * 1e6);
+      return {};
+    }
     if (word == Word::kCount && receives_ && !expected_) {
       expected_ = strtoull(payload.c_str(), nullptr, 10);
       return {};
@@ -228,10 +236,9 @@ class FlowRun {
   bool sends_, receives_;
   bool over_ = false, counted_ = false, all_said_ = false, all_heard_ = false;
   std::optional<uint64_t> expected_;
-  // The first messages wait for connections to be made, and for pages and caches: they are not measured.
-  const uint64_t warm_up_ = std::clamp<uint64_t>(kWarmUpBytes / session_.run.bytes, 1, 32), start_ = ticks();
-  uint64_t begin_ = 0, unmeasured_ = 0, last_ = 0, timed_ = 0;  // of the receiver; last_: when it had timed_
-  uint64_t end_ = 0;                                            // of the sender
+  const uint64_t warm_up_ = std::clamp<uint64_t>(kWarmUpBytes / session_.run.bytes, 1, 32);
+  uint64_t begin_ = 0, last_ = 0, timed_ = 0;  // of the receiver; last_: when it had timed_
+  uint64_t end_ = 0;                           // of the sender
   Flow here_, there_;
 };
 

@@ -20,7 +20,7 @@ enum class Word : uint16_t {
   kWelcome,    // server: Machine
   kOpen,       // client: Opening
   kOffer,      // server, then client: how to reach its end of the path
-  kReady,      // both: the path is connected; server: the measurement may begin
+  kReady,      // both: the path is connected; server: the measurement may begin; a receiver: it is warm
   kRun,        // client: Run
   kCount,      // a sender: how many messages it sent
   kStop,       // client: no more round trips
