@@ -214,6 +214,16 @@ def ucx_without_rdma(_):
 # rdma-bench ----------------------------------------------------------------------------------------------------------
 
 BENCH = os.path.join(pools.BUILD, 'tools', 'rdma_bench', 'rdma-bench')
+BENCH_PORT, PINGPONG_PORT = 7471, 18515
+
+
+def listens(port):
+    """Somebody does; a program that starts may take seconds here until it does."""
+    for name in ('/proc/net/tcp', '/proc/net/tcp6'):
+        with open(name) as file:
+            if any(words[1].endswith(f':{port:04X}') and words[3] == '0A' for words in map(str.split, file)):
+                return True
+    return False
 
 
 def bench(*arguments, prefix=(), env=None):
@@ -236,7 +246,7 @@ def bench_server(env):
         server = subprocess.Popen([BENCH, 'serve', '--listen', wire.WORKER_ADDRESS, '--timeout', '30000'],
                                   env={**os.environ, **env}, stdout=out, stderr=out)
         try:
-            time.sleep(1)
+            pools.wait_until(lambda: listens(BENCH_PORT), 'rdma-bench listens', pools.PATIENCE_S)
             yield
         finally:
             server.kill()
@@ -270,6 +280,26 @@ def bench_measures(path):
     return f'{routes[0]} to {routes[1]}, {len(report["rows"])} figures, p50 {latency[0]:.0f} us ({sent})'
 
 
+def bench_rails(_):
+    """Both devices at once: one queue pair each, in opposite directions over the one wire."""
+    before = wire.Sent()
+    with bench_server({}):
+        done = bench(wire.WORKER_ADDRESS, '--json', '--paths', 'verbs', '--device', f'{wire.CLIENT}={wire.WORKER},'
+                     f'{wire.WORKER}={wire.CLIENT}', '--tests', 'bandwidth', '--sizes', '64KiB', '--duration', '100',
+                     '--timeout', '30000')
+    sent = wire.Sent().since(before)
+    assert done.stdout.startswith('{'), f'status {done.returncode}: {done.stderr}'
+    report = json.loads(done.stdout)
+    states = {path['name']: path['state'] for path in report['paths']}
+    assert [*states.values()] == ['measured'] * 3, report['paths']
+    sent.must_have_carried(64 << 10)
+    rows = {row['path']: row for row in report['rows']}
+    together = rows[f'verbs@{wire.CLIENT}:1+{wire.WORKER}:1']
+    assert together['limit_of'] == 'the sum of each alone', together
+    figures = ', '.join(f'{name} {row["gbytes_per_s"] * 1e3:.1f} MB/s' for name, row in rows.items())
+    return f'{figures} ({sent})'
+
+
 def bench_with_little_memlock(_):
     said = []
     for path in ('verbs', 'ucx-rc'):
@@ -285,7 +315,7 @@ def pattern_over_verbs(_):
     server = subprocess.Popen(['ibv_rc_pingpong', '-g', '1', '-d', wire.WORKER, '-c', '-n', '200'],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        time.sleep(1)
+        pools.wait_until(lambda: listens(PINGPONG_PORT), 'ibv_rc_pingpong listens', pools.PATIENCE_S)
         done = subprocess.run(['ibv_rc_pingpong', '-g', '1', '-d', wire.CLIENT, '-c', '-n', '200', wire.WORKER_ADDRESS],
                               capture_output=True, text=True, timeout=60)
     finally:
@@ -304,6 +334,7 @@ def cases(transports):
         ('bytes arrive', pattern_over_verbs, None),
         ('rdma-bench verbs', bench_measures, 'verbs'),
         ('rdma-bench ucx-rc', bench_measures, 'ucx-rc'),
+        ('rdma-bench two rails', bench_rails, None),
         ('rdma-bench memlock', bench_with_little_memlock, None),
         ('ucx memlock by default', little_memlock_by_default, None),
         ('ucx without RDMA', ucx_without_rdma, None),

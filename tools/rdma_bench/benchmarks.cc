@@ -13,8 +13,11 @@ namespace tide::fabric {
 namespace {
 
 constexpr double kQuietNs = 3'000;  // without anything new, until others may have the core
-constexpr uint64_t kWarmUpTrips = 200;
-constexpr uint32_t kBurst = 16;  // steps between two looks around
+constexpr double kLookNs = 1e6;     // between two looks at the control connection, each a system call
+constexpr uint64_t kWarmUpTrips = 200, kWarmUpBytes = 1 << 20;
+constexpr uint32_t kBurst = 16;       // steps between two looks around
+constexpr uint32_t kSpinBurst = 256;  // of one that yields to nobody: a look takes a tenth of a small message's time
+constexpr uint32_t kSendBurst = 64;   // of one that only sends: looking is a system call on some paths
 
 uint64_t ticks_of(double ns) { return uint64_t(ns / ns_per_tick()); }
 
@@ -31,7 +34,7 @@ struct Flow {  // of one direction, as its receiver saw it
 // Sees to it that no loop over a channel goes on when the other side is gone, says something, or nothing moves.
 class Watch {
  public:
-  explicit Watch(Session& session) : session_(session), moved_(ticks()), look_(moved_ + ticks_of(1e6)) {}
+  explicit Watch(Session& session) : session_(session), moved_(ticks()), look_(moved_ + ticks_of(kLookNs)) {}
 
   // After every turn of a loop. False: see outcome().
   bool turn(bool moved) {
@@ -43,6 +46,7 @@ class Watch {
     if (!moved && now - quiet_since_ > patience_) sched_yield();  // the other side may need this core
     return now < look_ || look(now);
   }
+  void look_at_once() { look_ = 0; }
   bool came() const { return came_; }
   // What the other side said.
   Word take(std::string* payload) {
@@ -54,7 +58,7 @@ class Watch {
 
  private:
   bool look(uint64_t now) {
-    look_ = now + ticks_of(2e5);
+    look_ = now + ticks_of(kLookNs);
     if (stirred_) moved_ = now;
     stirred_ = false;
     const double quiet_ms = double(now - moved_) * ns_per_tick() / 1e6;
@@ -81,19 +85,24 @@ class Watch {
 };
 
 // Makes progress until `received` have come, at most for a while: looking around takes time, too.
-bool arrived(Channel& channel, uint64_t received) {
-  for (uint32_t i = 0; i < kBurst && channel.received() < received; ++i) channel.progress();
+bool arrived(Session& session, uint64_t received) {
+  Channel& channel = session.channel;
+  const uint32_t most = session.run.spin ? kSpinBurst : kBurst;
+  for (uint32_t i = 0; i < most && channel.received() < received; ++i) channel.progress();
   return channel.received() >= received;
 }
 
-// Posts one message, and waits until `received` have come.
-bool post_and_wait(Channel& channel, Watch& watch, uint64_t received) {
+bool post_one(Channel& channel, Watch& watch) {
   while (!channel.post()) {
     channel.progress();
     if (!watch.turn(false)) return false;
   }
+  return true;
+}
+
+bool wait_until_received(Session& session, Watch& watch, uint64_t received) {
   for (;;) {
-    const bool done = arrived(channel, received);
+    const bool done = arrived(session, received);
     if (!watch.turn(done)) return false;
     if (done) return true;
   }
@@ -111,17 +120,23 @@ Outcome ping(Session& session, Histogram* histogram) {
   Channel& channel = session.channel;
   Watch watch(session);
   uint64_t trips = 0;
-  while (trips < kWarmUpTrips) {
-    if (!post_and_wait(channel, watch, ++trips)) return watch.outcome();
+  const uint64_t duration = ticks_of(session.run.duration_ms * 1e6);
+  // Where the two sides share a core that others want, too, a trip takes as long as the others like.
+  for (const uint64_t begin = ticks(); trips < kWarmUpTrips && ticks() - begin < duration;) {
+    if (!post_one(channel, watch) || !wait_until_received(session, watch, ++trips)) return watch.outcome();
   }
   const double half_ns = ns_per_tick() / 2;
-  const uint64_t end = ticks() + ticks_of(session.run.duration_ms * 1e6);
+  const uint64_t end = ticks() + duration;
+  uint64_t last = 0;  // noted while the next one is under way, so that noting takes no part of its time
   for (uint64_t begin = ticks(); begin < end;) {
-    if (!post_and_wait(channel, watch, ++trips)) return watch.outcome();
+    if (!post_one(channel, watch)) return watch.outcome();
+    if (last != 0) histogram->add(uint64_t(double(last) * half_ns + 0.5));
+    if (!wait_until_received(session, watch, ++trips)) return watch.outcome();
     const uint64_t now = ticks();
-    histogram->add(uint64_t(std::lround(double(now - begin) * half_ns)));
+    last = now - begin;
     begin = now;
   }
+  histogram->add(uint64_t(double(last) * half_ns + 0.5));
   if (!drain(channel, watch)) return watch.outcome();
   return session.control.send(Word::kStop);
 }
@@ -130,23 +145,23 @@ Outcome pong(Session& session) {
   Channel& channel = session.channel;
   Watch watch(session);
   for (uint64_t answered = 0; !watch.came();) {
-    const bool moved = arrived(channel, answered + 1);
+    const bool moved = arrived(session, answered + 1);
     if (moved && channel.post()) ++answered;
     if (!watch.turn(moved)) return watch.outcome();
   }
   return drain(channel, watch) ? Outcome{} : watch.outcome();
 }
 
-// One side's part of a flow of messages, one way or both. A sender says how many it sent; a receiver, when it has them
-// all, at what rate they came. Both make progress until then, because what was sent may still lie in a library.
+// One side's part of a flow of messages, one way or both. The first messages wait for connections to be made, and for
+// pages and caches: a receiver that has them says so, and nothing is under way when the measurement begins. A sender
+// says how many it sent; a receiver, when it has them all, at what rate they came. Both make progress until then,
+// because what was sent may still lie in a library.
 class FlowRun {
  public:
   FlowRun(Session& session, bool sends, bool receives)
       : session_(session), channel_(session.channel), watch_(session), sends_(sends), receives_(receives) {}
 
   Outcome run() {
-    begin_ = ticks();
-    end_ = begin_ + ticks_of(session_.run.duration_ms * 1e6);
     while ((sends_ && !all_heard_) || (receives_ && !all_said_)) {
       const bool posted = sends_ && !over_ && post();
       const bool received = progress();
@@ -163,27 +178,36 @@ class FlowRun {
  private:
   bool post() {
     uint32_t count = 0;
-    while (count < kBurst && channel_.post()) ++count;
-    over_ = ticks() >= end_ && channel_.posted() > 0;
+    const uint64_t most = end_ == 0 ? warm_up_ - channel_.posted() : receives_ ? kBurst : kSendBurst;
+    while (count < most && channel_.post()) ++count;
+    const uint64_t now = ticks();
+    if (end_ == 0 && channel_.sent() == warm_up_) watch_.look_at_once();  // for the receiver's kReady
+    over_ = end_ != 0 && now >= end_ && channel_.posted() > warm_up_;
     return count > 0;
   }
 
   bool progress() {
     const uint64_t before = channel_.received(), sent = channel_.sent();
     channel_.progress();
-    if (channel_.received() == before) return channel_.sent() != sent;
-    last_ = ticks();
-    return true;
+    const uint64_t received = channel_.received();
+    // The last one's time is taken when no other follows at once: a look at the clock costs as much as a message.
+    if (received == before && before != timed_) last_ = ticks(), timed_ = before;
+    return received != before || channel_.sent() != sent;
   }
 
   Outcome say() {
+    if (receives_ && begin_ == 0 && channel_.received() == warm_up_) {
+      begin_ = ticks();
+      return session_.control.send(Word::kReady);
+    }
     if (over_ && !counted_ && channel_.sent() == channel_.posted()) {
       counted_ = true;
       return session_.control.send(Word::kCount, std::to_string(channel_.posted()));
     }
     if (!receives_ || all_said_ || !expected_ || channel_.received() < *expected_) return {};
     all_said_ = true;
-    here_.messages = channel_.received();
+    if (channel_.received() != timed_) last_ = ticks();
+    here_.messages = channel_.received() - warm_up_;
     here_.seconds = double(last_ - begin_) * ns_per_tick() / 1e9;
     return session_.control.send(Word::kResult, pack(here_));
   }
@@ -191,6 +215,10 @@ class FlowRun {
   Outcome hear() {
     std::string payload;
     const Word word = watch_.take(&payload);
+    if (word == Word::kReady && sends_ && end_ == 0) {
+      end_ = ticks() + ticks_of(session_.run.duration_ms * 1e6);
+      return {};
+    }
     if (word == Word::kCount && receives_ && !expected_) {
       expected_ = strtoull(payload.c_str(), nullptr, 10);
       return {};
@@ -208,7 +236,9 @@ class FlowRun {
   bool sends_, receives_;
   bool over_ = false, counted_ = false, all_said_ = false, all_heard_ = false;
   std::optional<uint64_t> expected_;
-  uint64_t begin_ = 0, end_ = 0, last_ = 0;
+  const uint64_t warm_up_ = std::clamp<uint64_t>(kWarmUpBytes / session_.run.bytes, 1, 32);
+  uint64_t begin_ = 0, last_ = 0, timed_ = 0;  // of the receiver; last_: when it had timed_
+  uint64_t end_ = 0;                           // of the sender
   Flow here_, there_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tools/rdma_bench/report.h"
@@ -36,6 +37,7 @@ struct Benchmark {
   const char* unit;
   Sizes sizes;
   bool both_sides;  // false: the client alone, without the server
+  bool bandwidth() const { return std::string_view(name).starts_with("bandwidth"); }
   // *row: the figures; the server's are not used. Outputs are set only on success.
   Outcome (*measure)(Session& session, Row* row);
 };

@@ -30,9 +30,8 @@ class Client {
     if (!outcome.ok()) return outcome;
     report_.address = control_.own_address();
     report_.there_address = control_.peer_address();
-    report_.here = this_machine();
     std::string payload;
-    outcome = control_.send(Word::kHello, pack(Hello{report_.here.name, settings_.duration_ms}));
+    outcome = control_.send(Word::kHello, pack(Hello{report_.here.name, settings_.duration_ms, settings_.timeout_ms}));
     if (outcome.ok()) outcome = control_.expect(Word::kWelcome, &payload);
     if (outcome.ok() && !unpack(payload, &report_.there)) {
       outcome = Outcome::fail(settings_.host + ": its report about itself is not understood");
@@ -40,50 +39,69 @@ class Client {
     return outcome;
   }
 
-  // The one loop: every benchmark at every size on every path. Fails only when the other side is gone.
+  // The one loop: every benchmark at every size on every line of every path. Fails only when the other side is gone.
   Outcome measure_all() {
     for (const PathKind& kind : kPaths) {
       if (!wanted(settings_.paths, kind.name)) continue;
-      PathReport path;
-      path.name = kind.name, path.title = kind.title, path.family = kind.family, path.state = "absent";
-      path.named = !settings_.paths.empty();
-      Outcome fatal;
-      if (path_exists(kind, report_.here, report_.there, &path.why)) {
-        path.why = obstacle(kind, report_.here, report_.there);
-        path.state = "failed";
-        if (path.why.empty()) fatal = measure_path(kind, &path);
+      std::vector<Line> lines;
+      Outcome outcome = lines_of(kind, settings_.devices, report_.here, report_.there, &lines);
+      for (const Line& line : lines) {
+        if (outcome.ok()) outcome = measure_line(line);
       }
-      if (!settings_.json && path.state != "measured" && !path.why.empty()) print_path_head(path);
-      report_.paths.push_back(path);
-      if (!fatal.ok()) return fatal;
+      if (!outcome.ok()) return outcome;
     }
-    return {};
+    return report_.paths.empty() ? Outcome::fail(no_path()) : Outcome{};
   }
 
  private:
-  Outcome measure_path(const PathKind& kind, PathReport* path) {
-    std::unique_ptr<Channel> channel = kind.make(kind, control_);
-    Outcome outcome = open(kind, *channel);
+  std::string no_path() const {
+    return "none of the paths goes over what --device names; RDMA paths go over " + devices_of(report_.here) +
+           ", those of TCP over interfaces";
+  }
+
+  Outcome measure_line(const Line& line) {
+    const PathKind& kind = *line.kind;
+    PathReport path;
+    path.name = line.name(), path.title = kind.title, path.family = kind.family, path.state = "absent";
+    path.named = !settings_.paths.empty();
+    path.devices = line.devices_here(), path.devices_there = line.devices_there();
+    Outcome fatal;
+    if (path_exists(kind, report_.here, report_.there, &path.why)) {
+      path.why = obstacle(kind, report_.here, report_.there);
+      path.state = "failed";
+      if (path.why.empty()) fatal = measure_path(line, &path);
+    }
+    if (!settings_.json && path.state != "measured" && !path.why.empty()) print_path_head(path);
+    report_.paths.push_back(path);
+    return fatal;
+  }
+
+  Outcome measure_path(const Line& line, PathReport* path) {
+    const PathKind& kind = *line.kind;
+    std::unique_ptr<Channel> channel = make_channel(kind, control_, line.devices_here());
+    Outcome outcome = open(line, *channel);
     path->state = outcome.ok() ? "measured" : "failed";
     if (outcome.ok() && !settings_.json) print_path_head(*path);
     for (const Benchmark& benchmark : kBenchmarks) {
       if (!outcome.ok() || !wanted(settings_.tests, benchmark.name)) continue;
-      if (!benchmark.both_sides && !kind.registers) continue;
-      for (const uint64_t bytes : sizes_of(benchmark, settings_.bytes_max)) {
-        if (outcome.ok()) outcome = measure_one(kind, benchmark, bytes, *channel);
+      if (!benchmark.both_sides && (!kind.registers || line.rails.size() > 1)) continue;
+      if (line.beside && !benchmark.bandwidth()) continue;
+      const std::vector<uint64_t> own = sizes_of(benchmark, settings_.bytes_max);
+      for (const uint64_t bytes : settings_.sizes.empty() ? own : settings_.sizes) {
+        if (outcome.ok()) outcome = measure_one(line, benchmark, bytes, *channel);
       }
     }
     if (!outcome.ok()) path->state = "failed", path->why = outcome.message();
-    if (!outcome.ok() && control_.gone(200)) return Outcome::fail(lost(kind));
+    if (!outcome.ok() && control_.gone(200)) return Outcome::fail(lost(line));
     if (!outcome.ok()) (void)control_.send(Word::kError, outcome.message());
     path->here = channel->facts();
     outcome = close(&path->there);
     return outcome;
   }
 
-  Outcome open(const PathKind& kind, Channel& channel) {
+  Outcome open(const Line& line, Channel& channel) {
     std::string mine, theirs;
-    Outcome outcome = control_.send(Word::kOpen, kind.name);
+    Outcome outcome = control_.send(Word::kOpen, pack(Opening{line.kind->name, line.devices_there()}));
     if (outcome.ok()) outcome = control_.expect(Word::kOffer, &theirs);
     if (outcome.ok()) outcome = channel.offer(&mine);
     if (outcome.ok()) outcome = control_.send(Word::kOffer, mine);
@@ -93,12 +111,12 @@ class Client {
     return outcome;
   }
 
-  Outcome measure_one(const PathKind& kind, const Benchmark& benchmark, uint64_t bytes, Channel& channel) {
+  Outcome measure_one(const Line& line, const Benchmark& benchmark, uint64_t bytes, Channel& channel) {
     Session session{control_, channel, {benchmark.name, bytes, settings_.duration_ms, settings_.spin}};
     Outcome outcome = channel.set_bytes(bytes);
     if (outcome.ok() && benchmark.both_sides) outcome = order(session.run);
     Row row;
-    row.path = kind.name, row.test = benchmark.name, row.bytes = bytes;
+    row.path = line.name(), row.test = benchmark.name, row.bytes = bytes;
     doing_ = benchmark.name;
     if (outcome.ok()) outcome = benchmark.measure(session, &row);
     if (!outcome.ok()) return outcome;
@@ -127,11 +145,11 @@ class Client {
     return outcome;
   }
 
-  std::string lost(const PathKind& kind) const {
+  std::string lost(const Line& line) const {
     return format(
         "%s: its rdma-bench is gone in the middle of %s over %s: it ended, was killed, or the network broke; "
         "look at its terminal, then run both again",
-        settings_.host.c_str(), doing_.empty() ? "connecting" : doing_.c_str(), kind.name);
+        settings_.host.c_str(), doing_.empty() ? "connecting" : doing_.c_str(), line.name().c_str());
   }
 
   const Settings& settings_;
@@ -140,12 +158,12 @@ class Client {
   std::string doing_;
 };
 
-int fail(const Settings& settings, const std::string& message) {
+int fail(const Settings& settings, const std::string& message, int status = cli::kFailed) {
   if (settings.json) {
     cli::Json json;
     json.object().add("failure", message).end().print();
   }
-  return fprintf(stderr, "rdma-bench: %s\n", message.c_str()), cli::kFailed;
+  return fprintf(stderr, "rdma-bench: %s\n", message.c_str()), status;
 }
 
 int finish(const Settings& settings, Report* report) {
@@ -177,8 +195,11 @@ int measure(const Settings& settings) {
   Report report;
   report.duration_ms = settings.duration_ms;
   report.wall_seconds = wall_seconds();
+  report.here = this_machine();
+  Outcome outcome = check_wishes(settings.devices, report.here);
+  if (!outcome.ok()) return fail(settings, outcome.message(), cli::kUsage);
   Client client(settings, &report);
-  Outcome outcome = client.greet();
+  outcome = client.greet();
   if (!outcome.ok()) return fail(settings, outcome.message());
   if (!settings.json) {
     print_machine(report.here);

@@ -83,10 +83,14 @@ Outcome resolve(const std::string& host, uint32_t port, int flags, uint32_t time
   return Outcome::fail("there is no host '" + host + "' (" + gai_strerror(error) + "); is the name right?");
 }
 
-Outcome connect_one(const addrinfo* to, uint64_t end_ns, int* made) {
+bool bind_to_device(int fd, const std::string& device) {
+  return device.empty() || setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(), socklen_t(device.size())) == 0;
+}
+
+Outcome connect_one(const addrinfo* to, const std::string& device, uint64_t end_ns, int* made) {
   const int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return Outcome::fail(strerror(errno));
-  int error = connect(fd, to->ai_addr, to->ai_addrlen) == 0 ? 0 : errno;
+  int error = bind_to_device(fd, device) && connect(fd, to->ai_addr, to->ai_addrlen) == 0 ? 0 : errno;
   if (error == EINPROGRESS) {
     socklen_t bytes = sizeof error;
     error = wait_for(fd, POLLOUT, end_ns) ? 0 : ETIMEDOUT;
@@ -112,14 +116,15 @@ std::string address_text(const void* address, bool with_port) {
   return socket->sa_family == AF_INET6 ? format("[%s]:%s", host, port) : format("%s:%s", host, port);
 }
 
-Outcome listen_on(const std::string& address, uint32_t* port, int* made) {
+Outcome listen_on(const std::string& address, uint32_t* port, int* made, const std::string& device) {
   addrinfo* found = nullptr;
   const Outcome outcome = resolve(address, *port, AI_PASSIVE, kResolveMs, &found);
   if (!outcome.ok()) return outcome;
   const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  const bool ok = fd >= 0 && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 16) == 0;
+  const bool ok =
+      fd >= 0 && bind_to_device(fd, device) && bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 16) == 0;
   const int error = errno;
   freeaddrinfo(found);
   sockaddr_storage bound{};
@@ -138,13 +143,15 @@ Control::~Control() {
   if (fd_ >= 0) close(fd_);
 }
 
-Outcome Control::connect(const std::string& host, uint32_t port) {
+Outcome Control::connect(const std::string& host, uint32_t port, const std::string& device) {
   addrinfo* found = nullptr;
   Outcome outcome = resolve(host, port, 0, timeout_ms_, &found);
   if (!outcome.ok()) return outcome;
   const uint64_t end_ns = now_ns() + uint64_t(timeout_ms_) * 1'000'000;
   int fd = -1;
-  for (const addrinfo* to = found; to != nullptr && fd < 0; to = to->ai_next) outcome = connect_one(to, end_ns, &fd);
+  for (const addrinfo* to = found; to != nullptr && fd < 0; to = to->ai_next) {
+    outcome = connect_one(to, device, end_ns, &fd);
+  }
   freeaddrinfo(found);
   if (fd < 0) {
     return Outcome::fail(

@@ -3,6 +3,7 @@
 // The control connection between the two sides: whole messages over TCP, each wait with an end. It is also how each
 // side learns at once that the other one is gone. Owned and used by one thread.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -11,15 +12,15 @@
 namespace tide::fabric {
 
 // Both sides must be of the same one; the first 12 bytes of a message stay as they are in every version.
-inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersion = 2;
 inline constexpr uint32_t kMessageBytesMax = 1 << 20;
 
 enum class Word : uint16_t {
   kHello = 1,  // client: Hello
   kWelcome,    // server: Machine
-  kOpen,       // client: name of a path
+  kOpen,       // client: Opening
   kOffer,      // server, then client: how to reach its end of the path
-  kReady,      // both: the path is connected; server: the measurement may begin
+  kReady,      // both: the path is connected; server: the measurement may begin; a receiver: it is warm
   kRun,        // client: Run
   kCount,      // a sender: how many messages it sent
   kStop,       // client: no more round trips
@@ -35,7 +36,8 @@ class Control {
   Control(const Control&) = delete;
   ~Control();
 
-  Outcome connect(const std::string& host, uint32_t port);
+  // `device`: only over this network interface; empty: any.
+  Outcome connect(const std::string& host, uint32_t port, const std::string& device = "");
   void adopt(int fd, const std::string& peer);
 
   Outcome send(Word word, const std::string& payload = "");
@@ -51,6 +53,7 @@ class Control {
   bool is_client() const { return is_client_; }  // this side asked for the connection
   int fd() const { return fd_; }
   uint32_t timeout_ms() const { return timeout_ms_; }
+  void wait_at_least(uint32_t timeout_ms) { timeout_ms_ = std::max(timeout_ms_, timeout_ms); }
   const std::string& peer() const { return peer_; }  // as people call it
   std::string own_address() const;                   // numeric, of this end
   std::string peer_address() const;                  // and of the other one
@@ -66,7 +69,7 @@ class Control {
 };
 
 // Listens on a numeric or named address; *port: in, 0 for any; out, which.
-Outcome listen_on(const std::string& address, uint32_t* port, int* fd);
+Outcome listen_on(const std::string& address, uint32_t* port, int* fd, const std::string& device = "");
 std::string address_text(const void* sockaddr, bool with_port);
 
 }  // namespace tide::fabric

@@ -95,8 +95,8 @@ void draw(FILE* out, const char* title, const std::vector<Series>& all,
   draw_grid(out, plot, marks, unit);
   for (size_t i = 0; i < all.size(); ++i) {
     const char* colour = kColours[i % std::size(kColours)];
-    fprintf(out, "<polyline fill=none stroke=\"%s\" stroke-width=2%s points=\"", colour,
-            i >= std::size(kColours) ? " stroke-dasharray=\"5 3\"" : "");
+    const char* dashes = i >= std::size(kColours) ? " stroke-dasharray=\"5 3\"" : "";
+    fprintf(out, "<polyline fill=none stroke=\"%s\" stroke-width=2%s points=\"", colour, dashes);
     for (const auto& [x, y] : all[i].points) fprintf(out, "%.1f,%.1f ", plot.x(x), plot.y(y));
     fprintf(out, "\"/>\n");
     for (const auto& [x, y] : all[i].points) {
@@ -104,8 +104,9 @@ void draw(FILE* out, const char* title, const std::vector<Series>& all,
               plot.y(y), colour, all[i].name.c_str(), y, unit);
     }
     const double y = kTop + 10 + 18 * double(i);
-    fprintf(out, "<rect x=%g y=%.1f width=12 height=4 fill=\"%s\"/><text x=%g y=%.1f>%s</text>\n", kWidth - kRight + 12,
-            y - 6, colour, kWidth - kRight + 30, y, all[i].name.c_str());
+    fprintf(out, "<line x1=%g x2=%g y1=%.1f y2=%.1f stroke=\"%s\" stroke-width=4%s /><text x=%g y=%.1f>%s</text>\n",
+            kWidth - kRight + 9, kWidth - kRight + 27, y - 4, y - 4, colour, dashes, kWidth - kRight + 32, y,
+            all[i].name.c_str());
   }
   fprintf(out, "</svg>\n");
 }

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <sstream>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tools/rdma_bench/rails.h"
 #include "tools/rdma_bench/report.h"
 
 namespace tide::fabric {
@@ -31,11 +33,13 @@ double figure(const Row& row) {
   return row.us.count != 0 ? row.us.p50 : row.test == "rate" ? row.messages_per_s : row.gbytes_per_s;
 }
 
-double rdma_gbit(const Machine& machine) {
+// Of the port, or of the fastest one.
+double rdma_gbit(const Machine& machine, const std::string& named) {
   double most = 0;
   for (const RdmaDevice& device : machine.rdma) {
     for (const RdmaPort& port : device.ports) {
-      if (port.state == "active") most = std::max(most, port.gbit);
+      const bool meant = named.empty() || named == device.name + ":" + std::to_string(port.number);
+      if (meant && port.state == "active") most = std::max(most, port.gbit);
     }
   }
   return most;
@@ -52,6 +56,20 @@ void set_copy(Row* row) {
   row->limit_of = row->test == "bandwidth-both" ? "a copy by each of two cores" : "a copy by one core";
 }
 
+// The rails, each alone.
+bool set_sum(const Report& report, const PathKind& kind, Row* row) {
+  const size_t at = row->path.find('+');
+  if (at == std::string::npos) return false;
+  std::stringstream devices(row->path.substr(row->path.find('@') + 1));
+  for (std::string device; std::getline(devices, device, '+');) {
+    const Row* alone = report.row(std::string(kind.name) + "@" + device, row->test, row->bytes);
+    if (alone == nullptr) return row->limit = 0, false;
+    row->limit += figure(*alone);
+  }
+  row->limit_of = "the sum of each alone";
+  return true;
+}
+
 void set_best_other(const Report& report, Row* row) {
   for (const Row& other : report.rows) {
     if (other.path == row->path || other.test != row->test || other.bytes != row->bytes) continue;
@@ -64,17 +82,23 @@ void set_best_other(const Report& report, Row* row) {
 }  // namespace
 
 void set_limit(const Report& report, Row* row) {
-  const PathKind& kind = *path_named(row->path);
+  const PathKind& kind = *kind_of_line(row->path);
+  const std::string device = first_device_of_line(row->path);
+  if (set_sum(report, kind, row)) return;
   if (strcmp(kind.family, "any") == 0) return set_best_other(report, row);
-  const Row* floor = kind.floor == nullptr ? nullptr : report.row(kind.floor, row->test, row->bytes);
+  const Row* floor = kind.floor == nullptr
+                         ? nullptr
+                         : report.row(kind.floor + row->path.substr(strlen(kind.name)), row->test, row->bytes);
   if (floor != nullptr) {
     row->limit = figure(*floor);
-    row->limit_of = kind.floor;
+    row->limit_of = floor->path;
     return;
   }
   if (row->test.rfind("bandwidth", 0) != 0) return;
-  if (strcmp(kind.family, "rdma") == 0) return set_link(rdma_gbit(report.here), "the RDMA port", row);
-  const Interface* interface = interface_of(report.here.interfaces, report.address);
+  if (strcmp(kind.family, "rdma") == 0)
+    return set_link(rdma_gbit(report.here, device), device.empty() ? "the RDMA port" : device, row);
+  const Interface* interface = device.empty() ? interface_of(report.here.interfaces, report.address)
+                                              : interface_named(report.here.interfaces, device);
   const bool loopback = report.one_machine() || strcmp(kind.family, "memory") == 0;
   if (loopback) return set_copy(row);
   if (interface != nullptr) set_link(interface->gbit, interface->name, row);

@@ -10,11 +10,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <fstream>
 
 #include "base/log.h"
 #include "tools/rdma_bench/control.h"
+#include "tools/rdma_bench/gpus.h"
 #include "tools/tide/options.h"
 
 namespace tide::fabric {
@@ -38,19 +40,23 @@ uint32_t numa_nodes() {
   return std::max(count, 1u);
 }
 
-uint32_t gpus() {
-  uint32_t count = 0;
-  for (const std::string& name : names_in("/dev")) {
-    count += name.rfind("nvidia", 0) == 0 && name.size() > 6 && isdigit(name[6]) ? 1 : 0;
+// Of an address and its mask; empty for the addresses that mean the same everywhere.
+std::string network_of(const sockaddr* address, const sockaddr* mask) {
+  if (mask == nullptr) return "";
+  const bool six = address->sa_family == AF_INET6;
+  const size_t at = six ? offsetof(sockaddr_in6, sin6_addr) : offsetof(sockaddr_in, sin_addr), count = six ? 16 : 4;
+  uint8_t bits[16] = {};
+  int prefix = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint8_t part = reinterpret_cast<const uint8_t*>(mask)[at + i];
+    bits[i] = reinterpret_cast<const uint8_t*>(address)[at + i] & part;
+    prefix += __builtin_popcount(part);
   }
-  return count;
-}
-
-std::string gpudirect() {
-  const bool peermem = access("/sys/module/nvidia_peermem", F_OK) == 0;
-  const bool gdrdrv = access("/dev/gdrdrv", F_OK) == 0;
-  if (peermem && gdrdrv) return "nvidia-peermem, gdrdrv";
-  return peermem ? "nvidia-peermem" : gdrdrv ? "gdrdrv" : "";
+  if (prefix == int(8 * count) || (six && bits[0] == 0xfe && (bits[1] & 0xc0) == 0x80) || (!six && bits[0] == 127)) {
+    return "";
+  }
+  char text[INET6_ADDRSTRLEN] = {};
+  return format("%s/%d", inet_ntop(address->sa_family, bits, text, sizeof text), prefix);
 }
 
 void look_at_memory(Machine* machine) {
@@ -130,6 +136,13 @@ const Interface* interface_of(const std::vector<Interface>& all, const std::stri
   return nullptr;
 }
 
+const Interface* interface_named(const std::vector<Interface>& all, const std::string& name) {
+  for (const Interface& interface : all) {
+    if (interface.name == name) return &interface;
+  }
+  return nullptr;
+}
+
 std::vector<Interface> network_interfaces() {
   std::vector<Interface> found;
   ifaddrs* all = nullptr;
@@ -140,6 +153,7 @@ std::vector<Interface> network_interfaces() {
     Interface interface;
     interface.name = each->ifa_name;
     interface.address = address_text(each->ifa_addr, false);
+    interface.network = network_of(each->ifa_addr, each->ifa_netmask);
     const std::string folder = "/sys/class/net/" + interface.name;
     interface.state = (each->ifa_flags & IFF_UP) == 0        ? "down"
                       : (each->ifa_flags & IFF_RUNNING) == 0 ? "no link"
@@ -165,9 +179,8 @@ Machine this_machine() {
   machine.cpus = uint32_t(sysconf(_SC_NPROCESSORS_ONLN));
   machine.numa_nodes = numa_nodes();
   look_at_memory(&machine);
-  machine.gpus = gpus();
-  machine.gpudirect = gpudirect();
   machine.rdma = rdma_devices(&machine.verbs);
+  look_at_gpus(&machine);
   machine.interfaces = network_interfaces();
   machine.ucx_transports = ucx_transports(&machine.ucx);
   return machine;
@@ -190,9 +203,11 @@ std::vector<std::string> machine_lines(const Machine& machine) {
   lines.push_back("memlock     " + limit + (machine.memlock_exempt ? " (does not bind: CAP_IPC_LOCK)" : ""));
   lines.push_back(format("huge pages  %llu of %s, %llu free", (unsigned long long)machine.huge_pages,
                          cli::size_text(machine.huge_page_bytes).c_str(), (unsigned long long)machine.huge_pages_free));
-  const char* direct = machine.gpudirect.empty() ? "no nvidia-peermem or gdrdrv" : machine.gpudirect.c_str();
-  lines.push_back(machine.gpus == 0 ? "GPUs        none"
-                                    : format("GPUs        %u, GPUDirect: %s", machine.gpus, direct));
+  if (machine.gpus.empty()) lines.push_back("GPUs        none; GPUDirect: " + machine.gpudirect);
+  for (const Gpu& gpu : machine.gpus) {
+    lines.push_back(format("GPU         %s, CUDA %s; GPUDirect: %s", gpu.name.c_str(), machine.cuda.c_str(),
+                           gpu.gpudirect.c_str()));
+  }
   return lines;
 }
 

@@ -56,12 +56,13 @@ struct RdmaDevice {
 
 struct Interface {
   std::string name, address, state;
+  std::string network;  // "10.0.0.0/24"; empty: of one machine, or of one link
   uint32_t mtu = 0;
   double gbit = 0;  // 0: it does not say
   int32_t numa_node = -1;
   template <class F>
   void fields(F& f) {
-    f("name", name), f("address", address), f("state", state), f("mtu", mtu), f("gbit", gbit);
+    f("name", name), f("address", address), f("state", state), f("network", network), f("mtu", mtu), f("gbit", gbit);
     f("numa_node", numa_node);
   }
 };
@@ -74,14 +75,26 @@ struct UcxTransport {
   }
 };
 
+struct Gpu {
+  std::string name;
+  std::string way;        // how a card could reach its memory: "dma-buf", "nvidia-peermem"; empty: not at all
+  std::string gpudirect;  // "yes, by dma-buf", "no, because ..."
+  template <class F>
+  void fields(F& f) {
+    f("name", name), f("way", way), f("gpudirect", gpudirect);
+  }
+  bool direct() const { return gpudirect.starts_with("yes"); }
+};
+
 struct Machine {
   std::string name, kernel, boot_id;  // two processes with one boot_id are on one machine
   uint32_t cpus = 0, numa_nodes = 0;
   uint64_t memlock_bytes = 0;   // UINT64_MAX: no limit
   bool memlock_exempt = false;  // CAP_IPC_LOCK: the limit does not count
   uint64_t huge_page_bytes = 0, huge_pages = 0, huge_pages_free = 0;
-  uint32_t gpus = 0;
-  std::string gpudirect;  // how a NIC reaches a GPU's memory; empty: it does not
+  std::string cuda;  // the driver's version; empty: none that works
+  std::vector<Gpu> gpus;
+  std::string gpudirect;  // of any GPU: "yes, by dma-buf", "no, because ..."
   std::string verbs;      // why libibverbs cannot be used; empty: it can
   std::vector<RdmaDevice> rdma;
   std::vector<Interface> interfaces;
@@ -92,7 +105,8 @@ struct Machine {
     f("name", name), f("kernel", kernel), f("boot_id", boot_id), f("cpus", cpus), f("numa_nodes", numa_nodes);
     f("memlock_bytes", memlock_bytes), f("memlock_exempt", memlock_exempt), f("huge_page_bytes", huge_page_bytes);
     f("huge_pages", huge_pages), f("huge_pages_free", huge_pages_free);
-    f("gpus", gpus), f("gpudirect", gpudirect), f("verbs", verbs), f("rdma", rdma), f("interfaces", interfaces);
+    f("cuda", cuda), f("gpus", gpus), f("gpudirect", gpudirect), f("verbs", verbs), f("rdma", rdma),
+        f("interfaces", interfaces);
     f("ucx", ucx), f("ucx_transports", ucx_transports);
   }
   bool has_active_rdma() const;
@@ -101,6 +115,7 @@ struct Machine {
 Machine this_machine();
 std::vector<Interface> network_interfaces();
 const Interface* interface_of(const std::vector<Interface>& all, const std::string& address);  // null: none has it
+const Interface* interface_named(const std::vector<Interface>& all, const std::string& name);
 // For people: "huge pages  0 of 2 MiB, 0 free".
 std::vector<std::string> machine_lines(const Machine& machine);
 void print_machine(const Machine& machine);

@@ -103,8 +103,6 @@ class MemoryChannel : public StreamChannel {
 
 }  // namespace
 
-std::unique_ptr<Channel> make_memory(const PathKind&, const Control& control) {
-  return std::make_unique<MemoryChannel>(control);
-}
+std::unique_ptr<Channel> make_memory(const Making& making) { return std::make_unique<MemoryChannel>(making.control); }
 
 }  // namespace tide::fabric

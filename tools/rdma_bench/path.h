@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/outcome.h"
@@ -16,7 +17,7 @@
 
 namespace tide::fabric {
 
-inline constexpr uint64_t kMessageMax = 256ull << 20;
+inline constexpr uint64_t kMessageMin = 8, kMessageMax = 256ull << 20;
 // Messages under way in one direction: enough to hide a round trip, and of large ones no more than a slow link carries
 // in a moment.
 constexpr uint64_t window(uint64_t bytes) { return std::clamp<uint64_t>((32ull << 20) / bytes, 2, 32); }
@@ -67,6 +68,15 @@ class Channel {
   std::string failure_;
 };
 
+struct PathKind;
+
+// What a channel is made from.
+struct Making {
+  const PathKind& kind;
+  const Control& control;
+  std::vector<std::string> devices;  // this side's (rails.h); none: by which the two sides reach each other
+};
+
 struct PathKind {
   const char* name;
   const char* title;
@@ -75,14 +85,20 @@ struct PathKind {
   const char* transport;  // what UCX is told to use; null: not UCX
   // UCX reports these on both machines, or the path does not exist; null: no condition.
   const char* needs;
-  std::unique_ptr<Channel> (*make)(const PathKind& kind, const Control& control);
+  std::unique_ptr<Channel> (*make)(const Making& making);
   const char* floor;  // the path that shows what is possible beneath this one; null: none
+
+  bool is(const char* of_family) const { return std::string_view(family) == of_family; }
+  bool over_devices() const { return is("tcp") || is("rdma"); }  // which can be chosen
 };
 
-std::unique_ptr<Channel> make_tcp(const PathKind& kind, const Control& control);
-std::unique_ptr<Channel> make_memory(const PathKind& kind, const Control& control);
-std::unique_ptr<Channel> make_verbs(const PathKind& kind, const Control& control);
-std::unique_ptr<Channel> make_ucx(const PathKind& kind, const Control& control);
+std::unique_ptr<Channel> make_tcp(const Making& making);
+std::unique_ptr<Channel> make_memory(const Making& making);
+std::unique_ptr<Channel> make_verbs(const Making& making);
+std::unique_ptr<Channel> make_ucx(const Making& making);
+// Over several devices: UCX spreads a message itself, else one channel for each.
+std::unique_ptr<Channel> make_channel(const PathKind& kind, const Control& control,
+                                      const std::vector<std::string>& devices);
 
 // A floor stands before what is compared with it; last, what is compared with all.
 inline constexpr PathKind kPaths[] = {

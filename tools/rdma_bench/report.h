@@ -33,7 +33,7 @@ struct Times {  // microseconds; all zero where the benchmark is not about time
 };
 
 struct Row {
-  std::string path, test;
+  std::string path, test;  // path: Line::name()
   uint64_t bytes = 0;
   Times us;
   double messages_per_s = 0, gbytes_per_s = 0;  // bandwidth-both: the sum of both directions
@@ -50,11 +50,13 @@ struct PathReport {
   std::string name, title, family;
   std::string state, why;  // "measured", "absent", "failed"; why not measured
   bool named = false;      // with --paths
+  std::vector<std::string> devices,
+      devices_there;  // of each rail (rails.h); none: by which the two sides reach each other
   Facts here, there;
   template <class F>
   void fields(F& f) {
-    f("name", name), f("title", title), f("family", family), f("state", state), f("why", why), f("named", named),
-        f("here", here);
+    f("name", name), f("title", title), f("family", family), f("state", state), f("why", why), f("named", named);
+    f("devices", devices), f("devices_there", devices_there), f("here", here);
     f("there", there);
   }
 };

@@ -29,9 +29,11 @@ class Served {
   Outcome greet(bool busy) {
     std::string payload;
     Outcome outcome = control_.expect(Word::kHello, &payload);
-    if (outcome.ok() && (!unpack(payload, &hello_) || hello_.duration_ms > kDurationMax)) {
+    if (outcome.ok() &&
+        (!unpack(payload, &hello_) || hello_.duration_ms > kDurationMax || hello_.timeout_ms > kDurationMax)) {
       outcome = Outcome::fail("the greeting is not understood");
     }
+    control_.wait_at_least(hello_.timeout_ms);
     if (outcome.ok() && busy) outcome = Outcome::fail("it is measuring with another client; try again later");
     if (outcome.ok()) return control_.send(Word::kWelcome, pack(this_machine()));
     (void)control_.send(Word::kError, outcome.message());  // may be gone
@@ -56,10 +58,13 @@ class Served {
   }
 
  private:
-  Outcome open(const std::string& name) {
-    const PathKind* kind = path_named(name);
-    if (kind == nullptr) return Outcome::fail("there is no path '" + name + "'");
-    channel_ = kind->make(*kind, control_);
+  Outcome open(const std::string& payload) {
+    Opening opening;
+    if (!unpack(payload, &opening)) return Outcome::fail("the path to open is not understood");
+    const PathKind* kind = path_named(opening.path);
+    if (kind == nullptr) return Outcome::fail("there is no path '" + opening.path + "'");
+    if (!opening.devices.empty() && !kind->over_devices()) return Outcome::fail(opening.path + " has no devices");
+    channel_ = make_channel(*kind, control_, opening.devices);
     std::string mine, theirs;
     Outcome outcome = channel_->offer(&mine);
     if (outcome.ok()) outcome = control_.send(Word::kOffer, mine);
@@ -75,7 +80,7 @@ class Served {
     Run run;
     if (!unpack(payload, &run)) return Outcome::fail("the order to measure is not understood");
     const Benchmark* benchmark = benchmark_named(run.test);
-    if (channel_ == nullptr || benchmark == nullptr || !benchmark->both_sides || run.bytes == 0 ||
+    if (channel_ == nullptr || benchmark == nullptr || !benchmark->both_sides || run.bytes < kMessageMin ||
         run.bytes > kMessageMax || run.duration_ms > kDurationMax) {
       return Outcome::fail("cannot measure '" + run.test + "' now");
     }
@@ -89,8 +94,9 @@ class Served {
 
   Outcome close() {
     const Facts facts = channel_ == nullptr ? Facts{} : channel_->facts();
-    channel_.reset();
-    return control_.send(Word::kClosed, pack(facts));
+    const Outcome outcome = control_.send(Word::kClosed, pack(facts));
+    channel_.reset();  // after that, because UCX closes when both ends make progress
+    return outcome;
   }
 
   Control& control_;

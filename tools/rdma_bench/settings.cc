@@ -9,8 +9,9 @@ namespace {
 
 constexpr const char* kHelp =
     "usage: rdma-bench serve [--listen ADDRESS] [--port N] [--timeout MS]\n"
-    "       rdma-bench HOST [--port N] [--paths A,B] [--tests A,B] [--duration MS] [--size-max SIZE]\n"
-    "                       [--timeout MS] [--spin] [--trace FILE] [--html FILE] [--json]\n"
+    "       rdma-bench HOST [--port N] [--paths A,B] [--device A,B] [--tests A,B] [--duration MS]\n"
+    "                       [--size-max SIZE] [--sizes A,B] [--timeout MS] [--spin] [--trace FILE]\n"
+    "                       [--html FILE] [--json]\n"
     "       rdma-bench devices [--json]\n\n"
     "Measures the fabric between this machine and HOST, where `rdma-bench serve` runs, on every path that exists\n"
     "between the two, and says in words what is wrong, what that costs, how to mend it, and what it means for jobs.\n"
@@ -22,9 +23,14 @@ constexpr const char* kHelp =
     "further\n"
     "                     ports, which the system chooses.\n"
     "  --paths A,B        only these (`--paths list` names all of them)\n"
+    "  --device A,B       only over these: mlx5_0, mlx5_0:1 (RDMA device and port), eth0. Several: each alone, then\n"
+    "                     all together. The far end is the device in the same network, or A=FAR names it. Without\n"
+    "                     this: by which the two sides reach each other; and where several networks join them, each\n"
+    "                     alone and all together, too (bandwidth only)\n"
     "  --tests A,B        only these (`--tests list`)\n"
     "  --duration MS      of one measurement (default 300)\n"
     "  --size-max SIZE    of the largest message (default 16MiB)\n"
+    "  --sizes A,B        exactly these, instead of each test's own\n"
     "  --timeout MS       the longest wait for the other side where nothing moves (default 10000)\n"
     "  --spin             both sides wait without ever giving up their cores, as perftest does: where each has its "
     "own\n"
@@ -56,8 +62,9 @@ bool choose(cli::Options& options, const char* option, const std::vector<std::pa
     bool found = false;
     for (const auto& each : known) found |= each.first == name;
     if (found) continue;
-    options.usage_error("--" + std::string(option) + ": there is no '" + name + "'; `--" + option +
-                        " list` names them");
+    std::string all;
+    for (const auto& each : known) all += (all.empty() ? "" : ", ") + each.first;
+    options.usage_error("--" + std::string(option) + ": there is no '" + name + "'; there are: " + all);
     return false;
   }
   if (!chosen->empty()) return true;
@@ -77,13 +84,41 @@ std::vector<std::pair<std::string, std::string>> test_names() {
   return names;
 }
 
+bool take_devices(cli::Options& options, Settings* settings) {
+  for (const std::string& text : split(options.get("device"))) {
+    const Outcome outcome = RailWish::parse(text, &settings->devices);
+    if (outcome.ok()) continue;
+    options.usage_error(outcome.message());
+    return false;
+  }
+  return true;
+}
+
+bool take_sizes(cli::Options& options, Settings* settings) {
+  bool ok = options.size("size-max", &settings->bytes_max);
+  if (ok && (settings->bytes_max < kMessageMin || settings->bytes_max > kMessageMax)) {
+    options.usage_error("--size-max must be from 8B to 256MiB");
+    ok = false;
+  }
+  for (const std::string& text : split(options.get("sizes"))) {
+    const std::optional<uint64_t> bytes = cli::parse_size(text);
+    if (ok && (!bytes || *bytes < kMessageMin || *bytes > kMessageMax)) {
+      options.usage_error("--sizes must be sizes from 8B to 256MiB, such as 8,64KiB, not '" + text + "'");
+      return false;
+    }
+    if (ok) settings->sizes.push_back(*bytes);
+  }
+  return ok;
+}
+
 bool take_mode(cli::Options& options, Settings* settings) {
   if (!options.expect_words(1, "HOST, 'serve' or 'devices'")) return false;
   const std::string& word = options.words()[0];
   if (word == "serve") settings->mode = Mode::kServe;
   if (word == "devices") settings->mode = Mode::kDevices;
   settings->host = word;
-  constexpr const char* kOfClient[] = {"paths", "tests", "duration", "size-max", "spin", "trace", "html"};
+  constexpr const char* kOfClient[] = {"paths", "device", "tests", "duration", "size-max",
+                                       "sizes", "spin",   "trace", "html"};
   for (const char* name : kOfClient) {
     if (settings->mode == Mode::kClient || !options.has(name)) continue;
     options.usage_error("--" + std::string(name) + " goes with HOST, not with '" + word + "'");
@@ -104,9 +139,9 @@ bool take_mode(cli::Options& options, Settings* settings) {
 
 bool parse_settings(const std::vector<std::string>& words, Settings* settings, int* status) {
   cli::Options options;
-  const std::vector<cli::OptionSpec> specs = {{"listen"},   {"port"},           {"paths"},         {"tests"},
-                                              {"duration"}, {"size-max"},       {"timeout"},       {"trace"},
-                                              {"html"},     {"spin", 0, false}, {"json", 0, false}};
+  const std::vector<cli::OptionSpec> specs = {
+      {"listen"}, {"port"},    {"device"}, {"paths"}, {"tests"},          {"duration"},      {"size-max"},
+      {"sizes"},  {"timeout"}, {"trace"},  {"html"},  {"spin", 0, false}, {"json", 0, false}};
   bool ok = options.parse(words, specs, kHelp);
   ok = ok && choose(options, "paths", path_names(), &settings->paths);
   ok = ok && choose(options, "tests", test_names(), &settings->tests);
@@ -115,11 +150,7 @@ bool parse_settings(const std::vector<std::string>& words, Settings* settings, i
   ok = ok && options.number("port", port_min, 65535, &settings->port);
   ok = ok && options.number("duration", 1, 600'000, &settings->duration_ms);
   ok = ok && options.number("timeout", 100, 600'000, &settings->timeout_ms);
-  ok = ok && options.size("size-max", &settings->bytes_max);
-  if (ok && (settings->bytes_max < 8 || settings->bytes_max > kMessageMax)) {
-    options.usage_error("--size-max must be from 8B to 256MiB");
-    ok = false;
-  }
+  ok = ok && take_sizes(options, settings) && take_devices(options, settings);
   settings->listen = options.get("listen", settings->listen);
   settings->html = options.get("html");
   settings->trace = options.get("trace");

@@ -17,17 +17,22 @@ namespace {
 
 class TcpChannel : public StreamChannel {
  public:
-  explicit TcpChannel(const Control& control) : control_(control), data_(control.timeout_ms()) {}
+  explicit TcpChannel(const Making& making)
+      : control_(making.control),
+        device_(making.devices.empty() ? "" : making.devices[0]),
+        data_(making.control.timeout_ms()) {}
   ~TcpChannel() override {
     if (listener_ >= 0) close(listener_);
   }
 
-  // The server's offer is a port; the client has none to make.
+  // The server's offer is a port and an address; the client has none to make.
   Outcome offer(std::string* how) override {
     if (control_.is_client()) return {};
     uint32_t port = 0;
-    const Outcome outcome = listen_on(control_.own_address(), &port, &listener_);
-    if (outcome.ok()) *how = std::to_string(port);
+    std::string address = control_.own_address();
+    if (!device_.empty() && !address_of_device(&address)) return Outcome::fail(device_ + " has no address");
+    const Outcome outcome = listen_on(address, &port, &listener_, device_);
+    if (outcome.ok()) *how = std::to_string(port) + " " + address;
     return outcome;
   }
 
@@ -35,7 +40,7 @@ class TcpChannel : public StreamChannel {
 
   Facts facts() override {
     Facts facts;
-    facts.route = "tcp " + control_.own_address();
+    facts.route = "tcp " + data_.own_address();
     tcp_info info{};
     socklen_t bytes = sizeof info;
     if (getsockopt(data_.fd(), IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0) return facts;
@@ -71,25 +76,36 @@ class TcpChannel : public StreamChannel {
     return {};
   }
 
-  Outcome connect_to(const std::string& port) {
-    const int number = atoi(port.c_str());
-    const Outcome outcome = data_.connect(control_.peer_address(), uint32_t(number));
+  // An interface may have several; the first one that a network has.
+  bool address_of_device(std::string* address) const {
+    address->clear();
+    for (const Interface& interface : network_interfaces()) {
+      if (interface.name != device_ || (!address->empty() && interface.network.empty())) continue;
+      *address = interface.address;
+      if (!interface.network.empty()) break;
+    }
+    return !address->empty();
+  }
+
+  Outcome connect_to(const std::string& how) {
+    const int number = atoi(how.c_str());
+    const size_t space = how.find(' ');
+    if (space == std::string::npos) return Outcome::fail("the other side offered no port");
+    const std::string address = how.substr(space + 1);
+    const Outcome outcome = data_.connect(address, uint32_t(number), device_);
     if (outcome.ok()) return outcome;
-    return Outcome::fail(
-        format("cannot connect to port %d beside the control port; does a firewall let only that one "
-               "through?",
-               number));
+    return Outcome::fail(format("cannot connect to %s port %d%s%s; does a firewall let only the control port through?",
+                                address.c_str(), number, device_.empty() ? "" : " over ", device_.c_str()));
   }
 
   const Control& control_;
+  const std::string device_;
   Control data_;  // only for its way to connect
   int listener_ = -1;
 };
 
 }  // namespace
 
-std::unique_ptr<Channel> make_tcp(const PathKind&, const Control& control) {
-  return std::make_unique<TcpChannel>(control);
-}
+std::unique_ptr<Channel> make_tcp(const Making& making) { return std::make_unique<TcpChannel>(making); }
 
 }  // namespace tide::fabric

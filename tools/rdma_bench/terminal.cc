@@ -27,6 +27,12 @@ std::string bar(double part) {
   return repeat("█", eighths / 8) + kEighths[eighths % 8];
 }
 
+int name_columns(const Report& report) {
+  size_t most = 10;
+  for (const PathReport& path : report.paths) most = std::max(most, path.name.size());
+  return int(most);
+}
+
 void plot_bandwidth(const Report& report) {
   double most = 0;
   for (const Row& row : report.rows) {
@@ -37,8 +43,8 @@ void plot_bandwidth(const Report& report) {
   for (const PathReport& path : report.paths) {
     for (const Row& row : report.rows) {
       if (row.path != path.name || row.test != "bandwidth") continue;
-      printf("  %-10s %8s %8.2f GB/s %s\n", row.path.c_str(), cli::size_text(row.bytes).c_str(), row.gbytes_per_s,
-             bar(row.gbytes_per_s / most).c_str());
+      printf("  %-*s %8s %8.2f GB/s %s\n", name_columns(report), row.path.c_str(), cli::size_text(row.bytes).c_str(),
+             row.gbytes_per_s, bar(row.gbytes_per_s / most).c_str());
     }
   }
 }
@@ -58,7 +64,7 @@ void plot_latency(const Report& report) {
       const double height = std::log1p(double(bucket.count)) / std::log1p(double(most));
       line += bucket.count == 0 ? " " : kHeights[std::min(7, int(height * 8))];
     }
-    printf("  %-10s %9s |%s| %s\n", row.path.c_str(), time_text(row.us.min).c_str(), line.c_str(),
+    printf("  %-*s %9s |%s| %s\n", name_columns(report), row.path.c_str(), time_text(row.us.min).c_str(), line.c_str(),
            time_text(row.us.max).c_str());
   }
 }

@@ -24,9 +24,21 @@ Outcome ucx_failure(const char* what, ucs_status_t status) {
   return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
 }
 
+// Memory that UCX made, and knows on all devices: as a job's buffers that were registered once, and ucx_perftest's.
+struct Mapped {
+  ucp_mem_h handle = nullptr;
+  char* bytes = nullptr;
+  uint64_t size = 0;
+};
+
+Outcome no_memory(uint64_t bytes, ucs_status_t status) {
+  return Outcome::fail(format("UCX: cannot register %llu bytes: %s; is memlock (ulimit -l) too small?",
+                              (unsigned long long)bytes, ucs_status_string(status)));
+}
+
 class UcxChannel : public Channel {
  public:
-  UcxChannel(const PathKind& kind, const Control& control) : kind_(kind), control_(control) {}
+  explicit UcxChannel(const Making& making) : kind_(making.kind), control_(making.control), devices_(making.devices) {}
   ~UcxChannel() override;
 
   Outcome offer(std::string* how) override;
@@ -38,15 +50,17 @@ class UcxChannel : public Channel {
 
  protected:
   Outcome resize(uint64_t bytes) override {
-    out_.assign(bytes, 'x');
-    in_.assign(bytes, 0);
     window_ = window(bytes);
-    return {};
+    const Outcome outcome = map(bytes, 'x', &out_);
+    return outcome.ok() ? map(bytes, 0, &in_) : outcome;
   }
 
  private:
   Outcome open();
   Outcome open_context();
+  std::string net_devices() const;
+  Outcome map(uint64_t bytes, char fill, Mapped* memory);
+  void unmap(Mapped* memory);
   static ucs_status_t on_message(void* self, const void*, size_t, void* data, size_t bytes,
                                  const ucp_am_recv_param_t* param);
   static void on_received(void* request, ucs_status_t status, size_t, void* self);
@@ -57,11 +71,13 @@ class UcxChannel : public Channel {
 
   const PathKind& kind_;
   const Control& control_;
+  const std::vector<std::string> devices_;
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   ucp_ep_h endpoint_ = nullptr;
+  ucp_request_param_t sending_{};  // of every message: to fill it in takes a tenth of the time of a small one
   uint64_t window_ = 2;
-  std::vector<char> out_, in_;  // in_: all that arrives lands in one place; nobody reads it
+  Mapped out_, in_;  // in_: all that arrives lands in one place; nobody reads it
 };
 
 UcxChannel::~UcxChannel() {
@@ -75,9 +91,21 @@ UcxChannel::~UcxChannel() {
     closed = !UCS_PTR_IS_PTR(request) || ucp_request_check_status(request) != UCS_INPROGRESS;
     if (closed && UCS_PTR_IS_PTR(request)) ucp_request_free(request);
   }
+  if (closed) unmap(&out_), unmap(&in_);
   // What still waits for a dead peer cannot be destroyed; the process ends soon.
   if (closed && worker_ != nullptr) ucp_worker_destroy(worker_);
   if (closed && context_ != nullptr) ucp_cleanup(context_);
+}
+
+// Empty: UCX chooses, or its environment.
+std::string UcxChannel::net_devices() const {
+  std::string names;
+  for (const std::string& device : devices_) names += (names.empty() ? "" : ",") + device;
+  if (!names.empty() || !kind_.is("tcp")) return names;
+  // The same wire as the plain sockets.
+  const std::vector<Interface> all = network_interfaces();
+  const Interface* interface = interface_of(all, control_.own_address());
+  return interface == nullptr ? "" : interface->name;
 }
 
 Outcome UcxChannel::open_context() {
@@ -85,12 +113,9 @@ Outcome UcxChannel::open_context() {
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) return ucx_failure("cannot read its settings", status);
   if (kind_.transport[0] != '\0') ucp_config_modify(config, "TLS", kind_.transport);
-  if (strcmp(kind_.transport, "tcp") == 0) {
-    // The same wire as the plain sockets.
-    const std::vector<Interface> all = network_interfaces();
-    const Interface* interface = interface_of(all, control_.own_address());
-    if (interface != nullptr) ucp_config_modify(config, "NET_DEVICES", interface->name.c_str());
-  }
+  const std::string devices = net_devices();
+  if (!devices.empty()) ucp_config_modify(config, "NET_DEVICES", devices.c_str());
+  if (devices_.size() > 1) ucp_config_modify(config, "MAX_RNDV_RAILS", std::to_string(devices_.size()).c_str());
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES;
   params.features = UCP_FEATURE_AM;
@@ -99,7 +124,33 @@ Outcome UcxChannel::open_context() {
   return status == UCS_OK ? Outcome{} : ucx_failure("cannot start with these transports", status);
 }
 
+Outcome UcxChannel::map(uint64_t bytes, char fill, Mapped* memory) {
+  unmap(memory);
+  ucp_mem_map_params_t params{};
+  params.field_mask = UCP_MEM_MAP_PARAM_FIELD_LENGTH | UCP_MEM_MAP_PARAM_FIELD_FLAGS;
+  params.length = bytes;
+  params.flags = UCP_MEM_MAP_ALLOCATE;
+  ucs_status_t status = ucp_mem_map(context_, &params, &memory->handle);
+  if (status != UCS_OK) return no_memory(bytes, status);
+  ucp_mem_attr_t attributes{};
+  attributes.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS;
+  status = ucp_mem_query(memory->handle, &attributes);
+  if (status != UCS_OK) return no_memory(bytes, status);
+  memory->bytes = static_cast<char*>(attributes.address);
+  memory->size = bytes;
+  memset(memory->bytes, fill, bytes);
+  return {};
+}
+
+void UcxChannel::unmap(Mapped* memory) {
+  if (memory->handle != nullptr) ucp_mem_unmap(context_, memory->handle);
+  *memory = {};
+}
+
 Outcome UcxChannel::open() {
+  sending_.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
+  sending_.cb.send = on_sent;
+  sending_.user_data = this;
   ucs_global_opts.log_component.log_level = UCS_LOG_LEVEL_FATAL;  // errors are told by who meets them, in one line
   const Outcome outcome = open_context();
   if (!outcome.ok()) return outcome;
@@ -151,7 +202,7 @@ ucs_status_t UcxChannel::on_message(void* self, const void*, size_t, void* data,
     ++channel->received_;
     return UCS_OK;
   }
-  if (bytes > channel->in_.size()) {
+  if (bytes > channel->in_.size) {
     channel->fail("a message is larger than agreed");
     return UCS_OK;
   }
@@ -159,7 +210,7 @@ ucs_status_t UcxChannel::on_message(void* self, const void*, size_t, void* data,
   receive.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FLAG_NO_IMM_CMPL;
   receive.cb.recv_am = on_received;
   receive.user_data = self;
-  ucs_status_ptr_t request = ucp_am_recv_data_nbx(channel->worker_, data, channel->in_.data(), bytes, &receive);
+  ucs_status_ptr_t request = ucp_am_recv_data_nbx(channel->worker_, data, channel->in_.bytes, bytes, &receive);
   if (UCS_PTR_IS_ERR(request)) channel->fail(format("UCX: %s", ucs_status_string(UCS_PTR_STATUS(request))));
   return UCS_INPROGRESS;
 }
@@ -180,11 +231,7 @@ void UcxChannel::on_sent(void* request, ucs_status_t status, void* self) {
 
 bool UcxChannel::post() {
   if (posted_ - sent_ >= window_) return false;
-  ucp_request_param_t params{};
-  params.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
-  params.cb.send = on_sent;
-  params.user_data = this;
-  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, kId, nullptr, 0, out_.data(), bytes_, &params);
+  ucs_status_ptr_t request = ucp_am_send_nbx(endpoint_, kId, nullptr, 0, out_.bytes, bytes_, &sending_);
   if (UCS_PTR_IS_ERR(request)) {
     fail(format("UCX: sending: %s", ucs_status_string(UCS_PTR_STATUS(request))));
     return false;
@@ -207,8 +254,7 @@ bool UcxChannel::registration(uint64_t bytes, uint32_t duration_ms, Histogram* h
     ucp_mem_h handle = nullptr;
     const ucs_status_t status = ucp_mem_map(context_, &params, &handle);
     if (status != UCS_OK) {
-      fail(format("UCX: cannot register %llu bytes: %s; is memlock (ulimit -l) too small?", (unsigned long long)bytes,
-                  ucs_status_string(status)));
+      fail(no_memory(bytes, status).message());
       return false;
     }
     ucp_mem_unmap(context_, handle);
@@ -293,8 +339,6 @@ std::vector<UcxTransport> ucx_transports(std::string* version) {
   return found;
 }
 
-std::unique_ptr<Channel> make_ucx(const PathKind& kind, const Control& control) {
-  return std::make_unique<UcxChannel>(kind, control);
-}
+std::unique_ptr<Channel> make_ucx(const Making& making) { return std::make_unique<UcxChannel>(making); }
 
 }  // namespace tide::fabric

@@ -39,7 +39,8 @@ struct End {
 
 class VerbsChannel : public Channel {
  public:
-  explicit VerbsChannel(const Control& control) : control_(control) {}
+  explicit VerbsChannel(const Making& making)
+      : control_(making.control), device_(making.devices.empty() ? "" : making.devices[0]) {}
   ~VerbsChannel() override;
 
   Outcome offer(std::string* how) override;
@@ -62,6 +63,7 @@ class VerbsChannel : public Channel {
   bool post_piece(uint64_t bytes, bool last);
 
   const Control& control_;
+  const std::string device_;
   const Verbs& verbs_ = Verbs::get();
   std::unique_ptr<QueuePair> pair_;
   char* memory_ = nullptr;  // the first half is sent, the second is written by the far side
@@ -86,7 +88,7 @@ Outcome VerbsChannel::make_buffers() {
 
 Outcome VerbsChannel::open() {
   VerbsWish wish;
-  Outcome outcome = VerbsWish::from_environment(&wish);
+  Outcome outcome = device_.empty() ? VerbsWish::from_environment(&wish) : VerbsWish::parse(device_, &wish);
   const QueuePairSizes sizes{.sends = kPiecesMax, .receives = kReceives, .inline_bytes = kInlineBytes};
   uint8_t near[16];
   const bool has_address = gid_of_socket(control_.fd(), near);
@@ -193,8 +195,6 @@ Facts VerbsChannel::facts() {
 
 }  // namespace
 
-std::unique_ptr<Channel> make_verbs(const PathKind&, const Control& control) {
-  return std::make_unique<VerbsChannel>(control);
-}
+std::unique_ptr<Channel> make_verbs(const Making& making) { return std::make_unique<VerbsChannel>(making); }
 
 }  // namespace tide::fabric

@@ -16,6 +16,7 @@ constexpr uint64_t kMemlockLeast = 64ull << 20;      // queues of some connectio
 constexpr double kOneSided = 0.7;                    // one direction slower than this part of the other
 constexpr double kSlow = 0.5;                        // of the link's rate
 constexpr double kLossSeen = 1e-4, kLossBad = 1e-3;  // of all segments
+constexpr double kRailAdds = 1.1;                    // over the best rail alone
 constexpr double kJitter = 10;                       // p99.9 over p50
 
 std::vector<const Machine*> machines(const Report& report) {
@@ -144,6 +145,29 @@ void one_sided(const Report& report, Findings& findings) {
   }
 }
 
+// Two rails are there for their sum.
+void rails(const Report& report, Findings& findings) {
+  for (const PathReport& path : report.paths) {
+    const Row* all = report.largest(path.name, "bandwidth");
+    if (path.devices.size() < 2 || all == nullptr || all->limit == 0) continue;
+    double best = 0;
+    for (const std::string& device : path.devices) {
+      const std::string alone = path.name.substr(0, path.name.find('@') + 1) + device;
+      const Row* one = report.row(alone, all->test, all->bytes);
+      if (one != nullptr) best = std::max(best, one->gbytes_per_s);
+    }
+    const std::string what = format("%s: %.2f GB/s, %.2f of the sum of its rails (the best alone: %.2f GB/s)",
+                                    path.name.c_str(), all->gbytes_per_s, all->gbytes_per_s / all->limit, best);
+    if (all->gbytes_per_s >= kRailAdds * best) {
+      findings.push_back({"note", what, "", ""});
+      continue;
+    }
+    findings.push_back({"note", what + ": the other rails add nothing", "what they cost",
+                        "look for what the rails share: a core, a PCI slot, a switch port, one wire; name the one that "
+                        "is best with UCX_NET_DEVICES"});
+  }
+}
+
 double lost_part(const Facts& facts) {
   return facts.segments == 0 ? 0 : double(facts.retransmits) / double(facts.segments);
 }
@@ -187,9 +211,12 @@ void huge_pages(const Report& report, Findings& findings) {
 
 void gpudirect(const Report& report, Findings& findings) {
   for (const Machine* machine : machines(report)) {
-    if (machine->gpus == 0 || machine->rdma.empty() || !machine->gpudirect.empty()) continue;
-    findings.push_back({"note", machine->name + " has GPUs and RDMA, and neither nvidia-peermem nor gdrdrv is loaded",
-                        "data goes through the host's memory, unless dma-buf is used", "modprobe nvidia-peermem"});
+    for (const Gpu& gpu : machine->gpus) {
+      if (gpu.direct() || !machine->has_active_rdma()) continue;
+      findings.push_back(
+          {"note", format("%s: GPUDirect of %s: %s", machine->name.c_str(), gpu.name.c_str(), gpu.gpudirect.c_str()),
+           "data goes through the host's memory", "modprobe nvidia-peermem; the open kernel modules"});
+    }
   }
 }
 
@@ -213,8 +240,9 @@ void failed_paths(const Report& report, Findings& findings) {
   }
 }
 
-constexpr void (*kRules[])(const Report&, Findings&) = {
-    failed_paths, unused_rdma, ports, mtu, slow_link, one_sided, loss, memlock, no_rdma, gpudirect, huge_pages, jitter};
+constexpr void (*kRules[])(const Report&, Findings&) = {failed_paths, unused_rdma, ports, mtu,     slow_link,
+                                                        one_sided,    rails,       loss,  memlock, no_rdma,
+                                                        gpudirect,    huge_pages,  jitter};
 
 }  // namespace
 
