@@ -74,7 +74,9 @@ Session::Session(const DriverLibrary& library)
       arrays_(library, contexts_, memory_),
       graphs_(library.calls, contexts_, streams_),
       signals_(library.calls, contexts_),
-      sharing_(memory_) {
+      sharing_(memory_),
+      peer_source_(library.calls, contexts_, memory_),
+      peer_fetcher_(library.calls, contexts_) {
   outbox_.set_ahead([this](AnswerWriter& to) { return tell_host(to); });
 }
 
@@ -208,7 +210,7 @@ bool Session::poll() {
   polling_ = false;
   if (any && streams_.idle()) signals_.forget();
   any |= events_.poll(streams_);
-  memory_.collect(streams_);
+  if (memory_.has_condemned()) peer_source_.unless_read([this] { memory_.collect(streams_); });
   any |= outbox_.flush();
   return any;
 }

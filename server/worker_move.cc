@@ -72,6 +72,7 @@ void Worker::give_up_move(const std::string& why) {
   set_text(text.text, why);
   send_control(control_, ControlType::kMoveFailed, text);
   move_.reset();
+  if (session_ != nullptr) session_->peer_source().open();
   if (link_ != nullptr) ask_for_staging(false);
   if (live_) set_state(ChannelState::kLive);
 }
@@ -85,7 +86,7 @@ void Worker::carry() {
 bool Worker::drain() {
   const uint64_t end = after_ms(kDrainMs);
   session_->settle();
-  while (!session_->streams().idle()) {
+  while (!session_->streams().idle() || !session_->peer_source().close()) {
     carry();
     if (session_->poll()) {
       carry();
