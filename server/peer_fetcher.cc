@@ -68,7 +68,7 @@ void PeerFetcher::run() {
     fetch->answer = carry_out(fetch->order);
     fetch->over.store(true, std::memory_order_release);
   }
-  for (auto& item : connections_) lane_->unpin(*item.second.slots);
+  while (!connections_.empty()) drop(connections_.begin()->first);
 }
 
 // Null: the end. Connections that nobody used for a while are closed.
@@ -97,10 +97,11 @@ void PeerFetcher::drop_idle(uint64_t now) {
   }
 }
 
-void PeerFetcher::drop(const std::string& name) {
+void PeerFetcher::drop(std::string name) {
   const auto item = connections_.find(name);
   if (item == connections_.end()) return;
-  lane_->unpin(*item->second.slots);
+  lane_->rest();
+  pins_.retire(std::move(item->second.slots));
   connections_.erase(item);
 }
 
@@ -121,7 +122,7 @@ FetchAnswer PeerFetcher::carry_out(FetchOrder order) {
     Connection made;
     const FetchAnswer answer = connect(order.peer, &made);
     if (answer.state != FetchState::kDone) return answer;
-    lane_->pin(*made.slots);
+    pins_.pin(*made.slots);
     connections_.emplace(name, std::move(made));
   }
   Connection& connection = connections_.find(name)->second;

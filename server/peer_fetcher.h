@@ -34,7 +34,8 @@ struct Fetch {
 
 class PeerFetcher {
  public:
-  PeerFetcher(const Driver& driver, Contexts& contexts) : driver_(driver), contexts_(contexts) {}
+  PeerFetcher(const Driver& driver, Contexts& contexts, PeerPins& pins)
+      : driver_(driver), contexts_(contexts), pins_(pins) {}
   ~PeerFetcher();
   // Null: too many are under way.
   std::shared_ptr<Fetch> start(const FetchOrder& order);
@@ -50,7 +51,7 @@ class PeerFetcher {
   void run();
   std::shared_ptr<Fetch> next();
   void drop_idle(uint64_t now);
-  void drop(const std::string& name);
+  void drop(std::string name);
   FetchAnswer carry_out(FetchOrder order);
   FetchAnswer connect(const PeerAddress& peer, Connection* connection);
   FetchAnswer ask(Connection& connection, const FetchOrder& order);
@@ -60,6 +61,7 @@ class PeerFetcher {
 
   const Driver& driver_;
   Contexts& contexts_;
+  PeerPins& pins_;
   CUcontext context_ = nullptr;
   std::unique_ptr<PeerLane> lane_;                 // of the thread
   std::map<std::string, Connection> connections_;  // by address and secret; of the thread

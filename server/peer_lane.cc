@@ -19,6 +19,7 @@ namespace {
 
 constexpr uint64_t kSlotsBytes = kPeerSlots * kPeerPieceBytes;
 constexpr uint64_t kMappedBytes = kSlotsBytes + 4096;
+constexpr size_t kRetiredMax = 16;  // above it, new slots stay as they are: slower, but nothing grows
 
 Outcome system_failure(const char* what) { return Outcome::fail(std::string(what) + ": " + strerror(errno)); }
 
@@ -102,15 +103,30 @@ Outcome PeerLane::wait(uint32_t slot) {
   return result == CUDA_SUCCESS ? Outcome() : failure(result);
 }
 
-void PeerLane::pin(const PeerSlots& slots) {
-  if (driver_->cuMemHostRegister_v2 == nullptr) return;
-  driver_->cuMemHostRegister_v2(slots.at(0), kSlotsBytes, CU_MEMHOSTREGISTER_PORTABLE);  // without, only slower
+void PeerLane::rest() { driver_->cuStreamSynchronize(stream_); }
+
+void PeerPins::pin(PeerSlots& slots) {
+  const std::lock_guard lock(mu_);
+  if (driver_.cuMemHostRegister_v2 == nullptr || driver_.cuMemHostUnregister == nullptr) return;
+  if (retired_.size() >= kRetiredMax) return;
+  slots.pinned_ = driver_.cuMemHostRegister_v2(slots.at(0), kSlotsBytes, CU_MEMHOSTREGISTER_PORTABLE) == CUDA_SUCCESS;
 }
 
-void PeerLane::unpin(const PeerSlots& slots) {
-  if (driver_->cuMemHostUnregister == nullptr) return;
-  driver_->cuStreamSynchronize(stream_);
-  driver_->cuMemHostUnregister(slots.at(0));
+void PeerPins::retire(std::unique_ptr<PeerSlots> slots) {
+  if (slots == nullptr || !slots->pinned_) return;
+  const std::lock_guard lock(mu_);
+  retired_.push_back(std::move(slots));
+  any_retired_ = true;
+}
+
+void PeerPins::unpin_retired() {
+  std::vector<std::unique_ptr<PeerSlots>> retired;
+  {
+    const std::lock_guard lock(mu_);
+    retired.swap(retired_);
+    any_retired_ = false;
+  }
+  for (const auto& slots : retired) driver_.cuMemHostUnregister(slots->at(0));
 }
 
 }  // namespace tide

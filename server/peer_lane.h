@@ -6,9 +6,12 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <vector>
 
 #include "base/outcome.h"
 #include "base/parts.h"
@@ -35,8 +38,30 @@ class PeerSlots {
   int fd() const { return fd_; }
 
  private:
+  friend class PeerPins;
   int fd_ = -1;
   std::byte* data_ = nullptr;
+  bool pinned_ = false;
+};
+
+// Pins slots, which makes the GPU's copies faster. To unpin them, drivers wait for all work of the context, and there
+// may be some that waits for the very copy that has just failed: so slots that are of no use any more wait here until
+// the worker's thread finds that nothing is under way. Thread-safe.
+class PeerPins {
+ public:
+  explicit PeerPins(const Driver& driver) : driver_(driver) {}
+  // The context is current.
+  void pin(PeerSlots& slots);
+  // Nothing uses them any more.
+  void retire(std::unique_ptr<PeerSlots> slots);
+  bool any_retired() const { return any_retired_.load(std::memory_order_relaxed); }
+  void unpin_retired();
+
+ private:
+  const Driver& driver_;
+  std::atomic<bool> any_retired_{false};
+  std::mutex mu_;
+  std::vector<std::unique_ptr<PeerSlots>> retired_;
 };
 
 // One side of a copy: a rectangle of device memory whose parts go through the slots, one after another.
@@ -52,9 +77,8 @@ class PeerLane {
   Outcome begin(uint32_t slot, std::byte* bytes, uint64_t address, uint64_t pitch, const Part& part, bool in);
   // Waits for the last copy of this slot.
   Outcome wait(uint32_t slot);
-  // The driver copies faster to and from these.
-  void pin(const PeerSlots& slots);
-  void unpin(const PeerSlots& slots);
+  // Waits for all of them.
+  void rest();
 
  private:
   Outcome failure(CUresult result) const;

@@ -124,11 +124,12 @@ void PeerSource::accept() {
 void PeerSource::serve(Connection& connection) {
   Server server{*connection.stream, {}, nullptr};
   if (!greet(server)) return;
-  server.lane.pin(*server.slots);
+  pins_.pin(*server.slots);
   PeerRequest request;
   while (server.stream.receive(&request, sizeof request, kIdleMs).ok() && answer(server, request)) {
   }
-  server.lane.unpin(*server.slots);
+  server.lane.rest();
+  pins_.retire(std::move(server.slots));
 }
 
 // Nothing is made for who does not know the secret.

@@ -20,8 +20,8 @@ namespace tide {
 
 class PeerSource {
  public:
-  PeerSource(const Driver& driver, Contexts& contexts, const Memory& memory)
-      : driver_(driver), contexts_(contexts), memory_(memory) {}
+  PeerSource(const Driver& driver, Contexts& contexts, const Memory& memory, PeerPins& pins)
+      : driver_(driver), contexts_(contexts), memory_(memory), pins_(pins) {}
   ~PeerSource();
 
   // Where to fetch; listens from the first time on.
@@ -61,6 +61,7 @@ class PeerSource {
   const Driver& driver_;
   Contexts& contexts_;
   const Memory& memory_;
+  PeerPins& pins_;
   CUcontext context_ = nullptr;
   PeerAddress peer_;
   std::unique_ptr<StreamListener> listener_;

@@ -75,8 +75,9 @@ Session::Session(const DriverLibrary& library)
       graphs_(library.calls, contexts_, streams_),
       signals_(library.calls, contexts_),
       sharing_(memory_),
-      peer_source_(library.calls, contexts_, memory_),
-      peer_fetcher_(library.calls, contexts_) {
+      peer_pins_(library.calls),
+      peer_source_(library.calls, contexts_, memory_, peer_pins_),
+      peer_fetcher_(library.calls, contexts_, peer_pins_) {
   outbox_.set_ahead([this](AnswerWriter& to) { return tell_host(to); });
 }
 
@@ -212,6 +213,10 @@ bool Session::poll() {
   any |= events_.poll(streams_);
   if (memory_.has_condemned()) peer_source_.unless_read([this] { memory_.collect(streams_); });
   any |= outbox_.flush();
+  if (peer_pins_.any_retired() && streams_.idle()) {
+    contexts_.use(0);
+    peer_pins_.unpin_retired();
+  }
   return any;
 }
 

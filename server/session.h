@@ -112,6 +112,7 @@ class Session {
   Signals signals_;
   Sharing sharing_;
   Objects objects_;
+  PeerPins peer_pins_;
   PeerSource peer_source_;
   PeerFetcher peer_fetcher_;
   uint64_t sequence_ = 0;

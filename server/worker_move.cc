@@ -67,12 +67,12 @@ void Worker::greet_destination() {
 }
 
 void Worker::give_up_move(const std::string& why) {
+  if (session_ != nullptr) session_->peer_source().open();
   log(LogLevel::kWarning, "the move of vGPU %u is off: %s", identity_.vgpu, why.c_str());
   ControlText text;
   set_text(text.text, why);
   send_control(control_, ControlType::kMoveFailed, text);
   move_.reset();
-  if (session_ != nullptr) session_->peer_source().open();
   if (link_ != nullptr) ask_for_staging(false);
   if (live_) set_state(ChannelState::kLive);
 }
