@@ -21,7 +21,7 @@ namespace tide {
 
 struct Fetch;  // peer_fetcher.h
 
-inline constexpr uint32_t kCommandsPerMarker = 64;   // progress is seen at least this often on a busy stream
+inline constexpr uint32_t kCommandsPerMarker = 64;       // progress is seen at least this often on a busy stream
 inline constexpr uint64_t kBytesPerMarker = 512u << 10;  // of copies
 
 class Streams {
@@ -48,8 +48,8 @@ class Streams {
   void restore(uint32_t slot);
   // Work was put on the stream as part of command `sequence`.
   void worked(uint32_t slot, uint64_t sequence);
-  // Before that: it copies so many bytes. Large copies get markers soon, so that whoever waits for one goes on while the
-  // next is made. True: worked() will put one.
+  // Before that: it copies so many bytes. Large copies get markers soon, so that whoever waits for one goes on while
+  // the next is made. True: worked() will put one.
   bool copies(uint32_t slot, uint64_t bytes);
   // Whether a marker was put behind large copies since this was asked last.
   bool take_copied() { return std::exchange(copied_, false); }
