@@ -1,5 +1,7 @@
 // The entry points against workers in threads: what goes out, what waits, what comes back.
 
+#include "loopback.h"
+
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,61 +11,11 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "fake_worker.h"
 #include "interpose/entry/entry.h"
 #include "interpose/thread.h"
 
 namespace tide {
 namespace {
-
-constexpr uint64_t kQuota = 256u << 20;
-const char kPtx[] = ".version 7.0\n.target sm_50\n";
-
-// Two vGPUs of one process, each with a worker; the first one's primary context is current.
-struct Loopback : testing::Test {
-  std::unique_ptr<FakeWorker> workers[2];
-  Process* p = nullptr;
-  CUcontext contexts[2] = {};
-
-  void SetUp() override {
-    p = Process::adopt();
-    thread_state = {};
-    for (int i = 0; i < 2; ++i) {
-      workers[i] = std::make_unique<FakeWorker>();
-      workers[i]->kernels = {{"add", {{0, 8}, {8, 8}, {16, 4}}, 20, 256}, {"none", {}, 0, 1024}};
-      p->adopt_vgpu(Channel::adopt(workers[i]->region(), workers[i]->make_link()), fake_device(), kQuota);
-      ASSERT_EQ(cuDevicePrimaryCtxRetain(&contexts[i], i), CUDA_SUCCESS);
-    }
-    ASSERT_EQ(cuCtxSetCurrent(contexts[0]), CUDA_SUCCESS);
-  }
-  // Processes are never destroyed; its service thread may still look at the channels.
-  void TearDown() override {
-    for (auto& w : workers) w.release()->stop();
-    live_process.store(nullptr);
-  }
-  FakeWorker& worker() { return *workers[0]; }
-  uint64_t round_trips(int i = 0) { return workers[i]->region().client().counters.round_trips.load(); }
-  // By the function that waited, as the worker reads it.
-  std::map<std::string, uint64_t> trips_by_function() {
-    std::map<std::string, uint64_t> found;
-    for (const Word& word : workers[0]->region().client().trips.words) {
-      if (word != 0) found[call_name(TripCounts::function_of(word))] = TripCounts::count_of(word);
-    }
-    return found;
-  }
-  CUdeviceptr allocate(size_t bytes) {
-    CUdeviceptr address = 0;
-    EXPECT_EQ(cuMemAlloc_v2(&address, bytes), CUDA_SUCCESS);
-    return address;
-  }
-  CUfunction function(const char* name) {
-    CUmodule module = nullptr;
-    CUfunction f = nullptr;
-    EXPECT_EQ(cuModuleLoadData(&module, kPtx), CUDA_SUCCESS);
-    EXPECT_EQ(cuModuleGetFunction(&f, module, name), CUDA_SUCCESS);
-    return f;
-  }
-};
 
 TEST_F(Loopback, creating_and_allocating_need_no_answer) {
   const uint64_t before = round_trips();
@@ -404,84 +356,6 @@ TEST_F(Loopback, copies_between_vgpus_are_asynchronous_and_in_stream_order) {
   EXPECT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
   EXPECT_EQ(cuMemcpyDtoH_v2(in.data(), b, in.size()), CUDA_SUCCESS);
   EXPECT_EQ(in, out);
-}
-
-// Copies from vGPU 0 to vGPU 1, and what that took of their workers.
-struct PeerWay : Loopback {
-  void SetUp() override {
-    Loopback::SetUp();
-    workers[0]->gives_memory = true;
-    workers[1]->peer = workers[0].get();
-    from = allocate(kBytes);
-    ASSERT_EQ(cuCtxSetCurrent(contexts[1]), CUDA_SUCCESS);
-    to = allocate(kBytes);
-  }
-  void copy() {
-    std::vector<unsigned char> out(kBytes, static_cast<unsigned char>(++copies)), in(kBytes);
-    EXPECT_EQ(cuMemcpyHtoD_v2(from, out.data(), kBytes), CUDA_SUCCESS);
-    before = {asks(), fetches(), through_program()};
-    EXPECT_EQ(cuMemcpyPeer(to, contexts[1], from, contexts[0], kBytes), CUDA_SUCCESS);
-    EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
-    before = {asks() - before[0], fetches() - before[1], through_program() - before[2]};
-    EXPECT_EQ(cuMemcpyDtoH_v2(in.data(), to, kBytes), CUDA_SUCCESS);
-    EXPECT_EQ(in, out);
-  }
-  using Counts = std::vector<size_t>;
-  size_t asks() const { return workers[0]->count(Call::tidePeerAddress); }
-  size_t fetches() const { return workers[1]->count(Call::tideFetch); }
-  size_t through_program() const { return workers[0]->count(Call::tideCopyOut); }
-
-  static constexpr size_t kBytes = 70'000;
-  CUdeviceptr from = 0, to = 0;
-  int copies = 0;
-  Counts before;  // of the last copy: asks, fetches, copies out
-};
-
-TEST_F(PeerWay, the_address_is_asked_for_once) {
-  copy();
-  EXPECT_EQ(before, (Counts{1, 1, 0}));
-  copy();
-  EXPECT_EQ(before, (Counts{0, 1, 0}));
-}
-
-TEST_F(PeerWay, a_source_that_moves_is_asked_again) {
-  copy();
-  workers[1]->fetches_end = {FetchState::kUnreachable, FetchState::kMoving, FetchState::kGone};
-  copy();
-  EXPECT_EQ(before, (Counts{3, 4, 0}));
-}
-
-TEST_F(PeerWay, where_there_is_no_way_the_program_copies) {
-  workers[1]->fetches_end = {FetchState::kUnreachable, FetchState::kUnreachable};
-  copy();
-  EXPECT_EQ(before, (Counts{2, 2, 1})) << "it might have moved in between";
-  copy();
-  EXPECT_EQ(before, (Counts{0, 0, 1})) << "and it is not tried again";
-}
-
-TEST_F(PeerWay, what_is_refused_the_program_copies) {
-  workers[1]->fetches_end = {FetchState::kRefused};
-  copy();
-  EXPECT_EQ(before, (Counts{1, 1, 1}));
-  workers[1]->fetches_end = {FetchState::kFailed};
-  copy();
-  EXPECT_EQ(before, (Counts{0, 1, 1}));
-  copy();
-  EXPECT_EQ(before, (Counts{0, 1, 0})) << "that was about this copy only";
-}
-
-TEST_F(PeerWay, it_is_not_tried_for_ever) {
-  workers[1]->fetches_end = std::deque<FetchState>(100, FetchState::kMoving);
-  copy();
-  EXPECT_EQ(before[2], 1u);
-}
-
-TEST_F(PeerWay, a_source_without_an_address_is_not_asked_again) {
-  workers[0]->gives_memory = false;
-  copy();
-  EXPECT_EQ(before, (Counts{1, 0, 1}));
-  copy();
-  EXPECT_EQ(before, (Counts{0, 0, 1}));
 }
 
 TEST_F(Loopback, the_synchronous_peer_copy_orders_both_default_streams) {
