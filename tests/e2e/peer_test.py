@@ -39,8 +39,8 @@ class Counted:
                 seen.append(self.counters(name))
                 process.stdin.write('\n')
                 process.stdin.flush()
-        err = process.stderr.read()
-        self.assertEqual(process.wait(PATIENCE_S), 0, err)
+        _, err = process.communicate(timeout=PATIENCE_S)
+        self.assertEqual(process.returncode, 0, err)
         self.assertEqual(len(seen), 2)
         return seen[1] - seen[0], err
 
