@@ -53,6 +53,35 @@ inline constexpr uint64_t kHostPieceBytes = 512u << 10;    // of memory that tra
 inline constexpr uint64_t kToldBlockBytes = 64u << 10;     // of a block that is told (tideMapHost), at most,
 inline constexpr uint64_t kToldBytes = 256u << 10;         // and of all of them
 
+// tidePeerAddress, and the data of tideFetch: where a worker gives away device memory, and to whom.
+inline constexpr uint64_t kPeerAddressBytes = 96, kPeerSecretBytes = 32;
+struct PeerAddress {
+  char address[kPeerAddressBytes] = {};  // transport/stream.h
+  uint8_t secret[kPeerSecretBytes] = {};
+};
+struct PeerAddressAnswer {  // tidePeerAddress, as data
+  uint32_t ok = 0;          // else `message` says why there is none
+  uint32_t reserved = 0;
+  PeerAddress peer;
+  char message[200] = {};
+};
+
+// tideFetch, as data. All but kDone leave the destination's memory undefined, and the copy may be made again.
+enum class FetchState : uint32_t {
+  kNone,
+  kDone,
+  kMoving,       // the source's vGPU is about to move: ask for its address again
+  kGone,         // the source went away in between: it has moved, or is dead
+  kUnreachable,  // there is no way from worker to worker
+  kRefused,      // the source has no such memory, or another secret
+  kFailed,       // a GPU's copy failed
+};
+struct FetchAnswer {
+  FetchState state = FetchState::kNone;
+  uint32_t reserved = 0;
+  char message[248] = {};
+};
+
 struct TextureAnswer {  // tideCreateTexture
   uint64_t handle = 0;
 };

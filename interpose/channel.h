@@ -140,6 +140,8 @@ class Channel {
   void abandon();
 
   Region region() const { return region_; }
+  // Of the worker that serves it; grows with each move.
+  uint64_t epoch() const { return epoch_.load(std::memory_order_relaxed); }
   // 16 random bytes: this process's use of the vGPU.
   const uint8_t* session() const { return session_; }
   ClientCounters& counters() { return region_.client().counters; }

@@ -173,10 +173,20 @@ bool Service::advance(Task& task) {
         futex_wake(call_word_);
       } else if (task.width != 0 && task.from.vgpu == nullptr) {
         write_from_host(task);
-      } else if (task.width == 0 || task.height == 0 || !read_window(task)) {
+      } else if (task.width == 0 || task.height == 0) {
         finish(task);
+      } else if (peers_.begin(task)) {
+        task.step = Task::Step::kFetching;
+      } else {
+        carry_over(task);
       }
       return true;
+    case Task::Step::kFetching: {
+      const PeerCopies::State state = peers_.look(task);
+      if (state == PeerCopies::State::kThroughProgram) carry_over(task);
+      if (state == PeerCopies::State::kDone) finish(task);
+      return state != PeerCopies::State::kWaits;
+    }
     case Task::Step::kReading:
       if (!reached({.vgpu = task.from.vgpu, .slot = task.from_slot, .sequence = task.sequence})) return false;
       write_window(task);
@@ -193,6 +203,11 @@ bool Service::advance(Task& task) {
       return false;
   }
   return false;
+}
+
+// Through the program's own memory, window by window.
+void Service::carry_over(Task& task) {
+  if (!read_window(task)) finish(task);
 }
 
 // Asks the source for the next part; false when nothing is to be had any more.

@@ -15,6 +15,8 @@
 #include <mutex>
 #include <vector>
 
+#include "interpose/peer_copies.h"
+
 namespace tide {
 
 struct Process;
@@ -56,7 +58,8 @@ struct Task {
   void* user_data = nullptr;
 
   // Owned by the service thread.
-  enum class Step { kWaiting, kReading, kWriting, kCalling, kOver } step = Step::kWaiting;
+  enum class Step { kWaiting, kFetching, kReading, kWriting, kCalling, kOver } step = Step::kWaiting;
+  std::unique_ptr<PeerCopy> peer;  // from worker to worker; the rest: through this program
   std::vector<std::byte> bounce;
   uint64_t row = 0, column = 0;  // of the window in flight
   uint64_t window_rows = 0, window_bytes = 0;
@@ -67,7 +70,7 @@ struct Task {
 
 class Service {
  public:
-  explicit Service(Process& process) : process_(process) {}
+  explicit Service(Process& process) : process_(process), peers_(process) {}
   void start();
   // There are mirrors of host memory now.
   void start_exchange();
@@ -86,6 +89,7 @@ class Service {
   void serve();
   void call();
   bool advance(Task& task);
+  void carry_over(Task& task);
   bool read_window(Task& task);
   void write_window(Task& task);
   void write_from_host(Task& task);
@@ -98,6 +102,7 @@ class Service {
 
   Process& process_;
   // The service thread's.
+  PeerCopies peers_;
   uint64_t told_ns_ = 0;       // when counters were told last
   uint64_t commands_ = 0;      // of all vGPUs, when it last looked
   uint64_t commanded_ns_ = 0;  // when that had changed

@@ -7,6 +7,7 @@
 #include <deque>
 
 #include "base/clock.h"
+#include "base/parts.h"
 #include "commands.h"
 #include "interpose/crossing.h"
 #include "interpose/graphs.h"
@@ -51,30 +52,6 @@ void unpack_rows(HostRect to, const std::byte* from, uint64_t width, uint64_t he
   }
   for (uint64_t row = 0; row < height; ++row) memcpy(data + row * to.pitch, from + row * width, width);
 }
-
-// The parts of a rectangle that fit into one piece each, in order.
-class Parts {
- public:
-  struct Part {
-    uint64_t row, column, rows, columns;
-  };
-  Parts(uint64_t width, uint64_t height)
-      : width_(width),
-        height_(height),
-        rows_max_(width > kPieceBytes ? 1 : kPieceBytes / width),
-        columns_max_(std::min(width, kPieceBytes)) {}
-  bool next(Part* part) {
-    if (row_ == height_) return false;
-    *part = {row_, column_, std::min(rows_max_, height_ - row_), std::min(columns_max_, width_ - column_)};
-    column_ += part->columns;
-    if (column_ == width_) column_ = 0, row_ += part->rows;
-    return true;
-  }
-
- private:
-  const uint64_t width_, height_, rows_max_, columns_max_;
-  uint64_t row_ = 0, column_ = 0;
-};
 
 // Before more is copied while streams are held than the worker has room for.
 void leave_room(Vgpu& vgpu, uint64_t width, uint64_t height) {
@@ -207,7 +184,10 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
 class StagedCopyOut {
  public:
   StagedCopyOut(Stream& stream, const CopyOrder& order)
-      : stream_(stream), channel_(stream.vgpu->channel()), order_(order), parts_(order.width, order.height) {}
+      : stream_(stream),
+        channel_(stream.vgpu->channel()),
+        order_(order),
+        parts_(order.width, order.height, kPieceBytes) {}
   ~StagedCopyOut() {
     for (const Flight& f : flights_) give_back(f);
   }
@@ -216,7 +196,7 @@ class StagedCopyOut {
  private:
   struct Flight {
     Staging::Piece piece;
-    Parts::Part part;
+    Part part;
     uint64_t sequence;
   };
   CUresult send();
@@ -227,7 +207,7 @@ class StagedCopyOut {
   Channel& channel_;
   const CopyOrder& order_;
   Parts parts_;
-  Parts::Part next_{};
+  Part next_{};
   bool more_ = false;
   std::deque<Flight> flights_;
 };
@@ -374,8 +354,8 @@ CUresult send_staged(Stream& stream, const Staging::Piece& piece, uint64_t addre
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence, Staging* staging) {
   bool staged = staging != nullptr && width * height >= kStagedBytesMin;
-  Parts parts(width, height);
-  for (Parts::Part p; parts.next(&p);) {
+  Parts parts(width, height, kPieceBytes);
+  for (Part p; parts.next(&p);) {
     const uint64_t to = address + p.row * pitch + p.column;
     const uint64_t to_pitch = p.rows == 1 ? p.columns : pitch;
     const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch};

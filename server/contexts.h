@@ -32,6 +32,7 @@ class Contexts {
   CUresult use(uint32_t number);
   const Context* find(uint32_t number) const;
   CUdevice device() const { return device_; }
+  CUcontext primary() const { return primary_; }
   // The vGPU's time goes on from here: it is `ms` now.
   void set_time(double ms);
   double time_ms() const;

@@ -7,6 +7,7 @@
 
 #include "api/payload.h"
 #include "serve.h"
+#include "server/rectangle.h"
 
 namespace tide {
 namespace {
@@ -14,24 +15,6 @@ namespace {
 constexpr uint64_t kDataPieceBytes = 512u << 10;  // of one kData record
 constexpr uint32_t kAttributesMax = 32;
 static_assert(sizeof(CUlaunchAttribute) == kLaunchAttributeBytes);
-
-struct Rectangle {
-  uint64_t pitch = 0, width = 0, height = 0;
-  uint64_t bytes() const { return width * height; }
-  bool contiguous() const { return height == 1 || pitch == width; }
-  // From its first byte to behind its last one; false where no memory is that large.
-  bool span(uint64_t* span) const {
-    uint64_t rows = 0, total = 0;
-    if (width == 0 || height == 0 || (height > 1 && pitch < width)) return false;
-    if (__builtin_mul_overflow(pitch, height - 1, &rows) || __builtin_add_overflow(rows, width, span)) return false;
-    return !__builtin_mul_overflow(width, height, &total);
-  }
-};
-
-bool valid(Session& session, uint64_t address, const Rectangle& r) {
-  uint64_t span = 0;
-  return r.span(&span) && session.covers(address, span);
-}
 
 // Attributes that are plain values; the others name objects or addresses of the client.
 bool plain_attribute(CUlaunchAttributeID id) {
@@ -53,23 +36,6 @@ bool plain_attribute(CUlaunchAttributeID id) {
     default:
       return false;
   }
-}
-
-CUmemorytype kind_of(bool device) { return device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST; }
-
-// Rows between device memory and packed staging.
-CUresult copy_rows(const Driver& driver, CUstream stream, uint64_t device, const Rectangle& r, std::byte* host,
-                   bool in) {
-  CUDA_MEMCPY2D copy = {};
-  copy.srcMemoryType = kind_of(!in);
-  copy.dstMemoryType = kind_of(in);
-  copy.srcHost = copy.dstHost = host;
-  copy.srcDevice = copy.dstDevice = device;
-  copy.srcPitch = in ? r.width : r.pitch;
-  copy.dstPitch = in ? r.pitch : r.width;
-  copy.WidthInBytes = r.width;
-  copy.Height = r.height;
-  return driver.cuMemcpy2DAsync_v2(&copy, stream);
 }
 
 }  // namespace
@@ -133,9 +99,7 @@ CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Rece
   CUresult result = session.streams().enter(slot, &stream);
   if (result == CUDA_SUCCESS) {
     memcpy(piece.data, q.tail().data(), r.bytes());
-    const Driver& driver = session.driver();
-    result = r.contiguous() ? driver.cuMemcpyHtoDAsync_v2(command.destination, piece.data, r.bytes(), stream)
-                            : copy_rows(driver, stream, command.destination, r, piece.data, true);
+    result = copy_rows(session.driver(), stream, command.destination, r, piece.data, true);
   }
   if (result == CUDA_SUCCESS) {
     session.streams().release(slot, piece);
@@ -178,8 +142,7 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
     CUstream stream = nullptr;
     CUresult result = session.streams().enter(slot, &stream);
     if (result == CUDA_SUCCESS) {
-      result = part.height == 1 ? driver.cuMemcpyDtoHAsync_v2(piece.data, command.source + skip, part.width, stream)
-                                : copy_rows(driver, stream, command.source + skip, part, piece.data, false);
+      result = copy_rows(driver, stream, command.source + skip, part, piece.data, false);
     }
     if (result != CUDA_SUCCESS) {
       session.staging().give_back(piece);

@@ -74,7 +74,10 @@ Session::Session(const DriverLibrary& library)
       arrays_(library, contexts_, memory_),
       graphs_(library.calls, contexts_, streams_),
       signals_(library.calls, contexts_),
-      sharing_(memory_) {
+      sharing_(memory_),
+      peer_pins_(library.calls),
+      peer_source_(library.calls, contexts_, memory_, peer_pins_),
+      peer_fetcher_(library.calls, contexts_, peer_pins_) {
   outbox_.set_ahead([this](AnswerWriter& to) { return tell_host(to); });
 }
 
@@ -209,8 +212,12 @@ bool Session::poll() {
   polling_ = false;
   if (any && streams_.idle()) signals_.forget();
   any |= events_.poll(streams_);
-  memory_.collect(streams_);
+  if (memory_.has_condemned()) peer_source_.unless_read([this] { memory_.collect(streams_); });
   any |= outbox_.flush();
+  if (peer_pins_.any_retired() && streams_.idle()) {
+    contexts_.use(0);
+    peer_pins_.unpin_retired();
+  }
   return any;
 }
 

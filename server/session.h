@@ -19,6 +19,8 @@
 #include "server/objects.h"
 #include "server/outbox.h"
 #include "server/outputs.h"
+#include "server/peer_fetcher.h"
+#include "server/peer_source.h"
 #include "server/received.h"
 #include "server/sharing.h"
 #include "server/signals.h"
@@ -69,6 +71,8 @@ class Session {
   Signals& signals() { return signals_; }
   Sharing& sharing() { return sharing_; }
   Objects& objects() { return objects_; }
+  PeerSource& peer_source() { return peer_source_; }
+  PeerFetcher& peer_fetcher() { return peer_fetcher_; }
 
   // Whether a command may name this device memory.
   bool covers(uint64_t address, uint64_t bytes) const {
@@ -110,6 +114,9 @@ class Session {
   Signals signals_;
   Sharing sharing_;
   Objects objects_;
+  PeerPins peer_pins_;
+  PeerSource peer_source_;
+  PeerFetcher peer_fetcher_;
   uint64_t sequence_ = 0;
   uint64_t partial_ = 0;
   uint64_t error_ = 0;

@@ -1,7 +1,10 @@
 #include "server/streams.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
+
+#include "server/peer_fetcher.h"
 
 namespace tide {
 
@@ -115,6 +118,16 @@ void Streams::release(uint32_t slot, Staging::Piece piece) {
   slots_[slot].pending.push_back(pending);
 }
 
+void Streams::fetch(uint32_t slot, uint64_t sequence, std::shared_ptr<const Fetch> fetch) {
+  if (slots_[slot].dirty) mark(slot, Pending::Kind::kMarker, 0, {});
+  Pending pending;
+  pending.kind = Pending::Kind::kFetch;
+  pending.sequence = sequence;
+  pending.fetch = std::move(fetch);
+  activate(slot);
+  slots_[slot].pending.push_back(std::move(pending));
+}
+
 void Streams::record_event(uint32_t slot, uint32_t event, uint64_t sequence, SharedRecord shared) {
   Slot& s = slots_[slot];
   s.sequence = std::max(s.sequence, sequence);
@@ -191,14 +204,11 @@ bool Streams::poll_slot(uint32_t slot) {
   bool any = false;
   while (!s.pending.empty()) {
     size_t marked = 0;
-    while (marked < s.pending.size() && s.pending[marked].kind != Pending::Kind::kMarker &&
-           s.pending[marked].kind != Pending::Kind::kEvent) {
-      ++marked;
-    }
+    while (marked < s.pending.size() && !s.pending[marked].tells()) ++marked;
     if (marked == s.pending.size() && !failed_) return any;
     bool failed = failed_;
-    if (!failed && s.pending[marked].marker != nullptr) {
-      const CUresult result = parts_.driver.cuEventQuery(s.pending[marked].marker);
+    if (!failed) {
+      const CUresult result = query(s.pending[marked]);
       if (result == CUDA_ERROR_NOT_READY) return any;
       if (result != CUDA_SUCCESS) {
         failed = true;
@@ -214,9 +224,25 @@ bool Streams::poll_slot(uint32_t slot) {
   return any;
 }
 
+CUresult Streams::query(const Pending& pending) const {
+  if (pending.fetch != nullptr)
+    return pending.fetch->over.load(std::memory_order_acquire) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  return pending.marker == nullptr ? CUDA_SUCCESS : parts_.driver.cuEventQuery(pending.marker);
+}
+
+void Streams::tell_fetch(const Pending& pending, bool failed) {
+  FetchAnswer answer;
+  answer.state = FetchState::kFailed;
+  if (!failed) answer = pending.fetch->answer;
+  AnswerHeader header;
+  header.kind = uint16_t(AnswerKind::kData);
+  header.sequence = pending.sequence;
+  parts_.outbox.record(header, std::as_bytes(std::span(&answer, 1)));
+}
+
 void Streams::finish(uint32_t slot, Pending& pending, bool failed) {
   Slot& s = slots_[slot];
-  if (pending.kind == Pending::Kind::kMarker || pending.kind == Pending::Kind::kEvent) ++completed_;
+  if (pending.tells()) ++completed_;
   switch (pending.kind) {
     case Pending::Kind::kData:
       if (failed) {
@@ -228,6 +254,8 @@ void Streams::finish(uint32_t slot, Pending& pending, bool failed) {
     case Pending::Kind::kRelease:
       parts_.staging.give_back(pending.piece);
       return;
+    case Pending::Kind::kFetch:
+      return tell_fetch(pending, failed);
     case Pending::Kind::kEvent:
       if (pending.shared.event != nullptr) {
         pending.shared.event->complete(pending.shared.number);

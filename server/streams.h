@@ -19,6 +19,8 @@
 
 namespace tide {
 
+struct Fetch;  // peer_fetcher.h
+
 inline constexpr uint32_t kCommandsPerMarker = 64;       // progress is seen at least this often on a busy stream
 inline constexpr uint64_t kBytesPerMarker = 512u << 10;  // of copies
 
@@ -55,6 +57,8 @@ class Streams {
   void deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece);
   // Then: the piece is free once the work is done.
   void release(uint32_t slot, Staging::Piece piece);
+  // The next work of the slot, and what is told of it, comes after this; then its answer is data of command `sequence`.
+  void fetch(uint32_t slot, uint64_t sequence, std::shared_ptr<const Fetch> fetch);
   // Then: this event is complete once the work is done; marks at once. Where it is other processes', too, only these
   // are told (Events::watch).
   void record_event(uint32_t slot, uint32_t event, uint64_t sequence, SharedRecord shared);
@@ -83,13 +87,16 @@ class Streams {
 
  private:
   struct Pending {
-    enum class Kind { kMarker, kData, kRelease, kEvent } kind = Kind::kMarker;
+    enum class Kind { kMarker, kData, kRelease, kEvent, kFetch } kind = Kind::kMarker;
     uint64_t sequence = 0;
     CUevent marker = nullptr;  // kMarker, kEvent
     uint32_t event = 0;
     SharedRecord shared;
     AnswerHeader header;
     Staging::Piece piece;
+    std::shared_ptr<const Fetch> fetch;
+    // Of what comes before it, too, it says when it is done.
+    bool tells() const { return kind == Kind::kMarker || kind == Kind::kEvent || kind == Kind::kFetch; }
   };
   struct Slot {
     bool live = false;
@@ -108,6 +115,8 @@ class Streams {
 
   void mark(uint32_t slot, Pending::Kind kind, uint32_t event, SharedRecord shared);
   bool poll_slot(uint32_t slot);
+  CUresult query(const Pending& pending) const;
+  void tell_fetch(const Pending& pending, bool failed);
   void finish(uint32_t slot, Pending& pending, bool failed);
   void activate(uint32_t slot);
   CUevent take_marker(uint32_t context);

@@ -67,6 +67,7 @@ void Worker::greet_destination() {
 }
 
 void Worker::give_up_move(const std::string& why) {
+  if (session_ != nullptr) session_->peer_source().open();
   log(LogLevel::kWarning, "the move of vGPU %u is off: %s", identity_.vgpu, why.c_str());
   ControlText text;
   set_text(text.text, why);
@@ -85,7 +86,7 @@ void Worker::carry() {
 bool Worker::drain() {
   const uint64_t end = after_ms(kDrainMs);
   session_->settle();
-  while (!session_->streams().idle()) {
+  while (!session_->streams().idle() || !session_->peer_source().close()) {
     carry();
     if (session_->poll()) {
       carry();

@@ -4,7 +4,7 @@ import os
 import subprocess
 import unittest
 
-from pool import BUILD, DIGITS, PoolTest, job_program, train, wait_until
+from pool import BUILD, DIGITS, PoolTest, TwoMachinesTest, job_program, train, wait_until
 
 
 def losses(text):
@@ -181,33 +181,7 @@ class OverUcx(Moves):
     test_resize_over_two_servers = None
 
 
-class TwoMachines(PoolTest):
-    """A second agent that takes itself to be on another machine, because its boot id is another one."""
-
-    def setUp(self):
-        super().setUp()
-        self.pool.up(gpus=1)
-        boot_id = os.path.join(self.pool.home, 'boot_id')
-        with open(boot_id, 'w', encoding='ascii') as file:
-            file.write('11111111-2222-3333-4444-555555555555\n')
-        with open(os.path.join(self.pool.home, 'scheduler.ready'), encoding='ascii') as file:
-            address = next(line[5:] for line in file.read().split() if line.startswith('pool='))
-        agent = os.path.join(os.path.dirname(self.pool.tide_path), 'tide-agent')
-        if not os.access(agent, os.X_OK):
-            agent = os.path.join(BUILD, 'server', 'tide-agent')
-        script = (f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec {agent} --scheduler {address} '
-                  f'--name far --dir {self.pool.home}/far --softgpu-devices 1')
-        self.far = subprocess.Popen(['unshare', '-m', 'sh', '-c', script], env=self.pool.env, text=True,
-                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.addCleanup(self.end_far)
-        wait_until(lambda: self.far.poll() is not None or len(self.pool.json('gpus')) == 2, 'two GPUs')
-        if self.far.poll() is not None:
-            self.skipTest('no second machine can be played here: ' + self.far.stderr.read())
-
-    def end_far(self):
-        self.far.terminate()
-        self.far.communicate()
-
+class TwoMachines(TwoMachinesTest):
     def test_copies_go_on_from_machine_to_machine(self):
         job = self.pool.start('-g', 1, '--name', 'moved', '--', job_program('copies'), '--seconds', 8)
         wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
