@@ -14,17 +14,24 @@ namespace {
 constexpr uint64_t kSpinNs = 2'000;
 constexpr uint64_t kYieldNs = 50'000;
 constexpr uint64_t kEventYieldNs = 5'000;
+constexpr uint64_t kBusyYieldNs = 20'000'000;
 // Nobody wakes a sleeper when the far side dies, so sleeps are sliced and the lifeline looked at in between.
 constexpr uint64_t kFirstSliceUs = 2'000;
 constexpr uint64_t kLastSliceUs = 64'000;
 constexpr uint64_t kAliveNs = 4'000'000;
 
-bool event_mode() {
-  static const bool event = [] {
+struct Patience {
+  uint64_t spin_ns, yield_ns;
+};
+
+const Patience& patience() {
+  static const Patience patience = [] {
     const char* text = getenv("TIDE_POLL");
-    return text != nullptr && strcmp(text, "event") == 0;
+    if (text != nullptr && strcmp(text, "event") == 0) return Patience{0, kEventYieldNs};
+    if (text != nullptr && strcmp(text, "busy") == 0) return Patience{kSpinNs, kBusyYieldNs};
+    return Patience{kSpinNs, kYieldNs};
   }();
-  return event;
+  return patience;
 }
 
 struct Words {
@@ -49,9 +56,8 @@ bool Waiter::must_sleep() {
   const uint64_t now = now_ns();
   if (now >= deadline_ns_) return true;
   const uint64_t waited = now - begin_ns_;
-  const bool event = event_mode();
-  if (waited < kSpinNs && !event) return false;
-  if (waited < (event ? kEventYieldNs : kYieldNs)) {
+  if (waited < patience().spin_ns) return false;
+  if (waited < patience().yield_ns) {
     sched_yield();
     return false;
   }
