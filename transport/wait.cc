@@ -1,6 +1,7 @@
 #include "transport/wait.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,7 +11,7 @@ namespace tide {
 namespace {
 
 // A round trip over shared memory takes under 1 us, over TCP under 10 us where nobody sleeps; a sleeper's wake-up costs
-// 4 to 26 us. On one core nothing is gained by spinning, and yielding lets the far side run.
+// 4 to 26 us. On one core nothing is gained by spinning, and yielding after each look lets the far side run.
 constexpr uint64_t kSpinNs = 2'000;
 constexpr uint64_t kYieldNs = 50'000;
 constexpr uint64_t kEventYieldNs = 5'000;
@@ -27,9 +28,10 @@ struct Patience {
 const Patience& patience() {
   static const Patience patience = [] {
     const char* text = getenv("TIDE_POLL");
+    const uint64_t spin_ns = is_one_core() ? 0 : kSpinNs;
     if (text != nullptr && strcmp(text, "event") == 0) return Patience{0, kEventYieldNs};
-    if (text != nullptr && strcmp(text, "busy") == 0) return Patience{kSpinNs, kBusyYieldNs};
-    return Patience{kSpinNs, kYieldNs};
+    if (text != nullptr && strcmp(text, "busy") == 0) return Patience{spin_ns, kBusyYieldNs};
+    return Patience{spin_ns, kYieldNs};
   }();
   return patience;
 }
@@ -45,6 +47,11 @@ Words own_words(Region region, Side side) {
 }
 
 }  // namespace
+
+bool is_one_core() {
+  static const bool one = sysconf(_SC_NPROCESSORS_ONLN) == 1;
+  return one;
+}
 
 Waiter::Waiter(Link& link, Side side, uint64_t timeout_us)
     : link_(link), side_(side), begin_ns_(now_ns()), slice_us_(kFirstSliceUs), alive_ns_(begin_ns_) {

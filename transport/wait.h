@@ -36,6 +36,9 @@ inline void notify(Link& link, Side side) {
 
 enum class WaitResult { kReady, kTimeout, kGone };
 
+// Of the machine, whatever this thread may use.
+bool is_one_core();
+
 inline constexpr uint64_t kNoTimeout = ~uint64_t{0};
 
 // The steps of one wait; use wait_until.
@@ -74,10 +77,11 @@ WaitResult wait_until(Link& link, Side side, Predicate&& ready, uint64_t timeout
   link.progress();
   notify(link, side);
   Waiter waiter(link, side, timeout_us);
+  const int looks = is_one_core() ? 1 : 16;
   while (true) {
-    for (int i = 0; i < 16; ++i) {
-      if (ready()) return WaitResult::kReady;
+    for (int i = 0; i < looks; ++i) {
       if (!link.progress()) __builtin_ia32_pause();
+      if (ready()) return WaitResult::kReady;
     }
     if (!waiter.step(ready)) return ready() ? WaitResult::kReady : waiter.result();
   }

@@ -23,6 +23,7 @@ namespace tide::bench {
 namespace {
 
 constexpr int kRounds = 15;
+constexpr uint32_t kQuietUs = 25'000;  // who answered the measurement before this one has gone to sleep by then
 
 struct Figure {
   std::string name;
@@ -42,7 +43,8 @@ Figure figure_of(const std::string& name, const char* unit, double scale, const 
                  const std::vector<double>& floors) {
   std::vector<double> ratios;
   for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(floors[i] > 0 ? ours[i] / floors[i] : 0);
-  const double of_minima = *std::min_element(ours.begin(), ours.end()) / *std::min_element(floors.begin(), floors.end());
+  const double of_minima =
+      *std::min_element(ours.begin(), ours.end()) / *std::min_element(floors.begin(), floors.end());
   return {name, unit, median(ours) * scale, median(floors) * scale, median(ratios), of_minima, int(ours.size())};
 }
 
@@ -66,6 +68,7 @@ Outcome measure(const Contest& contest, std::vector<std::vector<double>>* ns) {
   ns->assign(pings.size(), {});
   for (int round = 0; outcome.ok() && round < kRounds; ++round) {
     for (size_t i = 0; i < pings.size(); ++i) {
+      sleep_us(kQuietUs);
       (*ns)[i].push_back(pings[i]->measure(contest.round_trips));
       if ((*ns)[i].back() == 0) outcome = Outcome::fail(contest.kinds[i] + ": a round trip failed");
     }
@@ -127,15 +130,16 @@ Outcome producer(std::vector<Figure>* figures) {
 }
 
 void print_line(const Figure& f) {
-  printf("%-72s %9.3f %s   floor %9.3f   ratio %5.2f   of minima %5.2f   runs %d\n", f.name.c_str(), f.value, f.unit, f.floor,
-         f.ratio, f.ratio_of_minima, f.runs);
+  printf("%-72s %9.3f %s   floor %9.3f   ratio %5.2f   of minima %5.2f   runs %d\n", f.name.c_str(), f.value, f.unit,
+         f.floor, f.ratio, f.ratio_of_minima, f.runs);
 }
 
 // `met` is of the median of the ratios, not the ratio of medians.
 void print_json(const Figure& f) {
-  printf("  {\"name\": \"%s\", \"value\": %.3f, \"unit\": \"%s\", \"floor\": %.3f, \"ratio\": %.2f, "
-         "\"ratio_of_minima\": %.2f, \"runs\": %d",
-         f.name.c_str(), f.value, f.unit, f.floor, f.ratio, f.ratio_of_minima, f.runs);
+  printf(
+      "  {\"name\": \"%s\", \"value\": %.3f, \"unit\": \"%s\", \"floor\": %.3f, \"ratio\": %.2f, "
+      "\"ratio_of_minima\": %.2f, \"runs\": %d",
+      f.name.c_str(), f.value, f.unit, f.floor, f.ratio, f.ratio_of_minima, f.runs);
   if (f.budget > 0) {
     printf(", \"budget\": %.3f, \"met\": %s", f.budget, f.ratio * f.floor <= f.budget ? "true" : "false");
   }

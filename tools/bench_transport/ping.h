@@ -27,8 +27,8 @@ class Ping {
 };
 
 // "raw": one cache line each way in shared memory, spinning. "ucx-raw": UCX's own active messages. "verbs-raw": RC
-// writes with immediate; "verbs-poll": RC writes whose last word the receiver polls. Else a transport of ours: a command
-// without payload, and its answer. The ping owns the socket, which leads to its role in the other process.
+// writes with immediate; "verbs-poll": RC writes whose last word the receiver polls. Else a transport of ours: a
+// command without payload, and its answer. The ping owns the socket, which leads to its role in the other process.
 Outcome start_ping(const std::string& kind, int socket, std::unique_ptr<Ping>* ping);
 
 // The other process: what `role` asks for, with its parent on `socket`, until that ends. The exit status.

@@ -1,5 +1,5 @@
-// The floors of verbs: an inline write each way, of as many bytes as a null call and its answer are. The receiver learns
-// of it by the completion of its immediate, as ours does, or polls the last word.
+// The floors of verbs: an inline write each way, of as many bytes as a null call and its answer are. The receiver
+// learns of it by the completion of its immediate, as ours does, or polls the last word.
 
 #include "tools/bench_transport/verbs_ping.h"
 
@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "transport/door.h"
 #include "transport/verbs/queue_pair.h"
+#include "transport/wait.h"
 
 namespace tide::bench {
 namespace {
@@ -19,6 +20,7 @@ constexpr uint32_t kBytes = 96;
 constexpr uint32_t kReceives = 16, kSends = 64, kSignalEvery = 32;
 constexpr uint64_t kSendId = 1, kReceiveId = 2;
 constexpr uint64_t kTimeoutNs = 5'000'000'000;
+constexpr uint64_t kPatienceNs = 2'000'000;
 
 // How to reach an end.
 struct End {
@@ -121,8 +123,9 @@ bool VerbsPing::take_completions() {
 }
 
 bool VerbsPing::wait(uint64_t end_ns) {
+  const uint32_t looks = is_one_core() ? 1 : 16;
   for (uint32_t i = 1; !look(); ++i) {
-    if (i % 16 != 0) continue;
+    if (i % looks != 0) continue;
     sched_yield();
     if (failed_ || now_ns() > end_ns) return false;
   }
@@ -139,11 +142,13 @@ int VerbsPing::serve() {
   if (!receive_frame(socket_, 10'000, &type, &there).ok() || there.size() != sizeof far_) return 1;
   memcpy(&far_, there.data(), sizeof far_);
   if (!pair_->connect(far_.pair).ok() || !send_frame(socket_, DoorType::kOpened, "", 0).ok()) return 1;
-  while (!failed_) {
-    if (wait(now_ns() + 2'000'000)) {
+  for (uint64_t patience_ns = kPatienceNs; !failed_;) {
+    if (wait(now_ns() + patience_ns)) {
       if (!send()) return 1;
+      patience_ns = kPatienceNs;
       continue;
     }
+    patience_ns = 0;
     if (failed_ || !pair_->ask_for_event() || look()) continue;
     // Between the measurements it must not take the core from others. Nothing tells of a word that changes.
     const bool immediate = kind_ == VerbsPingKind::kImmediate;
