@@ -3,9 +3,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include <cerrno>
-
 #include <algorithm>
+#include <cerrno>
 
 #include "base/log.h"
 
@@ -218,8 +217,6 @@ bool ChoiceCarrier::arm() {
   return armed;
 }
 
-const char* ChoiceCarrier::failure() const {
-  return candidates_.size() == 1 ? candidates_[0].failure() : nullptr;
-}
+const char* ChoiceCarrier::failure() const { return candidates_.size() == 1 ? candidates_[0].failure() : nullptr; }
 
 }  // namespace tide

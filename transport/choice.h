@@ -40,11 +40,14 @@ class ChoiceCarrier : public Carrier {
   int fd() const override { return epoll_; }
   uint32_t due_us() override { return chosen_ != nullptr ? chosen_->due_us() : ~uint32_t{0}; }
   const char* failure() const override;
+  void release() override {
+    for (Candidate& each : candidates_) each.carrier->release();
+  }
 
  private:
   struct Candidate {
     std::unique_ptr<Carrier> carrier;
-    uint64_t asked_ns = 0;               // 0: no answer is waited for
+    uint64_t asked_ns = 0;                   // 0: no answer is waited for
     std::vector<uint64_t> round_trips = {};  // ns
     const char* descriptor_broke = nullptr;
 
