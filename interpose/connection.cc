@@ -132,6 +132,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   open.memory_bytes = origin_.memory_bytes;
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
   const int fd = (*transport)->same_host ? region_fd_ : -1;
+  const Preparation beside(**transport);  // while the worker starts
   Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
   if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, refusal); });
   if (!o.ok()) {
@@ -172,6 +173,7 @@ void Channel::replace_link(std::unique_ptr<Link> link) {
   }
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
+  old->link->release();
   retired_.push_back(old);
   retired_links_.fetch_add(1, std::memory_order_relaxed);
   own_->counters.reconnects.fetch_add(1, std::memory_order_relaxed);
@@ -248,6 +250,8 @@ bool Channel::follow_move() {
   char endpoint[kEndpointBytes];
   memcpy(endpoint, page_->next_endpoint, sizeof endpoint);
   endpoint[sizeof endpoint - 1] = 0;
+  // Its worker has left for good. Memory that may be locked need not be enough for two.
+  LinkUse(*this)->release();
   const Outcome o = connect(endpoint, next);
   if (o.ok()) {
     log(LogLevel::kInfo, "vGPU %u: moved, epoch %llu", origin_.vgpu, static_cast<unsigned long long>(next));

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -27,8 +28,8 @@ constexpr uint64_t kCheckEveryNs = 1'000'000;
 constexpr uint64_t kLingerLeastNs = 30'000, kLingerMostNs = 480'000;
 constexpr uint32_t kPollEveryUs = 25;  // least sleep while the GPU works; grows to the next
 constexpr uint32_t kPollSlowestUs = 250;
-constexpr uint32_t kIdleSleepUs = 5'000;  // bounds how late the agent's wishes are heard; grows to the next
-constexpr uint32_t kIdleSleepMostUs = 100'000;
+constexpr uint32_t kIdleSleepUs = 5'000;  // the agent's wishes interrupt it; grows to the next
+constexpr uint32_t kIdleSleepMostUs = 400'000;
 constexpr size_t kTextBytes = 4096;
 
 }  // namespace
@@ -192,13 +193,15 @@ Worker::Next Worker::serve(const ControlSession& session, int lifeline, int regi
 }
 
 Outcome Worker::accept_client(const ControlSession& session, int lifeline, int region_fd, int* code) {
+  const Transport* transport = find_transport(session.transport);
   if (session_ == nullptr) {
+    std::optional<Preparation> beside;
+    if (transport != nullptr) beside.emplace(*transport);
     if (Outcome outcome = begin(session); !outcome.ok()) return outcome;
   } else if (!restored_ || memcmp(session.session, identity_.session, sizeof(session.session)) != 0) {
     return Outcome::fail("this worker serves another session");
   }
   *code = CUDA_ERROR_INVALID_VALUE;
-  const Transport* transport = find_transport(session.transport);
   if (transport == nullptr) return Outcome::fail(std::string("there is no transport '") + session.transport + "'");
   if (transport->same_host && region_fd < 0) return Outcome::fail("the client sent no memory for its rings");
   DoorOpened opened;

@@ -12,7 +12,7 @@ import programs
 
 NO_KERNELS = os.path.join(programs.ROOT, 'build', 'tools', 'bench_driver', 'libsoftgpu_no_kernels.so')
 STARTS = 11
-IDLE_S = 6
+IDLE_S, IDLE_RUNS = 6, 3
 SIZES = (('4 KiB', 4 << 10), ('64 KiB', 64 << 10), ('1 MiB', 1 << 20), ('16 MiB', 16 << 20), ('256 MiB', 256 << 20))
 WAYS = (('host to device, pageable', 'pageable_in'), ('host to device, pinned', 'pinned_in'),
         ('device to host, pageable', 'pageable_out'), ('device to host, pinned', 'pinned_out'))
@@ -85,7 +85,7 @@ def ucx_floors():
     return lambda count, to_server: found.get((min(count, largest), to_server))
 
 
-def starts(work):
+def starts(work, transport):
     """A process that uses one vGPU beside the same one that uses nothing and has nothing preloaded."""
     startup = os.path.join(work, 'startup', 'startup')
     script = ('import os, subprocess, sys, time\n'
@@ -95,7 +95,8 @@ def starts(work):
               '        began = time.monotonic()\n'
               '        out = subprocess.run([sys.argv[1], *options], env=env, capture_output=True, text=True).stdout\n'
               '        print(word, 1e3 * (time.monotonic() - began), out.split()[1])\n')
-    with programs.Pool(programs.find_tide(), os.path.join(work, 'pool-start'), 1) as pool:
+    with programs.Pool(programs.find_tide(), os.path.join(work, f'pool-start-{transport}'), 1,
+                       TIDE_TRANSPORT=transport) as pool:
         done = subprocess.run([pool.tide, 'run', '-g', '1', '--', 'python3', '-c', script, startup, str(STARTS)],
                               env=pool.env, capture_output=True, text=True, timeout=120)
     rows = [line.split() for line in done.stdout.splitlines()]
@@ -103,10 +104,10 @@ def starts(work):
         raise SystemExit(f'startup: {done.stdout}{done.stderr}')
     median = {(word, i): statistics.median(float(row[i]) for row in rows if row[0] == word)
               for word in ('vgpu', 'bare') for i in (1, 2)}
-    yield figure('a process that uses a vGPU, over a bare one', median['vgpu', 1] - median['bare', 1], 'ms',
+    yield figure(f'{transport}: a process that uses a vGPU, over a bare one', median['vgpu', 1] - median['bare', 1], 'ms',
                  median['bare', 1], STARTS, 20)
     memory_mib = (median['vgpu', 2] - median['bare', 2]) / 1024
-    yield figure('its memory over a bare one\'s', memory_mib, 'MiB', None, STARTS, 32)
+    yield figure(f'{transport}: its memory over a bare one\'s', memory_mib, 'MiB', None, STARTS, 32)
 
 
 def processor_ns(pid):
@@ -135,15 +136,18 @@ def idle(work, transport):
                        TIDE_TRANSPORT=transport) as pool:
         job = program('startup')
         process = subprocess.Popen([*pool.before(job), os.path.join(work, 'startup', 'startup'), '--seconds',
-                                    str(IDLE_S + 5)], env=pool.env, stdout=subprocess.PIPE, text=True)
+                                    str(IDLE_RUNS * IDLE_S + 5)], env=pool.env, stdout=subprocess.PIPE, text=True)
         process.stdout.readline()
         time.sleep(3)  # what has just been busy lingers
         pids = {name: pid for name in ('startup', 'tide-worker', 'tide-agent') for pid in processes_of(pool, name)}
-        before = {name: processor_ns(pid) for name, pid in pids.items()}
-        time.sleep(IDLE_S)
-        for name, pid in pids.items():
-            used = (processor_ns(pid) - before[name]) / (1e9 * IDLE_S)
-            yield figure(f'{transport}: {name} of an idle job', 100 * used, '% core', None, 1, 0.1)
+        used = {name: [] for name in pids}
+        for _ in range(IDLE_RUNS):
+            before = {name: processor_ns(pid) for name, pid in pids.items()}
+            time.sleep(IDLE_S)
+            for name, pid in pids.items():
+                used[name].append(100 * (processor_ns(pid) - before[name]) / (1e9 * IDLE_S))
+        for name, values in used.items():
+            yield figure(f'{transport}: {name} of an idle job', statistics.median(values), '% core', None, IDLE_RUNS, 0.1)
         process.communicate()
 
 
@@ -153,7 +157,8 @@ def run(work):
         if problem:
             raise SystemExit(problem)
     yield from launches(work)
-    yield from starts(work)
+    yield from starts(work, 'shm')
+    yield from starts(work, 'ucx')
     yield from idle(work, 'shm')
     yield from idle(work, 'ucx')
     yield from copies(work, 'shm', None)

@@ -46,6 +46,8 @@ class Carrier {
   virtual uint64_t pongs() const { return 0; }
   // It will not be used: destroying it need not wait for the far side.
   virtual void give_up() {}
+  // Gives what it has of a device (queues, locked memory) back at once; failure() is not null from then on.
+  virtual void release() {}
 };
 
 // How carriers of one transport come to be: a row of the table of transports (replica_link.h). The worker listens, and
@@ -55,6 +57,7 @@ struct CarrierKind {
   std::function<Outcome(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier)>
       connect;
   std::function<Outcome(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier)> listen;
+  std::function<void()> prepare = {};  // link.h
 };
 
 }  // namespace tide

@@ -4,28 +4,35 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/log.h"
 
 namespace tide {
 namespace {
 
-constexpr uint64_t kRounds = 16;               // of each, where the network is fast
-constexpr uint64_t kRoundsMin = 2;             // where it is slow; the first may find a sleeper
-constexpr uint64_t kMeasureNs = 5'000'000;     // longer only for kRoundsMin
+constexpr size_t kRounds = 9;                  // of each; the first may find a sleeper
+constexpr uint64_t kTurnNs = 1'000'000;        // so long one is measured alone; where the way is long, both at once
 constexpr uint64_t kClearly = 5;               // better by a fifth
-constexpr uint64_t kPatienceNs = 500'000'000;  // who has not answered by then is not taken
+constexpr uint64_t kPatienceNs = 500'000'000;  // for all; who has not answered by then is not taken
+constexpr const char* kDescriptorBroke = "its descriptor broke, as when a device is removed";
 
 }  // namespace
 
 ChoiceCarrier::ChoiceCarrier(Side own, Carriers carriers, Clock clock)
     : own_(own), clock_(clock), begin_ns_(clock()), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
   for (std::unique_ptr<Carrier>& carrier : carriers) {
-    epoll_event event{};
-    event.events = EPOLLIN;
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, carrier->fd(), &event);
     candidates_.push_back({.carrier = std::move(carrier)});
+    watch(candidates_.back());
   }
+}
+
+uint64_t ChoiceCarrier::Candidate::median_ns() const {
+  if (round_trips.empty()) return ~uint64_t{0};
+  std::vector<uint64_t> sorted = round_trips;
+  const auto middle = sorted.begin() + long(sorted.size() / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
 }
 
 ChoiceCarrier::~ChoiceCarrier() {
@@ -81,6 +88,29 @@ Outcome ChoiceCarrier::connect(const std::vector<CarrierKind>& kinds, Region reg
   return {};
 }
 
+// By its descriptor, since candidates change their places.
+void ChoiceCarrier::watch(Candidate& candidate) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = candidate.carrier->fd();
+  if (epoll_ < 0 || epoll_ctl(epoll_, EPOLL_CTL_ADD, event.data.fd, &event) != 0) {
+    candidate.descriptor_broke = "nothing can tell when something comes (epoll)";
+  }
+}
+
+// A descriptor that is broken would end each sleep at once, and nobody would know why.
+void ChoiceCarrier::look_at_descriptors() {
+  epoll_event events[4];
+  const int count = epoll_wait(epoll_, events, 4, 0);
+  for (Candidate& each : candidates_) {
+    if (count < 0 && errno != EINTR) each.descriptor_broke = kDescriptorBroke;
+    for (int i = 0; i < count; ++i) {
+      const bool broke = (events[i].events & (EPOLLERR | EPOLLHUP)) != 0;
+      if (broke && events[i].data.fd == each.carrier->fd()) each.descriptor_broke = kDescriptorBroke;
+    }
+  }
+}
+
 bool ChoiceCarrier::progress(Replica* replica) {
   if (chosen_ != nullptr) return chosen_->progress(replica);
   bool moved = false;
@@ -99,12 +129,13 @@ bool ChoiceCarrier::progress(Replica* replica) {
 // The last one stays: it says why there is none.
 void ChoiceCarrier::drop_broken() {
   for (size_t i = 0; i < candidates_.size() && candidates_.size() > 1;) {
-    Carrier& carrier = *candidates_[i].carrier;
-    if (carrier.failure() == nullptr) {
+    const char* const failure = candidates_[i].failure();
+    if (failure == nullptr) {
       ++i;
       continue;
     }
-    log(LogLevel::kInfo, "%s is left out: %s", carrier.name(), carrier.failure());
+    log(LogLevel::kInfo, "%s is left out: %s", candidates_[i].carrier->name(), failure);
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, candidates_[i].carrier->fd(), nullptr);
     candidates_.erase(candidates_.begin() + long(i));
     turn_ = 0;
   }
@@ -113,60 +144,65 @@ void ChoiceCarrier::drop_broken() {
 void ChoiceCarrier::look_at_answers() {
   const uint64_t now = clock_();
   for (Candidate& each : candidates_) {
-    if (each.asked_ns == 0 || each.carrier->pongs() <= each.answers) continue;
-    ++each.answers;
-    each.best_ns = std::min(each.best_ns, now - each.asked_ns);
+    if (each.asked_ns == 0 || each.carrier->pongs() <= each.round_trips.size()) continue;
+    each.round_trips.push_back(now - each.asked_ns);
     each.asked_ns = 0;
   }
 }
 
 bool ChoiceCarrier::measured(uint64_t now) const {
-  const auto fewest = std::min_element(candidates_.begin(), candidates_.end(),
-                                       [](const auto& a, const auto& b) { return a.answers < b.answers; });
-  if (fewest->answers >= kRounds) return true;
-  if (fewest->answers >= kRoundsMin && now - measuring_ns_ >= kMeasureNs) return true;
-  return now - begin_ns_ >= kPatienceNs;
+  const auto has_enough = [](const Candidate& each) { return each.round_trips.size() >= kRounds; };
+  return candidates_.size() == 1 || std::all_of(candidates_.begin(), candidates_.end(), has_enough) ||
+         now - begin_ns_ >= kPatienceNs;
+}
+
+void ChoiceCarrier::measure() {
+  look_at_answers();
+  const uint64_t now = clock_();
+  if (!measured(now)) return ask_next(now);
+  // Differences by chance do not count against the first. Who is not connected yet is not taken at all.
+  const auto worth = [&](const Candidate& each) {
+    const uint64_t median = each.median_ns();
+    return &each == &candidates_.front() && !each.round_trips.empty() ? median - median / kClearly : median;
+  };
+  Candidate* best = nullptr;
+  for (Candidate& each : candidates_) {
+    if (each.is_ready() && (best == nullptr || worth(each) < worth(*best))) best = &each;
+  }
+  if (best != nullptr) choose(best);
 }
 
 // In turns, so that both meet the same moment.
-void ChoiceCarrier::measure() {
-  look_at_answers();
-  const auto ready = [](Candidate& each) { return each.asked_ns != 0 || each.carrier->may_ping(); };
-  const bool all_ready = std::all_of(candidates_.begin(), candidates_.end(), ready);
-  const uint64_t now = clock_();
-  if (!all_ready && now - begin_ns_ < kPatienceNs) return;
-  if (measuring_ns_ == 0) measuring_ns_ = now;
-  if (candidates_.size() == 1 || measured(now)) {
-    // Differences by chance do not count against the first.
-    const auto worth = [&](Candidate& each) {
-      if (!ready(each) || each.answers == 0) return ~uint64_t{0};
-      return &each == &candidates_.front() ? each.best_ns - each.best_ns / kClearly : each.best_ns;
-    };
-    auto best = candidates_.begin();
-    for (auto each = candidates_.begin(); each != candidates_.end(); ++each) {
-      if (worth(*each) < worth(*best) || !ready(*best)) best = each;
-    }
-    if (ready(*best)) choose(&*best);
-    return;
+void ChoiceCarrier::ask_next(uint64_t now) {
+  const auto is_ready = [](const Candidate& each) { return each.is_ready(); };
+  if (!std::all_of(candidates_.begin(), candidates_.end(), is_ready)) return;
+  const uint64_t asked_ns = candidates_[turn_].asked_ns;
+  if (asked_ns != 0 && now - asked_ns < kTurnNs) return;
+  for (size_t step = 1; step <= candidates_.size(); ++step) {
+    const size_t next = (turn_ + step) % candidates_.size();
+    Candidate& candidate = candidates_[next];
+    if (candidate.asked_ns != 0 || candidate.round_trips.size() >= kRounds) continue;
+    turn_ = next;
+    candidate.asked_ns = clock_();  // sending is a part of it
+    return candidate.carrier->ping();
   }
-  if (candidates_[turn_].asked_ns != 0) return;
-  turn_ = (turn_ + 1) % candidates_.size();
-  candidates_[turn_].asked_ns = clock_();  // sending is a part of it
-  candidates_[turn_].carrier->ping();
 }
 
 void ChoiceCarrier::choose(Candidate* candidate) {
   for (const Candidate& each : candidates_) {
-    if (each.answers == 0) {
+    if (each.round_trips.empty()) {
       log(LogLevel::kInfo, "%s did not answer in %.1f s and is not measured", each.carrier->name(),
           double(clock_() - begin_ns_) / 1e9);
       continue;
     }
-    log(LogLevel::kInfo, "%s: a null round trip takes %.1f us", each.carrier->name(), double(each.best_ns) / 1000);
+    log(LogLevel::kInfo, "%s: a null round trip takes %.1f us, the median of %zu", each.carrier->name(),
+        double(each.median_ns()) / 1000, each.round_trips.size());
   }
   Candidate chosen = std::move(*candidate);
   for (Candidate& each : candidates_) {
-    if (each.carrier != nullptr) each.carrier->give_up();
+    if (each.carrier == nullptr) continue;
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, each.carrier->fd(), nullptr);  // it may stay open
+    each.carrier->give_up();
   }
   candidates_.clear();
   chosen_ = chosen.carrier.get();
@@ -177,11 +213,10 @@ void ChoiceCarrier::choose(Candidate* candidate) {
 bool ChoiceCarrier::arm() {
   bool armed = true;
   for (Candidate& each : candidates_) armed &= each.carrier->arm();
+  look_at_descriptors();
   return armed;
 }
 
-const char* ChoiceCarrier::failure() const {
-  return candidates_.size() == 1 ? candidates_[0].carrier->failure() : nullptr;
-}
+const char* ChoiceCarrier::failure() const { return candidates_.size() == 1 ? candidates_[0].failure() : nullptr; }
 
 }  // namespace tide

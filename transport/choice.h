@@ -1,8 +1,8 @@
 #pragma once
 
 // Two carriers between the same sides, of which the client takes the faster: it measures null round trips on both as
-// soon as both are connected, for a few milliseconds, and sends its parcels over the better one. Where the first parcel
-// comes from, the worker answers; the other carrier is closed.
+// soon as both are connected, and sends its parcels over the one whose median is better. Where the first parcel comes
+// from, the worker answers; the other carrier is closed.
 
 #include <memory>
 #include <string>
@@ -40,19 +40,29 @@ class ChoiceCarrier : public Carrier {
   int fd() const override { return epoll_; }
   uint32_t due_us() override { return chosen_ != nullptr ? chosen_->due_us() : ~uint32_t{0}; }
   const char* failure() const override;
+  void release() override {
+    for (Candidate& each : candidates_) each.carrier->release();
+  }
 
  private:
   struct Candidate {
     std::unique_ptr<Carrier> carrier;
-    uint64_t asked_ns = 0;  // 0: no answer is waited for
-    uint64_t answers = 0;
-    uint64_t best_ns = ~uint64_t{0};
+    uint64_t asked_ns = 0;                   // 0: no answer is waited for
+    std::vector<uint64_t> round_trips = {};  // ns
+    const char* descriptor_broke = nullptr;
+
+    const char* failure() const { return descriptor_broke != nullptr ? descriptor_broke : carrier->failure(); }
+    bool is_ready() const { return asked_ns != 0 || carrier->may_ping(); }
+    uint64_t median_ns() const;
   };
 
+  void watch(Candidate& candidate);
+  void look_at_descriptors();
   void drop_broken();
   void look_at_answers();
   bool measured(uint64_t now) const;
   void measure();
+  void ask_next(uint64_t now);
   void choose(Candidate* candidate);
 
   const Side own_;
@@ -61,7 +71,6 @@ class ChoiceCarrier : public Carrier {
   int epoll_ = -1;
   std::vector<Candidate> candidates_;
   size_t turn_ = 0;
-  uint64_t measuring_ns_ = 0;  // since when; 0: not yet
   Carrier* chosen_ = nullptr;
 };
 

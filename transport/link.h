@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "base/outcome.h"
 #include "transport/layout.h"
@@ -59,6 +60,9 @@ class Link {
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything
   // else alone. The link may then be forgotten, but not used or destroyed.
   virtual void abandon() = 0;
+  // Nothing will go this way any more: what it has of a device (queues, locked memory) is given back at once, though
+  // threads may still use the link, which finds itself not alive.
+  virtual void release() {}
 
  protected:
   Region region_;
@@ -83,6 +87,19 @@ struct Transport {
   bool same_host;  // needs both sides on one host, and the memfd
   ConnectFunction connect;
   AcceptFunction accept;
+  // May be null. Does early, on a thread beside the caller's, what a process's first connect or accept would spend its
+  // time on; says nothing where it fails, since they will.
+  std::function<void()> prepare = {};
+};
+
+// Runs prepare() for as long as it lives, at least.
+class Preparation {
+ public:
+  explicit Preparation(const Transport& transport);
+  ~Preparation();
+
+ private:
+  std::thread thread_;
 };
 
 // By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings; "fastest" is verbs or

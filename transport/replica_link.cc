@@ -22,7 +22,8 @@ constexpr uint64_t kLingerNs = 50'000;      // the pump looks on for so long aft
 constexpr uint64_t kEventLingerNs = 2'000;  // with TIDE_POLL=event
 constexpr uint32_t kParkUs = 1'000;         // while others drive the link
 constexpr uint32_t kSoonUs = 200;           // what is due so soon is not slept for: a sleeper wakes some 60 us late
-constexpr uint32_t kPumpSleepUs = 100'000;
+constexpr uint32_t kPumpSleepUs = 100'000;  // what comes ends it; it grows to the next while nothing does
+constexpr uint32_t kPumpSleepMostUs = 1'600'000;
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
 constexpr uint32_t kConnectTimeoutMs = 10'000;
@@ -174,6 +175,9 @@ bool ReplicaLink::wait_for_events(bool carrier_too, bool lifeline_too, uint32_t 
                    {.fd = lifeline_too ? lifeline_.fd() : -1, .events = POLLRDHUP, .revents = 0}};
   const timespec timeout{.tv_sec = timeout_us / 1'000'000, .tv_nsec = long(timeout_us % 1'000'000) * 1000};
   const bool any = ppoll(fds, 3, &timeout, nullptr) > 0;
+  if ((fds[1].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0 && !broken_.exchange(true)) {
+    log(LogLevel::kInfo, "%s: the connection broke: its descriptor did", carrier_->name());
+  }
   uint64_t count;
   if (fds[0].revents != 0) [[maybe_unused]]
     const ssize_t n = read(kick_fd_, &count, sizeof count);
@@ -184,6 +188,7 @@ void ReplicaLink::pump() {
   is_pump = true;
   const uint64_t linger = linger_ns();
   uint64_t moved_ns = now_ns(), driven = 0;
+  uint32_t sleep_us = kPumpSleepUs;
   while (!stop_.load()) {
     const bool moved = progress();
     const uint64_t now = now_ns();
@@ -196,7 +201,9 @@ void ReplicaLink::pump() {
     } else if (now - moved_ns < linger) {
       sched_yield();
     } else {
-      if (pump_sleep(true, kPumpSleepUs)) moved_ns = now_ns();
+      const bool woken = pump_sleep(true, sleep_us);
+      sleep_us = woken ? kPumpSleepUs : std::min(2 * sleep_us, kPumpSleepMostUs);
+      if (woken) moved_ns = now_ns();
     }
   }
 }
@@ -224,6 +231,14 @@ bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
 }
 
 bool ReplicaLink::alive() { return !broken_.load() && lifeline_.alive(); }
+
+void ReplicaLink::release() {
+  lock();
+  broken_.store(true);
+  carrier_->release();
+  unlock();
+  wake_own_sleepers();
+}
 
 void ReplicaLink::abandon() { lifeline_.close(); }
 
@@ -280,7 +295,7 @@ Outcome accept_over(const CarrierKind& kind, int lifeline, int region_fd, std::s
 Transport carried_by(const CarrierKind& kind, bool same_host) {
   using namespace std::placeholders;
   return {kind.name, same_host, std::bind(connect_over, kind, _1, _2, _3, _4),
-          std::bind(accept_over, kind, _1, _2, _3, _4)};
+          std::bind(accept_over, kind, _1, _2, _3, _4), kind.prepare};
 }
 
 }  // namespace tide

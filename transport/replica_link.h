@@ -36,6 +36,7 @@ class ReplicaLink : public Link {
   bool lends() const override { return carrier_->lends(); }
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
   void abandon() override;
+  void release() override;
 
   // Client: waits until the far side has been heard. For connect functions.
   Outcome wait_for_far_side(uint32_t timeout_ms);

@@ -1,3 +1,5 @@
+#include <signal.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -15,16 +17,35 @@ namespace tide {
 namespace {
 
 CarrierKind verbs_kind() { return {"verbs", verbs_connect, verbs_listen}; }
-CarrierKind ucx_kind() { return {"ucx", ucx_connect, ucx_listen}; }
+CarrierKind ucx_kind() { return {"ucx", ucx_connect, ucx_listen, ucx_prepare}; }
+
+// UCX must not take memory that verbs needs.
+void fastest_prepare() {
+  if (!Memlock::now().limited) ucx_prepare();
+}
 
 CarrierKind fastest_kind() {
   using namespace std::placeholders;
   const std::vector<CarrierKind> kinds{verbs_kind(), ucx_kind()};
   return {"fastest", std::bind(ChoiceCarrier::connect, kinds, _1, _2, _3, _4),
-          std::bind(ChoiceCarrier::listen, kinds, _1, _2, _3, _4)};
+          std::bind(ChoiceCarrier::listen, kinds, _1, _2, _3, _4), fastest_prepare};
 }
 
 }  // namespace
+
+Preparation::Preparation(const Transport& transport) {
+  if (!transport.prepare) return;
+  // The program's signals are for its own threads.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread(transport.prepare);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Preparation::~Preparation() {
+  if (thread_.joinable()) thread_.join();
+}
 
 const Transport* find_transport(const char* name) {
   // Never destroyed: other people's processes may end in any order.

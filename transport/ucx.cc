@@ -19,9 +19,16 @@ namespace {
 
 // UCX reads these once, while it is being loaded: afterwards libc's mmap is rewritten and signals are taken.
 constexpr const char* kQuietly[][2] = {
-    {"UCX_MEM_MMAP_HOOK_MODE", "none"}, {"UCX_MEM_CUDA_HOOK_MODE", "none"}, {"UCX_MEM_EVENTS", "n"},
-    {"UCX_MEM_MALLOC_HOOKS", "n"},      {"UCX_MEM_MALLOC_RELOC", "n"},      {"UCX_ERROR_SIGNALS", ""},
-    {"UCX_HANDLE_ERRORS", "none"},      {"UCX_DEBUG_SIGNO", "0"},           {"UCX_LOG_LEVEL", "fatal"},
+    {"UCX_MEM_MMAP_HOOK_MODE", "none"},
+    {"UCX_MEM_CUDA_HOOK_MODE", "none"},
+    {"UCX_MEM_EVENTS", "n"},
+    {"UCX_MEM_MALLOC_HOOKS", "n"},
+    {"UCX_MEM_MALLOC_RELOC", "n"},
+    {"UCX_ERROR_SIGNALS", ""},
+    {"UCX_HANDLE_ERRORS", "none"},
+    {"UCX_DEBUG_SIGNO", "0"},
+    {"UCX_LOG_LEVEL", "fatal"},
+    {"UCX_VFS_ENABLE", "n"},
 };
 
 // For the time of the loading only: a child of the program shall find its environment as it was.
@@ -125,6 +132,13 @@ Outcome ucx_listen(Region, int, std::string* data, std::unique_ptr<Carrier>* car
   const UcxPlugin* ucx = nullptr;
   const Outcome outcome = plugin(&ucx);
   return outcome.ok() ? ucx->listen(data, carrier) : outcome;
+}
+
+void ucx_prepare() {
+  const UcxPlugin* ucx = nullptr;
+  if (!plugin(&ucx).ok()) return;
+  const SignalsBlocked blocked;
+  ucx->prepare();
 }
 
 Outcome listen_stream(std::string* address, std::unique_ptr<StreamListener>* listener) {

@@ -9,5 +9,7 @@ namespace tide {
 
 Outcome ucx_connect(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier);
 Outcome ucx_listen(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier);
+// Loads UCX and opens what the next of these takes.
+void ucx_prepare();
 
 }  // namespace tide

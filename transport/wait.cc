@@ -1,6 +1,7 @@
 #include "transport/wait.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,21 +11,29 @@ namespace tide {
 namespace {
 
 // A round trip over shared memory takes under 1 us, over TCP under 10 us where nobody sleeps; a sleeper's wake-up costs
-// 4 to 26 us. On one core nothing is gained by spinning, and yielding lets the far side run.
+// 4 to 26 us. On one core nothing is gained by spinning, and yielding after each look lets the far side run.
 constexpr uint64_t kSpinNs = 2'000;
 constexpr uint64_t kYieldNs = 50'000;
 constexpr uint64_t kEventYieldNs = 5'000;
+constexpr uint64_t kBusyYieldNs = 20'000'000;
 // Nobody wakes a sleeper when the far side dies, so sleeps are sliced and the lifeline looked at in between.
 constexpr uint64_t kFirstSliceUs = 2'000;
 constexpr uint64_t kLastSliceUs = 64'000;
 constexpr uint64_t kAliveNs = 4'000'000;
 
-bool event_mode() {
-  static const bool event = [] {
+struct Patience {
+  uint64_t spin_ns, yield_ns;
+};
+
+const Patience& patience() {
+  static const Patience patience = [] {
     const char* text = getenv("TIDE_POLL");
-    return text != nullptr && strcmp(text, "event") == 0;
+    const uint64_t spin_ns = is_one_core() ? 0 : kSpinNs;
+    if (text != nullptr && strcmp(text, "event") == 0) return Patience{0, kEventYieldNs};
+    if (text != nullptr && strcmp(text, "busy") == 0) return Patience{spin_ns, kBusyYieldNs};
+    return Patience{spin_ns, kYieldNs};
   }();
-  return event;
+  return patience;
 }
 
 struct Words {
@@ -39,6 +48,11 @@ Words own_words(Region region, Side side) {
 
 }  // namespace
 
+bool is_one_core() {
+  static const bool one = sysconf(_SC_NPROCESSORS_ONLN) == 1;
+  return one;
+}
+
 Waiter::Waiter(Link& link, Side side, uint64_t timeout_us)
     : link_(link), side_(side), begin_ns_(now_ns()), slice_us_(kFirstSliceUs), alive_ns_(begin_ns_) {
   const bool forever = timeout_us > (kNoTimeout - begin_ns_) / 1000;
@@ -49,9 +63,8 @@ bool Waiter::must_sleep() {
   const uint64_t now = now_ns();
   if (now >= deadline_ns_) return true;
   const uint64_t waited = now - begin_ns_;
-  const bool event = event_mode();
-  if (waited < kSpinNs && !event) return false;
-  if (waited < (event ? kEventYieldNs : kYieldNs)) {
+  if (waited < patience().spin_ns) return false;
+  if (waited < patience().yield_ns) {
     sched_yield();
     return false;
   }

@@ -137,7 +137,7 @@ def same_output_on_a_bad_wire(transport):
         return f'{lost()} packets lost; {said}'
 
 
-def ends_clearly(transport, what_happens):
+def ends_clearly(transport, what_happens, also_said=''):
     """A job that copies without end must end soon after `what_happens(one)`, with an error, and the next one run."""
     with OnePool(transport) as one:
         before = wire.Sent()
@@ -155,6 +155,7 @@ def ends_clearly(transport, what_happens):
                 one.end_by_force()  # a device that somebody uses cannot be made again
         errors = [line for line in job.err().splitlines() if line.startswith('tidepool: error: ')]
         assert status != 0 and errors, f'status {status}\n{job.out()}\n{job.err()}'
+        assert re.search(also_said, job.err()), f'not a word of {also_said}: {job.err()}'
         result = one.run([pools.job_program('saxpy_drv')])
         assert result.status == 0, f'afterwards: {result}'
     return f'ended after {took:.1f} s: {errors[0][len("tidepool: error: "):]}'
@@ -174,7 +175,41 @@ def wire_cut(transport):
         with wire.cuttable() as cut_now:
             cut_now()
             yield
-    return ends_clearly(transport, cut)
+    return ends_clearly(transport, cut, r'rxe\d port 1 is down' if transport.name == 'verbs' else '')
+
+
+def fastest(_):
+    """What `tide job` names is what was measured to be the faster."""
+    both = Transport('fastest', {'UCX_TLS': 'tcp'})
+    both.client['UCX_NET_DEVICES'] = wire.DEVICES[wire.CLIENT]
+    with OnePool(both) as one:
+        job = one.pool.start('--name', 'race', '--', *copies(8, 1000), env=one.env(TIDE_LOG='info'))
+        try:
+            def line():
+                assert job.running(), f'ended by itself: {job.err()}'
+                return re.search(r'^0 .* (verbs|ucx) +\d+$', one.pool.tide('job', 'race').out, re.MULTILINE)
+            named = pools.wait_until(line, '`tide job` names the transport', pools.PATIENCE_S).group(1)
+        finally:
+            one.end_by_force()
+            job.wait(ENDS_WITHIN_S)
+        log = job.err()
+    chosen_one = re.search(r'(\w+) is chosen', log)
+    assert chosen_one and chosen_one.group(1) == named, f'tide job says {named}: {log}'
+    measured = re.findall(r'(\w+): a null round trip takes ([\d.]+) us, the median of (\d+)', log)
+    assert named in {name for name, _, _ in measured}, log
+    return f'{named}; ' + ', '.join(f'{name} {us} us, median of {rounds}' for name, us, rounds in measured)
+
+
+def null_call(_):
+    """Beside RC's own ping-pong, in turns. Printed, not judged: the times are those of an emulated processor."""
+    path = os.path.join(pools.BUILD, 'tools', 'bench_transport', 'tide-bench-transport')
+    done = subprocess.run([path, '--json', '--only', 'verbs'], env={**os.environ, 'TIDE_POLL': 'busy'}, text=True,
+                          capture_output=True, timeout=pools.PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert len(rows) == 2 and all(row['value'] > 0 and row['floor'] > 0 for row in rows), rows
+    return '; '.join(f'{row["name"].split(" / ")[1]}: {row["ratio"]:.2f} times, of minima {row["ratio_of_minima"]:.2f}'
+                     for row in rows)
 
 
 def told_in_one_line(result, *words):
@@ -186,7 +221,7 @@ def told_in_one_line(result, *words):
 
 def little_memlock(transport):
     with OnePool(transport) as one:
-        said = told_in_one_line(one.run(train(), *LITTLE_MEMLOCK), 'memory', 'ulimit -l')
+        said = told_in_one_line(one.run(train(), *LITTLE_MEMLOCK), 'memory', 'MiB', 'may lock 64 KiB', 'ulimit -l')
     with OnePool(transport, *LITTLE_MEMLOCK) as one:
         worker_said = told_in_one_line(one.run(train()))
     return f'client: {said}; worker: {worker_said}'
@@ -338,6 +373,8 @@ def cases(transports):
         ('rdma-bench memlock', bench_with_little_memlock, None),
         ('ucx memlock by default', little_memlock_by_default, None),
         ('ucx without RDMA', ucx_without_rdma, None),
+        ('fastest', fastest, None),
+        ('null call on verbs', null_call, None),
     ]
     for transport in transports:
         table += [(f'{transport.name} {name}', function, transport) for name, function in (

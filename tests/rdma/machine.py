@@ -161,12 +161,14 @@ def prepare():
 # Running -------------------------------------------------------------------------------------------------------------
 
 def qemu_command(boot, share, out, cpus, memory):
+    # cpus 0: one that takes 1 ns for each instruction, so that times in it do not depend on this machine's load.
+    clock = ['tcg,thread=single', '-icount', 'shift=0'] if cpus == 0 else ['tcg,thread=multi']
     return [
         find('setpriv'), '--pdeathsig', 'KILL',  # never outlives whoever started it
-        find('qemu-system-x86_64'), '-M', 'q35', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', str(cpus),
+        find('qemu-system-x86_64'), '-M', 'q35', '-accel', *clock, '-cpu', 'max', '-smp', str(max(cpus, 1)),
         '-m', str(memory), '-nodefaults', '-no-reboot', '-display', 'none',
         '-kernel', os.path.join(boot, 'vmlinux'), '-initrd', os.path.join(boot, 'start.cpio'),
-        '-append', 'console=ttyS0 loglevel=6 panic=-1 mitigations=off no_timer_check',
+        '-append', f'console=ttyS0 loglevel=6 panic=-1 mitigations=off no_timer_check{" tsc=reliable" * (cpus == 0)}',
         '-serial', 'file:' + os.path.join(share, 'console'),
         '-device', 'virtio-serial-pci', '-chardev', f'file,id=out,path=/dev/fd/{out}',
         '-device', 'virtserialport,chardev=out,name=out',

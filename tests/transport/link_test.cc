@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "tests/transport/channel.h"
+#include "transport/rdma.h"
 
 namespace tide {
 namespace {
@@ -111,6 +112,22 @@ TEST_P(LinkTest, signals_arrive_after_the_commands_before_them) {
     notify(worker.link(), Side::kClient);
   }
   EXPECT_EQ(worker.report().violations, 0u);
+}
+
+// Before the next one is made; threads may still be about to use it.
+TEST_P(LinkTest, a_released_link_is_dead_and_has_nothing_locked) {
+  const uint64_t locked = Memlock::now().used;
+  Connection worker(memory, GetParam());
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  std::vector<unsigned char> answer;
+  ASSERT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+  const std::string transport = worker.link().transport();
+  const bool locks = strcmp(GetParam(), "verbs") == 0;
+  EXPECT_GE(Memlock::now().used, locked + (locks ? 32u << 20 : 0u));
+  worker.link().release();
+  worker.link().progress();
+  EXPECT_EQ(worker.link().alive(), transport == "shm");
+  EXPECT_TRUE(!locks || Memlock::now().used == locked);
 }
 
 TEST_P(LinkTest, both_sides_sleep_and_wake) {

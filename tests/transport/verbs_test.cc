@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "transport/link.h"
+#include "transport/rdma.h"
 #include "transport/verbs/carrier.h"
 
 namespace tide {
@@ -65,6 +66,25 @@ TEST(Verbs, wishes_name_device_port_and_gid) {
   for (const char* bad : {":1", "a:0", "a:", "a:1:", "a:1:x", "a:1:2:3", "a:-1", "a:1:999"}) {
     EXPECT_FALSE(VerbsWish::parse(bad, &wish).ok()) << bad;
   }
+}
+
+// A port that is down may come up again; a device that is gone does not.
+TEST(Verbs, only_what_cannot_be_mended_ends_a_connection) {
+  EXPECT_STREQ(what_ends_with(IBV_EVENT_DEVICE_FATAL), kDeviceGone);
+  for (const ibv_event_type type : {IBV_EVENT_QP_FATAL, IBV_EVENT_CQ_ERR}) EXPECT_NE(what_ends_with(type), nullptr);
+  for (const ibv_event_type type : {IBV_EVENT_PORT_ERR, IBV_EVENT_PORT_ACTIVE, IBV_EVENT_GID_CHANGE}) {
+    EXPECT_EQ(what_ends_with(type), nullptr);
+  }
+}
+
+TEST(Verbs, what_is_locked_already_counts) {
+  const Memlock memlock{.limited = true, .limit = 64u << 20, .used = 40u << 20};
+  EXPECT_TRUE(memlock.has_room(24u << 20));
+  EXPECT_FALSE(memlock.has_room(25u << 20));
+  EXPECT_FALSE((Memlock{.limited = true, .limit = 1, .used = 2}).has_room(0));
+  EXPECT_TRUE(Memlock().has_room(~uint64_t{0}));
+  const std::string said = memlock.too_little_for("a connection", 33u << 20);
+  for (const char* word : {"33 MiB", "65536 KiB", "40960", "ulimit -l"}) EXPECT_NE(said.find(word), std::string::npos);
 }
 
 TEST(Verbs, a_socket_has_the_gid_of_its_address) {

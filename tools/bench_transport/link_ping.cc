@@ -6,7 +6,6 @@
 
 #include <cstring>
 
-#include "tools/bench_transport/child.h"
 #include "transport/door.h"
 #include "transport/ring.h"
 #include "transport/wait.h"
@@ -18,6 +17,7 @@ constexpr uint64_t kTimeoutUs = 5'000'000;
 
 class LinkPing : public Ping {
  public:
+  using Ping::Ping;
   ~LinkPing() override {
     link_.reset();
     if (region_.base != nullptr) destroy_region(fd_, region_);
@@ -40,7 +40,6 @@ class LinkPing : public Ping {
   }
 
  private:
-  Child child_;
   int fd_ = -1;
   Region region_;
   std::unique_ptr<Link> link_;
@@ -52,15 +51,14 @@ Outcome LinkPing::open(const std::string& name) {
   const Transport* transport = find_transport(name.c_str());
   if (transport == nullptr) return Outcome::fail("there is no transport '" + name + "'");
   Outcome outcome = create_region(&fd_, &region_);
-  if (outcome.ok()) outcome = child_.start(name);
-  if (outcome.ok()) outcome = send_frame(child_.socket(), DoorType::kOpen, "", 0, fd_);
+  if (outcome.ok()) outcome = send_frame(socket_, DoorType::kOpen, "", 0, fd_);
   DoorType type;
   std::string data;
-  if (outcome.ok()) outcome = receive_frame(child_.socket(), 10'000, &type, &data);
+  if (outcome.ok()) outcome = receive_frame(socket_, 10'000, &type, &data);
   if (outcome.ok() && type != DoorType::kOpened) outcome = Outcome::fail(data);
-  if (outcome.ok()) outcome = transport->connect(region_, child_.socket(), data.c_str(), &link_);
+  if (outcome.ok()) outcome = transport->connect(region_, socket_, data.c_str(), &link_);
   if (!outcome.ok()) return outcome;
-  child_.release_socket();
+  socket_ = -1;  // the link's
   commands_ = CommandWriter(region_);
   answers_ = AnswerReader(region_);
   return {};
@@ -83,8 +81,8 @@ bool answer_one(Link& link, CommandReader& commands, AnswerWriter& answers) {
 
 }  // namespace
 
-Outcome start_link_ping(const std::string& transport, std::unique_ptr<Ping>* ping) {
-  auto made = std::make_unique<LinkPing>();
+Outcome start_link_ping(const std::string& transport, int socket, std::unique_ptr<Ping>* ping) {
+  auto made = std::make_unique<LinkPing>(socket);
   const Outcome outcome = made->open(transport);
   if (outcome.ok()) *ping = std::move(made);
   return outcome;

@@ -4,7 +4,7 @@
 
 namespace tide::bench {
 
-Outcome start_link_ping(const std::string& transport, std::unique_ptr<Ping>* ping);
+Outcome start_link_ping(const std::string& transport, int socket, std::unique_ptr<Ping>* ping);
 int serve_link_ping(const std::string& transport, int socket);
 
 }  // namespace tide::bench

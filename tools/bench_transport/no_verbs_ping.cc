@@ -4,7 +4,7 @@
 
 namespace tide::bench {
 
-Outcome start_verbs_ping(std::unique_ptr<Ping>*) { return Outcome::fail("built without verbs"); }
-int serve_verbs_ping(int) { return 1; }
+Outcome start_verbs_ping(VerbsPingKind, int, std::unique_ptr<Ping>*) { return Outcome::fail("built without verbs"); }
+int serve_verbs_ping(VerbsPingKind, int) { return 1; }
 
 }  // namespace tide::bench

@@ -29,17 +29,19 @@ double Ping::measure(int round_trips) {
   return batches[batches.size() / 2];
 }
 
-Outcome start_ping(const std::string& kind, std::unique_ptr<Ping>* ping) {
-  if (kind == "raw") return start_raw_ping(ping);
-  if (kind == "ucx-raw") return start_ucx_ping(ping);
-  if (kind == "verbs-raw") return start_verbs_ping(ping);
-  return start_link_ping(kind, ping);
+Outcome start_ping(const std::string& kind, int socket, std::unique_ptr<Ping>* ping) {
+  if (kind == "raw") return start_raw_ping(socket, ping);
+  if (kind == "ucx-raw") return start_ucx_ping(socket, ping);
+  if (kind == "verbs-raw") return start_verbs_ping(VerbsPingKind::kImmediate, socket, ping);
+  if (kind == "verbs-poll") return start_verbs_ping(VerbsPingKind::kPolledWord, socket, ping);
+  return start_link_ping(kind, socket, ping);
 }
 
 int serve(const std::string& role, int socket) {
   if (role == "raw") return serve_raw_ping(socket);
   if (role == "ucx-raw") return serve_ucx_ping(socket);
-  if (role == "verbs-raw") return serve_verbs_ping(socket);
+  if (role == "verbs-raw") return serve_verbs_ping(VerbsPingKind::kImmediate, socket);
+  if (role == "verbs-poll") return serve_verbs_ping(VerbsPingKind::kPolledWord, socket);
   return serve_link_ping(role, socket);
 }
 

@@ -11,7 +11,6 @@
 #include <cstdint>
 
 #include "base/clock.h"
-#include "tools/bench_transport/child.h"
 #include "transport/door.h"
 #include "transport/region.h"
 
@@ -38,16 +37,15 @@ void relax(uint32_t* spins) {
 
 class RawPing : public Ping {
  public:
+  using Ping::Ping;
   ~RawPing() override {
     if (shared_ != nullptr) munmap(shared_, sizeof(Shared));
   }
   Outcome open() {
-    const Outcome outcome = child_.start("raw");
-    if (!outcome.ok()) return outcome;
     const int fd = memfd_create("tide-ping", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, sizeof(Shared)) != 0) return Outcome::fail("cannot create shared memory");
     shared_ = map(fd);
-    const Outcome sent = send_frame(child_.socket(), DoorType::kOpen, "", 0, fd);
+    const Outcome sent = send_frame(socket_, DoorType::kOpen, "", 0, fd);
     close(fd);
     return shared_ == nullptr ? Outcome::fail("cannot map shared memory") : sent;
   }
@@ -62,15 +60,14 @@ class RawPing : public Ping {
   }
 
  private:
-  Child child_;
   Shared* shared_ = nullptr;
   uint64_t count_ = 0;
 };
 
 }  // namespace
 
-Outcome start_raw_ping(std::unique_ptr<Ping>* ping) {
-  auto made = std::make_unique<RawPing>();
+Outcome start_raw_ping(int socket, std::unique_ptr<Ping>* ping) {
+  auto made = std::make_unique<RawPing>(socket);
   const Outcome outcome = made->open();
   if (outcome.ok()) *ping = std::move(made);
   return outcome;

@@ -4,7 +4,7 @@
 
 namespace tide::bench {
 
-Outcome start_raw_ping(std::unique_ptr<Ping>* ping);
+Outcome start_raw_ping(int socket, std::unique_ptr<Ping>* ping);
 int serve_raw_ping(int socket);
 
 }  // namespace tide::bench

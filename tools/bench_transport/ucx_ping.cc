@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "tools/bench_transport/child.h"
 #include "transport/door.h"
 #include "transport/ucx/worker.h"
 
@@ -19,11 +18,12 @@ constexpr uint64_t kTimeoutNs = 5'000'000'000;
 
 class UcxPing : public Ping {
  public:
+  using Ping::Ping;
   ~UcxPing() override {
     if (endpoint_ != nullptr) worker_->close(endpoint_, 100);
   }
   Outcome open();
-  int serve(int socket);
+  int serve();
 
  protected:
   bool round_trip() override { return send() && wait(); }
@@ -43,7 +43,6 @@ class UcxPing : public Ping {
     ping->failed_ |= !ping->worker_->accept(request, on_failure, self, &ping->endpoint_).ok();
   }
 
-  Child child_;
   std::unique_ptr<UcxWorker> worker_;
   ucp_ep_h endpoint_ = nullptr;
   uint64_t heard_ = 0, answered_ = 0;
@@ -57,10 +56,9 @@ Outcome UcxPing::create() {
 }
 
 Outcome UcxPing::open() {
-  Outcome outcome = child_.start("ucx-raw");
   DoorType type;
   std::string address;
-  if (outcome.ok()) outcome = receive_frame(child_.socket(), 10'000, &type, &address);
+  Outcome outcome = receive_frame(socket_, 10'000, &type, &address);
   if (outcome.ok()) outcome = create();
   if (outcome.ok()) outcome = worker_->connect(address, on_failure, this, &endpoint_);
   return outcome;
@@ -90,10 +88,10 @@ bool UcxPing::wait() {
   return true;
 }
 
-int UcxPing::serve(int socket) {
+int UcxPing::serve() {
   std::string address;
   if (!create().ok() || !worker_->listen(&address, on_connection, this).ok()) return 1;
-  if (!send_frame(socket, DoorType::kOpened, address.data(), address.size()).ok()) return 1;
+  if (!send_frame(socket_, DoorType::kOpened, address.data(), address.size()).ok()) return 1;
   for (uint64_t heard_ns = now_ns(); !failed_;) {
     worker_->progress();
     if (heard_ != answered_) {
@@ -105,7 +103,7 @@ int UcxPing::serve(int socket) {
     sched_yield();
     if (now_ns() - heard_ns < 2'000'000 || !worker_->arm()) continue;
     pollfd fds[2] = {{.fd = worker_->fd(), .events = POLLIN, .revents = 0},
-                     {.fd = socket, .events = POLLRDHUP, .revents = 0}};
+                     {.fd = socket_, .events = POLLRDHUP, .revents = 0}};
     poll(fds, 2, 100);
     if (fds[1].revents != 0) break;
   }
@@ -114,13 +112,13 @@ int UcxPing::serve(int socket) {
 
 }  // namespace
 
-Outcome start_ucx_ping(std::unique_ptr<Ping>* ping) {
-  auto made = std::make_unique<UcxPing>();
+Outcome start_ucx_ping(int socket, std::unique_ptr<Ping>* ping) {
+  auto made = std::make_unique<UcxPing>(socket);
   const Outcome outcome = made->open();
   if (outcome.ok()) *ping = std::move(made);
   return outcome;
 }
 
-int serve_ucx_ping(int socket) { return UcxPing().serve(socket); }
+int serve_ucx_ping(int socket) { return UcxPing(socket).serve(); }
 
 }  // namespace tide::bench

@@ -1,11 +1,5 @@
 #include "transport/ucx/choice.h"
 
-#include <linux/capability.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <cstdlib>
 
 #include "base/log.h"
@@ -14,20 +8,9 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kRdmaMemlock = 64u << 20;  // UCX registers 38 MiB for the receives of one device
-
-bool exempt_from_memlock() {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2]{};
-  return syscall(SYS_capget, &header, data) == 0 && (data[0].effective >> CAP_IPC_LOCK & 1) != 0;
-}
-
-// Bytes that this process may lock, where that is too little for RDMA; else 0.
-uint64_t too_little_memlock() {
-  rlimit limit{};
-  if (!has_rdma_device() || getrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 0;
-  return limit.rlim_cur >= kRdmaMemlock || exempt_from_memlock() ? 0 : std::max<uint64_t>(limit.rlim_cur, 1);
-}
+// UCX registers 38 MiB for the receives of one device, for each worker, and buffers as it goes.
+constexpr uint64_t kRdmaMemlock = 64u << 20;
+constexpr uint64_t kRdmaMemlockMore = 40u << 20;
 
 bool asks_for_rdma(const std::string& transports) {
   if (transports.front() == '^') return false;
@@ -49,18 +32,24 @@ Outcome choose_transports(std::string* transports) {
   // not on software RDMA; without any device UCX would warn that there are none.
   const char* const ours = has_rdma_device() ? "^posix,sysv,ud" : "^posix,sysv";
   *transports = wish != nullptr && wish[0] != '\0' ? wish : ours;
-  const uint64_t memlock = too_little_memlock();
-  if (memlock == 0) return {};
+  const Memlock memlock = has_rdma_device() ? Memlock::now() : Memlock{};
+  if (memlock.has_room(kRdmaMemlock)) return {};
   // Where the registration of memory fails in the middle of connecting, UCX aborts the process.
-  const std::string why = format(
-      "this process may lock only %llu KiB of memory and RDMA needs %llu MiB: raise it (ulimit -l unlimited, or "
-      "LimitMEMLOCK=infinity of a service)",
-      (unsigned long long)memlock / 1024, (unsigned long long)kRdmaMemlock >> 20);
+  const std::string why = memlock.too_little_for("RDMA", kRdmaMemlock);
   if (asks_for_rdma(*transports)) return Outcome::fail(why + ", or do not ask for RDMA in UCX_TLS");
   if (transports->front() != '^') return {};
   log(LogLevel::kWarning, "ucx: uses TCP instead of RDMA: %s", why.c_str());
   *transports += ",ib";
   return {};
+}
+
+Outcome room_for_another(const std::string& transports) {
+  const bool takes_rdma =
+      transports.front() == '^' ? transports.find(",ib") == std::string::npos : asks_for_rdma(transports);
+  if (!takes_rdma || !has_rdma_device()) return {};
+  const Memlock memlock = Memlock::now();
+  if (memlock.has_room(kRdmaMemlockMore)) return {};
+  return Outcome::fail("UCX: " + memlock.too_little_for("one more connection over RDMA", kRdmaMemlockMore));
 }
 
 Outcome no_device_for(const std::string& transports) {

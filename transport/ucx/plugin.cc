@@ -6,8 +6,8 @@
 namespace tide {
 namespace {
 
-const UcxPlugin plugin{kUcxPluginVersion, UcxCarrier::connect, UcxCarrier::listen, ucx_listen_stream,
-                       ucx_connect_stream};
+const UcxPlugin plugin{kUcxPluginVersion,  UcxWorker::prepare, UcxCarrier::connect,
+                       UcxCarrier::listen, ucx_listen_stream,  ucx_connect_stream};
 
 }  // namespace
 }  // namespace tide

@@ -11,11 +11,12 @@
 
 namespace tide {
 
-inline constexpr uint32_t kUcxPluginVersion = 2;
+inline constexpr uint32_t kUcxPluginVersion = 3;
 inline constexpr const char* kUcxPluginSymbol = "tide_ucx_plugin";
 
 struct UcxPlugin {
   uint32_t version = kUcxPluginVersion;
+  void (*prepare)();
   Outcome (*connect)(const std::string& data, std::unique_ptr<Carrier>* carrier);
   Outcome (*listen)(std::string* data, std::unique_ptr<Carrier>* carrier);
   Outcome (*listen_stream)(std::string* address, std::unique_ptr<StreamListener>* listener);

@@ -34,12 +34,12 @@ Outcome context(ucp_context_h* context) {
   static std::mutex* mu = new std::mutex;
   static ucp_context_h shared = nullptr;
   static pid_t owner = 0;
+  static std::string& transports = *new std::string;
   const std::lock_guard lock(*mu);
   if (shared != nullptr && owner == getpid()) {
     *context = shared;
-    return {};
+    return room_for_another(transports);
   }
-  std::string transports;
   const Outcome outcome = choose_transports(&transports);
   if (!outcome.ok()) return outcome;
   ucp_config_t* config = nullptr;
@@ -97,7 +97,43 @@ std::string text_of(const sockaddr_storage& address) {
 
 }  // namespace
 
+namespace {
+
+// Made before it was asked for.
+struct Spare {
+  std::mutex mu;
+  std::unique_ptr<UcxWorker> worker;
+  pid_t owner = 0;
+};
+
+Spare& spare() {
+  static Spare& spare = *new Spare;
+  return spare;
+}
+
+}  // namespace
+
+void UcxWorker::prepare() {
+  Spare& there = spare();
+  const std::lock_guard lock(there.mu);
+  if (there.worker != nullptr && there.owner == getpid()) return;
+  [[maybe_unused]] UcxWorker* of_our_parent = there.worker.release();
+  if (create_new(&there.worker).ok()) there.owner = getpid();
+}
+
 Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
+  {
+    Spare& there = spare();
+    const std::lock_guard lock(there.mu);
+    if (there.worker != nullptr && there.owner == getpid()) {
+      *worker = std::move(there.worker);
+      return {};
+    }
+  }
+  return create_new(worker);
+}
+
+Outcome UcxWorker::create_new(std::unique_ptr<UcxWorker>* worker) {
   ucp_context_h in = nullptr;
   const Outcome outcome = context(&in);
   if (!outcome.ok()) return outcome;

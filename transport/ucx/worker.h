@@ -20,6 +20,8 @@ class UcxWorker {
   using OnConnection = void (*)(ucp_conn_request_h request, void* self);
 
   static Outcome create(std::unique_ptr<UcxWorker>* worker);
+  // Makes one early, on any thread, which the next create() takes; nothing where there is one, or it fails.
+  static void prepare();
   ~UcxWorker();
 
   // Whole messages only; they must carry the endpoint that they came by (sender_of).
@@ -39,6 +41,8 @@ class UcxWorker {
   size_t header_bytes_max() const { return header_bytes_max_; }
 
  private:
+  static Outcome create_new(std::unique_ptr<UcxWorker>* worker);
+
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
   int fd_ = -1;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "transport/rdma.h"
 #include "transport/verbs.h"
 
 namespace tide {
@@ -22,6 +23,8 @@ constexpr uint32_t kSignalEvery = 32;            // requests for one completion
 constexpr uint32_t kSignalBytes = 256u << 10;    // or bytes
 // Bytes under way: 400 Gbit/s for 20 us, and less than what switches and software drop packets for.
 constexpr uint32_t kBytesMax = 1u << 20;
+// Of both rings, the messages, and the device's own queues.
+constexpr uint64_t kLockedBytes = 2 * kCommandRingBytes + 2 * kMailboxBytes + (512u << 10);
 constexpr uint64_t kReceiveId = 0;
 constexpr int kWritable = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
 constexpr int kReadOnly = 0;
@@ -110,6 +113,9 @@ Outcome VerbsCarrier::open(Region region, Side own, int lifeline) {
   VerbsWish wish;
   Outcome outcome = VerbsWish::from_environment(&wish);
   if (!outcome.ok()) return outcome;
+  const Memlock memlock = Memlock::now();
+  if (!memlock.has_room(kLockedBytes))
+    return Outcome::fail("verbs: " + memlock.too_little_for("a connection", kLockedBytes));
   uint8_t near[16];
   const bool has_address = gid_of_socket(lifeline, near);
   const QueuePairSizes sizes{.sends = kSends, .receives = kReceives, .inline_bytes = kVerbsInlineBytes, .events = true};
@@ -139,10 +145,14 @@ Outcome VerbsCarrier::open_memory() {
 // One descriptor for all that may come: the worker sleeps while the client's address is on its way, too.
 Outcome VerbsCarrier::open_events() {
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
-  epoll_event event{};
-  event.events = EPOLLIN;
-  const bool good = epoll_ >= 0 && epoll_ctl(epoll_, EPOLL_CTL_ADD, pair_->fd(), &event) == 0 &&
-                    (own_ == Side::kClient || epoll_ctl(epoll_, EPOLL_CTL_ADD, lifeline_, &event) == 0);
+  const auto add = [&](int fd) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    return epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0;
+  };
+  const bool good =
+      epoll_ >= 0 && add(pair_->fd()) && add(pair_->device_fd()) && (own_ == Side::kClient || add(lifeline_));
   return good ? Outcome{} : Outcome::fail(format("verbs: cannot sleep: %s", strerror(errno)));
 }
 
@@ -150,6 +160,11 @@ VerbsCarrier::~VerbsCarrier() {
   pair_.reset();
   if (pool_ != nullptr) munmap(pool_, 2 * kMailboxBytes);
   if (epoll_ >= 0) close(epoll_);
+}
+
+void VerbsCarrier::release() {
+  fail("it was given back");
+  pair_.reset();
 }
 
 VerbsAddress VerbsCarrier::address() const {
@@ -231,6 +246,19 @@ bool VerbsCarrier::poll() {
   return false;
 }
 
+// What tells of no completion: the device's own events, and a device that is gone.
+void VerbsCarrier::look_at_descriptors() {
+  epoll_event events[3];
+  const int count = epoll_wait(epoll_, events, 3, 0);
+  if (count < 0 && errno != EINTR) fail("cannot sleep");
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.fd == lifeline_) continue;  // hear_client() reads its end
+    const bool gone = (events[i].events & (EPOLLERR | EPOLLHUP)) != 0;
+    const char* why = gone ? kDeviceGone : events[i].data.fd == pair_->device_fd() ? pair_->take_events() : nullptr;
+    if (why != nullptr) fail(why);
+  }
+}
+
 bool VerbsCarrier::progress(Replica* replica) {
   bool moved = own_ == Side::kWorker && !greeted_ && failure_ == nullptr && hear_client();
   for (int i = 0; i < int(kReceives) && failure_ == nullptr && poll(); ++i) {
@@ -304,7 +332,8 @@ void VerbsCarrier::deliver(uint32_t bytes, Replica* replica) {
   const char* refused = replica->apply(header, entries, in_place ? nullptr : message_ + head_bytes);
   if (refused != nullptr) return fail(refused);
   ++applied_;
-  ++owed_;
+  // It had credit for so many only, and what it sends beyond overwrites what nobody has read.
+  if (++owed_ > kVerbsSlots) fail("the far side sends more than it has slots for");
 }
 
 bool VerbsCarrier::has_room() const {
@@ -377,7 +406,8 @@ bool VerbsCarrier::idle() {
 
 bool VerbsCarrier::arm() {
   if (!pair_->ask_for_event()) fail("the device gives no events");
-  return !poll();
+  look_at_descriptors();
+  return failure_ == nullptr && !poll();
 }
 
 Outcome verbs_connect(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier) {

@@ -59,6 +59,7 @@ class VerbsCarrier : public Carrier {
   bool arm() override;
   int fd() const override { return epoll_; }
   const char* failure() const override { return failure_; }
+  void release() override;
   bool may_ping() override { return greeted_ && failure_ == nullptr && has_room(); }
   void ping() override { say(VerbsMessage::kPing); }
   uint64_t pongs() const override { return pongs_; }
@@ -74,6 +75,7 @@ class VerbsCarrier : public Carrier {
   Outcome join(const VerbsAddress& far);
   bool hear_client();
   bool poll();
+  void look_at_descriptors();
   bool handle(const ibv_wc& completion, Replica* replica);
   bool hear(uint32_t immediate, uint32_t bytes, Replica* replica);
   void deliver(uint32_t bytes, Replica* replica);

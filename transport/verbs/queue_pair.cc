@@ -32,7 +32,23 @@ std::string memory_hint() {
       (unsigned long long)limit.rlim_cur / 1024);
 }
 
+bool never_blocks(int fd) { return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0; }
+
 }  // namespace
+
+const char* what_ends_with(ibv_event_type event) {
+  switch (event) {
+    case IBV_EVENT_DEVICE_FATAL:
+      return kDeviceGone;
+    case IBV_EVENT_CQ_ERR:
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+      return "its RDMA device gave the connection up";
+    default:
+      return nullptr;
+  }
+}
 
 Outcome QueuePair::open(const VerbsWish& wish, const uint8_t* address, const QueuePairSizes& sizes,
                         std::unique_ptr<QueuePair>* pair) {
@@ -61,7 +77,7 @@ Outcome QueuePair::make_queues(const QueuePairSizes& sizes) {
     return Outcome::fail(format("%s: no protection domain: %s", port_.device.c_str(), strerror(errno)));
   if (sizes.events) {
     events_ = verbs_.create_comp_channel(port_.context);
-    if (events_ == nullptr || fcntl(events_->fd, F_SETFL, fcntl(events_->fd, F_GETFL) | O_NONBLOCK) != 0) {
+    if (events_ == nullptr || !never_blocks(events_->fd) || !never_blocks(device_fd())) {
       return Outcome::fail(format("%s: no completion channel: %s", port_.device.c_str(), strerror(errno)));
     }
   }
@@ -179,6 +195,23 @@ Outcome QueuePair::move_to_send() {
   const int error = verbs_.modify_qp(qp_, &send, mask);
   if (error == 0) return {};
   return Outcome::fail(format("%s: cannot make a queue pair send: %s", port_.device.c_str(), strerror(error)));
+}
+
+const char* QueuePair::take_events() {
+  const char* why = nullptr;
+  for (ibv_async_event event; verbs_.get_async_event(port_.context, &event) == 0;) {
+    const ibv_event_type type = event.event_type;
+    const bool of_our_port = event.element.port_num == port_.number;
+    verbs_.ack_async_event(&event);
+    if (const char* ends = what_ends_with(type); ends != nullptr) {
+      log(LogLevel::kWarning, "%s: %s", port_.device.c_str(), ends);
+      why = ends;
+    } else if ((type == IBV_EVENT_PORT_ERR || type == IBV_EVENT_PORT_ACTIVE) && of_our_port) {
+      log(LogLevel::kWarning, "%s port %u is %s", port_.device.c_str(), port_.number,
+          type == IBV_EVENT_PORT_ERR ? "down: nothing gets through until it is up again" : "up again");
+    }
+  }
+  return why;
 }
 
 bool QueuePair::ask_for_event() {

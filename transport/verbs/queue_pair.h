@@ -11,6 +11,10 @@
 
 namespace tide {
 
+inline constexpr const char* kDeviceGone = "its RDMA device failed or was removed";
+// Why a connection is of no use after this event of its device; null: it may go on.
+const char* what_ends_with(ibv_event_type event);
+
 struct QueuePairSizes {
   uint32_t sends = 0, receives = 0;
   uint32_t inline_bytes = 0;  // at most; the device may have less
@@ -55,6 +59,10 @@ class QueuePair {
   // fd() becomes readable at the next completion; poll once more before sleeping on it.
   bool ask_for_event();
   int fd() const { return events_ != nullptr ? events_->fd : -1; }
+  // Readable when something has become of the device itself; take_events() then logs it, and says why the pair is of no
+  // use any more, or nothing: a port that is down may come up again before the retries end. With `events` only.
+  int device_fd() const { return port_.context->async_fd; }
+  const char* take_events();
 
  private:
   Outcome make_queues(const QueuePairSizes& sizes);

@@ -44,6 +44,8 @@ void Verbs::load() {
   find(destroy_cq, "ibv_destroy_cq");
   find(get_cq_event, "ibv_get_cq_event");
   find(ack_cq_events, "ibv_ack_cq_events");
+  find(get_async_event, "ibv_get_async_event");
+  find(ack_async_event, "ibv_ack_async_event");
   find(create_qp, "ibv_create_qp");
   find(modify_qp, "ibv_modify_qp");
   find(destroy_qp, "ibv_destroy_qp");

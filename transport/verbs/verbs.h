@@ -32,6 +32,8 @@ struct Verbs {
   int (*destroy_cq)(ibv_cq* cq) = nullptr;
   int (*get_cq_event)(ibv_comp_channel* channel, ibv_cq** cq, void** user) = nullptr;
   void (*ack_cq_events)(ibv_cq* cq, unsigned count) = nullptr;
+  int (*get_async_event)(ibv_context* context, ibv_async_event* event) = nullptr;
+  void (*ack_async_event)(ibv_async_event* event) = nullptr;
   ibv_qp* (*create_qp)(ibv_pd* pd, ibv_qp_init_attr* attributes) = nullptr;
   int (*modify_qp)(ibv_qp* qp, ibv_qp_attr* attributes, int mask) = nullptr;
   int (*destroy_qp)(ibv_qp* qp) = nullptr;
