@@ -3,11 +3,13 @@
 import os
 import signal
 import subprocess
+import time
 import unittest
 
 from pool import PATIENCE_S, PoolTest, TwoMachinesTest, job_program, wait_until
 
 MIB = 1 << 20
+REST_S = 1.5
 CROSSES = 'through this program'  # in the log's line about a copy that cannot go directly
 
 
@@ -15,15 +17,16 @@ class Counted:
     """What crosses the program's links while it copies `mib` MiB from vGPU 0 to vGPU 1 `rounds` times."""
 
     def counters(self, name):
-        """Of a job that waits at a gate: asked until they stand still."""
-        before = [None]
+        """Of a job that waits at a gate: asked until they stand still, as they come a little later."""
+        before, since = [None], [0.0]
 
         def at_rest():
             job = self.pool.job(name)
             vgpus = job['vgpus'] if job else []
             now = sum(vgpu.get('bytes_in', 0) + vgpu.get('bytes_out', 0) for vgpu in vgpus)
-            seen, before[0] = before[0], now
-            return len(vgpus) == 2 and now > 0 and now == seen
+            if now != before[0]:
+                before[0], since[0] = now, time.monotonic()
+            return len(vgpus) == 2 and now > 0 and time.monotonic() - since[0] > REST_S
 
         wait_until(at_rest, f'the counters of {name} to rest')
         return before[0]
