@@ -126,6 +126,7 @@ ImageText read_fatbin(const char* data, uint64_t bytes, unsigned capability, boo
   std::set<unsigned> machine_code, too_new;
   while (left >= sizeof(FatbinEntry)) {
     const auto entry = load<FatbinEntry>(at);
+    const bool runs = fatbin_entry_runs(entry, capability);
     if (entry.header_bytes < sizeof(entry) || entry.header_bytes > left ||
         entry.payload_bytes > left - entry.header_bytes) {
       return failure(ImageStatus::kInvalid, "an entry of the fatbinary is longer than the fatbinary");
@@ -133,20 +134,18 @@ ImageText read_fatbin(const char* data, uint64_t bytes, unsigned capability, boo
     const Candidate candidate{entry, at + entry.header_bytes};
     if (entry.kind == tide::kFatbinElf) {
       machine_code.insert(entry.capability);
-      const bool runs = fatbin_entry_runs(entry, capability);
       if (!code_found || (runs && !code_runs) || (runs == code_runs && better(candidate, &code))) {
         code = candidate;
         code_runs = runs;
       }
       code_found = true;
     }
-    if (entry.kind == tide::kFatbinPtx && !fatbin_entry_runs(entry, capability)) {
+    if (entry.kind == tide::kFatbinPtx && !runs) {
       too_new.insert(entry.capability);
       if (!newer_found || !better(candidate, &newer)) newer = candidate;
       newer_found = true;
     }
-    if (entry.kind == tide::kFatbinPtx && fatbin_entry_runs(entry, capability) &&
-        better(candidate, found ? &best : nullptr)) {
+    if (entry.kind == tide::kFatbinPtx && runs && better(candidate, found ? &best : nullptr)) {
       best = candidate;
       found = true;
     }

@@ -6,7 +6,6 @@
 
 #include <cstring>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -76,6 +75,20 @@ std::string sent(const std::string& image, unsigned capability, size_t step = 10
   }
   return out;
 }
+
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : state_(seed * 2 + 1) {}
+  uint64_t operator()() {
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    state_ ^= state_ << 17;
+    return state_ >> 8;
+  }
+
+ private:
+  uint64_t state_;
+};
 
 TEST(ImagePieces, machine_code_is_for_its_major_number_from_its_minor_on) {
   const std::string all = fatbin({elf(75), elf(80), elf(86), elf(89), elf(90), ptx(75)});
@@ -231,7 +244,7 @@ constexpr unsigned kDevices[] = {75, 80, 86, 87, 89, 90, 100, 103, 120, 121, 130
 
 // Whatever a driver finds in the whole image, it finds in what has travelled. The driver is the software GPU.
 TEST(ImagePieces, a_driver_loads_from_them_what_it_loads_from_the_whole) {
-  std::mt19937 dice(1);
+  Dice dice(1);
   const uint64_t variants[] = {0, 0, 0, 0, kFatbinExactly, kFatbinFamily, kFatbinCapsule, kFatbinDebug};
   size_t smaller = 0;
   for (int round = 0; round < 1000; ++round) {
@@ -255,11 +268,11 @@ TEST(ImagePieces, damaged_images_are_not_read_past_their_end) {
   const std::string wholes[] = {
       fatbin({elf(75), elf(80), ptx(75), elf(90), ptx(120)}),
       bundle(BundleKind::kFatbins, {{"", fatbin({elf(80), elf(90)})}, {"n", fatbin({ptx(75), elf(90)})}})};
-  std::mt19937 dice(2);
+  Dice dice(2);
   for (const std::string& whole : wholes) {
     for (int round = 0; round < 5'000; ++round) {
       std::string bad = whole;
-      for (uint32_t n = 1 + dice() % 4; n != 0; --n) {
+      for (uint64_t n = 1 + dice() % 4; n != 0; --n) {
         const char interesting[] = {'\0', '\x7f', '\xff', '\x08', '\x40', char(dice())};
         bad[dice() % bad.size()] = interesting[dice() % sizeof interesting];
       }
@@ -271,7 +284,7 @@ TEST(ImagePieces, damaged_images_are_not_read_past_their_end) {
 }
 
 TEST(ImagePieces, noise_behind_the_magic_travels_whole_or_shorter) {
-  std::mt19937 dice(3);
+  Dice dice(3);
   for (int round = 0; round < 5'000; ++round) {
     std::string noise(dice() % 300, '\0');
     for (char& c : noise) c = char(dice() % 3 == 0 ? dice() : 0);
