@@ -6,27 +6,12 @@
 #include <cstring>
 
 #include "api/bundle.h"
+#include "api/fatbin.h"
 
 namespace tide {
 namespace {
 
-constexpr uint32_t kWrapperMagic = 0x466243b1;
-constexpr uint32_t kFatbinMagic = 0xBA55ED50;
 constexpr uint64_t kImageBytesMax = uint64_t(4) << 30;
-
-struct Wrapper {  // fatbinary_section.h calls it __fatBinC_Wrapper_t
-  uint32_t magic;
-  uint32_t version;
-  const void* data;
-  const void* filename_or_fatbins;
-};
-
-struct FatbinHeader {
-  uint32_t magic;
-  uint16_t version;
-  uint16_t header_bytes;
-  uint64_t body_bytes;
-};
 
 uint64_t elf_bytes(const void* code) {
   Elf64_Ehdr header;
@@ -57,7 +42,7 @@ Image plain_image(const void* code) {
     memcpy(&header.magic, code, sizeof header.magic);
     if (header.magic == kFatbinMagic) {
       memcpy(&header, code, sizeof header);
-      return {ImageKind::kFatbin, code, uint64_t(header.header_bytes) + header.body_bytes};
+      return {ImageKind::kFatbin, code, uint64_t(header.header_bytes) + header.entries_bytes};
     }
   }
   // As text, which does not look behind its end.
@@ -76,15 +61,15 @@ Image plain_image(const void* code) {
 Image find_image(const void* code) {
   if (code == nullptr) return {};
   Image image;
-  Wrapper wrapper;
+  FatbinWrapper wrapper;
   if (*static_cast<const unsigned char*>(code) == 0xb1) {
     memcpy(&wrapper, code, sizeof wrapper);
-    if (wrapper.magic != kWrapperMagic) return {};
-    const bool several = wrapper.version == 2 && wrapper.filename_or_fatbins != nullptr &&
-                         *static_cast<void* const*>(wrapper.filename_or_fatbins) != nullptr;
+    if (wrapper.magic != kFatbinWrapperMagic) return {};
+    const bool several =
+        wrapper.version == 2 && wrapper.more != nullptr && *static_cast<void* const*>(wrapper.more) != nullptr;
     if (several) return {ImageKind::kSeveralFatbins, code, 0};
-    if (wrapper.data == nullptr) return {};
-    image = plain_image(wrapper.data);
+    if (wrapper.fatbin == nullptr) return {};
+    image = plain_image(wrapper.fatbin);
   } else {
     image = plain_image(code);
   }
@@ -93,11 +78,11 @@ Image find_image(const void* code) {
 }
 
 Fatbins fatbins_of(const void* code) {
-  Wrapper wrapper;
+  FatbinWrapper wrapper;
   memcpy(&wrapper, code, sizeof wrapper);
   Fatbins out;
-  if (wrapper.data != nullptr) out.linked = plain_image(wrapper.data);
-  out.units = static_cast<const void* const*>(wrapper.filename_or_fatbins);
+  if (wrapper.fatbin != nullptr) out.linked = plain_image(wrapper.fatbin);
+  out.units = static_cast<const void* const*>(wrapper.more);
   return out;
 }
 

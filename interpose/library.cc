@@ -1,11 +1,13 @@
 #include "interpose/library.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "api/payload.h"
 #include "base/log.h"
 #include "commands.h"
+#include "interpose/image_pieces.h"
 #include "interpose/process.h"
 
 namespace tide {
@@ -108,15 +110,39 @@ CUresult take_answer(Process& process, Library& library, Instance& instance) {
   return CUDA_SUCCESS;
 }
 
+// 0: not to be looked at.
+unsigned capability_for_images(const Vgpu& vgpu) {
+  static const char* const wanted = getenv("TIDE_IMAGES");
+  if (wanted != nullptr && strcmp(wanted, "whole") == 0) return 0;
+  const auto* attributes = vgpu.info.attributes;
+  return unsigned(attributes[CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR] * 10 +
+                  attributes[CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR]);
+}
+
+ImagePieces image_for(const Library& library, const Vgpu& vgpu) {
+  return pieces_for({library.image, library.image_bytes}, capability_for_images(vgpu));
+}
+
+// Requires: library.mu.
+void name_image(Library& library, const Vgpu& vgpu) {
+  const unsigned capability = capability_for_images(vgpu);
+  if (library.has_sum && library.sum_capability == capability) return;
+  const ImagePieces image = image_for(library, vgpu);
+  Sha256Sum sum;
+  for (const ImagePieces::Piece piece : image.pieces()) sum.add(piece);
+  library.sum = sum.end();
+  library.sum_bytes = image.bytes();
+  library.sum_capability = capability;
+  library.has_sum = true;
+}
+
 // Only the image's name, where a server that is not on this machine may have it. False: it is to be sent.
 bool name_stage(Library& library, Context& context, CUresult* result) {
   Channel& channel = context.vgpu->channel();
   if (library.image_bytes < kNamedImageBytesLeast || channel.shares_host_memory()) return false;
-  if (!library.has_sum) {
-    library.sum = sha256({library.image, library.image_bytes});
-    library.has_sum = true;
-  }
-  command::StageKnown known{library.number, library.image_bytes, 0, 0, 0, 0};
+  name_image(library, *context.vgpu);
+  if (library.sum_bytes < kNamedImageBytesLeast) return false;
+  command::StageKnown known{library.number, library.sum_bytes, 0, 0, 0, 0};
   static_assert(sizeof known == 2 * sizeof(uint64_t) + sizeof library.sum);
   memcpy(&known.sum0, library.sum.data(), sizeof library.sum);
   *result = send_command(context, Call::tideStageKnown, known);
@@ -126,14 +152,15 @@ bool name_stage(Library& library, Context& context, CUresult* result) {
 CUresult send_stage(Library& library, Context& context) {
   Channel& channel = context.vgpu->channel();
   const uint32_t number = context.number.load();
-  for (uint64_t offset = 0; offset < library.image_bytes; offset += kStagePieceBytes) {
-    const uint64_t bytes = std::min(kStagePieceBytes, library.image_bytes - offset);
-    const command::Stage stage{library.number, library.image_bytes, offset, bytes};
+  ImagePieces image = image_for(library, *context.vgpu);
+  for (uint64_t offset = 0; offset < image.bytes(); offset += kStagePieceBytes) {
+    const uint64_t bytes = std::min(kStagePieceBytes, image.bytes() - offset);
+    const command::Stage stage{library.number, image.bytes(), offset, bytes};
     const CUresult r = channel.send(
         {.call = Call::tideStage, .context = number, .payload_bytes = uint32_t(command::kStageDataOffset + bytes)},
         [&](std::byte* payload) {
           memcpy(payload, &stage, sizeof stage);
-          memcpy(payload + command::kStageDataOffset, library.image + offset, bytes);
+          image.read(payload + command::kStageDataOffset, bytes);
         });
     if (r != CUDA_SUCCESS) return r;
   }

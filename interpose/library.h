@@ -64,7 +64,9 @@ struct Library : Handled {
   const std::byte* image = nullptr;
   uint64_t image_bytes = 0;
   std::vector<std::byte> copy;  // of the image, unless the program keeps it
-  Sha256 sum{};                 // of the image, once it was needed; under mu
+  Sha256 sum{};                 // of the image as it was sent to some vGPU, once it was needed; under mu
+  uint64_t sum_bytes = 0;       // which were so many
+  unsigned sum_capability = 0;  // and chosen for this one
   bool has_sum = false;
   std::mutex mu;
   std::atomic<bool> known{false};  // `kernels` is complete

@@ -7,7 +7,6 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kWrapperMagic = 0x466243b1;
 constexpr size_t kLogBytes = 8192;
 
 }  // namespace
@@ -44,7 +43,7 @@ CUresult OpenedBundle::open(const std::vector<std::byte>& image, const void** lo
   if (BundleKind(header.kind) == BundleKind::kLink) return link(parts, loadable, message);
   for (size_t i = 1; i < parts.size(); ++i) units_.push_back(parts[i].data);
   units_.push_back(nullptr);
-  wrapper_ = {kWrapperMagic, 2, parts[0].bytes == 0 ? nullptr : parts[0].data, units_.data()};
+  wrapper_ = {kFatbinWrapperMagic, 2, parts[0].bytes == 0 ? nullptr : parts[0].data, units_.data()};
   *loadable = &wrapper_;
   return CUDA_SUCCESS;
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "api/fatbin.h"
 #include "server/driver_library.h"
 
 namespace tide {
@@ -30,17 +31,10 @@ class OpenedBundle {
   };
   CUresult link(const std::vector<Part>& parts, const void** loadable, std::string* message);
 
-  struct Wrapper {  // fatbinary_section.h calls it __fatBinC_Wrapper_t
-    uint32_t magic;
-    uint32_t version;
-    const void* linked;
-    const void* const* units;
-  };
-
   const Driver& driver_;
   CUlinkState link_ = nullptr;
   std::vector<const void*> units_;
-  Wrapper wrapper_{};
+  FatbinWrapper wrapper_{};
 };
 
 }  // namespace tide

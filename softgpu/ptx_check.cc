@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/fatbin.h"
 #include "base/clock.h"
 #include "softgpu/exec/program.h"
 #include "softgpu/fatbin/fatbin.h"
@@ -131,9 +132,6 @@ void check_program(const std::string& file, const std::vector<std::string>& text
   }
 }
 
-// Every fatbinary begins with this word at a multiple of 8.
-constexpr uint32_t kFatbinMagic = 0xBA55ED50;
-
 bool check_file(const std::string& file, const Options& options, Tally* tally) {
   std::ifstream stream(file, std::ios::binary);
   if (!stream) return false;
@@ -152,10 +150,10 @@ bool check_file(const std::string& file, const Options& options, Tally* tally) {
     for (std::string& text : image.ptx) units.push_back(std::move(text));
   }
   if (!units.empty()) check_program(file, units, options, tally);
-  for (size_t at = 0; at + 64 < bytes.size(); at += 8) {
+  for (size_t at = 0; at + 64 < bytes.size(); at += 8) {  // every fat binary begins at a multiple of 8
     uint32_t word = 0;
     std::memcpy(&word, bytes.data() + at, sizeof(word));
-    if (word != kFatbinMagic || std::binary_search(linked.begin(), linked.end(), at)) continue;
+    if (word != tide::kFatbinMagic || std::binary_search(linked.begin(), linked.end(), at)) continue;
     const softgpu::ImageText image = softgpu::read_image(bytes.data() + at, kNewest);
     if (image.status != softgpu::ImageStatus::kOk || image.machine_code) continue;
     for (const std::string& text : image.ptx) check_program(file, {text}, options, tally);

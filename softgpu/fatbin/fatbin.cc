@@ -12,56 +12,23 @@
 #include <set>
 #include <string_view>
 
+#include "api/fatbin.h"
 #include "softgpu/fatbin/machine_code.h"
 #include "softgpu/fatbin/object.h"
 
 namespace softgpu {
 namespace {
 
-constexpr uint32_t kWrapperMagic = 0x466243B1;
-constexpr uint32_t kFatbinMagic = 0xBA55ED50;
-constexpr uint16_t kKindPtx = 1;
-constexpr uint16_t kKindElf = 2;
-constexpr uint64_t kFlagLz4 = 0x2000;
-constexpr uint64_t kFlagZstd = 0x8000;
-constexpr uint64_t kFlagOneArchitecture = 0x100000;  // "sm_90a": runs on exactly that capability
-constexpr uint64_t kTextBytesMax = 1u << 30;         // the largest known uncompressed image is 105 MB
-constexpr uint64_t kNoEnd = uint64_t{1} << 40;       // where only the headers know the length
-constexpr size_t kUnitsMax = 65536;                  // of one -rdc program
+using tide::FatbinEntry;
+using tide::FatbinHeader;
+using tide::FatbinWrapper;
 
-struct Wrapper {
-  uint32_t magic;
-  uint32_t version;
-  const void* fatbin;
-  const void* more;  // version 2: a null-terminated array of further fatbinaries
-};
-
-struct FatbinHeader {
-  uint32_t magic;
-  uint16_t version;
-  uint16_t header_bytes;
-  uint64_t entries_bytes;
-};
-
-struct EntryHeader {
-  uint16_t kind;
-  uint16_t version;
-  uint32_t header_bytes;
-  uint64_t payload_bytes;     // as stored, padded
-  uint32_t compressed_bytes;  // without the padding; 0 when not compressed
-  uint32_t options_offset;
-  uint32_t producer;
-  uint32_t capability;
-  uint32_t bits;
-  uint32_t reserved;
-  uint64_t flags;
-  uint64_t name;
-  uint64_t text_bytes;  // after decompression
-};
-static_assert(sizeof(EntryHeader) == 64);
+constexpr uint64_t kTextBytesMax = 1u << 30;    // the largest known uncompressed image is 105 MB
+constexpr uint64_t kNoEnd = uint64_t{1} << 40;  // where only the headers know the length
+constexpr size_t kUnitsMax = 65536;             // of one -rdc program
 
 struct Candidate {
-  EntryHeader header;
+  FatbinEntry header;
   const char* payload;
 };
 
@@ -90,15 +57,10 @@ std::string no_ptx_error(const std::string& targets, const std::vector<std::stri
          ", no PTX: build with -arch=compute_XX or the shorthand -arch=sm_XX, which keep the PTX";
 }
 
-// Machine code runs on devices of its own major capability, from its minor one on.
-bool machine_code_runs(unsigned made_for, bool exactly, unsigned capability) {
-  return exactly ? made_for == capability : made_for / 10 == capability / 10 && made_for <= capability;
-}
-
-bool uncompress(const EntryHeader& header, const char* payload, std::string* text) {
+bool uncompress(const FatbinEntry& header, const char* payload, std::string* text) {
   if (header.text_bytes > kTextBytesMax || header.compressed_bytes > header.payload_bytes) return false;
   text->resize(header.text_bytes);
-  if (header.flags & kFlagZstd) {
+  if (header.flags & tide::kFatbinZstd) {
     const size_t bytes = ZSTD_decompress(text->data(), text->size(), payload, header.compressed_bytes);
     return ZSTD_isError(bytes) == 0 && bytes == text->size();
   }
@@ -108,7 +70,8 @@ bool uncompress(const EntryHeader& header, const char* payload, std::string* tex
 }
 
 bool read_payload(const Candidate& candidate, std::string* bytes) {
-  if (candidate.header.flags & (kFlagZstd | kFlagLz4)) return uncompress(candidate.header, candidate.payload, bytes);
+  if (candidate.header.flags & (tide::kFatbinZstd | tide::kFatbinLz4))
+    return uncompress(candidate.header, candidate.payload, bytes);
   bytes->assign(candidate.payload, candidate.header.payload_bytes);
   return true;
 }
@@ -122,12 +85,7 @@ bool read_text(const Candidate& candidate, std::string* text) {
 bool better(const Candidate& a, const Candidate* b) {
   if (b == nullptr) return true;
   if (a.header.capability != b->header.capability) return a.header.capability > b->header.capability;
-  return (b->header.flags & kFlagOneArchitecture) != 0 && (a.header.flags & kFlagOneArchitecture) == 0;
-}
-
-bool runs_on(const EntryHeader& header, unsigned capability) {
-  if (header.flags & kFlagOneArchitecture) return header.capability == capability;
-  return header.capability <= capability;
+  return (b->header.flags & tide::kFatbinExactly) != 0 && (a.header.flags & tide::kFatbinExactly) == 0;
 }
 
 std::string join(const std::set<unsigned>& capabilities) {
@@ -154,7 +112,7 @@ ImageText read_fatbin(const char* data, uint64_t bytes, unsigned capability, boo
     return failure(ImageStatus::kInvalid, "the fatbinary ends within its header");
   }
   const auto header = load<FatbinHeader>(data);
-  if (header.magic != kFatbinMagic || header.header_bytes < sizeof(header)) {
+  if (header.magic != tide::kFatbinMagic || header.header_bytes < sizeof(header)) {
     return failure(ImageStatus::kInvalid, "not a fatbinary");
   }
   if (header.header_bytes > bytes || header.entries_bytes > bytes - header.header_bytes ||
@@ -166,28 +124,28 @@ ImageText read_fatbin(const char* data, uint64_t bytes, unsigned capability, boo
   Candidate best{}, code{}, newer{};
   bool found = false, newer_found = false, code_found = false, code_runs = false;
   std::set<unsigned> machine_code, too_new;
-  while (left >= sizeof(EntryHeader)) {
-    const auto entry = load<EntryHeader>(at);
+  while (left >= sizeof(FatbinEntry)) {
+    const auto entry = load<FatbinEntry>(at);
+    const bool runs = fatbin_entry_runs(entry, capability);
     if (entry.header_bytes < sizeof(entry) || entry.header_bytes > left ||
         entry.payload_bytes > left - entry.header_bytes) {
       return failure(ImageStatus::kInvalid, "an entry of the fatbinary is longer than the fatbinary");
     }
     const Candidate candidate{entry, at + entry.header_bytes};
-    if (entry.kind == kKindElf) {
+    if (entry.kind == tide::kFatbinElf) {
       machine_code.insert(entry.capability);
-      const bool runs = machine_code_runs(entry.capability, (entry.flags & kFlagOneArchitecture) != 0, capability);
       if (!code_found || (runs && !code_runs) || (runs == code_runs && better(candidate, &code))) {
         code = candidate;
         code_runs = runs;
       }
       code_found = true;
     }
-    if (entry.kind == kKindPtx && !runs_on(entry, capability)) {
+    if (entry.kind == tide::kFatbinPtx && !runs) {
       too_new.insert(entry.capability);
       if (!newer_found || !better(candidate, &newer)) newer = candidate;
       newer_found = true;
     }
-    if (entry.kind == kKindPtx && runs_on(entry, capability) && better(candidate, found ? &best : nullptr)) {
+    if (entry.kind == tide::kFatbinPtx && runs && better(candidate, found ? &best : nullptr)) {
       best = candidate;
       found = true;
     }
@@ -221,8 +179,8 @@ ImageText read_fatbin(const char* data, uint64_t bytes, unsigned capability, boo
 }
 
 ImageText read_wrapper(const char* data, unsigned capability, bool any_machine_code) {
-  if (!readable(data, sizeof(Wrapper))) return failure(ImageStatus::kInvalid, "half a fatbinary wrapper");
-  const auto wrapper = load<Wrapper>(data);
+  if (!readable(data, sizeof(FatbinWrapper))) return failure(ImageStatus::kInvalid, "half a fatbinary wrapper");
+  const auto wrapper = load<FatbinWrapper>(data);
   if (wrapper.version != 1 && wrapper.version != 2) {
     return failure(ImageStatus::kInvalid, "fatbinary wrapper of version " + std::to_string(wrapper.version));
   }
@@ -251,8 +209,11 @@ ImageText read_elf(std::string_view file, unsigned capability, bool any_machine_
   if (read_linked_image(file, &image)) return image;
   if (is_host_object(file)) return read_object(file, capability);
   const unsigned made_for = capability_of_machine_code(file.data());
+  FatbinEntry as_entry{};
+  as_entry.kind = tide::kFatbinElf;
+  as_entry.capability = made_for;
   return read_machine_code(file.data(), file.size(), sm(made_for),
-                           any_machine_code || machine_code_runs(made_for, false, capability));
+                           any_machine_code || fatbin_entry_runs(as_entry, capability));
 }
 
 // PTX begins with comments, blank lines and the .version directive.
@@ -289,8 +250,8 @@ ImageText read_image(const void* image, unsigned capability, bool any_machine_co
     }
     return true;
   };
-  if (starts_with(kWrapperMagic)) return read_wrapper(data, capability, any_machine_code);
-  if (starts_with(kFatbinMagic)) return read_fatbin(data, kNoEnd, capability, any_machine_code);
+  if (starts_with(tide::kFatbinWrapperMagic)) return read_wrapper(data, capability, any_machine_code);
+  if (starts_with(tide::kFatbinMagic)) return read_fatbin(data, kNoEnd, capability, any_machine_code);
   if (!looks_like_ptx(data)) {
     return failure(ImageStatus::kInvalid, "neither a fatbinary nor machine code nor PTX");
   }
@@ -307,7 +268,7 @@ ImageText read_image(std::string_view image, unsigned capability) {
   }
   uint32_t magic = 0;
   if (image.size() >= sizeof(magic)) magic = load<uint32_t>(image.data());
-  if (magic == kFatbinMagic) return read_fatbin(image.data(), image.size(), capability, false);
+  if (magic == tide::kFatbinMagic) return read_fatbin(image.data(), image.size(), capability, false);
   std::string text(image.substr(0, image.find('\0')));
   if (!looks_like_ptx(text.c_str())) {
     return failure(ImageStatus::kInvalid, "neither a fatbinary nor machine code nor PTX");

@@ -7,14 +7,18 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "api/fatbin.h"
+
 namespace softgpu {
 namespace {
+
+using tide::FatbinHeader;
+using tide::kFatbinMagic;
 
 constexpr uint16_t kMachineCuda = 190;
 constexpr std::string_view kUnitSection = ".softgpu.unit";
 constexpr std::string_view kUnitsSection = "__nv_relfatbin";
 constexpr std::string_view kSections[] = {".nv_fatbin", kUnitsSection};
-constexpr uint32_t kFatbinMagic = 0xBA55ED50;
 constexpr unsigned kAbiOfThirteen = 8;
 
 struct Section {
@@ -57,16 +61,12 @@ bool read_sections(std::string_view file, std::vector<Section>* out) {
 bool read_fatbins(std::string_view bytes, unsigned capability, ImageText* out) {
   size_t at = 0;
   while (at + 16 <= bytes.size()) {
-    uint32_t magic = 0;
-    uint16_t header_bytes = 0;
-    uint64_t entries_bytes = 0;
-    std::memcpy(&magic, bytes.data() + at, sizeof(magic));
-    if (magic != kFatbinMagic) {
+    FatbinHeader header;
+    std::memcpy(&header, bytes.data() + at, sizeof(header));
+    if (header.magic != kFatbinMagic) {
       at += 8;
       continue;
     }
-    std::memcpy(&header_bytes, bytes.data() + at + 6, sizeof(header_bytes));
-    std::memcpy(&entries_bytes, bytes.data() + at + 8, sizeof(entries_bytes));
     ImageText one = read_image(bytes.substr(at), capability);
     if (one.status != ImageStatus::kOk || one.machine_code) {
       if (one.machine_code) one.status = ImageStatus::kNoPtx, one.error = "an object has machine code, but no PTX";
@@ -74,7 +74,7 @@ bool read_fatbins(std::string_view bytes, unsigned capability, ImageText* out) {
       return false;
     }
     for (std::string& ptx : one.ptx) out->ptx.push_back(std::move(ptx));
-    at += (header_bytes + entries_bytes + 7) / 8 * 8;
+    at += (header.header_bytes + header.entries_bytes + 7) / 8 * 8;
   }
   return true;
 }
@@ -164,15 +164,12 @@ std::vector<uint64_t> linked_units(std::string_view file) {
   for (const Section& section : sections) {
     if (section.name != kUnitsSection) continue;
     for (size_t at = 0; at + 16 <= section.bytes.size();) {
-      uint32_t magic = 0;
-      uint16_t header_bytes = 0;
-      uint64_t entries_bytes = 0;
-      std::memcpy(&magic, section.bytes.data() + at, sizeof(magic));
-      std::memcpy(&header_bytes, section.bytes.data() + at + 6, sizeof(header_bytes));
-      std::memcpy(&entries_bytes, section.bytes.data() + at + 8, sizeof(entries_bytes));
-      if (magic == kFatbinMagic) out.push_back(static_cast<uint64_t>(section.bytes.data() + at - file.data()));
-      if (magic == kFatbinMagic && entries_bytes > section.bytes.size()) break;
-      at += magic == kFatbinMagic ? (header_bytes + entries_bytes + 7) / 8 * 8 : 8;
+      FatbinHeader header;
+      std::memcpy(&header, section.bytes.data() + at, sizeof(header));
+      const bool found = header.magic == kFatbinMagic;
+      if (found) out.push_back(static_cast<uint64_t>(section.bytes.data() + at - file.data()));
+      if (found && header.entries_bytes > section.bytes.size()) break;
+      at += found ? (header.header_bytes + header.entries_bytes + 7) / 8 * 8 : 8;
     }
   }
   return out;
