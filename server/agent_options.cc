@@ -106,7 +106,8 @@ Outcome check(AgentOptions* o) {
 
 const char* agent_usage() {
   return "usage: tide-agent (--scheduler ADDRESS:PORT | --config FILE) [--name NAME] [--dir DIRECTORY]\n"
-         "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--image-cache-mib N]\n"
+         "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--image-cache-mib "
+         "N]\n"
          "                  [--ready-file FILE]\n"
          "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n";
 }

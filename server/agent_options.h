@@ -16,7 +16,7 @@ struct AgentOptions {
   std::string listen = "127.0.0.1:0";  // the door's TCP address
   std::string ready_file;              // written when the scheduler has taken us
   uint32_t softgpu_devices = 0;        // not 0: software GPUs, that many
-  uint64_t image_cache_mib = 4096;  // of programs' images, in `directory`; 0: none
+  uint64_t image_cache_mib = 4096;     // of programs' images, in `directory`; 0: none
   std::string softgpu_memory;          // of each, e.g. "2GiB"
   bool help = false;
 };

@@ -41,15 +41,16 @@ CUresult Libraries::stage(uint64_t number, uint64_t total, uint64_t offset, cons
 CUresult Libraries::stage_known(uint64_t number, uint64_t total, const Sha256& name) {
   if (total == 0 || total > kImageBytesMax || stages_.count(number) != 0) return CUDA_ERROR_INVALID_VALUE;
   auto bytes = std::make_shared<std::vector<std::byte>>();
-  const bool there =
-      staged_bytes_ + total <= kStagedBytesMax && store_.find(name, total, kImagePadding, bytes.get());
+  const bool there = staged_bytes_ + total <= kStagedBytesMax && store_.find(name, total, kImagePadding, bytes.get());
   if (there) put_stage(number, {std::move(bytes), total, true});
   return CUDA_SUCCESS;  // if not, the load will say so
 }
 
 void Libraries::keep(ImageBytes image) const {
   if (!store_.keeps(image->size() - kImagePadding)) return;
-  std::thread([store = store_, image = std::move(image)] { store.keep(*image, image->size() - kImagePadding); }).detach();
+  std::thread([store = store_, image = std::move(image)] {
+    store.keep(*image, image->size() - kImagePadding);
+  }).detach();
 }
 
 void Libraries::put_stage(uint64_t number, Stage stage) {

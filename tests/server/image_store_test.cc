@@ -29,9 +29,7 @@ class ImageStoreTest : public testing::Test {
     return made;
   }
   static Sha256 name(const std::vector<std::byte>& image) { return sha256({image.data(), image.size() - kPadding}); }
-  size_t files() const {
-    return size_t(std::distance(fs::directory_iterator(directory_), fs::directory_iterator()));
-  }
+  size_t files() const { return size_t(std::distance(fs::directory_iterator(directory_), fs::directory_iterator())); }
 
   std::string directory_ = "/tmp/image-store-XXXXXX";
 };
