@@ -112,7 +112,8 @@ PeerCopies::State PeerCopies::fetched(Task& task) {
   // Once it may have moved behind its answer.
   const bool no_way = answer.state == FetchState::kUnreachable && copy.fresh && ++copy.unreachable == kUnreachableMax;
   const bool again = answer.state == FetchState::kMoving || answer.state == FetchState::kGone ||
-                     answer.state == FetchState::kUnreachable;
+                     answer.state == FetchState::kUnreachable ||
+                     (answer.state == FetchState::kRefused && !copy.fresh);  // another worker by now
   if (no_way || !again || ++copy.tries >= kTriesMax || task.from.vgpu->channel().failed())
     return give_up(task, answer.message, no_way);
   // Whoever serves the source by then says where it is.

@@ -60,7 +60,8 @@ ImageStore ImageStore::from_environment() {
 void ImageStore::keep(const std::vector<std::byte>& image, uint64_t bytes) const {
   if (!keeps(bytes)) return;
   const std::string name = path(sha256({image.data(), bytes}));
-  if (access(name.c_str(), F_OK) == 0) return;
+  struct stat there = {};
+  if (stat(name.c_str(), &there) == 0 && uint64_t(there.st_size) == bytes) return;
   make_room(bytes);
   // Whole, or not at all, whoever else does the same and whenever this process ends.
   std::string draft = directory_ + "/new-XXXXXX";
@@ -78,14 +79,16 @@ bool ImageStore::find(const Sha256& name, uint64_t bytes, uint64_t padding, std:
   const int fd = open(path(name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return false;
   struct stat status = {};
-  bool found = fstat(fd, &status) == 0 && uint64_t(status.st_size) == bytes;
+  // Of another length: it is the asker who may be wrong.
+  const bool sized = fstat(fd, &status) == 0 && uint64_t(status.st_size) == bytes;
+  bool found = sized;
   if (found) {
     image->assign(bytes + padding, std::byte{0});
     found = read_all(fd, image->data(), bytes) && sha256({image->data(), bytes}) == name;
     futimens(fd, nullptr);  // it is in use
   }
   close(fd);
-  if (!found) unlink(path(name).c_str());
+  if (sized && !found) unlink(path(name).c_str());
   return found;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "server/bundle.h"
 
 namespace tide {
@@ -48,9 +49,28 @@ CUresult Libraries::stage_known(uint64_t number, uint64_t total, const Sha256& n
 
 void Libraries::keep(ImageBytes image) const {
   if (!store_.keeps(image->size() - kImagePadding)) return;
-  std::thread([store = store_, image = std::move(image)] {
+  const std::lock_guard lock(keeper_->mu);
+  keeper_->images.push_back(std::move(image));
+  if (keeper_->runs) return;
+  std::thread thread;
+  keeper_->runs = start_thread(&thread, [store = store_, keeper = keeper_] { keeper->run(store); });
+  if (keeper_->runs) {
+    thread.detach();
+  } else {
+    keeper_->images.clear();  // they will be sent again
+  }
+}
+
+void Libraries::Keeper::run(const ImageStore& store) {
+  std::unique_lock lock(mu);
+  while (!images.empty()) {
+    const ImageBytes image = std::move(images.front());
+    images.pop_front();
+    lock.unlock();
     store.keep(*image, image->size() - kImagePadding);
-  }).detach();
+    lock.lock();
+  }
+  runs = false;
 }
 
 void Libraries::put_stage(uint64_t number, Stage stage) {

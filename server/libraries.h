@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -100,7 +102,15 @@ class Libraries {
   uint64_t staged_bytes_ = 0;
   std::unordered_map<uint64_t, Library> libraries_;
   std::unordered_map<uint64_t, Stage> stages_;
+  // Writes what is to be kept, in a thread that is there while there is something.
+  struct Keeper {
+    std::mutex mu;
+    std::deque<ImageBytes> images;  // guarded by mu
+    bool runs = false;              // guarded by mu
+    void run(const ImageStore& store);
+  };
   const ImageStore store_ = ImageStore::from_environment();
+  const std::shared_ptr<Keeper> keeper_ = std::make_shared<Keeper>();
 };
 
 }  // namespace tide

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "server/rectangle.h"
 #include "transport/door.h"
 
@@ -57,7 +58,11 @@ std::shared_ptr<Fetch> PeerFetcher::start(const FetchOrder& order) {
   }
   if (!thread_.joinable()) {
     context_ = contexts_.primary();
-    thread_ = std::thread([this] { run(); });
+    if (!start_thread(&thread_, [this] { run(); })) {
+      const std::lock_guard lock(mu_);
+      queue_.pop_back();
+      return nullptr;
+    }
   }
   wake_.notify_one();
   return fetch;
@@ -67,6 +72,7 @@ void PeerFetcher::run() {
   while (const std::shared_ptr<Fetch> fetch = next()) {
     fetch->answer = carry_out(fetch->order);
     fetch->over.store(true, std::memory_order_release);
+    drop_idle(now_ns());
   }
   while (!connections_.empty()) drop(connections_.begin()->first);
 }
@@ -101,6 +107,7 @@ void PeerFetcher::drop(std::string name) {
   const auto item = connections_.find(name);
   if (item == connections_.end()) return;
   lane_->rest();
+  item->second.stream->close();
   pins_.retire(std::move(item->second.slots));
   connections_.erase(item);
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/log.h"
+#include "base/threads.h"
 #include "server/rectangle.h"
 #include "server/transfer.h"
 #include "transport/door.h"
@@ -64,7 +65,10 @@ Outcome PeerSource::address(PeerAddress* peer) {
       return Outcome::fail("cannot get random bytes");
     context_ = contexts_.primary();
     listener_ = std::move(listener);
-    acceptor_ = std::thread([this] { accept(); });
+    if (!start_thread(&acceptor_, [this] { accept(); })) {
+      listener_ = nullptr;
+      return Outcome::fail("the system has no thread left");
+    }
   }
   *peer = peer_;
   return {};
@@ -113,11 +117,14 @@ void PeerSource::accept() {
     if (!came || connections_.size() >= kConnectionsMax) continue;
     Connection& connection = connections_.emplace_back();
     connection.stream = std::move(stream);
-    connection.thread = std::thread([this, &connection] {
+    const bool started = start_thread(&connection.thread, [this, &connection] {
       serve(connection);
       connection.stream->close();
       connection.over = true;
     });
+    if (started) continue;
+    connection.stream->close();
+    connections_.pop_back();
   }
 }
 
@@ -129,6 +136,7 @@ void PeerSource::serve(Connection& connection) {
   while (server.stream.receive(&request, sizeof request, kIdleMs).ok() && answer(server, request)) {
   }
   server.lane.rest();
+  server.stream.close();  // until then UCX may read the slots
   pins_.retire(std::move(server.slots));
 }
 
@@ -213,6 +221,7 @@ bool PeerSource::answer(Server& server, const PeerRequest& request) {
   if (state != FetchState::kDone) return send_verdict(server.stream, state, why_not(state)).ok();
   Outcome outcome = send_verdict(server.stream, FetchState::kDone);
   if (outcome.ok()) outcome = Giving(server, request).run();
+  if (!outcome.ok()) server.lane.rest();  // a part may still be read
   end_read();
   if (outcome.ok()) return true;
   const Outcome sent = send_struct(server.stream, PeerPiece{});

@@ -149,7 +149,9 @@ void Session::conclude(const Received& received, const Outputs& answer, CUresult
   if (result == CUDA_SUCCESS && row != nullptr && row->keeps) {
     objects_.keep(header, received.payload(), received.library());
   }
-  const bool answered = (header.flags & kCommandAnswer) != 0;
+  // Where a load does not get as far as its own answer, somebody waits all the same.
+  const bool failed_load = result != CUDA_SUCCESS && header.call == uint16_t(Call::tideLoadLibrary);
+  const bool answered = (header.flags & kCommandAnswer) != 0 || failed_load;
   if (result != CUDA_SUCCESS && (!answered || is_sticky(result))) raise(result, header.sequence);
   if (answered) {
     if (result == CUDA_SUCCESS && !answer.fits()) result = CUDA_ERROR_INVALID_VALUE;

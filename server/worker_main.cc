@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "server/probe.h"
 #include "server/worker.h"
+#include "transport/ucx.h"
 
 namespace {
 
@@ -34,6 +35,7 @@ int main(int argc, char** argv) {
   if (argc == 2 && strcmp(argv[1], "--probe") == 0) return probe();
   if (argc == 3 && strcmp(argv[1], "--control") == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    tide::ucx_settle_environment();
     auto* worker = new tide::Worker(atoi(argv[2]));
     // Nothing is torn down: the driver's threads may still look at memory of ours, and its own tear-down may wait for
     // work that never ends. The process's end does not.

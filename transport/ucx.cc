@@ -120,6 +120,10 @@ Outcome plugin(const UcxPlugin** plugin) {
 
 }  // namespace
 
+void ucx_settle_environment() {
+  for (const auto& [name, value] : kQuietly) setenv(name, value, 0);
+}
+
 Outcome ucx_connect(Region, int, const std::string& data, std::unique_ptr<Carrier>* carrier) {
   const UcxPlugin* ucx = nullptr;
   const Outcome outcome = plugin(&ucx);

@@ -9,6 +9,9 @@ namespace tide {
 
 Outcome ucx_connect(Region region, int lifeline, const std::string& data, std::unique_ptr<Carrier>* carrier);
 Outcome ucx_listen(Region region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier);
+// For a process of our own, while it has one thread: UCX's settings for good, so that no thread changes the environment
+// while another one looks at it.
+void ucx_settle_environment();
 // Loads UCX and opens what the next of these takes.
 void ucx_prepare();
 

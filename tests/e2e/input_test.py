@@ -131,7 +131,7 @@ class Garbage(PoolTest):
 
     def test_garbage_on_every_port(self):
         self.pool.up(gpus=2, servers=2)
-        job = self.pool.start('-g', 2, '--name', 'bystander', '--', *train('--steps', 60, '--step-ms', 50))
+        job = self.pool.start('-g', 2, '--name', 'bystander', '--', *train('--steps', 240, '--step-ms', 50))
         wait_until(lambda: job.steps() > 1, 'it trains')
         doors = self.sockets()
         self.assertGreaterEqual(len(doors), 2, doors)
