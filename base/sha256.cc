@@ -29,13 +29,4 @@ Sha256 sha256(std::span<const std::byte> bytes) {
   return sum.end();
 }
 
-std::string hex(const Sha256& sum) {
-  std::string text;
-  for (const uint8_t byte : sum) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
-  return text;
-}
-
 }  // namespace tide

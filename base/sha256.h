@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 
 namespace tide {
 
@@ -23,6 +22,5 @@ class Sha256Sum {
 };
 
 Sha256 sha256(std::span<const std::byte> bytes);
-std::string hex(const Sha256& sum);
 
 }  // namespace tide

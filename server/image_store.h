@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "api/library_info.h"
+#include "base/hex.h"
 #include "base/sha256.h"
 
 namespace tide {
@@ -29,7 +30,7 @@ class ImageStore {
   bool find(const Sha256& name, uint64_t bytes, uint64_t padding, std::vector<std::byte>* image) const;
 
  private:
-  std::string path(const Sha256& name) const { return directory_ + "/" + hex(name); }
+  std::string path(const Sha256& name) const { return directory_ + "/" + hex(name.data(), name.size()); }
   void make_room(uint64_t bytes) const;
 
   std::string directory_;

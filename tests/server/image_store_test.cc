@@ -29,6 +29,7 @@ class ImageStoreTest : public testing::Test {
     return made;
   }
   static Sha256 name(const std::vector<std::byte>& image) { return sha256({image.data(), image.size() - kPadding}); }
+  static std::string text_of(const Sha256& sum) { return hex(sum.data(), sum.size()); }
   size_t files() const { return size_t(std::distance(fs::directory_iterator(directory_), fs::directory_iterator())); }
 
   std::string directory_ = "/tmp/image-store-XXXXXX";
@@ -36,7 +37,7 @@ class ImageStoreTest : public testing::Test {
 
 TEST_F(ImageStoreTest, names_are_sha256) {
   const std::string text = "abc";
-  EXPECT_EQ(hex(sha256(std::as_bytes(std::span(text)))),
+  EXPECT_EQ(text_of(sha256(std::as_bytes(std::span(text)))),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
@@ -54,7 +55,7 @@ TEST_F(ImageStoreTest, what_is_not_what_its_name_says_is_removed) {
   const ImageStore store(directory_, 1 << 20);
   const auto kept = image(1);
   store.keep(kept, 100'000);
-  const std::string path = directory_ + "/" + hex(name(kept));
+  const std::string path = directory_ + "/" + text_of(name(kept));
   const int fd = open(path.c_str(), O_WRONLY);
   ASSERT_EQ(pwrite(fd, "x", 1, 5000), 1);
   close(fd);
@@ -69,7 +70,7 @@ TEST_F(ImageStoreTest, a_link_is_not_followed) {
   const ImageStore store(directory_, 1 << 20);
   const auto kept = image(1);
   store.keep(kept, 100'000);
-  const fs::path path = directory_ + "/" + hex(name(kept)), elsewhere = directory_ + "/../elsewhere";
+  const fs::path path = directory_ + "/" + text_of(name(kept)), elsewhere = directory_ + "/../elsewhere";
   fs::rename(path, elsewhere);
   fs::create_symlink(elsewhere, path);
   std::vector<std::byte> found;
@@ -81,7 +82,7 @@ TEST_F(ImageStoreTest, the_longest_unused_go_first) {
   for (uint8_t i = 0; i < 3; ++i) {
     store.keep(image(i), 100'000);
     const timespec times[2] = {{1000 + i, 0}, {1000 + i, 0}};
-    ASSERT_EQ(utimensat(AT_FDCWD, (directory_ + "/" + hex(name(image(i)))).c_str(), times, 0), 0);
+    ASSERT_EQ(utimensat(AT_FDCWD, (directory_ + "/" + text_of(name(image(i)))).c_str(), times, 0), 0);
   }
   std::vector<std::byte> found;
   EXPECT_TRUE(store.find(name(image(0)), 100'000, kPadding, &found));  // now the last one in use

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/hex.h"
 #include "base/log.h"
 
 namespace tide {
@@ -15,23 +16,6 @@ constexpr size_t kStrangersMax = 4;
 constexpr size_t kHeldMax = 256;
 constexpr uint32_t kPongsDueMax = 4;  // nobody asks again before the answer
 constexpr uint32_t kCloseFlushMs = 1000;
-
-std::string hex(const uint8_t* bytes, size_t n) {
-  std::string text;
-  for (size_t i = 0; i < n; ++i) text += format("%02x", bytes[i]);
-  return text;
-}
-
-bool parse_hex(const std::string& text, uint8_t* bytes, size_t n) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
-  if (text.size() != 2 * n) return false;
-  for (size_t i = 0; i < n; ++i) {
-    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
-    if (high < 0 || low < 0) return false;
-    bytes[i] = uint8_t(high * 16 + low);
-  }
-  return true;
-}
 
 ucp_request_param_t reply_params() {
   ucp_request_param_t params{};

@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "base/hex.h"
 #include "base/log.h"
 #include "transport/rdma.h"
 #include "transport/verbs.h"
@@ -34,31 +35,13 @@ static_assert(sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry) <= 
 static_assert(kVerbsInlineBytes <= kVerbsSlotBytes);
 static_assert(kSignalEvery + 2 * kVerbsSlots + 4 <= kSends);
 
-constexpr char kDigits[] = "0123456789abcdef";
-
 }  // namespace
 
-std::string VerbsAddress::text() const {
-  std::string text;
-  const auto* bytes = reinterpret_cast<const unsigned char*>(this);
-  for (size_t i = 0; i < sizeof *this; ++i) {
-    text += kDigits[bytes[i] >> 4];
-    text += kDigits[bytes[i] & 15];
-  }
-  return text;
-}
+std::string VerbsAddress::text() const { return hex(reinterpret_cast<const uint8_t*>(this), sizeof *this); }
 
 Outcome VerbsAddress::parse(const std::string& text, VerbsAddress* address) {
-  if (text.size() != 2 * sizeof *address) return Outcome::fail("the worker's RDMA address is malformed");
-  unsigned char bytes[sizeof *address];
-  for (size_t i = 0; i < sizeof bytes; ++i) {
-    const char* high = strchr(kDigits, text[2 * i]);
-    const char* low = strchr(kDigits, text[2 * i + 1]);
-    if (high == nullptr || low == nullptr || *high == 0 || *low == 0) {
-      return Outcome::fail("the worker's RDMA address is malformed");
-    }
-    bytes[i] = static_cast<unsigned char>((high - kDigits) * 16 + (low - kDigits));
-  }
+  uint8_t bytes[sizeof *address];
+  if (!parse_hex(text, bytes, sizeof bytes)) return Outcome::fail("the worker's RDMA address is malformed");
   memcpy(address, bytes, sizeof bytes);
   return address->check();
 }
