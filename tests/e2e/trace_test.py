@@ -1,7 +1,6 @@
 """What `tide run --trace` takes down is what the programs did, and the programs notice nothing."""
 
 import collections
-import glob
 import json
 import os
 import re
@@ -266,88 +265,6 @@ class RoundTrips(PoolTest):
 
 class RoundTripsOverUcx(RoundTrips):
     environment = {'TIDE_TRANSPORT': 'ucx'}
-
-
-MODULE = r"""
-import ctypes, sys
-cuda = ctypes.CDLL('libcuda.so.1')
-def call(name, *arguments):
-    result = getattr(cuda, name)(*arguments)
-    assert result == 0, (name, result)
-text = ('.version 7.0\n.target sm_70\n.address_size 64\n'
-        '.visible .entry answer(.param .u64 out) {\n.reg .b64 %a;\n.reg .b32 %v;\nld.param.u64 %a, [out];\n'
-        'mov.u32 %v, ' + sys.argv[1] + ';\nst.global.u32 [%a], %v;\nret;\n}\n' + '// a long image\n' * 20000).encode()
-device, context, module, kernel = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-memory, answer = ctypes.c_uint64(), ctypes.c_uint32()
-call('cuInit', 0)
-for i in range(int(sys.argv[2])):
-    call('cuDeviceGet', ctypes.byref(device), i)
-    call('cuDevicePrimaryCtxRetain', ctypes.byref(context), device)
-    call('cuCtxSetCurrent', context)
-    call('cuModuleLoadData', ctypes.byref(module), text)
-    call('cuModuleGetFunction', ctypes.byref(kernel), module, b'answer')
-    call('cuMemAlloc_v2', ctypes.byref(memory), ctypes.c_size_t(4))
-    parameters = (ctypes.c_void_p * 1)(ctypes.cast(ctypes.byref(memory), ctypes.c_void_p))
-    call('cuLaunchKernel', kernel, 1, 1, 1, 1, 1, 1, 0, None, parameters, None)
-    call('cuMemcpyDtoH_v2', ctypes.byref(answer), memory, ctypes.c_size_t(4))
-    print(answer.value)
-    call('cuModuleUnload', module)
-    # Loaded, never used, and unloaded.
-    call('cuLibraryLoadData', ctypes.byref(module), text + b'// unused', None, None, 0, None, None, 0)
-    call('cuLibraryUnload', module)
-call('cuCtxSynchronize')
-"""
-IMAGE_BYTES = 16 * 20000
-
-
-class Images(PoolTest):
-    """An image crosses the network once for each server."""
-    environment = {'TIDE_TRANSPORT': 'ucx'}
-
-    def sent(self, answer, gpus=1):
-        """Bytes to the server of a run, which prints the module's answer for each GPU."""
-        file = os.path.join(self.pool.home, 'images.trace')
-        code = os.path.join(self.pool.home, 'module.py')
-        with open(code, 'w') as program:
-            program.write(MODULE)
-        done = self.pool.run('-g', gpus, '--trace', file, '--', sys.executable, code, answer, gpus)
-        self.assertEqual(done.out, f'{answer}\n' * gpus, repr(done))
-        return self.pool.json('trace', file)['total']['sent_bytes']
-
-    def kept(self):
-        return glob.glob(os.path.join(self.pool.home, 'node0', 'images', '*'))
-
-    def test_second_processes_and_gpus_only_name_it(self):
-        self.pool.up(gpus=2)
-        self.assertGreater(self.sent(42), IMAGE_BYTES)
-        wait_until(self.kept, 'the kept image')
-        self.assertLess(self.sent(42, gpus=2), IMAGE_BYTES / 10)
-        self.assertGreater(self.sent(43), IMAGE_BYTES)
-
-    def test_what_was_damaged_is_sent_again(self):
-        self.pool.up(gpus=1)
-        self.sent(42)
-        wait_until(self.kept, 'the kept image')
-        for path in self.kept():
-            with open(path, 'r+b') as file:
-                file.seek(90)
-                file.write(b'7')
-        self.assertGreater(self.sent(42), IMAGE_BYTES)
-        wait_until(self.kept, 'the kept image')
-        self.assertLess(self.sent(42), IMAGE_BYTES / 10)
-
-
-class ImagesOfOneMachine(Images):
-    """Nothing crosses a network, nothing is kept."""
-    environment = {}
-
-    def test_second_processes_and_gpus_only_name_it(self):
-        self.pool.up(gpus=1)
-        self.assertGreater(self.sent(42), IMAGE_BYTES)
-        self.assertGreater(self.sent(42), IMAGE_BYTES)
-        self.assertEqual(self.kept(), [])
-
-    test_what_was_damaged_is_sent_again = None
 
 
 if __name__ == '__main__':
