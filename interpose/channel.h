@@ -175,14 +175,21 @@ class Channel {
   explicit Channel(const ChannelOrigin& origin) : origin_(origin) {}
   void start(Region region);
   Outcome connect_first();
-  // *refusal: the CUresult with which the far side refused, if it did.
-  Outcome connect(const std::string& endpoint, uint64_t epoch, int* refusal = nullptr);
+  // How to connect, and what came of it.
+  struct Attempt {
+    bool again = false;         // to the worker that has this session; there is no use in waiting long
+    int refusal = 0;            // the CUresult with which the far side refused, if it did
+    bool nobody_there = false;  // its machine answers, but no agent
+  };
+  Outcome connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt);
   Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,
-               std::string* transport_data, int* refusal);
+               std::string* transport_data, Attempt* attempt);
   void replace_link(std::unique_ptr<Link> link);
   void reap_links();
   bool follow_move();
   bool find_again();
+  bool come_back(std::string* cause);
+  bool search(std::string cause);
   void fail(CUresult code, const std::string& cause);
 
   template <class Ready>
@@ -227,6 +234,8 @@ class Channel {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
+  uint32_t hold_ms_ = 0;      // the worker waits so long for us when the connection breaks
+  uint32_t reached_ms_ = 0;   // so long took connecting to its machine
   // What was told of the counters (their sum) and of round trips; the service thread's.
   uint64_t counted_ = 0;
   uint64_t trips_told_[kTripSlots] = {};

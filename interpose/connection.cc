@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -21,6 +22,8 @@ constexpr uint32_t kOpenedTimeoutMs = 65'000;  // an agent lets a client wait fo
 constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint32_t kEndPauseUs = 200;
+constexpr uint32_t kAgainTimeoutMs = 250;
+constexpr uint32_t kAgainPauseUs = 20'000;
 
 const char* wanted_transport() {
   const char* wanted = getenv("TIDE_TRANSPORT");
@@ -33,7 +36,8 @@ std::string transport_to(const Endpoint& endpoint) {
   return endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : transport_between_hosts();
 }
 
-Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string* name, int* lifeline) {
+Outcome reach(const Endpoint& endpoint, uint32_t timeout_ms, const Transport** transport, std::string* name,
+              int* lifeline, bool* nobody_there) {
   const char* wanted = wanted_transport();
   *name = transport_to(endpoint);
   *transport = find_transport(name->c_str());
@@ -42,19 +46,20 @@ Outcome reach(const Endpoint& endpoint, const Transport** transport, std::string
                          "\"; TIDE_TRANSPORT is one of shm, verbs, ucx, fastest, sim");
   }
   if ((*transport)->same_host) {
-    Outcome o = connect_unix(endpoint.unix_path, kConnectTimeoutMs, lifeline);
+    Outcome o = connect_unix(endpoint.unix_path, timeout_ms, lifeline);
+    *nobody_there = !o.ok();
     if (o.ok() || wanted != nullptr) return o;
     *name = transport_between_hosts();  // the boot id is ours, but not the file system (a container)
     *transport = find_transport(name->c_str());
     if (*transport == nullptr) return o;
   }
-  return connect_tcp(endpoint.tcp_address, kConnectTimeoutMs, lifeline);
+  return connect_tcp(endpoint.tcp_address, timeout_ms, lifeline, nobody_there);
 }
 
 // What an agent's door says of a vGPU that is on its way: it was here, or has not arrived.
 bool may_be_moving(int refusal) { return refusal == CUDA_ERROR_NO_DEVICE || refusal == CUDA_ERROR_NOT_READY; }
 
-Outcome read_opened(int lifeline, std::string* transport_data, int* refusal) {
+Outcome read_opened(int lifeline, std::string* transport_data, uint32_t* hold_ms, int* refusal) {
   DoorType type{};
   std::string payload;
   if (Outcome o = receive_frame(lifeline, kOpenedTimeoutMs, &type, &payload); !o.ok()) return o;
@@ -72,6 +77,7 @@ Outcome read_opened(int lifeline, std::string* transport_data, int* refusal) {
   memcpy(&opened, payload.data(), sizeof opened);
   opened.transport_data[sizeof opened.transport_data - 1] = 0;
   *transport_data = opened.transport_data;
+  *hold_ms = opened.hold_ms;
   return {};
 }
 
@@ -105,23 +111,27 @@ Outcome Channel::connect_first() {
   std::string endpoint = origin_.endpoint;
   const uint64_t deadline = now_ns() + kSearchNs;
   while (true) {
-    int refusal = 0;
-    const Outcome o = connect(endpoint, epoch, &refusal);
+    Attempt attempt;
+    const Outcome o = connect(endpoint, epoch, &attempt);
     if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
     const uint64_t tried = epoch;
     if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
     if (epoch > tried) continue;
-    if (!may_be_moving(refusal)) return o;
+    if (!may_be_moving(attempt.refusal)) return o;
     sleep_us(kSearchPauseUs);
   }
 }
 
 Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport** transport, int* lifeline,
-                      std::string* transport_data, int* refusal) {
+                      std::string* transport_data, Attempt* attempt) {
   Endpoint endpoint;
   std::string name;
   if (Outcome o = Endpoint::parse(text, &endpoint); !o.ok()) return o;
-  if (Outcome o = reach(endpoint, transport, &name, lifeline); !o.ok()) return o;
+  // Again and again while the network is down, so that it is soon noticed when it is back.
+  const uint32_t timeout_ms = attempt->again ? std::max(kAgainTimeoutMs, 4 * reached_ms_) : kConnectTimeoutMs;
+  const uint64_t begin = now_ns();
+  if (Outcome o = reach(endpoint, timeout_ms, transport, &name, lifeline, &attempt->nobody_there); !o.ok()) return o;
+  reached_ms_ = uint32_t((now_ns() - begin) / 1'000'000);
   DoorOpen open;
   memcpy(open.job, origin_.pool->identity().job, sizeof open.job);
   memcpy(open.token, origin_.pool->identity().token, sizeof open.token);
@@ -131,10 +141,11 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   open.epoch = epoch;
   open.memory_bytes = origin_.memory_bytes;
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
+  open.flags = attempt->again ? kOpenAgain : 0;
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   const Preparation beside(**transport);  // while the worker starts
   Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
-  if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, refusal); });
+  if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, &hold_ms_, &attempt->refusal); });
   if (!o.ok()) {
     close(*lifeline);
     *lifeline = -1;
@@ -143,13 +154,11 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
 }
 
 // Requires: reconnect_mu_.
-Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, int* refusal) {
+Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt) {
   const Transport* transport = nullptr;
   int lifeline = -1;
   std::string transport_data;
-  int code = 0;
-  const Outcome dialled = dial(endpoint, epoch, &transport, &lifeline, &transport_data, &code);
-  if (refusal != nullptr) *refusal = code;
+  const Outcome dialled = dial(endpoint, epoch, &transport, &lifeline, &transport_data, attempt);
   if (!dialled.ok()) return dialled;
   std::unique_ptr<Link> link;
   if (Outcome o = transport->connect(region_, lifeline, transport_data.c_str(), &link); !o.ok()) {
@@ -252,7 +261,8 @@ bool Channel::follow_move() {
   endpoint[sizeof endpoint - 1] = 0;
   // Its worker has left for good. Memory that may be locked need not be enough for two.
   LinkUse(*this)->release();
-  const Outcome o = connect(endpoint, next);
+  Attempt attempt;
+  const Outcome o = connect(endpoint, next, &attempt);
   if (o.ok()) {
     log(LogLevel::kInfo, "vGPU %u: moved, epoch %llu", origin_.vgpu, static_cast<unsigned long long>(next));
     return true;
@@ -271,8 +281,41 @@ bool Channel::find_again() {
         page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
     if (link->alive() && !moved) return true;  // another thread was faster
   }
+  std::string cause;
+  return come_back(&cause) || search(cause);
+}
+
+// To the same worker over another connection: it waits for us, and neither side misses anything. Requires:
+// reconnect_mu_.
+bool Channel::come_back(std::string* cause) {
+  {
+    LinkUse link(*this);
+    if (!link->resumes() || hold_ms_ == 0) return false;
+    link->release();  // nothing that is still under way there may come any more
+  }
+  const uint64_t begin = now_ns();
+  uint64_t deadline = begin + hold_ms_ * 1'000'000ull;
+  while (now_ns() < deadline) {
+    Attempt attempt{.again = true};
+    const Outcome o = counted_trip([&] { return connect(origin_.endpoint, epoch_.load(), &attempt); });
+    if (o.ok()) {
+      log(LogLevel::kInfo, "vGPU %u: the connection broke and is there again, %llu ms after that was noticed",
+          origin_.vgpu, static_cast<unsigned long long>((now_ns() - begin) / 1'000'000));
+      return true;
+    }
+    *cause = o.message();
+    if (attempt.refusal != 0 && attempt.refusal != CUDA_ERROR_NOT_READY) break;  // it moved, or has ended
+    // Nobody restarts an agent's workers.
+    if (attempt.nobody_there) deadline = std::min(deadline, begin + kSearchNs);
+    sleep_us(kAgainPauseUs);
+  }
+  return false;
+}
+
+// Where the scheduler, or the last worker, says that the vGPU is. Requires: reconnect_mu_.
+bool Channel::search(std::string cause) {
   static constexpr const char* kGone = "its worker ended, or the network to it broke";
-  std::string cause = kGone;
+  cause = cause.empty() ? kGone : std::string(kGone) + ": " + cause;
   const uint64_t deadline = now_ns() + kSearchNs;
   // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
   // came, and the scheduler may be away.
@@ -292,7 +335,8 @@ bool Channel::find_again() {
       if (!sent) break;
     }
     if (epoch > epoch_.load()) {
-      const Outcome o = connect(endpoint, epoch);
+      Attempt attempt;
+      const Outcome o = connect(endpoint, epoch, &attempt);
       if (o.ok()) return true;
       cause = std::string(kGone) + ", and its new place does not answer: " + o.message();
     }

@@ -90,7 +90,8 @@ Refusal refusal_of(const kj::Exception& exception) {
   return {code > 0 ? code : kSystemNotReady, exception.getDescription().cStr()};
 }
 
-Agent::Agent(Gpus gpus, kj::AsyncIoContext& io) : gpus_(std::move(gpus)), io_(io), tasks_(*this) {}
+Agent::Agent(Gpus gpus, uint32_t hold_s, kj::AsyncIoContext& io)
+    : gpus_(std::move(gpus)), hold_ms_(hold_s * 1000), io_(io), tasks_(*this) {}
 
 void Agent::taskFailed(kj::Exception&& exception) {
   log(LogLevel::kDebug, "a task ended: %s", exception.getDescription().cStr());
@@ -191,10 +192,15 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   for (const auto& known : lease->sessions) {
     if (memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0) session = known;
   }
-  if (session != nullptr && !session->restored) {
+  const bool again = (wish.flags & kOpenAgain) != 0 && (session == nullptr || !session->restored);
+  if (session != nullptr && !session->restored && (session->receiving || !again)) {
     close_all(-1, region_fd);
     return refusal(kNotReady,
                    session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
+  }
+  if (session == nullptr && again) {
+    close_all(-1, region_fd);
+    return refusal(kSessionIsGone, "its worker has ended");
   }
   if (session == nullptr) {
     if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) {
@@ -204,6 +210,8 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   }
   session->restored = false;
   session->identity = identity_of(lease->terms, wish);
+  session->identity.hold_ms = hold_ms_;
+  session->identity.again = again ? 1 : 0;
   const int fds[2] = {socket, region_fd};
   const bool sent = session->worker->send(ControlType::kServe, &session->identity, sizeof(session->identity), fds,
                                           region_fd >= 0 ? 2 : 1);

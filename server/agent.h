@@ -53,7 +53,7 @@ struct AgentMoveReport {
 
 class Agent : private kj::TaskSet::ErrorHandler {
  public:
-  Agent(Gpus gpus, kj::AsyncIoContext& io);
+  Agent(Gpus gpus, uint32_t hold_s, kj::AsyncIoContext& io);
 
   // Each may be repeated. Failures have one sentence for a person.
   Outcome place(const LeaseTerms& terms);
@@ -113,6 +113,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void abort_move(std::shared_ptr<MoveState> state);
 
   Gpus gpus_;
+  const uint32_t hold_ms_;
   kj::AsyncIoContext& io_;
   std::map<LeaseKey, std::unique_ptr<AgentLease>> leases_;
   std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again

@@ -158,6 +158,7 @@ kj::Promise<void> AgentDoor::accept(Listener* listener) {
       close(fd);
       continue;
     }
+    watch_peer(fd);  // which does nothing to a unix socket
     auto connection = kj::heap<Connection>(agent_.io().unixEventPort, fd, connections_);
     Connection* c = connection.get();
     auto& timer = agent_.io().provider->getTimer();

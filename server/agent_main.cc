@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < gpus.devices().size(); ++i) {
     tide::log(tide::LogLevel::kInfo, "GPU %zu: %s", i, gpus.devices()[i].name);
   }
-  tide::Agent agent(std::move(gpus), io);
+  tide::Agent agent(std::move(gpus), options.hold_s, io);
   tide::AgentDoor door(agent);
   if (outcome = door.listen(options.directory, options.listen); !outcome.ok()) return fail(outcome);
   tide::log(tide::LogLevel::kInfo, "the door is at %s", door.endpoint().c_str());

@@ -14,6 +14,7 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kDevicesMax = 64;
+constexpr uint32_t kHoldSecondsMax = 86'400;
 constexpr unsigned long long kMibMax = 1ull << 24;
 
 Outcome set_number(const std::string& text, uint32_t* value) {
@@ -36,6 +37,16 @@ Outcome set_mib(const std::string& text, uint64_t* mib) {
   return {};
 }
 
+Outcome set_seconds(const std::string& text, uint32_t* seconds) {
+  char* end = nullptr;
+  const unsigned long number = strtoul(text.c_str(), &end, 10);
+  if (text.empty() || text.front() == '-' || *end != '\0' || number > kHoldSecondsMax) {
+    return Outcome::fail(format("'%s' is not a number of seconds, 0 to %u", text.c_str(), kHoldSecondsMax));
+  }
+  *seconds = uint32_t(number);
+  return {};
+}
+
 Outcome set_option(const std::string& name, const std::string& value, AgentOptions* o) {
   if (name == "scheduler")
     o->scheduler = value;
@@ -51,6 +62,8 @@ Outcome set_option(const std::string& name, const std::string& value, AgentOptio
     o->softgpu_memory = value;
   else if (name == "image-cache-mib" || name == "image_cache_mib")
     return set_mib(value, &o->image_cache_mib);
+  else if (name == "hold-s" || name == "hold_s")
+    return set_seconds(value, &o->hold_s);
   else if (name == "softgpu-devices" || name == "softgpu_devices")
     return set_number(value, &o->softgpu_devices);
   else
@@ -108,7 +121,7 @@ const char* agent_usage() {
   return "usage: tide-agent (--scheduler ADDRESS:PORT | --config FILE) [--name NAME] [--dir DIRECTORY]\n"
          "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--image-cache-mib "
          "N]\n"
-         "                  [--ready-file FILE]\n"
+         "                  [--hold-s SECONDS] [--ready-file FILE]\n"
          "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n";
 }
 
@@ -150,6 +163,7 @@ Outcome read_agent_options(int argc, char** argv, AgentOptions* options) {
     if (command_line.listen != AgentOptions().listen) options->listen = command_line.listen;
     if (command_line.image_cache_mib != AgentOptions().image_cache_mib)
       options->image_cache_mib = command_line.image_cache_mib;
+    if (command_line.hold_s != AgentOptions().hold_s) options->hold_s = command_line.hold_s;
     if (command_line.softgpu_devices != 0) options->softgpu_devices = command_line.softgpu_devices;
     if (!command_line.softgpu_memory.empty()) options->softgpu_memory = command_line.softgpu_memory;
   }

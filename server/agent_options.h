@@ -17,6 +17,7 @@ struct AgentOptions {
   std::string ready_file;              // written when the scheduler has taken us
   uint32_t softgpu_devices = 0;        // not 0: software GPUs, that many
   uint64_t image_cache_mib = 4096;     // of programs' images, in `directory`; 0: none
+  uint32_t hold_s = 60;                // a session is kept so long for a client whose connection broke
   std::string softgpu_memory;          // of each, e.g. "2GiB"
   bool help = false;
 };

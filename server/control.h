@@ -67,6 +67,8 @@ struct ControlSession {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;
   char transport[64] = {};
+  uint32_t hold_ms = 0;  // kept so long for a client whose connection broke
+  uint32_t again = 0;    // 1: kServe of a session that the worker has
 };
 
 struct ControlMove {

@@ -83,6 +83,12 @@ Outcome run_probe(const std::string& program, const Environment& environment, st
   return status == 0 ? Outcome() : Outcome::fail("it failed; its message is above");
 }
 
+// Other servers reach the workers where clients reach the door. Nothing where that is each of several addresses.
+std::string host_of(const std::string& listen) {
+  const std::string host = listen.substr(0, listen.rfind(':'));
+  return host == "0.0.0.0" || host == "[::]" ? "" : host;
+}
+
 }  // namespace
 
 std::vector<std::string> changed_environment(const Environment& changes) {
@@ -108,6 +114,8 @@ Outcome Gpus::find(const AgentOptions& options, Gpus* gpus) {
   gpus->base_ = {{"LD_PRELOAD", ""},
                  {"TIDE_IMAGE_DIR", options.directory + "/images"},
                  {"TIDE_IMAGE_BYTES", std::to_string(options.image_cache_mib << 20)}};
+  const std::string host = host_of(options.listen);
+  if (getenv("TIDE_UCX_BIND") == nullptr && !host.empty()) gpus->base_.push_back({"TIDE_UCX_BIND", host});
   if (options.softgpu_devices != 0) {
     gpus->base_.push_back({"TIDE_DRIVER", "software"});
     gpus->base_.push_back({"SOFTGPU_DEVICES", std::to_string(options.softgpu_devices)});

@@ -25,6 +25,19 @@ void Outbox::attach(Link* link) {
   writer_.reuse_start(link->shares_memory());
 }
 
+// What was lent to the old link has not come, perhaps.
+void Outbox::resume(Link* link) {
+  link_ = link;
+  for (Lent& lent : lent_) {
+    const uint64_t bytes = lent.end - lent.begin;
+    if (link->lends()) {
+      link->lend(lent.begin, lent.piece.data, bytes);
+    } else {  // its place in the ring is free
+      memcpy(link->region().answers() + lent.begin % kAnswerRingBytes, lent.piece.data, bytes);
+    }
+  }
+}
+
 void Outbox::record(const AnswerHeader& header, std::span<const std::byte> payload) {
   Entry entry;
   entry.header = header;
@@ -94,7 +107,7 @@ void Outbox::put_payload(Entry& entry, AnswerHeader* place) {
   const uint64_t bytes = entry.header.payload_bytes, begin = writer_.start() + sizeof(AnswerHeader);
   if (entry.piece && bytes >= kLentBytesLeast && link_->lends()) {
     link_->lend(begin, entry.piece.data, bytes);
-    lent_.push_back({begin + bytes, entry.piece});
+    lent_.push_back({begin, begin + bytes, entry.piece});
   } else {
     const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();
     if (bytes != 0) memcpy(place + 1, from, bytes);

@@ -33,6 +33,8 @@ class Outbox {
   explicit Outbox(Staging& staging) : staging_(staging) {}
   // From now on what waits goes to this link. Null: nowhere, it waits.
   void attach(Link* link);
+  // The same client's region over another connection.
+  void resume(Link* link);
 
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
   void data(const AnswerHeader& header, Staging::Piece piece);  // owns the piece from now on
@@ -65,7 +67,7 @@ class Outbox {
   AnswerWriter writer_;
   std::deque<Entry> entries_;
   struct Lent {
-    uint64_t end = 0;  // cursor
+    uint64_t begin = 0, end = 0;  // cursors
     Staging::Piece piece;
   };
   std::deque<Lent> lent_;  // to the link, until the client has read so far

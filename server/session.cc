@@ -99,6 +99,12 @@ void Session::attach(Link* link) {
   signals_.attach(link == nullptr ? nullptr : &link->region().client());
 }
 
+void Session::resume(Link* link) {
+  far_client_ = !link->shares_memory();
+  outbox_.resume(link);
+  host_memory_.attach(link);
+}
+
 bool Session::execute(const CommandHeader& header, const std::byte* payload) {
   Received received(header, payload);
   Outputs answer;

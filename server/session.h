@@ -42,6 +42,8 @@ class Session {
   Outcome start(uint32_t vgpu, uint64_t quota);
   // Its client is reached through this link from now on (null: through none).
   void attach(Link* link);
+  // The same client over another connection, with the region that it had.
+  void resume(Link* link);
 
   // False: try again after poll() (nothing has been done, or only a part, which is not done twice).
   bool execute(const CommandHeader& header, const std::byte* payload);

@@ -31,6 +31,9 @@ constexpr uint32_t kPollSlowestUs = 250;
 constexpr uint32_t kIdleSleepUs = 5'000;  // the agent's wishes interrupt it; grows to the next
 constexpr uint32_t kIdleSleepMostUs = 400'000;
 constexpr size_t kTextBytes = 4096;
+// Of a client whose end of the connection was closed: a process that lives comes back at once, one that has ended shall
+// not keep a GPU.
+constexpr uint32_t kHoldClosedMs = 1'500;
 
 }  // namespace
 
@@ -69,7 +72,7 @@ int Worker::run() {
     if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
-      if (link_ != nullptr && !link_->alive()) return 0;
+      if (link_ != nullptr && !link_->alive() && !may_come_back()) return 0;
       forward_text();
       if (live_ && !said_end_) session_->tell_running();
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
@@ -115,7 +118,10 @@ Worker::Next Worker::take_control() {
 Worker::Next Worker::handle(ControlMessage* message) {
   switch (message->type) {
     case ControlType::kServe:
-      if (const auto* session = message->as<ControlSession>(); session != nullptr && link_ == nullptr) {
+      if (const auto* session = message->as<ControlSession>(); session != nullptr && session->again != 0) {
+        if (message->fds[1] >= 0) close(message->fds[1]);
+        resume(*session, message->fds[0]);
+      } else if (session != nullptr && link_ == nullptr) {
         return serve(*session, message->fds[0], message->fds[1]);
       }
       return Next::kGoOn;
@@ -204,16 +210,77 @@ Outcome Worker::accept_client(const ControlSession& session, int lifeline, int r
   *code = CUDA_ERROR_INVALID_VALUE;
   if (transport == nullptr) return Outcome::fail(std::string("there is no transport '") + session.transport + "'");
   if (transport->same_host && region_fd < 0) return Outcome::fail("the client sent no memory for its rings");
-  DoorOpened opened;
   std::string data;
   // The link owns both descriptors from here on, the lifeline stays usable for the answer.
   if (Outcome outcome = transport->accept(lifeline, region_fd, &data, &link_); !outcome.ok()) return outcome;
   end_naps_by(lifeline);
+  return tell_opened(session, lifeline, data);
+}
+
+Outcome Worker::tell_opened(const ControlSession& session, int lifeline, const std::string& data) {
+  DoorOpened opened;
   opened.worker_pid = uint32_t(getpid());
+  opened.hold_ms = session.hold_ms;
   opened.epoch = session.epoch;
   set_text(opened.transport_data, data);
   identity_ = session;
   return send_frame(lifeline, DoorType::kOpened, &opened, sizeof(opened));
+}
+
+// Nothing of a client whose connection broke is lost: what it has sent is executed, what it has not heard waits. One
+// that ended comes back at once or never.
+bool Worker::may_come_back() {
+  if (!live_ || said_end_ || !link_->resumes() || identity_.hold_ms == 0) return false;
+  const uint64_t now = now_ns();
+  if (lost_ns_ == 0) {
+    lost_ns_ = now;
+    link_->release();
+    const bool closed = link_->closed();
+    log(closed ? LogLevel::kDebug : LogLevel::kInfo, "vGPU %u: the client's connection %s; it is waited for",
+        identity_.vgpu, closed ? "ended" : "broke");
+  }
+  const uint32_t hold_ms = link_->closed() ? std::min(kHoldClosedMs, identity_.hold_ms) : identity_.hold_ms;
+  if (now - lost_ns_ < hold_ms * 1'000'000ull) return true;
+  log(link_->closed() ? LogLevel::kDebug : LogLevel::kInfo, "vGPU %u: the client did not come back within %u ms",
+      identity_.vgpu, hold_ms);
+  return false;
+}
+
+void Worker::resume(const ControlSession& session, int lifeline) {
+  const Outcome outcome = resume_over(session, lifeline);
+  if (outcome.ok()) {
+    log(LogLevel::kInfo, "vGPU %u: the client is back", identity_.vgpu);
+    return;
+  }
+  refuse(lifeline, CUDA_ERROR_NOT_READY, outcome.message());
+  close(lifeline);
+}
+
+// The old connection, though it may seem to be whole, is given up first: nothing of it can come any more.
+Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
+  const bool same = memcmp(session.session, identity_.session, sizeof(session.session)) == 0;
+  if (!same || !live_ || said_end_ || !link_->resumes()) {
+    return Outcome::fail("this worker has no such session to go on with");
+  }
+  const Transport* transport = find_transport(session.transport);
+  if (transport == nullptr || !transport->resume) {
+    return Outcome::fail(format("a session cannot go on over the transport '%s'", session.transport));
+  }
+  if (move_ != nullptr) give_up_move("its client's connection broke");
+  link_->release();
+  if (lost_ns_ == 0) lost_ns_ = now_ns();
+  const KeptRegion kept = link_->leave_region();
+  std::string data;
+  std::unique_ptr<Link> link;
+  if (Outcome outcome = transport->resume(kept, lifeline, &data, &link); !outcome.ok()) return outcome;
+  session_->resume(link.get());
+  link_ = std::move(link);
+  lost_ns_ = 0;
+  end_naps_by(lifeline);
+  // If it does not get there this connection, too, has broken.
+  const Outcome told = tell_opened(session, lifeline, data);
+  if (!told.ok()) log(LogLevel::kDebug, "the client did not hear that it is served: %s", told.message().c_str());
+  return {};
 }
 
 // Whether this session is what the client's next command needs: one that came by a move, or a new one where the client

@@ -1,7 +1,8 @@
 #pragma once
 
 // The worker process: serves one session, told by its agent over the control socket. One thread; it never waits for the
-// GPU while a client is served. Ends when its client or its agent is gone, or when the session has moved.
+// GPU while a client is served. Ends when its client or its agent is gone, or when the session has moved. A client
+// whose connection broke is waited for.
 
 #include <cstdint>
 #include <memory>
@@ -37,6 +38,7 @@ class Worker {
   Next receive(const ControlSession& session);
   Next go_live();
   bool fits(uint64_t acknowledged, uint64_t renewed);
+  Outcome tell_opened(const ControlSession& session, int lifeline, const std::string& data);
   Outcome accept_client(const ControlSession& session, int lifeline, int region_fd, int* code);
   void refuse(int lifeline, int code, const std::string& message);
   void fail(const std::string& message);
@@ -44,6 +46,9 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   Next lose_channel(const char* reason);
+  bool may_come_back();
+  void resume(const ControlSession& session, int lifeline);
+  Outcome resume_over(const ControlSession& session, int lifeline);
   void wait_for_leave();
   static void end_naps_by(int socket);
   void idle();
@@ -87,6 +92,7 @@ class Worker {
   CommandReader reader_;
   bool live_ = false;      // the region is ready and commands are executed
   bool restored_ = false;  // came by a move
+  uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
   TextCapture output_, errors_;  // what kernels print

@@ -147,6 +147,7 @@ Outcome connect_address(int socket, const sockaddr* address, socklen_t bytes, co
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
+    errno = error;
     if (error != 0) return Outcome::fail(strerror(error));
     break;
   }
@@ -154,17 +155,17 @@ Outcome connect_address(int socket, const sockaddr* address, socklen_t bytes, co
   return {};
 }
 
-// The connection outlives the hello as a lifeline, so a host that vanished must be noticed.
-void tune_tcp(int socket) {
+}  // namespace
+
+// Probes after 1 s without a word, and every second from then on; the first that finds this time over ends it.
+void watch_peer(int socket) {
   const auto set = [&](int level, int option, int value) { setsockopt(socket, level, option, &value, sizeof value); };
   set(IPPROTO_TCP, TCP_NODELAY, 1);
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, 5);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, 2);
-  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 1);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 1);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 1900);
 }
-
-}  // namespace
 
 Outcome send_frame(int socket, DoorType type, const void* payload, size_t bytes, int fd_to_send) {
   if (bytes > kDoorPayloadMax) return Outcome::fail("a frame would be larger than 1 MiB");
@@ -220,7 +221,7 @@ Outcome connect_unix(const std::string& path, uint32_t timeout_ms, int* socket) 
   return {};
 }
 
-Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket) {
+Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket, bool* refused) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos) return Outcome::fail("'" + address + "' is not ADDRESS:PORT");
   std::string host = address.substr(0, colon);
@@ -237,9 +238,10 @@ Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket
     if (fd < 0) continue;
     outcome = connect_address(fd, a->ai_addr, a->ai_addrlen, deadline);
     if (outcome.ok()) {
-      tune_tcp(fd);
+      watch_peer(fd);
       *socket = fd;
     } else {
+      if (refused != nullptr && errno == ECONNREFUSED) *refused = true;
       close(fd);
       outcome = Outcome::fail("cannot connect to " + address + ": " + outcome.message());
     }

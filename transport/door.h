@@ -24,7 +24,7 @@
 namespace tide {
 
 inline constexpr uint32_t kDoorMagic = 0x726f6f64;  // "door"
-inline constexpr uint16_t kDoorVersion = 2;         // also when anything else that both sides must agree on changes
+inline constexpr uint16_t kDoorVersion = 3;         // also when anything else that both sides must agree on changes
 inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
 inline constexpr uint32_t kDoorMessageBytes = 512;
 
@@ -109,11 +109,17 @@ struct DoorOpen {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;  // the quota that the client will enforce
   char transport[64] = {};
+  uint32_t flags = 0;
+  uint32_t reserved = 0;
 };
+// Only of a worker that has this session: its connection broke.
+inline constexpr uint32_t kOpenAgain = 1;
+// The refusal where there is none (CUDA_ERROR_DEVICE_UNAVAILABLE): its worker has ended, and with it the session.
+inline constexpr int kSessionIsGone = 46;
 
 struct DoorOpened {
   uint32_t worker_pid = 0;
-  uint32_t reserved = 0;
+  uint32_t hold_ms = 0;  // so long the worker waits for a client whose connection broke
   uint64_t epoch = 0;
   char transport_data[kEndpointBytes] = {};
 };
@@ -152,8 +158,11 @@ Outcome send_frame(int socket, DoorType type, const void* payload, size_t bytes,
 Outcome receive_frame(int socket, uint32_t timeout_ms, DoorType* type, std::string* payload,
                       int* fd_received = nullptr);
 
-// Connected sockets (close-on-exec), or an error that names the address. `timeout_ms` bounds the wait.
+// Connected sockets (close-on-exec), or an error that names the address. `timeout_ms` bounds the wait. *refused: set
+// where the machine answers, but nobody listens there.
 Outcome connect_unix(const std::string& path, uint32_t timeout_ms, int* socket);
-Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket);
+Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket, bool* refused = nullptr);
+// Of a TCP connection: a far side that has vanished is noticed within some 2 s, though nothing is sent.
+void watch_peer(int socket);
 
 }  // namespace tide

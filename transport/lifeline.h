@@ -5,6 +5,12 @@
 
 namespace tide {
 
+enum class LifelineState {
+  kAlive,
+  kClosed,  // by the far side: its process has ended, most likely
+  kBroken,  // reset, or nothing was heard for too long
+};
+
 class Lifeline {
  public:
   explicit Lifeline(int socket) : socket_(socket) {}
@@ -12,7 +18,8 @@ class Lifeline {
   Lifeline(const Lifeline&) = delete;
   Lifeline& operator=(const Lifeline&) = delete;
 
-  bool alive() const;  // one system call, never blocks
+  bool alive() const { return state() == LifelineState::kAlive; }
+  LifelineState state() const;  // one system call, never blocks
   // Of a unix socket.
   bool give_descriptor(int fd);
   int take_descriptor();  // -1: none has come

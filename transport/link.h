@@ -24,6 +24,12 @@
 
 namespace tide {
 
+// What a link leaves to the next one of the same client.
+struct KeptRegion {
+  Region region;
+  uint64_t received = 0;  // bytes of commands that have come
+};
+
 class Link {
  public:
   virtual ~Link() = default;
@@ -63,6 +69,12 @@ class Link {
   // Nothing will go this way any more: what it has of a device (queues, locked memory) is given back at once, though
   // threads may still use the link, which finds itself not alive.
   virtual void release() {}
+  // Whether the client may come back over another connection (Transport::resume).
+  virtual bool resumes() const { return false; }
+  // Once it is not alive: whether the far side closed it, as a process does that ends, or it broke or fell silent.
+  virtual bool closed() { return true; }
+  // Worker side, after release(): the region is the next link's from now on.
+  virtual KeptRegion leave_region() { return {}; }
 
  protected:
   Region region_;
@@ -82,6 +94,10 @@ using ConnectFunction =
 using AcceptFunction =
     std::function<Outcome(int lifeline, int region_fd, std::string* transport_data, std::unique_ptr<Link>* link)>;
 
+// Worker side: like accept, for a client whose connection broke, with what was before. Over any transport that has it.
+using ResumeFunction = std::function<Outcome(const KeptRegion& kept, int lifeline, std::string* transport_data,
+                                             std::unique_ptr<Link>* link)>;
+
 struct Transport {
   const char* name;
   bool same_host;  // needs both sides on one host, and the memfd
@@ -90,6 +106,7 @@ struct Transport {
   // May be null. Does early, on a thread beside the caller's, what a process's first connect or accept would spend its
   // time on; says nothing where it fails, since they will.
   std::function<void()> prepare = {};
+  ResumeFunction resume = {};  // null where both sides share memory: it breaks when one of them ends
 };
 
 // Runs prepare() for as long as it lives, at least.

@@ -36,6 +36,17 @@ const WordRange kWorkerWords[] = {
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };
+// The same, in the order in which a client may learn of them at once: an error is whole before it counts, and known
+// before the work that failed is over.
+const WordRange kWorkerNews[] = {
+    range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
+    range(kWorker + offsetof(WorkerPage, error), 2 * sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, sticky), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, errors), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
+    range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
+};
+constexpr uint32_t kWorkerPageWords = sizeof(WorkerPage) / sizeof(Word);
 constexpr uint64_t kNextEndpoint = kWorker + offsetof(WorkerPage, next_endpoint);
 #pragma GCC diagnostic pop
 
@@ -54,7 +65,7 @@ std::array<const Word*, 4> state_cursors(Region region) {
 
 }  // namespace
 
-Replica::Replica(Region region, Side own) : region_(region), own_(own) {
+Replica::Replica(Region region, Side own, std::optional<uint64_t> resumed_at) : region_(region), own_(own) {
   ClientPage& client = region.client();
   WorkerPage& worker = region.worker();
   const Ring commands{region.commands(), kCommandRingBytes, &client.command_head, &worker.command_tail};
@@ -63,13 +74,21 @@ Replica::Replica(Region region, Side own) : region_(region), own_(own) {
   in_ = own == Side::kClient ? answers : commands;
   if (own == Side::kWorker) {
     acknowledged_ = &worker.acknowledged;
+    if (resumed_at) {
+      resumption_ = std::make_unique<Resumption>();
+      resumption_->received = *resumed_at;
+      resumption_->words.resize(kWorkerPageWords);
+      return;
+    }
     new (&client) ClientPage;
     client.region_bytes = kRegionBytes;
     return;
   }
+  // In this order: a cursor that moves meanwhile is told again.
+  begin();
   queue_state();
   state_sent_ = false;
-  begin();
+  far_synced_ = false;
   synced_.store(true, std::memory_order_release);
 }
 
@@ -77,17 +96,21 @@ Replica::Replica(Region region, Side own) : region_(region), own_(own) {
 void Replica::begin() {
   const uint64_t head = out_.head->load(std::memory_order_acquire);
   const uint64_t tail = out_.tail->load(std::memory_order_acquire);
-  // The client sends again what the worker has not consumed: a new worker never had it.
-  sent_bytes_ = own_ == Side::kClient ? tail : head;
-  sent_.head = sent_bytes_;
-  sent_.tail = in_.tail->load(std::memory_order_acquire);
-  sent_.acknowledged = acknowledged_ == nullptr ? 0 : acknowledged_->load(std::memory_order_acquire);
-  goal_ = sent_;
-  walked_ = sent_.head;
-  told_head_ = sent_.head;
-  told_tail_ = sent_.tail;
-  told_acknowledged_ = sent_.acknowledged;
-  received_ = own_ == Side::kClient ? in_.head->load(std::memory_order_acquire) : in_.tail->load();
+  Cursors far_has;
+  far_has.head = own_ == Side::kClient ? tail : head;
+  far_has.tail = in_.tail->load(std::memory_order_acquire);
+  far_has.acknowledged = acknowledged_ == nullptr ? 0 : acknowledged_->load(std::memory_order_acquire);
+  go_on_from(far_has, own_ == Side::kClient ? in_.head->load(std::memory_order_acquire) : in_.tail->load());
+}
+
+// The far side knows these cursors of ours, and we have so much of its ring.
+void Replica::go_on_from(const Cursors& far_has, uint64_t received) {
+  sent_ = goal_ = far_has;
+  sent_bytes_ = walked_ = far_has.head;  // a worker that has more says so (next_of_state)
+  told_head_ = far_has.head;
+  told_tail_ = far_has.tail;
+  told_acknowledged_ = far_has.acknowledged;
+  received_ = heard_head_ = received;
 }
 
 void Replica::queue_state() {
@@ -138,6 +161,7 @@ void Replica::note(const Word& word) {
 bool Replica::has_more() const {
   if (!synced()) return false;
   const Cursors now = cursors();
+  if (!far_synced_.load(std::memory_order_relaxed)) return !state_sent_.load(std::memory_order_relaxed);
   return !state_sent_.load(std::memory_order_relaxed) || now.head != told_head_.load(std::memory_order_relaxed) ||
          now.tail != told_tail_.load(std::memory_order_relaxed) ||
          now.acknowledged != told_acknowledged_.load(std::memory_order_relaxed) ||
@@ -203,7 +227,7 @@ void Replica::put_ring(Parcel* parcel, uint64_t head, uint64_t most) {
   sent_bytes_ += bytes;
 }
 
-// The client's state; the worker's answer to it is empty.
+// The client's state; the worker's answer to it says from where on it wants the commands.
 bool Replica::next_of_state(Parcel* parcel) {
   if (state_sent_) return false;
   while (state_done_ < state_.size() && parcel->header.entry_count < kParcelEntriesMax) {
@@ -211,6 +235,7 @@ bool Replica::next_of_state(Parcel* parcel) {
   }
   if (state_done_ == state_.size()) {
     parcel->header.flags = kParcelSynced;
+    parcel->header.ring_begin = own_ == Side::kWorker ? received_ : 0;
     state_sent_ = true;
     state_ = {};
   }
@@ -256,6 +281,7 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
     parcel->header.serial = serial_out_++;
     return true;
   }
+  if (!far_synced_) return false;
   if (round_is_done()) begin_round();
   if (goal_.head > sent_bytes_) put_ring(parcel, goal_.head, ring_bytes_most);
   while (taken_done_ < taken_.size()) {
@@ -290,12 +316,22 @@ const char* Replica::apply(const ParcelHeader& header, const ParcelEntry* entrie
     if (refused != nullptr) return refused;
   }
   if ((header.flags & kParcelSynced) == 0) return nullptr;
-  return own_ == Side::kWorker ? begin_worker() : nullptr;
+  return own_ == Side::kWorker ? begin_worker() : begin_client(header.ring_begin);
+}
+
+// The worker has so much of the commands already: from a connection that broke, else what the one before it consumed.
+const char* Replica::begin_client(uint64_t received) {
+  if (far_synced_) return "the worker began twice";
+  if (received < sent_bytes_ || received > out_.head->load(std::memory_order_acquire)) return "it has what was not sent";
+  sent_bytes_ = received;
+  far_synced_.store(true, std::memory_order_release);
+  return nullptr;
 }
 
 // The client's state is complete.
 const char* Replica::begin_worker() {
   if (synced()) return "the state came twice";
+  if (resumption_ != nullptr) return resume_worker();
   const WorkerPage& worker = region_.worker();
   const uint64_t unread = worker.answer_head.load() - region_.client().answer_tail.load();
   const uint64_t cursors = worker.answer_head.load() | region_.client().answer_tail.load() | worker.command_tail.load();
@@ -305,6 +341,39 @@ const char* Replica::begin_worker() {
   state_sent_ = false;
   synced_.store(true, std::memory_order_release);
   return nullptr;
+}
+
+// The same client again, of which the connection broke. It has what its state says; the rest is still in our ring.
+const char* Replica::resume_worker() {
+  const Resumption& it = *resumption_;
+  const uint64_t head = out_.head->load(), tail = in_.tail->load(), read = out_.tail->load();
+  const bool fits = it.answer_head <= head && it.answer_tail <= it.answer_head && read <= it.answer_tail &&
+                    it.command_tail <= tail && it.received - it.command_tail <= in_.size &&
+                    it.acknowledged <= acknowledged_->load();
+  const uint64_t cursors = it.answer_head | it.answer_tail | it.command_tail;
+  if (!fits || cursors % 16 != 0) return "the client's state does not fit this session";
+  out_.tail->store(it.answer_tail, std::memory_order_release);
+  go_on_from({.head = it.answer_head, .acknowledged = it.acknowledged, .tail = it.command_tail}, it.received);
+  heard_head_ = it.command_tail;
+  note_news();
+  resumption_.reset();
+  state_sent_ = false;
+  synced_.store(true, std::memory_order_release);
+  return nullptr;
+}
+
+// What the worker has said since, as far as the client does not have it: behind all that is in the ring by now.
+void Replica::note_news() {
+  const std::lock_guard lock(mu_);
+  const Cursors before = cursors();
+  for (const WordRange& range : kWorkerNews) {
+    for (uint32_t word = range.begin; word < range.end; ++word) {
+      const uint64_t value = word_of(region_, word).load(std::memory_order_acquire);
+      if (value == resumption_->words[word - word_at(kWorker)]) continue;
+      notes_.push_back({word, value, before});
+      noted_.fetch_add(1, std::memory_order_release);
+    }
+  }
 }
 
 const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* ring) {
@@ -326,10 +395,8 @@ const char* Replica::apply_entry(const ParcelEntry& entry) {
   if (entry.reserved != 0) return "a reserved field is not zero";
   Word* cursor = nullptr;
   uint64_t most = ~uint64_t{0};
-  if (entry.word == index_of(*in_.head)) {
-    cursor = in_.head;
-    most = received_;
-  } else if (entry.word == index_of(*out_.tail)) {
+  if (entry.word == index_of(*in_.head)) return apply_head(entry.value);
+  if (entry.word == index_of(*out_.tail)) {
     cursor = out_.tail;
     most = sent_bytes_;
   } else if (own_ == Side::kClient && entry.word == index_of(region_.worker().acknowledged)) {
@@ -342,13 +409,42 @@ const char* Replica::apply_entry(const ParcelEntry& entry) {
   return nullptr;
 }
 
+// Behind a connection that broke the far side's head comes from where that side begins again.
+const char* Replica::apply_head(uint64_t head) {
+  if (head < heard_head_ || head > received_) return "a cursor is out of bounds";
+  heard_head_ = head;
+  if (head > in_.head->load(std::memory_order_relaxed)) in_.head->store(head, std::memory_order_release);
+  return nullptr;
+}
+
 // Before the channel begins the client also tells what the last worker wrote.
+// What the client has of the worker's; it does not become ours.
+bool Replica::remember(const ParcelEntry& entry) {
+  Resumption& it = *resumption_;
+  const WorkerPage& worker = region_.worker();
+  if (entry.word == index_of(worker.command_tail)) {
+    it.command_tail = entry.value;
+  } else if (entry.word == index_of(worker.acknowledged)) {
+    it.acknowledged = entry.value;
+  } else if (entry.word == index_of(worker.answer_head)) {
+    it.answer_head = entry.value;
+  } else if (entry.word == index_of(region_.client().answer_tail)) {
+    it.answer_tail = entry.value;
+  } else if (is_in(kWorkerWords, entry.word)) {
+    it.words[entry.word - word_at(kWorker)] = entry.value;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 const char* Replica::apply_state_entry(const ParcelEntry& entry) {
   bool known = is_in(kClientWords, entry.word) || is_in(kWorkerWords, entry.word);
   for (const Word* word : state_cursors(region_)) {
     known |= entry.word == index_of(*word);
   }
   if (!known || entry.reserved != 0) return "a word that is no state";
+  if (resumption_ != nullptr && remember(entry)) return nullptr;
   word_of(region_, entry.word).store(entry.value, std::memory_order_release);
   return nullptr;
 }

@@ -10,7 +10,9 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "transport/layout.h"
@@ -49,8 +51,10 @@ struct Parcel {
 
 class Replica {
  public:
-  // The client's begins with sending the whole state; the worker's with waiting for it (synced()).
-  Replica(Region region, Side own);
+  // The client's begins with sending the whole state; the worker's with waiting for it (synced()). `resumed_at`: the
+  // worker's region is that of a connection that broke, with so many bytes of commands in it: both sides go on from
+  // what the other has.
+  Replica(Region region, Side own, std::optional<uint64_t> resumed_at = {});
 
   // Any thread.
   void note(const Word& word);
@@ -58,6 +62,8 @@ class Replica {
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes);
   bool has_more() const;
   bool synced() const { return synced_.load(std::memory_order_acquire); }
+  // Bytes of the far side's ring that are here. For the carrier, and when there is none any more.
+  uint64_t received() const { return resumption_ != nullptr ? resumption_->received : received_; }
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
@@ -98,8 +104,14 @@ class Replica {
   void begin();
   bool next_of_state(Parcel* parcel);
   const char* begin_worker();
+  const char* begin_client(uint64_t received);
+  const char* resume_worker();
+  void note_news();
+  void go_on_from(const Cursors& far_has, uint64_t received);
   const char* apply_ring(const ParcelHeader& header, const std::byte* ring);
   const char* apply_entry(const ParcelEntry& entry);
+  const char* apply_head(uint64_t head);
+  bool remember(const ParcelEntry& entry);
   const char* apply_state_entry(const ParcelEntry& entry);
   bool may_receive(uint32_t word) const;
 
@@ -122,6 +134,7 @@ class Replica {
   std::vector<ParcelEntry> state_;  // of the client, to be sent first
   size_t state_done_ = 0;
   std::atomic<bool> state_sent_{true};
+  std::atomic<bool> far_synced_{true};  // the client's: the worker has taken the state
   uint64_t serial_out_ = 0, serial_in_ = 0;
   uint64_t sent_bytes_ = 0;
   uint64_t piece_bytes_ = kParcelRingBytesFirst;  // the next one's most
@@ -130,6 +143,15 @@ class Replica {
   Cursors sent_;                                  // as told to the far side
   std::atomic<uint64_t> told_head_{0}, told_acknowledged_{0}, told_tail_{0};
   uint64_t received_ = 0;  // bytes of the far side's ring
+  uint64_t heard_head_ = 0;  // the far side's, as it was told last
+
+  // Of a worker's that was resumed, until the client's state is complete: what the client has.
+  struct Resumption {
+    std::vector<uint64_t> words;  // by their place in the worker's page
+    uint64_t command_tail = 0, acknowledged = 0, answer_head = 0, answer_tail = 0;
+    uint64_t received = 0;  // of its commands, by us
+  };
+  std::unique_ptr<Resumption> resumption_;
 };
 
 }  // namespace tide

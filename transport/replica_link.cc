@@ -26,6 +26,7 @@ constexpr uint32_t kPumpSleepUs = 100'000;  // what comes ends it; it grows to t
 constexpr uint32_t kPumpSleepMostUs = 1'600'000;
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
+constexpr uint64_t kSilenceNs = 2'000'000'000;
 constexpr uint32_t kConnectTimeoutMs = 10'000;
 
 thread_local bool is_pump = false;
@@ -40,11 +41,12 @@ uint64_t linger_ns() {
 
 }  // namespace
 
-ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier)
+ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier,
+                         std::optional<uint64_t> resumed_at)
     : own_(own),
       pid_(getpid()),
       lifeline_(lifeline),
-      replica_(region, own),
+      replica_(region, own, resumed_at),
       carrier_(std::move(carrier)),
       kick_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   region_ = region;
@@ -76,7 +78,12 @@ ReplicaLink::~ReplicaLink() {
   flush();
   carrier_.reset();
   close(kick_fd_);
-  if (own_ == Side::kWorker) unmap_region(region_);
+  if (own_ == Side::kWorker && !left_region_) unmap_region(region_);
+}
+
+KeptRegion ReplicaLink::leave_region() {
+  left_region_ = true;
+  return {region_, replica_.received()};
 }
 
 void ReplicaLink::flush() {
@@ -119,6 +126,7 @@ bool ReplicaLink::carry() {
     broken_.store(true);
   }
   if (failure != nullptr || carrier_->applied() != applied_) wake_own_sleepers();
+  if (applied_ != carrier_->applied()) heard_ns_.store(now_ns(), std::memory_order_relaxed);
   applied_ = carrier_->applied();
   return moved;
 }
@@ -165,7 +173,9 @@ void ReplicaLink::worker_sleep(uint32_t timeout_us, uint32_t seen) {
     sched_yield();
     return;
   }
-  wait_for_events(!broken_.load(), true, std::min(timeout_us, before(due_us)));
+  // A broken one waits for its client to come back, or for the end of its time.
+  const bool whole = !broken_.load();
+  wait_for_events(whole, whole, std::min(timeout_us, before(due_us)));
   polling_.store(false, std::memory_order_seq_cst);
 }
 
@@ -230,7 +240,13 @@ bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
   return busy;
 }
 
-bool ReplicaLink::alive() { return !broken_.load() && lifeline_.alive(); }
+// The lifeline may be starved on a slow link by what is carried; then the carrier is a sign of life.
+bool ReplicaLink::alive() {
+  if (broken_.load()) return false;
+  const LifelineState state = lifeline_.state();
+  return state == LifelineState::kAlive ||
+         (state == LifelineState::kBroken && now_ns() - heard_ns_.load(std::memory_order_relaxed) < kSilenceNs);
+}
 
 void ReplicaLink::release() {
   lock();
@@ -290,12 +306,20 @@ Outcome accept_over(const CarrierKind& kind, int lifeline, int region_fd, std::s
   return {};
 }
 
+Outcome resume_over(const CarrierKind& kind, const KeptRegion& kept, int lifeline, std::string* data,
+                    std::unique_ptr<Link>* link) {
+  std::unique_ptr<Carrier> carrier;
+  if (Outcome outcome = kind.listen(kept.region, lifeline, data, &carrier); !outcome.ok()) return outcome;
+  *link = std::make_unique<ReplicaLink>(kept.region, Side::kWorker, lifeline, std::move(carrier), kept.received);
+  return {};
+}
+
 }  // namespace
 
 Transport carried_by(const CarrierKind& kind, bool same_host) {
   using namespace std::placeholders;
   return {kind.name, same_host, std::bind(connect_over, kind, _1, _2, _3, _4),
-          std::bind(accept_over, kind, _1, _2, _3, _4), kind.prepare};
+          std::bind(accept_over, kind, _1, _2, _3, _4), kind.prepare, std::bind(resume_over, kind, _1, _2, _3, _4)};
 }
 
 }  // namespace tide

@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "transport/carrier.h"
@@ -23,7 +24,8 @@ namespace tide {
 class ReplicaLink : public Link {
  public:
   // Worker: takes over the region, which map_private_region made.
-  ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier);
+  ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<Carrier> carrier,
+              std::optional<uint64_t> resumed_at = {});
   ~ReplicaLink() override;  // what was published still leaves, for at most 2 s
 
   bool ready() override { return replica_.synced(); }
@@ -37,6 +39,9 @@ class ReplicaLink : public Link {
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
   void abandon() override;
   void release() override;
+  bool resumes() const override { return true; }
+  bool closed() override { return lifeline_.state() == LifelineState::kClosed; }
+  KeptRegion leave_region() override;
 
   // Client: waits until the far side has been heard. For connect functions.
   Outcome wait_for_far_side(uint32_t timeout_ms);
@@ -68,7 +73,9 @@ class ReplicaLink : public Link {
   std::atomic<bool> broken_{false};
   std::atomic<bool> stop_{false};
   std::atomic<bool> polling_{false};  // a thread sleeps in poll()
+  std::atomic<uint64_t> heard_ns_{0};  // when the far side was heard last
   std::atomic<uint64_t> driven_{0};   // progress() calls by others than the pump
+  bool left_region_ = false;
   int kick_fd_ = -1;
   std::thread pump_;
 };

@@ -12,9 +12,10 @@
 
 namespace tide {
 
-bool Lifeline::alive() const {
+LifelineState Lifeline::state() const {
   pollfd poll_fd{.fd = socket_, .events = POLLRDHUP, .revents = 0};
-  return socket_ >= 0 && (poll(&poll_fd, 1, 0) <= 0 || poll_fd.revents == 0);
+  if (socket_ >= 0 && (poll(&poll_fd, 1, 0) <= 0 || poll_fd.revents == 0)) return LifelineState::kAlive;
+  return (poll_fd.revents & (POLLERR | POLLNVAL)) != 0 ? LifelineState::kBroken : LifelineState::kClosed;
 }
 
 Lifeline::~Lifeline() {

@@ -1,7 +1,10 @@
 #include "transport/ucx.h"
 
 #include <dlfcn.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -118,6 +121,21 @@ Outcome plugin(const UcxPlugin** plugin) {
   return {};
 }
 
+// Where the client came to: it gets there once more. Nothing where it came over no network, or TIDE_UCX_BIND says where.
+std::string own_address(int lifeline) {
+  const char* bind = getenv("TIDE_UCX_BIND");
+  sockaddr_storage address{};
+  socklen_t bytes = sizeof address;
+  char host[INET6_ADDRSTRLEN] = {};
+  if ((bind != nullptr && bind[0] != '\0') || getsockname(lifeline, reinterpret_cast<sockaddr*>(&address), &bytes) != 0)
+    return {};
+  const bool named = (address.ss_family == AF_INET || address.ss_family == AF_INET6) &&
+                     getnameinfo(reinterpret_cast<sockaddr*>(&address), bytes, host, sizeof host, nullptr, 0,
+                                 NI_NUMERICHOST) == 0;
+  if (!named) return {};
+  return address.ss_family == AF_INET6 ? "[" + std::string(host) + "]" : host;
+}
+
 }  // namespace
 
 void ucx_settle_environment() {
@@ -132,10 +150,12 @@ Outcome ucx_connect(Region, int, const std::string& data, std::unique_ptr<Carrie
   return ucx->connect(data, carrier);
 }
 
-Outcome ucx_listen(Region, int, std::string* data, std::unique_ptr<Carrier>* carrier) {
+Outcome ucx_listen(Region, int lifeline, std::string* data, std::unique_ptr<Carrier>* carrier) {
   const UcxPlugin* ucx = nullptr;
   const Outcome outcome = plugin(&ucx);
-  return outcome.ok() ? ucx->listen(data, carrier) : outcome;
+  if (!outcome.ok()) return outcome;
+  *data = own_address(lifeline);
+  return ucx->listen(data, carrier);
 }
 
 void ucx_prepare() {

@@ -67,7 +67,7 @@ TEST(Wire, door_frames_lie_as_documented) {
   EXPECT_EQ(sizeof(DoorHello), 64u + 32 + 8);
   EXPECT_EQ(sizeof(DoorVgpu), 16u + 512 + 8);
   EXPECT_EQ(sizeof(DoorPlace), 16u + 512);
-  EXPECT_EQ(sizeof(DoorOpen), 64u + 32 + 16 + 8 + 16 + 64);
+  EXPECT_EQ(sizeof(DoorOpen), 64u + 32 + 16 + 8 + 16 + 64 + 8);
   EXPECT_EQ(sizeof(DoorOpened), 16u + 512);
   EXPECT_EQ(sizeof(DoorRefused), 8u + 512);
 }

@@ -51,7 +51,7 @@ Outcome UcxCarrier::listen(std::string* data, std::unique_ptr<Carrier>* carrier)
   }
   made->listens_ = true;
   Outcome outcome = made->open();
-  std::string address;
+  std::string address = *data;
   if (outcome.ok()) outcome = made->worker_->listen(&address, on_connection, made.get());
   if (!outcome.ok()) return outcome;
   *data = address + "/" + hex(made->cookie_, kUcxCookieBytes);

@@ -30,7 +30,7 @@ inline constexpr unsigned kUcxPongId = 4;
 
 class UcxCarrier : public Carrier {
  public:
-  // Worker: *data becomes "ADDRESS:PORT/COOKIE" for the client.
+  // Worker: *data is where to listen, as for UcxWorker::listen(), and becomes "ADDRESS:PORT/COOKIE" for the client.
   static Outcome listen(std::string* data, std::unique_ptr<Carrier>* carrier);
   static Outcome connect(const std::string& data, std::unique_ptr<Carrier>* carrier);
   ~UcxCarrier() override;
@@ -50,6 +50,7 @@ class UcxCarrier : public Carrier {
   void ping() override { sign(kUcxPingId); }
   uint64_t pongs() const override { return pongs_; }
   void give_up() override { fail("given up"); }
+  void release() override { fail("it was given back"); }  // and closing it does not wait for the far side
 
  private:
   // A message under way: UCX may read the head until it is done.

@@ -1,0 +1,240 @@
+// A connection that breaks at any point, and is made again: nothing is lost, nothing comes twice, nothing overtakes.
+// Both sides' real replicas, rings and words; the network is two queues, and one seed decides what happens.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "tests/transport/peer.h"
+#include "transport/region.h"
+#include "transport/replica.h"
+#include "transport/ring.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kSlot = 7;  // of the stream whose progress is told
+
+// What is written for a number, always the same.
+std::vector<unsigned char> content(uint64_t seed, uint64_t sequence, uint32_t most) {
+  peer::Numbers numbers{seed * 1000003 + sequence};
+  std::vector<unsigned char> bytes(numbers.next() % 5 == 0 ? numbers.next() % most : numbers.next() % 200);
+  peer::fill(numbers, bytes.data(), bytes.size());
+  return bytes;
+}
+
+struct Flying {
+  ParcelHeader header;
+  std::vector<ParcelEntry> entries;
+  std::vector<std::byte> ring;
+};
+
+class Session {
+ public:
+  explicit Session(uint64_t seed) : seed_(seed), random_{seed} {
+    EXPECT_TRUE(create_region(&fd_, &near_).ok());
+    EXPECT_TRUE(map_private_region(&far_).ok());
+    client_ = std::make_unique<Replica>(near_, Side::kClient);
+    worker_ = std::make_unique<Replica>(far_, Side::kWorker);
+    commands_ = CommandWriter(near_);
+    answers_ = AnswerReader(near_);
+  }
+  ~Session() {
+    unmap_region(far_);
+    destroy_region(fd_, near_);
+  }
+
+  void run(int steps) {
+    for (int i = 0; i < steps && !testing::Test::HasFailure(); ++i) step();
+    EXPECT_GT(breaks_, 0);
+    heal();
+  }
+  uint64_t breaks() const { return breaks_; }
+  uint64_t commands() const { return commands_.last_sequence(); }
+
+ private:
+  void step() {
+    switch (random_.next() % 12) {
+      case 0:
+      case 1:
+        return send_command();
+      case 2:
+      case 3:
+        return execute();
+      case 4:
+        return read_answers();
+      case 5:
+      case 6:
+        return depart(*client_, &to_worker_);
+      case 7:
+        return depart(*worker_, &to_client_);
+      case 8:
+      case 9:
+        return arrive(&to_worker_, *worker_);
+      case 10:
+        return arrive(&to_client_, *client_);
+      default:
+        if (random_.next() % 20 == 0) break_connection();
+    }
+  }
+
+  void send_command() {
+    const auto bytes = content(seed_, commands_.last_sequence() + 1, 300'000);
+    CommandHeader* header = commands_.reserve(uint32_t(bytes.size()));
+    if (header == nullptr) return;  // the ring is full
+    header->call = 1;
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<unsigned char*>(payload_of(header)));
+    commands_.publish(header);
+  }
+
+  // The worker takes one command and answers it: from the ring, or from memory that it lends.
+  void execute() {
+    if (!begun_) {
+      if (!worker_->synced()) return;
+      reader_ = CommandReader(far_);
+      out_ = AnswerWriter(far_);
+      begun_ = true;
+    }
+    take_back();
+    const auto answer = content(seed_ + 1, executed_ + 1, 200'000);
+    if (!out_.fits(uint32_t(answer.size()))) return;
+    Command command;
+    const ReadState state = reader_.next(&command);
+    ASSERT_NE(state, ReadState::kMalformed) << reader_.reason();
+    if (state == ReadState::kEmpty) return;
+    ASSERT_EQ(command.header.sequence, executed_ + 1);
+    const auto bytes = content(seed_, command.header.sequence, 300'000);
+    ASSERT_EQ(command.header.payload_bytes, bytes.size());
+    ASSERT_EQ(memcmp(command.payload, bytes.data(), bytes.size()), 0) << command.header.sequence;
+    ++executed_;
+    AnswerHeader* header = out_.reserve(uint32_t(answer.size()));
+    header->kind = uint16_t(AnswerKind::kData);
+    header->sequence = executed_;
+    if (answer.size() > 1000 && random_.next() % 2 == 0) {
+      lent_.push_back({out_.start() + sizeof(AnswerHeader), answer});
+      worker_->lend(lent_.back().begin, reinterpret_cast<const std::byte*>(lent_.back().bytes.data()), answer.size());
+    } else {
+      std::copy(answer.begin(), answer.end(), reinterpret_cast<unsigned char*>(payload_of(header)));
+    }
+    out_.publish(header);
+    Word& word = far_.worker().stream_progress[kSlot];
+    word.store(executed_);
+    worker_->note(word);
+    reader_.consume(command);
+  }
+  void take_back() {
+    const uint64_t read = far_.client().answer_tail.load();
+    while (!lent_.empty() && lent_.front().begin + lent_.front().bytes.size() <= read) lent_.pop_front();
+  }
+
+  void read_answers() {
+    const uint64_t progress = near_.worker().stream_progress[kSlot].load();
+    ASSERT_GE(progress, progress_);
+    progress_ = progress;
+    Answer answer;
+    ReadState state;
+    while ((state = answers_.next(&answer)) == ReadState::kRecord) {
+      ASSERT_EQ(answer.header.sequence, ++answered_);
+      const auto bytes = content(seed_ + 1, answered_, 200'000);
+      ASSERT_EQ(answer.header.payload_bytes, bytes.size());
+      ASSERT_EQ(memcmp(answer.payload, bytes.data(), bytes.size()), 0) << answered_;
+      answers_.consume(answer);
+    }
+    ASSERT_NE(state, ReadState::kMalformed) << answers_.reason();
+    ASSERT_GE(answered_, progress) << "a word overtook the answer that it stands for";
+    ASSERT_LE(near_.worker().acknowledged.load(), commands_.last_sequence());
+  }
+
+  void depart(Replica& from, std::deque<Flying>* flying) {
+    Parcel parcel;
+    if (!from.next(&parcel)) return;
+    Flying one;
+    one.header = parcel.header;
+    one.entries.assign(parcel.entries, parcel.entries + parcel.header.entry_count);
+    one.ring.assign(parcel.ring, parcel.ring + parcel.header.ring_bytes);
+    flying->push_back(std::move(one));
+  }
+  void arrive(std::deque<Flying>* flying, Replica& to) {
+    if (flying->empty()) return;
+    const Flying one = std::move(flying->front());
+    flying->pop_front();
+    const char* refused = to.apply(one.header, one.entries.data(), one.ring.data());
+    ASSERT_EQ(refused, nullptr) << refused;
+  }
+
+  // What flies is lost. Both begin again with what they have.
+  void break_connection() {
+    ++breaks_;
+    to_worker_.clear();
+    to_client_.clear();
+    const bool known = worker_->synced() || begun_;
+    const uint64_t received = worker_->received();
+    worker_ = known ? std::make_unique<Replica>(far_, Side::kWorker, received)
+                    : std::make_unique<Replica>(far_, Side::kWorker);
+    for (const Lent& lent : lent_) {
+      if (random_.next() % 2 == 0) {
+        worker_->lend(lent.begin, reinterpret_cast<const std::byte*>(lent.bytes.data()), lent.bytes.size());
+      } else {
+        memcpy(far_.answers() + lent.begin % kAnswerRingBytes, lent.bytes.data(), lent.bytes.size());
+      }
+    }
+    client_ = std::make_unique<Replica>(near_, Side::kClient);
+  }
+
+  // No faults any more: all that was sent is executed, and all answers come.
+  void heal() {
+    for (int i = 0; i < 100'000 && !testing::Test::HasFailure(); ++i) {
+      depart(*client_, &to_worker_);
+      depart(*worker_, &to_client_);
+      arrive(&to_worker_, *worker_);
+      arrive(&to_client_, *client_);
+      execute();
+      read_answers();
+      if (answered_ == commands_.last_sequence() && progress_ == answered_ && !client_->has_more()) break;
+    }
+    EXPECT_EQ(executed_, commands_.last_sequence());
+    EXPECT_EQ(answered_, commands_.last_sequence());
+    EXPECT_EQ(near_.worker().stream_progress[kSlot].load(), executed_);
+    EXPECT_EQ(near_.worker().acknowledged.load(), executed_);
+    EXPECT_EQ(near_.worker().command_tail.load(), near_.client().command_head.load());
+  }
+
+  struct Lent {
+    uint64_t begin = 0;
+    std::vector<unsigned char> bytes;
+  };
+
+  const uint64_t seed_;
+  peer::Numbers random_;
+  int fd_ = -1;
+  Region near_, far_;
+  std::unique_ptr<Replica> client_, worker_;
+  CommandWriter commands_;
+  AnswerReader answers_;
+  CommandReader reader_;
+  AnswerWriter out_;
+  bool begun_ = false;
+  std::deque<Flying> to_worker_, to_client_;
+  std::deque<Lent> lent_;
+  uint64_t executed_ = 0, answered_ = 0, progress_ = 0, breaks_ = 0;
+};
+
+TEST(Resume, nothing_is_lost_and_nothing_comes_twice) {
+  uint64_t breaks = 0, commands = 0;
+  for (uint64_t seed = 1; seed <= 20 && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    Session session(seed);
+    session.run(6000);
+    breaks += session.breaks();
+    commands += session.commands();
+  }
+  printf("%llu commands, %llu breaks\n", static_cast<unsigned long long>(commands),
+         static_cast<unsigned long long>(breaks));
+}
+
+}  // namespace
+}  // namespace tide
