@@ -131,7 +131,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   const uint32_t timeout_ms = attempt->again ? std::max(kAgainTimeoutMs, 4 * reached_ms_) : kConnectTimeoutMs;
   const uint64_t begin = now_ns();
   if (Outcome o = reach(endpoint, timeout_ms, transport, &name, lifeline, &attempt->nobody_there); !o.ok()) return o;
-  reached_ms_ = uint32_t((now_ns() - begin) / 1'000'000);
+  if (!attempt->again) reached_ms_ = uint32_t((now_ns() - begin) / 1'000'000);
   DoorOpen open;
   memcpy(open.job, origin_.pool->identity().job, sizeof open.job);
   memcpy(open.token, origin_.pool->identity().token, sizeof open.token);

@@ -48,6 +48,7 @@ struct Job {
   std::vector<Vgpu> vgpus;
   bool started = false;   // all vGPUs were placed once: the program may be running
   bool attached = false;  // somebody holds its handle
+  uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
   uint64_t handle = 0;    // generation of the handle that counts
   uint32_t skipped = 0;
   bool dirty = false;   // the store has an older version

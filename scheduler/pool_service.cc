@@ -18,16 +18,19 @@
 namespace tide::sched {
 namespace {
 
-// Held by `tide run`. When it falls, by whatever end of its process, the job is over.
+// Held by `tide run`. When it falls, by whatever end of its process, the job is over, unless `tide run` comes back: its
+// connection may have broken.
 class HandleServer final : public control::JobHandle::Server {
  public:
   HandleServer(PoolCore& core, Job* job) : core_(core), id_(job->record.id()), generation_(++job->handle) {
     job->attached = true;
+    job->left_ns = 0;
   }
   ~HandleServer() noexcept(false) {
     Job* job = core_.ledger.by_id(id_);
     if (core_.stopping || job == nullptr || job->handle != generation_) return;
-    core_.reconciler.end_job(job, "its `tide run` is gone", -1);
+    job->attached = false;
+    job->left_ns = now_ns();
   }
 
  protected:

@@ -194,6 +194,9 @@ void Reconciler::check_deadlines() {
               format("`tide run` did not come back within %u s after the scheduler restarted", kRecoverGraceMs / 1000),
               -1);
     }
+    if (!job.ended() && job.left_ns != 0 && now - job.left_ns > uint64_t(kLeftGraceMs) * 1'000'000) {
+      end_job(&job, "its `tide run` is gone", -1);
+    }
     for (Vgpu& vgpu : job.vgpus) {
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;
       if (vgpu.retry_ns <= now) vgpu.retry_ns = 0;

@@ -21,6 +21,7 @@ namespace tide::sched {
 
 inline constexpr uint32_t kLeaseMs = 15'000;         // an agent that is silent for so long is lost
 inline constexpr uint32_t kOfflineGraceMs = 5'000;   // an agent whose connection broke may come back
+inline constexpr uint32_t kLeftGraceMs = 1'500;      // for `tide run` whose connection ended
 inline constexpr uint32_t kRecoverGraceMs = 30'000;  // after a restart, for `tide run` and agents
 inline constexpr uint32_t kTickMs = 200;
 inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up

@@ -11,6 +11,7 @@ namespace tide::cli {
 namespace {
 
 constexpr uint32_t kWhyMs = 300;
+constexpr uint32_t kConnectMs = 1000, kAgainMs = 200;
 
 }  // namespace
 
@@ -69,7 +70,7 @@ kj::Promise<std::string> Runner::try_again(uint64_t give_up_ns) {
   if (now_ns() > give_up_ns) {
     return std::string(format("its scheduler has been away for %u s", kReattachMs / 1000));
   }
-  return io_.provider->getTimer().afterDelay(500 * kj::MILLISECONDS).then([this, give_up_ns] {
+  return io_.provider->getTimer().afterDelay(kAgainMs * kj::MILLISECONDS).then([this, give_up_ns] {
     return reattach(give_up_ns);
   });
 }
@@ -77,12 +78,13 @@ kj::Promise<std::string> Runner::try_again(uint64_t give_up_ns) {
 kj::Promise<std::string> Runner::reattach(uint64_t give_up_ns) {
   std::string address;
   if (!find_pool(options_, &address).ok()) return try_again(give_up_ns);
-  return io_.provider->getNetwork()
-      .parseAddress(address.c_str())
-      .then([](kj::Own<kj::NetworkAddress> parsed) {
-        auto connecting = parsed->connect();
-        return connecting.attach(kj::mv(parsed));
-      })
+  auto connecting = io_.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
+    auto connected = parsed->connect();
+    return connected.attach(kj::mv(parsed));
+  });
+  // Where nobody answers the system goes on asking for minutes, ever more rarely.
+  return io_.provider->getTimer()
+      .timeoutAfter(kConnectMs * kj::MILLISECONDS, kj::mv(connecting))
       .then([this](kj::Own<kj::AsyncIoStream> stream) {
         handle_ = nullptr;
         connection_ = kj::heap<Connection>(kj::mv(stream));

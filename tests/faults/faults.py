@@ -1,0 +1,159 @@
+"""The faults: each breaks something under a job that runs, and says in how many seconds all was well again, which may be
+several times for one job, or raises Failed. A job's digest shows that nothing was lost and nothing done twice."""
+
+import os
+import signal
+import time
+
+from ground import Failed, expect, until
+
+ROUND_US = 5000  # so long at least a round of the job takes
+
+
+def disturbed(ground, reference, random, times, disturb):
+    """What disturb(job) does so many times, at most ten to one job, and how long each took."""
+    recoveries = []
+    while len(recoveries) < times:
+        here = min(10, times - len(recoveries))
+        rounds = 60 * here
+        job = ground.run(rounds, ROUND_US)
+        for _ in range(here):
+            job.wait_for_rounds(random.randint(2, 40))
+            recoveries.append(disturb(job))
+        job.finish(reference(rounds))
+    return recoveries
+
+
+def partition(ground, reference, random, times, long):
+    low, high = (1, 30) if long else (0.3, 4)
+
+    def cut(job):
+        ground.set_wire(False)
+        time.sleep(random.uniform(low, high))
+        return job.back_after(ground.set_wire(True))
+    return disturbed(ground, reference, random, times, cut)
+
+
+def resets(ground, reference, random, times, _):
+    return disturbed(ground, reference, random, times, lambda job: job.back_after(ground.reset_connections()))
+
+
+def resets_while_cut(ground, reference, random, times, _):
+    """The client learns that the connection is gone while there is no way to make another."""
+    def both(job):
+        ground.set_wire(False)
+        ground.reset_connections()
+        time.sleep(random.uniform(0.3, 2))
+        return job.back_after(ground.set_wire(True))
+    return disturbed(ground, reference, random, times, both)
+
+
+def flapping(ground, reference, random, times, _):
+    """The network goes again while the connection is being made anew."""
+    def flap(job):
+        for _ in range(random.randint(2, 5)):
+            ground.set_wire(False)
+            ground.reset_connections()
+            time.sleep(random.uniform(0.05, 0.6))
+            healed = ground.set_wire(True)
+            time.sleep(random.uniform(0.0, 0.15))
+        return job.back_after(healed)
+    return disturbed(ground, reference, random, times, flap)
+
+
+def stopped(pid_of):
+    def fault(ground, reference, random, times, long):
+        def stop(job):
+            pid = pid_of(ground, job)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(random.uniform(1, 70 if long else 4))
+            os.kill(pid, signal.SIGCONT)
+            return job.back_after(time.monotonic())
+        return disturbed(ground, reference, random, times, stop)
+    return fault
+
+
+def each(fault):
+    """A fault that ends its job."""
+    def many(ground, reference, random, times, _):
+        return [fault(ground, reference, random) for _ in range(times)]
+    many.__doc__ = fault.__doc__
+    return many
+
+
+def only_worker(ground, job):
+    workers = ground.workers()
+    expect(len(workers) == 1, f'one worker, not {workers}: {job.err()}')
+    return workers[0]
+
+
+def client_killed(ground, _, random):
+    """Its GPU is free again: no worker is left."""
+    job = ground.run(2000, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 40))
+    os.kill(job.program_pid(), signal.SIGKILL)
+    return until(lambda: not ground.workers(), 'the worker ends with its client', 10)
+
+
+def client_lost(ground, _, random):
+    """Its machine is cut off for longer than the session is held. The worker ends, and the job learns that once."""
+    job = ground.run(100_000, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 20))
+    ground.set_wire(False)
+    try:
+        took = until(lambda: not ground.workers(), 'the worker ends when its time is over', ground.hold_s + 20)
+        expect(took >= ground.hold_s - 1, f'held only {took:.1f} s')
+    finally:
+        healed = ground.set_wire(True)
+    until(job.over, 'the job ends with an error', 30)
+    expect(job.process.returncode != 0 and 'is lost' in job.err(), f'{job.process.returncode}: {job.err()}')
+    return time.monotonic() - healed
+
+
+def worker_killed(ground, reference, random):
+    """Only its vGPU is lost: its job ends with one error, the other goes on."""
+    other = ground.run(600, ROUND_US)
+    other.wait_for_rounds(5)
+    first = only_worker(ground, other)
+    job = ground.run(100_000, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 40))
+    victim = [pid for pid in ground.workers() if pid != first]
+    expect(len(victim) == 1, f'a second worker: {victim}')
+    begin = time.monotonic()
+    os.kill(victim[0], signal.SIGKILL)
+    until(job.over, 'the job ends', 20)
+    took = time.monotonic() - begin
+    expect(job.process.returncode not in (0, None) and job.err().count('is lost') == 1, f'one clear error: {job.err()}')
+    other.finish(reference(600))
+    return took
+
+
+def scheduler_killed(ground, reference, random):
+    """Running jobs do not need it; it comes back with what it knew."""
+    job = ground.run(800, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 40))
+    begin = time.monotonic()
+    ground.kill('scheduler')
+    time.sleep(random.uniform(0, 2))
+    ground.start_scheduler()
+    took = job.back_after(begin)
+    job.finish(reference(800))
+    ground.run(20).finish(reference(20))
+    return took
+
+
+# name, what it is, how often in the short suite and in the long one
+FAULTS = [
+    ('partition', partition, 8, 1000),
+    ('reset', resets, 20, 1000),
+    ('reset and partition', resets_while_cut, 6, 300),
+    ('flapping network', flapping, 5, 300),
+    ('client stopped', stopped(lambda _, job: job.program_pid()), 3, 250),
+    ('worker stopped', stopped(only_worker), 3, 250),
+    ('client killed', each(client_killed), 5, 1000),
+    ('worker killed', each(worker_killed), 2, 1000),
+    ('scheduler killed', each(scheduler_killed), 3, 1000),
+    ('cut off for good', each(client_lost), 1, 20),
+]
+
+__all__ = ['FAULTS', 'Failed']
