@@ -28,7 +28,7 @@ constexpr uint64_t kBytesMax = uint64_t(1) << 41;
 
 uint64_t bit(const Vgpu& vgpu) { return uint64_t(1) << vgpu.number; }
 
-// Sends a command and waits for the worker's word on it.
+// These commands are of no context.
 template <class Command>
 CUresult ask(Vgpu& vgpu, Call call, const Command& command, uint64_t* sequence = nullptr) {
   Reply reply;

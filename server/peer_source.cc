@@ -7,9 +7,9 @@
 #include <string>
 
 #include "base/log.h"
+#include "base/secrets.h"
 #include "base/threads.h"
 #include "server/rectangle.h"
-#include "server/transfer.h"
 #include "transport/door.h"
 
 namespace tide {
