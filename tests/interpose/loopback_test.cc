@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "interpose/entry/entry.h"
 #include "interpose/thread.h"
+#include "tests/no_threads.h"
 
 namespace tide {
 namespace {
@@ -393,6 +394,19 @@ struct HostCall {
   std::atomic<int> runs{0};
   CUresult inside = CUDA_SUCCESS;
 };
+
+TEST_F(Loopback, where_the_system_has_no_thread_left_host_functions_are_refused) {
+  const CUhostFn count = [](void* calls) { ++*static_cast<int*>(calls); };
+  int calls = 0;
+  {
+    const NoThreads none;
+    EXPECT_EQ(cuLaunchHostFunc(nullptr, count, &calls), CUDA_ERROR_OPERATING_SYSTEM);
+  }
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS) << "nothing waits for it";
+  EXPECT_EQ(cuLaunchHostFunc(nullptr, count, &calls), CUDA_SUCCESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+  EXPECT_EQ(calls, 1);
+}
 
 TEST_F(Loopback, host_functions_run_in_stream_order_and_may_not_call_cuda) {
   CUstream stream;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "transport/ucx/choice.h"
 
 namespace tide {
@@ -111,6 +112,14 @@ Spare& spare() {
   return spare;
 }
 
+// UCX starts one with its first worker, and aborts the process where it cannot.
+Outcome try_thread() {
+  Thread thread;
+  if (Outcome outcome = thread.start([] {}); !outcome.ok()) return outcome;
+  thread.join();
+  return {};
+}
+
 }  // namespace
 
 void UcxWorker::prepare() {
@@ -135,6 +144,7 @@ Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
 
 Outcome UcxWorker::create_new(std::unique_ptr<UcxWorker>* worker) {
   ucp_context_h in = nullptr;
+  if (Outcome outcome = try_thread(); !outcome.ok()) return outcome;
   const Outcome outcome = context(&in);
   if (!outcome.ok()) return outcome;
   auto made = std::make_unique<UcxWorker>();
