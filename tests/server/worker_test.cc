@@ -511,5 +511,27 @@ TEST_F(WorkerTest, tells_its_agent_what_it_holds) {
   EXPECT_STREQ(stats->transport, "shm");
 }
 
+// A second message that comes while the worker is about to nap again must not wait for the nap's end.
+TEST_F(WorkerTest, whatever_the_moment_a_message_ends_a_nap) {
+  constexpr uint64_t kStillUs = 1'500'000;  // after that naps take almost 200 ms
+  ControlMessage message;
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  ASSERT_TRUE(worker_.await(ControlType::kServing, &message));
+  sleep_us(kStillUs);
+  int late = 0, stalled = 0;  // the second: of this thread, which nobody has to wake
+  for (int i = 0; i < 4'000; ++i) {
+    send_control(worker_.control(), ControlType::kStats, nullptr, 0);
+    ASSERT_TRUE(worker_.await(ControlType::kStatsReply, &message));
+    const uint64_t then = now_ns() + uint64_t(i % 80) * 500;
+    while (now_ns() < then) continue;
+    stalled += now_ns() > then + 20'000'000;
+    const uint64_t begin = now_ns();
+    send_control(worker_.control(), ControlType::kStats, nullptr, 0);
+    ASSERT_TRUE(worker_.await(ControlType::kStatsReply, &message));
+    late += now_ns() - begin > 100'000'000;
+  }
+  EXPECT_LE(late, 1 + 2 * stalled);
+}
+
 }  // namespace
 }  // namespace tide

@@ -181,6 +181,19 @@ TEST_P(LinkTest, both_sides_sleep_and_wake) {
   }
 }
 
+TEST_P(LinkTest, a_sleep_that_is_about_to_begin_can_be_interrupted) {
+  Connection worker(memory, GetParam());
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  sleep_us(20'000);
+  for (int i = 0; i < 3; ++i) {
+    const uint32_t seen = memory.region().worker().wake.load();
+    worker.link().interrupt();
+    const uint64_t begin = now_ns();
+    worker.link().sleep(5'000'000, seen);
+    EXPECT_LT(now_ns() - begin, 1'000'000'000u);
+  }
+}
+
 // Nobody waits: what is published must arrive all the same.
 TEST_P(LinkTest, a_command_travels_while_the_client_does_nothing) {
   Connection worker(memory, GetParam());
