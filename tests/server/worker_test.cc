@@ -392,6 +392,27 @@ TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
             CUDA_ERROR_INVALID_VALUE);
 }
 
+// A client that does not wait for an answer goes on writing; that the memory is not there it is told once.
+TEST_F(WorkerTest, host_memory_that_was_refused_is_one_error) {
+  const uint64_t refused = kHost + 4 * kHostPage, mask_bytes = mask_words(8) * 8;
+  std::vector<std::byte> data(mask_bytes + 8, std::byte{1}), answer;
+  const auto write = [&] {
+    return client_.call(Call::tideWriteHost, command::WriteHost{refused + 5 * kHostPage, 8, mask_bytes, 0, 0}, &answer,
+                        data.data(), data.size());
+  };
+  client_.send(Call::tideMapHost, command::MapHost{kHost, 8 * kHostPage, 0, 0});
+  client_.send(Call::tideMapHost, command::MapHost{refused, 8 * kHostPage, 0, 0});  // a part of it is taken
+  EXPECT_EQ(write(), CUDA_SUCCESS);
+  EXPECT_EQ(client_.page().errors.load(), 1u);
+  EXPECT_EQ(client_.call(Call::tideChangedHost, command::ChangedHost{refused, 8 * kHostPage}, &answer), CUDA_SUCCESS);
+  ASSERT_EQ(answer.size(), sizeof(ChangedHostAnswer));
+  EXPECT_EQ(reinterpret_cast<const ChangedHostAnswer*>(answer.data())->bytes, 8 * kHostPage);
+  EXPECT_EQ(client_.call(Call::tideUnmapHost, command::UnmapHost{refused, 8 * kHostPage}, &answer), CUDA_SUCCESS);
+  EXPECT_EQ(write(), CUDA_ERROR_INVALID_VALUE) << "there it is nobody's";
+  EXPECT_TRUE(changed(client_, 8).empty());
+  EXPECT_EQ(client_.page().errors.load(), 1u);
+}
+
 // Host memory that the worker tells unasked.
 class ToldMemory : public WorkerTest {
  protected:
