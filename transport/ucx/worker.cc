@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -28,6 +29,18 @@ void configure(ucp_config_t* config, const std::string& transports) {
   ucp_config_modify(config, "RNDV_THRESH", "inf");
   ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
   ucp_config_modify(config, "TLS", transports.c_str());
+}
+
+std::string description(ucp_context_h context) {
+  char* text = nullptr;
+  size_t bytes = 0;
+  FILE* const to = open_memstream(&text, &bytes);
+  if (to == nullptr) return "";
+  ucp_context_print_info(context, to);
+  fclose(to);
+  const std::string said(text, bytes);
+  free(text);
+  return said;
 }
 
 // One context a process. A forked child leaves its parent's alone and makes its own.
@@ -56,6 +69,10 @@ Outcome context(ucp_context_h* context) {
   ucp_config_release(config);
   if (status == UCS_ERR_NO_DEVICE) return no_device_for(transports);
   if (status != UCS_OK) return failure("cannot start", status);
+  if (Outcome reaches = reaches_others(transports, description(made)); !reaches.ok()) {
+    ucp_cleanup(made);
+    return reaches;
+  }
   shared = made;
   owner = getpid();
   *context = shared;
@@ -96,6 +113,14 @@ std::string text_of(const sockaddr_storage& address) {
   return format("%s:%u", host, ntohs(v4.sin_port));
 }
 
+// UCX starts one with its first worker, and aborts the process where it cannot.
+Outcome try_thread() {
+  Thread thread;
+  if (Outcome outcome = thread.start([] {}); !outcome.ok()) return outcome;
+  thread.join();
+  return {};
+}
+
 }  // namespace
 
 namespace {
@@ -110,14 +135,6 @@ struct Spare {
 Spare& spare() {
   static Spare& spare = *new Spare;
   return spare;
-}
-
-// UCX starts one with its first worker, and aborts the process where it cannot.
-Outcome try_thread() {
-  Thread thread;
-  if (Outcome outcome = thread.start([] {}); !outcome.ok()) return outcome;
-  thread.join();
-  return {};
 }
 
 }  // namespace
