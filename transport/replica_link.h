@@ -12,8 +12,8 @@
 #include <atomic>
 #include <memory>
 #include <optional>
-#include <thread>
 
+#include "base/threads.h"
 #include "transport/carrier.h"
 #include "transport/lifeline.h"
 #include "transport/link.h"
@@ -33,6 +33,7 @@ class ReplicaLink : public Link {
   void note(const Word& word) override { replica_.note(word); }
   void wake() override;
   void sleep(uint32_t timeout_us, uint32_t seen) override;
+  void interrupt() override;
   bool alive() override;
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
@@ -43,6 +44,8 @@ class ReplicaLink : public Link {
   bool closed() override { return lifeline_.state() == LifelineState::kClosed; }
   KeptRegion leave_region() override;
 
+  // Client, once, before anything else. For connect functions.
+  Outcome start_pump();
   // Client: waits until the far side has been heard. For connect functions.
   Outcome wait_for_far_side(uint32_t timeout_ms);
   // Gives the lifeline back to the caller of a connect function that failed.
@@ -77,7 +80,7 @@ class ReplicaLink : public Link {
   std::atomic<uint64_t> driven_{0};   // progress() calls by others than the pump
   bool left_region_ = false;
   int kick_fd_ = -1;
-  std::thread pump_;
+  Thread pump_;
 };
 
 // The transport that these carriers make.

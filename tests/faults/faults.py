@@ -138,7 +138,7 @@ def scheduler_killed(ground, reference, random):
     ground.start_scheduler()
     took = job.back_after(begin)
     job.finish(reference(800))
-    ground.run(20).finish(reference(20))
+    until(lambda: ground.takes_jobs(), 'it takes jobs again', 20)  # when the agent has come back to it
     return took
 
 

@@ -203,6 +203,10 @@ class Ground:
         self.jobs.append(Job(self, rounds, pause_us))
         return self.jobs[-1]
 
+    def takes_jobs(self):
+        words = [self.program('tools/tide/tide'), '--pool', f'{SERVER}:{PORT}', 'run', '-g', '1', '--', 'true']
+        return subprocess.run(self.inside(self.client, *words), env=self.environment, capture_output=True).returncode == 0
+
     def workers(self):
         found = subprocess.run(['ip', 'netns', 'pids', self.server], capture_output=True, text=True).stdout.split()
         workers = []
