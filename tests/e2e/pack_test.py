@@ -120,6 +120,5 @@ class ToAnotherMachine(train_test.TwoMachines):
     test_one_virtual_gpu_here_and_one_there = None
 
 
-
 if __name__ == '__main__':
     unittest.main(verbosity=2)
