@@ -6,6 +6,7 @@
 #include <cstring>
 #include <new>
 
+#include "base/clock.h"
 #include "transport/frame.h"
 
 namespace tide {
@@ -33,6 +34,7 @@ const WordRange kClientWords[] = {
 const WordRange kWorkerWords[] = {
     range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
     range(kWorker + offsetof(WorkerPage, error), 4 * sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };
@@ -339,6 +341,7 @@ const char* Replica::apply_entry(const ParcelEntry& entry) {
   }
   if (cursor != nullptr && (entry.value < cursor->load() || entry.value > most)) return "a cursor is out of bounds";
   word_of(region_, entry.word).store(entry.value, std::memory_order_release);
+  if (cursor == out_.tail) rate_.tail_moved(now_ns(), entry.value, out_.head->load(std::memory_order_relaxed));
   return nullptr;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "transport/layout.h"
+#include "transport/link_rate.h"
 #include "transport/wait.h"
 
 namespace tide {
@@ -57,6 +58,7 @@ class Replica {
   // Link::lend(). In the order of the ring.
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes);
   bool has_more() const;
+  uint64_t bytes_per_s() const { return rate_.bytes_per_s(); }
   bool synced() const { return synced_.load(std::memory_order_acquire); }
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
@@ -130,6 +132,7 @@ class Replica {
   Cursors sent_;                                  // as told to the far side
   std::atomic<uint64_t> told_head_{0}, told_acknowledged_{0}, told_tail_{0};
   uint64_t received_ = 0;  // bytes of the far side's ring
+  LinkRate rate_;
 };
 
 }  // namespace tide

@@ -35,6 +35,7 @@ class ReplicaLink : public Link {
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
+  uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
   void abandon() override;
   void release() override;
 
