@@ -2,6 +2,7 @@
 
 #define XXH_INLINE_ALL
 #include <lz4.h>
+#include <sys/random.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -30,9 +31,15 @@ bool parse_pack_mode(const char* text, PackMode* mode) {
   return false;
 }
 
-ContentKey content_key(const std::byte* data, uint64_t bytes) {
-  const XXH128_hash_t hash = XXH3_128bits(data, bytes);
-  return {hash.low64, hash.high64};
+ContentHash::ContentHash() {
+  static_assert(kSecretBytes >= XXH3_SECRET_SIZE_MIN);
+  secret_ = true;
+  for (std::byte* secret : secrets_) secret_ = secret_ && getentropy(secret, kSecretBytes) == 0;
+}
+
+ContentKey ContentHash::key(const std::byte* data, uint64_t bytes) const {
+  return {XXH3_64bits_withSecret(data, bytes, secrets_[0], kSecretBytes),
+          XXH3_64bits_withSecret(data, bytes, secrets_[1], kSecretBytes)};
 }
 
 std::span<const std::byte> Packer::pack(const std::byte* from, uint32_t bytes) {

@@ -20,12 +20,27 @@ bool parse_pack_mode(const char* text, PackMode* mode);
 // How the bytes of a tideCopyInPacked are there.
 enum class PackForm : uint32_t { kPlain = 0, kPacked = 1, kKept = 2 };
 
-// Of a piece's content (XXH3, 128 bits): two that are equal are taken for the same content.
+// Of a piece's content: two that are equal are taken for the same content.
 struct ContentKey {
   uint64_t low = 0, high = 0;
   bool operator==(const ContentKey&) const = default;
 };
-ContentKey content_key(const std::byte* data, uint64_t bytes);
+
+// Makes the keys: two hashes (XXH3, 64 bits), each with random numbers of its own. Nobody outside of the process knows
+// them, so nobody can make two pieces of content that have one key. Any thread.
+class ContentHash {
+ public:
+  ContentHash();
+  // False: the system gave no random numbers, nothing may be recognised.
+  explicit operator bool() const { return secret_; }
+  ContentKey key(const std::byte* data, uint64_t bytes) const;
+
+ private:
+  static constexpr size_t kSecretBytes = 192;
+
+  std::byte secrets_[2][kSecretBytes];
+  bool secret_ = false;
+};
 
 // The worker keeps pieces in slots, and the client says which slot keeps what.
 inline constexpr uint32_t kContentSlotsMax = 2048;       // 1 GiB

@@ -166,8 +166,8 @@ void Channel::sleep(uint32_t timeout_us) {
 }
 
 PackChoice::Path Channel::path() {
-  const uint64_t waiting = own_->command_head.load(std::memory_order_relaxed) - page_->command_tail.load();
-  return {LinkUse(*this)->bytes_per_s(), waiting};
+  const LinkUse link(*this);
+  return {link->bytes_per_s(), link->on_the_way()};
 }
 
 // --- answers

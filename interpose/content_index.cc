@@ -4,10 +4,10 @@
 
 namespace tide {
 
-ContentIndex::ContentIndex(uint32_t slots) : count_(slots), slots_(slots + 1) {
+ContentIndex::ContentIndex(uint32_t slots) : count_(hash_ ? slots : 0), slots_(count_ + 1) {
   slots_[count_].before = slots_[count_].after = count_;
   for (uint32_t slot = 0; slot < count_; ++slot) link_behind(slot, count_);
-  by_key_.reserve(slots);
+  by_key_.reserve(count_);
 }
 
 void ContentIndex::unlink(uint32_t slot) {

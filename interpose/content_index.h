@@ -18,6 +18,9 @@ class ContentIndex {
  public:
   explicit ContentIndex(uint32_t slots);
 
+  // What this index knows a content by.
+  ContentKey key_of(const std::byte* data, uint64_t bytes) const { return hash_.key(data, bytes); }
+
   // The slot that keeps this content, taken; kNoContent: none does.
   uint32_t use(const ContentKey& key);
   // A slot for new content, taken: an empty one, else the one that was longest of no use. Its content is forgotten.
@@ -45,7 +48,8 @@ class ContentIndex {
   void link_behind(uint32_t slot, uint32_t other);
   void forget(uint32_t slot);
 
-  const uint32_t count_;
+  const ContentHash hash_;
+  const uint32_t count_;  // 0 where contents cannot be told apart
   SpinLock lock_;
   std::vector<Slot> slots_;  // and one more, the ring's anchor: behind it the newest, before it the oldest
   std::unordered_map<ContentKey, uint32_t, Hash> by_key_;

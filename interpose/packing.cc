@@ -17,6 +17,7 @@ namespace {
 // Of the time that a piece takes on the path, to look whether the worker has it already.
 constexpr double kLookShareMax = 1.0 / 8;
 constexpr double kNewest = 1.0 / 8;      // weight of the newest measurement
+constexpr double kOutlier = 3;           // times the mean; more is a core that was taken away
 constexpr double kForgotten = 1.0 / 16;  // of all of them, with each piece that was not looked at because of them
 
 PackMode read_mode() {
@@ -74,43 +75,50 @@ Packing::Buffers* Packing::take_buffers() {
 }
 
 // Null: the worker keeps nothing.
-ContentIndex* Packing::contents(Channel& channel) {
+std::shared_ptr<ContentIndex> Packing::contents(Channel& channel) {
   const uint64_t slots = channel.region().worker().content_slots.load(std::memory_order_acquire);
   const std::lock_guard lock(lock_);
   if (contents_ == nullptr && slots != 0) {
-    contents_ = std::make_unique<ContentIndex>(uint32_t(std::min<uint64_t>(slots, kContentSlotsMax)));
+    contents_ = std::make_shared<ContentIndex>(uint32_t(std::min<uint64_t>(slots, kContentSlotsMax)));
   }
-  return contents_.get();
+  return contents_;
+}
+
+void Packing::forget() {
+  const std::lock_guard lock(lock_);
+  contents_.reset();
 }
 
 // Copies the part, and says what it holds.
-ContentKey Packing::look(Buffers& buffers, const Part& part, bool keep) {
+ContentKey Packing::look(Buffers& buffers, const Part& part, const ContentIndex* index) {
   const uint64_t begin = now_ns();
   pack_rows(buffers.plain.get(), {part.from, part.from_pitch}, part.width, part.height);
-  if (!keep) return {};
-  const ContentKey key = content_key(buffers.plain.get(), part.bytes());
-  const double ns_per_byte = double(now_ns() - begin) / double(part.bytes());
-  const std::lock_guard lock(lock_);
-  look_ns_per_byte_ += kNewest * (ns_per_byte - look_ns_per_byte_);
+  if (index == nullptr) return {};
+  const ContentKey key = index->key_of(buffers.plain.get(), part.bytes());
+  looked(double(now_ns() - begin) / double(part.bytes()));
   return key;
+}
+
+void Packing::looked(double ns_per_byte) {
+  const std::lock_guard lock(lock_);
+  look_ns_per_byte_ += kNewest * (std::min(ns_per_byte, kOutlier * look_ns_per_byte_) - look_ns_per_byte_);
 }
 
 bool Packing::send(Stream& stream, const Part& part, CUresult* result, uint64_t* sequence) {
   Channel& channel = stream.vgpu->channel();
   const PackMode mode = pack_mode();
   if (mode == PackMode::kOff || part.bytes() < kPackedPieceMin || channel.shares_host_memory()) return false;
-  Plan plan = this->plan(mode, channel, part.bytes());
+  const Plan plan = this->plan(mode, channel, part.bytes());
   if (!plan) return false;
   Buffers* const buffers = take_buffers();
   if (buffers == nullptr) return false;
-  ContentIndex* const index = plan.keep ? contents(channel) : nullptr;
-  plan.keep = index != nullptr;
-  const ContentKey key = look(*buffers, part, plan.keep);
-  if (const uint32_t slot = plan.keep ? index->use(key) : kNoContent; slot != kNoContent) {
+  const std::shared_ptr<ContentIndex> index = plan.keep ? contents(channel) : nullptr;
+  const ContentKey key = look(*buffers, part, index.get());
+  if (const uint32_t slot = index != nullptr ? index->use(key) : kNoContent; slot != kNoContent) {
     *result = send_kept(stream, part, key, slot, sequence);
     index->give_back(slot);
   } else {
-    *result = send_new(stream, part, *buffers, plan, key, sequence);
+    *result = send_new(stream, part, *buffers, plan.pack, index.get(), key, sequence);
   }
   buffers->taken.store(false, std::memory_order_release);
   return true;
@@ -131,10 +139,10 @@ CUresult Packing::send_kept(Stream& stream, const Part& part, const ContentKey& 
   return result;
 }
 
-CUresult Packing::send_new(Stream& stream, const Part& part, Buffers& buffers, const Plan& plan, const ContentKey& key,
-                           uint64_t* sequence) {
+CUresult Packing::send_new(Stream& stream, const Part& part, Buffers& buffers, bool pack, ContentIndex* index,
+                           const ContentKey& key, uint64_t* sequence) {
   std::span<const std::byte> data;
-  if (plan.pack) {
+  if (pack) {
     const uint64_t begin = now_ns();
     data = buffers.packer.pack(buffers.plain.get(), uint32_t(part.bytes()));
     const uint64_t took = now_ns() - begin;
@@ -144,7 +152,7 @@ CUresult Packing::send_new(Stream& stream, const Part& part, Buffers& buffers, c
   command::CopyInPacked command{};
   command.form = uint32_t(data.empty() ? PackForm::kPlain : PackForm::kPacked);
   if (data.empty()) data = {buffers.plain.get(), part.bytes()};
-  command.slot = plan.keep ? contents_->claim() : kNoContent;
+  command.slot = index != nullptr ? index->claim() : kNoContent;
   command.key_low = key.low;
   command.key_high = key.high;
   const CUresult result = send_part(stream, part, command, data, sequence);
@@ -154,9 +162,9 @@ CUresult Packing::send_new(Stream& stream, const Part& part, Buffers& buffers, c
   }
   if (command.slot == kNoContent) return result;
   if (result == CUDA_SUCCESS) {
-    contents_->keep(command.slot, key);
+    index->keep(command.slot, key);
   } else {
-    contents_->drop(command.slot);
+    index->drop(command.slot);
   }
   return result;
 }

@@ -35,8 +35,8 @@ class Packing {
   };
   // True: it has been sent, or could not be (*result). False: nothing was done, it may go as it is.
   bool send(Stream& stream, const Part& part, CUresult* result, uint64_t* sequence);
-  // Another worker, with nothing in it. Requires: nobody else sends.
-  void forget() { contents_.reset(); }
+  // Another worker, with nothing in it. Who sends meanwhile may name what it never had, and is refused.
+  void forget();
 
  private:
   struct Buffers {
@@ -48,15 +48,15 @@ class Packing {
     bool pack = false, keep = false;
     explicit operator bool() const { return pack || keep; }
   };
-  struct Sent;  // a part on its way
 
   Plan plan(PackMode mode, Channel& channel, uint64_t bytes);
   Buffers* take_buffers();
-  ContentIndex* contents(Channel& channel);
-  ContentKey look(Buffers& buffers, const Part& part, bool keep);
+  std::shared_ptr<ContentIndex> contents(Channel& channel);
+  ContentKey look(Buffers& buffers, const Part& part, const ContentIndex* index);
+  void looked(double ns_per_byte);
   CUresult send_kept(Stream& stream, const Part& part, const ContentKey& key, uint32_t slot, uint64_t* sequence);
-  CUresult send_new(Stream& stream, const Part& part, Buffers& buffers, const Plan& plan, const ContentKey& key,
-                    uint64_t* sequence);
+  CUresult send_new(Stream& stream, const Part& part, Buffers& buffers, bool pack, ContentIndex* index,
+                    const ContentKey& key, uint64_t* sequence);
 
   static constexpr int kBuffers = 2;                 // 1 MiB each
   static constexpr double kLookNsPerByte = 1.0 / 3;  // until measured
@@ -65,7 +65,7 @@ class Packing {
   SpinLock lock_;      // of the next three
   PackChoice choice_;  // whether to pack
   double look_ns_per_byte_ = kLookNsPerByte;
-  std::unique_ptr<ContentIndex> contents_;
+  std::shared_ptr<ContentIndex> contents_;
 };
 
 }  // namespace tide

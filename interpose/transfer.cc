@@ -378,8 +378,10 @@ CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect
 
 CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence) {
   const uint64_t from_pitch = landing.height == 1 ? landing.width : pitch;
-  const command::CopyOut command{address, from_pitch, landing.width, landing.height, uint32_t(pack_mode()), 0};
-  return stream.vgpu->channel().send(
+  Channel& channel = stream.vgpu->channel();
+  const PackMode pack = channel.shares_host_memory() ? PackMode::kOff : pack_mode();
+  const command::CopyOut command{address, from_pitch, landing.width, landing.height, uint32_t(pack), 0};
+  return channel.send(
       {.call = Call::tideCopyOut,
        .context = stream.context->number.load(),
        .stream = stream.slot,

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -15,9 +16,7 @@ constexpr uint32_t kSlotsInMib = (1u << 20) / kPackedPieceMax;
 
 }  // namespace
 
-Contents::~Contents() {
-  if (memory_ != nullptr) munmap(memory_, uint64_t(slots_.size()) * kPackedPieceMax);
-}
+Contents::~Contents() { release(); }
 
 uint32_t Contents::slots_wanted() {
   const char* text = getenv("TIDE_CONTENT_CACHE");
@@ -30,18 +29,29 @@ uint32_t Contents::slots_wanted() {
   return kContentSlots;
 }
 
+// All at once, although what is never used takes no memory: what was announced must be there when it is needed.
 void Contents::allow(uint32_t slots) {
-  if (memory_ == nullptr) slots_.resize(std::min(slots, kContentSlotsMax));
+  release();
+  slots = std::min(slots, kContentSlotsMax);
+  if (slots == 0) return;
+  void* const made = mmap(nullptr, uint64_t(slots) * kPackedPieceMax, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (made == MAP_FAILED) {
+    log(LogLevel::kWarning, "no memory to keep contents in (%s): the client sends them each time", strerror(errno));
+    return;
+  }
+  memory_ = static_cast<std::byte*>(made);
+  slots_.resize(slots);
+}
+
+void Contents::release() {
+  if (memory_ != nullptr) munmap(memory_, uint64_t(slots_.size()) * kPackedPieceMax);
+  memory_ = nullptr;
+  slots_.clear();
 }
 
 std::byte* Contents::put(const Kept& kept, uint64_t bytes) {
   if (kept.slot >= slots_.size() || bytes == 0 || bytes > kPackedPieceMax) return nullptr;
-  if (memory_ == nullptr) {
-    void* const made = mmap(nullptr, uint64_t(slots_.size()) * kPackedPieceMax, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (made == MAP_FAILED) return nullptr;
-    memory_ = static_cast<std::byte*>(made);
-  }
   slots_[kept.slot] = {uint32_t(bytes), kept.key};
   return memory_ + uint64_t(kept.slot) * kPackedPieceMax;
 }

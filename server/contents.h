@@ -27,7 +27,7 @@ class Contents {
 
   // By TIDE_CONTENT_CACHE, in MiB; kContentSlots where it is not set.
   static uint32_t slots_wanted();
-  // How many slots a client may use: set once, before the first command.
+  // How many slots a client may use; what is kept is forgotten. None, where there is no memory for them: slots() says.
   void allow(uint32_t slots);
   uint32_t slots() const { return uint32_t(slots_.size()); }
 
@@ -37,7 +37,7 @@ class Contents {
 
   // For moves. What slot `slot` keeps; empty where it keeps nothing.
   std::span<const std::byte> kept(uint32_t slot, ContentKey* key) const;
-  // Room in which such a piece is put; null where there is no such slot or no memory.
+  // Room in which such a piece is put; null where there is no such slot.
   std::byte* put(const Kept& kept, uint64_t bytes);
 
  private:
@@ -46,6 +46,7 @@ class Contents {
     ContentKey key;
   };
 
+  void release();
   bool decode(PackForm form, std::span<const std::byte> data, std::byte* to, uint64_t bytes);
 
   Unpacker unpacker_;

@@ -90,7 +90,7 @@ bool Outbox::write_record(Entry& entry) {
   std::span<const std::byte> packed;
   if (entry.pack != PackMode::kOff) {
     if (!packing_.may_pack()) return false;
-    packed = packing_.pack(entry.pack, {entry.piece.data, plain}, {link_->bytes_per_s(), unread()});
+    packed = packing_.pack(entry.pack, {entry.piece.data, plain}, {link_->bytes_per_s(), link_->on_the_way()});
   }
   AnswerHeader* place = writer_.reserve(packed.empty() ? plain : uint32_t(packed.size()));
   const uint32_t bytes = place->bytes;

@@ -201,7 +201,9 @@ Outcome receive_kept(Session& session, ByteStream& stream) {
   uint64_t slots = 0;
   if (Outcome outcome = stream.receive(&slots, sizeof(slots)); !outcome.ok()) return outcome;
   if (slots > kContentSlotsMax) return Outcome::fail("the source keeps more contents than there may be");
-  session.contents().allow(std::max(uint32_t(slots), session.contents().slots()));
+  if (slots > session.contents().slots()) session.contents().allow(uint32_t(slots));
+  if (slots > session.contents().slots())
+    return Outcome::fail("there is no memory for the contents that the source keeps");
   while (true) {
     KeptHeader header;
     if (Outcome outcome = stream.receive(&header, sizeof(header)); !outcome.ok()) return outcome;

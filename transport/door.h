@@ -24,7 +24,7 @@
 namespace tide {
 
 inline constexpr uint32_t kDoorMagic = 0x726f6f64;  // "door"
-inline constexpr uint16_t kDoorVersion = 2;         // also when anything else that both sides must agree on changes
+inline constexpr uint16_t kDoorVersion = 3;         // also when anything else that both sides must agree on changes
 inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
 inline constexpr uint32_t kDoorMessageBytes = 512;
 

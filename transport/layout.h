@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 5;
+inline constexpr uint32_t kRegionVersion = 6;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;

@@ -4,17 +4,17 @@
 
 namespace tide {
 
-void LinkRate::tail_moved(uint64_t now_ns, uint64_t tail, uint64_t head) {
-  const bool waited =
-      tail <= published_ && published_ != 0;  // all that was consumed was there when the tail moved last
+void LinkRate::delivered(uint64_t now_ns, uint64_t received, uint64_t head) {
+  // All that has come was published when the last word came.
+  const bool waited = received <= published_ && published_ != 0;
   published_ = head;
-  const uint64_t bytes = tail - begin_, ns = now_ns - begin_ns_;
+  const uint64_t bytes = received - begin_, ns = now_ns - begin_ns_;
   if (waited && (bytes < kWindowBytes || ns < kWindowNs)) return;
   if (waited) {
     windows_[next_++ % kWindows] = uint64_t(double(bytes) * 1e9 / double(ns));
     rate_.store(*std::max_element(windows_, windows_ + kWindows), std::memory_order_relaxed);
   }
-  begin_ = tail;
+  begin_ = received;
   begin_ns_ = now_ns;
 }
 

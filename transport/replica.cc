@@ -90,6 +90,8 @@ void Replica::begin() {
   told_tail_ = sent_.tail;
   told_acknowledged_ = sent_.acknowledged;
   received_ = own_ == Side::kClient ? in_.head->load(std::memory_order_acquire) : in_.tail->load();
+  told_received_ = received_.load();
+  delivered_ = sent_bytes_;
 }
 
 void Replica::queue_state() {
@@ -143,7 +145,16 @@ bool Replica::has_more() const {
   return !state_sent_.load(std::memory_order_relaxed) || now.head != told_head_.load(std::memory_order_relaxed) ||
          now.tail != told_tail_.load(std::memory_order_relaxed) ||
          now.acknowledged != told_acknowledged_.load(std::memory_order_relaxed) ||
-         noted_.load(std::memory_order_acquire) != carried_notes_.load(std::memory_order_relaxed);
+         noted_.load(std::memory_order_acquire) != carried_notes_.load(std::memory_order_relaxed) || received_much();
+}
+
+bool Replica::received_much() const {
+  return received_.load(std::memory_order_relaxed) - told_received_.load(std::memory_order_relaxed) >= kReceivedTold;
+}
+
+uint64_t Replica::on_the_way() const {
+  const uint64_t there = delivered_.load(std::memory_order_acquire);  // before the head, which is never behind it
+  return out_.head->load(std::memory_order_relaxed) - there;
 }
 
 void Replica::put(Parcel* parcel, uint32_t word, uint64_t value) {
@@ -272,8 +283,10 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
     now.head = whole_records();
     put_cursors(parcel, now.head >= goal_.head ? goal_ : now);
   }
-  if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0) return false;
+  if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0 && !received_much()) return false;
   parcel->header.serial = serial_out_++;
+  parcel->header.received = received_.load(std::memory_order_relaxed);
+  told_received_.store(parcel->header.received, std::memory_order_relaxed);
   return true;
 }
 
@@ -283,6 +296,10 @@ const char* Replica::apply(const ParcelHeader& header, const ParcelEntry* entrie
   if (header.entry_count > kParcelEntriesMax) return "a parcel has too many words";
   if ((header.flags & ~kParcelSynced) != 0) return "a parcel has an unknown flag";
   const bool state = !synced();  // only the worker's begins so
+  if (!state) {
+    if (header.received > sent_bytes_) return "more has come than was sent";
+    delivered(header.received);
+  }
   if (header.ring_bytes != 0) {
     const char* refused = state ? "ring bytes came before the state" : apply_ring(header, ring);
     if (refused != nullptr) return refused;
@@ -309,14 +326,20 @@ const char* Replica::begin_worker() {
   return nullptr;
 }
 
+void Replica::delivered(uint64_t received) {
+  if (received <= delivered_.load(std::memory_order_relaxed)) return;
+  delivered_.store(received, std::memory_order_release);
+  rate_.delivered(now_ns(), received, out_.head->load(std::memory_order_relaxed));
+}
+
 const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* ring) {
-  const uint64_t at = received_ % in_.size;
-  const uint64_t unread = received_ - in_.tail->load(std::memory_order_acquire);
-  if (header.ring_begin != received_) return "a piece of the ring is missing";
+  const uint64_t received = received_.load(std::memory_order_relaxed), at = received % in_.size;
+  const uint64_t unread = received - in_.tail->load(std::memory_order_acquire);
+  if (header.ring_begin != received) return "a piece of the ring is missing";
   if (header.ring_bytes > kParcelRingBytesMax || header.ring_bytes > in_.size - at) return "a piece leaves the ring";
   if (unread + header.ring_bytes > in_.size) return "the ring is overrun";
   if (ring != nullptr) memcpy(in_.bytes + at, ring, header.ring_bytes);
-  received_ += header.ring_bytes;
+  received_.store(received + header.ring_bytes, std::memory_order_relaxed);
   return nullptr;
 }
 
@@ -330,7 +353,7 @@ const char* Replica::apply_entry(const ParcelEntry& entry) {
   uint64_t most = ~uint64_t{0};
   if (entry.word == index_of(*in_.head)) {
     cursor = in_.head;
-    most = received_;
+    most = received_.load(std::memory_order_relaxed);
   } else if (entry.word == index_of(*out_.tail)) {
     cursor = out_.tail;
     most = sent_bytes_;
@@ -341,7 +364,6 @@ const char* Replica::apply_entry(const ParcelEntry& entry) {
   }
   if (cursor != nullptr && (entry.value < cursor->load() || entry.value > most)) return "a cursor is out of bounds";
   word_of(region_, entry.word).store(entry.value, std::memory_order_release);
-  if (cursor == out_.tail) rate_.tail_moved(now_ns(), entry.value, out_.head->load(std::memory_order_relaxed));
   return nullptr;
 }
 

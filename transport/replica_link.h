@@ -36,6 +36,7 @@ class ReplicaLink : public Link {
   bool lends() const override { return carrier_->lends(); }
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
+  uint64_t on_the_way() const override { return replica_.on_the_way(); }
   void abandon() override;
   void release() override;
 

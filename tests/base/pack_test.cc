@@ -167,13 +167,25 @@ TEST(PackMode, has_three_names) {
   EXPECT_EQ(mode, PackMode::kOff);
 }
 
-TEST(ContentKey, differs_where_one_bit_differs) {
+TEST(ContentHash, differs_where_one_bit_differs) {
+  const ContentHash hash;
+  ASSERT_TRUE(hash);
   Bytes bytes = noise(4096, 5);
-  const ContentKey key = content_key(bytes.data(), bytes.size());
-  EXPECT_TRUE(key == content_key(Bytes(bytes).data(), bytes.size()));
+  const ContentKey key = hash.key(bytes.data(), bytes.size());
+  EXPECT_TRUE(key == hash.key(Bytes(bytes).data(), bytes.size()));
   bytes[4095] ^= std::byte{1};
-  EXPECT_FALSE(key == content_key(bytes.data(), bytes.size()));
-  EXPECT_FALSE(key == content_key(bytes.data(), bytes.size() - 1));
+  EXPECT_FALSE(key == hash.key(bytes.data(), bytes.size()));
+  EXPECT_FALSE(key == hash.key(bytes.data(), bytes.size() - 1));
+}
+
+// Who knows the key of a content beforehand can make another one of the same key.
+TEST(ContentHash, nobody_knows_a_key_beforehand) {
+  const Bytes bytes = noise(kPiece, 6);
+  const ContentKey key = ContentHash().key(bytes.data(), bytes.size());
+  const ContentKey other = ContentHash().key(bytes.data(), bytes.size());
+  EXPECT_NE(key.low, key.high) << "two hashes";
+  EXPECT_NE(key.low, other.low);
+  EXPECT_NE(key.high, other.high);
 }
 
 }  // namespace

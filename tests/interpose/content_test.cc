@@ -2,6 +2,8 @@
 // other has.
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <deque>
@@ -23,7 +25,10 @@ Bytes content(uint64_t n) {
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = std::byte(mix(n * 1000 + i));
   return bytes;
 }
-ContentKey key_of(const Bytes& bytes) { return content_key(bytes.data(), bytes.size()); }
+ContentKey key_of(const Bytes& bytes) {
+  static const ContentHash hash;
+  return hash.key(bytes.data(), bytes.size());
+}
 
 struct Command {
   PackForm form;
@@ -129,6 +134,18 @@ TEST(Contents, threads_share_an_index) {
   for (uint64_t t = 0; t < kThreads; ++t) threads.emplace_back(work, t);
   for (std::thread& thread : threads) thread.join();
   EXPECT_FALSE(shared);
+}
+
+// What is announced must be there later on, whatever the system has left then.
+TEST(Contents, without_memory_nothing_may_be_kept) {
+  const auto offered = [] {
+    const rlimit limit{64 << 20, 64 << 20};
+    setrlimit(RLIMIT_AS, &limit);
+    Contents contents;
+    contents.allow(kContentSlots);
+    _exit(contents.slots() == 0 ? 0 : 1);
+  };
+  EXPECT_EXIT(offered(), testing::ExitedWithCode(0), "no memory to keep contents in");
 }
 
 TEST(Contents, what_is_damaged_or_not_kept_is_refused) {

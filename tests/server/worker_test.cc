@@ -94,7 +94,7 @@ std::vector<std::byte> packable(size_t bytes, int seed) {
 TEST_F(WorkerTest, copies_in_come_plain_packed_and_by_name) {
   map();
   const auto bytes = packable(kPackedPieceMax, 1);
-  const ContentKey key = content_key(bytes.data(), bytes.size());
+  const ContentKey key{11, 12};  // the worker only compares it
   Packer packer;
   const auto packed = packer.pack(bytes.data(), kPackedPieceMax);
   ASSERT_FALSE(packed.empty());

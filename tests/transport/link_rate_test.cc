@@ -14,13 +14,13 @@ TEST(LinkRate, is_not_known_before_something_waited) {
   EXPECT_EQ(rate.bytes_per_s(), 0u);
   // One piece at a time: the far side is never behind when the next one is published.
   uint64_t at = 0;
-  for (int i = 0; i < 100; ++i) rate.tail_moved((at += 50 * kMs), (i + 1) * kPiece, (i + 1) * kPiece);
+  for (int i = 0; i < 100; ++i) rate.delivered((at += 50 * kMs), (i + 1) * kPiece, (i + 1) * kPiece);
   EXPECT_EQ(rate.bytes_per_s(), 0u);
 }
 
 TEST(LinkRate, of_a_full_ring_is_how_fast_the_tail_moves) {
   LinkRate rate;
-  for (uint64_t i = 1; i <= 20; ++i) rate.tail_moved(i * 4 * kMs, i * kPiece, 20 * kPiece);
+  for (uint64_t i = 1; i <= 20; ++i) rate.delivered(i * 4 * kMs, i * kPiece, 20 * kPiece);
   EXPECT_NEAR(double(rate.bytes_per_s()), double(kPiece) / 0.004, 1e6);
 }
 
@@ -30,7 +30,7 @@ TEST(LinkRate, time_without_anything_to_carry_does_not_count) {
   for (int burst = 0; burst < 10; ++burst) {
     at += 3000 * kMs;
     const uint64_t head = tail + 8 * kPiece;
-    for (int i = 0; i < 8; ++i) rate.tail_moved(at += 4 * kMs, tail += kPiece, head);
+    for (int i = 0; i < 8; ++i) rate.delivered(at += 4 * kMs, tail += kPiece, head);
   }
   EXPECT_NEAR(double(rate.bytes_per_s()), double(kPiece) / 0.004, 1e6);
 }
@@ -39,7 +39,7 @@ TEST(LinkRate, a_far_side_that_pauses_now_and_then_does_not_make_the_path_slow) 
   LinkRate rate;
   uint64_t at = 0, tail = 0;
   for (int i = 0; i < 64; ++i) {
-    rate.tail_moved(at += i % 4 == 0 ? 400 * kMs : kMs, tail += 4 * kPiece, 1 << 30);
+    rate.delivered(at += i % 4 == 0 ? 400 * kMs : kMs, tail += 4 * kPiece, 1 << 30);
   }
   EXPECT_GT(rate.bytes_per_s(), 2'000'000'000u);
 }
@@ -47,9 +47,9 @@ TEST(LinkRate, a_far_side_that_pauses_now_and_then_does_not_make_the_path_slow) 
 TEST(LinkRate, follows_a_path_that_becomes_slower) {
   LinkRate rate;
   uint64_t at = 0, tail = 0;
-  for (int i = 0; i < 16; ++i) rate.tail_moved(at += kMs, tail += 4 * kPiece, 1 << 30);
+  for (int i = 0; i < 16; ++i) rate.delivered(at += kMs, tail += 4 * kPiece, 1 << 30);
   EXPECT_GT(rate.bytes_per_s(), 2'000'000'000u);
-  for (int i = 0; i < 16; ++i) rate.tail_moved(at += 10 * kMs, tail += 4 * kPiece, 1 << 30);
+  for (int i = 0; i < 16; ++i) rate.delivered(at += 10 * kMs, tail += 4 * kPiece, 1 << 30);
   EXPECT_NEAR(double(rate.bytes_per_s()), double(kPiece) * 400, 1e6);
 }
 

@@ -76,7 +76,8 @@ TEST(Wire, door_frames_lie_as_documented) {
 TEST(Wire, parcels_lie_as_documented) {
   EXPECT_EQ(offsetof(ParcelHeader, ring_begin), 8u);
   EXPECT_EQ(offsetof(ParcelHeader, entry_count), 20u);
-  EXPECT_EQ(offsetof(Parcel, entries), 24u);
+  EXPECT_EQ(offsetof(ParcelHeader, received), 24u);
+  EXPECT_EQ(offsetof(Parcel, entries), 32u);
   EXPECT_EQ(offsetof(ParcelEntry, value), 8u);
   EXPECT_EQ(kParcelEntriesMax, 64u);
   EXPECT_EQ(kParcelRingBytesMax, 256u << 10);
