@@ -98,7 +98,6 @@ TEST_F(WorkerTest, copies_in_come_plain_packed_and_by_name) {
   Packer packer;
   const auto packed = packer.pack(bytes.data(), kPackedPieceMax);
   ASSERT_FALSE(packed.empty());
-  EXPECT_EQ(client_.page().content_slots.load(), kContentSlots);
   const auto copy = [&](uint64_t to, PackForm form, uint32_t slot, std::span<const std::byte> data) {
     const command::CopyInPacked command{to,   bytes.size(), bytes.size(), 1,          uint32_t(form),
                                         slot, key.low,      key.high,     data.size()};
@@ -106,6 +105,7 @@ TEST_F(WorkerTest, copies_in_come_plain_packed_and_by_name) {
   };
   copy(kBase, PackForm::kPlain, kNoContent, bytes);
   EXPECT_EQ(client_.copy_out(kBase, bytes.size()), bytes);
+  EXPECT_EQ(client_.page().content_slots.load(), kContentSlots) << "known once the worker has begun";
   copy(kBase + kPackedPieceMax, PackForm::kPacked, 5, packed);
   EXPECT_EQ(client_.copy_out(kBase + kPackedPieceMax, bytes.size()), bytes);
   copy(kBase + 2 * kPackedPieceMax, PackForm::kKept, 5, {});
