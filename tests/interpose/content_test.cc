@@ -148,6 +148,28 @@ TEST(Contents, without_memory_nothing_may_be_kept) {
   EXPECT_EXIT(offered(), testing::ExitedWithCode(0), "no memory to keep contents in");
 }
 
+TEST(Contents, whatever_comes_stays_in_its_bounds) {
+  Contents contents;
+  contents.allow(4);
+  Packer packer;
+  const Bytes zeros(5000);
+  uint64_t random = 3;
+  const auto below = [&](uint64_t limit) { return (random = mix(random)) % limit; };
+  int taken = 0;
+  for (int round = 0; round < 50'000; ++round) {
+    const uint64_t bytes = below(50) == 0 ? kPackedPieceMax + 1 : below(5000);
+    const auto packed = packer.pack(zeros.data(), uint32_t(1 + below(5000)));
+    Bytes data = below(2) == 0 ? Bytes(packed.begin(), packed.end()) : Bytes(below(2) == 0 ? bytes : below(5000));
+    if (!data.empty() && below(4) == 0) data[below(data.size())] ^= std::byte(1 << below(8));
+    const Contents::Kept kept{below(3) == 0 ? kNoContent : uint32_t(below(6)), {below(2), 0}};
+    Bytes to(bytes);  // no byte more, so that a sanitizer sees the first one beyond
+    taken += contents.unpack(PackForm(below(4)), kept, data, below(8) == 0 ? nullptr : to.data(), bytes);
+    ContentKey key;
+    for (uint32_t slot = 0; slot < 6; ++slot) ASSERT_LE(contents.kept(slot, &key).size(), kPackedPieceMax);
+  }
+  EXPECT_GT(taken, 1000);
+}
+
 TEST(Contents, what_is_damaged_or_not_kept_is_refused) {
   Contents contents;
   contents.allow(2);
