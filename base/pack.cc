@@ -75,7 +75,7 @@ bool PackChoice::pays(uint64_t bytes, const Path& path) const {
 bool PackChoice::wants(PackMode mode, uint64_t bytes, const Path& path) {
   if (mode == PackMode::kOff || bytes < kPackedPieceMin) return false;
   if (mode == PackMode::kAuto) {
-    if (path.bytes_per_s == 0) return false;
+    if (!path.slow()) return false;
     // What was measured may have been bad luck: a core that was taken away.
     if (declined_ >= kDeclinedMax) {
       bytes_per_s_ = kBytesPerS;

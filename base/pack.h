@@ -75,6 +75,8 @@ class PackChoice {
   struct Path {
     uint64_t bytes_per_s = 0;  // as measured (transport/link_rate.h); 0: not known
     uint64_t waiting = 0;      // bytes ahead of the piece
+    // What is faster is left alone, however well its bytes pack: both ends have other work for their cores.
+    bool slow() const { return bytes_per_s != 0 && bytes_per_s <= 500'000'000; }
   };
   // kAuto: only where the piece will arrive earlier so, by more than an eighth of its own time on the path.
   bool wants(PackMode mode, uint64_t bytes, const Path& path);

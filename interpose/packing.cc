@@ -57,7 +57,7 @@ PackMode pack_mode() {
 
 Packing::Plan Packing::plan(PackMode mode, Channel& channel, uint64_t bytes) {
   const PackChoice::Path path = channel.path();
-  if (mode == PackMode::kAuto && path.bytes_per_s == 0) return {};
+  if (mode == PackMode::kAuto && !path.slow()) return {};
   const std::lock_guard lock(lock_);
   const bool pays = look_ns_per_byte_ * double(path.bytes_per_s) / 1e9 < kLookShareMax;
   // What was measured may have been bad luck: a core that was taken away.

@@ -4,8 +4,10 @@
 // then as many arrive as the path takes. Between hosts (replica.h). What the far side does with them makes no
 // difference: a reader that takes its time is no slow path.
 //
-// The machines may be busy, too. So the fastest of the last windows counts: a path is called slow only where it has not
-// been faster for some MiB.
+// The machines may be busy, too, and a connection begins slowly. So the fastest of the last windows counts, and nothing is
+// known before there are as many: a path is called slow only where it has not been faster for some MiB. And it is
+// forgotten after a while without a new window: who sends less, because the path is slow, would never learn that it is
+// not.
 
 #include <atomic>
 #include <cstdint>
@@ -18,17 +20,19 @@ class LinkRate {
   // at a time.
   void delivered(uint64_t now_ns, uint64_t received, uint64_t head);
   // 0: not known. Any thread.
-  uint64_t bytes_per_s() const { return rate_.load(std::memory_order_relaxed); }
+  uint64_t bytes_per_s(uint64_t now_ns) const;
 
  private:
   static constexpr uint64_t kWindowBytes = 1u << 20, kWindowNs = 1'000'000;
-  static constexpr uint32_t kWindows = 4;
+  static constexpr uint32_t kWindows = 8;
+
+  void add(uint64_t now_ns, uint64_t bytes, uint64_t ns);
 
   uint64_t begin_ns_ = 0, begin_ = 0;  // of the window
   uint64_t published_ = 0;             // when the last word came; 0: none has
   uint64_t windows_[kWindows] = {};
   uint32_t next_ = 0;
-  std::atomic<uint64_t> rate_{0};
+  std::atomic<uint64_t> rate_{0}, known_until_ns_{0};
 };
 
 }  // namespace tide

@@ -152,6 +152,8 @@ bool Replica::received_much() const {
   return received_.load(std::memory_order_relaxed) - told_received_.load(std::memory_order_relaxed) >= kReceivedTold;
 }
 
+uint64_t Replica::bytes_per_s() const { return rate_.bytes_per_s(now_ns()); }
+
 uint64_t Replica::on_the_way() const {
   const uint64_t there = delivered_.load(std::memory_order_acquire);  // before the head, which is never behind it
   return out_.head->load(std::memory_order_relaxed) - there;

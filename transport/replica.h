@@ -61,7 +61,7 @@ class Replica {
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes);
   bool has_more() const;
   // Of one's own ring: how fast its bytes reach the far side (0: not known), and how many are on their way there.
-  uint64_t bytes_per_s() const { return rate_.bytes_per_s(); }
+  uint64_t bytes_per_s() const;
   uint64_t on_the_way() const;
   bool synced() const { return synced_.load(std::memory_order_acquire); }
 

@@ -133,6 +133,14 @@ TEST(PackChoice, a_slow_path_is_packed_for_and_a_faster_one_not) {
   EXPECT_TRUE(choice.wants(PackMode::kAuto, kPiece, slow)) << "fast enough even when nothing waits";
 }
 
+TEST(PackChoice, a_fast_path_is_left_alone_however_well_it_packs) {
+  PackChoice choice;
+  for (int i = 0; i < 50; ++i) choice.tried(kPiece, kPiece / 200, kPiece / 10);  // nothing but zeros
+  EXPECT_TRUE(choice.wants(PackMode::kAuto, kPiece, {400 * kMega, 0}));
+  EXPECT_FALSE(choice.wants(PackMode::kAuto, kPiece, {1200 * kMega, 0}));
+  EXPECT_FALSE(choice.wants(PackMode::kAuto, kPiece, {1200 * kMega, 16 << 20}));
+}
+
 TEST(PackChoice, while_others_wait_ahead_packing_may_take_its_time) {
   PackChoice choice;
   for (int i = 0; i < 50; ++i) choice.tried(kPiece, kPiece / 2, kPiece * 1000 / 300);  // 300 MB/s
