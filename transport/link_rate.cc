@@ -11,7 +11,7 @@ constexpr uint64_t kTimesAsLong = 64, kKnownLeastNs = 1'000'000'000, kKnownMostN
 }  // namespace
 
 uint64_t LinkRate::bytes_per_s(uint64_t now_ns) const {
-  const uint64_t rate = rate_.load(std::memory_order_relaxed);
+  const uint64_t rate = last();
   return rate != 0 && now_ns <= known_until_ns_.load(std::memory_order_relaxed) ? rate : 0;
 }
 

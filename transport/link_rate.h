@@ -19,6 +19,8 @@ class LinkRate {
   // The far side says that it has `received` so far, which is more than before; `head`: what is published. One thread
   // at a time.
   void delivered(uint64_t now_ns, uint64_t received, uint64_t head);
+  // As measured last, however long ago. 0: never. Any thread.
+  uint64_t last() const { return rate_.load(std::memory_order_relaxed); }
   // 0: not known. Any thread.
   uint64_t bytes_per_s(uint64_t now_ns) const;
 

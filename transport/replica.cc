@@ -12,6 +12,8 @@
 namespace tide {
 namespace {
 
+constexpr uint64_t kFastBytesPerS = 1'000'000'000;
+
 uint32_t word_at(uint64_t offset) { return uint32_t(offset / sizeof(Word)); }
 
 constexpr uint64_t kClient = kClientPageOffset;
@@ -152,7 +154,11 @@ bool Replica::received_much() const {
   return received_.load(std::memory_order_relaxed) - told_received_.load(std::memory_order_relaxed) >= kReceivedTold;
 }
 
-uint64_t Replica::bytes_per_s() const { return rate_.bytes_per_s(now_ns()); }
+// That a path was fast need not be forgotten, so every small copy on it does without a look at the clock.
+uint64_t Replica::bytes_per_s() const {
+  const uint64_t last = rate_.last();
+  return last == 0 || last > kFastBytesPerS ? last : rate_.bytes_per_s(now_ns());
+}
 
 uint64_t Replica::on_the_way() const {
   const uint64_t there = delivered_.load(std::memory_order_acquire);  // before the head, which is never behind it
