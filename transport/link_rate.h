@@ -4,8 +4,8 @@
 // then as many arrive as the path takes. Between hosts (replica.h). What the far side does with them makes no
 // difference: a reader that takes its time is no slow path.
 //
-// The machines may be busy, too, and a connection begins slowly. So the fastest of the last windows counts, and nothing is
-// known before there are as many: a path is called slow only where it has not been faster for some MiB. And it is
+// The machines may be busy, too, and a connection begins slowly. So the fastest of the last windows counts, and nothing
+// is known before there are as many: a path is called slow only where it has not been faster for some MiB. And it is
 // forgotten after a while without a new window: who sends less, because the path is slow, would never learn that it is
 // not.
 
