@@ -95,6 +95,12 @@ class Moving(PoolTest):
     def test_known_contents(self):
         self.assertGreater(self.migrate_while_running('batches', '--mib', '4', '--only', '2'), 1)
 
+    def test_threads_that_share_few_slots(self):
+        """Contents are given up and named again by several threads, while the vGPU goes to and fro."""
+        self.pool.env['TIDE_CONTENT_CACHE'] = '4'
+        options = '--mib', '2', '--only', '3', '--threads', '3'
+        self.assertGreater(self.migrate_while_running('batches', *options), 1)
+
     def test_copies_of_many_shapes(self):
         self.assertGreater(self.migrate_while_running('copies'), 1)
 

@@ -1,10 +1,11 @@
 // Uploads batches and reads them back, with contents of several kinds; every byte is checked. Prints MB/s of each.
-//   ./batches [--mib N] [--rounds N | --seconds S] [--only 0|1|2]
+//   ./batches [--mib N] [--rounds N | --seconds S] [--only 0|1|2|3] [--threads N]
 //
 // 0 tokens: words of a small vocabulary, which shrink; 1 noise, which does not; 2 repeat: noise, the same in each
-// round.
+// round; 3 turns: one of five noises in turns. Threads do the same, each with memory of its own.
 
 #include <algorithm>
+#include <thread>
 #include <vector>
 
 #include "job.h"
@@ -45,9 +46,16 @@ bool there_and_back(const Words& from, Words* to, char* device, Rates* rates) {
 struct Kind {
   const char* name;
   unsigned long long vocabulary;
-  bool same;
+  int contents;  // 0: another one in each round
 };
-const Kind kKinds[] = {{"tokens", 500, false}, {"noise", 0, false}, {"repeat", 0, true}};
+const Kind kKinds[] = {{"tokens", 500, 0}, {"noise", 0, 0}, {"repeat", 0, 1}, {"turns", 0, 5}};
+constexpr int kKindCount = sizeof kKinds / sizeof *kKinds;
+
+struct Work {
+  size_t bytes = 0;
+  double seconds = 0;  // in all; 0: as many rounds
+  int rounds = 0, only = -1;
+};
 
 // A rectangle of it, too: rows that are packed together.
 bool rows(const Words& from, char* device) {
@@ -61,30 +69,39 @@ bool rows(const Words& from, char* device) {
   return true;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const size_t bytes = (size_t)option(argc, argv, "--mib", 16) << 20;
-  const double limit = option(argc, argv, "--seconds", 0);
-  const int rounds = limit > 0 ? 1 << 30 : (int)option(argc, argv, "--rounds", 5);
-  const int only = (int)option(argc, argv, "--only", -1);
+void run(const Work& work, int thread) {
   char* device = nullptr;
-  CHECK(cudaMalloc(&device, bytes));
-  Words from(bytes / 8), to(from.size());
-  for (int n = 0; n < 3; n++) {
+  CHECK(cudaMalloc(&device, work.bytes));
+  Words from(work.bytes / 8), to(from.size());
+  for (int n = 0; n < kKindCount; n++) {
     const Kind& kind = kKinds[n];
-    if (only >= 0 && only != n) continue;
+    if (work.only >= 0 && work.only != n) continue;
     Rates first, rates;  // in the first round the library learns what the network is like
-    const double end = now_seconds() + limit / (only >= 0 ? 1 : 3);
-    for (int round = 0; round < rounds && (round == 0 || limit == 0 || now_seconds() < end); round++) {
-      if (round == 0 || !kind.same) fill(&from, kind.same ? 77 : round + 1, kind.vocabulary);
+    const double end = now_seconds() + work.seconds / (work.only >= 0 ? 1 : kKindCount);
+    for (int round = 0; round < work.rounds && (round == 0 || work.seconds == 0 || now_seconds() < end); round++) {
+      const unsigned long long seed = kind.contents == 0 ? round + 1 : 77 + (round + thread) % kind.contents;
+      if (round == 0 || kind.contents != 1) fill(&from, seed, kind.vocabulary);
       EXPECT(there_and_back(from, &to, device, round == 0 ? &first : &rates), "%s, round %d", kind.name, round);
       EXPECT(rows(from, device), "rows of %s, round %d", kind.name, round);
     }
-    if (rates.bytes == 0) continue;
+    if (rates.bytes == 0 || thread != 0) continue;
     printf("%-7s to the GPU %6.0f MB/s   from the GPU %6.0f MB/s\n", kind.name, 1e-6 * (double)rates.bytes / rates.in_s,
            1e-6 * (double)rates.bytes / rates.out_s);
   }
   CHECK(cudaFree(device));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Work work;
+  work.bytes = (size_t)option(argc, argv, "--mib", 16) << 20;
+  work.seconds = option(argc, argv, "--seconds", 0);
+  work.rounds = work.seconds > 0 ? 1 << 30 : (int)option(argc, argv, "--rounds", 5);
+  work.only = (int)option(argc, argv, "--only", -1);
+  std::vector<std::thread> others;
+  for (int n = 1; n < (int)option(argc, argv, "--threads", 1); n++) others.emplace_back(run, work, n);
+  run(work, 0);
+  for (std::thread& other : others) other.join();
   return verdict("batches");
 }
