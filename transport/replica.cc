@@ -151,7 +151,8 @@ bool Replica::has_more() const {
 }
 
 bool Replica::received_much() const {
-  return received_.load(std::memory_order_relaxed) - told_received_.load(std::memory_order_relaxed) >= kReceivedTold;
+  const uint64_t told = told_received_.load(std::memory_order_acquire);  // first: it is never ahead of the other
+  return received_.load(std::memory_order_relaxed) - told >= kReceivedTold;
 }
 
 // That a path was fast need not be forgotten, so every small copy on it does without a look at the clock.
@@ -294,7 +295,7 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
   if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0 && !received_much()) return false;
   parcel->header.serial = serial_out_++;
   parcel->header.received = received_.load(std::memory_order_relaxed);
-  told_received_.store(parcel->header.received, std::memory_order_relaxed);
+  told_received_.store(parcel->header.received, std::memory_order_release);
   return true;
 }
 
