@@ -28,19 +28,11 @@ constexpr uint64_t kBytesMax = uint64_t(1) << 41;
 
 uint64_t bit(const Vgpu& vgpu) { return uint64_t(1) << vgpu.number; }
 
-// Sends a command and waits for the worker's word on it.
+// These commands are of no context.
 template <class Command>
 CUresult ask(Vgpu& vgpu, Call call, const Command& command, uint64_t* sequence = nullptr) {
   Reply reply;
-  uint64_t number = 0;
-  Channel& channel = vgpu.channel();
-  CUresult r = channel.send(
-      {.call = call, .payload_bytes = sizeof command, .reply = &reply},
-      [&](std::byte* payload) { memcpy(payload, &command, sizeof command); }, &number);
-  if (r == CUDA_SUCCESS) r = channel.wait_reply(reply);
-  if (r != CUDA_SUCCESS) channel.forget(number);
-  if (sequence != nullptr) *sequence = number;
-  return r != CUDA_SUCCESS ? r : reply.result;
+  return ask_command(vgpu.channel(), {.call = call, .reply = &reply}, command, sequence);
 }
 
 template <class Command>
@@ -271,10 +263,14 @@ CUresult HostMemory::reach(Block& block, Vgpu& vgpu) {
 }
 
 CUresult HostMemory::make_mirror(Block& block, Mirror::Far far) {
+  if (Outcome o = process_.service.start_exchange(); !o.ok()) {
+    log(LogLevel::kError, "host memory cannot be kept equal: %s", o.message().c_str());
+    return CUDA_ERROR_OPERATING_SYSTEM;
+  }
   const HostBlock& about = block.about;
   block.mirror = Mirror::make(about.host, about.device, about.bytes, far, *about.home);
   if (block.mirror == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  if (mirrors_++ == 0) process_.service.start_exchange();
+  ++mirrors_;
   return CUDA_SUCCESS;
 }
 

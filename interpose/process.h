@@ -122,31 +122,33 @@ CUresult send_command(const Context& context, Call call, const Command& command,
 }
 
 // The same, and waits for the answer, whose result is returned. `data` lies behind the command, at `offset` (a
-// k...DataOffset of commands.h).
+// k...DataOffset of commands.h). `spec`: of the call, with its reply.
 template <class Command>
-CUresult ask_command(const Context& context, Call call, const Command& command, Reply* reply,
-                     uint32_t stream = kNoStream, uint64_t* sequence = nullptr, size_t offset = sizeof(Command),
-                     std::span<const std::byte> data = {}) {
-  Channel& channel = context.vgpu->channel();
+CUresult ask_command(Channel& channel, CommandSpec spec, const Command& command, uint64_t* sequence = nullptr,
+                     size_t offset = sizeof(Command), std::span<const std::byte> data = {}) {
+  spec.payload_bytes = uint32_t(offset + data.size());
+  const auto fill = [&](std::byte* payload) {
+    __builtin_memcpy(payload, &command, sizeof command);
+    if (!data.empty()) __builtin_memcpy(payload + offset, data.data(), data.size());
+  };
   uint64_t number = 0;
-  CUresult r = channel.send(
-      {.call = call,
-       .context = context.number.load(std::memory_order_relaxed),
-       .stream = stream,
-       .payload_bytes = uint32_t(offset + data.size()),
-       .reply = reply},
-      [&](std::byte* payload) {
-        __builtin_memcpy(payload, &command, sizeof command);
-        if (!data.empty()) __builtin_memcpy(payload + offset, data.data(), data.size());
-      },
-      &number);
-  if (r == CUDA_SUCCESS) r = channel.wait_reply(*reply);
+  CUresult r = channel.send(spec, fill, &number);
+  if (r == CUDA_SUCCESS) r = channel.wait_reply(*spec.reply);
   if (r != CUDA_SUCCESS) {
     channel.forget(number);
     return r;
   }
   if (sequence != nullptr) *sequence = number;
-  return reply->result;
+  return spec.reply->result;
+}
+// Within a context.
+template <class Command>
+CUresult ask_command(const Context& context, Call call, const Command& command, Reply* reply,
+                     uint32_t stream = kNoStream, uint64_t* sequence = nullptr, size_t offset = sizeof(Command),
+                     std::span<const std::byte> data = {}) {
+  const uint32_t number = context.number.load(std::memory_order_relaxed);
+  return ask_command(context.vgpu->channel(), {.call = call, .context = number, .stream = stream, .reply = reply},
+                     command, sequence, offset, data);
 }
 template <class Command>
 CUresult ask_command(const Context& context, Call call, const Command& command, size_t offset,

@@ -1,13 +1,14 @@
 #include "interpose/service.h"
 
 #include <sched.h>
-#include <signal.h>
 
 #include <algorithm>
-#include <cstring>
+#include <functional>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "commands.h"
 #include "interpose/crossing.h"
 #include "interpose/futex.h"
@@ -28,36 +29,36 @@ constexpr uint32_t kExchangeUs = 1'000;      // how often mirrors of host memory
 constexpr uint32_t kExchangeIdleUs = 5'000;  // and looked at otherwise
 constexpr int kYields = 50;                  // before sleeping between two rounds over the tasks
 
-// A thread that takes none of the program's signals.
-bool start_thread(void* (*function)(void*), void* argument) {
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  pthread_t thread;
-  const int error = pthread_create(&thread, nullptr, function, argument);
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  if (error != 0) {
-    log(LogLevel::kError, "cannot start a thread: %s", strerror(error));
-    return false;
-  }
-  pthread_detach(thread);
-  return true;
+// A thread that runs as long as the process. `*runs`: whether it does.
+Outcome start_for_ever(std::function<void()> body, bool* runs) {
+  if (*runs) return {};
+  const SignalsBlocked blocked;
+  Thread thread;
+  if (Outcome outcome = thread.start(std::move(body)); !outcome.ok()) return outcome;
+  thread.detach();
+  *runs = true;
+  return {};
 }
 
 }  // namespace
 
-void Service::start() {
+Outcome Service::start() {
   const std::lock_guard lock(mu_);
-  if (!started_) started_ = start_thread(run_service, this);
+  return start_for_ever([this] { serve(); }, &started_);
+}
+
+Outcome Service::start_callbacks() {
+  const std::lock_guard lock(mu_);
+  return start_for_ever([this] { call(); }, &callbacks_started_);
 }
 
 void Service::add(std::unique_ptr<Task> task) {
+  // Runs already, but where the channels were adopted.
+  if (Outcome o = start(); !o.ok()) log(LogLevel::kError, "%s", o.message().c_str());
   const bool calls = task->host_function != nullptr || task->callback != nullptr;
   if (calls) calls_open_.fetch_add(1);
   {
     const std::lock_guard lock(mu_);
-    if (!started_) started_ = start_thread(run_service, this);
-    if (calls && !callbacks_started_) callbacks_started_ = start_thread(run_callbacks, this);
     added_.push_back(std::move(task));
   }
   poke();
@@ -68,25 +69,13 @@ void Service::poke() {
   futex_wake(poked_);
 }
 
-void Service::start_exchange() {
-  const std::lock_guard lock(mu_);
-  if (!exchange_started_) exchange_started_ = start_thread(run_exchange, this);
-}
-
 // A thread of its own: it waits for workers, which may wait for what the service thread signals.
-void* Service::run_exchange(void* self) {
-  auto& host = static_cast<Service*>(self)->process_.host;
-  while (true) sleep_us(host.exchange() ? kExchangeUs : kExchangeIdleUs);
-}
-
-void* Service::run_service(void* self) {
-  static_cast<Service*>(self)->serve();
-  return nullptr;
-}
-
-void* Service::run_callbacks(void* self) {
-  static_cast<Service*>(self)->call();
-  return nullptr;
+Outcome Service::start_exchange() {
+  const std::lock_guard lock(mu_);
+  const auto exchange = [this] {
+    while (true) sleep_us(process_.host.exchange() ? kExchangeUs : kExchangeIdleUs);
+  };
+  return start_for_ever(exchange, &exchange_started_);
 }
 
 void Service::serve() {

@@ -3,10 +3,9 @@
 // What goes on without the program: one thread that takes in answers when nobody waits, follows moves, notices dead
 // workers, and drives everything that involves two vGPUs or the host (copies between vGPUs, waits for another vGPU's
 // events, host functions). Host functions run on a thread of their own, so that a slow one delays no copy.
-// The threads start with the first task or channel.
+// The threads start with the first channel, or with what first needs one.
 
 #include <cuda.h>
-#include <pthread.h>
 
 #include <atomic>
 #include <cstdint>
@@ -15,6 +14,7 @@
 #include <mutex>
 #include <vector>
 
+#include "base/outcome.h"
 #include "interpose/peer_copies.h"
 
 namespace tide {
@@ -71,9 +71,10 @@ struct Task {
 class Service {
  public:
   explicit Service(Process& process) : process_(process), peers_(process) {}
-  void start();
-  // There are mirrors of host memory now.
-  void start_exchange();
+  // Each of its threads runs from the first start on; what needs one is refused where it cannot be had.
+  Outcome start();            // before a channel is opened
+  Outcome start_callbacks();  // before host functions and callbacks are
+  Outcome start_exchange();   // before there are mirrors of host memory
   void add(std::unique_ptr<Task> task);
   // The program works with a vGPU again.
   void stir() {
@@ -83,9 +84,6 @@ class Service {
   uint32_t calls_open() const { return calls_open_.load(std::memory_order_acquire); }
 
  private:
-  static void* run_service(void* self);
-  static void* run_callbacks(void* self);
-  static void* run_exchange(void* self);
   void serve();
   void call();
   bool advance(Task& task);

@@ -48,6 +48,10 @@ uint64_t Vgpu::range() const { return vgpu_range_base(number); }
 // Requires: mu.
 CUresult Vgpu::open() {
   if (is_open()) return CUDA_SUCCESS;
+  if (Outcome o = process()->service.start(); !o.ok()) {
+    log(LogLevel::kError, "vGPU %u: %s", number, o.message().c_str());
+    return CUDA_ERROR_OPERATING_SYSTEM;
+  }
   if (Outcome o = reserve_range(range()); !o.ok()) {
     log(LogLevel::kError, "vGPU %u: %s", number, o.message().c_str());
     return CUDA_ERROR_OUT_OF_MEMORY;
@@ -62,7 +66,6 @@ CUresult Vgpu::open() {
   }
   channel_.store(made.release(), std::memory_order_release);
   process()->host.opened(*this);
-  process()->service.start();
   return CUDA_SUCCESS;
 }
 

@@ -5,17 +5,47 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <span>
 #include <sstream>
 
+#include "base/limits.h"
 #include "base/log.h"
 
 namespace tide::sched {
 namespace {
 
-constexpr const char* kPoolKeys[] = {"listen", "door", "state"};
-constexpr const char* kLaterTables[] = {"queue", "server", "policy", "price", "auth"};
+enum class Kind : uint8_t { kPath, kAddress, kName, kNumber, kSize };
+
+struct Key {
+  const char* name;
+  Kind kind;
+  uint64_t least = 0, most = 0;  // of a number
+};
+
+constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath}};
+constexpr Key kServerKeys[] = {{"name", Kind::kName},           {"scheduler", Kind::kAddress},
+                               {"listen", Kind::kAddress},      {"directory", Kind::kPath},
+                               {"ready_file", Kind::kPath},     {"softgpu_devices", Kind::kNumber, 1, 64},
+                               {"softgpu_memory", Kind::kSize}, {"image_cache_mib", Kind::kNumber, 0, 1u << 24}};
+constexpr const char* kLaterTables[] = {"queue", "policy", "price", "auth"};
+constexpr const char* kTables = "[pool] and [[server]]";
+
+// The keys of one kind of table.
+struct Table {
+  const char* title;
+  std::span<const Key> keys;
+};
+constexpr Table kPool{"[pool]", kPoolKeys}, kServer{"[[server]]", kServerKeys};
+
+const Key* find_key(const Table& table, const std::string& name) {
+  for (const Key& key : table.keys) {
+    if (name == key.name) return &key;
+  }
+  return nullptr;
+}
 
 // Letters to change, to add or to take away between two words.
 size_t distance(const std::string& a, const std::string& b) {
@@ -33,57 +63,96 @@ size_t distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
-std::string hint_for(const std::string& key) {
-  std::string best;
+std::string hint_for(const Table& table, const std::string& name) {
+  std::string best, all;
   size_t least = 3;
-  for (const char* known : kPoolKeys) {
-    const size_t d = distance(key, known);
-    if (d < least) {
+  for (const Key& key : table.keys) {
+    all += (all.empty() ? "" : ", ") + std::string(key.name);
+    if (const size_t d = distance(name, key.name); d < least) {
       least = d;
-      best = known;
+      best = key.name;
     }
   }
-  if (!best.empty()) return "did you mean '" + best + "'?";
-  return "known here: listen, door, state";
+  return best.empty() ? "known here: " + all : "did you mean '" + best + "'?";
+}
+
+bool is_digits(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 bool is_address(const std::string& text) {
   const size_t colon = text.rfind(':');
   if (text.rfind("unix:", 0) == 0) return text.size() > 5;
-  if (colon == std::string::npos || colon == 0 || colon + 1 == text.size()) return false;
+  if (colon == std::string::npos || colon == 0) return false;
   const std::string port = text.substr(colon + 1);
-  return port.size() <= 5 && std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; }) &&
-         std::stoul(port) <= 65535;
+  return port.size() <= 5 && is_digits(port) && std::stoul(port) <= 65535;
+}
+
+// "16GiB", "512 MiB" is not.
+bool is_size(const std::string& text) {
+  char* end = nullptr;
+  const double number = strtod(text.c_str(), &end);
+  const std::string unit = end;
+  return end != text.c_str() && number > 0 && number <= 1e18 &&
+         (unit.empty() || unit == "KiB" || unit == "MiB" || unit == "GiB" || unit == "TiB");
+}
+
+bool is_number(const Key& key, const std::string& text) {
+  return is_digits(text) && text.size() <= 12 && std::stoull(text) >= key.least && std::stoull(text) <= key.most;
+}
+
+bool fits(const Key& key, const std::string& text) {
+  switch (key.kind) {
+    case Kind::kPath:
+      return !text.empty();
+    case Kind::kAddress:
+      return is_address(text);
+    case Kind::kName:
+      return !text.empty() && text.size() < kIdBytes && text.find('/') == std::string::npos;
+    case Kind::kNumber:
+      return is_number(key, text);
+    case Kind::kSize:
+      return is_size(text);
+  }
+  return false;
+}
+
+// What the text of this key is, if it fits.
+std::string kind_text(const Key& key) {
+  switch (key.kind) {
+    case Kind::kPath:
+      return "path";
+    case Kind::kAddress:
+      return "address";
+    case Kind::kName:
+      return "name of 1 to 63 characters without '/'";
+    case Kind::kNumber:
+      return format("number from %llu to %llu", (unsigned long long)key.least, (unsigned long long)key.most);
+    case Kind::kSize:
+      return "size";
+  }
+  return "";
+}
+
+std::string example(const Key& key) {
+  switch (key.kind) {
+    case Kind::kPath:
+      return "\"/run/tide\"";
+    case Kind::kAddress:
+      return "\"127.0.0.1:7411\"";
+    case Kind::kName:
+      return "\"gpu1\"";
+    case Kind::kNumber:
+      return std::to_string(std::max<uint64_t>(key.least, 1));
+    case Kind::kSize:
+      return "\"16GiB\"";
+  }
+  return "";
 }
 
 class Reader {
  public:
   Reader(std::string path, std::vector<ConfigError>* errors) : path_(std::move(path)), errors_(errors) {}
-
-  void error(const toml::source_region& at, std::string message, std::string hint) {
-    errors_->push_back({path_, at.begin.line, at.begin.column, std::move(message), std::move(hint)});
-  }
-
-  void pool(const toml::table& table, PoolConfig* config) {
-    for (const auto& [key, node] : table) {
-      const std::string name(key.str());
-      std::string* field = name == "listen"  ? &config->listen
-                           : name == "door"  ? &config->door
-                           : name == "state" ? &config->state
-                                             : nullptr;
-      if (field == nullptr) {
-        error(key.source(), "unknown key '" + name + "' in [pool]", hint_for(name));
-      } else if (!node.is_string()) {
-        error(node.source(), "'" + name + "' must be text", "write " + name + " = \"...\"");
-      } else {
-        *field = **node.as_string();
-        if (name != "state" && !is_address(*field)) {
-          error(node.source(), "'" + *field + "' is no address", "write " + name + " = \"127.0.0.1:7411\"");
-        }
-        if (name == "state" && field->empty()) error(node.source(), "'state' is empty", "name a directory");
-      }
-    }
-  }
 
   void root(const toml::table& table, PoolConfig* config) {
     for (const auto& [key, node] : table) {
@@ -94,17 +163,81 @@ class Reader {
         pool(*node.as_table(), config);
       } else if (name == "pool") {
         error(node.source(), "'pool' must be a table", "write [pool] on a line of its own");
+      } else if (name == "server" && node.is_array_of_tables()) {
+        for (const toml::node& element : *node.as_array()) server(*element.as_table(), config);
+      } else if (name == "server") {
+        error(node.source(), "'server' must be a list of tables", "write [[server]] on a line of its own");
       } else if (later) {
-        error(key.source(), "'" + name + "' is not available yet", "leave it out; this version knows [pool] only");
+        error(key.source(), "'" + name + "' is not available yet",
+              std::string("leave it out; this version knows ") + kTables + " only");
       } else {
-        const bool misplaced = distance(name, "listen") < 2 || name == "door" || name == "state";
-        error(key.source(), "unknown key '" + name + "'",
-              misplaced ? "it belongs under [pool]" : "this version knows [pool] only");
+        error(key.source(), "unknown key '" + name + "'", hint_for_root(name));
       }
     }
   }
 
  private:
+  using Settings = std::map<std::string, std::string>;
+
+  void error(const toml::source_region& at, std::string message, std::string hint) {
+    errors_->push_back({path_, at.begin.line, at.begin.column, std::move(message), std::move(hint)});
+  }
+
+  static std::string hint_for_root(const std::string& name) {
+    const bool is_pools = distance(name, "listen") < 2 || find_key(kPool, name) != nullptr;
+    if (is_pools) return "it belongs under [pool]";
+    if (find_key(kServer, name) != nullptr) return "it belongs under [[server]]";
+    return std::string("this version knows ") + kTables + " only";
+  }
+
+  void pool(const toml::table& table, PoolConfig* config) {
+    Settings settings = read(kPool, table);
+    for (const auto& [key, field] : std::initializer_list<std::pair<const char*, std::string*>>{
+             {"listen", &config->listen}, {"door", &config->door}, {"state", &config->state}}) {
+      if (settings.count(key) != 0) *field = settings[key];
+    }
+  }
+
+  void server(const toml::table& table, PoolConfig* config) {
+    ServerConfig server{"", read(kServer, table)};
+    const toml::node* name = table.get("name");
+    if (name == nullptr) return error(table.source(), "a server without a name", "write name = \"gpu1\"");
+    server.name = server.settings["name"];
+    server.settings.erase("name");
+    for (const ServerConfig& other : config->servers) {
+      if (other.name == server.name && !server.name.empty())
+        return error(name->source(), "there are two servers '" + server.name + "'",
+                     "an agent takes the one of its name");
+    }
+    config->servers.push_back(std::move(server));
+  }
+
+  // What fits; the rest are errors.
+  Settings read(const Table& table, const toml::table& from) {
+    Settings settings;
+    for (const auto& [node_key, node] : from) {
+      const std::string name(node_key.str());
+      const Key* const key = find_key(table, name);
+      if (key == nullptr) {
+        error(node_key.source(), "unknown key '" + name + "' in " + table.title, hint_for(table, name));
+        continue;
+      }
+      const bool is_number = key->kind == Kind::kNumber;
+      if (is_number ? !node.is_integer() : !node.is_string()) {
+        error(node.source(), "'" + name + "' must be " + (is_number ? "a number" : "text"),
+              is_number ? "write " + name + " = " + example(*key) : "write " + name + " = \"...\"");
+        continue;
+      }
+      const std::string text = is_number ? std::to_string(**node.as_integer()) : **node.as_string();
+      if (fits(*key, text)) {
+        settings[name] = text;
+      } else {
+        error(node.source(), "'" + text + "' is no " + kind_text(*key), "write " + name + " = " + example(*key));
+      }
+    }
+    return settings;
+  }
+
   std::string path_;
   std::vector<ConfigError>* errors_;
 };
@@ -115,6 +248,13 @@ std::string ConfigError::text() const {
   std::string out = file;
   if (line != 0) out += format(":%u:%u", line, column);
   return out + ": " + message + (hint.empty() ? "" : "; " + hint);
+}
+
+Outcome check_server_setting(const std::string& key, const std::string& text) {
+  const Key* const known = find_key(kServer, key);
+  if (known == nullptr) return Outcome::fail("there is no option '" + key + "'; " + hint_for(kServer, key));
+  if (fits(*known, text)) return {};
+  return Outcome::fail("'" + text + "' is no " + kind_text(*known) + "; write " + example(*known));
 }
 
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config) {

@@ -1,17 +1,27 @@
 #pragma once
 
-// pool.toml: what a pool is, in one file. Unknown keys are errors; all errors are reported at once, each with file,
-// line, column and a hint.
+// pool.toml: what a pool is, in one file, for the scheduler ([pool]) and the agents (each the [[server]] of its name).
+// Unknown keys are errors; all errors are reported at once, each with file, line, column and a hint.
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "base/outcome.h"
+
 namespace tide::sched {
+
+struct ServerConfig {
+  std::string name;
+  std::map<std::string, std::string> settings;  // by key; each of them fits (check_server_setting)
+};
 
 struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
   std::string state;                      // directory of the record of jobs
+  std::vector<ServerConfig> servers;      // each name once
 };
 
 struct ConfigError {
@@ -25,5 +35,8 @@ struct ConfigError {
 std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config);
 // The same for text in memory; `path` is for messages.
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config);
+
+// Whether a [[server]] can have such a key, and this text as its value.
+Outcome check_server_setting(const std::string& key, const std::string& text);
 
 }  // namespace tide::sched

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "scheduler/daemon.h"
+#include "scheduler/remote_error.h"
 
 namespace {
 
@@ -104,7 +105,12 @@ int serve(const Options& options) {
     log(LogLevel::kError, "%s", opened.message().c_str());
     return 1;
   }
-  daemon->listen().wait(io.waitScope);
+  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { daemon->listen().wait(io.waitScope); })) {
+    log(LogLevel::kError,
+        "cannot listen on %s, or on %s for jobs: %s; does another scheduler run, or is it no address of this machine?",
+        options.config.listen.c_str(), options.config.door.c_str(), tide::network_error(*exception).c_str());
+    return 1;
+  }
   log(LogLevel::kInfo, "listens on %s, door %s, state %s", daemon->address().c_str(), daemon->door_address().c_str(),
       options.config.state.c_str());
   if (!options.ready_file.empty() && !write_ready_file(options.ready_file, *daemon)) {
@@ -136,8 +142,7 @@ int main(int argc, char** argv) {
   kj::UnixEventPort::captureSignal(SIGINT);
   int result = 1;
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { result = serve(options); })) {
-    log(LogLevel::kError, "%s; is another scheduler running, or the address not of this machine?",
-        exception->getDescription().cStr());
+    log(LogLevel::kError, "%s", exception->getDescription().cStr());
     return 1;
   }
   return result;

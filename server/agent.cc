@@ -8,7 +8,7 @@
 #include <iterator>
 
 #include "base/log.h"
-#include "server/transfer.h"
+#include "base/secrets.h"
 
 namespace tide {
 namespace {

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "calls.h"
+#include "scheduler/remote_error.h"
 
 namespace tide {
 namespace {
@@ -170,7 +171,7 @@ class Registrar {
               [this](kj::Exception&& e) {
                 const LogLevel level = complained_ ? LogLevel::kDebug : LogLevel::kWarning;
                 log(level, "the scheduler at %s: %s; trying again", options_.scheduler.c_str(),
-                    e.getDescription().cStr());
+                    network_error(e).c_str());
                 complained_ = true;
               })
         .then([this] {
@@ -203,7 +204,9 @@ class Registrar {
           describe(agent_, options_, request.initServer());
           request.setAgent(service_);
           auto lost = connection->client.onDisconnect();
-          auto lives = request.send().then([this](auto&& response) {
+          auto taken =
+              request.send().then([](capnp::Response<control::Pool::RegisterResults>&& r) { return kj::mv(r); });
+          auto lives = timer().timeoutAfter(kConnectPatience, kj::mv(taken)).then([this](auto&& response) {
             registered();
             return heartbeat(response.getRegistration(), std::max(response.getLeaseMs() / 3, 100u));
           });

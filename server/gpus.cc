@@ -1,7 +1,6 @@
 #include "server/gpus.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,7 +10,7 @@
 #include <cstring>
 
 #include "api/uuid.h"
-#include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 
 namespace tide {
@@ -38,22 +37,6 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
-// Reads to the end, within the time.
-Outcome read_all(int fd, std::string* text) {
-  const uint64_t end = now_ns() + kProbeNs;
-  char buffer[65536];
-  while (true) {
-    pollfd wait = {fd, POLLIN, 0};
-    const uint64_t now = now_ns();
-    if (now >= end || poll(&wait, 1, int((end - now) / 1'000'000) + 1) == 0) return Outcome::fail("it does not answer");
-    const ssize_t n = read(fd, buffer, sizeof(buffer));
-    if (n == 0) return {};
-    if (n < 0 && errno != EINTR) return Outcome::fail(strerror(errno));
-    if (n > 0) text->append(buffer, size_t(n));
-    if (text->size() > kDevicesMax * sizeof(DeviceInfo)) return Outcome::fail("it says too much");
-  }
-}
-
 Outcome run_probe(const std::string& program, const Environment& environment, std::string* output) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return Outcome::fail(strerror(errno));
@@ -73,7 +56,7 @@ Outcome run_probe(const std::string& program, const Environment& environment, st
     close(ends[0]);
     return Outcome::fail(strerror(errno));
   }
-  Outcome outcome = read_all(ends[0], output);
+  Outcome outcome = read_to_end(ends[0], {kDevicesMax * sizeof(DeviceInfo), kProbeNs}, output);
   close(ends[0]);
   if (!outcome.ok()) kill(pid, SIGKILL);
   int status = 0;

@@ -16,6 +16,7 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr size_t kRefusedMax = 4096;
 
 bool in_zone(uint64_t address, uint64_t bytes) {
   return address >= kHostZoneBase && address - kHostZoneBase <= kHostZoneBytes && bytes != 0 &&
@@ -134,7 +135,19 @@ CUresult HostMemory::map(uint64_t address, uint64_t bytes, bool shared, bool tol
   return CUDA_SUCCESS;
 }
 
+void HostMemory::refuse(uint64_t address, uint64_t bytes) {
+  if (refused_.size() < kRefusedMax && bytes <= kHostZoneBytes) refused_[address] = bytes;
+}
+
+bool HostMemory::refused(uint64_t address, uint64_t bytes) const {
+  const auto after = refused_.upper_bound(address);
+  if (after == refused_.begin()) return false;
+  const auto& [start, length] = *std::prev(after);
+  return address - start <= length && bytes <= length - (address - start);
+}
+
 CUresult HostMemory::unmap(uint64_t address, uint64_t bytes) {
+  if (refused_.erase(address) != 0) return CUDA_SUCCESS;
   const auto found = blocks_.find(address);
   if (found == blocks_.end() || found->second.bytes != bytes) return CUDA_ERROR_INVALID_VALUE;
   remove(address, &found->second);

@@ -34,6 +34,10 @@ class HostMemory {
   // has come (ready()).
   CUresult map(uint64_t address, uint64_t bytes, bool shared, bool told, bool replaying);
   CUresult unmap(uint64_t address, uint64_t bytes);
+  // The client was not told at once that it cannot have these: until it unmaps them, what it writes there goes nowhere,
+  // so that one error stays one.
+  void refuse(uint64_t address, uint64_t bytes);
+  bool refused(uint64_t address, uint64_t bytes) const;
   bool covers(uint64_t address, uint64_t bytes) const;
   // What the client knows of pages of ours, in *first_page of which `address` lies; null: they are not ours.
   PagesTold* told(uint64_t address, uint64_t bytes, uint64_t* first_page);
@@ -64,6 +68,7 @@ class HostMemory {
   uint64_t limit_ = 0;
   uint64_t own_bytes_ = 0;
   std::map<uint64_t, Block> blocks_;
+  std::map<uint64_t, uint64_t> refused_;    // address -> bytes
   std::map<uint64_t, PagesTold*> telling_;  // of these, those that are told unasked
   uint64_t telling_bytes_ = 0;
 };

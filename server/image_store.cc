@@ -11,36 +11,11 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/descriptors.h"
 #include "base/log.h"
 
 namespace tide {
-namespace {
-
 namespace fs = std::filesystem;
-
-bool write_all(int fd, const std::byte* data, uint64_t bytes) {
-  while (bytes != 0) {
-    const ssize_t n = write(fd, data, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    data += n;
-    bytes -= uint64_t(n);
-  }
-  return true;
-}
-
-bool read_all(int fd, std::byte* data, uint64_t bytes) {
-  while (bytes != 0) {
-    const ssize_t n = read(fd, data, bytes);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    data += n;
-    bytes -= uint64_t(n);
-  }
-  return true;
-}
-
-}  // namespace
 
 ImageStore::ImageStore(std::string directory, uint64_t bytes_most)
     : directory_(std::move(directory)), bytes_most_(bytes_most) {
@@ -67,10 +42,11 @@ void ImageStore::keep(const std::vector<std::byte>& image, uint64_t bytes) const
   std::string draft = directory_ + "/new-XXXXXX";
   const int fd = mkostemp(draft.data(), O_CLOEXEC);
   if (fd < 0) return log(LogLevel::kDebug, "an image is not kept: %s: %s", draft.c_str(), strerror(errno));
-  const bool whole = write_all(fd, image.data(), bytes);
+  Outcome kept = write_all(fd, image.data(), bytes);
   close(fd);
-  if (whole && rename(draft.c_str(), name.c_str()) == 0) return;
-  log(LogLevel::kDebug, "an image is not kept: %s", strerror(errno));
+  if (kept.ok() && rename(draft.c_str(), name.c_str()) != 0) kept = Outcome::fail(strerror(errno));
+  if (kept.ok()) return;
+  log(LogLevel::kDebug, "an image is not kept: %s", kept.message().c_str());
   unlink(draft.c_str());
 }
 
@@ -84,7 +60,7 @@ bool ImageStore::find(const Sha256& name, uint64_t bytes, uint64_t padding, std:
   bool found = sized;
   if (found) {
     image->assign(bytes + padding, std::byte{0});
-    found = read_all(fd, image->data(), bytes) && sha256({image->data(), bytes}) == name;
+    found = read_all(fd, image->data(), bytes).ok() && sha256({image->data(), bytes}) == name;
     futimens(fd, nullptr);  // it is in use
   }
   close(fd);

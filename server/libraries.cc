@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "base/limits.h"
@@ -52,8 +51,8 @@ void Libraries::keep(ImageBytes image) const {
   const std::lock_guard lock(keeper_->mu);
   keeper_->images.push_back(std::move(image));
   if (keeper_->runs) return;
-  std::thread thread;
-  keeper_->runs = start_thread(&thread, [store = store_, keeper = keeper_] { keeper->run(store); });
+  Thread thread;
+  keeper_->runs = thread.start([store = store_, keeper = keeper_] { keeper->run(store); }).ok();
   if (keeper_->runs) {
     thread.detach();
   } else {

@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/threads.h"
 #include "server/rectangle.h"
 #include "transport/door.h"
 
@@ -58,7 +57,7 @@ std::shared_ptr<Fetch> PeerFetcher::start(const FetchOrder& order) {
   }
   if (!thread_.joinable()) {
     context_ = contexts_.primary();
-    if (!start_thread(&thread_, [this] { run(); })) {
+    if (!thread_.start([this] { run(); }).ok()) {
       const std::lock_guard lock(mu_);
       queue_.pop_back();
       return nullptr;

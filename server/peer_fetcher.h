@@ -10,9 +10,9 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 
 #include "api/payload.h"
+#include "base/threads.h"
 #include "server/contexts.h"
 #include "server/peer_wire.h"
 #include "transport/stream.h"
@@ -65,7 +65,7 @@ class PeerFetcher {
   CUcontext context_ = nullptr;
   std::unique_ptr<PeerLane> lane_;                 // of the thread
   std::map<std::string, Connection> connections_;  // by address and secret; of the thread
-  std::thread thread_;
+  Thread thread_;
   std::mutex mu_;  // guards what follows
   std::condition_variable wake_;
   std::deque<std::shared_ptr<Fetch>> queue_;

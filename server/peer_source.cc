@@ -7,9 +7,8 @@
 #include <string>
 
 #include "base/log.h"
-#include "base/threads.h"
+#include "base/secrets.h"
 #include "server/rectangle.h"
-#include "server/transfer.h"
 #include "transport/door.h"
 
 namespace tide {
@@ -65,9 +64,9 @@ Outcome PeerSource::address(PeerAddress* peer) {
       return Outcome::fail("cannot get random bytes");
     context_ = contexts_.primary();
     listener_ = std::move(listener);
-    if (!start_thread(&acceptor_, [this] { accept(); })) {
+    if (Outcome outcome = acceptor_.start([this] { accept(); }); !outcome.ok()) {
       listener_ = nullptr;
-      return Outcome::fail("the system has no thread left");
+      return outcome;
     }
   }
   *peer = peer_;
@@ -117,12 +116,13 @@ void PeerSource::accept() {
     if (!came || connections_.size() >= kConnectionsMax) continue;
     Connection& connection = connections_.emplace_back();
     connection.stream = std::move(stream);
-    const bool started = start_thread(&connection.thread, [this, &connection] {
+    const Outcome started = connection.thread.start([this, &connection] {
       serve(connection);
       connection.stream->close();
       connection.over = true;
     });
-    if (started) continue;
+    if (started.ok()) continue;
+    log(LogLevel::kWarning, "another worker's copies are refused: %s", started.message().c_str());
     connection.stream->close();
     connections_.pop_back();
   }

@@ -8,9 +8,9 @@
 #include <list>
 #include <memory>
 #include <mutex>
-#include <thread>
 
 #include "api/payload.h"
+#include "base/threads.h"
 #include "server/contexts.h"
 #include "server/memory.h"
 #include "server/peer_wire.h"
@@ -40,7 +40,7 @@ class PeerSource {
   struct Connection {
     std::unique_ptr<ByteStream> stream;
     std::atomic<bool> over{false};
-    std::thread thread;
+    Thread thread;
   };
   // What one thread serves its fetcher with.
   struct Server {
@@ -65,7 +65,7 @@ class PeerSource {
   CUcontext context_ = nullptr;
   PeerAddress peer_;
   std::unique_ptr<StreamListener> listener_;
-  std::thread acceptor_;
+  Thread acceptor_;
   std::atomic<bool> stop_{false};
   std::list<Connection> connections_;  // of the acceptor
   std::mutex mu_;                      // guards what follows; nothing waits with it held

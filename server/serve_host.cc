@@ -25,7 +25,11 @@ CUresult serve_tideMapHost(Session& session, const command::MapHost& command, Re
   const CUresult result = session.host_memory().map(command.address, command.bytes, command.shared != 0,
                                                     command.told != 0, session.replaying());
   if (result == CUDA_ERROR_NOT_READY) return kAgain;
-  if (result == CUDA_SUCCESS) session.objects().add(ObjectKind::kHost, command.address, q.header(), q.payload());
+  if (result == CUDA_SUCCESS) {
+    session.objects().add(ObjectKind::kHost, command.address, q.header(), q.payload());
+  } else if ((q.header().flags & kCommandAnswer) == 0) {
+    session.host_memory().refuse(command.address, command.bytes);
+  }
   return result;
 }
 
@@ -40,7 +44,8 @@ CUresult serve_tideWriteHost(Session& session, const command::WriteHost& command
       command.address / PagesTold::kPage == (command.address + command.bytes - 1) / PagesTold::kPage;
   if (command.bytes == 0 || !touchable(session, command.address, command.bytes) ||
       command.mask_bytes != mask_words(command.bytes) * 8 || (command.digest != 0 && !in_one_page)) {
-    return CUDA_ERROR_INVALID_VALUE;
+    const bool in_vain = command.bytes != 0 && session.host_memory().refused(command.address, command.bytes);
+    return in_vain ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   }
   std::vector<uint64_t> mask(command.mask_bytes / 8);
   memcpy(mask.data(), q.tail().data(), command.mask_bytes);
@@ -65,6 +70,12 @@ CUresult serve_tideChangedHost(Session& session, const command::ChangedHost& com
   constexpr uint64_t kPage = PagesTold::kPage;
   uint64_t first = 0;
   PagesTold* const told = session.host_memory().told(command.address, command.bytes, &first);
+  if (told == nullptr && session.host_memory().refused(command.address, command.bytes)) {
+    auto* const nothing = a.out<ChangedHostAnswer>(1);
+    if (nothing == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    *nothing = {command.bytes, 0};
+    return CUDA_SUCCESS;
+  }
   if (told == nullptr || !whole_pages(command.address, command.bytes) || command.bytes > kHostQuestionBytes)
     return CUDA_ERROR_INVALID_VALUE;
   std::vector<uint32_t> changed;

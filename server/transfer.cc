@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/secrets.h"
 #include "server/array_contents.h"
 #include "server/state.h"
 
@@ -240,12 +241,6 @@ Outcome receive_all(Session& session, ByteStream& stream) {
 }
 
 }  // namespace
-
-bool same_secret(const uint8_t* a, const uint8_t* b, size_t bytes) {
-  uint8_t difference = 0;
-  for (size_t i = 0; i < bytes; ++i) difference |= uint8_t(a[i] ^ b[i]);
-  return difference == 0;
-}
 
 Outcome greet_receiver(ByteStream& stream, const TransferHello& hello) {
   if (Outcome outcome = stream.send(&hello, sizeof(hello)); !outcome.ok()) return outcome;

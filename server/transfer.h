@@ -23,9 +23,6 @@ struct TransferHello {
   uint64_t epoch = 0;  // of the new assignment
 };
 
-// Compares in constant time what must not be guessed.
-bool same_secret(const uint8_t* a, const uint8_t* b, size_t bytes);
-
 // Source: introduces itself and waits until the destination agrees. The session still runs.
 Outcome greet_receiver(ByteStream& stream, const TransferHello& hello);
 // Source: everything. `pump` is called now and then. *bytes: of contents that were sent.

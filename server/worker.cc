@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <optional>
 
@@ -32,6 +33,17 @@ constexpr uint32_t kIdleSleepUs = 5'000;  // the agent's wishes interrupt it; gr
 constexpr uint32_t kIdleSleepMostUs = 400'000;
 constexpr size_t kTextBytes = 4096;
 
+// Of the one thread, and of its signal handler.
+std::atomic<uint32_t> messages_heard{0};  // signals that something has come on a socket
+std::atomic<Link*> napping_on{nullptr};   // the nap that such a signal ends
+
+void hear_message(int) {
+  const int error = errno;
+  messages_heard.fetch_add(1);
+  if (Link* const link = napping_on.load(); link != nullptr) link->interrupt();
+  errno = error;
+}
+
 }  // namespace
 
 Outcome Worker::begin(const ControlSession& session) {
@@ -52,7 +64,7 @@ Outcome Worker::begin(const ControlSession& session) {
 // A nap on a futex sees no socket: what comes on one, or its end, interrupts the nap by a signal to this thread.
 void Worker::end_naps_by(int socket) {
   struct sigaction action = {};
-  action.sa_handler = [](int) {};
+  action.sa_handler = hear_message;
   action.sa_flags = SA_RESTART;  // the driver's own calls go on; naps end all the same
   const f_owner_ex owner{F_OWNER_TID, gettid()};
   const bool done = sigaction(SIGIO, &action, nullptr) == 0 && fcntl(socket, F_SETOWN_EX, &owner) == 0 &&
@@ -99,6 +111,7 @@ int Worker::run() {
 }
 
 Worker::Next Worker::take_control() {
+  heard_ = messages_heard.load();
   ControlMessage message;
   while (true) {
     switch (receive_control(control_, &message)) {
@@ -361,7 +374,7 @@ void Worker::idle() {
   }
   const uint32_t nap = nap_us(quiet), seen = sleep_until_rung(nap);
   const bool rung = link_->region().client().doorbell.load(std::memory_order_relaxed) != seen;
-  if (!rung && nap >= kIdleSleepUs) checked_ns_ = 0;  // a message may have ended it
+  if (messages_heard.load() != heard_) checked_ns_ = 0;
   const bool soon = now_ns() - now < kLingerMostNs;
   if (!soon) linger_ns_ = kLingerLeastNs;
   if (rung && soon) linger_ns_ = std::clamp(2 * linger_ns_, kLingerLeastNs, kLingerMostNs);
@@ -374,7 +387,10 @@ uint32_t Worker::sleep_until_rung(uint32_t timeout_us) {
   region.worker().asleep.store(asleep_mark(seen), std::memory_order_relaxed);
   // Pairs with the fence in notify(): either the client sees that we sleep, or we see what it published.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (!live_ || !reader_.ready()) link_->sleep(timeout_us, seen);
+  napping_on.store(link_.get());
+  // What comes from here on ends the nap.
+  if ((!live_ || !reader_.ready()) && messages_heard.load() == heard_) link_->sleep(timeout_us, seen);
+  napping_on.store(nullptr);
   region.worker().asleep.store(0, std::memory_order_relaxed);
   return seen;
 }

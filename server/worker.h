@@ -95,6 +95,7 @@ class Worker {
   bool worked_ = false;      // work was under way in the last turn
   uint64_t busy_ns_ = 0;     // when something last happened
   uint64_t linger_ns_ = 0;   // so long it looks on after that before it sleeps
+  uint32_t heard_ = 0;       // messages, when the control socket was last looked at
   uint64_t checked_ns_ = 0;  // when the control socket and the client were last looked at
 };
 

@@ -17,9 +17,9 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "base/outcome.h"
+#include "base/threads.h"
 #include "transport/layout.h"
 
 namespace tide {
@@ -43,6 +43,9 @@ class Link {
   // `asleep`, read its futex word (WorkerPage::wake in the client, ClientPage::doorbell in the worker) into `seen`, and
   // looked once more. Use wait_until (wait.h).
   virtual void sleep(uint32_t timeout_us, uint32_t seen) = 0;
+  // Ends a sleep() of this side that began with `seen` read before, even one that is about to begin. For signal
+  // handlers of the thread that sleeps.
+  virtual void interrupt() {}
   // False once the far side is known to be gone (its process ended, the connection broke). Cheap enough to ask every
   // few milliseconds; not for hot paths.
   virtual bool alive() = 0;
@@ -96,14 +99,14 @@ struct Transport {
   std::function<void()> prepare = {};
 };
 
-// Runs prepare() for as long as it lives, at least.
+// Runs prepare() for as long as it lives, at least; where the system has no thread for that, connect or accept does it.
 class Preparation {
  public:
   explicit Preparation(const Transport& transport);
   ~Preparation();
 
  private:
-  std::thread thread_;
+  Thread thread_;
 };
 
 // By name ("shm", "verbs", "ucx", "sim"; "sim:rtt_us=100,gbit=10,..." gives sim its settings; "fastest" is verbs or

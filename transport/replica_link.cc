@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "transport/region.h"
 
 namespace tide {
@@ -53,12 +53,11 @@ ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<
     return;
   }
   region.worker().asleep.store(0);
-  // The program's signals are for its own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pump_ = std::thread([this] { pump(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+Outcome ReplicaLink::start_pump() {
+  const SignalsBlocked blocked;
+  return pump_.start([this] { pump(); });
 }
 
 ReplicaLink::~ReplicaLink() {
@@ -152,6 +151,12 @@ void ReplicaLink::sleep(uint32_t timeout_us, uint32_t seen) {
   // The pump must look after us now; what we did may have taken the event that it waits for.
   if (polling_.load(std::memory_order_seq_cst)) kick();
   futex_wait(region_.worker().wake, seen, timeout_us);
+}
+
+void ReplicaLink::interrupt() {
+  if (own_ == Side::kClient) return futex_bump(region_.worker().wake);
+  region_.client().doorbell.fetch_add(1, std::memory_order_release);
+  kick();
 }
 
 void ReplicaLink::worker_sleep(uint32_t timeout_us, uint32_t seen) {
@@ -265,7 +270,8 @@ Outcome connect_over(const CarrierKind& kind, Region region, int lifeline, const
   Outcome outcome = kind.connect(region, lifeline, data, &carrier);
   if (!outcome.ok()) return outcome;
   auto made = std::make_unique<ReplicaLink>(region, Side::kClient, lifeline, std::move(carrier));
-  outcome = made->wait_for_far_side(kConnectTimeoutMs);
+  outcome = made->start_pump();
+  if (outcome.ok()) outcome = made->wait_for_far_side(kConnectTimeoutMs);
   if (!outcome.ok()) {
     made->release_lifeline();
     return outcome;

@@ -11,8 +11,8 @@
 
 #include <atomic>
 #include <memory>
-#include <thread>
 
+#include "base/threads.h"
 #include "transport/carrier.h"
 #include "transport/lifeline.h"
 #include "transport/link.h"
@@ -31,6 +31,7 @@ class ReplicaLink : public Link {
   void note(const Word& word) override { replica_.note(word); }
   void wake() override;
   void sleep(uint32_t timeout_us, uint32_t seen) override;
+  void interrupt() override;
   bool alive() override;
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
@@ -40,6 +41,8 @@ class ReplicaLink : public Link {
   void abandon() override;
   void release() override;
 
+  // Client, once, before anything else. For connect functions.
+  Outcome start_pump();
   // Client: waits until the far side has been heard. For connect functions.
   Outcome wait_for_far_side(uint32_t timeout_ms);
   // Gives the lifeline back to the caller of a connect function that failed.
@@ -72,7 +75,7 @@ class ReplicaLink : public Link {
   std::atomic<bool> polling_{false};  // a thread sleeps in poll()
   std::atomic<uint64_t> driven_{0};   // progress() calls by others than the pump
   int kick_fd_ = -1;
-  std::thread pump_;
+  Thread pump_;
 };
 
 // The transport that these carriers make.

@@ -75,9 +75,8 @@ class ShmLink : public Link {
   bool progress() override { return false; }
   void note(const Word&) override {}
   void wake() override { futex_bump(side_ == Side::kClient ? region_.client().doorbell : region_.worker().wake); }
-  void sleep(uint32_t timeout_us, uint32_t seen) override {
-    futex_wait(side_ == Side::kClient ? region_.worker().wake : region_.client().doorbell, seen, timeout_us);
-  }
+  void sleep(uint32_t timeout_us, uint32_t seen) override { futex_wait(own_futex(), seen, timeout_us); }
+  void interrupt() override { futex_bump(own_futex()); }
   bool alive() override { return lifeline_.alive(); }
   const char* transport() const override { return "shm"; }
   bool shares_memory() const override { return true; }
@@ -86,6 +85,10 @@ class ShmLink : public Link {
   void abandon() override { lifeline_.close(); }
 
  private:
+  std::atomic<uint32_t>& own_futex() {
+    return side_ == Side::kClient ? region_.worker().wake : region_.client().doorbell;
+  }
+
   Lifeline lifeline_;
   const Side side_;
 };

@@ -1,9 +1,8 @@
-#include <signal.h>
-
 #include <cstdlib>
 #include <cstring>
 
 #include "base/log.h"
+#include "base/threads.h"
 #include "transport/choice.h"
 #include "transport/link.h"
 #include "transport/rdma.h"
@@ -35,12 +34,10 @@ CarrierKind fastest_kind() {
 
 Preparation::Preparation(const Transport& transport) {
   if (!transport.prepare) return;
-  // The program's signals are for its own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread(transport.prepare);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const SignalsBlocked blocked;
+  const Outcome started = thread_.start(transport.prepare);
+  // What needs a thread says so itself.
+  if (!started.ok()) log(LogLevel::kDebug, "%s is not prepared: %s", transport.name, started.message().c_str());
 }
 
 Preparation::~Preparation() {

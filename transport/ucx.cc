@@ -1,7 +1,6 @@
 #include "transport/ucx.h"
 
 #include <dlfcn.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/threads.h"
 #include "transport/stream.h"
 #include "transport/ucx/plugin.h"
 
@@ -49,20 +49,6 @@ class QuietEnvironment {
   std::vector<const char*> added_;
 };
 
-// Threads that UCX starts inherit this: the program's signals are for its own threads.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
 // Beside the library or program that this code is linked into, or where build and installation have it.
 std::vector<std::string> plugin_places() {
   std::vector<std::string> places;
@@ -85,7 +71,7 @@ std::vector<std::string> plugin_places() {
 
 Outcome load(const UcxPlugin** plugin) {
   const QuietEnvironment quiet;
-  const SignalsBlocked blocked;
+  const SignalsBlocked blocked;  // threads that UCX starts inherit this
   std::string tried;
   for (const std::string& place : plugin_places()) {
     // Never unloaded: UCX leaves a thread behind.

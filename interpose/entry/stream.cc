@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "api/composed/composed.h"
+#include "base/log.h"
 #include "interpose/crossing.h"
 #include "interpose/entry/entry.h"
 #include "interpose/graphs.h"
@@ -25,6 +26,10 @@ CUresult look_up_stream(CUstream handle, Stream** stream) {
 
 // Runs `task` when everything before it on the stream is done; everything behind it waits.
 CUresult call_host(Stream& stream, std::unique_ptr<Task> task) {
+  if (Outcome o = process()->service.start_callbacks(); !o.ok()) {
+    log(LogLevel::kError, "a host function cannot be called: %s", o.message().c_str());
+    return CUDA_ERROR_OPERATING_SYSTEM;
+  }
   task->after.resize(1);
   task->signals.resize(1);
   TIDE_TRY(mark(stream, &task->after[0]));

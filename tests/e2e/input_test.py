@@ -7,7 +7,7 @@ import stat
 import subprocess
 import unittest
 
-from pool import PoolTest, job_program, train, wait_until
+from pool import PoolTest, agent_path, job_program, scheduler_address, train, wait_until
 
 
 class Input(PoolTest):
@@ -85,6 +85,35 @@ class Input(PoolTest):
             result = self.pool.tide(*word.split(), '--help')
             self.assertEqual(result.status, 0, (word, repr(result)))
             self.assertRegex(result.out, r'(?i)usage')
+
+    def test_ucx_that_reaches_nobody(self):
+        self.pool.up(gpus=1)
+        for wish in ('UCX_NET_DEVICES=no-such-device', 'UCX_NET_DEVICES=', 'UCX_TLS=self', 'UCX_TLS=rc_x'):
+            result = self.pool.run('-g', 1, '--', 'env', 'TIDE_TRANSPORT=ucx', wish, job_program('saxpy_drv'))
+            self.expect_error(result, 1, r'UCX: this machine has no device .*rdma-bench devices')
+
+    def test_one_file_for_scheduler_and_agents(self):
+        path = os.path.join(self.pool.home, 'pool.toml')
+        start = [agent_path(self.pool), '--config', path, '--name', 'gpu1']
+
+        def write(devices):
+            with open(path, 'w', encoding='ascii') as file:
+                file.write('[pool]\nlisten = "127.0.0.1:0"\n[[server]]\nname = "gpu1"\n'
+                           f'directory = "{self.pool.home}/gpu1"\nsoftgpu_devices = {devices}\n')
+        write(65)
+        wrong = f"{path}:6:19: '65' is no number from 1 to 64; write softgpu_devices = 1\n"
+        self.assertEqual(self.pool.tide('config', 'check', path).err, wrong)
+        refused = subprocess.run(start, env=self.pool.env, capture_output=True, text=True, timeout=20, check=False)
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn(wrong, refused.stderr)
+        write(3)
+        self.assertEqual(self.pool.tide('config', 'check', path).out, f'{path}: ok\n')
+        self.pool.up(1, 1, '--config', path)
+        agent = subprocess.Popen([*start, '--scheduler', scheduler_address(self.pool)], env=self.pool.env,
+                                 stderr=subprocess.DEVNULL)
+        self.addCleanup(agent.wait)
+        self.addCleanup(agent.terminate)
+        wait_until(lambda: len(self.pool.json('gpus')) == 4, 'three GPUs more')
 
     def test_memory_ends_at_the_quota(self):
         self.pool.up(2, 1, '--gpu-memory', '256MiB')

@@ -230,6 +230,16 @@ class PoolTest(unittest.TestCase):
         return result.out
 
 
+def agent_path(pool):
+    beside = os.path.join(os.path.dirname(pool.tide_path), 'tide-agent')
+    return beside if os.access(beside, os.X_OK) else os.path.join(BUILD, 'server', 'tide-agent')
+
+
+def scheduler_address(pool):
+    with open(os.path.join(pool.home, 'scheduler.ready'), encoding='ascii') as file:
+        return next(line[5:] for line in file.read().split() if line.startswith('pool='))
+
+
 class TwoMachinesTest(PoolTest):
     """With a second agent, `far`, that takes itself to be on another machine, because its boot id is another one."""
 
@@ -239,13 +249,9 @@ class TwoMachinesTest(PoolTest):
         boot_id = os.path.join(self.pool.home, 'boot_id')
         with open(boot_id, 'w', encoding='ascii') as file:
             file.write('11111111-2222-3333-4444-555555555555\n')
-        with open(os.path.join(self.pool.home, 'scheduler.ready'), encoding='ascii') as file:
-            address = next(line[5:] for line in file.read().split() if line.startswith('pool='))
-        agent = os.path.join(os.path.dirname(self.pool.tide_path), 'tide-agent')
-        if not os.access(agent, os.X_OK):
-            agent = os.path.join(BUILD, 'server', 'tide-agent')
-        script = (f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec {agent} --scheduler {address} '
-                  f'--name far --dir {self.pool.home}/far --softgpu-devices 1')
+        script = (f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec {agent_path(self.pool)} '
+                  f'--scheduler {scheduler_address(self.pool)} --name far --dir {self.pool.home}/far '
+                  '--softgpu-devices 1')
         self.far = subprocess.Popen(['unshare', '-m', 'sh', '-c', script], env=self.pool.env, text=True,
                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.addCleanup(self.end_far)

@@ -155,8 +155,32 @@ std::byte* FakeWorker::at(uint64_t address) {
   return static_cast<std::byte*>(arena_) + (address - kWindowBase) % kVgpuRangeBytes % kArenaBytes;
 }
 
+void FakeWorker::fetch(const SeenCommand& c) {
+  const auto command = c.as<command::Fetch>();
+  FetchAnswer answer;
+  answer.state = FetchState::kDone;
+  if (!fetches_end.empty()) {
+    answer.state = fetches_end.front();
+    fetches_end.pop_front();
+  }
+  for (uint64_t row = 0; answer.state == FetchState::kDone && row < command.height; ++row) {
+    memcpy(at(command.destination + row * command.destination_pitch),
+           peer->at(command.source + row * command.source_pitch), command.width);
+  }
+  this->answer(AnswerKind::kData, c.sequence, 0, &answer, sizeof answer);
+}
+
 bool FakeWorker::execute(const SeenCommand& c) {
   switch (c.call) {
+    case Call::tidePeerAddress: {
+      PeerAddressAnswer answer;
+      answer.ok = 1;
+      if (gives_memory) this->answer(AnswerKind::kData, c.sequence, 0, &answer, sizeof answer);
+      return true;
+    }
+    case Call::tideFetch:
+      fetch(c);
+      return true;
     case Call::tideCopyIn: {
       const auto command = c.as<command::CopyIn>();
       const std::byte* data = c.payload.data() + command::kCopyInDataOffset;

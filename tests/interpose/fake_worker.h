@@ -17,6 +17,7 @@
 
 #include "api/device_info.h"
 #include "api/library_info.h"
+#include "api/payload.h"
 #include "calls.h"
 #include "commands.h"
 #include "interpose/process.h"
@@ -72,6 +73,11 @@ class FakeWorker {
   // Answers of generated sync calls.
   std::function<CUresult(const SeenCommand&, std::vector<std::byte>* out)> answer_call;
 
+  // Whether tidePeerAddress is answered; how the next tideFetches end (then: well), from whose memory.
+  bool gives_memory = false;
+  std::deque<FetchState> fetches_end;
+  FakeWorker* peer = nullptr;
+
   std::atomic<uint64_t> mapped_bytes{0};
   std::vector<SeenCommand> seen(Call call) const;
   size_t count(Call call) const { return seen(call).size(); }
@@ -88,6 +94,7 @@ class FakeWorker {
               uint16_t flags = 0);
   void answer_library(uint64_t sequence);
   void map_host(const SeenCommand& c);
+  void fetch(const SeenCommand& c);
   std::byte* at(uint64_t address);
 
   void begin();

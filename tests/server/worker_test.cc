@@ -480,6 +480,27 @@ TEST_F(WorkerTest, questions_about_host_memory_are_checked) {
             CUDA_ERROR_INVALID_VALUE);
 }
 
+// A client that does not wait for an answer goes on writing; that the memory is not there it is told once.
+TEST_F(WorkerTest, host_memory_that_was_refused_is_one_error) {
+  const uint64_t refused = kHost + 4 * kHostPage, mask_bytes = mask_words(8) * 8;
+  std::vector<std::byte> data(mask_bytes + 8, std::byte{1}), answer;
+  const auto write = [&] {
+    return client_.call(Call::tideWriteHost, command::WriteHost{refused + 5 * kHostPage, 8, mask_bytes, 0, 0}, &answer,
+                        data.data(), data.size());
+  };
+  client_.send(Call::tideMapHost, command::MapHost{kHost, 8 * kHostPage, 0, 0});
+  client_.send(Call::tideMapHost, command::MapHost{refused, 8 * kHostPage, 0, 0});  // a part of it is taken
+  EXPECT_EQ(write(), CUDA_SUCCESS);
+  EXPECT_EQ(client_.page().errors.load(), 1u);
+  EXPECT_EQ(client_.call(Call::tideChangedHost, command::ChangedHost{refused, 8 * kHostPage}, &answer), CUDA_SUCCESS);
+  ASSERT_EQ(answer.size(), sizeof(ChangedHostAnswer));
+  EXPECT_EQ(reinterpret_cast<const ChangedHostAnswer*>(answer.data())->bytes, 8 * kHostPage);
+  EXPECT_EQ(client_.call(Call::tideUnmapHost, command::UnmapHost{refused, 8 * kHostPage}, &answer), CUDA_SUCCESS);
+  EXPECT_EQ(write(), CUDA_ERROR_INVALID_VALUE) << "there it is nobody's";
+  EXPECT_TRUE(changed(client_, 8).empty());
+  EXPECT_EQ(client_.page().errors.load(), 1u);
+}
+
 // Host memory that the worker tells unasked.
 class ToldMemory : public WorkerTest {
  protected:
@@ -597,6 +618,28 @@ TEST_F(WorkerTest, tells_its_agent_what_it_holds) {
   EXPECT_EQ(stats->resident_bytes, 6u << 20);
   EXPECT_EQ(stats->commands, 17u);
   EXPECT_STREQ(stats->transport, "shm");
+}
+
+// A second message that comes while the worker is about to nap again must not wait for the nap's end.
+TEST_F(WorkerTest, whatever_the_moment_a_message_ends_a_nap) {
+  constexpr uint64_t kStillUs = 1'500'000;  // after that naps take almost 200 ms
+  ControlMessage message;
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  ASSERT_TRUE(worker_.await(ControlType::kServing, &message));
+  sleep_us(kStillUs);
+  int late = 0, stalled = 0;  // the second: of this thread, which nobody has to wake
+  for (int i = 0; i < 4'000; ++i) {
+    send_control(worker_.control(), ControlType::kStats, nullptr, 0);
+    ASSERT_TRUE(worker_.await(ControlType::kStatsReply, &message));
+    const uint64_t then = now_ns() + uint64_t(i % 80) * 500;
+    while (now_ns() < then) continue;
+    stalled += now_ns() > then + 20'000'000;
+    const uint64_t begin = now_ns();
+    send_control(worker_.control(), ControlType::kStats, nullptr, 0);
+    ASSERT_TRUE(worker_.await(ControlType::kStatsReply, &message));
+    late += now_ns() - begin > 100'000'000;
+  }
+  EXPECT_LE(late, 1 + 2 * stalled);
 }
 
 }  // namespace

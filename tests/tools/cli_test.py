@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -88,12 +90,31 @@ class WithoutAPool(Cli):
         self.error(1, f'tide: no pool is running on this machine (in {self.home}); `tide up` starts one\n', 'down')
 
     def test_a_pool_that_does_not_answer(self):
-        text = ('tide: no scheduler answers at 127.0.0.1:1. If its pool died, `tide down` cleans up; '
-                '`tide up` starts a new one\n')
+        text = ('tide: no scheduler answers at 127.0.0.1:1 (Connection refused). If its pool died, `tide down` '
+                'cleans up; `tide up` starts a new one\n')
         self.error(1, text, 'status', '--pool', '127.0.0.1:1')
         self.error(1, text, '--pool', '127.0.0.1:1', 'status')
         self.error(1, text, 'status', TIDE_POOL='127.0.0.1:1')
         self.error(125, text, 'run', '--', 'true', TIDE_POOL='127.0.0.1:1')
+
+        for address, why in (('nonsense', "'nonsense' is no address; write"),
+                             ('127.0.0.1:99999', "'127.0.0.1:99999' is no address; write"),
+                             ('no-such-host.invalid:7411', 'no scheduler answers at no-such-host.invalid:7411 (')):
+            done = self.tide('status', '--pool', address)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(why, done.stderr)
+            self.assertEqual(done.stderr.count('\n'), 1, done.stderr)
+
+    def test_what_answers_is_no_scheduler(self):
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            def answer():
+                peer, _ = server.accept()
+                with peer:
+                    peer.sendall(b'HTTP/1.1 400 Bad Request\r\n\r\n' * 20)
+            threading.Thread(target=answer, daemon=True).start()
+            done = self.tide('status', '--pool', '127.0.0.1:%d' % server.getsockname()[1])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('what answers there is none', done.stderr)
 
     def test_wrong_words(self):
         self.error(2, "tide: there is no command 'frobnicate'; `tide --help` lists them\n", 'frobnicate')
@@ -143,6 +164,16 @@ class WithoutAPool(Cli):
             file.write('[pool]\nlisten = "127.0.0.1:0"\n')
         self.assertEqual(self.ok('config', 'check', path), f'{path}: ok\n')
         self.ok('up', '--config', path)
+
+    def test_a_port_that_is_taken(self):
+        path = os.path.join(self.home, 'pool.toml')
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            address = '127.0.0.1:%d' % server.getsockname()[1]
+            with open(path, 'w') as file:
+                file.write(f'[pool]\nlisten = "{address}"\n')
+            done = self.tide('up', '--config', path)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, f'cannot listen on {address}, .*: Address already in use; does another scheduler')
 
     def test_an_agent_that_does_not_start(self):
         done = self.tide('up', TIDE_AGENT='/bin/false')

@@ -57,6 +57,13 @@ class Bench(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (status, f'rdma-bench: {text}\n'), words)
         return done
 
+    def test_what_the_environment_asks_of_ucx_is_named(self):
+        server = self.serve()
+        done = self.run_bench('127.0.0.1', '--port', server.port, '--paths', 'ucx', '--tests', 'latency', '--sizes', 8,
+                              '--duration', 5, '--timeout', 60000, before=('env', 'UCX_TLS=self'))
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn('UCX_TLS=self: without, it takes what it finds', done.stdout)
+
     def report(self, server, *words, before=()):
         done = self.run_bench('127.0.0.1', '--port', server.port, '--json', *words, before=before)
         self.assertIn(done.returncode, (0, 1), done.stderr)

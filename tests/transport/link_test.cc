@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "tests/no_threads.h"
 #include "tests/transport/channel.h"
 #include "transport/rdma.h"
 
@@ -114,6 +115,41 @@ TEST_P(LinkTest, signals_arrive_after_the_commands_before_them) {
   EXPECT_EQ(worker.report().violations, 0u);
 }
 
+// Nothing may be thrown through the driver's functions.
+TEST_P(LinkTest, where_the_system_has_no_thread_left_connecting_fails) {
+  std::string failure;
+  {
+    const NoThreads none;
+    Connection worker(memory, GetParam());
+    failure = worker.failure();
+    EXPECT_EQ(worker.connected(), strcmp(GetParam(), "shm") == 0);
+  }
+  EXPECT_TRUE(failure.empty() || failure.find("ulimit -u") != std::string::npos) << failure;
+  Connection worker(memory, GetParam());
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  std::vector<unsigned char> answer;
+  EXPECT_TRUE(worker.round_trip(peer::kEcho, "x", 1, &answer));
+}
+
+// Of a process that has used no UCX yet, as far as that can be had here: a child makes its own context.
+TEST_P(LinkTest, where_ucx_reaches_nobody_that_is_said) {
+  if (strcmp(GetParam(), "ucx") != 0) GTEST_SKIP() << "is about ucx";
+  for (const auto& [name, value] : {std::pair("UCX_NET_DEVICES", "no-such-device"), {"UCX_TLS", "self"}}) {
+    fflush(nullptr);
+    const pid_t pid = fork();
+    if (pid == 0) {
+      setenv(name, value, 1);
+      std::string data;
+      std::unique_ptr<Link> link;
+      const Outcome outcome = find_transport("ucx")->accept(-1, -1, &data, &link);
+      _exit(outcome.message().find(value) != std::string::npos ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    EXPECT_EQ(status, 0) << name;
+  }
+}
+
 // Before the next one is made; threads may still be about to use it.
 TEST_P(LinkTest, a_released_link_is_dead_and_has_nothing_locked) {
   const uint64_t locked = Memlock::now().used;
@@ -142,6 +178,19 @@ TEST_P(LinkTest, both_sides_sleep_and_wake) {
     const uint64_t begin = now_ns();
     ASSERT_TRUE(worker.round_trip(peer::kEcho, &i, sizeof i, &answer));
     EXPECT_GE(now_ns() - begin, 15'000'000u);
+  }
+}
+
+TEST_P(LinkTest, a_sleep_that_is_about_to_begin_can_be_interrupted) {
+  Connection worker(memory, GetParam());
+  ASSERT_TRUE(worker.connected()) << worker.failure();
+  sleep_us(20'000);
+  for (int i = 0; i < 3; ++i) {
+    const uint32_t seen = memory.region().worker().wake.load();
+    worker.link().interrupt();
+    const uint64_t begin = now_ns();
+    worker.link().sleep(5'000'000, seen);
+    EXPECT_LT(now_ns() - begin, 1'000'000'000u);
   }
 }
 

@@ -80,7 +80,8 @@ Outcome resolve(const std::string& host, uint32_t port, int flags, uint32_t time
   if (error == EAI_INPROGRESS) {
     return Outcome::fail(format("no name server answered for '%s' in %u ms", host.c_str(), timeout_ms));
   }
-  return Outcome::fail("there is no host '" + host + "' (" + gai_strerror(error) + "); is the name right?");
+  const char* const hint = host.find(':') == std::string::npos ? "is the name right?" : "a port goes into --port";
+  return Outcome::fail("there is no host '" + host + "' (" + gai_strerror(error) + "); " + hint);
 }
 
 bool bind_to_device(int fd, const std::string& device) {

@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/histogram.h"
 #include "base/outcome.h"
 #include "tools/rdma_bench/control.h"
-#include "tools/rdma_bench/histogram.h"
 #include "tools/rdma_bench/machine.h"
 
 namespace tide::fabric {

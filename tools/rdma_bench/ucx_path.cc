@@ -20,8 +20,18 @@ namespace {
 
 constexpr unsigned kId = 1;
 
-Outcome ucx_failure(const char* what, ucs_status_t status) {
-  return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
+Outcome ucx_failure(const std::string& what, ucs_status_t status) {
+  return Outcome::fail("UCX: " + what + ": " + ucs_status_string(status));
+}
+
+// What the user's environment asks of UCX, which may be the cause.
+std::string as_asked() {
+  std::string text;
+  for (const char* name : {"UCX_TLS", "UCX_NET_DEVICES"}) {
+    const char* const value = getenv(name);
+    if (value != nullptr) text += (text.empty() ? " (" : ", ") + std::string(name) + "=" + value;
+  }
+  return text.empty() ? "" : text + ": without, it takes what it finds)";
 }
 
 // Memory that UCX made, and knows on all devices: as a job's buffers that were registered once, and ucx_perftest's.
@@ -121,7 +131,7 @@ Outcome UcxChannel::open_context() {
   params.features = UCP_FEATURE_AM;
   status = ucp_init(&params, config, &context_);
   ucp_config_release(config);
-  return status == UCS_OK ? Outcome{} : ucx_failure("cannot start with these transports", status);
+  return status == UCS_OK ? Outcome{} : ucx_failure("cannot start with these transports" + as_asked(), status);
 }
 
 Outcome UcxChannel::map(uint64_t bytes, char fill, Mapped* memory) {
@@ -191,7 +201,8 @@ Outcome UcxChannel::join(const std::string& how) {
   params.err_handler.cb = on_failure;
   params.err_handler.arg = this;
   const ucs_status_t status = ucp_ep_create(worker_, &params, &endpoint_);
-  if (status != UCS_OK) return ucx_failure("the other side is not reachable with these transports", status);
+  if (status != UCS_OK)
+    return ucx_failure("the other side is not reachable with these transports" + as_asked(), status);
   return {};
 }
 

@@ -40,9 +40,11 @@ Outcome await(kj::AsyncIoContext& io, kj::Promise<T> promise, kj::Maybe<T>* answ
                                : io.provider->getTimer().timeoutAfter(limit_ms * kj::MILLISECONDS, kj::mv(promise));
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { *answer = limited.wait(io.waitScope); })) {
     return Outcome::fail(exception->getType() == kj::Exception::Type::OVERLOADED
-                             ? "the scheduler did not answer in time"
+                             ? "the scheduler said nothing for " + std::to_string(limit_ms / 1000) +
+                                   " s; is it stopped, or is another program on its port?"
                          : exception->getType() == kj::Exception::Type::DISCONNECTED
-                             ? "the scheduler went away; `tide up` starts a new pool, `tide down` cleans up first"
+                             ? "the connection broke: the scheduler ended, or what answers there is none; "
+                               "`tide up` starts a new pool, `tide down` cleans up first"
                              : remote_error(*exception));
   }
   return {};

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/home.h"
@@ -32,11 +33,7 @@ kj::Promise<std::string> shell_gone(kj::Timer& timer, pid_t shell, uint64_t star
 
 void say(int pipe, char verdict, const std::string& text) {
   const std::string all = verdict + text;
-  for (size_t done = 0; done < all.size();) {
-    const ssize_t n = write(pipe, all.data() + done, all.size() - done);
-    if (n <= 0) return;
-    done += size_t(n);
-  }
+  [[maybe_unused]] const Outcome heard = write_all(pipe, all.data(), all.size());  // else `tide env` is gone
 }
 
 // The background process: holds the job until the shell ends or the pool ends the job.
@@ -60,15 +57,6 @@ void keep(const Options& options, const Ask& ask, pid_t shell, int pipe) {
   auto gone = shell_gone(io.provider->getTimer(), shell, shell_started);
   gone.exclusiveJoin(runner.ended_by_pool()).wait(io.waitScope);
   runner.report(0);
-}
-
-std::string read_all(int pipe) {
-  std::string text;
-  char buffer[4096];
-  for (ssize_t n; (n = read(pipe, buffer, sizeof buffer)) > 0 || (n < 0 && errno == EINTR);) {
-    if (n > 0) text.append(buffer, size_t(n));
-  }
-  return text;
 }
 
 }  // namespace
@@ -104,7 +92,8 @@ int env(const Words& words) {
     _exit(0);
   }
   close(ends[1]);
-  const std::string answer = read_all(ends[0]);
+  std::string answer;
+  if (const Outcome read = read_to_end(ends[0], {}, &answer); !read.ok()) return fail(read.message());
   if (answer.empty() || answer[0] != '=') return fail(answer.empty() ? "the job's keeper died" : answer.substr(1));
   fputs(answer.c_str() + 1, stdout);
   return kOk;

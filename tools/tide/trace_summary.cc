@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <set>
 
+#include "base/histogram.h"
 #include "base/log.h"
 #include "tools/tide/options.h"
 #include "tools/tide/traces.h"
@@ -10,39 +10,12 @@
 namespace tide::cli {
 namespace {
 
-// How often which duration was there, to 1 in 256: the median, without keeping each of them.
-class Durations {
- public:
-  void add(uint64_t ns) { ++counts_[bucket_of(ns)]; }
-  uint64_t median(uint64_t all) const {
-    uint64_t before = 0;
-    for (const auto& [bucket, count] : counts_) {
-      before += count;
-      if (before > all / 2) return middle_of(bucket);
-    }
-    return 0;
-  }
-
- private:
-  static constexpr uint32_t kSteps = 128;  // for each power of two; below two of these every duration is a bucket
-  static uint32_t bucket_of(uint64_t ns) {
-    const int shift = std::max(0, int(std::bit_width(ns)) - int(std::bit_width(kSteps)));
-    return uint32_t(shift) * kSteps + uint32_t(ns >> shift);
-  }
-  static uint64_t middle_of(uint32_t bucket) {
-    if (bucket < 2 * kSteps) return bucket;
-    const uint32_t shift = bucket / kSteps - 1;
-    return (uint64_t(bucket % kSteps + kSteps) << shift) + (uint64_t(1) << shift) / 2;
-  }
-  std::map<uint32_t, uint64_t> counts_;
-};
-
 struct Sum {
   std::string name;
   uint64_t calls = 0, time_ns = 0, errors = 0, local = 0, sent = 0, waited = 0;
   uint64_t median_ns = 0, max_ns = 0;
   TravelCounters travel = {};
-  Durations durations;
+  Histogram durations;
 
   void add(const trace::Call& call) {
     ++calls;
@@ -59,7 +32,7 @@ struct Sum {
     travel.wait_ns += t.wait_ns;
   }
 
-  void finish() { median_ns = std::min(durations.median(calls), max_ns); }
+  void finish() { median_ns = uint64_t(durations.quantile(0.5)); }
 };
 
 struct Summary {
@@ -89,7 +62,7 @@ Outcome sum_up(trace::TraceFile& file, Summary* out) {
   for (auto& [name, sum] : by_name) {
     sum.name = name;
     sum.finish();
-    summary.functions.push_back(sum);
+    summary.functions.push_back(std::move(sum));
   }
   std::stable_sort(summary.functions.begin(), summary.functions.end(),
                    [](const Sum& a, const Sum& b) { return a.time_ns > b.time_ns; });

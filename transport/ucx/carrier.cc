@@ -7,6 +7,7 @@
 
 #include "base/hex.h"
 #include "base/log.h"
+#include "base/secrets.h"
 
 namespace tide {
 namespace {
@@ -176,9 +177,8 @@ ucs_status_t UcxCarrier::on_hello(void* self, const void* header, size_t header_
   const bool expected = carrier->listens_ ? carrier->endpoint_ == nullptr : sender_of(param) == carrier->endpoint_;
   if (header_bytes != sizeof hello || !expected) return UCS_OK;
   memcpy(&hello, header, sizeof hello);
-  uint8_t difference = 0;  // in constant time
-  for (uint32_t i = 0; i < kUcxCookieBytes; ++i) difference |= hello.cookie[i] ^ carrier->cookie_[i];
-  if (hello.magic != ours.magic || hello.version != ours.version || difference != 0) return UCS_OK;
+  const bool same = same_secret(hello.cookie, carrier->cookie_, kUcxCookieBytes);
+  if (hello.magic != ours.magic || hello.version != ours.version || !same) return UCS_OK;
   carrier->endpoint_ = sender_of(param);
   (carrier->listens_ ? carrier->answer_due_ : carrier->greeted_) = true;
   return UCS_OK;

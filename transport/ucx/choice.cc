@@ -1,6 +1,7 @@
 #include "transport/ucx/choice.h"
 
 #include <cstdlib>
+#include <cstring>
 
 #include "base/log.h"
 #include "transport/rdma.h"
@@ -52,12 +53,28 @@ Outcome room_for_another(const std::string& transports) {
   return Outcome::fail("UCX: " + memlock.too_little_for("one more connection over RDMA", kRdmaMemlockMore));
 }
 
+// A line for each transport and device: "#   resource 1  :  md 1  dev 1  flags -- tcp/lo".
+Outcome reaches_others(const std::string& transports, const std::string& description) {
+  bool any = false;
+  for (size_t at = 0; (at = description.find(" -- ", at)) != std::string::npos;) {
+    at += strlen(" -- ");
+    const std::string name = description.substr(at, description.find('\n', at) - at);
+    bool stays = name.find("/memory") != std::string::npos;
+    for (const char* of_gpus : {"cuda", "gdr_copy", "rocm", "ze_"}) stays |= name.rfind(of_gpus, 0) == 0;
+    if (!stays) return {};
+    any = true;
+  }
+  return any ? no_device_for(transports) : Outcome{};  // else this UCX describes itself in other words
+}
+
 Outcome no_device_for(const std::string& transports) {
   const char* rdma = asks_for_rdma(transports) && !has_rdma_device() ? ", no RDMA at all" : "";
+  const char* const devices = getenv("UCX_NET_DEVICES");
+  const std::string among = devices == nullptr ? "" : std::string(" among UCX_NET_DEVICES '") + devices + "'";
   return Outcome::fail(
-      format("UCX: this machine has no device for its transports '%s'%s: `rdma-bench devices` shows what there is; "
+      format("UCX: this machine has no device for its transports '%s'%s%s: `rdma-bench devices` shows what there is; "
              "without UCX_TLS, TIDE_UCX_TLS and UCX_NET_DEVICES it takes what it finds",
-             transports.c_str(), rdma));
+             transports.c_str(), among.c_str(), rdma));
 }
 
 }  // namespace tide

@@ -6,12 +6,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "transport/ucx/choice.h"
 
 namespace tide {
@@ -27,6 +29,18 @@ void configure(ucp_config_t* config, const std::string& transports) {
   ucp_config_modify(config, "RNDV_THRESH", "inf");
   ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
   ucp_config_modify(config, "TLS", transports.c_str());
+}
+
+std::string description(ucp_context_h context) {
+  char* text = nullptr;
+  size_t bytes = 0;
+  FILE* const to = open_memstream(&text, &bytes);
+  if (to == nullptr) return "";
+  ucp_context_print_info(context, to);
+  fclose(to);
+  const std::string said(text, bytes);
+  free(text);
+  return said;
 }
 
 // One context a process. A forked child leaves its parent's alone and makes its own.
@@ -55,6 +69,10 @@ Outcome context(ucp_context_h* context) {
   ucp_config_release(config);
   if (status == UCS_ERR_NO_DEVICE) return no_device_for(transports);
   if (status != UCS_OK) return failure("cannot start", status);
+  if (Outcome reaches = reaches_others(transports, description(made)); !reaches.ok()) {
+    ucp_cleanup(made);
+    return reaches;
+  }
   shared = made;
   owner = getpid();
   *context = shared;
@@ -93,6 +111,14 @@ std::string text_of(const sockaddr_storage& address) {
   const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
   inet_ntop(AF_INET, &v4.sin_addr, host, sizeof host);
   return format("%s:%u", host, ntohs(v4.sin_port));
+}
+
+// UCX starts one with its first worker, and aborts the process where it cannot.
+Outcome try_thread() {
+  Thread thread;
+  if (Outcome outcome = thread.start([] {}); !outcome.ok()) return outcome;
+  thread.join();
+  return {};
 }
 
 }  // namespace
@@ -135,6 +161,7 @@ Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
 
 Outcome UcxWorker::create_new(std::unique_ptr<UcxWorker>* worker) {
   ucp_context_h in = nullptr;
+  if (Outcome outcome = try_thread(); !outcome.ok()) return outcome;
   const Outcome outcome = context(&in);
   if (!outcome.ok()) return outcome;
   auto made = std::make_unique<UcxWorker>();

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace tide::fabric {
+namespace tide {
 
 class Histogram {
  public:
@@ -28,4 +28,4 @@ class Histogram {
   uint64_t count_ = 0, min_ = UINT64_MAX, max_ = 0;
 };
 
-}  // namespace tide::fabric
+}  // namespace tide

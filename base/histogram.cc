@@ -1,22 +1,9 @@
-#include "tools/rdma_bench/histogram.h"
+#include "base/histogram.h"
 
 #include <algorithm>
 #include <bit>
 
-#include "base/clock.h"
-#include "tools/rdma_bench/ticks.h"
-
-namespace tide::fabric {
-
-double ns_per_tick() {
-  static const double value = [] {
-    const uint64_t ns = now_ns(), tick = ticks();
-    sleep_us(10'000);
-    const uint64_t ns_end = now_ns(), tick_end = ticks();
-    return double(ns_end - ns) / double(tick_end - tick);
-  }();
-  return value;
-}
+namespace tide {
 
 // Below kSteps a slot is one ns wide; then each power of two has kSteps of them.
 uint32_t Histogram::slot_of(uint64_t ns) {
@@ -57,4 +44,4 @@ uint64_t Histogram::between(double from_ns, double to_ns) const {
   return sum;
 }
 
-}  // namespace tide::fabric
+}  // namespace tide

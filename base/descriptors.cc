@@ -1,0 +1,55 @@
+#include "base/descriptors.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include "base/clock.h"
+
+namespace tide {
+namespace {
+
+// `move`: read() or write().
+template <class Byte, class Move>
+Outcome move_all(int fd, Byte* at, size_t bytes, Move move) {
+  while (bytes != 0) {
+    const ssize_t n = move(fd, at, bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return Outcome::fail(strerror(errno));
+    if (n == 0) return Outcome::fail("it ends too early");
+    at += n;
+    bytes -= size_t(n);
+  }
+  return {};
+}
+
+}  // namespace
+
+Outcome write_all(int fd, const void* data, size_t bytes) {
+  return move_all(fd, static_cast<const char*>(data), bytes, write);
+}
+
+Outcome read_all(int fd, void* data, size_t bytes) { return move_all(fd, static_cast<char*>(data), bytes, read); }
+
+Outcome read_to_end(int fd, const ReadLimits& limits, std::string* text) {
+  const uint64_t begin = now_ns();
+  char buffer[16384];
+  while (true) {
+    const uint64_t gone = now_ns() - begin;
+    if (gone >= limits.timeout_ns) return Outcome::fail("it does not come to its end in time");
+    const uint64_t left_ms = (limits.timeout_ns - gone) / 1'000'000 + 1;
+    pollfd wait = {fd, POLLIN, 0};
+    if (poll(&wait, 1, int(std::min<uint64_t>(left_ms, INT_MAX))) <= 0) continue;
+    const ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n == 0) return {};
+    if (n < 0 && errno != EINTR) return Outcome::fail(strerror(errno));
+    if (n > 0) text->append(buffer, size_t(n));
+    if (text->size() > limits.bytes_max) return Outcome::fail("it says too much");
+  }
+}
+
+}  // namespace tide

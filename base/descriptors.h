@@ -1,0 +1,24 @@
+#pragma once
+
+// Files and pipes, whole: signals interrupt reads and writes, and both may do less than was asked.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/outcome.h"
+
+namespace tide {
+
+Outcome write_all(int fd, const void* data, size_t bytes);
+// Fails where it ends before.
+Outcome read_all(int fd, void* data, size_t bytes);
+
+struct ReadLimits {
+  size_t bytes_max = SIZE_MAX;
+  uint64_t timeout_ns = UINT64_MAX;
+};
+// What comes until the end is appended to *text.
+Outcome read_to_end(int fd, const ReadLimits& limits, std::string* text);
+
+}  // namespace tide
