@@ -165,6 +165,11 @@ void Channel::sleep(uint32_t timeout_us) {
       *link, Side::kClient, [&] { return page_->answer_head.load(std::memory_order_acquire) != head; }, timeout_us);
 }
 
+PackChoice::Path Channel::path() {
+  const LinkUse link(*this);
+  return {link->bytes_per_s(), link->on_the_way()};
+}
+
 // --- answers
 // ----------------------------------------------------------------------------------------------------------
 
@@ -223,6 +228,7 @@ void Channel::take(const Answer& answer) {
     case AnswerKind::kPad:
       return;
     case AnswerKind::kData:
+    case AnswerKind::kPackedData:
       return take_data(answer);
     case AnswerKind::kResult:
     case AnswerKind::kLibrary:
@@ -236,9 +242,18 @@ void Channel::take(const Answer& answer) {
   log(LogLevel::kDebug, "an answer of unknown kind %u is ignored", unsigned(answer.header.kind));
 }
 
+// Null, and the vGPU is lost, where it is damaged.
+const std::byte* Channel::unpack(const Answer& answer, uint64_t bytes) {
+  if (unpacked_ == nullptr) unpacked_.reset(new std::byte[kPackedPieceMax]);
+  if (unpacker_.unpack({answer.payload, answer.header.payload_bytes}, unpacked_.get(), bytes)) return unpacked_.get();
+  fail(CUDA_ERROR_DEVICE_UNAVAILABLE, "the worker sent packed data that cannot be unpacked");
+  return nullptr;
+}
+
 void Channel::take_data(const Answer& answer) {
   Landing landing;
-  const uint64_t bytes = answer.header.payload_bytes;
+  const bool packed = answer.header.kind == uint16_t(AnswerKind::kPackedData);
+  const uint64_t bytes = packed ? uint32_t(answer.header.result) : answer.header.payload_bytes;
   {
     const std::lock_guard lock(pending_mu_);
     const auto it = pending_.find(answer.header.sequence);
@@ -251,7 +266,9 @@ void Channel::take_data(const Answer& answer) {
       return;
     }
   }
-  const std::byte* from = answer.payload;
+  const std::byte* from = packed ? unpack(answer, bytes) : answer.payload;
+  if (from == nullptr) return;
+  if (packed) own_->counters.saved_out.fetch_add(bytes - answer.header.payload_bytes, std::memory_order_relaxed);
   uint64_t offset = answer.header.offset, left = bytes;
   while (left > 0) {
     const uint64_t column = offset % landing.width, piece = std::min(left, landing.width - column);
@@ -355,7 +372,8 @@ void Channel::wake_worker() {
 
 void Channel::tell_counters() {
   const ClientCounters& c = own_->counters;
-  const Word* const words[] = {&c.commands, &c.round_trips, &c.bytes_in, &c.bytes_out, &c.wait_ns, &c.reconnects};
+  const Word* const words[] = {&c.commands,   &c.round_trips, &c.bytes_in,  &c.bytes_out, &c.wait_ns,
+                               &c.reconnects, &c.saved_in,    &c.saved_out, &c.kept_in};
   uint64_t sum = 0;
   for (const Word* word : words) sum += word->load(std::memory_order_relaxed);
   if (sum == counted_ || lost_.load()) return;

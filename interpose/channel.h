@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "base/pack.h"
 #include "calls.h"
 #include "interpose/spin_lock.h"
 #include "interpose/thread.h"
@@ -136,6 +137,8 @@ class Channel {
   void tell_counters();
   // Sleeps until the worker publishes something, at most timeout_us.
   void sleep(uint32_t timeout_us);
+  // What a copy in finds ahead of it in the ring, and how fast that goes.
+  PackChoice::Path path();
   // In a forked child.
   void abandon();
 
@@ -200,6 +203,7 @@ class Channel {
   void wake_worker();
   void take(const Answer& answer);
   void take_data(const Answer& answer);
+  const std::byte* unpack(const Answer& answer, uint64_t bytes);
   void take_reply(const Answer& answer);
   void take_page(const Answer& answer);
   void sweep_copies();
@@ -217,6 +221,8 @@ class Channel {
 
   std::mutex drain_mu_;
   AnswerReader reader_;
+  Unpacker unpacker_;                      // under drain_mu_
+  std::unique_ptr<std::byte[]> unpacked_;  // likewise
   std::mutex pending_mu_;
   std::unordered_map<uint64_t, Pending> pending_;  // by sequence
   std::atomic<uint64_t> copies_{0};
@@ -234,8 +240,8 @@ class Channel {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
-  uint32_t hold_ms_ = 0;      // the worker waits so long for us when the connection breaks
-  uint32_t reached_ms_ = 0;   // so long took connecting to its machine
+  uint32_t hold_ms_ = 0;     // the worker waits so long for us when the connection breaks
+  uint32_t reached_ms_ = 0;  // so long took connecting to its machine
   // What was told of the counters (their sum) and of round trips; the service thread's.
   uint64_t counted_ = 0;
   uint64_t trips_told_[kTripSlots] = {};

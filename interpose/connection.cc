@@ -215,6 +215,7 @@ Outcome Channel::renew() {
   own_->renewed.store(page_->acknowledged.load());
   if (getentropy(session_, sizeof session_) != 0) return Outcome::fail("the system gives no entropy");
   origin_.epoch = epoch_.load();
+  page_->content_slots.store(0);  // of the old worker
   if (Outcome o = connect_first(); !o.ok()) {
     fail(CUDA_ERROR_DEVICE_UNAVAILABLE, o.message());
     return o;

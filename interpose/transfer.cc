@@ -14,10 +14,19 @@
 #include "interpose/thread.h"
 
 namespace tide {
+
+void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
+  if (from.pitch == width || height == 1) {
+    memcpy(to, from.data, width * height);
+    return;
+  }
+  for (uint64_t row = 0; row < height; ++row) memcpy(to + row * width, from.data + row * from.pitch, width);
+}
+
 namespace {
 
 constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
-static_assert(kPieceBytes <= Staging::kPieceBytes);
+static_assert(kPieceBytes <= Staging::kPieceBytes && kPieceBytes <= kPackedPieceMax);
 constexpr uint64_t kStagedBytesMin = 128u << 10;  // below, the rings are as fast
 constexpr uint64_t kSpinNs = 500'000;             // for a piece that is on its way
 constexpr uint64_t kHeldBytesMax = 64u << 20;     // a quarter of a worker's staging, see Vgpu::holds
@@ -34,14 +43,6 @@ uint64_t staged(uint64_t width, uint64_t height) {
   }
   const uint64_t rows = kPieceBytes / width;
   return height / rows * staged_piece(rows * width) + staged_piece(height % rows * width);
-}
-
-void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height) {
-  if (from.pitch == width || height == 1) {
-    memcpy(to, from.data, width * height);
-    return;
-  }
-  for (uint64_t row = 0; row < height; ++row) memcpy(to + row * width, from.data + row * from.pitch, width);
 }
 
 void unpack_rows(HostRect to, const std::byte* from, uint64_t width, uint64_t height) {
@@ -361,8 +362,14 @@ CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect
     const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch};
     const Staging::Piece piece = staged ? staging->take(*stream.vgpu) : Staging::Piece{};
     staged = bool(piece);
-    const CUresult r = staged ? send_staged(stream, piece, to, to_pitch, part, p.columns, p.rows, sequence)
-                              : send_in_ring(stream, to, to_pitch, part, p.columns, p.rows, sequence);
+    CUresult r = CUDA_SUCCESS;
+    if (!staged &&
+        stream.vgpu->packing.send(stream, {part.data, part.pitch, to, to_pitch, p.columns, p.rows}, &r, sequence)) {
+      if (r != CUDA_SUCCESS) return r;
+      continue;
+    }
+    r = staged ? send_staged(stream, piece, to, to_pitch, part, p.columns, p.rows, sequence)
+               : send_in_ring(stream, to, to_pitch, part, p.columns, p.rows, sequence);
     if (r != CUDA_SUCCESS) return r;
   }
   stream.vgpu->channel().counters().bytes_in.fetch_add(width * height, std::memory_order_relaxed);
@@ -370,8 +377,11 @@ CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect
 }
 
 CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence) {
-  const command::CopyOut command{address, landing.height == 1 ? landing.width : pitch, landing.width, landing.height};
-  return stream.vgpu->channel().send(
+  const uint64_t from_pitch = landing.height == 1 ? landing.width : pitch;
+  Channel& channel = stream.vgpu->channel();
+  const PackMode pack = channel.shares_host_memory() ? PackMode::kOff : pack_mode();
+  const command::CopyOut command{address, from_pitch, landing.width, landing.height, uint32_t(pack), 0};
+  return channel.send(
       {.call = Call::tideCopyOut,
        .context = stream.context->number.load(),
        .stream = stream.slot,

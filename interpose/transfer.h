@@ -19,6 +19,8 @@ struct HostRect {
   uint64_t pitch = 0;
 };
 
+void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height);
+
 // The commands themselves, cut into records. Nothing is checked. *sequence: of the last command. `staging`: for what is
 // large; not for the service thread.
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,

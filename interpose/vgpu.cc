@@ -85,6 +85,7 @@ void Vgpu::renew() {
   cache.forget_settings();
   p.host.begin_again(*this);
   staging.forget();
+  packing.forget();
 }
 
 CUresult Vgpu::take_stream_slot(uint32_t* slot) {

@@ -17,6 +17,7 @@
 #include "interpose/channel.h"
 #include "interpose/handles.h"
 #include "interpose/memory.h"
+#include "interpose/packing.h"
 #include "interpose/slots.h"
 #include "interpose/staging.h"
 
@@ -118,6 +119,7 @@ struct Vgpu {
   std::atomic<uint64_t> held_bytes{0};
   std::atomic<uint32_t> next_context{1};
   Staging staging;
+  Packing packing;
   std::atomic<uint64_t> copy_stream{0};  // handle of a hidden stream; copies between vGPUs run on it
 
  private:

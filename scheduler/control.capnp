@@ -67,6 +67,9 @@ struct VgpuStats {
   clients @12 :List(ClientStats);
   roundTripsPerS @13 :Float64;  # of the last second
   roundTripCalls @14 :List(CallCount);  # which functions waited
+  savedIn @15 :UInt64;   # of bytesIn: what needed not be carried, because it was packed or the worker kept it
+  savedOut @16 :UInt64;  # of bytesOut: because it was packed
+  keptIn @17 :UInt64;    # of savedIn: what the worker kept
 }
 
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has

@@ -63,6 +63,7 @@ Agent::Stats sum_of(const Counted& counted) {
     sum.resident_bytes += one.resident_bytes;
     sum.commands += one.commands, sum.round_trips += one.round_trips;
     sum.bytes_in += one.bytes_in, sum.bytes_out += one.bytes_out;
+    sum.saved_in += one.saved_in, sum.saved_out += one.saved_out, sum.kept_in += one.kept_in;
     sum.round_trips_per_s += one.round_trips_per_s;
     for (const uint64_t word : one.trips) {
       if (word != 0) stats.round_trips_of[TripCounts::function_of(word)] += TripCounts::count_of(word);

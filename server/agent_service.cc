@@ -101,6 +101,9 @@ class AgentService final : public control::Agent::Server {
         tell_trips(from, to);
         to.setBytesIn(from.sum.bytes_in);
         to.setBytesOut(from.sum.bytes_out);
+        to.setSavedIn(from.sum.saved_in);
+        to.setSavedOut(from.sum.saved_out);
+        to.setKeptIn(from.sum.kept_in);
         to.setWaitNs(from.sum.wait_ns);
         to.setObjects(from.sum.objects);
         to.setTransport(from.sum.transport);

@@ -86,6 +86,7 @@ struct ControlMoved {
 struct ControlStats {
   uint64_t resident_bytes = 0;
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
+  uint64_t saved_in = 0, saved_out = 0, kept_in = 0;
   uint32_t objects = 0;
   uint32_t busy_permille = 0;       // of the last second
   double round_trips_per_s = 0;     // of the last second, too

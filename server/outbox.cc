@@ -46,8 +46,9 @@ void Outbox::record(const AnswerHeader& header, std::span<const std::byte> paylo
   if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
 }
 
-void Outbox::data(const AnswerHeader& header, Staging::Piece piece) {
+void Outbox::data(const AnswerHeader& header, Staging::Piece piece, PackMode pack) {
   Entry entry;
+  entry.pack = pack;
   entry.header = header;
   entry.piece = piece;
   if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
@@ -69,6 +70,7 @@ void Outbox::take_back() {
 
 bool Outbox::flush() {
   take_back();
+  packing_.begin_turn();
   bool any = false;
   while (!entries_.empty() && write(entries_.front())) {
     entries_.pop_front();
@@ -92,14 +94,37 @@ bool Outbox::write(Entry& entry) {
     link_->note(word);
     return true;
   }
-  AnswerHeader* place = writer_.reserve(entry.header.payload_bytes);
-  if (place == nullptr) return false;
+  return write_record(entry);
+}
+
+bool Outbox::write_record(Entry& entry) {
+  const uint32_t plain = entry.header.payload_bytes;
+  if (!writer_.fits(plain)) return false;  // first of all: nothing is packed twice
+  std::span<const std::byte> packed;
+  if (entry.pack != PackMode::kOff) {
+    if (!packing_.may_pack()) return false;
+    packed = packing_.pack(entry.pack, {entry.piece.data, plain}, {link_->bytes_per_s(), link_->on_the_way()});
+  }
+  AnswerHeader* place = writer_.reserve(packed.empty() ? plain : uint32_t(packed.size()));
   const uint32_t bytes = place->bytes;
   *place = entry.header;
   place->bytes = bytes;
-  put_payload(entry, place);
+  if (packed.empty()) {
+    put_payload(entry, place);
+  } else {
+    put_packed(entry, place, packed);
+  }
   writer_.publish(place);
   return true;
+}
+
+void Outbox::put_packed(Entry& entry, AnswerHeader* place, std::span<const std::byte> packed) {
+  place->kind = uint16_t(AnswerKind::kPackedData);
+  place->result = int32_t(entry.header.payload_bytes);
+  place->payload_bytes = uint32_t(packed.size());
+  memcpy(place + 1, packed.data(), packed.size());
+  staging_.give_back(entry.piece);
+  entry.piece = {};
 }
 
 // Large pieces of staging go out from where they are.

@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "server/answer_packing.h"
 #include "server/staging.h"
 #include "transport/link.h"
 #include "transport/ring.h"
@@ -26,7 +27,8 @@ class Outbox {
     AnswerHeader header;
     std::vector<std::byte> payload;
     Staging::Piece piece;  // holds header.payload_bytes
-    uint64_t word = 0;     // not 0: this word (offset in WorkerPage) becomes `value`
+    PackMode pack = PackMode::kOff;
+    uint64_t word = 0;  // not 0: this word (offset in WorkerPage) becomes `value`
     uint64_t value = 0;
   };
 
@@ -37,7 +39,8 @@ class Outbox {
   void resume(Link* link);
 
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
-  void data(const AnswerHeader& header, Staging::Piece piece);  // owns the piece from now on
+  // Owns the piece from now on.
+  void data(const AnswerHeader& header, Staging::Piece piece, PackMode pack = PackMode::kOff);
   // Called before each word: what must be in the ring ahead of it.
   void set_before_word(std::function<void()> before) { before_word_ = std::move(before); }
   // Called when a word could go out: writes what must be ahead of it then. False: not yet, the word waits.
@@ -57,9 +60,12 @@ class Outbox {
 
  private:
   bool write(Entry& entry);
+  bool write_record(Entry& entry);
+  void put_packed(Entry& entry, AnswerHeader* place, std::span<const std::byte> packed);
   void put_payload(Entry& entry, AnswerHeader* place);
   void take_back();
 
+  AnswerPacking packing_;
   Staging& staging_;
   std::function<void()> before_word_;
   std::function<bool(AnswerWriter&)> ahead_;

@@ -13,6 +13,7 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kDataPieceBytes = 512u << 10;  // of one kData record
+static_assert(kDataPieceBytes <= kPackedPieceMax);
 constexpr uint32_t kAttributesMax = 32;
 static_assert(sizeof(CUlaunchAttribute) == kLaunchAttributeBytes);
 
@@ -86,20 +87,16 @@ CUresult serve_tideLaunch(Session& session, const command::Launch& command, Rece
   return session.driver().cuLaunchKernelEx(&config, function, nullptr, param_bytes == 0 ? nullptr : extra);
 }
 
-CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Received& q, Outputs&) {
-  const Rectangle r{command.pitch, command.width, command.height};
-  if (!valid(session, command.destination, r) || r.bytes() > kStagingPieceMax) return CUDA_ERROR_INVALID_VALUE;
-  const uint32_t slot = q.header().stream;
-  const Staging::Piece piece = session.staging().take(r.bytes());
-  if (!piece) {
-    session.settle();
-    return kAgain;
-  }
+namespace {
+
+Contents::Kept kept_of(const command::CopyInPacked& c) { return {c.slot, {c.key_low, c.key_high}}; }
+
+// What lies in `piece` goes to the device; the piece is given back, at once or later.
+CUresult copy_in(Session& session, uint32_t slot, uint64_t destination, const Rectangle& r, Staging::Piece piece) {
   CUstream stream = nullptr;
-  CUresult result = session.streams().enter(slot, &stream);
+  CUresult result = valid(session, destination, r) ? session.streams().enter(slot, &stream) : CUDA_ERROR_INVALID_VALUE;
   if (result == CUDA_SUCCESS) {
-    memcpy(piece.data, q.tail().data(), r.bytes());
-    result = copy_rows(session.driver(), stream, command.destination, r, piece.data, true);
+    result = copy_rows(session.driver(), stream, destination, r, piece.data, true);
   }
   if (result == CUDA_SUCCESS) {
     session.streams().release(slot, piece);
@@ -109,6 +106,48 @@ CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Rece
   }
   return result;
 }
+
+}  // namespace
+
+CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Received& q, Outputs&) {
+  const Rectangle r{command.pitch, command.width, command.height};
+  if (!valid(session, command.destination, r) || r.bytes() > kStagingPieceMax) return CUDA_ERROR_INVALID_VALUE;
+  const Staging::Piece piece = session.staging().take(r.bytes());
+  if (!piece) {
+    session.settle();
+    return kAgain;
+  }
+  memcpy(piece.data, q.tail().data(), r.bytes());
+  return copy_in(session, q.header().stream, command.destination, r, piece);
+}
+
+// What is to be kept is kept whether or not the copy can be made: the client counts on it.
+void keep_content(Session& session, Received& q) {
+  const auto* command = q.fixed<command::CopyInPacked>();
+  if (command == nullptr || !q.take_tail(command::kCopyInPackedDataOffset, command->bytes)) return;
+  const Rectangle r{command->pitch, command->width, command->height};
+  uint64_t span = 0;
+  if (!r.span(&span) || r.bytes() > kPackedPieceMax) return;
+  session.contents().unpack(PackForm(command->form), kept_of(*command), q.tail(), nullptr, r.bytes());
+}
+
+CUresult serve_tideCopyInPacked(Session& session, const command::CopyInPacked& command, Received& q, Outputs&) {
+  const Rectangle r{command.pitch, command.width, command.height};
+  uint64_t span = 0;
+  if (!r.span(&span) || r.bytes() > kPackedPieceMax) return kMalformed;
+  const Staging::Piece piece = session.staging().take(r.bytes());
+  if (!piece) {
+    session.settle();
+    return kAgain;
+  }
+  if (!session.contents().unpack(PackForm(command.form), kept_of(command), q.tail(), piece.data, r.bytes())) {
+    session.staging().give_back(piece);
+    return kMalformed;
+  }
+  return copy_in(session, q.header().stream, command.destination, r, piece);
+}
+
+namespace {
 
 // The next piece of a copy out, from packed byte `at` on: rows where whole ones fit, else a part of one.
 Rectangle piece_of(const Rectangle& r, uint64_t at, uint64_t* skip) {
@@ -122,9 +161,12 @@ Rectangle piece_of(const Rectangle& r, uint64_t at, uint64_t* skip) {
   return {r.pitch, r.width, std::min(r.height - row, std::max<uint64_t>(1, kDataPieceBytes / r.width))};
 }
 
+}  // namespace
+
 CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Received& q, Outputs&) {
   const Rectangle r{command.pitch, command.width, command.height};
   if (!valid(session, command.source, r)) return CUDA_ERROR_INVALID_VALUE;
+  if (command.pack > uint32_t(PackMode::kOn)) return kMalformed;
   const uint32_t slot = q.header().stream;
   const Driver& driver = session.driver();
   uint64_t& at = session.partial();
@@ -153,7 +195,7 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
     header.sequence = q.header().sequence;
     header.payload_bytes = uint32_t(part.bytes());
     header.offset = at;
-    session.streams().deliver(slot, header, piece);
+    session.streams().deliver(slot, header, piece, PackMode(command.pack));
     at += part.bytes();
     if (session.streams().copies(slot, part.bytes()) && at < r.bytes()) {
       // This piece goes out while the next one is fetched.

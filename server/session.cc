@@ -88,6 +88,7 @@ Outcome Session::start(uint32_t vgpu, uint64_t quota) {
   staging_.start(library_.calls, contexts_);
   if (Outcome outcome = memory_.start(vgpu, quota); !outcome.ok()) return outcome;
   host_memory_.start(quota);
+  contents_.allow(Contents::slots_wanted());
   libraries_.start(memory_.base() + kVgpuRangeBytes - kImageZoneBytes, kImageZoneBytes);
   return {};
 }
@@ -136,6 +137,7 @@ CUresult Session::serve(Received& received, Outputs& answer) {
     result = streams_.enter(header.stream, &stream);
   }
   if (result != CUDA_SUCCESS && header.call == uint16_t(Call::tideLaunchGraph)) graphs_.abandon();
+  if (result != CUDA_SUCCESS && header.call == uint16_t(Call::tideCopyInPacked)) keep_content(*this, received);
   if (result != CUDA_SUCCESS) return result;
   if (!is_plain_memset(header.call)) return function(*this, received, answer);
   if (header.payload_bytes > kMemsetPayloadMax) return kMalformed;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "server/arrays.h"
+#include "server/contents.h"
 #include "server/contexts.h"
 #include "server/driver_library.h"
 #include "server/events.h"
@@ -67,6 +68,7 @@ class Session {
   Events& events() { return events_; }
   Memory& memory() { return memory_; }
   HostMemory& host_memory() { return host_memory_; }
+  Contents& contents() { return contents_; }
   Libraries& libraries() { return libraries_; }
   Arrays& arrays() { return arrays_; }
   GraphBuilder& graphs() { return graphs_; }
@@ -110,6 +112,7 @@ class Session {
   Events events_;
   Memory memory_;
   HostMemory host_memory_;
+  Contents contents_;
   Libraries libraries_;
   Arrays arrays_;
   GraphBuilder graphs_;
@@ -132,6 +135,9 @@ class Session {
   uint64_t looked_at_ = ~uint64_t{0};  // Streams::completed() when host memory was looked at last
   const Library* image_like_ = nullptr;
 };
+
+// The part of a tideCopyInPacked that does not depend on its stream and context.
+void keep_content(Session& session, Received& q);
 
 // CUDA's errors after which a context is of no use any more.
 bool is_sticky(CUresult result);

@@ -100,9 +100,10 @@ bool Streams::copies(uint32_t slot, uint64_t bytes) {
   return slot < kStreamSlots && (slots_[slot].unmarked_bytes += bytes) >= kBytesPerMarker;
 }
 
-void Streams::deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece) {
+void Streams::deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece, PackMode pack) {
   Pending pending;
   pending.kind = Pending::Kind::kData;
+  pending.pack = pack;
   pending.sequence = header.sequence;
   pending.header = header;
   pending.piece = piece;
@@ -248,7 +249,7 @@ void Streams::finish(uint32_t slot, Pending& pending, bool failed) {
       if (failed) {
         parts_.staging.give_back(pending.piece);
       } else {
-        parts_.outbox.data(pending.header, pending.piece);
+        parts_.outbox.data(pending.header, pending.piece, pending.pack);
       }
       return;
     case Pending::Kind::kRelease:

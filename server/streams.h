@@ -54,7 +54,7 @@ class Streams {
   // Whether a marker was put behind large copies since this was asked last.
   bool take_copied() { return std::exchange(copied_, false); }
   // Then: this many bytes in `piece` are the answer's, once the work is done.
-  void deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece);
+  void deliver(uint32_t slot, const AnswerHeader& header, Staging::Piece piece, PackMode pack);
   // Then: the piece is free once the work is done.
   void release(uint32_t slot, Staging::Piece piece);
   // The next work of the slot, and what is told of it, comes after this; then its answer is data of command `sequence`.
@@ -95,6 +95,7 @@ class Streams {
     AnswerHeader header;
     Staging::Piece piece;
     std::shared_ptr<const Fetch> fetch;
+    PackMode pack = PackMode::kOff;  // kData
     // Of what comes before it, too, it says when it is done.
     bool tells() const { return kind == Kind::kMarker || kind == Kind::kEvent || kind == Kind::kFetch; }
   };

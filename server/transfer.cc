@@ -174,6 +174,47 @@ Outcome receive_contents(Session& session, ByteStream& stream) {
   return {};
 }
 
+struct KeptHeader {
+  uint32_t slot = kNoContent;  // no more
+  uint32_t bytes = 0;
+  ContentKey key = {};
+};
+
+// What the client may name in commands that only the destination will execute.
+Outcome send_kept(Session& session, ByteStream& stream, const std::function<void()>& pump, uint64_t* bytes) {
+  const uint64_t slots = session.contents().slots();
+  if (Outcome outcome = stream.send(&slots, sizeof(slots)); !outcome.ok()) return outcome;
+  for (uint32_t slot = 0; slot < slots; ++slot) {
+    KeptHeader header{.slot = slot};
+    const std::span<const std::byte> content = session.contents().kept(slot, &header.key);
+    if (content.empty()) continue;
+    header.bytes = uint32_t(content.size());
+    if (Outcome outcome = stream.send(&header, sizeof(header)); !outcome.ok()) return outcome;
+    if (Outcome outcome = stream.send(content.data(), content.size()); !outcome.ok()) return outcome;
+    *bytes += content.size();
+    pump();
+  }
+  const KeptHeader end;
+  return stream.send(&end, sizeof(end));
+}
+
+Outcome receive_kept(Session& session, ByteStream& stream) {
+  uint64_t slots = 0;
+  if (Outcome outcome = stream.receive(&slots, sizeof(slots)); !outcome.ok()) return outcome;
+  if (slots > kContentSlotsMax) return Outcome::fail("the source keeps more contents than there may be");
+  if (slots > session.contents().slots()) session.contents().allow(uint32_t(slots));
+  if (slots > session.contents().slots())
+    return Outcome::fail("there is no memory for the contents that the source keeps");
+  while (true) {
+    KeptHeader header;
+    if (Outcome outcome = stream.receive(&header, sizeof(header)); !outcome.ok()) return outcome;
+    if (header.slot == kNoContent) return {};
+    std::byte* const place = session.contents().put({header.slot, header.key}, header.bytes);
+    if (place == nullptr) return Outcome::fail("a piece of content that the source keeps finds no room");
+    if (Outcome outcome = stream.receive(place, header.bytes); !outcome.ok()) return outcome;
+  }
+}
+
 Outcome receive_all(Session& session, ByteStream& stream) {
   uint64_t bytes = 0;
   if (Outcome outcome = stream.receive(&bytes, sizeof(bytes)); !outcome.ok()) return outcome;
@@ -194,6 +235,7 @@ Outcome receive_all(Session& session, ByteStream& stream) {
   if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
   if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
   if (Outcome outcome = receive_arrays(session, stream); !outcome.ok()) return outcome;
+  if (Outcome outcome = receive_kept(session, stream); !outcome.ok()) return outcome;
   restore_references(session);
   return {};
 }
@@ -224,6 +266,7 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
     return outcome;
   }
   if (Outcome outcome = send_arrays(session, stream, pump, bytes); !outcome.ok()) return outcome;
+  if (Outcome outcome = send_kept(session, stream, pump, bytes); !outcome.ok()) return outcome;
   if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
   return await_verdict(stream, 60'000);
 }

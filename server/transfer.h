@@ -14,7 +14,7 @@ namespace tide {
 
 struct TransferHello {
   uint32_t magic = 0x766f6d74;
-  uint32_t version = 1;
+  uint32_t version = 2;
   char job[kIdBytes] = {};
   uint8_t token[kTokenBytes] = {};
   uint8_t session[16] = {};

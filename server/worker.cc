@@ -155,6 +155,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
         const ClientCounters& counters = link_->region().client().counters;
         stats.commands = counters.commands;
         stats.bytes_in = counters.bytes_in, stats.bytes_out = counters.bytes_out, stats.wait_ns = counters.wait_ns;
+        stats.saved_in = counters.saved_in, stats.saved_out = counters.saved_out, stats.kept_in = counters.kept_in;
         stats.resident_bytes = session_->memory().mapped_bytes();
         stats.objects = uint32_t(session_->objects().size());
         stats.busy_permille = meter_.permille();
@@ -328,6 +329,8 @@ Worker::Next Worker::go_live() {
   session_->set_errors(page.error.load(), page.errors.load());
   page.epoch.store(identity_.epoch, std::memory_order_release);
   link_->note(page.epoch);
+  page.content_slots.store(session_->contents().slots(), std::memory_order_release);
+  link_->note(page.content_slots);
   session_->attach(link_.get());
   set_state(ChannelState::kLive);
   live_ = true;

@@ -34,6 +34,7 @@ enum class AnswerKind : uint16_t {
   kText = 4,     // for the job's standard output (result 1) or error (result 2): what a kernel printed
   kPage = 5,  // of host memory that is told (docs/wire.md); `offset` is its address, `sequence` the last command that
               // had been executed when it was read
+  kPackedData = 6,  // kData, packed; `result`: its bytes before
 };
 
 struct AnswerHeader {
@@ -41,7 +42,7 @@ struct AnswerHeader {
   uint16_t kind = 0;  // AnswerKind
   uint16_t flags = 0;
   uint64_t sequence = 0;  // of the command that this answers
-  int32_t result = 0;     // CUresult
+  int32_t result = 0;     // CUresult; of kText and kPackedData as said there
   uint32_t payload_bytes = 0;
   uint64_t offset = 0;  // kData: bytes from the start of the copied rectangle (rows packed)
 };

@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 5;
+inline constexpr uint32_t kRegionVersion = 6;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -39,6 +39,9 @@ struct ClientCounters {
   Word bytes_out{0};    // device to host
   Word wait_ns{0};
   Word reconnects{0};
+  Word saved_in{0};   // of bytes_in: what needed not be carried, because it was packed or kept (pack.h)
+  Word saved_out{0};  // of bytes_out
+  Word kept_in{0};    // of saved_in: what was named and not sent
 };
 
 // Round trips by the function of the driver API that waited: each word is its number (api/*.api) and, in the lower
@@ -102,9 +105,10 @@ struct WorkerPage {
   // stays; the client clears its own view of another after reporting it once (`errors` counts, so none is missed).
   alignas(64) Word error{0};
   Word error_sequence{0};
-  Word errors{0};                                  // increases with every new error
-  Word sticky{0};                                  // 1: the context is lost (CUDA's sticky errors)
-  Word staging_unwanted{0};                        // 1: the client's staging memory is in the way of a move
+  Word errors{0};            // increases with every new error
+  Word sticky{0};            // 1: the context is lost (CUDA's sticky errors)
+  Word staging_unwanted{0};  // 1: the client's staging memory is in the way of a move
+  Word content_slots{0};     // how many pieces of content the worker keeps for the client (pack.h)
   alignas(64) Word stream_progress[kStreamSlots];  // all work up to this sequence number on that stream is done
   Word event_done[kEventSlots];                    // sequence number of the last tideRecordEvent that has completed
 };

@@ -56,6 +56,10 @@ class Link {
   // few milliseconds; not for hot paths.
   virtual bool alive() = 0;
   virtual const char* transport() const = 0;
+  // How fast the bytes of one's own ring reach the far side, as measured (link_rate.h). 0: not known, or no path that
+  // could be slow. And how many are on their way there.
+  virtual uint64_t bytes_per_s() const { return 0; }
+  virtual uint64_t on_the_way() const { return 0; }
   // Whether both sides are on one machine and can map the same memory. Then a descriptor may be given to the worker,
   // once for each link, and taken there when it has come (-1: not yet; the taker owns it).
   virtual bool shares_memory() const { return false; }

@@ -6,10 +6,13 @@
 #include <cstring>
 #include <new>
 
+#include "base/clock.h"
 #include "transport/frame.h"
 
 namespace tide {
 namespace {
+
+constexpr uint64_t kFastBytesPerS = 1'000'000'000;
 
 uint32_t word_at(uint64_t offset) { return uint32_t(offset / sizeof(Word)); }
 
@@ -33,6 +36,7 @@ const WordRange kClientWords[] = {
 const WordRange kWorkerWords[] = {
     range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
     range(kWorker + offsetof(WorkerPage, error), 4 * sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };
@@ -43,6 +47,7 @@ const WordRange kWorkerNews[] = {
     range(kWorker + offsetof(WorkerPage, error), 2 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, sticky), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, errors), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };
@@ -110,7 +115,8 @@ void Replica::go_on_from(const Cursors& far_has, uint64_t received) {
   told_head_ = far_has.head;
   told_tail_ = far_has.tail;
   told_acknowledged_ = far_has.acknowledged;
-  received_ = heard_head_ = received;
+  received_ = told_received_ = heard_head_ = received;
+  delivered_ = sent_bytes_;
 }
 
 void Replica::queue_state() {
@@ -165,7 +171,23 @@ bool Replica::has_more() const {
   return !state_sent_.load(std::memory_order_relaxed) || now.head != told_head_.load(std::memory_order_relaxed) ||
          now.tail != told_tail_.load(std::memory_order_relaxed) ||
          now.acknowledged != told_acknowledged_.load(std::memory_order_relaxed) ||
-         noted_.load(std::memory_order_acquire) != carried_notes_.load(std::memory_order_relaxed);
+         noted_.load(std::memory_order_acquire) != carried_notes_.load(std::memory_order_relaxed) || received_much();
+}
+
+bool Replica::received_much() const {
+  const uint64_t told = told_received_.load(std::memory_order_acquire);  // first: it is never ahead of the other
+  return received_.load(std::memory_order_relaxed) - told >= kReceivedTold;
+}
+
+// That a path was fast need not be forgotten, so every small copy on it does without a look at the clock.
+uint64_t Replica::bytes_per_s() const {
+  const uint64_t last = rate_.last();
+  return last == 0 || last > kFastBytesPerS ? last : rate_.bytes_per_s(now_ns());
+}
+
+uint64_t Replica::on_the_way() const {
+  const uint64_t there = delivered_.load(std::memory_order_acquire);  // before the head, which is never behind it
+  return out_.head->load(std::memory_order_relaxed) - there;
 }
 
 void Replica::put(Parcel* parcel, uint32_t word, uint64_t value) {
@@ -235,7 +257,6 @@ bool Replica::next_of_state(Parcel* parcel) {
   }
   if (state_done_ == state_.size()) {
     parcel->header.flags = kParcelSynced;
-    parcel->header.ring_begin = own_ == Side::kWorker ? received_ : 0;
     state_sent_ = true;
     state_ = {};
   }
@@ -279,6 +300,7 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
   parcel->ring = nullptr;
   if (next_of_state(parcel)) {
     parcel->header.serial = serial_out_++;
+    parcel->header.received = received_.load(std::memory_order_relaxed);
     return true;
   }
   if (!far_synced_) return false;
@@ -296,8 +318,10 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
     now.head = whole_records();
     put_cursors(parcel, now.head >= goal_.head ? goal_ : now);
   }
-  if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0) return false;
+  if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0 && !received_much()) return false;
   parcel->header.serial = serial_out_++;
+  parcel->header.received = received_.load(std::memory_order_relaxed);
+  told_received_.store(parcel->header.received, std::memory_order_release);
   return true;
 }
 
@@ -307,6 +331,10 @@ const char* Replica::apply(const ParcelHeader& header, const ParcelEntry* entrie
   if (header.entry_count > kParcelEntriesMax) return "a parcel has too many words";
   if ((header.flags & ~kParcelSynced) != 0) return "a parcel has an unknown flag";
   const bool state = !synced();  // only the worker's begins so
+  if (!state && far_synced_) {
+    if (header.received > sent_bytes_) return "more has come than was sent";
+    delivered(header.received);
+  }
   if (header.ring_bytes != 0) {
     const char* refused = state ? "ring bytes came before the state" : apply_ring(header, ring);
     if (refused != nullptr) return refused;
@@ -316,14 +344,16 @@ const char* Replica::apply(const ParcelHeader& header, const ParcelEntry* entrie
     if (refused != nullptr) return refused;
   }
   if ((header.flags & kParcelSynced) == 0) return nullptr;
-  return own_ == Side::kWorker ? begin_worker() : begin_client(header.ring_begin);
+  return own_ == Side::kWorker ? begin_worker() : begin_client(header.received);
 }
 
 // The worker has so much of the commands already: from a connection that broke, else what the one before it consumed.
 const char* Replica::begin_client(uint64_t received) {
   if (far_synced_) return "the worker began twice";
-  if (received < sent_bytes_ || received > out_.head->load(std::memory_order_acquire)) return "it has what was not sent";
+  if (received < sent_bytes_ || received > out_.head->load(std::memory_order_acquire))
+    return "it has what was not sent";
   sent_bytes_ = received;
+  delivered_.store(received, std::memory_order_release);
   far_synced_.store(true, std::memory_order_release);
   return nullptr;
 }
@@ -376,14 +406,20 @@ void Replica::note_news() {
   }
 }
 
+void Replica::delivered(uint64_t received) {
+  if (received <= delivered_.load(std::memory_order_relaxed)) return;
+  delivered_.store(received, std::memory_order_release);
+  rate_.delivered(now_ns(), received, out_.head->load(std::memory_order_relaxed));
+}
+
 const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* ring) {
-  const uint64_t at = received_ % in_.size;
-  const uint64_t unread = received_ - in_.tail->load(std::memory_order_acquire);
-  if (header.ring_begin != received_) return "a piece of the ring is missing";
+  const uint64_t received = received_.load(std::memory_order_relaxed), at = received % in_.size;
+  const uint64_t unread = received - in_.tail->load(std::memory_order_acquire);
+  if (header.ring_begin != received) return "a piece of the ring is missing";
   if (header.ring_bytes > kParcelRingBytesMax || header.ring_bytes > in_.size - at) return "a piece leaves the ring";
   if (unread + header.ring_bytes > in_.size) return "the ring is overrun";
   if (ring != nullptr) memcpy(in_.bytes + at, ring, header.ring_bytes);
-  received_ += header.ring_bytes;
+  received_.store(received + header.ring_bytes, std::memory_order_relaxed);
   return nullptr;
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "transport/layout.h"
+#include "transport/link_rate.h"
 #include "transport/wait.h"
 
 namespace tide {
@@ -24,6 +25,7 @@ inline constexpr uint32_t kParcelEntriesMax = 64;
 inline constexpr uint32_t kParcelRingBytesMax = 256u << 10;
 inline constexpr uint32_t kParcelRingBytes = 64u << 10;      // unless the carrier takes more
 inline constexpr uint32_t kParcelRingBytesFirst = 4u << 10;  // of the first in a row, see put_ring()
+inline constexpr uint64_t kReceivedTold = 256u << 10;        // so many bytes are worth a parcel that says so
 inline constexpr uint32_t kParcelSynced = 1;  // flags: the client's state is complete; the channel begins
 
 struct ParcelHeader {
@@ -32,8 +34,9 @@ struct ParcelHeader {
   uint32_t ring_bytes = 0;  // contiguous in the ring
   uint16_t entry_count = 0;
   uint16_t flags = 0;
+  uint64_t received = 0;  // cursor up to which the sender has the far side's ring
 };
-static_assert(sizeof(ParcelHeader) == 24);
+static_assert(sizeof(ParcelHeader) == 32);
 
 struct ParcelEntry {
   uint32_t word = 0;  // its offset in the region / 8
@@ -61,9 +64,12 @@ class Replica {
   // Link::lend(). In the order of the ring.
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes);
   bool has_more() const;
+  // Of one's own ring: how fast its bytes reach the far side (0: not known), and how many are on their way there.
+  uint64_t bytes_per_s() const;
+  uint64_t on_the_way() const;
   bool synced() const { return synced_.load(std::memory_order_acquire); }
   // Bytes of the far side's ring that are here. For the carrier, and when there is none any more.
-  uint64_t received() const { return resumption_ != nullptr ? resumption_->received : received_; }
+  uint64_t received() const { return resumption_ != nullptr ? resumption_->received : received_.load(); }
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
@@ -98,6 +104,7 @@ class Replica {
   void put_ring(Parcel* parcel, uint64_t head, uint64_t most);
   const std::byte* next_bytes(uint64_t* bytes);
   bool round_is_done() const;
+  bool received_much() const;
   void begin_round();
   uint64_t whole_records();
   void queue_state();
@@ -114,6 +121,7 @@ class Replica {
   bool remember(const ParcelEntry& entry);
   const char* apply_state_entry(const ParcelEntry& entry);
   bool may_receive(uint32_t word) const;
+  void delivered(uint64_t received);
 
   const Region region_;
   const Side own_;
@@ -141,9 +149,11 @@ class Replica {
   Cursors goal_;                                  // of this round: what was published when it began
   uint64_t walked_ = 0;                           // end of the last whole record that was sent
   Cursors sent_;                                  // as told to the far side
-  std::atomic<uint64_t> told_head_{0}, told_acknowledged_{0}, told_tail_{0};
-  uint64_t received_ = 0;  // bytes of the far side's ring
-  uint64_t heard_head_ = 0;  // the far side's, as it was told last
+  std::atomic<uint64_t> told_head_{0}, told_acknowledged_{0}, told_tail_{0}, told_received_{0};
+  std::atomic<uint64_t> received_{0};   // bytes of the far side's ring
+  std::atomic<uint64_t> delivered_{0};  // of one's own ring, as the far side said
+  uint64_t heard_head_ = 0;             // the far side's, as it was told last
+  LinkRate rate_;
 
   // Of a worker's that was resumed, until the client's state is complete: what the client has.
   struct Resumption {

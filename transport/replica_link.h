@@ -38,6 +38,8 @@ class ReplicaLink : public Link {
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
   void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
+  uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
+  uint64_t on_the_way() const override { return replica_.on_the_way(); }
   void abandon() override;
   void release() override;
   bool resumes() const override { return true; }
@@ -75,9 +77,9 @@ class ReplicaLink : public Link {
   std::atomic<bool> locked_{false};
   std::atomic<bool> broken_{false};
   std::atomic<bool> stop_{false};
-  std::atomic<bool> polling_{false};  // a thread sleeps in poll()
+  std::atomic<bool> polling_{false};   // a thread sleeps in poll()
   std::atomic<uint64_t> heard_ns_{0};  // when the far side was heard last
-  std::atomic<uint64_t> driven_{0};   // progress() calls by others than the pump
+  std::atomic<uint64_t> driven_{0};    // progress() calls by others than the pump
   bool left_region_ = false;
   int kick_fd_ = -1;
   Thread pump_;

@@ -98,7 +98,7 @@ ReadState AnswerReader::next(Answer* answer) {
     reason_ = found.reason;
     if (found.step == Step::kMalformed) return ReadState::kMalformed;
     const AnswerHeader& header = answer->header;
-    if (header.kind > uint16_t(AnswerKind::kPage)) {
+    if (header.kind > uint16_t(AnswerKind::kPackedData)) {
       reason_ = "the kind of answer is unknown";
       return ReadState::kMalformed;
     }

@@ -1,5 +1,6 @@
 // A session moves between two worker processes; the client goes on with the same region.
 
+#include "base/pack.h"
 #include "tests/server/client.h"
 
 namespace tide {
@@ -115,6 +116,39 @@ TEST_F(MoveTest, commands_written_while_it_is_paused_run_at_the_destination_exac
   EXPECT_EQ(*reinterpret_cast<const uint32_t*>(bytes.data()), 200u);
 }
 
+// A client names content that only the first worker was sent, in commands that only the second executes.
+TEST_F(MoveTest, kept_contents_travel_with_the_session) {
+  constexpr uint64_t kBytes = 100'000;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  std::vector<std::byte> contents[3];
+  const auto copy = [&](uint32_t n, PackForm form) {
+    const command::CopyInPacked command{
+        kBase + n * kBytes, kBytes, kBytes, 1, uint32_t(form), 11 * n, n, ~n, form == PackForm::kKept ? 0 : kBytes};
+    client_.send(Call::tideCopyInPacked, command, kTestLegacy, contents[n].data(), command.bytes);
+  };
+  for (uint32_t n = 0; n < 3; ++n) {
+    contents[n].resize(kBytes);
+    for (size_t i = 0; i < kBytes; ++i) contents[n][i] = std::byte(i * (2 * n + 1) >> 3);
+    copy(n, PackForm::kPlain);
+  }
+  for (int round = 0; round < 2; ++round) {
+    ControlMove request;
+    ControlMoved moved;
+    ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+    ASSERT_NO_FATAL_FAILURE(transfer(&request));
+    ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+    // What lies there is something else before they are named.
+    const std::vector<std::byte> other(3 * kBytes, std::byte{0x77});
+    client_.copy_in(kBase, other.data(), other.size());
+    for (uint32_t n = 0; n < 3; ++n) copy(n, PackForm::kKept);
+    ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+    source_ = std::move(destination_);
+    destination_ = std::make_unique<WorkerProcess>();
+    for (uint32_t n = 0; n < 3; ++n) EXPECT_EQ(client_.copy_out(kBase + n * kBytes, kBytes), contents[n]);
+    EXPECT_EQ(client_.page().errors.load(), 0u);
+  }
+}
+
 TEST_F(MoveTest, moves_again_and_again) {
   std::vector<std::byte> found;
   client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
@@ -161,7 +195,7 @@ TEST_F(MoveTest, a_copy_out_larger_than_ring_and_staging_moves_in_its_middle) {
   client_.send(Call::tideMapMemory, command::MapMemory{kBase, kBytes});
   for (uint64_t at = 0; at < kBytes; at += kStep) client_.copy_in(kBase + at, &at, sizeof(at));
   ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
-  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, kBytes, kBytes, 1}, kTestLegacy);
+  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, kBytes, kBytes, 1, 0, 0}, kTestLegacy);
   AnswerHeader header;
   std::vector<std::byte> part;
   ASSERT_TRUE(client_.receive(&header, &part));  // it has begun, and then nobody reads

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "base/pack.h"
 #include "base/words.h"
 #include "tests/server/client.h"
 
@@ -68,7 +69,7 @@ TEST_F(WorkerTest, copies_rectangles_with_packed_rows) {
   client_.send(Call::tideCopyIn, command::CopyIn{kBase, kPitch, kWidth, kHeight}, kTestLegacy, packed.data(),
                packed.size());
   const uint64_t sequence =
-      client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight}, kTestLegacy);
+      client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight, 0, 0}, kTestLegacy);
   std::vector<std::byte> got(packed.size()), part;
   for (size_t n = 0; n < got.size(); n += part.size()) {
     AnswerHeader header;
@@ -81,6 +82,93 @@ TEST_F(WorkerTest, copies_rectangles_with_packed_rows) {
   const auto flat = client_.copy_out(kBase + kPitch, kPitch);
   EXPECT_EQ(memcmp(flat.data(), packed.data() + kWidth, kWidth), 0);
   EXPECT_EQ(flat[kWidth], std::byte{0});
+}
+
+// Shrinks to a few percent.
+std::vector<std::byte> packable(size_t bytes, int seed) {
+  std::vector<std::byte> out(bytes);
+  for (size_t i = 0; i < bytes; ++i) out[i] = std::byte(i / 100 * 7 + seed);
+  return out;
+}
+
+TEST_F(WorkerTest, copies_in_come_plain_packed_and_by_name) {
+  map();
+  const auto bytes = packable(kPackedPieceMax, 1);
+  const ContentKey key{11, 12};  // the worker only compares it
+  Packer packer;
+  const auto packed = packer.pack(bytes.data(), kPackedPieceMax);
+  ASSERT_FALSE(packed.empty());
+  const auto copy = [&](uint64_t to, PackForm form, uint32_t slot, std::span<const std::byte> data) {
+    const command::CopyInPacked command{to,   bytes.size(), bytes.size(), 1,          uint32_t(form),
+                                        slot, key.low,      key.high,     data.size()};
+    return client_.send(Call::tideCopyInPacked, command, kTestLegacy, data.data(), data.size());
+  };
+  copy(kBase, PackForm::kPlain, kNoContent, bytes);
+  EXPECT_EQ(client_.copy_out(kBase, bytes.size()), bytes);
+  EXPECT_EQ(client_.page().content_slots.load(), kContentSlots) << "known once the worker has begun";
+  copy(kBase + kPackedPieceMax, PackForm::kPacked, 5, packed);
+  EXPECT_EQ(client_.copy_out(kBase + kPackedPieceMax, bytes.size()), bytes);
+  copy(kBase + 2 * kPackedPieceMax, PackForm::kKept, 5, {});
+  EXPECT_EQ(client_.copy_out(kBase + 2 * kPackedPieceMax, bytes.size()), bytes);
+  expect_no_error();
+  uint64_t errors = 0;
+  const auto refused = [&](uint64_t sequence) {
+    EXPECT_TRUE(client_.reach(kTestLegacy, sequence));
+    EXPECT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+    return client_.page().errors.load() == ++errors;
+  };
+  EXPECT_TRUE(refused(copy(kBase, PackForm::kKept, 6, {}))) << "a slot that keeps nothing";
+  EXPECT_TRUE(refused(copy(kBase, PackForm::kPacked, kNoContent, packed.first(packed.size() / 2))));
+  EXPECT_TRUE(refused(copy(kBase, PackForm::kPlain, kContentSlots, bytes))) << "there is no such slot";
+  // To nowhere: the copy fails, and the content is kept all the same.
+  EXPECT_TRUE(refused(copy(kBase - kPackedPieceMax, PackForm::kPacked, 7, packed)));
+  copy(kBase + 3 * kPackedPieceMax, PackForm::kKept, 7, {});
+  EXPECT_EQ(client_.copy_out(kBase + 3 * kPackedPieceMax, bytes.size()), bytes);
+  EXPECT_EQ(client_.page().errors.load(), errors);
+}
+
+TEST_F(WorkerTest, content_for_a_stream_that_does_not_exist_is_kept) {
+  map();
+  const auto bytes = packable(100'000, 2);
+  const auto copy = [&](PackForm form, uint32_t stream, std::span<const std::byte> data) {
+    const command::CopyInPacked command{kBase, bytes.size(), bytes.size(), 1, uint32_t(form), 0, 1, 2, data.size()};
+    return client_.send(Call::tideCopyInPacked, command, stream, data.data(), data.size());
+  };
+  copy(PackForm::kPlain, 77, bytes);
+  copy(PackForm::kKept, kTestLegacy, {});
+  EXPECT_EQ(client_.copy_out(kBase, bytes.size()), bytes);
+}
+
+TEST_F(WorkerTest, copies_out_are_packed_where_the_client_wants_it_and_it_pays) {
+  map();
+  auto bytes = packable(3 * kPackedPieceMax, 3);
+  for (size_t i = 0, n = 1; i < kPackedPieceMax; ++i) bytes[i] = std::byte((n = n * 6364136223846793005 + 99) >> 56);
+  for (int i = 0; i < 3; ++i) {
+    client_.copy_in(kBase + i * kPackedPieceMax, bytes.data() + i * kPackedPieceMax, kPackedPieceMax);
+  }
+  const command::CopyOut command{kBase, bytes.size(), bytes.size(), 1, uint32_t(PackMode::kOn), 0};
+  const uint64_t sequence = client_.send(Call::tideCopyOut, command, kTestLegacy);
+  Unpacker unpacker;
+  std::vector<std::byte> got(bytes.size()), part;
+  for (int i = 0; i < 3; ++i) {
+    AnswerHeader header;
+    ASSERT_TRUE(client_.receive(&header, &part));
+    ASSERT_EQ(header.sequence, sequence);
+    ASSERT_EQ(header.offset, uint64_t(i) * kPackedPieceMax);
+    // Noise does not shrink, and what comes behind it is not tried at once.
+    EXPECT_EQ(header.kind, uint16_t(i == 2 ? AnswerKind::kPackedData : AnswerKind::kData)) << i;
+    if (header.kind != uint16_t(AnswerKind::kPackedData)) {
+      ASSERT_EQ(part.size(), kPackedPieceMax);
+      memcpy(got.data() + header.offset, part.data(), part.size());
+      continue;
+    }
+    EXPECT_LT(part.size(), kPackedPieceMax / 8);
+    ASSERT_EQ(header.result, int32_t(kPackedPieceMax));
+    EXPECT_TRUE(unpacker.unpack(part, got.data() + header.offset, kPackedPieceMax));
+  }
+  EXPECT_EQ(got, bytes);
+  EXPECT_EQ(client_.copy_out(kBase, bytes.size()), bytes) << "and plain, where it does not";
+  expect_no_error();
 }
 
 TEST_F(WorkerTest, a_large_copy_out_passes_through_a_small_ring) {
@@ -233,7 +321,7 @@ TEST_F(WorkerTest, after_a_sticky_error_nobody_waits_for_ever) {
   client_.load_library(1, kTestImage, &found);
   map();
   client_.launch((uint64_t{1} << 32) + 2, {});
-  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, 64, 64, 1}, kTestLegacy);
+  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, 64, 64, 1, 0, 0}, kTestLegacy);
   EXPECT_TRUE(client_.reach(kTestLegacy, copy));
   EXPECT_EQ(client_.page().sticky.load(), 1u);
   EXPECT_EQ(client_.page().error.load(), uint64_t(CUDA_ERROR_ILLEGAL_ADDRESS));
@@ -295,7 +383,7 @@ TEST_F(WorkerTest, memory_outside_of_the_vgpu_is_refused) {
   EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{kBase, uint64_t{8} << 30}, &answer),
             CUDA_ERROR_OUT_OF_MEMORY);
   const uint64_t stack = reinterpret_cast<uint64_t>(&answer);
-  EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1}, &answer), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1, 0, 0}, &answer), CUDA_ERROR_INVALID_VALUE);
 }
 
 constexpr uint64_t kHost = kHostZoneBase + (64u << 10), kHostPage = 4096;

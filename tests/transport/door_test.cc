@@ -130,7 +130,8 @@ TEST_F(DoorTest, another_version_is_refused_with_both_numbers) {
   header.type = 1;
   header.version = 9;
   const Outcome outcome = receive_raw(&header, sizeof header);
-  EXPECT_NE(outcome.message().find(format("version 9, this side %u", kDoorVersion)), std::string::npos) << outcome.message();
+  EXPECT_NE(outcome.message().find("version 9, this side " + std::to_string(kDoorVersion)), std::string::npos)
+      << outcome.message();
 }
 
 TEST_F(DoorTest, an_unknown_type_is_refused) {

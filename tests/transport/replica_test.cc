@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/clock.h"
 #include "tests/transport/peer.h"
 #include "transport/link.h"
 #include "transport/region.h"
@@ -169,6 +170,67 @@ TEST_F(ReplicaTest, the_head_stands_between_records_while_a_long_ring_travels) {
   EXPECT_EQ(seen, 3);
   EXPECT_EQ(far_hash, hash);
   EXPECT_GE(parcels, 5);
+}
+
+// Records of 1 MiB, as copies are.
+void publish_mib(CommandWriter& writer, int count) {
+  for (int i = 0; i < count; ++i) {
+    CommandHeader* header = writer.reserve((1u << 20) - 32);
+    ASSERT_NE(header, nullptr);
+    header->call = 1;
+    writer.publish(header);
+  }
+}
+
+TEST_F(ReplicaTest, what_is_on_the_way_is_what_the_far_side_does_not_have) {
+  sync();
+  CommandWriter writer(near);
+  publish_mib(writer, 4);
+  EXPECT_EQ(client->on_the_way(), 4u << 20);
+  uint64_t carried = 0;
+  for (Parcel parcel; carried < (1u << 20) && client->next(&parcel);) {
+    carried += parcel.header.ring_bytes;
+    ASSERT_EQ(worker->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+  }
+  EXPECT_TRUE(worker->has_more()) << "so much is worth a parcel of its own, though nobody has read any of it";
+  Parcel parcel;
+  ASSERT_TRUE(worker->next(&parcel));
+  EXPECT_EQ(parcel.header.received, carried);
+  EXPECT_EQ(parcel.header.entry_count, 0);
+  EXPECT_FALSE(worker->has_more());
+  ASSERT_EQ(client->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+  EXPECT_EQ(client->on_the_way(), (4u << 20) - carried);
+  carry(*client, *worker);
+  carry(*worker, *client);
+  EXPECT_LT(client->on_the_way(), kReceivedTold);
+}
+
+TEST_F(ReplicaTest, a_reader_that_takes_its_time_is_no_slow_path) {
+  sync();
+  CommandWriter writer(near);
+  CommandReader reader(far);
+  publish_mib(writer, 12);
+  for (Parcel parcel; client->next(&parcel);) {
+    ASSERT_EQ(worker->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    carry(*worker, *client);
+  }
+  Command command;
+  while (reader.next(&command) == ReadState::kRecord) {
+    reader.consume(command);
+    sleep_us(10'000);
+    carry(*worker, *client);
+  }
+  EXPECT_EQ(far.worker().command_tail.load(), 12u << 20);
+  // As fast as it is read would be 100 MB/s.
+  EXPECT_TRUE(client->bytes_per_s() == 0 || client->bytes_per_s() > 300'000'000) << client->bytes_per_s();
+}
+
+TEST_F(ReplicaTest, more_received_than_was_sent_is_refused) {
+  sync_by_hand();
+  ParcelHeader header;
+  header.serial = 1;
+  header.received = 16;
+  EXPECT_STREQ(worker->apply(header, nullptr, nullptr), "more has come than was sent");
 }
 
 TEST_F(ReplicaTest, the_endpoint_of_a_move_comes_before_its_epoch) {

@@ -17,7 +17,7 @@ namespace {
 TEST(Wire, the_region_lies_as_documented) {
   EXPECT_EQ(kRegionBytes, 34'127'872u);
   EXPECT_EQ(kClientPageOffset, 0u);
-  EXPECT_EQ(sizeof(ClientPage), 9'024u);
+  EXPECT_EQ(sizeof(ClientPage), 9'088u);
   EXPECT_EQ(kWorkerPageOffset, 12'288u);
   EXPECT_EQ(sizeof(WorkerPage), 557'888u);
   EXPECT_EQ(kCommandRingOffset, 573'440u);
@@ -30,11 +30,11 @@ TEST(Wire, the_client_page_lies_as_documented) {
   EXPECT_EQ(offsetof(ClientPage, doorbell), 192u);
   EXPECT_EQ(offsetof(ClientPage, asleep), 196u);
   EXPECT_EQ(offsetof(ClientPage, counters), 256u);
-  EXPECT_EQ(sizeof(ClientCounters), 48u);
-  EXPECT_EQ(offsetof(ClientPage, renewed), 304u);
-  EXPECT_EQ(offsetof(ClientPage, trips), 320u);
+  EXPECT_EQ(sizeof(ClientCounters), 72u);
+  EXPECT_EQ(offsetof(ClientPage, renewed), 328u);
+  EXPECT_EQ(offsetof(ClientPage, trips), 384u);
   EXPECT_EQ(sizeof(TripCounts), 512u);
-  EXPECT_EQ(offsetof(ClientPage, signals), 832u);
+  EXPECT_EQ(offsetof(ClientPage, signals), 896u);
 }
 
 TEST(Wire, the_worker_page_lies_as_documented) {
@@ -48,6 +48,7 @@ TEST(Wire, the_worker_page_lies_as_documented) {
   EXPECT_EQ(offsetof(WorkerPage, wake), 708u);
   EXPECT_EQ(offsetof(WorkerPage, error), 768u);
   EXPECT_EQ(offsetof(WorkerPage, sticky), 792u);
+  EXPECT_EQ(offsetof(WorkerPage, content_slots), 808u);
   EXPECT_EQ(offsetof(WorkerPage, stream_progress), 832u);
   EXPECT_EQ(offsetof(WorkerPage, event_done), 33'600u);
 }
@@ -75,7 +76,8 @@ TEST(Wire, door_frames_lie_as_documented) {
 TEST(Wire, parcels_lie_as_documented) {
   EXPECT_EQ(offsetof(ParcelHeader, ring_begin), 8u);
   EXPECT_EQ(offsetof(ParcelHeader, entry_count), 20u);
-  EXPECT_EQ(offsetof(Parcel, entries), 24u);
+  EXPECT_EQ(offsetof(ParcelHeader, received), 24u);
+  EXPECT_EQ(offsetof(Parcel, entries), 32u);
   EXPECT_EQ(offsetof(ParcelEntry, value), 8u);
   EXPECT_EQ(kParcelEntriesMax, 64u);
   EXPECT_EQ(kParcelRingBytesMax, 256u << 10);

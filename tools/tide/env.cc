@@ -43,7 +43,7 @@ void keep(const Options& options, const Ask& ask, pid_t shell, int pipe) {
   Runner runner(io, options);
   Outcome outcome = runner.submit(ask, "tide env (shell " + std::to_string(shell) + ")");
   std::vector<std::pair<std::string, std::string>> environment;
-  if (outcome.ok()) outcome = job_environment(runner.granted(), ask.trace, &environment);
+  if (outcome.ok()) outcome = job_environment(runner.granted(), ask, &environment);
   if (!outcome.ok()) return say(pipe, '!', outcome.message());
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { runner.running(false).wait(io.waitScope); })) {
     return say(pipe, '!', remote_error(*exception));

@@ -42,7 +42,10 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.add("resident_bytes", stats.getResidentBytes()).add("commands", stats.getCommands());
   json.add("round_trips", stats.getRoundTrips())
       .add("bytes_in", stats.getBytesIn())
-      .add("bytes_out", stats.getBytesOut());
+      .add("bytes_out", stats.getBytesOut())
+      .add("saved_in", stats.getSavedIn())
+      .add("saved_out", stats.getSavedOut())
+      .add("kept_in", stats.getKeptIn());
   json.add("round_trips_per_s", stats.getRoundTripsPerS()).key("round_trip_calls").list();
   for (const auto& [call, count] : calls_of({stats})) json.object().add("call", call).add("count", count).end();
   json.end();
@@ -86,6 +89,19 @@ void print_vgpus(const JobAnswer& answer) {
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
   }
+}
+
+// What compression and kept contents saved, where they did.
+void print_saved(const JobAnswer& answer) {
+  uint64_t in = 0, out = 0, kept = 0;
+  for (const auto stats : answer.getVgpus()) {
+    in += stats.getSavedIn();
+    out += stats.getSavedOut();
+    kept += stats.getKeptIn();
+  }
+  if (in + out == 0) return;
+  printf("\nnot carried: %s to GPUs (%s of it the server kept), %s from GPUs\n", size_text(in).c_str(),
+         size_text(kept).c_str(), size_text(out).c_str());
 }
 
 void print_calls(const JobAnswer& answer) {
@@ -148,6 +164,7 @@ int job(const Words& words) {
     printf("  exit     %d\n", info.getExitStatus());
   } else if (info.getState() == control::JobState::RUNNING) {
     print_vgpus(got);
+    print_saved(got);
     print_calls(got);
   }
   return kOk;

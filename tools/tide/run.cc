@@ -54,7 +54,7 @@ kj::Promise<void> end_child(kj::AsyncIoContext& io, const Child& child) {
 // From the job's start to its command's end; the answer is tide's exit status.
 int supervise(kj::AsyncIoContext& io, Runner& runner, const Ask& ask, const std::vector<std::string>& command) {
   std::vector<std::pair<std::string, std::string>> environment;
-  Outcome outcome = job_environment(runner.granted(), ask.trace, &environment);
+  Outcome outcome = job_environment(runner.granted(), ask, &environment);
   Child child;
   if (outcome.ok()) outcome = start_child(command, environment, &child);
   if (!outcome.ok()) {
@@ -141,8 +141,8 @@ int run_local(const Options& options, const Ask& ask, const std::vector<std::str
 int run(const Words& words) {
   static const std::string kHelp =
       std::string(
-          "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE] [--local] --\n"
-          "                COMMAND...\n\n"
+          "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE]\n"
+          "                [--compress MODE] [--local] -- COMMAND...\n\n"
           "Runs a command, unchanged, as a job with GPUs of the pool; waits where it must, and says why.\n") +
       kAskHelp +
       "  --local            with a pool of its own that lives only as long as the command\n"

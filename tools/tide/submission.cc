@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/outcome.h"
+#include "base/pack.h"
 #include "interpose/trace/file.h"
 #include "tools/tide/places.h"
 
@@ -43,7 +44,8 @@ std::string nvml_of(const std::string& directory) {
 
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"}, {"gpu-memory"}, {"name"}, {"queue"}, {"trace"}};
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},   {"gpu-memory"}, {"name"},
+                                             {"queue"},     {"trace"}, {"compress"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
@@ -52,6 +54,8 @@ const char* const kAskHelp =
     "  --name NAME        to find the job by\n"
     "  --queue Q          queue (this version has one: leave it out)\n"
     "  --trace FILE       writes every driver call into FILE, for `tide trace FILE`\n"
+    "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
+    "off\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -61,6 +65,12 @@ bool read_ask(Options& options, Ask* ask) {
   ask->trace = options.get("trace");
   if (options.has("trace") && ask->trace.empty()) {
     options.usage_error("--trace needs a FILE");
+    return false;
+  }
+  ask->compress = options.get("compress");
+  PackMode mode;
+  if (options.has("compress") && !parse_pack_mode(ask->compress.c_str(), &mode)) {
+    options.usage_error("--compress is off, auto or on");
     return false;
   }
   // What is possible the pool knows; here only what is a number at all.
@@ -88,7 +98,7 @@ Outcome begin_trace(Ask* ask) {
   return begun.ok() ? Outcome() : Outcome::fail("no trace: " + begun.message());
 }
 
-Outcome job_environment(const Granted& job, const std::string& trace,
+Outcome job_environment(const Granted& job, const Ask& ask,
                         std::vector<std::pair<std::string, std::string>>* environment) {
   std::string looked_in;
   const std::string library = find_library_directory(&looked_in);
@@ -109,7 +119,8 @@ Outcome job_environment(const Granted& job, const std::string& trace,
     environment->push_back({"TRITON_LIBCUDA_PATH", alias});
     environment->push_back({"LD_LIBRARY_PATH", before(alias, "LD_LIBRARY_PATH")});
   }
-  if (!trace.empty()) put_tracer_first(find_trace_library(library), trace, environment);
+  if (!ask.compress.empty()) environment->push_back({"TIDE_COMPRESS", ask.compress});
+  if (!ask.trace.empty()) put_tracer_first(find_trace_library(library), ask.trace, environment);
   return {};
 }
 

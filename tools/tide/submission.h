@@ -18,7 +18,8 @@ struct Ask {
   bool min_given = false;
   uint64_t memory_bytes = 0;
   std::string name, queue;
-  std::string trace;  // the file; absolute after begin_trace()
+  std::string trace;     // the file; absolute after begin_trace()
+  std::string compress;  // a PackMode's name; empty: as the environment says
 };
 extern const std::vector<OptionSpec> kAskOptions;
 extern const char* const kAskHelp;
@@ -34,8 +35,8 @@ struct Granted {
   std::string id, token, door;
   uint32_t gpus = 1;
 };
-// Name and value; lists keep what was there behind ours. Fails when libtidecuda.so is not found. `trace`: as in Ask.
-Outcome job_environment(const Granted& job, const std::string& trace,
+// Name and value; lists keep what was there behind ours. Fails when libtidecuda.so is not found.
+Outcome job_environment(const Granted& job, const Ask& ask,
                         std::vector<std::pair<std::string, std::string>>* environment);
 
 }  // namespace tide::cli
