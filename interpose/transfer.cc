@@ -157,6 +157,11 @@ bool not_written_yet(Process& p, const CopyOrder& o) {
                      [&](Vgpu* v) { return v->is_open() && v->channel().lands_in(o.from.address, bytes); });
 }
 
+// Page-locked memory is the program's again when the stream has come so far, and not before.
+bool stays(Process& p, const CopyOrder& o) {
+  return o.width * o.height >= kLentBytesLeast && p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height));
+}
+
 CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   DeviceSide side;
   Stream* stream = nullptr;
@@ -171,10 +176,11 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
     return channel.wait_stream(stream->slot, channel.last_work(stream->slot));
   }
   leave_room(*side.vgpu, o.width, o.height);
-  const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
+  const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
+  const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch,
+                        (awaited || !o.synchronous) && stays(*e.process, o)};
   const CUresult r =
       send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence, &side.vgpu->staging);
-  const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
   if (r != CUDA_SUCCESS || !awaited) return r;
   return side.vgpu->channel().wait_stream(stream->slot, sequence);
 }
@@ -327,14 +333,18 @@ CUresult device_to_device(const Entered& e, const CopyOrder& o) {
 CUresult send_in_ring(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence) {
   const command::CopyIn command{address, pitch, width, height};
+  const uint64_t bytes = width * height;
+  const bool whole = source.stays && bytes >= kLentBytesLeast && (source.pitch == width || height == 1);
   return stream.vgpu->channel().send(
       {.call = Call::tideCopyIn,
        .context = stream.context->number.load(),
        .stream = stream.slot,
-       .payload_bytes = uint32_t(command::kCopyInDataOffset + width * height)},
+       .payload_bytes = uint32_t(command::kCopyInDataOffset + bytes),
+       .bulk = source.data,
+       .bulk_bytes = whole ? uint32_t(bytes) : 0},
       [&](std::byte* payload) {
         memcpy(payload, &command, sizeof command);
-        pack_rows(payload + command::kCopyInDataOffset, source, width, height);
+        if (!whole) pack_rows(payload + command::kCopyInDataOffset, source, width, height);
       },
       sequence);
 }
@@ -358,7 +368,7 @@ CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect
   for (Part p; parts.next(&p);) {
     const uint64_t to = address + p.row * pitch + p.column;
     const uint64_t to_pitch = p.rows == 1 ? p.columns : pitch;
-    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch};
+    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch, source.stays};
     const Staging::Piece piece = staged ? staging->take(*stream.vgpu) : Staging::Piece{};
     staged = bool(piece);
     const CUresult r = staged ? send_staged(stream, piece, to, to_pitch, part, p.columns, p.rows, sequence)

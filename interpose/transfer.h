@@ -17,6 +17,7 @@ constexpr uint64_t kLowestAddress = 64 << 10;  // no program has anything below:
 struct HostRect {
   const std::byte* data = nullptr;
   uint64_t pitch = 0;
+  bool stays = false;  // nobody changes it until the copy is over
 };
 
 // The commands themselves, cut into records. Nothing is checked. *sequence: of the last command. `staging`: for what is

@@ -4,11 +4,6 @@
 #include <utility>
 
 namespace tide {
-namespace {
-
-constexpr uint64_t kLentBytesLeast = 32u << 10;
-
-}  // namespace
 
 uint64_t progress_word(uint32_t slot) { return offsetof(WorkerPage, stream_progress) + slot * sizeof(Word); }
 uint64_t event_word(uint32_t slot) { return offsetof(WorkerPage, event_done) + slot * sizeof(Word); }
@@ -92,8 +87,8 @@ bool Outbox::write(Entry& entry) {
 // Large pieces of staging go out from where they are.
 void Outbox::put_payload(Entry& entry, AnswerHeader* place) {
   const uint64_t bytes = entry.header.payload_bytes, begin = writer_.start() + sizeof(AnswerHeader);
-  if (entry.piece && bytes >= kLentBytesLeast && link_->lends()) {
-    link_->lend(begin, entry.piece.data, bytes);
+  const bool may_lend = entry.piece && bytes >= kLentBytesLeast && link_->lends();
+  if (may_lend && link_->lend(begin, entry.piece.data, bytes)) {
     lent_.push_back({begin + bytes, entry.piece});
   } else {
     const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();

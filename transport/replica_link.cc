@@ -245,6 +245,12 @@ void ReplicaLink::release() {
   wake_own_sleepers();
 }
 
+void ReplicaLink::take_back() {
+  lock();
+  replica_.take_back();
+  unlock();
+}
+
 void ReplicaLink::abandon() { lifeline_.close(); }
 
 Outcome ReplicaLink::wait_for_far_side(uint32_t timeout_ms) {

@@ -35,7 +35,10 @@ class ReplicaLink : public Link {
   bool alive() override;
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
-  void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
+  bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) override {
+    return replica_.lend(begin, from, bytes);
+  }
+  void take_back() override;
   void abandon() override;
   void release() override;
 
