@@ -84,7 +84,8 @@ class Channel {
   static std::unique_ptr<Channel> adopt(Region region, std::unique_ptr<Link> link);
   ~Channel();
 
-  // Writes one command; fill(payload) writes its payload_bytes, but for the bulk. Waits (outside of the lock) while the ring is full.
+  // Writes one command; fill(payload) writes its payload_bytes, but for the bulk. Waits (outside of the lock) while the
+  // ring is full.
   template <class Fill>
   CUresult send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence = nullptr);
 

@@ -18,9 +18,9 @@ namespace {
 
 constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
 static_assert(kPieceBytes <= Staging::kPieceBytes);
-constexpr uint64_t kStagedBytesMin = 128u << 10;  // below, the rings are as fast
-constexpr uint64_t kSpinNs = 500'000;             // for a piece that is on its way
-constexpr uint64_t kHeldBytesMax = 64u << 20;     // a quarter of a worker's staging, see Vgpu::holds
+constexpr uint64_t kLargeBytes = 128u << 10;   // below, the rings are as fast as what avoids them
+constexpr uint64_t kSpinNs = 500'000;          // for a piece that is on its way
+constexpr uint64_t kHeldBytesMax = 64u << 20;  // a quarter of a worker's staging, see Vgpu::holds
 
 // What `bytes` of one record take of the worker's staging, which comes in pieces of three sizes.
 uint64_t staged_piece(uint64_t bytes) {
@@ -159,7 +159,7 @@ bool not_written_yet(Process& p, const CopyOrder& o) {
 
 // Page-locked memory is the program's again when the stream has come so far, and not before.
 bool stays(Process& p, const CopyOrder& o) {
-  return o.width * o.height >= kLentBytesLeast && p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height));
+  return o.width * o.height >= kLargeBytes && p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height));
 }
 
 CUresult host_to_device(const Entered& e, const CopyOrder& o) {
@@ -275,7 +275,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
   const bool at_once = !o.synchronous && !foreign && (o.in_graph || pinned(*e.process, o.to, o.width, o.height));
-  if (!at_once && o.width * o.height >= kStagedBytesMin) {
+  if (!at_once && o.width * o.height >= kLargeBytes) {
     bool done = false;
     const CUresult r = StagedCopyOut(*stream, o).run(&done);
     if (r != CUDA_SUCCESS || done) return e.process->host.after_wait(*side.vgpu, r);
@@ -363,7 +363,7 @@ CUresult send_staged(Stream& stream, const Staging::Piece& piece, uint64_t addre
 
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence, Staging* staging) {
-  bool staged = staging != nullptr && width * height >= kStagedBytesMin;
+  bool staged = staging != nullptr && width * height >= kLargeBytes;
   Parts parts(width, height, kPieceBytes);
   for (Part p; parts.next(&p);) {
     const uint64_t to = address + p.row * pitch + p.column;
