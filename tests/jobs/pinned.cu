@@ -1,7 +1,7 @@
 // Copies from page-locked memory, allocated or registered, of random sizes, from random places, on some streams,
 // without a wait until all are sent; then the memory is changed, or given back, at once, and every byte is looked at.
 // Copies back land in the same blocks.
-//   ./pinned [--rounds N] [--seconds N] [--seed N]
+//   ./pinned [--rounds N] [--seconds N] [--seed N] [--kib N]    N KiB: each block
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kStreams = 3;
 constexpr int kCopies = 12;
-constexpr size_t kBlockBytes = 3 << 20;
+size_t block_bytes = 3 << 20;
 
 struct Random {
   uint64_t state;
@@ -39,12 +39,12 @@ struct Block {
 Block make_block(Random* random) {
   Block block = {nullptr, random->next(2) == 0, random->next(1u << 30)};
   if (block.registered) {
-    block.host = (unsigned char*)aligned_alloc(4096, kBlockBytes);
-    CHECK(cudaHostRegister(block.host, kBlockBytes, cudaHostRegisterDefault));
+    block.host = (unsigned char*)aligned_alloc(4096, block_bytes);
+    CHECK(cudaHostRegister(block.host, block_bytes, cudaHostRegisterDefault));
   } else {
-    CHECK(cudaMallocHost(&block.host, kBlockBytes));
+    CHECK(cudaMallocHost(&block.host, block_bytes));
   }
-  fill(block.host, kBlockBytes, block.seed);
+  fill(block.host, block_bytes, block.seed);
   return block;
 }
 
@@ -55,7 +55,7 @@ void free_block(const Block& block) {
     return;
   }
   CHECK(cudaHostUnregister(block.host));
-  memset(block.host, 0xee, kBlockBytes);
+  memset(block.host, 0xee, block_bytes);
   free(block.host);
 }
 
@@ -65,7 +65,7 @@ struct Copy {
 };
 
 Copy send(Random* random, const Block& block, unsigned char* device, cudaStream_t stream) {
-  const size_t from = random->next(kBlockBytes / 2), most = kBlockBytes - from;
+  const size_t from = random->next((unsigned)block_bytes / 2), most = block_bytes - from;
   const size_t bytes = random->next(3) == 0 ? 1 + random->next(100000) : 1 + random->next((unsigned)most);
   if (random->next(4) != 0) {
     CHECK(cudaMemcpyAsync(device, block.host + from, bytes, cudaMemcpyHostToDevice, stream));
@@ -104,12 +104,12 @@ void round_trip(Random* random, const Bench& bench, int round) {
   Copy copies[kCopies];
   send_some(random, bench, blocks, kCopies, copies);
   CHECK(cudaDeviceSynchronize());
-  for (const Block& block : blocks) memset(block.host, 0xdd, kBlockBytes);
+  for (const Block& block : blocks) memset(block.host, 0xdd, block_bytes);
   for (int i = 0; i < kCopies; i++) look(copies[i], bench.device[i], "after a wait", round);
-  for (const Block& block : blocks) fill(block.host, kBlockBytes, block.seed);
+  for (const Block& block : blocks) fill(block.host, block_bytes, block.seed);
 
   // There and back within one stream: what comes back is what was sent, not what it lands on.
-  const size_t half = kBlockBytes / 2;
+  const size_t half = block_bytes / 2;
   Block& block = blocks[0];
   CHECK(cudaMemcpyAsync(bench.device[0], block.host, half, cudaMemcpyHostToDevice, bench.streams[0]));
   CHECK(cudaMemcpyAsync(block.host + half, bench.device[0], half, cudaMemcpyDeviceToHost, bench.streams[0]));
@@ -120,7 +120,7 @@ void round_trip(Random* random, const Bench& bench, int round) {
   EXPECT(memcmp(block.host, blocks[1].host, half) == 0, "round %d: came back differently the second time", round);
 
   // Of the last ones nobody waits but who gives the memory back.
-  for (const Block& each : blocks) fill(each.host, kBlockBytes, each.seed);
+  for (const Block& each : blocks) fill(each.host, block_bytes, each.seed);
   send_some(random, bench, blocks, kStreams, copies);
   for (const Block& each : blocks) free_block(each);
   for (int i = 0; i < kStreams; i++) look(copies[i], bench.device[i], "after the memory's end", round);
@@ -131,10 +131,11 @@ void round_trip(Random* random, const Bench& bench, int round) {
 int main(int argc, char** argv) {
   const int rounds = (int)option(argc, argv, "--rounds", 5);
   const double seconds = option(argc, argv, "--seconds", 0), began = now_seconds();
+  block_bytes = (size_t)option(argc, argv, "--kib", 3072) << 10;
   Random random = {(uint64_t)option(argc, argv, "--seed", 1)};
   Bench bench;
   for (cudaStream_t& stream : bench.streams) CHECK(cudaStreamCreate(&stream));
-  for (unsigned char*& device : bench.device) CHECK(cudaMalloc(&device, kBlockBytes));
+  for (unsigned char*& device : bench.device) CHECK(cudaMalloc(&device, block_bytes));
   int round = 0;
   while (round < rounds || now_seconds() - began < seconds) round_trip(&random, bench, round++);
   printf("rounds %d\n", round);
