@@ -187,6 +187,14 @@ void Channel::expect(uint64_t sequence, const CommandSpec& spec) {
   pending_.emplace(sequence, pending);
 }
 
+// Under lock_. Page-locked memory need not pass through the ring.
+void Channel::put_bulk(std::byte* payload, const CommandSpec& spec) {
+  const uint64_t own = spec.payload_bytes - spec.bulk_bytes;
+  const uint64_t begin = writer_.start() + sizeof(CommandHeader) + own;
+  if (lender_ != nullptr && lender_->lend(begin, spec.bulk, spec.bulk_bytes)) return;
+  memcpy(payload + own, spec.bulk, spec.bulk_bytes);
+}
+
 void Channel::forget(uint64_t sequence) {
   const std::lock_guard draining(drain_mu_);
   const std::lock_guard lock(pending_mu_);

@@ -60,6 +60,9 @@ struct CommandSpec {
   Reply* reply = nullptr;            // awaited; sets kCommandAnswer unless `library`
   bool library = false;              // the reply comes as AnswerKind::kLibrary
   const Landing* landing = nullptr;  // of a tideCopyOut
+  // The payload's last bytes, which fill() leaves alone: they lie here, unchanged until the command has been executed.
+  const std::byte* bulk = nullptr;
+  uint32_t bulk_bytes = 0;
 };
 
 struct ChannelOrigin {
@@ -82,7 +85,8 @@ class Channel {
   static std::unique_ptr<Channel> adopt(Region region, std::unique_ptr<Link> link);
   ~Channel();
 
-  // Writes one command; fill(payload) writes its payload_bytes. Waits (outside of the lock) while the ring is full.
+  // Writes one command; fill(payload) writes its payload_bytes, but for the bulk. Waits (outside of the lock) while the
+  // ring is full.
   template <class Fill>
   CUresult send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence = nullptr);
 
@@ -139,6 +143,8 @@ class Channel {
   void sleep(uint32_t timeout_us);
   // What a copy in finds ahead of it in the ring, and how fast that goes.
   PackChoice::Path path();
+  // When what the program gives back may still be lent to a link that nobody waits for: it is not read again.
+  void stop_reading();
   // In a forked child.
   void abandon();
 
@@ -187,6 +193,7 @@ class Channel {
   Outcome connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt);
   Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,
                std::string* transport_data, Attempt* attempt);
+  void take_back_lent();
   void replace_link(std::unique_ptr<Link> link);
   void reap_links();
   bool follow_move();
@@ -199,6 +206,7 @@ class Channel {
   CUresult wait(Ready ready);
   CUresult wait_for_space(uint32_t payload_bytes);
   void expect(uint64_t sequence, const CommandSpec& spec);
+  void put_bulk(std::byte* payload, const CommandSpec& spec);
   CUresult take_new_error();
   void wake_worker();
   void take(const Answer& answer);
@@ -217,6 +225,7 @@ class Channel {
 
   SpinLock lock_;
   CommandWriter writer_;
+  Link* lender_ = nullptr;             // to which bulk may be lent
   std::unique_ptr<Word[]> last_work_;  // by stream slot: sequence of its last command
 
   std::mutex drain_mu_;
@@ -255,6 +264,7 @@ CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence)
       const std::lock_guard lock(lock_);
       if (CommandHeader* header = writer_.reserve(spec.payload_bytes); header != nullptr) {
         fill(reinterpret_cast<std::byte*>(header + 1));
+        if (spec.bulk_bytes != 0) put_bulk(reinterpret_cast<std::byte*>(header + 1), spec);
         header->call = uint16_t(spec.call);
         header->flags = spec.reply != nullptr && !spec.library ? kCommandAnswer : 0;
         header->context = spec.context;

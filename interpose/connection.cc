@@ -160,6 +160,7 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* a
   std::string transport_data;
   const Outcome dialled = dial(endpoint, epoch, &transport, &lifeline, &transport_data, attempt);
   if (!dialled.ok()) return dialled;
+  take_back_lent();
   std::unique_ptr<Link> link;
   if (Outcome o = transport->connect(region_, lifeline, transport_data.c_str(), &link); !o.ok()) {
     close(lifeline);  // else the worker believes that we are there
@@ -173,12 +174,26 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* a
   return {};
 }
 
+// What the worker has not consumed is sent again, to another one, and from the ring. Requires: reconnect_mu_.
+void Channel::take_back_lent() {
+  {
+    const std::lock_guard lock(lock_);
+    lender_ = nullptr;
+  }
+  if (link_.load() != nullptr) LinkUse(*this)->take_back();
+}
+
+void Channel::stop_reading() {
+  if (lost_.load()) LinkUse(*this)->release();
+}
+
 void Channel::replace_link(std::unique_ptr<Link> link) {
   auto* holder = new LinkHolder;
   holder->link = std::move(link);
   {
     const std::lock_guard lock(lock_);
     writer_.reuse_start(holder->link->shares_memory());
+    lender_ = holder->link->lends() ? holder->link.get() : nullptr;
   }
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;

@@ -84,6 +84,15 @@ bool HostMemory::is_kept_twice(uint64_t address) const {
   return found != nullptr && found->mirror != nullptr;
 }
 
+bool HostMemory::is_kept_once(uint64_t address, uint64_t bytes) const {
+  if (count_.load(std::memory_order_relaxed) == 0) return false;
+  const std::lock_guard lock(mu_);
+  const Block* found = const_cast<HostMemory*>(this)->look_up(address);
+  if (found == nullptr || found->mirror != nullptr || address - found->about.host >= found->about.bytes) return false;
+  const bool locked = found->about.kind == HostKind::kPinned || found->about.kind == HostKind::kRegistered;
+  return locked && bytes <= found->about.bytes - (address - found->about.host);
+}
+
 uint64_t HostMemory::on_device(const Vgpu& vgpu, uint64_t address, uint64_t bytes) const {
   if (count_.load(std::memory_order_relaxed) == 0) return 0;
   const std::lock_guard lock(mu_);

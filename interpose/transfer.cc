@@ -27,9 +27,9 @@ namespace {
 
 constexpr uint64_t kPieceBytes = 512u << 10;  // of one record
 static_assert(kPieceBytes <= Staging::kPieceBytes && kPieceBytes <= kPackedPieceMax);
-constexpr uint64_t kStagedBytesMin = 128u << 10;  // below, the rings are as fast
-constexpr uint64_t kSpinNs = 500'000;             // for a piece that is on its way
-constexpr uint64_t kHeldBytesMax = 64u << 20;     // a quarter of a worker's staging, see Vgpu::holds
+constexpr uint64_t kLargeBytes = 128u << 10;   // below, the rings are as fast as what avoids them
+constexpr uint64_t kSpinNs = 500'000;          // for a piece that is on its way
+constexpr uint64_t kHeldBytesMax = 64u << 20;  // a quarter of a worker's staging, see Vgpu::holds
 
 // What `bytes` of one record take of the worker's staging, which comes in pieces of three sizes.
 uint64_t staged_piece(uint64_t bytes) {
@@ -158,6 +158,11 @@ bool not_written_yet(Process& p, const CopyOrder& o) {
                      [&](Vgpu* v) { return v->is_open() && v->channel().lands_in(o.from.address, bytes); });
 }
 
+// Page-locked memory is the program's again when the stream has come so far, and not before.
+bool stays(Process& p, const CopyOrder& o) {
+  return o.width * o.height >= kLargeBytes && p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height));
+}
+
 CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   DeviceSide side;
   Stream* stream = nullptr;
@@ -172,10 +177,11 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
     return channel.wait_stream(stream->slot, channel.last_work(stream->slot));
   }
   leave_room(*side.vgpu, o.width, o.height);
-  const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch};
+  const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
+  const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch,
+                        (awaited || !o.synchronous) && stays(*e.process, o)};
   const CUresult r =
       send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence, &side.vgpu->staging);
-  const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
   if (r != CUDA_SUCCESS || !awaited) return r;
   return side.vgpu->channel().wait_stream(stream->slot, sequence);
 }
@@ -270,7 +276,7 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
   if (CUresult r = choose_stream(e, o, side, &stream, &foreign); r != CUDA_SUCCESS) return r;
   uint64_t sequence = 0;
   const bool at_once = !o.synchronous && !foreign && (o.in_graph || pinned(*e.process, o.to, o.width, o.height));
-  if (!at_once && o.width * o.height >= kStagedBytesMin) {
+  if (!at_once && o.width * o.height >= kLargeBytes) {
     bool done = false;
     const CUresult r = StagedCopyOut(*stream, o).run(&done);
     if (r != CUDA_SUCCESS || done) return e.process->host.after_wait(*side.vgpu, r);
@@ -328,14 +334,18 @@ CUresult device_to_device(const Entered& e, const CopyOrder& o) {
 CUresult send_in_ring(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence) {
   const command::CopyIn command{address, pitch, width, height};
+  const uint64_t bytes = width * height;
+  const bool whole = source.stays && bytes >= kLentBytesLeast && (source.pitch == width || height == 1);
   return stream.vgpu->channel().send(
       {.call = Call::tideCopyIn,
        .context = stream.context->number.load(),
        .stream = stream.slot,
-       .payload_bytes = uint32_t(command::kCopyInDataOffset + width * height)},
+       .payload_bytes = uint32_t(command::kCopyInDataOffset + bytes),
+       .bulk = source.data,
+       .bulk_bytes = whole ? uint32_t(bytes) : 0},
       [&](std::byte* payload) {
         memcpy(payload, &command, sizeof command);
-        pack_rows(payload + command::kCopyInDataOffset, source, width, height);
+        if (!whole) pack_rows(payload + command::kCopyInDataOffset, source, width, height);
       },
       sequence);
 }
@@ -354,12 +364,12 @@ CUresult send_staged(Stream& stream, const Staging::Piece& piece, uint64_t addre
 
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence, Staging* staging) {
-  bool staged = staging != nullptr && width * height >= kStagedBytesMin;
+  bool staged = staging != nullptr && width * height >= kLargeBytes;
   Parts parts(width, height, kPieceBytes);
   for (Part p; parts.next(&p);) {
     const uint64_t to = address + p.row * pitch + p.column;
     const uint64_t to_pitch = p.rows == 1 ? p.columns : pitch;
-    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch};
+    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch, source.stays};
     const Staging::Piece piece = staged ? staging->take(*stream.vgpu) : Staging::Piece{};
     staged = bool(piece);
     CUresult r = CUDA_SUCCESS;

@@ -26,10 +26,14 @@ struct Key {
 };
 
 constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath}};
-constexpr Key kServerKeys[] = {{"name", Kind::kName},           {"scheduler", Kind::kAddress},
-                               {"listen", Kind::kAddress},      {"directory", Kind::kPath},
-                               {"ready_file", Kind::kPath},     {"softgpu_devices", Kind::kNumber, 1, 64},
-                               {"softgpu_memory", Kind::kSize}, {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
+constexpr Key kServerKeys[] = {{"name", Kind::kName},
+                               {"scheduler", Kind::kAddress},
+                               {"listen", Kind::kAddress},
+                               {"directory", Kind::kPath},
+                               {"ready_file", Kind::kPath},
+                               {"softgpu_devices", Kind::kNumber, 1, 64},
+                               {"softgpu_memory", Kind::kSize},
+                               {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
                                {"hold_s", Kind::kNumber, 0, 86'400}};
 constexpr const char* kLaterTables[] = {"queue", "policy", "price", "auth"};
 constexpr const char* kTables = "[pool] and [[server]]";

@@ -4,11 +4,6 @@
 #include <utility>
 
 namespace tide {
-namespace {
-
-constexpr uint64_t kLentBytesLeast = 32u << 10;
-
-}  // namespace
 
 uint64_t progress_word(uint32_t slot) { return offsetof(WorkerPage, stream_progress) + slot * sizeof(Word); }
 uint64_t event_word(uint32_t slot) { return offsetof(WorkerPage, event_done) + slot * sizeof(Word); }
@@ -23,19 +18,6 @@ void Outbox::attach(Link* link) {
   if (link == nullptr) return;
   writer_ = AnswerWriter(link->region());
   writer_.reuse_start(link->shares_memory());
-}
-
-// What was lent to the old link has not come, perhaps.
-void Outbox::resume(Link* link) {
-  link_ = link;
-  for (Lent& lent : lent_) {
-    const uint64_t bytes = lent.end - lent.begin;
-    if (link->lends()) {
-      link->lend(lent.begin, lent.piece.data, bytes);
-    } else {  // its place in the ring is free
-      memcpy(link->region().answers() + lent.begin % kAnswerRingBytes, lent.piece.data, bytes);
-    }
-  }
 }
 
 void Outbox::record(const AnswerHeader& header, std::span<const std::byte> payload) {
@@ -130,9 +112,9 @@ void Outbox::put_packed(Entry& entry, AnswerHeader* place, std::span<const std::
 // Large pieces of staging go out from where they are.
 void Outbox::put_payload(Entry& entry, AnswerHeader* place) {
   const uint64_t bytes = entry.header.payload_bytes, begin = writer_.start() + sizeof(AnswerHeader);
-  if (entry.piece && bytes >= kLentBytesLeast && link_->lends()) {
-    link_->lend(begin, entry.piece.data, bytes);
-    lent_.push_back({begin, begin + bytes, entry.piece});
+  const bool may_lend = entry.piece && bytes >= kLentBytesLeast && link_->lends();
+  if (may_lend && link_->lend(begin, entry.piece.data, bytes)) {
+    lent_.push_back({begin + bytes, entry.piece});
   } else {
     const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();
     if (bytes != 0) memcpy(place + 1, from, bytes);

@@ -33,10 +33,9 @@ class Outbox {
   };
 
   explicit Outbox(Staging& staging) : staging_(staging) {}
-  // From now on what waits goes to this link. Null: nowhere, it waits.
+  // From now on what waits goes to this link; what was lent to another one lies in the ring (Link::take_back). Null:
+  // nowhere, it waits.
   void attach(Link* link);
-  // The same client's region over another connection.
-  void resume(Link* link);
 
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
   // Owns the piece from now on.
@@ -73,7 +72,7 @@ class Outbox {
   AnswerWriter writer_;
   std::deque<Entry> entries_;
   struct Lent {
-    uint64_t begin = 0, end = 0;  // cursors
+    uint64_t end = 0;  // cursor
     Staging::Piece piece;
   };
   std::deque<Lent> lent_;  // to the link, until the client has read so far

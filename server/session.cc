@@ -100,9 +100,10 @@ void Session::attach(Link* link) {
   signals_.attach(link == nullptr ? nullptr : &link->region().client());
 }
 
+// The page with the signals is the same, and work may wait for one.
 void Session::resume(Link* link) {
   far_client_ = !link->shares_memory();
-  outbox_.resume(link);
+  outbox_.attach(link);
   host_memory_.attach(link);
 }
 

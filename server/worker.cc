@@ -283,6 +283,7 @@ Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
   if (move_ != nullptr) give_up_move("its client's connection broke");
   link_->release();
   if (lost_ns_ == 0) lost_ns_ = now_ns();
+  link_->take_back();
   const KeptRegion kept = link_->leave_region();
   std::string data;
   std::unique_ptr<Link> link;

@@ -21,6 +21,7 @@
 #include "base/outcome.h"
 #include "base/threads.h"
 #include "transport/layout.h"
+#include "transport/lent.h"
 
 namespace tide {
 
@@ -67,14 +68,20 @@ class Link {
   virtual int take_descriptor() { return -1; }
   // Where each side has a copy of the rings: bytes of a record that one is about to publish may stay where they are.
   // From cursor `begin` of the own ring on, `bytes` are at `from`, unchanged until the far side has consumed them. The
-  // record's header lies in the ring in any case. Worth it from some 32 KiB on: it makes a parcel more.
+  // record's header lies in the ring in any case. Worth it from kLentBytesLeast on. By one thread at a time, in the
+  // order of the ring; false: the bytes have to be copied into the ring after all.
   virtual bool lends() const { return false; }
-  virtual void lend(uint64_t begin, const std::byte* from, uint64_t bytes) { (void)begin, (void)from, (void)bytes; }
+  virtual bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) {
+    (void)begin, (void)from, (void)bytes;
+    return false;
+  }
+  // What was lent and is not consumed lies in the ring afterwards, for another link to carry. Nobody lends meanwhile.
+  virtual void take_back() {}
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything
   // else alone. The link may then be forgotten, but not used or destroyed.
   virtual void abandon() = 0;
-  // Nothing will go this way any more: what it has of a device (queues, locked memory) is given back at once, though
-  // threads may still use the link, which finds itself not alive.
+  // Nothing will go this way any more: what it has of a device (queues, locked memory) is given back at once, and what
+  // was lent is not read again, though threads may still use the link, which finds itself not alive.
   virtual void release() {}
   // Whether the client may come back over another connection (Transport::resume).
   virtual bool resumes() const { return false; }

@@ -216,25 +216,24 @@ bool Replica::put_cursors(Parcel* parcel, const Cursors& now) {
   return true;
 }
 
-void Replica::lend(uint64_t begin, const std::byte* from, uint64_t bytes) {
-  const std::lock_guard lock(mu_);
-  lent_.push_back({begin, begin + bytes, from});
-  lent_count_.store(lent_.size(), std::memory_order_release);
-}
-
 // Where the next ring bytes to be sent lie, and at most *bytes of them together.
 const std::byte* Replica::next_bytes(uint64_t* bytes) {
   const uint64_t at = sent_bytes_ % out_.size;
   *bytes = std::min(*bytes, out_.size - at);
-  if (lent_count_.load(std::memory_order_acquire) == 0) return out_.bytes + at;
-  const std::lock_guard lock(mu_);
-  while (!lent_.empty() && lent_.front().end <= sent_bytes_) lent_.pop_front();
-  lent_count_.store(lent_.size(), std::memory_order_release);
-  if (lent_.empty()) return out_.bytes + at;
-  const Lent& lent = lent_.front();
-  const bool inside = lent.begin <= sent_bytes_;
-  *bytes = std::min(*bytes, (inside ? lent.end : lent.begin) - sent_bytes_);
-  return inside ? lent.from + (sent_bytes_ - lent.begin) : out_.bytes + at;
+  lent_.drop_to(out_.tail->load(std::memory_order_acquire));
+  const LentPieces::Piece* lent = lent_.behind(sent_bytes_);
+  if (lent == nullptr) return out_.bytes + at;
+  const bool inside = lent->begin <= sent_bytes_;
+  *bytes = std::min(*bytes, (inside ? lent->end : lent->begin) - sent_bytes_);
+  return inside ? lent->from + (sent_bytes_ - lent->begin) : out_.bytes + at;
+}
+
+void Replica::take_back() {
+  lent_.drop_to(out_.tail->load(std::memory_order_acquire));
+  while (const LentPieces::Piece* lent = lent_.first()) {
+    memcpy(out_.bytes + lent->begin % out_.size, lent->from, lent->end - lent->begin);
+    lent_.drop_to(lent->end);
+  }
 }
 
 // A parcel is of use to the far side when all of it has come. So the first is short and the far side begins, and while

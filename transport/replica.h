@@ -9,13 +9,13 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
 
 #include "transport/layout.h"
+#include "transport/lent.h"
 #include "transport/link_rate.h"
 #include "transport/wait.h"
 
@@ -61,8 +61,8 @@ class Replica {
 
   // Any thread.
   void note(const Word& word);
-  // Link::lend(). In the order of the ring.
-  void lend(uint64_t begin, const std::byte* from, uint64_t bytes);
+  // Link::lend().
+  bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) { return lent_.add({begin, begin + bytes, from}); }
   bool has_more() const;
   // Of one's own ring: how fast its bytes reach the far side (0: not known), and how many are on their way there.
   uint64_t bytes_per_s() const;
@@ -73,6 +73,8 @@ class Replica {
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
+  // Link::take_back().
+  void take_back();
   // Checks and applies what came; `ring` is null when the ring bytes lie in their place already. Null, or why it is
   // refused; the connection is then of no use.
   const char* apply(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
@@ -85,10 +87,6 @@ class Replica {
     uint32_t word = 0;
     uint64_t value = 0;
     Cursors before;  // published before the word
-  };
-  struct Lent {
-    uint64_t begin = 0, end = 0;  // cursors
-    const std::byte* from = nullptr;
   };
   struct Ring {
     std::byte* bytes = nullptr;
@@ -132,8 +130,8 @@ class Replica {
   mutable std::mutex mu_;
   std::vector<Note> notes_;         // guarded by mu_
   std::atomic<uint64_t> noted_{0};  // how many were ever added
-  std::deque<Lent> lent_;           // what has not been sent of it; guarded by mu_
-  std::atomic<uint64_t> lent_count_{0};
+
+  LentPieces lent_;
 
   // The carrier's.
   std::vector<Note> taken_;

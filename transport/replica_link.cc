@@ -261,6 +261,12 @@ void ReplicaLink::release() {
   wake_own_sleepers();
 }
 
+void ReplicaLink::take_back() {
+  lock();
+  replica_.take_back();
+  unlock();
+}
+
 void ReplicaLink::abandon() { lifeline_.close(); }
 
 Outcome ReplicaLink::wait_for_far_side(uint32_t timeout_ms) {
@@ -324,8 +330,12 @@ Outcome resume_over(const CarrierKind& kind, const KeptRegion& kept, int lifelin
 
 Transport carried_by(const CarrierKind& kind, bool same_host) {
   using namespace std::placeholders;
-  return {kind.name, same_host, std::bind(connect_over, kind, _1, _2, _3, _4),
-          std::bind(accept_over, kind, _1, _2, _3, _4), kind.prepare, std::bind(resume_over, kind, _1, _2, _3, _4)};
+  return {kind.name,
+          same_host,
+          std::bind(connect_over, kind, _1, _2, _3, _4),
+          std::bind(accept_over, kind, _1, _2, _3, _4),
+          kind.prepare,
+          std::bind(resume_over, kind, _1, _2, _3, _4)};
 }
 
 }  // namespace tide

@@ -37,7 +37,10 @@ class ReplicaLink : public Link {
   bool alive() override;
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
-  void lend(uint64_t begin, const std::byte* from, uint64_t bytes) override { replica_.lend(begin, from, bytes); }
+  bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) override {
+    return replica_.lend(begin, from, bytes);
+  }
+  void take_back() override;
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
   uint64_t on_the_way() const override { return replica_.on_the_way(); }
   void abandon() override;

@@ -107,7 +107,8 @@ Outcome plugin(const UcxPlugin** plugin) {
   return {};
 }
 
-// Where the client came to: it gets there once more. Nothing where it came over no network, or TIDE_UCX_BIND says where.
+// Where the client came to: it gets there once more. Nothing where it came over no network, or TIDE_UCX_BIND says
+// where.
 std::string own_address(int lifeline) {
   const char* bind = getenv("TIDE_UCX_BIND");
   sockaddr_storage address{};
@@ -115,9 +116,9 @@ std::string own_address(int lifeline) {
   char host[INET6_ADDRSTRLEN] = {};
   if ((bind != nullptr && bind[0] != '\0') || getsockname(lifeline, reinterpret_cast<sockaddr*>(&address), &bytes) != 0)
     return {};
-  const bool named = (address.ss_family == AF_INET || address.ss_family == AF_INET6) &&
-                     getnameinfo(reinterpret_cast<sockaddr*>(&address), bytes, host, sizeof host, nullptr, 0,
-                                 NI_NUMERICHOST) == 0;
+  const bool named =
+      (address.ss_family == AF_INET || address.ss_family == AF_INET6) &&
+      getnameinfo(reinterpret_cast<sockaddr*>(&address), bytes, host, sizeof host, nullptr, 0, NI_NUMERICHOST) == 0;
   if (!named) return {};
   return address.ss_family == AF_INET6 ? "[" + std::string(host) + "]" : host;
 }

@@ -18,6 +18,9 @@ CUresult free_block(void* pointer, HostKind kind, CUresult not_there) {
   HostBlock block;
   if (!p->host.find(word(pointer), &block) || block.host != word(pointer) || block.kind != kind) return not_there;
   const CUresult r = sync_open_vgpus(*p);
+  for (Vgpu* vgpu : p->devices) {
+    if (vgpu->is_open()) vgpu->channel().stop_reading();
+  }
   return p->host.release(word(pointer), kind) ? r : not_there;
 }
 

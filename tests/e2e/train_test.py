@@ -115,6 +115,9 @@ class Moves(PoolTest):
     def test_copies_go_on_while_moving(self):
         self.assertGreater(self.migrate_while_running('copies'), 1)
 
+    def test_page_locked_memory_is_read_while_moving(self):
+        self.assertGreater(self.migrate_while_running('pinned'), 1)
+
     both_change_one_word = ['--live']
 
     def test_host_memory_moves_too(self):
@@ -149,6 +152,10 @@ class OverUcx(Moves):
         self.pool.up(gpus=1)
         network = 'TIDE_TRANSPORT=sim:rtt_us=1000,gbit=1'
         self.expect_ok(self.pool.run('--', 'env', network, job_program('mirrors'), '--small'))
+
+    def test_page_locked_memory_that_waits_for_a_slow_network_moves_too(self):
+        self.pool.env['TIDE_TRANSPORT'] = 'sim:rtt_us=3000,gbit=2'
+        self.assertGreater(self.migrate_while_running('pinned'), 1)
 
     def test_of_host_memory_only_changes_travel(self):
         self.pool.up(gpus=1)

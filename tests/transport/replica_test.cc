@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -121,7 +122,9 @@ TEST_F(ReplicaTest, what_was_lent_arrives_in_its_place) {
     // All but the first bytes, which lie in the ring as usual; and of every third nothing.
     const uint32_t own = i % 3 == 0 ? bytes : 48;
     memcpy(payload_of(header), from, own);
-    if (own != bytes) client->lend(begin + own, from + own, bytes - own);
+    if (own != bytes) {
+      ASSERT_TRUE(client->lend(begin + own, from + own, bytes - own));
+    }
     writer.publish(header);
     if (i % 4 != 3) continue;
     for (Parcel parcel; client->next(&parcel, i % 8 == 3 ? kParcelRingBytes : kParcelRingBytesMax);) {
@@ -139,6 +142,54 @@ TEST_F(ReplicaTest, what_was_lent_arrives_in_its_place) {
     }
   }
   EXPECT_GT(writer.head(), kCommandRingBytes) << "the ring's end was not passed";
+}
+
+// As when the vGPU moves: another worker gets what the first has not consumed, from the ring alone.
+TEST_F(ReplicaTest, what_was_lent_and_is_taken_back_is_sent_again_from_the_ring) {
+  sync();
+  CommandWriter writer(near);
+  constexpr uint32_t kBytes = 100'000;
+  std::vector<std::vector<unsigned char>> lent(6, std::vector<unsigned char>(kBytes));
+  for (uint64_t i = 0; i < lent.size(); ++i) {
+    peer::fill(peer::Numbers{i}, lent[i].data(), kBytes);
+    CommandHeader* header = writer.reserve(kBytes);
+    header->call = 1;
+    const auto* from = reinterpret_cast<const std::byte*>(lent[i].data());
+    ASSERT_TRUE(client->lend(writer.start() + sizeof(CommandHeader), from, kBytes));
+    writer.publish(header);
+  }
+  // Two are consumed, and their memory given back; of others the bytes have left.
+  CommandReader reader(far);
+  Command command;
+  for (Parcel parcel; near.worker().command_tail.load() == 0 && client->next(&parcel);) {
+    ASSERT_EQ(worker->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    if (far.client().command_head.load() < 3 * kBytes) continue;
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(reader.next(&command), ReadState::kRecord);
+      reader.consume(command);
+    }
+    carry(*worker, *client);
+  }
+  for (int i = 0; i < 2; ++i) std::fill(lent[i].begin(), lent[i].end(), 0xee);
+  client->take_back();
+  const std::vector<std::vector<unsigned char>> before = lent;
+  for (auto& each : lent) std::fill(each.begin(), each.end(), 0xdd);
+
+  Region next;
+  ASSERT_TRUE(map_private_region(&next).ok());
+  client = std::make_unique<Replica>(near, Side::kClient);
+  Replica successor(next, Side::kWorker);
+  carry(*client, successor);
+  carry(successor, *client);
+  carry(*client, successor);
+  CommandReader last(next);
+  for (size_t i = 2; i < before.size(); ++i) {
+    ASSERT_EQ(last.next(&command), ReadState::kRecord) << i;
+    ASSERT_EQ(command.header.payload_bytes, kBytes);
+    EXPECT_EQ(memcmp(command.payload, before[i].data(), kBytes), 0) << i;
+  }
+  EXPECT_EQ(last.next(&command), ReadState::kEmpty);
+  unmap_region(next);
 }
 
 TEST_F(ReplicaTest, the_head_stands_between_records_while_a_long_ring_travels) {

@@ -33,6 +33,12 @@ struct Flying {
   std::vector<std::byte> ring;
 };
 
+struct Lent {
+  uint64_t begin = 0;
+  std::vector<unsigned char> bytes;
+  uint64_t end() const { return begin + bytes.size(); }
+};
+
 class Session {
  public:
   explicit Session(uint64_t seed) : seed_(seed), random_{seed} {
@@ -87,8 +93,11 @@ class Session {
     CommandHeader* header = commands_.reserve(uint32_t(bytes.size()));
     if (header == nullptr) return;  // the ring is full
     header->call = 1;
-    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<unsigned char*>(payload_of(header)));
+    lend_or_copy(*client_, commands_.start() + sizeof(CommandHeader), bytes, payload_of(header), &lent_commands_);
     commands_.publish(header);
+    while (!lent_commands_.empty() && lent_commands_.front().end() <= near_.worker().command_tail.load()) {
+      lent_commands_.pop_front();
+    }
   }
 
   // The worker takes one command and answers it: from the ring, or from memory that it lends.
@@ -114,12 +123,7 @@ class Session {
     AnswerHeader* header = out_.reserve(uint32_t(answer.size()));
     header->kind = uint16_t(AnswerKind::kData);
     header->sequence = executed_;
-    if (answer.size() > 1000 && random_.next() % 2 == 0) {
-      lent_.push_back({out_.start() + sizeof(AnswerHeader), answer});
-      worker_->lend(lent_.back().begin, reinterpret_cast<const std::byte*>(lent_.back().bytes.data()), answer.size());
-    } else {
-      std::copy(answer.begin(), answer.end(), reinterpret_cast<unsigned char*>(payload_of(header)));
-    }
+    lend_or_copy(*worker_, out_.start() + sizeof(AnswerHeader), answer, payload_of(header), &lent_);
     out_.publish(header);
     Word& word = far_.worker().stream_progress[kSlot];
     word.store(executed_);
@@ -128,7 +132,17 @@ class Session {
   }
   void take_back() {
     const uint64_t read = far_.client().answer_tail.load();
-    while (!lent_.empty() && lent_.front().begin + lent_.front().bytes.size() <= read) lent_.pop_front();
+    while (!lent_.empty() && lent_.front().end() <= read) lent_.pop_front();
+  }
+  void lend_or_copy(Replica& replica, uint64_t begin, const std::vector<unsigned char>& bytes, std::byte* place,
+                    std::deque<Lent>* lent) {
+    if (bytes.size() >= kLentBytesLeast && random_.next() % 2 == 0) {
+      lent->push_back({begin, bytes});
+      const auto* from = reinterpret_cast<const std::byte*>(lent->back().bytes.data());
+      if (replica.lend(begin, from, bytes.size())) return;
+      lent->pop_back();
+    }
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<unsigned char*>(place));
   }
 
   void read_answers() {
@@ -171,17 +185,14 @@ class Session {
     ++breaks_;
     to_worker_.clear();
     to_client_.clear();
+    worker_->take_back();
+    client_->take_back();
+    lent_.clear();
+    lent_commands_.clear();
     const bool known = worker_->synced() || begun_;
     const uint64_t received = worker_->received();
     worker_ = known ? std::make_unique<Replica>(far_, Side::kWorker, received)
                     : std::make_unique<Replica>(far_, Side::kWorker);
-    for (const Lent& lent : lent_) {
-      if (random_.next() % 2 == 0) {
-        worker_->lend(lent.begin, reinterpret_cast<const std::byte*>(lent.bytes.data()), lent.bytes.size());
-      } else {
-        memcpy(far_.answers() + lent.begin % kAnswerRingBytes, lent.bytes.data(), lent.bytes.size());
-      }
-    }
     client_ = std::make_unique<Replica>(near_, Side::kClient);
   }
 
@@ -203,11 +214,6 @@ class Session {
     EXPECT_EQ(near_.worker().command_tail.load(), near_.client().command_head.load());
   }
 
-  struct Lent {
-    uint64_t begin = 0;
-    std::vector<unsigned char> bytes;
-  };
-
   const uint64_t seed_;
   peer::Numbers random_;
   int fd_ = -1;
@@ -219,7 +225,7 @@ class Session {
   AnswerWriter out_;
   bool begun_ = false;
   std::deque<Flying> to_worker_, to_client_;
-  std::deque<Lent> lent_;
+  std::deque<Lent> lent_, lent_commands_;
   uint64_t executed_ = 0, answered_ = 0, progress_ = 0, breaks_ = 0;
 };
 

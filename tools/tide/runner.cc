@@ -78,10 +78,11 @@ kj::Promise<std::string> Runner::try_again(uint64_t give_up_ns) {
 kj::Promise<std::string> Runner::reattach(uint64_t give_up_ns) {
   std::string address;
   if (!find_pool(options_, &address).ok()) return try_again(give_up_ns);
-  auto connecting = io_.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
-    auto connected = parsed->connect();
-    return connected.attach(kj::mv(parsed));
-  });
+  auto connecting =
+      io_.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
+        auto connected = parsed->connect();
+        return connected.attach(kj::mv(parsed));
+      });
   // Where nobody answers the system goes on asking for minutes, ever more rarely.
   return io_.provider->getTimer()
       .timeoutAfter(kConnectMs * kj::MILLISECONDS, kj::mv(connecting))

@@ -50,7 +50,8 @@ class UcxCarrier : public Carrier {
   void ping() override { sign(kUcxPingId); }
   uint64_t pongs() const override { return pongs_; }
   void give_up() override { fail("given up"); }
-  void release() override { fail("it was given back"); }  // and closing it does not wait for the far side
+  // What UCX has not sent yet it will not send: the end of an endpoint that failed is forced.
+  void release() override { fail("it was given back"); }
 
  private:
   // A message under way: UCX may read the head until it is done.
