@@ -35,6 +35,7 @@ constexpr size_t kTextBytes = 4096;
 // Of a client whose end of the connection was closed: a process that lives comes back at once, one that has ended shall
 // not keep a GPU.
 constexpr uint32_t kHoldClosedMs = 1'500;
+constexpr uint64_t kDrainNs = 50'000'000;
 
 // Of the one thread, and of its signal handler.
 std::atomic<uint32_t> messages_heard{0};  // signals that something has come on a socket
@@ -270,7 +271,8 @@ void Worker::resume(const ControlSession& session, int lifeline) {
   close(lifeline);
 }
 
-// The old connection, though it may seem to be whole, is given up first: nothing of it can come any more.
+// What has come over the old connection counts. Then it is given up, though it may seem to be whole: nothing of it can
+// come any more.
 Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
   const bool same = memcmp(session.session, identity_.session, sizeof(session.session)) == 0;
   if (!same || !live_ || said_end_ || !link_->resumes()) {
@@ -281,6 +283,8 @@ Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
     return Outcome::fail(format("a session cannot go on over the transport '%s'", session.transport));
   }
   if (move_ != nullptr) give_up_move("its client's connection broke");
+  for (const uint64_t end = now_ns() + kDrainNs; link_->progress() && now_ns() < end;) {
+  }
   link_->release();
   if (lost_ns_ == 0) lost_ns_ = now_ns();
   link_->take_back();

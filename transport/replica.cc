@@ -312,11 +312,11 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
     ++taken_done_;
     carried_notes_.fetch_add(1, std::memory_order_relaxed);
   }
-  if (taken_done_ == taken_.size()) {
-    Cursors now = sent_;
-    now.head = whole_records();
-    put_cursors(parcel, now.head >= goal_.head ? goal_ : now);
-  }
+  Cursors now = sent_;
+  now.head = whole_records();
+  // What was published before a note that must wait need not wait with it.
+  if (taken_done_ != taken_.size()) now.head = std::min(walked_, taken_[taken_done_].before.head);
+  put_cursors(parcel, taken_done_ == taken_.size() && now.head >= goal_.head ? goal_ : now);
   if (parcel->header.ring_bytes == 0 && parcel->header.entry_count == 0 && !received_much()) return false;
   parcel->header.serial = serial_out_++;
   parcel->header.received = received_.load(std::memory_order_relaxed);

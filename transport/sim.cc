@@ -67,6 +67,7 @@ class SimCarrier : public Carrier {
   const SimSettings settings_;
   int epoll_, socket_, listener_;
   const char* failure_ = nullptr;
+  bool cannot_write_ = false;
   std::vector<std::byte> out_, in_;
   size_t out_done_ = 0, in_done_ = 0;
   uint64_t depart_ns_ = 0, last_due_ns_ = 0, sent_ = 0, applied_ = 0, random_;
@@ -113,7 +114,7 @@ uint64_t SimCarrier::due_of(uint64_t bytes) {
 }
 
 bool SimCarrier::may_send() {
-  return failure_ == nullptr && socket_ >= 0 && out_done_ == out_.size() && depart_ns_ < now_ns() + kQueueNs;
+  return failure_ == nullptr && !cannot_write_ && socket_ >= 0 && out_done_ == out_.size() && depart_ns_ < now_ns() + kQueueNs;
 }
 
 void SimCarrier::send(const Parcel& parcel) {
@@ -143,8 +144,9 @@ bool SimCarrier::write_out() {
     const ssize_t n = ::send(socket_, out_.data() + out_done_, out_.size() - out_done_, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-    if (n < 0) {
-      failure_ = "cannot write to the socket";
+    if (n < 0) {  // what has come before is still to be read
+      cannot_write_ = true;
+      out_done_ = out_.size();
       break;
     }
     out_done_ += size_t(n);
@@ -211,8 +213,9 @@ bool SimCarrier::progress(Replica* replica) {
   if (socket_ < 0) return moved;
   moved |= write_out();
   moved |= apply_due(replica);
-  if (failure_ == nullptr) moved |= read_in();
-  return moved | apply_due(replica);
+  const bool read = failure_ == nullptr && read_in();
+  if (cannot_write_ && !read && failure_ == nullptr) failure_ = "cannot write to the socket";
+  return moved | read | apply_due(replica);
 }
 
 bool SimCarrier::arm() { return idle(); }

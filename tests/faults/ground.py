@@ -154,15 +154,14 @@ class Ground:
             hardware[name] = re.search(r'link/ether (\S+)', self.ip('-n', name, 'link', 'show', 'eth0'))[1]
         # Machines are behind routers, whose addresses stay known: no search for an address after the network is back.
         for name, other, address in ((self.client, self.server, SERVER), (self.server, self.client, CLIENT)):
-            self.ip('-n', name, 'neigh', 'replace', address, 'lladdr', hardware[other], 'dev', 'eth0', 'nud', 'permanent')
-        self.up = True
+            self.ip('-n', name, 'neigh', 'replace', address, 'lladdr', hardware[other], 'dev', 'eth0', 'nud',
+                    'permanent')
         until(lambda: ' UP ' in self.ip('-n', self.client, '-br', 'link', 'show', 'eth0'), 'the wire')
 
     def set_wire(self, up):
         """Silently, as where something on the way fails: neither side's own link goes down."""
         state = 'forwarding' if up else 'disabled'
         subprocess.run(['bridge', '-n', self.switch, 'link', 'set', 'dev', 's0', 'state', state], check=True)
-        self.up = up
         return time.monotonic()
 
     def reset_connections(self):
@@ -185,10 +184,10 @@ class Ground:
             return file.read()[-3000:]
 
     def start_scheduler(self):
-        ready, door = os.path.join(self.home, 'ready'), getattr(self, 'door', f'{SERVER}:7412')
+        ready = os.path.join(self.home, 'ready')
         self.start('scheduler', self.inside(
-            self.server, self.program('scheduler/tide-scheduler'), '--state', os.path.join(self.home, 'state'), '--listen',
-            f'{SERVER}:{PORT}', '--door', door, '--ready-file', ready), ready)
+            self.server, self.program('scheduler/tide-scheduler'), '--state', os.path.join(self.home, 'state'),
+            '--listen', f'{SERVER}:{PORT}', '--door', f'{SERVER}:{PORT + 1}', '--ready-file', ready), ready)
 
     def start_agent(self):
         ready, boot_id = os.path.join(self.home, 'agent-ready'), os.path.join(self.home, 'boot_id')
@@ -205,7 +204,8 @@ class Ground:
 
     def takes_jobs(self):
         words = [self.program('tools/tide/tide'), '--pool', f'{SERVER}:{PORT}', 'run', '-g', '1', '--', 'true']
-        return subprocess.run(self.inside(self.client, *words), env=self.environment, capture_output=True).returncode == 0
+        done = subprocess.run(self.inside(self.client, *words), env=self.environment, capture_output=True)
+        return done.returncode == 0
 
     def workers(self):
         found = subprocess.run(['ip', 'netns', 'pids', self.server], capture_output=True, text=True).stdout.split()

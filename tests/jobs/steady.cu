@@ -1,7 +1,8 @@
 // Copies, kernels and reads in a fixed order, whose outcome shows whether one of them was lost or came twice. Says when
 // each round was over, so that whoever breaks something sees how long it took.
 //
-// steady [--rounds N] [--pause-us N]: "round I NANOSECONDS" lines (CLOCK_MONOTONIC), then "digest X", then "steady: ok".
+// steady [--rounds N] [--pause-us N]: "round I NANOSECONDS" lines (CLOCK_MONOTONIC), then "digest X", then "steady:
+// ok".
 
 #include <stdint.h>
 #include <unistd.h>
