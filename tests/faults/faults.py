@@ -16,11 +16,12 @@ def disturbed(ground, reference, random, times, disturb):
     while len(recoveries) < times:
         here = min(10, times - len(recoveries))
         rounds = 60 * here
+        digest = reference(rounds)
         job = ground.run(rounds, ROUND_US)
         for _ in range(here):
             job.wait_for_rounds(random.randint(2, 40))
             recoveries.append(disturb(job))
-        job.finish(reference(rounds))
+        job.finish(digest)
     return recoveries
 
 
@@ -112,6 +113,7 @@ def client_lost(ground, _, random):
 
 def worker_killed(ground, reference, random):
     """Only its vGPU is lost: its job ends with one error, the other goes on."""
+    digest = reference(600)
     other = ground.run(600, ROUND_US)
     other.wait_for_rounds(5)
     first = only_worker(ground, other)
@@ -124,12 +126,13 @@ def worker_killed(ground, reference, random):
     until(job.over, 'the job ends', 20)
     took = time.monotonic() - begin
     expect(job.process.returncode not in (0, None) and job.err().count('is lost') == 1, f'one clear error: {job.err()}')
-    other.finish(reference(600))
+    other.finish(digest)
     return took
 
 
 def scheduler_killed(ground, reference, random):
     """Running jobs do not need it; it comes back with what it knew."""
+    digest = reference(800)
     job = ground.run(800, ROUND_US)
     job.wait_for_rounds(random.randint(1, 40))
     begin = time.monotonic()
@@ -137,7 +140,7 @@ def scheduler_killed(ground, reference, random):
     time.sleep(random.uniform(0, 2))
     ground.start_scheduler()
     took = job.back_after(begin)
-    job.finish(reference(800))
+    job.finish(digest)
     until(lambda: ground.takes_jobs(), 'it takes jobs again', 20)  # when the agent has come back to it
     return took
 
