@@ -197,6 +197,10 @@ void Channel::replace_link(std::unique_ptr<Link> link) {
   }
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
+  // Given while it was being connected, they were noted on the old one.
+  for (const Word& signal : own_->signals) {
+    if (signal.load(std::memory_order_acquire) != 0) holder->link->note(signal);
+  }
   old->link->release();
   retired_.push_back(old);
   retired_links_.fetch_add(1, std::memory_order_relaxed);

@@ -199,6 +199,11 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     return refusal(kNotReady,
                    session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
   }
+  if (again && session != nullptr &&
+      session->resuming) {  // a client that asks without end shall not fill the worker's socket
+    close_all(-1, region_fd);
+    return refusal(kNotReady, "its worker has not answered yet; try again");
+  }
   if (session == nullptr && again) {
     close_all(-1, region_fd);
     return refusal(kSessionIsGone, "its worker has ended");
@@ -218,6 +223,11 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
                                           region_fd >= 0 ? 2 : 1);
   close_all(-1, region_fd);
   if (!sent) return refusal(kSystemNotReady, "the worker has ended");
+  if (again) {
+    session->resuming = true;
+    tasks_.add(
+        session->worker->await(ControlType::kServing).then([session](ControlMessage&&) { session->resuming = false; }));
+  }
   return kj::READY_NOW;  // from here on the worker speaks with the client
 }
 

@@ -35,6 +35,7 @@ struct AgentSession {
   kj::Own<WorkerProcess> worker;
   bool restored = false;   // came by a move, and its client has not come yet
   bool receiving = false;  // is coming
+  bool resuming = false;   // its worker was told of another connection, and has not looked at it yet
   ControlStats counted;    // what the worker said last
 };
 

@@ -91,6 +91,9 @@ class Session {
   bool replaying() const { return replaying_; }
   uint64_t sequence() const { return sequence_; }  // the last executed
   void set_sequence(uint64_t sequence) { sequence_ = sequence; }
+  // Of what the client was told when the session was last moved (told_digest).
+  uint64_t told() const { return told_; }
+  void set_told(uint64_t digest) { told_ = digest; }
   uint64_t& partial() { return partial_; }  // bytes of the present command's copy that are under way
   const Library* image_like() const { return image_like_; }
   void set_image_like(const Library* like) { image_like_ = like; }
@@ -124,6 +127,7 @@ class Session {
   PeerFetcher peer_fetcher_;
   uint64_t sequence_ = 0;
   uint64_t partial_ = 0;
+  uint64_t told_ = 0;
   uint64_t error_ = 0;
   uint64_t errors_ = 0;
   uint64_t malformed_ = 0;
@@ -138,6 +142,9 @@ class Session {
 
 // The part of a tideCopyInPacked that does not depend on its stream and context.
 void keep_content(Session& session, Received& q);
+
+// Of all answers and words that are the worker's to tell, and in the client's region what has reached it.
+uint64_t told_digest(Region region);
 
 // CUDA's errors after which a context is of no use any more.
 bool is_sticky(CUresult result);

@@ -8,7 +8,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 6;
+constexpr uint32_t kStateVersion = 7;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {
@@ -214,6 +214,7 @@ std::vector<std::byte> write_state(Session& session) {
   w.put(kStateVersion);
   write_libraries(session, &w);
   w.put(session.sequence());
+  w.put(session.told());
   w.put(session.partial());
   w.put(session.contexts().time_ms());
   const std::vector<MemoryRange> ranges = session.memory().ranges();
@@ -249,6 +250,7 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
   std::vector<Earlier> libraries;
   if (Outcome outcome = read_libraries(&r, images, &libraries); !outcome.ok()) return outcome;
   session.set_sequence(r.get<uint64_t>());
+  session.set_told(r.get<uint64_t>());
   session.partial() = r.get<uint64_t>();
   session.contexts().set_time(r.get<double>());
   const uint64_t ranges = r.count(sizeof(MemoryRange));

@@ -110,6 +110,11 @@ int Worker::run() {
       idle();
     }
     if (live_ && reader_.reason()[0] != '\0') return lose_channel(reader_.reason()) == Next::kEnd ? 1 : 0;
+    if (move_ != nullptr && live_ && !link_->alive()) {
+      // What it has not heard yet stays here. One that ended takes its session along.
+      if (link_->closed()) return 0;
+      give_up_move("its client is not connected at the moment");
+    }
     if (move_ != nullptr && live_ && may_try_move() && try_move() == Next::kEnd) return 0;
   }
 }
@@ -245,7 +250,7 @@ Outcome Worker::tell_opened(const ControlSession& session, int lifeline, const s
 // Nothing of a client whose connection broke is lost: what it has sent is executed, what it has not heard waits. One
 // that ended comes back at once or never.
 bool Worker::may_come_back() {
-  if (!live_ || said_end_ || !link_->resumes() || identity_.hold_ms == 0) return false;
+  if (!live_ || session_->ended() || !link_->resumes() || identity_.hold_ms == 0) return false;
   const uint64_t now = now_ns();
   if (lost_ns_ == 0) {
     lost_ns_ = now;
@@ -263,6 +268,7 @@ bool Worker::may_come_back() {
 
 void Worker::resume(const ControlSession& session, int lifeline) {
   const Outcome outcome = resume_over(session, lifeline);
+  send_control(control_, ControlType::kServing, nullptr, 0);
   if (outcome.ok()) {
     log(LogLevel::kInfo, "vGPU %u: the client is back", identity_.vgpu);
     return;
@@ -275,7 +281,7 @@ void Worker::resume(const ControlSession& session, int lifeline) {
 // come any more.
 Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
   const bool same = memcmp(session.session, identity_.session, sizeof(session.session)) == 0;
-  if (!same || !live_ || said_end_ || !link_->resumes()) {
+  if (!same || !live_ || session_->ended() || !link_->resumes()) {
     return Outcome::fail("this worker has no such session to go on with");
   }
   const Transport* transport = find_transport(session.transport);
@@ -329,6 +335,9 @@ Worker::Next Worker::go_live() {
   session_->host_memory().attach(link_.get());
   if (!session_->host_memory().ready(&broken)) {
     return broken ? lose_channel("its host memory cannot be reached from here") : Next::kGoOn;
+  }
+  if (restored_ && session_->told() != told_digest(link_->region())) {
+    return lose_channel("its connection broke during the move, and with it went what the last worker told");
   }
   reader_ = CommandReader(link_->region());
   session_->set_errors(page.error.load(), page.errors.load());

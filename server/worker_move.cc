@@ -150,6 +150,7 @@ Worker::Next Worker::try_move() {
     return Next::kGoOn;
   }
   move_->paused_ns = begin;
+  if (link_ != nullptr) session_->set_told(told_digest(link_->region()));
   const Outcome outcome = send_session(
       *session_, *move_->stream, [this] { carry(); }, &move_->bytes);
   if (!outcome.ok()) {
@@ -168,7 +169,7 @@ Worker::Next Worker::finish_move() {
   while (!commit) {
     ControlMessage message;
     const ControlState state = receive_control(control_, &message);
-    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive())) return Next::kEnd;
+    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;

@@ -43,7 +43,9 @@ const WordRange kWorkerWords[] = {
 // The same, in the order in which a client may learn of them at once: an error is whole before it counts, and known
 // before the work that failed is over.
 const WordRange kWorkerNews[] = {
-    range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
+    range(kWorker + offsetof(WorkerPage, next_endpoint), kEndpointBytes),
+    range(kWorker + offsetof(WorkerPage, epoch), 2 * sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, state), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, error), 2 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, sticky), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, errors), sizeof(Word)),
@@ -352,6 +354,7 @@ const char* Replica::begin_client(uint64_t received) {
   if (received < sent_bytes_ || received > out_.head->load(std::memory_order_acquire))
     return "it has what was not sent";
   sent_bytes_ = received;
+  whole_records();  // while they are all there: what the worker has consumed may be written over
   delivered_.store(received, std::memory_order_release);
   far_synced_.store(true, std::memory_order_release);
   return nullptr;
@@ -395,6 +398,8 @@ const char* Replica::resume_worker() {
 void Replica::note_news() {
   const std::lock_guard lock(mu_);
   const Cursors before = cursors();
+  carried_notes_.fetch_add(notes_.size(), std::memory_order_relaxed);  // the same words, in an older order
+  notes_.clear();
   for (const WordRange& range : kWorkerNews) {
     for (uint32_t word = range.begin; word < range.end; ++word) {
       const uint64_t value = word_of(region_, word).load(std::memory_order_acquire);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -225,8 +226,11 @@ void ReplicaLink::pump() {
 
 // `armed`: also for what comes. Else only until somebody publishes or the time has passed. Whether there is something.
 bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
+  // The mark is the next link's when this one is broken.
   std::atomic<uint32_t>& asleep = region_.worker().asleep;
-  asleep.store(asleep_mark(region_.client().doorbell.load(std::memory_order_relaxed)), std::memory_order_relaxed);
+  if (!broken_.load()) {
+    asleep.store(asleep_mark(region_.client().doorbell.load(std::memory_order_relaxed)), std::memory_order_relaxed);
+  }
   polling_.store(true, std::memory_order_seq_cst);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   lock();
@@ -241,7 +245,7 @@ bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
   unlock();
   if (!busy) busy = wait_for_events(armed && !broken_.load(), false, timeout_us);
   polling_.store(false, std::memory_order_relaxed);
-  asleep.store(0, std::memory_order_relaxed);
+  if (!broken_.load()) asleep.store(0, std::memory_order_relaxed);
   return busy;
 }
 
@@ -258,6 +262,8 @@ void ReplicaLink::release() {
   broken_.store(true);
   carrier_->release();
   unlock();
+  // The client may not have noticed. Nothing is said about our own reading, by which closed() tells how it went.
+  if (own_ == Side::kWorker) shutdown(lifeline_.fd(), SHUT_WR);
   wake_own_sleepers();
 }
 

@@ -114,7 +114,8 @@ uint64_t SimCarrier::due_of(uint64_t bytes) {
 }
 
 bool SimCarrier::may_send() {
-  return failure_ == nullptr && !cannot_write_ && socket_ >= 0 && out_done_ == out_.size() && depart_ns_ < now_ns() + kQueueNs;
+  return failure_ == nullptr && !cannot_write_ && socket_ >= 0 && out_done_ == out_.size() &&
+         depart_ns_ < now_ns() + kQueueNs;
 }
 
 void SimCarrier::send(const Parcel& parcel) {

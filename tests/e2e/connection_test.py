@@ -67,17 +67,6 @@ class Connections(PoolTest):
         self.assertNotEqual(job.wait(20), 0)
         self.assertEqual(len(re.findall('is lost: its worker ended', job.err())), 1, job.err())
 
-    def test_a_pool_that_holds_no_sessions(self):
-        """`hold_s = 0`: the first break is the end."""
-        config = os.path.join(self.pool.home, 'pool.toml')
-        with open(config, 'w', encoding='ascii') as file:
-            file.write(f'[pool]\nstate = "{self.pool.home}/state"\n[[server]]\nname = "node0"\nhold_s = 0\n')
-        self.pool.up(1, 1, '--config', config)
-        self.pool.env['TIDE_TRANSPORT'] = 'sim:drop_after_bytes=300000'
-        result = self.pool.run('-g', 1, '--', *train('--steps', 40, '--gpus', 1))
-        self.assertNotEqual(result.status, 0)
-        self.assertIn('is lost', result.err)
-
 
 if __name__ == '__main__':
     unittest.main(verbosity=2)

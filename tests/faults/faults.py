@@ -1,5 +1,5 @@
-"""The faults: each breaks something under jobs that run, as often as it is asked to, and says after how many seconds all
-was well again each time, or raises Failed. A job's digest shows that nothing was lost and nothing done twice."""
+"""The faults: each breaks something under jobs that run, as often as it is asked to, and says after how many seconds
+all was well again each time, or raises Failed. A job's digest shows that nothing was lost and nothing done twice."""
 
 import os
 import signal

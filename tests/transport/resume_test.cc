@@ -24,6 +24,10 @@ std::vector<unsigned char> content(uint64_t seed, uint64_t sequence, uint32_t mo
   peer::Numbers numbers{seed * 1000003 + sequence};
   std::vector<unsigned char> bytes(numbers.next() % 5 == 0 ? numbers.next() % most : numbers.next() % 200);
   peer::fill(numbers, bytes.data(), bytes.size());
+  // Contents that look like the lengths of records.
+  if (numbers.next() % 2 == 0) {
+    for (size_t at = 0; at + 4 <= bytes.size(); at += 16) memcpy(bytes.data() + at, "\0\x10\0\0", 4);
+  }
   return bytes;
 }
 
@@ -59,6 +63,31 @@ class Session {
     EXPECT_GT(breaks_, 0);
     heal();
   }
+  // The worker went on with a full ring while nobody heard it, and the client writes over what it has consumed.
+  void run_full() {
+    for (int i = 0; i < 20 && !testing::Test::HasFailure(); ++i) exchange();
+    for (int i = 0; i < 3 && !testing::Test::HasFailure(); ++i) {
+      fill_ring();
+      for (int k = 0; k < 200; ++k) {  // some of it stays unsent
+        depart(*client_, &to_worker_);
+        arrive(&to_worker_, *worker_);
+      }
+      break_connection();
+      for (uint64_t before = executed_ + 1; before != executed_;) {
+        before = executed_;
+        execute();
+      }
+      // The client writes as soon as it hears of the room, before it sends anything.
+      for (int k = 0; k < 100; ++k) {
+        depart(*client_, &to_worker_);
+        arrive(&to_worker_, *worker_);
+      }
+      for (int k = 0; k < 100; ++k) depart(*worker_, &to_client_);
+      while (!to_client_.empty() && !testing::Test::HasFailure()) arrive(&to_client_, *client_);
+      fill_ring();
+    }
+    heal();
+  }
   uint64_t breaks() const { return breaks_; }
   uint64_t commands() const { return commands_.last_sequence(); }
 
@@ -84,7 +113,21 @@ class Session {
       case 10:
         return arrive(&to_client_, *client_);
       default:
-        if (random_.next() % 20 == 0) break_connection();
+        if (random_.next() % (steps_++ % 2000 < 1000 ? 20 : 300) == 0) break_connection();
+    }
+  }
+
+  void exchange() {
+    depart(*client_, &to_worker_);
+    arrive(&to_worker_, *worker_);
+    depart(*worker_, &to_client_);
+    arrive(&to_client_, *client_);
+    execute();
+  }
+  void fill_ring() {
+    for (uint64_t before = commands() + 1; before != commands();) {
+      before = commands();
+      send_command();
     }
   }
 
@@ -125,10 +168,13 @@ class Session {
     header->sequence = executed_;
     lend_or_copy(*worker_, out_.start() + sizeof(AnswerHeader), answer, payload_of(header), &lent_);
     out_.publish(header);
-    Word& word = far_.worker().stream_progress[kSlot];
-    word.store(executed_);
-    worker_->note(word);
+    if (executed_ % 10 == 0) tell(far_.worker().errors, executed_);  // known before the work is over
+    tell(far_.worker().stream_progress[kSlot], executed_);
     reader_.consume(command);
+  }
+  void tell(Word& word, uint64_t value) {
+    word.store(value);
+    worker_->note(word);
   }
   void take_back() {
     const uint64_t read = far_.client().answer_tail.load();
@@ -148,6 +194,7 @@ class Session {
   void read_answers() {
     const uint64_t progress = near_.worker().stream_progress[kSlot].load();
     ASSERT_GE(progress, progress_);
+    ASSERT_GE(near_.worker().errors.load(), progress / 10 * 10) << "progress overtook the error that it stands for";
     progress_ = progress;
     Answer answer;
     ReadState state;
@@ -226,6 +273,7 @@ class Session {
   bool begun_ = false;
   std::deque<Flying> to_worker_, to_client_;
   std::deque<Lent> lent_, lent_commands_;
+  uint64_t steps_ = 0;
   uint64_t executed_ = 0, answered_ = 0, progress_ = 0, breaks_ = 0;
 };
 
@@ -240,6 +288,13 @@ TEST(Resume, nothing_is_lost_and_nothing_comes_twice) {
   }
   printf("%llu commands, %llu breaks\n", static_cast<unsigned long long>(commands),
          static_cast<unsigned long long>(breaks));
+}
+
+TEST(Resume, a_full_ring_on_which_the_worker_went_on_unheard) {
+  for (uint64_t seed = 1; seed <= 10 && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    Session(seed).run_full();
+  }
 }
 
 }  // namespace
