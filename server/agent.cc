@@ -199,8 +199,8 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     return refusal(kNotReady,
                    session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
   }
-  if (again && session != nullptr &&
-      session->resuming) {  // a client that asks without end shall not fill the worker's socket
+  // A client that asks without end shall not fill its worker's socket.
+  if (again && session != nullptr && session->resuming) {
     close_all(-1, region_fd);
     return refusal(kNotReady, "its worker has not answered yet; try again");
   }
@@ -225,8 +225,9 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   if (!sent) return refusal(kSystemNotReady, "the worker has ended");
   if (again) {
     session->resuming = true;
-    tasks_.add(
-        session->worker->await(ControlType::kServing).then([session](ControlMessage&&) { session->resuming = false; }));
+    const auto looked = [session] { session->resuming = false; };
+    tasks_.add(session->worker->await(ControlType::kServing)
+                   .then([looked](ControlMessage&&) { looked(); }, [looked](kj::Exception&&) { looked(); }));
   }
   return kj::READY_NOW;  // from here on the worker speaks with the client
 }
