@@ -1,6 +1,7 @@
 """The faults: each breaks something under jobs that run, as often as it is asked to, and says after how many seconds
 all was well again each time, or raises Failed. A job's digest shows that nothing was lost and nothing done twice."""
 
+import json
 import os
 import signal
 import time
@@ -111,6 +112,26 @@ def client_lost(ground, _, random):
     return time.monotonic() - healed
 
 
+def moved_while_cut(ground, reference, random):
+    """The move is refused, or the job goes on there, or, where the cut came in between, it has one error. It never
+    waits for what nobody will say any more."""
+    digest = reference(200)
+    job = ground.run(200, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 40))
+    ground.set_wire(False)
+    time.sleep(random.choice((0, 0.2, 2.5)))
+    mine = json.loads(ground.tide('jobs', '--json').stdout)[0]['id']
+    free = [gpu for gpu in json.loads(ground.tide('gpus', '--json').stdout) if gpu['job'] == '']
+    ground.tide('migrate', mine, f'far/{free[0]["index"]}')
+    healed = ground.set_wire(True)
+    until(job.over, 'the job ends', 30)
+    if job.process.returncode == 0:
+        job.finish(digest)
+    else:
+        expect(job.err().count('is lost') == 1, f'one clear error: {job.err()}')
+    return time.monotonic() - healed
+
+
 def worker_killed(ground, reference, random):
     """Only its vGPU is lost: its job ends with one error, the other goes on."""
     digest = reference(600)
@@ -155,6 +176,7 @@ FAULTS = [
     ('worker stopped', stopped(only_worker), 3, 250),
     ('client killed', each(client_killed), 5, 1000),
     ('worker killed', each(worker_killed), 2, 1000),
+    ('moved while cut', each(moved_while_cut), 4, 300),
     ('scheduler killed', each(scheduler_killed), 3, 1000),
     ('cut off for good', each(client_lost), 1, 20),
 ]

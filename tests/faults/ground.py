@@ -202,6 +202,11 @@ class Ground:
         self.jobs.append(Job(self, rounds, pause_us))
         return self.jobs[-1]
 
+    def tide(self, *words):
+        """The administrator's, on the scheduler's machine."""
+        command = [self.program('tools/tide/tide'), '--pool', f'{SERVER}:{PORT}', *words]
+        return subprocess.run(self.inside(self.server, *command), env=self.environment, capture_output=True, text=True)
+
     def takes_jobs(self):
         words = [self.program('tools/tide/tide'), '--pool', f'{SERVER}:{PORT}', 'run', '-g', '1', '--', 'true']
         done = subprocess.run(self.inside(self.client, *words), env=self.environment, capture_output=True)
