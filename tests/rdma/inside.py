@@ -20,6 +20,7 @@ import pool as pools  # noqa: E402
 import wire  # noqa: E402
 
 LOSS = ('delay', '5ms', 'loss', '1%')
+HELD_S = 60  # so long a session is kept for a client whose connection broke
 ENDS_WITHIN_S = 60  # after its worker died or the wire was cut; the emulated machine is 20 times slower than a real one
 LITTLE_MEMLOCK = ('prlimit', '--memlock=65536', 'setpriv', '--bounding-set', '-ipc_lock', '--inh-caps', '-ipc_lock')
 MIB = 1 << 20
@@ -137,7 +138,7 @@ def same_output_on_a_bad_wire(transport):
         return f'{lost()} packets lost; {said}'
 
 
-def ends_clearly(transport, what_happens, also_said=''):
+def ends_clearly(transport, what_happens, also_said='', within_s=ENDS_WITHIN_S):
     """A job that copies without end must end soon after `what_happens(one)`, with an error, and the next one run."""
     with OnePool(transport) as one:
         before = wire.Sent()
@@ -148,7 +149,7 @@ def ends_clearly(transport, what_happens, also_said=''):
         with what_happens(one):
             began = time.monotonic()
             try:
-                status = job.wait(ENDS_WITHIN_S)
+                status = job.wait(within_s)
                 took = time.monotonic() - began
                 pools.wait_until(lambda: not one.pool.pids('tide-worker'), 'the worker ends, too', ENDS_WITHIN_S)
             finally:
@@ -175,7 +176,8 @@ def wire_cut(transport):
         with wire.cuttable() as cut_now:
             cut_now()
             yield
-    return ends_clearly(transport, cut, r'rxe\d port 1 is down' if transport.name == 'verbs' else '')
+    said = r'rxe\d port 1 is down' if transport.name == 'verbs' else ''
+    return ends_clearly(transport, cut, said, HELD_S + ENDS_WITHIN_S)
 
 
 def fastest(_):
