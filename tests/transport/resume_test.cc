@@ -31,6 +31,10 @@ std::vector<unsigned char> content(uint64_t seed, uint64_t sequence, uint32_t mo
   return bytes;
 }
 
+bool same(const void* found, const std::vector<unsigned char>& bytes) {
+  return std::equal(bytes.begin(), bytes.end(), static_cast<const unsigned char*>(found));
+}
+
 struct Flying {
   ParcelHeader header;
   std::vector<ParcelEntry> entries;
@@ -161,7 +165,7 @@ class Session {
     ASSERT_EQ(command.header.sequence, executed_ + 1);
     const auto bytes = content(seed_, command.header.sequence, 300'000);
     ASSERT_EQ(command.header.payload_bytes, bytes.size());
-    ASSERT_EQ(memcmp(command.payload, bytes.data(), bytes.size()), 0) << command.header.sequence;
+    ASSERT_TRUE(same(command.payload, bytes)) << command.header.sequence;
     ++executed_;
     AnswerHeader* header = out_.reserve(uint32_t(answer.size()));
     header->kind = uint16_t(AnswerKind::kData);
@@ -202,7 +206,7 @@ class Session {
       ASSERT_EQ(answer.header.sequence, ++answered_);
       const auto bytes = content(seed_ + 1, answered_, 200'000);
       ASSERT_EQ(answer.header.payload_bytes, bytes.size());
-      ASSERT_EQ(memcmp(answer.payload, bytes.data(), bytes.size()), 0) << answered_;
+      ASSERT_TRUE(same(answer.payload, bytes)) << answered_;
       answers_.consume(answer);
     }
     ASSERT_NE(state, ReadState::kMalformed) << answers_.reason();
