@@ -268,12 +268,12 @@ TEST_F(ReplicaTest, a_reader_that_takes_its_time_is_no_slow_path) {
   Command command;
   while (reader.next(&command) == ReadState::kRecord) {
     reader.consume(command);
-    sleep_us(10'000);
+    sleep_us(50'000);
     carry(*worker, *client);
   }
   EXPECT_EQ(far.worker().command_tail.load(), 12u << 20);
-  // As fast as it is read would be 100 MB/s.
-  EXPECT_TRUE(client->bytes_per_s() == 0 || client->bytes_per_s() > 300'000'000) << client->bytes_per_s();
+  // As fast as it is read would be 20 MB/s; a busy machine under a sanitizer still copies faster than three times that.
+  EXPECT_TRUE(client->bytes_per_s() == 0 || client->bytes_per_s() > 60'000'000) << client->bytes_per_s();
 }
 
 TEST_F(ReplicaTest, more_received_than_was_sent_is_refused) {
