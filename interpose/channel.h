@@ -181,6 +181,8 @@ class Channel {
     uint32_t stream = kNoStream;
   };
 
+  static constexpr uint32_t kPatienceMs = 400;
+
   explicit Channel(const ChannelOrigin& origin) : origin_(origin) {}
   void start(Region region);
   Outcome connect_first();
@@ -199,6 +201,7 @@ class Channel {
   bool follow_move();
   bool find_again();
   bool come_back(std::string* cause);
+  void be_patient();
   bool search(std::string cause);
   void fail(CUresult code, const std::string& cause);
 
@@ -249,8 +252,10 @@ class Channel {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
-  uint32_t hold_ms_ = 0;     // the worker waits so long for us when the connection breaks
-  uint32_t reached_ms_ = 0;  // so long took connecting to its machine
+  uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
+  uint32_t reached_ms_ = 0;             // so long took connecting to its machine
+  uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers
+  uint64_t alarm_ns_ = 0;               // when that was too short
   // What was told of the counters (their sum) and of round trips; the service thread's.
   uint64_t counted_ = 0;
   uint64_t trips_told_[kTripSlots] = {};

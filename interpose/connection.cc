@@ -22,8 +22,11 @@ constexpr uint32_t kOpenedTimeoutMs = 65'000;  // an agent lets a client wait fo
 constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint32_t kEndPauseUs = 200;
-constexpr uint32_t kAgainTimeoutMs = 250;
+constexpr uint32_t kAgainTimeoutMs = 100;
 constexpr uint32_t kAgainPauseUs = 20'000;
+constexpr uint32_t kPatienceMostMs = 6'400;
+constexpr uint64_t kFalseAlarmNs = 250'000'000;  // a network that was silent, and is there so soon, was not away
+constexpr uint64_t kAlarmsForgottenNs = 60'000'000'000;
 
 const char* wanted_transport() {
   const char* wanted = getenv("TIDE_TRANSPORT");
@@ -166,6 +169,7 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* a
     close(lifeline);  // else the worker believes that we are there
     return o;
   }
+  link->expect_answers(patience_ms_);
   // Before any command that needs it can come there.
   shares_.store(origin_.host_memory_fd >= 0 && link->give_descriptor(origin_.host_memory_fd));
   replace_link(std::move(link));
@@ -308,19 +312,24 @@ bool Channel::find_again() {
 // To the same worker over another connection: it waits for us, and neither side misses anything. Requires:
 // reconnect_mu_.
 bool Channel::come_back(std::string* cause) {
+  bool silent;
   {
     LinkUse link(*this);
     if (!link->resumes() || hold_ms_ == 0) return false;
+    silent = link->fell_silent();
     link->release();  // nothing that is still under way there may come any more
   }
   const uint64_t begin = now_ns();
+  if (begin - alarm_ns_ > kAlarmsForgottenNs) patience_ms_ = kPatienceMs;
   uint64_t deadline = begin + hold_ms_ * 1'000'000ull;
   while (now_ns() < deadline) {
     Attempt attempt{.again = true};
     const Outcome o = counted_trip([&] { return connect(origin_.endpoint, epoch_.load(), &attempt); });
     if (o.ok()) {
+      const uint64_t took = now_ns() - begin;
       log(LogLevel::kInfo, "vGPU %u: the connection broke and is there again, %llu ms after that was noticed",
-          origin_.vgpu, static_cast<unsigned long long>((now_ns() - begin) / 1'000'000));
+          origin_.vgpu, static_cast<unsigned long long>(took / 1'000'000));
+      if (silent && took < kFalseAlarmNs) be_patient();
       return true;
     }
     *cause = o.message();
@@ -330,6 +339,13 @@ bool Channel::come_back(std::string* cause) {
     sleep_us(kAgainPauseUs);
   }
   return false;
+}
+
+// The network was there after all, and is only slow. Were it given up each time, nothing large would ever get through.
+void Channel::be_patient() {
+  alarm_ns_ = now_ns();
+  patience_ms_ = std::min(4 * patience_ms_, kPatienceMostMs);
+  LinkUse(*this)->expect_answers(patience_ms_);
 }
 
 // Where the scheduler, or the last worker, says that the vGPU is. Requires: reconnect_mu_.

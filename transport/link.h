@@ -87,6 +87,11 @@ class Link {
   virtual bool resumes() const { return false; }
   // Once it is not alive: whether the far side closed it, as a process does that ends, or it broke or fell silent.
   virtual bool closed() { return true; }
+  // Client: from now on who waits makes sure that the network is there, and it counts as broken when the far side's
+  // system has left a word without an answer for so long. 0, as in the beginning: when the own system says so (2 s).
+  virtual void expect_answers(uint32_t patience_ms) { (void)patience_ms; }
+  // Once it is not alive: whether that is why.
+  virtual bool fell_silent() { return false; }
   // Worker side, after release(): the region is the next link's from now on.
   virtual KeptRegion leave_region() { return {}; }
 

@@ -28,6 +28,8 @@ constexpr uint32_t kPumpSleepMostUs = 1'600'000;
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
 constexpr uint64_t kSilenceNs = 2'000'000'000;
+constexpr uint64_t kQuietNs = 200'000'000;  // as long as TCP waits at least before it sends again
+constexpr uint64_t kLittle = 64u << 10;
 constexpr uint32_t kConnectTimeoutMs = 10'000;
 
 thread_local bool is_pump = false;
@@ -253,8 +255,21 @@ bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
 bool ReplicaLink::alive() {
   if (broken_.load()) return false;
   const LifelineState state = lifeline_.state();
-  return state == LifelineState::kAlive ||
-         (state == LifelineState::kBroken && now_ns() - heard_ns_.load(std::memory_order_relaxed) < kSilenceNs);
+  const uint64_t now = now_ns();
+  if (state == LifelineState::kBroken) return now - heard_ns_.load(std::memory_order_relaxed) < kSilenceNs;
+  return state == LifelineState::kAlive && still_heard(now);
+}
+
+// The system notices silence after 2 s, and what it sends again it sends ever less often. Who waits asks sooner; not
+// behind much that is under way, which a word would have to wait for, too.
+bool ReplicaLink::still_heard(uint64_t now) {
+  const uint64_t heard_ns = heard_ns_.load(std::memory_order_relaxed);
+  if (patience_ms_ == 0 || now - std::min(now, heard_ns) < kQuietNs || replica_.on_the_way() > kLittle) return true;
+  if (lifeline_.answers(now, heard_ns, patience_ms_)) return true;
+  silent_.store(true);
+  if (!broken_.exchange(true))
+    log(LogLevel::kInfo, "%s: the connection broke: the network is silent", carrier_->name());
+  return false;
 }
 
 void ReplicaLink::release() {

@@ -46,6 +46,8 @@ class ReplicaLink : public Link {
   void abandon() override;
   void release() override;
   bool resumes() const override { return true; }
+  void expect_answers(uint32_t patience_ms) override { patience_ms_ = patience_ms; }
+  bool fell_silent() override { return silent_.load(); }
   bool closed() override { return lifeline_.state() == LifelineState::kClosed; }
   KeptRegion leave_region() override;
 
@@ -62,6 +64,7 @@ class ReplicaLink : public Link {
   void unlock() { locked_.store(false, std::memory_order_seq_cst); }
   bool carry();  // under the lock
   void wake_own_sleepers();
+  bool still_heard(uint64_t now);
   void pump();
   bool pump_sleep(bool armed, uint32_t timeout_us);
   void worker_sleep(uint32_t timeout_us, uint32_t seen);
@@ -83,6 +86,8 @@ class ReplicaLink : public Link {
   std::atomic<bool> polling_{false};   // a thread sleeps in poll()
   std::atomic<uint64_t> heard_ns_{0};  // when the far side was heard last
   std::atomic<uint64_t> driven_{0};    // progress() calls by others than the pump
+  std::atomic<bool> silent_{false};    // broken_, because of that
+  uint32_t patience_ms_ = 0;           // 0: the system's
   bool left_region_ = false;
   int kick_fd_ = -1;
   Thread pump_;

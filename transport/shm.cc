@@ -1,7 +1,5 @@
 #include "transport/shm.h"
 
-#include <poll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -11,57 +9,6 @@
 #include "transport/wait.h"
 
 namespace tide {
-
-LifelineState Lifeline::state() const {
-  pollfd poll_fd{.fd = socket_, .events = POLLRDHUP, .revents = 0};
-  if (socket_ >= 0 && (poll(&poll_fd, 1, 0) <= 0 || poll_fd.revents == 0)) return LifelineState::kAlive;
-  return (poll_fd.revents & (POLLERR | POLLNVAL)) != 0 ? LifelineState::kBroken : LifelineState::kClosed;
-}
-
-Lifeline::~Lifeline() {
-  // A forked child may hold a copy; the far side shall learn now.
-  if (socket_ >= 0) shutdown(socket_, SHUT_RDWR);
-  close();
-}
-
-bool Lifeline::give_descriptor(int fd) {
-  char mark = 0;
-  iovec part{.iov_base = &mark, .iov_len = 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fd);
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  return sendmsg(socket_, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
-}
-
-int Lifeline::take_descriptor() {
-  char mark = 0;
-  iovec part{.iov_base = &mark, .iov_len = 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  if (recvmsg(socket_, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1) return -1;
-  int fd = -1;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof fd)) return -1;
-  memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return fd;
-}
-
-void Lifeline::close() {
-  if (socket_ >= 0) ::close(socket_);
-  socket_ = -1;
-}
 
 namespace {
 

@@ -35,11 +35,11 @@ class Queue(PoolTest):
 
     def test_an_arrival_shrinks_and_an_end_grows(self):
         self.pool.up(gpus=4)
-        expected = self.undisturbed('--steps', 160)
-        wide = self.start_training('wide', 4, 1, '--steps', 160, '--step-ms', 60)
+        expected = self.undisturbed('--steps', 220)
+        wide = self.start_training('wide', 4, 1, '--steps', 220, '--step-ms', 60)
         wait_until(lambda: wide.steps() > 2, 'the wide job trains')
         self.assertEqual(self.gpus_of('wide'), 4)
-        narrow = self.start_training('narrow', 2, 2, '--steps', 20, '--step-ms', 50)
+        narrow = self.start_training('narrow', 2, 2, '--steps', 40, '--step-ms', 50)
         wait_until(lambda: narrow.steps() > 1, 'the narrow job trains although the pool was full')
         self.assertEqual(self.gpus_of('narrow'), 2)
         self.assertEqual(self.gpus_of('wide'), 2)
