@@ -271,6 +271,7 @@ void SimSession::try_again(uint64_t attempt, uint64_t after_ns) {
 void SimSession::asked(uint64_t attempt, bool again) {
   if (over()) return;
   if (worker_ != nullptr && worker_->gone() && again) return refused(attempt, true);
+  if (nothing_left()) worker_ = nullptr, worker_asked_ = false;
   if (worker_asked_ || (worker_ != nullptr && !again)) return refused(attempt, false);
   auto wire = new_wire();
   const auto weak = weak_from_this();
