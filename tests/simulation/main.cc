@@ -74,6 +74,7 @@ void run_in(Scenario scenario, uint64_t seed, bool verbose, Totals* totals, Resu
 Result run_seed(const Options& options, uint64_t seed, bool verbose, Totals* totals) {
   Result result;
   if (options.sessions) run_in(run_sessions, 2 * seed, verbose, totals, &result);
+  if (options.pool) run_in(run_pool, 2 * seed + 1, verbose, totals, &result);
   return result;
 }
 

@@ -14,5 +14,6 @@ struct Totals {
 inline constexpr uint64_t kFaultsLeast = 100;  // of a seed
 
 void run_sessions(World& world, Totals* totals);
+void run_pool(World& world, Totals* totals);
 
 }  // namespace tide::simulation
