@@ -178,6 +178,7 @@ kj::Promise<void> AgentModel::arrive(const LeaseKey& from, const LeaseKey& to, c
   if (there == nullptr || !there->up() || cut) return error_for_caller("the destination does not answer");
   const auto lease = there->leases_.find(to);
   if (lease == there->leases_.end()) return error_for_caller("the destination has no such lease");
+  if (there->is_left(to.job, lease->second.gpu)) return error_for_caller("another job's worker has not left yet");
   const auto worker = here->second.worker;
   if (worker != nullptr && !worker->dying) lease->second.worker = there->start_worker(to, lease->second.gpu);
   forget(from);
@@ -308,9 +309,16 @@ std::string SimServer::open(const LeaseKey& key, const std::string& token, std::
   if (found == leases_.end()) return "this server does not hold that vGPU";
   if (found->second.token != token) return "the job's token is wrong";
   if (found->second.moving) return "the vGPU is being moved";
+  if (is_left(key.job, found->second.gpu)) return "another job's worker has not left the GPU yet";
   if (found->second.worker == nullptr) found->second.worker = start_worker(key, found->second.gpu);
   *worker = found->second.worker;
   return {};
+}
+
+// Whether somebody else's worker is still there.
+bool SimServer::is_left(const std::string& job, uint32_t gpu) const {
+  return std::any_of(workers_.begin(), workers_.end(),
+                     [&](const auto& worker) { return worker->gpu == gpu && worker->key.job != job && worker->dying; });
 }
 
 std::shared_ptr<GpuWorker> SimServer::start_worker(const LeaseKey& key, uint32_t gpu) {

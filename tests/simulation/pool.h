@@ -71,6 +71,7 @@ class SimServer {
 
  private:
   friend class AgentModel;
+  bool is_left(const std::string& job, uint32_t gpu) const;
   std::shared_ptr<GpuWorker> start_worker(const LeaseKey& key, uint32_t gpu);
   void end_worker(const std::shared_ptr<GpuWorker>& worker);
 
