@@ -42,6 +42,26 @@ MUTANTS = {
         '    memcpy(out_.bytes + lent->begin % out_.size, lent->from, lent->end - lent->begin);\n',
         '',
         'bytes', 'sessions'),
+    'durable-first': (  # a grant is acknowledged before it is on the disk
+        'scheduler/store.cc',
+        '"PRAGMA synchronous=FULL"',
+        '"PRAGMA synchronous=OFF"',
+        'grant', 'pool'),
+    'epoch-first': (  # an agent hears of an epoch before it is in the record
+        'scheduler/reconciler_actions.cc',
+        'const Outcome saved = fresh_epochs ? save(job) : Outcome();',
+        'const Outcome saved = fresh_epochs ? Outcome() : Outcome();',
+        'epoch', 'pool'),
+    'void-leases': (  # what an agent holds and should not is left to it
+        'scheduler/reconciler_servers.cc',
+        '    tasks_.add(release.send().ignoreResult().catch_([](kj::Exception&&) {}));\n',
+        '',
+        'wait', 'pool'),
+    'silent-servers': (  # a lease does not end
+        'scheduler/reconciler.cc',
+        'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000) {',
+        'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000\'000) {',
+        'lease', 'pool'),
 }
 
 

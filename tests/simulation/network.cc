@@ -69,6 +69,13 @@ class SimConnection : public std::enable_shared_from_this<SimConnection> {
   void break_end(int side) {
     send(1 - side, [](End& to) { to.broken = true; });
   }
+  void break_for(const Process& process) {
+    for (End& own : ends_) {
+      if (own.process.get() != &process || own.closed) continue;
+      own.eof = own.broken = true;
+      serve(own);
+    }
+  }
   void power_is_back(const std::shared_ptr<Machine>& machine) {
     for (const int side : {0, 1}) {
       if (ends_[side].machine == machine && ends_[side].closed) break_end(1 - side);
@@ -181,7 +188,10 @@ class SimListener final : public kj::ConnectionReceiver {
   SimListener(SimIo& io, std::string address) : io_(io), address_(std::move(address)) {
     io_.network().listener(address_) = this;
   }
-  ~SimListener() noexcept(false) { io_.network().listener(address_) = nullptr; }
+  ~SimListener() noexcept(false) {
+    SimListener*& known = io_.network().listener(address_);
+    if (known == this) known = nullptr;
+  }
 
   kj::Promise<kj::Own<kj::AsyncIoStream>> accept() override {
     if (!come_.empty()) {
@@ -321,6 +331,12 @@ uint64_t SimNetwork::cut_until(const std::string& a, const std::string& b) const
 void SimNetwork::power_is_back(const std::shared_ptr<Machine>& machine) {
   for (const auto& weak : connections_) {
     if (const auto connection = weak.lock()) connection->power_is_back(machine);
+  }
+}
+
+void SimNetwork::break_for(const Process& process) {
+  for (const auto& weak : std::vector(connections_)) {
+    if (const auto connection = weak.lock()) connection->break_for(process);
   }
 }
 

@@ -38,6 +38,8 @@ class SimNetwork {
   // Each connection of that machine breaks at its far end.
   void power_is_back(const std::shared_ptr<Machine>& machine);
   SimListener*& listener(const std::string& address) { return listeners_[address]; }
+  // What that process has open is broken for itself; it ends where the process does.
+  void break_for(const Process& process);
   void add(const std::shared_ptr<SimConnection>& connection);
   void add(class SimIo* io) { ios_.push_back(io); }
   void remove(class SimIo* io);

@@ -9,6 +9,7 @@ constexpr uint32_t kServers = 3;
 constexpr uint64_t kLeast = 20 * kS, kMost = 300 * kS;  // of simulated time, with faults
 constexpr uint64_t kHealedMost = 200 * kS;
 constexpr uint32_t kLookEvery = 8;
+constexpr uint64_t kLeaseSlack = 3 * kS;
 
 unsigned long long ull(uint64_t n) { return n; }
 
@@ -93,18 +94,31 @@ void SimPool::check_record() {
   }
 }
 
-// In the scheduler's own view.
+// In the scheduler's own view, of servers that have told what they hold.
 void SimPool::check_owners() {
   if (daemon_ == nullptr) return;
   std::map<sched::GpuId, uint64_t> owners;
+  const auto& servers = daemon_->core().ledger.servers;
   for (const auto& [number, job] : daemon_->core().ledger.jobs) {
     for (const auto& vgpu : job.vgpus) {
-      if (vgpu.at.none()) continue;
+      const auto server = servers.find(vgpu.at.server);
+      if (server == servers.end() || !server->second.online) continue;
       const auto [owner, fresh] = owners.emplace(vgpu.at, number);
       if (fresh || owner->second == number) continue;
       world_.violate("owner", "the scheduler has jobs %llu and %llu on GPU %s", ull(owner->second), ull(number),
                      sched::to_text(vgpu.at).c_str());
     }
+  }
+}
+
+// Nobody counts as there who has been silent for longer than a lease; a scheduler that did not run may not know yet.
+void SimPool::check_leases() {
+  if (daemon_ == nullptr || scheduler_io_->process()->paused_until + kLeaseSlack > world_.now()) return;
+  const uint64_t now = world_.local_now(*scheduler_io_->process());
+  for (const auto& [name, server] : daemon_->core().ledger.servers) {
+    if (!server.online || now < server.last_seen_ns + uint64_t(sched::kLeaseMs) * kMs + kLeaseSlack) continue;
+    world_.violate("lease", "server %s has been silent for %llu ms and counts as there", name.c_str(),
+                   ull((now - server.last_seen_ns) / kMs));
   }
 }
 
@@ -143,7 +157,11 @@ void SimPool::stop_scheduler(bool power_lost) {
   if (power_lost) scheduler_machine_->powered = false;
   if (daemon_ != nullptr) daemon_->stop();
   listening_ = nullptr;
+  // What clients hold of it falls before it does; nothing of that gets out.
+  network_.break_for(*scheduler_io_->process());
+  loop_.run();
   daemon_ = nullptr;
+  loop_.run();
   bury(std::move(scheduler_io_));
 }
 
@@ -222,7 +240,9 @@ void SimPool::behind() {
     world_.after(how_long(), [this] { start_scheduler(); });
   }
   network_.plan();
-  if (++looks_ % kLookEvery == 0) check_owners();
+  if (++looks_ % kLookEvery != 0) return;
+  check_owners();
+  check_leases();
 }
 
 bool SimPool::all_done() const { return what_is_left().empty(); }

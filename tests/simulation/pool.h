@@ -163,6 +163,7 @@ class SimPool {
   void stop_scheduler(bool power_lost);
   void check_record();
   void check_owners();
+  void check_leases();
   void strike();
   void strike_network();
   void strike_scheduler();
