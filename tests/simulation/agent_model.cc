@@ -266,16 +266,12 @@ void SimServer::start() {
   agent_ = kj::heap<AgentModel>(*this, machine_);
 }
 
-// What the next agent finds are the workers; a lease that has none is forgotten.
+// The next agent finds the leases written down, and the workers.
 void SimServer::kill_agent() {
   if (!up()) return;
   pool_.world().note("agent killed");
   agent_ = nullptr;
-  for (auto it = leases_.begin(); it != leases_.end();) {
-    it->second.moving = false;
-    const bool lives = it->second.worker != nullptr && !it->second.worker->dying;
-    it = lives ? std::next(it) : leases_.erase(it);
-  }
+  for (auto& [key, lease] : leases_) lease.moving = false;
 }
 
 void SimServer::lose_power() {
