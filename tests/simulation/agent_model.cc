@@ -300,6 +300,12 @@ bool SimServer::paused() const { return up() && agent_->io().process()->paused_u
 
 bool SimServer::holds_anything() const { return !leases_.empty() || !workers_.empty(); }
 
+bool SimServer::holds(const std::string& job, uint32_t vgpu, uint32_t gpu) const {
+  return std::any_of(leases_.begin(), leases_.end(), [&](const auto& each) {
+    return each.first.job == job && each.first.vgpu == vgpu && each.second.gpu == gpu;
+  });
+}
+
 std::string SimServer::open(const LeaseKey& key, const std::string& token, std::shared_ptr<GpuWorker>* worker) {
   const auto found = leases_.find(key);
   if (found == leases_.end()) return "this server does not hold that vGPU";

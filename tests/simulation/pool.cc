@@ -94,15 +94,17 @@ void SimPool::check_record() {
   }
 }
 
-// In the scheduler's own view, of servers that have told what they hold.
+// In the scheduler's own view, where the server agrees: what a restarted scheduler only remembers is nobody's.
 void SimPool::check_owners() {
   if (daemon_ == nullptr) return;
   std::map<sched::GpuId, uint64_t> owners;
   const auto& servers = daemon_->core().ledger.servers;
   for (const auto& [number, job] : daemon_->core().ledger.jobs) {
-    for (const auto& vgpu : job.vgpus) {
-      const auto server = servers.find(vgpu.at.server);
-      if (server == servers.end() || !server->second.online) continue;
+    for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+      const sched::Vgpu& vgpu = job.vgpus[v];
+      const auto known = servers.find(vgpu.at.server);
+      if (known == servers.end() || !known->second.online) continue;
+      if (!server(vgpu.at.server)->holds(job.record.id(), v, vgpu.at.index)) continue;
       const auto [owner, fresh] = owners.emplace(vgpu.at, number);
       if (fresh || owner->second == number) continue;
       world_.violate("owner", "the scheduler has jobs %llu and %llu on GPU %s", ull(owner->second), ull(number),

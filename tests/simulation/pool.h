@@ -58,6 +58,7 @@ class SimServer {
   bool up() const { return agent_ != nullptr; }
   bool paused() const;
   bool holds_anything() const;
+  bool holds(const std::string& job, uint32_t vgpu, uint32_t gpu) const;
   void start();
   // The agent's process; its workers go on, and the next agent adopts them.
   void kill_agent();
