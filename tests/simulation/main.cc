@@ -117,11 +117,12 @@ void print_text(const Sums& sums) {
            ull(sums.totals.failed_sessions), ull(sums.totals.commands));
   }
   if (sums.totals.jobs != 0) {
-    printf("%llu jobs (%llu ended early), %llu grants, %llu restarts\n", ull(sums.totals.jobs),
-           ull(sums.totals.jobs_ended_early), ull(sums.totals.grants), ull(sums.totals.restarts));
+    printf("%llu jobs, %llu grants, %llu restarts of the scheduler\n", ull(sums.totals.jobs), ull(sums.totals.grants),
+           ull(sums.totals.restarts));
   }
   printf(
-      "%llu seeds in %.1f s: %llu steps, %llu faults (at least %llu a seed), %llu run twice, %llu differed, "
+      "%llu seeds in %.1f s of one core: %llu steps, %llu faults (at least %llu a seed), %llu run twice, %llu "
+      "differed, "
       "%llu violations\n",
       ull(sums.seeds), sums.seconds, ull(sums.events), ull(sums.faults), ull(sums.fewest), ull(sums.repeated),
       ull(sums.differed), ull(sums.violated));

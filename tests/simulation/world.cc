@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <utility>
 
 #include "base/clock.h"
 
@@ -42,7 +43,16 @@ World::World(uint64_t seed, bool verbose) : verbose_(verbose), chance_(seed), se
   enable(Fault::kDelay, true);
 }
 
-World::~World() { running_world = nullptr; }
+World::~World() {
+  forget_events();
+  running_world = nullptr;
+}
+
+void World::forget_events() {
+  while (!events_due_.empty()) {
+    const std::vector<Event> forgotten = std::exchange(events_due_, {});
+  }
+}
 
 World& World::now_running() { return *running_world; }
 bool World::exists() { return running_world != nullptr; }

@@ -85,8 +85,8 @@ class World {
   void after(std::shared_ptr<Process> process, uint64_t ns, std::function<void()> what);
   // The next thing happens; false: there is none, or none before `until` (then it is `until`).
   bool step(uint64_t until);
-  // Nothing of what was due happens any more.
-  void forget_events() { events_due_.clear(); }
+  // Nothing of what was due happens any more; that may make something due.
+  void forget_events();
   // What must be done behind every step (an event loop that has work).
   void behind_every_step(std::function<void()> what) { behind_ = std::move(what); }
 
