@@ -1,0 +1,362 @@
+// A model of tide-agent and its workers, which keeps the contract of scheduler/control.capnp: its own code is not run
+// here. One lease has one worker.
+
+#include <capnp/rpc-twoparty.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "scheduler/remote_error.h"
+#include "tests/simulation/pool.h"
+
+namespace tide::simulation {
+namespace {
+
+constexpr auto kConnectPatience = 10 * kj::SECONDS;  // server/agent_service.cc
+constexpr uint32_t kBackoffFirstMs = 200, kBackoffLastMs = 5000;
+constexpr auto kReleasePatience = 5 * kj::SECONDS;  // server/agent.cc
+constexpr uint64_t kGpuBytes = 16ull << 30;
+
+LeaseKey key_of(control::Lease::Reader lease) { return {lease.getJob().cStr(), lease.getVgpu(), lease.getEpoch()}; }
+
+}  // namespace
+
+class AgentModel {
+ public:
+  AgentModel(SimServer& server, std::shared_ptr<Machine> machine);
+  ~AgentModel();
+  SimServer& server() { return server_; }
+  SimIo& io() const { return *io_; }
+
+  Outcome place(control::Lease::Reader lease);
+  kj::Promise<void> release(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  kj::Promise<void> move(const LeaseKey& from, control::Lease::Reader to, const std::string& destination);
+  void cancel(const LeaseKey& key) { forget(key); }
+  // A call that waits ends with the process.
+  kj::Promise<void> while_here(kj::Promise<void> call) { return calls_.wrap(kj::mv(call)); }
+
+ private:
+  struct Connection {
+    explicit Connection(kj::Own<kj::AsyncIoStream> s)
+        : stream(kj::mv(s)), client(*stream), pool(client.bootstrap().castAs<control::Pool>()) {}
+    kj::Own<kj::AsyncIoStream> stream;
+    capnp::TwoPartyClient client;
+    control::Pool::Client pool;
+  };
+  kj::Promise<void> keep_registered();
+  kj::Promise<void> connect_once();
+  kj::Promise<void> heartbeat(control::Registration::Client registration, uint32_t every_ms);
+  void describe(control::ServerInfo::Builder info) const;
+  void forget(const LeaseKey& key);
+  kj::Promise<void> arrive(const LeaseKey& from, const LeaseKey& to, const std::string& destination);
+
+  SimServer& server_;
+  std::unique_ptr<SimIo> io_;
+  kj::Canceler calls_;
+  control::Agent::Client service_;
+  uint32_t backoff_ms_ = kBackoffFirstMs;
+  kj::Maybe<kj::Promise<void>> registered_;
+};
+
+namespace {
+
+class AgentService final : public control::Agent::Server {
+ public:
+  explicit AgentService(AgentModel& agent) : agent_(agent) {}
+
+ protected:
+  kj::Promise<void> place(PlaceContext context) override { return take(context.getParams().getLease()); }
+  kj::Promise<void> prepare(PrepareContext context) override {
+    context.getResults().setAddress(agent_.server().name());
+    return take(context.getParams().getLease());
+  }
+  kj::Promise<void> release(ReleaseContext context) override {
+    const auto p = context.getParams();
+    return agent_.while_here(agent_.release(p.getJob(), p.getVgpu(), p.getEpoch()));
+  }
+  kj::Promise<void> move(MoveContext context) override {
+    const auto p = context.getParams();
+    context.getResults().initReport().setVgpus(1);
+    return agent_.while_here(agent_.move({p.getJob().cStr(), p.getVgpu(), p.getEpoch()}, p.getLease(), p.getAddress()));
+  }
+  kj::Promise<void> cancel(CancelContext context) override {
+    const auto p = context.getParams();
+    agent_.cancel({p.getJob().cStr(), p.getVgpu(), p.getEpoch()});
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> stats(StatsContext) override { return kj::READY_NOW; }
+  kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
+
+ private:
+  kj::Promise<void> take(control::Lease::Reader lease) {
+    const Outcome outcome = agent_.place(lease);
+    if (!outcome.ok()) return error_for_caller(outcome.message());
+    return kj::READY_NOW;
+  }
+  AgentModel& agent_;
+};
+
+}  // namespace
+
+AgentModel::AgentModel(SimServer& server, std::shared_ptr<Machine> machine)
+    : server_(server), io_(server.pool_.new_io(std::move(machine), "agent")), service_(kj::heap<AgentService>(*this)) {
+  registered_ = keep_registered().eagerlyEvaluate([](kj::Exception&&) {});
+}
+
+AgentModel::~AgentModel() {
+  io_->process()->alive = false;
+  calls_.cancel("the agent's process has ended");
+  registered_ = nullptr;
+  server_.pool_.bury(std::move(io_));
+}
+
+Outcome AgentModel::place(control::Lease::Reader lease) {
+  const LeaseKey key = key_of(lease);
+  if (lease.getGpu() >= server_.gpus()) return Outcome::fail("this server has no such GPU");
+  for (const auto& [other, held] : server_.leases_) {
+    if (other.job == key.job && other.vgpu == key.vgpu && other.epoch > key.epoch) {
+      return Outcome::fail("the epoch is older than the present one");
+    }
+  }
+  server_.pool_.leased(key, server_.name(), lease.getGpu());
+  AgentLease& held = server_.leases_[key];
+  held.gpu = lease.getGpu();
+  held.token.assign(reinterpret_cast<const char*>(lease.getToken().begin()), lease.getToken().size());
+  return {};
+}
+
+void AgentModel::forget(const LeaseKey& key) {
+  const auto found = server_.leases_.find(key);
+  if (found == server_.leases_.end()) return;
+  if (found->second.worker != nullptr) server_.kill_worker(found->second.worker);
+  server_.leases_.erase(found);
+}
+
+// Returns when the workers are gone: also those that an earlier call began to end.
+kj::Promise<void> AgentModel::release(const std::string& job, uint32_t vgpu, uint64_t epoch) {
+  std::vector<LeaseKey> going;
+  for (const auto& [key, lease] : server_.leases_) {
+    if (key.job != job || key.vgpu != vgpu) continue;
+    if (key.epoch > epoch) return error_for_caller("the vGPU has a newer assignment here");
+    going.push_back(key);
+  }
+  for (const LeaseKey& key : going) forget(key);
+  kj::Vector<kj::Promise<void>> ends;
+  for (const auto& worker : server_.workers_) {
+    if (worker->key.job != job || worker->key.vgpu != vgpu || worker->gone) continue;
+    auto pair = kj::newPromiseAndFulfiller<void>();
+    worker->waiting.push_back(kj::mv(pair.fulfiller));
+    ends.add(kj::mv(pair.promise));
+  }
+  return io_->timer().timeoutAfter(kReleasePatience, kj::joinPromises(ends.releaseAsArray()));
+}
+
+kj::Promise<void> AgentModel::move(const LeaseKey& from, control::Lease::Reader to, const std::string& destination) {
+  const auto found = server_.leases_.find(from);
+  const LeaseKey next = key_of(to);
+  if (found == server_.leases_.end()) return error_for_caller("the vGPU is not here in that epoch");
+  if (found->second.moving) return error_for_caller("the vGPU is being moved already");
+  if (next.epoch <= from.epoch) return error_for_caller("a move must lead to a newer epoch");
+  found->second.moving = true;
+  const uint64_t ms = server_.pool_.network().chance().between(5, 400);
+  return io_->timer()
+      .afterDelay(ms * kj::MILLISECONDS)
+      .then([this, from, next, destination] { return arrive(from, next, destination); })
+      .catch_([this, from](kj::Exception&& e) {
+        const auto stays = server_.leases_.find(from);
+        if (stays != server_.leases_.end()) stays->second.moving = false;
+        kj::throwRecoverableException(kj::mv(e));
+      });
+}
+
+// Committed when the destination can be reached at this moment: then it has the session, and the source has not.
+kj::Promise<void> AgentModel::arrive(const LeaseKey& from, const LeaseKey& to, const std::string& destination) {
+  const auto here = server_.leases_.find(from);
+  SimServer* there = server_.pool_.server(destination);
+  if (here == server_.leases_.end()) return error_for_caller("the lease ended during the move");
+  const bool cut = server_.pool_.network().cut_until(server_.name(), destination) > server_.pool_.world().now();
+  if (there == nullptr || !there->up() || cut) return error_for_caller("the destination does not answer");
+  const auto lease = there->leases_.find(to);
+  if (lease == there->leases_.end()) return error_for_caller("the destination has no such lease");
+  if (there->is_left(to.job, lease->second.gpu)) return error_for_caller("another job's worker has not left yet");
+  const auto worker = here->second.worker;
+  if (worker != nullptr && !worker->dying) lease->second.worker = there->start_worker(to, lease->second.gpu);
+  forget(from);
+  return kj::READY_NOW;
+}
+
+void AgentModel::describe(control::ServerInfo::Builder info) const {
+  info.setName(server_.name());
+  info.setEndpoint(server_.name());
+  auto gpus = info.initGpus(server_.gpus());
+  for (uint32_t i = 0; i < server_.gpus(); ++i) {
+    gpus[i].setIndex(i);
+    gpus[i].setName("simulated");
+    gpus[i].setMemoryBytes(kGpuBytes);
+    gpus[i].setUuid(server_.name() + "-" + std::to_string(i));
+    gpus[i].setDeviceInfo(kj::StringPtr("simulated").asBytes());
+  }
+  auto leases = info.initLeases(uint32_t(server_.leases_.size()));
+  uint32_t i = 0;
+  for (const auto& [key, lease] : server_.leases_) {
+    leases[i].setJob(key.job);
+    leases[i].setVgpu(key.vgpu);
+    leases[i].setEpoch(key.epoch);
+    leases[i].setGpu(lease.gpu);
+    leases[i].setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(lease.token.data()), lease.token.size()));
+    leases[i].setMemoryBytes(kGpuBytes);
+    ++i;
+  }
+}
+
+// As Registrar of server/agent_service.cc.
+kj::Promise<void> AgentModel::keep_registered() {
+  return connect_once()
+      .catch_([](kj::Exception&&) {})
+      .then([this] {
+        const uint32_t delay = backoff_ms_;
+        backoff_ms_ = std::min(backoff_ms_ * 2, kBackoffLastMs);
+        return io_->timer().afterDelay(delay * kj::MILLISECONDS);
+      })
+      .then([this] { return keep_registered(); });
+}
+
+kj::Promise<void> AgentModel::connect_once() {
+  auto& network = io_->context().provider->getNetwork();
+  auto connecting = network.parseAddress(kSchedulerAddress).then([](kj::Own<kj::NetworkAddress> address) {
+    return address->connect().attach(kj::mv(address));
+  });
+  return io_->timer()
+      .timeoutAfter(kConnectPatience, kj::mv(connecting))
+      .then([this](kj::Own<kj::AsyncIoStream> stream) {
+        auto connection = kj::heap<Connection>(kj::mv(stream));
+        auto request = connection->pool.registerRequest();
+        describe(request.initServer());
+        request.setAgent(service_);
+        auto lost = connection->client.onDisconnect();
+        auto taken = request.send().then([](capnp::Response<control::Pool::RegisterResults>&& r) { return kj::mv(r); });
+        auto lives = io_->timer().timeoutAfter(kConnectPatience, kj::mv(taken)).then([this](auto&& response) {
+          backoff_ms_ = kBackoffFirstMs;
+          return heartbeat(response.getRegistration(), std::max(response.getLeaseMs() / 3, 100u));
+        });
+        return lives.exclusiveJoin(kj::mv(lost)).attach(kj::mv(connection));
+      });
+}
+
+kj::Promise<void> AgentModel::heartbeat(control::Registration::Client registration, uint32_t every_ms) {
+  return io_->timer().afterDelay(every_ms * kj::MILLISECONDS).then([this, registration, every_ms]() mutable {
+    auto beat = io_->timer().timeoutAfter(kConnectPatience, registration.heartbeatRequest().send().ignoreResult());
+    return beat.then([this, registration, every_ms]() mutable { return heartbeat(registration, every_ms); });
+  });
+}
+
+SimServer::SimServer(SimPool& pool, std::string name, uint32_t gpus)
+    : pool_(pool), name_(std::move(name)), gpus_(gpus), machine_(std::make_shared<Machine>()) {
+  machine_->name = name_;
+}
+
+SimServer::~SimServer() = default;
+
+void SimServer::start() {
+  pool_.world().note("agent starts");
+  if (!machine_->powered) {
+    machine_->powered = true;
+    pool_.network().power_is_back(machine_);
+  }
+  agent_ = kj::heap<AgentModel>(*this, machine_);
+}
+
+// The next agent finds the leases written down, and the workers.
+void SimServer::kill_agent() {
+  if (!up()) return;
+  pool_.world().note("agent killed");
+  agent_ = nullptr;
+  for (auto& [key, lease] : leases_) lease.moving = false;
+}
+
+void SimServer::lose_power() {
+  if (!up()) return;
+  pool_.world().note("server lost its power");
+  machine_->powered = false;
+  agent_ = nullptr;
+  leases_.clear();
+  const auto workers = workers_;
+  for (const auto& worker : workers) end_worker(worker);
+}
+
+void SimServer::pause(uint64_t ns) {
+  if (!up()) return;
+  pool_.world().note("agent paused", ns);
+  pool_.world().pause(*agent_->io().process(), ns);
+}
+
+void SimServer::kill_some_worker(Chance& chance) {
+  if (workers_.empty() || !up()) return;
+  pool_.world().note("worker killed");
+  kill_worker(workers_[chance.below(workers_.size())]);
+}
+
+bool SimServer::paused() const { return up() && agent_->io().process()->paused_until > pool_.world().now(); }
+
+bool SimServer::holds_anything() const { return !leases_.empty() || !workers_.empty(); }
+
+bool SimServer::holds(const std::string& job, uint32_t vgpu, uint32_t gpu) const {
+  return std::any_of(leases_.begin(), leases_.end(), [&](const auto& each) {
+    return each.first.job == job && each.first.vgpu == vgpu && each.second.gpu == gpu;
+  });
+}
+
+std::string SimServer::open(const LeaseKey& key, const std::string& token, std::shared_ptr<GpuWorker>* worker) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return "this server does not hold that vGPU";
+  if (found->second.token != token) return "the job's token is wrong";
+  if (found->second.moving) return "the vGPU is being moved";
+  if (is_left(key.job, found->second.gpu)) return "another job's worker has not left the GPU yet";
+  if (found->second.worker == nullptr) found->second.worker = start_worker(key, found->second.gpu);
+  *worker = found->second.worker;
+  return {};
+}
+
+// Whether somebody else's worker is still there.
+bool SimServer::is_left(const std::string& job, uint32_t gpu) const {
+  return std::any_of(workers_.begin(), workers_.end(),
+                     [&](const auto& worker) { return worker->gpu == gpu && worker->key.job != job && worker->dying; });
+}
+
+std::shared_ptr<GpuWorker> SimServer::start_worker(const LeaseKey& key, uint32_t gpu) {
+  for (const auto& other : workers_) {
+    if (other->gpu != gpu || other->key.job == key.job) continue;
+    pool_.world().violate("owner", "GPU %s/%u gets a worker of job %s while one of job %s is there", name_.c_str(), gpu,
+                          key.job.c_str(), other->key.job.c_str());
+  }
+  auto worker = std::make_shared<GpuWorker>();
+  worker->key = key;
+  worker->gpu = gpu;
+  workers_.push_back(worker);
+  pool_.world().note("worker starts", gpu, key.vgpu, key.epoch);
+  return worker;
+}
+
+// A process that a driver holds is not gone at once.
+void SimServer::kill_worker(const std::shared_ptr<GpuWorker>& worker) {
+  if (worker->dying) return;
+  worker->dying = true;
+  World& world = pool_.world();
+  uint64_t ns = pool_.network().chance().between(kMs, 60 * kMs);
+  if (world.strikes(Fault::kSlowGpu, 4)) ns = pool_.network().chance().between(300 * kMs, 9 * kS);
+  world.after(ns, [this, worker] { end_worker(worker); });
+}
+
+void SimServer::end_worker(const std::shared_ptr<GpuWorker>& worker) {
+  if (worker->gone) return;
+  worker->gone = worker->dying = true;
+  workers_.erase(std::find(workers_.begin(), workers_.end(), worker));
+  pool_.world().note("worker gone", worker->gpu, worker->key.vgpu, worker->key.epoch);
+  for (auto& [key, lease] : leases_) {
+    if (lease.worker == worker) lease.worker = nullptr;
+  }
+  for (auto& waiting : worker->waiting) waiting->fulfill();
+  worker->waiting.clear();
+}
+
+}  // namespace tide::simulation

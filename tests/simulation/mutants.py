@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Broken builds for tests/sim: each skips one check of a protocol, and names the checker that must see it.
+
+  mutants.py --list            name, source, checker: a line each
+  mutants.py NAME OUTPUT       writes the broken copy of NAME's source
+"""
+
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# name: (source, what it says, what the broken copy says, the checker that must see it, scenario)
+MUTANTS = {
+    'parcel-serial': (  # a parcel that is missing, or came twice, is not noticed
+        'transport/replica.cc',
+        '  if (header.serial != serial_in_) return "a parcel is missing";\n',
+        '',
+        'words', 'sessions'),
+    'answers-after-break': (  # a resumed worker takes for granted that all of its answers arrived
+        'transport/replica.cc',
+        'go_on_from({.head = it.answer_head,',
+        'go_on_from({.head = head,',
+        'words', 'sessions'),
+    'received-on-resume': (  # a resumed client sends from where it was, not from what the worker has
+        'transport/replica.cc',
+        '  sent_bytes_ = received;\n  whole_records();',
+        '  sent_bytes_ = out_.head->load();\n  whole_records();',
+        'wait', 'sessions'),
+    'news-after-break': (  # what the worker said while nobody heard it is not said again
+        'transport/replica.cc',
+        '      if (value == resumption_->words[word - word_at(kWorker)]) continue;\n',
+        '      continue;\n',
+        'words', 'sessions'),
+    'word-overtakes': (  # a word is told before the answers that it stands for
+        'transport/replica.cc',
+        '    if (note.before.head > sent_bytes_ || !put_cursors(parcel, note.before)) break;\n',
+        '    if (!put_cursors(parcel, sent_)) break;\n',
+        'words', 'sessions'),
+    'lent-forgotten': (  # what was lent is not copied back before the next connection
+        'transport/replica.cc',
+        '    memcpy(out_.bytes + lent->begin % out_.size, lent->from, lent->end - lent->begin);\n',
+        '',
+        'bytes', 'sessions'),
+    'durable-first': (  # a grant is acknowledged before it is on the disk
+        'scheduler/store.cc',
+        '"PRAGMA synchronous=FULL"',
+        '"PRAGMA synchronous=OFF"',
+        'grant', 'pool'),
+    'epoch-first': (  # an agent hears of an epoch before it is in the record
+        'scheduler/reconciler_actions.cc',
+        'const Outcome saved = fresh_epochs ? save(job) : Outcome();',
+        'const Outcome saved = fresh_epochs ? Outcome() : Outcome();',
+        'epoch', 'pool'),
+    'void-leases': (  # what an agent holds and should not is left to it
+        'scheduler/reconciler_servers.cc',
+        '    tasks_.add(release.send().ignoreResult().catch_([](kj::Exception&&) {}));\n',
+        '',
+        'wait', 'pool'),
+    'silent-servers': (  # a lease does not end
+        'scheduler/reconciler.cc',
+        'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000) {',
+        'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000\'000) {',
+        'lease', 'pool'),
+}
+
+
+def main():
+    if sys.argv[1:] == ['--list']:
+        for name, (source, _, _, checker, scenario) in MUTANTS.items():
+            print(name, source, checker, scenario)
+        return 0
+    if len(sys.argv) != 3 or sys.argv[1] not in MUTANTS:
+        sys.stderr.write(__doc__)
+        return 2
+    source, before, after, _, _ = MUTANTS[sys.argv[1]]
+    with open(os.path.join(ROOT, source)) as file:
+        text = file.read()
+    if text.count(before) != 1:
+        sys.stderr.write(f'{source} has {text.count(before)} places like this, not one; mend the mutant:\n{before}')
+        return 1
+    with open(sys.argv[2], 'w') as file:
+        file.write(text.replace(before, after))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
