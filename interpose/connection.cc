@@ -11,6 +11,7 @@
 #include "commands.h"
 #include "interpose/channel.h"
 #include "interpose/counted_trip.h"
+#include "interpose/door_answers.h"
 #include "interpose/pool.h"
 #include "transport/door.h"
 
@@ -66,19 +67,8 @@ Outcome read_opened(int lifeline, std::string* transport_data, uint32_t* hold_ms
   DoorType type{};
   std::string payload;
   if (Outcome o = receive_frame(lifeline, kOpenedTimeoutMs, &type, &payload); !o.ok()) return o;
-  if (type == DoorType::kRefused && payload.size() >= sizeof(DoorRefused)) {
-    DoorRefused refused;
-    memcpy(&refused, payload.data(), sizeof refused);
-    refused.message[sizeof refused.message - 1] = 0;
-    *refusal = refused.code;
-    return Outcome::fail(refused.message);
-  }
-  if (type != DoorType::kOpened || payload.size() < sizeof(DoorOpened)) {
-    return Outcome::fail("the GPU server gave an answer that does not fit");
-  }
   DoorOpened opened;
-  memcpy(&opened, payload.data(), sizeof opened);
-  opened.transport_data[sizeof opened.transport_data - 1] = 0;
+  if (Outcome o = parse_opened(type, payload, &opened, refusal); !o.ok()) return o;
   *transport_data = opened.transport_data;
   *hold_ms = opened.hold_ms;
   return {};

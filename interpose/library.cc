@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "commands.h"
 #include "interpose/image_pieces.h"
+#include "interpose/library_answer.h"
 #include "interpose/process.h"
 
 namespace tide {
@@ -15,40 +16,9 @@ namespace {
 
 constexpr uint64_t kStagePieceBytes = 512u << 10;
 
-struct Parsed {
-  std::string_view name;
-  KernelHeader header;
-  std::vector<ParamEntry> params;
-};
-
-// What came over the wire is checked; false: malformed.
-bool parse_kernels(const std::vector<std::byte>& payload, uint32_t count, std::vector<Parsed>* kernels) {
-  size_t at = sizeof(LibraryHeader);
-  for (uint32_t i = 0; i < count; ++i) {
-    Parsed k;
-    if (payload.size() - at < sizeof k.header) return false;
-    memcpy(&k.header, payload.data() + at, sizeof k.header);
-    at += sizeof k.header;
-    const uint64_t name_bytes = (uint64_t(k.header.name_bytes) + 7) / 8 * 8;
-    const uint64_t param_bytes = uint64_t(k.header.param_count) * sizeof(ParamEntry);
-    if (payload.size() - at < name_bytes || payload.size() - at - name_bytes < param_bytes) return false;
-    k.name = {reinterpret_cast<const char*>(payload.data() + at), k.header.name_bytes};
-    at += name_bytes;
-    k.params.resize(k.header.param_count);
-    if (param_bytes != 0) memcpy(k.params.data(), payload.data() + at, param_bytes);
-    at += param_bytes;
-    for (const ParamEntry& p : k.params) {
-      if (uint64_t(p.offset) + p.bytes > k.header.param_bytes) return false;
-    }
-    if (k.header.param_bytes > 32768) return false;  // CUDA's own limit
-    kernels->push_back(std::move(k));
-  }
-  return true;
-}
-
 // Requires: library.mu.
-CUresult make_kernels(Process& process, Library& library, const std::vector<Parsed>& parsed) {
-  for (const Parsed& p : parsed) {
+CUresult make_kernels(Process& process, Library& library, const std::vector<FoundKernel>& parsed) {
+  for (const FoundKernel& p : parsed) {
     Kernel* kernel = process.kernels.create();
     if (kernel == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
     kernel->library = &library;
@@ -93,7 +63,7 @@ CUresult take_answer(Process& process, Library& library, Instance& instance) {
     log(LogLevel::kWarning, "an image was refused with error %d: %s", header.result, instance.message.c_str());
     return header.result == kImageNotHere ? CUDA_ERROR_INVALID_IMAGE : CUresult(header.result);
   }
-  std::vector<Parsed> parsed;
+  std::vector<FoundKernel> parsed;
   if (!parse_kernels(reply.payload, header.kernel_count, &parsed)) {
     log(LogLevel::kError, "the worker's description of an image is malformed");
     return CUDA_ERROR_UNKNOWN;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "interpose/door_answers.h"
 
 namespace tide {
 namespace {
@@ -25,66 +26,6 @@ bool parse_token(const char* text, uint8_t token[kTokenBytes]) {
     token[i] = uint8_t(high << 4 | low);
   }
   return true;
-}
-
-Outcome refusal(const std::string& payload) {
-  DoorRefused refused;
-  if (payload.size() < sizeof refused) return Outcome::fail("the scheduler refused without a reason");
-  memcpy(&refused, payload.data(), sizeof refused);
-  refused.message[sizeof refused.message - 1] = 0;
-  return Outcome::fail(refused.message);
-}
-
-Outcome parse_job(const std::string& payload, std::vector<VgpuPlace>* places) {
-  DoorJob job;
-  if (payload.size() < sizeof job) return Outcome::fail("the scheduler's answer is too short");
-  memcpy(&job, payload.data(), sizeof job);
-  if (job.vgpu_count == 0 || job.vgpu_count > kVgpusMax) {
-    return Outcome::fail(format("the scheduler's answer names %u vGPUs", job.vgpu_count));
-  }
-  size_t at = sizeof job;
-  places->clear();
-  for (uint32_t i = 0; i < job.vgpu_count; ++i) {
-    DoorVgpu vgpu;
-    if (payload.size() - at < sizeof vgpu) return Outcome::fail("the scheduler's answer is cut short");
-    memcpy(&vgpu, payload.data() + at, sizeof vgpu);
-    at += sizeof vgpu;
-    VgpuPlace place;
-    if (vgpu.device_info_bytes != sizeof place.info || payload.size() - at < vgpu.device_info_bytes) {
-      return Outcome::fail("the GPU server's description has another version; use the same release on all machines");
-    }
-    memcpy(&place.info, payload.data() + at, sizeof place.info);
-    at += vgpu.device_info_bytes;
-    if (place.info.version != kDeviceInfoVersion) {
-      return Outcome::fail("the GPU server's description has another version; use the same release on all machines");
-    }
-    place.info.name[sizeof place.info.name - 1] = 0;
-    vgpu.endpoint[sizeof vgpu.endpoint - 1] = 0;
-    place.epoch = vgpu.epoch;
-    place.memory_bytes = vgpu.memory_bytes;
-    place.endpoint = vgpu.endpoint;
-    places->push_back(std::move(place));
-  }
-  return {};
-}
-
-template <class T>
-const char* take(const char* from, uint32_t count, std::vector<T>* to) {
-  to->resize(count);
-  if (count != 0) memcpy(to->data(), from, count * sizeof(T));
-  return from + count * sizeof(T);
-}
-
-Outcome parse_usage(const std::string& payload, PoolUsage* usage) {
-  DoorUsage counts;
-  const Outcome malformed = Outcome::fail("the scheduler's answer about usage is malformed");
-  if (payload.size() < sizeof counts) return malformed;
-  memcpy(&counts, payload.data(), sizeof counts);
-  const uint64_t bytes = sizeof counts + uint64_t(counts.vgpu_count) * sizeof(DoorVgpuUsage) +
-                         uint64_t(counts.client_count) * sizeof(DoorClientUsage);
-  if (payload.size() != bytes) return malformed;
-  take(take(payload.data() + sizeof counts, counts.vgpu_count, &usage->vgpus), counts.client_count, &usage->clients);
-  return {};
 }
 
 }  // namespace
@@ -132,7 +73,7 @@ Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* pla
   Outcome o = send_frame(socket_, DoorType::kHello, &hello, sizeof hello);
   if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
   if (o.ok() && type == DoorType::kRefused)
-    o = refusal(payload);
+    o = parse_refusal(payload);
   else if (o.ok() && type != DoorType::kJob)
     o = Outcome::fail("the scheduler gave an answer that does not fit");
   else if (o.ok())
@@ -153,11 +94,9 @@ Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
     std::string payload;
     Outcome o = send_frame(socket_, DoorType::kWhere, &where, sizeof where);
     if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
-    if (o.ok() && type == DoorType::kRefused) return refusal(payload);
+    if (o.ok() && type == DoorType::kRefused) return parse_refusal(payload);
     DoorPlace place;
-    if (o.ok() && type == DoorType::kPlace && payload.size() >= sizeof place) {
-      memcpy(&place, payload.data(), sizeof place);
-      place.endpoint[sizeof place.endpoint - 1] = 0;
+    if (o.ok() && type == DoorType::kPlace && parse_place(payload, &place).ok()) {
       if (place.vgpu != vgpu) return Outcome::fail("the scheduler answered for another vGPU");
       *epoch = place.epoch;
       *endpoint = place.endpoint;
@@ -190,7 +129,7 @@ bool Pool::ask_usage(Outcome* outcome, PoolUsage* usage) {
   Outcome o = send_frame(socket_, DoorType::kMeasure, nullptr, 0);
   if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
   if (o.ok() && (type == DoorType::kUsage || type == DoorType::kRefused)) {
-    *outcome = type == DoorType::kRefused ? refusal(payload) : parse_usage(payload, usage);
+    *outcome = type == DoorType::kRefused ? parse_refusal(payload) : parse_usage(payload, usage);
     return true;
   }
   close(socket_);

@@ -7,10 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "api/device_info.h"
 #include "base/limits.h"
 #include "base/outcome.h"
-#include "transport/door.h"
+#include "interpose/door_answers.h"
 
 namespace tide {
 
@@ -23,19 +22,6 @@ struct JobIdentity {
 };
 // Fails with the next step when this process is not part of a job, or the variables are malformed.
 Outcome job_from_environment(JobIdentity* identity);
-
-struct VgpuPlace {
-  uint64_t epoch = 0;
-  uint64_t memory_bytes = 0;
-  std::string endpoint;
-  DeviceInfo info;
-};
-
-// What the pool counts of a job's vGPUs, as of now.
-struct PoolUsage {
-  std::vector<DoorVgpuUsage> vgpus;
-  std::vector<DoorClientUsage> clients;
-};
 
 // Threads: any, after say_hello().
 class Pool {

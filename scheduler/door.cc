@@ -77,6 +77,7 @@ struct Door::Client {
   DoorHeader header;
   std::string payload;
   DoorType type = DoorType::kRefused;
+  std::string wrong = "this is no greeting of a Tidepool client";  // with what was received
   std::string job;
   uint32_t& count;
   Client(kj::Own<kj::AsyncIoStream> s, uint32_t& c) : stream(kj::mv(s)), count(c) { ++count; }
@@ -101,8 +102,7 @@ kj::Promise<void> Door::serve(kj::Own<kj::AsyncIoStream> stream) {
   Client& c = *client;
   return timer_.timeoutAfter(kDoorHelloMs * kj::MILLISECONDS, receive(c))
       .then([this, &c](bool understood) -> kj::Promise<void> {
-        if (!understood || c.type != DoorType::kHello)
-          return refuse(c, kInvalidValue, "this is no greeting of a Tidepool client");
+        if (!understood || c.type != DoorType::kHello) return refuse(c, kInvalidValue, c.wrong);
         return hello(c);
       })
       .attach(kj::mv(client));
@@ -111,11 +111,12 @@ kj::Promise<void> Door::serve(kj::Own<kj::AsyncIoStream> stream) {
 kj::Promise<bool> Door::receive(Client& c) {
   return c.stream->tryRead(&c.header, sizeof c.header, sizeof c.header)
       .then([this, &c](size_t got) -> kj::Promise<bool> {
-        const DoorHeader& h = c.header;
+        if (got != sizeof c.header) return false;
+        const Outcome sound = check_header(c.header, "the client", "this scheduler");
+        if (!sound.ok()) c.wrong = sound.message();
         // What a client may say here is short.
-        const bool sound = got == sizeof h && h.magic == kDoorMagic && h.version == kDoorVersion && h.reserved == 0 &&
-                           h.payload_bytes <= sizeof(DoorHello);
-        if (!sound) return false;
+        const DoorHeader& h = c.header;
+        if (!sound.ok() || h.payload_bytes > sizeof(DoorHello)) return false;
         c.type = DoorType(h.type);
         c.payload.resize(h.payload_bytes);
         return timer_

@@ -67,6 +67,13 @@ Outcome listen_tcp(const std::string& text, int* fd, std::string* bound) {
   return {};
 }
 
+Outcome check_request(const DoorHeader& header) {
+  const Outcome sound = check_header(header, "the client", "this tide-agent");
+  if (!sound.ok()) return sound;
+  if (header.type == uint16_t(DoorType::kOpen) && header.payload_bytes == sizeof(DoorOpen)) return {};
+  return Outcome::fail("this is the door of a tide-agent, and these bytes are no request of Tidepool's");
+}
+
 void refuse(int socket, const Refusal& why) {
   DoorRefused refused;
   refused.code = why.code;
@@ -192,11 +199,8 @@ kj::Promise<void> AgentDoor::read_frame(Connection* c) {
     c->got += size_t(n);
     const DoorHeader& header = c->frame.header;
     if (c->got != sizeof(DoorHeader)) continue;
-    if (header.magic != kDoorMagic || header.version != kDoorVersion || header.type != uint16_t(DoorType::kOpen) ||
-        header.payload_bytes != sizeof(DoorOpen)) {
-      refuse(c->fd, {kInvalidValue,
-                     "this is the door of a tide-agent, and these bytes are no request of Tidepool's "
-                     "(both sides must be of one version)"});
+    if (const Outcome sound = check_request(header); !sound.ok()) {
+      refuse(c->fd, {kInvalidValue, sound.message()});
       return refusal(kInvalidValue, "garbage");
     }
   }
@@ -204,8 +208,11 @@ kj::Promise<void> AgentDoor::read_frame(Connection* c) {
 }
 
 kj::Promise<void> AgentDoor::answer(Connection* c) {
-  DoorOpen open = c->frame.open;
-  open.job[sizeof(open.job) - 1] = open.transport[sizeof(open.transport) - 1] = '\0';
+  const DoorOpen open = c->frame.open;
+  if (const Outcome sound = check_open(open); !sound.ok()) {
+    refuse(c->fd, {kInvalidValue, sound.message()});
+    return kj::READY_NOW;
+  }
   // Moved into the promise: an lvalue would be kept by reference, and the promise outlives this function.
   auto refused = [c](kj::Exception&& e) { refuse(c->fd, refusal_of(e)); };
   if (strcmp(open.transport, "move") == 0) {

@@ -22,7 +22,8 @@ CUresult OpenedBundle::open(const std::vector<std::byte>& image, const void** lo
   memcpy(&header, image.data(), sizeof header);
   if (header.magic != kBundleMagic) return CUDA_SUCCESS;
   *message = "the bundle of images is damaged";
-  if (header.bytes > image.size() || header.count == 0 || header.count > kBundleEntriesMax + 1) {
+  if (header.bytes < sizeof header || header.bytes > image.size() || header.count == 0 ||
+      header.count > kBundleEntriesMax + 1) {
     return CUDA_ERROR_INVALID_IMAGE;
   }
   std::vector<Part> parts;

@@ -98,20 +98,6 @@ Outcome receive_exactly(int socket, const Deadline& deadline, void* data, size_t
   return {};
 }
 
-Outcome check_header(const DoorHeader& header) {
-  if (header.magic != kDoorMagic || header.reserved != 0) return Outcome::fail("these bytes are no frame of Tidepool");
-  if (header.version != kDoorVersion) {
-    return Outcome::fail(
-        format("the far side speaks version %u, this side %u; use one version of Tidepool on both sides",
-               header.version, kDoorVersion));
-  }
-  if (header.type < uint16_t(DoorType::kHello) || header.type > uint16_t(kDoorTypeLast)) {
-    return Outcome::fail(format("frames of type %u do not exist", header.type));
-  }
-  if (header.payload_bytes > kDoorPayloadMax) return Outcome::fail("a frame is larger than 1 MiB");
-  return {};
-}
-
 Outcome send_some(int socket, const char* data, size_t bytes, int fd, size_t* sent) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   iovec part{.iov_base = const_cast<char*>(data), .iov_len = bytes};
@@ -157,6 +143,31 @@ Outcome connect_address(int socket, const sockaddr* address, socklen_t bytes, co
 
 }  // namespace
 
+Outcome check_header(const DoorHeader& header, const char* far_side, const char* this_side) {
+  if (header.magic != kDoorMagic) return Outcome::fail("these bytes are no frame of Tidepool");
+  if (header.version != kDoorVersion) {
+    return Outcome::fail(format(
+        "%s speaks version %u of Tidepool's protocol, %s version %u: update %s, so that both are "
+        "of one release",
+        far_side, header.version, this_side, kDoorVersion, header.version < kDoorVersion ? far_side : this_side));
+  }
+  if (header.reserved != 0) return Outcome::fail("a frame's reserved field is not zero");
+  if (header.type < uint16_t(DoorType::kHello) || header.type > uint16_t(kDoorTypeLast)) {
+    return Outcome::fail(format("frames of type %u do not exist", header.type));
+  }
+  if (header.payload_bytes > kDoorPayloadMax) return Outcome::fail("a frame is larger than 1 MiB");
+  return {};
+}
+
+Outcome check_open(const DoorOpen& open) {
+  if (!is_text(open.job) || !is_text(open.transport)) return Outcome::fail("a request's text does not end");
+  if (open.vgpu >= kVgpusMax) return Outcome::fail(format("there is no vGPU %u", open.vgpu));
+  if ((open.flags & ~kOpenAgain) != 0 || open.reserved != 0) {
+    return Outcome::fail("a request has a flag that this version does not know");
+  }
+  return {};
+}
+
 // Probes after 1 s without a word, and every second from then on; the first that finds this time over ends it.
 void watch_peer(int socket) {
   const auto set = [&](int level, int option, int value) { setsockopt(socket, level, option, &value, sizeof value); };
@@ -191,7 +202,7 @@ Outcome receive_frame(int socket, uint32_t timeout_ms, DoorType* type, std::stri
   Received received;
   DoorHeader header;
   Outcome outcome = receive_exactly(socket, deadline, &header, sizeof header, &received);
-  if (outcome.ok()) outcome = check_header(header);
+  if (outcome.ok()) outcome = check_header(header, "the far side", "this side");
   if (!outcome.ok()) return outcome;
   std::string bytes(header.payload_bytes, '\0');
   outcome = receive_exactly(socket, deadline, bytes.data(), bytes.size(), &received);

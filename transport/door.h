@@ -151,6 +151,12 @@ struct Endpoint {
 };
 std::string this_host_id();
 
+// Of the header of a frame that has come: what it says is possible, and of this version; else a sentence that names
+// both versions, calling the two sides as said here, and says which to update.
+Outcome check_header(const DoorHeader& header, const char* far_side, const char* this_side);
+// Of a kOpen, whoever sent it: its fields are possible ones.
+Outcome check_open(const DoorOpen& open);
+
 // Blocking, with a deadline (10 s for a send); EINTR is retried. `fd_to_send`/`fd_received` carry one descriptor over a
 // unix socket (-1: none). A frame that is not ours, or a descriptor that nobody asked for, is an error; outputs are set
 // on success only. `timeout_ms` is for the whole frame.

@@ -2,12 +2,14 @@
 
 import os
 import random
+import re
 import socket
 import stat
+import struct
 import subprocess
 import unittest
 
-from pool import PoolTest, agent_path, job_program, scheduler_address, train, wait_until
+from pool import SOURCE, PoolTest, agent_path, job_program, scheduler_address, train, wait_until
 
 
 class Input(PoolTest):
@@ -188,6 +190,98 @@ class Garbage(PoolTest):
                 address, port = words[1].split(':')
                 if words[3] == '0A' and ('tcp', int(port, 16)) in inodes:
                     self.assertEqual(address[6:], '7F', f'port {int(port, 16)} listens on {address}')
+
+
+OPEN, REFUSED = 5, 7
+
+
+def door_version():
+    with open(os.path.join(SOURCE, 'transport', 'door.h'), encoding='utf-8') as file:
+        return int(re.search(r'kDoorVersion = (\d+)', file.read()).group(1))
+
+
+def frame(kind, payload=b'', version=None, reserved=0):
+    return struct.pack('<4sHHII', b'door', door_version() if version is None else version, kind, len(payload),
+                       reserved) + payload
+
+
+class Doors(Garbage):
+    """What the doors answer to who speaks another version, or says again what was true once."""
+
+    def answer(self, where, data):
+        """(type, message) of the refusal; None where there is no frame in reply within 8 s."""
+        kind, address = where
+        with socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET, socket.SOCK_STREAM) as peer:
+            peer.settimeout(8)
+            peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+            got = b''
+            try:
+                peer.sendall(data)
+                while len(got) < 16 + 520:
+                    more = peer.recv(4096)
+                    if not more:
+                        break
+                    got += more
+            except OSError:
+                pass
+        if len(got) < 16 + 520 or got[:4] != b'door':
+            return None
+        return struct.unpack_from('<H', got, 6)[0], got[24:].split(b'\0')[0].decode()
+
+    def doors(self):
+        """Those that answer a frame of the next version: the control port speaks something else."""
+        found = {where: self.answer(where, frame(OPEN, version=door_version() + 1)) for where in self.sockets()}
+        return {where: answer for where, answer in found.items() if answer is not None}
+
+    def test_another_version_is_refused_with_both_and_what_to_update(self):
+        self.pool.up(gpus=1)
+        ours, doors = door_version(), self.doors()
+        self.assertEqual({'tide-agent', 'scheduler'}, {w for _, text in doors.values()
+                                                       for w in ('tide-agent', 'scheduler') if w in text}, doors)
+        for where in doors:
+            for theirs in (ours - 1, ours + 1):
+                for kind in (1, OPEN):
+                    refused, text = self.answer(where, frame(kind, bytes(64), version=theirs))
+                    self.assertEqual(refused, REFUSED)
+                    older = 'the client' if theirs < ours else 'this '
+                    self.assertRegex(text, f'version {theirs} .*version {ours}: update {older}')
+            for wrong in (frame(OPEN, reserved=1), frame(OPEN, bytes(7)), frame(99), frame(2, bytes(8))):
+                self.assertEqual(self.answer(where, wrong)[0], REFUSED, (where, wrong[:16]))
+
+    def test_what_was_true_once_is_refused(self):
+        self.pool.up(gpus=1)
+        job = self.pool.start('-g', 1, '--name', 'it', '--', *train('--steps', 150, '--step-ms', 50))
+        wait_until(lambda: job.steps() > 1, 'it trains')
+        env = next(e for e in map(environment, self.pool.processes()) if e and b'TIDE_TOKEN' in e)
+        epoch = self.pool.json('job', 'it')['vgpus'][0]['epoch']
+        token = bytes.fromhex(env[b'TIDE_TOKEN'].decode())
+
+        def wish(token=token, epoch=epoch, vgpu=0, flags=0, job=env[b'TIDE_JOB'], reserved=0, session=b's' * 16):
+            return frame(OPEN, struct.pack('<64s32s16sIIQQ64sII', job, token, session, vgpu, 1, epoch, 1 << 28,
+                                           b'ucx', flags, reserved))
+        agents = [where for where, (_, text) in self.doors().items() if 'tide-agent' in text]
+        self.assertEqual(len(agents), 2)
+        for where in agents:
+            for data, words in ((wish(epoch=epoch - 1), 'epoch'), (wish(epoch=epoch + 1), 'epoch'),
+                                (wish(token=bytes(32)), 'token'), (wish(job=b'nobody'), 'does not hold'),
+                                (wish(vgpu=1), 'does not hold'), (wish(vgpu=1000), 'no vGPU'),
+                                (wish(job=b'x' * 64), 'text'), (wish(flags=2), 'flag'), (wish(reserved=1), 'flag'),
+                                (wish(flags=1), 'worker has ended')):
+                refused, text = self.answer(where, data)
+                self.assertEqual((refused, words in text), (REFUSED, True), text)
+        self.assertEqual(job.wait(), 0, job.err())
+        self.expect_nothing_left()
+
+    # Inherited tests run once, in their own class.
+    test_garbage_on_every_port = test_no_port_is_open_to_the_world = None
+
+
+def environment(pid):
+    try:
+        with open(f'/proc/{pid}/environ', 'rb') as file:
+            return dict(word.split(b'=', 1) for word in file.read().split(b'\0') if b'=' in word)
+    except OSError:
+        return {}
 
 
 class Programs(PoolTest):

@@ -4,6 +4,9 @@
 // Image: lines "kernel NAME PARAM_BYTES" and "global NAME BYTES". Kernels: add (u64 address, u64 count, u64 value),
 // slow (u64 milliseconds), tick (u64 address, u64 times, u64 value: adds to one word, once a millisecond), fault (no
 // parameters).
+//
+// For the fuzz targets, which live for millions of short sessions in one process, it can be told to do everything at
+// once (no threads, kernels do nothing), and to forget all that it has made.
 
 #include <cuda.h>
 #include <sys/mman.h>
@@ -18,6 +21,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -30,9 +34,19 @@ namespace {
 constexpr uint64_t kImageAlign = 2u << 20;
 std::atomic<int> lost{0};  // the sticky error
 
+bool at_once = false;
+std::vector<std::function<void()>> made;  // how to end what was made since the last forgetting, if at_once
+
+template <class T>
+T* keep(T* object) {
+  if (at_once) made.push_back([object] { delete object; });
+  return object;
+}
+
 class Queue {
  public:
   void push(std::function<void()> work) {
+    if (at_once) return work();
     std::unique_lock lock(mu_);
     if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
     work_.push_back(std::move(work));
@@ -100,6 +114,7 @@ Context* primary() {
 }
 thread_local Context* current = nullptr;
 uint64_t next_image = 0;
+std::set<CUlibrary> loaded;
 
 Queue* queue_of(CUstream stream) {
   if (stream == nullptr || stream == CU_STREAM_LEGACY) return &current->legacy;
@@ -141,6 +156,7 @@ void note_unmap(CUdeviceptr p) {
 }
 
 void run_kernel(const Kernel& kernel, const std::vector<uint64_t>& params) {
+  if (at_once) return;
   if (kernel.name == "add") {
     auto* words = static_cast<uint32_t*>(host(params[0]));
     for (uint64_t i = 0; i < params[1]; ++i) words[i] += uint32_t(params[2]);
@@ -162,6 +178,12 @@ void run_kernel(const Kernel& kernel, const std::vector<uint64_t>& params) {
 #pragma GCC visibility push(default)
 extern "C" {
 
+void fakeDriverActsAtOnce() { at_once = true; }
+void fakeDriverForgets() {
+  for (; !made.empty(); made.pop_back()) made.back()();
+  maps.clear();
+}
+
 CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
 CUresult cuDriverGetVersion(int* version) { return *version = 13000, CUDA_SUCCESS; }
 CUresult cuDeviceGetCount(int* count) { return *count = 1, CUDA_SUCCESS; }
@@ -176,10 +198,13 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
 CUresult cuCtxSetCurrent(CUcontext context) { return current = reinterpret_cast<Context*>(context), CUDA_SUCCESS; }
 CUresult cuCtxCreate_v2(CUcontext* context, unsigned, CUdevice) {
-  return *context = reinterpret_cast<CUcontext>(current = new Context), CUDA_SUCCESS;
+  return *context = reinterpret_cast<CUcontext>(current = keep(new Context)), CUDA_SUCCESS;
 }
 CUresult cuCtxPopCurrent_v2(CUcontext*) { return CUDA_SUCCESS; }
-CUresult cuCtxDestroy_v2(CUcontext context) { return delete reinterpret_cast<Context*>(context), CUDA_SUCCESS; }
+CUresult cuCtxDestroy_v2(CUcontext context) {
+  if (!at_once) delete reinterpret_cast<Context*>(context);
+  return CUDA_SUCCESS;
+}
 CUresult cuCtxSynchronize() { return CUDA_SUCCESS; }
 CUresult cuCtxSetLimit(CUlimit, size_t) { return CUDA_SUCCESS; }
 CUresult cuCtxGetLimit(size_t* value, CUlimit) { return *value = 4096, CUDA_SUCCESS; }
@@ -192,6 +217,7 @@ CUresult cuMemAddressReserve(CUdeviceptr* p, size_t bytes, size_t, CUdeviceptr w
   void* got =
       mmap(host(want), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (got == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (at_once) made.push_back([got, bytes] { munmap(got, bytes); });
   return *p = CUdeviceptr(got), CUDA_SUCCESS;
 }
 CUresult cuMemAddressFree(CUdeviceptr p, size_t bytes) { return munmap(host(p), bytes), CUDA_SUCCESS; }
@@ -205,7 +231,7 @@ CUresult cuMemMap(CUdeviceptr p, size_t bytes, size_t, CUmemGenericAllocationHan
   if (mmap(host(p), bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  memset(host(p), 0xee, bytes);
+  if (!at_once) memset(host(p), 0xee, bytes);
   note_map(p, bytes);
   return CUDA_SUCCESS;
 }
@@ -215,7 +241,11 @@ CUresult cuMemUnmap(CUdeviceptr p, size_t bytes) {
   return CUDA_SUCCESS;
 }
 CUresult cuMemSetAccess(CUdeviceptr, size_t, const CUmemAccessDesc*, size_t) { return CUDA_SUCCESS; }
-CUresult cuMemHostAlloc(void** p, size_t bytes, unsigned) { return *p = aligned_alloc(4096, bytes), CUDA_SUCCESS; }
+CUresult cuMemHostAlloc(void** p, size_t bytes, unsigned) {
+  void* const got = *p = aligned_alloc(4096, bytes);
+  if (at_once) made.push_back([got] { free(got); });
+  return CUDA_SUCCESS;
+}
 CUresult cuMemHostRegister_v2(void*, size_t, unsigned) { return CUDA_SUCCESS; }
 CUresult cuMemHostUnregister(void*) { return CUDA_SUCCESS; }
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* p, unsigned) {
@@ -223,12 +253,14 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* p, unsigned) {
 }
 
 CUresult cuStreamCreateWithPriority(CUstream* stream, unsigned, int) {
-  return *stream = reinterpret_cast<CUstream>(new Queue), CUDA_SUCCESS;
+  return *stream = reinterpret_cast<CUstream>(keep(new Queue)), CUDA_SUCCESS;
 }
 // The worker's own queues stay: a destroyed stream still finishes its work.
 CUresult cuStreamDestroy_v2(CUstream) { return CUDA_SUCCESS; }
 CUresult cuStreamSynchronize(CUstream stream) { return queue_of(stream)->drain(), CUresult(lost.load()); }
-CUresult cuEventCreate(CUevent* event, unsigned) { return *event = reinterpret_cast<CUevent>(new Event), CUDA_SUCCESS; }
+CUresult cuEventCreate(CUevent* event, unsigned) {
+  return *event = reinterpret_cast<CUevent>(keep(new Event)), CUDA_SUCCESS;
+}
 CUresult cuEventDestroy_v2(CUevent) { return CUDA_SUCCESS; }
 CUresult cuEventRecord(CUevent event, CUstream stream) {
   auto* e = reinterpret_cast<Event*>(event);
@@ -293,10 +325,12 @@ CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* c, CUstream stream) {
 }
 CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, size_t n, CUstream stream) {
   if (!mapped(p, n)) return CUDA_ERROR_INVALID_VALUE;
+  if (at_once) return CUDA_SUCCESS;  // new pages are zero, and nobody looks
   return later(stream, [=] { memset(host(p), value, n); });
 }
 CUresult cuMemsetD32Async(CUdeviceptr p, unsigned value, size_t n, CUstream stream) {
   if (!mapped(p, n * 4)) return CUDA_ERROR_INVALID_VALUE;
+  if (at_once) return CUDA_SUCCESS;
   return later(stream, [=] { std::fill_n(static_cast<unsigned*>(host(p)), n, value); });
 }
 
@@ -307,6 +341,7 @@ CUresult softgpuGetImageRange(CUlibrary library, CUdeviceptr* base, size_t* byte
   *bytes = image->bytes;
   return CUDA_SUCCESS;
 }
+CUresult cuLibraryUnload(CUlibrary library);
 CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, void**, unsigned, CUlibraryOption*,
                            void**, unsigned) {
   auto image = std::make_unique<Image>();
@@ -327,10 +362,18 @@ CUresult cuLibraryLoadData(CUlibrary* library, const void* code, CUjit_option*, 
     memset(got, 0x11, at);
     note_map(image->base, at);
   }
-  return *library = reinterpret_cast<CUlibrary>(image.release()), CUDA_SUCCESS;
+  if (at_once) {
+    made.push_back([library = reinterpret_cast<CUlibrary>(image.get())] {
+      if (loaded.count(library) != 0) cuLibraryUnload(library);
+    });
+  }
+  *library = reinterpret_cast<CUlibrary>(image.release());
+  loaded.insert(*library);
+  return CUDA_SUCCESS;
 }
 CUresult cuLibraryUnload(CUlibrary library) {
   auto* image = reinterpret_cast<Image*>(library);
+  loaded.erase(library);
   note_unmap(image->base);
   if (image->bytes != 0) munmap(host(image->base), image->bytes);
   return delete image, CUDA_SUCCESS;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <thread>
 
+#include "api/bundle.h"
 #include "tests/server/client.h"
 
 namespace tide {
@@ -125,6 +126,29 @@ TEST(FuzzTest, random_frames_do_not_end_the_session) {
   EXPECT_GT(sent, 1000);
   EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
   EXPECT_EQ(client.page().state.load(), uint64_t(ChannelState::kLive));
+}
+
+// Found by reading beside tests/fuzz: what is left of such a bundle was a number below zero.
+TEST(FuzzTest, a_bundle_that_is_shorter_than_its_header_is_refused) {
+  WorkerProcess worker;
+  TestClient client;
+  ASSERT_TRUE(client.open(worker, test_session(0, 1)));
+  client.make_context();
+  struct {
+    BundleHeader header;
+    BundleEntry entry;
+  } image;
+  image.header = {kBundleMagic, uint32_t(BundleKind::kFatbins), 1, 8};
+  image.entry = {1, 1u << 31, 0};
+  client.send(Call::tideStage, command::Stage{1, sizeof image, 0, sizeof image}, kNoStream, &image, sizeof image);
+  client.send(Call::tideLoadLibrary, command::LoadLibrary{1, 1});
+  AnswerHeader header;
+  std::vector<std::byte> payload;
+  ASSERT_TRUE(client.receive(&header, &payload));
+  LibraryHeader found;
+  ASSERT_GE(payload.size(), sizeof found);
+  memcpy(&found, payload.data(), sizeof found);
+  EXPECT_EQ(found.result, CUDA_ERROR_INVALID_IMAGE);
 }
 
 TEST(FuzzTest, a_broken_ring_ends_the_session_and_says_so) {

@@ -130,8 +130,22 @@ TEST_F(DoorTest, another_version_is_refused_with_both_numbers) {
   header.type = 1;
   header.version = 9;
   const Outcome outcome = receive_raw(&header, sizeof header);
-  EXPECT_NE(outcome.message().find("version 9, this side " + std::to_string(kDoorVersion)), std::string::npos)
+  EXPECT_NE(outcome.message().find("version 9 of Tidepool's protocol, this side version " +
+                                   std::to_string(kDoorVersion) + ": update this side"),
+            std::string::npos)
       << outcome.message();
+}
+
+TEST(DoorHeaderTest, who_is_older_is_to_be_updated) {
+  for (const int step : {-1, 1}) {
+    DoorHeader header;
+    header.type = uint16_t(DoorType::kOpen);
+    header.version = uint16_t(kDoorVersion + step);
+    const std::string said = check_header(header, "the client", "this agent").message();
+    EXPECT_NE(said.find("version " + std::to_string(kDoorVersion + step)), std::string::npos) << said;
+    EXPECT_NE(said.find("version " + std::to_string(kDoorVersion)), std::string::npos) << said;
+    EXPECT_NE(said.find(step < 0 ? "update the client" : "update this agent"), std::string::npos) << said;
+  }
 }
 
 TEST_F(DoorTest, an_unknown_type_is_refused) {
