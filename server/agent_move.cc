@@ -142,7 +142,12 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const Agent
       });
 }
 
+// Written down before anybody is told: if we die here, the next agent tells the rest.
 kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
+  const auto lease = leases_.find(state->key);
+  if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
+  lease->second->committed = true;
+  save();
   auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sessions.size());
   for (const auto& session : state->sessions) {
     auto gone = session->worker->await(ControlType::kLeft);
