@@ -145,21 +145,20 @@ void Agent::keep_door(const std::string& tcp_address) {
   save();
 }
 
-void Agent::fence(const LeaseKey& key) {
-  uint64_t epoch = key.second;
+void Agent::fence(const LeaseTerms& ended) {
+  Fence fence{.job = ended.job, .vgpu = ended.vgpu, .epoch = ended.epoch, .token = {}};
+  memcpy(fence.token, ended.token, sizeof(fence.token));
   std::erase_if(fences_, [&](const Fence& f) {
-    const bool same = f.job == key.first.first && f.vgpu == key.first.second;
-    if (same) epoch = std::max(epoch, f.epoch);
-    return same;
+    if (f.concerns(ended)) fence.epoch = std::max(fence.epoch, f.epoch);
+    return f.concerns(ended);
   });
   if (fences_.size() >= kFencesMax) fences_.erase(fences_.begin());
-  fences_.push_back({.job = key.first.first, .vgpu = key.first.second, .epoch = epoch});
+  fences_.push_back(fence);
 }
 
 bool Agent::fenced(const LeaseTerms& terms) const {
-  return std::any_of(fences_.begin(), fences_.end(), [&](const Fence& f) {
-    return f.job == terms.job && f.vgpu == terms.vgpu && f.epoch >= terms.epoch;
-  });
+  return std::any_of(fences_.begin(), fences_.end(),
+                     [&](const Fence& f) { return f.concerns(terms) && f.epoch >= terms.epoch; });
 }
 
 Outcome Agent::place(const LeaseTerms& terms) {
@@ -192,8 +191,8 @@ void Agent::forget(const LeaseKey& key) {
   const auto found = leases_.find(key);
   if (found == leases_.end()) return;
   for (const auto& session : found->second->sessions) session->worker->kill();
+  fence(found->second->terms);
   leases_.erase(found);
-  fence(key);
   save();
 }
 
@@ -208,7 +207,6 @@ kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t
     if (key.second > epoch) return refusal(kNotPermitted, "the vGPU has a newer assignment here");
     going.push_back(key);
   }
-  fence({{job, vgpu}, epoch});  // also where there is nothing: what was sent before this may come later
   auto ends = kj::heapArrayBuilder<kj::Promise<void>>(going.size());
   for (const LeaseKey& key : going) {
     std::vector<std::shared_ptr<AgentSession>> sessions(leases_[key]->sessions.begin(), leases_[key]->sessions.end());
@@ -220,7 +218,6 @@ kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t
     forget(key);
     ends.add(kj::joinPromises(each.finish()).attach(std::move(sessions)));
   }
-  save();
   return io_.provider->getTimer().timeoutAfter(kReleasePatience, kj::joinPromises(ends.finish()));
 }
 
@@ -331,10 +328,13 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
   tasks_.add(session->worker->ended().then([this, key, session] {
     log(session->worker->ended_well() ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s",
         key.first.first.c_str(), session->worker->pid(), key.first.second, session->worker->end_reason().c_str());
-    rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
     const auto found = leases_.find(key);
+    if (found != leases_.end()) found->second->sessions.remove(session);
+    const auto same = [&](const auto& other) { return session_id(*other) == session_id(*session); };
+    const bool again =
+        found != leases_.end() && std::any_of(found->second->sessions.begin(), found->second->sessions.end(), same);
+    if (!again) rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
     if (found == leases_.end()) return;
-    found->second->sessions.remove(session);
     save();
     tell_ended(*found->second, session_id(*session));
   }));

@@ -38,8 +38,9 @@ struct AgentSession {
 
 struct AgentLease {
   LeaseTerms terms;
-  bool moving = false;     // away from here: new clients wait
-  bool committed = false;  // there is no way back: the sessions leave
+  bool moving = false;      // away from here: new clients wait
+  bool called_off = false;  // who had ordered that has gone
+  bool committed = false;   // there is no way back: the sessions leave
   uint32_t moves = 0;
   std::list<std::shared_ptr<AgentSession>> sessions;
 };
@@ -74,6 +75,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
     std::string endpoint;  // where clients shall go
   };
   kj::Promise<AgentMoveReport> move(const MoveOrder& order);
+  // Of moves whose scheduler has gone nobody waits for the end: what a new one is told shall stay true.
+  void call_off_moves();
   struct Stats {
     uint32_t vgpu = 0;
     uint32_t moves = 0;
@@ -105,7 +108,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   AgentLease* find(const std::string& job, uint32_t vgpu, uint64_t epoch);
   Outcome begin_worker(AgentLease* lease, AgentSession* session);
   void save();
-  void fence(const LeaseKey& key);
+  void fence(const LeaseTerms& ended);
   bool fenced(const LeaseTerms& terms) const;
   void take_over_lease(const AgentState::Lease& from);
   bool adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Session& from);

@@ -44,7 +44,7 @@ void Agent::take_over_lease(const AgentState::Lease& from) {
   for (const AgentState::Session& session : from.sessions) lost |= !adopt(key, *lease, session);
   if (terms.gpu >= gpus_.devices().size() || (from.committed && lease->sessions.empty())) {
     for (const auto& session : lease->sessions) session->worker->kill();
-    fence(key);
+    fence(terms);
     return;
   }
   if (lost) {

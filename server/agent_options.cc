@@ -67,7 +67,8 @@ const char* agent_usage() {
          "N]\n"
          "                  [--hold-s SECONDS] [--ready-file FILE]\n"
          "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n"
-         "SIGTERM ends it and the jobs' workers. After SIGUSR2, or when it is killed, the workers serve on, and an agent\n"
+         "SIGTERM ends it and the jobs' workers. After SIGUSR2, or when it is killed, the workers serve on, and an "
+         "agent\n"
          "that is started with the same --dir within --hold-s takes them over.\n";
 }
 

@@ -47,6 +47,7 @@ struct FileSession {
 
 struct FileFence {
   char job[kIdBytes] = {};
+  uint8_t token[kTokenBytes] = {};
   uint64_t epoch = 0;
   uint32_t vgpu = 0;
   uint32_t reserved = 0;
@@ -99,7 +100,8 @@ bool take_all(std::string_view text, AgentState* state) {
   for (uint32_t i = 0; i < header.fences; ++i) {
     FileFence fence;
     if (!take(&text, &fence) || !is_text(fence.job)) return false;
-    state->fences.push_back({.job = fence.job, .vgpu = fence.vgpu, .epoch = fence.epoch});
+    state->fences.push_back({.job = fence.job, .vgpu = fence.vgpu, .epoch = fence.epoch, .token = {}});
+    memcpy(state->fences.back().token, fence.token, sizeof(fence.token));
   }
   return text.empty();
 }
@@ -131,6 +133,7 @@ std::string bytes_of(const AgentState& state) {
   for (const Fence& fence : state.fences) {
     FileFence to;
     set_text(to.job, fence.job);
+    memcpy(to.token, fence.token, sizeof(to.token));
     to.epoch = fence.epoch, to.vgpu = fence.vgpu;
     put(&text, to);
   }

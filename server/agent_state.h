@@ -10,6 +10,7 @@
 
 #include "base/limits.h"
 #include "base/outcome.h"
+#include "base/secrets.h"
 
 namespace tide {
 
@@ -22,11 +23,17 @@ struct LeaseTerms {
   uint64_t memory_bytes = 0;
 };
 
-// The highest epoch of a vGPU that has ended here: nothing of it, or older, is taken any more.
+// The highest epoch of a vGPU that has ended here: nothing of it, or older, is taken any more. With the job's token,
+// because a scheduler that has lost its record begins with the same numbers again.
 struct Fence {
   std::string job;
   uint32_t vgpu = 0;
   uint64_t epoch = 0;
+  uint8_t token[kTokenBytes] = {};
+
+  bool concerns(const LeaseTerms& terms) const {
+    return job == terms.job && vgpu == terms.vgpu && same_secret(token, terms.token, kTokenBytes);
+  }
 };
 
 struct AgentState {

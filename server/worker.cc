@@ -187,8 +187,9 @@ bool Worker::is_for_us(ControlMessage* message) const {
                     adopt->epoch == identity_.epoch &&
                     memcmp(adopt->session, identity_.session, sizeof(adopt->session)) == 0 &&
                     same_secret(adopt->token, identity_.token, kTokenBytes);
-  if (!ours) log(LogLevel::kWarning, "vGPU %u: somebody who is not our agent, or of another version, is refused",
-                 identity_.vgpu);
+  if (!ours)
+    log(LogLevel::kWarning, "vGPU %u: somebody who is not our agent, or of another version, is refused",
+        identity_.vgpu);
   return ours;
 }
 

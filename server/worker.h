@@ -93,7 +93,7 @@ class Worker {
 
   int control_;  // -1: the agent has died
   const int rendezvous_;
-  int caller_ = -1;              // has connected there, and not said yet who it is
+  int caller_ = -1;  // has connected there, and not said yet who it is
   uint64_t agent_lost_ns_ = 0;
   DriverLibrary library_;
   std::unique_ptr<Session> session_;

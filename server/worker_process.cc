@@ -97,8 +97,8 @@ WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid, 
     : control_(control),
       observer_(events, control, kj::UnixEventPort::FdObserver::OBSERVE_READ),
       process_(process),
-      process_observer_(kj::heap<kj::UnixEventPort::FdObserver>(events, process,
-                                                                kj::UnixEventPort::FdObserver::OBSERVE_READ)),
+      process_observer_(
+          kj::heap<kj::UnixEventPort::FdObserver>(events, process, kj::UnixEventPort::FdObserver::OBSERVE_READ)),
       number_(uint32_t(pid)),
       ended_(process_observer_->whenBecomesReadable()
                  .then([this] {

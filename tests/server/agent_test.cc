@@ -494,7 +494,7 @@ TEST_F(AgentTest, a_move_whose_agent_dies_has_one_end) {
     const uint64_t mark = 77 + epoch;
     client.copy_in(kBase, &mark, 8);
     auto moving = move("one", "two", epoch, prepare("two", epoch + 1)).ignoreResult().eagerlyEvaluate(nullptr);
-    io_.provider->getTimer().afterDelay((epoch * 7 % 30) * kj::MILLISECONDS).wait(io_.waitScope);
+    io_.provider->getTimer().afterDelay((epoch * 37 % 120) * kj::MILLISECONDS).wait(io_.waitScope);
     one_->stop(SIGKILL);
     KJ_IF_MAYBE (e, kj::runCatchingExceptions([&] { moving.wait(io_.waitScope); })) {
       EXPECT_EQ(e->getType(), kj::Exception::Type::DISCONNECTED);
@@ -515,7 +515,8 @@ TEST_F(AgentTest, a_move_whose_agent_dies_has_one_end) {
     release("two", epoch + 1);
     await([&] { return files("/one/workers") == 0 && files("/two/workers") == 0; });
   }
-  RecordProperty("went", int(went));
+  EXPECT_GT(went, 0u);
+  EXPECT_LT(went, 20u);
 }
 
 TEST_F(AgentTest, a_worker_whose_agent_does_not_come_back_ends) {
@@ -564,7 +565,7 @@ TEST_F(AgentTest, a_worker_hears_only_who_knows_what_its_agent_knew) {
     ControlMessage message;
     ASSERT_TRUE(rendezvous.connect(name, &socket, &pid).ok());
     EXPECT_TRUE(send_control(socket, ControlType::kAdopt, word));
-    EXPECT_TRUE(send_control(socket, ControlType::kExit, nullptr, 0));
+    send_control(socket, ControlType::kExit, nullptr, 0);  // which it does not listen to, if it is there at all
     await([&] { return receive_control(socket, &message) == ControlState::kGone; });
     close(socket);
   };
