@@ -11,7 +11,7 @@
 namespace tide::sched {
 
 Reconciler::Reconciler(Ledger& ledger, Store& store, kj::Timer& timer)
-    : ledger_(ledger), store_(store), timer_(timer), tasks_(*this) {
+    : ledger_(ledger), store_(store), timer_(timer), ticked_ns_(now_ns()), tasks_(*this) {
   tasks_.add(tick());
 }
 
@@ -177,7 +177,7 @@ kj::Promise<void> Reconciler::tick() {
 // Others' silence is theirs only while we listen: what came while this process was stopped has not been read yet.
 bool Reconciler::was_stopped(uint64_t now) {
   const uint64_t gap = now - std::exchange(ticked_ns_, now);
-  if (gap == now || gap < uint64_t(kStalledMs) * 1'000'000) return false;
+  if (gap < uint64_t(kStalledMs) * 1'000'000) return false;
   log(LogLevel::kWarning, "this scheduler did not run for %lu ms; nobody's time counts for that",
       (unsigned long)(gap / 1'000'000));
   for (auto& [name, server] : ledger_.servers) {

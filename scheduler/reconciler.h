@@ -19,10 +19,10 @@
 
 namespace tide::sched {
 
-inline constexpr uint32_t kLeaseMs = 15'000;         // an agent that is silent for so long is lost
+inline constexpr uint32_t kLeaseMs = 15'000;           // an agent that is silent for so long is lost
 inline constexpr uint32_t kOfflineGraceMs = kLeaseMs;  // an agent whose connection broke may be restarted
-inline constexpr uint32_t kLeftGraceMs = 1'500;      // for `tide run` whose connection ended
-inline constexpr uint32_t kRecoverGraceMs = 30'000;  // after a restart, for `tide run` and agents
+inline constexpr uint32_t kLeftGraceMs = 1'500;        // for `tide run` whose connection ended
+inline constexpr uint32_t kRecoverGraceMs = 30'000;    // after a restart, for `tide run` and agents
 inline constexpr uint32_t kTickMs = 200;
 inline constexpr uint32_t kStalledMs = 2'000;  // without a tick: it was us who were stopped
 inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up
@@ -118,7 +118,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::list<Waiter> waiters_;
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
-  uint64_t ticked_ns_ = 0;
+  uint64_t ticked_ns_;
   bool poked_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;

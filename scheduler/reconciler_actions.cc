@@ -147,29 +147,29 @@ void Reconciler::start_move(const Action& action) {
   fill_lease(move.initLease(), *job, action.vgpu, action.to, epoch);
   move.setEndpoint(ledger_.server(action.to.server)->endpoint);
   auto ordered = std::make_shared<bool>(false);
-  auto moving = to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
-                    .then([this, action, ordered,
-                           move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
-                      const auto link = links_.find(action.from.server);
-                      if (link == links_.end()) return error_for_caller("its server is gone");
-                      move.setAddress(address);
-                      *ordered = true;
-                      return link->second->canceler.wrap(move.send().then([](auto&& moved) {
-                        const auto r = moved.getReport();
-                        return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
-                      }));
-                    });
-  tasks_.add(moving.then(
-      [this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
-      [this, action, epoch, ordered](kj::Exception&& e) {
-        if (*ordered && e.getType() == kj::Exception::Type::DISCONNECTED) {
-          // It alone knows what came of it, and says so when it is back (adopt()); or it is lost, and so is the vGPU.
-          log(LogLevel::kWarning, "job %s: %s is gone in the middle of a move of vGPU %u", action.job.c_str(),
-              action.from.server.c_str(), action.vgpu);
-          return;
-        }
-        move_failed(action.job, action.vgpu, epoch, remote_error(e));
-      }));
+  auto moving =
+      to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
+          .then([this, action, ordered, move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
+            const auto link = links_.find(action.from.server);
+            if (link == links_.end()) return error_for_caller("its server is gone");
+            move.setAddress(address);
+            *ordered = true;
+            return link->second->canceler.wrap(move.send().then([](auto&& moved) {
+              const auto r = moved.getReport();
+              return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
+            }));
+          });
+  tasks_.add(moving.then([this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
+                         [this, action, epoch, ordered](kj::Exception&& e) {
+                           if (*ordered && e.getType() == kj::Exception::Type::DISCONNECTED) {
+                             // It alone knows what came of it, and says so when it is back (adopt()); or it is lost,
+                             // and so is the vGPU.
+                             log(LogLevel::kWarning, "job %s: %s is gone in the middle of a move of vGPU %u",
+                                 action.job.c_str(), action.from.server.c_str(), action.vgpu);
+                             return;
+                           }
+                           move_failed(action.job, action.vgpu, epoch, remote_error(e));
+                         }));
 }
 
 void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const MoveTotals& report) {

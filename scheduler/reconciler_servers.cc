@@ -112,8 +112,7 @@ void Reconciler::miss(Job* job, uint32_t v, const std::string& server) {
   }
   vgpu.at = vgpu.to = {};
   vgpu.doing = Doing::kNothing;
-  if (job->started)
-    end_job(job, format("its virtual GPU %u was lost when server %s restarted", v, server.c_str()), -1);
+  if (job->started) end_job(job, format("its virtual GPU %u was lost when server %s restarted", v, server.c_str()), -1);
 }
 
 bool Reconciler::heartbeat(const std::string& name, uint64_t generation) {

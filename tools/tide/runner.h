@@ -13,7 +13,6 @@
 
 namespace tide::cli {
 
-
 class Runner {
  public:
   Runner(kj::AsyncIoContext& io, const Options& options) : io_(io), options_(options) {}
