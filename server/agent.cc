@@ -190,7 +190,10 @@ Outcome Agent::place(const LeaseTerms& terms) {
 void Agent::forget(const LeaseKey& key) {
   const auto found = leases_.find(key);
   if (found == leases_.end()) return;
-  for (const auto& session : found->second->sessions) session->worker->kill();
+  for (const auto& session : found->second->sessions) {
+    session->worker->kill();
+    rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
+  }
   fence(found->second->terms);
   leases_.erase(found);
   save();
