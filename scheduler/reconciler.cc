@@ -25,7 +25,7 @@ Outcome Reconciler::recover() {
   std::vector<JobRecord> records;
   const Outcome loaded = store_.load_live(&records);
   if (!loaded.ok()) return loaded;
-  recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
+  if (!records.empty()) recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
   for (const JobRecord& record : records) ledger_.jobs[record.number] = from_record(record);
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
