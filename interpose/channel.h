@@ -191,6 +191,7 @@ class Channel {
     bool again = false;         // to the worker that has this session; there is no use in waiting long
     int refusal = 0;            // the CUresult with which the far side refused, if it did
     bool nobody_there = false;  // its machine answers, but no agent
+    bool unanswered = false;    // there was no agent, or it ended before it answered
   };
   Outcome connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt);
   Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,

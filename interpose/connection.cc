@@ -28,6 +28,7 @@ constexpr uint32_t kAgainPauseUs = 20'000;
 constexpr uint32_t kPatienceMostMs = 6'400;
 constexpr uint64_t kFalseAlarmNs = 250'000'000;  // a network that was silent, and is there so soon, was not away
 constexpr uint64_t kAlarmsForgottenNs = 60'000'000'000;
+constexpr uint64_t kAgentBackNs = 20'000'000'000;  // longer than the scheduler waits before it ends the job
 
 const char* wanted_transport() {
   const char* wanted = getenv("TIDE_TRANSPORT");
@@ -98,7 +99,8 @@ Outcome Channel::open(const ChannelOrigin& origin, std::unique_ptr<Channel>* cha
 }
 
 // The vGPU may move between the scheduler's first answer and this: then its place of that time refuses, and the
-// scheduler knows the new one, at the latest when the move is over. Requires: reconnect_mu_.
+// scheduler knows the new one, at the latest when the move is over. Or its agent is being restarted. Requires:
+// reconnect_mu_.
 Outcome Channel::connect_first() {
   uint64_t epoch = origin_.epoch;
   std::string endpoint = origin_.endpoint;
@@ -110,7 +112,7 @@ Outcome Channel::connect_first() {
     const uint64_t tried = epoch;
     if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
     if (epoch > tried) continue;
-    if (!may_be_moving(attempt.refusal)) return o;
+    if (!may_be_moving(attempt.refusal) && !attempt.unanswered) return o;
     sleep_us(kSearchPauseUs);
   }
 }
@@ -123,7 +125,9 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   // Again and again while the network is down, so that it is soon noticed when it is back.
   const uint32_t timeout_ms = attempt->again ? std::max(kAgainTimeoutMs, 4 * reached_ms_) : kConnectTimeoutMs;
   const uint64_t begin = now_ns();
-  if (Outcome o = reach(endpoint, timeout_ms, transport, &name, lifeline, &attempt->nobody_there); !o.ok()) return o;
+  Outcome o = reach(endpoint, timeout_ms, transport, &name, lifeline, &attempt->nobody_there);
+  attempt->unanswered = attempt->nobody_there;
+  if (!o.ok()) return o;
   if (!attempt->again) reached_ms_ = uint32_t((now_ns() - begin) / 1'000'000);
   DoorOpen open;
   memcpy(open.job, origin_.pool->identity().job, sizeof open.job);
@@ -137,9 +141,10 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   open.flags = attempt->again ? kOpenAgain : 0;
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   const Preparation beside(**transport);  // while the worker starts
-  Outcome o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
+  o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
   if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, &hold_ms_, &attempt->refusal); });
   if (!o.ok()) {
+    attempt->unanswered = attempt->refusal == 0;
     close(*lifeline);
     *lifeline = -1;
   }
@@ -324,8 +329,8 @@ bool Channel::come_back(std::string* cause) {
     }
     *cause = o.message();
     if (attempt.refusal != 0 && attempt.refusal != CUDA_ERROR_NOT_READY) break;  // it moved, or has ended
-    // Nobody restarts an agent's workers.
-    if (attempt.nobody_there) deadline = std::min(deadline, begin + kSearchNs);
+    // The worker goes on without its agent, and the next agent finds it.
+    if (attempt.nobody_there) deadline = std::min(deadline, begin + kAgentBackNs);
     sleep_us(kAgainPauseUs);
   }
   return false;

@@ -39,6 +39,7 @@ struct Vgpu {
   uint64_t last_epoch = 0;  // highest that was ever used
   Doing doing = Doing::kNothing;
   std::string device_info;
+  bool missing = false;   // after our restart `at` says that it is not there; another server may have it
   uint32_t failures = 0;  // in a row
   uint64_t retry_ns = 0;
 };

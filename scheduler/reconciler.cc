@@ -1,6 +1,7 @@
 #include "scheduler/reconciler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -10,7 +11,7 @@
 namespace tide::sched {
 
 Reconciler::Reconciler(Ledger& ledger, Store& store, kj::Timer& timer)
-    : ledger_(ledger), store_(store), timer_(timer), tasks_(*this) {
+    : ledger_(ledger), store_(store), timer_(timer), ticked_ns_(now_ns()), tasks_(*this) {
   tasks_.add(tick());
 }
 
@@ -24,7 +25,7 @@ Outcome Reconciler::recover() {
   std::vector<JobRecord> records;
   const Outcome loaded = store_.load_live(&records);
   if (!loaded.ok()) return loaded;
-  recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
+  if (!records.empty()) recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
   for (const JobRecord& record : records) ledger_.jobs[record.number] = from_record(record);
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
@@ -173,8 +174,24 @@ kj::Promise<void> Reconciler::tick() {
   });
 }
 
+// Others' silence is theirs only while we listen: what came while this process was stopped has not been read yet.
+bool Reconciler::was_stopped(uint64_t now) {
+  const uint64_t gap = now - std::exchange(ticked_ns_, now);
+  if (gap < uint64_t(kStalledMs) * 1'000'000) return false;
+  log(LogLevel::kWarning, "this scheduler did not run for %lu ms; nobody's time counts for that",
+      (unsigned long)(gap / 1'000'000));
+  for (auto& [name, server] : ledger_.servers) {
+    server.last_seen_ns += gap;
+    server.give_up_ns += gap;
+  }
+  for (auto& [number, job] : ledger_.jobs) job.left_ns += job.left_ns != 0 ? gap : 0;
+  recover_until_ns_ += recover_until_ns_ != 0 ? gap : 0;
+  return true;
+}
+
 void Reconciler::check_deadlines() {
   const uint64_t now = now_ns();
+  if (was_stopped(now)) return;
   std::vector<std::string> lost;
   for (auto& [name, server] : ledger_.servers) {
     if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1'000'000) {
@@ -200,9 +217,11 @@ void Reconciler::check_deadlines() {
     for (Vgpu& vgpu : job.vgpus) {
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;
       if (vgpu.retry_ns <= now) vgpu.retry_ns = 0;
-      if (!recovered || vgpu.at.none() || ledger_.server(vgpu.at.server) != nullptr) continue;
+      if (!recovered || vgpu.at.none() || (ledger_.server(vgpu.at.server) != nullptr && !vgpu.missing)) continue;
       end_job(&job, "its GPU server " + vgpu.at.server + " did not come back after the scheduler restarted", -1);
       vgpu.at = {};
+      vgpu.missing = false;
+      if (vgpu.doing == Doing::kMoving) drop_move(&job, uint32_t(&vgpu - job.vgpus.data()));
     }
   }
   if (recovered) recover_until_ns_ = 0;

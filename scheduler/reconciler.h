@@ -19,11 +19,12 @@
 
 namespace tide::sched {
 
-inline constexpr uint32_t kLeaseMs = 15'000;         // an agent that is silent for so long is lost
-inline constexpr uint32_t kOfflineGraceMs = 5'000;   // an agent whose connection broke may come back
-inline constexpr uint32_t kLeftGraceMs = 1'500;      // for `tide run` whose connection ended
-inline constexpr uint32_t kRecoverGraceMs = 30'000;  // after a restart, for `tide run` and agents
+inline constexpr uint32_t kLeaseMs = 15'000;           // an agent that is silent for so long is lost
+inline constexpr uint32_t kOfflineGraceMs = kLeaseMs;  // an agent whose connection broke may be restarted
+inline constexpr uint32_t kLeftGraceMs = 1'500;        // for `tide run` whose connection ended
+inline constexpr uint32_t kRecoverGraceMs = 30'000;    // after a restart, for `tide run` and agents
 inline constexpr uint32_t kTickMs = 200;
+inline constexpr uint32_t kStalledMs = 2'000;  // without a tick: it was us who were stopped
 inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up
 
 struct MoveTotals {
@@ -92,7 +93,13 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void moved(const std::string& job, uint32_t vgpu, uint64_t epoch, const MoveTotals& report);
   void move_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
   void released(const std::string& job, uint32_t vgpu, bool ok, const std::string& why);
+  void cancel_at(const std::string& server, const std::string& job, uint32_t vgpu, uint64_t epoch);
   void adopt(const Server& server, const std::vector<control::Lease::Reader>& leases, control::Agent::Client& agent);
+  enum class Claim { kRight, kOpen, kVoid };
+  Claim judge(const GpuId& here, const control::Lease::Reader& lease, Vgpu* vgpu);
+  void take_word(const GpuId& here, const control::Lease::Reader& lease, Vgpu* vgpu);
+  void miss(Job* job, uint32_t vgpu, const std::string& server);
+  void drop_move(Job* job, uint32_t vgpu);
   void lose_server(const std::string& name);
   void forget_done_jobs();
   kj::Promise<MoveTotals> wait_for(Waiter::For what, const std::string& id);
@@ -100,6 +107,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void wake_settled(const std::vector<Action>& actions);
   kj::Promise<void> tick();
   void check_deadlines();
+  bool was_stopped(uint64_t now);
   Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
   void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
 
@@ -110,6 +118,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::list<Waiter> waiters_;
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
+  uint64_t ticked_ns_;
   bool poked_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;

@@ -1,6 +1,7 @@
 // Carrying actions out: what is said to the agents, and what follows from their answers.
 
 #include <algorithm>
+#include <memory>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -145,19 +146,30 @@ void Reconciler::start_move(const Action& action) {
   move.setEpoch(old_epoch);
   fill_lease(move.initLease(), *job, action.vgpu, action.to, epoch);
   move.setEndpoint(ledger_.server(action.to.server)->endpoint);
-  auto moving = to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
-                    .then([this, action, move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
-                      const auto link = links_.find(action.from.server);
-                      if (link == links_.end()) return error_for_caller("its server is gone");
-                      move.setAddress(address);
-                      return link->second->canceler.wrap(move.send().then([](auto&& moved) {
-                        const auto r = moved.getReport();
-                        return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
-                      }));
-                    });
-  tasks_.add(moving.then(
-      [this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
-      [this, action, epoch](kj::Exception&& e) { move_failed(action.job, action.vgpu, epoch, remote_error(e)); }));
+  auto ordered = std::make_shared<bool>(false);
+  auto moving =
+      to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
+          .then([this, action, ordered, move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
+            const auto link = links_.find(action.from.server);
+            if (link == links_.end()) return error_for_caller("its server is gone");
+            move.setAddress(address);
+            *ordered = true;
+            return link->second->canceler.wrap(move.send().then([](auto&& moved) {
+              const auto r = moved.getReport();
+              return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
+            }));
+          });
+  tasks_.add(moving.then([this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
+                         [this, action, epoch, ordered](kj::Exception&& e) {
+                           if (*ordered && e.getType() == kj::Exception::Type::DISCONNECTED) {
+                             // It alone knows what came of it, and says so when it is back (adopt()); or it is lost,
+                             // and so is the vGPU.
+                             log(LogLevel::kWarning, "job %s: %s is gone in the middle of a move of vGPU %u",
+                                 action.job.c_str(), action.from.server.c_str(), action.vgpu);
+                             return;
+                           }
+                           move_failed(action.job, action.vgpu, epoch, remote_error(e));
+                         }));
 }
 
 void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const MoveTotals& report) {
@@ -202,16 +214,27 @@ void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, 
                         v, to_text(vgpu->at).c_str(), to_text(to).c_str(), why.c_str(),
                         (unsigned long)(backoff_ns(vgpu->failures) / 1'000'000));
   log(LogLevel::kWarning, "job %s: %s", id.c_str(), job->problem.c_str());
-  const auto link = links_.find(to.server);
-  if (link != links_.end()) {
-    auto cancel = link->second->agent.cancelRequest();
-    cancel.setJob(id);
-    cancel.setVgpu(v);
-    cancel.setEpoch(epoch);
-    tasks_.add(link->second->canceler.wrap(cancel.send().ignoreResult()).catch_([](kj::Exception&&) {}));
-  }
+  cancel_at(to.server, id, v, epoch);
   wake(id, Waiter::For::kSettled, job->problem);
   poke();
+}
+
+void Reconciler::cancel_at(const std::string& server, const std::string& id, uint32_t v, uint64_t epoch) {
+  const auto link = links_.find(server);
+  if (link == links_.end()) return;
+  auto cancel = link->second->agent.cancelRequest();
+  cancel.setJob(id);
+  cancel.setVgpu(v);
+  cancel.setEpoch(epoch);
+  tasks_.add(link->second->canceler.wrap(cancel.send().ignoreResult()).catch_([](kj::Exception&&) {}));
+}
+
+// Of a vGPU that is lost anyway.
+void Reconciler::drop_move(Job* job, uint32_t v) {
+  Vgpu& vgpu = job->vgpus[v];
+  cancel_at(vgpu.to.server, job->record.id(), v, vgpu.last_epoch);
+  vgpu.doing = Doing::kNothing;
+  vgpu.to = {};
 }
 
 void Reconciler::start_release(const Action& action) {

@@ -23,20 +23,7 @@ constexpr auto kStatsPatience = 500 * kj::MILLISECONDS;
 constexpr auto kReceivePatience = 30 * kj::SECONDS;  // a driver may take seconds to wake
 constexpr auto kReleasePatience = 5 * kj::SECONDS;
 constexpr auto kLookEvery = 20 * kj::MILLISECONDS;
-
-ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish) {
-  ControlSession session;
-  set_text(session.job, terms.job);
-  memcpy(session.token, terms.token, sizeof(session.token));
-  memcpy(session.session, wish.session, sizeof(session.session));
-  session.vgpu = terms.vgpu;
-  session.client_pid = wish.pid;
-  session.epoch = terms.epoch;
-  session.memory_bytes = terms.memory_bytes;
-  memcpy(session.transport, wish.transport, sizeof(session.transport));
-  session.transport[sizeof(session.transport) - 1] = '\0';
-  return session;
-}
+constexpr size_t kFencesMax = 1024;
 
 SessionId session_id(const AgentSession& session) {
   SessionId id;
@@ -82,6 +69,21 @@ void close_all(int socket, int region_fd) {
 
 }  // namespace
 
+ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32_t hold_ms) {
+  ControlSession session;
+  set_text(session.job, terms.job);
+  memcpy(session.token, terms.token, sizeof(session.token));
+  memcpy(session.session, wish.session, sizeof(session.session));
+  session.vgpu = terms.vgpu;
+  session.client_pid = wish.pid;
+  session.epoch = terms.epoch;
+  session.memory_bytes = terms.memory_bytes;
+  session.hold_ms = hold_ms;
+  memcpy(session.transport, wish.transport, sizeof(session.transport));
+  session.transport[sizeof(session.transport) - 1] = '\0';
+  return session;
+}
+
 kj::Exception refusal(int code, const std::string& message) {
   return kj::Exception(kj::Exception::Type::FAILED, "", code, kj::heapString(message.c_str()));
 }
@@ -91,8 +93,14 @@ Refusal refusal_of(const kj::Exception& exception) {
   return {code > 0 ? code : kSystemNotReady, exception.getDescription().cStr()};
 }
 
-Agent::Agent(Gpus gpus, uint32_t hold_s, kj::AsyncIoContext& io)
-    : gpus_(std::move(gpus)), hold_ms_(hold_s * 1000), io_(io), tasks_(*this) {}
+Agent::Agent(Gpus gpus, uint32_t hold_s, const std::string& directory, kj::AsyncIoContext& io)
+    : gpus_(std::move(gpus)),
+      hold_ms_(hold_s * 1000),
+      state_path_(directory + "/state"),
+      rendezvous_(directory + "/workers"),
+      last_(read_agent_state(state_path_)),
+      io_(io),
+      tasks_(*this) {}
 
 void Agent::taskFailed(kj::Exception&& exception) {
   log(LogLevel::kDebug, "a task ended: %s", exception.getDescription().cStr());
@@ -103,10 +111,54 @@ AgentLease* Agent::find(const std::string& job, uint32_t vgpu, uint64_t epoch) {
   return found == leases_.end() ? nullptr : found->second.get();
 }
 
+// Those that count: a vGPU whose sessions were told to go is not here any more.
 std::vector<LeaseTerms> Agent::leases() const {
   std::vector<LeaseTerms> all;
-  for (const auto& [key, lease] : leases_) all.push_back(lease->terms);
+  for (const auto& [key, lease] : leases_) {
+    if (!lease->committed) all.push_back(lease->terms);
+  }
   return all;
+}
+
+// Before anything is done that the next agent must know of. Where the disk is full the pool goes on, only without that.
+void Agent::save() {
+  AgentState state;
+  state.door = door_;
+  state.fences = fences_;
+  for (const auto& [key, lease] : leases_) {
+    state.leases.push_back({.terms = lease->terms, .committed = lease->committed, .sessions = {}});
+    for (const auto& session : lease->sessions) {
+      auto& to = state.leases.back().sessions.emplace_back();
+      memcpy(to.id, session->identity.session, sizeof(to.id));
+      to.client_pid = session->identity.client_pid;
+    }
+  }
+  const Outcome written = write_agent_state(state_path_, state);
+  if (!written.ok() && !complained_) {
+    log(LogLevel::kWarning, "%s; an agent that is started after this one will not know all", written.message().c_str());
+  }
+  complained_ = !written.ok();
+}
+
+void Agent::keep_door(const std::string& tcp_address) {
+  door_ = tcp_address;
+  save();
+}
+
+void Agent::fence(const LeaseTerms& ended) {
+  Fence fence{.job = ended.job, .vgpu = ended.vgpu, .epoch = ended.epoch, .token = {}};
+  memcpy(fence.token, ended.token, sizeof(fence.token));
+  std::erase_if(fences_, [&](const Fence& f) {
+    if (f.concerns(ended)) fence.epoch = std::max(fence.epoch, f.epoch);
+    return f.concerns(ended);
+  });
+  if (fences_.size() >= kFencesMax) fences_.erase(fences_.begin());
+  fences_.push_back(fence);
+}
+
+bool Agent::fenced(const LeaseTerms& terms) const {
+  return std::any_of(fences_.begin(), fences_.end(),
+                     [&](const Fence& f) { return f.concerns(terms) && f.epoch >= terms.epoch; });
 }
 
 Outcome Agent::place(const LeaseTerms& terms) {
@@ -120,10 +172,15 @@ Outcome Agent::place(const LeaseTerms& terms) {
           format("epoch %llu is older than the present one", static_cast<unsigned long long>(terms.epoch)));
     }
   }
+  if (fenced(terms)) {
+    return Outcome::fail(
+        format("epoch %llu of this vGPU has ended here", static_cast<unsigned long long>(terms.epoch)));
+  }
   auto& lease = leases_[{{terms.job, terms.vgpu}, terms.epoch}];
   if (lease != nullptr) return {};
   lease = std::make_unique<AgentLease>();
   lease->terms = terms;
+  save();
   log(LogLevel::kInfo, "job %s: vGPU %u is on GPU %u (epoch %llu)", terms.job.c_str(), terms.vgpu, terms.gpu,
       static_cast<unsigned long long>(terms.epoch));
   return {};
@@ -133,8 +190,17 @@ Outcome Agent::place(const LeaseTerms& terms) {
 void Agent::forget(const LeaseKey& key) {
   const auto found = leases_.find(key);
   if (found == leases_.end()) return;
-  for (const auto& session : found->second->sessions) session->worker->kill();
+  for (const auto& session : found->second->sessions) {
+    session->worker->kill();
+    rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
+  }
+  fence(found->second->terms);
   leases_.erase(found);
+  save();
+}
+
+void Agent::end_all() {
+  while (!leases_.empty()) forget(LeaseKey(leases_.begin()->first));
 }
 
 kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t epoch) {
@@ -166,7 +232,7 @@ AgentLease* Agent::admit(const DoorOpen& wish, std::string* why, int* code) {
   *code = kNoDevice;
   *why = format("this server does not hold vGPU %u of that job (epoch %llu); ask the scheduler where it is", wish.vgpu,
                 static_cast<unsigned long long>(wish.epoch));
-  if (lease == nullptr) return nullptr;
+  if (lease == nullptr || (lease->committed && !lease->moving)) return nullptr;
   *code = kNotPermitted;
   *why = "the job's token is wrong";
   return same_secret(wish.token, lease->terms.token, kTokenBytes) ? lease : nullptr;
@@ -199,6 +265,10 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     return refusal(kNotReady,
                    session->receiving ? "the vGPU has not arrived yet; try again" : "this session is served already");
   }
+  if (session != nullptr && session->unheard) {
+    close_all(-1, region_fd);
+    return refusal(kNotReady, "its worker has not found its new agent yet; try again");
+  }
   // A client that asks without end shall not fill its worker's socket.
   if (again && session != nullptr && session->resuming) {
     close_all(-1, region_fd);
@@ -215,8 +285,7 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     }
   }
   session->restored = false;
-  session->identity = identity_of(lease->terms, wish);
-  session->identity.hold_ms = hold_ms_;
+  session->identity = identity_of(lease->terms, wish, hold_ms_);
   session->identity.again = again ? 1 : 0;
   const int fds[2] = {socket, region_fd};
   const bool sent = session->worker->send(ControlType::kServe, &session->identity, sizeof(session->identity), fds,
@@ -236,29 +305,41 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
   if (lease->sessions.size() >= kSessionsMax)
     return Outcome::fail(format("%zu processes use this vGPU already", kSessionsMax));
   auto made = std::make_shared<AgentSession>();
-  made->identity = identity_of(lease->terms, wish);
-  const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
-                                               gpus_.environment(lease->terms.gpu), &made->worker);
-  if (!outcome.ok()) return outcome;
+  made->identity = identity_of(lease->terms, wish, hold_ms_);
+  if (const Outcome outcome = begin_worker(lease, made.get()); !outcome.ok()) return outcome;
   lease->sessions.push_back(made);
-  const LeaseKey key{{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch};
-  made->worker->on_shared(
-      [this, key, from = made.get()](const ControlMessage& message) { carry_shared(key, *from, message); });
-  watch(key, made);
+  save();
+  watch({{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch}, made);
   *session = made;
   return {};
 }
 
+Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
+  const std::string name = Rendezvous::name_of(session->identity.session, lease->terms.epoch);
+  int place = -1;
+  if (Outcome outcome = rendezvous_.bind(name, &place); !outcome.ok()) return outcome;
+  const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
+                                               gpus_.environment(lease->terms.gpu), place, &session->worker);
+  close(place);
+  if (!outcome.ok()) rendezvous_.remove(name);
+  return outcome;
+}
+
 void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
+  session->worker->on_shared(
+      [this, key, from = session.get()](const ControlMessage& message) { carry_shared(key, *from, message); });
   tasks_.add(session->worker->ended().then([this, key, session] {
-    const std::string& reason = session->worker->end_reason();
-    const bool quiet = reason == "it ended" || session->worker->killed();
-    log(quiet ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s", key.first.first.c_str(),
-        session->worker->pid(), key.first.second, reason.c_str());
+    log(session->worker->ended_well() ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s",
+        key.first.first.c_str(), session->worker->pid(), key.first.second, session->worker->end_reason().c_str());
     const auto found = leases_.find(key);
+    if (found != leases_.end()) found->second->sessions.remove(session);
+    const auto same = [&](const auto& other) { return session_id(*other) == session_id(*session); };
+    const bool again =
+        found != leases_.end() && std::any_of(found->second->sessions.begin(), found->second->sessions.end(), same);
+    if (!again) rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
     if (found == leases_.end()) return;
-    found->second->sessions.remove(session);
-    tell_ended(*found->second, *session);
+    save();
+    tell_ended(*found->second, session_id(*session));
   }));
 }
 
@@ -284,8 +365,7 @@ void Agent::carry_shared(const LeaseKey& key, AgentSession& from, const ControlM
   from.worker->send(ControlType::kSharedAnswer, *shared);
 }
 
-void Agent::tell_ended(AgentLease& lease, const AgentSession& session) {
-  const SessionId ended = session_id(session);
+void Agent::tell_ended(AgentLease& lease, const SessionId& ended) {
   for (const auto& other : lease.sessions) other->worker->send(ControlType::kSessionEnded, ended);
 }
 

@@ -3,6 +3,9 @@
 // The agent's own state and what it does with it: leases, their sessions (one worker process each), and moves. Behind
 // two fronts: the scheduler's calls (control.capnp, AgentService) and the clients' door (AgentDoor). One event loop,
 // one thread; nothing here blocks, and CUDA is never loaded.
+//
+// Workers outlive it. What it knows lies in its directory, and the next agent there goes on with it
+// (docs/decisions/0013-*.md).
 
 #include <kj/async-io.h>
 
@@ -13,7 +16,9 @@
 #include <string>
 
 #include "scheduler/control.capnp.h"
+#include "server/agent_state.h"
 #include "server/gpus.h"
+#include "server/rendezvous.h"
 #include "server/worker_process.h"
 #include "transport/door.h"
 
@@ -21,27 +26,21 @@ namespace tide {
 
 inline constexpr size_t kSessionsMax = 64;  // of one vGPU: client processes of a job that use it at once
 
-struct LeaseTerms {
-  std::string job;
-  uint32_t vgpu = 0;
-  uint32_t gpu = 0;
-  uint64_t epoch = 0;
-  uint8_t token[kTokenBytes] = {};
-  uint64_t memory_bytes = 0;
-};
-
 struct AgentSession {
   ControlSession identity;
   kj::Own<WorkerProcess> worker;
   bool restored = false;   // came by a move, and its client has not come yet
   bool receiving = false;  // is coming
   bool resuming = false;   // its worker was told of another connection, and has not looked at it yet
+  bool unheard = false;    // an earlier agent's: the worker has not said yet how it is
   ControlStats counted;    // what the worker said last
 };
 
 struct AgentLease {
   LeaseTerms terms;
-  bool moving = false;  // away from here: new clients wait
+  bool moving = false;      // away from here: new clients wait
+  bool called_off = false;  // who had ordered that has gone
+  bool committed = false;   // there is no way back: the sessions leave
   uint32_t moves = 0;
   std::list<std::shared_ptr<AgentSession>> sessions;
 };
@@ -54,7 +53,14 @@ struct AgentMoveReport {
 
 class Agent : private kj::TaskSet::ErrorHandler {
  public:
-  Agent(Gpus gpus, uint32_t hold_s, kj::AsyncIoContext& io);
+  Agent(Gpus gpus, uint32_t hold_s, const std::string& directory, kj::AsyncIoContext& io);
+  // Goes on where the last agent of this directory was. Only when that is dead: the door can be listened at.
+  void take_over();
+  // For as long as anybody may know it: the door's TCP address, of the last agent and of this one.
+  const std::string& last_door() const { return last_.door; }
+  void keep_door(const std::string& tcp_address);
+  // Ends all workers, and leaves nothing to the next agent.
+  void end_all();
 
   // Each may be repeated. Failures have one sentence for a person.
   Outcome place(const LeaseTerms& terms);
@@ -69,6 +75,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
     std::string endpoint;  // where clients shall go
   };
   kj::Promise<AgentMoveReport> move(const MoveOrder& order);
+  // Of moves whose scheduler has gone nobody waits for the end: what a new one is told shall stay true.
+  void call_off_moves();
   struct Stats {
     uint32_t vgpu = 0;
     uint32_t moves = 0;
@@ -98,13 +106,19 @@ class Agent : private kj::TaskSet::ErrorHandler {
 
   void taskFailed(kj::Exception&& exception) override;
   AgentLease* find(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  Outcome begin_worker(AgentLease* lease, AgentSession* session);
+  void save();
+  void fence(const LeaseTerms& ended);
+  bool fenced(const LeaseTerms& terms) const;
+  void take_over_lease(const AgentState::Lease& from);
+  bool adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Session& from);
   AgentLease* admit(const DoorOpen& wish, std::string* why, int* code);
   kj::Promise<void> serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd);
   Outcome begin_session(AgentLease* lease, const DoorOpen& wish, std::shared_ptr<AgentSession>* session);
   void watch(const LeaseKey& key, std::shared_ptr<AgentSession> session);
   // Between workers of one lease (server/sharing.h).
   void carry_shared(const LeaseKey& key, AgentSession& from, const ControlMessage& message);
-  void tell_ended(AgentLease& lease, const AgentSession& session);
+  void tell_ended(AgentLease& lease, const SessionId& ended);
   void forget(const LeaseKey& key);
 
   // The steps of a move.
@@ -115,11 +129,19 @@ class Agent : private kj::TaskSet::ErrorHandler {
 
   Gpus gpus_;
   const uint32_t hold_ms_;
+  const std::string state_path_;
+  const Rendezvous rendezvous_;
+  AgentState last_;  // as it was found
+  std::string door_;
+  std::vector<Fence> fences_;  // oldest first
+  bool complained_ = false;    // that the state cannot be written
   kj::AsyncIoContext& io_;
   std::map<LeaseKey, std::unique_ptr<AgentLease>> leases_;
   std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again
   kj::TaskSet tasks_;
 };
+
+ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32_t hold_ms);
 
 // What a door says besides its sentence.
 struct Refusal {

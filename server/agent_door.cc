@@ -59,7 +59,11 @@ Outcome listen_tcp(const std::string& text, int* fd, std::string* bound) {
   setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
   const bool listening = bind(*fd, found->ai_addr, found->ai_addrlen) == 0 && ::listen(*fd, kBacklog) == 0;
   freeaddrinfo(found);
-  if (!listening) return errno_failure("cannot listen on " + text);
+  if (!listening) {
+    const Outcome failure = errno_failure("cannot listen on " + text);
+    close(*fd);
+    return failure;
+  }
   sockaddr_in address = {};
   socklen_t size = sizeof(address);
   getsockname(*fd, reinterpret_cast<sockaddr*>(&address), &size);
@@ -72,6 +76,12 @@ Outcome check_request(const DoorHeader& header) {
   if (!sound.ok()) return sound;
   if (header.type == uint16_t(DoorType::kOpen) && header.payload_bytes == sizeof(DoorOpen)) return {};
   return Outcome::fail("this is the door of a tide-agent, and these bytes are no request of Tidepool's");
+}
+
+// Whether that is what "HOST:0" has become once.
+bool is_choice_of(const std::string& last, const std::string& wanted) {
+  const size_t colon = wanted.rfind(':');
+  return colon != std::string::npos && wanted.substr(colon) == ":0" && last.rfind(wanted.substr(0, colon + 1), 0) == 0;
 }
 
 void refuse(int socket, const Refusal& why) {
@@ -129,16 +139,23 @@ void AgentDoor::taskFailed(kj::Exception&& exception) {
   log(LogLevel::kDebug, "a connection at the door ended: %s", exception.getDescription().cStr());
 }
 
-Outcome AgentDoor::listen(const std::string& directory, const std::string& tcp_address) {
+Outcome AgentDoor::listen(const std::string& directory, const std::string& tcp_address, const std::string& last) {
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return errno_failure("cannot make " + directory);
+  struct stat owner;
+  if (stat(directory.c_str(), &owner) != 0 || owner.st_uid != geteuid()) {
+    return Outcome::fail(directory + " belongs to another user; choose another --dir");
+  }
   int local = -1, tcp = -1;
   Endpoint endpoint;
   endpoint.unix_path = directory + "/door.sock";
   if (Outcome outcome = listen_unix(endpoint.unix_path, &local); !outcome.ok()) return outcome;
   unix_path_ = endpoint.unix_path;
   add(local);
-  if (Outcome outcome = listen_tcp(tcp_address, &tcp, &endpoint.tcp_address); !outcome.ok()) return outcome;
+  if (!is_choice_of(last, tcp_address) || !listen_tcp(last, &tcp, &endpoint.tcp_address).ok()) {
+    if (Outcome outcome = listen_tcp(tcp_address, &tcp, &endpoint.tcp_address); !outcome.ok()) return outcome;
+  }
   add(tcp);
+  tcp_address_ = endpoint.tcp_address;
   endpoint.host = this_host_id();
   endpoint_ = endpoint.text();
   return {};

@@ -18,8 +18,10 @@ class AgentDoor : private kj::TaskSet::ErrorHandler {
  public:
   explicit AgentDoor(Agent& agent);
   ~AgentDoor();
-  // Listens on DIRECTORY/door.sock and the TCP address. Fails where another agent listens there.
-  Outcome listen(const std::string& directory, const std::string& tcp_address);
+  // Listens on DIRECTORY/door.sock and the TCP address. Fails where another agent listens there. Where any port will do
+  // it is that of `last`: those who knew the last agent come there.
+  Outcome listen(const std::string& directory, const std::string& tcp_address, const std::string& last);
+  const std::string& tcp_address() const { return tcp_address_; }
   // For clients and other agents (transport/door.h).
   const std::string& endpoint() const { return endpoint_; }
 
@@ -33,7 +35,7 @@ class AgentDoor : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> answer(Connection* connection);
 
   Agent& agent_;
-  std::string endpoint_, unix_path_;
+  std::string endpoint_, unix_path_, tcp_address_;
   uint32_t connections_ = 0;
   kj::Vector<kj::Own<Listener>> listeners_;
   kj::TaskSet tasks_;

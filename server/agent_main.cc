@@ -1,6 +1,7 @@
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -39,19 +40,30 @@ int main(int argc, char** argv) {
   kj::UnixEventPort::captureChildExit();
   kj::UnixEventPort::captureSignal(SIGTERM);
   kj::UnixEventPort::captureSignal(SIGINT);
+  kj::UnixEventPort::captureSignal(SIGUSR2);
   auto io = kj::setupAsyncIo();
   for (size_t i = 0; i < gpus.devices().size(); ++i) {
     tide::log(tide::LogLevel::kInfo, "GPU %zu: %s", i, gpus.devices()[i].name);
   }
-  tide::Agent agent(std::move(gpus), options.hold_s, io);
+  tide::Agent agent(std::move(gpus), options.hold_s, options.directory, io);
   tide::AgentDoor door(agent);
-  if (outcome = door.listen(options.directory, options.listen); !outcome.ok()) return fail(outcome);
+  if (outcome = door.listen(options.directory, options.listen, agent.last_door()); !outcome.ok()) return fail(outcome);
+  agent.take_over();
+  agent.keep_door(door.tcp_address());
   tide::log(tide::LogLevel::kInfo, "the door is at %s", door.endpoint().c_str());
   const auto stop = [](siginfo_t&&) {};
+  bool leaves_workers = false;
+  auto leave = io.unixEventPort.onSignal(SIGUSR2).then([&](siginfo_t&&) { leaves_workers = true; });
   tide::keep_registered(agent, {options.scheduler, options.name, door.endpoint(), options.ready_file})
       .exclusiveJoin(io.unixEventPort.onSignal(SIGTERM).then(stop))
       .exclusiveJoin(io.unixEventPort.onSignal(SIGINT).then(stop))
+      .exclusiveJoin(kj::mv(leave))
       .wait(io.waitScope);
+  if (leaves_workers) {
+    tide::log(tide::LogLevel::kInfo, "stopping; the workers wait for the next agent");
+    _exit(0);  // as if killed: all that it needs to know is written down
+  }
   tide::log(tide::LogLevel::kInfo, "stopping");
+  agent.end_all();
   return 0;
 }

@@ -35,6 +35,7 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   if (lease->moving) return refusal(0, "the vGPU is being moved already");
   if (order.next.epoch <= order.epoch) return refusal(0, "a move must lead to a newer epoch");
   lease->moving = true;
+  lease->called_off = false;
   auto state = std::make_shared<MoveState>();
   state->order = order;
   state->key = {{order.job, order.vgpu}, order.epoch};
@@ -142,7 +143,13 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const Agent
       });
 }
 
+// Written down before anybody is told: if we die here, the next agent tells the rest.
 kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
+  const auto lease = leases_.find(state->key);
+  if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
+  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+  lease->second->committed = true;
+  save();
   auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sessions.size());
   for (const auto& session : state->sessions) {
     auto gone = session->worker->await(ControlType::kLeft);
@@ -160,6 +167,14 @@ kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
                 [](kj::Exception&& e) { log(LogLevel::kWarning, "after a move: %s", e.getDescription().cStr()); }));
   }
   return kj::joinPromises(left.finish());
+}
+
+void Agent::call_off_moves() {
+  for (const auto& [key, lease] : leases_) {
+    if (!lease->moving || lease->committed) continue;
+    lease->called_off = true;
+    for (const auto& session : lease->sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
+  }
 }
 
 void Agent::abort_move(std::shared_ptr<MoveState> state) {

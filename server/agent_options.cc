@@ -66,7 +66,10 @@ const char* agent_usage() {
          "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--image-cache-mib "
          "N]\n"
          "                  [--hold-s SECONDS] [--ready-file FILE]\n"
-         "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n";
+         "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n"
+         "SIGTERM ends it and the jobs' workers. After SIGUSR2, or when it is killed, the workers serve on, and an "
+         "agent\n"
+         "that is started with the same --dir within --hold-s takes them over.\n";
 }
 
 Outcome read_agent_options(int argc, char** argv, AgentOptions* options) {

@@ -200,6 +200,7 @@ class Registrar {
                       }))
         .then([this](kj::Own<kj::AsyncIoStream> stream) {
           auto connection = kj::heap<Connection>(kj::mv(stream));
+          agent_.call_off_moves();
           auto request = connection->pool.registerRequest();
           describe(agent_, options_, request.initServer());
           request.setAgent(service_);

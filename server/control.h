@@ -1,7 +1,8 @@
 #pragma once
 
-// What the agent and a worker say to each other: one packet a message on a socketpair (SOCK_SEQPACKET), which also
-// tells each when the other is gone. Both are of one build, so these are plain structs.
+// What the agent and a worker say to each other: one packet a message on a unix socket (SOCK_SEQPACKET), which also
+// tells each when the other is gone. Both are of one build, so these are plain structs; an agent that was restarted may
+// be of another one, and then says and hears kControlVersion first.
 
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +25,7 @@ enum class ControlType : uint32_t {
   kStats = 6,
   kExit = 7,
   kSessionEnded = 8,  // SessionId: another session of the vGPU
+  kAdopt = 9,         // ControlAdopt: the first word of an agent that was restarted (server/rendezvous.h)
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,    // ControlText: where the other worker shall connect (transport/stream.h)
@@ -33,11 +35,13 @@ enum class ControlType : uint32_t {
   kMoveFailed = 25,   // ControlText; the session runs on here
   kStatsReply = 26,   // ControlStats
   kFailed = 27,       // ControlText; the worker ends
+  kAdopted = 28,      // ControlAdopted
   // Between two workers of one vGPU, carried by the agent (server/sharing.h).
   kAskShared = 40,     // ControlShared: to its owner
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
+inline constexpr uint32_t kControlVersion = 1;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -67,8 +71,22 @@ struct ControlSession {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;
   char transport[64] = {};
-  uint32_t hold_ms = 0;  // kept so long for a client whose connection broke
+  uint32_t hold_ms = 0;  // kept so long for a client whose connection broke, and for an agent that died
   uint32_t again = 0;    // 1: kServe of a session that the worker has
+};
+
+// Who the agent believes that the worker is: the worker hears nobody else.
+struct ControlAdopt {
+  uint32_t version = kControlVersion;
+  uint32_t reserved = 0;
+  uint8_t token[kTokenBytes] = {};
+  uint8_t session[16] = {};
+  uint64_t epoch = 0;
+};
+
+struct ControlAdopted {
+  uint32_t version = kControlVersion;
+  uint32_t restored = 0;  // came by a move, and its client has not come yet
 };
 
 struct ControlMove {

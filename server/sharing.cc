@@ -142,15 +142,10 @@ void Sharing::watch(const std::shared_ptr<SharedEvent>& event) {
 CUresult Sharing::ask(const SharedName& what) {
   if (question_.open && question_.what != what) close_question();
   if (!question_.open) {
-    ControlShared message;
-    message.question = next_question_++;
-    message.owner = what.owner;
-    message.name = what.name;
     question_.open = true;
-    question_.number = message.question;
     question_.what = what;
     question_.begin_ns = now_ns();
-    if (!send_ || !send_(ControlType::kAskShared, message, nullptr, 0)) {
+    if (!send_question()) {
       close_question();
       return CUDA_ERROR_MAP_FAILED;
     }
@@ -161,6 +156,23 @@ CUresult Sharing::ask(const SharedName& what) {
   if (!question_.complete) log(LogLevel::kWarning, "the owner of shared memory or of a shared event does not answer");
   if (result != CUDA_SUCCESS) close_question();
   return result;
+}
+
+bool Sharing::send_question() {
+  ControlShared message;
+  message.question = question_.number = next_question_++;
+  message.owner = question_.what.owner;
+  message.name = question_.what.name;
+  return send_ && send_(ControlType::kAskShared, message, nullptr, 0);
+}
+
+// Under another number: of the answer a part may have come.
+void Sharing::ask_again() {
+  if (!asking()) return;
+  close_all(question_.fds);
+  question_.fds.clear();
+  question_.bytes.clear();
+  send_question();
 }
 
 void Sharing::close_question() {

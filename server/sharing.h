@@ -54,6 +54,8 @@ class Sharing {
   CUresult open_event(const SharedName& what, std::shared_ptr<SharedEvent>* event);
 
   bool asking() const { return question_.open && !question_.complete; }
+  // The agent that carried it has died, and there is another.
+  void ask_again();
 
   // What the agent brings: another worker's question, an answer to ours (takes its descriptors), somebody's end.
   void asked(const ControlShared& question);
@@ -84,6 +86,7 @@ class Sharing {
     std::vector<uint64_t> bytes;
   };
   CUresult ask(const SharedName& what);
+  bool send_question();
   void close_question();
   CUresult prepare(const std::vector<Physical::Part>& parts);
   CUresult parts_of(const Shared& shared, std::vector<Physical::Part>* parts);

@@ -10,10 +10,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <optional>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/secrets.h"
+#include "server/rendezvous.h"
 #include "transport/wait.h"
 
 // Of builds with a sanitizer.
@@ -36,6 +40,7 @@ constexpr size_t kTextBytes = 4096;
 // not keep a GPU.
 constexpr uint32_t kHoldClosedMs = 1'500;
 constexpr uint64_t kDrainNs = 50'000'000;
+constexpr int kLookForAgentMs = 200;
 
 // Of the one thread, and of its signal handler.
 std::atomic<uint32_t> messages_heard{0};  // signals that something has come on a socket
@@ -60,7 +65,8 @@ Outcome Worker::begin(const ControlSession& session) {
   static_assert(sizeof(self) == sizeof(session.session));
   memcpy(&self, session.session, sizeof(self));
   session_->sharing().start(self, [this](ControlType type, const ControlShared& message, const int* fds, int count) {
-    return send_control(control_, type, &message, sizeof(message), fds, count);
+    // What no agent hears is asked again when there is one.
+    return send_control(control_, type, &message, sizeof(message), fds, count) || rendezvous_ >= 0;
   });
   return session_->start(session.vgpu, session.memory_bytes);
 }
@@ -95,8 +101,7 @@ int Worker::run() {
       continue;
     }
     if (link_ == nullptr) {
-      pollfd wait = {control_, POLLIN, 0};
-      poll(&wait, 1, -1);  // after a move the client may come late; the agent ends us when the lease ends
+      wait_for_words();  // after a move the client may come late; the agent ends us when the lease ends
       continue;
     }
     if (session_->ended()) {
@@ -123,7 +128,7 @@ Worker::Next Worker::take_control() {
   heard_ = messages_heard.load();
   ControlMessage message;
   while (true) {
-    switch (receive_control(control_, &message)) {
+    switch (hear(&message)) {
       case ControlState::kNothing:
         return Next::kGoOn;
       case ControlState::kGone:
@@ -132,6 +137,66 @@ Worker::Next Worker::take_control() {
         if (handle(&message) == Next::kEnd) return Next::kEnd;
     }
   }
+}
+
+ControlState Worker::hear(ControlMessage* message) {
+  if (control_ >= 0) {
+    const ControlState state = receive_control(control_, message);
+    if (state != ControlState::kGone) return state;
+    if (!lose_agent()) return ControlState::kGone;
+  }
+  return look_for_agent() ? ControlState::kNothing : ControlState::kGone;
+}
+
+// False: nothing here is worth waiting for the next one.
+bool Worker::lose_agent() {
+  close(control_);
+  control_ = -1;
+  agent_lost_ns_ = now_ns();
+  if (rendezvous_ < 0 || session_ == nullptr || identity_.hold_ms == 0) return false;
+  log(LogLevel::kInfo, "vGPU %u: its agent has ended; the next one has %u ms to come", identity_.vgpu,
+      identity_.hold_ms);
+  end_naps_by(rendezvous_);
+  return true;
+}
+
+// False when the time is over. Who comes first counts: a worker that was busy or stopped has been waited for, too.
+bool Worker::look_for_agent() {
+  ControlMessage message;
+  if (caller_ < 0 && (caller_ = accept_agent(rendezvous_)) >= 0) end_naps_by(caller_);
+  const ControlState state = caller_ < 0 ? ControlState::kNothing : receive_control(caller_, &message);
+  if (state == ControlState::kNothing) return now_ns() - agent_lost_ns_ < identity_.hold_ms * 1'000'000ull;
+  const int caller = std::exchange(caller_, -1);
+  if (state == ControlState::kGone || !is_for_us(&message)) {
+    close(caller);
+    return true;
+  }
+  control_ = caller;
+  send_control(control_, ControlType::kAdopted, ControlAdopted{.restored = restored_ && link_ == nullptr});
+  session_->sharing().ask_again();
+  log(LogLevel::kInfo, "vGPU %u: an agent is there again", identity_.vgpu);
+  return true;
+}
+
+bool Worker::is_for_us(ControlMessage* message) const {
+  for (const int fd : message->fds) {
+    if (fd >= 0) close(fd);
+  }
+  const auto* adopt = message->as<ControlAdopt>();
+  const bool ours = message->type == ControlType::kAdopt && adopt != nullptr && adopt->version == kControlVersion &&
+                    adopt->epoch == identity_.epoch &&
+                    memcmp(adopt->session, identity_.session, sizeof(adopt->session)) == 0 &&
+                    same_secret(adopt->token, identity_.token, kTokenBytes);
+  if (!ours)
+    log(LogLevel::kWarning, "vGPU %u: somebody who is not our agent, or of another version, is refused",
+        identity_.vgpu);
+  return ours;
+}
+
+void Worker::wait_for_words() {
+  const bool lost = control_ < 0;
+  pollfd words[] = {{control_, POLLIN, 0}, {lost ? rendezvous_ : -1, POLLIN, 0}, {caller_, POLLIN, 0}};
+  poll(words, std::size(words), lost ? kLookForAgentMs : -1);
 }
 
 Worker::Next Worker::handle(ControlMessage* message) {

@@ -1,8 +1,8 @@
 #pragma once
 
 // The worker process: serves one session, told by its agent over the control socket. One thread; it never waits for the
-// GPU while a client is served. Ends when its client or its agent is gone, or when the session has moved. A client
-// whose connection broke is waited for.
+// GPU while a client is served. Ends when its client is gone, or when the session has moved. A client whose connection
+// broke is waited for, and so is an agent that died: the session goes on, and the next agent finds us.
 
 #include <cstdint>
 #include <memory>
@@ -21,7 +21,8 @@ namespace tide {
 
 class Worker {
  public:
-  explicit Worker(int control) : control_(control) {}
+  // `rendezvous` is where an agent that was restarted connects (server/rendezvous.h); -1: we end with ours.
+  explicit Worker(int control, int rendezvous = -1) : control_(control), rendezvous_(rendezvous) {}
   // Returns the exit status of the process.
   int run();
 
@@ -31,6 +32,12 @@ class Worker {
 
   Outcome begin(const ControlSession& session);
   Next take_control();
+  // The agent's next word. kGone: there is none, and there will be none.
+  ControlState hear(ControlMessage* message);
+  bool lose_agent();
+  bool look_for_agent();
+  bool is_for_us(ControlMessage* message) const;
+  void wait_for_words();
   Next handle(ControlMessage* message);
   void count_trips(ControlStats* stats) const;
   void handle_sharing(ControlMessage* message);
@@ -84,7 +91,10 @@ class Worker {
     uint64_t bytes = 0;
   };
 
-  const int control_;
+  int control_;  // -1: the agent has died
+  const int rendezvous_;
+  int caller_ = -1;  // has connected there, and not said yet who it is
+  uint64_t agent_lost_ns_ = 0;
   DriverLibrary library_;
   std::unique_ptr<Session> session_;
   ControlSession identity_;

@@ -1,5 +1,5 @@
+#include <fcntl.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -33,10 +33,11 @@ int main(int argc, char** argv) {
   tide::set_default_log_level(tide::LogLevel::kInfo);
   signal(SIGPIPE, SIG_IGN);
   if (argc == 2 && strcmp(argv[1], "--probe") == 0) return probe();
-  if (argc == 3 && strcmp(argv[1], "--control") == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const bool waits = argc == 5 && strcmp(argv[3], "--rendezvous") == 0;
+  if ((argc == 3 || waits) && strcmp(argv[1], "--control") == 0) {
+    for (int i = 2; i < argc; i += 2) fcntl(atoi(argv[i]), F_SETFD, FD_CLOEXEC);  // not for what the driver may start
     tide::ucx_settle_environment();
-    auto* worker = new tide::Worker(atoi(argv[2]));
+    auto* worker = new tide::Worker(atoi(argv[2]), waits ? atoi(argv[4]) : -1);
     // Nothing is torn down: the driver's threads may still look at memory of ours, and its own tear-down may wait for
     // work that never ends. The process's end does not.
     _exit(worker->run());

@@ -168,7 +168,8 @@ Worker::Next Worker::finish_move() {
   bool commit = false;
   while (!commit) {
     ControlMessage message;
-    const ControlState state = receive_control(control_, &message);
+    // Where the agent died, the next one knows what it had decided.
+    const ControlState state = hear(&message);
     if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;

@@ -1,13 +1,19 @@
 #include "server/worker_process.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <vector>
+
+extern "C" {  // glibc 2.36 forgets that
+#include <sys/pidfd.h>
+}
 
 #include "base/log.h"
 
@@ -18,8 +24,12 @@ kj::Exception failure(const std::string& text) {
   return kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(text.c_str()));
 }
 
+constexpr int kRendezvousBacklog = 8;
+
+bool well(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
+
 std::string how_it_ended(int status) {
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "it ended";
+  if (well(status)) return "it ended";
   if (WIFEXITED(status)) return format("it ended with status %d", WEXITSTATUS(status));
   return format("it was ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
 }
@@ -27,20 +37,19 @@ std::string how_it_ended(int status) {
 }  // namespace
 
 Outcome WorkerProcess::start(kj::UnixEventPort& events, const std::string& program, const Environment& environment,
-                             kj::Own<WorkerProcess>* worker) {
+                             int rendezvous, kj::Own<WorkerProcess>* worker) {
   int ours = -1, theirs = -1;
   if (Outcome outcome = make_control_pair(&ours, &theirs); !outcome.ok()) return outcome;
   const std::vector<std::string> strings = changed_environment(environment);
   std::vector<char*> env;
   for (const std::string& s : strings) env.push_back(const_cast<char*>(s.c_str()));
   env.push_back(nullptr);
-  const std::string number = std::to_string(theirs);
-  const char* arguments[] = {program.c_str(), "--control", number.c_str(), nullptr};
-  const pid_t agent = getpid();
+  const std::string number = std::to_string(theirs), place = std::to_string(rendezvous);
+  const char* arguments[] = {program.c_str(), "--control", number.c_str(), "--rendezvous", place.c_str(), nullptr};
   const pid_t pid = fork();
   if (pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != agent) _exit(127);
+    ::listen(rendezvous, kRendezvousBacklog);  // here, so that it is this process that listens
+    fcntl(rendezvous, F_SETFD, 0);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);  // the agent's event loop blocks some
@@ -57,21 +66,60 @@ Outcome WorkerProcess::start(kj::UnixEventPort& events, const std::string& progr
   return {};
 }
 
+Outcome WorkerProcess::adopt(kj::UnixEventPort& events, int control, pid_t pid, kj::Own<WorkerProcess>* worker) {
+  const int process = pidfd_open(pid, 0);
+  // While its end of the connection is open it lives, so the number was not given to another process before that.
+  pollfd its_end = {control, 0, 0};
+  if (process < 0 || poll(&its_end, 1, 0) != 0) {
+    const Outcome failure = Outcome::fail(std::string("its process cannot be watched: ") + strerror(errno));
+    if (process >= 0) close(process);
+    close(control);
+    return failure;
+  }
+  *worker = kj::heap<WorkerProcess>(events, control, pid, process);
+  return {};
+}
+
 WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid)
     : control_(control),
       observer_(events, control, kj::UnixEventPort::FdObserver::OBSERVE_READ),
       pid_(pid),
       number_(uint32_t(pid)),
-      ended_(events.onChildExit(pid_).then([this](int status) { reason_ = how_it_ended(status); }).fork()),
-      listening_(listen().eagerlyEvaluate([this](kj::Exception&& e) { reject_all(e.getDescription().cStr()); })) {}
+      ended_(events.onChildExit(pid_)
+                 .then([this](int status) {
+                   well_ = well(status);
+                   reason_ = how_it_ended(status);
+                 })
+                 .fork()),
+      listening_(listening()) {}
+
+WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid, int process)
+    : control_(control),
+      observer_(events, control, kj::UnixEventPort::FdObserver::OBSERVE_READ),
+      process_(process),
+      process_observer_(
+          kj::heap<kj::UnixEventPort::FdObserver>(events, process, kj::UnixEventPort::FdObserver::OBSERVE_READ)),
+      number_(uint32_t(pid)),
+      ended_(process_observer_->whenBecomesReadable()
+                 .then([this] {
+                   well_ = true;
+                   reason_ = "it ended; how is not known, since an earlier agent had started it";
+                 })
+                 .fork()),
+      listening_(listening()) {}
 
 WorkerProcess::~WorkerProcess() { kill(); }
 
 void WorkerProcess::kill() {
   killed_ = true;
+  if (process_ >= 0) pidfd_send_signal(process_, SIGKILL, nullptr, 0);
   KJ_IF_MAYBE (pid, pid_) {
     ::kill(*pid, SIGKILL);
   }
+}
+
+kj::Promise<void> WorkerProcess::listening() {
+  return listen().eagerlyEvaluate([this](kj::Exception&& e) { reject_all(e.getDescription().cStr()); });
 }
 
 bool WorkerProcess::send(ControlType type, const void* payload, size_t bytes, const int* fds, int fd_count) {

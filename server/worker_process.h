@@ -1,6 +1,7 @@
 #pragma once
 
-// A worker as the agent holds it: the process, and the socket over which both talk. One event loop, one thread.
+// A worker as the agent holds it: the process, and the socket over which both talk. It outlives an agent that dies: the
+// next one adopts it. One event loop, one thread.
 
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
@@ -20,10 +21,13 @@ namespace tide {
 
 class WorkerProcess {
  public:
-  // Starts it. It ends when this object, or the agent's process, does.
+  // Starts it; it listens at `rendezvous`. It ends when this object does.
   static Outcome start(kj::UnixEventPort& events, const std::string& program, const Environment& environment,
-                       kj::Own<WorkerProcess>* worker);
+                       int rendezvous, kj::Own<WorkerProcess>* worker);
+  // One that an earlier agent has started. Nothing has been said to it yet.
+  static Outcome adopt(kj::UnixEventPort& events, int control, pid_t pid, kj::Own<WorkerProcess>* worker);
   WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid);
+  WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid, int process);
   ~WorkerProcess();
   WorkerProcess(const WorkerProcess&) = delete;
   WorkerProcess& operator=(const WorkerProcess&) = delete;
@@ -42,20 +46,25 @@ class WorkerProcess {
   // When the process has ended and was reaped; says how. May be asked more than once.
   kj::Promise<void> ended() { return ended_.addBranch(); }
   const std::string& end_reason() const { return reason_; }
+  bool ended_well() const { return well_ || killed_; }
   bool killed() const { return killed_; }  // by us
   void kill();
 
  private:
+  kj::Promise<void> listening();
   kj::Promise<void> listen();
   void take(const ControlMessage& message);
   void reject_all(const std::string& why);
 
   kj::AutoCloseFd control_;  // closed after the observer is gone
   kj::UnixEventPort::FdObserver observer_;
-  kj::Maybe<pid_t> pid_;
+  kj::AutoCloseFd process_;  // of one that is not our child (pidfd)
+  kj::Own<kj::UnixEventPort::FdObserver> process_observer_;
+  kj::Maybe<pid_t> pid_;  // of our child
   const uint32_t number_;
   bool gone_ = false;
   bool killed_ = false;
+  bool well_ = false;
   std::string reason_;
   std::function<void(const ControlMessage&)> carry_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;

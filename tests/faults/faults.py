@@ -3,20 +3,22 @@ all was well again each time, or raises Failed. A job's digest shows that nothin
 
 import json
 import os
+import re
 import signal
 import time
 
 from ground import Failed, expect, until
 
 ROUND_US = 5000  # so long at least a round of the job takes
+LEASE_S = 15  # the scheduler's kLeaseMs
 
 
-def disturbed(ground, reference, random, times, disturb):
+def disturbed(ground, reference, random, times, disturb, rounds_each=60):
     """What disturb(job) does so many times, at most ten to one job, and how long each took."""
     recoveries = []
     while len(recoveries) < times:
         here = min(10, times - len(recoveries))
-        rounds = 60 * here
+        rounds = rounds_each * here
         digest = reference(rounds)
         job = ground.run(rounds, ROUND_US)
         for _ in range(here):
@@ -166,6 +168,117 @@ def scheduler_killed(ground, reference, random):
     return took
 
 
+def agents_killed(ground, reference, random, times, _):
+    """And started again, at once or a little later. Jobs notice nothing: what is told is the longest time in which a
+    job did not go on."""
+    def kill(job):
+        workers = ground.workers()
+        begin = time.monotonic()
+        ground.kill('agent')
+        time.sleep(random.choice((0, 0, random.uniform(0, 1))))
+        ground.start_agent()
+        job.wait_for_rounds(2)
+        expect(ground.workers() == workers, f'the same workers: {workers}, {ground.workers()}')
+        return job.longest_gap(begin, time.monotonic())
+    gaps = disturbed(ground, reference, random, times, kill, 400)
+    expect(ground.takes_jobs(), 'it takes jobs')
+    return gaps
+
+
+def agents_killed_and_connections(ground, reference, random, times, _):
+    """The client comes back to an agent that did not start its worker."""
+    def kill(job):
+        ground.kill('agent')
+        ground.reset_connections()
+        time.sleep(random.uniform(0, 1))
+        ground.start_agent()
+        return job.back_after(time.monotonic())
+    return disturbed(ground, reference, random, times, kill, 300)
+
+
+def agent_lost(ground, _, random):
+    """It does not come back: the scheduler ends the job when its time is over, and no worker is left."""
+    job = ground.run(100_000, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 20))
+    begin = time.monotonic()
+    ground.kill('agent')
+    until(lambda: job.over() and not ground.workers(), 'the job and its worker end', ground.hold_s + 40)
+    took = time.monotonic() - begin
+    expect(job.process.returncode != 0, 'with an error')
+    expect(len(re.findall('is lost|was ended', job.err())) >= 1, f'which is said: {job.err()}')
+    ground.start_agent()
+    until(lambda: ground.takes_jobs(), 'its GPUs are there again', 20)
+    return took
+
+
+def past_the_lease(cut, heal):
+    """The agent and the scheduler do not hear each other for longer than the lease: the job is ended, nothing of it is
+    left when they do, and its GPU serves the next one."""
+    def fault(ground, _, random):
+        job = ground.run(100_000, ROUND_US)
+        job.wait_for_rounds(random.randint(1, 20))
+        cut(ground)
+        try:
+            until(job.over, 'the job is ended', LEASE_S + 15)
+            expect(job.err().count('was ended') == 1, f'for one reason: {job.err()}')
+        finally:
+            heal(ground)
+        healed = time.monotonic()
+        until(lambda: not ground.workers(), 'no worker is left', 20)
+        until(lambda: ground.takes_jobs(), 'it takes jobs', 20)
+        return time.monotonic() - healed
+    return fault
+
+
+def shorter_than_the_lease(ground, reference, random):
+    digest = reference(600)
+    job = ground.run(600, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 20))
+    ground.set_line_to_scheduler(False)
+    time.sleep(random.uniform(1, LEASE_S - 7))
+    healed = ground.set_line_to_scheduler(True)
+    took = job.back_after(healed)
+    job.finish(digest)
+    until(lambda: ground.takes_jobs(), 'it takes jobs', 20)
+    return took
+
+
+def scheduler_stopped(ground, reference, random):
+    """For longer than any lease. What others said meanwhile it has not read, and it blames nobody."""
+    digest = reference(3000)
+    job = ground.run(3000, ROUND_US)
+    job.wait_for_rounds(random.randint(1, 20))
+    begin = time.monotonic()
+    ground.send('scheduler', signal.SIGSTOP)
+    time.sleep(LEASE_S + random.uniform(2, 5))
+    ground.send('scheduler', signal.SIGCONT)
+    gap = job.longest_gap(begin, time.monotonic())
+    job.finish(digest)
+    until(lambda: ground.takes_jobs(), 'it takes jobs', 20)
+    return gap
+
+
+def wall_clock_wrong(ground, reference, random):
+    """It jumps by hours and years, forwards and back. Nobody's time is over for that."""
+    digest = reference(1200)
+    if not ground.set_wall_clock('+0d'):
+        return 0.0
+    for name in ('agent', 'scheduler'):
+        ground.kill(name)
+    ground.start_scheduler()
+    ground.start_agent()
+    job = ground.run(1200, ROUND_US)
+    begin = time.monotonic()
+    for offset in ('+3h', '+9y', '-2d', '-20y', '+1d'):
+        job.wait_for_rounds(random.randint(5, 40))
+        ground.set_wall_clock(offset)
+        ground.reset_connections()
+    gap = job.longest_gap(begin, time.monotonic())
+    job.finish(digest)
+    expect(ground.takes_jobs(), 'it takes jobs')
+    return gap
+
+
 # name, what it is, how often in the short suite and in the long one
 FAULTS = [
     ('partition', partition, 8, 1000),
@@ -178,6 +291,16 @@ FAULTS = [
     ('worker killed', each(worker_killed), 2, 1000),
     ('moved while cut', each(moved_while_cut), 4, 300),
     ('scheduler killed', each(scheduler_killed), 3, 1000),
+    ('scheduler stopped', each(scheduler_stopped), 1, 50),
+    ('agent killed', agents_killed, 10, 1000),
+    ('agent killed, and reset', agents_killed_and_connections, 5, 300),
+    ('agent cut off', each(shorter_than_the_lease), 1, 100),
+    ('agent cut off for long', each(past_the_lease(lambda ground: ground.set_line_to_scheduler(False),
+                                                   lambda ground: ground.set_line_to_scheduler(True))), 1, 100),
+    ('agent stopped for long', each(past_the_lease(lambda ground: ground.send('agent', signal.SIGSTOP),
+                                                   lambda ground: ground.send('agent', signal.SIGCONT))), 1, 100),
+    ('wall clock', each(wall_clock_wrong), 1, 20),
+    ('agent lost', each(agent_lost), 1, 100),
     ('cut off for good', each(client_lost), 1, 20),
 ]
 

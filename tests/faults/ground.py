@@ -1,6 +1,7 @@
 """Two machines to break things between: network namespaces on a switch of their own, a scheduler and an agent with
 software GPUs in one, jobs in the other, which the agent takes to be on another machine."""
 
+import glob
 import os
 import re
 import shutil
@@ -97,6 +98,12 @@ class Job:
         later = [t for t in self.rounds() if t > moment * 1e9]
         return later[0] / 1e9 - moment if later else 0.0
 
+    def longest_gap(self, begin, end):
+        """Seconds in which no round ended, of those that touch that time."""
+        times = [t / 1e9 for t in self.rounds()]
+        gaps = [b - a for a, b in zip(times, times[1:]) if b > begin and a < end]
+        return max(gaps, default=0.0)
+
     def finish(self, digest):
         try:
             status = self.process.wait(PATIENCE_S)
@@ -115,6 +122,7 @@ class Ground:
         self.hold_s = hold_s
         self.environment = {n: v for n, v in os.environ.items() if not n.startswith(('TIDE_', 'LD_'))}
         self.environment.update(TIDE_LOG='info', TIDE_TRANSPORT=transport)
+        self.wall_clock = {}  # environment of daemons to whom it tells something else
         self.daemons = {}
         self.jobs = []
 
@@ -164,6 +172,11 @@ class Ground:
         subprocess.run(['bridge', '-n', self.switch, 'link', 'set', 'dev', 's0', 'state', state], check=True)
         return time.monotonic()
 
+    def set_line_to_scheduler(self, up):
+        """The agent's: both are on one machine, and no job's data goes over its loopback device."""
+        self.ip('-n', self.server, 'link', 'set', 'lo', 'up' if up else 'down')
+        return time.monotonic()
+
     def reset_connections(self):
         """Each TCP connection from the client's machine is reset, as a firewall does that forgot it."""
         words = ['ss', '-K', '-n', 'state', 'established', 'dst', SERVER]
@@ -173,7 +186,8 @@ class Ground:
 
     def start(self, name, words, ready):
         with open(os.path.join(self.home, f'{name}.log'), 'a') as log:
-            process = subprocess.Popen(words, stdout=log, stderr=log, env=self.environment, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(words, stdout=log, stderr=log, env=self.environment | self.wall_clock,
+                                       stdin=subprocess.DEVNULL)
         self.daemons[name] = process
         until(lambda: os.path.exists(ready) or process.poll() is not None, f'{name} is ready', 30)
         expect(process.poll() is None, f'{name} ended: {self.log(name)}')
@@ -223,6 +237,21 @@ class Ground:
             except OSError:
                 pass
         return workers
+
+    def set_wall_clock(self, offset):
+        """Of daemons that were started since the first time, as '+3d'. False: nothing here can do that."""
+        found = sorted(glob.glob('/usr/lib/*/faketime/libfaketimeMT.so.1'))
+        path = os.path.join(self.home, 'wall_clock')
+        with open(path + '.part', 'w', encoding='ascii') as file:
+            file.write(offset + '\n')
+        os.rename(path + '.part', path)
+        if found:
+            self.wall_clock = {'LD_PRELOAD': found[0], 'FAKETIME_TIMESTAMP_FILE': path, 'FAKETIME_NO_CACHE': '1',
+                               'DONT_FAKE_MONOTONIC': '1', 'FAKETIME_DONT_FAKE_MONOTONIC': '1'}
+        return bool(found)
+
+    def send(self, name, number):
+        self.daemons[name].send_signal(number)
 
     def kill(self, name, how=signal.SIGKILL):
         process = self.daemons.pop(name)

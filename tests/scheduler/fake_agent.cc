@@ -19,6 +19,7 @@ class FakeAgent final : public control::Agent::Server {
     note("place", lease);
     if (fails("place")) return error_for_caller(log_.fail["place"]);
     log_.leases[{lease.getJob(), lease.getVgpu()}] = lease.getEpoch();
+    log_.gpus[{lease.getJob(), lease.getVgpu()}] = lease.getGpu();
     return kj::READY_NOW;
   }
 

@@ -134,10 +134,13 @@ class PoolFixture : public testing::Test {
       text += std::string(" ") + v.getServer().cStr() + "/" + std::to_string(v.getGpu());
     return text;
   }
-  // Lets the loop run until it says so, or ten seconds.
+  // Lets the loop run until it says so, or 30 seconds: longer than any lease.
   void wait_for(const std::string& id, const std::string& description) {
-    const uint64_t end = now_ns() + 10'000'000'000;
-    while (describe(id) != description && now_ns() < end) pause(10);
+    const uint64_t end = now_ns() + 30'000'000'000;
+    while (describe(id) != description && now_ns() < end) {
+      for (auto& held : registrations_) held.heartbeatRequest().send().ignoreResult().detach([](kj::Exception&&) {});
+      pause(10);
+    }
     EXPECT_EQ(describe(id), description);
   }
   void pause(uint32_t ms) { io_.provider->getTimer().afterDelay(ms * kj::MILLISECONDS).wait(io_.waitScope); }

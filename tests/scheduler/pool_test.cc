@@ -226,6 +226,7 @@ TEST_F(Pools, a_second_server_of_the_same_name_is_refused) {
   Peer other(io_, daemon_->address());
   auto request = other.pool.registerRequest();
   fill_server_info(request.initServer(), "node0", 1, 16);
+  request.getServer().setEndpoint("host=other;unix=/nowhere;tcp=127.0.0.1:2");
   request.setAgent(make_fake_agent("node0", log_, io_.provider->getTimer()));
   EXPECT_EQ(error_of(request.send().ignoreResult()),
             "a server named node0 is in the pool already; give this one another name");

@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "scheduler/control.capnp.h"
+#include "server/rendezvous.h"
 #include "tests/server/client.h"
 
 namespace tide {
@@ -24,6 +25,7 @@ class FakePool final : public control::Pool::Server {
     std::string endpoint;
     uint32_t gpus = 0;
     std::vector<std::pair<std::string, uint64_t>> leases;
+    std::vector<std::string> tokens;
     kj::Maybe<control::Agent::Client> agent;
     int times = 0;
   };
@@ -39,7 +41,11 @@ class FakePool final : public control::Pool::Server {
     server.endpoint = info.getEndpoint().cStr();
     server.gpus = info.getGpus().size();
     server.leases.clear();
-    for (const auto lease : info.getLeases()) server.leases.emplace_back(lease.getJob().cStr(), lease.getEpoch());
+    server.tokens.clear();
+    for (const auto lease : info.getLeases()) {
+      server.leases.emplace_back(lease.getJob().cStr(), lease.getEpoch());
+      server.tokens.push_back(std::string(lease.getToken().asChars().begin(), lease.getToken().size()));
+    }
     server.agent = context.getParams().getAgent();
     ++server.times;
     context.getResults().setRegistration(kj::heap<Held>());
@@ -53,12 +59,13 @@ class FakePool final : public control::Pool::Server {
 
 class AgentProcess {
  public:
-  AgentProcess(const std::string& name, const std::string& scheduler, const std::string& directory) {
+  AgentProcess(const std::string& name, const std::string& scheduler, const std::string& directory,
+               const char* hold_s = "60") {
     const char* program = getenv("TIDE_AGENT");
     pid_ = fork();
     if (pid_ == 0) {
       execl(program, program, "--scheduler", scheduler.c_str(), "--name", name.c_str(), "--dir", directory.c_str(),
-            nullptr);
+            "--hold-s", hold_s, nullptr);
       _exit(127);
     }
   }
@@ -88,6 +95,14 @@ class AgentProcess {
 };
 
 bool exists(uint32_t pid) { return kill(pid_t(pid), 0) == 0; }
+
+// Whose parent has died may wait to be reaped by somebody who takes his time.
+bool runs(uint32_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  const size_t end = text.rfind(')');
+  return end != std::string::npos && text.compare(end, 3, ") Z") != 0;
+}
 
 class AgentTest : public ::testing::Test {
  protected:
@@ -119,6 +134,17 @@ class AgentTest : public ::testing::Test {
       ASSERT_LT(now_ns(), end) << "it did not happen in time";
       io_.provider->getTimer().afterDelay(5 * kj::MILLISECONDS).wait(io_.waitScope);
     }
+  }
+  void restart_one() {
+    const int before = servers_["one"].times;
+    one_ = std::make_unique<AgentProcess>("one", address_, directory_ + "/one");
+    await([this, before] { return servers_["one"].times > before; });
+  }
+  size_t files(const std::string& folder) const {
+    size_t n = 0;
+    std::error_code error;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory_ + folder, error)) ++n;
+    return n;
   }
   control::Agent::Client agent(const std::string& name) { return KJ_ASSERT_NONNULL(servers_[name].agent); }
   static void fill(control::Lease::Builder lease, uint64_t epoch) {
@@ -391,15 +417,178 @@ TEST_F(AgentTest, comes_back_to_a_new_scheduler_with_its_leases) {
   EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
 }
 
-TEST_F(AgentTest, no_worker_outlives_its_agent) {
+TEST_F(AgentTest, workers_of_a_killed_agent_serve_on_and_the_next_one_takes_them_over) {
+  place("one", 7);
+  TestClient clients[2];
+  const uint32_t mark = 41;
+  for (uint8_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(clients[i].open_door(servers_["one"].endpoint, wish(7, i)));
+    clients[i].make_context();
+    clients[i].send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+    clients[i].copy_in(kBase, &mark, 4);
+  }
+  const std::vector<uint32_t> pids = worker_pids("one");
+  const std::string endpoint = servers_["one"].endpoint;
+  for (int round = 0; round < 3; ++round) {
+    one_->stop(round == 1 ? SIGUSR2 : SIGKILL);
+    EXPECT_EQ(clients[0].call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS) << "nobody is there";
+    restart_one();
+    EXPECT_EQ(servers_["one"].endpoint, endpoint);
+    ASSERT_EQ(servers_["one"].leases.size(), 1u);
+    EXPECT_EQ(servers_["one"].leases[0], (std::pair<std::string, uint64_t>("job-1", 7)));
+    EXPECT_EQ(servers_["one"].tokens[0], std::string(kTokenBytes, '\x5a'));
+    EXPECT_EQ(worker_pids("one"), pids);
+    EXPECT_FALSE(TestClient().open_door(endpoint, wish(6)));
+    EXPECT_FALSE(TestClient().open_door(endpoint, wish(7, 0))) << "that session is served";
+  }
+  for (TestClient& client : clients) {
+    const auto bytes = client.copy_out(kBase, 4);
+    EXPECT_EQ(*reinterpret_cast<const uint32_t*>(bytes.data()), mark);
+  }
+  TestClient third;
+  EXPECT_TRUE(third.open_door(endpoint, wish(7, 3)));
+  EXPECT_EQ(worker_pids("one").size(), 3u);
+  release("one", 7);
+  for (const uint32_t pid : pids) EXPECT_FALSE(runs(pid));
+  EXPECT_EQ(files("/one/workers"), 0u);
+}
+
+TEST_F(AgentTest, a_lease_that_nobody_uses_yet_survives_its_agent) {
+  place("one", 3);
+  one_->stop(SIGKILL);
+  restart_one();
+  ASSERT_EQ(servers_["one"].leases.size(), 1u);
+  TestClient client;
+  EXPECT_TRUE(client.open_door(servers_["one"].endpoint, wish(3)));
+  one_->stop(SIGTERM);
+  restart_one();
+  EXPECT_TRUE(servers_["one"].leases.empty());
+}
+
+TEST_F(AgentTest, a_vgpu_that_an_agent_took_over_moves_away) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  client.make_context();
+  one_->stop(SIGKILL);
+  restart_one();
+  auto moving = move("one", "two", 1, prepare("two", 2)).eagerlyEvaluate(nullptr);
+  const auto sent = [&] { return client.page().state.load() == uint64_t(ChannelState::kMoved); };
+  await(sent);
+  client.disconnect();
+  ASSERT_TRUE(client.open_door(client.page().next_endpoint, wish(2)));
+  moving.wait(io_.waitScope);
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(worker_pids("two").size(), 1u);
+}
+
+// The source is killed at any moment of a move. Whatever came of it, the vGPU is in one place, and goes on there.
+TEST_F(AgentTest, a_move_whose_agent_dies_has_one_end) {
+  uint32_t went = 0;
+  for (uint64_t epoch = 1; epoch <= 40; epoch += 2) {
+    place("one", epoch);
+    TestClient client;
+    ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(epoch)));
+    client.make_context();
+    client.send(Call::tideMapMemory, command::MapMemory{kBase, 8 * kChunkBytes});
+    const uint64_t mark = 77 + epoch;
+    client.copy_in(kBase, &mark, 8);
+    auto moving = move("one", "two", epoch, prepare("two", epoch + 1)).ignoreResult().eagerlyEvaluate(nullptr);
+    io_.provider->getTimer().afterDelay((epoch * 37 % 120) * kj::MILLISECONDS).wait(io_.waitScope);
+    one_->stop(SIGKILL);
+    KJ_IF_MAYBE (e, kj::runCatchingExceptions([&] { moving.wait(io_.waitScope); })) {
+      EXPECT_EQ(e->getType(), kj::Exception::Type::DISCONNECTED);
+    }
+    restart_one();
+    const bool stays = !servers_["one"].leases.empty();
+    if (!stays) {
+      ++went;
+      await([&] { return client.page().state.load() == uint64_t(ChannelState::kMoved); });
+      client.disconnect();
+      ASSERT_TRUE(client.open_door(client.page().next_endpoint, wish(epoch + 1))) << epoch;
+    }
+    const auto bytes = client.copy_out(kBase, 8);
+    ASSERT_EQ(bytes.size(), 8u);
+    EXPECT_EQ(*reinterpret_cast<const uint64_t*>(bytes.data()), mark) << epoch;
+    client.disconnect();
+    if (stays) release("one", epoch);
+    release("two", epoch + 1);
+    await([&] { return files("/one/workers") == 0 && files("/two/workers") == 0; });
+  }
+  EXPECT_GT(went, 0u);
+  EXPECT_LT(went, 20u);
+}
+
+TEST_F(AgentTest, a_worker_whose_agent_does_not_come_back_ends) {
+  one_->stop(SIGTERM);
+  one_ = std::make_unique<AgentProcess>("one", address_, directory_ + "/one", "1");
+  await([this] { return servers_["one"].times > 1; });
   place("one", 1);
   TestClient client;
   ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
   const std::vector<uint32_t> pids = worker_pids("one");
-  ASSERT_EQ(pids.size(), 1u);
+  const uint64_t begin = now_ns();
   one_->stop(SIGKILL);
   const auto gone = [&] { return !client.link().alive(); };
   EXPECT_EQ(wait_until(client.link(), Side::kClient, gone, kTestTimeoutUs), WaitResult::kReady);
+  EXPECT_GT(now_ns() - begin, 900'000'000u);
+  await([&] { return !runs(pids[0]); });
+  restart_one();  // which finds a lease without workers, and no more of it
+  EXPECT_EQ(servers_["one"].leases.size(), 1u);
+  EXPECT_TRUE(worker_pids("one").empty());
+  EXPECT_EQ(files("/one/workers"), 0u);
+  DoorOpen again = wish(1);
+  again.flags = kOpenAgain;
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, again));
+}
+
+TEST_F(AgentTest, a_worker_hears_only_who_knows_what_its_agent_knew) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  const Rendezvous rendezvous(directory_ + "/one/workers");
+  const DoorOpen known = wish(1);
+  const std::string name = Rendezvous::name_of(known.session, 1);
+  ControlAdopt words[4];
+  for (ControlAdopt& word : words) {
+    memcpy(word.token, known.token, sizeof(word.token));
+    memcpy(word.session, known.session, sizeof(word.session));
+    word.epoch = 1;
+  }
+  words[0].token[0] ^= 1;
+  words[1].session[15] ^= 1;
+  words[2].epoch = 2;
+  words[3].version += 1;
+  const auto is_refused = [&](const ControlAdopt& word) {
+    int socket = -1;
+    pid_t pid = -1;
+    ControlMessage message;
+    ASSERT_TRUE(rendezvous.connect(name, &socket, &pid).ok());
+    EXPECT_TRUE(send_control(socket, ControlType::kAdopt, word));
+    send_control(socket, ControlType::kExit, nullptr, 0);  // which it does not listen to, if it is there at all
+    await([&] { return receive_control(socket, &message) == ControlState::kGone; });
+    close(socket);
+  };
+  one_->stop(SIGKILL);
+  for (const ControlAdopt& word : words) is_refused(word);
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  restart_one();
+  EXPECT_EQ(worker_pids("one").size(), 1u);
+}
+
+TEST_F(AgentTest, what_ended_here_does_not_begin_again) {
+  place("one", 5);
+  release("one", 5);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_THROW(place("one", 5), kj::Exception);
+    EXPECT_THROW(place("one", 4), kj::Exception);
+    EXPECT_THROW(prepare("one", 5), kj::Exception);
+    one_->stop(SIGKILL);
+    restart_one();
+  }
+  place("one", 6);
+  EXPECT_THROW(place("one", 5), kj::Exception);
+  EXPECT_THROW(move("one", "two", 5, servers_["two"].endpoint).wait(io_.waitScope), kj::Exception);
 }
 
 TEST_F(AgentTest, stops_when_told_and_leaves_no_socket) {

@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint32_t kWhyMs = 300;
 constexpr uint32_t kConnectMs = 1000, kAgainMs = 200;
+constexpr uint64_t kSayAwayNs = 10'000'000'000;
 
 }  // namespace
 
@@ -62,22 +63,24 @@ kj::Promise<std::string> Runner::ended_by_pool() {
       [this](kj::Exception&& e) -> kj::Promise<std::string> {
         if (e.getType() != kj::Exception::Type::DISCONNECTED) return remote_error(e);
         log(LogLevel::kDebug, "the scheduler is away: %s", e.getDescription().cStr());
-        return reattach(now_ns() + uint64_t(kReattachMs) * 1'000'000);
+        away_ns_ = now_ns();
+        said_away_ = false;
+        return reattach();
       });
 }
 
-kj::Promise<std::string> Runner::try_again(uint64_t give_up_ns) {
-  if (now_ns() > give_up_ns) {
-    return std::string(format("its scheduler has been away for %u s", kReattachMs / 1000));
+// For as long as the command runs: it needs no scheduler.
+kj::Promise<std::string> Runner::try_again() {
+  if (!said_away_ && now_ns() - away_ns_ > kSayAwayNs) {
+    fprintf(stderr, "tide: the scheduler does not answer; job %s runs on without it\n", granted_.id.c_str());
+    said_away_ = true;
   }
-  return io_.provider->getTimer().afterDelay(kAgainMs * kj::MILLISECONDS).then([this, give_up_ns] {
-    return reattach(give_up_ns);
-  });
+  return io_.provider->getTimer().afterDelay(kAgainMs * kj::MILLISECONDS).then([this] { return reattach(); });
 }
 
-kj::Promise<std::string> Runner::reattach(uint64_t give_up_ns) {
+kj::Promise<std::string> Runner::reattach() {
   std::string address;
-  if (!find_pool(options_, &address).ok()) return try_again(give_up_ns);
+  if (!find_pool(options_, &address).ok()) return try_again();
   auto connecting =
       io_.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
         auto connected = parsed->connect();
@@ -99,9 +102,9 @@ kj::Promise<std::string> Runner::reattach(uint64_t give_up_ns) {
             handle_ = answer.getHandle();
             return ended_by_pool();
           },
-          [this, give_up_ns](kj::Exception&& e) -> kj::Promise<std::string> {
+          [this](kj::Exception&& e) -> kj::Promise<std::string> {
             if (e.getType() == kj::Exception::Type::FAILED) return remote_error(e);
-            return try_again(give_up_ns);
+            return try_again();
           });
 }
 

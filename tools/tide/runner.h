@@ -13,8 +13,6 @@
 
 namespace tide::cli {
 
-inline constexpr uint32_t kReattachMs = 35'000;  // the scheduler keeps a job for 30 s after its restart
-
 class Runner {
  public:
   Runner(kj::AsyncIoContext& io, const Options& options) : io_(io), options_(options) {}
@@ -23,15 +21,15 @@ class Runner {
   const Granted& granted() const { return granted_; }
   // Fulfilled when the job runs. Meanwhile prints, on standard error, each new reason why it waits.
   kj::Promise<void> running(bool quiet);
-  // Fulfilled with the reason when the pool has ended the job, or is gone for good.
+  // Fulfilled with the reason when the pool has ended the job. A scheduler that is away is waited for.
   kj::Promise<std::string> ended_by_pool();
   // Tells the pool how the command ended, if it can be told within two seconds.
   void report(int exit_status);
 
  private:
   kj::Promise<void> say_why();
-  kj::Promise<std::string> reattach(uint64_t give_up_ns);
-  kj::Promise<std::string> try_again(uint64_t give_up_ns);
+  kj::Promise<std::string> reattach();
+  kj::Promise<std::string> try_again();
 
   kj::AsyncIoContext& io_;
   const Options& options_;
@@ -39,6 +37,8 @@ class Runner {
   kj::Maybe<control::JobHandle::Client> handle_;
   Granted granted_;
   std::string said_;
+  uint64_t away_ns_ = 0;  // since when the scheduler does not answer
+  bool said_away_ = false;
 };
 
 }  // namespace tide::cli

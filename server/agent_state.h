@@ -1,0 +1,58 @@
+#pragma once
+
+// What an agent leaves to the one that is started after it in the same directory: a file that is written before
+// anything is done that it must know of. No fsync: with the machine the workers end, too, and what an earlier boot left
+// is not believed.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/limits.h"
+#include "base/outcome.h"
+#include "base/secrets.h"
+
+namespace tide {
+
+struct LeaseTerms {
+  std::string job;
+  uint32_t vgpu = 0;
+  uint32_t gpu = 0;
+  uint64_t epoch = 0;
+  uint8_t token[kTokenBytes] = {};
+  uint64_t memory_bytes = 0;
+};
+
+// The highest epoch of a vGPU that has ended here: nothing of it, or older, is taken any more. With the job's token,
+// because a scheduler that has lost its record begins with the same numbers again.
+struct Fence {
+  std::string job;
+  uint32_t vgpu = 0;
+  uint64_t epoch = 0;
+  uint8_t token[kTokenBytes] = {};
+
+  bool concerns(const LeaseTerms& terms) const {
+    return job == terms.job && vgpu == terms.vgpu && same_secret(token, terms.token, kTokenBytes);
+  }
+};
+
+struct AgentState {
+  struct Session {
+    uint8_t id[16] = {};
+    uint32_t client_pid = 0;
+  };
+  struct Lease {
+    LeaseTerms terms;
+    bool committed = false;  // a move away from here was decided on: its sessions are to leave
+    std::vector<Session> sessions;
+  };
+  std::string door;  // the TCP address
+  std::vector<Lease> leases;
+  std::vector<Fence> fences;  // oldest first
+};
+
+// Empty where there is no file, or none of this boot and version.
+AgentState read_agent_state(const std::string& path);
+Outcome write_agent_state(const std::string& path, const AgentState& state);
+
+}  // namespace tide
