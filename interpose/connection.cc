@@ -21,6 +21,7 @@ namespace {
 constexpr uint32_t kConnectTimeoutMs = 10'000;
 constexpr uint32_t kOpenedTimeoutMs = 65'000;  // an agent lets a client wait for the end of a move
 constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
+constexpr uint64_t kNowhereNs = 2'000'000'000;  // and if the scheduler knows of no other place in all that time
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint32_t kEndPauseUs = 200;
 constexpr uint32_t kAgainTimeoutMs = 100;
@@ -347,7 +348,7 @@ void Channel::be_patient() {
 bool Channel::search(std::string cause) {
   static constexpr const char* kGone = "its worker ended, or the network to it broke";
   cause = cause.empty() ? kGone : std::string(kGone) + ": " + cause;
-  const uint64_t deadline = now_ns() + kSearchNs;
+  const uint64_t begin = now_ns(), deadline = begin + kSearchNs;
   // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
   // came, and the scheduler may be away.
   for (bool ask = false; origin_.pool != nullptr && now_ns() < deadline; ask = !ask) {
@@ -364,6 +365,8 @@ bool Channel::search(std::string cause) {
                !o.ok()) {
       cause = std::string(kGone) + ", and the scheduler does not help: " + o.message();
       if (!sent) break;
+    } else if (!sent && epoch <= epoch_.load() && now_ns() - begin >= kNowhereNs) {
+      break;
     }
     if (epoch > epoch_.load()) {
       Attempt attempt;

@@ -102,15 +102,18 @@ struct AgentDoor::Listener {
 };
 
 struct AgentDoor::Connection {
-  Connection(kj::UnixEventPort& events, int descriptor, uint32_t& c)
+  Connection(kj::UnixEventPort& events, int descriptor, uint32_t& c, std::list<Connection*>& s)
       : fd(descriptor),
         count(c),
+        silent(s),
+        place(silent.insert(silent.end(), this)),
         observer(
             kj::heap<kj::UnixEventPort::FdObserver>(events, descriptor, kj::UnixEventPort::FdObserver::OBSERVE_READ)) {
     ++count;
   }
   ~Connection() {
     --count;
+    spoke();
     observer = nullptr;
     if (region_fd >= 0) close(region_fd);
     close(fd);
@@ -118,8 +121,16 @@ struct AgentDoor::Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
+  // It has said what it wants, or will not.
+  void spoke() {
+    if (place != silent.end()) silent.erase(place);
+    place = silent.end();
+  }
+
   const int fd;
   uint32_t& count;
+  std::list<Connection*>& silent;
+  std::list<Connection*>::iterator place;
   kj::Own<kj::UnixEventPort::FdObserver> observer;
   struct {
     DoorHeader header;
@@ -178,18 +189,26 @@ kj::Promise<void> AgentDoor::accept(Listener* listener) {
       });
     }
     if (fd < 0) break;
-    if (connections_ >= kConnectionsMax) {
+    if (connections_ >= kConnectionsMax && !make_room()) {
       close(fd);
       continue;
     }
     watch_peer(fd);  // which does nothing to a unix socket
-    auto connection = kj::heap<Connection>(agent_.io().unixEventPort, fd, connections_);
+    auto connection = kj::heap<Connection>(agent_.io().unixEventPort, fd, connections_, silent_);
     Connection* c = connection.get();
     auto& timer = agent_.io().provider->getTimer();
     auto work = timer.timeoutAfter(kFramePatience, read_frame(c)).then([this, c] { return answer(c); });
     tasks_.add(timer.timeoutAfter(kOpenPatience, kj::mv(work)).attach(kj::mv(connection)));
   }
   return listener->observer.whenBecomesReadable().then([this, listener] { return accept(listener); });
+}
+
+// Who has said nothing for the longest time goes, so that connections that say nothing keep nobody out.
+bool AgentDoor::make_room() {
+  if (silent_.empty()) return false;
+  shutdown(silent_.front()->fd, SHUT_RDWR);  // its reader finds the end
+  silent_.front()->spoke();
+  return true;
 }
 
 // Reads exactly a header and a DoorOpen: what comes behind them belongs to the worker.
@@ -225,6 +244,7 @@ kj::Promise<void> AgentDoor::read_frame(Connection* c) {
 }
 
 kj::Promise<void> AgentDoor::answer(Connection* c) {
+  c->spoke();
   const DoorOpen open = c->frame.open;
   if (const Outcome sound = check_open(open); !sound.ok()) {
     refuse(c->fd, {kInvalidValue, sound.message()});

@@ -7,6 +7,7 @@
 #include <kj/async-unix.h>
 
 #include <cstdint>
+#include <list>
 #include <string>
 
 #include "base/outcome.h"
@@ -31,12 +32,14 @@ class AgentDoor : private kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&& exception) override;
   void add(int fd);
   kj::Promise<void> accept(Listener* listener);
+  bool make_room();
   kj::Promise<void> read_frame(Connection* connection);
   kj::Promise<void> answer(Connection* connection);
 
   Agent& agent_;
   std::string endpoint_, unix_path_, tcp_address_;
   uint32_t connections_ = 0;
+  std::list<Connection*> silent_;  // the oldest first
   kj::Vector<kj::Own<Listener>> listeners_;
   kj::TaskSet tasks_;
 };

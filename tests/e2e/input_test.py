@@ -7,6 +7,8 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
+import time
 import unittest
 
 from pool import SOURCE, PoolTest, agent_path, job_program, scheduler_address, train, wait_until
@@ -179,6 +181,62 @@ class Garbage(PoolTest):
             self.assertTrue(os.path.exists(f'/proc/{pid}'), 'a daemon died')
         self.expect_ok(self.pool.tide('status'))
         self.assertEqual(job.wait(), 0, job.err())
+        self.expect_nothing_left()
+
+    def test_silence_at_the_doors_keeps_nobody_out(self):
+        self.pool.up(gpus=1)
+        daemons = {pid for pid in self.pool.processes() if 'tide-' in self.pool.processes()[pid]}
+        descriptors = {pid: len(os.listdir(f'/proc/{pid}/fd')) for pid in daemons}
+        silent = []
+        for kind, address in self.sockets():
+            for i in range(600):
+                peer = socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET, socket.SOCK_STREAM)
+                silent.append(peer)
+                peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+                if i % 2:
+                    peer.sendall(b'door\x01')
+        begin = time.monotonic()
+        self.expect_ok(self.pool.run('--', *train('--steps', 3)))
+        self.assertLess(time.monotonic() - begin, 8, 'it waited for the silent ones to be sent away')
+        for peer in silent:
+            peer.close()
+        wait_until(lambda: all(len(os.listdir(f'/proc/{pid}/fd')) <= descriptors[pid] + 8 for pid in daemons),
+                   'their descriptors are given back')
+        self.expect_nothing_left()
+
+    def flood(self, doors, seconds):
+        """Connections that say garbage and go, as many as there can be; returns how many a second."""
+        end, count = time.monotonic() + seconds, 0
+        begin = time.monotonic()
+        while time.monotonic() < end:
+            for kind, address in doors:
+                with socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET, socket.SOCK_STREAM) as peer:
+                    try:
+                        peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+                        peer.send(b'GET / HTTP/1.0\r\n\r\n')
+                    except OSError:
+                        pass
+                count += 1
+        return count / (time.monotonic() - begin)
+
+    def test_a_flood_of_garbage_disturbs_no_job(self):
+        self.pool.up(gpus=1)
+        expected = self.expect_ok(self.pool.run('--', *train('--steps', 60))).out
+        daemons = {pid for pid in self.pool.processes() if 'tide-' in self.pool.processes()[pid]}
+        descriptors = {pid: len(os.listdir(f'/proc/{pid}/fd')) for pid in daemons}
+        doors = self.sockets()
+        job = self.pool.start('--', *train('--steps', 60, '--step-ms', 50))
+        wait_until(lambda: job.steps() > 1, 'it trains')
+        print(f'{self.flood(doors, 3):.0f} connections a second', file=sys.stderr)
+        self.assertEqual(job.wait(), 0, job.err())
+        self.assertEqual(job.out(), expected)
+        self.expect_ok(self.pool.run('--', *train('--steps', 3)))
+        wait_until(lambda: all(len(os.listdir(f'/proc/{pid}/fd')) <= descriptors[pid] + 8 for pid in daemons),
+                   'their descriptors are given back')
+        for pid in daemons:
+            with open(f'/proc/{pid}/status') as file:
+                rss = next(int(line.split()[1]) for line in file if line.startswith('VmRSS'))
+            self.assertLess(rss, 200_000, 'kB of memory')
         self.expect_nothing_left()
 
     def test_no_port_is_open_to_the_world(self):
