@@ -19,8 +19,8 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConnectTimeoutMs = 10'000;
-constexpr uint32_t kOpenedTimeoutMs = 65'000;  // an agent lets a client wait for the end of a move
-constexpr uint64_t kSearchNs = 5'000'000'000;  // how long a vanished worker is looked for elsewhere
+constexpr uint32_t kOpenedTimeoutMs = 65'000;   // an agent lets a client wait for the end of a move
+constexpr uint64_t kSearchNs = 5'000'000'000;   // how long a vanished worker is looked for elsewhere
 constexpr uint64_t kNowhereNs = 2'000'000'000;  // and if the scheduler knows of no other place in all that time
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint32_t kEndPauseUs = 200;
