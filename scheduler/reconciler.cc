@@ -181,10 +181,10 @@ bool Reconciler::was_stopped(uint64_t now) {
   log(LogLevel::kWarning, "this scheduler did not run for %lu ms; nobody's time counts for that",
       (unsigned long)(gap / 1'000'000));
   for (auto& [name, server] : ledger_.servers) {
-    server.last_seen_ns += gap;
+    server.last_seen_ns = std::min(server.last_seen_ns + gap, now);  // it may have been heard since
     server.give_up_ns += gap;
   }
-  for (auto& [number, job] : ledger_.jobs) job.left_ns += job.left_ns != 0 ? gap : 0;
+  for (auto& [number, job] : ledger_.jobs) job.left_ns = job.left_ns != 0 ? std::min(job.left_ns + gap, now) : 0;
   recover_until_ns_ += recover_until_ns_ != 0 ? gap : 0;
   return true;
 }

@@ -179,6 +179,11 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   vgpu->doing = Doing::kNothing;
   vgpu->at = vgpu->to;
   vgpu->to = {};
+  if (ledger_.server(vgpu->at.server) == nullptr) {
+    vgpu->at = {};
+    end_job(job, "virtual GPU " + std::to_string(v) + " moved to a GPU server that was lost meanwhile", -1);
+    return poke();
+  }
   if (vgpu->wish == vgpu->at) vgpu->wish = {};
   vgpu->epoch = epoch;
   vgpu->failures = 0;

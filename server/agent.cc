@@ -121,7 +121,7 @@ std::vector<LeaseTerms> Agent::leases() const {
 }
 
 // Before anything is done that the next agent must know of. Where the disk is full the pool goes on, only without that.
-void Agent::save() {
+bool Agent::save() {
   AgentState state;
   state.door = door_;
   state.fences = fences_;
@@ -138,6 +138,7 @@ void Agent::save() {
     log(LogLevel::kWarning, "%s; an agent that is started after this one will not know all", written.message().c_str());
   }
   complained_ = !written.ok();
+  return written.ok();
 }
 
 void Agent::keep_door(const std::string& tcp_address) {
@@ -193,6 +194,7 @@ void Agent::forget(const LeaseKey& key) {
   for (const auto& session : found->second->sessions) {
     session->worker->kill();
     rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
+    ending_.emplace_back(key, session);
   }
   fence(found->second->terms);
   leases_.erase(found);
@@ -203,6 +205,7 @@ void Agent::end_all() {
   while (!leases_.empty()) forget(LeaseKey(leases_.begin()->first));
 }
 
+// Also the second time it says so only when their processes are gone: the GPU is another job's then.
 kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t epoch) {
   std::vector<LeaseKey> going;
   for (const auto& [key, lease] : leases_) {
@@ -210,18 +213,12 @@ kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t
     if (key.second > epoch) return refusal(kNotPermitted, "the vGPU has a newer assignment here");
     going.push_back(key);
   }
-  auto ends = kj::heapArrayBuilder<kj::Promise<void>>(going.size());
-  for (const LeaseKey& key : going) {
-    std::vector<std::shared_ptr<AgentSession>> sessions(leases_[key]->sessions.begin(), leases_[key]->sessions.end());
-    auto each = kj::heapArrayBuilder<kj::Promise<void>>(sessions.size());
-    for (const auto& session : sessions) {
-      session->worker->kill();
-      each.add(session->worker->ended());
-    }
-    forget(key);
-    ends.add(kj::joinPromises(each.finish()).attach(std::move(sessions)));
+  for (const LeaseKey& key : going) forget(key);
+  kj::Vector<kj::Promise<void>> ends;
+  for (const auto& [key, session] : ending_) {
+    if (key.first == std::pair(job, vgpu)) ends.add(session->worker->ended().attach(session));
   }
-  return io_.provider->getTimer().timeoutAfter(kReleasePatience, kj::joinPromises(ends.finish()));
+  return io_.provider->getTimer().timeoutAfter(kReleasePatience, kj::joinPromises(ends.releaseAsArray()));
 }
 
 void Agent::cancel(const std::string& job, uint32_t vgpu, uint64_t epoch) { forget({{job, vgpu}, epoch}); }
@@ -317,10 +314,12 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
 Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
   const std::string name = Rendezvous::name_of(session->identity.session, lease->terms.epoch);
   int place = -1;
-  if (Outcome outcome = rendezvous_.bind(name, &place); !outcome.ok()) return outcome;
+  if (const Outcome bound = rendezvous_.bind(name, &place); !bound.ok()) {
+    log(LogLevel::kWarning, "%s; this worker ends with its agent", bound.message().c_str());
+  }
   const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
                                                gpus_.environment(lease->terms.gpu), place, &session->worker);
-  close(place);
+  if (place >= 0) close(place);
   if (!outcome.ok()) rendezvous_.remove(name);
   return outcome;
 }
@@ -331,6 +330,7 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
   tasks_.add(session->worker->ended().then([this, key, session] {
     log(session->worker->ended_well() ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s",
         key.first.first.c_str(), session->worker->pid(), key.first.second, session->worker->end_reason().c_str());
+    std::erase_if(ending_, [&](const auto& ending) { return ending.second == session; });
     const auto found = leases_.find(key);
     if (found != leases_.end()) found->second->sessions.remove(session);
     const auto same = [&](const auto& other) { return session_id(*other) == session_id(*session); };

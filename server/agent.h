@@ -107,7 +107,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&& exception) override;
   AgentLease* find(const std::string& job, uint32_t vgpu, uint64_t epoch);
   Outcome begin_worker(AgentLease* lease, AgentSession* session);
-  void save();
+  bool save();
   void fence(const LeaseTerms& ended);
   bool fenced(const LeaseTerms& terms) const;
   void take_over_lease(const AgentState::Lease& from);
@@ -137,6 +137,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   bool complained_ = false;    // that the state cannot be written
   kj::AsyncIoContext& io_;
   std::map<LeaseKey, std::unique_ptr<AgentLease>> leases_;
+  std::list<std::pair<LeaseKey, std::shared_ptr<AgentSession>>> ending_;  // killed, and perhaps not gone yet
   std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again
   kj::TaskSet tasks_;
 };

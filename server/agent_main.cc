@@ -1,6 +1,7 @@
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -10,12 +11,21 @@
 #include "server/agent_door.h"
 #include "server/agent_options.h"
 #include "server/agent_service.h"
+#include "server/agent_state.h"
 
 namespace {
 
 int fail(const tide::Outcome& outcome) {
   fprintf(stderr, "tide-agent: %s\n", outcome.message().c_str());
   return 1;
+}
+
+// Each worker takes one descriptor, or two where it was another agent's.
+void take_descriptors() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
 }
 
 }  // namespace
@@ -34,6 +44,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   signal(SIGPIPE, SIG_IGN);
+  take_descriptors();
+  if (outcome = tide::claim_directory(options.directory); !outcome.ok()) return fail(outcome);
   // Before the event loop: it takes over the children.
   tide::Gpus gpus;
   if (outcome = tide::Gpus::find(options, &gpus); !outcome.ok()) return fail(outcome);

@@ -55,7 +55,9 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
           },
           [this, state](kj::Exception&& e) -> kj::Promise<AgentMoveReport> {
             abort_move(state);
-            return kj::mv(e);
+            // The other agent may be gone, and then says so with the exception's type: who ordered would believe it of
+            // us.
+            return refusal(0, e.getDescription().cStr());
           });
 }
 
@@ -149,7 +151,10 @@ kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
   if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
   if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
   lease->second->committed = true;
-  save();
+  if (!save()) {
+    lease->second->committed = false;
+    return refusal(0, "the agent cannot write down that the vGPU leaves (is its disk full?)");
+  }
   auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sessions.size());
   for (const auto& session : state->sessions) {
     auto gone = session->worker->await(ControlType::kLeft);

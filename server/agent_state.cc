@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
 #include <string_view>
 
+#include "base/clock.h"
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "transport/door.h"
@@ -19,6 +22,7 @@ constexpr uint32_t kMagic = 0x61746174;  // "tata"
 constexpr uint32_t kVersion = 1;
 constexpr size_t kBytesMax = 64u << 20;
 constexpr uint64_t kReadNs = 5'000'000'000;
+constexpr uint64_t kClaimNs = 2'000'000'000;
 
 struct FileHeader {
   uint32_t magic = kMagic;
@@ -142,10 +146,26 @@ std::string bytes_of(const AgentState& state) {
 
 }  // namespace
 
+Outcome claim_directory(const std::string& directory) {
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Outcome::fail("cannot make " + directory + ": " + strerror(errno));
+  }
+  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  struct stat owner = {};
+  if (fd < 0 || fstat(fd, &owner) != 0) return Outcome::fail("cannot open " + directory + ": " + strerror(errno));
+  if (owner.st_uid != geteuid()) return Outcome::fail(directory + " belongs to another user; choose another --dir");
+  const uint64_t end = now_ns() + kClaimNs;
+  while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (now_ns() > end) return Outcome::fail("another agent uses " + directory + "; choose another --dir");
+    sleep_us(20'000);
+  }
+  return {};
+}
+
 AgentState read_agent_state(const std::string& path) {
   AgentState state;
   std::string text;
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return {};
   const Outcome read = read_to_end(fd, {kBytesMax, kReadNs}, &text);
   close(fd);

@@ -51,6 +51,9 @@ struct AgentState {
   std::vector<Fence> fences;  // oldest first
 };
 
+// Makes the directory, or finds that it is ours and that no other agent uses it (a moment is waited for one that ends).
+// For the life of the process.
+Outcome claim_directory(const std::string& directory);
 // Empty where there is no file, or none of this boot and version.
 AgentState read_agent_state(const std::string& path);
 Outcome write_agent_state(const std::string& path, const AgentState& state);

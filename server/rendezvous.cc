@@ -48,6 +48,15 @@ bool peer_of(int socket, ucred* peer) {
   return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, peer, &size) == 0 && peer->uid == geteuid();
 }
 
+// What name_of() gives: another's socket is none of ours.
+bool is_name(const std::string& text) {
+  const size_t dot = text.find('.');
+  const auto only = [](const std::string& part, const char* digits) {
+    return !part.empty() && part.find_first_not_of(digits) == std::string::npos;
+  };
+  return dot == 32 && only(text.substr(0, dot), "0123456789abcdef") && only(text.substr(dot + 1), "0123456789");
+}
+
 int new_socket() { return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }
 
 }  // namespace
@@ -89,8 +98,9 @@ void Rendezvous::remove(const std::string& name) const { unlink((directory_ + "/
 std::vector<std::string> Rendezvous::names() const {
   std::vector<std::string> names;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
-    names.push_back(entry.path().filename());
+  for (std::filesystem::directory_iterator at(directory_, error), end; !error && at != end; at.increment(error)) {
+    std::error_code gone;
+    if (at->is_socket(gone) && is_name(at->path().filename())) names.push_back(at->path().filename());
   }
   return names;
 }
