@@ -355,6 +355,21 @@ TEST_F(AgentTest, a_vgpu_without_clients_moves_at_once) {
   EXPECT_TRUE(client.open_door(servers_["two"].endpoint, wish(2)));
 }
 
+// Who had ordered it would else believe that the source is gone, and wait for its return.
+TEST_F(AgentTest, a_destination_that_nobody_reaches_is_no_end_of_the_source) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  client.make_context();
+  const std::string nowhere = "host=another;tcp=127.0.0.1:1";
+  KJ_IF_MAYBE (e, kj::runCatchingExceptions([&] { move("one", "two", 1, nowhere).wait(io_.waitScope); })) {
+    EXPECT_EQ(e->getType(), kj::Exception::Type::FAILED) << e->getDescription().cStr();
+  } else {
+    ADD_FAILURE() << "it moved to nowhere";
+  }
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+}
+
 TEST_F(AgentTest, lives_through_workers_clients_and_leases_that_end_at_any_moment) {
   const size_t files[2] = {one_->open_files(), two_->open_files()};
   uint64_t epoch = 1;
