@@ -44,6 +44,7 @@ int log_fd() {
 
 void set_log_name(const char* name) { process_name.store(name); }
 void set_log_descriptor(int descriptor) { usual_descriptor.store(descriptor); }
+int log_descriptor() { return log_fd(); }
 void set_default_log_level(LogLevel level) { default_level.store(int(level)); }
 bool log_enabled(LogLevel level) { return int(level) >= least_level(); }
 
