@@ -11,7 +11,7 @@
 #define EPOCHS 4  /* at most, of a vGPU; then its job is given up */
 
 #ifndef FAULTS
-#define FAULTS 2 /* in all: a scheduler dies, an agent dies, a wire is cut, a client's connection breaks, a job is killed */
+#define FAULTS 1 /* in all: a scheduler dies, an agent dies, a wire is cut, a client's connection breaks, a job is killed */
 #endif
 #ifndef MOVES
 #define MOVES 1
@@ -193,6 +193,7 @@ inline lose_server(x) {
   n = 0;
   do
   :: n < 2 ->
+    gave_up = gave_up || to[n] == x;
     if
     :: at[n] == x ->
       gave_up = true;
@@ -347,7 +348,7 @@ inline recovered() {
   do
   :: n < 2 ->
     if
-    :: at[n] != NOWHERE && (missing[n] || !known[at[n]]) -> gave_up = gave_up || !known[at[n]]; lose(n); end_job(n)
+    :: at[n] != NOWHERE && (missing[n] || !known[at[n]]) -> gave_up = gave_up || !online[0] || !online[1]; lose(n); end_job(n)
     :: else
     fi;
     n++
