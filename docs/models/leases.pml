@@ -11,7 +11,7 @@
 #define EPOCHS 4  /* at most, of a vGPU; then its job is given up */
 
 #ifndef FAULTS
-#define FAULTS 1 /* in all: a scheduler dies, an agent dies, a wire is cut, a client's connection breaks, a job is killed */
+#define FAULTS 2 /* in all: a scheduler dies, an agent dies, a wire is cut, a client's connection breaks, a job is killed */
 #endif
 #ifndef MOVES
 #define MOVES 1
@@ -145,7 +145,11 @@ inline hear(x, w, done, y, v, before) {
   :: w == release && doing[y] == releasing ->
     doing[y] = nothing;
     if
-    :: done -> at[y] = NOWHERE; save(y)
+#ifdef FOUND_RELEASED
+    :: done -> at[y] = NOWHERE; save(y) /* wherever it is by now */
+#else
+    :: done && at[y] == x -> at[y] = NOWHERE; save(y)
+#endif
     :: else
     fi
   :: else
