@@ -92,7 +92,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void place_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
   void moved(const std::string& job, uint32_t vgpu, uint64_t epoch, const MoveTotals& report);
   void move_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
-  void released(const std::string& job, uint32_t vgpu, bool ok, const std::string& why);
+  void released(const Action& action, bool ok, const std::string& why);
   void cancel_at(const std::string& server, const std::string& job, uint32_t vgpu, uint64_t epoch);
   void adopt(const Server& server, const std::vector<control::Lease::Reader>& leases, control::Agent::Client& agent);
   enum class Claim { kRight, kOpen, kVoid };

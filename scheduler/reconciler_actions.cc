@@ -147,18 +147,22 @@ void Reconciler::start_move(const Action& action) {
   fill_lease(move.initLease(), *job, action.vgpu, action.to, epoch);
   move.setEndpoint(ledger_.server(action.to.server)->endpoint);
   auto ordered = std::make_shared<bool>(false);
-  auto moving =
-      to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
-          .then([this, action, ordered, move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
-            const auto link = links_.find(action.from.server);
-            if (link == links_.end()) return error_for_caller("its server is gone");
-            move.setAddress(address);
-            *ordered = true;
-            return link->second->canceler.wrap(move.send().then([](auto&& moved) {
-              const auto r = moved.getReport();
-              return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
-            }));
-          });
+  auto moving = to.canceler.wrap(prepare.send().then([](auto&& prepared) { return kj::str(prepared.getAddress()); }))
+                    .then([this, action, epoch, ordered,
+                           move = kj::mv(move)](kj::String address) mutable -> kj::Promise<MoveTotals> {
+                      // The source may have been away meanwhile, and the destination told that nothing comes.
+                      const Vgpu* vgpu = vgpu_of(action.job, action.vgpu);
+                      const bool wanted = vgpu != nullptr && vgpu->doing == Doing::kMoving && vgpu->last_epoch == epoch;
+                      if (!wanted) return error_for_caller("the move was given up meanwhile");
+                      const auto link = links_.find(action.from.server);
+                      if (link == links_.end()) return error_for_caller("its server is gone");
+                      move.setAddress(address);
+                      *ordered = true;
+                      return link->second->canceler.wrap(move.send().then([](auto&& moved) {
+                        const auto r = moved.getReport();
+                        return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
+                      }));
+                    });
   tasks_.add(moving.then([this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
                          [this, action, epoch, ordered](kj::Exception&& e) {
                            if (*ordered && e.getType() == kj::Exception::Type::DISCONNECTED) {
@@ -248,18 +252,21 @@ void Reconciler::start_release(const Action& action) {
   request.setJob(action.job);
   request.setVgpu(action.vgpu);
   request.setEpoch(vgpu_of(action.job, action.vgpu)->epoch);
-  tasks_.add(
-      link.canceler.wrap(request.send().ignoreResult())
-          .then([this, action] { released(action.job, action.vgpu, true, ""); },
-                [this, action](kj::Exception&& e) { released(action.job, action.vgpu, false, remote_error(e)); }));
+  tasks_.add(link.canceler.wrap(request.send().ignoreResult())
+                 .then([this, action] { released(action, true, ""); },
+                       [this, action](kj::Exception&& e) { released(action, false, remote_error(e)); }));
 }
 
-void Reconciler::released(const std::string& id, uint32_t v, bool ok, const std::string& why) {
+void Reconciler::released(const Action& action, bool ok, const std::string& why) {
+  const std::string& id = action.job;
+  const uint32_t v = action.vgpu;
   Vgpu* vgpu = vgpu_of(id, v);
   if (vgpu == nullptr || vgpu->doing != Doing::kReleasing) return;
   vgpu->doing = Doing::kNothing;
-  if (ok) {
+  if (ok && vgpu->at == action.from) {  // else it is known by now to be elsewhere, and is released there next
     vgpu->at = {};
+    vgpu->failures = 0;
+  } else if (ok) {
     vgpu->failures = 0;
   } else {
     ++vgpu->failures;

@@ -125,12 +125,13 @@ class Input(PoolTest):
         self.expect_ok(self.pool.run('-g', 1, '--gpu-memory', '128MiB', '--', job_program('oom')))
 
 
-class Garbage(PoolTest):
+class Sockets(PoolTest):
     def sockets(self):
         """Every unix socket in the pool's home, every TCP port that one of its processes listens on."""
         found = []
         for folder, _, names in os.walk(self.pool.home):
-            found += [('unix', path) for path in (os.path.join(folder, name) for name in names)
+            kind = 'worker' if os.path.basename(folder) == 'workers' else 'unix'
+            found += [(kind, path) for path in (os.path.join(folder, name) for name in names)
                       if stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode)]
         inodes = set()
         for pid in self.pool.processes():
@@ -148,13 +149,16 @@ class Garbage(PoolTest):
                     found.append(('tcp', int(words[1].split(':')[1], 16)))
         return found
 
+    def socket_for(self, kind):
+        return socket.socket(socket.AF_INET if kind == 'tcp' else socket.AF_UNIX,
+                             socket.SOCK_SEQPACKET if kind == 'worker' else socket.SOCK_STREAM)
+
     def send(self, where, data):
         kind, address = where
-        family = socket.AF_UNIX if kind == 'unix' else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as peer:
+        with self.socket_for(kind) as peer:
             peer.settimeout(5)
             try:
-                peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+                peer.connect(('127.0.0.1', address) if kind == 'tcp' else address)
                 peer.sendall(data)
                 peer.shutdown(socket.SHUT_WR)
                 while peer.recv(4096):
@@ -162,6 +166,8 @@ class Garbage(PoolTest):
             except OSError:
                 pass  # refused or closed: both are answers
 
+
+class Garbage(Sockets):
     def test_garbage_on_every_port(self):
         self.pool.up(gpus=2, servers=2)
         job = self.pool.start('-g', 2, '--name', 'bystander', '--', *train('--steps', 240, '--step-ms', 50))
@@ -190,9 +196,9 @@ class Garbage(PoolTest):
         silent = []
         for kind, address in self.sockets():
             for i in range(600):
-                peer = socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET, socket.SOCK_STREAM)
+                peer = self.socket_for(kind)
                 silent.append(peer)
-                peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+                peer.connect(('127.0.0.1', address) if kind == 'tcp' else address)
                 if i % 2:
                     peer.sendall(b'door\x01')
         begin = time.monotonic()
@@ -210,9 +216,9 @@ class Garbage(PoolTest):
         begin = time.monotonic()
         while time.monotonic() < end:
             for kind, address in doors:
-                with socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET, socket.SOCK_STREAM) as peer:
+                with self.socket_for(kind) as peer:
                     try:
-                        peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+                        peer.connect(('127.0.0.1', address) if kind == 'tcp' else address)
                         peer.send(b'GET / HTTP/1.0\r\n\r\n')
                     except OSError:
                         pass
@@ -263,15 +269,15 @@ def frame(kind, payload=b'', version=None, reserved=0):
                        reserved) + payload
 
 
-class Doors(Garbage):
+class Doors(Sockets):
     """What the doors answer to who speaks another version, or says again what was true once."""
 
     def answer(self, where, data):
         """(type, message) of the refusal; None where there is no frame in reply within 8 s."""
         kind, address = where
-        with socket.socket(socket.AF_UNIX if kind == 'unix' else socket.AF_INET, socket.SOCK_STREAM) as peer:
+        with self.socket_for(kind) as peer:
             peer.settimeout(8)
-            peer.connect(address if kind == 'unix' else ('127.0.0.1', address))
+            peer.connect(('127.0.0.1', address) if kind == 'tcp' else address)
             got = b''
             try:
                 peer.sendall(data)
@@ -288,7 +294,8 @@ class Doors(Garbage):
 
     def doors(self):
         """Those that answer a frame of the next version: the control port speaks something else."""
-        found = {where: self.answer(where, frame(OPEN, version=door_version() + 1)) for where in self.sockets()}
+        found = {where: self.answer(where, frame(OPEN, version=door_version() + 1)) for where in self.sockets()
+                 if where[0] != 'worker'}
         return {where: answer for where, answer in found.items() if answer is not None}
 
     def test_another_version_is_refused_with_both_and_what_to_update(self):
@@ -329,9 +336,6 @@ class Doors(Garbage):
                 self.assertEqual((refused, words in text), (REFUSED, True), text)
         self.assertEqual(job.wait(), 0, job.err())
         self.expect_nothing_left()
-
-    # Inherited tests run once, in their own class.
-    test_garbage_on_every_port = test_no_port_is_open_to_the_world = None
 
 
 def environment(pid):
