@@ -9,7 +9,7 @@ namespace tide {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
 
-void set_log_name(const char* name);  // "tide-agent"; default "tidepool"
+void set_log_name(const char* name);         // "tide-agent"; default "tidepool"
 void set_default_log_level(LogLevel level);  // used where TIDE_LOG is not set
 // Where lines go unless TIDE_LOG_FILE says otherwise; standard error before the first call.
 void set_log_descriptor(int descriptor);
