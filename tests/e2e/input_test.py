@@ -175,7 +175,7 @@ class Garbage(Sockets):
         doors = self.sockets()
         self.assertGreaterEqual(len(doors), 2, doors)
         dice = random.Random(2)
-        daemons = {pid for pid in self.pool.processes() if 'tide-' in self.pool.processes()[pid]}
+        daemons = {pid: name for pid, name in self.pool.processes().items() if 'tide-agent' in name or 'tide-scheduler' in name}
         for door in doors:
             for data in (b'', b'\0' * 16, b'GET / HTTP/1.0\r\n\r\n', b'door' + b'\xff' * 12, dice.randbytes(40),
                          b'door\x01\x00\x05\x00' + (1 << 30).to_bytes(4, 'little') + bytes(4),
@@ -184,14 +184,14 @@ class Garbage(Sockets):
                          dice.randbytes(100000)):
                 self.send(door, data)
         for pid in daemons:
-            self.assertTrue(os.path.exists(f'/proc/{pid}'), 'a daemon died')
+            self.assertTrue(os.path.exists(f'/proc/{pid}'), f'{daemons[pid]} died')
         self.expect_ok(self.pool.tide('status'))
         self.assertEqual(job.wait(), 0, job.err())
         self.expect_nothing_left()
 
     def test_silence_at_the_doors_keeps_nobody_out(self):
         self.pool.up(gpus=1)
-        daemons = {pid for pid in self.pool.processes() if 'tide-' in self.pool.processes()[pid]}
+        daemons = {pid: name for pid, name in self.pool.processes().items() if 'tide-agent' in name or 'tide-scheduler' in name}
         descriptors = {pid: len(os.listdir(f'/proc/{pid}/fd')) for pid in daemons}
         silent = []
         for kind, address in self.sockets():
@@ -228,7 +228,7 @@ class Garbage(Sockets):
     def test_a_flood_of_garbage_disturbs_no_job(self):
         self.pool.up(gpus=1)
         expected = self.expect_ok(self.pool.run('--', *train('--steps', 60))).out
-        daemons = {pid for pid in self.pool.processes() if 'tide-' in self.pool.processes()[pid]}
+        daemons = {pid: name for pid, name in self.pool.processes().items() if 'tide-agent' in name or 'tide-scheduler' in name}
         descriptors = {pid: len(os.listdir(f'/proc/{pid}/fd')) for pid in daemons}
         doors = self.sockets()
         job = self.pool.start('--', *train('--steps', 60, '--step-ms', 50))
