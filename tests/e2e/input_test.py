@@ -149,6 +149,10 @@ class Sockets(PoolTest):
                     found.append(('tcp', int(words[1].split(':')[1], 16)))
         return found
 
+    def daemons(self):
+        return {pid: name for pid, name in self.pool.processes().items()
+                if 'tide-agent' in name or 'tide-scheduler' in name}
+
     def socket_for(self, kind):
         return socket.socket(socket.AF_INET if kind == 'tcp' else socket.AF_UNIX,
                              socket.SOCK_SEQPACKET if kind == 'worker' else socket.SOCK_STREAM)
@@ -175,7 +179,7 @@ class Garbage(Sockets):
         doors = self.sockets()
         self.assertGreaterEqual(len(doors), 2, doors)
         dice = random.Random(2)
-        daemons = {pid: name for pid, name in self.pool.processes().items() if 'tide-agent' in name or 'tide-scheduler' in name}
+        daemons = self.daemons()
         for door in doors:
             for data in (b'', b'\0' * 16, b'GET / HTTP/1.0\r\n\r\n', b'door' + b'\xff' * 12, dice.randbytes(40),
                          b'door\x01\x00\x05\x00' + (1 << 30).to_bytes(4, 'little') + bytes(4),
@@ -191,7 +195,7 @@ class Garbage(Sockets):
 
     def test_silence_at_the_doors_keeps_nobody_out(self):
         self.pool.up(gpus=1)
-        daemons = {pid: name for pid, name in self.pool.processes().items() if 'tide-agent' in name or 'tide-scheduler' in name}
+        daemons = self.daemons()
         descriptors = {pid: len(os.listdir(f'/proc/{pid}/fd')) for pid in daemons}
         silent = []
         for kind, address in self.sockets():
@@ -228,7 +232,7 @@ class Garbage(Sockets):
     def test_a_flood_of_garbage_disturbs_no_job(self):
         self.pool.up(gpus=1)
         expected = self.expect_ok(self.pool.run('--', *train('--steps', 60))).out
-        daemons = {pid: name for pid, name in self.pool.processes().items() if 'tide-agent' in name or 'tide-scheduler' in name}
+        daemons = self.daemons()
         descriptors = {pid: len(os.listdir(f'/proc/{pid}/fd')) for pid in daemons}
         doors = self.sockets()
         job = self.pool.start('--', *train('--steps', 60, '--step-ms', 50))
