@@ -29,6 +29,8 @@ Outcome move_all(int fd, Byte* at, size_t bytes, Move move) {
 
 }  // namespace
 
+Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
+
 Outcome write_all(int fd, const void* data, size_t bytes) {
   return move_all(fd, static_cast<const char*>(data), bytes, write);
 }

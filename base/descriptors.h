@@ -10,6 +10,8 @@
 
 namespace tide {
 
+// What the last call of the system said, behind what was tried.
+Outcome errno_failure(const std::string& what);
 Outcome write_all(int fd, const void* data, size_t bytes);
 // Fails where it ends before.
 Outcome read_all(int fd, void* data, size_t bytes);

@@ -14,14 +14,18 @@ const char* take(const char* from, uint32_t count, std::vector<T>* to) {
   return from + count * sizeof(T);
 }
 
+bool take_refused(const std::string& payload, DoorRefused* refused) {
+  if (payload.size() < sizeof *refused) return false;
+  memcpy(refused, payload.data(), sizeof *refused);
+  refused->message[sizeof refused->message - 1] = 0;
+  return true;
+}
+
 }  // namespace
 
 Outcome parse_refusal(const std::string& payload) {
   DoorRefused refused;
-  if (payload.size() < sizeof refused) return Outcome::fail("the scheduler refused without a reason");
-  memcpy(&refused, payload.data(), sizeof refused);
-  refused.message[sizeof refused.message - 1] = 0;
-  return Outcome::fail(refused.message);
+  return Outcome::fail(take_refused(payload, &refused) ? refused.message : "the scheduler refused without a reason");
 }
 
 Outcome parse_job(const std::string& payload, std::vector<VgpuPlace>* places) {
@@ -77,10 +81,7 @@ Outcome parse_place(const std::string& payload, DoorPlace* place) {
 }
 
 Outcome parse_opened(DoorType type, const std::string& payload, DoorOpened* opened, int* refusal) {
-  if (type == DoorType::kRefused && payload.size() >= sizeof(DoorRefused)) {
-    DoorRefused refused;
-    memcpy(&refused, payload.data(), sizeof refused);
-    refused.message[sizeof refused.message - 1] = 0;
+  if (DoorRefused refused; type == DoorType::kRefused && take_refused(payload, &refused)) {
     *refusal = refused.code;
     return Outcome::fail(refused.message);
   }

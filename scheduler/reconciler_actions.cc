@@ -263,10 +263,8 @@ void Reconciler::released(const Action& action, bool ok, const std::string& why)
   Vgpu* vgpu = vgpu_of(id, v);
   if (vgpu == nullptr || vgpu->doing != Doing::kReleasing) return;
   vgpu->doing = Doing::kNothing;
-  if (ok && vgpu->at == action.from) {  // else it is known by now to be elsewhere, and is released there next
-    vgpu->at = {};
-    vgpu->failures = 0;
-  } else if (ok) {
+  if (ok) {
+    if (vgpu->at == action.from) vgpu->at = {};  // else it is known by now to be elsewhere, and is released there next
     vgpu->failures = 0;
   } else {
     ++vgpu->failures;

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/descriptors.h"
 #include "base/log.h"
 
 namespace tide {
@@ -20,8 +21,6 @@ constexpr auto kOpenPatience = 60 * kj::SECONDS;  // from accept to the hand-ove
 constexpr auto kFramePatience = 10 * kj::SECONDS;
 constexpr int kBacklog = 128;
 constexpr int kInvalidValue = 1;  // CUresult
-
-Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
 
 Outcome listen_unix(const std::string& path, int* fd) {
   sockaddr_un address = {};

@@ -148,11 +148,11 @@ std::string bytes_of(const AgentState& state) {
 
 Outcome claim_directory(const std::string& directory) {
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return Outcome::fail("cannot make " + directory + ": " + strerror(errno));
+    return errno_failure("cannot make " + directory);
   }
   const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   struct stat owner = {};
-  if (fd < 0 || fstat(fd, &owner) != 0) return Outcome::fail("cannot open " + directory + ": " + strerror(errno));
+  if (fd < 0 || fstat(fd, &owner) != 0) return errno_failure("cannot open " + directory);
   if (owner.st_uid != geteuid()) return Outcome::fail(directory + " belongs to another user; choose another --dir");
   const uint64_t end = now_ns() + kClaimNs;
   while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
@@ -175,7 +175,7 @@ AgentState read_agent_state(const std::string& path) {
 Outcome write_agent_state(const std::string& path, const AgentState& state) {
   const std::string part = path + ".part", text = bytes_of(state);
   const int fd = open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return Outcome::fail("cannot write " + part + ": " + strerror(errno));
+  if (fd < 0) return errno_failure("cannot write " + part);
   Outcome written = write_all(fd, text.data(), text.size());
   close(fd);
   if (written.ok() && rename(part.c_str(), path.c_str()) != 0) written = Outcome::fail(strerror(errno));

@@ -10,13 +10,12 @@
 #include <cstring>
 #include <filesystem>
 
+#include "base/descriptors.h"
 #include "base/hex.h"
 #include "base/log.h"
 
 namespace tide {
 namespace {
-
-Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
 
 // Of a socket in a directory of any length: by the directory's descriptor. Not found: descriptor -1.
 class Place {

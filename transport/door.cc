@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 
 namespace tide {
@@ -42,7 +43,6 @@ class Deadline {
   uint64_t end_ns_;
 };
 
-Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
 bool may_retry() { return errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK; }
 
 // The descriptors that came with one recvmsg.

@@ -124,6 +124,7 @@ class Ground:
         self.environment.update(TIDE_LOG='info', TIDE_TRANSPORT=transport)
         self.wall_clock = {}  # environment of daemons to whom it tells something else
         self.daemons = {}
+        self.of_wrong_time = []  # process ids under libfaketime, whose shared memory outlives a kill
         self.jobs = []
 
     def program(self, path):
@@ -189,6 +190,8 @@ class Ground:
             process = subprocess.Popen(words, stdout=log, stderr=log, env=self.environment | self.wall_clock,
                                        stdin=subprocess.DEVNULL)
         self.daemons[name] = process
+        if self.wall_clock:
+            self.of_wrong_time.append(process.pid)
         until(lambda: os.path.exists(ready) or process.poll() is not None, f'{name} is ready', 30)
         expect(process.poll() is None, f'{name} ended: {self.log(name)}')
         os.unlink(ready)
@@ -273,4 +276,8 @@ class Ground:
                 except ProcessLookupError:
                     pass
             subprocess.run(['ip', 'netns', 'del', name], capture_output=True)
+        for pid in self.of_wrong_time:
+            for left in (f'/dev/shm/faketime_shm_{pid}', f'/dev/shm/sem.faketime_sem_{pid}'):
+                if os.path.exists(left):
+                    os.unlink(left)
         shutil.rmtree(self.home, ignore_errors=True)

@@ -174,19 +174,9 @@ void take_answers(Input& in) {
 // A frame of the scheduler's or an agent's door.
 void hear(Input& in) {
   const auto wish = in.take<uint8_t>();
-  DoorHeader header;
-  std::vector<std::byte> bytes;
-  if ((wish & 1) != 0) {
-    header.type = in.take<uint8_t>();
-    const std::span<const std::byte> payload = in.rest();
-    header.payload_bytes = uint32_t(payload.size());
-    bytes.resize(sizeof header);
-    memcpy(bytes.data(), &header, sizeof header);
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-  } else {
-    const std::span<const std::byte> raw = in.rest();
-    bytes.assign(raw.begin(), raw.end());
-  }
+  const bool whole = (wish & 1) != 0;
+  const uint16_t named = whole ? in.take<uint8_t>() : 0;
+  const std::vector<std::byte> bytes = frame_bytes(in, whole, named);
   DoorType type{};
   std::string payload;
   if (!frame_of(bytes, (wish >> 4) % 8, (wish & 8) != 0, &type, &payload)) return;

@@ -10,6 +10,7 @@
 #include <new>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "tests/fuzz/input.h"
 #include "transport/door.h"
@@ -69,6 +70,21 @@ inline void read_parcel(Input& in, uint64_t serial, uint64_t received, std::span
 
 inline uint32_t index_of(Region region, const void* word) {
   return uint32_t((static_cast<const std::byte*>(word) - region.base) / 8);
+}
+
+// A frame with all of the bytes that are left: as its payload where it is to be `whole`, else as they are.
+inline std::vector<std::byte> frame_bytes(Input& in, bool whole, uint16_t type) {
+  const std::span<const std::byte> rest = in.rest();
+  std::vector<std::byte> bytes;
+  if (whole) {
+    DoorHeader header;
+    header.type = type;
+    header.payload_bytes = uint32_t(rest.size());
+    bytes.resize(sizeof header);
+    memcpy(bytes.data(), &header, sizeof header);
+  }
+  bytes.insert(bytes.end(), rest.begin(), rest.end());
+  return bytes;
 }
 
 // What receive_frame() makes of these bytes, and whatever descriptors came with them.

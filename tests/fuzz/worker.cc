@@ -149,20 +149,10 @@ void take_parcels(Input& in, bool resumed) {
 // A frame at an agent's door.
 void knock(Input& in) {
   const auto wish = in.take<uint8_t>();
-  DoorHeader header;
   DoorOpen open;
-  std::vector<std::byte> bytes;
-  if ((wish & 1) != 0) {  // whole, but for what is in it
-    header.type = (wish & 2) != 0 ? in.take<uint16_t>() : uint16_t(DoorType::kOpen);
-    const std::span<const std::byte> payload = in.rest();
-    header.payload_bytes = uint32_t(payload.size());
-    bytes.resize(sizeof header);
-    memcpy(bytes.data(), &header, sizeof header);
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-  } else {
-    const std::span<const std::byte> raw = in.rest();
-    bytes.assign(raw.begin(), raw.end());
-  }
+  const bool whole = (wish & 1) != 0;
+  const uint16_t named = whole && (wish & 2) != 0 ? in.take<uint16_t>() : uint16_t(DoorType::kOpen);
+  const std::vector<std::byte> bytes = frame_bytes(in, whole, named);
   DoorType type{};
   std::string payload;
   if (!frame_of(bytes, (wish >> 4) % 8, (wish & 8) != 0, &type, &payload)) return;
