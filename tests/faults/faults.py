@@ -1,31 +1,29 @@
-"""The faults: each breaks something under jobs that run, as often as it is asked to, and says after how many seconds
+"""The faults: each breaks something under jobs that run, as often as it is asked to, and yields after how many seconds
 all was well again each time, or raises Failed. A job's digest shows that nothing was lost and nothing done twice."""
 
+import dataclasses
 import json
 import os
 import re
 import signal
 import time
+from typing import Callable
 
 from ground import Failed, expect, until
 
-ROUND_US = 5000  # so long at least a round of the job takes
+ROUND_US, SLOWLY_US = 5000, 50_000  # so long at least a round of the job takes
 LEASE_S = 15  # the scheduler's kLeaseMs
 
 
-def disturbed(ground, reference, random, times, disturb, rounds_each=60):
-    """What disturb(job) does so many times, at most ten to one job, and how long each took."""
-    recoveries = []
-    while len(recoveries) < times:
-        here = min(10, times - len(recoveries))
-        rounds = rounds_each * here
-        digest = reference(rounds)
-        job = ground.run(rounds, ROUND_US)
-        for _ in range(here):
-            job.wait_for_rounds(random.randint(2, 40))
-            recoveries.append(disturb(job))
-        job.finish(digest)
-    return recoveries
+def disturbed(ground, reference, random, times, disturb, rounds_each=60, pause_us=ROUND_US):
+    """What disturb(job) does so many times to one job, and how long each took."""
+    rounds = rounds_each * times
+    digest = reference(rounds)
+    job = ground.run(rounds, pause_us)
+    for _ in range(times):
+        job.wait_for_rounds(random.randint(2, min(40, rounds_each // 2)))
+        yield disturb(job)
+    job.finish(digest)
 
 
 def partition(ground, reference, random, times, long):
@@ -67,10 +65,12 @@ def flapping(ground, reference, random, times, _):
 
 def stopped(pid_of):
     def fault(ground, reference, random, times, long):
+        low, high = (LEASE_S + 1, 3 * LEASE_S) if long else (1, 4)
+
         def stop(job):
             pid = pid_of(ground, job)
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(random.uniform(1, 70 if long else 4))
+            time.sleep(random.uniform(low, high))
             os.kill(pid, signal.SIGCONT)
             return job.back_after(time.monotonic())
         return disturbed(ground, reference, random, times, stop)
@@ -80,7 +80,8 @@ def stopped(pid_of):
 def each(fault):
     """A fault that ends its job."""
     def many(ground, reference, random, times, _):
-        return [fault(ground, reference, random) for _ in range(times)]
+        for _ in range(times):
+            yield fault(ground, reference, random)
     many.__doc__ = fault.__doc__
     return many
 
@@ -134,38 +135,38 @@ def moved_while_cut(ground, reference, random):
     return time.monotonic() - healed
 
 
-def worker_killed(ground, reference, random):
+def workers_killed(ground, reference, random, times, _):
     """Only its vGPU is lost: its job ends with one error, the other goes on."""
-    digest = reference(600)
-    other = ground.run(600, ROUND_US)
-    other.wait_for_rounds(5)
+    digest = reference(100 * times)
+    other = ground.run(100 * times, 20_000)
+    other.wait_for_rounds(2)
     first = only_worker(ground, other)
-    job = ground.run(100_000, ROUND_US)
-    job.wait_for_rounds(random.randint(1, 40))
-    victim = [pid for pid in ground.workers() if pid != first]
-    expect(len(victim) == 1, f'a second worker: {victim}')
-    begin = time.monotonic()
-    os.kill(victim[0], signal.SIGKILL)
-    until(job.over, 'the job ends', 20)
-    took = time.monotonic() - begin
-    expect(job.process.returncode not in (0, None) and job.err().count('is lost') == 1, f'one clear error: {job.err()}')
+    for _ in range(times):
+        job = ground.run(100_000, ROUND_US)
+        job.wait_for_rounds(random.randint(1, 40))
+        victim = [pid for pid in ground.workers() if pid != first]
+        expect(len(victim) == 1, f'a second worker: {victim}')
+        begin = time.monotonic()
+        os.kill(victim[0], signal.SIGKILL)
+        until(job.over, 'the job ends', 20)
+        took = time.monotonic() - begin
+        expect(job.process.returncode not in (0, None) and job.err().count('is lost') == 1,
+               f'one clear error: {job.err()}')
+        yield took
     other.finish(digest)
-    return took
 
 
-def scheduler_killed(ground, reference, random):
+def schedulers_killed(ground, reference, random, times, _):
     """Running jobs do not need it; it comes back with what it knew."""
-    digest = reference(800)
-    job = ground.run(800, ROUND_US)
-    job.wait_for_rounds(random.randint(1, 40))
-    begin = time.monotonic()
-    ground.kill('scheduler')
-    time.sleep(random.uniform(0, 2))
-    ground.start_scheduler()
-    took = job.back_after(begin)
-    job.finish(digest)
-    until(lambda: ground.takes_jobs(), 'it takes jobs again', 20)  # when the agent has come back to it
-    return took
+    def kill(job):
+        begin = time.monotonic()
+        ground.kill('scheduler')
+        time.sleep(random.uniform(0, 1))
+        ground.start_scheduler()
+        took = job.back_after(begin)
+        until(lambda: ground.takes_jobs(), 'it takes jobs again', 20)  # when the agent has come back to it
+        return took
+    return disturbed(ground, reference, random, times, kill, 100, 20_000)
 
 
 def agents_killed(ground, reference, random, times, _):
@@ -180,9 +181,8 @@ def agents_killed(ground, reference, random, times, _):
         job.wait_for_rounds(2)
         expect(ground.workers() == workers, f'the same workers: {workers}, {ground.workers()}')
         return job.longest_gap(begin, time.monotonic())
-    gaps = disturbed(ground, reference, random, times, kill, 400)
+    yield from disturbed(ground, reference, random, times, kill, 100, 20_000)
     expect(ground.takes_jobs(), 'it takes jobs')
-    return gaps
 
 
 def agents_killed_and_connections(ground, reference, random, times, _):
@@ -198,7 +198,7 @@ def agents_killed_and_connections(ground, reference, random, times, _):
 
 def agent_lost(ground, _, random):
     """It does not come back: the scheduler ends the job when its time is over, and no worker is left."""
-    job = ground.run(100_000, ROUND_US)
+    job = ground.run(100_000, SLOWLY_US)
     job.wait_for_rounds(random.randint(1, 20))
     begin = time.monotonic()
     ground.kill('agent')
@@ -215,7 +215,7 @@ def past_the_lease(cut, heal):
     """The agent and the scheduler do not hear each other for longer than the lease: the job is ended, nothing of it is
     left when they do, and its GPU serves the next one."""
     def fault(ground, _, random):
-        job = ground.run(100_000, ROUND_US)
+        job = ground.run(100_000, SLOWLY_US)
         job.wait_for_rounds(random.randint(1, 20))
         cut(ground)
         try:
@@ -245,8 +245,8 @@ def shorter_than_the_lease(ground, reference, random):
 
 def scheduler_stopped(ground, reference, random):
     """For longer than any lease. What others said meanwhile it has not read, and it blames nobody."""
-    digest = reference(3000)
-    job = ground.run(3000, ROUND_US)
+    digest = reference(400)
+    job = ground.run(400, SLOWLY_US)
     job.wait_for_rounds(random.randint(1, 20))
     begin = time.monotonic()
     ground.send('scheduler', signal.SIGSTOP)
@@ -278,29 +278,40 @@ def wall_clock_wrong(ground, reference, random):
     return gap
 
 
-# name, what it is, how often in the short suite and in the long one
+@dataclasses.dataclass
+class Fault:
+    name: str
+    trials: Callable  # (ground, reference, random, times, long), a generator
+    short: int  # how often in each suite
+    long: int
+    waits: bool = False  # mostly: many grounds at once do not disturb each other
+    together: int = 10  # so many trials at most on one ground, with one job where it lives on
+
+
 FAULTS = [
-    ('partition', partition, 8, 1000),
-    ('reset', resets, 10, 1000),
-    ('reset and partition', resets_while_cut, 4, 300),
-    ('flapping network', flapping, 3, 300),
-    ('client stopped', stopped(lambda _, job: job.program_pid()), 3, 250),
-    ('worker stopped', stopped(only_worker), 3, 250),
-    ('client killed', each(client_killed), 3, 1000),
-    ('worker killed', each(worker_killed), 1, 1000),
-    ('moved while cut', each(moved_while_cut), 2, 300),
-    ('scheduler killed', each(scheduler_killed), 3, 1000),
-    ('scheduler stopped', each(scheduler_stopped), 1, 50),
-    ('agent killed', agents_killed, 2, 1000),
-    ('agent killed, and reset', agents_killed_and_connections, 2, 300),
-    ('agent cut off', each(shorter_than_the_lease), 1, 100),
-    ('agent cut off for long', each(past_the_lease(lambda ground: ground.set_line_to_scheduler(False),
-                                                   lambda ground: ground.set_line_to_scheduler(True))), 1, 100),
-    ('agent stopped for long', each(past_the_lease(lambda ground: ground.send('agent', signal.SIGSTOP),
-                                                   lambda ground: ground.send('agent', signal.SIGCONT))), 1, 100),
-    ('wall clock', each(wall_clock_wrong), 1, 20),
-    ('agent lost', each(agent_lost), 1, 100),
-    ('cut off for good', each(client_lost), 1, 20),
+    Fault('partition', partition, 8, 1000, waits=True),
+    Fault('reset', resets, 10, 1000),
+    Fault('reset and partition', resets_while_cut, 4, 300),
+    Fault('flapping network', flapping, 3, 300),
+    Fault('client stopped', stopped(lambda _, job: job.program_pid()), 3, 125, waits=True),
+    Fault('worker stopped', stopped(only_worker), 3, 125, waits=True),
+    Fault('client killed', each(client_killed), 3, 1000, together=50),
+    Fault('worker killed', workers_killed, 1, 1000),
+    Fault('moved while cut', each(moved_while_cut), 2, 300),
+    Fault('scheduler killed', schedulers_killed, 3, 1000),
+    Fault('scheduler stopped', each(scheduler_stopped), 1, 125, waits=True),
+    Fault('agent killed', agents_killed, 2, 1000),
+    Fault('agent killed, and reset', agents_killed_and_connections, 2, 300),
+    Fault('agent cut off', each(shorter_than_the_lease), 1, 100),
+    Fault('agent cut off for long', each(past_the_lease(lambda ground: ground.set_line_to_scheduler(False),
+                                                        lambda ground: ground.set_line_to_scheduler(True))), 1, 100,
+          waits=True),
+    Fault('agent stopped for long', each(past_the_lease(lambda ground: ground.send('agent', signal.SIGSTOP),
+                                                        lambda ground: ground.send('agent', signal.SIGCONT))), 1, 125,
+          waits=True),
+    Fault('wall clock', each(wall_clock_wrong), 1, 20),
+    Fault('agent lost', each(agent_lost), 1, 100, waits=True),
+    Fault('cut off for good', each(client_lost), 1, 20, waits=True),
 ]
 
 __all__ = ['FAULTS', 'Failed']

@@ -53,6 +53,7 @@ class Job:
 
     def __init__(self, ground, rounds, pause_us):
         self.folder = tempfile.mkdtemp(dir=ground.home)
+        self.known, self.seen = [], 0  # rounds, and how much of the output they are
         words = [ground.program('tools/tide/tide'), '--pool', f'{SERVER}:{PORT}', 'run', '-g', '1', '--',
                  ground.program('tests/jobs/steady'), '--rounds', str(rounds), '--pause-us', str(pause_us)]
         self.out_path, self.err_path = (os.path.join(self.folder, name) for name in ('out', 'err'))
@@ -69,7 +70,12 @@ class Job:
 
     def rounds(self):
         """When each round was over, in ns of the monotonic clock."""
-        return [int(m[2]) for m in map(ROUND.match, self.read(self.out_path).splitlines()) if m]
+        with open(self.out_path, 'rb') as file:
+            file.seek(self.seen)
+            whole, newline, _ = file.read().rpartition(b'\n')
+        self.seen += len(whole + newline)
+        self.known += [int(m[2]) for m in map(ROUND.match, whole.decode(errors='replace').splitlines()) if m]
+        return self.known
 
     def digest(self):
         found = re.search(r'^digest (\w+)$', self.read(self.out_path), re.M)
