@@ -35,7 +35,8 @@ typedef Client {
   byte head, tail, answers, read, told_done;
   byte link, sent, serial_out, serial_in, told_read; /* link: its attempt; 0: none */
   bool synced, ever_synced, knows_place, refused;
-  byte attempt, asked, opened, worker, place; /* asked, opened: under way to the door and back; place: where it was served, + 1 */
+  byte attempt, asked, opened, worker; /* asked, opened: under way to the door and back */
+  byte place;                          /* where it was served, + 1 */
   bool again;
   byte late, late_worker; /* an attempt that was given up, still under way */
   bool late_again
@@ -88,6 +89,17 @@ mtype what;
 /* The connection that the worker has is of no use: cut, or let go by the client, which is not about to take it. */
 #define lost(w) (worker[w].link != 0 && !carries(worker[w].client, w) && \
   !(client[worker[w].client].opened == worker[w].link && worker[w].link > dead[worker[w].client]))
+
+/* From when the source may send it until the destination has heard its client. */
+#define changes_hands(c) (worker[c].is == paused || worker[c].is == left || \
+  decided[c] && !lives(c) && worker[c + 2].is != live)
+/* Known (docs/limits.md): before a session has begun, and while it changes hands, a break is its end. */
+#define fragile(c) (!client[c].ever_synced || changes_hands(c))
+
+inline cut(c, attempt_of_it) {
+  excused[c] = excused[c] || fragile(c);
+  dead[c] = attempt_of_it
+}
 
 inline clear(queue) {
   do
@@ -177,7 +189,7 @@ inline receive(c) {
   y = y / 2;
   if
 #ifndef BROKEN_SERIAL
-  :: s != cl.serial_in -> dead[c] = cl.link; clear(to_client[c]) /* a parcel is missing */
+  :: s != cl.serial_in -> cut(c, cl.link); clear(to_client[c]) /* a parcel is missing */
 #endif
   :: else ->
     cl.serial_in = (cl.serial_in + 1) % SERIALS;
@@ -241,7 +253,8 @@ inline send_to_client(w, kind, a, b, d) {
 inline take_state(w, its_tail, its_answers, its_read, its_done) {
   if
   :: wo.resumed ->
-    must(well_formed, its_answers <= wo.executed && its_read <= its_answers && wo.read <= its_read && its_tail <= wo.executed);
+    must(well_formed, its_answers <= wo.executed && its_tail <= wo.executed);
+    must(well_formed, its_read <= its_answers && wo.read <= its_read);
     wo.read = its_read;
 #ifdef BROKEN_ANSWERS
     wo.sent = wo.executed; /* takes for granted that all of them arrived */
@@ -256,8 +269,7 @@ inline take_state(w, its_tail, its_answers, its_read, its_done) {
     if
 #ifndef BROKEN_DIGEST
     :: wo.had_answers != its_answers || wo.had_done != its_done || wo.executed != its_tail ->
-      wo.is = gone; /* Worker::fits, told_digest: one error */
-      excused[session_of(w)] = excused[session_of(w)] || decided[session_of(w)] && dead[session_of(w)] > 0
+      wo.is = gone /* Worker::fits, told_digest: one error */
 #endif
     :: else ->
       wo.is = live;
@@ -284,7 +296,7 @@ inline take(w) {
   must(newest_only, g == wo.link);
   if
 #ifndef BROKEN_SERIAL
-  :: s != wo.serial_in -> dead[wo.client] = wo.link; clear_commands(w)
+  :: s != wo.serial_in -> x = wo.client; cut(x, wo.link); clear_commands(w)
 #endif
   :: else ->
     wo.serial_in = (wo.serial_in + 1) % SERIALS;
@@ -480,13 +492,10 @@ inline at_rest() {
 #define fault faults--
 #define at_work(c) (client[c].is == on || client[c].is == seeking)
 #define all_there(c) (client[c].read == COMMANDS && client[c].told_done == COMMANDS)
-#define changes_hands(c) (worker[c].is == paused || worker[c].is == left || decided[c] && !lives(c) && worker[c + 2].is != live)
 
 inline cut_off(c) {
   fault;
-  /* known (docs/limits.md): before it has begun, and while it changes hands, a break is the session's end */
-  excused[c] = excused[c] || !cl.ever_synced || changes_hands(c);
-  dead[c] = cl.link
+  cut(c, cl.link)
 }
 
 inline end_client(c, how) {
@@ -524,20 +533,25 @@ inline end_client(c, how) {
   :: d_step { client[c].is == idle -> client[c].is = dialling; dial_first(c); check() } \
   :: d_step { at_work(c) && client[c].head < COMMANDS && has_room(c) -> client[c].head++; check() } \
   :: d_step { may_send(c) && client[c].synced && client[c].sent < client[c].head -> send_command(c); check() } \
-  :: d_step { may_send(c) && client[c].synced && client[c].sent == client[c].head && client[c].told_read < client[c].read -> send_read(c); check() } \
+  :: d_step { may_send(c) && client[c].synced && client[c].sent == client[c].head && \
+     client[c].told_read < client[c].read -> send_read(c); check() } \
   :: d_step { client[c].link != 0 && len(to_client[c]) > 0 -> receive(c); check() } \
   :: d_step { at_work(c) && client[c].read < client[c].answers -> client[c].read++; check() } \
   :: d_step { client[c].is == on && all_there(c) -> end_client(c, done); check() } \
-  :: d_step { client[c].is == on && client[c].knows_place && client[c].worker < 2 -> let_go(c); client[c].is = seeking; dial(c, c + 2, false); check() } \
+  :: d_step { client[c].is == on && client[c].knows_place && client[c].worker < 2 -> \
+     let_go(c); client[c].is = seeking; dial(c, c + 2, false); check() } \
   :: d_step { client[c].is == on && !carries(c, client[c].worker) && !client[c].knows_place -> lose(c); check() } \
   :: d_step { client[c].is == on && !carries(c, client[c].worker) && client[c].worker > 1 -> lose(c); check() } \
-  :: d_step { client[c].is == seeking && client[c].asked == 0 && client[c].opened == 0 && !client[c].refused -> dial_again(c); check() } \
-  :: d_step { client[c].asked != 0 && client[c].opened == 0 && settled(c, client[c].worker, client[c].again) -> at_door(c); check() } \
+  :: d_step { client[c].is == seeking && client[c].asked == 0 && client[c].opened == 0 && !client[c].refused -> \
+     dial_again(c); check() } \
+  :: d_step { client[c].asked != 0 && client[c].opened == 0 && settled(c, client[c].worker, client[c].again) -> \
+     at_door(c); check() } \
   :: d_step { may_mix(c) -> mix(c); check() } \
   :: d_step { client[c].late != 0 && settled(c, client[c].late_worker, client[c].late_again) -> late_at_door(c); check() } \
   :: d_step { client[c].opened != 0 && client[c].opened == client[c].asked -> connect(c); check() } \
   /* Channel::search: the scheduler knows where it is now, if it is anywhere */ \
-  :: d_step { client[c].is == seeking && client[c].refused && decided[c] && client[c].worker < 2 -> dial(c, c + 2, false); check() } \
+  :: d_step { client[c].is == seeking && client[c].refused && decided[c] && client[c].worker < 2 -> \
+     dial(c, c + 2, false); check() } \
   :: d_step { client[c].is == seeking && client[c].refused && !(decided[c] && client[c].worker < 2) -> fail(c); check() } \
   :: d_step { client[c].is == dialling && client[c].refused -> fail(c); check() } \
   /* faults */ \
@@ -545,26 +559,36 @@ inline end_client(c, how) {
   :: d_step { faults > 0 && client[c].asked != 0 && client[c].is == seeking -> give_up_attempt(c); check() } \
   :: d_step { faults > 0 && client[c].is == seeking -> fault; excused[c] = true; fail(c); check() } \
   :: d_step { faults > 0 && at_work(c) -> fault; excused[c] = true; end_client(c, killed); check() } \
-  :: d_step { faults > 0 && len(to_client[c]) > 1 -> fault; excuse_parcel(c); to_client[c]?g, s, what, v, x, y; check() } \
-  :: d_step { faults > 0 && len(to_client[c]) == 1 -> fault; excuse_parcel(c); to_client[c]?g, s, what, v, x, y; to_client[c]!g, s, what, v, x, y; to_client[c]!g, s, what, v, x, y; check() }
+  :: d_step { faults > 0 && len(to_client[c]) > 1 -> fault; to_client[c]?g, s, what, v, x, y; check() } \
+  :: d_step { faults > 0 && len(to_client[c]) == 1 -> \
+     fault; to_client[c]?g, s, what, v, x, y; to_client[c]!g, s, what, v, x, y; \
+     to_client[c]!g, s, what, v, x, y; check() }
 
 #define OF_WORKER(w) \
   :: d_step { worker[w].link != 0 && len(to_worker[w]) > 0 && worker[w].is != left -> take(w); check() } \
-  :: d_step { executes(w) && worker[w].executed < worker[w].received && worker[w].executed - worker[w].read < RING -> execute(w); check() } \
+  :: d_step { executes(w) && worker[w].executed < worker[w].received && \
+     worker[w].executed - worker[w].read < RING -> execute(w); check() } \
   :: d_step { is_heard(w) && worker[w].synced && worker[w].sent < worker[w].executed -> send_answer(w); check() } \
-  :: d_step { is_heard(w) && worker[w].synced && worker[w].sent == worker[w].executed && worker[w].sent_done < worker[w].executed -> send_word(w); check() } \
+  :: d_step { is_heard(w) && worker[w].synced && worker[w].sent == worker[w].executed && \
+     worker[w].sent_done < worker[w].executed -> send_word(w); check() } \
   :: d_step { worker[w].is == fresh && lost(w) && len(to_worker[w]) == 0 -> end_worker(w); check() } \
   :: d_step { lives(w) && worker[w].is != left && goes_with_client(w) -> end_worker(w); check() } \
   :: d_step { ends_when_lost(w) -> end_worker(w); check() } \
   :: d_step { worker[w].is == left && !is_heard(w) && (lost(w) || worker[w].link == 0) -> end_worker(w); check() } \
-  :: d_step { worker[w].is == left && is_heard(w) && worker[w].synced && worker[w].sent == worker[w].executed && worker[w].sent_done == worker[w].executed -> send_away(w); check() } \
+  :: d_step { worker[w].is == left && is_heard(w) && worker[w].synced && worker[w].sent == worker[w].executed && \
+     worker[w].sent_done == worker[w].executed -> send_away(w); check() } \
   :: d_step { faults > 0 && lives(w) -> fault; excused[session_of(w)] = true; end_worker(w); check() } /* killed */ \
-  :: d_step { faults > 0 && lives(w) && lost(w) && worker[w].is == live -> fault; excused[session_of(w)] = true; end_worker(w); check() } /* hold_s is over */ \
-  :: d_step { faults > 0 && len(to_worker[w]) > 1 -> fault; excuse_parcel(session_of(w)); to_worker[w]?g, s, what, v, x, y, z; check() } \
-  :: d_step { faults > 0 && len(to_worker[w]) == 1 -> fault; excuse_parcel(session_of(w)); to_worker[w]?g, s, what, v, x, y, z; to_worker[w]!g, s, what, v, x, y, z; to_worker[w]!g, s, what, v, x, y, z; check() }
+  :: d_step { faults > 0 && lives(w) && lost(w) && worker[w].is == live -> \
+     fault; excused[session_of(w)] = true; end_worker(w); check() } /* hold_s is over */ \
+  :: d_step { faults > 0 && len(to_worker[w]) > 1 -> \
+     fault; to_worker[w]?g, s, what, v, x, y, z; check() } \
+  :: d_step { faults > 0 && len(to_worker[w]) == 1 -> \
+     fault; to_worker[w]?g, s, what, v, x, y, z; to_worker[w]!g, s, what, v, x, y, z; \
+     to_worker[w]!g, s, what, v, x, y, z; check() }
 
 #define OF_MOVE(c) \
-  :: d_step { moves > 0 && worker[c].is == live && worker[c].synced && carries(c, c) && !decided[c] && worker[c + 2].is == none -> pause(c, c); check() } \
+  :: d_step { moves > 0 && worker[c].is == live && worker[c].synced && carries(c, c) && !decided[c] && \
+     worker[c + 2].is == none -> pause(c, c); check() } \
   :: d_step { worker[c].is == paused && worker[c + 2].is == none && !lost(c) -> transfer(c, c); check() } \
   :: d_step { worker[c].is == paused && worker[c + 2].is == restored -> decide(c, c); check() } \
   :: d_step { worker[c].is == paused -> call_off(c, c); check() }
@@ -581,14 +605,12 @@ inline give_up_attempt(c) {
   excused[c] = excused[c] || changes_hands(c); /* the destination's worker may meet one who does not come */
   if
   :: client[c].opened != 0 -> client[c].opened = 0
-  :: else -> client[c].late = client[c].asked; client[c].late_again = client[c].again; client[c].late_worker = client[c].worker
+  :: else ->
+    client[c].late = client[c].asked;
+    client[c].late_again = client[c].again;
+    client[c].late_worker = client[c].worker
   fi;
   client[c].asked = 0
-}
-
-/* The connection breaks by it, when the next parcel comes. */
-inline excuse_parcel(c) {
-  excused[c] = excused[c] || !client[c].ever_synced || changes_hands(c)
 }
 
 active proctype everything() {
