@@ -253,6 +253,7 @@ class Channel {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
+  uint32_t attempts_ = 0;               // DoorOpen::attempt of the last
   uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
   uint32_t reached_ms_ = 0;             // so long took connecting to its machine
   uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers

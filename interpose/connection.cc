@@ -140,6 +140,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   open.memory_bytes = origin_.memory_bytes;
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
   open.flags = attempt->again ? kOpenAgain : 0;
+  open.attempt = ++attempts_;
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   const Preparation beside(**transport);  // while the worker starts
   o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);

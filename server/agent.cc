@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/secrets.h"
 
@@ -23,6 +24,7 @@ constexpr auto kStatsPatience = 500 * kj::MILLISECONDS;
 constexpr auto kReceivePatience = 30 * kj::SECONDS;  // a driver may take seconds to wake
 constexpr auto kReleasePatience = 5 * kj::SECONDS;
 constexpr auto kLookEvery = 20 * kj::MILLISECONDS;
+constexpr uint64_t kEndPatienceNs = 30'000'000'000;  // of a worker that was killed, or told to leave
 constexpr size_t kFencesMax = 1024;
 
 SessionId session_id(const AgentSession& session) {
@@ -79,6 +81,7 @@ ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32
   session.epoch = terms.epoch;
   session.memory_bytes = terms.memory_bytes;
   session.hold_ms = hold_ms;
+  session.attempt = wish.attempt;
   memcpy(session.transport, wish.transport, sizeof(session.transport));
   session.transport[sizeof(session.transport) - 1] = '\0';
   return session;
@@ -181,10 +184,39 @@ Outcome Agent::place(const LeaseTerms& terms) {
   if (lease != nullptr) return {};
   lease = std::make_unique<AgentLease>();
   lease->terms = terms;
+  memcpy(lease->terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(lease->terms.gpu_uuid));
   save();
   log(LogLevel::kInfo, "job %s: vGPU %u is on GPU %u (epoch %llu)", terms.job.c_str(), terms.vgpu, terms.gpu,
       static_cast<unsigned long long>(terms.epoch));
   return {};
+}
+
+void Agent::end_session(const LeaseKey& key, const std::shared_ptr<AgentSession>& session) {
+  session->worker->kill();
+  ending_.emplace_back(key, session);
+}
+
+// By a worker that has been killed, or told to leave, and has not ended yet: what the next one finds of memory would be
+// less than it was promised.
+bool Agent::gpu_is_held(const LeaseTerms& by) const {
+  const auto on_it = [&](const auto& ending) { return ending.second->gpu == by.gpu; };
+  const auto leaves = [&](const auto& other) {
+    const AgentLease& lease = *other.second;
+    return lease.committed && lease.terms.gpu == by.gpu && !lease.sessions.empty();
+  };
+  return std::any_of(ending_.begin(), ending_.end(), on_it) || std::any_of(leases_.begin(), leases_.end(), leaves);
+}
+
+kj::Promise<void> Agent::await_gpu(const LeaseTerms& terms, uint64_t end_ns) {
+  if (!gpu_is_held(terms)) return kj::READY_NOW;
+  if (now_ns() >= end_ns) {
+    return refusal(kSystemNotReady, format("a worker that was to end still holds GPU %u (nvidia-smi, or ps on that "
+                                           "server, may say why)",
+                                           terms.gpu));
+  }
+  return io_.provider->getTimer().afterDelay(kLookEvery).then([this, terms, end_ns] {
+    return await_gpu(terms, end_ns);
+  });
 }
 
 // The watching tasks keep the workers' objects until they are reaped.
@@ -192,9 +224,8 @@ void Agent::forget(const LeaseKey& key) {
   const auto found = leases_.find(key);
   if (found == leases_.end()) return;
   for (const auto& session : found->second->sessions) {
-    session->worker->kill();
     rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
-    ending_.emplace_back(key, session);
+    end_session(key, session);
   }
   fence(found->second->terms);
   leases_.erase(found);
@@ -243,12 +274,22 @@ kj::Promise<void> Agent::open(const DoorOpen& wish, int socket, int region_fd) {
     close_all(-1, region_fd);
     return refusal(code, why);
   }
-  if (!lease->moving) return serve(lease, wish, socket, region_fd);
-  // It may stay after all, else the client must ask where it went: it hears so when that is certain.
+  const bool must_wait = begins(*lease, wish) && gpu_is_held(lease->terms);
+  if (!lease->moving && !must_wait) return serve(lease, wish, socket, region_fd);
   auto settled = [this, wish, socket, region = kj::AutoCloseFd(region_fd)]() mutable -> kj::Promise<void> {
     return open(wish, socket, region.release());
   };
+  if (!lease->moving) return await_gpu(lease->terms, now_ns() + kEndPatienceNs).then(kj::mv(settled));
+  // It may stay after all, else the client must ask where it went: it hears so when that is certain.
   return io_.provider->getTimer().afterDelay(kLookEvery).then(kj::mv(settled));
+}
+
+// A worker is to be started for it.
+bool Agent::begins(const AgentLease& lease, const DoorOpen& wish) const {
+  const auto same = [&](const auto& known) {
+    return memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0;
+  };
+  return (wish.flags & kOpenAgain) == 0 && std::none_of(lease.sessions.begin(), lease.sessions.end(), same);
 }
 
 kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd) {
@@ -303,6 +344,7 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
     return Outcome::fail(format("%zu processes use this vGPU already", kSessionsMax));
   auto made = std::make_shared<AgentSession>();
   made->identity = identity_of(lease->terms, wish, hold_ms_);
+  made->gpu = lease->terms.gpu;
   if (const Outcome outcome = begin_worker(lease, made.get()); !outcome.ok()) return outcome;
   lease->sessions.push_back(made);
   save();
@@ -374,11 +416,22 @@ kj::Promise<std::string> Agent::receive(const DoorOpen& wish) {
   int code = 0;
   AgentLease* lease = admit(wish, &why, &code);
   if (lease == nullptr) return refusal(code, why);
+  const LeaseTerms terms = lease->terms;
   lease->sessions.remove_if([&](const std::shared_ptr<AgentSession>& known) {  // of an attempt that failed
     const bool same = memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0;
-    if (same && (known->receiving || known->restored)) known->worker->kill();
-    return same && (known->receiving || known->restored);
+    if (!same || !(known->receiving || known->restored)) return false;
+    end_session({{terms.job, terms.vgpu}, terms.epoch}, known);
+    return true;
   });
+  if (!gpu_is_held(terms)) return begin_receiving(wish);
+  return await_gpu(terms, now_ns() + kEndPatienceNs).then([this, wish] { return begin_receiving(wish); });
+}
+
+kj::Promise<std::string> Agent::begin_receiving(const DoorOpen& wish) {
+  std::string why;
+  int code = 0;
+  AgentLease* lease = admit(wish, &why, &code);
+  if (lease == nullptr) return refusal(code, why);
   std::shared_ptr<AgentSession> session;
   if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok())
     return refusal(kSystemNotReady, begun.message());

@@ -29,6 +29,7 @@ inline constexpr size_t kSessionsMax = 64;  // of one vGPU: client processes of 
 struct AgentSession {
   ControlSession identity;
   kj::Own<WorkerProcess> worker;
+  uint32_t gpu = 0;
   bool restored = false;   // came by a move, and its client has not come yet
   bool receiving = false;  // is coming
   bool resuming = false;   // its worker was told of another connection, and has not looked at it yet
@@ -112,7 +113,11 @@ class Agent : private kj::TaskSet::ErrorHandler {
   bool fenced(const LeaseTerms& terms) const;
   void take_over_lease(const AgentState::Lease& from);
   bool adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Session& from);
+  bool gpu_is_held(const LeaseTerms& by) const;
+  kj::Promise<void> await_gpu(const LeaseTerms& terms, uint64_t end_ns);
+  void end_session(const LeaseKey& key, const std::shared_ptr<AgentSession>& session);
   AgentLease* admit(const DoorOpen& wish, std::string* why, int* code);
+  bool begins(const AgentLease& lease, const DoorOpen& wish) const;
   kj::Promise<void> serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd);
   Outcome begin_session(AgentLease* lease, const DoorOpen& wish, std::shared_ptr<AgentSession>* session);
   void watch(const LeaseKey& key, std::shared_ptr<AgentSession> session);
@@ -123,6 +128,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
 
   // The steps of a move.
   kj::Promise<void> send_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
+  kj::Promise<std::string> begin_receiving(const DoorOpen& wish);
   kj::Promise<std::string> ask_receiver(const MoveState& state, const AgentSession& session);
   kj::Promise<void> commit(std::shared_ptr<MoveState> state);
   void abort_move(std::shared_ptr<MoveState> state);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "api/uuid.h"
 #include "base/log.h"
 #include "server/agent.h"
 
@@ -42,8 +43,16 @@ void Agent::take_over_lease(const AgentState::Lease& from) {
   lease->committed = from.committed;
   bool lost = false;
   for (const AgentState::Session& session : from.sessions) lost |= !adopt(key, *lease, session);
-  if (terms.gpu >= gpus_.devices().size() || (from.committed && lease->sessions.empty())) {
-    for (const auto& session : lease->sessions) session->worker->kill();
+  const bool same_gpu = terms.gpu < gpus_.devices().size() &&
+                        memcmp(terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(terms.gpu_uuid)) == 0;
+  if (!same_gpu) {
+    log(LogLevel::kWarning,
+        "job %s: vGPU %u ends: it was on GPU %u, %s, and this agent has %s there; start it with the GPUs of before",
+        terms.job.c_str(), terms.vgpu, terms.gpu, uuid_text(terms.gpu_uuid).c_str(),
+        terms.gpu < gpus_.devices().size() ? gpus_.uuid(terms.gpu).c_str() : "none");
+  }
+  if (!same_gpu || (from.committed && lease->sessions.empty())) {
+    for (const auto& session : lease->sessions) end_session(key, session);
     fence(terms);
     return;
   }
@@ -78,6 +87,7 @@ bool Agent::adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Sess
   memcpy(wish.session, from.id, sizeof(wish.session));
   wish.pid = from.client_pid;
   session->identity = identity_of(lease.terms, wish, hold_ms_);
+  session->gpu = lease.terms.gpu;
   session->unheard = true;
   ControlAdopt word;
   memcpy(word.token, lease.terms.token, sizeof(word.token));

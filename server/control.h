@@ -41,7 +41,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 1;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 2;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -73,6 +73,8 @@ struct ControlSession {
   char transport[64] = {};
   uint32_t hold_ms = 0;  // kept so long for a client whose connection broke, and for an agent that died
   uint32_t again = 0;    // 1: kServe of a session that the worker has
+  uint32_t attempt = 0;  // DoorOpen::attempt
+  uint32_t reserved = 0;
 };
 
 // Who the agent believes that the worker is: the worker hears nobody else.

@@ -349,6 +349,8 @@ Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
   if (!same || !live_ || session_->ended() || !link_->resumes()) {
     return Outcome::fail("this worker has no such session to go on with");
   }
+  if (session.attempt <= identity_.attempt)
+    return Outcome::fail("a newer connection of this session has been accepted");
   const Transport* transport = find_transport(session.transport);
   if (transport == nullptr || !transport->resume) {
     return Outcome::fail(format("a session cannot go on over the transport '%s'", session.transport));

@@ -24,7 +24,7 @@ kj::Exception failure(const std::string& text) {
   return kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(text.c_str()));
 }
 
-constexpr int kRendezvousBacklog = 8;
+constexpr int kRendezvousBacklog = 4096;  // agents that may die while the worker is stopped
 
 bool well(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
 

@@ -24,7 +24,7 @@
 namespace tide {
 
 inline constexpr uint32_t kDoorMagic = 0x726f6f64;  // "door"
-inline constexpr uint16_t kDoorVersion = 3;         // also when anything else that both sides must agree on changes
+inline constexpr uint16_t kDoorVersion = 4;         // also when anything else that both sides must agree on changes
 inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
 inline constexpr uint32_t kDoorMessageBytes = 512;
 
@@ -110,7 +110,7 @@ struct DoorOpen {
   uint64_t memory_bytes = 0;  // the quota that the client will enforce
   char transport[64] = {};
   uint32_t flags = 0;
-  uint32_t reserved = 0;
+  uint32_t attempt = 0;  // of this session, 1, 2, 3 ...: one that comes late displaces no newer connection
 };
 // Only of a worker that has this session: its connection broke.
 inline constexpr uint32_t kOpenAgain = 1;

@@ -325,16 +325,16 @@ class Doors(Sockets):
         epoch = self.pool.json('job', 'it')['vgpus'][0]['epoch']
         token = bytes.fromhex(env[b'TIDE_TOKEN'].decode())
 
-        def wish(token=token, epoch=epoch, vgpu=0, flags=0, job=env[b'TIDE_JOB'], reserved=0, session=b's' * 16):
+        def wish(token=token, epoch=epoch, vgpu=0, flags=0, job=env[b'TIDE_JOB'], attempt=0, session=b's' * 16):
             return frame(OPEN, struct.pack('<64s32s16sIIQQ64sII', job, token, session, vgpu, 1, epoch, 1 << 28,
-                                           b'ucx', flags, reserved))
+                                           b'ucx', flags, attempt))
         agents = [where for where, (_, text) in self.doors().items() if 'tide-agent' in text]
         self.assertEqual(len(agents), 2)
         for where in agents:
             for data, words in ((wish(epoch=epoch - 1), 'epoch'), (wish(epoch=epoch + 1), 'epoch'),
                                 (wish(token=bytes(32)), 'token'), (wish(job=b'nobody'), 'does not hold'),
                                 (wish(vgpu=1), 'does not hold'), (wish(vgpu=1000), 'no vGPU'),
-                                (wish(job=b'x' * 64), 'text'), (wish(flags=2), 'flag'), (wish(reserved=1), 'flag'),
+                                (wish(job=b'x' * 64), 'text'), (wish(flags=2), 'flag'),
                                 (wish(flags=1), 'worker has ended')):
                 refused, text = self.answer(where, data)
                 self.assertEqual((refused, words in text), (REFUSED, True), text)

@@ -3,11 +3,14 @@
 #include <capnp/rpc-twoparty.h>
 #include <fcntl.h>
 #include <kj/async-io.h>
+#include <sys/ptrace.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "scheduler/control.capnp.h"
 #include "server/rendezvous.h"
@@ -103,6 +106,46 @@ bool runs(uint32_t pid) {
   const size_t end = text.rfind(')');
   return end != std::string::npos && text.compare(end, 3, ") Z") != 0;
 }
+
+// A process that is killed and does not come to its end for a while, as with a driver that gives back much memory.
+class SlowEnd {
+ public:
+  explicit SlowEnd(uint32_t pid)
+      : pid_(pid_t(pid)), traced_(ptrace(PTRACE_SEIZE, pid_, nullptr, PTRACE_O_TRACEEXIT) == 0) {}
+  bool traced() const { return traced_; }
+  void await_kill() { waitpid(pid_, nullptr, __WALL); }
+  void let_end() {
+    ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
+    waitpid(pid_, nullptr, __WALL);
+  }
+
+ private:
+  const pid_t pid_;
+  const bool traced_;
+};
+
+// A client that opens while the test does something else.
+class Opening {
+ public:
+  Opening(std::string endpoint, DoorOpen wish)
+      : thread_([this, endpoint = std::move(endpoint), wish] {
+          served_ = bool(client_.open_door(endpoint, wish));
+          answered_ = true;
+        }) {}
+  ~Opening() {
+    if (thread_.joinable()) thread_.join();
+  }
+  bool answered() const { return answered_; }
+  bool served() {
+    thread_.join();
+    return served_;
+  }
+
+ private:
+  TestClient client_;
+  std::atomic<bool> answered_{false}, served_{false};
+  std::thread thread_;
+};
 
 class AgentTest : public ::testing::Test {
  protected:
@@ -592,6 +635,116 @@ TEST_F(AgentTest, a_worker_hears_only_who_knows_what_its_agent_knew) {
   EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
   restart_one();
   EXPECT_EQ(worker_pids("one").size(), 1u);
+}
+
+// An attempt that the client has given up may be under way for long: it must not take the worker from the newer one.
+TEST_F(AgentTest, an_attempt_that_comes_late_displaces_no_newer_connection) {
+  place("one", 1);
+  TestClient client;
+  DoorOpen first = wish(1);
+  strcpy(first.transport, "sim");
+  first.attempt = 1;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, first));
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  DoorOpen late = first, newer = first;
+  late.flags = newer.flags = kOpenAgain;
+  late.attempt = 2;
+  newer.attempt = 3;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, newer));
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  TestClient stranger;
+  const auto opened = stranger.open_door(servers_["one"].endpoint, late);
+  EXPECT_FALSE(opened);
+  EXPECT_NE(std::string(opened.message()).find("a newer connection"), std::string::npos) << opened.message();
+  EXPECT_TRUE(client.link().alive());
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  EXPECT_EQ(worker_pids("one").size(), 1u);
+}
+
+// The worker that is killed when a move fails, or a lease ends, may hold its memory for a while.
+TEST_F(AgentTest, a_gpu_is_nobodys_else_before_the_killed_worker_has_ended) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  const uint32_t pid = worker_pids("one").at(0);
+  SlowEnd end(pid);
+  if (!end.traced()) GTEST_SKIP() << "processes cannot be traced here";
+  auto cancel = agent("one").cancelRequest();
+  cancel.setJob("job-1");
+  cancel.setVgpu(2);
+  cancel.setEpoch(1);
+  cancel.send().wait(io_.waitScope);
+  end.await_kill();
+  place("one", 2);
+  Opening next(servers_["one"].endpoint, wish(2));
+  sleep_us(400'000);
+  EXPECT_FALSE(next.answered()) << "served beside a worker that still holds its memory";
+  end.let_end();
+  EXPECT_TRUE(next.served());
+  EXPECT_FALSE(runs(pid));
+}
+
+// The same of workers that were told to leave, when their agent is a new one.
+TEST_F(AgentTest, a_gpu_is_nobodys_else_before_the_workers_have_left_that_an_earlier_agent_sent_away) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  client.make_context();
+  const uint32_t pid = worker_pids("one").at(0);
+  auto moving = move("one", "two", 1, prepare("two", 2)).ignoreResult().eagerlyEvaluate(nullptr);
+  await([&] { return client.page().state.load() == uint64_t(ChannelState::kMoved); });
+  kill(pid_t(pid), SIGSTOP);
+  one_->stop(SIGKILL);
+  EXPECT_THROW(moving.wait(io_.waitScope), kj::Exception);
+  restart_one();
+  ASSERT_TRUE(servers_["one"].leases.empty());
+  if (!runs(pid)) GTEST_SKIP() << "it had left already";
+  place("one", 3);
+  Opening next(servers_["one"].endpoint, wish(3, 9));
+  sleep_us(400'000);
+  EXPECT_FALSE(next.answered()) << "served beside a worker that has not left";
+  kill(pid_t(pid), SIGCONT);
+  EXPECT_TRUE(next.served());
+  EXPECT_FALSE(runs(pid));
+}
+
+// The number of a GPU means another one where the agent is started with other GPUs.
+TEST_F(AgentTest, a_lease_ends_where_its_gpu_is_another_one) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  const uint32_t pid = worker_pids("one").at(0);
+  one_->stop(SIGKILL);
+  setenv("FAKE_DRIVER_UUID", "8", 1);
+  restart_one();
+  unsetenv("FAKE_DRIVER_UUID");
+  EXPECT_TRUE(servers_["one"].leases.empty());
+  await([&] { return !runs(pid); });
+  EXPECT_FALSE(client.open_door(servers_["one"].endpoint, wish(1)));
+}
+
+TEST_F(AgentTest, a_worker_that_was_stopped_while_many_agents_died_is_found) {
+  place("one", 1);
+  TestClient client;
+  ASSERT_TRUE(client.open_door(servers_["one"].endpoint, wish(1)));
+  const uint32_t pid = worker_pids("one").at(0);
+  kill(pid_t(pid), SIGSTOP);
+  one_->stop(SIGKILL);
+  const Rendezvous rendezvous(directory_ + "/one/workers");
+  const std::string name = Rendezvous::name_of(wish(1).session, 1);
+  for (int n = 0; n < 40; ++n) {
+    int socket = -1;
+    pid_t found = -1;
+    EXPECT_TRUE(rendezvous.connect(name, &socket, &found).ok()) << n;
+    if (socket >= 0) close(socket);
+  }
+  restart_one();
+  kill(pid_t(pid), SIGCONT);
+  EXPECT_EQ(worker_pids("one"), std::vector<uint32_t>{pid});
+  EXPECT_EQ(client.call(uint16_t(Call::tideNull), {}, nullptr, 0), CUDA_SUCCESS);
+  await([&] {  // it has found its agent, which can use it
+    return servers_["one"].leases.size() == 1u && client.link().alive();
+  });
 }
 
 TEST_F(AgentTest, what_ended_here_does_not_begin_again) {

@@ -190,7 +190,10 @@ CUresult cuDeviceGetCount(int* count) { return *count = 1, CUDA_SUCCESS; }
 CUresult cuDeviceGet(CUdevice* device, int) { return *device = 0, CUDA_SUCCESS; }
 CUresult cuDeviceGetName(char* name, int bytes, CUdevice) { return strncpy(name, "Fake", size_t(bytes)), CUDA_SUCCESS; }
 CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice) { return *bytes = 1u << 30, CUDA_SUCCESS; }
-CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice) { return memset(uuid, 7, sizeof(*uuid)), CUDA_SUCCESS; }
+CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice) {
+  const char* byte = getenv("FAKE_DRIVER_UUID");
+  return memset(uuid, byte != nullptr ? atoi(byte) : 7, sizeof(*uuid)), CUDA_SUCCESS;
+}
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute, CUdevice) { return *value = 0, CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice) {
   return *context = reinterpret_cast<CUcontext>(primary()), CUDA_SUCCESS;
