@@ -46,6 +46,11 @@ Outcome take_descriptors(uint64_t least, uint64_t* count) {
 
 Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
 
+Outcome fork_failure(const std::string& what) {
+  const char* hint = errno == EAGAIN ? "; see the limit of processes, `ulimit -u` or the container's" : "";
+  return Outcome::fail(errno_failure(what).message() + hint);
+}
+
 Outcome write_all(int fd, const void* data, size_t bytes) {
   return move_all(fd, static_cast<const char*>(data), bytes, write);
 }
