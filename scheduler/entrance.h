@@ -1,9 +1,6 @@
 #pragma once
 
-// The Entrance interface of scheduler/control.capnp: what a connection to the control port meets first, and the other
-// side of it.
-
-#include <capnp/rpc-twoparty.h>
+// The Entrance interface of scheduler/control.capnp: what a connection to the control port meets first.
 
 #include <functional>
 #include <string>
@@ -29,14 +26,5 @@ class Entrance final : public control::Entrance::Server {
   std::function<void(control::Caller)> entered_;
   const uint32_t protocol_;
 };
-
-// For the caller: the pool at once; if it is refused, everything that is asked of it fails with the refusal.
-inline control::Pool::Client enter(capnp::TwoPartyClient& connection, control::Caller caller,
-                                   uint32_t protocol = control::PROTOCOL) {
-  auto request = connection.bootstrap().castAs<control::Entrance>().enterRequest();
-  request.setProtocol(protocol);
-  request.setCaller(caller);
-  return request.send().getPool();
-}
 
 }  // namespace tide::sched

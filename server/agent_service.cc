@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "calls.h"
-#include "scheduler/entrance.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 
 namespace tide {

@@ -129,7 +129,7 @@ class Ground:
         self.environment = {n: v for n, v in os.environ.items() if not n.startswith(('TIDE_', 'LD_'))}
         self.environment.update(TIDE_LOG='info', TIDE_TRANSPORT=transport)
         self.wall_clock = {}  # environment of daemons to whom it tells something else
-        self.outside, self.within = [], []  # words before each command that is started: other file systems, other limits
+        self.outside, self.within = [], []  # words before each command: other file systems, limits
         self.daemons = {}
         self.of_wrong_time = []  # process ids under libfaketime, whose shared memory outlives a kill
         self.jobs = []

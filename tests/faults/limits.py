@@ -1,5 +1,5 @@
-"""The faults of running out: of room in a file system, and of what a process may have (RLIMIT). What runs goes on, what is
-new is refused in words that say what is full, or too small, and where; and all is well when there is room again."""
+"""The faults of running out: of room in a file system, and of what a process may have (RLIMIT). What runs goes on, what
+is new is refused in words that say what is full, or too small, and where; and all is well when there is room again."""
 
 import os
 import re
@@ -119,8 +119,9 @@ def ends_clearly(job, digest, what):
     if job.process.returncode == 0:
         job.finish(digest)
         return 'works'
-    expect(LIMITS.search(job.err()), f'{what}: {job.process.returncode} in {time.monotonic() - begin:.1f} s, and no word '
-           f'of the limit: {job.err()}')
+    took = time.monotonic() - begin
+    expect(LIMITS.search(job.err()),
+           f'{what}: {job.process.returncode} in {took:.1f} s, and no word of the limit: {job.err()}')
     return 'refused'
 
 

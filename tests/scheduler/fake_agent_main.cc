@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <map>
 
-#include "scheduler/entrance.h"
+#include "scheduler/enter.h"
 #include "tests/scheduler/fake_agent.h"
 
 int main(int argc, char** argv) {

@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 #include "scheduler/daemon.h"
-#include "scheduler/entrance.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 #include "tests/scheduler/fake_agent.h"
 

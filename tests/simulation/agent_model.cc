@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "scheduler/entrance.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 #include "tests/simulation/pool.h"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
-#include "scheduler/entrance.h"
+#include "scheduler/enter.h"
 #include "tests/simulation/pool.h"
 
 namespace tide::simulation {

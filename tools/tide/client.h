@@ -10,7 +10,7 @@
 
 #include "base/outcome.h"
 #include "scheduler/control.capnp.h"
-#include "scheduler/entrance.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 #include "tools/tide/options.h"
 
