@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 namespace tide {
 namespace {
@@ -29,7 +31,25 @@ Outcome move_all(int fd, Byte* at, size_t bytes, Move move) {
 
 }  // namespace
 
+Outcome take_descriptors(uint64_t least, uint64_t* count) {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return errno_failure("cannot read the limit of open files");
+  files.rlim_cur = files.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) return errno_failure("cannot raise the limit of open files");
+  *count = files.rlim_cur;
+  if (*count >= least) return {};
+  return Outcome::fail(format(
+      "this process may have %llu open files (RLIMIT_NOFILE), and needs %llu: raise it, with `ulimit -Hn` before "
+      "it is started, or LimitNOFILE= of its service",
+      static_cast<unsigned long long>(*count), static_cast<unsigned long long>(least)));
+}
+
 Outcome errno_failure(const std::string& what) { return Outcome::fail(what + ": " + strerror(errno)); }
+
+Outcome fork_failure(const std::string& what) {
+  const char* hint = errno == EAGAIN ? "; see the limit of processes, `ulimit -u` or the container's" : "";
+  return Outcome::fail(errno_failure(what).message() + hint);
+}
 
 Outcome write_all(int fd, const void* data, size_t bytes) {
   return move_all(fd, static_cast<const char*>(data), bytes, write);

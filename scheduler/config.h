@@ -22,6 +22,7 @@ struct PoolConfig {
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
   std::string state;                      // directory of the record of jobs
   std::vector<ServerConfig> servers;      // each name once
+  uint32_t connections_max = 4096;        // at each of the two ports; not from the file
 };
 
 struct ConfigError {

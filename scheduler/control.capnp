@@ -6,6 +6,9 @@
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("tide::control");
 
+# Grows when what one side says would be misunderstood by the other. 1 was before anybody said it.
+const protocol :UInt32 = 2;
+
 struct GpuInfo {
   index @0 :UInt32;
   name @1 :Text;
@@ -167,4 +170,15 @@ interface Pool {
   kill @8 (job :Text);
   status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text);
   shutdown @10 ();
+}
+
+enum Caller {
+  tide @0;
+  agent @1;
+}
+
+# What a connection begins with: the pool is behind it. Another version is refused, with both and whom to update; so is
+# who asks for the pool at once, as version 1 did.
+interface Entrance {
+  enter @0 (protocol :UInt32, caller :Caller) -> (pool :Pool);
 }

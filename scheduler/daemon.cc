@@ -1,35 +1,81 @@
 #include "scheduler/daemon.h"
 
 #include <capnp/rpc-twoparty.h>
-#include <string.h>
+#include <capnp/serialize-async.h>
 
 #include "base/clock.h"
-#include "base/log.h"
+#include "scheduler/entrance.h"
 
 namespace tide::sched {
 
+namespace {
+
+constexpr auto kUnreadPause = 20 * kj::MILLISECONDS;
+
+// Messages within limits that depend on who speaks.
+class BoundedMessages final : public capnp::MessageStream {
+ public:
+  BoundedMessages(kj::AsyncIoStream& stream, kj::Timer& timer) : messages_(stream), timer_(timer) {}
+  void count_unread_of(capnp::TwoPartyVatNetwork& network) { network_ = &network; }
+  void allow(uint64_t words) { words_max_ = words; }
+
+  kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd> fds,
+                                                                    capnp::ReaderOptions options,
+                                                                    kj::ArrayPtr<capnp::word> scratch) override {
+    if (network_ != nullptr && network_->getCurrentQueueSize() > kUnreadBytesMax) {
+      return timer_.afterDelay(kUnreadPause).then([this, fds, options, scratch] {
+        return tryReadMessage(fds, options, scratch);
+      });
+    }
+    options.traversalLimitInWords = words_max_;
+    options.nestingLimit = 32;
+    return messages_.tryReadMessage(fds, options, scratch);
+  }
+  kj::Promise<void> writeMessage(kj::ArrayPtr<const int> fds,
+                                 kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override {
+    return messages_.writeMessage(fds, segments);
+  }
+  kj::Promise<void> writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override {
+    return messages_.writeMessages(messages);
+  }
+  kj::Maybe<int> getSendBufferSize() override { return messages_.getSendBufferSize(); }
+  kj::Promise<void> end() override { return messages_.end(); }
+
+ private:
+  capnp::AsyncIoMessageStream messages_;
+  kj::Timer& timer_;
+  capnp::TwoPartyVatNetwork* network_ = nullptr;
+  uint64_t words_max_ = kMessageWordsMax;
+};
+
+}  // namespace
+
 struct Daemon::Connection {
   kj::Own<kj::AsyncIoStream> stream;
-  uint32_t& count;
+  std::shared_ptr<BoundedMessages> messages;
   capnp::TwoPartyVatNetwork network;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
 
-  static capnp::ReaderOptions limits() {
-    capnp::ReaderOptions options;
-    options.traversalLimitInWords = kMessageWordsMax;
-    options.nestingLimit = 32;
-    return options;
+  // The entrance may outlive the connection, where somebody gave it away.
+  static kj::Own<Entrance> entrance(control::Pool::Client pool, const std::shared_ptr<BoundedMessages>& messages,
+                                    const std::shared_ptr<Port::Place>& place) {
+    const std::weak_ptr<BoundedMessages> reader = messages;
+    const std::weak_ptr<Port::Place> here = place;
+    return kj::heap<Entrance>(kj::mv(pool), [reader, here](control::Caller caller) {
+      if (const auto found = here.lock()) found->known();
+      const auto bounds = caller == control::Caller::AGENT ? reader.lock() : nullptr;
+      if (bounds != nullptr) bounds->allow(kAgentMessageWordsMax);
+    });
   }
-  Connection(kj::Own<kj::AsyncIoStream> s, uint32_t& c, control::Pool::Client pool)
+  Connection(kj::Own<kj::AsyncIoStream> s, kj::Timer& timer, control::Pool::Client pool,
+             const std::shared_ptr<Port::Place>& place)
       : stream(kj::mv(s)),
-        count(c),
-        network(*stream, capnp::rpc::twoparty::Side::SERVER, limits()),
-        rpc(capnp::makeRpcServer(network, kj::mv(pool))) {
-    ++count;
+        messages(std::make_shared<BoundedMessages>(*stream, timer)),
+        network(*messages, capnp::rpc::twoparty::Side::SERVER),
+        rpc(capnp::makeRpcServer(network, entrance(kj::mv(pool), messages, place))) {
+    messages->count_unread_of(network);
+    rpc.setFlowLimit(kCallWordsMax);
   }
-  ~Connection() { --count; }
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
 };
 
 Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoContext& io)
@@ -40,7 +86,8 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
       pool_(kj::heap<PoolService>(core_)),
       door_(core_, io.provider->getTimer()),
       quit_(kj::newPromiseAndFulfiller<void>()),
-      tasks_(*this) {
+      control_port_("control port", io.provider->getTimer(), config_.connections_max),
+      door_port_("door", io.provider->getTimer(), config_.connections_max) {
   core_.started_ms = wall_seconds() * 1000;
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
 }
@@ -58,41 +105,31 @@ Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::uniq
   return {};
 }
 
-void Daemon::taskFailed(kj::Exception&& exception) {
-  log(LogLevel::kDebug, "a connection ended: %s", exception.getDescription().cStr());
-}
-
 kj::Promise<void> Daemon::listen() {
   const auto port_in = [](const std::string& address, uint32_t port) {
     const size_t colon = address.rfind(':');
     return address.rfind("unix:", 0) == 0 ? address : address.substr(0, colon + 1) + std::to_string(port);
   };
   auto& network = io_.provider->getNetwork();
-  return network.parseAddress(config_.listen)
-      .then([this, port_in, &network](kj::Own<kj::NetworkAddress> address) {
-        control_receiver_ = address->listen();
-        address_ = port_in(config_.listen, control_receiver_->getPort());
-        return network.parseAddress(config_.door);
-      })
-      .then([this, port_in](kj::Own<kj::NetworkAddress> address) {
-        door_receiver_ = address->listen();
-        core_.door_address = port_in(config_.door, door_receiver_->getPort());
-        tasks_.add(accept(*control_receiver_));
-        tasks_.add(door_.listen(*door_receiver_));
-      });
+  return network.parseAddress(config_.listen).then([this, port_in, &network](kj::Own<kj::NetworkAddress> address) {
+    auto control = address->listen();
+    address_ = port_in(config_.listen, control->getPort());
+    return network.parseAddress(config_.door)
+        .then([this, port_in, control = kj::mv(control)](kj::Own<kj::NetworkAddress> at) mutable {
+          auto door = at->listen();
+          core_.door_address = port_in(config_.door, door->getPort());
+          control_port_.listen(kj::mv(control),
+                               [this](auto&& stream, auto&& place) { return serve(kj::mv(stream), place); });
+          door_port_.listen(kj::mv(door),
+                            [this](auto&& stream, auto&& place) { return door_.serve(kj::mv(stream), place); });
+        });
+  });
 }
 
-kj::Promise<void> Daemon::accept(kj::ConnectionReceiver& receiver) {
-  return receiver.accept().then([this, &receiver](kj::Own<kj::AsyncIoStream> stream) {
-    if (connections_ >= kControlConnectionsMax) {
-      log(LogLevel::kWarning, "the control port has %u connections, its limit; one more was closed", connections_);
-      return accept(receiver);
-    }
-    auto connection = kj::heap<Connection>(kj::mv(stream), connections_, pool_);
-    auto gone = connection->network.onDisconnect();
-    tasks_.add(gone.attach(kj::mv(connection)));
-    return accept(receiver);
-  });
+kj::Promise<void> Daemon::serve(kj::Own<kj::AsyncIoStream> stream, const std::shared_ptr<Port::Place>& place) {
+  auto connection = kj::heap<Connection>(kj::mv(stream), io_.provider->getTimer(), pool_, place);
+  auto gone = connection->network.onDisconnect();
+  return gone.attach(kj::mv(connection));
 }
 
 kj::Promise<void> Daemon::run() { return kj::mv(quit_.promise); }

@@ -11,13 +11,19 @@
 #include "scheduler/config.h"
 #include "scheduler/door.h"
 #include "scheduler/pool_service.h"
+#include "scheduler/port.h"
 
 namespace tide::sched {
 
-inline constexpr uint32_t kControlConnectionsMax = 4096;
-inline constexpr uint64_t kMessageWordsMax = 2u << 20;  // 16 MiB: a server with 64 described GPUs fits many times
+// What one message to the control port may have: a greeting or a command line fits; of an agent a server with 64
+// described GPUs and what it serves.
+inline constexpr uint64_t kMessageWordsMax = (64u << 10) / 8;
+inline constexpr uint64_t kAgentMessageWordsMax = (4u << 20) / 8;
+// Who does not read the answers is not heard until he does; and so much of what he asked may be under way.
+inline constexpr size_t kUnreadBytesMax = 4u << 20;
+inline constexpr size_t kCallWordsMax = (8u << 20) / 8;
 
-class Daemon final : private kj::TaskSet::ErrorHandler {
+class Daemon final {
  public:
   // Opens the store and takes over its jobs.
   static Outcome open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon);
@@ -35,8 +41,7 @@ class Daemon final : private kj::TaskSet::ErrorHandler {
  private:
   struct Connection;
   Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoContext& io);
-  void taskFailed(kj::Exception&& exception) override;
-  kj::Promise<void> accept(kj::ConnectionReceiver& receiver);
+  kj::Promise<void> serve(kj::Own<kj::AsyncIoStream> stream, const std::shared_ptr<Port::Place>& place);
 
   PoolConfig config_;
   std::unique_ptr<Store> store_;
@@ -45,10 +50,8 @@ class Daemon final : private kj::TaskSet::ErrorHandler {
   control::Pool::Client pool_;
   Door door_;
   std::string address_;
-  uint32_t connections_ = 0;
-  kj::Own<kj::ConnectionReceiver> control_receiver_, door_receiver_;
   kj::PromiseFulfillerPair<void> quit_;
-  kj::TaskSet tasks_;  // last: connections fall first, while the core still stands
+  Port control_port_, door_port_;  // last: connections fall first, while the core still stands
 };
 
 }  // namespace tide::sched

@@ -79,28 +79,14 @@ struct Door::Client {
   DoorType type = DoorType::kRefused;
   std::string wrong = "this is no greeting of a Tidepool client";  // with what was received
   std::string job;
-  uint32_t& count;
-  Client(kj::Own<kj::AsyncIoStream> s, uint32_t& c) : stream(kj::mv(s)), count(c) { ++count; }
-  ~Client() { --count; }
-  Client(const Client&) = delete;
-  Client& operator=(const Client&) = delete;
+  std::shared_ptr<Port::Place> place;
+  Client(kj::Own<kj::AsyncIoStream> s, std::shared_ptr<Port::Place> p) : stream(kj::mv(s)), place(std::move(p)) {}
 };
 
-kj::Promise<void> Door::listen(kj::ConnectionReceiver& receiver) {
-  return receiver.accept().then([this, &receiver](kj::Own<kj::AsyncIoStream> stream) {
-    if (connections_ < kDoorConnectionsMax) {
-      clients_.add(serve(kj::mv(stream)));
-    } else {
-      log(LogLevel::kWarning, "the door has %u connections, its limit; one more was closed", kDoorConnectionsMax);
-    }
-    return listen(receiver);
-  });
-}
-
-kj::Promise<void> Door::serve(kj::Own<kj::AsyncIoStream> stream) {
-  auto client = kj::heap<Client>(kj::mv(stream), connections_);
+kj::Promise<void> Door::serve(kj::Own<kj::AsyncIoStream> stream, std::shared_ptr<Port::Place> place) {
+  auto client = kj::heap<Client>(kj::mv(stream), std::move(place));
   Client& c = *client;
-  return timer_.timeoutAfter(kDoorHelloMs * kj::MILLISECONDS, receive(c))
+  return receive(c)
       .then([this, &c](bool understood) -> kj::Promise<void> {
         if (!understood || c.type != DoorType::kHello) return refuse(c, kInvalidValue, c.wrong);
         return hello(c);
@@ -120,7 +106,7 @@ kj::Promise<bool> Door::receive(Client& c) {
         c.type = DoorType(h.type);
         c.payload.resize(h.payload_bytes);
         return timer_
-            .timeoutAfter(kDoorHelloMs * kj::MILLISECONDS,
+            .timeoutAfter(kPortSpeakMs * kj::MILLISECONDS,
                           c.stream->tryRead(c.payload.data(), c.payload.size(), c.payload.size()))
             .then([&c](size_t bytes) { return bytes == c.payload.size(); });
       });
@@ -154,6 +140,7 @@ kj::Promise<void> Door::hello(Client& c) {
     return refuse(c, kNotPermitted,
                   "there is no running job " + c.job + " with this token; start programs with `tide run`");
   }
+  c.place->known();
   if (!job->started)
     return refuse(c, kNoDevice, "job " + c.job + " does not run yet; `tide why " + c.job + "` says why");
   DoorJob answer;

@@ -5,24 +5,23 @@
 
 #include <kj/async-io.h>
 
+#include <memory>
+#include <string>
+
 #include "scheduler/pool_service.h"
+#include "scheduler/port.h"
 
 namespace tide::sched {
 
-inline constexpr uint32_t kDoorConnectionsMax = 4096;
-inline constexpr uint32_t kDoorHelloMs = 5000;  // who connects must speak by then
-
-class Door final : private kj::TaskSet::ErrorHandler {
+class Door final {
  public:
-  Door(PoolCore& core, kj::Timer& timer) : core_(core), timer_(timer), clients_(*this) {}
+  Door(PoolCore& core, kj::Timer& timer) : core_(core), timer_(timer) {}
 
-  // Serves connections until it fails.
-  kj::Promise<void> listen(kj::ConnectionReceiver& receiver);
+  // Serves one connection until its end.
+  kj::Promise<void> serve(kj::Own<kj::AsyncIoStream> stream, std::shared_ptr<Port::Place> place);
 
  private:
   struct Client;
-  void taskFailed(kj::Exception&&) override {}  // the other end went away
-  kj::Promise<void> serve(kj::Own<kj::AsyncIoStream> stream);
   kj::Promise<void> hello(Client& client);
   kj::Promise<void> ask(Client& client);
   kj::Promise<void> where(Client& client, const Job& job);
@@ -34,8 +33,6 @@ class Door final : private kj::TaskSet::ErrorHandler {
 
   PoolCore& core_;
   kj::Timer& timer_;
-  uint32_t connections_ = 0;
-  kj::TaskSet clients_;
 };
 
 }  // namespace tide::sched

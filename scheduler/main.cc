@@ -7,9 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "scheduler/daemon.h"
 #include "scheduler/remote_error.h"
@@ -97,7 +99,18 @@ bool write_ready_file(const std::string& path, const tide::sched::Daemon& daemon
   return written && rename(part.c_str(), path.c_str()) == 0;
 }
 
-int serve(const Options& options) {
+constexpr uint64_t kDescriptorsLeast = 128;
+
+int serve(Options options) {
+  uint64_t descriptors = 0;
+  const tide::Outcome enough = tide::take_descriptors(kDescriptorsLeast, &descriptors);
+  if (!enough.ok()) {
+    log(LogLevel::kError, "%s", enough.message().c_str());
+    return 1;
+  }
+  // Half of them for each port, and some for all else.
+  const uint64_t each = (descriptors - kDescriptorsLeast / 2) / 2;
+  options.config.connections_max = uint32_t(std::min<uint64_t>(options.config.connections_max, each));
   auto io = kj::setupAsyncIo();
   std::unique_ptr<tide::sched::Daemon> daemon;
   const tide::Outcome opened = tide::sched::Daemon::open(options.config, io, &daemon);

@@ -4,24 +4,36 @@
 
 #include <string>
 
+#include "base/versions.h"
+#include "scheduler/control.capnp.h"
+
 namespace tide {
 
 // What the far side said, without the machinery's own words around it.
 inline std::string remote_error(const kj::Exception& exception) {
+  // Only who has no entrance lacks anything that we ask for.
+  if (exception.getType() == kj::Exception::Type::UNIMPLEMENTED) {
+    return versions_differ({"the scheduler", 1}, {"this side", control::PROTOCOL}, "control protocol");
+  }
   std::string text = exception.getDescription().cStr();
   constexpr const char kPrefix[] = "remote exception: ";
   while (text.rfind(kPrefix, 0) == 0) text.erase(0, sizeof kPrefix - 1);
   return text;
 }
 
-// Why an address cannot be reached, or listened on, without the machinery's own words around it.
-inline std::string network_error(const kj::Exception& exception) {
-  if (exception.getType() == kj::Exception::Type::OVERLOADED) return "it does not answer";
-  std::string text = exception.getDescription().cStr();
+// What the system said, without the machinery's own words around it.
+inline std::string system_error(const kj::Exception& exception) {
+  std::string text = remote_error(exception);
   for (const std::string before : {"gai_strerror(status) = ", "): "}) {
     if (const size_t at = text.find(before); at != std::string::npos) text.erase(0, at + before.size());
   }
   return text.substr(0, text.find(';'));
+}
+
+// Why an address cannot be reached, or listened on.
+inline std::string network_error(const kj::Exception& exception) {
+  const bool late = exception.getType() == kj::Exception::Type::OVERLOADED;
+  return late ? "it does not answer" : system_error(exception);
 }
 
 // An error to hand to the far side: one sentence for a person.

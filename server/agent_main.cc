@@ -1,11 +1,11 @@
 #include <kj/async-io.h>
 #include <kj/async-unix.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
 
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "server/agent.h"
 #include "server/agent_door.h"
@@ -20,13 +20,8 @@ int fail(const tide::Outcome& outcome) {
   return 1;
 }
 
-// Each worker takes one descriptor, or two where it was another agent's.
-void take_descriptors() {
-  rlimit files{};
-  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
-  files.rlim_cur = files.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &files);
-}
+// Each worker takes one of the agent's, or two where it was another agent's, and has as many of its own.
+constexpr uint64_t kDescriptorsLeast = 128;
 
 }  // namespace
 
@@ -44,7 +39,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   signal(SIGPIPE, SIG_IGN);
-  take_descriptors();
+  uint64_t descriptors = 0;
+  if (outcome = tide::take_descriptors(kDescriptorsLeast, &descriptors); !outcome.ok()) return fail(outcome);
   if (outcome = tide::claim_directory(options.directory); !outcome.ok()) return fail(outcome);
   // Before the event loop: it takes over the children.
   tide::Gpus gpus;

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "calls.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 
 namespace tide {
@@ -185,7 +186,7 @@ class Registrar {
  private:
   struct Connection {
     explicit Connection(kj::Own<kj::AsyncIoStream> s)
-        : stream(kj::mv(s)), client(*stream), pool(client.bootstrap().castAs<control::Pool>()) {}
+        : stream(kj::mv(s)), client(*stream), pool(sched::enter(client, control::Caller::AGENT)) {}
     kj::Own<kj::AsyncIoStream> stream;
     capnp::TwoPartyClient client;
     control::Pool::Client pool;
@@ -201,12 +202,14 @@ class Registrar {
         .then([this](kj::Own<kj::AsyncIoStream> stream) {
           auto connection = kj::heap<Connection>(kj::mv(stream));
           agent_.call_off_moves();
-          auto request = connection->pool.registerRequest();
-          describe(agent_, options_, request.initServer());
-          request.setAgent(service_);
           auto lost = connection->client.onDisconnect();
-          auto taken =
-              request.send().then([](capnp::Response<control::Pool::RegisterResults>&& r) { return kj::mv(r); });
+          // What we have to say may be more than is heard of strangers.
+          auto taken = connection->pool.whenResolved().then([this, pool = connection->pool]() mutable {
+            auto request = pool.registerRequest();
+            describe(agent_, options_, request.initServer());
+            request.setAgent(service_);
+            return request.send().then([](capnp::Response<control::Pool::RegisterResults>&& r) { return kj::mv(r); });
+          });
           auto lives = timer().timeoutAfter(kConnectPatience, kj::mv(taken)).then([this](auto&& response) {
             registered();
             return heartbeat(response.getRegistration(), std::max(response.getLeaseMs() / 3, 100u));

@@ -58,8 +58,10 @@ Outcome Memory::start(uint32_t vgpu, uint64_t quota) {
   CUdeviceptr got = 0;
   result = driver.cuMemAddressReserve(&got, bytes, kChunkBytes, base_, 0);
   if (result != CUDA_SUCCESS) {
-    return Outcome::fail(format("cannot reserve the vGPU's addresses at 0x%llx: %s",
-                                static_cast<unsigned long long>(base_), error_text(driver, result).c_str()));
+    return Outcome::fail(
+        format("cannot reserve the vGPU's addresses at 0x%llx: %s; is there a limit on the agent's virtual "
+               "memory (`ulimit -v`)?",
+               static_cast<unsigned long long>(base_), error_text(driver, result).c_str()));
   }
   if (got != base_) {
     driver.cuMemAddressFree(got, bytes);

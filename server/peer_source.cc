@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/secrets.h"
+#include "base/versions.h"
 #include "server/rectangle.h"
 #include "transport/door.h"
 
@@ -144,10 +145,13 @@ void PeerSource::serve(Connection& connection) {
 bool PeerSource::greet(Server& server) {
   PeerHello hello;
   if (!server.stream.receive(&hello, sizeof hello, kHelloMs).ok()) return false;
-  const bool same = hello.magic == kPeerMagic && hello.version == kPeerVersion;
-  if (!same_secret(hello.secret, peer_.secret, sizeof peer_.secret) || !same) {
-    log(LogLevel::kWarning, "a worker that wanted memory of this vGPU was refused: %s",
-        same ? "it does not know the secret" : "it is of another version");
+  if (hello.magic == kPeerMagic && hello.version != kPeerVersion) {
+    const std::string differ = versions_differ({"the fetching worker", hello.version}, {"the source", kPeerVersion});
+    log(LogLevel::kWarning, "a worker that wanted memory of this vGPU was refused: %s", differ.c_str());
+    return end_with(server.stream, FetchState::kRefused, differ);
+  }
+  if (hello.magic != kPeerMagic || !same_secret(hello.secret, peer_.secret, sizeof peer_.secret)) {
+    log(LogLevel::kWarning, "a worker that wanted memory of this vGPU was refused: it does not know the secret");
     return end_with(server.stream, FetchState::kRefused, "the source gives nothing to this vGPU");
   }
   Outcome outcome = PeerSlots::make(&server.slots);

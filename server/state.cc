@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/versions.h"
 #include "server/blob.h"
 
 namespace tide {
@@ -85,6 +86,14 @@ void write_stages(Session& session, BlobWriter* w) {
     w->put(stage.received);
     w->put_bytes(*stage.bytes);
   }
+}
+
+Outcome check_version(BlobReader* r) {
+  const auto version = r->get<uint32_t>();
+  if (!r->ok()) return Outcome::fail("the state is cut short");
+  if (version == kStateVersion) return {};
+  return Outcome::fail(
+      versions_differ({"the source's worker", version}, {"this worker", kStateVersion}, "state of a vGPU"));
 }
 
 struct Earlier {
@@ -235,7 +244,7 @@ std::vector<ImageBytes> images_of(Session& session) {
 
 Outcome read_outline(std::span<const std::byte> state, StateOutline* outline) {
   BlobReader r(state);
-  if (r.get<uint32_t>() != kStateVersion) return Outcome::fail("the state is of another version of Tidepool");
+  if (Outcome outcome = check_version(&r); !outcome.ok()) return outcome;
   outline->image_bytes.resize(r.count(8));
   for (uint64_t& bytes : outline->image_bytes) {
     bytes = r.get<uint64_t>();
@@ -246,7 +255,7 @@ Outcome read_outline(std::span<const std::byte> state, StateOutline* outline) {
 
 Outcome restore_state(Session& session, std::span<const std::byte> state, const std::vector<ImageBytes>& images) {
   BlobReader r(state);
-  if (r.get<uint32_t>() != kStateVersion) return Outcome::fail("the state is of another version of Tidepool");
+  if (Outcome outcome = check_version(&r); !outcome.ok()) return outcome;
   std::vector<Earlier> libraries;
   if (Outcome outcome = read_libraries(&r, images, &libraries); !outcome.ok()) return outcome;
   session.set_sequence(r.get<uint64_t>());

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/secrets.h"
+#include "base/versions.h"
 #include "server/array_contents.h"
 #include "server/state.h"
 
@@ -14,6 +15,7 @@ namespace {
 constexpr uint64_t kStateBytesMax = uint64_t{4} << 30;
 constexpr uint64_t kTransferPieceBytes = kStagingPieceMax;
 constexpr uint64_t kSectionEnd = ~uint64_t{0};
+constexpr uint32_t kHelloMs = 3'000;  // who has connected and says nothing keeps the next one waiting
 
 struct Verdict {
   uint32_t ok = 0;
@@ -273,9 +275,16 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
 
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
   TransferHello hello;
-  if (Outcome outcome = stream.receive(&hello, sizeof(hello), 10'000); !outcome.ok()) return outcome;
-  const bool same = hello.magic == expected.magic && hello.version == expected.version && hello.vgpu == expected.vgpu &&
-                    hello.epoch == expected.epoch && memcmp(hello.job, expected.job, sizeof(hello.job)) == 0 &&
+  if (Outcome outcome = stream.receive(&hello, sizeof(hello), kHelloMs); !outcome.ok()) return outcome;
+  if (hello.magic == expected.magic && hello.version != expected.version) {
+    const Outcome outcome = Outcome::fail(versions_differ({"the source's worker", hello.version},
+                                                          {"this worker", expected.version}, "protocol of moves"));
+    if (Outcome sent = send_verdict(stream, outcome); !sent.ok()) return sent;
+    return outcome;
+  }
+  const bool same = hello.magic == expected.magic && hello.vgpu == expected.vgpu &&
+                    hello.reserved == expected.reserved && hello.epoch == expected.epoch &&
+                    memcmp(hello.job, expected.job, sizeof(hello.job)) == 0 &&
                     memcmp(hello.session, expected.session, sizeof(hello.session)) == 0 &&
                     same_secret(hello.token, expected.token, sizeof(hello.token));
   const Outcome outcome = same ? Outcome() : Outcome::fail("this receiver waits for another vGPU");

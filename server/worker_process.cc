@@ -15,6 +15,7 @@ extern "C" {  // glibc 2.36 forgets that
 #include <sys/pidfd.h>
 }
 
+#include "base/descriptors.h"
 #include "base/log.h"
 
 namespace tide {
@@ -47,6 +48,7 @@ Outcome WorkerProcess::start(kj::UnixEventPort& events, const std::string& progr
   const std::string number = std::to_string(theirs), place = std::to_string(rendezvous);
   const char* arguments[] = {program.c_str(), "--control", number.c_str(), "--rendezvous", place.c_str(), nullptr};
   const pid_t pid = fork();
+  const Outcome not_started = pid < 0 ? fork_failure("cannot start a worker") : Outcome();
   if (pid == 0) {
     ::listen(rendezvous, kRendezvousBacklog);  // here, so that it is this process that listens
     fcntl(rendezvous, F_SETFD, 0);
@@ -60,7 +62,7 @@ Outcome WorkerProcess::start(kj::UnixEventPort& events, const std::string& progr
   close(theirs);
   if (pid < 0) {
     close(ours);
-    return Outcome::fail(std::string("cannot start a worker: ") + strerror(errno));
+    return not_started;
   }
   *worker = kj::heap<WorkerProcess>(events, ours, pid);
   return {};

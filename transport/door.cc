@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/descriptors.h"
 #include "base/log.h"
+#include "base/versions.h"
 
 namespace tide {
 namespace {
@@ -146,10 +147,7 @@ Outcome connect_address(int socket, const sockaddr* address, socklen_t bytes, co
 Outcome check_header(const DoorHeader& header, const char* far_side, const char* this_side) {
   if (header.magic != kDoorMagic) return Outcome::fail("these bytes are no frame of Tidepool");
   if (header.version != kDoorVersion) {
-    return Outcome::fail(format(
-        "%s speaks version %u of Tidepool's protocol, %s version %u: update %s, so that both are "
-        "of one release",
-        far_side, header.version, this_side, kDoorVersion, header.version < kDoorVersion ? far_side : this_side));
+    return Outcome::fail(versions_differ({far_side, header.version}, {this_side, kDoorVersion}));
   }
   if (header.reserved != 0) return Outcome::fail("a frame's reserved field is not zero");
   if (header.type < uint16_t(DoorType::kHello) || header.type > uint16_t(kDoorTypeLast)) {

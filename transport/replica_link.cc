@@ -296,9 +296,11 @@ Outcome ReplicaLink::wait_for_far_side(uint32_t timeout_ms) {
     progress();
     lock();
     const bool heard = carrier_->applied() != 0;
+    const char* const failure = carrier_->failure();
+    const std::string why = failure == nullptr ? "" : std::string(": ") + failure;
     unlock();
     if (heard) return {};
-    if (broken_.load()) return Outcome::fail("the connection to the worker broke at once");
+    if (broken_.load()) return Outcome::fail("the connection to the worker broke at once" + why);
     if (!lifeline_.alive()) return Outcome::fail("the worker ended while it was being connected");
     if (now_ns() >= end) return Outcome::fail("the worker does not answer");
     sched_yield();

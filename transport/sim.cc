@@ -37,6 +37,12 @@ static_assert(sizeof(SimFrame) == 16);
 constexpr size_t kFrameBytesMax =
     sizeof(SimFrame) + sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry) + kParcelRingBytes;
 
+bool is_possible(const SimFrame& frame) {
+  constexpr size_t kHeadBytesMax = sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry);
+  return frame.head_bytes >= sizeof(ParcelHeader) && frame.head_bytes <= kHeadBytesMax &&
+         frame.ring_bytes <= kParcelRingBytes;
+}
+
 class SimCarrier : public Carrier {
  public:
   // Of a connected socket, or, with `listening`, of a listener whose first connection it takes.
@@ -61,7 +67,8 @@ class SimCarrier : public Carrier {
   bool write_out();
   bool read_in();
   bool apply_due(Replica* replica);
-  bool whole_frame(SimFrame* frame) const;
+  bool next_frame(SimFrame* frame) const;
+  bool is_whole(const SimFrame& frame) const;
   uint64_t due_of(uint64_t bytes);
 
   const SimSettings settings_;
@@ -156,11 +163,14 @@ bool SimCarrier::write_out() {
   return moved;
 }
 
-bool SimCarrier::whole_frame(SimFrame* frame) const {
-  const size_t available = in_.size() - in_done_;
-  if (available < sizeof *frame) return false;
+bool SimCarrier::next_frame(SimFrame* frame) const {
+  if (in_.size() - in_done_ < sizeof *frame) return false;
   memcpy(frame, in_.data() + in_done_, sizeof *frame);
-  return available - sizeof *frame >= uint64_t(frame->head_bytes) + frame->ring_bytes;
+  return true;
+}
+
+bool SimCarrier::is_whole(const SimFrame& frame) const {
+  return in_.size() - in_done_ - sizeof frame >= uint64_t(frame.head_bytes) + frame.ring_bytes;
 }
 
 bool SimCarrier::read_in() {
@@ -182,14 +192,15 @@ bool SimCarrier::read_in() {
 bool SimCarrier::apply_due(Replica* replica) {
   bool moved = false;
   SimFrame frame;
-  while (failure_ == nullptr && whole_frame(&frame) && frame.due_ns <= now_ns()) {
-    const std::byte* at = in_.data() + in_done_ + sizeof frame;
-    ParcelHeader header;
-    ParcelEntry entries[kParcelEntriesMax];
-    if (frame.head_bytes < sizeof header || frame.head_bytes > sizeof header + sizeof entries) {
+  while (failure_ == nullptr && next_frame(&frame)) {
+    if (!is_possible(frame)) {  // before it is waited for
       failure_ = "a frame is malformed";
       break;
     }
+    if (!is_whole(frame) || frame.due_ns > now_ns()) break;
+    const std::byte* at = in_.data() + in_done_ + sizeof frame;
+    ParcelHeader header;
+    ParcelEntry entries[kParcelEntriesMax];
     memcpy(&header, at, sizeof header);
     memcpy(entries, at + sizeof header, frame.head_bytes - sizeof header);
     if (header.entry_count != (frame.head_bytes - sizeof header) / sizeof(ParcelEntry) ||
@@ -225,7 +236,7 @@ uint32_t SimCarrier::due_us() {
   SimFrame frame;
   const uint64_t now = now_ns();
   uint64_t due_ns = ~uint64_t{0};
-  if (whole_frame(&frame)) due_ns = frame.due_ns <= now ? 0 : frame.due_ns - now;
+  if (next_frame(&frame) && is_whole(frame)) due_ns = frame.due_ns <= now ? 0 : frame.due_ns - now;
   // The sender's own queue empties with time, too.
   if (depart_ns_ >= now + kQueueNs) due_ns = std::min(due_ns, depart_ns_ - now - kQueueNs);
   return uint32_t(std::min<uint64_t>(due_ns / 1000, ~uint32_t{0}));

@@ -11,7 +11,7 @@ import sys
 import time
 import unittest
 
-from pool import SOURCE, PoolTest, agent_path, job_program, scheduler_address, train, wait_until
+from pool import BUILD, SOURCE, PoolTest, agent_path, job_program, scheduler_address, train, wait_until
 
 
 class Input(PoolTest):
@@ -340,6 +340,52 @@ class Doors(Sockets):
                 self.assertEqual((refused, words in text), (REFUSED, True), text)
         self.assertEqual(job.wait(), 0, job.err())
         self.expect_nothing_left()
+
+
+OTHER = os.path.join(BUILD, 'tests', 'scheduler', 'other-scheduler')
+
+
+class Versions(PoolTest):
+    """What a user reads where the pool is of another version."""
+
+    def scheduler_of(self, version):
+        scheduler = subprocess.Popen([OTHER, str(version)], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(scheduler.wait)
+        self.addCleanup(scheduler.kill)
+        self.addCleanup(scheduler.stdout.close)
+        return scheduler.stdout.readline().strip()
+
+    def test_a_scheduler_of_another_version(self):
+        with open(os.path.join(SOURCE, 'scheduler', 'control.capnp'), encoding='utf-8') as file:
+            ours = int(re.search(r'protocol :UInt32 = (\d+)', file.read()).group(1))
+        for theirs in (1, ours + 1):
+            address = self.scheduler_of(theirs)
+            update = 'the scheduler' if theirs < ours else 'this '
+            expected = f'version {theirs}.* version {ours}: update {update}|' \
+                       f'version {ours} .* version {theirs}: update {update}'
+            for words in (['status'], ['jobs'], ['run', '-g', '1', '--', 'true'], ['gpus']):
+                begin = time.monotonic()
+                result = self.pool.tide('--pool', address, *words)
+                self.assertNotEqual(result.status, 0)
+                self.assertRegex(result.err, expected)
+                self.assertEqual(len(result.err.strip().splitlines()), 1, result.err)
+                self.assertLess(time.monotonic() - begin, 5)
+            log = os.path.join(self.pool.home, f'agent-{theirs}.log')
+            with open(log, 'w', encoding='ascii') as file:
+                agent = subprocess.Popen([agent_path(self.pool), '--scheduler', address, '--name', 'it', '--dir',
+                                          os.path.join(self.pool.home, 'it'), '--softgpu-devices', '1'],
+                                         env=self.pool.env, stderr=file)
+            self.addCleanup(agent.wait)
+            self.addCleanup(agent.kill)
+
+            def said():
+                with open(log, encoding='utf-8') as file:
+                    return [line for line in file.read().splitlines() if re.search(expected, line)]
+            wait_until(said, 'the agent says so')
+            time.sleep(1)
+            self.assertEqual(len(said()), 1, 'once')
+            agent.terminate()
+            agent.wait()
 
 
 def environment(pid):

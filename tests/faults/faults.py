@@ -9,6 +9,7 @@ import signal
 import time
 from typing import Callable
 
+import limits
 from ground import Failed, expect, until
 
 ROUND_US, SLOWLY_US = 5000, 50_000  # so long at least a round of the job takes
@@ -312,6 +313,10 @@ FAULTS = [
     Fault('wall clock', each(wall_clock_wrong), 1, 20),
     Fault('agent lost', each(agent_lost), 1, 100, waits=True),
     Fault('cut off for good', each(client_lost), 1, 20, waits=True),
+    Fault('full file systems', each(limits.full_disks), 2, 50),
+    Fault('client limits', each(limits.client_limits), 1, 10),
+    Fault('agent limits', each(limits.daemon_limits('agent', limits.AGENT_CASES)), 1, 10),
+    Fault('scheduler limits', each(limits.daemon_limits('scheduler', limits.SCHEDULER_CASES)), 1, 10),
 ]
 
 __all__ = ['FAULTS', 'Failed']

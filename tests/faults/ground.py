@@ -129,6 +129,7 @@ class Ground:
         self.environment = {n: v for n, v in os.environ.items() if not n.startswith(('TIDE_', 'LD_'))}
         self.environment.update(TIDE_LOG='info', TIDE_TRANSPORT=transport)
         self.wall_clock = {}  # environment of daemons to whom it tells something else
+        self.outside, self.within = [], []  # words before each command: other file systems, limits
         self.daemons = {}
         self.of_wrong_time = []  # process ids under libfaketime, whose shared memory outlives a kill
         self.jobs = []
@@ -137,7 +138,7 @@ class Ground:
         return os.path.join(BUILD, path)
 
     def inside(self, namespace, *words):
-        return ['ip', 'netns', 'exec', namespace, *words]
+        return [*self.outside, 'ip', 'netns', 'exec', namespace, *self.within, *words]
 
     def ip(self, *words):
         done = subprocess.run(['ip', *words], capture_output=True, text=True)

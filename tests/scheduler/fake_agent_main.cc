@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "scheduler/enter.h"
 #include "tests/scheduler/fake_agent.h"
 
 int main(int argc, char** argv) {
@@ -25,7 +26,7 @@ int main(int argc, char** argv) {
                      io.provider->getNetwork().parseAddress(options["--scheduler"].c_str()).wait(io.waitScope);
                  auto stream = address->connect().wait(io.waitScope);
                  capnp::TwoPartyClient client(*stream);
-                 auto request = client.bootstrap().castAs<tide::control::Pool>().registerRequest();
+                 auto request = tide::sched::enter(client, tide::control::Caller::AGENT).registerRequest();
                  tide::fill_server_info(request.initServer(), name, gpus, 1ull << 30);
                  request.setAgent(tide::make_fake_agent(name, log, timer));
                  const auto registered = request.send().wait(io.waitScope);

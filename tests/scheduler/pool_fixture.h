@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "scheduler/daemon.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 #include "tests/scheduler/fake_agent.h"
 
@@ -25,11 +26,11 @@ struct Peer {
   kj::Own<kj::AsyncIoStream> stream;
   kj::Own<capnp::TwoPartyClient> client;
   control::Pool::Client pool;
-  Peer(kj::AsyncIoContext& io, const std::string& address)
+  Peer(kj::AsyncIoContext& io, const std::string& address, control::Caller caller = control::Caller::TIDE)
       : stream(
             io.provider->getNetwork().parseAddress(address.c_str()).wait(io.waitScope)->connect().wait(io.waitScope)),
         client(kj::heap<capnp::TwoPartyClient>(*stream)),
-        pool(client->bootstrap().castAs<control::Pool>()) {}
+        pool(enter(*client, caller)) {}
 };
 
 struct Submitted {
@@ -71,7 +72,7 @@ class PoolFixture : public testing::Test {
   }
 
   void add_server(const std::string& name, uint32_t gpus, std::vector<control::Lease::Reader> leases = {}) {
-    agents_.push_back(std::make_unique<Peer>(io_, daemon_->address()));
+    agents_.push_back(std::make_unique<Peer>(io_, daemon_->address(), control::Caller::AGENT));
     auto request = agents_.back()->pool.registerRequest();
     fill_server_info(request.initServer(), name, gpus, 16);
     auto list = request.getServer().initLeases(uint32_t(leases.size()));

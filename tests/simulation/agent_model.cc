@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 #include "tests/simulation/pool.h"
 
@@ -38,7 +39,7 @@ class AgentModel {
  private:
   struct Connection {
     explicit Connection(kj::Own<kj::AsyncIoStream> s)
-        : stream(kj::mv(s)), client(*stream), pool(client.bootstrap().castAs<control::Pool>()) {}
+        : stream(kj::mv(s)), client(*stream), pool(sched::enter(client, control::Caller::AGENT)) {}
     kj::Own<kj::AsyncIoStream> stream;
     capnp::TwoPartyClient client;
     control::Pool::Client pool;

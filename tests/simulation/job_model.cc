@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/clock.h"
+#include "scheduler/enter.h"
 #include "tests/simulation/pool.h"
 
 namespace tide::simulation {
@@ -23,7 +24,7 @@ bool is_disconnected(const kj::Exception& e) { return e.getType() == kj::Excepti
 
 struct SimJob::Connection {
   explicit Connection(kj::Own<kj::AsyncIoStream> s)
-      : stream(kj::mv(s)), client(*stream), pool(client.bootstrap().castAs<control::Pool>()) {}
+      : stream(kj::mv(s)), client(*stream), pool(sched::enter(client, control::Caller::TIDE)) {}
   kj::Own<kj::AsyncIoStream> stream;
   capnp::TwoPartyClient client;
   control::Pool::Client pool;

@@ -92,6 +92,30 @@ class Session {
     }
     heal();
   }
+  // What went to the worker over one connection comes once more over the next, whole or from somewhere on, in the place
+  // of what the client would say. It is refused, or says nothing new; and then the client goes on. Whether it was
+  // refused.
+  bool run_replayed() {
+    for (int i = 0; i < 60 && !testing::Test::HasFailure(); ++i) {
+      send_command();
+      exchange();
+      if (i % 3 == 0) read_answers();
+    }
+    break_connection();
+    const std::vector<Flying>& old = sent_last_;
+    const size_t first = random_.next() % 2 == 0 ? 0 : random_.next() % old.size();
+    const uint64_t before = executed_;
+    bool refused = false;
+    for (size_t i = first; i < old.size() && !refused; ++i) {
+      refused = worker_->apply(old[i].header, old[i].entries.data(), old[i].ring.data()) != nullptr;
+      execute();
+    }
+    EXPECT_LE(executed_, commands()) << "and each as it was sent, in its turn: execute() looks";
+    EXPECT_GE(executed_, before);
+    break_connection();
+    heal();
+    return refused;
+  }
   uint64_t breaks() const { return breaks_; }
   uint64_t commands() const { return commands_.last_sequence(); }
 
@@ -221,6 +245,7 @@ class Session {
     one.header = parcel.header;
     one.entries.assign(parcel.entries, parcel.entries + parcel.header.entry_count);
     one.ring.assign(parcel.ring, parcel.ring + parcel.header.ring_bytes);
+    if (flying == &to_worker_) sent_.push_back(one);
     flying->push_back(std::move(one));
   }
   void arrive(std::deque<Flying>* flying, Replica& to) {
@@ -234,6 +259,8 @@ class Session {
   // What flies is lost. Both begin again with what they have.
   void break_connection() {
     ++breaks_;
+    sent_last_ = std::move(sent_);
+    sent_.clear();
     to_worker_.clear();
     to_client_.clear();
     worker_->take_back();
@@ -276,6 +303,7 @@ class Session {
   AnswerWriter out_;
   bool begun_ = false;
   std::deque<Flying> to_worker_, to_client_;
+  std::vector<Flying> sent_, sent_last_;  // to the worker, over this connection and the one before
   std::deque<Lent> lent_, lent_commands_;
   uint64_t steps_ = 0;
   uint64_t executed_ = 0, answered_ = 0, progress_ = 0, breaks_ = 0;
@@ -299,6 +327,15 @@ TEST(Resume, nothing_is_lost_and_nothing_comes_twice) {
   }
   printf("%llu commands, %llu breaks\n", static_cast<unsigned long long>(commands),
          static_cast<unsigned long long>(breaks));
+}
+
+TEST(Resume, an_old_connection_that_is_said_again_changes_nothing) {
+  uint64_t refused = 0;
+  for (uint64_t seed = 1; seed <= 3 * kSeeds && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    refused += Session(seed).run_replayed() ? 1 : 0;
+  }
+  EXPECT_GT(refused, 2 * kSeeds) << "of " << 3 * kSeeds;
 }
 
 TEST(Resume, a_full_ring_on_which_the_worker_went_on_unheard) {

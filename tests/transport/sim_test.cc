@@ -1,6 +1,11 @@
 // What only the simulated network does: delays, bandwidth and faults, as set.
 
+#include <sys/un.h>
+
+#include <cstddef>
+
 #include "tests/transport/channel.h"
+#include "transport/replica.h"
 
 namespace tide {
 namespace {
@@ -54,6 +59,42 @@ TEST(Sim, the_connection_breaks_after_the_bytes_that_were_set_and_the_region_sur
   const peer::Report report = second.report();
   EXPECT_EQ(report.first, executed + 1);
   EXPECT_EQ(report.commands, sent - executed + 1);
+}
+
+// A frame's lengths are looked at before its bytes are waited for.
+TEST(Sim, a_frame_that_cannot_be_ends_the_connection_at_once) {
+  constexpr uint32_t kHead = sizeof(ParcelHeader);
+  const std::pair<uint32_t, uint32_t> lengths[] = {{kHead, 0xffffffff},
+                                                   {0xffffffff, 0},
+                                                   {0x80000000, 0x80000000},
+                                                   {kHead, kParcelRingBytes + 1},
+                                                   {kHead - 1, 0},
+                                                   {0, 0},
+                                                   {kHead + kParcelEntriesMax * sizeof(ParcelEntry) + 1, 0}};
+  for (const auto& [head_bytes, ring_bytes] : lengths) {
+    int pair[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    std::string data;
+    std::unique_ptr<Link> worker;
+    ASSERT_TRUE(find_transport("sim")->accept(pair[1], -1, &data, &worker).ok());
+    const int socket = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    memcpy(address.sun_path + 1, data.data(), data.size());
+    const auto bytes = socklen_t(offsetof(sockaddr_un, sun_path) + 1 + data.size());
+    ASSERT_EQ(connect(socket, reinterpret_cast<const sockaddr*>(&address), bytes), 0);
+    const struct {
+      uint64_t due_ns = 0;
+      uint32_t head_bytes, ring_bytes;
+    } frame{0, head_bytes, ring_bytes};
+    ASSERT_EQ(write(socket, &frame, sizeof frame), ssize_t(sizeof frame));
+    const uint64_t end = now_ns() + 1'000'000'000;
+    while (worker->alive() && now_ns() < end) worker->progress();
+    EXPECT_FALSE(worker->alive()) << head_bytes << " " << ring_bytes;
+    worker.reset();
+    close(socket);
+    close(pair[0]);
+  }
 }
 
 }  // namespace

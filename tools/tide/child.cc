@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "base/descriptors.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -64,7 +65,7 @@ Outcome start_child(const std::vector<std::string>& command,
   child->own_group = !in_foreground_of_terminal();
   const pid_t parent = getpid();
   child->pid = fork();
-  if (child->pid < 0) return Outcome::fail(std::string("cannot start a process: ") + strerror(errno));
+  if (child->pid < 0) return fork_failure("cannot start a process");
   if (child->pid > 0) {
     if (child->own_group) setpgid(child->pid, child->pid);
     return {};

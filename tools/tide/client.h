@@ -10,6 +10,7 @@
 
 #include "base/outcome.h"
 #include "scheduler/control.capnp.h"
+#include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 #include "tools/tide/options.h"
 
@@ -25,7 +26,7 @@ class Connection {
   kj::Promise<void> gone() { return client_.onDisconnect(); }
 
   Connection(kj::Own<kj::AsyncIoStream> stream)
-      : stream_(kj::mv(stream)), client_(*stream_), pool_(client_.bootstrap().castAs<control::Pool>()) {}
+      : stream_(kj::mv(stream)), client_(*stream_), pool_(sched::enter(client_, control::Caller::TIDE)) {}
 
  private:
   kj::Own<kj::AsyncIoStream> stream_;

@@ -80,7 +80,7 @@ int env(const Words& words) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return fail(std::string("cannot make a pipe: ") + strerror(errno));
   const pid_t keeper = fork();
-  if (keeper < 0) return fail(std::string("cannot start a process: ") + strerror(errno));
+  if (keeper < 0) return fail(fork_failure("cannot start a process").message());
   if (keeper == 0) {
     setsid();
     close(ends[0]);

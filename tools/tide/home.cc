@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 
 namespace tide::cli {
@@ -157,7 +158,7 @@ Outcome launch(const Launch& what, const std::string& role, Daemon* daemon) {
   const pid_t pid = fork();
   if (pid < 0) {
     close(out);
-    return Outcome::fail(std::string("cannot start a process: ") + strerror(errno));
+    return fork_failure("cannot start a process");
   }
   if (pid == 0) {
     setsid();

@@ -9,6 +9,7 @@
 #include "base/outcome.h"
 #include "base/pack.h"
 #include "interpose/trace/file.h"
+#include "scheduler/pool_service.h"
 #include "tools/tide/places.h"
 
 namespace tide::cli {
@@ -23,6 +24,9 @@ std::string before(const std::string& ours, const char* variable) {
   const char* there = getenv(variable);
   return there == nullptr || *there == 0 ? ours : ours + ":" + there;
 }
+
+// The scheduler keeps no more of it.
+std::string clipped(const std::string& text) { return text.substr(0, sched::kTextBytesMax); }
 
 // It has the library's name, and calls what follows.
 void put_tracer_first(const std::string& tracer, const std::string& file,
@@ -83,10 +87,10 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setMinGpus(ask.min_gpus);
   spec.setMinGiven(ask.min_given);
   spec.setMemoryBytes(ask.memory_bytes);
-  spec.setName(ask.name);
-  spec.setQueue(ask.queue);
+  spec.setName(clipped(ask.name));
+  spec.setQueue(clipped(ask.queue));
   spec.setUser(user_name());
-  spec.setCommand(command);
+  spec.setCommand(clipped(command));
   spec.setPid(pid);
 }
 

@@ -3,17 +3,23 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
 #include "base/secrets.h"
+#include "base/versions.h"
 
 namespace tide {
 namespace {
 
-constexpr size_t kSlots = 64;  // messages under way; at 256 KiB each, the whole ring
-constexpr size_t kStrangersMax = 4;
+constexpr size_t kSlots = 64;                    // messages under way; at 256 KiB each, the whole ring
+constexpr size_t kStrangersMax = 64;             // then who has said nothing for the longest time goes
+constexpr size_t kStrangersAtOnceMax = 128;      // within one turn
+constexpr uint64_t kStrangerNs = 3'000'000'000;  // to say hello
+constexpr uint64_t kToldNs = 500'000'000;        // to hear a refusal
 constexpr size_t kHeldMax = 256;
 constexpr uint32_t kPongsDueMax = 4;  // nobody asks again before the answer
 constexpr uint32_t kCloseFlushMs = 1000;
@@ -23,6 +29,15 @@ ucp_request_param_t reply_params() {
   params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
   params.flags = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_EAGER;
   return params;
+}
+
+// For the client, of a greeting that came to nothing.
+std::string what_is_wrong(UcxRefused why, uint32_t version) {
+  if (why == UcxRefused::kVersion) {
+    return versions_differ({"the worker", version}, {"this program", kUcxVersion}, "protocol over UCX");
+  }
+  if (why == UcxRefused::kCookie) return "the worker expects another client: its address is of an earlier connection";
+  return "what answers there is no worker of Tidepool's";
 }
 
 }  // namespace
@@ -42,6 +57,7 @@ Outcome UcxCarrier::open() {
   outcome = worker_->handle(kUcxParcelId, on_parcel, this);
   if (outcome.ok()) outcome = worker_->handle(kUcxPingId, on_ping, this);
   if (outcome.ok()) outcome = worker_->handle(kUcxPongId, on_pong, this);
+  if (outcome.ok()) outcome = worker_->handle(kUcxRefusalId, on_refusal, this);
   return outcome.ok() ? worker_->handle(kUcxHelloId, on_hello, this) : outcome;
 }
 
@@ -97,12 +113,18 @@ UcxCarrier::~UcxCarrier() {
   replica_ = nullptr;
   const bool broken = failure_ != nullptr || !greeted_;
   fail("closed");
-  for (ucp_ep_h stranger : strangers_) worker_->close(stranger, 0);
+  for (const Stranger& stranger : strangers_) worker_->close(stranger.endpoint, 0);
   if (endpoint_ != nullptr) worker_->close(endpoint_, broken ? 0 : kCloseFlushMs);
 }
 
 void UcxCarrier::fail(const char* why) {
   if (failure_ == nullptr) failure_ = why;
+}
+
+void UcxCarrier::fail_with(const std::string& why) {
+  if (failure_ != nullptr) return;
+  failure_text_ = why;
+  failure_ = failure_text_.c_str();
 }
 
 bool UcxCarrier::progress(Replica* replica) {
@@ -115,19 +137,50 @@ bool UcxCarrier::progress(Replica* replica) {
     if (!greeted_) fail("cannot answer the client");
   }
   for (; pongs_due_ > 0 && may_ping(); --pongs_due_) sign(kUcxPongId);
-  close_strangers();
+  if (!strangers_.empty()) look_after_strangers();
   return moved;
 }
 
-// Once the right client has come, nobody else may.
-void UcxCarrier::close_strangers() {
-  if (endpoint_ == nullptr || strangers_.empty()) return;
-  worker_->stop_listening();
-  std::vector<ucp_ep_h> strangers;
-  strangers.swap(strangers_);
-  for (ucp_ep_h stranger : strangers) {
-    if (stranger != endpoint_) worker_->close(stranger, 0);
+// Once the right client has come, nobody else may. Until then there is room for who comes: who has said nothing for
+// long goes, and who said something else is told so. Endpoints are not closed where UCX calls us.
+void UcxCarrier::look_after_strangers() {
+  if (endpoint_ != nullptr) worker_->stop_listening();
+  const uint64_t now = now_ns();
+  std::vector<ucp_ep_h> leaving;
+  for (auto each = strangers_.begin(); each != strangers_.end();) {
+    if (each->refused != UcxRefused::kNothing && !each->told && !each->gone) tell_refusal(&*each);
+    const bool is_far_side = each->endpoint == endpoint_;
+    const bool in_the_way = endpoint_ != nullptr || strangers_.size() > kStrangersMax;
+    if (!is_far_side && !in_the_way && !each->gone && now < each->until_ns) {
+      ++each;
+      continue;
+    }
+    if (!is_far_side) leaving.push_back(each->endpoint);
+    each = strangers_.erase(each);
   }
+  for (ucp_ep_h endpoint : leaving) worker_->close(endpoint, 0);
+}
+
+void UcxCarrier::tell_refusal(Stranger* stranger) {
+  stranger->told = true;
+  stranger->until_ns = now_ns() + kToldNs;
+  stranger->words.why = uint32_t(stranger->refused);
+  const ucp_request_param_t params = reply_params();
+  ucs_status_ptr_t request =
+      ucp_am_send_nbx(stranger->endpoint, kUcxRefusalId, &stranger->words, sizeof stranger->words, nullptr, 0, &params);
+  if (UCS_PTR_IS_PTR(request)) ucp_request_free(request);
+}
+
+UcxCarrier::Stranger* UcxCarrier::find_stranger(ucp_ep_h endpoint) {
+  for (Stranger& each : strangers_) {
+    if (each.endpoint == endpoint) return &each;
+  }
+  return nullptr;
+}
+
+void UcxCarrier::refuse(ucp_ep_h endpoint, UcxRefused why) {
+  Stranger* stranger = find_stranger(endpoint);
+  if (stranger != nullptr && stranger->refused == UcxRefused::kNothing) stranger->refused = why;
 }
 
 void UcxCarrier::send(const Parcel& parcel) {
@@ -156,31 +209,60 @@ void UcxCarrier::on_failure(void* self, ucp_ep_h endpoint, ucs_status_t status) 
   auto* carrier = static_cast<UcxCarrier*>(self);
   log(LogLevel::kDebug, "ucx: an endpoint failed: %s", ucs_status_string(status));
   if (endpoint == carrier->endpoint_) carrier->fail(ucs_status_string(status));
+  if (Stranger* stranger = carrier->find_stranger(endpoint)) stranger->gone = true;
 }
 
 void UcxCarrier::on_connection(ucp_conn_request_h request, void* self) {
   auto* carrier = static_cast<UcxCarrier*>(self);
-  if (carrier->endpoint_ != nullptr || carrier->strangers_.size() >= kStrangersMax) {
+  if (carrier->endpoint_ != nullptr || carrier->strangers_.size() >= kStrangersAtOnceMax) {
     carrier->worker_->reject(request);
     return;
   }
   ucp_ep_h endpoint = nullptr;
   const Outcome outcome = carrier->worker_->accept(request, on_failure, self, &endpoint);
-  if (outcome.ok()) carrier->strangers_.push_back(endpoint);
+  if (!outcome.ok()) return;
+  carrier->strangers_.emplace_back();
+  carrier->strangers_.back().endpoint = endpoint;
+  carrier->strangers_.back().until_ns = now_ns() + kStrangerNs;
 }
 
 ucs_status_t UcxCarrier::on_hello(void* self, const void* header, size_t header_bytes, void*, size_t,
                                   const ucp_am_recv_param_t* param) {
   auto* carrier = static_cast<UcxCarrier*>(self);
+  const ucp_ep_h sender = sender_of(param);
+  const bool expected = carrier->listens_ ? carrier->endpoint_ == nullptr : sender == carrier->endpoint_;
+  if (!expected || sender == nullptr) return UCS_OK;
   UcxHello hello;
-  const UcxHello ours;
-  const bool expected = carrier->listens_ ? carrier->endpoint_ == nullptr : sender_of(param) == carrier->endpoint_;
-  if (header_bytes != sizeof hello || !expected) return UCS_OK;
-  memcpy(&hello, header, sizeof hello);
-  const bool same = same_secret(hello.cookie, carrier->cookie_, kUcxCookieBytes);
-  if (hello.magic != ours.magic || hello.version != ours.version || !same) return UCS_OK;
-  carrier->endpoint_ = sender_of(param);
-  (carrier->listens_ ? carrier->answer_due_ : carrier->greeted_) = true;
+  memcpy(&hello, header, std::min(header_bytes, sizeof hello));
+  const UcxRefused wrong = carrier->why_not(hello, header_bytes);
+  if (wrong == UcxRefused::kNothing) {
+    carrier->endpoint_ = sender;
+    (carrier->listens_ ? carrier->answer_due_ : carrier->greeted_) = true;
+  } else if (carrier->listens_) {
+    carrier->refuse(sender, wrong);
+  } else {
+    carrier->fail_with(what_is_wrong(wrong, hello.version));
+  }
+  return UCS_OK;
+}
+
+// Another version may have another hello behind its number.
+UcxRefused UcxCarrier::why_not(const UcxHello& hello, size_t bytes) const {
+  if (bytes < offsetof(UcxHello, cookie) || hello.magic != kUcxMagic) return UcxRefused::kMalformed;
+  if (hello.version != kUcxVersion) return UcxRefused::kVersion;
+  if (bytes != sizeof hello) return UcxRefused::kMalformed;
+  return same_secret(hello.cookie, cookie_, kUcxCookieBytes) ? UcxRefused::kNothing : UcxRefused::kCookie;
+}
+
+ucs_status_t UcxCarrier::on_refusal(void* self, const void* header, size_t header_bytes, void*, size_t,
+                                    const ucp_am_recv_param_t* param) {
+  auto* carrier = static_cast<UcxCarrier*>(self);
+  if (carrier->listens_ || carrier->greeted_ || sender_of(param) != carrier->endpoint_) return UCS_OK;
+  UcxRefusal refusal;
+  const bool whole = header_bytes >= sizeof refusal;
+  if (whole) memcpy(&refusal, header, sizeof refusal);
+  const bool sound = whole && refusal.magic == kUcxMagic;
+  carrier->fail_with(what_is_wrong(sound ? UcxRefused(refusal.why) : UcxRefused::kMalformed, refusal.version));
   return UCS_OK;
 }
 
@@ -200,9 +282,11 @@ ucs_status_t UcxCarrier::on_pong(void* self, const void*, size_t, void*, size_t,
 ucs_status_t UcxCarrier::on_parcel(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
                                    const ucp_am_recv_param_t* param) {
   auto* carrier = static_cast<UcxCarrier*>(self);
+  if (carrier->endpoint_ == nullptr || sender_of(param) != carrier->endpoint_) {
+    carrier->refuse(sender_of(param), UcxRefused::kMalformed);  // of somebody who has not said hello
+    return UCS_OK;
+  }
   if (carrier->replica_ == nullptr || carrier->failure_ != nullptr) return UCS_OK;
-  // Of somebody who has not said hello, or after the end: not worth an answer.
-  if (carrier->endpoint_ == nullptr || sender_of(param) != carrier->endpoint_) return UCS_OK;
   ParcelHeader parcel;
   ParcelEntry entries[kParcelEntriesMax];
   if (header_bytes < sizeof parcel || header_bytes > sizeof parcel + sizeof entries ||

@@ -2,6 +2,7 @@
 
 // Parcels as UCX active messages. docs/wire.md says every byte.
 
+#include <list>
 #include <map>
 #include <memory>
 #include <string>
@@ -14,19 +15,31 @@ namespace tide {
 
 inline constexpr uint32_t kUcxCookieBytes = 16;
 
-// The first message of a client shows that it is the one to which kOpened was sent; the worker answers with the same.
-// No parcel is sent before the answer.
+// The first message of a client shows that it is the one to which kOpened was sent; the worker answers with the same,
+// or with a refusal. No parcel is sent before the answer. Magic and version are where they are in every version.
+inline constexpr uint32_t kUcxMagic = 0x6f6c6568;  // "helo"
+inline constexpr uint32_t kUcxVersion = 2;
 struct UcxHello {
-  uint32_t magic = 0x6f6c6568;  // "helo"
-  uint32_t version = 1;
+  uint32_t magic = kUcxMagic;
+  uint32_t version = kUcxVersion;
   uint8_t cookie[kUcxCookieBytes] = {};
 };
 static_assert(sizeof(UcxHello) == 24);
+
+enum class UcxRefused : uint32_t { kNothing = 0, kVersion = 1, kCookie = 2, kMalformed = 3 };
+struct UcxRefusal {
+  uint32_t magic = kUcxMagic;
+  uint32_t version = kUcxVersion;
+  uint32_t why = 0;
+  uint32_t reserved = 0;
+};
+static_assert(sizeof(UcxRefusal) == 16);
 
 inline constexpr unsigned kUcxHelloId = 1;
 inline constexpr unsigned kUcxParcelId = 2;
 inline constexpr unsigned kUcxPingId = 3;
 inline constexpr unsigned kUcxPongId = 4;
+inline constexpr unsigned kUcxRefusalId = 5;
 
 class UcxCarrier : public Carrier {
  public:
@@ -64,14 +77,27 @@ class UcxCarrier : public Carrier {
     std::vector<ParcelEntry> entries;
     std::vector<std::byte> ring;
   };
+  // Connected, but has not said hello.
+  struct Stranger {
+    ucp_ep_h endpoint = nullptr;
+    uint64_t until_ns = 0;  // then it is cut off
+    UcxRefused refused = UcxRefused::kNothing;
+    bool told = false, gone = false;
+    UcxRefusal words;
+  };
 
   Outcome open();
   Outcome say_hello();
   void sign(unsigned id);
   void deliver(const ParcelHeader& header, const ParcelEntry* entries, const std::byte* ring);
   void deliver_held();
-  void close_strangers();
+  void look_after_strangers();
+  void tell_refusal(Stranger* stranger);
+  Stranger* find_stranger(ucp_ep_h endpoint);
+  void refuse(ucp_ep_h endpoint, UcxRefused why);
+  UcxRefused why_not(const UcxHello& hello, size_t bytes) const;
   void fail(const char* why);
+  void fail_with(const std::string& why);
 
   static ucs_status_t on_hello(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
                                const ucp_am_recv_param_t* param);
@@ -79,16 +105,18 @@ class UcxCarrier : public Carrier {
                                 const ucp_am_recv_param_t* param);
   static ucs_status_t on_ping(void* self, const void*, size_t, void*, size_t, const ucp_am_recv_param_t* param);
   static ucs_status_t on_pong(void* self, const void*, size_t, void*, size_t, const ucp_am_recv_param_t* param);
+  static ucs_status_t on_refusal(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
+                                 const ucp_am_recv_param_t* param);
   static void on_failure(void* self, ucp_ep_h endpoint, ucs_status_t status);
   static void on_connection(ucp_conn_request_h request, void* self);
   static void on_sent(void* request, ucs_status_t status, void* slot);
 
   std::unique_ptr<UcxWorker> worker_;
-  ucp_ep_h endpoint_ = nullptr;      // of the far side; the worker's only after its hello
-  std::vector<ucp_ep_h> strangers_;  // connected, but have not said hello
-  bool listens_ = false;             // the worker's side
-  bool greeted_ = false;             // hellos have been exchanged
-  bool answer_due_ = false;          // the worker's hello is to be sent
+  ucp_ep_h endpoint_ = nullptr;    // of the far side; the worker's only after its hello
+  std::list<Stranger> strangers_;  // who has waited longest first
+  bool listens_ = false;           // the worker's side
+  bool greeted_ = false;           // hellos have been exchanged
+  bool answer_due_ = false;        // the worker's hello is to be sent
   uint32_t pongs_due_ = 0;
   uint64_t pongs_ = 0;
   uint8_t cookie_[kUcxCookieBytes] = {};
@@ -99,6 +127,7 @@ class UcxCarrier : public Carrier {
   std::map<uint64_t, Held> held_;  // parcels that overtook others
   uint64_t next_serial_ = 0, applied_ = 0;
   const char* failure_ = nullptr;
+  std::string failure_text_;  // where it is not a literal
 };
 
 }  // namespace tide

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -18,6 +21,8 @@
 
 namespace tide {
 namespace {
+
+constexpr size_t kDescriptorsLeast = 40;  // of a worker with one connection, and some to spare
 
 Outcome failure(const char* what, ucs_status_t status) {
   return Outcome::fail(format("UCX: %s: %s", what, ucs_status_string(status)));
@@ -121,6 +126,24 @@ Outcome try_thread() {
   return {};
 }
 
+// Nor does it live through a lack of descriptors.
+Outcome try_descriptors() {
+  std::vector<int> taken;
+  while (taken.size() < kDescriptorsLeast) {
+    const int fd = eventfd(0, EFD_CLOEXEC);
+    if (fd < 0) break;
+    taken.push_back(fd);
+  }
+  for (const int fd : taken) ::close(fd);
+  if (taken.size() == kDescriptorsLeast) return {};
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  return Outcome::fail(format(
+      "UCX needs %zu open files, and this process may have %zu more only, %llu in all (RLIMIT_NOFILE): raise it, "
+      "with `ulimit -n` or LimitNOFILE=",
+      kDescriptorsLeast, taken.size(), static_cast<unsigned long long>(limit.rlim_cur)));
+}
+
 }  // namespace
 
 namespace {
@@ -162,6 +185,7 @@ Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
 Outcome UcxWorker::create_new(std::unique_ptr<UcxWorker>* worker) {
   ucp_context_h in = nullptr;
   if (Outcome outcome = try_thread(); !outcome.ok()) return outcome;
+  if (Outcome outcome = try_descriptors(); !outcome.ok()) return outcome;
   const Outcome outcome = context(&in);
   if (!outcome.ok()) return outcome;
   auto made = std::make_unique<UcxWorker>();
