@@ -36,13 +36,18 @@ def until(condition, what, seconds=PATIENCE_S):
     return time.monotonic() - begin
 
 
-def why_not():
-    """Why there is no such ground here, or nothing."""
+def why_no_namespaces():
+    """Why no machines can be made here, or nothing."""
     if os.geteuid() != 0:
         return 'needs root, for network namespaces'
     missing = [name for name in ('ip', 'bridge', 'ss', 'unshare') if shutil.which(name) is None]
-    if missing:
-        return f'needs {", ".join(missing)} (apt-get install iproute2 util-linux)'
+    return f'needs {", ".join(missing)} (apt-get install iproute2 util-linux)' if missing else None
+
+
+def why_not():
+    """Why there is no such ground here, or nothing."""
+    if reason := why_no_namespaces():
+        return reason
     if not os.path.isfile(os.path.join(BUILD, 'tests/jobs/steady')):
         return f'{BUILD}/tests/jobs/steady is not built (no nvcc)'
     return None
