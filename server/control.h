@@ -41,7 +41,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 1;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 2;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -110,6 +110,8 @@ struct ControlStats {
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
+  uint64_t link_round_trip_us = 0, link_bytes_per_s = 0;                 // ClientCounters
+  uint64_t link_window_ns = 0, link_wait_ns = 0, link_window_bytes = 0;  // LinkMeter::Wait
 };
 
 struct ControlText {

@@ -1,4 +1,5 @@
-// A wire between two network devices, as slow and as bad as it is told to be. For tests: it stands where a switch would.
+// A wire between two network devices, as slow and as bad as it is told to be. For tests: it stands where a switch
+// would.
 //
 // relay DEVICE DEVICE [--seed N]: forwards Ethernet frames both ways and reads lines from its standard input, each of
 // which it answers with one line:
