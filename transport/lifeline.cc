@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kAskLeastNs = 100'000'000, kAskMostNs = 2'000'000'000;
 constexpr uint64_t kKeepNs = 800'000'000;  // below the second after which the system asks by itself
-constexpr uint32_t kPatientMs = 6'000;
+constexpr uint32_t kPatientMs = 1'900;
 
 uint64_t since(uint64_t then_ns, uint64_t now_ns) { return now_ns - std::min(now_ns, then_ns); }
 

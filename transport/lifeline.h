@@ -36,8 +36,7 @@ class Lifeline {
   void keep(uint64_t now_ns);
   // Over a network, of the worker: reads what means nothing; what is unread at the end looks like a reset.
   LifelineState read_on();
-  // Of the worker: the client notices sooner that the network is gone, and comes back. Who only waits for it can afford
-  // to be mistaken less often.
+  // Of the worker, which sends nothing and so measures nothing later: as the path was when it was connected.
   void be_patient();
   // As measured last. 0: not over a network.
   uint64_t round_trip_us() const { return round_trip_us_.load(std::memory_order_relaxed); }
