@@ -16,6 +16,7 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kWaitSliceUs = 20'000;  // how often a waiter asks whether the worker lives
+constexpr uint64_t kTellWaitsNs = 1'000'000'000;
 constexpr uint64_t kLibraryBytesMax = 256u << 20;
 // Blocks may come and go before somebody takes in what was told of them.
 constexpr uint64_t kToldPagesMax = 16 * kToldBytes / ToldPage::kBytes;
@@ -56,8 +57,17 @@ void Channel::start(Region region) {
 // --- waiting
 // ----------------------------------------------------------------------------------------------------------
 
+// What is waited for is told while it is waited for: it may take minutes.
 template <class Ready>
-CUresult Channel::wait(Ready ready) {
+CUresult Channel::wait(Ready ready, uint64_t* waited_ns) {
+  const uint64_t begin = now_ns();
+  uint64_t told = begin;
+  const auto tell = [&] {
+    const uint64_t now = now_ns();
+    own_->counters.wait_ns.fetch_add(now - told, std::memory_order_relaxed);
+    told = now;
+    *waited_ns = now - begin;
+  };
   const auto attention = [this] {
     return page_->answer_head.load(std::memory_order_acquire) != own_->answer_tail.load(std::memory_order_relaxed) ||
            page_->state.load(std::memory_order_relaxed) >= uint64_t(ChannelState::kMoved);
@@ -72,6 +82,7 @@ CUresult Channel::wait(Ready ready) {
       result = wait_until(
           *link, Side::kClient, [&] { return ready() || attention(); }, kWaitSliceUs);
     }
+    tell();
     const bool stopped = page_->state.load(std::memory_order_acquire) >= uint64_t(ChannelState::kMoved);
     if ((result == WaitResult::kGone || stopped) && !ready()) look_after();
     // A move that this thread cannot hasten, or answers that another thread is taking in.
@@ -84,26 +95,27 @@ CUresult Channel::wait(Ready ready) {
 CUresult Channel::wait_for_space(uint32_t payload_bytes) {
   // Twice the record: padding at the ring's end may come before it.
   const uint64_t needed = 2 * record_bytes(sizeof(CommandHeader), payload_bytes);
-  return wait([this, needed] {
-    const uint64_t tail = page_->command_tail.load(std::memory_order_acquire);
-    return own_->command_head.load(std::memory_order_relaxed) - tail + needed <= kCommandRingBytes;
-  });
+  uint64_t waited = 0;
+  return wait(
+      [this, needed] {
+        const uint64_t tail = page_->command_tail.load(std::memory_order_acquire);
+        return own_->command_head.load(std::memory_order_relaxed) - tail + needed <= kCommandRingBytes;
+      },
+      &waited);
 }
 
-#define TIDE_COUNTED_WAIT(ready)                                         \
-  const auto is_ready = ready;                                           \
-  CUresult result = CUDA_SUCCESS;                                        \
-  if (is_ready()) {                                                      \
-    drain();                                                             \
-  } else {                                                               \
-    const uint64_t begin = now_ns();                                     \
-    own_->trips.count(uint16_t(thread_state.call));                      \
-    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed);  \
-    result = wait(is_ready);                                             \
-    const uint64_t waited = now_ns() - begin;                            \
-    own_->counters.wait_ns.fetch_add(waited, std::memory_order_relaxed); \
-    ++thread_state.travel.round_trips;                                   \
-    thread_state.travel.wait_ns += waited;                               \
+#define TIDE_COUNTED_WAIT(ready)                                        \
+  const auto is_ready = ready;                                          \
+  CUresult result = CUDA_SUCCESS;                                       \
+  if (is_ready()) {                                                     \
+    drain();                                                            \
+  } else {                                                              \
+    uint64_t waited = 0;                                                \
+    own_->trips.count(uint16_t(thread_state.call));                     \
+    own_->counters.round_trips.fetch_add(1, std::memory_order_relaxed); \
+    result = wait(is_ready, &waited);                                   \
+    ++thread_state.travel.round_trips;                                  \
+    thread_state.travel.wait_ns += waited;                              \
   }
 
 CUresult Channel::wait_stream(uint32_t slot, uint64_t sequence) {
@@ -379,18 +391,27 @@ void Channel::wake_worker() {
 }
 
 void Channel::tell_counters() {
-  const ClientCounters& c = own_->counters;
-  const Word* const words[] = {&c.commands,   &c.round_trips, &c.bytes_in,  &c.bytes_out, &c.wait_ns,
-                               &c.reconnects, &c.saved_in,    &c.saved_out, &c.kept_in};
+  ClientCounters& c = own_->counters;
+  const Word* const counts[] = {&c.commands,   &c.round_trips, &c.bytes_in,  &c.bytes_out, &c.wait_ns,
+                                &c.reconnects, &c.saved_in,    &c.saved_out, &c.kept_in};
   uint64_t sum = 0;
-  for (const Word* word : words) sum += word->load(std::memory_order_relaxed);
-  if (sum == counted_ || lost_.load()) return;
-  counted_ = sum;
+  for (const Word* count : counts) sum += count->load(std::memory_order_relaxed);
+  // A wait that is under way is no news yet, but in the end.
+  const uint64_t now = now_ns(), waits = c.wait_ns.load(std::memory_order_relaxed);
+  const bool only_waits = sum - waits == counted_ - waits_told_ && now - told_ns_ < kTellWaitsNs;
+  if (sum == counted_ || only_waits || lost_.load()) return;
   LinkUse link(*this);
-  for (const Word* word : words) link->note(*word);
+  c.link_round_trip_us.store(link->round_trip_us(), std::memory_order_relaxed);
+  c.link_bytes_per_s.store(link->bytes_per_s(), std::memory_order_relaxed);
+  counted_ = sum;
+  waits_told_ = waits;
+  told_ns_ = now;
+  for (const Word* count : counts) link->note(*count);
+  link->note(c.link_round_trip_us);
+  link->note(c.link_bytes_per_s);
   for (uint32_t i = 0; i < kTripSlots; ++i) {
-    const uint64_t now = own_->trips.words[i].load(std::memory_order_relaxed);
-    if (std::exchange(trips_told_[i], now) != now) link->note(own_->trips.words[i]);
+    const uint64_t trips = own_->trips.words[i].load(std::memory_order_relaxed);
+    if (std::exchange(trips_told_[i], trips) != trips) link->note(own_->trips.words[i]);
   }
   notify(*link, Side::kClient);
 }

@@ -30,6 +30,7 @@
 namespace tide {
 
 class Pool;
+class Redial;
 
 // An answer that somebody waits for. Must outlive the wait: remove it with forget() before it goes.
 struct Reply {
@@ -188,7 +189,7 @@ class Channel {
   Outcome connect_first();
   // How to connect, and what came of it.
   struct Attempt {
-    bool again = false;         // to the worker that has this session; there is no use in waiting long
+    Redial* again = nullptr;    // to the worker that has this session; there is no use in waiting long
     int refusal = 0;            // the CUresult with which the far side refused, if it did
     bool nobody_there = false;  // its machine answers, but no agent
     bool unanswered = false;    // there was no agent, or it ended before it answered
@@ -207,7 +208,7 @@ class Channel {
   void fail(CUresult code, const std::string& cause);
 
   template <class Ready>
-  CUresult wait(Ready ready);
+  CUresult wait(Ready ready, uint64_t* waited_ns);
   CUresult wait_for_space(uint32_t payload_bytes);
   void expect(uint64_t sequence, const CommandSpec& spec);
   void put_bulk(std::byte* payload, const CommandSpec& spec);
@@ -255,11 +256,10 @@ class Channel {
   std::atomic<bool> shares_{false};
   uint32_t attempts_ = 0;               // DoorOpen::attempt of the last
   uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
-  uint32_t reached_ms_ = 0;             // so long took connecting to its machine
   uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers
   uint64_t alarm_ns_ = 0;               // when that was too short
   // What was told of the counters (their sum) and of round trips; the service thread's.
-  uint64_t counted_ = 0;
+  uint64_t counted_ = 0, waits_told_ = 0, told_ns_ = 0;
   uint64_t trips_told_[kTripSlots] = {};
 };
 

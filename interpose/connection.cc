@@ -24,10 +24,11 @@ constexpr uint64_t kSearchNs = 5'000'000'000;   // how long a vanished worker is
 constexpr uint64_t kNowhereNs = 2'000'000'000;  // and if the scheduler knows of no other place in all that time
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint32_t kEndPauseUs = 200;
-constexpr uint32_t kAgainTimeoutMs = 100;
+constexpr uint32_t kAgainEveryMs = 100;  // while the network is down, so that it is soon noticed when it is back
 constexpr uint32_t kAgainPauseUs = 20'000;
 constexpr uint32_t kPatienceMostMs = 6'400;
 constexpr uint64_t kFalseAlarmNs = 250'000'000;  // a network that was silent, and is there so soon, was not away
+constexpr uint64_t kTripsToConnect = 16;
 constexpr uint64_t kAlarmsForgottenNs = 60'000'000'000;
 constexpr uint64_t kAgentBackNs = 20'000'000'000;  // longer than the scheduler waits before it ends the job
 
@@ -42,8 +43,8 @@ std::string transport_to(const Endpoint& endpoint) {
   return endpoint.same_host() && !endpoint.unix_path.empty() ? "shm" : transport_between_hosts();
 }
 
-Outcome reach(const Endpoint& endpoint, uint32_t timeout_ms, const Transport** transport, std::string* name,
-              int* lifeline, bool* nobody_there) {
+Outcome reach(const Endpoint& endpoint, Redial* again, const Transport** transport, std::string* name, int* lifeline,
+              bool* nobody_there) {
   const char* wanted = wanted_transport();
   *name = transport_to(endpoint);
   *transport = find_transport(name->c_str());
@@ -52,14 +53,15 @@ Outcome reach(const Endpoint& endpoint, uint32_t timeout_ms, const Transport** t
                          "\"; TIDE_TRANSPORT is one of shm, verbs, ucx, fastest, sim");
   }
   if ((*transport)->same_host) {
-    Outcome o = connect_unix(endpoint.unix_path, timeout_ms, lifeline);
+    Outcome o = connect_unix(endpoint.unix_path, kConnectTimeoutMs, lifeline);
     *nobody_there = !o.ok();
     if (o.ok() || wanted != nullptr) return o;
     *name = transport_between_hosts();  // the boot id is ours, but not the file system (a container)
     *transport = find_transport(name->c_str());
     if (*transport == nullptr) return o;
   }
-  return connect_tcp(endpoint.tcp_address, timeout_ms, lifeline, nobody_there);
+  if (again != nullptr) return again->next(endpoint.tcp_address, kAgainEveryMs, lifeline, nobody_there);
+  return connect_tcp(endpoint.tcp_address, kConnectTimeoutMs, lifeline, nobody_there);
 }
 
 // What an agent's door says of a vGPU that is on its way: it was here, or has not arrived.
@@ -123,13 +125,9 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   Endpoint endpoint;
   std::string name;
   if (Outcome o = Endpoint::parse(text, &endpoint); !o.ok()) return o;
-  // Again and again while the network is down, so that it is soon noticed when it is back.
-  const uint32_t timeout_ms = attempt->again ? std::max(kAgainTimeoutMs, 4 * reached_ms_) : kConnectTimeoutMs;
-  const uint64_t begin = now_ns();
-  Outcome o = reach(endpoint, timeout_ms, transport, &name, lifeline, &attempt->nobody_there);
+  Outcome o = reach(endpoint, attempt->again, transport, &name, lifeline, &attempt->nobody_there);
   attempt->unanswered = attempt->nobody_there;
   if (!o.ok()) return o;
-  if (!attempt->again) reached_ms_ = uint32_t((now_ns() - begin) / 1'000'000);
   DoorOpen open;
   memcpy(open.job, origin_.pool->identity().job, sizeof open.job);
   memcpy(open.token, origin_.pool->identity().token, sizeof open.token);
@@ -139,7 +137,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   open.epoch = epoch;
   open.memory_bytes = origin_.memory_bytes;
   strncpy(open.transport, name.c_str(), sizeof open.transport - 1);
-  open.flags = attempt->again ? kOpenAgain : 0;
+  open.flags = attempt->again != nullptr ? kOpenAgain : 0;
   open.attempt = ++attempts_;
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   const Preparation beside(**transport);  // while the worker starts
@@ -319,14 +317,15 @@ bool Channel::come_back(std::string* cause) {
   const uint64_t begin = now_ns();
   if (begin - alarm_ns_ > kAlarmsForgottenNs) patience_ms_ = kPatienceMs;
   uint64_t deadline = begin + hold_ms_ * 1'000'000ull;
+  Redial redial;
   while (now_ns() < deadline) {
-    Attempt attempt{.again = true};
+    Attempt attempt{.again = &redial};
     const Outcome o = counted_trip([&] { return connect(origin_.endpoint, epoch_.load(), &attempt); });
     if (o.ok()) {
       const uint64_t took = now_ns() - begin;
       log(LogLevel::kInfo, "vGPU %u: the connection broke and is there again, %llu ms after that was noticed",
           origin_.vgpu, static_cast<unsigned long long>(took / 1'000'000));
-      if (silent && took < kFalseAlarmNs) be_patient();
+      if (silent && took < kFalseAlarmNs + kTripsToConnect * LinkUse(*this)->round_trip_us() * 1000) be_patient();
       return true;
     }
     *cause = o.message();

@@ -54,6 +54,14 @@ struct CallCount {
   count @1 :UInt64;
 }
 
+struct LinkStats {            # between the program and the vGPU's server
+  roundTripUs @0 :UInt64;     # of the network, as measured last; 0: not known, or there is none
+  bytesPerS @1 :UInt64;       # to the server, while bytes waited; 0: not known
+  windowMs @2 :UInt64;        # the last seconds, of which
+  waitMs @3 :UInt64;          # so many the program waited, and the server had nothing to do
+  windowBytes @4 :UInt64;     # carried in them, both ways
+}
+
 struct VgpuStats {
   vgpu @0 :UInt32;
   workerPids @1 :List(UInt32);
@@ -73,6 +81,7 @@ struct VgpuStats {
   savedIn @15 :UInt64;   # of bytesIn: what needed not be carried, because it was packed or the worker kept it
   savedOut @16 :UInt64;  # of bytesOut: because it was packed
   keptIn @17 :UInt64;    # of savedIn: what the worker kept
+  link @18 :LinkStats;
 }
 
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has

@@ -58,6 +58,12 @@ Agent::Stats sum_of(const Counted& counted) {
       if (word != 0) stats.round_trips_of[TripCounts::function_of(word)] += TripCounts::count_of(word);
     }
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
+    // Of several processes, the one that waits longest.
+    if (one.link_wait_ns >= sum.link_wait_ns) {
+      sum.link_round_trip_us = one.link_round_trip_us, sum.link_bytes_per_s = one.link_bytes_per_s;
+      sum.link_window_ns = one.link_window_ns, sum.link_wait_ns = one.link_wait_ns;
+      sum.link_window_bytes = one.link_window_bytes;
+    }
     sum.busy_permille = std::min(1000u, sum.busy_permille + one.busy_permille);
     if (one.transport[0] != 0) memcpy(sum.transport, one.transport, sizeof(sum.transport));
   }

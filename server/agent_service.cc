@@ -108,6 +108,12 @@ class AgentService final : public control::Agent::Server {
         to.setWaitNs(from.sum.wait_ns);
         to.setObjects(from.sum.objects);
         to.setTransport(from.sum.transport);
+        auto link = to.initLink();
+        link.setRoundTripUs(from.sum.link_round_trip_us);
+        link.setBytesPerS(from.sum.link_bytes_per_s);
+        link.setWindowMs(from.sum.link_window_ns / 1'000'000);
+        link.setWaitMs(from.sum.link_wait_ns / 1'000'000);
+        link.setWindowBytes(from.sum.link_window_bytes);
         to.setBusyPermille(from.sum.busy_permille);
         auto clients = to.initClients(uint32_t(from.clients.size()));
         for (uint32_t n = 0; n < clients.size(); ++n) {

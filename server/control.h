@@ -112,6 +112,8 @@ struct ControlStats {
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
+  uint64_t link_round_trip_us = 0, link_bytes_per_s = 0;                 // ClientCounters
+  uint64_t link_window_ns = 0, link_wait_ns = 0, link_window_bytes = 0;  // LinkMeter::Wait
 };
 
 struct ControlText {

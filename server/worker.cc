@@ -88,6 +88,7 @@ int Worker::run() {
   while (true) {
     const uint64_t now = now_ns();
     meter_.at(now, worked_);
+    link_meter_.at(now, worked_, live_ && link_ != nullptr && link_->part_has_come());
     if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
@@ -95,6 +96,9 @@ int Worker::run() {
       forward_text();
       if (live_ && !said_end_) session_->tell_running();
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
+      if (live_ && link_meter_.due(now)) {
+        link_meter_.take(now, link_->region().client().counters.wait_ns, link_->carried());
+      }
     }
     if (link_ == nullptr && move_ != nullptr && session_ != nullptr) {
       if (try_move() == Next::kEnd) return 0;
@@ -231,6 +235,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
         stats.objects = uint32_t(session_->objects().size());
         stats.busy_permille = meter_.permille();
         count_trips(&stats);
+        measure_link(&stats);
         set_text(stats.transport, link_->transport());
       }
       send_control(control_, ControlType::kStatsReply, stats);
@@ -254,6 +259,18 @@ void Worker::count_trips(ControlStats* stats) const {
   stats->round_trips = client.counters.round_trips;
   stats->round_trips_per_s = trips_.per_second(now_ns(), stats->round_trips);
   for (uint32_t i = 0; i < kTripSlots; ++i) stats->trips[i] = client.trips.words[i];
+}
+
+void Worker::measure_link(ControlStats* stats) const {
+  const ClientCounters& counters = link_->region().client().counters;
+  const LinkMeter::Wait wait = link_meter_.wait();
+  // Before the client has said it: as it was when it connected.
+  const uint64_t told_us = counters.link_round_trip_us;
+  stats->link_round_trip_us = told_us != 0 ? told_us : link_->round_trip_us();
+  stats->link_bytes_per_s = counters.link_bytes_per_s;
+  stats->link_window_ns = wait.window_ns;
+  stats->link_wait_ns = wait.wait_ns;
+  stats->link_window_bytes = wait.bytes;
 }
 
 void Worker::handle_sharing(ControlMessage* message) {

@@ -10,6 +10,7 @@
 
 #include "server/busy.h"
 #include "server/control.h"
+#include "server/link_meter.h"
 #include "server/rate.h"
 #include "server/session.h"
 #include "server/text_capture.h"
@@ -40,6 +41,7 @@ class Worker {
   void wait_for_words();
   Next handle(ControlMessage* message);
   void count_trips(ControlStats* stats) const;
+  void measure_link(ControlStats* stats) const;
   void handle_sharing(ControlMessage* message);
   Next serve(const ControlSession& session, int lifeline, int region_fd);
   Next receive(const ControlSession& session);
@@ -107,6 +109,7 @@ class Worker {
   std::unique_ptr<Move> move_;
   TextCapture output_, errors_;  // what kernels print
   BusyMeter meter_;
+  LinkMeter link_meter_;
   RateMeter trips_;
   bool worked_ = false;      // work was under way in the last turn
   uint64_t busy_ns_ = 0;     // when something last happened

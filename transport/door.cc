@@ -17,6 +17,7 @@
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "base/versions.h"
+#include "transport/path_time.h"
 
 namespace tide {
 namespace {
@@ -167,11 +168,13 @@ Outcome check_open(const DoorOpen& open) {
 // Probes after 1 s without a word, and every second from then on; the first that finds this time over ends it.
 void watch_peer(int socket) {
   const auto set = [&](int level, int option, int value) { setsockopt(socket, level, option, &value, sizeof value); };
+  PathTime path;
+  if (!path.measure(socket)) return;
   set(IPPROTO_TCP, TCP_NODELAY, 1);
   set(SOL_SOCKET, SO_KEEPALIVE, 1);
   set(IPPROTO_TCP, TCP_KEEPIDLE, 1);
   set(IPPROTO_TCP, TCP_KEEPINTVL, 1);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 1900);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, int(path.peer_timeout_ms()));
 }
 
 Outcome send_frame(int socket, DoorType type, const void* payload, size_t bytes, int fd_to_send) {
@@ -228,18 +231,31 @@ Outcome connect_unix(const std::string& path, uint32_t timeout_ms, int* socket) 
   return {};
 }
 
-Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket, bool* refused) {
+namespace {
+
+Outcome cannot_connect(const std::string& address, const std::string& why) {
+  return Outcome::fail("cannot connect to " + address + ": " + why);
+}
+
+// To be given back by freeaddrinfo.
+Outcome resolve(const std::string& address, addrinfo** found) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos) return Outcome::fail("'" + address + "' is not ADDRESS:PORT");
   std::string host = address.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
+  const int error = getaddrinfo(host.c_str(), address.c_str() + colon + 1, &hints, found);
+  return error == 0 ? Outcome{} : Outcome::fail("cannot resolve " + address + ": " + gai_strerror(error));
+}
+
+}  // namespace
+
+Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket, bool* refused) {
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(host.c_str(), address.c_str() + colon + 1, &hints, &found);
-  if (error != 0) return Outcome::fail("cannot resolve " + address + ": " + gai_strerror(error));
+  if (Outcome o = resolve(address, &found); !o.ok()) return o;
   const Deadline deadline(timeout_ms);
-  Outcome outcome = Outcome::fail("cannot connect to " + address);
+  Outcome outcome = cannot_connect(address, "it has no address");
   for (const addrinfo* a = found; a != nullptr && !outcome.ok(); a = a->ai_next) {
     const int fd = ::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) continue;
@@ -250,11 +266,67 @@ Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket
     } else {
       if (refused != nullptr && errno == ECONNREFUSED) *refused = true;
       close(fd);
-      outcome = Outcome::fail("cannot connect to " + address + ": " + outcome.message());
+      outcome = cannot_connect(address, outcome.message());
     }
   }
   freeaddrinfo(found);
   return outcome;
+}
+
+Redial::~Redial() {
+  for (const int fd : sockets_) close(fd);
+}
+
+Outcome Redial::next(const std::string& address, uint32_t wait_ms, int* socket, bool* refused) {
+  addrinfo* found = nullptr;
+  if (Outcome o = resolve(address, &found); !o.ok()) return o;
+  std::string why = "no answer in time";
+  for (const addrinfo* a = found; a != nullptr; a = a->ai_next) {
+    const int fd = ::socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) continue;
+    if (sockets_.size() == kMost) give_up(sockets_.begin());
+    sockets_.push_back(fd);
+    if (connect(fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS) continue;
+    why = strerror(errno);
+    if (refused != nullptr && errno == ECONNREFUSED) *refused = true;
+    give_up(sockets_.end() - 1);
+  }
+  freeaddrinfo(found);
+  const bool made = first_made(now_ns() + wait_ms * uint64_t{1'000'000}, socket, refused, &why);
+  return made ? Outcome{} : cannot_connect(address, why);
+}
+
+void Redial::give_up(std::vector<int>::iterator which) {
+  close(*which);
+  sockets_.erase(which);
+}
+
+bool Redial::first_made(uint64_t end_ns, int* socket, bool* refused, std::string* why) {
+  while (!sockets_.empty()) {
+    std::vector<pollfd> polled;
+    for (const int fd : sockets_) polled.push_back({fd, POLLOUT, 0});
+    const uint64_t now = now_ns();
+    const int left_ms = now >= end_ns ? 0 : int((end_ns - now + 999'999) / 1'000'000);
+    if (poll(polled.data(), polled.size(), left_ms) == 0) return false;
+    for (const pollfd& each : polled) {
+      if (each.revents == 0) continue;
+      const auto which = std::find(sockets_.begin(), sockets_.end(), each.fd);
+      int error = 0;
+      socklen_t size = sizeof error;
+      getsockopt(each.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+      if (error == 0) {
+        sockets_.erase(which);
+        fcntl(each.fd, F_SETFL, fcntl(each.fd, F_GETFL) & ~O_NONBLOCK);
+        watch_peer(each.fd);
+        *socket = each.fd;
+        return true;
+      }
+      *why = strerror(error);
+      if (refused != nullptr && error == ECONNREFUSED) *refused = true;
+      give_up(which);
+    }
+  }
+  return false;
 }
 
 }  // namespace tide

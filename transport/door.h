@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "base/limits.h"
 #include "base/outcome.h"
@@ -168,7 +169,28 @@ Outcome receive_frame(int socket, uint32_t timeout_ms, DoorType* type, std::stri
 // where the machine answers, but nobody listens there.
 Outcome connect_unix(const std::string& path, uint32_t timeout_ms, int* socket);
 Outcome connect_tcp(const std::string& address, uint32_t timeout_ms, int* socket, bool* refused = nullptr);
-// Of a TCP connection: a far side that has vanished is noticed within some 2 s, though nothing is sent.
+// Of a TCP connection: a far side that has vanished is noticed within some 2 s, though nothing is sent; on a path that
+// takes long, later (path_time.h).
 void watch_peer(int socket);
+
+// Connections to an address, begun again and again and not one after the other: where the network is away, the next one
+// is through as soon as it is back, and where an answer takes long, an older one still gets it.
+class Redial {
+ public:
+  Redial() = default;
+  ~Redial();
+  Redial(const Redial&) = delete;
+  Redial& operator=(const Redial&) = delete;
+  // Begins another connection, and gives the first that is made within `wait_ms`, of all that were begun. Like
+  // connect_tcp otherwise. The address is always the same.
+  Outcome next(const std::string& address, uint32_t wait_ms, int* socket, bool* refused);
+
+ private:
+  static constexpr size_t kMost = 32;  // at once; then the oldest is given up
+  void give_up(std::vector<int>::iterator which);
+  bool first_made(uint64_t end_ns, int* socket, bool* refused, std::string* why);
+
+  std::vector<int> sockets_;
+};
 
 }  // namespace tide

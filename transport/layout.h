@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 6;
+inline constexpr uint32_t kRegionVersion = 7;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -37,11 +37,14 @@ struct ClientCounters {
   Word round_trips{0};  // waits for an answer or for a completion that was not there yet
   Word bytes_in{0};     // host to device
   Word bytes_out{0};    // device to host
-  Word wait_ns{0};
+  Word wait_ns{0};      // for the worker, also for room in the ring; those that are under way included
   Word reconnects{0};
   Word saved_in{0};   // of bytes_in: what needed not be carried, because it was packed or kept (pack.h)
   Word saved_out{0};  // of bytes_out
   Word kept_in{0};    // of saved_in: what was named and not sent
+  // No counts: the network to the worker, as measured last. 0: not known, or there is none.
+  Word link_round_trip_us{0};
+  Word link_bytes_per_s{0};  // of what goes to the worker (link_rate.h)
 };
 
 // Round trips by the function of the driver API that waited: each word is its number (api/*.api) and, in the lower

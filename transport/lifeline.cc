@@ -1,5 +1,6 @@
 #include "transport/lifeline.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -13,15 +14,36 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kAskLeastNs = 100'000'000, kAskMostNs = 2'000'000'000;
+constexpr uint64_t kKeepNs = 800'000'000;  // below the second after which the system asks by itself
+constexpr uint32_t kPatientMs = 1'900;
 
 uint64_t since(uint64_t then_ns, uint64_t now_ns) { return now_ns - std::min(now_ns, then_ns); }
 
 }  // namespace
 
 LifelineState Lifeline::state() const {
+  if (reset_.load(std::memory_order_relaxed)) return LifelineState::kBroken;
   pollfd poll_fd{.fd = socket_, .events = POLLRDHUP, .revents = 0};
   if (socket_ >= 0 && (poll(&poll_fd, 1, 0) <= 0 || poll_fd.revents == 0)) return LifelineState::kAlive;
   return (poll_fd.revents & (POLLERR | POLLNVAL)) != 0 ? LifelineState::kBroken : LifelineState::kClosed;
+}
+
+LifelineState Lifeline::read_on() {
+  pollfd poll_fd{.fd = socket_, .events = POLLRDHUP | POLLIN, .revents = 0};
+  if (socket_ < 0 || poll(&poll_fd, 1, 0) <= 0 || poll_fd.revents != POLLIN) return state();
+  char bytes[256];
+  const ssize_t got = recv(socket_, bytes, sizeof bytes, MSG_DONTWAIT);
+  if (got < 0 && errno != EAGAIN && errno != EINTR) reset_.store(true, std::memory_order_relaxed);
+  return state();
+}
+
+void Lifeline::be_patient() {
+  PathTime path;
+  if (!path.measure(socket_)) return;
+  round_trip_us_.store(std::max<uint64_t>(path.rtt_us, 1), std::memory_order_relaxed);
+  const uint32_t timeout_ms = std::max(kPatientMs, path.peer_timeout_ms());
+  peer_timeout_ms_.store(timeout_ms, std::memory_order_relaxed);
+  setsockopt(socket_, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
 }
 
 Lifeline::~Lifeline() {
@@ -30,20 +52,37 @@ Lifeline::~Lifeline() {
   close();
 }
 
-bool Lifeline::answers(uint64_t now_ns, uint64_t heard_ns, uint32_t patience_ms) {
-  tcp_info info{};
-  socklen_t bytes = sizeof info;
-  if (getsockopt(socket_, IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0) return true;  // not over a network
-  uint64_t asked_ns = asked_ns_.load(std::memory_order_relaxed);
-  if (info.tcpi_unacked != 0) {
-    const uint64_t usual_us = 3 * (uint64_t{info.tcpi_rtt} + 4 * uint64_t{info.tcpi_rttvar});
-    return since(asked_ns, now_ns) < std::max(patience_ms * uint64_t{1'000'000}, usual_us * 1000);
+// The system's own patience follows the path, which may have become another one.
+bool Lifeline::measure(PathTime* path) {
+  if (!path->measure(socket_)) return false;
+  round_trip_us_.store(std::max<uint64_t>(path->rtt_us, 1), std::memory_order_relaxed);
+  const uint32_t timeout_ms = path->peer_timeout_ms();
+  if (peer_timeout_ms_.exchange(timeout_ms, std::memory_order_relaxed) != timeout_ms) {
+    setsockopt(socket_, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
   }
-  const uint64_t pause_ns = std::clamp(since(heard_ns, now_ns) / 2, kAskLeastNs, kAskMostNs);
-  if (since(asked_ns, now_ns) < pause_ns) return true;
-  const char word = 0;
-  if (asked_ns_.compare_exchange_strong(asked_ns, now_ns)) send(socket_, &word, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   return true;
+}
+
+void Lifeline::send_byte(uint64_t now_ns) {
+  const char word = 0;
+  uint64_t asked_ns = asked_ns_.load(std::memory_order_relaxed);
+  if (asked_ns_.compare_exchange_strong(asked_ns, now_ns)) send(socket_, &word, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+bool Lifeline::answers(uint64_t now_ns, uint64_t heard_ns, uint32_t patience_ms) {
+  PathTime path;
+  if (!measure(&path)) return true;
+  const uint64_t asked_ns = asked_ns_.load(std::memory_order_relaxed);
+  if (path.unacknowledged != 0) return since(asked_ns, now_ns) < path.silence_us(patience_ms) * 1000;
+  const uint64_t pause_ns = std::clamp(since(heard_ns, now_ns) / 2, kAskLeastNs, kAskMostNs);
+  if (since(asked_ns, now_ns) >= pause_ns) send_byte(now_ns);
+  return true;
+}
+
+void Lifeline::keep(uint64_t now_ns) {
+  if (since(asked_ns_.load(std::memory_order_relaxed), now_ns) < kKeepNs) return;
+  PathTime path;
+  if (measure(&path) && path.unacknowledged == 0) send_byte(now_ns);
 }
 
 bool Lifeline::give_descriptor(int fd) {

@@ -61,6 +61,12 @@ class Link {
   // could be slow. And how many are on their way there.
   virtual uint64_t bytes_per_s() const { return 0; }
   virtual uint64_t on_the_way() const { return 0; }
+  // Worker side: bytes of both rings that have come and gone, and whether a part of a command is there that cannot be
+  // taken up before the rest. By the thread that consumes.
+  virtual uint64_t carried() const { return 0; }
+  virtual bool part_has_come() const { return false; }
+  // Of the network between the two machines, as the system has measured it last. 0: not known, or there is none.
+  virtual uint64_t round_trip_us() const { return 0; }
   // Whether both sides are on one machine and can map the same memory. Then a descriptor may be given to the worker,
   // once for each link, and taken there when it has come (-1: not yet; the taker owns it).
   virtual bool shares_memory() const { return false; }

@@ -20,7 +20,8 @@ void LinkRate::delivered(uint64_t now_ns, uint64_t received, uint64_t head) {
   const bool waited = received <= published_ && published_ != 0;
   published_ = head;
   const uint64_t bytes = received - begin_, ns = now_ns - begin_ns_;
-  if (waited && (bytes < kWindowBytes || ns < kWindowNs)) return;
+  const bool is_whole = (bytes >= kWindowBytes && ns >= kWindowNs) || ns >= kWindowMostNs;
+  if (waited && !is_whole) return;
   if (waited) add(now_ns, bytes, ns);
   begin_ = received;
   begin_ns_ = now_ns;

@@ -5,9 +5,9 @@
 // difference: a reader that takes its time is no slow path.
 //
 // The machines may be busy, too, and a connection begins slowly. So the fastest of the last windows counts, and nothing
-// is known before there are as many: a path is called slow only where it has not been faster for some MiB. And it is
-// forgotten after a while without a new window: who sends less, because the path is slow, would never learn that it is
-// not.
+// is known before there are as many: a path is called slow only where it has not been faster for some MiB, or seconds.
+// And it is forgotten after a while without a new window: who sends less, because the path is slow, would never learn
+// that it is not.
 
 #include <atomic>
 #include <cstdint>
@@ -26,6 +26,7 @@ class LinkRate {
 
  private:
   static constexpr uint64_t kWindowBytes = 1u << 20, kWindowNs = 1'000'000;
+  static constexpr uint64_t kWindowMostNs = 250'000'000;  // else a path of 1 Mb/s would be known after minutes
   static constexpr uint32_t kWindows = 8;
 
   void add(uint64_t now_ns, uint64_t bytes, uint64_t ns);

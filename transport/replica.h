@@ -67,6 +67,9 @@ class Replica {
   // Of one's own ring: how fast its bytes reach the far side (0: not known), and how many are on their way there.
   uint64_t bytes_per_s() const;
   uint64_t on_the_way() const;
+  // Of both rings; and whether a part of the far side's next record is here, and not all of it.
+  uint64_t carried() const { return received_.load() + delivered_.load(); }
+  bool part_has_come() const { return synced() && received_.load() > in_.head->load(std::memory_order_acquire); }
   bool synced() const { return synced_.load(std::memory_order_acquire); }
   // Bytes of the far side's ring that are here. For the carrier, and when there is none any more.
   uint64_t received() const { return resumption_ != nullptr ? resumption_->received : received_.load(); }

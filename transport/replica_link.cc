@@ -19,18 +19,18 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kLingerNs = 50'000;      // the pump looks on for so long after the last movement
-constexpr uint64_t kEventLingerNs = 2'000;  // with TIDE_POLL=event
-constexpr uint32_t kParkUs = 1'000;         // while others drive the link
-constexpr uint32_t kSoonUs = 200;           // what is due so soon is not slept for: a sleeper wakes some 60 us late
-constexpr uint32_t kPumpSleepUs = 100'000;  // what comes ends it; it grows to the next while nothing does
-constexpr uint32_t kPumpSleepMostUs = 1'600'000;
+constexpr uint64_t kLingerNs = 50'000;          // the pump looks on for so long after the last movement
+constexpr uint64_t kEventLingerNs = 2'000;      // with TIDE_POLL=event
+constexpr uint32_t kParkUs = 1'000;             // while others drive the link
+constexpr uint32_t kSoonUs = 200;               // what is due so soon is not slept for: a sleeper wakes some 60 us late
+constexpr uint32_t kPumpSleepUs = 100'000;      // what comes ends it; it grows to the next while nothing does
+constexpr uint32_t kPumpSleepMostUs = 800'000;  // as often as the lifeline is kept
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
 constexpr uint64_t kSilenceNs = 2'000'000'000;
 constexpr uint64_t kQuietNs = 200'000'000;  // as long as TCP waits at least before it sends again
 constexpr uint64_t kLittle = 64u << 10;
-constexpr uint32_t kConnectTimeoutMs = 10'000;
+constexpr uint32_t kConnectTimeoutMs = 60'000;  // where the network is there, and a machine that lives
 
 thread_local bool is_pump = false;
 
@@ -55,6 +55,7 @@ ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<
   region_ = region;
   if (own == Side::kWorker) {
     region.client().asleep.store(1);
+    lifeline_.be_patient();
     return;
   }
   region.worker().asleep.store(0);
@@ -211,6 +212,7 @@ void ReplicaLink::pump() {
     const bool moved = progress();
     const uint64_t now = now_ns();
     if (moved) moved_ns = now;
+    if (!broken_.load(std::memory_order_relaxed)) lifeline_.keep(now);
     const uint64_t driven_now = driven_.load(std::memory_order_relaxed);
     const bool others_drive = driven_now != driven && region_.client().asleep.load() == 0;
     driven = driven_now;
@@ -254,9 +256,10 @@ bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
 // The lifeline may be starved on a slow link by what is carried; then the carrier is a sign of life.
 bool ReplicaLink::alive() {
   if (broken_.load()) return false;
-  const LifelineState state = lifeline_.state();
-  const uint64_t now = now_ns();
-  if (state == LifelineState::kBroken) return now - heard_ns_.load(std::memory_order_relaxed) < kSilenceNs;
+  const LifelineState state = own_ == Side::kWorker ? lifeline_.read_on() : lifeline_.state();
+  const uint64_t now = now_ns(), heard_ns = heard_ns_.load(std::memory_order_relaxed);
+  if (state == LifelineState::kBroken)
+    return now - std::min(now, heard_ns) < std::max(kSilenceNs, lifeline_.peer_timeout_ns());
   return state == LifelineState::kAlive && still_heard(now);
 }
 

@@ -43,6 +43,9 @@ class ReplicaLink : public Link {
   void take_back() override;
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
   uint64_t on_the_way() const override { return replica_.on_the_way(); }
+  uint64_t carried() const override { return replica_.carried(); }
+  bool part_has_come() const override { return replica_.part_has_come(); }
+  uint64_t round_trip_us() const override { return lifeline_.round_trip_us(); }
   void abandon() override;
   void release() override;
   bool resumes() const override { return true; }

@@ -58,6 +58,24 @@ class Connections(PoolTest):
         wait_until(lambda: not self.pool.pids('tide-worker'), 'its worker ends', 4)
         self.assertTrue(job.running())
 
+    def test_a_network_that_is_fast_is_not_blamed(self):
+        self.pool.env['TIDE_TRANSPORT'] = 'ucx'
+        self.pool.up(gpus=1)
+        job = self.pool.start('-g', 1, '--name', 'near', '--', job_program('steady'), '--rounds', 100_000,
+                              '--pause-us', 2000)
+        link = {}
+
+        def known():
+            seen = (self.pool.job('near') or {}).get('vgpus')
+            link.update(seen[0].get('link', {}) if seen else {})
+            return link.get('window_ms', 0) >= 4000 or not job.running()
+        wait_until(known, 'some seconds are known', 30)
+        self.assertTrue(job.running(), job.err())
+        self.assertTrue(0 < link['round_trip_us'] < 100_000, link)
+        self.assertGreater(link['window_bytes'], 0)
+        self.assertEqual(self.pool.json('why', 'near')['warning'], '')
+        self.assertNotIn('warning', self.pool.tide('job', 'near').out)
+
     def test_a_worker_that_is_killed_is_one_clear_error(self):
         self.pool.env['TIDE_TRANSPORT'] = 'ucx'
         self.pool.up(gpus=1)

@@ -10,6 +10,7 @@ import time
 from typing import Callable
 
 import limits
+import links
 from ground import Failed, expect, until
 
 ROUND_US, SLOWLY_US = 5000, 50_000  # so long at least a round of the job takes
@@ -312,6 +313,11 @@ FAULTS = [
           waits=True),
     Fault('wall clock', each(wall_clock_wrong), 1, 20),
     Fault('agent lost', each(agent_lost), 1, 100, waits=True),
+    Fault('slow link', links.slow_link, 1, 20, waits=True, together=1),
+    Fault('loss and repeats', links.loss_and_repeats, 1, 50),
+    Fault('delay that changes', links.changing_delay, 1, 50, waits=True),
+    Fault('slow link cut', links.slow_link_cut, 1, 100, waits=True),
+    Fault('much queued', links.much_queued, 2, 4, waits=True),
     Fault('cut off for good', each(client_lost), 1, 20, waits=True),
     Fault('full file systems', each(limits.full_disks), 2, 50),
     Fault('client limits', each(limits.client_limits), 1, 10),

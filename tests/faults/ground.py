@@ -36,26 +36,31 @@ def until(condition, what, seconds=PATIENCE_S):
     return time.monotonic() - begin
 
 
-def why_not():
-    """Why there is no such ground here, or nothing."""
+def why_no_namespaces():
+    """Why no machines can be made here, or nothing."""
     if os.geteuid() != 0:
         return 'needs root, for network namespaces'
     missing = [name for name in ('ip', 'bridge', 'ss', 'unshare') if shutil.which(name) is None]
-    if missing:
-        return f'needs {", ".join(missing)} (apt-get install iproute2 util-linux)'
+    return f'needs {", ".join(missing)} (apt-get install iproute2 util-linux)' if missing else None
+
+
+def why_not():
+    """Why there is no such ground here, or nothing."""
+    if reason := why_no_namespaces():
+        return reason
     if not os.path.isfile(os.path.join(BUILD, 'tests/jobs/steady')):
         return f'{BUILD}/tests/jobs/steady is not built (no nvcc)'
     return None
 
 
 class Job:
-    """`tide run` of the program `steady`, and what it has said."""
+    """`tide run` of a program, and what it has said."""
 
-    def __init__(self, ground, rounds, pause_us):
+    def __init__(self, ground, program):
         self.folder = tempfile.mkdtemp(dir=ground.home)
         self.known, self.seen = [], 0  # rounds, and how much of the output they are
         words = [ground.program('tools/tide/tide'), '--pool', f'{SERVER}:{PORT}', 'run', '-g', '1', '--',
-                 ground.program('tests/jobs/steady'), '--rounds', str(rounds), '--pause-us', str(pause_us)]
+                 ground.program(f'tests/jobs/{program[0]}'), *program[1:]]
         self.out_path, self.err_path = (os.path.join(self.folder, name) for name in ('out', 'err'))
         with open(self.out_path, 'w') as out, open(self.err_path, 'w') as err:
             self.process = subprocess.Popen(ground.inside(ground.client, *words), stdout=out, stderr=err,
@@ -89,6 +94,9 @@ class Job:
         until(lambda: len(self.rounds()) >= goal or self.over(), f'{more} rounds\n{self.err()}')
         expect(not self.over(), f'the job ended with {self.process.poll()}: {self.err()}')
 
+    def reconnects(self):
+        return self.err().count('is there again')
+
     def program_pid(self):
         """Of the program itself, below `tide run`."""
         found = subprocess.run(['pgrep', '-P', str(self.process.pid)], capture_output=True, text=True).stdout.split()
@@ -110,9 +118,9 @@ class Job:
         gaps = [b - a for a, b in zip(times, times[1:]) if b > begin and a < end]
         return max(gaps, default=0.0)
 
-    def finish(self, digest):
+    def finish(self, digest, patience_s=PATIENCE_S):
         try:
-            status = self.process.wait(PATIENCE_S)
+            status = self.process.wait(patience_s)
         except subprocess.TimeoutExpired:
             raise Failed(f'hangs: {self.err()}') from None
         expect(status == 0, f'ended with {status}: {self.err()}')
@@ -185,9 +193,10 @@ class Ground:
         self.ip('-n', self.server, 'link', 'set', 'lo', 'up' if up else 'down')
         return time.monotonic()
 
-    def reset_connections(self):
-        """Each TCP connection from the client's machine is reset, as a firewall does that forgot it."""
-        words = ['ss', '-K', '-n', 'state', 'established', 'dst', SERVER]
+    def reset_connections(self, *but):
+        """Each TCP connection from the client's machine is reset, as a firewall does that forgot it; `but` those that
+        a filter of ss leaves out."""
+        words = ['ss', '-K', '-n', 'state', 'established', 'dst', SERVER, *but]
         done = subprocess.run(self.inside(self.client, *words), capture_output=True, text=True)
         expect(done.returncode == 0, f'ss -K: {done.stderr.strip()}')
         return time.monotonic()
@@ -222,9 +231,12 @@ class Ground:
         script = f'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && exec {agent}'
         self.start('agent', self.inside(self.server, 'unshare', '-m', 'sh', '-c', script), ready)
 
-    def run(self, rounds, pause_us=5000):
-        self.jobs.append(Job(self, rounds, pause_us))
+    def start_job(self, *program):
+        self.jobs.append(Job(self, program))
         return self.jobs[-1]
+
+    def run(self, rounds, pause_us=5000, *options):
+        return self.start_job('steady', '--rounds', str(rounds), '--pause-us', str(pause_us), *options)
 
     def tide(self, *words):
         """The administrator's, on the scheduler's machine."""

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -234,6 +235,67 @@ TEST(Connect, reaches_a_listener_on_tcp_and_closes_on_exec) {
   EXPECT_EQ(fcntl(client, F_GETFL) & O_NONBLOCK, 0);
   close(client);
   close(listener);
+}
+
+// A listener that no frame reaches, until it is found.
+class RedialTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    ASSERT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    ASSERT_EQ(listen(listener_, 8), 0);
+    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  }
+  void TearDown() override { close(listener_); }
+  void reachable(bool is) {
+    sock_filter nothing = {BPF_RET | BPF_K, 0, 0, 0};
+    const sock_fprog program = {1, &nothing};
+    const int option = is ? SO_DETACH_FILTER : SO_ATTACH_FILTER;
+    ASSERT_EQ(setsockopt(listener_, SOL_SOCKET, option, &program, sizeof program), 0);
+  }
+
+  const int listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  std::string address_;
+  int made_ = -1;
+  bool refused_ = false;
+};
+
+TEST_F(RedialTest, is_through_as_soon_as_there_is_a_way) {
+  reachable(false);
+  Redial redial;
+  for (int i = 0; i < 40; ++i) EXPECT_FALSE(redial.next(address_, 5, &made_, &refused_).ok());
+  EXPECT_FALSE(refused_);
+  reachable(true);
+  const uint64_t begin = now_ns();
+  const Outcome outcome = redial.next(address_, 300, &made_, &refused_);
+  ASSERT_TRUE(outcome.ok()) << outcome.message();
+  EXPECT_LT(now_ns() - begin, 300'000'000u) << "the system itself asks again after a second";
+  EXPECT_EQ(fcntl(made_, F_GETFL) & O_NONBLOCK, 0);
+  close(made_);
+}
+
+TEST_F(RedialTest, an_answer_to_an_older_question_counts) {
+  reachable(false);
+  Redial redial;
+  EXPECT_FALSE(redial.next(address_, 5, &made_, &refused_).ok());
+  reachable(true);
+  sleep_us(1'200'000);  // the system has asked again by then
+  const std::string elsewhere = "127.0.0.1:1";
+  const Outcome outcome = redial.next(elsewhere, 100, &made_, &refused_);
+  EXPECT_TRUE(outcome.ok()) << outcome.message();
+  close(made_);
+}
+
+TEST_F(RedialTest, who_is_not_there_is_said_at_once) {
+  Redial redial;
+  EXPECT_EQ(redial.next("127.0.0.1:1", 1000, &made_, &refused_).message(),
+            "cannot connect to 127.0.0.1:1: Connection refused");
+  EXPECT_TRUE(refused_);
+  EXPECT_FALSE(redial.next("127.0.0.1", 100, &made_, &refused_).ok());
 }
 
 TEST(EndpointText, survives_a_round_trip) {

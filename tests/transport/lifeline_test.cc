@@ -85,6 +85,60 @@ TEST_F(LifelineTest, silence_is_noticed_and_so_is_its_end) {
   EXPECT_TRUE(becomes(lifeline, true, 10'000));
 }
 
+TEST_F(LifelineTest, who_does_not_wait_says_a_word_each_second) {
+  Lifeline lifeline(near_);
+  for (const uint64_t end = now_ns() + 2'000'000'000; now_ns() < end; sleep_us(20'000)) lifeline.keep(now_ns());
+  EXPECT_GE(unread(), 2);
+  EXPECT_LE(unread(), 3);
+  EXPECT_GT(lifeline.round_trip_us(), 0u);
+  EXPECT_LT(lifeline.round_trip_us(), 100'000u);
+  EXPECT_EQ(lifeline.peer_timeout_ns(), 1'900'000'000u) << "the network is near";
+}
+
+TEST_F(LifelineTest, words_that_mean_nothing_are_read_and_an_end_is_an_end) {
+  Lifeline worker(far_);
+  far_ = -1;
+  {
+    Lifeline client(near_);
+    client.keep(now_ns());
+    sleep_us(20'000);
+    EXPECT_EQ(worker.read_on(), LifelineState::kAlive);
+    int bytes = 0;
+    ioctl(worker.fd(), FIONREAD, &bytes);
+    EXPECT_EQ(bytes, 0);
+  }
+  sleep_us(20'000);
+  EXPECT_EQ(worker.read_on(), LifelineState::kClosed);
+  EXPECT_EQ(worker.read_on(), LifelineState::kClosed) << "asked again";
+}
+
+TEST_F(LifelineTest, a_reset_stays_one) {
+  Lifeline worker(far_);
+  far_ = -1;
+  const linger at_once = {1, 0};
+  setsockopt(near_, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  close(near_);
+  sleep_us(20'000);
+  EXPECT_EQ(worker.read_on(), LifelineState::kBroken);
+  EXPECT_EQ(worker.read_on(), LifelineState::kBroken);
+  EXPECT_EQ(worker.state(), LifelineState::kBroken);
+}
+
+TEST(PathTime, near_peers_are_given_up_as_soon_as_ever) {
+  const PathTime near{.rtt_us = 100, .deviation_us = 50};
+  EXPECT_EQ(near.peer_timeout_ms(), 1'900u);
+  EXPECT_EQ(near.silence_us(400), 400'000u);
+  EXPECT_EQ(PathTime({.rtt_us = 10'000, .deviation_us = 500}).silence_us(400), 400'000u);
+}
+
+TEST(PathTime, far_peers_may_lose_a_word_or_three) {
+  const PathTime far{.rtt_us = 200'000, .deviation_us = 10'000};
+  EXPECT_EQ(far.resend_us(), 400'000u);
+  EXPECT_GT(far.silence_us(400), 2 * far.resend_us());
+  EXPECT_GE(far.peer_timeout_ms(), 3'000u);  // sent again after 0.4, 1.2 and 2.8 s
+  EXPECT_LE(PathTime({.rtt_us = 100'000'000}).peer_timeout_ms(), 30'000u);
+}
+
 TEST_F(LifelineTest, on_one_machine_nothing_is_asked) {
   int pair[2];
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);

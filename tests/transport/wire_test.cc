@@ -30,8 +30,8 @@ TEST(Wire, the_client_page_lies_as_documented) {
   EXPECT_EQ(offsetof(ClientPage, doorbell), 192u);
   EXPECT_EQ(offsetof(ClientPage, asleep), 196u);
   EXPECT_EQ(offsetof(ClientPage, counters), 256u);
-  EXPECT_EQ(sizeof(ClientCounters), 72u);
-  EXPECT_EQ(offsetof(ClientPage, renewed), 328u);
+  EXPECT_EQ(sizeof(ClientCounters), 88u);
+  EXPECT_EQ(offsetof(ClientPage, renewed), 344u);
   EXPECT_EQ(offsetof(ClientPage, trips), 384u);
   EXPECT_EQ(sizeof(TripCounts), 512u);
   EXPECT_EQ(offsetof(ClientPage, signals), 896u);

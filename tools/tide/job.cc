@@ -9,6 +9,7 @@
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
 #include "tools/tide/show.h"
+#include "tools/tide/slow_link.h"
 
 namespace tide::cli {
 namespace {
@@ -51,6 +52,11 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.end();
   json.add("wait_ns", stats.getWaitNs()).add("transport", std::string(stats.getTransport()));
   json.add("objects", stats.getObjects()).add("moves", stats.getMoves());
+  const auto link = stats.getLink();
+  json.key("link").object();
+  json.add("round_trip_us", link.getRoundTripUs()).add("bytes_per_s", link.getBytesPerS());
+  json.add("window_ms", link.getWindowMs()).add("wait_ms", link.getWaitMs());
+  json.add("window_bytes", link.getWindowBytes()).end();
 }
 
 void print_json(const JobAnswer& answer) {
@@ -89,6 +95,14 @@ void print_vgpus(const JobAnswer& answer) {
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
   }
+}
+
+std::string warning_of(const JobAnswer& answer) {
+  std::vector<std::string> servers;
+  for (const auto vgpu : answer.getJob().getVgpus()) servers.push_back(vgpu.getServer());
+  std::vector<control::VgpuStats::Reader> vgpus;
+  for (const auto stats : answer.getVgpus()) vgpus.push_back(stats);
+  return slow_link(vgpus, servers);
 }
 
 // What compression and kept contents saved, where they did.
@@ -164,6 +178,9 @@ int job(const Words& words) {
     printf("  exit     %d\n", info.getExitStatus());
   } else if (info.getState() == control::JobState::RUNNING) {
     print_vgpus(got);
+    if (const std::string warning = warning_of(got); !warning.empty()) {
+      printf("\nwarning: %s\nnext: %s\n", warning.c_str(), slow_link_remedy().c_str());
+    }
     print_saved(got);
     print_calls(got);
   }
@@ -181,7 +198,7 @@ int why(const Words& words) {
   const Outcome outcome = ask_for_job(options, &asker, &answer);
   if (!outcome.ok()) return fail(outcome.message());
   const auto info = KJ_ASSERT_NONNULL(answer).getJob();
-  const std::string id = info.getId();
+  const std::string id = info.getId(), warning = warning_of(KJ_ASSERT_NONNULL(answer));
   std::string reason = info.getReason(), next;
   switch (info.getState()) {
     case control::JobState::QUEUED:
@@ -189,7 +206,7 @@ int why(const Words& words) {
       break;
     case control::JobState::RUNNING:
       if (reason.empty()) reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
-      next = "`tide job " + id + "` shows where";
+      next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::ENDED:
       next = "`tide job " + id + "` has the record";
@@ -201,12 +218,15 @@ int why(const Words& words) {
         .add("id", id)
         .add("state", std::string(state_name(info.getState())))
         .add("reason", reason)
+        .add("warning", warning)
         .add("next", next)
         .end()
         .print();
     return kOk;
   }
-  printf("job %s is %s: %s\nnext: %s\n", id.c_str(), state_name(info.getState()), reason.c_str(), next.c_str());
+  printf("job %s is %s: %s\n", id.c_str(), state_name(info.getState()), reason.c_str());
+  if (!warning.empty()) printf("warning: %s\n", warning.c_str());
+  printf("next: %s\n", next.c_str());
   return kOk;
 }
 
