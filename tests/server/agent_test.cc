@@ -60,6 +60,21 @@ class FakePool final : public control::Pool::Server {
   std::map<std::string, Registered>& servers_;
 };
 
+class FakeEntrance final : public control::Entrance::Server {
+ public:
+  explicit FakeEntrance(control::Pool::Client pool) : pool_(kj::mv(pool)) {}
+
+ protected:
+  kj::Promise<void> enter(EnterContext context) override {
+    EXPECT_EQ(context.getParams().getProtocol(), control::PROTOCOL);
+    context.getResults().setPool(pool_);
+    return kj::READY_NOW;
+  }
+
+ private:
+  control::Pool::Client pool_;
+};
+
 class AgentProcess {
  public:
   AgentProcess(const std::string& name, const std::string& scheduler, const std::string& directory,
@@ -167,7 +182,7 @@ class AgentTest : public ::testing::Test {
     scheduler_->receiver = address->listen();
     port_ = scheduler_->receiver->getPort();
     address_ = "127.0.0.1:" + std::to_string(port_);
-    scheduler_->server = kj::heap<capnp::TwoPartyServer>(kj::heap<FakePool>(servers_));
+    scheduler_->server = kj::heap<capnp::TwoPartyServer>(kj::heap<FakeEntrance>(kj::heap<FakePool>(servers_)));
     scheduler_->serving =
         kj::heap<kj::Promise<void>>(scheduler_->server->listen(*scheduler_->receiver).eagerlyEvaluate(nullptr));
   }
