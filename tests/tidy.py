@@ -241,6 +241,16 @@ def digest(name, seen=None):
     return hashlib.sha256((text + inner).encode()).hexdigest()
 
 
+def comes_first_in_its_source(header):
+    """Then the build has compiled it alone."""
+    try:
+        with open(os.path.join(ROOT, header[:-2] + '.cc'), encoding='utf-8') as source:
+            first = next((line for line in source if line.startswith('#')), '')
+    except FileNotFoundError:
+        return False
+    return first.strip() == f'#include "{header}"'
+
+
 def headers(build):
     build = os.path.abspath(build)
     kept = os.path.join(build, 'tidy-headers')
@@ -258,7 +268,8 @@ def headers(build):
         open(stamp, 'w').close()
         return None
 
-    names = [name for name in files() if name.endswith('.h') and not name.startswith('tests/jobs/')]
+    names = [name for name in files()
+             if name.endswith('.h') and not name.startswith('tests/jobs/') and not comes_first_in_its_source(name)]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from filter(None, pool.map(compile_alone, names))
 
