@@ -36,6 +36,8 @@ class Carrier {
   virtual bool arm() = 0;
   virtual int fd() const = 0;  // any thread
   virtual uint32_t due_us() { return ~uint32_t{0}; }
+  // The worker's: what comes on the lifeline is for it, still.
+  virtual bool reads_lifeline() const { return false; }
   // Null while all is well; else why the connection is of no use.
   virtual const char* failure() const = 0;
 

@@ -88,6 +88,11 @@ Outcome ChoiceCarrier::connect(const std::vector<CarrierKind>& kinds, Region reg
   return {};
 }
 
+bool ChoiceCarrier::reads_lifeline() const {
+  return std::any_of(candidates_.begin(), candidates_.end(),
+                     [](const Candidate& each) { return each.carrier->reads_lifeline(); });
+}
+
 // By its descriptor, since candidates change their places.
 void ChoiceCarrier::watch(Candidate& candidate) {
   epoll_event event{};

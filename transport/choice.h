@@ -39,6 +39,7 @@ class ChoiceCarrier : public Carrier {
   bool arm() override;
   int fd() const override { return epoll_; }
   uint32_t due_us() override { return chosen_ != nullptr ? chosen_->due_us() : ~uint32_t{0}; }
+  bool reads_lifeline() const override;
   const char* failure() const override;
   void release() override {
     for (Candidate& each : candidates_) each.carrier->release();

@@ -256,7 +256,8 @@ bool ReplicaLink::pump_sleep(bool armed, uint32_t timeout_us) {
 // The lifeline may be starved on a slow link by what is carried; then the carrier is a sign of life.
 bool ReplicaLink::alive() {
   if (broken_.load()) return false;
-  const LifelineState state = own_ == Side::kWorker ? lifeline_.read_on() : lifeline_.state();
+  const bool reads = own_ == Side::kWorker && carrier_ != nullptr && !carrier_->reads_lifeline();
+  const LifelineState state = reads ? lifeline_.read_on() : lifeline_.state();
   const uint64_t now = now_ns(), heard_ns = heard_ns_.load(std::memory_order_relaxed);
   if (state == LifelineState::kBroken)
     return now - std::min(now, heard_ns) < std::max(kSilenceNs, lifeline_.peer_timeout_ns());

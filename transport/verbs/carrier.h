@@ -58,6 +58,7 @@ class VerbsCarrier : public Carrier {
   uint64_t applied() const override { return applied_; }
   bool arm() override;
   int fd() const override { return epoll_; }
+  bool reads_lifeline() const override { return own_ == Side::kWorker && heard_bytes_ < sizeof heard_; }
   const char* failure() const override { return failure_; }
   void release() override;
   bool may_ping() override { return greeted_ && failure_ == nullptr && has_room(); }
