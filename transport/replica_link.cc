@@ -66,6 +66,19 @@ Outcome ReplicaLink::start_pump() {
   return pump_.start([this] { pump(); });
 }
 
+void ReplicaLink::stop_pump() {
+  if (!pump_.joinable()) return;
+  stop_ = true;
+  kick();
+  pump_.join();
+}
+
+// The pump speaks on it, too.
+void ReplicaLink::release_lifeline() {
+  stop_pump();
+  lifeline_.release();
+}
+
 ReplicaLink::~ReplicaLink() {
   if (getpid() != pid_) {  // a forked child: nothing here is its own
     lifeline_.close();
@@ -73,11 +86,7 @@ ReplicaLink::~ReplicaLink() {
     [[maybe_unused]] Carrier* leaked = carrier_.release();
     return;
   }
-  if (pump_.joinable()) {
-    stop_ = true;
-    kick();
-    pump_.join();
-  }
+  stop_pump();
   flush();
   carrier_.reset();
   close(kick_fd_);

@@ -59,7 +59,8 @@ class ReplicaLink : public Link {
   // Client: waits until the far side has been heard. For connect functions.
   Outcome wait_for_far_side(uint32_t timeout_ms);
   // Gives the lifeline back to the caller of a connect function that failed.
-  void release_lifeline() { lifeline_.release(); }
+  // The caller keeps the socket. Nothing is carried any more.
+  void release_lifeline();
 
  private:
   bool try_lock() { return !locked_.exchange(true, std::memory_order_seq_cst); }
@@ -69,6 +70,7 @@ class ReplicaLink : public Link {
   void wake_own_sleepers();
   bool still_heard(uint64_t now);
   void pump();
+  void stop_pump();
   bool pump_sleep(bool armed, uint32_t timeout_us);
   void worker_sleep(uint32_t timeout_us, uint32_t seen);
   bool wait_for_events(bool carrier_too, bool lifeline_too, uint32_t timeout_us);
