@@ -59,11 +59,7 @@ Agent::Stats sum_of(const Counted& counted) {
     }
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
     // Of several processes, the one that waits longest.
-    if (one.link_wait_ns >= sum.link_wait_ns) {
-      sum.link_round_trip_us = one.link_round_trip_us, sum.link_bytes_per_s = one.link_bytes_per_s;
-      sum.link_window_ns = one.link_window_ns, sum.link_wait_ns = one.link_wait_ns;
-      sum.link_window_bytes = one.link_window_bytes;
-    }
+    if (one.link.wait_ns >= sum.link.wait_ns) sum.link = one.link;
     sum.busy_permille = std::min(1000u, sum.busy_permille + one.busy_permille);
     if (one.transport[0] != 0) memcpy(sum.transport, one.transport, sizeof(sum.transport));
   }
@@ -73,6 +69,10 @@ Agent::Stats sum_of(const Counted& counted) {
 void close_all(int socket, int region_fd) {
   if (socket >= 0) close(socket);
   if (region_fd >= 0) close(region_fd);
+}
+
+bool is_of(const AgentSession& session, const DoorOpen& wish) {
+  return memcmp(session.identity.session, wish.session, sizeof(wish.session)) == 0;
 }
 
 }  // namespace
@@ -292,16 +292,14 @@ kj::Promise<void> Agent::open(const DoorOpen& wish, int socket, int region_fd) {
 
 // A worker is to be started for it.
 bool Agent::begins(const AgentLease& lease, const DoorOpen& wish) const {
-  const auto same = [&](const auto& known) {
-    return memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0;
-  };
-  return (wish.flags & kOpenAgain) == 0 && std::none_of(lease.sessions.begin(), lease.sessions.end(), same);
+  const auto known = [&](const auto& session) { return is_of(*session, wish); };
+  return (wish.flags & kOpenAgain) == 0 && std::none_of(lease.sessions.begin(), lease.sessions.end(), known);
 }
 
 kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int socket, int region_fd) {
   std::shared_ptr<AgentSession> session;
   for (const auto& known : lease->sessions) {
-    if (memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0) session = known;
+    if (is_of(*known, wish)) session = known;
   }
   const bool again = (wish.flags & kOpenAgain) != 0 && (session == nullptr || !session->restored);
   if (session != nullptr && !session->restored && (session->receiving || !again)) {
@@ -424,12 +422,10 @@ kj::Promise<std::string> Agent::receive(const DoorOpen& wish) {
   if (lease == nullptr) return refusal(code, why);
   const LeaseTerms terms = lease->terms;
   lease->sessions.remove_if([&](const std::shared_ptr<AgentSession>& known) {  // of an attempt that failed
-    const bool same = memcmp(known->identity.session, wish.session, sizeof(wish.session)) == 0;
-    if (!same || !(known->receiving || known->restored)) return false;
+    if (!is_of(*known, wish) || !(known->receiving || known->restored)) return false;
     end_session({{terms.job, terms.vgpu}, terms.epoch}, known);
     return true;
   });
-  if (!gpu_is_held(terms)) return begin_receiving(wish);
   return await_gpu(terms, now_ns() + kEndPatienceNs).then([this, wish] { return begin_receiving(wish); });
 }
 

@@ -109,11 +109,11 @@ class AgentService final : public control::Agent::Server {
         to.setObjects(from.sum.objects);
         to.setTransport(from.sum.transport);
         auto link = to.initLink();
-        link.setRoundTripUs(from.sum.link_round_trip_us);
-        link.setBytesPerS(from.sum.link_bytes_per_s);
-        link.setWindowMs(from.sum.link_window_ns / 1'000'000);
-        link.setWaitMs(from.sum.link_wait_ns / 1'000'000);
-        link.setWindowBytes(from.sum.link_window_bytes);
+        link.setRoundTripUs(from.sum.link.round_trip_us);
+        link.setBytesPerS(from.sum.link.bytes_per_s);
+        link.setWindowMs(from.sum.link.window_ns / 1'000'000);
+        link.setWaitMs(from.sum.link.wait_ns / 1'000'000);
+        link.setWindowBytes(from.sum.link.window_bytes);
         to.setBusyPermille(from.sum.busy_permille);
         auto clients = to.initClients(uint32_t(from.clients.size()));
         for (uint32_t n = 0; n < clients.size(); ++n) {

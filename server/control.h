@@ -103,6 +103,11 @@ struct ControlMoved {
   uint64_t pause_ns = 0;
 };
 
+struct ControlLink {
+  uint64_t round_trip_us = 0, bytes_per_s = 0;            // ClientCounters
+  uint64_t window_ns = 0, wait_ns = 0, window_bytes = 0;  // LinkMeter::Wait
+};
+
 struct ControlStats {
   uint64_t resident_bytes = 0;
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
@@ -112,8 +117,7 @@ struct ControlStats {
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
-  uint64_t link_round_trip_us = 0, link_bytes_per_s = 0;                 // ClientCounters
-  uint64_t link_window_ns = 0, link_wait_ns = 0, link_window_bytes = 0;  // LinkMeter::Wait
+  ControlLink link;
 };
 
 struct ControlText {

@@ -266,11 +266,8 @@ void Worker::measure_link(ControlStats* stats) const {
   const LinkMeter::Wait wait = link_meter_.wait();
   // Before the client has said it: as it was when it connected.
   const uint64_t told_us = counters.link_round_trip_us;
-  stats->link_round_trip_us = told_us != 0 ? told_us : link_->round_trip_us();
-  stats->link_bytes_per_s = counters.link_bytes_per_s;
-  stats->link_window_ns = wait.window_ns;
-  stats->link_wait_ns = wait.wait_ns;
-  stats->link_window_bytes = wait.bytes;
+  stats->link = {told_us != 0 ? told_us : link_->round_trip_us(), counters.link_bytes_per_s, wait.window_ns,
+                 wait.wait_ns, wait.bytes};
 }
 
 void Worker::handle_sharing(ControlMessage* message) {

@@ -15,7 +15,6 @@ namespace {
 
 constexpr uint64_t kAskLeastNs = 100'000'000, kAskMostNs = 2'000'000'000;
 constexpr uint64_t kKeepNs = 800'000'000;  // below the second after which the system asks by itself
-constexpr uint32_t kPatientMs = 1'900;
 
 uint64_t since(uint64_t then_ns, uint64_t now_ns) { return now_ns - std::min(now_ns, then_ns); }
 
@@ -37,13 +36,9 @@ LifelineState Lifeline::read_on() {
   return state();
 }
 
-void Lifeline::be_patient() {
+void Lifeline::follow_path() {
   PathTime path;
-  if (!path.measure(socket_)) return;
-  round_trip_us_.store(std::max<uint64_t>(path.rtt_us, 1), std::memory_order_relaxed);
-  const uint32_t timeout_ms = std::max(kPatientMs, path.peer_timeout_ms());
-  peer_timeout_ms_.store(timeout_ms, std::memory_order_relaxed);
-  setsockopt(socket_, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+  measure(&path);
 }
 
 Lifeline::~Lifeline() {

@@ -37,7 +37,7 @@ class Lifeline {
   // Over a network, of the worker: reads what means nothing; what is unread at the end looks like a reset.
   LifelineState read_on();
   // Of the worker, which sends nothing and so measures nothing later: as the path was when it was connected.
-  void be_patient();
+  void follow_path();
   // As measured last. 0: not over a network.
   uint64_t round_trip_us() const { return round_trip_us_.load(std::memory_order_relaxed); }
   // How long a live far side may be silent.

@@ -55,7 +55,7 @@ ReplicaLink::ReplicaLink(Region region, Side own, int lifeline, std::unique_ptr<
   region_ = region;
   if (own == Side::kWorker) {
     region.client().asleep.store(1);
-    lifeline_.be_patient();
+    lifeline_.follow_path();
     return;
   }
   region.worker().asleep.store(0);

@@ -186,6 +186,16 @@ class AgentTest : public ::testing::Test {
     scheduler_->serving =
         kj::heap<kj::Promise<void>>(scheduler_->server->listen(*scheduler_->receiver).eagerlyEvaluate(nullptr));
   }
+  // A client of the agent `one`, after the end of that worker, which let_end() leads to.
+  template <class LetEnd>
+  void expect_served_only_after(const DoorOpen& wish, uint32_t pid, LetEnd let_end) {
+    Opening next(servers_["one"].endpoint, wish);
+    sleep_us(400'000);
+    EXPECT_FALSE(next.answered()) << "served beside a worker that still holds its memory";
+    let_end();
+    EXPECT_TRUE(next.served());
+    EXPECT_FALSE(runs(pid));
+  }
   template <class Condition>
   void await(Condition condition) {
     for (const uint64_t end = now_ns() + kTestTimeoutUs * 1000; !condition();) {
@@ -691,12 +701,7 @@ TEST_F(AgentTest, a_gpu_is_nobodys_else_before_the_killed_worker_has_ended) {
   cancel.send().wait(io_.waitScope);
   end.await_kill();
   place("one", 2);
-  Opening next(servers_["one"].endpoint, wish(2));
-  sleep_us(400'000);
-  EXPECT_FALSE(next.answered()) << "served beside a worker that still holds its memory";
-  end.let_end();
-  EXPECT_TRUE(next.served());
-  EXPECT_FALSE(runs(pid));
+  expect_served_only_after(wish(2), pid, [&] { end.let_end(); });
 }
 
 // The same of workers that were told to leave, when their agent is a new one.
@@ -715,12 +720,7 @@ TEST_F(AgentTest, a_gpu_is_nobodys_else_before_the_workers_have_left_that_an_ear
   ASSERT_TRUE(servers_["one"].leases.empty());
   if (!runs(pid)) GTEST_SKIP() << "it had left already";
   place("one", 3);
-  Opening next(servers_["one"].endpoint, wish(3, 9));
-  sleep_us(400'000);
-  EXPECT_FALSE(next.answered()) << "served beside a worker that has not left";
-  kill(pid_t(pid), SIGCONT);
-  EXPECT_TRUE(next.served());
-  EXPECT_FALSE(runs(pid));
+  expect_served_only_after(wish(3, 9), pid, [&] { kill(pid_t(pid), SIGCONT); });
 }
 
 // The number of a GPU means another one where the agent is started with other GPUs.

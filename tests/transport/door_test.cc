@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -14,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tests/transport/loopback.h"
 #include "tests/transport/peer.h"
 #include "transport/link.h"
 #include "transport/region.h"
@@ -220,46 +220,22 @@ TEST(Connect, names_the_address_that_did_not_answer) {
 }
 
 TEST(Connect, reaches_a_listener_on_tcp_and_closes_on_exec) {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
-  ASSERT_EQ(listen(listener, 1), 0);
-  getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+  const Loopback listener(1);
   int client = -1;
-  const Outcome outcome = connect_tcp("127.0.0.1:" + std::to_string(ntohs(address.sin_port)), 1000, &client);
+  const Outcome outcome = connect_tcp(listener.text(), 1000, &client);
   ASSERT_TRUE(outcome.ok()) << outcome.message();
   EXPECT_EQ(fcntl(client, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
   EXPECT_EQ(fcntl(client, F_GETFL) & O_NONBLOCK, 0);
   close(client);
-  close(listener);
 }
 
 // A listener that no frame reaches, until it is found.
 class RedialTest : public testing::Test {
  protected:
-  void SetUp() override {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    ASSERT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
-    ASSERT_EQ(listen(listener_, 8), 0);
-    getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
-    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-  }
-  void TearDown() override { close(listener_); }
-  void reachable(bool is) {
-    sock_filter nothing = {BPF_RET | BPF_K, 0, 0, 0};
-    const sock_fprog program = {1, &nothing};
-    const int option = is ? SO_DETACH_FILTER : SO_ATTACH_FILTER;
-    ASSERT_EQ(setsockopt(listener_, SOL_SOCKET, option, &program, sizeof program), 0);
-  }
+  void reachable(bool is) { set_cut_off(listener_.fd(), !is); }
 
-  const int listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  std::string address_;
+  const Loopback listener_{8};
+  const std::string address_ = listener_.text();
   int made_ = -1;
   bool refused_ = false;
 };

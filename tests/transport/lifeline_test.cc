@@ -1,13 +1,13 @@
 #include "transport/lifeline.h"
 
 #include <gtest/gtest.h>
-#include <linux/filter.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "tests/transport/loopback.h"
 
 namespace tide {
 namespace {
@@ -18,32 +18,16 @@ constexpr uint32_t kPatienceMs = 60;
 class LifelineTest : public testing::Test {
  protected:
   void SetUp() override {
-    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t bytes = sizeof address;
-    ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), bytes), 0);
-    ASSERT_EQ(listen(listener, 1), 0);
-    ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &bytes), 0);
+    const Loopback listener(1);
     near_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ASSERT_EQ(connect(near_, reinterpret_cast<sockaddr*>(&address), bytes), 0);
-    far_ = accept(listener, nullptr, nullptr);
+    ASSERT_EQ(connect(near_, reinterpret_cast<const sockaddr*>(&listener.address()), sizeof(sockaddr_in)), 0);
+    far_ = accept(listener.fd(), nullptr, nullptr);
     ASSERT_GE(far_, 0);
-    close(listener);
   }
   void TearDown() override { close(far_); }
 
-  // What reaches it is dropped before its system looks at it, as if it came to no machine.
-  void cut() {
-    sock_filter nothing = {BPF_RET | BPF_K, 0, 0, 0};
-    const sock_fprog program = {1, &nothing};
-    ASSERT_EQ(setsockopt(far_, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program), 0);
-  }
-  void heal() {
-    const int unused = 0;
-    ASSERT_EQ(setsockopt(far_, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused), 0);
-  }
+  void cut() { set_cut_off(far_, true); }
+  void heal() { set_cut_off(far_, false); }
   int unread() const {
     int bytes = 0;
     ioctl(far_, FIONREAD, &bytes);
