@@ -39,9 +39,13 @@ struct Lease {                # one vGPU on one physical GPU
 struct MoveReport {
   bytes @0 :UInt64;           # that were copied between workers
   pauseMs @1 :Float64;        # longest time that a vGPU consumed no commands
-  rounds @2 :UInt32;          # copy rounds (1: stop and copy)
+  rounds @2 :UInt32;          # copy rounds, the last of them in the pause
   vgpus @3 :UInt32;           # that were moved
   totalMs @4 :Float64;
+  pauseBytes @5 :UInt64;      # of bytes, in the pauses
+  drainMs @6 :Float64;        # of the longest pause: until nothing was under way any more,
+  copyMs @7 :Float64;         # until what had changed, and all else, was sent,
+  restoreMs @8 :Float64;      # until the vGPU was made again at its destination
 }
 
 struct ClientStats {          # a process of the job that uses the vGPU
@@ -92,8 +96,8 @@ interface Agent {
   release @1 (job :Text, vgpu :UInt32, epoch :UInt64);
   # Destination of a move: takes the lease and makes ready to receive; address is for the source's move().
   prepare @2 (lease :Lease) -> (address :Text);
-  # Source of a move: pauses the vGPU at a command boundary, sends it to `address`, tells its clients to go to
-  # `endpoint` with `lease.epoch`. Returns when they are served there, or fails with the vGPU running on here.
+  # Source of a move: copies the vGPU to `address` while it runs, pauses it at a command boundary, sends what has
+  # changed meanwhile, tells its clients to go to `endpoint` with `lease.epoch`. Returns when they are served there, or fails with the vGPU running on here.
   move @3 (job :Text, vgpu :UInt32, epoch :UInt64, lease :Lease, address :Text, endpoint :Text) -> (report :MoveReport);
   # Destination again: the move failed, forget what prepare() made.
   cancel @4 (job :Text, vgpu :UInt32, epoch :UInt64);

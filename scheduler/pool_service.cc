@@ -105,6 +105,10 @@ void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) 
   report.setRounds(totals.rounds);
   report.setVgpus(totals.vgpus);
   report.setTotalMs(totals.total_ms);
+  report.setPauseBytes(totals.pause_bytes);
+  report.setDrainMs(totals.drain_ms);
+  report.setCopyMs(totals.copy_ms);
+  report.setRestoreMs(totals.restore_ms);
 }
 
 }  // namespace

@@ -33,7 +33,14 @@ struct MoveTotals {
   uint32_t rounds = 0;  // most
   uint32_t vgpus = 0;
   double total_ms = 0;
+  uint64_t pause_bytes = 0;
+  double drain_ms = 0, copy_ms = 0, restore_ms = 0;  // of the longest pause
+
+  void add(const MoveTotals& other);
 };
+
+MoveTotals totals_of(control::MoveReport::Reader report);
+
 
 class Reconciler final : private kj::TaskSet::ErrorHandler {
  public:

@@ -158,10 +158,8 @@ void Reconciler::start_move(const Action& action) {
                       if (link == links_.end()) return error_for_caller("its server is gone");
                       move.setAddress(address);
                       *ordered = true;
-                      return link->second->canceler.wrap(move.send().then([](auto&& moved) {
-                        const auto r = moved.getReport();
-                        return MoveTotals{r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
-                      }));
+                      return link->second->canceler.wrap(
+                          move.send().then([](auto&& moved) { return totals_of(moved.getReport()); }));
                     });
   tasks_.add(moving.then([this, action, epoch](MoveTotals report) { moved(action.job, action.vgpu, epoch, report); },
                          [this, action, epoch, ordered](kj::Exception&& e) {
@@ -174,6 +172,32 @@ void Reconciler::start_move(const Action& action) {
                            }
                            move_failed(action.job, action.vgpu, epoch, remote_error(e));
                          }));
+}
+
+MoveTotals totals_of(control::MoveReport::Reader report) {
+  MoveTotals totals;
+  totals.bytes = report.getBytes();
+  totals.pause_ms = report.getPauseMs();
+  totals.rounds = report.getRounds();
+  totals.vgpus = report.getVgpus();
+  totals.total_ms = report.getTotalMs();
+  totals.pause_bytes = report.getPauseBytes();
+  totals.drain_ms = report.getDrainMs();
+  totals.copy_ms = report.getCopyMs();
+  totals.restore_ms = report.getRestoreMs();
+  return totals;
+}
+
+void MoveTotals::add(const MoveTotals& other) {
+  if (other.pause_ms >= pause_ms) {
+    pause_ms = other.pause_ms;
+    drain_ms = other.drain_ms, copy_ms = other.copy_ms, restore_ms = other.restore_ms;
+  }
+  bytes += other.bytes;
+  pause_bytes += other.pause_bytes;
+  rounds = std::max(rounds, other.rounds);
+  vgpus += 1;
+  total_ms += other.total_ms;
 }
 
 void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const MoveTotals& report) {
@@ -197,11 +221,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
       to_text(vgpu->at).c_str(), (unsigned long)report.bytes, report.pause_ms);
   for (Waiter& waiter : waiters_) {
     if (waiter.job != id) continue;
-    waiter.totals.bytes += report.bytes;
-    waiter.totals.pause_ms = std::max(waiter.totals.pause_ms, report.pause_ms);
-    waiter.totals.rounds = std::max(waiter.totals.rounds, report.rounds);
-    waiter.totals.vgpus += 1;
-    waiter.totals.total_ms += report.total_ms;
+    waiter.totals.add(report);
   }
   (void)save(job);
   poke();

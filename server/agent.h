@@ -48,7 +48,10 @@ struct AgentLease {
 
 struct AgentMoveReport {
   uint64_t bytes = 0;
+  uint64_t pause_bytes = 0;
+  uint32_t rounds = 0;  // of the session that had most
   double pause_ms = 0;
+  double drain_ms = 0, copy_ms = 0, restore_ms = 0;  // ControlMoved
   double total_ms = 0;
 };
 
@@ -127,7 +130,11 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void forget(const LeaseKey& key);
 
   // The steps of a move.
-  kj::Promise<void> send_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
+  kj::Promise<void> copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
+  kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
+  kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);
+  static void call_off(const AgentLease& lease);
+  kj::Promise<void> send_all(std::shared_ptr<MoveState> state);
   kj::Promise<std::string> begin_receiving(const DoorOpen& wish);
   kj::Promise<std::string> ask_receiver(const MoveState& state, const AgentSession& session);
   kj::Promise<void> commit(std::shared_ptr<MoveState> state);

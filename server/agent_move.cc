@@ -1,8 +1,11 @@
-// The agent's part in a move, as the source: all sessions of the vGPU are sent, and only when all have arrived are the
-// clients told to go; else all run on here.
+// The agent's part in a move, as the source: all sessions of the vGPU are copied while they run; when a short pause can
+// carry the rest of each they are paused together and sent, and only when all have arrived are the clients told to go;
+// else all run on here.
 
 #include <kj/async-io.h>
 #include <string.h>
+
+#include <algorithm>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -11,7 +14,8 @@
 namespace tide {
 namespace {
 constexpr auto kReceiverPatience = 40 * kj::SECONDS;
-constexpr auto kTransferPatience = 180 * kj::SECONDS;
+constexpr auto kProgressPatience = 45 * kj::SECONDS;   // with a copy that comes to nothing; one that goes on may be long
+constexpr auto kTransferPatience = 180 * kj::SECONDS;  // from the pause on
 constexpr auto kLeavePatience = 20 * kj::SECONDS;
 constexpr size_t kDoneMovesMax = 256;
 }  // namespace
@@ -21,8 +25,25 @@ struct Agent::MoveState {
   LeaseKey key;
   uint64_t begin_ns = 0;
   AgentMoveReport report;
-  std::vector<std::shared_ptr<AgentSession>> sessions;  // that were sent
+  bool off = false;  // one of its sessions cannot move
+  std::vector<std::shared_ptr<AgentSession>> ready;  // to be paused
+  std::vector<std::shared_ptr<AgentSession>> sent;
+  kj::Promise<void> note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message);
 };
+
+// The sessions of a vGPU are sent at the same time: the slowest says how long a phase took.
+kj::Promise<void> Agent::MoveState::note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message) {
+  sent.push_back(session);
+  const auto* moved = message.as<ControlMoved>();
+  if (moved == nullptr) return kj::READY_NOW;
+  report.bytes += moved->bytes;
+  report.pause_bytes += moved->pause_bytes;
+  report.rounds = std::max(report.rounds, uint32_t(moved->rounds));
+  report.drain_ms = std::max(report.drain_ms, double(moved->drain_ns) / 1e6);
+  report.copy_ms = std::max(report.copy_ms, double(moved->copy_ns) / 1e6);
+  report.restore_ms = std::max(report.restore_ms, double(moved->restore_ns) / 1e6);
+  return kj::READY_NOW;
+}
 
 kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   const LeaseKey next_key{{order.job, order.vgpu}, order.next.epoch};
@@ -40,10 +61,11 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   state->order = order;
   state->key = {{order.job, order.vgpu}, order.epoch};
   state->begin_ns = now_ns();
-  auto sent = kj::heapArrayBuilder<kj::Promise<void>>(lease->sessions.size());
+  auto copied = kj::heapArrayBuilder<kj::Promise<void>>(lease->sessions.size());
   const auto sessions = lease->sessions;
-  for (const auto& session : sessions) sent.add(send_one(state, session));
-  return kj::joinPromises(sent.finish())
+  for (const auto& session : sessions) copied.add(copy_one(state, session));
+  return kj::joinPromises(copied.finish())
+      .then([this, state] { return send_all(state); })
       .then([this, state] { return commit(state); })
       .then(
           [this, state, next_key]() -> kj::Promise<AgentMoveReport> {
@@ -61,31 +83,64 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
           });
 }
 
-kj::Promise<void> Agent::send_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session) {
+// Its client may end at any time: then there is nothing to move. Else the others need not go on either.
+kj::Promise<void> Agent::unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e) {
+  if (session.worker->gone()) return kj::READY_NOW;
+  state.off = true;
+  if (const auto lease = leases_.find(state.key); lease != leases_.end()) call_off(*lease->second);
+  return kj::mv(e);
+}
+
+// To those that do not move it says nothing.
+void Agent::call_off(const AgentLease& lease) {
+  for (const auto& session : lease.sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
+}
+
+kj::Promise<void> Agent::copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session) {
   auto& timer = io_.provider->getTimer();
   return timer.timeoutAfter(kReceiverPatience, ask_receiver(*state, *session))
-      .then([this, state, session](std::string address) {
+      .then([this, state, session](std::string address) -> kj::Promise<void> {
+        if (state->off) return refusal(0, "another process of the job cannot move");
         ControlMove move;
         move.next_epoch = state->order.next.epoch;
         memcpy(move.token, state->order.next.token, sizeof(move.token));
         set_text(move.stream_address, address);
         set_text(move.endpoint, state->order.endpoint);
-        auto transferred = session->worker->await(ControlType::kTransferred);
+        auto ready = session->worker->await(ControlType::kReady).ignoreResult();
         session->worker->send(ControlType::kMove, move);
-        return io_.provider->getTimer().timeoutAfter(kTransferPatience, kj::mv(transferred));
+        return ready.exclusiveJoin(while_it_goes_on(session));
       })
-      .then(
-          [state, session](ControlMessage&& message) -> kj::Promise<void> {
-            const auto* moved = message.as<ControlMoved>();
-            if (moved != nullptr) state->report.bytes += moved->bytes;
-            state->sessions.push_back(session);
-            return kj::READY_NOW;
-          },
-          [session](kj::Exception&& e) -> kj::Promise<void> {
-            // Its client has ended meanwhile: there is nothing to move.
-            if (session->worker->gone()) return kj::READY_NOW;
-            return kj::mv(e);
-          });
+      .then([state, session]() -> kj::Promise<void> { return state->ready.push_back(session), kj::READY_NOW; },
+            [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); });
+}
+
+// Fails when a copy does not get on.
+kj::Promise<void> Agent::while_it_goes_on(std::shared_ptr<AgentSession> session) {
+  return io_.provider->getTimer()
+      .timeoutAfter(kProgressPatience, session->worker->await(ControlType::kProgress))
+      .then([this, session](ControlMessage&&) { return while_it_goes_on(session); },
+            [](kj::Exception&& e) -> kj::Promise<void> {
+              if (e.getType() != kj::Exception::Type::OVERLOADED) return kj::mv(e);
+              return refusal(0, "the copy of its memory does not get on");
+            });
+}
+
+// They stop together, so that what joins them is one cut.
+kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
+  const auto lease = leases_.find(state->key);
+  if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
+  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+  kj::Vector<kj::Promise<void>> sent;
+  for (const auto& session : state->ready) {
+    if (session->worker->gone()) continue;
+    auto transferred = session->worker->await(ControlType::kTransferred);
+    session->worker->send(ControlType::kPause, nullptr, 0);
+    sent.add(io_.provider->getTimer()
+                 .timeoutAfter(kTransferPatience, kj::mv(transferred))
+                 .then([state, session](ControlMessage&& message) { return state->note_sent(session, message); },
+                       [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
+  }
+  return kj::joinPromises(sent.releaseAsArray());
 }
 
 // Over the other agent's door: the same frame with which clients come, with "move" for a transport.
@@ -155,8 +210,8 @@ kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
     lease->second->committed = false;
     return refusal(0, "the agent cannot write down that the vGPU leaves (is its disk full?)");
   }
-  auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sessions.size());
-  for (const auto& session : state->sessions) {
+  auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sent.size());
+  for (const auto& session : state->sent) {
     auto gone = session->worker->await(ControlType::kLeft);
     session->worker->send(ControlType::kCommit, nullptr, 0);
     left.add(
@@ -178,15 +233,14 @@ void Agent::call_off_moves() {
   for (const auto& [key, lease] : leases_) {
     if (!lease->moving || lease->committed) continue;
     lease->called_off = true;
-    for (const auto& session : lease->sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
+    call_off(*lease);
   }
 }
 
 void Agent::abort_move(std::shared_ptr<MoveState> state) {
   if (const auto found = leases_.find(state->key); found != leases_.end()) {
     found->second->moving = false;
-    // Those that were not sent yet shall not be sent either; to the others it says nothing.
-    for (const auto& session : found->second->sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
+    call_off(*found->second);
   }
   log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed", state->order.job.c_str(), state->order.vgpu);
 }

@@ -75,7 +75,11 @@ class AgentService final : public control::Agent::Server {
       auto r = context.getResults().initReport();
       r.setBytes(report.bytes);
       r.setPauseMs(report.pause_ms);
-      r.setRounds(1);
+      r.setPauseBytes(report.pause_bytes);
+      r.setDrainMs(report.drain_ms);
+      r.setCopyMs(report.copy_ms);
+      r.setRestoreMs(report.restore_ms);
+      r.setRounds(report.rounds);
       r.setVgpus(1);
       r.setTotalMs(report.total_ms);
     });

@@ -77,6 +77,11 @@ CUresult Contexts::use(uint32_t number) {
   return result;
 }
 
+void Contexts::enter_thread() {
+  current_ = nullptr;
+  use(0);
+}
+
 const Context* Contexts::find(uint32_t number) const {
   const auto found = contexts_.find(number);
   return found == contexts_.end() ? nullptr : &found->second;

@@ -30,6 +30,8 @@ class Contexts {
   CUresult destroy(uint32_t number);
   // Makes it current; 0 means the primary one. CUDA_ERROR_INVALID_CONTEXT where the number is unknown.
   CUresult use(uint32_t number);
+  // From now on the calling thread is the only one.
+  void enter_thread();
   const Context* find(uint32_t number) const;
   CUdevice device() const { return device_; }
   CUcontext primary() const { return primary_; }

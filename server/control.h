@@ -19,29 +19,32 @@ enum class ControlType : uint32_t {
   // Agent to worker.
   kServe = 1,    // ControlSession; descriptors: the client's socket, then its memfd where it sent one
   kReceive = 2,  // ControlSession: become this session, from another worker
-  kMove = 3,     // ControlMove: send the session to another worker
+  kMove = 3,     // ControlMove: copy the session to another worker while it runs
   kCommit = 4,   // send the client there
   kAbort = 5,    // the move is off
   kStats = 6,
   kExit = 7,
   kSessionEnded = 8,  // SessionId: another session of the vGPU
   kAdopt = 9,         // ControlAdopt: the first word of an agent that was restarted (server/rendezvous.h)
+  kPause = 10,        // all sessions of the vGPU are ready: send the rest
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,    // ControlText: where the other worker shall connect (transport/stream.h)
   kRestored = 22,     // all has arrived; the client may come
-  kTransferred = 23,  // ControlMoved; paused until kCommit or kAbort
+  kTransferred = 23,  // ControlMoved: all has been sent and restored; paused until kCommit or kAbort
   kLeft = 24,         // ControlMoved; the client has gone; the worker ends
   kMoveFailed = 25,   // ControlText; the session runs on here
   kStatsReply = 26,   // ControlStats
   kFailed = 27,       // ControlText; the worker ends
   kAdopted = 28,      // ControlAdopted
+  kProgress = 29,     // ControlProgress: the copying goes on; about once a second
+  kReady = 30,        // ControlProgress: a short pause can carry the rest
   // Between two workers of one vGPU, carried by the agent (server/sharing.h).
   kAskShared = 40,     // ControlShared: to its owner
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 2;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 3;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -98,9 +101,18 @@ struct ControlMove {
   char endpoint[kEndpointBytes] = {};
 };
 
+struct ControlProgress {
+  uint64_t rounds = 0;
+  uint64_t bytes = 0;       // sent so far
+  uint64_t rest_bytes = 0;  // that the last round found changed
+};
+
 struct ControlMoved {
-  uint64_t bytes = 0;
+  uint64_t bytes = 0;        // in all
+  uint64_t pause_bytes = 0;  // of these, in the pause
+  uint64_t rounds = 0;       // the one in the pause counts, too
   uint64_t pause_ns = 0;
+  uint64_t drain_ns = 0, copy_ns = 0, restore_ns = 0;  // of the pause: streams come to rest, sent, made again there
 };
 
 struct ControlLink {

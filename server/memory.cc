@@ -106,6 +106,7 @@ CUresult Memory::map(uint64_t address, uint64_t bytes) {
   while (at < address + bytes) {
     const auto piece = piece_at(at);
     if (piece != pieces_.end()) {
+      const std::lock_guard lock(pieces_mu_);
       if (piece->second.live == 0) condemned_bytes_ -= piece->second.bytes;
       piece->second.live |= chunk_bit(piece->first, at);
       piece->second.condemned_since = 0;
@@ -145,9 +146,19 @@ CUresult Memory::create(uint64_t address, uint64_t bytes) {
   }
   const uint64_t chunks = bytes / kChunkBytes;
   piece.live = uint32_t((uint64_t{1} << chunks) - 1);
-  pieces_[address] = piece;
+  keep(address, std::move(piece));
   mapped_bytes_ += bytes;
   return CUDA_SUCCESS;
+}
+
+Outcome Memory::cannot_map(uint64_t bytes, CUresult result) const {
+  return Outcome::fail(format("%llu bytes of memory cannot be had here: %s", static_cast<unsigned long long>(bytes),
+                              error_text(library_.calls, result).c_str()));
+}
+
+void Memory::keep(uint64_t address, Piece piece) {
+  const std::lock_guard lock(pieces_mu_);
+  pieces_[address] = std::move(piece);
 }
 
 CUresult Memory::back(uint64_t address, uint64_t bytes, CUmemGenericAllocationHandle handle) {
@@ -173,6 +184,7 @@ CUresult Memory::unmap(uint64_t address, uint64_t bytes, uint64_t sequence) {
   if (bytes == 0 || address % kChunkBytes != 0 || bytes % kChunkBytes != 0) return CUDA_ERROR_INVALID_VALUE;
   if (!in_range(address, bytes)) return CUDA_ERROR_INVALID_VALUE;
   CUresult result = CUDA_SUCCESS;
+  const std::lock_guard lock(pieces_mu_);
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     const auto piece = piece_at(at);
     if (piece == pieces_.end() || !(piece->second.live & chunk_bit(piece->first, at))) {
@@ -193,7 +205,7 @@ void Memory::collect(const Streams& streams) {
   for (auto piece = pieces_.begin(); piece != pieces_.end();) {
     const auto next = std::next(piece);
     const Piece& p = piece->second;
-    if (p.live == 0 && (streams.idle() || streams.done_before(p.condemned_since))) {
+    if (p.live == 0 && (streams.idle() || streams.done_before(p.condemned_since)) && unpinned(piece)) {
       condemned_bytes_ -= p.bytes;
       drop(piece);
     }
@@ -201,16 +213,41 @@ void Memory::collect(const Streams& streams) {
   }
 }
 
+// Of a piece without live chunks: nobody can pin it any more.
+bool Memory::unpinned(Pieces::iterator piece) const {
+  const std::lock_guard lock(pieces_mu_);
+  return piece->second.pins == 0;
+}
+
 void Memory::drop(Pieces::iterator piece) {
+  const uint64_t address = piece->first;
+  Piece gone = std::move(piece->second);
+  {
+    const std::lock_guard lock(pieces_mu_);
+    pieces_.erase(piece);
+  }
   const Driver& driver = library_.calls;
   contexts_.use(0);
-  driver.cuMemUnmap(piece->first, piece->second.bytes);
-  if (piece->second.view_of == nullptr) {
-    driver.cuMemRelease(piece->second.handle);
+  driver.cuMemUnmap(address, gone.bytes);
+  if (gone.view_of == nullptr) {
+    driver.cuMemRelease(gone.handle);
   } else {
     --views_;
   }
-  pieces_.erase(piece);
+}
+
+bool Memory::pin(uint64_t chunk) {
+  const std::lock_guard lock(pieces_mu_);
+  const auto piece = piece_at(chunk);
+  if (piece == pieces_.end() || piece->second.view_of != nullptr) return false;
+  if (!(piece->second.live & chunk_bit(piece->first, chunk))) return false;
+  ++piece->second.pins;
+  return true;
+}
+
+void Memory::unpin(uint64_t chunk) {
+  const std::lock_guard lock(pieces_mu_);
+  --piece_at(chunk)->second.pins;
 }
 
 Physical::~Physical() {
@@ -318,7 +355,7 @@ CUresult Memory::map_physical(uint64_t address, std::shared_ptr<Physical> physic
     piece.bytes = part.bytes;
     piece.live = uint32_t((uint64_t{1} << (part.bytes / kChunkBytes)) - 1);
     piece.view_of = physical;
-    pieces_[at] = std::move(piece);
+    keep(at, std::move(piece));
     ++views_;
     at += part.bytes;
   }
@@ -343,6 +380,7 @@ CUresult Memory::parts_at(uint64_t address, uint64_t bytes, std::vector<Physical
 
 std::vector<MemoryRange> Memory::ranges() const {
   std::vector<MemoryRange> found;
+  const std::lock_guard lock(pieces_mu_);
   for (const auto& [address, piece] : pieces_) {
     if (piece.view_of != nullptr) continue;
     for (uint64_t at = address; at < address + piece.bytes; at += kChunkBytes) {

@@ -2,11 +2,13 @@
 
 // The vGPU's device memory: chunks at the addresses that the client chose, backed by pieces of physical memory. A piece
 // covers up to kPieceBytes, because each costs the driver time; chunks of it may be unmapped one by one, and the piece
-// goes when none is left and the work that may still use it is done. One thread.
+// goes when none is left and the work that may still use it is done. One thread, but for what says otherwise: during a
+// move another one reads what is mapped, chunk by chunk.
 
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "base/limits.h"
@@ -53,6 +55,8 @@ class Memory {
   // Makes whole chunks usable; new ones are zero. CUDA_ERROR_OUT_OF_MEMORY above the quota or when the GPU is full;
   // while has_condemned(), a retry after collect() may help.
   CUresult map(uint64_t address, uint64_t bytes);
+  // Of a vGPU that comes from elsewhere: what to say when map() gave `result`.
+  Outcome cannot_map(uint64_t bytes, CUresult result) const;
   // As of command `sequence`; what is under way may still use them.
   CUresult unmap(uint64_t address, uint64_t bytes, uint64_t sequence);
   // Gives back what no work uses any more.
@@ -77,8 +81,11 @@ class Memory {
 
   // Whether a command may name these bytes: inside the vGPU's range.
   bool in_range(uint64_t address, uint64_t bytes) const;
-  // What is mapped, ascending, neighbours joined.
+  // What is mapped, ascending, neighbours joined. Any thread.
   std::vector<MemoryRange> ranges() const;
+  // Until unpin() the chunk can be read, though it may be unmapped meanwhile; false: it is not mapped. Any thread.
+  bool pin(uint64_t chunk);
+  void unpin(uint64_t chunk);
   uint64_t mapped_bytes() const { return mapped_bytes_; }
   uint64_t base() const { return base_; }
 
@@ -88,12 +95,15 @@ class Memory {
     uint64_t bytes = 0;
     CUmemGenericAllocationHandle handle = 0;
     uint32_t live = 0;                  // one bit a chunk
+    uint32_t pins = 0;
     uint64_t condemned_since = 0;       // the sequence after which none was live; 0: some is
     std::shared_ptr<Physical> view_of;  // it has no memory of its own, but shows this
   };
   using Pieces = std::map<uint64_t, Piece>;
 
   Pieces::iterator piece_at(uint64_t address);
+  void keep(uint64_t address, Piece piece);
+  bool unpinned(Pieces::iterator piece) const;
   CUresult create(uint64_t address, uint64_t bytes);
   CUresult back(uint64_t address, uint64_t bytes, CUmemGenericAllocationHandle handle);
   CUresult clean(const Physical::Part& part);
@@ -113,6 +123,8 @@ class Memory {
   uint64_t views_ = 0;  // pieces that are views
   bool shareable_ = false;
   CUstream scrub_ = nullptr;
+  // Held by the owning thread where it changes pieces_, and by others where they look; for some instructions only.
+  mutable std::mutex pieces_mu_;
   Pieces pieces_;
 };
 

@@ -1,5 +1,6 @@
 #include "server/state.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -96,6 +97,24 @@ Outcome check_version(BlobReader* r) {
       versions_differ({"the source's worker", version}, {"this worker", kStateVersion}, "state of a vGPU"));
 }
 
+// What is in one list and not in the other; both ascend.
+std::vector<MemoryRange> without(const std::vector<MemoryRange>& ranges, const std::vector<MemoryRange>& others) {
+  std::vector<MemoryRange> rest;
+  auto other = others.begin();
+  for (MemoryRange range : ranges) {
+    const uint64_t end = range.address + range.bytes;
+    for (; other != others.end() && other->address < end; ++other) {
+      const uint64_t other_end = other->address + other->bytes;
+      if (other_end <= range.address) continue;
+      if (other->address > range.address) rest.push_back({range.address, other->address - range.address});
+      range.address = std::min(end, other_end);
+      if (other_end > end) break;  // it may lie in the next one, too
+    }
+    if (range.address < end) rest.push_back({range.address, end - range.address});
+  }
+  return rest;
+}
+
 struct Earlier {
   uint64_t number = 0;
   Library library;
@@ -170,6 +189,21 @@ Outcome replay_objects(Session& session, BlobReader* r, const std::vector<Earlie
     if (earlier == nullptr) continue;
     session.contexts().use(object.context);
     if (Outcome outcome = check_library(session, *earlier); !outcome.ok()) return outcome;
+  }
+  return {};
+}
+
+// What a move has mapped already stays, if it shall be there.
+Outcome read_ranges(Session& session, BlobReader* r) {
+  std::vector<MemoryRange> ranges(r->count(sizeof(MemoryRange)));
+  for (MemoryRange& range : ranges) range = r->get<MemoryRange>();
+  if (!r->ok()) return Outcome::fail("the state is cut short in its memory");
+  Memory& memory = session.memory();
+  for (const MemoryRange& range : without(memory.ranges(), ranges)) memory.unmap(range.address, range.bytes, 0);
+  memory.collect(session.streams());
+  for (const MemoryRange& range : without(ranges, memory.ranges())) {
+    const CUresult result = memory.map(range.address, range.bytes);
+    if (result != CUDA_SUCCESS) return memory.cannot_map(range.bytes, result);
   }
   return {};
 }
@@ -262,16 +296,7 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
   session.set_told(r.get<uint64_t>());
   session.partial() = r.get<uint64_t>();
   session.contexts().set_time(r.get<double>());
-  const uint64_t ranges = r.count(sizeof(MemoryRange));
-  for (uint64_t i = 0; i < ranges; ++i) {
-    const auto range = r.get<MemoryRange>();
-    const CUresult result = session.memory().map(range.address, range.bytes);
-    if (result != CUDA_SUCCESS) {
-      return Outcome::fail(format("%llu bytes of memory cannot be had here: %s",
-                                  static_cast<unsigned long long>(range.bytes),
-                                  error_text(session.driver(), result).c_str()));
-    }
-  }
+  if (Outcome outcome = read_ranges(session, &r); !outcome.ok()) return outcome;
   if (Outcome outcome = replay_objects(session, &r, libraries); !outcome.ok()) return outcome;
   read_events(session, &r);
   if (Outcome outcome = read_outbox(session, &r); !outcome.ok()) return outcome;

@@ -7,6 +7,7 @@
 #include "base/secrets.h"
 #include "base/versions.h"
 #include "server/array_contents.h"
+#include "server/chunk_carrier.h"
 #include "server/state.h"
 
 namespace tide {
@@ -15,6 +16,8 @@ namespace {
 constexpr uint64_t kStateBytesMax = uint64_t{4} << 30;
 constexpr uint64_t kTransferPieceBytes = kStagingPieceMax;
 constexpr uint64_t kSectionEnd = ~uint64_t{0};
+constexpr uint32_t kRestoreMs = 60'000;
+constexpr uint32_t kLastWordMs = 100;
 constexpr uint32_t kHelloMs = 3'000;  // who has connected and says nothing keeps the next one waiting
 
 struct Verdict {
@@ -37,12 +40,15 @@ Outcome send_verdict(ByteStream& stream, const Outcome& outcome) {
   return stream.send(&verdict, sizeof(verdict));
 }
 
+std::string refusal_text(Verdict& verdict) {
+  verdict.message[sizeof(verdict.message) - 1] = '\0';
+  return std::string("the destination says: ") + verdict.message;
+}
+
 Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms) {
   Verdict verdict;
   if (Outcome outcome = stream.receive(&verdict, sizeof(verdict), timeout_ms); !outcome.ok()) return outcome;
-  if (verdict.ok != 0) return {};
-  verdict.message[sizeof(verdict.message) - 1] = '\0';
-  return Outcome::fail(std::string("the destination says: ") + verdict.message);
+  return verdict.ok != 0 ? Outcome() : Outcome::fail(refusal_text(verdict));
 }
 
 bool is_zero(const std::byte* data, uint64_t bytes) {
@@ -218,6 +224,8 @@ Outcome receive_kept(Session& session, ByteStream& stream) {
 }
 
 Outcome receive_all(Session& session, ByteStream& stream) {
+  ChunkReceiver chunks(session.library(), session.memory(), session.streams(), stream);
+  if (Outcome outcome = chunks.run(); !outcome.ok()) return outcome;
   uint64_t bytes = 0;
   if (Outcome outcome = stream.receive(&bytes, sizeof(bytes)); !outcome.ok()) return outcome;
   if (bytes > kStateBytesMax) return Outcome::fail("the state is too large");
@@ -260,8 +268,7 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
     if (Outcome outcome = stream.send(image->data(), image->size()); !outcome.ok()) return outcome;
   }
   *bytes = 0;
-  std::vector<MemoryRange> zeroed = session.memory().ranges();
-  for (const MemoryRange& range : session.host_memory().own_ranges()) zeroed.push_back(range);
+  const std::vector<MemoryRange> zeroed = session.host_memory().own_ranges();
   if (Outcome outcome = send_contents(session, stream, zeroed, true, pump, bytes); !outcome.ok()) return outcome;
   // A new image's globals have their initial values, not zero.
   if (Outcome outcome = send_contents(session, stream, image_ranges(session), false, pump, bytes); !outcome.ok()) {
@@ -269,8 +276,15 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
   }
   if (Outcome outcome = send_arrays(session, stream, pump, bytes); !outcome.ok()) return outcome;
   if (Outcome outcome = send_kept(session, stream, pump, bytes); !outcome.ok()) return outcome;
-  if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
-  return await_verdict(stream, 60'000);
+  return stream.flush();
+}
+
+Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
+
+std::string refusal_of_receiver(ByteStream& stream) {
+  Verdict verdict;
+  if (!stream.receive(&verdict, sizeof(verdict), kLastWordMs).ok() || verdict.ok != 0) return {};
+  return refusal_text(verdict);
 }
 
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {

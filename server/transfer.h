@@ -1,7 +1,8 @@
 #pragma once
 
-// Sends a paused, idle vGPU to another worker over a byte stream, and receives one. The first bytes authenticate the
-// sender; nothing of a stream that cannot show the lease's token is looked at.
+// Sends a vGPU to another worker over a byte stream, and receives one: first its device memory, while it runs
+// (server/precopy.h), then, when it is paused and idle, the rest. The first bytes authenticate the sender; nothing of a
+// stream that cannot show the lease's token is looked at.
 
 #include <cstdint>
 #include <functional>
@@ -14,7 +15,7 @@ namespace tide {
 
 struct TransferHello {
   uint32_t magic = 0x766f6d74;
-  uint32_t version = 2;
+  uint32_t version = 3;
   char job[kIdBytes] = {};
   uint8_t token[kTokenBytes] = {};
   uint8_t session[16] = {};
@@ -25,12 +26,16 @@ struct TransferHello {
 
 // Source: introduces itself and waits until the destination agrees. The session still runs.
 Outcome greet_receiver(ByteStream& stream, const TransferHello& hello);
-// Source: everything. `pump` is called now and then. *bytes: of contents that were sent.
+// Source: why the destination gave up, if it has said so; else nothing.
+std::string refusal_of_receiver(ByteStream& stream);
+// Source: everything but device memory, which is there (Precopy::finish). `pump` is called now and then. *bytes: of
+// contents that were sent. Returns when all has been sent; await_restored() then, when the destination has made it.
 Outcome send_session(Session& session, ByteStream& stream, const std::function<void()>& pump, uint64_t* bytes);
+Outcome await_restored(ByteStream& stream);
 
 // Destination: checks who is there and agrees.
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected);
-// Destination: everything; says to the source how it went.
+// Destination: everything; says to the source how it went. Any thread, which is the session's owner meanwhile.
 Outcome receive_session(Session& session, ByteStream& stream);
 
 }  // namespace tide

@@ -94,6 +94,7 @@ int Worker::run() {
       if (take_control() == Next::kEnd) return 0;
       if (link_ != nullptr && !link_->alive() && !may_come_back()) return 0;
       forward_text();
+      std::erase_if(given_up_, [](const auto& precopy) { return precopy->over(); });
       if (live_ && !said_end_) session_->tell_running();
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
       if (live_ && link_meter_.due(now)) {
@@ -101,7 +102,8 @@ int Worker::run() {
       }
     }
     if (link_ == nullptr && move_ != nullptr && session_ != nullptr) {
-      if (try_move() == Next::kEnd) return 0;
+      if (go_on_with_move() == Next::kEnd) return 0;
+      sleep_us(kPollSlowestUs);
       continue;
     }
     if (link_ == nullptr) {
@@ -124,7 +126,7 @@ int Worker::run() {
       if (link_->closed()) return 0;
       give_up_move("its client is not connected at the moment");
     }
-    if (move_ != nullptr && live_ && may_try_move() && try_move() == Next::kEnd) return 0;
+    if (move_ != nullptr && live_ && go_on_with_move() == Next::kEnd) return 0;
   }
 }
 
@@ -220,6 +222,9 @@ Worker::Next Worker::handle(ControlMessage* message) {
       return Next::kGoOn;
     case ControlType::kMove:
       if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
+      return Next::kGoOn;
+    case ControlType::kPause:
+      pause_for_move();
       return Next::kGoOn;
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
@@ -518,7 +523,7 @@ uint32_t Worker::nap_us(uint64_t quiet_ns) const {
   const bool under_way =
       session_->events().watching() || session_->streams().has_pending() || !session_->outbox().empty();
   if (under_way) return uint32_t(std::clamp<uint64_t>(share, kPollEveryUs, kPollSlowestUs));
-  if (move_ != nullptr) return kIdleSleepUs;
+  if (move_ != nullptr) return move_->pause_ns != 0 ? kPollEveryUs : kIdleSleepUs;
   return uint32_t(std::clamp<uint64_t>(share, kIdleSleepUs, kIdleSleepMostUs));
 }
 

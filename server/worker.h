@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "server/busy.h"
 #include "server/control.h"
 #include "server/link_meter.h"
+#include "server/precopy.h"
 #include "server/rate.h"
 #include "server/session.h"
 #include "server/text_capture.h"
@@ -68,15 +70,25 @@ class Worker {
   void forward_text();
   void forward(TextCapture& text, int32_t descriptor);
 
+  // A move, as its destination.
+  Outcome accept_source(const ControlSession& session, StreamListener& listener, std::unique_ptr<ByteStream>* stream);
+  Outcome take_session(std::unique_ptr<ByteStream> stream);
+  bool hear_end();
+
   // A move, as its source.
   void prepare_move(const ControlMove& move);
-  void greet_destination();
+  void pause_for_move();
+  Next go_on_with_move();
+  Outcome begin_precopy();
+  void tell_progress();
   bool at_rest_point();
   bool destination_reaches_host_memory() const;
   void ask_for_staging(bool unwanted);
   bool waits_for_staging() const;
   bool may_try_move();
   Next try_move();
+  void try_move_later();
+  Outcome send_paused();
   bool drain();
   Next finish_move();
   void wait_until_left(ControlMoved* moved);
@@ -85,12 +97,16 @@ class Worker {
 
   struct Move {
     ControlMove request;
-    std::unique_ptr<ByteStream> stream;
+    std::unique_ptr<Precopy> precopy;
+    bool ready = false;         // and said so
+    uint64_t pause_ns = 0;      // when the agent asked for the pause; 0: not yet
+    uint64_t told_ns = 0;       // when progress was told last,
+    Precopy::Progress told;     // and which
     uint32_t attempts = 0;
     uint64_t begin_ns = 0;
     uint64_t next_attempt_ns = 0;
     uint64_t paused_ns = 0;
-    uint64_t bytes = 0;
+    ControlMoved report;
   };
 
   int control_;  // -1: the agent has died
@@ -104,9 +120,11 @@ class Worker {
   CommandReader reader_;
   bool live_ = false;      // the region is ready and commands are executed
   bool restored_ = false;  // came by a move
+  bool told_to_end_ = false;
   uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
+  std::vector<std::unique_ptr<Precopy>> given_up_;  // whose threads have not ended yet
   TextCapture output_, errors_;  // what kernels print
   BusyMeter meter_;
   LinkMeter link_meter_;

@@ -4,9 +4,12 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/reception.h"
 #include "server/worker.h"
 #include "transport/wait.h"
 
@@ -24,7 +27,7 @@ constexpr uint32_t kDecisionMs = 300'000;
 constexpr uint32_t kLeaveMs = 10'000;               // the client's time to go to the new worker
 constexpr uint64_t kGiveUpStagingNs = 400'000'000;  // a client that does nothing looks every 100 ms
 constexpr uint32_t kLeaveIdleMs = 300;              // of one that does nothing: it goes when it next wants something
-constexpr uint32_t kConnectMs = 10'000;
+constexpr uint64_t kTellEveryNs = 1'000'000'000;
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
 
@@ -59,11 +62,52 @@ bool Worker::waits_for_staging() const {
   return now_ns() - move_->begin_ns < kGiveUpStagingNs && !destination_reaches_host_memory();
 }
 
-void Worker::greet_destination() {
+Outcome Worker::begin_precopy() {
+  // What it would be refused for at the end, too.
+  if (const char* obstacle = session_->sharing().obstacle(); obstacle != nullptr) return Outcome::fail(obstacle);
   const ControlMove& request = move_->request;
-  Outcome outcome = connect_stream(request.stream_address, kConnectMs, &move_->stream);
-  if (outcome.ok()) outcome = greet_receiver(*move_->stream, hello_of(identity_, request.token, request.next_epoch));
-  if (!outcome.ok()) give_up_move(outcome.message());
+  const TransferHello hello = hello_of(identity_, request.token, request.next_epoch);
+  auto precopy = std::make_unique<Precopy>(*session_, request.stream_address, hello);
+  const Outcome outcome = precopy->start();
+  if (outcome.ok()) move_->precopy = std::move(precopy);
+  return outcome;
+}
+
+void Worker::pause_for_move() {
+  if (move_ == nullptr || move_->pause_ns != 0) return;
+  move_->pause_ns = now_ns();
+  if (move_->precopy != nullptr) move_->precopy->hold();
+}
+
+// The agent gives up a copy that comes to nothing, not one that is long.
+void Worker::tell_progress() {
+  const bool ready = !move_->ready && move_->precopy->ready();
+  const uint64_t now = now_ns();
+  if (!ready && now - move_->told_ns < kTellEveryNs) return;
+  const Precopy::Progress progress = move_->precopy->progress();
+  const bool any = progress.bytes != move_->told.bytes || progress.rounds != move_->told.rounds;
+  move_->told = progress;
+  move_->told_ns = now;
+  move_->ready |= ready;
+  if (!ready && !any) return;
+  const ControlProgress message{progress.rounds, progress.bytes, progress.rest_bytes};
+  send_control(control_, ready ? ControlType::kReady : ControlType::kProgress, message);
+}
+
+Worker::Next Worker::go_on_with_move() {
+  if (session_->failed()) {
+    give_up_move("its context is lost after an error");
+  } else if (move_->precopy == nullptr) {
+    if (const Outcome begun = begin_precopy(); !begun.ok()) give_up_move(begun.message());
+  } else if (move_->precopy->over()) {
+    give_up_move(move_->precopy->failure());
+  } else {
+    tell_progress();
+    if (move_->pause_ns == 0 || !may_try_move()) return Next::kGoOn;
+    if (move_->precopy->held()) return try_move();
+    move_->precopy->hold();
+  }
+  return Next::kGoOn;
 }
 
 void Worker::give_up_move(const std::string& why) {
@@ -72,6 +116,10 @@ void Worker::give_up_move(const std::string& why) {
   ControlText text;
   set_text(text.text, why);
   send_control(control_, ControlType::kMoveFailed, text);
+  if (move_->precopy != nullptr) {
+    move_->precopy->stop();
+    given_up_.push_back(std::move(move_->precopy));
+  }
   move_.reset();
   if (link_ != nullptr) ask_for_staging(false);
   if (live_) set_state(ChannelState::kLive);
@@ -109,14 +157,15 @@ bool Worker::destination_reaches_host_memory() const {
 // A good place to pause: behind it nothing that is under way needs a later command of this client. Two vGPUs that
 // move at once and wait for each other's data would else never come to rest.
 bool Worker::at_rest_point() {
-  return move_ != nullptr && move_->stream != nullptr && now_ns() >= move_->next_attempt_ns &&
-         !session_->signals().outstanding() && !session_->graphs().building() && !waits_for_staging();
+  return move_ != nullptr && move_->pause_ns != 0 && move_->precopy != nullptr && move_->precopy->held() &&
+         now_ns() >= move_->next_attempt_ns && !session_->signals().outstanding() && !session_->graphs().building() &&
+         !waits_for_staging();
 }
 
 bool Worker::may_try_move() {
   const uint64_t now = now_ns();
   if (now < move_->next_attempt_ns || session_->graphs().building() || waits_for_staging()) return false;
-  return move_->stream == nullptr || !session_->signals().outstanding() || now - move_->begin_ns > kLookForRestNs;
+  return !session_->signals().outstanding() || now - move_->pause_ns > kLookForRestNs;
 }
 
 Worker::Next Worker::try_move() {
@@ -124,46 +173,66 @@ Worker::Next Worker::try_move() {
     give_up_move(obstacle);
     return Next::kGoOn;
   }
-  if (move_->stream == nullptr) {
-    greet_destination();
-    return Next::kGoOn;
-  }
   if (!destination_reaches_host_memory()) {
     give_up_move("the program and its kernels share host memory, which another machine cannot reach");
     return Next::kGoOn;
   }
-  const uint64_t begin = now_ns();
+  move_->paused_ns = now_ns();
   set_state(ChannelState::kPaused);
   if (!drain()) {
-    // A stream may wait for something that a later command of this client leads to: let it run.
-    set_state(ChannelState::kLive);
-    if (++move_->attempts > kAttemptsMax) {
-      give_up_move("its streams do not come to rest");
-    } else {
-      // Not in step with another worker that does the same.
-      move_->next_attempt_ns = now_ns() + kRetryAfterNs * (1 + uint64_t(getpid()) % 7);
-    }
+    try_move_later();
     return Next::kGoOn;
   }
   if (session_->failed()) {
     give_up_move("its context is lost after an error");
     return Next::kGoOn;
   }
-  move_->paused_ns = begin;
-  if (link_ != nullptr) session_->set_told(told_digest(link_->region()));
-  const Outcome outcome = send_session(
-      *session_, *move_->stream, [this] { carry(); }, &move_->bytes);
-  if (!outcome.ok()) {
+  if (const Outcome outcome = send_paused(); !outcome.ok()) {
     give_up_move(outcome.message());
     return Next::kGoOn;
   }
   return finish_move();
 }
 
+// A stream may wait for something that a later command of this client leads to: let it run.
+void Worker::try_move_later() {
+  set_state(ChannelState::kLive);
+  move_->precopy->go_on();
+  if (++move_->attempts > kAttemptsMax) return give_up_move("its streams do not come to rest");
+  // Not in step with another worker that does the same.
+  move_->next_attempt_ns = now_ns() + kRetryAfterNs * (1 + uint64_t(getpid()) % 7);
+}
+
+Outcome Worker::send_paused() {
+  const uint64_t drained = now_ns();
+  if (link_ != nullptr) session_->set_told(told_digest(link_->region()));
+  Precopy& precopy = *move_->precopy;
+  const auto pump = [this] { carry(); };
+  uint64_t others = 0;
+  Outcome outcome = precopy.finish(pump);
+  if (outcome.ok()) outcome = send_session(*session_, precopy.stream(), pump, &others);
+  const uint64_t sent = now_ns();
+  if (outcome.ok()) outcome = await_restored(precopy.stream());
+  if (!outcome.ok()) {
+    const std::string why = refusal_of_receiver(precopy.stream());
+    return why.empty() ? outcome : Outcome::fail(why);
+  }
+  const Precopy::Progress progress = precopy.progress();
+  move_->report = {.bytes = progress.bytes + others,
+                   .pause_bytes = progress.rest_bytes + others,
+                   .rounds = progress.rounds,
+                   .pause_ns = 0,
+                   .drain_ns = drained - move_->paused_ns,
+                   .copy_ns = sent - drained,
+                   .restore_ns = now_ns() - sent};
+  return {};
+}
+
 Worker::Next Worker::finish_move() {
-  move_->stream.reset();
-  ControlMoved moved{move_->bytes, now_ns() - move_->paused_ns};
+  ControlMoved moved = move_->report;
+  moved.pause_ns = now_ns() - move_->paused_ns;
   send_control(control_, ControlType::kTransferred, moved);
+  move_->precopy.reset();
   const uint64_t end = after_ms(kDecisionMs);
   bool commit = false;
   while (!commit) {
@@ -228,40 +297,67 @@ Worker::Next Worker::receive(const ControlSession& session) {
   std::unique_ptr<StreamListener> listener;
   std::string address;
   if (outcome.ok()) outcome = listen_stream(&address, &listener);
-  if (!outcome.ok()) {
-    fail(outcome.message());
-    return Next::kEnd;
+  if (outcome.ok()) {
+    ControlText text;
+    set_text(text.text, address);
+    send_control(control_, ControlType::kReceiving, text);
+    std::unique_ptr<ByteStream> stream;
+    outcome = accept_source(session, *listener, &stream);
+    listener.reset();
+    if (outcome.ok()) outcome = take_session(std::move(stream));
   }
-  ControlText text;
-  set_text(text.text, address);
-  send_control(control_, ControlType::kReceiving, text);
-  std::unique_ptr<ByteStream> stream;
-  const TransferHello expected = hello_of(session, session.token, session.epoch);
-  for (const uint64_t end = after_ms(kAcceptMs); stream == nullptr;) {
-    pollfd gone = {control_, POLLIN, 0};
-    poll(&gone, 1, 0);
-    if (gone.revents != 0) {
-      ControlMessage message;
-      const ControlState state = receive_control(control_, &message);
-      if (state == ControlState::kGone || message.type == ControlType::kExit) return Next::kEnd;
-    }
-    if (!listener->accept(kAcceptStepMs, &stream).ok()) {
-      stream.reset();
-      if (now_ns() < end) continue;
-      fail("nobody sent the vGPU");
-      return Next::kEnd;
-    }
-    // Somebody else's connection must not end the wait for ours.
-    if (const Outcome greeted = greet_sender(*stream, expected); !greeted.ok()) stream.reset();
-  }
-  outcome = receive_session(*session_, *stream);
+  if (told_to_end_) return Next::kEnd;
   if (!outcome.ok()) {
     fail(outcome.message());
     return Next::kEnd;
   }
   restored_ = true;
-  send_control(control_, ControlType::kRestored, nullptr, 0);
   return Next::kGoOn;
+}
+
+// Hears what the agent says of a session that is still to come, and little is: true when it shall not come any more.
+bool Worker::hear_end() {
+  ControlMessage message;
+  while (true) {
+    const ControlState state = receive_control(control_, &message);
+    if (state == ControlState::kNothing) return false;
+    told_to_end_ = state == ControlState::kGone || message.type == ControlType::kExit;
+    if (told_to_end_) return true;
+    for (const int fd : message.fds) {
+      if (fd >= 0) close(fd);
+    }
+    if (message.type == ControlType::kStats) send_control(control_, ControlType::kStatsReply, ControlStats());
+  }
+}
+
+Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener,
+                              std::unique_ptr<ByteStream>* stream) {
+  const TransferHello expected = hello_of(session, session.token, session.epoch);
+  for (const uint64_t end = after_ms(kAcceptMs); now_ns() < end;) {
+    if (hear_end()) return Outcome::fail("it was given up");
+    std::unique_ptr<ByteStream> caller;
+    if (!listener.accept(kAcceptStepMs, &caller).ok()) continue;
+    // Somebody else's connection must not end the wait for ours.
+    if (!greet_sender(*caller, expected).ok()) continue;
+    *stream = std::move(caller);
+    return {};
+  }
+  return Outcome::fail("nobody sent the vGPU");
+}
+
+// Until the agent has no more use for it, or the source or its stream is gone.
+Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
+  Reception reception(*session_, std::move(stream));
+  if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;
+  while (!reception.over()) {
+    pollfd words[] = {{control_, POLLIN, 0}, {reception.over_fd(), POLLIN, 0}};
+    poll(words, std::size(words), kAcceptStepMs);
+    if (hear_end()) return Outcome::fail("it was given up");
+  }
+  const Outcome outcome = reception.finish();
+  // Before the stream is closed, which may take a while.
+  if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
+  return outcome;
 }
 
 }  // namespace tide

@@ -26,6 +26,8 @@ class ByteStream {
   virtual Outcome receive(void* data, size_t bytes, uint32_t timeout_ms = 30'000) = 0;
   // Waits until the far side has taken all that was sent (at most `timeout_ms`).
   virtual Outcome flush(uint32_t timeout_ms = 30'000) = 0;
+  // What is under way fails at once, and so does all that comes later. Any thread.
+  virtual void cancel() = 0;
   // Flushes shortly and ends both directions. Idempotent.
   virtual void close() = 0;
 };

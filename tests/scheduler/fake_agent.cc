@@ -56,6 +56,10 @@ class FakeAgent final : public control::Agent::Server {
       report.setBytes(1000);
       report.setPauseMs(double(epoch));
       report.setRounds(1);
+      report.setPauseBytes(100);
+      report.setDrainMs(0.25);
+      report.setCopyMs(0.5);
+      report.setRestoreMs(0.125 * double(epoch));
       report.setVgpus(1);
     });
   }

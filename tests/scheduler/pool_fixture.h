@@ -117,8 +117,7 @@ class PoolFixture : public testing::Test {
     request.setJob(id);
     request.setGpus(gpus);
     return error_of(request.send().then([totals](auto&& answer) {
-      const auto r = answer.getReport();
-      *totals = {r.getBytes(), r.getPauseMs(), r.getRounds(), r.getVgpus(), r.getTotalMs()};
+      *totals = totals_of(answer.getReport());
     }));
   }
 

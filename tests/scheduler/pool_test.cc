@@ -86,6 +86,10 @@ TEST_F(Pools, resize_reports_what_was_moved) {
   EXPECT_EQ(totals.vgpus, 3u);
   EXPECT_EQ(totals.bytes, 3000u);
   EXPECT_EQ(totals.pause_ms, 2.0);
+  EXPECT_EQ(totals.pause_bytes, 300u);
+  EXPECT_EQ(totals.drain_ms, 0.25);
+  EXPECT_EQ(totals.copy_ms, 0.5);
+  EXPECT_EQ(totals.restore_ms, 0.25) << "of the longest pause";
   EXPECT_TRUE(called("prepare 1:2 on node0/0 epoch 2"));
   EXPECT_EQ(resize(job.id, 4, &totals), "");
   EXPECT_EQ(totals.vgpus, 3u);

@@ -56,6 +56,7 @@ AssertionResult WorkerProcess::await(ControlType type, ControlMessage* message) 
     if (state == ControlState::kGone) return AssertionFailure() << "the worker has ended";
     if (state == ControlState::kNothing) continue;
     if (message->type == type) return AssertionSuccess();
+    if (message->type == ControlType::kProgress) continue;
     std::string text;
     if (const auto* said = message->as<ControlText>()) text = said->text;
     return AssertionFailure() << "got message " << uint32_t(message->type) << " " << text;

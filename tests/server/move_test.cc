@@ -1,5 +1,7 @@
 // A session moves between two worker processes; the client goes on with the same region.
 
+#include <map>
+
 #include "base/pack.h"
 #include "tests/server/client.h"
 
@@ -18,16 +20,34 @@ class MoveTest : public ::testing::Test {
     ASSERT_TRUE(source_->await(ControlType::kServing, &message));
   }
 
-  // Both workers up to the decision. The request goes to the source.
-  void transfer(ControlMove* move) {
+  // The request goes to the source, which begins to copy.
+  void begin(ControlMove* move, const ControlSession& session = test_session(0, 2)) {
     ControlMessage message;
-    send_control(destination_->control(), ControlType::kReceive, test_session(0, 2));
+    send_control(destination_->control(), ControlType::kReceive, session);
     ASSERT_TRUE(destination_->await(ControlType::kReceiving, &message));
     memcpy(move->stream_address, message.as<ControlText>()->text, sizeof(move->stream_address));
     move->next_epoch = 2;
     memset(move->token, 0x5a, sizeof(move->token));
     strcpy(move->endpoint, "unix=/elsewhere");
     send_control(source_->control(), ControlType::kMove, *move);
+  }
+  void await_ready(ControlProgress* progress = nullptr) {
+    ControlMessage message;
+    ASSERT_TRUE(source_->await(ControlType::kReady, &message));
+    ASSERT_NE(message.as<ControlProgress>(), nullptr);
+    if (progress != nullptr) *progress = *message.as<ControlProgress>();
+  }
+  void pause() { send_control(source_->control(), ControlType::kPause, nullptr, 0); }
+  void expect_move_failed(const char* why = "") {
+    ControlMessage message;
+    ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
+    EXPECT_NE(strstr(message.as<ControlText>()->text, why), nullptr) << message.as<ControlText>()->text;
+  }
+  // Both workers up to the decision.
+  void transfer(ControlMove* move) {
+    ASSERT_NO_FATAL_FAILURE(begin(move));
+    ASSERT_NO_FATAL_FAILURE(await_ready());
+    pause();
   }
   void expect_transferred(ControlMoved* moved) {
     ControlMessage message;
@@ -266,6 +286,230 @@ TEST_F(MoveTest, waits_for_streams_that_wait_for_the_client) {
   EXPECT_GE(client_.page().stream_progress[kTestLegacy].load(), held);
   ASSERT_NO_FATAL_FAILURE(commit_and_follow());
   EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+}
+
+// What the rounds have seen, and what became of it before the pause.
+class MemoryOnItsWay : public MoveTest {
+ protected:
+  static std::vector<std::byte> pattern(uint64_t seed) {
+    std::vector<std::byte> bytes(kChunkBytes);
+    for (size_t i = 0; i < bytes.size(); i += 8) {
+      const uint64_t word = (seed * 1'000'003 + i) * 0x9e3779b97f4a7c15u;
+      memcpy(bytes.data() + i, &word, 8);
+    }
+    return bytes;
+  }
+  void write(uint64_t chunk, const std::vector<std::byte>& bytes) {
+    constexpr size_t kPart = kChunkBytes / 4;
+    for (size_t at = 0; at < bytes.size(); at += kPart) {
+      client_.copy_in(kBase + chunk * kChunkBytes + at, bytes.data() + at, kPart);
+    }
+    settle();  // the ring has not room for more
+    expected_[chunk] = bytes;
+  }
+  void write(uint64_t chunk, uint64_t seed) { write(chunk, pattern(seed)); }
+  void map(uint64_t chunk, uint64_t chunks) {
+    client_.send(Call::tideMapMemory, command::MapMemory{kBase + chunk * kChunkBytes, chunks * kChunkBytes});
+  }
+  void unmap(uint64_t chunk, uint64_t chunks) {
+    client_.send(Call::tideUnmapMemory, command::UnmapMemory{kBase + chunk * kChunkBytes, chunks * kChunkBytes});
+    for (uint64_t i = 0; i < chunks; ++i) expected_.erase(chunk + i);
+  }
+  void settle() { ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS); }
+  void expect_contents() {
+    for (const auto& [chunk, bytes] : expected_) {
+      ASSERT_TRUE(client_.copy_out(kBase + chunk * kChunkBytes, kChunkBytes) == bytes) << "chunk " << chunk;
+    }
+    EXPECT_EQ(client_.page().errors.load(), 0u);
+  }
+  uint64_t resident() {
+    ControlMessage message;
+    send_control(source_->control(), ControlType::kStats, nullptr, 0);
+    EXPECT_TRUE(source_->await(ControlType::kStatsReply, &message));
+    return message.as<ControlStats>()->resident_bytes;
+  }
+
+  std::map<uint64_t, std::vector<std::byte>> expected_;
+  const std::vector<std::byte> zeros_ = std::vector<std::byte>(kChunkBytes);
+};
+
+TEST_F(MemoryOnItsWay, arrives_as_it_was_at_the_pause) {
+  map(0, 100);
+  for (uint64_t chunk = 0; chunk < 60; ++chunk) write(chunk, chunk);
+  for (uint64_t chunk = 60; chunk < 100; ++chunk) expected_[chunk] = zeros_;
+  settle();
+  ControlMove request;
+  ControlMoved moved;
+  ControlProgress progress;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  ASSERT_NO_FATAL_FAILURE(await_ready(&progress));
+  EXPECT_GE(progress.bytes, 60 * kChunkBytes);
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
+  write(3, 1003);                      // other contents
+  write(7, 7);                         // the same once more
+  write(9, zeros_);                    // nothing any more
+  write(70, 1070);                     // something where nothing was
+  unmap(11, 1);                        // gone
+  unmap(12, 1), map(12, 1);            // of a piece that stays: given away and taken back,
+  write(12, 1012);                     // with other contents
+  unmap(32, 32), settle(), map(32, 3);  // whole pieces that go: new memory
+  for (uint64_t chunk = 32; chunk < 35; ++chunk) write(chunk, 2000 + chunk);
+  unmap(80, 4), settle(), sleep_us(200'000);  // seen by a round, and then new memory
+  map(80, 4), write(81, 1081);
+  map(200, 2), write(201, 1201), expected_[200] = zeros_;
+  settle();
+  const uint64_t before = resident();
+  pause();
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_LT(moved.pause_bytes, moved.bytes / 3);
+  EXPECT_GE(moved.rounds, 2u);
+  EXPECT_GT(moved.copy_ns, 0u);
+  EXPECT_GT(moved.restore_ns, 0u);
+  EXPECT_GE(moved.pause_ns, moved.drain_ns + moved.copy_ns + moved.restore_ns);
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+  source_ = std::move(destination_);
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+  EXPECT_EQ(resident(), before);
+}
+
+TEST_F(MemoryOnItsWay, is_written_all_the_time) {
+  std::vector<std::byte> found;
+  map(0, 64);
+  client_.load_library(1, kTestImage, &found);
+  for (int round = 0; round < 3; ++round) {
+    const uint32_t before = [&] {
+      const auto bytes = client_.copy_out(kBase, 4);
+      return *reinterpret_cast<const uint32_t*>(bytes.data());
+    }();
+    ControlMove request;
+    ControlMoved moved;
+    uint32_t adds = 0;
+    const auto add = [&](uint32_t times) {
+      for (uint32_t i = 0; i < times; ++i, ++adds) client_.launch(kKernel, {kBase, 32 * kChunkBytes / 4, 1});
+    };
+    add(10);
+    ASSERT_NO_FATAL_FAILURE(begin(&request));
+    for (int i = 0; i < 20; ++i) add(1), sleep_us(5'000);
+    ASSERT_NO_FATAL_FAILURE(await_ready());
+    add(10);
+    pause();
+    add(10);
+    ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+    add(10);
+    ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+    source_ = std::move(destination_);
+    destination_ = std::make_unique<WorkerProcess>();
+    const auto bytes = client_.copy_out(kBase, 33 * kChunkBytes);
+    const auto* words = reinterpret_cast<const uint32_t*>(bytes.data());
+    for (uint64_t i = 0; i < 33 * kChunkBytes / 4; ++i) {
+      ASSERT_EQ(words[i], i < 32 * kChunkBytes / 4 ? before + adds : 0) << "word " << i << " in move " << round;
+    }
+  }
+}
+
+TEST_F(MemoryOnItsWay, stays_whole_whenever_the_agent_calls_it_off) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  for (uint32_t delay_us = 0; delay_us < 60'000; delay_us += 6'000) {
+    ControlMove request;
+    ASSERT_NO_FATAL_FAILURE(begin(&request));
+    sleep_us(delay_us);
+    send_control(source_->control(), ControlType::kAbort, nullptr, 0);
+    ControlMessage message;
+    if (source_->await(ControlType::kReady, &message)) {
+      ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
+    } else {
+      ASSERT_EQ(message.type, ControlType::kMoveFailed);
+    }
+    destination_ = std::make_unique<WorkerProcess>();
+    write(delay_us / 6'000, 100 + delay_us);
+    EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
+  }
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+  ASSERT_NO_FATAL_FAILURE(move());
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+TEST_F(MemoryOnItsWay, finds_the_destination_full) {
+  map(0, 80);
+  write(79, 79);
+  settle();
+  ControlMove request;
+  ControlSession small = test_session(0, 2);
+  small.memory_bytes = 32u << 20;
+  ASSERT_NO_FATAL_FAILURE(begin(&request, small));
+  ASSERT_NO_FATAL_FAILURE(expect_move_failed("cannot be had here"));
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+TEST_F(MemoryOnItsWay, finds_the_destination_full_in_the_pause) {
+  map(0, 8);
+  write(7, 7);
+  settle();
+  ControlMove request;
+  ControlSession small = test_session(0, 2);
+  small.memory_bytes = 32u << 20;  // and some slack
+  ASSERT_NO_FATAL_FAILURE(begin(&request, small));
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  map(8, 80), pause();
+  ASSERT_NO_FATAL_FAILURE(expect_move_failed("cannot be had here"));
+  write(80, 80);
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+TEST_F(MemoryOnItsWay, stays_whole_when_the_destination_dies) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  for (uint32_t delay_us = 0; delay_us < 80'000; delay_us += 10'000) {
+    ControlMove request;
+    ControlMessage message;
+    ASSERT_NO_FATAL_FAILURE(begin(&request));
+    sleep_us(delay_us);
+    kill(destination_->pid(), SIGKILL);
+    if (source_->await(ControlType::kReady, &message)) {
+      ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
+    } else {
+      ASSERT_EQ(message.type, ControlType::kMoveFailed);
+    }
+    destination_ = std::make_unique<WorkerProcess>();
+    write(delay_us / 10'000, 200 + delay_us);
+  }
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+TEST_F(MemoryOnItsWay, a_destination_ends_with_its_agent_and_with_its_source) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ControlMessage message;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  send_control(destination_->control(), ControlType::kStats, nullptr, 0);
+  ASSERT_TRUE(destination_->await(ControlType::kStatsReply, &message)) << "it hears its agent";
+  send_control(destination_->control(), ControlType::kExit, nullptr, 0);
+  EXPECT_EQ(destination_->exit_status(), 0);
+  ASSERT_NO_FATAL_FAILURE(expect_move_failed());
+  destination_ = std::make_unique<WorkerProcess>();
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  kill(source_->pid(), SIGKILL);
+  ASSERT_TRUE(destination_->await(ControlType::kFailed, &message));
+  destination_->exit_status();
+}
+
+TEST_F(MemoryOnItsWay, a_client_that_ends_takes_its_session_along) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  client_.disconnect();
+  EXPECT_EQ(source_->exit_status(), 0);
 }
 
 }  // namespace

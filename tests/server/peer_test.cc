@@ -230,6 +230,9 @@ TEST_F(PeerTest, a_source_about_to_move_asks_to_come_again) {
   memset(move.token, 0x5a, sizeof move.token);
   strcpy(move.endpoint, "unix=/elsewhere");
   send_control(from_.worker->control(), ControlType::kMove, move);
+  ASSERT_TRUE(from_.worker->await(ControlType::kReady, &message));
+  EXPECT_EQ(fetch(64), FetchState::kDone) << "it still runs";
+  send_control(from_.worker->control(), ControlType::kPause, nullptr, 0);
   ASSERT_TRUE(from_.worker->await(ControlType::kTransferred, &message));
   EXPECT_EQ(fetch(64), FetchState::kMoving) << "what is written now would not be seen there";
   send_control(from_.worker->control(), ControlType::kAbort, nullptr, 0);
@@ -251,6 +254,8 @@ TEST_F(PeerTest, a_destination_moves_when_the_fetch_is_over) {
   strcpy(move.endpoint, "unix=/elsewhere");
   const uint64_t sequence = to_.begin(peer_, from_, kMapped);
   send_control(to_.worker->control(), ControlType::kMove, move);
+  ASSERT_TRUE(to_.worker->await(ControlType::kReady, &message));
+  send_control(to_.worker->control(), ControlType::kPause, nullptr, 0);
   ASSERT_TRUE(to_.worker->await(ControlType::kTransferred, &message));
   EXPECT_EQ(to_.end(sequence).state, FetchState::kDone);
   send_control(to_.worker->control(), ControlType::kAbort, nullptr, 0);

@@ -238,10 +238,13 @@ class WithAPool(Cli):
         self.start('run', '-g', 4, '--name', 'it', '--', 'sleep', 100)
         self.wait_until(lambda: self.state('it') == 'running', 'it runs')
         self.assertEqual(self.ok('resize', 'it', '--gpus', 1),
-                         'job 1: 4 -> 1 GPU, 3 vGPUs moved, 2.9 KiB, longest pause 2 ms\n')
+                         'job 1: 4 -> 1 GPU, 3 vGPUs moved, 2.9 KiB in 1 round, 300 B of it in pauses, '
+                         'longest pause 2 ms (drain 0, copy 0, restore 0)\n')
         report = self.json('resize', 'it', '--gpus', 4)
         self.assertEqual({k: report[k] for k in ('bytes', 'pause_ms', 'rounds', 'vgpus')},
                          {'bytes': 3000, 'pause_ms': 3, 'rounds': 1, 'vgpus': 3})
+        self.assertEqual([report[k] for k in ('pause_bytes', 'drain_ms', 'copy_ms', 'restore_ms')],
+                         [300, 0.25, 0.5, 0.375], 'the phases are those of the longest pause')
         self.assertEqual(self.json('migrate', 'it:3', 'node0/0')['vgpus'], 1)
         self.assertEqual([vgpu['gpu'] for vgpu in self.json('job', 'it')['vgpus']], ['node0/0', 'node0/1', 'node1/0',
                          'node0/0'])

@@ -39,6 +39,8 @@ void show_move(const std::string& job, uint32_t before, uint32_t after, control:
     Json out;
     out.object().add("job", job).add("gpus_before", before).add("gpus_after", after);
     out.add("bytes", report.getBytes()).add("pause_ms", report.getPauseMs()).add("rounds", report.getRounds());
+    out.add("pause_bytes", report.getPauseBytes()).add("drain_ms", report.getDrainMs());
+    out.add("copy_ms", report.getCopyMs()).add("restore_ms", report.getRestoreMs());
     out.add("vgpus", report.getVgpus()).add("total_ms", report.getTotalMs()).end().print();
     return;
   }
@@ -46,9 +48,12 @@ void show_move(const std::string& job, uint32_t before, uint32_t after, control:
     printf("job %s: %u -> %u GPU%s, nothing to move\n", job.c_str(), before, after, after == 1 ? "" : "s");
     return;
   }
-  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s, longest pause %.0f ms\n", job.c_str(), before, after,
+  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s in %u round%s, ", job.c_str(), before, after,
          after == 1 ? "" : "s", report.getVgpus(), report.getVgpus() == 1 ? "" : "s",
-         size_text(report.getBytes()).c_str(), report.getPauseMs());
+         size_text(report.getBytes()).c_str(), report.getRounds(), report.getRounds() == 1 ? "" : "s");
+  printf("%s of it in pauses, longest pause %.0f ms (drain %.0f, copy %.0f, restore %.0f)\n",
+         size_text(report.getPauseBytes()).c_str(), report.getPauseMs(), report.getDrainMs(), report.getCopyMs(),
+         report.getRestoreMs());
 }
 
 }  // namespace tide::cli

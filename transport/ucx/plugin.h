@@ -11,7 +11,7 @@
 
 namespace tide {
 
-inline constexpr uint32_t kUcxPluginVersion = 3;
+inline constexpr uint32_t kUcxPluginVersion = 4;
 inline constexpr const char* kUcxPluginSymbol = "tide_ucx_plugin";
 
 struct UcxPlugin {

@@ -47,6 +47,7 @@ class UcxStream : public ByteStream {
   Outcome send(const void* data, size_t bytes, uint32_t timeout_ms) override;
   Outcome receive(void* data, size_t bytes, uint32_t timeout_ms) override;
   Outcome flush(uint32_t timeout_ms) override;
+  void cancel() override;
   void close() override;
 
  private:
@@ -245,6 +246,12 @@ Outcome UcxStream::flush(uint32_t timeout_ms) {
   }
   return wait([&] { return acknowledged_ == sent_ && flush_answers_ >= flush_answers_wanted_; }, timeout_ms,
               "the far side does not take what is sent");
+}
+
+// Who waits looks every kSleepMs.
+void UcxStream::cancel() {
+  const std::lock_guard lock(mu_);
+  fail("the stream was given up");
 }
 
 // The notice that an endpoint was closed travels beside what was sent, and may overtake it: the far side would lose the

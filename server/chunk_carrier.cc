@@ -1,0 +1,187 @@
+#include "server/chunk_carrier.h"
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+constexpr size_t kChunksAtOnce = 128;  // are kept readable: so much of memory that was given back may stay for a while
+
+std::vector<uint64_t> chunks_of(const std::vector<MemoryRange>& ranges) {
+  std::vector<uint64_t> chunks;
+  for (const MemoryRange& range : ranges) {
+    for (uint64_t at = 0; at < range.bytes; at += kChunkBytes) chunks.push_back(range.address + at);
+  }
+  return chunks;
+}
+
+bool is_zero(const std::byte* data) {
+  return data[0] == std::byte{0} && memcmp(data, data + 1, kChunkBytes - 1) == 0;
+}
+
+}  // namespace
+
+// Of those that are asked for, the ones that are mapped.
+struct ChunkSender::Pins {
+  Pins(Memory& of, std::span<const uint64_t> wanted) : memory(of) {
+    for (const uint64_t chunk : wanted) {
+      if (memory.pin(chunk)) chunks.push_back(chunk);
+    }
+  }
+  ~Pins() {
+    for (const uint64_t chunk : chunks) memory.unpin(chunk);
+  }
+  Pins(const Pins&) = delete;
+  Pins& operator=(const Pins&) = delete;
+
+  Memory& memory;
+  std::vector<uint64_t> chunks;
+};
+
+Outcome ChunkSender::start() {
+  const Outcome outcome = hasher_.start();
+  return outcome.ok() ? buffers_.start() : outcome;
+}
+
+Outcome ChunkSender::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes) {
+  const ChunkFrame frame{.kind = kind, .address = address, .bytes = bytes};
+  return stream_.send(&frame, sizeof(frame));
+}
+
+Outcome ChunkSender::tell_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks) {
+  for (size_t i = 0; i < chunks.size();) {
+    size_t end = i + 1;
+    while (end < chunks.size() && chunks[end] == chunks[end - 1] + kChunkBytes) ++end;
+    if (Outcome outcome = send_frame(kind, chunks[i], (end - i) * kChunkBytes); !outcome.ok()) return outcome;
+    i = end;
+  }
+  return {};
+}
+
+// What is new there is zero. Not so what is mapped there once more: a piece of memory of which a part is still mapped
+// keeps its contents.
+Outcome ChunkSender::tell_mapped(const std::vector<uint64_t>& chunks) {
+  std::vector<uint64_t> gone, come;
+  std::set_difference(told_.begin(), told_.end(), chunks.begin(), chunks.end(), std::back_inserter(gone));
+  std::set_difference(chunks.begin(), chunks.end(), told_.begin(), told_.end(), std::back_inserter(come));
+  told_ = chunks;
+  for (const uint64_t chunk : gone) there_[chunk] = Copy();
+  for (const uint64_t chunk : come) there_.try_emplace(chunk, Copy{.hash = {}, .hashed = false, .zero = true});
+  const Outcome outcome = tell_ranges(ChunkFrameKind::kUnmap, gone);
+  return outcome.ok() ? tell_ranges(ChunkFrameKind::kMap, come) : outcome;
+}
+
+// Of those that are kept, what is not known to be there.
+Outcome ChunkSender::changed(const Pins& pins, std::vector<uint64_t>* chunks) {
+  std::vector<uint64_t> known;
+  for (const uint64_t chunk : pins.chunks) (there_[chunk].hashed ? known : *chunks).push_back(chunk);
+  std::vector<ChunkHash> hashes(known.size());
+  if (known.empty()) return {};
+  if (Outcome outcome = hasher_.hash(known, hashes.data()); !outcome.ok()) return outcome;
+  for (size_t i = 0; i < known.size(); ++i) {
+    if (hashes[i] != there_[known[i]].hash) chunks->push_back(known[i]);
+  }
+  return {};
+}
+
+Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
+  const std::vector<uint64_t> mapped = chunks_of(memory_.ranges());
+  if (Outcome outcome = tell_mapped(mapped); !outcome.ok()) return outcome;
+  *pass = {.whole = true};
+  for (size_t at = 0; at < mapped.size() && pass->whole; at += kChunksAtOnce) {
+    const size_t count = std::min(kChunksAtOnce, mapped.size() - at);
+    const Pins pins(memory_, std::span(mapped).subspan(at, count));
+    std::vector<uint64_t> chunks;
+    if (Outcome outcome = changed(pins, &chunks); !outcome.ok()) return outcome;
+    const uint64_t begin = now_ns();
+    const Outcome sent = send_chunks(chunks, go_on, pass);
+    const Outcome rested = buffers_.rest();
+    pass->ns += chunks.empty() ? 0 : now_ns() - begin;
+    if (!sent.ok()) return sent;
+    if (!rested.ok()) return rested;
+    pass->whole = pass->whole && go_on();
+  }
+  return send_frame(ChunkFrameKind::kPass, 0, 0);
+}
+
+// While one is looked at and sent, the GPU copies the next.
+Outcome ChunkSender::send_chunks(std::span<const uint64_t> chunks, const std::function<bool()>& go_on, Pass* pass) {
+  for (size_t i = 0; i <= chunks.size(); ++i) {
+    if (i < chunks.size() && pass->whole) {
+      if (Outcome outcome = buffers_.fetch(&buffers_.at(i), chunks[i]); !outcome.ok()) return outcome;
+    }
+    if (i == 0) continue;
+    ChunkBuffers::Buffer& before = buffers_.at(i - 1);
+    if (Outcome outcome = buffers_.wait(&before); !outcome.ok()) return outcome;
+    if (Outcome outcome = carry(chunks[i - 1], before, pass); !outcome.ok()) return outcome;
+    if (!pass->whole) break;
+    pass->whole = go_on();
+  }
+  return {};
+}
+
+Outcome ChunkSender::carry(uint64_t address, const ChunkBuffers::Buffer& buffer, Pass* pass) {
+  Copy& there = there_[address];
+  const Copy now{.hash = hash_of_chunk(buffer.data), .hashed = true, .zero = is_zero(buffer.data)};
+  const bool same = (there.zero && now.zero) || (there.hashed && there.hash == now.hash);
+  there = now;
+  if (same) return {};
+  ++pass->chunks;
+  if (now.zero) return send_frame(ChunkFrameKind::kZero, address, kChunkBytes);
+  if (Outcome outcome = send_frame(ChunkFrameKind::kData, address, kChunkBytes); !outcome.ok()) return outcome;
+  pass->bytes += kChunkBytes;
+  return stream_.send(buffer.data, kChunkBytes);
+}
+
+Outcome ChunkSender::end() { return send_frame(ChunkFrameKind::kEnd, 0, 0); }
+
+Outcome ChunkReceiver::run() {
+  if (Outcome outcome = buffers_.start(); !outcome.ok()) return outcome;
+  while (true) {
+    ChunkFrame frame;
+    if (Outcome outcome = stream_.receive(&frame, sizeof(frame)); !outcome.ok()) return outcome;
+    if (frame.kind == ChunkFrameKind::kEnd) return buffers_.rest();
+    if (frame.kind == ChunkFrameKind::kPass) continue;
+    if (Outcome outcome = take(frame); !outcome.ok()) return outcome;
+  }
+}
+
+Outcome ChunkReceiver::take(const ChunkFrame& frame) {
+  const bool whole = frame.address % kChunkBytes == 0 && frame.bytes % kChunkBytes == 0 && frame.bytes != 0;
+  if (!whole || !memory_.in_range(frame.address, frame.bytes)) {
+    return Outcome::fail("the source sent memory that is not the vGPU's");
+  }
+  switch (frame.kind) {
+    case ChunkFrameKind::kMap: {
+      const CUresult result = memory_.map(frame.address, frame.bytes);
+      return result == CUDA_SUCCESS ? Outcome() : memory_.cannot_map(frame.bytes, result);
+    }
+    case ChunkFrameKind::kUnmap: {
+      if (Outcome outcome = buffers_.rest(); !outcome.ok()) return outcome;
+      const CUresult result = memory_.unmap(frame.address, frame.bytes, 0);
+      memory_.collect(streams_);
+      return result == CUDA_SUCCESS ? Outcome() : Outcome::fail("the source unmaps memory that is not mapped");
+    }
+    case ChunkFrameKind::kZero:
+      return buffers_.clear(frame.address, frame.bytes);
+    case ChunkFrameKind::kData:
+      return take_data(frame);
+    default:
+      return Outcome::fail("the source sent what this worker does not know");
+  }
+}
+
+Outcome ChunkReceiver::take_data(const ChunkFrame& frame) {
+  if (frame.bytes != kChunkBytes) return Outcome::fail("the source sent more than a chunk at once");
+  ChunkBuffers::Buffer& buffer = buffers_.at(turn_++);
+  if (Outcome outcome = buffers_.wait(&buffer); !outcome.ok()) return outcome;
+  if (Outcome outcome = stream_.receive(buffer.data, kChunkBytes); !outcome.ok()) return outcome;
+  return buffers_.store(&buffer, frame.address);
+}
+
+}  // namespace tide

@@ -1,0 +1,148 @@
+#include "server/precopy.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace tide {
+namespace {
+
+constexpr uint32_t kConnectMs = 10'000;
+constexpr uint64_t kPauseShareNs = 30'000'000;  // of a pause, for what has changed since the last round
+constexpr uint32_t kRoundsMax = 24;
+constexpr uint32_t kStuckRoundsMax = 2;
+constexpr uint64_t kBetweenRoundsNs = 50'000'000;  // when enough has been copied and the others are waited for
+constexpr int kNice = 5;                           // the job comes first
+
+}  // namespace
+
+// What a round sent in that time a pause sends in about the same.
+bool RoundJudge::enough(uint64_t bytes, uint64_t ns) {
+  stuck_ = rounds_ > 0 && bytes > last_bytes_ - last_bytes_ / 5 ? stuck_ + 1 : 0;
+  last_bytes_ = bytes;
+  return ++rounds_ >= kRoundsMax || stuck_ >= kStuckRoundsMax || ns <= kPauseShareNs;
+}
+
+Precopy::Precopy(Session& session, std::string address, const TransferHello& hello)
+    : session_(session), address_(std::move(address)), hello_(hello) {}
+
+Precopy::~Precopy() {
+  stop();
+  if (thread_.joinable()) thread_.join();
+  session_.contexts().use(0);  // of what the thread has made
+}
+
+Outcome Precopy::start() {
+  const SignalsBlocked blocked;  // they are for the executing thread
+  return thread_.start([this] { run(); });
+}
+
+void Precopy::stop() {
+  const std::lock_guard lock(mu_);
+  stop_ = true;
+  wanted_ = false;
+  if (stream_ != nullptr && !over_) stream_->cancel();
+  wake_.notify_all();
+}
+
+std::string Precopy::failure() const {
+  const std::lock_guard lock(mu_);
+  return failure_;
+}
+
+Precopy::Progress Precopy::progress() const {
+  const std::lock_guard lock(mu_);
+  return progress_;
+}
+
+void Precopy::hold() {
+  const std::lock_guard lock(mu_);
+  hold_ = true;
+  wanted_ = false;
+  wake_.notify_all();
+}
+
+void Precopy::go_on() {
+  const std::lock_guard lock(mu_);
+  hold_ = held_ = false;
+  wanted_ = !stop_;
+  wake_.notify_all();
+}
+
+// False: it shall end.
+bool Precopy::wait_for_round() {
+  std::unique_lock lock(mu_);
+  while (!stop_) {
+    held_ = hold_;
+    if (hold_) {
+      wake_.wait(lock);
+      continue;
+    }
+    const uint64_t now = now_ns();
+    if (now >= next_round_ns_) return true;
+    wake_.wait_for(lock, std::chrono::nanoseconds(next_round_ns_ - now));
+  }
+  return false;
+}
+
+void Precopy::run() {
+  setpriority(PRIO_PROCESS, id_t(gettid()), kNice);
+  Outcome outcome = begin();
+  while (outcome.ok() && wait_for_round()) outcome = round();
+  const std::string why = outcome.ok() || stream_ == nullptr ? std::string() : refusal_of_receiver(*stream_);
+  const std::lock_guard lock(mu_);
+  failure_ = why.empty() ? outcome.message() : why;
+  over_ = true;
+}
+
+Outcome Precopy::begin() {
+  const DriverLibrary& library = session_.library();
+  if (const CUresult r = library.calls.cuCtxSetCurrent(session_.contexts().primary()); r != CUDA_SUCCESS)
+    return Outcome::fail("cannot use the GPU: " + error_text(library.calls, r));
+  std::unique_ptr<ByteStream> stream;
+  if (Outcome outcome = connect_stream(address_, kConnectMs, &stream); !outcome.ok()) return outcome;
+  {
+    const std::lock_guard lock(mu_);
+    stream_ = std::move(stream);
+    if (stop_) return Outcome::fail("it was given up");
+  }
+  if (Outcome outcome = greet_receiver(*stream_, hello_); !outcome.ok()) return outcome;
+  sender_ = std::make_unique<ChunkSender>(library, session_.contexts(), session_.memory(), *stream_);
+  return sender_->start();
+}
+
+Outcome Precopy::round() {
+  const uint64_t begin = now_ns();
+  ChunkSender::Pass pass;
+  const Outcome outcome = sender_->pass([this] { return wanted_.load(); }, &pass);
+  if (!outcome.ok()) return outcome;
+  const uint64_t now = now_ns();
+  const std::lock_guard lock(mu_);
+  progress_.bytes += pass.bytes;
+  if (!pass.whole) return {};  // what is left is the next round's, or the pause's
+  ++progress_.rounds;
+  progress_.rest_bytes = pass.bytes;
+  if (!ready_ && judge_.enough(pass.bytes, pass.ns)) ready_ = true;
+  if (ready_) next_round_ns_ = now + std::max(kBetweenRoundsNs, now - begin);
+  return {};
+}
+
+Outcome Precopy::finish(const std::function<void()>& pump) {
+  session_.contexts().use(0);
+  ChunkSender::Pass pass;
+  const auto go_on = [&] { return pump(), true; };
+  if (Outcome outcome = sender_->pass(go_on, &pass); !outcome.ok()) return outcome;
+  const std::lock_guard lock(mu_);
+  ++progress_.rounds;
+  progress_.bytes += pass.bytes;
+  progress_.rest_bytes = pass.bytes;
+  return sender_->end();
+}
+
+}  // namespace tide

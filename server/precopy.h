@@ -1,0 +1,92 @@
+#pragma once
+
+// The source's part of a move while the job runs: a thread of its own connects to the destination and copies the vGPU's
+// memory there in rounds, each of which sends what was written since the one before, until so little is left that a short
+// pause can carry it, or until more rounds would not help. Then the worker pauses the vGPU and sends the rest itself.
+// Belongs to the worker's executing thread, which never waits for the other one.
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "base/threads.h"
+#include "server/chunk_carrier.h"
+#include "server/session.h"
+#include "server/transfer.h"
+
+namespace tide {
+
+// When the copying has come far enough. Of plain numbers, so that it can be tried without a GPU.
+class RoundJudge {
+ public:
+  // A round has sent `bytes` in `ns`; true: another one would not make the pause shorter.
+  bool enough(uint64_t bytes, uint64_t ns);
+
+ private:
+  uint32_t rounds_ = 0;
+  uint32_t stuck_ = 0;  // rounds in a row that sent about as much as the one before
+  uint64_t last_bytes_ = 0;
+};
+
+class Precopy {
+ public:
+  struct Progress {
+    uint32_t rounds = 0;
+    uint64_t bytes = 0;       // sent so far
+    uint64_t rest_bytes = 0;  // that the last round found changed
+  };
+
+  // `session` outlives it. `address`: of the destination's stream.
+  Precopy(Session& session, std::string address, const TransferHello& hello);
+  // Waits until the thread has ended: at once after over().
+  ~Precopy();
+  Precopy(const Precopy&) = delete;
+  Precopy& operator=(const Precopy&) = delete;
+
+  Outcome start();
+  // Gives it up: what is under way on the stream fails.
+  void stop();
+  bool over() const { return over_; }
+  // Requires: over(). Why it ended by itself.
+  std::string failure() const;
+  // Enough has been copied; it goes on with what changes meanwhile.
+  bool ready() const { return ready_; }
+  Progress progress() const;
+
+  // Asks the thread to rest, and whether it does; go_on() ends that.
+  void hold();
+  bool held() const { return held_; }
+  void go_on();
+
+  // Requires: held(), and the vGPU is at rest. Sends all that differs. `pump` is called now and then.
+  Outcome finish(const std::function<void()>& pump);
+  ByteStream& stream() { return *stream_; }
+
+ private:
+  void run();
+  Outcome begin();
+  Outcome round();
+  bool wait_for_round();
+
+  Session& session_;
+  const std::string address_;
+  const TransferHello hello_;
+  Thread thread_;
+  std::unique_ptr<ChunkSender> sender_;
+  std::unique_ptr<ByteStream> stream_;  // made by the thread, under mu_; goes first: it may still read what was sent
+  RoundJudge judge_;
+  uint64_t next_round_ns_ = 0;
+  std::atomic<bool> over_{false}, ready_{false}, held_{false};
+  std::atomic<bool> wanted_{true};  // neither to rest nor to end
+  mutable std::mutex mu_;           // guards what follows
+  std::condition_variable wake_;
+  bool stop_ = false, hold_ = false;
+  Progress progress_;
+  std::string failure_;
+};
+
+}  // namespace tide
