@@ -6,10 +6,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/verdict.h"
 
 namespace tide {
 namespace {
 
+constexpr uint32_t kConfirmMs = 30'000;
 constexpr size_t kChunksAtOnce = 128;  // are kept readable: so much of memory that was given back may stay for a while
 
 std::vector<uint64_t> chunks_of(const std::vector<MemoryRange>& ranges) {
@@ -106,7 +108,12 @@ Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
     if (!rested.ok()) return rested;
     pass->whole = pass->whole && go_on();
   }
-  return send_frame(ChunkFrameKind::kPass, 0, 0);
+  return {};
+}
+
+Outcome ChunkSender::confirm() {
+  const Outcome outcome = send_frame(ChunkFrameKind::kPass, 0, 0);
+  return outcome.ok() ? await_verdict(stream_, kConfirmMs) : outcome;
 }
 
 // While one is looked at and sent, the GPU copies the next.
@@ -146,12 +153,15 @@ Outcome ChunkReceiver::run() {
     ChunkFrame frame;
     if (Outcome outcome = stream_.receive(&frame, sizeof(frame)); !outcome.ok()) return outcome;
     if (frame.kind == ChunkFrameKind::kEnd) return buffers_.rest();
-    if (frame.kind == ChunkFrameKind::kPass) continue;
     if (Outcome outcome = take(frame); !outcome.ok()) return outcome;
   }
 }
 
 Outcome ChunkReceiver::take(const ChunkFrame& frame) {
+  if (frame.kind == ChunkFrameKind::kPass) {
+    const Outcome outcome = buffers_.rest();
+    return outcome.ok() ? send_verdict(stream_, outcome) : outcome;
+  }
   const bool whole = frame.address % kChunkBytes == 0 && frame.bytes % kChunkBytes == 0 && frame.bytes != 0;
   if (!whole || !memory_.in_range(frame.address, frame.bytes)) {
     return Outcome::fail("the source sent memory that is not the vGPU's");

@@ -24,7 +24,7 @@ enum class ChunkFrameKind : uint32_t {
   kUnmap = 2,  // the range is not mapped any more
   kData = 3,   // one chunk; its bytes follow
   kZero = 4,   // the range is zero
-  kPass = 5,   // all that was mapped has been looked at once more
+  kPass = 5,   // asks for a verdict on all that came so far
   kEnd = 6,    // no more of chunks
 };
 
@@ -51,6 +51,8 @@ class ChunkSender {
   // What is mapped now, and of it what differs from what the destination has. The vGPU may run. `go_on` is asked now and
   // then: false ends the pass early.
   Outcome pass(const std::function<bool()>& go_on, Pass* pass);
+  // Waits until the destination has done all that was sent; fails with its reason when it could not.
+  Outcome confirm();
   // No more passes.
   Outcome end();
 

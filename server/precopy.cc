@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/verdict.h"
 
 namespace tide {
 namespace {
@@ -95,7 +96,7 @@ void Precopy::run() {
   setpriority(PRIO_PROCESS, id_t(gettid()), kNice);
   Outcome outcome = begin();
   while (outcome.ok() && wait_for_round()) outcome = round();
-  const std::string why = outcome.ok() || stream_ == nullptr ? std::string() : refusal_of_receiver(*stream_);
+  const std::string why = outcome.ok() || stream_ == nullptr ? std::string() : last_words(*stream_);
   const std::lock_guard lock(mu_);
   failure_ = why.empty() ? outcome.message() : why;
   over_ = true;
@@ -120,9 +121,12 @@ Outcome Precopy::begin() {
 Outcome Precopy::round() {
   const uint64_t begin = now_ns();
   ChunkSender::Pass pass;
-  const Outcome outcome = sender_->pass([this] { return wanted_.load(); }, &pass);
+  Outcome outcome = sender_->pass([this] { return wanted_.load(); }, &pass);
+  const uint64_t sent = now_ns();
+  if (outcome.ok() && pass.whole) outcome = sender_->confirm();
   if (!outcome.ok()) return outcome;
   const uint64_t now = now_ns();
+  pass.ns += now - sent;
   const std::lock_guard lock(mu_);
   progress_.bytes += pass.bytes;
   if (!pass.whole) return {};  // what is left is the next round's, or the pause's

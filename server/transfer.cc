@@ -9,6 +9,7 @@
 #include "server/array_contents.h"
 #include "server/chunk_carrier.h"
 #include "server/state.h"
+#include "server/verdict.h"
 
 namespace tide {
 namespace {
@@ -17,39 +18,13 @@ constexpr uint64_t kStateBytesMax = uint64_t{4} << 30;
 constexpr uint64_t kTransferPieceBytes = kStagingPieceMax;
 constexpr uint64_t kSectionEnd = ~uint64_t{0};
 constexpr uint32_t kRestoreMs = 60'000;
-constexpr uint32_t kLastWordMs = 100;
 constexpr uint32_t kHelloMs = 3'000;  // who has connected and says nothing keeps the next one waiting
-
-struct Verdict {
-  uint32_t ok = 0;
-  char message[500] = {};
-};
 
 struct PieceHeader {
   uint64_t address = 0;  // kSectionEnd: no more
   uint32_t bytes = 0;
   uint32_t zero = 0;  // 1: all bytes are zero and are not sent
 };
-
-Outcome send_verdict(ByteStream& stream, const Outcome& outcome) {
-  Verdict verdict;
-  verdict.ok = outcome.ok() ? 1 : 0;
-  const std::string text = outcome.message().substr(0, sizeof(verdict.message) - 1);
-  memcpy(verdict.message, text.data(), text.size());
-  // No flush: the source reads it, and then may not look at the stream for a while.
-  return stream.send(&verdict, sizeof(verdict));
-}
-
-std::string refusal_text(Verdict& verdict) {
-  verdict.message[sizeof(verdict.message) - 1] = '\0';
-  return std::string("the destination says: ") + verdict.message;
-}
-
-Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms) {
-  Verdict verdict;
-  if (Outcome outcome = stream.receive(&verdict, sizeof(verdict), timeout_ms); !outcome.ok()) return outcome;
-  return verdict.ok != 0 ? Outcome() : Outcome::fail(refusal_text(verdict));
-}
 
 bool is_zero(const std::byte* data, uint64_t bytes) {
   return data[0] == std::byte{0} && (bytes == 1 || memcmp(data, data + 1, bytes - 1) == 0);
@@ -280,12 +255,6 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
 }
 
 Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
-
-std::string refusal_of_receiver(ByteStream& stream) {
-  Verdict verdict;
-  if (!stream.receive(&verdict, sizeof(verdict), kLastWordMs).ok() || verdict.ok != 0) return {};
-  return refusal_text(verdict);
-}
 
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
   TransferHello hello;

@@ -26,8 +26,6 @@ struct TransferHello {
 
 // Source: introduces itself and waits until the destination agrees. The session still runs.
 Outcome greet_receiver(ByteStream& stream, const TransferHello& hello);
-// Source: why the destination gave up, if it has said so; else nothing.
-std::string refusal_of_receiver(ByteStream& stream);
 // Source: everything but device memory, which is there (Precopy::finish). `pump` is called now and then. *bytes: of
 // contents that were sent. Returns when all has been sent; await_restored() then, when the destination has made it.
 Outcome send_session(Session& session, ByteStream& stream, const std::function<void()>& pump, uint64_t* bytes);

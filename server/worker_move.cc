@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/reception.h"
+#include "server/verdict.h"
 #include "server/worker.h"
 #include "transport/wait.h"
 
@@ -214,7 +215,7 @@ Outcome Worker::send_paused() {
   const uint64_t sent = now_ns();
   if (outcome.ok()) outcome = await_restored(precopy.stream());
   if (!outcome.ok()) {
-    const std::string why = refusal_of_receiver(precopy.stream());
+    const std::string why = last_words(precopy.stream());
     return why.empty() ? outcome : Outcome::fail(why);
   }
   const Precopy::Progress progress = precopy.progress();
