@@ -341,8 +341,8 @@ def softgpu_exports_map(_rows, symbols):
     return (
         ['{', '  global:']
         + [f'    {s};' for s in exported(symbols)]
-        + ['    softgpuSetImageBase;', '    softgpuGetImageRange;',
-           '    softgpuSetObjectHandle;', '  local: *;', '};']
+        + ['    softgpuSetImageBase;', '    softgpuGetImageRange;', '    softgpuSetObjectHandle;',
+           '    softgpuHashChunks;', '    softgpuForgetHashes;', '  local: *;', '};']
     )
 
 

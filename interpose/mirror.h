@@ -22,7 +22,7 @@
 #include <span>
 #include <vector>
 
-#include "interpose/page_watch.h"
+#include "base/page_watch.h"
 
 namespace tide {
 

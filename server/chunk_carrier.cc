@@ -134,7 +134,7 @@ Outcome ChunkSender::send_chunks(std::span<const uint64_t> chunks, const std::fu
 
 Outcome ChunkSender::carry(uint64_t address, const ChunkBuffers::Buffer& buffer, Pass* pass) {
   Copy& there = there_[address];
-  const Copy now{.hash = hash_of_chunk(buffer.data), .hashed = true, .zero = is_zero(buffer.data)};
+  const Copy now{.hash = hash_chunk(hasher_.secret(), buffer.data), .hashed = true, .zero = is_zero(buffer.data)};
   const bool same = (there.zero && now.zero) || (there.hashed && there.hash == now.hash);
   there = now;
   if (same) return {};

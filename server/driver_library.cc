@@ -69,6 +69,8 @@ Outcome try_open(const std::string& path, DriverLibrary* library) {
   found.get_image_range = reinterpret_cast<decltype(found.get_image_range)>(dlsym(handle, "softgpuGetImageRange"));
   found.set_object_handle =
       reinterpret_cast<decltype(found.set_object_handle)>(dlsym(handle, "softgpuSetObjectHandle"));
+  found.hash_chunks = reinterpret_cast<decltype(found.hash_chunks)>(dlsym(handle, "softgpuHashChunks"));
+  found.forget_hashes = reinterpret_cast<decltype(found.forget_hashes)>(dlsym(handle, "softgpuForgetHashes"));
   found.software = path.find("softgpu") != std::string::npos;
   const Driver& calls = found.calls;
   if (calls.cuInit == nullptr || calls.cuDeviceGetCount == nullptr || calls.cuLaunchKernel == nullptr ||

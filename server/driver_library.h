@@ -8,6 +8,7 @@
 
 #include <string>
 
+#include "base/chunk_hash.h"
 #include "base/outcome.h"
 #include "driver.h"
 
@@ -21,6 +22,10 @@ struct DriverLibrary {
   CUresult (*set_image_base)(CUdeviceptr base) = nullptr;
   CUresult (*set_object_handle)(unsigned long long handle) = nullptr;  // of the next texture or surface object
   CUresult (*get_image_range)(CUlibrary library, CUdeviceptr* base, size_t* bytes) = nullptr;
+  // chunk_hash.h; what it remembers for that, until it is told to forget.
+  CUresult (*hash_chunks)(const ChunkSecret* secret, const CUdeviceptr* addresses, size_t count,
+                          ChunkHash* hashes) = nullptr;
+  CUresult (*forget_hashes)() = nullptr;
 };
 
 // Loads a driver that has at least one device; cuInit has been called. The library stays loaded.

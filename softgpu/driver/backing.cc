@@ -110,6 +110,7 @@ bool Backing::device_of(int fd, int* device) {
 }
 
 Backing::~Backing() {
+  hashes_.forget();  // before the place is another's
   if (kind_ == Kind::kAtAddress) {
     // The window keeps the address; it only loses its contents.
     mmap(host, bytes, PROT_NONE, kPrivate | MAP_FIXED, -1, 0);
@@ -130,11 +131,22 @@ int Backing::share() {
   if (fd_ >= 0) return fd_;
   const int fd = make_memfd(device, bytes);
   if (fd < 0) return -1;
+  hashes_.forget();
   if (!fill_memfd(fd, host, bytes) || !map_fixed(host, bytes, fd)) {
     close(fd);
     return -1;
   }
   return fd_ = fd;
+}
+
+void Backing::hash(const tide::ChunkSecret& secret, uint64_t first, uint64_t count, tide::ChunkHash* hashes) {
+  const std::lock_guard lock(mu_);
+  hashes_.hash({host, bytes, fd_ < 0}, secret, first, count, hashes);
+}
+
+void Backing::forget_hashes() {
+  const std::lock_guard lock(mu_);
+  hashes_.forget();
 }
 
 }  // namespace softgpu

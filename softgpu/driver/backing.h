@@ -11,6 +11,8 @@
 #include <memory>
 #include <mutex>
 
+#include "softgpu/driver/chunk_hash.h"
+
 namespace softgpu {
 
 class Device;
@@ -38,6 +40,11 @@ class Backing {
   int share();
   bool is_shared();
 
+  // The hashes of some of its chunks as they are now. Until forget_hashes() it is remembered what was not written,
+  // where the system says so and the memory is not shared. Throws std::bad_alloc.
+  void hash(const tide::ChunkSecret& secret, uint64_t first, uint64_t count, tide::ChunkHash* hashes);
+  void forget_hashes();
+
   Device& device;
   std::byte* const host;
   const uint64_t bytes;
@@ -49,7 +56,8 @@ class Backing {
 
   const Kind kind_;
   std::mutex mu_;
-  int fd_;  // -1: anonymous; guarded by mu_
+  int fd_;              // -1: anonymous; guarded by mu_
+  ChunkHashes hashes_;  // guarded by mu_
 };
 
 }  // namespace softgpu

@@ -3,6 +3,8 @@
 // cuda.h for the files that define its functions: all versions of each name, and visible outside the library, which is
 // otherwise compiled hidden.
 
+#include "base/chunk_hash.h"
+
 #pragma GCC visibility push(default)
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>
@@ -16,5 +18,12 @@ CUresult softgpuSetImageBase(CUdeviceptr address);
 CUresult softgpuSetObjectHandle(unsigned long long handle);
 // Where the globals of a loaded library lie: whole chunks of 2 MiB; 0 bytes when it has none.
 CUresult softgpuGetImageRange(CUlibrary library, CUdeviceptr* base, size_t* bytes);
+// The hashes of mapped chunks of device memory as they are now, in no order with work that is under way; of what was
+// hashed with the same secret before, only what was written since is read. CUDA_ERROR_INVALID_VALUE, and no hashes,
+// where an address is not that of a mapped chunk.
+CUresult softgpuHashChunks(const tide::ChunkSecret* secret, const CUdeviceptr* addresses, size_t count,
+                           tide::ChunkHash* hashes);
+// No hashes are remembered, and writing costs what it did, until the next question.
+CUresult softgpuForgetHashes();
 }
 #pragma GCC visibility pop

@@ -27,6 +27,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/chunk_hash.h"
 #include "base/clock.h"
 
 namespace {
@@ -342,6 +343,14 @@ CUresult softgpuGetImageRange(CUlibrary library, CUdeviceptr* base, size_t* byte
   const auto* image = reinterpret_cast<const Image*>(library);
   *base = image->base;
   *bytes = image->bytes;
+  return CUDA_SUCCESS;
+}
+CUresult softgpuHashChunks(const tide::ChunkSecret* secret, const CUdeviceptr* addresses, size_t count,
+                           tide::ChunkHash* hashes) {
+  for (size_t i = 0; i < count; ++i) {
+    if (!mapped(addresses[i], tide::kChunkBytes)) return CUDA_ERROR_INVALID_VALUE;
+  }
+  for (size_t i = 0; i < count; ++i) hashes[i] = hash_chunk(*secret, host(addresses[i]));
   return CUDA_SUCCESS;
 }
 CUresult cuLibraryUnload(CUlibrary library);

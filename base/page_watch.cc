@@ -1,4 +1,4 @@
-#include "interpose/page_watch.h"
+#include "base/page_watch.h"
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
