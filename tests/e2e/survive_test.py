@@ -25,13 +25,12 @@ class Survives(PoolTest):
         self.job.process.stdin.flush()
 
     def place_of(self, vgpu):
-        at = self.pool.job('it')['vgpus'][vgpu]
-        return f"{at['server']}/{at['gpu']}"
+        return self.pool.job('it')['vgpus'][vgpu]['gpu']
 
     def targets(self, vgpu):
         """Another GPU of the same server, one of the other server, and so on."""
         server = self.place_of(vgpu).split('/')[0]
-        taken = {f"{at['server']}/{at['gpu']}" for at in self.pool.job('it')['vgpus']}
+        taken = {at['gpu'] for at in self.pool.job('it')['vgpus']}
         beside = [place for place in self.places if place.startswith(server + '/') and place not in taken]
         beyond = [place for place in self.places if not place.startswith(server + '/') and place not in taken]
         return beside, beyond
