@@ -141,12 +141,14 @@ Outcome Precopy::finish(const std::function<void()>& pump) {
   session_.contexts().use(0);
   ChunkSender::Pass pass;
   const auto go_on = [&] { return pump(), true; };
-  if (Outcome outcome = sender_->pass(go_on, &pass); !outcome.ok()) return outcome;
+  Outcome outcome = sender_->pass(go_on, &pass);
+  if (outcome.ok()) outcome = sender_->end();
+  if (!outcome.ok()) return outcome;
   const std::lock_guard lock(mu_);
   ++progress_.rounds;
   progress_.bytes += pass.bytes;
   progress_.rest_bytes = pass.bytes;
-  return sender_->end();
+  return {};
 }
 
 }  // namespace tide
