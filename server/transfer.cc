@@ -250,8 +250,7 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
     return outcome;
   }
   if (Outcome outcome = send_arrays(session, stream, pump, bytes); !outcome.ok()) return outcome;
-  if (Outcome outcome = send_kept(session, stream, pump, bytes); !outcome.ok()) return outcome;
-  return stream.flush();
+  return send_kept(session, stream, pump, bytes);
 }
 
 Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
