@@ -12,13 +12,13 @@
 
 #include "job.h"
 
-#define DRIVER(call)                                                                    \
-  do {                                                                                  \
-    const CUresult result_ = (call);                                                    \
-    if (result_ != CUDA_SUCCESS) {                                                      \
+#define DRIVER(call)                                                                     \
+  do {                                                                                   \
+    const CUresult result_ = (call);                                                     \
+    if (result_ != CUDA_SUCCESS) {                                                       \
       fprintf(stderr, "%s:%d: %s: error %d\n", __FILE__, __LINE__, #call, (int)result_); \
-      exit(1);                                                                          \
-    }                                                                                   \
+      exit(1);                                                                           \
+    }                                                                                    \
   } while (0)
 
 namespace {
@@ -607,14 +607,22 @@ const struct {
   Case* (*make)();
   bool alone;
 } kCases[] = {
-    {"memory", make_case<Memory>, false},   {"globals", make_case<Globals>, false},
-    {"attributes", make_case<Attributes>, false}, {"streams", make_case<Streams>, false},
-    {"events", make_case<Events>, false},   {"graphs", make_case<Graphs>, false},
-    {"pools", make_case<Pools>, false},     {"mappings", make_case<Mappings>, false},
-    {"arrays", make_case<Arrays>, false},   {"host_memory", make_case<HostMemory>, false},
-    {"modules", make_case<Modules>, false}, {"limits", make_case<Limits>, false},
-    {"text", make_case<Text>, false},       {"pending", make_case<Pending>, false},
-    {"peers", make_case<Peers>, true},      {"sticky", make_case<Sticky>, true},
+    {"memory", make_case<Memory>, false},
+    {"globals", make_case<Globals>, false},
+    {"attributes", make_case<Attributes>, false},
+    {"streams", make_case<Streams>, false},
+    {"events", make_case<Events>, false},
+    {"graphs", make_case<Graphs>, false},
+    {"pools", make_case<Pools>, false},
+    {"mappings", make_case<Mappings>, false},
+    {"arrays", make_case<Arrays>, false},
+    {"host_memory", make_case<HostMemory>, false},
+    {"modules", make_case<Modules>, false},
+    {"limits", make_case<Limits>, false},
+    {"text", make_case<Text>, false},
+    {"pending", make_case<Pending>, false},
+    {"peers", make_case<Peers>, true},
+    {"sticky", make_case<Sticky>, true},
 };
 
 }  // namespace
