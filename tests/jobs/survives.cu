@@ -23,16 +23,11 @@
 
 namespace {
 
-constexpr int kSlowTurns = 1'000'000;
+constexpr int kSlowTurns = 200'000;
 
 // Long enough that a move begins while it runs.
-__device__ uint32_t slow(uint32_t x) {
-  for (int i = 0; i < kSlowTurns; i++) x = x * 1664525u + 1013904223u;
-  return x;
-}
-
-uint32_t slow_here(uint32_t x) {
-  for (int i = 0; i < kSlowTurns; i++) x = x * 1664525u + 1013904223u;
+__host__ __device__ uint32_t slow(uint32_t x) {
+  for (int i = 0; i < kSlowTurns; i++) x ^= x << 13, x ^= x >> 17, x ^= x << 5;
   return x;
 }
 
@@ -209,6 +204,7 @@ struct Pending : Case {
     for (auto& stream : streams) CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     CHECK(cudaMalloc(&x, 4));
     CHECK(cudaMemcpy(x, &expected, 4, cudaMemcpyHostToDevice));
+    CHECK(cudaDeviceSynchronize());  // the copy may still be under way, on a stream that these do not wait for
     begin();
   }
   void begin() {
@@ -219,7 +215,7 @@ struct Pending : Case {
       const cudaStream_t stream = streams[i % kStreams];
       if (i % 5 == 0) {
         slow_turn<<<1, 1, 0, stream>>>(x);
-        expected = slow_here(expected);
+        expected = slow(expected);
       }
       turn<<<1, 1, 0, stream>>>(x, 3, i);
       expected = expected * 3 + i;
