@@ -28,7 +28,7 @@ constexpr uint32_t kPumpSleepMostUs = 800'000;  // as often as the lifeline is k
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
 constexpr uint64_t kSilenceNs = 2'000'000'000;
-constexpr uint64_t kQuietNs = 200'000'000;  // as long as TCP waits at least before it sends again
+constexpr uint64_t kQuietNs = 200'000'000;      // as long as TCP waits at least before it sends again
 constexpr uint32_t kConnectTimeoutMs = 60'000;  // where the network is there, and a machine that lives
 
 thread_local bool is_pump = false;

@@ -1,4 +1,4 @@
-"""What a move must not lose, kind by kind: tests/jobs/survives.cu makes it, somebody moves the vGPU, it is looked at."""
+"""What a move must not lose, kind by kind: survives.cu makes it, somebody moves the vGPU, and it is looked at."""
 
 import subprocess
 import unittest

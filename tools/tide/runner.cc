@@ -58,9 +58,7 @@ kj::Promise<void> Runner::running(bool quiet) {
         if (!quiet && !said_.empty()) fprintf(stderr, "tide: job %s runs\n", granted_.id.c_str());
         return kj::READY_NOW;
       },
-      [this, quiet](kj::Exception&& e) {
-        return come_back(kj::mv(e)).then([this, quiet] { return running(quiet); });
-      });
+      [this, quiet](kj::Exception&& e) { return come_back(kj::mv(e)).then([this, quiet] { return running(quiet); }); });
 }
 
 kj::Promise<std::string> Runner::ended_by_pool() {
@@ -69,9 +67,9 @@ kj::Promise<std::string> Runner::ended_by_pool() {
       .send()
       .then([](auto&& answer) { return std::string(answer.getJob().getReason()); })
       .catch_([this](kj::Exception&& e) {
-        return come_back(kj::mv(e))
-            .then([this] { return ended_by_pool(); },
-                  [](kj::Exception&& refused) -> kj::Promise<std::string> { return remote_error(refused); });
+        return come_back(kj::mv(e)).then(
+            [this] { return ended_by_pool(); },
+            [](kj::Exception&& refused) -> kj::Promise<std::string> { return remote_error(refused); });
       });
 }
 
