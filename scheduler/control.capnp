@@ -97,7 +97,8 @@ interface Agent {
   # Destination of a move: takes the lease and makes ready to receive; address is for the source's move().
   prepare @2 (lease :Lease) -> (address :Text);
   # Source of a move: copies the vGPU to `address` while it runs, pauses it at a command boundary, sends what has
-  # changed meanwhile, tells its clients to go to `endpoint` with `lease.epoch`. Returns when they are served there, or fails with the vGPU running on here.
+  # changed meanwhile, tells its clients to go to `endpoint` with `lease.epoch`. Returns when they are
+  # served there, or fails with the vGPU running on here.
   move @3 (job :Text, vgpu :UInt32, epoch :UInt64, lease :Lease, address :Text, endpoint :Text) -> (report :MoveReport);
   # Destination again: the move failed, forget what prepare() made.
   cancel @4 (job :Text, vgpu :UInt32, epoch :UInt64);

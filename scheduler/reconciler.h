@@ -41,7 +41,6 @@ struct MoveTotals {
 
 MoveTotals totals_of(control::MoveReport::Reader report);
 
-
 class Reconciler final : private kj::TaskSet::ErrorHandler {
  public:
   Reconciler(Ledger& ledger, Store& store, kj::Timer& timer);

@@ -14,7 +14,7 @@
 namespace tide {
 namespace {
 constexpr auto kReceiverPatience = 40 * kj::SECONDS;
-constexpr auto kProgressPatience = 45 * kj::SECONDS;   // with a copy that comes to nothing; one that goes on may be long
+constexpr auto kProgressPatience = 45 * kj::SECONDS;  // with a copy that comes to nothing; one that goes on may be long
 constexpr auto kTransferPatience = 180 * kj::SECONDS;  // from the pause on
 constexpr auto kLeavePatience = 20 * kj::SECONDS;
 constexpr size_t kDoneMovesMax = 256;
@@ -25,7 +25,7 @@ struct Agent::MoveState {
   LeaseKey key;
   uint64_t begin_ns = 0;
   AgentMoveReport report;
-  bool off = false;  // one of its sessions cannot move
+  bool off = false;                                  // one of its sessions cannot move
   std::vector<std::shared_ptr<AgentSession>> ready;  // to be paused
   std::vector<std::shared_ptr<AgentSession>> sent;
   kj::Promise<void> note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message);

@@ -1,7 +1,8 @@
 #pragma once
 
-// Two page-locked buffers of a chunk each and a stream of their own, so that the GPU copies one chunk while the CPU looks
-// at the other. In no order with any other work on the GPU. One thread at a time, with the vGPU's primary context current.
+// Two page-locked buffers of a chunk each and a stream of their own, so that the GPU copies one chunk while the CPU
+// looks at the other. In no order with any other work on the GPU. One thread at a time, with the vGPU's primary context
+// current.
 
 #include <cstddef>
 #include <cstdint>

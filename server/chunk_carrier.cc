@@ -22,9 +22,7 @@ std::vector<uint64_t> chunks_of(const std::vector<MemoryRange>& ranges) {
   return chunks;
 }
 
-bool is_zero(const std::byte* data) {
-  return data[0] == std::byte{0} && memcmp(data, data + 1, kChunkBytes - 1) == 0;
-}
+bool is_zero(const std::byte* data) { return data[0] == std::byte{0} && memcmp(data, data + 1, kChunkBytes - 1) == 0; }
 
 }  // namespace
 

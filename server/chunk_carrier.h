@@ -48,8 +48,8 @@ class ChunkSender {
       : memory_(memory), stream_(stream), hasher_(library, contexts), buffers_(library.calls) {}
 
   Outcome start();
-  // What is mapped now, and of it what differs from what the destination has. The vGPU may run. `go_on` is asked now and
-  // then: false ends the pass early.
+  // What is mapped now, and of it what differs from what the destination has. The vGPU may run. `go_on` is asked now
+  // and then: false ends the pass early.
   Outcome pass(const std::function<bool()>& go_on, Pass* pass);
   // Waits until the destination has done all that was sent; fails with its reason when it could not.
   Outcome confirm();

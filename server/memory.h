@@ -94,7 +94,7 @@ class Memory {
   struct Piece {
     uint64_t bytes = 0;
     CUmemGenericAllocationHandle handle = 0;
-    uint32_t live = 0;                  // one bit a chunk
+    uint32_t live = 0;  // one bit a chunk
     uint32_t pins = 0;
     uint64_t condemned_since = 0;       // the sequence after which none was live; 0: some is
     std::shared_ptr<Physical> view_of;  // it has no memory of its own, but shows this

@@ -1,9 +1,9 @@
 #pragma once
 
 // The source's part of a move while the job runs: a thread of its own connects to the destination and copies the vGPU's
-// memory there in rounds, each of which sends what was written since the one before, until so little is left that a short
-// pause can carry it, or until more rounds would not help. Then the worker pauses the vGPU and sends the rest itself.
-// Belongs to the worker's executing thread, which never waits for the other one.
+// memory there in rounds, each of which sends what was written since the one before, until so little is left that a
+// short pause can carry it, or until more rounds would not help. Then the worker pauses the vGPU and sends the rest
+// itself. Belongs to the worker's executing thread, which never waits for the other one.
 
 #include <atomic>
 #include <condition_variable>

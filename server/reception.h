@@ -1,7 +1,7 @@
 #pragma once
 
-// The destination's part of a move: a thread that receives the session, so that the worker hears its agent meanwhile. The
-// session is the thread's from start() to the end.
+// The destination's part of a move: a thread that receives the session, so that the worker hears its agent meanwhile.
+// The session is the thread's from start() to the end.
 
 #include <atomic>
 #include <memory>

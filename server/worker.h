@@ -98,10 +98,10 @@ class Worker {
   struct Move {
     ControlMove request;
     std::unique_ptr<Precopy> precopy;
-    bool ready = false;         // and said so
-    uint64_t pause_ns = 0;      // when the agent asked for the pause; 0: not yet
-    uint64_t told_ns = 0;       // when progress was told last,
-    Precopy::Progress told;     // and which
+    bool ready = false;      // and said so
+    uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
+    uint64_t told_ns = 0;    // when progress was told last,
+    Precopy::Progress told;  // and which
     uint32_t attempts = 0;
     uint64_t begin_ns = 0;
     uint64_t next_attempt_ns = 0;
@@ -125,7 +125,7 @@ class Worker {
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
   std::vector<std::unique_ptr<Precopy>> given_up_;  // whose threads have not ended yet
-  TextCapture output_, errors_;  // what kernels print
+  TextCapture output_, errors_;                     // what kernels print
   BusyMeter meter_;
   LinkMeter link_meter_;
   RateMeter trips_;

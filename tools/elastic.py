@@ -44,7 +44,7 @@ def ask(pool, *words):
 
 def moves_of(pool, binary, mib, share, moves):
     """The reports of so many moves of one job, which is made to check its memory at the end."""
-    seconds = 6 + moves * (2 + mib / 300)
+    seconds = 5 + moves * (1.5 + mib / 400)
     name = f'ballast-{mib}-{share}'
     command = [pool.tide, 'run', '-g', '1', '--name', name, '--', binary, '--mib', str(mib), '--share', str(share),
                '--step-ms', str(STEP_MS), '--seconds', str(seconds)]

@@ -1,8 +1,8 @@
 // State that is large and changes little: what a move has to carry, beside what it has to carry in its pause.
 //
-// ballast [--mib N] [--share P] [--seconds S] [--step-ms M]: N MiB in allocations of 32 MiB, of which each step writes P
-// percent, the next ones each time. Says "ready N MiB", "step I" a few times a second, and at the end "digest X" when every
-// word is what as many steps make of it on the CPU.
+// ballast [--mib N] [--share P] [--seconds S] [--step-ms M]: N MiB in allocations of 32 MiB, of which each step writes
+// P percent, the next ones each time. Says "ready N MiB", "step I" a few times a second, and at the end "digest X" when
+// every word is what as many steps make of it on the CPU.
 
 #include <stdint.h>
 #include <unistd.h>

@@ -116,9 +116,7 @@ class PoolFixture : public testing::Test {
     auto request = peer_->pool.resizeRequest();
     request.setJob(id);
     request.setGpus(gpus);
-    return error_of(request.send().then([totals](auto&& answer) {
-      *totals = totals_of(answer.getReport());
-    }));
+    return error_of(request.send().then([totals](auto&& answer) { *totals = totals_of(answer.getReport()); }));
   }
 
   // "running on node0/0 node0/1", "queued: REASON", "ended: REASON".

@@ -345,13 +345,13 @@ TEST_F(MemoryOnItsWay, arrives_as_it_was_at_the_pause) {
   ASSERT_NO_FATAL_FAILURE(await_ready(&progress));
   EXPECT_GE(progress.bytes, 60 * kChunkBytes);
   EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
-  write(3, 1003);                      // other contents
-  write(7, 7);                         // the same once more
-  write(9, zeros_);                    // nothing any more
-  write(70, 1070);                     // something where nothing was
-  unmap(11, 1);                        // gone
-  unmap(12, 1), map(12, 1);            // of a piece that stays: given away and taken back,
-  write(12, 1012);                     // with other contents
+  write(3, 1003);                       // other contents
+  write(7, 7);                          // the same once more
+  write(9, zeros_);                     // nothing any more
+  write(70, 1070);                      // something where nothing was
+  unmap(11, 1);                         // gone
+  unmap(12, 1), map(12, 1);             // of a piece that stays: given away and taken back,
+  write(12, 1012);                      // with other contents
   unmap(32, 32), settle(), map(32, 3);  // whole pieces that go: new memory
   for (uint64_t chunk = 32; chunk < 35; ++chunk) write(chunk, 2000 + chunk);
   unmap(80, 4), settle(), sleep_us(200'000);  // seen by a round, and then new memory
