@@ -130,6 +130,7 @@ struct VgpuInfo {
   gpu @2 :UInt32;
   epoch @3 :UInt64;
   moving @4 :Bool;
+  lastMove @5 :MoveReport;    # its last one since the scheduler started; vgpus 0: none
 }
 
 struct JobInfo {

@@ -120,7 +120,20 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
     vgpus[v].setGpu(job.vgpus[v].at.index);
     vgpus[v].setEpoch(job.vgpus[v].epoch);
     vgpus[v].setMoving(job.vgpus[v].doing == Doing::kMoving);
+    if (job.vgpus[v].last_move.vgpus != 0) fill_report(vgpus[v].initLastMove(), job.vgpus[v].last_move);
   }
+}
+
+void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {
+  report.setBytes(totals.bytes);
+  report.setPauseMs(totals.pause_ms);
+  report.setRounds(totals.rounds);
+  report.setVgpus(totals.vgpus);
+  report.setTotalMs(totals.total_ms);
+  report.setPauseBytes(totals.pause_bytes);
+  report.setDrainMs(totals.drain_ms);
+  report.setCopyMs(totals.copy_ms);
+  report.setRestoreMs(totals.restore_ms);
 }
 
 }  // namespace tide::sched

@@ -131,7 +131,8 @@ Job from_record(const JobRecord& record) {
                     .wish = {},
                     .epoch = from.epoch,
                     .last_epoch = from.epoch,
-                    .device_info = from.device_info};
+                    .device_info = from.device_info,
+                    .last_move = {}};
   }
   return job;
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
@@ -42,6 +43,7 @@ struct Vgpu {
   bool missing = false;   // after our restart `at` says that it is not there; another server may have it
   uint32_t failures = 0;  // in a row
   uint64_t retry_ns = 0;
+  MoveTotals last_move;  // that this scheduler saw; of no vGPU: none
 };
 
 struct Job {

@@ -99,18 +99,6 @@ kj::Exception no_such_job(const std::string& name) {
   return error_for_caller("there is no running job " + name + "; `tide jobs --ended` lists those that ended");
 }
 
-void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {
-  report.setBytes(totals.bytes);
-  report.setPauseMs(totals.pause_ms);
-  report.setRounds(totals.rounds);
-  report.setVgpus(totals.vgpus);
-  report.setTotalMs(totals.total_ms);
-  report.setPauseBytes(totals.pause_bytes);
-  report.setDrainMs(totals.drain_ms);
-  report.setCopyMs(totals.copy_ms);
-  report.setRestoreMs(totals.restore_ms);
-}
-
 }  // namespace
 
 kj::Promise<void> PoolService::submit(SubmitContext context) {

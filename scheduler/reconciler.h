@@ -15,6 +15,7 @@
 #include "base/outcome.h"
 #include "scheduler/control.capnp.h"
 #include "scheduler/ledger.h"
+#include "scheduler/move_totals.h"
 #include "scheduler/store.h"
 
 namespace tide::sched {
@@ -26,18 +27,6 @@ inline constexpr uint32_t kRecoverGraceMs = 30'000;    // after a restart, for `
 inline constexpr uint32_t kTickMs = 200;
 inline constexpr uint32_t kStalledMs = 2'000;  // without a tick: it was us who were stopped
 inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up
-
-struct MoveTotals {
-  uint64_t bytes = 0;
-  double pause_ms = 0;  // longest
-  uint32_t rounds = 0;  // most
-  uint32_t vgpus = 0;
-  double total_ms = 0;
-  uint64_t pause_bytes = 0;
-  double drain_ms = 0, copy_ms = 0, restore_ms = 0;  // of the longest pause
-
-  void add(const MoveTotals& other);
-};
 
 MoveTotals totals_of(control::MoveReport::Reader report);
 

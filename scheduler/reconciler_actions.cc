@@ -188,18 +188,6 @@ MoveTotals totals_of(control::MoveReport::Reader report) {
   return totals;
 }
 
-void MoveTotals::add(const MoveTotals& other) {
-  if (other.pause_ms >= pause_ms) {
-    pause_ms = other.pause_ms;
-    drain_ms = other.drain_ms, copy_ms = other.copy_ms, restore_ms = other.restore_ms;
-  }
-  bytes += other.bytes;
-  pause_bytes += other.pause_bytes;
-  rounds = std::max(rounds, other.rounds);
-  vgpus += 1;
-  total_ms += other.total_ms;
-}
-
 void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const MoveTotals& report) {
   Job* job = ledger_.by_id(id);
   Vgpu* vgpu = vgpu_of(id, v);
@@ -215,6 +203,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   if (vgpu->wish == vgpu->at) vgpu->wish = {};
   vgpu->epoch = epoch;
   vgpu->failures = 0;
+  vgpu->last_move = report;
   ++job->record.moves;
   job->problem.clear();
   log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v,

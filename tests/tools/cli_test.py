@@ -246,8 +246,13 @@ class WithAPool(Cli):
         self.assertEqual([report[k] for k in ('pause_bytes', 'drain_ms', 'copy_ms', 'restore_ms')],
                          [300, 0.25, 0.5, 0.375], 'the phases are those of the longest pause')
         self.assertEqual(self.json('migrate', 'it:3', 'node0/0')['vgpus'], 1)
-        self.assertEqual([vgpu['gpu'] for vgpu in self.json('job', 'it')['vgpus']], ['node0/0', 'node0/1', 'node1/0',
-                         'node0/0'])
+        vgpus = self.json('job', 'it')['vgpus']
+        self.assertEqual([vgpu['gpu'] for vgpu in vgpus], ['node0/0', 'node0/1', 'node1/0', 'node0/0'])
+        self.assertNotIn('last_move', vgpus[0])
+        self.assertEqual(vgpus[3]['last_move'], {'bytes': 1000, 'pause_ms': 4, 'rounds': 1, 'pause_bytes': 100,
+                                                 'drain_ms': 0.25, 'copy_ms': 0.5, 'restore_ms': 0.5})
+        self.assertIn('last move of virtual GPU 3: 1000 B in 1 round, 100 B of it in pauses, longest pause 4 ms '
+                      '(drain 0, copy 0, restore 0)\n', self.ok('job', 'it'))
         self.error(1, 'tide: job 1 can have 1 to 4 physical GPUs (its --min and -g), not 5\n', 'resize', 'it',
                    '--gpus', 5)
         self.error(1, 'tide: there is no GPU nowhere/9; `tide gpus` lists them\n', 'migrate', 'it:0', 'nowhere/9')

@@ -69,6 +69,11 @@ void print_json(const JobAnswer& answer) {
         .add("gpu", place_of(vgpu))
         .add("epoch", vgpu.getEpoch())
         .add("moving", vgpu.getMoving());
+    if (vgpu.getLastMove().getVgpus() != 0) {
+      json.key("last_move").object();
+      add_move(json, vgpu.getLastMove());
+      json.end();
+    }
     for (const auto stats : answer.getVgpus()) {
       if (stats.getVgpu() == vgpu.getVgpu()) {
         add_stats(json, stats);
@@ -94,6 +99,13 @@ void print_vgpus(const JobAnswer& answer) {
       break;
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
+  }
+}
+
+void print_last_moves(const JobAnswer& answer) {
+  for (const auto vgpu : answer.getJob().getVgpus()) {
+    if (vgpu.getLastMove().getVgpus() == 0) continue;
+    printf("last move of virtual GPU %u: %s\n", vgpu.getVgpu(), move_text(vgpu.getLastMove()).c_str());
   }
 }
 
@@ -178,6 +190,8 @@ int job(const Words& words) {
     printf("  exit     %d\n", info.getExitStatus());
   } else if (info.getState() == control::JobState::RUNNING) {
     print_vgpus(got);
+    print_last_moves(got);
+    print_last_moves(got);
     if (const std::string warning = warning_of(got); !warning.empty()) {
       printf("\nwarning: %s\nnext: %s\n", warning.c_str(), slow_link_remedy().c_str());
     }

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "base/log.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -34,26 +35,32 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   json.add("exit_status", job.getExitStatus());
 }
 
+Json& add_move(Json& json, control::MoveReport::Reader report) {
+  json.add("bytes", report.getBytes()).add("pause_ms", report.getPauseMs()).add("rounds", report.getRounds());
+  json.add("pause_bytes", report.getPauseBytes()).add("drain_ms", report.getDrainMs());
+  return json.add("copy_ms", report.getCopyMs()).add("restore_ms", report.getRestoreMs());
+}
+
+std::string move_text(control::MoveReport::Reader report) {
+  return format("%s in %u round%s, %s of it in pauses, longest pause %.0f ms (drain %.0f, copy %.0f, restore %.0f)",
+                size_text(report.getBytes()).c_str(), report.getRounds(), report.getRounds() == 1 ? "" : "s",
+                size_text(report.getPauseBytes()).c_str(), report.getPauseMs(), report.getDrainMs(), report.getCopyMs(),
+                report.getRestoreMs());
+}
+
 void show_move(const std::string& job, uint32_t before, uint32_t after, control::MoveReport::Reader report, bool json) {
   if (json) {
     Json out;
     out.object().add("job", job).add("gpus_before", before).add("gpus_after", after);
-    out.add("bytes", report.getBytes()).add("pause_ms", report.getPauseMs()).add("rounds", report.getRounds());
-    out.add("pause_bytes", report.getPauseBytes()).add("drain_ms", report.getDrainMs());
-    out.add("copy_ms", report.getCopyMs()).add("restore_ms", report.getRestoreMs());
-    out.add("vgpus", report.getVgpus()).add("total_ms", report.getTotalMs()).end().print();
+    add_move(out, report).add("vgpus", report.getVgpus()).add("total_ms", report.getTotalMs()).end().print();
     return;
   }
   if (report.getVgpus() == 0) {
     printf("job %s: %u -> %u GPU%s, nothing to move\n", job.c_str(), before, after, after == 1 ? "" : "s");
     return;
   }
-  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s in %u round%s, ", job.c_str(), before, after,
-         after == 1 ? "" : "s", report.getVgpus(), report.getVgpus() == 1 ? "" : "s",
-         size_text(report.getBytes()).c_str(), report.getRounds(), report.getRounds() == 1 ? "" : "s");
-  printf("%s of it in pauses, longest pause %.0f ms (drain %.0f, copy %.0f, restore %.0f)\n",
-         size_text(report.getPauseBytes()).c_str(), report.getPauseMs(), report.getDrainMs(), report.getCopyMs(),
-         report.getRestoreMs());
+  printf("job %s: %u -> %u GPU%s, %u vGPU%s moved, %s\n", job.c_str(), before, after, after == 1 ? "" : "s",
+         report.getVgpus(), report.getVgpus() == 1 ? "" : "s", move_text(report).c_str());
 }
 
 }  // namespace tide::cli

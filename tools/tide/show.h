@@ -12,6 +12,9 @@ namespace tide::cli {
 const char* state_name(control::JobState state);
 // One object; without `end()`, so that more can follow.
 void begin_job(Json& json, control::JobInfo::Reader job);
+// Members of the present object; and "12.4 MiB in 3 rounds, ..." as below.
+Json& add_move(Json& json, control::MoveReport::Reader report);
+std::string move_text(control::MoveReport::Reader report);
 // "job 3: 4 -> 1 GPU, 3 vGPUs moved, 12.4 MiB in 3 rounds, 2.0 MiB of it in pauses, longest pause 35 ms (drain 1, copy
 // 8, restore 20)", or the JSON of it.
 void show_move(const std::string& job, uint32_t before, uint32_t after, control::MoveReport::Reader report, bool json);
