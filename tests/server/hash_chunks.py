@@ -4,8 +4,9 @@
   tests/server/hash_chunks.py NVCC [--write]
 
 --write makes it anew, for the oldest GPUs that nvcc still knows. Target and version are lowered to the first that have
-these instructions, so that older cards and drivers take it, too; the assembler finds out whether they have them. Another release of nvcc writes other text:
-then only the assembler is asked, and tests/server/chunk_hash_test.cc runs it as ever.
+these instructions, so that older cards and drivers take it, too; the assembler finds out whether they have them.
+Another release of nvcc writes other text: then only the assembler is asked, and tests/server/chunk_hash_test.cc runs
+it as ever.
 """
 
 import os
@@ -25,8 +26,8 @@ RELEASE = re.compile(r'^// Cuda compilation tools, (.*)$', re.M)
 def compiled(nvcc):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'hash_chunks.ptx')
-        subprocess.run([nvcc, '-std=c++20', '-O3', f'-arch=compute_{COMPILED_FOR}', '-ptx', '-I', ROOT, '-o', path, SOURCE],
-                       check=True)
+        options = ['-std=c++20', '-O3', f'-arch=compute_{COMPILED_FOR}', '-ptx', '-I', ROOT]
+        subprocess.run([nvcc, *options, '-o', path, SOURCE], check=True)
         with open(path, encoding='ascii') as file:
             text = file.read()
     for word, value in NAMED.items():
