@@ -5,6 +5,7 @@
 
 #include "api/box.h"
 #include "base/log.h"
+#include "server/array_box.h"
 
 namespace tide {
 namespace {
@@ -55,6 +56,23 @@ CUresult Arrays::make(ArrayEntry* entry, uint32_t levels) {
   return result;
 }
 
+// On a stream of its own, which waits for nothing that the program does.
+CUresult Arrays::clear(const ArrayEntry& entry) {
+  const Driver& driver = library_.calls;
+  CUstream stream = nullptr;
+  if (driver.cuMemcpy3DAsync_v2 == nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+  CUresult result = driver.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+  if (result != CUDA_SUCCESS) return result;
+  std::vector<std::byte> zeros(std::min(entry.bytes, kArrayBoxBytesMax));
+  for (const ArrayBox& box : boxes_of(0, entry)) {
+    const CUDA_MEMCPY3D copy = copy_of(entry, box, zeros.data(), false);
+    if (result == CUDA_SUCCESS) result = driver.cuMemcpy3DAsync_v2(&copy, stream);
+  }
+  if (result == CUDA_SUCCESS) result = driver.cuStreamSynchronize(stream);
+  driver.cuStreamDestroy_v2(stream);
+  return result;
+}
+
 CUresult Arrays::create(uint32_t number, uint32_t context, const CUDA_ARRAY3D_DESCRIPTOR& what, uint32_t levels) {
   if (number == 0 || arrays_.contains(number) || arrays_.size() >= kArraysMax) return CUDA_ERROR_INVALID_VALUE;
   if (levels > uint32_t(std::bit_width(std::max({what.Width, what.Height, what.Depth, size_t{1}})))) {
@@ -67,9 +85,14 @@ CUresult Arrays::create(uint32_t number, uint32_t context, const CUDA_ARRAY3D_DE
   if (entry.element_bytes == 0) return CUDA_ERROR_NOT_SUPPORTED;  // its contents could not be moved
   entry.bytes = bytes_of(entry, levels);
   if (entry.bytes == 0 || !memory_.charge(entry.bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
-  const CUresult result = make(&entry, levels);
+  CUresult result = make(&entry, levels);
+  if (result == CUDA_SUCCESS && !library_.memory_is_new) result = clear(entry);
   if (result != CUDA_SUCCESS) {
-    if (entry.mipmap != nullptr) library_.calls.cuMipmappedArrayDestroy(entry.mipmap);
+    if (entry.mipmap != nullptr) {
+      library_.calls.cuMipmappedArrayDestroy(entry.mipmap);
+    } else if (!entry.levels.empty()) {
+      library_.calls.cuArrayDestroy(entry.levels[0]);
+    }
     memory_.discharge(entry.bytes);
     return result;
   }

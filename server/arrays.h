@@ -32,7 +32,7 @@ class Arrays {
   Arrays(const DriverLibrary& library, Contexts& contexts, Memory& memory)
       : library_(library), contexts_(contexts), memory_(memory) {}
 
-  // `levels` 0: not mipmapped.
+  // `levels` 0: not mipmapped. Zeros, since another tenant's contents may be there: waits until they are.
   CUresult create(uint32_t number, uint32_t context, const CUDA_ARRAY3D_DESCRIPTOR& what, uint32_t levels);
   // Requires: nothing that may use it is under way.
   CUresult destroy(uint32_t number);
@@ -57,6 +57,7 @@ class Arrays {
     uint32_t array = 0;
   };
   CUresult make(ArrayEntry* entry, uint32_t levels);
+  CUresult clear(const ArrayEntry& entry);
 
   const DriverLibrary& library_;
   Contexts& contexts_;

@@ -18,6 +18,7 @@ struct DriverLibrary {
   Driver calls;
   std::string path;
   bool software = false;
+  bool memory_is_new = false;  // zeros from the system; else it holds what its last owner left
   // Only of the software GPU; else null. Where the next loaded image's globals shall lie, and where a library's do.
   CUresult (*set_image_base)(CUdeviceptr base) = nullptr;
   CUresult (*set_object_handle)(unsigned long long handle) = nullptr;  // of the next texture or surface object

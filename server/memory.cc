@@ -135,8 +135,8 @@ CUresult Memory::create(uint64_t address, uint64_t bytes) {
   CUresult result = driver.cuMemCreate(&piece.handle, bytes, &prop, 0);
   if (result != CUDA_SUCCESS) return result;
   result = back(address, bytes, piece.handle);
-  // What another tenant left there must not be seen. The software GPU's memory is new.
-  if (result == CUDA_SUCCESS && !library_.software) {
+  // What another tenant left there must not be seen.
+  if (result == CUDA_SUCCESS && !library_.memory_is_new) {
     result = zero(address, bytes);
     if (result != CUDA_SUCCESS) driver.cuMemUnmap(address, bytes);
   }
@@ -274,7 +274,7 @@ CUresult Memory::create_physical(uint64_t bytes, std::shared_ptr<Physical>* phys
     CUresult result = library_.calls.cuMemCreate(&part.handle, part.bytes, &prop, 0);
     if (result != CUDA_SUCCESS) return result;
     made->parts.push_back(part);
-    if (!library_.software) result = clean(part);
+    if (!library_.memory_is_new) result = clean(part);
     if (result != CUDA_SUCCESS) return result;
   }
   *physical = std::move(made);

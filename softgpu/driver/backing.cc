@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "softgpu/driver/driver.h"
 #include "softgpu/mem/address_space.h"
@@ -29,9 +30,9 @@ std::byte* reserve_aligned(uint64_t bytes) {
 }
 
 // Replaces what lies at the place.
-bool map_fixed(std::byte* place, uint64_t bytes, int fd) {
+bool map_fixed(std::byte* place, uint64_t bytes, int fd, uint64_t offset = 0) {
   const int flags = MAP_FIXED | (fd < 0 ? kPrivate : MAP_SHARED | MAP_NORESERVE);
-  if (mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED) return false;
+  if (mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, static_cast<off_t>(offset)) == MAP_FAILED) return false;
   // Large kernels walk all of it; without huge pages they mostly wait for page tables. Only a wish.
   if (fd < 0) madvise(place, bytes, MADV_HUGEPAGE);
   return true;
@@ -62,8 +63,31 @@ bool fill_memfd(int fd, const std::byte* from, uint64_t bytes) {
 
 }  // namespace
 
+std::shared_ptr<Backing> Backing::make_kept(Device& device, uint64_t bytes) {
+  KeptMemory& memory = *device.kept_memory();
+  std::vector<uint64_t> chunks = memory.take(bytes / kChunkBytes);
+  std::byte* const place = chunks.empty() ? nullptr : reserve_aligned(bytes);
+  bool mapped = place != nullptr;
+  for (size_t i = 0; mapped && i < chunks.size(); ++i) {
+    mapped = map_fixed(place + i * kChunkBytes, kChunkBytes, memory.fd(), chunks[i]);
+  }
+  if (mapped) {
+    auto made = std::shared_ptr<Backing>(new Backing(device, place, bytes, Kind::kKept, -1));
+    made->kept_at_ = std::move(chunks);
+    return made;
+  }
+  if (place != nullptr) munmap(place, bytes);
+  memory.give(chunks);
+  return nullptr;
+}
+
 std::shared_ptr<Backing> Backing::make(Device& device, uint64_t bytes, bool shared) {
   if (!device.take(bytes)) return nullptr;
+  if (device.kept_memory() != nullptr && !shared) {
+    auto made = make_kept(device, bytes);
+    if (made == nullptr) device.give(bytes);
+    return made;
+  }
   std::byte* const place = reserve_aligned(bytes);
   const int fd = shared ? make_memfd(device, bytes) : -1;
   if (place != nullptr && (!shared || fd >= 0) && map_fixed(place, bytes, fd)) {
@@ -118,7 +142,12 @@ Backing::~Backing() {
     munmap(host, bytes);
   }
   if (fd_ >= 0) close(fd_);
-  if (kind_ == Kind::kAccounted) device.give(bytes);
+  if (kind_ == Kind::kKept) device.kept_memory()->give(kept_at_);
+  if (kind_ == Kind::kAccounted || kind_ == Kind::kKept) device.give(bytes);
+}
+
+void Backing::clear() {
+  if (kind_ == Kind::kKept) std::memset(host, 0, bytes);
 }
 
 bool Backing::is_shared() {
@@ -141,7 +170,7 @@ int Backing::share() {
 
 void Backing::hash(const tide::ChunkSecret& secret, uint64_t first, uint64_t count, tide::ChunkHash* hashes) {
   const std::lock_guard lock(mu_);
-  hashes_.hash({host, bytes, fd_ < 0}, secret, first, count, hashes);
+  hashes_.hash({host, bytes, fd_ < 0 && kind_ != Kind::kKept}, secret, first, count, hashes);
 }
 
 void Backing::forget_hashes() {

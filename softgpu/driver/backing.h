@@ -1,6 +1,6 @@
 #pragma once
 
-// Physical memory: whole chunks of zeroed host memory that a device's account pays for. It is anonymous, so that huge
+// Physical memory: whole chunks of host memory that a device's account pays for. It is anonymous, so that huge
 // pages may lie behind it, until somebody shares it with another process: then the same bytes move into a memfd, at the
 // same place of this process.
 //
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "softgpu/driver/chunk_hash.h"
 
@@ -19,7 +20,8 @@ class Device;
 
 class Backing {
  public:
-  // Null when the device's account or the host's memory is exhausted. `shared`: a memfd from the beginning.
+  // Null when the device's account or the host's memory is exhausted. `shared`: a memfd from the beginning. Zeros, but
+  // where the device keeps its memory (kept_memory.h).
   static std::shared_ptr<Backing> make(Device& device, uint64_t bytes, bool shared = false);
   // Host memory at an address of the device window that this process holds, readable by the host at that very address;
   // of no account.
@@ -39,6 +41,8 @@ class Backing {
   // Requires that nobody writes to it meanwhile.
   int share();
   bool is_shared();
+  // Zeros, whatever was kept. Requires that it is new.
+  void clear();
 
   // The hashes of some of its chunks as they are now. Until forget_hashes() it is remembered what was not written,
   // where the system says so and the memory is not shared. Throws std::bad_alloc.
@@ -50,11 +54,13 @@ class Backing {
   const uint64_t bytes;
 
  private:
-  enum class Kind { kAccounted, kAtAddress, kImported };
+  enum class Kind { kAccounted, kKept, kAtAddress, kImported };
+  static std::shared_ptr<Backing> make_kept(Device& device, uint64_t bytes);
   Backing(Device& of, std::byte* at, uint64_t size, Kind kind, int fd)
       : device(of), host(at), bytes(size), kind_(kind), fd_(fd) {}
 
   const Kind kind_;
+  std::vector<uint64_t> kept_at_;  // kKept: where its chunks are in the device's memory
   std::mutex mu_;
   int fd_;              // -1: anonymous; guarded by mu_
   ChunkHashes hashes_;  // guarded by mu_

@@ -103,6 +103,13 @@ bool Device::take(uint64_t bytes) {
 
 void Device::give(uint64_t bytes) { used_ -= bytes; }
 
+bool Device::keep_memory(const std::string& path) {
+  std::string name = path;
+  for (const uint8_t byte : identity.uuid) name += tide::format("%02x", byte);
+  kept_memory_ = KeptMemory::open(name, memory_bytes);
+  return kept_memory_ != nullptr;
+}
+
 CUresult Device::retain_primary() {
   const std::lock_guard lock(mu_);
   if (retained_++ == 0) primary_->start();
@@ -162,6 +169,8 @@ bool devices_from_environment(std::vector<std::unique_ptr<Device>>* devices) {
   for (const uint32_t physical : visible_devices(static_cast<uint32_t>(count))) {
     const int index = static_cast<int>(devices->size());
     devices->push_back(std::make_unique<Device>(index, static_cast<int>(physical), *profile, name, memory));
+    const char* kept = std::getenv("SOFTGPU_KEEP_MEMORY");
+    if (kept != nullptr && !devices->back()->keep_memory(kept)) return false;
   }
   return true;
 }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "softgpu/driver/context.h"
+#include "softgpu/driver/kept_memory.h"
 #include "softgpu/driver/profile.h"
 
 namespace softgpu {
@@ -36,6 +37,9 @@ class Device {
   bool take(uint64_t bytes);
   void give(uint64_t bytes);
   uint64_t used() const { return used_.load(); }
+  // False: its file cannot be had. Before anything is allocated.
+  bool keep_memory(const std::string& path);
+  KeptMemory* kept_memory() const { return kept_memory_.get(); }  // null: memory is new from the system
 
   const std::shared_ptr<Context>& primary() const { return primary_; }
   CUresult retain_primary();
@@ -46,13 +50,15 @@ class Device {
 
  private:
   std::shared_ptr<Context> primary_;
+  std::unique_ptr<KeptMemory> kept_memory_;
   std::atomic<uint64_t> used_{0};
   std::mutex mu_;
   unsigned retained_ = 0;           // guarded by mu_
   std::atomic<bool> fresh_{false};  // the primary context was reset and not retained since
 };
 
-// What the environment asks for: SOFTGPU_DEVICES, SOFTGPU_MEMORY, SOFTGPU_PROFILE, SOFTGPU_NAME, CUDA_VISIBLE_DEVICES.
+// What the environment asks for: SOFTGPU_DEVICES, SOFTGPU_MEMORY, SOFTGPU_KEEP_MEMORY, SOFTGPU_PROFILE, SOFTGPU_NAME,
+// CUDA_VISIBLE_DEVICES.
 // Fails, with one line in the log, when a value cannot be read.
 bool devices_from_environment(std::vector<std::unique_ptr<Device>>* devices);
 

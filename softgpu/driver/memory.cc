@@ -322,6 +322,7 @@ CUresult Memory::place_image(Device& device, Context* context, uint64_t bytes, u
     if (!inside_reservation) window_.give(place);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
+  backing->clear();  // as a driver does
   views_.add(place, {backing->host, rounded, device.index, !managed, kAllDevices});
   Range range{.address = place,
               .bytes = rounded,

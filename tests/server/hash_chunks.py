@@ -3,9 +3,10 @@
 
   tests/server/hash_chunks.py NVCC [--write]
 
---write makes it anew. It is for the oldest GPUs that nvcc still knows, with the version of PTX lowered to the first one
-that has these instructions, so that drivers older than the toolkit take it. Another release of nvcc writes other text:
-then only the assembler is asked, and tests/server/chunk_hash_test.cc runs it as ever.
+--write makes it anew, for the oldest GPUs that nvcc still knows. Target and version are lowered to the first that have
+these instructions, so that older cards and drivers take it, too; the assembler finds out whether they have them.
+Another release of nvcc writes other text: then only the assembler is asked, and tests/server/chunk_hash_test.cc runs
+it as ever.
 """
 
 import os
@@ -17,20 +18,21 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCE = os.path.join(ROOT, 'server', 'hash_chunks.cu')
 KEPT = os.path.join(ROOT, 'server', 'hash_chunks.ptx')
-OLDEST = 75
-PTX_VERSION = '6.4'  # of CUDA 10.1: sm_75, shfl.sync
+COMPILED_FOR = 75
+NAMED = {'version': '6.0', 'target': 'sm_70'}  # of CUDA 9: shfl.sync
 RELEASE = re.compile(r'^// Cuda compilation tools, (.*)$', re.M)
 
 
 def compiled(nvcc):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'hash_chunks.ptx')
-        subprocess.run([nvcc, '-std=c++20', '-O3', f'-arch=compute_{OLDEST}', '-ptx', '-I', ROOT, '-o', path, SOURCE],
-                       check=True)
+        options = ['-std=c++20', '-O3', f'-arch=compute_{COMPILED_FOR}', '-ptx', '-I', ROOT]
+        subprocess.run([nvcc, *options, '-o', path, SOURCE], check=True)
         with open(path, encoding='ascii') as file:
             text = file.read()
-    text, lowered = re.subn(r'^\.version \S+$', f'.version {PTX_VERSION}', text, flags=re.M)
-    assert lowered == 1, 'the text names its version once'
+    for word, value in NAMED.items():
+        text, lowered = re.subn(rf'^\.{word} \S+$', f'.{word} {value}', text, flags=re.M)
+        assert lowered == 1, f'the text has one .{word}'
     return text
 
 

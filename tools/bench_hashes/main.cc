@@ -111,6 +111,13 @@ void through_the_driver(uint64_t bytes) {
   say("software GPU: nothing was written since", best_ms([] {}, hash), bytes);
   say("software GPU: one page of 1000 was written since", best_ms([&] { write(1000); }, hash), bytes);
   say("software GPU: one page of 10 was written since", best_ms([&] { write(10); }, hash), bytes);
+  const auto fill = [&] {
+    ask(cuMemsetD32Async(memory, 3, bytes / 4, nullptr));
+    ask(cuCtxSynchronize());
+  };
+  say("software GPU: a fill of all of it after that", best_ms(hash, fill), bytes);
+  forget();
+  say("software GPU: a fill of all of it, unwatched", best_ms([] {}, fill), bytes);
   ask(cuCtxDestroy(context));
 }
 
