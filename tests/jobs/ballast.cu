@@ -1,9 +1,10 @@
 // State that is large and changes little: what a move has to carry, beside what it has to carry in its pause.
 //
-// ballast [--mib N] [--share P] [--seconds S] [--step-ms M]: N MiB in allocations of 32 MiB, of which each step writes
-// P percent, the next ones each time. Says "ready N MiB", "step I" a few times a second, and at the end "digest X" when
-// every word is what as many steps make of it on the CPU.
+// ballast [--mib N] [--share P] [--seconds S] [--until-told 1] [--step-ms M]: N MiB in allocations of 32 MiB, of which
+// each step writes P percent, the next ones each time. Says "ready N MiB", "step I" a few times a second, and at the
+// end "digest X" when every word is what as many steps make of it on the CPU.
 
+#include <poll.h>
 #include <stdint.h>
 #include <unistd.h>
 
@@ -18,6 +19,11 @@ static inline uint32_t first_value(uint64_t at) { return (uint32_t)(at * 0x9e377
 __global__ void touch(uint32_t* words, uint32_t step) {
   uint32_t* const word = words + blockIdx.x * (uint64_t)blockDim.x + threadIdx.x;
   *word = *word * 1664525u + step;
+}
+
+static bool is_told() {
+  struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+  return poll(&input, 1, 0) > 0;
 }
 
 // What the steps have made of a page: word * factor + sum.
@@ -42,10 +48,11 @@ int main(int argc, char** argv) {
   }
   printf("ready %llu MiB\n", (unsigned long long)(parts * 32));
   fflush(stdout);
+  const bool until_told = option(argc, argv, "--until-told", 0) != 0;
   const double begin = now_seconds();
   double said = begin, slowest = 0;
   uint32_t step = 0;
-  for (uint64_t at = 0; now_seconds() - begin < seconds; step++) {
+  for (uint64_t at = 0; until_told ? !is_told() : now_seconds() - begin < seconds; step++) {
     const double step_begin = now_seconds();
     for (uint64_t left = step_pages; left > 0;) {
       const uint64_t in_part = at % kPartPages, room = kPartPages - in_part, count = left < room ? left : room;
