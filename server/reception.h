@@ -28,6 +28,7 @@ class Reception {
   bool over() const { return over_; }
   // Requires: over(). How it went; the session is the caller's again.
   Outcome finish();
+  ByteStream& stream() { return *stream_; }
 
  private:
   void run();

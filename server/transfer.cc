@@ -198,33 +198,6 @@ Outcome receive_kept(Session& session, ByteStream& stream) {
   }
 }
 
-Outcome receive_all(Session& session, ByteStream& stream) {
-  ChunkReceiver chunks(session.library(), session.memory(), session.streams(), stream);
-  if (Outcome outcome = chunks.run(); !outcome.ok()) return outcome;
-  uint64_t bytes = 0;
-  if (Outcome outcome = stream.receive(&bytes, sizeof(bytes)); !outcome.ok()) return outcome;
-  if (bytes > kStateBytesMax) return Outcome::fail("the state is too large");
-  std::vector<std::byte> state(bytes);
-  if (Outcome outcome = stream.receive(state.data(), bytes); !outcome.ok()) return outcome;
-  StateOutline outline;
-  if (Outcome outcome = read_outline(state, &outline); !outcome.ok()) return outcome;
-  std::vector<ImageBytes> images;
-  for (const uint64_t size : outline.image_bytes) {
-    images.push_back(std::make_shared<std::vector<std::byte>>(size));
-    if (Outcome outcome = stream.receive(images.back()->data(), size); !outcome.ok()) return outcome;
-  }
-  if (Outcome outcome = restore_state(session, state, images); !outcome.ok()) return outcome;
-  // What is replayed must not run into what is copied.
-  session.contexts().use(0);
-  session.driver().cuCtxSynchronize();
-  if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
-  if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
-  if (Outcome outcome = receive_arrays(session, stream); !outcome.ok()) return outcome;
-  if (Outcome outcome = receive_kept(session, stream); !outcome.ok()) return outcome;
-  restore_references(session);
-  return {};
-}
-
 }  // namespace
 
 Outcome greet_receiver(ByteStream& stream, const TransferHello& hello) {
@@ -275,9 +248,30 @@ Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
 }
 
 Outcome receive_session(Session& session, ByteStream& stream) {
-  const Outcome outcome = receive_all(session, stream);
-  const Outcome sent = send_verdict(stream, outcome);
-  return outcome.ok() ? sent : outcome;
+  ChunkReceiver chunks(session.library(), session.memory(), session.streams(), stream);
+  if (Outcome outcome = chunks.run(); !outcome.ok()) return outcome;
+  uint64_t bytes = 0;
+  if (Outcome outcome = stream.receive(&bytes, sizeof(bytes)); !outcome.ok()) return outcome;
+  if (bytes > kStateBytesMax) return Outcome::fail("the state is too large");
+  std::vector<std::byte> state(bytes);
+  if (Outcome outcome = stream.receive(state.data(), bytes); !outcome.ok()) return outcome;
+  StateOutline outline;
+  if (Outcome outcome = read_outline(state, &outline); !outcome.ok()) return outcome;
+  std::vector<ImageBytes> images;
+  for (const uint64_t size : outline.image_bytes) {
+    images.push_back(std::make_shared<std::vector<std::byte>>(size));
+    if (Outcome outcome = stream.receive(images.back()->data(), size); !outcome.ok()) return outcome;
+  }
+  if (Outcome outcome = restore_state(session, state, images); !outcome.ok()) return outcome;
+  // What is replayed must not run into what is copied.
+  session.contexts().use(0);
+  session.driver().cuCtxSynchronize();
+  if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
+  if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
+  if (Outcome outcome = receive_arrays(session, stream); !outcome.ok()) return outcome;
+  if (Outcome outcome = receive_kept(session, stream); !outcome.ok()) return outcome;
+  restore_references(session);
+  return {};
 }
 
 }  // namespace tide

@@ -33,7 +33,7 @@ Outcome await_restored(ByteStream& stream);
 
 // Destination: checks who is there and agrees.
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected);
-// Destination: everything; says to the source how it went. Any thread, which is the session's owner meanwhile.
+// Destination: everything; then the source waits for the verdict. Any thread, which is the session's owner meanwhile.
 Outcome receive_session(Session& session, ByteStream& stream);
 
 }  // namespace tide

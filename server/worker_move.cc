@@ -356,9 +356,10 @@ Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
     if (hear_end()) return Outcome::fail("it was given up");
   }
   const Outcome outcome = reception.finish();
-  // Before the stream is closed, which may take a while.
+  // Before the source hears it and sends the client here.
   if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
-  return outcome;
+  const Outcome said = send_verdict(reception.stream(), outcome);
+  return outcome.ok() ? said : outcome;
 }
 
 }  // namespace tide
