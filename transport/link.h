@@ -20,6 +20,7 @@
 
 #include "base/outcome.h"
 #include "base/threads.h"
+#include "transport/arriving.h"
 #include "transport/layout.h"
 #include "transport/lent.h"
 
@@ -81,6 +82,9 @@ class Link {
     (void)begin, (void)from, (void)bytes;
     return false;
   }
+  // The client's, once: from now on the payloads of data answers go there as they come, if the link lends, and their
+  // records in the ring have kAnswerLanded. `landings` outlives the link.
+  virtual void land_in(Landings* landings) { (void)landings; }
   // What was lent and is not consumed lies in the ring afterwards, for another link to carry. Nobody lends meanwhile.
   virtual void take_back() {}
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything

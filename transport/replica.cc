@@ -119,6 +119,7 @@ void Replica::go_on_from(const Cursors& far_has, uint64_t received) {
   told_acknowledged_ = far_has.acknowledged;
   received_ = told_received_ = heard_head_ = received;
   delivered_ = sent_bytes_;
+  if (own_ == Side::kClient) arriving_.begin(in_.bytes, in_.size, received);
 }
 
 void Replica::queue_state() {
@@ -422,7 +423,11 @@ const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* rin
   if (header.ring_begin != received) return "a piece of the ring is missing";
   if (header.ring_bytes > kParcelRingBytesMax || header.ring_bytes > in_.size - at) return "a piece leaves the ring";
   if (unread + header.ring_bytes > in_.size) return "the ring is overrun";
-  if (ring != nullptr) memcpy(in_.bytes + at, ring, header.ring_bytes);
+  if (own_ == Side::kClient) {
+    arriving_.take(ring, header.ring_bytes);
+  } else if (ring != nullptr) {
+    memcpy(in_.bytes + at, ring, header.ring_bytes);
+  }
   received_.store(received + header.ring_bytes, std::memory_order_relaxed);
   return nullptr;
 }

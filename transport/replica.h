@@ -14,6 +14,7 @@
 #include <optional>
 #include <vector>
 
+#include "transport/arriving.h"
 #include "transport/layout.h"
 #include "transport/lent.h"
 #include "transport/link_rate.h"
@@ -76,6 +77,8 @@ class Replica {
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
+  // Link::land_in(). The client's.
+  void land_in(Landings* landings) { arriving_.set_landings(landings); }
   // Link::take_back().
   void take_back();
   // Checks and applies what came; `ring` is null when the ring bytes lie in their place already. Null, or why it is
@@ -154,6 +157,7 @@ class Replica {
   std::atomic<uint64_t> received_{0};   // bytes of the far side's ring
   std::atomic<uint64_t> delivered_{0};  // of one's own ring, as the far side said
   uint64_t heard_head_ = 0;             // the far side's, as it was told last
+  ArrivingRecords arriving_;            // the client's
   LinkRate rate_;
 
   // Of a worker's that was resumed, until the client's state is complete: what the client has.

@@ -295,6 +295,13 @@ void ReplicaLink::release() {
   wake_own_sleepers();
 }
 
+// Where the bytes do not come through our hands (verbs), they are in the ring before their place is known.
+void ReplicaLink::land_in(Landings* landings) {
+  lock();
+  replica_.land_in(carrier_->lends() ? landings : nullptr);
+  unlock();
+}
+
 void ReplicaLink::take_back() {
   lock();
   replica_.take_back();

@@ -40,6 +40,7 @@ class ReplicaLink : public Link {
   bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) override {
     return replica_.lend(begin, from, bytes);
   }
+  void land_in(Landings* landings) override;
   void take_back() override;
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
   uint64_t on_the_way() const override { return replica_.on_the_way(); }
