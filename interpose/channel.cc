@@ -182,6 +182,14 @@ PackChoice::Path Channel::path() {
   return {link->bytes_per_s(), link->on_the_way()};
 }
 
+void Channel::know_memory(uint64_t base, uint64_t bytes) {
+  LinkUse(*this)->know_memory(reinterpret_cast<const std::byte*>(base), bytes);
+}
+
+void Channel::forget_memory(uint64_t base) {
+  LinkUse(*this)->forget_memory(reinterpret_cast<const std::byte*>(base));
+}
+
 // --- answers
 // ----------------------------------------------------------------------------------------------------------
 

@@ -151,6 +151,9 @@ class Channel : private Landings {
   void sleep(uint32_t timeout_us);
   // What a copy in finds ahead of it in the ring, and how fast that goes.
   PackChoice::Path path();
+  // Page-locked memory of which large copies are sent: Link::know_memory().
+  void know_memory(uint64_t base, uint64_t bytes);
+  void forget_memory(uint64_t base);
   // When what the program gives back may still be lent to a link that nobody waits for: it is not read again.
   void stop_reading();
   // In a forked child.

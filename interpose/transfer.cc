@@ -158,9 +158,15 @@ bool not_written_yet(Process& p, const CopyOrder& o) {
                      [&](Vgpu* v) { return v->is_open() && v->channel().lands_in(o.from.address, bytes); });
 }
 
-// Page-locked memory is the program's again when the stream has come so far, and not before.
-bool stays(Process& p, const CopyOrder& o) {
-  return o.width * o.height >= kLargeBytes && p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height));
+// Page-locked memory is the program's again when the stream has come so far, and not before. What is not ours may be
+// private, and a child that is forked would share its pages with a device that reads them: it is not registered.
+bool stays(Process& p, const CopyOrder& o, Channel& channel) {
+  HostBlock block;
+  if (o.width * o.height < kLargeBytes || !p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height)))
+    return false;
+  if (p.host.find(o.from.address, &block) && block.kind == HostKind::kPinned)
+    channel.know_memory(block.host, block.bytes);
+  return true;
 }
 
 CUresult host_to_device(const Entered& e, const CopyOrder& o) {
@@ -179,7 +185,7 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   leave_room(*side.vgpu, o.width, o.height);
   const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch,
-                        (awaited || !o.synchronous) && stays(*e.process, o)};
+                        (awaited || !o.synchronous) && stays(*e.process, o, side.vgpu->channel())};
   const CUresult r =
       send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence, &side.vgpu->staging);
   if (r != CUDA_SUCCESS || !awaited) return r;

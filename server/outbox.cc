@@ -113,6 +113,10 @@ void Outbox::put_packed(Entry& entry, AnswerHeader* place, std::span<const std::
 void Outbox::put_payload(Entry& entry, AnswerHeader* place) {
   const uint64_t bytes = entry.header.payload_bytes, begin = writer_.start() + sizeof(AnswerHeader);
   const bool may_lend = entry.piece && bytes >= kLentBytesLeast && link_->lends();
+  if (may_lend) {
+    const std::span<const std::byte> slab = staging_.slab_of(entry.piece.data);
+    link_->know_memory(slab.data(), slab.size());
+  }
   if (may_lend && link_->lend(begin, entry.piece.data, bytes)) {
     lent_.push_back({begin + bytes, entry.piece});
   } else {

@@ -9,6 +9,7 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kShortBytes = 16;  // length and kind; padding may have no more
+constexpr uint64_t kNever = ~uint64_t{0};
 
 bool may_land(const AnswerHeader& header) {
   return header.kind == uint16_t(AnswerKind::kData) && header.flags == 0 && header.payload_bytes >= kLandedBytesLeast;
@@ -20,8 +21,9 @@ void ArrivingRecords::begin(std::byte* ring, uint64_t size, uint64_t cursor) {
   ring_ = ring;
   size_ = size;
   record_ = next_ = cursor;
-  part_ = Part::kLength;
-  until_ = cursor + kShortBytes;
+  const bool sound = cursor % kRecordAlign == 0;  // a worker may have said otherwise
+  part_ = sound ? Part::kLength : Part::kUnknown;
+  until_ = sound ? cursor + kShortBytes : kNever;
   lands_ = false;
 }
 
@@ -81,7 +83,7 @@ void ArrivingRecords::measure() {
   const bool sound = header_.bytes >= (padding ? kShortBytes : sizeof header_) && header_.bytes % kRecordAlign == 0 &&
                      header_.bytes <= room;
   part_ = !sound ? Part::kUnknown : padding ? Part::kRest : Part::kHeader;
-  until_ = !sound ? ~uint64_t{0} : record_ + (padding ? header_.bytes : sizeof header_);
+  until_ = !sound ? kNever : record_ + (padding ? header_.bytes : sizeof header_);
 }
 
 }  // namespace tide

@@ -298,7 +298,27 @@ void ReplicaLink::release() {
 // Where the bytes do not come through our hands (verbs), they are in the ring before their place is known.
 void ReplicaLink::land_in(Landings* landings) {
   lock();
-  replica_.land_in(carrier_->lends() ? landings : nullptr);
+  replica_.land_in(carrier_->lands() ? landings : nullptr);
+  unlock();
+}
+
+// Asked before each large copy: where it is known already, nobody waits for who carries.
+void ReplicaLink::know_memory(const std::byte* base, uint64_t bytes) {
+  if (!carrier_->asks_for_memory()) return;
+  const std::lock_guard known(known_mu_);
+  if (std::find(known_.begin(), known_.end(), base) != known_.end()) return;
+  known_.push_back(base);
+  lock();
+  if (!broken_.load()) carrier_->know_memory(base, bytes);
+  unlock();
+}
+
+void ReplicaLink::forget_memory(const std::byte* base) {
+  if (!carrier_->asks_for_memory()) return;
+  const std::lock_guard known(known_mu_);
+  if (std::erase(known_, base) == 0) return;
+  lock();
+  if (!broken_.load()) carrier_->forget_memory(base);
   unlock();
 }
 

@@ -11,7 +11,9 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <vector>
 
 #include "base/threads.h"
 #include "transport/carrier.h"
@@ -41,6 +43,8 @@ class ReplicaLink : public Link {
     return replica_.lend(begin, from, bytes);
   }
   void land_in(Landings* landings) override;
+  void know_memory(const std::byte* base, uint64_t bytes) override;
+  void forget_memory(const std::byte* base) override;
   void take_back() override;
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
   uint64_t on_the_way() const override { return replica_.on_the_way(); }
@@ -85,6 +89,8 @@ class ReplicaLink : public Link {
   std::unique_ptr<Carrier> carrier_;
   Parcel parcel_;
   uint64_t applied_ = 0;
+  std::mutex known_mu_;                 // before the link's lock
+  std::vector<const std::byte*> known_;  // what the carrier was told of; guarded by known_mu_
 
   std::atomic<bool> locked_{false};
   std::atomic<bool> broken_{false};

@@ -52,6 +52,7 @@ class UcxCarrier : public Carrier {
   bool progress(Replica* replica) override;
   uint32_t ring_bytes_most() const override { return kParcelRingBytesMax; }
   bool lends() const override { return true; }
+  bool lands() const override { return true; }
   bool may_send() override { return greeted_ && failure_ == nullptr && !free_.empty(); }
   void send(const Parcel& parcel) override;
   bool idle() override { return free_.size() == slots_.size(); }

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/hex.h"
@@ -26,6 +27,7 @@ constexpr uint32_t kSignalBytes = 256u << 10;    // or bytes
 constexpr uint32_t kBytesMax = 1u << 20;
 // Of both rings, the messages, and the device's own queues.
 constexpr uint64_t kLockedBytes = 2 * kCommandRingBytes + 2 * kMailboxBytes + (512u << 10);
+constexpr size_t kKnownMax = 128;  // registered pieces of memory besides the rings
 constexpr uint64_t kReceiveId = 0;
 constexpr int kWritable = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
 constexpr int kReadOnly = 0;
@@ -147,7 +149,61 @@ VerbsCarrier::~VerbsCarrier() {
 
 void VerbsCarrier::release() {
   fail("it was given back");
+  known_.clear();
+  left_.clear();
   pair_.reset();
+}
+
+// Only ever read by the device, and by nobody else's request. Another connection's worth stays free.
+void VerbsCarrier::know_memory(const std::byte* base, uint64_t bytes) {
+  drop_left();
+  if (pair_ == nullptr || known_.size() >= kKnownMax || !Memlock::now().has_room(bytes + kLockedBytes)) return;
+  Known known{base, bytes};
+  const Outcome outcome = pair_->add_memory(const_cast<std::byte*>(base), bytes, kReadOnly, &known.memory);
+  if (outcome.ok()) {
+    known_.push_back(known);
+    log(LogLevel::kDebug, "verbs: copies of %llu KiB of memory are sent from where they lie",
+        static_cast<unsigned long long>(bytes >> 10));
+  } else {
+    log(LogLevel::kDebug, "verbs: copies go through the ring: %s", outcome.message().c_str());
+  }
+}
+
+void VerbsCarrier::forget_memory(const std::byte* base) {
+  const auto found = std::find_if(known_.begin(), known_.end(), [&](const Known& each) { return each.base == base; });
+  if (found == known_.end()) return;
+  left_.push_back({found->memory, posted_.requests});
+  known_.erase(found);
+  drop_left();
+}
+
+// What was sent may be sent again until its completion has come, though the far side has it: as it was, from these pages.
+void VerbsCarrier::drop_left() {
+  std::erase_if(left_, [this](const Left& each) {
+    const bool over = int32_t(completed_.requests - each.posted) >= 0;
+    if (over) pair_->drop_memory(each.memory);
+    return over;
+  });
+}
+
+// Where the ring's bytes of a parcel can be sent from: from where they lie, if that is registered. Else they are copied
+// into the ring, where their place is free.
+const std::byte* VerbsCarrier::sendable(const Parcel& parcel, uint32_t* key) {
+  const uint64_t bytes = parcel.header.ring_bytes;
+  *key = out_memory_->lkey;
+  const auto offset_in = [&](const std::byte* base) {
+    return reinterpret_cast<uint64_t>(parcel.ring) - reinterpret_cast<uint64_t>(base);
+  };
+  if (offset_in(out_ring_) < kCommandRingBytes) return parcel.ring;
+  for (const Known& each : known_) {
+    const uint64_t offset = offset_in(each.base);
+    if (offset >= each.bytes || bytes > each.bytes - offset) continue;
+    *key = each.memory->lkey;
+    return parcel.ring;
+  }
+  std::byte* place = out_ring_ + parcel.header.ring_begin % kCommandRingBytes;
+  memcpy(place, parcel.ring, bytes);
+  return place;
 }
 
 VerbsAddress VerbsCarrier::address() const {
@@ -247,6 +303,7 @@ bool VerbsCarrier::progress(Replica* replica) {
   for (int i = 0; i < int(kReceives) && failure_ == nullptr && poll(); ++i) {
     moved |= handle(completions_[completion_++], replica);
   }
+  if (!left_.empty()) drop_left();
   // Else they travel with the next parcel.
   if (owed_ >= kVerbsSlots / 2 && greeted_ && failure_ == nullptr && has_room()) say(VerbsMessage::kCredits);
   return moved;
@@ -358,7 +415,9 @@ void VerbsCarrier::send(const Parcel& parcel) {
   if (ring_bytes > 0 && !together) {
     const uint64_t at = far_.ring_address + parcel.header.ring_begin % kCommandRingBytes;
     work.begin(IBV_WR_RDMA_WRITE, at, far_.ring_key);
-    work.add(parcel.ring, ring_bytes, out_memory_->lkey);
+    uint32_t key = 0;
+    const std::byte* from = sendable(parcel, &key);
+    work.add(from, ring_bytes, key);
     if (ring_bytes <= most) work.copy_in();
   }
   work.begin(IBV_WR_RDMA_WRITE_WITH_IMM, far_.mailbox_address + slot, far_.mailbox_key);

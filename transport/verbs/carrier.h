@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "transport/carrier.h"
 #include "transport/verbs/queue_pair.h"
@@ -52,6 +53,10 @@ class VerbsCarrier : public Carrier {
 
   const char* name() const override { return "verbs"; }
   bool progress(Replica* replica) override;
+  bool lends() const override { return true; }
+  bool asks_for_memory() const override { return true; }
+  void know_memory(const std::byte* base, uint64_t bytes) override;
+  void forget_memory(const std::byte* base) override;
   bool may_send() override { return greeted_ && failure_ == nullptr && credits_ > 0 && has_room(); }
   void send(const Parcel& parcel) override;
   bool idle() override;
@@ -80,6 +85,8 @@ class VerbsCarrier : public Carrier {
   bool handle(const ibv_wc& completion, Replica* replica);
   bool hear(uint32_t immediate, uint32_t bytes, Replica* replica);
   void deliver(uint32_t bytes, Replica* replica);
+  void drop_left();
+  const std::byte* sendable(const Parcel& parcel, uint32_t* key);
   bool has_room() const;
   void post(Work* work, bool must_signal);
   void post_message(Work* work, VerbsMessage kind, bool must_signal);
@@ -93,6 +100,18 @@ class VerbsCarrier : public Carrier {
   std::byte* in_ring_ = nullptr;
   std::byte* out_ring_ = nullptr;
   const ibv_mr *in_memory_ = nullptr, *out_memory_ = nullptr, *mailbox_memory_ = nullptr, *slots_memory_ = nullptr;
+  // Memory of which pieces are sent from where they lie; few, so they are looked through.
+  struct Known {
+    const std::byte* base = nullptr;
+    uint64_t bytes = 0;
+    const ibv_mr* memory = nullptr;
+  };
+  std::vector<Known> known_;
+  struct Left {
+    const ibv_mr* memory = nullptr;
+    uint32_t posted = 0;  // requests, when it was forgotten
+  };
+  std::vector<Left> left_;
   VerbsAddress far_;
   VerbsAddress heard_;  // the client's, as far as it has come
   size_t heard_bytes_ = 0;
