@@ -186,9 +186,7 @@ void Channel::know_memory(uint64_t base, uint64_t bytes) {
   LinkUse(*this)->know_memory(reinterpret_cast<const std::byte*>(base), bytes);
 }
 
-void Channel::forget_memory(uint64_t base) {
-  LinkUse(*this)->forget_memory(reinterpret_cast<const std::byte*>(base));
-}
+void Channel::forget_memory(uint64_t base) { LinkUse(*this)->forget_memory(reinterpret_cast<const std::byte*>(base)); }
 
 // --- answers
 // ----------------------------------------------------------------------------------------------------------

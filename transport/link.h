@@ -85,8 +85,9 @@ class Link {
   // The client's, once: from now on the payloads of data answers go there as they come, if the link lends, and their
   // records in the ring have kAnswerLanded. `landings` outlives the link.
   virtual void land_in(Landings* landings) { (void)landings; }
-  // Memory of which large pieces will be lent, in one or in many: over RDMA they then need not pass through the ring. May
-  // take milliseconds the first time. forget_memory() before the memory goes, when nothing of it is lent. Any thread.
+  // Memory of which large pieces will be lent, in one or in many: over RDMA they then need not pass through the ring.
+  // May take milliseconds the first time. forget_memory() before the memory goes, when nothing of it is lent. Any
+  // thread.
   virtual void know_memory(const std::byte* base, uint64_t bytes) { (void)base, (void)bytes; }
   virtual void forget_memory(const std::byte* base) { (void)base; }
   // What was lent and is not consumed lies in the ring afterwards, for another link to carry. Nobody lends meanwhile.

@@ -89,7 +89,7 @@ class ReplicaLink : public Link {
   std::unique_ptr<Carrier> carrier_;
   Parcel parcel_;
   uint64_t applied_ = 0;
-  std::mutex known_mu_;                 // before the link's lock
+  std::mutex known_mu_;                  // before the link's lock
   std::vector<const std::byte*> known_;  // what the carrier was told of; guarded by known_mu_
 
   std::atomic<bool> locked_{false};

@@ -47,7 +47,9 @@ struct LandingTest : testing::Test {
   uint64_t copy_out(const Landing& landing) {
     uint64_t sequence = 0;
     const CommandSpec spec{.call = Call::tideCopyOut, .stream = kStream, .landing = &landing};
-    EXPECT_EQ(channel->send(spec, [](std::byte*) {}, &sequence), CUDA_SUCCESS);
+    EXPECT_EQ(channel->send(
+                  spec, [](std::byte*) {}, &sequence),
+              CUDA_SUCCESS);
     return sequence;
   }
   static AnswerHeader data(uint64_t sequence, uint64_t offset, uint32_t bytes) {

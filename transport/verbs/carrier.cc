@@ -177,7 +177,8 @@ void VerbsCarrier::forget_memory(const std::byte* base) {
   drop_left();
 }
 
-// What was sent may be sent again until its completion has come, though the far side has it: as it was, from these pages.
+// What was sent may be sent again until its completion has come, though the far side has it: as it was, from these
+// pages.
 void VerbsCarrier::drop_left() {
   std::erase_if(left_, [this](const Left& each) {
     const bool over = int32_t(completed_.requests - each.posted) >= 0;
