@@ -183,7 +183,7 @@ PackChoice::Path Channel::path() {
 }
 
 void Channel::know_memory(uint64_t base, uint64_t bytes) {
-  LinkUse(*this)->know_memory(reinterpret_cast<const std::byte*>(base), bytes);
+  LinkUse(*this)->know_memory(reinterpret_cast<const std::byte*>(base), bytes, true);
 }
 
 void Channel::forget_memory(uint64_t base) { LinkUse(*this)->forget_memory(reinterpret_cast<const std::byte*>(base)); }

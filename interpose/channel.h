@@ -43,6 +43,7 @@ struct Reply {
 struct Landing {
   std::byte* destination = nullptr;
   uint64_t pitch = 0, width = 0, height = 0;
+  bool stays = false;  // page-locked: the far side may write there, if the link lets it
 
   // Of its bytes, as if the rows were packed.
   bool holds(uint64_t offset, uint64_t bytes) const {
@@ -153,6 +154,7 @@ class Channel : private Landings {
   PackChoice::Path path();
   // Page-locked memory of which large copies are sent: Link::know_memory().
   void know_memory(uint64_t base, uint64_t bytes);
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) { return LinkUse(*this)->place_for(to, bytes); }
   void forget_memory(uint64_t base);
   // When what the program gives back may still be lent to a link that nobody waits for: it is not read again.
   void stop_reading();

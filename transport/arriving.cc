@@ -24,11 +24,12 @@ void ArrivingRecords::begin(std::byte* ring, uint64_t size, uint64_t cursor) {
   const bool sound = cursor % kRecordAlign == 0;  // a worker may have said otherwise
   part_ = sound ? Part::kLength : Part::kUnknown;
   until_ = sound ? cursor + kShortBytes : kNever;
-  lands_ = false;
+  lands_ = far_lands_ = false;
 }
 
-void ArrivingRecords::take(const std::byte* from, uint64_t bytes) {
+const char* ArrivingRecords::take(const std::byte* from, uint64_t bytes) {
   while (bytes > 0) {
+    if (far_lands_) return "a part of a payload is missing in its place";
     const uint64_t n = std::min(bytes, until_ - next_);
     if (from != nullptr) {
       put(from, n);
@@ -38,6 +39,19 @@ void ArrivingRecords::take(const std::byte* from, uint64_t bytes) {
     bytes -= n;
     while (next_ == until_) enter();
   }
+  return nullptr;
+}
+
+const char* ArrivingRecords::take_landed(uint64_t bytes) {
+  const bool begins = next_ == record_ + sizeof(AnswerHeader);
+  if (part_ != Part::kPayload || bytes > until_ - next_ || !may_land(header_) || (!begins && !far_lands_))
+    return "data in their place that are none";
+  if (begins) reinterpret_cast<AnswerHeader*>(place(record_))->flags = kAnswerLanded;
+  far_lands_ = true;
+  next_ += bytes;
+  if (next_ == until_) far_lands_ = false;
+  while (next_ == until_) enter();
+  return nullptr;
 }
 
 // The mark is made when the first byte has found its place; if a later one does not, then nobody waits for any of them.

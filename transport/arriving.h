@@ -29,7 +29,10 @@ class ArrivingRecords {
   // From the next record on. Without, all go into the ring.
   void set_landings(Landings* landings) { landings_ = landings; }
   // The next bytes of the ring, which lie together in it. `from` null: they are in their place already.
-  void take(const std::byte* from, uint64_t bytes);
+  const char* take(const std::byte* from, uint64_t bytes);
+  // The same, of a payload that the far side has written to its place itself: all of it or nothing.
+  const char* take_landed(uint64_t bytes);
+  // Both: null, or why that cannot be.
 
  private:
   enum class Part { kLength, kHeader, kPayload, kRest, kUnknown };
@@ -48,6 +51,7 @@ class ArrivingRecords {
   uint64_t until_ = 0;         // where this part ends
   AnswerHeader header_;        // from kPayload on
   bool lands_ = false;         // its payload
+  bool far_lands_ = false;     // likewise, by the far side
 };
 
 }  // namespace tide

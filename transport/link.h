@@ -87,9 +87,22 @@ class Link {
   virtual void land_in(Landings* landings) { (void)landings; }
   // Memory of which large pieces will be lent, in one or in many: over RDMA they then need not pass through the ring.
   // May take milliseconds the first time. forget_memory() before the memory goes, when nothing of it is lent. Any
-  // thread.
-  virtual void know_memory(const std::byte* base, uint64_t bytes) { (void)base, (void)bytes; }
+  // thread. `written`: place_for() will be asked of it, too.
+  virtual void know_memory(const std::byte* base, uint64_t bytes, bool written) {
+    (void)base, (void)bytes, (void)written;
+  }
   virtual void forget_memory(const std::byte* base) { (void)base; }
+  // The client's: where the far side may write these bytes itself, over this connection; nowhere, if they are not of
+  // memory that is known and may be written.
+  virtual RemotePlace place_for(const std::byte* to, uint64_t bytes) {
+    (void)to, (void)bytes;
+    return {};
+  }
+  // The worker's: like lend(), and they go there, if it is a place of this connection; else into the ring.
+  virtual bool lend_to(uint64_t begin, const std::byte* from, uint64_t bytes, const RemotePlace& to) {
+    (void)to;
+    return lend(begin, from, bytes);
+  }
   // What was lent and is not consumed lies in the ring afterwards, for another link to carry. Nobody lends meanwhile.
   virtual void take_back() {}
   // In a forked child: closes the descriptors, so that the far side learns when the parent ends, and leaves everything

@@ -286,6 +286,7 @@ bool ReplicaLink::still_heard(uint64_t now) {
 }
 
 void ReplicaLink::release() {
+  const std::lock_guard known(known_mu_);
   lock();
   broken_.store(true);
   carrier_->release();
@@ -303,14 +304,21 @@ void ReplicaLink::land_in(Landings* landings) {
 }
 
 // Asked before each large copy: where it is known already, nobody waits for who carries.
-void ReplicaLink::know_memory(const std::byte* base, uint64_t bytes) {
+void ReplicaLink::know_memory(const std::byte* base, uint64_t bytes, bool written) {
   if (!carrier_->asks_for_memory()) return;
   const std::lock_guard known(known_mu_);
   if (std::find(known_.begin(), known_.end(), base) != known_.end()) return;
   known_.push_back(base);
   lock();
-  if (!broken_.load()) carrier_->know_memory(base, bytes);
+  if (!broken_.load()) carrier_->know_memory(base, bytes, written);
   unlock();
+}
+
+// What the carrier knows changes with both locks held.
+RemotePlace ReplicaLink::place_for(const std::byte* to, uint64_t bytes) {
+  if (!carrier_->asks_for_memory()) return {};
+  const std::lock_guard known(known_mu_);
+  return broken_.load() ? RemotePlace{} : carrier_->place_for(to, bytes);
 }
 
 void ReplicaLink::forget_memory(const std::byte* base) {

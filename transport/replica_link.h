@@ -43,7 +43,11 @@ class ReplicaLink : public Link {
     return replica_.lend(begin, from, bytes);
   }
   void land_in(Landings* landings) override;
-  void know_memory(const std::byte* base, uint64_t bytes) override;
+  void know_memory(const std::byte* base, uint64_t bytes, bool written) override;
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) override;
+  bool lend_to(uint64_t begin, const std::byte* from, uint64_t bytes, const RemotePlace& to) override {
+    return replica_.lend(begin, from, bytes, carrier_->writes_to(to.connection) ? to : RemotePlace{});
+  }
   void forget_memory(const std::byte* base) override;
   void take_back() override;
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }

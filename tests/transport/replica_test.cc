@@ -227,6 +227,103 @@ TEST_F(ReplicaTest, what_nobody_waits_for_any_more_goes_into_the_ring_from_then_
   EXPECT_EQ(answer.payload[kBytes - 1], std::byte{8});
 }
 
+// As over RDMA: the carrier writes the ring's bytes to where the parcel says, and those of a ring into the ring.
+class FarWrites : public ReplicaTest {
+ protected:
+  // The next parcel of the worker, at most `most` ring bytes in it; false: there is none.
+  bool write(Parcel* parcel, uint32_t most) {
+    if (!worker->next(parcel, most)) return false;
+    std::byte* ring = near.answers() + parcel->header.ring_begin % kAnswerRingBytes;
+    std::byte* to = parcel->to ? reinterpret_cast<std::byte*>(parcel->to.address) : ring;
+    if (parcel->header.ring_bytes != 0) memcpy(to, parcel->ring, parcel->header.ring_bytes);
+    EXPECT_EQ((parcel->header.flags & kParcelLanded) != 0, bool(parcel->to));
+    return true;
+  }
+  // An answer of which the worker may write the data to `memory`.
+  AnswerHeader* publish(AnswerWriter& writer) {
+    AnswerHeader* header = writer.reserve(kBytes);
+    header->kind = uint16_t(AnswerKind::kData);
+    const RemotePlace to{reinterpret_cast<uint64_t>(memory.data()), 1, 77};
+    EXPECT_TRUE(worker->lend(writer.start() + sizeof *header, content.data(), kBytes, to));
+    writer.publish(header);
+    return header;
+  }
+  static constexpr uint32_t kBytes = 300'000;
+  std::vector<std::byte> memory = std::vector<std::byte>(kBytes);
+  std::vector<std::byte> content = std::vector<std::byte>(kBytes, std::byte{6});
+};
+
+TEST_F(FarWrites, data_go_where_the_client_said_and_the_record_says_so) {
+  sync();
+  AnswerWriter writer(far);
+  AnswerReader reader(near);
+  Answer answer;
+  for (int i = 0; i < 100; ++i) {
+    std::fill(content.begin(), content.end(), std::byte(i));
+    publish(writer);
+    AnswerHeader* small = writer.reserve(40);
+    small->kind = uint16_t(AnswerKind::kResult);
+    writer.publish(small);
+    for (Parcel parcel; write(&parcel, i % 2 == 0 ? kParcelRingBytes : kParcelRingBytesMax);) {
+      ASSERT_EQ(client->apply(parcel.header, parcel.entries, nullptr), nullptr);
+    }
+    ASSERT_EQ(reader.next(&answer), ReadState::kRecord);
+    EXPECT_EQ(answer.header.flags, kAnswerLanded);
+    EXPECT_EQ(memory, content) << i;
+    ASSERT_EQ(reader.next(&answer), ReadState::kRecord);
+    EXPECT_EQ(answer.header.flags, 0);
+    reader.consume(answer);
+    carry(*client, *worker);
+  }
+  EXPECT_GT(writer.head(), kAnswerRingBytes) << "the ring's end was not passed";
+}
+
+// The places are of one connection: behind a break the bytes come into the ring.
+TEST_F(FarWrites, what_is_taken_back_goes_into_the_ring) {
+  sync();
+  AnswerWriter writer(far);
+  publish(writer);
+  Parcel parcel;
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(write(&parcel, kParcelRingBytes));
+  worker->take_back();
+  while (worker->next(&parcel)) EXPECT_FALSE(parcel.to);
+  EXPECT_EQ(far.answers()[sizeof(AnswerHeader) + kBytes - 1], std::byte{6});
+}
+
+TEST_F(FarWrites, a_payload_in_two_places_is_refused) {
+  sync();
+  AnswerWriter writer(far);
+  publish(writer);
+  bool landed = false;
+  for (Parcel parcel; write(&parcel, kParcelRingBytes); landed |= bool(parcel.to)) {
+    if (landed) parcel.header.flags = 0;
+    const char* refused = client->apply(parcel.header, parcel.entries, nullptr);
+    if (landed) {
+      ASSERT_NE(refused, nullptr);
+      return;
+    }
+    ASSERT_EQ(refused, nullptr);
+  }
+  FAIL();
+}
+
+TEST_F(FarWrites, only_data_may_lie_elsewhere) {
+  sync();
+  AnswerWriter writer(far);
+  publish(writer)->kind = uint16_t(AnswerKind::kResult);
+  const char* refused = nullptr;
+  for (Parcel parcel; refused == nullptr && write(&parcel, kParcelRingBytes);) {
+    refused = client->apply(parcel.header, parcel.entries, nullptr);
+    EXPECT_EQ(refused != nullptr, bool(parcel.to));
+  }
+  EXPECT_NE(refused, nullptr);
+  ParcelHeader header;  // and the client may not say so at all
+  header.serial = 1;
+  header.flags = kParcelLanded;
+  header.ring_bytes = 16;
+  EXPECT_NE(worker->apply(header, nullptr, nullptr), nullptr);
+}
+
 // What makes no sense as a record is for who reads the ring to refuse.
 TEST_F(ReplicaTest, records_of_impossible_lengths_land_nowhere) {
   for (const uint32_t length : {0u, 16u, 24u, 5'000'001u, ~0u}) {
