@@ -15,7 +15,17 @@ uint64_t LinkRate::bytes_per_s(uint64_t now_ns) const {
   return rate != 0 && now_ns <= known_until_ns_.load(std::memory_order_relaxed) ? rate : 0;
 }
 
+void LinkRate::look_for_quick(uint64_t now_ns, uint64_t received) {
+  if (now_ns - quick_begin_ns_ > kQuickNs) {
+    quick_begin_ns_ = now_ns;
+    quick_begin_ = received;
+  } else if (received - quick_begin_ > quick_bytes()) {
+    quick_bytes_.store(received - quick_begin_, std::memory_order_relaxed);
+  }
+}
+
 void LinkRate::delivered(uint64_t now_ns, uint64_t received, uint64_t head) {
+  look_for_quick(now_ns, received);
   // All that has come was published when the last word came.
   const bool waited = received <= published_ && published_ != 0;
   published_ = head;

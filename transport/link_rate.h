@@ -23,6 +23,10 @@ class LinkRate {
   uint64_t last() const { return rate_.load(std::memory_order_relaxed); }
   // 0: not known. Any thread.
   uint64_t bytes_per_s(uint64_t now_ns) const;
+  // So many bytes have come over this path within kQuickNs. Any thread.
+  uint64_t quick_bytes() const { return quick_bytes_.load(std::memory_order_relaxed); }
+
+  static constexpr uint64_t kQuickNs = 200'000'000;
 
  private:
   static constexpr uint64_t kWindowBytes = 1u << 20, kWindowNs = 1'000'000;
@@ -30,12 +34,14 @@ class LinkRate {
   static constexpr uint32_t kWindows = 8;
 
   void add(uint64_t now_ns, uint64_t bytes, uint64_t ns);
+  void look_for_quick(uint64_t now_ns, uint64_t received);
 
   uint64_t begin_ns_ = 0, begin_ = 0;  // of the window
   uint64_t published_ = 0;             // when the last word came; 0: none has
   uint64_t windows_[kWindows] = {};
   uint32_t next_ = 0;
-  std::atomic<uint64_t> rate_{0}, known_until_ns_{0};
+  uint64_t quick_begin_ns_ = 0, quick_begin_ = 0;
+  std::atomic<uint64_t> rate_{0}, known_until_ns_{0}, quick_bytes_{0};
 };
 
 }  // namespace tide

@@ -13,6 +13,7 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kFastBytesPerS = 1'000'000'000;
+constexpr uint64_t kLittle = 64u << 10;
 
 uint32_t word_at(uint64_t offset) { return uint32_t(offset / sizeof(Word)); }
 
@@ -192,6 +193,8 @@ uint64_t Replica::on_the_way() const {
   const uint64_t there = delivered_.load(std::memory_order_acquire);  // before the head, which is never behind it
   return out_.head->load(std::memory_order_relaxed) - there;
 }
+
+bool Replica::little_on_the_way() const { return on_the_way() <= std::max(kLittle, rate_.quick_bytes()); }
 
 void Replica::put(Parcel* parcel, uint32_t word, uint64_t value) {
   parcel->entries[parcel->header.entry_count++] = {word, 0, value};

@@ -72,6 +72,8 @@ class Replica {
   // Of one's own ring: how fast its bytes reach the far side (0: not known), and how many are on their way there.
   uint64_t bytes_per_s() const;
   uint64_t on_the_way() const;
+  // Whether that is no more than what this path has been seen to carry at once, and needs no waiting for.
+  bool little_on_the_way() const;
   // Of both rings; and whether a part of the far side's next record is here, and not all of it.
   uint64_t carried() const { return received_.load() + delivered_.load(); }
   bool part_has_come() const { return synced() && received_.load() > in_.head->load(std::memory_order_acquire); }

@@ -28,8 +28,7 @@ constexpr uint32_t kPumpSleepMostUs = 800'000;  // as often as the lifeline is k
 constexpr uint64_t kFlushNs = 2'000'000'000;
 constexpr int kParcelsAtOnce = 64;
 constexpr uint64_t kSilenceNs = 2'000'000'000;
-constexpr uint64_t kQuietNs = 200'000'000;  // as long as TCP waits at least before it sends again
-constexpr uint64_t kLittle = 64u << 10;
+constexpr uint64_t kQuietNs = 200'000'000;      // as long as TCP waits at least before it sends again
 constexpr uint32_t kConnectTimeoutMs = 60'000;  // where the network is there, and a machine that lives
 
 thread_local bool is_pump = false;
@@ -277,7 +276,7 @@ bool ReplicaLink::alive() {
 // behind much that is under way, which a word would have to wait for, too.
 bool ReplicaLink::still_heard(uint64_t now) {
   const uint64_t heard_ns = heard_ns_.load(std::memory_order_relaxed);
-  if (patience_ms_ == 0 || now - std::min(now, heard_ns) < kQuietNs || replica_.on_the_way() > kLittle) return true;
+  if (patience_ms_ == 0 || now - std::min(now, heard_ns) < kQuietNs || !replica_.little_on_the_way()) return true;
   if (lifeline_.answers(now, heard_ns, patience_ms_)) return true;
   silent_.store(true);
   if (!broken_.exchange(true))

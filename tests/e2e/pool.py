@@ -80,12 +80,12 @@ class Result:
 class Job:
     """A `tide run` in the background."""
 
-    def __init__(self, pool, arguments, env=None):
+    def __init__(self, pool, arguments, env=None, stdin=subprocess.DEVNULL):
         self.out_path = tempfile.mktemp(dir=pool.home, suffix='.out')
         self.err_path = self.out_path[:-4] + '.err'
         with open(self.out_path, 'w') as out, open(self.err_path, 'w') as err:
             self.process = subprocess.Popen([pool.tide_path, 'run', *map(str, arguments)], env=env or pool.env,
-                                            stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+                                            stdout=out, stderr=err, stdin=stdin)
 
     def out(self):
         with open(self.out_path) as file:
@@ -140,8 +140,8 @@ class Pool:
     def run(self, *arguments, seconds=PATIENCE_S):
         return self.tide('run', *arguments, seconds=seconds)
 
-    def start(self, *arguments, env=None):
-        self.jobs.append(Job(self, arguments, env))
+    def start(self, *arguments, env=None, stdin=subprocess.DEVNULL):
+        self.jobs.append(Job(self, arguments, env, stdin))
         return self.jobs[-1]
 
     def job(self, name):
@@ -235,9 +235,14 @@ def agent_path(pool):
     return beside if os.access(beside, os.X_OK) else os.path.join(BUILD, 'server', 'tide-agent')
 
 
-def scheduler_address(pool):
+def scheduler_ready(pool):
+    """What the scheduler wrote when it was: its addresses, `pool` and `door`, and its `pid`."""
     with open(os.path.join(pool.home, 'scheduler.ready'), encoding='ascii') as file:
-        return next(line[5:] for line in file.read().split() if line.startswith('pool='))
+        return dict(line.split('=', 1) for line in file.read().split())
+
+
+def scheduler_address(pool):
+    return scheduler_ready(pool)['pool']
 
 
 class TwoMachinesTest(PoolTest):

@@ -44,6 +44,26 @@ TEST(LinkRate, a_far_side_that_pauses_now_and_then_does_not_make_the_path_slow) 
   EXPECT_GT(rate.bytes_per_s(at), 2'000'000'000u);
 }
 
+TEST(LinkRate, what_came_quickly_is_known_without_a_queue) {
+  LinkRate rate;
+  EXPECT_EQ(rate.quick_bytes(), 0u);
+  rate.delivered(1000 * kMs, kPiece, kPiece);
+  EXPECT_EQ(rate.quick_bytes(), 0u) << "nobody knows since when that was under way";
+  rate.delivered(1010 * kMs, 3 * kPiece, 3 * kPiece);
+  EXPECT_EQ(rate.quick_bytes(), 2 * kPiece);
+  EXPECT_EQ(rate.bytes_per_s(1010 * kMs), 0u);
+  // Slow since: what was is not more than it was.
+  for (uint64_t i = 1; i <= 10; ++i) rate.delivered((1010 + i * 201) * kMs, (3 + i) * kPiece, (3 + i) * kPiece);
+  EXPECT_EQ(rate.quick_bytes(), 2 * kPiece);
+}
+
+TEST(LinkRate, on_a_narrow_path_little_comes_quickly) {
+  LinkRate rate;
+  constexpr uint64_t kBytesPerMs = 125;  // 1 Mb/s
+  for (uint64_t at = 10; at <= 10'000; at += 10) rate.delivered(at * kMs, at * kBytesPerMs, at * kBytesPerMs + kPiece);
+  EXPECT_LE(rate.quick_bytes(), 200 * kBytesPerMs);
+}
+
 TEST(LinkRate, follows_a_path_that_becomes_slower) {
   LinkRate rate;
   uint64_t at = 0, tail = 0;

@@ -51,34 +51,46 @@ kj::Promise<void> Runner::say_why() {
 
 kj::Promise<void> Runner::running(bool quiet) {
   auto started = KJ_ASSERT_NONNULL(handle_).runningRequest().send().ignoreResult();
-  if (quiet) return started;
-  return started.exclusiveJoin(say_why()).then([this] {
-    if (!said_.empty()) fprintf(stderr, "tide: job %s runs\n", granted_.id.c_str());
-  });
+  if (!quiet) started = started.exclusiveJoin(say_why());
+  return started.then(
+      [this, quiet]() -> kj::Promise<void> {
+        started_ = true;
+        if (!quiet && !said_.empty()) fprintf(stderr, "tide: job %s runs\n", granted_.id.c_str());
+        return kj::READY_NOW;
+      },
+      [this, quiet](kj::Exception&& e) { return come_back(kj::mv(e)).then([this, quiet] { return running(quiet); }); });
 }
 
 kj::Promise<std::string> Runner::ended_by_pool() {
-  return KJ_ASSERT_NONNULL(handle_).waitRequest().send().then(
-      [](auto&& answer) { return kj::Promise<std::string>(std::string(answer.getJob().getReason())); },
-      [this](kj::Exception&& e) -> kj::Promise<std::string> {
-        if (e.getType() != kj::Exception::Type::DISCONNECTED) return remote_error(e);
-        log(LogLevel::kDebug, "the scheduler is away: %s", e.getDescription().cStr());
-        away_ns_ = now_ns();
-        said_away_ = false;
-        return reattach();
+  return KJ_ASSERT_NONNULL(handle_)
+      .waitRequest()
+      .send()
+      .then([](auto&& answer) { return std::string(answer.getJob().getReason()); })
+      .catch_([this](kj::Exception&& e) {
+        return come_back(kj::mv(e)).then(
+            [this] { return ended_by_pool(); },
+            [](kj::Exception&& refused) -> kj::Promise<std::string> { return remote_error(refused); });
       });
 }
 
-// For as long as the command runs: it needs no scheduler.
-kj::Promise<std::string> Runner::try_again() {
+kj::Promise<void> Runner::come_back(kj::Exception&& e) {
+  if (e.getType() != kj::Exception::Type::DISCONNECTED) return kj::mv(e);
+  log(LogLevel::kDebug, "the scheduler is away: %s", e.getDescription().cStr());
+  away_ns_ = now_ns();
+  said_away_ = false;
+  return reattach();
+}
+
+kj::Promise<void> Runner::try_again() {
   if (!said_away_ && now_ns() - away_ns_ > kSayAwayNs) {
-    fprintf(stderr, "tide: the scheduler does not answer; job %s runs on without it\n", granted_.id.c_str());
+    fprintf(stderr, "tide: the scheduler does not answer; job %s %s\n", granted_.id.c_str(),
+            started_ ? "runs on without it" : "waits for it");
     said_away_ = true;
   }
   return io_.provider->getTimer().afterDelay(kAgainMs * kj::MILLISECONDS).then([this] { return reattach(); });
 }
 
-kj::Promise<std::string> Runner::reattach() {
+kj::Promise<void> Runner::reattach() {
   std::string address;
   if (!find_pool(options_, &address).ok()) return try_again();
   auto connecting =
@@ -97,15 +109,14 @@ kj::Promise<std::string> Runner::reattach() {
         request.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(granted_.token.data()), granted_.token.size()));
         return request.send();
       })
-      .then(
-          [this](auto&& answer) -> kj::Promise<std::string> {
-            handle_ = answer.getHandle();
-            return ended_by_pool();
-          },
-          [this](kj::Exception&& e) -> kj::Promise<std::string> {
-            if (e.getType() == kj::Exception::Type::FAILED) return remote_error(e);
-            return try_again();
-          });
+      .then([this](auto&& answer) -> kj::Promise<void> {
+        handle_ = answer.getHandle();
+        return kj::READY_NOW;
+      })
+      .catch_([this](kj::Exception&& e) -> kj::Promise<void> {
+        if (e.getType() == kj::Exception::Type::FAILED) return kj::mv(e);
+        return try_again();
+      });
 }
 
 void Runner::report(int exit_status) {

@@ -19,17 +19,20 @@ class Runner {
 
   Outcome submit(const Ask& ask, const std::string& command);
   const Granted& granted() const { return granted_; }
-  // Fulfilled when the job runs. Meanwhile prints, on standard error, each new reason why it waits.
+  // Fulfilled when the job runs. Meanwhile prints, on standard error, each new reason why it waits. Fails, as the next
+  // one does, with what the pool says against the job; a scheduler that is away is waited for.
   kj::Promise<void> running(bool quiet);
-  // Fulfilled with the reason when the pool has ended the job. A scheduler that is away is waited for.
+  // Fulfilled with the reason when the pool has ended the job.
   kj::Promise<std::string> ended_by_pool();
   // Tells the pool how the command ended, if it can be told within two seconds.
   void report(int exit_status);
 
  private:
   kj::Promise<void> say_why();
-  kj::Promise<std::string> reattach();
-  kj::Promise<std::string> try_again();
+  // After a call on the handle that failed: when there is a handle again; fails where none is to be had.
+  kj::Promise<void> come_back(kj::Exception&& e);
+  kj::Promise<void> reattach();
+  kj::Promise<void> try_again();
 
   kj::AsyncIoContext& io_;
   const Options& options_;
@@ -39,6 +42,7 @@ class Runner {
   std::string said_;
   uint64_t away_ns_ = 0;  // since when the scheduler does not answer
   bool said_away_ = false;
+  bool started_ = false;
 };
 
 }  // namespace tide::cli
