@@ -109,7 +109,8 @@ void bring(Random* random, const Bench& bench, const Block& source, const Block&
   for (size_t at = random->next(1000); at + 8 < block_bytes;) {
     const size_t room = block_bytes - at, rows = room < 4096 ? 1 : 1 + random->next(3);
     const size_t most = random->next(3) == 0 ? std::min<size_t>(room, 40000) : room;
-    const size_t pitch = 1 + random->next((unsigned)(most / rows)), width = pitch - random->next((unsigned)pitch / 4 + 1);
+    const size_t pitch = 1 + random->next((unsigned)(most / rows)),
+                 width = pitch - random->next((unsigned)pitch / 4 + 1);
     const size_t from = random->next((unsigned)(block_bytes - rows * width) + 1);
     unsigned char* to = target.host + at;
     for (size_t row = 0; row < rows; row++) memcpy(&want[at + row * pitch], source.host + from + row * width, width);
