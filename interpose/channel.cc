@@ -182,6 +182,12 @@ PackChoice::Path Channel::path() {
   return {link->bytes_per_s(), link->on_the_way()};
 }
 
+void Channel::know_memory(uint64_t base, uint64_t bytes) {
+  LinkUse(*this)->know_memory(reinterpret_cast<const std::byte*>(base), bytes, true);
+}
+
+void Channel::forget_memory(uint64_t base) { LinkUse(*this)->forget_memory(reinterpret_cast<const std::byte*>(base)); }
+
 // --- answers
 // ----------------------------------------------------------------------------------------------------------
 
@@ -207,10 +213,31 @@ void Channel::put_bulk(std::byte* payload, const CommandSpec& spec) {
   memcpy(payload + own, spec.bulk, spec.bulk_bytes);
 }
 
+// Packed bytes from `offset` on.
+void Landing::put(uint64_t offset, const std::byte* from, uint64_t bytes) const {
+  while (bytes > 0) {
+    const uint64_t column = offset % width, piece = std::min(bytes, width - column);
+    memcpy(destination + offset / width * pitch + column, from, piece);
+    from += piece;
+    offset += piece;
+    bytes -= piece;
+  }
+}
+
 void Channel::forget(uint64_t sequence) {
   const std::lock_guard draining(drain_mu_);
-  const std::lock_guard lock(pending_mu_);
-  const auto it = pending_.find(sequence);
+  std::unique_lock lock(pending_mu_);
+  erase(&lock, sequence);
+}
+
+// Nothing is written to its landing any more when this returns.
+void Channel::erase(std::unique_lock<std::mutex>* pending, uint64_t sequence) {
+  auto it = pending_.find(sequence);
+  for (; it != pending_.end() && it->second.puts != 0; it = pending_.find(sequence)) {
+    pending->unlock();
+    sched_yield();
+    pending->lock();
+  }
   if (it == pending_.end()) return;
   if (it->second.reply == nullptr) copies_.fetch_sub(1, std::memory_order_relaxed);
   pending_.erase(it);
@@ -272,6 +299,7 @@ const std::byte* Channel::unpack(const Answer& answer, uint64_t bytes) {
 
 void Channel::take_data(const Answer& answer) {
   Landing landing;
+  const bool landed = answer.header.kind == uint16_t(AnswerKind::kData) && answer.header.flags == kAnswerLanded;
   const bool packed = answer.header.kind == uint16_t(AnswerKind::kPackedData);
   const uint64_t bytes = packed ? uint32_t(answer.header.result) : answer.header.payload_bytes;
   {
@@ -279,8 +307,7 @@ void Channel::take_data(const Answer& answer) {
     const auto it = pending_.find(answer.header.sequence);
     if (it == pending_.end() || it->second.reply != nullptr) return;  // given up meanwhile
     landing = it->second.landing;
-    const uint64_t total = landing.width * landing.height;
-    if (bytes > it->second.left || answer.header.offset > total || bytes > total - answer.header.offset) {
+    if (!landing.holds(answer.header.offset, bytes) || bytes > it->second.left) {
       log(LogLevel::kError, "data of command %llu do not fit where they were asked for; ignored",
           static_cast<unsigned long long>(answer.header.sequence));
       return;
@@ -288,22 +315,30 @@ void Channel::take_data(const Answer& answer) {
   }
   const std::byte* from = packed ? unpack(answer, bytes) : answer.payload;
   if (from == nullptr) return;
+  if (!landed) landing.put(answer.header.offset, from, bytes);
   if (packed) own_->counters.saved_out.fetch_add(bytes - answer.header.payload_bytes, std::memory_order_relaxed);
-  uint64_t offset = answer.header.offset, left = bytes;
-  while (left > 0) {
-    const uint64_t column = offset % landing.width, piece = std::min(left, landing.width - column);
-    memcpy(landing.destination + offset / landing.width * landing.pitch + column, from, piece);
-    from += piece;
-    offset += piece;
-    left -= piece;
-  }
   own_->counters.bytes_out.fetch_add(bytes, std::memory_order_relaxed);
-  const std::lock_guard lock(pending_mu_);
+  std::unique_lock lock(pending_mu_);
   const auto it = pending_.find(answer.header.sequence);
-  if (it != pending_.end() && (it->second.left -= bytes) == 0) {
-    pending_.erase(it);
-    copies_.fetch_sub(1, std::memory_order_relaxed);
+  if (it != pending_.end() && (it->second.left -= bytes) == 0) erase(&lock, answer.header.sequence);
+}
+
+// The same bytes may come twice, behind a break; the copy is over when the record is taken out of the ring. Who takes
+// the copy out of pending_ waits for us, but not under a lock: this is a memcpy of up to 256 KiB.
+bool Channel::put(const AnswerHeader& header, uint64_t at, const std::byte* from, uint64_t bytes) {
+  Landing landing;
+  {
+    const std::lock_guard lock(pending_mu_);
+    const auto it = pending_.find(header.sequence);
+    if (lost_.load() || it == pending_.end() || it->second.reply != nullptr) return false;
+    landing = it->second.landing;
+    if (!landing.holds(header.offset, header.payload_bytes) || header.payload_bytes > it->second.left) return false;
+    ++it->second.puts;
   }
+  landing.put(header.offset + at, from, bytes);
+  const std::lock_guard lock(pending_mu_);
+  --pending_.find(header.sequence)->second.puts;
+  return true;
 }
 
 void Channel::take_reply(const Answer& answer) {
@@ -350,8 +385,8 @@ void Channel::sweep_copies() {
     const bool over = p.reply == nullptr && p.stream != kNoStream &&
                       page_->stream_progress[p.stream].load(std::memory_order_acquire) >= it->first &&
                       page_->answer_head.load(std::memory_order_acquire) == own_->answer_tail.load();
-    if (over) copies_.fetch_sub(1, std::memory_order_relaxed);
-    it = over ? pending_.erase(it) : std::next(it);
+    if (over && p.puts == 0) copies_.fetch_sub(1, std::memory_order_relaxed);
+    it = over && p.puts == 0 ? pending_.erase(it) : std::next(it);
   }
 }
 

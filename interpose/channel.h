@@ -43,6 +43,14 @@ struct Reply {
 struct Landing {
   std::byte* destination = nullptr;
   uint64_t pitch = 0, width = 0, height = 0;
+  bool stays = false;  // page-locked: the far side may write there, if the link lets it
+
+  // Of its bytes, as if the rows were packed.
+  bool holds(uint64_t offset, uint64_t bytes) const {
+    const uint64_t total = width * height;
+    return offset <= total && bytes <= total - offset;
+  }
+  void put(uint64_t offset, const std::byte* from, uint64_t bytes) const;
 };
 
 // A page of host memory as the worker told it (docs/wire.md), found after command `executed`.
@@ -76,7 +84,7 @@ struct ChannelOrigin {
   void (*stirred)() = nullptr;  // called after a worker that slept was woken
 };
 
-class Channel {
+class Channel : private Landings {
  public:
   // Makes the region and connects to the worker.
   static Outcome open(const ChannelOrigin& origin, std::unique_ptr<Channel>* channel);
@@ -84,7 +92,7 @@ class Channel {
   static bool shares_memory_with(const std::string& endpoint);
   // Over an existing region and link: for tests with a worker of their own.
   static std::unique_ptr<Channel> adopt(Region region, std::unique_ptr<Link> link);
-  ~Channel();
+  ~Channel() override;
 
   // Writes one command; fill(payload) writes its payload_bytes, but for the bulk. Waits (outside of the lock) while the
   // ring is full.
@@ -144,6 +152,10 @@ class Channel {
   void sleep(uint32_t timeout_us);
   // What a copy in finds ahead of it in the ring, and how fast that goes.
   PackChoice::Path path();
+  // Page-locked memory of which large copies are sent: Link::know_memory().
+  void know_memory(uint64_t base, uint64_t bytes);
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) { return LinkUse(*this)->place_for(to, bytes); }
+  void forget_memory(uint64_t base);
   // When what the program gives back may still be lent to a link that nobody waits for: it is not read again.
   void stop_reading();
   // In a forked child.
@@ -179,6 +191,7 @@ class Channel {
     Landing landing;
     uint64_t left = 0;  // bytes of a copy that are to come
     uint64_t next = 0;  // bytes of a library that have come
+    uint32_t puts = 0;  // threads that write to the landing at this moment, under the locks of links
     uint32_t stream = kNoStream;
   };
 
@@ -216,6 +229,8 @@ class Channel {
   void wake_worker();
   void take(const Answer& answer);
   void take_data(const Answer& answer);
+  bool put(const AnswerHeader& header, uint64_t at, const std::byte* from, uint64_t bytes) override;
+  void erase(std::unique_lock<std::mutex>* pending, uint64_t sequence);
   const std::byte* unpack(const Answer& answer, uint64_t bytes);
   void take_reply(const Answer& answer);
   void take_page(const Answer& answer);

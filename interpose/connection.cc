@@ -194,6 +194,7 @@ void Channel::replace_link(std::unique_ptr<Link> link) {
     writer_.reuse_start(holder->link->shares_memory());
     lender_ = holder->link->lends() ? holder->link.get() : nullptr;
   }
+  holder->link->land_in(this);
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
   // Given while it was being connected, they were noted on the old one.

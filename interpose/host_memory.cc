@@ -355,6 +355,9 @@ void HostMemory::drop(Block& block) {
 }
 
 void HostMemory::erase(Blocks::iterator block) {
+  for (Vgpu* vgpu : process_.devices) {
+    if (block->second.about.kind == HostKind::kPinned && vgpu->is_open()) vgpu->channel().forget_memory(block->first);
+  }
   drop(block->second);
   blocks_.erase(block);
   --count_;

@@ -158,9 +158,15 @@ bool not_written_yet(Process& p, const CopyOrder& o) {
                      [&](Vgpu* v) { return v->is_open() && v->channel().lands_in(o.from.address, bytes); });
 }
 
-// Page-locked memory is the program's again when the stream has come so far, and not before.
-bool stays(Process& p, const CopyOrder& o) {
-  return o.width * o.height >= kLargeBytes && p.host.is_kept_once(o.from.address, span(o.from, o.width, o.height));
+// Page-locked memory is the program's again when the stream has come so far, and not before. What is not ours may be
+// private, and a child that is forked would share its pages with a device that reads them: it is not registered.
+bool stays(Process& p, const CopyOrder& o, const CopySide& side, Channel& channel) {
+  HostBlock block;
+  if (o.width * o.height < kLargeBytes || !p.host.is_kept_once(side.address, span(side, o.width, o.height)))
+    return false;
+  if (p.host.find(side.address, &block) && block.kind == HostKind::kPinned)
+    channel.know_memory(block.host, block.bytes);
+  return true;
 }
 
 CUresult host_to_device(const Entered& e, const CopyOrder& o) {
@@ -179,7 +185,7 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   leave_room(*side.vgpu, o.width, o.height);
   const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch,
-                        (awaited || !o.synchronous) && stays(*e.process, o)};
+                        (awaited || !o.synchronous) && stays(*e.process, o, o.from, side.vgpu->channel())};
   const CUresult r =
       send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence, &side.vgpu->staging);
   if (r != CUDA_SUCCESS || !awaited) return r;
@@ -282,13 +288,17 @@ CUresult device_to_host(const Entered& e, const CopyOrder& o) {
     if (r != CUDA_SUCCESS || done) return e.process->host.after_wait(*side.vgpu, r);
   }
   leave_room(*side.vgpu, o.width, o.height);
-  const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height};
+  const Landing landing{reinterpret_cast<std::byte*>(o.to.address), o.to.pitch, o.width, o.height,
+                        stays(*e.process, o, o.to, side.vgpu->channel())};
   if (CUresult r = send_copy_out(*stream, o.from.address, o.from.pitch, landing, &sequence); r != CUDA_SUCCESS)
     return r;
   if (at_once) return CUDA_SUCCESS;
   Channel& channel = side.vgpu->channel();
   const CUresult r = channel.wait_stream(stream->slot, sequence);
-  if (r != CUDA_SUCCESS) channel.forget(sequence);  // nothing may be written there after we return
+  if (r != CUDA_SUCCESS) {  // nothing may be written there after we return
+    channel.stop_reading();
+    channel.forget(sequence);
+  }
   return e.process->host.after_wait(*side.vgpu, r);
 }
 
@@ -390,7 +400,11 @@ CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const L
   const uint64_t from_pitch = landing.height == 1 ? landing.width : pitch;
   Channel& channel = stream.vgpu->channel();
   const PackMode pack = channel.shares_host_memory() ? PackMode::kOff : pack_mode();
-  const command::CopyOut command{address, from_pitch, landing.width, landing.height, uint32_t(pack), 0};
+  const bool in_one = landing.height == 1 || landing.pitch == landing.width;
+  const RemotePlace to =
+      landing.stays && in_one ? channel.place_for(landing.destination, landing.width * landing.height) : RemotePlace{};
+  const command::CopyOut command{
+      address, from_pitch, landing.width, landing.height, uint32_t(pack), to.connection, to.address, to.key, 0};
   return channel.send(
       {.call = Call::tideCopyOut,
        .context = stream.context->number.load(),

@@ -14,6 +14,7 @@ Word& word_at(WorkerPage& page, uint64_t offset) {
 void Outbox::attach(Link* link) {
   for (const Lent& lent : lent_) staging_.give_back(lent.piece);
   lent_.clear();
+  places_.clear();  // of that link
   link_ = link;
   if (link == nullptr) return;
   writer_ = AnswerWriter(link->region());
@@ -100,6 +101,23 @@ bool Outbox::write_record(Entry& entry) {
   return true;
 }
 
+void Outbox::land(uint64_t sequence, const RemotePlace& to, uint64_t bytes) {
+  if (places_.size() >= kOutboxEntriesMax) places_.clear();  // of copies that failed, or were packed
+  places_[sequence] = {to, bytes};
+}
+
+RemotePlace Outbox::place_of(const AnswerHeader& header) {
+  const auto found = places_.find(header.sequence);
+  if (found == places_.end()) return {};
+  const RemotePlace to = found->second.to.at(header.offset);
+  if (header.payload_bytes >= found->second.left) {
+    places_.erase(found);
+  } else {
+    found->second.left -= header.payload_bytes;
+  }
+  return to;
+}
+
 void Outbox::put_packed(Entry& entry, AnswerHeader* place, std::span<const std::byte> packed) {
   place->kind = uint16_t(AnswerKind::kPackedData);
   place->result = int32_t(entry.header.payload_bytes);
@@ -113,7 +131,11 @@ void Outbox::put_packed(Entry& entry, AnswerHeader* place, std::span<const std::
 void Outbox::put_payload(Entry& entry, AnswerHeader* place) {
   const uint64_t bytes = entry.header.payload_bytes, begin = writer_.start() + sizeof(AnswerHeader);
   const bool may_lend = entry.piece && bytes >= kLentBytesLeast && link_->lends();
-  if (may_lend && link_->lend(begin, entry.piece.data, bytes)) {
+  if (may_lend) {
+    const std::span<const std::byte> slab = staging_.slab_of(entry.piece.data);
+    link_->know_memory(slab.data(), slab.size(), false);
+  }
+  if (may_lend && link_->lend_to(begin, entry.piece.data, bytes, place_of(entry.header))) {
     lent_.push_back({begin + bytes, entry.piece});
   } else {
     const std::byte* from = entry.piece ? entry.piece.data : entry.payload.data();

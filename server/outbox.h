@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "server/answer_packing.h"
@@ -40,6 +41,8 @@ class Outbox {
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
   // Owns the piece from now on.
   void data(const AnswerHeader& header, Staging::Piece piece, PackMode pack = PackMode::kOff);
+  // The data of this copy may be written straight to the client's memory, from `to` on. Until `bytes` were.
+  void land(uint64_t sequence, const RemotePlace& to, uint64_t bytes);
   // Called before each word: what must be in the ring ahead of it.
   void set_before_word(std::function<void()> before) { before_word_ = std::move(before); }
   // Called when a word could go out: writes what must be ahead of it then. False: not yet, the word waits.
@@ -75,7 +78,13 @@ class Outbox {
     uint64_t end = 0;  // cursor
     Staging::Piece piece;
   };
-  std::deque<Lent> lent_;  // to the link, until the client has read so far
+  struct Place {
+    RemotePlace to;
+    uint64_t left = 0;
+  };
+  RemotePlace place_of(const AnswerHeader& header);
+  std::unordered_map<uint64_t, Place> places_;  // by sequence
+  std::deque<Lent> lent_;                       // to the link, until the client has read so far
 };
 
 // Offsets of words in WorkerPage.

@@ -170,6 +170,9 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
   const uint32_t slot = q.header().stream;
   const Driver& driver = session.driver();
   uint64_t& at = session.partial();
+  if (at == 0 && command.connection != 0) {
+    session.outbox().land(q.header().sequence, {command.to, command.key, command.connection}, r.bytes());
+  }
   const uint64_t began_at = at;
   while (at < r.bytes()) {
     uint64_t skip = 0;

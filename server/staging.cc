@@ -1,5 +1,6 @@
 #include "server/staging.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace tide {
@@ -33,6 +34,11 @@ void Staging::give_back(Piece piece) {
   }
 }
 
+std::span<const std::byte> Staging::slab_of(const std::byte* at) const {
+  const auto behind = std::upper_bound(slabs_.begin(), slabs_.end(), at);
+  return behind == slabs_.begin() ? std::span<const std::byte>{} : std::span(behind[-1], kSlabBytes);
+}
+
 bool Staging::grow(Class* c, bool beyond) {
   if (c->reserved + kSlabBytes > limit_ / 4 * c->share && !beyond) return false;
   void* slab = nullptr;
@@ -42,8 +48,10 @@ bool Staging::grow(Class* c, bool beyond) {
     slab = aligned_alloc(4096, kSlabBytes);
   }
   if (slab == nullptr) return false;
+  auto* const start = static_cast<std::byte*>(slab);
   c->reserved += kSlabBytes;
-  for (uint64_t at = 0; at < kSlabBytes; at += c->size) c->free.push_back(static_cast<std::byte*>(slab) + at);
+  slabs_.insert(std::upper_bound(slabs_.begin(), slabs_.end(), start), start);
+  for (uint64_t at = 0; at < kSlabBytes; at += c->size) c->free.push_back(start + at);
   return true;
 }
 

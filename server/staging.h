@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "server/contexts.h"
@@ -27,6 +28,8 @@ class Staging {
   Piece take(uint64_t bytes, bool beyond = false);
   void give_back(Piece piece);
   uint64_t in_use() const { return in_use_; }
+  // What `at`, in a piece, was pinned with.
+  std::span<const std::byte> slab_of(const std::byte* at) const;
 
  private:
   // Each has a part of the limit for itself: what a flood of small copies took would else be missing for ever.
@@ -42,6 +45,7 @@ class Staging {
   Contexts* contexts_ = nullptr;
   uint64_t limit_ = 0;
   uint64_t in_use_ = 0;
+  std::vector<const std::byte*> slabs_;  // sorted
   Class classes_[3] = {{4u << 10, 1, 0, {}}, {64u << 10, 1, 0, {}}, {kStagingPieceMax, 2, 0, {}}};
 };
 

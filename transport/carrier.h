@@ -23,6 +23,25 @@ class Carrier {
   // What one parcel may carry of the ring, at most kParcelRingBytesMax.
   virtual uint32_t ring_bytes_most() const { return kParcelRingBytes; }
   virtual bool lends() const { return false; }
+  // Whether what comes of the ring can be put anywhere: apply() sees it first.
+  virtual bool lands() const { return false; }
+  // Where it has to know the memory that is lent (else it goes through the ring, which costs a copy): know_memory() may
+  // take milliseconds, and does nothing where there is too little of what it takes. forget_memory() is called before
+  // the memory goes; nothing of it is on its way then.
+  virtual bool asks_for_memory() const { return false; }
+  virtual void know_memory(const std::byte* base, uint64_t bytes, bool written) {
+    (void)base, (void)bytes, (void)written;
+  }
+  virtual void forget_memory(const std::byte* base) { (void)base; }
+  // Link::place_for(), and whether send() heeds Parcel::to of that connection of the far side.
+  virtual RemotePlace place_for(const std::byte* to, uint64_t bytes) const {
+    (void)to, (void)bytes;
+    return {};
+  }
+  virtual bool writes_to(uint32_t connection) const {
+    (void)connection;
+    return false;
+  }
   // Whether send() may be called now.
   virtual bool may_send() = 0;
   // The parcel's header and entries are copied; its ring bytes stay where they are: in the ring, or, if it lends(),

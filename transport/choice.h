@@ -32,6 +32,14 @@ class ChoiceCarrier : public Carrier {
     return chosen_ != nullptr ? chosen_->ring_bytes_most() : kParcelRingBytes;
   }
   bool lends() const override { return chosen_ != nullptr && chosen_->lends(); }
+  bool lands() const override { return chosen_ != nullptr && chosen_->lands(); }
+  bool asks_for_memory() const override { return chosen_ != nullptr && chosen_->asks_for_memory(); }
+  void know_memory(const std::byte* base, uint64_t bytes, bool written) override {
+    chosen_->know_memory(base, bytes, written);
+  }
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) const override { return chosen_->place_for(to, bytes); }
+  bool writes_to(uint32_t connection) const override { return chosen_ != nullptr && chosen_->writes_to(connection); }
+  void forget_memory(const std::byte* base) override { chosen_->forget_memory(base); }
   bool may_send() override { return chosen_ != nullptr && chosen_->may_send(); }
   void send(const Parcel& parcel) override { chosen_->send(parcel); }
   bool idle() override { return chosen_ == nullptr || chosen_->idle(); }

@@ -37,6 +37,10 @@ enum class AnswerKind : uint16_t {
   kPackedData = 6,  // kData, packed; `result`: its bytes before
 };
 
+// A flag of kData in the client's own copy of the ring: the payload is not there, but where it belongs (arriving.h).
+// Never on the wire.
+inline constexpr uint16_t kAnswerLanded = 0x8000;
+
 struct AnswerHeader {
   uint32_t bytes = 0;
   uint16_t kind = 0;  // AnswerKind

@@ -14,11 +14,21 @@ namespace tide {
 
 inline constexpr uint64_t kLentBytesLeast = 32u << 10;  // a lent piece makes a parcel more
 
+// Memory of the far side's program that its link lets us write, over one connection.
+struct RemotePlace {
+  uint64_t address = 0;
+  uint32_t key = 0;
+  uint32_t connection = 0;  // a number that it drew for it; 0: there is no such place
+  explicit operator bool() const { return connection != 0; }
+  RemotePlace at(uint64_t offset) const { return {address + offset, key, connection}; }
+};
+
 class LentPieces {
  public:
   struct Piece {
     uint64_t begin = 0, end = 0;  // cursors
     const std::byte* from = nullptr;
+    RemotePlace to = {};  // in place of the far side's ring
   };
 
   // The publisher's. False: there is no room.

@@ -20,6 +20,7 @@
 
 #include "base/outcome.h"
 #include "base/threads.h"
+#include "transport/arriving.h"
 #include "transport/layout.h"
 #include "transport/lent.h"
 
@@ -80,6 +81,27 @@ class Link {
   virtual bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) {
     (void)begin, (void)from, (void)bytes;
     return false;
+  }
+  // The client's, once: from now on the payloads of data answers go there as they come, if the link lends, and their
+  // records in the ring have kAnswerLanded. `landings` outlives the link.
+  virtual void land_in(Landings* landings) { (void)landings; }
+  // Memory of which large pieces will be lent, in one or in many: over RDMA they then need not pass through the ring.
+  // May take milliseconds the first time. forget_memory() before the memory goes, when nothing of it is lent. Any
+  // thread. `written`: place_for() will be asked of it, too.
+  virtual void know_memory(const std::byte* base, uint64_t bytes, bool written) {
+    (void)base, (void)bytes, (void)written;
+  }
+  virtual void forget_memory(const std::byte* base) { (void)base; }
+  // The client's: where the far side may write these bytes itself, over this connection; nowhere, if they are not of
+  // memory that is known and may be written.
+  virtual RemotePlace place_for(const std::byte* to, uint64_t bytes) {
+    (void)to, (void)bytes;
+    return {};
+  }
+  // The worker's: like lend(), and they go there, if it is a place of this connection; else into the ring.
+  virtual bool lend_to(uint64_t begin, const std::byte* from, uint64_t bytes, const RemotePlace& to) {
+    (void)to;
+    return lend(begin, from, bytes);
   }
   // What was lent and is not consumed lies in the ring afterwards, for another link to carry. Nobody lends meanwhile.
   virtual void take_back() {}

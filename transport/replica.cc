@@ -120,6 +120,7 @@ void Replica::go_on_from(const Cursors& far_has, uint64_t received) {
   told_acknowledged_ = far_has.acknowledged;
   received_ = told_received_ = heard_head_ = received;
   delivered_ = sent_bytes_;
+  if (own_ == Side::kClient) arriving_.begin(in_.bytes, in_.size, received);
 }
 
 void Replica::queue_state() {
@@ -222,7 +223,7 @@ bool Replica::put_cursors(Parcel* parcel, const Cursors& now) {
 }
 
 // Where the next ring bytes to be sent lie, and at most *bytes of them together.
-const std::byte* Replica::next_bytes(uint64_t* bytes) {
+const std::byte* Replica::next_bytes(uint64_t* bytes, RemotePlace* to) {
   const uint64_t at = sent_bytes_ % out_.size;
   *bytes = std::min(*bytes, out_.size - at);
   lent_.drop_to(out_.tail->load(std::memory_order_acquire));
@@ -230,7 +231,9 @@ const std::byte* Replica::next_bytes(uint64_t* bytes) {
   if (lent == nullptr) return out_.bytes + at;
   const bool inside = lent->begin <= sent_bytes_;
   *bytes = std::min(*bytes, (inside ? lent->end : lent->begin) - sent_bytes_);
-  return inside ? lent->from + (sent_bytes_ - lent->begin) : out_.bytes + at;
+  if (!inside) return out_.bytes + at;
+  if (lent->to) *to = lent->to.at(sent_bytes_ - lent->begin);
+  return lent->from + (sent_bytes_ - lent->begin);
 }
 
 void Replica::take_back() {
@@ -247,7 +250,8 @@ void Replica::put_ring(Parcel* parcel, uint64_t head, uint64_t most) {
   const uint64_t ready = head - sent_bytes_;
   uint64_t bytes = std::min(ready, piece_bytes_);
   piece_bytes_ = ready >= piece_bytes_ ? std::min(2 * piece_bytes_, most) : kParcelRingBytesFirst;
-  parcel->ring = next_bytes(&bytes);
+  parcel->ring = next_bytes(&bytes, &parcel->to);
+  if (parcel->to) parcel->header.flags |= kParcelLanded;
   parcel->header.ring_begin = sent_bytes_;
   parcel->header.ring_bytes = uint32_t(bytes);
   sent_bytes_ += bytes;
@@ -302,6 +306,7 @@ bool Replica::next(Parcel* parcel, uint32_t ring_bytes_most) {
   if (!synced()) return false;
   parcel->header = {};
   parcel->ring = nullptr;
+  parcel->to = {};
   if (next_of_state(parcel)) {
     parcel->header.serial = serial_out_++;
     parcel->header.received = received_.load(std::memory_order_relaxed);
@@ -333,7 +338,7 @@ const char* Replica::apply(const ParcelHeader& header, const ParcelEntry* entrie
   if (header.serial != serial_in_) return "a parcel is missing";
   ++serial_in_;
   if (header.entry_count > kParcelEntriesMax) return "a parcel has too many words";
-  if ((header.flags & ~kParcelSynced) != 0) return "a parcel has an unknown flag";
+  if ((header.flags & ~(kParcelSynced | kParcelLanded)) != 0) return "a parcel has an unknown flag";
   const bool state = !synced();  // only the worker's begins so
   if (!state && far_synced_) {
     if (header.received > sent_bytes_) return "more has come than was sent";
@@ -425,7 +430,14 @@ const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* rin
   if (header.ring_begin != received) return "a piece of the ring is missing";
   if (header.ring_bytes > kParcelRingBytesMax || header.ring_bytes > in_.size - at) return "a piece leaves the ring";
   if (unread + header.ring_bytes > in_.size) return "the ring is overrun";
-  if (ring != nullptr) memcpy(in_.bytes + at, ring, header.ring_bytes);
+  const bool landed = (header.flags & kParcelLanded) != 0;
+  if (landed && (own_ == Side::kWorker || ring != nullptr)) return "data that nobody wants there";
+  if (own_ == Side::kClient) {
+    const char* refused = landed ? arriving_.take_landed(header.ring_bytes) : arriving_.take(ring, header.ring_bytes);
+    if (refused != nullptr) return refused;
+  } else if (ring != nullptr) {
+    memcpy(in_.bytes + at, ring, header.ring_bytes);
+  }
   received_.store(received + header.ring_bytes, std::memory_order_relaxed);
   return nullptr;
 }

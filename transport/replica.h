@@ -14,6 +14,7 @@
 #include <optional>
 #include <vector>
 
+#include "transport/arriving.h"
 #include "transport/layout.h"
 #include "transport/lent.h"
 #include "transport/link_rate.h"
@@ -27,6 +28,7 @@ inline constexpr uint32_t kParcelRingBytes = 64u << 10;      // unless the carri
 inline constexpr uint32_t kParcelRingBytesFirst = 4u << 10;  // of the first in a row, see put_ring()
 inline constexpr uint64_t kReceivedTold = 256u << 10;        // so many bytes are worth a parcel that says so
 inline constexpr uint32_t kParcelSynced = 1;  // flags: the client's state is complete; the channel begins
+inline constexpr uint32_t kParcelLanded = 2;  // its ring bytes have been written to where the client wants them
 
 struct ParcelHeader {
   uint64_t serial = 0;      // 0, 1, 2 ... of this direction of this connection
@@ -49,6 +51,7 @@ struct Parcel {
   ParcelHeader header;
   ParcelEntry entries[kParcelEntriesMax];  // directly behind the header, as on the wire
   const std::byte* ring = nullptr;         // into the region, or what was lent; unchanged until the far side has it
+  RemotePlace to;                          // of these bytes, if kParcelLanded
   uint64_t head_bytes() const { return sizeof header + header.entry_count * sizeof(ParcelEntry); }
 };
 
@@ -62,7 +65,9 @@ class Replica {
   // Any thread.
   void note(const Word& word);
   // Link::lend().
-  bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) { return lent_.add({begin, begin + bytes, from}); }
+  bool lend(uint64_t begin, const std::byte* from, uint64_t bytes, const RemotePlace& to = {}) {
+    return lent_.add({begin, begin + bytes, from, to});
+  }
   bool has_more() const;
   // Of one's own ring: how fast its bytes reach the far side (0: not known), and how many are on their way there.
   uint64_t bytes_per_s() const;
@@ -78,6 +83,8 @@ class Replica {
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
+  // Link::land_in(). The client's.
+  void land_in(Landings* landings) { arriving_.set_landings(landings); }
   // Link::take_back().
   void take_back();
   // Checks and applies what came; `ring` is null when the ring bytes lie in their place already. Null, or why it is
@@ -105,7 +112,7 @@ class Replica {
   bool put_cursors(Parcel* parcel, const Cursors& cursors);
   void put(Parcel* parcel, uint32_t word, uint64_t value);
   void put_ring(Parcel* parcel, uint64_t head, uint64_t most);
-  const std::byte* next_bytes(uint64_t* bytes);
+  const std::byte* next_bytes(uint64_t* bytes, RemotePlace* to);
   bool round_is_done() const;
   bool received_much() const;
   void begin_round();
@@ -156,6 +163,7 @@ class Replica {
   std::atomic<uint64_t> received_{0};   // bytes of the far side's ring
   std::atomic<uint64_t> delivered_{0};  // of one's own ring, as the far side said
   uint64_t heard_head_ = 0;             // the far side's, as it was told last
+  ArrivingRecords arriving_;            // the client's
   LinkRate rate_;
 
   // Of a worker's that was resumed, until the client's state is complete: what the client has.

@@ -285,6 +285,7 @@ bool ReplicaLink::still_heard(uint64_t now) {
 }
 
 void ReplicaLink::release() {
+  const std::lock_guard known(known_mu_);
   lock();
   broken_.store(true);
   carrier_->release();
@@ -292,6 +293,40 @@ void ReplicaLink::release() {
   // The client may not have noticed. Nothing is said about our own reading, by which closed() tells how it went.
   if (own_ == Side::kWorker) shutdown(lifeline_.fd(), SHUT_WR);
   wake_own_sleepers();
+}
+
+// Where the bytes do not come through our hands (verbs), they are in the ring before their place is known.
+void ReplicaLink::land_in(Landings* landings) {
+  lock();
+  replica_.land_in(carrier_->lands() ? landings : nullptr);
+  unlock();
+}
+
+// Asked before each large copy: where it is known already, nobody waits for who carries.
+void ReplicaLink::know_memory(const std::byte* base, uint64_t bytes, bool written) {
+  if (!carrier_->asks_for_memory()) return;
+  const std::lock_guard known(known_mu_);
+  if (std::find(known_.begin(), known_.end(), base) != known_.end()) return;
+  known_.push_back(base);
+  lock();
+  if (!broken_.load()) carrier_->know_memory(base, bytes, written);
+  unlock();
+}
+
+// What the carrier knows changes with both locks held.
+RemotePlace ReplicaLink::place_for(const std::byte* to, uint64_t bytes) {
+  if (!carrier_->asks_for_memory()) return {};
+  const std::lock_guard known(known_mu_);
+  return broken_.load() ? RemotePlace{} : carrier_->place_for(to, bytes);
+}
+
+void ReplicaLink::forget_memory(const std::byte* base) {
+  if (!carrier_->asks_for_memory()) return;
+  const std::lock_guard known(known_mu_);
+  if (std::erase(known_, base) == 0) return;
+  lock();
+  if (!broken_.load()) carrier_->forget_memory(base);
+  unlock();
 }
 
 void ReplicaLink::take_back() {

@@ -11,7 +11,9 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <vector>
 
 #include "base/threads.h"
 #include "transport/carrier.h"
@@ -40,6 +42,13 @@ class ReplicaLink : public Link {
   bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) override {
     return replica_.lend(begin, from, bytes);
   }
+  void land_in(Landings* landings) override;
+  void know_memory(const std::byte* base, uint64_t bytes, bool written) override;
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) override;
+  bool lend_to(uint64_t begin, const std::byte* from, uint64_t bytes, const RemotePlace& to) override {
+    return replica_.lend(begin, from, bytes, carrier_->writes_to(to.connection) ? to : RemotePlace{});
+  }
+  void forget_memory(const std::byte* base) override;
   void take_back() override;
   uint64_t bytes_per_s() const override { return replica_.bytes_per_s(); }
   uint64_t on_the_way() const override { return replica_.on_the_way(); }
@@ -84,6 +93,8 @@ class ReplicaLink : public Link {
   std::unique_ptr<Carrier> carrier_;
   Parcel parcel_;
   uint64_t applied_ = 0;
+  std::mutex known_mu_;                  // before the link's lock
+  std::vector<const std::byte*> known_;  // what the carrier was told of; guarded by known_mu_
 
   std::atomic<bool> locked_{false};
   std::atomic<bool> broken_{false};

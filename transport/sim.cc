@@ -52,6 +52,7 @@ class SimCarrier : public Carrier {
   const char* name() const override { return "sim"; }
   bool progress(Replica* replica) override;
   bool lends() const override { return true; }
+  bool lands() const override { return true; }
   bool may_send() override;
   void send(const Parcel& parcel) override;
   bool idle() override { return out_done_ == out_.size(); }

@@ -112,7 +112,7 @@ void work(const Folder& to) {
   say(all, Call::tideLaunch, command::Launch{1ull << 32, 1, 1, 1, 1, 1, 1, 0, 0, 0, 16, 0},
       Bytes().add(zeros.data(), 16));
   say(all, Call::tideCopyIn, command::CopyIn{kMemory, 64, 32, 2}, Bytes().add(zeros.data(), 64));
-  say(all, Call::tideCopyOut, command::CopyOut{kMemory, 64, 32, 2, 2, 0});
+  say(all, Call::tideCopyOut, command::CopyOut{kMemory, 64, 32, 2, 2, 0, 0, 0, 0});
   say(all, Call::tideCopyWithin, command::CopyWithin{kMemory, 64, kMemory + 4096, 64, 32, 2});
   say(all, Call::tideRecordEvent, command::RecordEvent{1, 0});
   say(all, Call::tideWaitEvent, command::WaitEvent{1, 0});

@@ -1,11 +1,12 @@
 // Copies from page-locked memory, allocated or registered, of random sizes, from random places, on some streams,
 // without a wait until all are sent; then the memory is changed, or given back, at once, and every byte is looked at.
-// Copies back land in the same blocks.
+// Copies back land in the same blocks, also in random places of them.
 //   ./pinned [--rounds N] [--seconds N] [--seed N] [--kib N]    N KiB: each block
 
 #include <stdint.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "job.h"
@@ -99,6 +100,35 @@ void send_some(Random* random, const Bench& bench, const Block* blocks, int coun
   }
 }
 
+// From the device to random places of page-locked memory, one after the other without a gap or apart, by rows, by calls
+// that wait and calls that do not. What lies between stays as it is.
+void bring(Random* random, const Bench& bench, const Block& source, const Block& target, int round) {
+  CHECK(cudaMemcpy(bench.device[0], source.host, block_bytes, cudaMemcpyHostToDevice));
+  std::vector<unsigned char> want(block_bytes, 0xcc);
+  memset(target.host, 0xcc, block_bytes);
+  for (size_t at = random->next(1000); at + 8 < block_bytes;) {
+    const size_t room = block_bytes - at, rows = room < 4096 ? 1 : 1 + random->next(3);
+    const size_t most = random->next(3) == 0 ? std::min<size_t>(room, 40000) : room;
+    const size_t pitch = 1 + random->next((unsigned)(most / rows)),
+                 width = pitch - random->next((unsigned)pitch / 4 + 1);
+    const size_t from = random->next((unsigned)(block_bytes - rows * width) + 1);
+    unsigned char* to = target.host + at;
+    for (size_t row = 0; row < rows; row++) memcpy(&want[at + row * pitch], source.host + from + row * width, width);
+    const cudaStream_t stream = bench.streams[random->next(kStreams)];
+    if (random->next(4) == 0) {
+      CHECK(cudaMemcpy2D(to, pitch, bench.device[0] + from, width, width, rows, cudaMemcpyDeviceToHost));
+      EXPECT(memcmp(to, &want[at], width) == 0, "round %d: a copy that waits came wrong", round);
+    } else {
+      CHECK(cudaMemcpy2DAsync(to, pitch, bench.device[0] + from, width, width, rows, cudaMemcpyDeviceToHost, stream));
+    }
+    at += rows * pitch + random->next(2) * random->next(500);
+  }
+  CHECK(cudaDeviceSynchronize());
+  size_t wrong = 0;
+  for (size_t i = 0; i < block_bytes; i++) wrong += target.host[i] != want[i];
+  EXPECT(wrong == 0, "round %d: %zu of %zu bytes came wrong", round, wrong, block_bytes);
+}
+
 void round_trip(Random* random, const Bench& bench, int round) {
   Block blocks[2] = {make_block(random), make_block(random)};
   Copy copies[kCopies];
@@ -118,6 +148,9 @@ void round_trip(Random* random, const Bench& bench, int round) {
   CHECK(cudaStreamSynchronize(bench.streams[0]));
   EXPECT(memcmp(block.host, block.host + half, half) == 0, "round %d: came back differently", round);
   EXPECT(memcmp(block.host, blocks[1].host, half) == 0, "round %d: came back differently the second time", round);
+
+  for (const Block& each : blocks) fill(each.host, block_bytes, each.seed);
+  bring(random, bench, blocks[0], blocks[1], round);
 
   // Of the last ones nobody waits but who gives the memory back.
   for (const Block& each : blocks) fill(each.host, block_bytes, each.seed);

@@ -138,6 +138,20 @@ def same_output_on_a_bad_wire(transport):
         return f'{lost()} packets lost; {said}'
 
 
+def page_locked(transport):
+    """Large copies of page-locked memory, each byte looked at by the program; over verbs from and to where they lie."""
+    with OnePool(transport) as one:
+        before = wire.Sent()
+        result = one.run([pools.job_program('pinned'), '--rounds', '2', '--kib', '1024'], TIDE_LOG='debug')
+        assert result.status == 0 and 'rounds 2' in result.out, repr(result)
+        wire.Sent().since(before).must_have_carried(2 * MIB)
+        blocks = len(re.findall(r'verbs: copies of 1024 KiB of memory are sent from where they lie', result.err))
+        landed = 'verbs: copies from the GPU come to where they belong' in result.err
+    expected = transport.name == 'verbs'
+    assert (blocks > 0) == expected and landed == expected, f'{blocks} blocks registered, {landed}: {result.err}'
+    return f'{blocks} blocks registered'
+
+
 def ends_clearly(transport, what_happens, also_said='', within_s=ENDS_WITHIN_S):
     """A job that copies without end must end soon after `what_happens(one)`, with an error, and the next one run."""
     with OnePool(transport) as one:
@@ -382,6 +396,7 @@ def cases(transports):
         table += [(f'{transport.name} {name}', function, transport) for name, function in (
             ('job', same_output),
             ('job on a bad wire', same_output_on_a_bad_wire),
+            ('page-locked', page_locked),
             ('worker killed', worker_killed),
             ('wire cut', wire_cut),
             ('memlock', little_memlock),

@@ -214,7 +214,7 @@ uint64_t TestClient::copy_in(uint64_t address, const void* data, size_t bytes, u
 }
 
 std::vector<std::byte> TestClient::copy_out(uint64_t address, size_t bytes, uint32_t stream) {
-  const uint64_t sequence = send(Call::tideCopyOut, command::CopyOut{address, bytes, bytes, 1, 0, 0}, stream);
+  const uint64_t sequence = send(Call::tideCopyOut, command::CopyOut{address, bytes, bytes, 1, 0, 0, 0, 0, 0}, stream);
   std::vector<std::byte> all(bytes);
   for (size_t got = 0; got < bytes;) {
     AnswerHeader header;

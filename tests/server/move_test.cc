@@ -215,7 +215,8 @@ TEST_F(MoveTest, a_copy_out_larger_than_ring_and_staging_moves_in_its_middle) {
   client_.send(Call::tideMapMemory, command::MapMemory{kBase, kBytes});
   for (uint64_t at = 0; at < kBytes; at += kStep) client_.copy_in(kBase + at, &at, sizeof(at));
   ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
-  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, kBytes, kBytes, 1, 0, 0}, kTestLegacy);
+  const uint64_t copy =
+      client_.send(Call::tideCopyOut, command::CopyOut{kBase, kBytes, kBytes, 1, 0, 0, 0, 0, 0}, kTestLegacy);
   AnswerHeader header;
   std::vector<std::byte> part;
   ASSERT_TRUE(client_.receive(&header, &part));  // it has begun, and then nobody reads

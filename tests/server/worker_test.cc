@@ -69,7 +69,7 @@ TEST_F(WorkerTest, copies_rectangles_with_packed_rows) {
   client_.send(Call::tideCopyIn, command::CopyIn{kBase, kPitch, kWidth, kHeight}, kTestLegacy, packed.data(),
                packed.size());
   const uint64_t sequence =
-      client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight, 0, 0}, kTestLegacy);
+      client_.send(Call::tideCopyOut, command::CopyOut{kBase, kPitch, kWidth, kHeight, 0, 0, 0, 0, 0}, kTestLegacy);
   std::vector<std::byte> got(packed.size()), part;
   for (size_t n = 0; n < got.size(); n += part.size()) {
     AnswerHeader header;
@@ -146,7 +146,7 @@ TEST_F(WorkerTest, copies_out_are_packed_where_the_client_wants_it_and_it_pays) 
   for (int i = 0; i < 3; ++i) {
     client_.copy_in(kBase + i * kPackedPieceMax, bytes.data() + i * kPackedPieceMax, kPackedPieceMax);
   }
-  const command::CopyOut command{kBase, bytes.size(), bytes.size(), 1, uint32_t(PackMode::kOn), 0};
+  const command::CopyOut command{kBase, bytes.size(), bytes.size(), 1, uint32_t(PackMode::kOn), 0, 0, 0, 0};
   const uint64_t sequence = client_.send(Call::tideCopyOut, command, kTestLegacy);
   Unpacker unpacker;
   std::vector<std::byte> got(bytes.size()), part;
@@ -321,7 +321,7 @@ TEST_F(WorkerTest, after_a_sticky_error_nobody_waits_for_ever) {
   client_.load_library(1, kTestImage, &found);
   map();
   client_.launch((uint64_t{1} << 32) + 2, {});
-  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, 64, 64, 1, 0, 0}, kTestLegacy);
+  const uint64_t copy = client_.send(Call::tideCopyOut, command::CopyOut{kBase, 64, 64, 1, 0, 0, 0, 0, 0}, kTestLegacy);
   EXPECT_TRUE(client_.reach(kTestLegacy, copy));
   EXPECT_EQ(client_.page().sticky.load(), 1u);
   EXPECT_EQ(client_.page().error.load(), uint64_t(CUDA_ERROR_ILLEGAL_ADDRESS));
@@ -383,7 +383,8 @@ TEST_F(WorkerTest, memory_outside_of_the_vgpu_is_refused) {
   EXPECT_EQ(client_.call(Call::tideMapMemory, command::MapMemory{kBase, uint64_t{8} << 30}, &answer),
             CUDA_ERROR_OUT_OF_MEMORY);
   const uint64_t stack = reinterpret_cast<uint64_t>(&answer);
-  EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1, 0, 0}, &answer), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(client_.call(Call::tideCopyOut, command::CopyOut{stack, 8, 8, 1, 0, 0, 0, 0, 0}, &answer),
+            CUDA_ERROR_INVALID_VALUE);
 }
 
 constexpr uint64_t kHost = kHostZoneBase + (64u << 10), kHostPage = 4096;

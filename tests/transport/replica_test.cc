@@ -144,6 +144,204 @@ TEST_F(ReplicaTest, what_was_lent_arrives_in_its_place) {
   EXPECT_GT(writer.head(), kCommandRingBytes) << "the ring's end was not passed";
 }
 
+// Landings of two copies; of any other nobody knows.
+struct TwoLandings : Landings {
+  static constexpr uint64_t kBytes = 200'000;
+  bool put(const AnswerHeader& header, uint64_t at, const std::byte* from, uint64_t bytes) override {
+    if (header.sequence >= 2 || gone) return false;
+    EXPECT_LE(at + bytes, uint64_t{header.payload_bytes});
+    memcpy(memory[header.sequence].data() + header.offset + at, from, bytes);
+    return true;
+  }
+  std::vector<unsigned char> memory[2] = {std::vector<unsigned char>(kBytes), std::vector<unsigned char>(kBytes)};
+  bool gone = false;
+};
+
+// Pieces of two copies in turns, what is small, and what belongs nowhere, around the ring's end.
+TEST_F(ReplicaTest, the_data_of_a_copy_arrive_where_they_belong_and_not_in_the_ring) {
+  sync();
+  TwoLandings landings;
+  client->land_in(&landings);
+  AnswerWriter writer(far);
+  AnswerReader reader(near);
+  peer::Numbers sizes{5};
+  int landed = 0;
+  for (uint64_t i = 0; i < 300; ++i) {
+    const uint32_t bytes = i % 3 == 2 ? uint32_t(sizes.next() % 100) : uint32_t(30'000 + sizes.next() % 150'000);
+    std::vector<unsigned char> content(bytes);
+    peer::fill(peer::Numbers{i}, content.data(), bytes);
+    AnswerHeader* header = writer.reserve(bytes);
+    ASSERT_NE(header, nullptr);
+    header->kind = uint16_t(i % 7 == 0 ? AnswerKind::kResult : AnswerKind::kData);
+    header->sequence = i % 5 == 0 ? 2 : i % 2;
+    header->offset = sizes.next() % (TwoLandings::kBytes - bytes + 1);
+    const AnswerHeader sent = *header;
+    memcpy(payload_of(header), content.data(), bytes);
+    writer.publish(header);
+    memset(near.answers() + writer.start() % kAnswerRingBytes + sizeof sent, 0xee, bytes);
+    for (Parcel parcel; worker->next(&parcel, i % 2 == 0 ? kParcelRingBytes : kParcelRingBytesMax);) {
+      ASSERT_EQ(client->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    }
+    Answer answer;
+    ASSERT_EQ(reader.next(&answer), ReadState::kRecord) << i;
+    ASSERT_EQ(answer.header.sequence, sent.sequence);
+    const bool lands = sent.kind == uint16_t(AnswerKind::kData) && sent.sequence < 2 && bytes >= kLandedBytesLeast;
+    ASSERT_EQ(answer.header.flags, lands ? kAnswerLanded : 0) << i;
+    const void* found = lands ? static_cast<const void*>(landings.memory[sent.sequence].data() + sent.offset)
+                              : static_cast<const void*>(answer.payload);
+    EXPECT_EQ(memcmp(found, content.data(), bytes), 0) << i;
+    if (lands) {
+      EXPECT_EQ(answer.payload[bytes / 2], std::byte{0xee}) << "in the ring, too";
+    }
+    landed += lands;
+    reader.consume(answer);
+    carry(*client, *worker);
+  }
+  EXPECT_GT(landed, 50);
+  EXPECT_GT(writer.head(), kAnswerRingBytes) << "the ring's end was not passed";
+}
+
+TEST_F(ReplicaTest, what_nobody_waits_for_any_more_goes_into_the_ring_from_then_on) {
+  sync();
+  TwoLandings landings;
+  client->land_in(&landings);
+  AnswerWriter writer(far);
+  AnswerReader reader(near);
+  constexpr uint32_t kBytes = 180'000;
+  for (int i = 0; i < 2; ++i) {
+    AnswerHeader* header = writer.reserve(kBytes);
+    header->kind = uint16_t(AnswerKind::kData);
+    memset(payload_of(header), 7 + i, kBytes);
+    writer.publish(header);
+  }
+  for (Parcel parcel; worker->next(&parcel);) {
+    ASSERT_EQ(client->apply(parcel.header, parcel.entries, parcel.ring), nullptr);
+    landings.gone |= landings.memory[0][5000] == 7;  // in the middle of the first
+  }
+  EXPECT_EQ(landings.memory[0][kBytes - 1], 0);
+  Answer answer;
+  ASSERT_EQ(reader.next(&answer), ReadState::kRecord);
+  reader.consume(answer);
+  ASSERT_EQ(reader.next(&answer), ReadState::kRecord) << "records are found where they are";
+  EXPECT_EQ(answer.header.flags, 0);
+  EXPECT_EQ(answer.payload[kBytes - 1], std::byte{8});
+}
+
+// As over RDMA: the carrier writes the ring's bytes to where the parcel says, and those of a ring into the ring.
+class FarWrites : public ReplicaTest {
+ protected:
+  // The next parcel of the worker, at most `most` ring bytes in it; false: there is none.
+  bool write(Parcel* parcel, uint32_t most) {
+    if (!worker->next(parcel, most)) return false;
+    std::byte* ring = near.answers() + parcel->header.ring_begin % kAnswerRingBytes;
+    std::byte* to = parcel->to ? reinterpret_cast<std::byte*>(parcel->to.address) : ring;
+    if (parcel->header.ring_bytes != 0) memcpy(to, parcel->ring, parcel->header.ring_bytes);
+    EXPECT_EQ((parcel->header.flags & kParcelLanded) != 0, bool(parcel->to));
+    return true;
+  }
+  // An answer of which the worker may write the data to `memory`.
+  AnswerHeader* publish(AnswerWriter& writer) {
+    AnswerHeader* header = writer.reserve(kBytes);
+    header->kind = uint16_t(AnswerKind::kData);
+    const RemotePlace to{reinterpret_cast<uint64_t>(memory.data()), 1, 77};
+    EXPECT_TRUE(worker->lend(writer.start() + sizeof *header, content.data(), kBytes, to));
+    writer.publish(header);
+    return header;
+  }
+  static constexpr uint32_t kBytes = 300'000;
+  std::vector<std::byte> memory = std::vector<std::byte>(kBytes);
+  std::vector<std::byte> content = std::vector<std::byte>(kBytes, std::byte{6});
+};
+
+TEST_F(FarWrites, data_go_where_the_client_said_and_the_record_says_so) {
+  sync();
+  AnswerWriter writer(far);
+  AnswerReader reader(near);
+  Answer answer;
+  for (int i = 0; i < 100; ++i) {
+    std::fill(content.begin(), content.end(), std::byte(i));
+    publish(writer);
+    AnswerHeader* small = writer.reserve(40);
+    small->kind = uint16_t(AnswerKind::kResult);
+    writer.publish(small);
+    for (Parcel parcel; write(&parcel, i % 2 == 0 ? kParcelRingBytes : kParcelRingBytesMax);) {
+      ASSERT_EQ(client->apply(parcel.header, parcel.entries, nullptr), nullptr);
+    }
+    ASSERT_EQ(reader.next(&answer), ReadState::kRecord);
+    EXPECT_EQ(answer.header.flags, kAnswerLanded);
+    EXPECT_EQ(memory, content) << i;
+    ASSERT_EQ(reader.next(&answer), ReadState::kRecord);
+    EXPECT_EQ(answer.header.flags, 0);
+    reader.consume(answer);
+    carry(*client, *worker);
+  }
+  EXPECT_GT(writer.head(), kAnswerRingBytes) << "the ring's end was not passed";
+}
+
+// The places are of one connection: behind a break the bytes come into the ring.
+TEST_F(FarWrites, what_is_taken_back_goes_into_the_ring) {
+  sync();
+  AnswerWriter writer(far);
+  publish(writer);
+  Parcel parcel;
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(write(&parcel, kParcelRingBytes));
+  worker->take_back();
+  while (worker->next(&parcel)) EXPECT_FALSE(parcel.to);
+  EXPECT_EQ(far.answers()[sizeof(AnswerHeader) + kBytes - 1], std::byte{6});
+}
+
+TEST_F(FarWrites, a_payload_in_two_places_is_refused) {
+  sync();
+  AnswerWriter writer(far);
+  publish(writer);
+  bool landed = false;
+  for (Parcel parcel; write(&parcel, kParcelRingBytes); landed |= bool(parcel.to)) {
+    if (landed) parcel.header.flags = 0;
+    const char* refused = client->apply(parcel.header, parcel.entries, nullptr);
+    if (landed) {
+      ASSERT_NE(refused, nullptr);
+      return;
+    }
+    ASSERT_EQ(refused, nullptr);
+  }
+  FAIL();
+}
+
+TEST_F(FarWrites, only_data_may_lie_elsewhere) {
+  sync();
+  AnswerWriter writer(far);
+  publish(writer)->kind = uint16_t(AnswerKind::kResult);
+  const char* refused = nullptr;
+  for (Parcel parcel; refused == nullptr && write(&parcel, kParcelRingBytes);) {
+    refused = client->apply(parcel.header, parcel.entries, nullptr);
+    EXPECT_EQ(refused != nullptr, bool(parcel.to));
+  }
+  EXPECT_NE(refused, nullptr);
+  ParcelHeader header;  // and the client may not say so at all
+  header.serial = 1;
+  header.flags = kParcelLanded;
+  header.ring_bytes = 16;
+  EXPECT_NE(worker->apply(header, nullptr, nullptr), nullptr);
+}
+
+// What makes no sense as a record is for who reads the ring to refuse.
+TEST_F(ReplicaTest, records_of_impossible_lengths_land_nowhere) {
+  for (const uint32_t length : {0u, 16u, 24u, 5'000'001u, ~0u}) {
+    ArrivingRecords records;
+    TwoLandings landings;
+    std::vector<std::byte> ring(1 << 20), come(100'000, std::byte{3});
+    records.begin(ring.data(), ring.size(), 0);
+    records.set_landings(&landings);
+    AnswerHeader header;
+    header.kind = uint16_t(AnswerKind::kData);
+    header.bytes = length;
+    header.payload_bytes = 90'000;
+    memcpy(come.data(), &header, sizeof header);
+    for (size_t at = 0; at < come.size(); at += 1000) records.take(come.data() + at, 1000);
+    EXPECT_TRUE(std::equal(come.begin(), come.end(), ring.begin())) << length;
+  }
+}
+
 // As when the vGPU moves: another worker gets what the first has not consumed, from the ring alone.
 TEST_F(ReplicaTest, what_was_lent_and_is_taken_back_is_sent_again_from_the_ring) {
   sync();

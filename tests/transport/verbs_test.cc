@@ -18,6 +18,7 @@ TEST(Verbs, addresses_lie_as_documented) {
   EXPECT_EQ(offsetof(VerbsAddress, lid), 6u);
   EXPECT_EQ(offsetof(VerbsAddress, queue_pair), 8u);
   EXPECT_EQ(offsetof(VerbsAddress, ring_key), 20u);
+  EXPECT_EQ(offsetof(VerbsAddress, connection), 28u);
   EXPECT_EQ(offsetof(VerbsAddress, ring_address), 32u);
   EXPECT_EQ(offsetof(VerbsAddress, gid), 48u);
   EXPECT_EQ(VerbsAddress().text().size(), 128u);
@@ -28,26 +29,29 @@ TEST(Verbs, addresses_lie_as_documented) {
 TEST(Verbs, addresses_survive_their_text) {
   VerbsAddress address;
   address.queue_pair = 0x123456;
+  address.connection = 0x9abcdef0;
   address.ring_address = 0xfedcba9876543210;
   address.gid[15] = 0xff;
   VerbsAddress parsed;
   const Outcome outcome = VerbsAddress::parse(address.text(), &parsed);
   EXPECT_TRUE(outcome.ok()) << outcome.message();
   EXPECT_EQ(parsed.queue_pair, address.queue_pair);
+  EXPECT_EQ(parsed.connection, address.connection);
   EXPECT_EQ(parsed.ring_address, address.ring_address);
   EXPECT_EQ(parsed.gid[15], 0xff);
 }
 
 TEST(Verbs, malformed_addresses_are_refused) {
-  const VerbsAddress good;
-  VerbsAddress parsed;
-  std::string cut = good.text(), letter = cut, magic = cut, version = cut, reserved = cut;
+  VerbsAddress good, parsed;
+  std::string nameless = good.text();
+  good.connection = 1;
+  EXPECT_TRUE(VerbsAddress::parse(good.text(), &parsed).ok());
+  std::string cut = good.text(), letter = cut, magic = cut, version = cut;
   cut.pop_back();
   letter[7] = 'g';
   magic[0] = magic[0] == '0' ? '1' : '0';
   version[9] = '7';
-  reserved[56] = '1';
-  for (const std::string& bad : {std::string(), cut, good.text() + "0", letter, magic, version, reserved}) {
+  for (const std::string& bad : {std::string(), cut, good.text() + "0", letter, magic, version, nameless}) {
     EXPECT_FALSE(VerbsAddress::parse(bad, &parsed).ok()) << bad;
   }
 }

@@ -15,7 +15,7 @@
 namespace tide {
 namespace {
 
-constexpr size_t kSlots = 64;                    // messages under way; at 256 KiB each, the whole ring
+constexpr size_t kSlots = 64;                    // messages under way
 constexpr size_t kStrangersMax = 64;             // then who has said nothing for the longest time goes
 constexpr size_t kStrangersAtOnceMax = 128;      // within one turn
 constexpr uint64_t kStrangerNs = 3'000'000'000;  // to say hello

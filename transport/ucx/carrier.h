@@ -14,6 +14,9 @@
 namespace tide {
 
 inline constexpr uint32_t kUcxCookieBytes = 16;
+// Of one parcel. With its head it is one fragment of UCX's TCP (64 KiB), which is handed over where it was received;
+// what is larger is put together in memory that is taken for it, a copy more on the receiver's side.
+inline constexpr uint32_t kUcxRingBytes = 60u << 10;
 
 // The first message of a client shows that it is the one to which kOpened was sent; the worker answers with the same,
 // or with a refusal. No parcel is sent before the answer. Magic and version are where they are in every version.
@@ -50,8 +53,9 @@ class UcxCarrier : public Carrier {
 
   const char* name() const override { return "ucx"; }
   bool progress(Replica* replica) override;
-  uint32_t ring_bytes_most() const override { return kParcelRingBytesMax; }
+  uint32_t ring_bytes_most() const override { return kUcxRingBytes; }
   bool lends() const override { return true; }
+  bool lands() const override { return true; }
   bool may_send() override { return greeted_ && failure_ == nullptr && !free_.empty(); }
   void send(const Parcel& parcel) override;
   bool idle() override { return free_.size() == slots_.size(); }

@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/hex.h"
 #include "base/log.h"
@@ -26,6 +29,7 @@ constexpr uint32_t kSignalBytes = 256u << 10;    // or bytes
 constexpr uint32_t kBytesMax = 1u << 20;
 // Of both rings, the messages, and the device's own queues.
 constexpr uint64_t kLockedBytes = 2 * kCommandRingBytes + 2 * kMailboxBytes + (512u << 10);
+constexpr size_t kKnownMax = 128;  // registered pieces of memory besides the rings
 constexpr uint64_t kReceiveId = 0;
 constexpr int kWritable = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
 constexpr int kReadOnly = 0;
@@ -34,6 +38,10 @@ static_assert(kCommandRingBytes == kAnswerRingBytes);
 static_assert(sizeof(ParcelHeader) + kParcelEntriesMax * sizeof(ParcelEntry) <= kVerbsSlotBytes);
 static_assert(kVerbsInlineBytes <= kVerbsSlotBytes);
 static_assert(kSignalEvery + 2 * kVerbsSlots + 4 <= kSends);
+
+uint64_t offset_in(const std::byte* base, const std::byte* at) {
+  return reinterpret_cast<uint64_t>(at) - reinterpret_cast<uint64_t>(base);
+}
 
 }  // namespace
 
@@ -48,7 +56,8 @@ Outcome VerbsAddress::parse(const std::string& text, VerbsAddress* address) {
 
 Outcome VerbsAddress::check() const {
   const VerbsAddress ours;
-  if (magic != ours.magic || reserved != 0) return Outcome::fail("the far side's RDMA address is malformed");
+  if (magic != ours.magic || (version == ours.version && connection == 0))
+    return Outcome::fail("the far side's RDMA address is malformed");
   if (version != ours.version) {
     return Outcome::fail(
         format("the far side's verbs transport is of version %u, this one of %u; use one version of "
@@ -91,6 +100,9 @@ class VerbsCarrier::Work {
 Outcome VerbsCarrier::open(Region region, Side own, int lifeline) {
   own_ = own;
   lifeline_ = lifeline;
+  while (connection_ == 0) {
+    if (getrandom(&connection_, sizeof connection_, 0) != sizeof connection_) return Outcome::fail("no random bytes");
+  }
   in_ring_ = own == Side::kClient ? region.answers() : region.commands();
   out_ring_ = own == Side::kClient ? region.commands() : region.answers();
   VerbsWish wish;
@@ -147,7 +159,72 @@ VerbsCarrier::~VerbsCarrier() {
 
 void VerbsCarrier::release() {
   fail("it was given back");
+  known_.clear();
+  left_.clear();
   pair_.reset();
+}
+
+// Another connection's worth stays free.
+void VerbsCarrier::know_memory(const std::byte* base, uint64_t bytes, bool written) {
+  drop_left();
+  if (pair_ == nullptr || known_.size() >= kKnownMax || !Memlock::now().has_room(bytes + kLockedBytes)) return;
+  Known known{base, bytes, nullptr, written};
+  const Outcome outcome =
+      pair_->add_memory(const_cast<std::byte*>(base), bytes, written ? kWritable : kReadOnly, &known.memory);
+  if (outcome.ok()) {
+    known_.push_back(known);
+    log(LogLevel::kDebug, "verbs: copies of %llu KiB of memory are sent from where they lie",
+        static_cast<unsigned long long>(bytes >> 10));
+  } else {
+    log(LogLevel::kDebug, "verbs: copies go through the ring: %s", outcome.message().c_str());
+  }
+}
+
+void VerbsCarrier::forget_memory(const std::byte* base) {
+  const auto found = std::find_if(known_.begin(), known_.end(), [&](const Known& each) { return each.base == base; });
+  if (found == known_.end()) return;
+  left_.push_back({found->memory, posted_.requests});
+  known_.erase(found);
+  drop_left();
+}
+
+// What was sent may be sent again until its completion has come, though the far side has it: as it was, from these
+// pages.
+void VerbsCarrier::drop_left() {
+  std::erase_if(left_, [this](const Left& each) {
+    const bool over = int32_t(completed_.requests - each.posted) >= 0;
+    if (over) pair_->drop_memory(each.memory);
+    return over;
+  });
+}
+
+const VerbsCarrier::Known* VerbsCarrier::find_known(const std::byte* at, uint64_t bytes) const {
+  for (const Known& each : known_) {
+    const uint64_t offset = offset_in(each.base, at);
+    if (offset < each.bytes && bytes <= each.bytes - offset) return &each;
+  }
+  return nullptr;
+}
+
+RemotePlace VerbsCarrier::place_for(const std::byte* to, uint64_t bytes) const {
+  const Known* known = find_known(to, bytes);
+  if (known == nullptr || !known->written) return {};
+  return {reinterpret_cast<uint64_t>(to), known->memory->rkey, connection_};
+}
+
+// Where the ring's bytes of a parcel can be sent from: from where they lie, if that is registered. Else they are copied
+// into the ring, where their place is free.
+const std::byte* VerbsCarrier::sendable(const Parcel& parcel, uint32_t* key) {
+  const uint64_t bytes = parcel.header.ring_bytes;
+  *key = out_memory_->lkey;
+  if (offset_in(out_ring_, parcel.ring) < kCommandRingBytes) return parcel.ring;
+  if (const Known* known = find_known(parcel.ring, bytes); known != nullptr) {
+    *key = known->memory->lkey;
+    return parcel.ring;
+  }
+  std::byte* place = out_ring_ + parcel.header.ring_begin % kCommandRingBytes;
+  memcpy(place, parcel.ring, bytes);
+  return place;
 }
 
 VerbsAddress VerbsCarrier::address() const {
@@ -157,6 +234,7 @@ VerbsAddress VerbsCarrier::address() const {
   address.queue_pair = pair.number;
   address.sequence = pair.sequence;
   address.mtu = pair.mtu;
+  address.connection = connection_;
   address.ring_key = in_memory_->rkey;
   address.mailbox_key = mailbox_memory_->rkey;
   address.ring_address = reinterpret_cast<uint64_t>(in_ring_);
@@ -247,6 +325,7 @@ bool VerbsCarrier::progress(Replica* replica) {
   for (int i = 0; i < int(kReceives) && failure_ == nullptr && poll(); ++i) {
     moved |= handle(completions_[completion_++], replica);
   }
+  if (!left_.empty()) drop_left();
   // Else they travel with the next parcel.
   if (owed_ >= kVerbsSlots / 2 && greeted_ && failure_ == nullptr && has_room()) say(VerbsMessage::kCredits);
   return moved;
@@ -314,6 +393,8 @@ void VerbsCarrier::deliver(uint32_t bytes, Replica* replica) {
   const auto* entries = reinterpret_cast<const ParcelEntry*>(message_ + sizeof header);
   const char* refused = replica->apply(header, entries, in_place ? nullptr : message_ + head_bytes);
   if (refused != nullptr) return fail(refused);
+  if ((header.flags & kParcelLanded) != 0 && !std::exchange(landed_, true))
+    log(LogLevel::kDebug, "verbs: copies from the GPU come to where they belong");
   ++applied_;
   // It had credit for so many only, and what it sends beyond overwrites what nobody has read.
   if (++owed_ > kVerbsSlots) fail("the far side sends more than it has slots for");
@@ -353,12 +434,14 @@ void VerbsCarrier::send(const Parcel& parcel) {
   const uint64_t slot = sent_ % kVerbsSlots * kVerbsSlotBytes;
   const uint64_t head_bytes = parcel.head_bytes(), ring_bytes = parcel.header.ring_bytes;
   const uint64_t most = pair_->inline_bytes();
-  const bool together = ring_bytes > 0 && head_bytes + ring_bytes <= most;
+  const bool together = ring_bytes > 0 && !parcel.to && head_bytes + ring_bytes <= most;
   Work work;
   if (ring_bytes > 0 && !together) {
     const uint64_t at = far_.ring_address + parcel.header.ring_begin % kCommandRingBytes;
-    work.begin(IBV_WR_RDMA_WRITE, at, far_.ring_key);
-    work.add(parcel.ring, ring_bytes, out_memory_->lkey);
+    work.begin(IBV_WR_RDMA_WRITE, parcel.to ? parcel.to.address : at, parcel.to ? parcel.to.key : far_.ring_key);
+    uint32_t key = 0;
+    const std::byte* from = sendable(parcel, &key);
+    work.add(from, ring_bytes, key);
     if (ring_bytes <= most) work.copy_in();
   }
   work.begin(IBV_WR_RDMA_WRITE_WITH_IMM, far_.mailbox_address + slot, far_.mailbox_key);

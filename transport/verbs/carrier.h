@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "transport/carrier.h"
 #include "transport/verbs/queue_pair.h"
@@ -22,13 +23,13 @@ inline constexpr uint32_t kVerbsInlineBytes = 256;
 // What each side tells the other: the worker in `transport_data`, in hex; the client then on the lifeline.
 struct VerbsAddress {
   uint32_t magic = 0x62726576;  // "verb"
-  uint16_t version = 1;
+  uint16_t version = 2;
   uint16_t lid = 0;
   uint32_t queue_pair = 0;
   uint32_t sequence = 0;  // of the first packet
   uint32_t mtu = 0;       // bytes
   uint32_t ring_key = 0, mailbox_key = 0;
-  uint32_t reserved = 0;
+  uint32_t connection = 0;       // any number but 0, drawn for this one: RemotePlace
   uint64_t ring_address = 0;     // of the ring that its reader may have written, kCommandRingBytes long
   uint64_t mailbox_address = 0;  // kVerbsSlots * kVerbsSlotBytes
   uint8_t gid[16] = {};
@@ -52,6 +53,12 @@ class VerbsCarrier : public Carrier {
 
   const char* name() const override { return "verbs"; }
   bool progress(Replica* replica) override;
+  bool lends() const override { return true; }
+  bool asks_for_memory() const override { return true; }
+  void know_memory(const std::byte* base, uint64_t bytes, bool written) override;
+  void forget_memory(const std::byte* base) override;
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) const override;
+  bool writes_to(uint32_t connection) const override { return connection != 0 && connection == far_.connection; }
   bool may_send() override { return greeted_ && failure_ == nullptr && credits_ > 0 && has_room(); }
   void send(const Parcel& parcel) override;
   bool idle() override;
@@ -67,6 +74,13 @@ class VerbsCarrier : public Carrier {
 
  private:
   class Work;
+  // Memory of which pieces are sent from where they lie; few, so they are looked through.
+  struct Known {
+    const std::byte* base = nullptr;
+    uint64_t bytes = 0;
+    const ibv_mr* memory = nullptr;
+    bool written = false;
+  };
   static constexpr int kCompletionsAtOnce = 16;
 
   Outcome open(Region region, Side own, int lifeline);
@@ -80,6 +94,9 @@ class VerbsCarrier : public Carrier {
   bool handle(const ibv_wc& completion, Replica* replica);
   bool hear(uint32_t immediate, uint32_t bytes, Replica* replica);
   void deliver(uint32_t bytes, Replica* replica);
+  void drop_left();
+  const Known* find_known(const std::byte* at, uint64_t bytes) const;
+  const std::byte* sendable(const Parcel& parcel, uint32_t* key);
   bool has_room() const;
   void post(Work* work, bool must_signal);
   void post_message(Work* work, VerbsMessage kind, bool must_signal);
@@ -93,10 +110,18 @@ class VerbsCarrier : public Carrier {
   std::byte* in_ring_ = nullptr;
   std::byte* out_ring_ = nullptr;
   const ibv_mr *in_memory_ = nullptr, *out_memory_ = nullptr, *mailbox_memory_ = nullptr, *slots_memory_ = nullptr;
+  std::vector<Known> known_;
+  uint32_t connection_ = 0;  // VerbsAddress
+  struct Left {
+    const ibv_mr* memory = nullptr;
+    uint32_t posted = 0;  // requests, when it was forgotten
+  };
+  std::vector<Left> left_;
   VerbsAddress far_;
   VerbsAddress heard_;  // the client's, as far as it has come
   size_t heard_bytes_ = 0;
   bool greeted_ = false;  // the far side is ready to receive
+  bool landed_ = false;   // a parcel's bytes came to where they belong
   const char* failure_ = nullptr;
 
   uint32_t credits_ = kVerbsSlots;  // slots of the far side that are free

@@ -146,6 +146,13 @@ Outcome QueuePair::add_memory(void* memory, uint64_t bytes, int access, const ib
   return {};
 }
 
+void QueuePair::drop_memory(const ibv_mr* registered) {
+  const auto found = std::find(memory_.begin(), memory_.end(), registered);
+  if (found == memory_.end()) return;
+  verbs_.dereg_mr(*found);
+  memory_.erase(found);
+}
+
 Outcome QueuePair::connect(const QueuePairAddress& far) {
   const Outcome outcome = move_to_receive(far);
   return outcome.ok() ? move_to_send() : outcome;

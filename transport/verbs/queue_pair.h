@@ -41,6 +41,8 @@ class QueuePair {
   uint32_t inline_bytes() const { return inline_bytes_; }
   // The memory must outlive the pair.
   Outcome add_memory(void* memory, uint64_t bytes, int access, const ibv_mr** registered);
+  // Of add_memory(); no request that is under way uses it.
+  void drop_memory(const ibv_mr* registered);
   // Registers and forgets at once; for measuring.
   Outcome try_memory(void* memory, uint64_t bytes, int access);
   Outcome connect(const QueuePairAddress& far);
