@@ -216,8 +216,11 @@ bool Service::read_window(Task& task) {
 
 void Service::write_window(Task& task) {
   Stream* stream = nullptr;
-  if (task.from.vgpu->channel().failed() || copy_stream(process_, *task.to.vgpu, &stream) != CUDA_SUCCESS)
+  if (task.from.vgpu->channel().failed()) {
+    task.from.vgpu->channel().forget(task.sequence);  // bytes of it may still be coming
     return finish(task);
+  }
+  if (copy_stream(process_, *task.to.vgpu, &stream) != CUDA_SUCCESS) return finish(task);
   task.to_slot = stream->slot;
   const uint64_t address = task.to.address + task.row * task.to.pitch + task.column;
   const HostRect source{task.bounce.data(), task.window_bytes};

@@ -164,7 +164,8 @@ bool stays(Process& p, const CopyOrder& o, const CopySide& side, Channel& channe
   HostBlock block;
   if (o.width * o.height < kLargeBytes || !p.host.is_kept_once(side.address, span(side, o.width, o.height)))
     return false;
-  if (p.host.find(side.address, &block) && block.kind == HostKind::kPinned)
+  const bool is_shared = p.host.descriptor() >= 0;  // else ours is private, too
+  if (is_shared && p.host.find(side.address, &block) && block.kind == HostKind::kPinned)
     channel.know_memory(block.host, block.bytes);
   return true;
 }

@@ -101,6 +101,9 @@ kj::Promise<void> Agent::copy_one(std::shared_ptr<MoveState> state, std::shared_
   return timer.timeoutAfter(kReceiverPatience, ask_receiver(*state, *session))
       .then([this, state, session](std::string address) -> kj::Promise<void> {
         if (state->off) return refusal(0, "another process of the job cannot move");
+        const auto lease = leases_.find(state->key);
+        if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
+        if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
         ControlMove move;
         move.next_epoch = state->order.next.epoch;
         memcpy(move.token, state->order.next.token, sizeof(move.token));

@@ -12,7 +12,8 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConfirmMs = 30'000;
-constexpr size_t kChunksAtOnce = 128;  // are kept readable: so much of memory that was given back may stay for a while
+constexpr uint32_t kSourceMs = 600'000;  // which may wait for other sessions; that it is gone shows at once
+constexpr size_t kChunksAtOnce = 16;  // are kept readable: so much of memory that was given back may stay for a while
 
 std::vector<uint64_t> chunks_of(const std::vector<MemoryRange>& ranges) {
   std::vector<uint64_t> chunks;
@@ -149,7 +150,7 @@ Outcome ChunkReceiver::run() {
   if (Outcome outcome = buffers_.start(); !outcome.ok()) return outcome;
   while (true) {
     ChunkFrame frame;
-    if (Outcome outcome = stream_.receive(&frame, sizeof(frame)); !outcome.ok()) return outcome;
+    if (Outcome outcome = stream_.receive(&frame, sizeof(frame), kSourceMs); !outcome.ok()) return outcome;
     if (frame.kind == ChunkFrameKind::kEnd) return buffers_.rest();
     if (Outcome outcome = take(frame); !outcome.ok()) return outcome;
   }

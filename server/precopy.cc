@@ -19,7 +19,8 @@ constexpr uint64_t kPauseShareNs = 30'000'000;  // of a pause, for what has chan
 constexpr uint32_t kRoundsMax = 24;
 constexpr uint32_t kStuckRoundsMax = 2;
 constexpr uint64_t kBetweenRoundsNs = 50'000'000;  // when enough has been copied and the others are waited for
-constexpr int kNice = 5;                           // the job comes first
+constexpr uint64_t kBetweenRoundsMostNs = 5'000'000'000;
+constexpr int kNice = 5;  // the job comes first
 
 }  // namespace
 
@@ -48,7 +49,8 @@ void Precopy::stop() {
   const std::lock_guard lock(mu_);
   stop_ = true;
   wanted_ = false;
-  if (stream_ != nullptr && !over_) stream_->cancel();
+  // Where the thread rests nothing is under way, and the destination may still be saying that all went well.
+  if (stream_ != nullptr && !over_ && !held_) stream_->cancel();
   wake_.notify_all();
 }
 
@@ -59,7 +61,9 @@ std::string Precopy::failure() const {
 
 Precopy::Progress Precopy::progress() const {
   const std::lock_guard lock(mu_);
-  return progress_;
+  Progress now = progress_;
+  now.looked_at = looked_at_;
+  return now;
 }
 
 void Precopy::hold() {
@@ -121,7 +125,11 @@ Outcome Precopy::begin() {
 Outcome Precopy::round() {
   const uint64_t begin = now_ns();
   ChunkSender::Pass pass;
-  Outcome outcome = sender_->pass([this] { return wanted_.load(); }, &pass);
+  const auto go_on = [this] {
+    ++looked_at_;
+    return wanted_.load();
+  };
+  Outcome outcome = sender_->pass(go_on, &pass);
   const uint64_t sent = now_ns();
   if (outcome.ok() && pass.whole) outcome = sender_->confirm();
   if (!outcome.ok()) return outcome;
@@ -133,7 +141,7 @@ Outcome Precopy::round() {
   ++progress_.rounds;
   progress_.rest_bytes = pass.bytes;
   if (!ready_ && judge_.enough(pass.bytes, pass.ns)) ready_ = true;
-  if (ready_) next_round_ns_ = now + std::max(kBetweenRoundsNs, now - begin);
+  if (ready_) next_round_ns_ = now + std::clamp(now - begin, kBetweenRoundsNs, kBetweenRoundsMostNs);
   return {};
 }
 

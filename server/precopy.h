@@ -38,6 +38,7 @@ class Precopy {
     uint32_t rounds = 0;
     uint64_t bytes = 0;       // sent so far
     uint64_t rest_bytes = 0;  // that the last round found changed
+    uint64_t looked_at = 0;   // chunks so far, sent or not: it grows while a round is under way
   };
 
   // `session` outlives it. `address`: of the destination's stream.
@@ -80,6 +81,7 @@ class Precopy {
   std::unique_ptr<ByteStream> stream_;  // made by the thread, under mu_; goes first: it may still read what was sent
   RoundJudge judge_;
   uint64_t next_round_ns_ = 0;
+  std::atomic<uint64_t> looked_at_{0};
   std::atomic<bool> over_{false}, ready_{false}, held_{false};
   std::atomic<bool> wanted_{true};  // neither to rest nor to end
   mutable std::mutex mu_;           // guards what follows

@@ -94,7 +94,10 @@ int Worker::run() {
       if (take_control() == Next::kEnd) return 0;
       if (link_ != nullptr && !link_->alive() && !may_come_back()) return 0;
       forward_text();
-      std::erase_if(given_up_, [](const auto& precopy) { return precopy->over(); });
+      // The driver may wait for all streams when it takes back what a copy had; one may wait for a later command.
+      std::erase_if(given_up_, [this](const auto& precopy) {
+        return precopy->over() && (session_ == nullptr || session_->streams().idle());
+      });
       if (live_ && !said_end_) session_->tell_running();
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
       if (live_ && link_meter_.due(now)) {

@@ -75,7 +75,13 @@ Outcome Worker::begin_precopy() {
 }
 
 void Worker::pause_for_move() {
-  if (move_ == nullptr || move_->pause_ns != 0) return;
+  if (move_ == nullptr) {  // it came to nothing when the agent waited for others already
+    ControlText text;
+    set_text(text.text, "its copy was given up");
+    send_control(control_, ControlType::kMoveFailed, text);
+    return;
+  }
+  if (move_->pause_ns != 0) return;
   move_->pause_ns = now_ns();
   if (move_->precopy != nullptr) move_->precopy->hold();
 }
@@ -86,7 +92,7 @@ void Worker::tell_progress() {
   const uint64_t now = now_ns();
   if (!ready && now - move_->told_ns < kTellEveryNs) return;
   const Precopy::Progress progress = move_->precopy->progress();
-  const bool any = progress.bytes != move_->told.bytes || progress.rounds != move_->told.rounds;
+  const bool any = progress.looked_at != move_->told.looked_at || progress.rounds != move_->told.rounds;
   move_->told = progress;
   move_->told_ns = now;
   move_->ready |= ready;
@@ -358,8 +364,9 @@ Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
   const Outcome outcome = reception.finish();
   // Before the source hears it and sends the client here.
   if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
-  const Outcome said = send_verdict(reception.stream(), outcome);
-  return outcome.ok() ? said : outcome;
+  // If it cannot be said, the source may have heard it all the same; if not, the vGPU stays there, and we are ended.
+  (void)send_verdict(reception.stream(), outcome);
+  return outcome;
 }
 
 }  // namespace tide

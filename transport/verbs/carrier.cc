@@ -186,6 +186,7 @@ void VerbsCarrier::forget_memory(const std::byte* base) {
   left_.push_back({found->memory, posted_.requests});
   known_.erase(found);
   drop_left();
+  if (!left_.empty()) idle();  // asks for a completion: else what was given back stays pinned until much more is sent
 }
 
 // What was sent may be sent again until its completion has come, though the far side has it: as it was, from these
