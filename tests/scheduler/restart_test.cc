@@ -110,7 +110,10 @@ class Restart : public testing::Test {
       EXPECT_TRUE(ids_.insert(id).second) << "number " << id << " was given twice";
       told_[id].token = std::string(answer.getToken().asChars().begin(), answer.getToken().size());
       handles_.insert_or_assign(id, answer.getHandle());
-      return answer.getHandle().runningRequest().send().then([this, id](auto&&) { told_[id].runs = true; });
+      return answer.getHandle().runningRequest().send().then([this, id](auto&&) {
+        const auto told = told_.find(id);
+        if (told != told_.end()) told->second.runs = true;  // else we have ended it meanwhile
+      });
     }));
   }
   // Some end, so that there is room. A job whose end was not answered may have ended or not.
