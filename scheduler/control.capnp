@@ -9,6 +9,9 @@ $Cxx.namespace("tide::control");
 # Grows when what one side says would be misunderstood by the other. 1 was before anybody said it.
 const protocol :UInt32 = 2;
 
+# For a GPU's index: on none. The vGPU is kept in that server's host memory or on its disk, and executes nothing.
+const parked :UInt32 = 0xffffffff;
+
 struct GpuInfo {
   index @0 :UInt32;
   name @1 :Text;
@@ -30,7 +33,7 @@ struct ServerInfo {
 struct Lease {                # one vGPU on one physical GPU
   job @0 :Text;
   vgpu @1 :UInt32;
-  gpu @2 :UInt32;             # index on the server
+  gpu @2 :UInt32;             # index on the server, or `parked`
   epoch @3 :UInt64;           # grows with every assignment of this vGPU; older ones are refused
   token @4 :Data;             # kTokenBytes; what a client must show
   memoryBytes @5 :UInt64;     # quota
@@ -86,6 +89,9 @@ struct VgpuStats {
   savedOut @16 :UInt64;  # of bytesOut: because it was packed
   keptIn @17 :UInt64;    # of savedIn: what the worker kept
   link @18 :LinkStats;
+  quiet @19 :Bool;       # all that its programs began is done
+  keptInMemory @20 :UInt64;  # parked: bytes that it takes of the server's host memory,
+  keptOnDisk @21 :UInt64;    # and of its disk
 }
 
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has
@@ -104,6 +110,8 @@ interface Agent {
   cancel @4 (job :Text, vgpu :UInt32, epoch :UInt64);
   stats @5 (job :Text) -> (vgpus :List(VgpuStats));
   ping @6 ();
+  # While `on`, the vGPU's programs begin nothing new; what they have begun is executed. A vGPU that moves is let go.
+  hold @7 (job :Text, vgpu :UInt32, epoch :UInt64, on :Bool);
 }
 
 struct JobSpec {
@@ -122,6 +130,7 @@ enum JobState {
   queued @0;
   running @1;
   ended @2;
+  suspended @3;               # runs, and none of its vGPUs is on a GPU
 }
 
 struct VgpuInfo {
@@ -146,6 +155,7 @@ struct JobInfo {
   exitStatus @9 :Int32;
   target @10 :UInt32;         # physical GPUs wanted by `tide resize`; 0: as many as there are
   moves @11 :UInt32;
+  suspended @13 :Bool;        # shall be: `tide suspend` said so and `tide resume` has not
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
 }
 
@@ -185,6 +195,10 @@ interface Pool {
   kill @8 (job :Text);
   status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text);
   shutdown @10 ();
+  # Returns when no GPU is held any more; it fails with the job running on as before.
+  suspend @11 (job :Text) -> (report :MoveReport);
+  # Returns when the job runs again, or at once with `queued` where it has to wait: then it runs when there is room.
+  resume @12 (job :Text) -> (report :MoveReport, queued :Text);
 }
 
 enum Caller {
