@@ -123,6 +123,7 @@ struct JobSpec {
   user @5 :Text;
   command @6 :Text;           # for people
   pid @7 :UInt32;
+  idleMs @9 :UInt64;          # without work for so long it gives its GPUs back until its next call; 0: never
   minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
 }
 
@@ -156,6 +157,7 @@ struct JobInfo {
   target @10 :UInt32;         # physical GPUs wanted by `tide resize`; 0: as many as there are
   moves @11 :UInt32;
   suspended @13 :Bool;        # shall be: `tide suspend` said so and `tide resume` has not
+  idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
 }
 

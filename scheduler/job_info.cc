@@ -18,6 +18,8 @@ bool plain_name(const std::string& name, size_t bytes_max) {
   return true;
 }
 
+constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
+
 std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
 
 control::JobState state_of(const Job& job) {
@@ -30,6 +32,7 @@ std::string reason_of(const Job& job) {
   if (job.ended()) return job.record.reason;
   if (!job.problem.empty()) return job.problem;
   if (job.being_suspended()) return "is being suspended";
+  if (job.record.idled) return "gave its GPUs back, because it did nothing; its next call brings it back";
   if (job.started && job.admitted()) {
     const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
     return parked ? "is being resumed" : "";
@@ -51,6 +54,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->user = clipped(spec.getUser());
   record->command = clipped(spec.getCommand());
   record->pid = spec.getPid();
+  record->idle_ms = std::min(spec.getIdleMs(), kIdleMsMax);
   if (record->gpus < 1 || record->gpus > kVgpusMax) {
     return Outcome::fail(format("a job has 1 to %u GPUs, not %u", kVgpusMax, record->gpus));
   }
@@ -110,6 +114,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setUser(record.user);
   spec.setCommand(record.command);
   spec.setPid(record.pid);
+  spec.setIdleMs(record.idle_ms);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);
@@ -120,6 +125,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setTarget(record.target);
   info.setMoves(record.moves);
   info.setSuspended(record.suspended);
+  info.setIdled(record.idled);
   info.setMemoryBytes(record.memory_bytes);
   if (job.ended()) return;
   auto vgpus = info.initVgpus(uint32_t(job.vgpus.size()));

@@ -50,6 +50,14 @@ struct Vgpu {
 // How far a job that is being suspended is. Before kParking nothing of it moves: first its programs are held.
 enum class Suspending { kNot, kWaiting, kHolding, kParking };
 
+// What was seen of a job that may have nothing to do.
+struct Idleness {
+  uint64_t commands = 0;  // of all its vGPUs, when it was looked at last
+  uint64_t since_ns = 0;  // nothing has happened since; 0: not known
+  uint64_t look_ns = 0;   // when it is looked at next
+  bool asked = false;     // agents are
+};
+
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
@@ -60,6 +68,7 @@ struct Job {
   uint32_t skipped = 0;
   bool dirty = false;   // the store has an older version
   std::string problem;  // of a running job: what failed last and when it is tried again
+  Idleness idle;
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;  // servers that could not keep a vGPU of it, this time
   std::string refusals;              // and what they said

@@ -222,6 +222,7 @@ void Reconciler::check_deadlines() {
       end_job(&job, "its `tide run` is gone", -1);
     }
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
+    look_after_idle(&job);
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;

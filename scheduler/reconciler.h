@@ -96,11 +96,14 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   struct Rest {  // of a job that is held
     uint32_t busy = 0;       // vGPUs that are not quiet
     uint32_t some_busy = 0;  // one of them
-    uint64_t commands = 0;   // of all that are on GPUs; it only grows
+    uint32_t silent = 0;     // of these, whose servers do not say
+    uint64_t commands = 0;   // of all that were looked at; it only grows
   };
-  kj::Promise<Rest> look_at_rest(const Job& job);
+  kj::Promise<Rest> look_at_rest(const Job& job, bool parked = false);
   kj::Promise<void> watch_rest(std::string id, uint64_t round, Rest before);
   void let_go(Job* job);
+  void look_after_idle(Job* job);
+  void note_rest(const std::string& id, bool away, const Rest& rest);
   void admit(const Assignment& wanted);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);

@@ -27,7 +27,11 @@ std::string hold_error(const kj::Exception& e, const std::string& version) {
 }  // namespace
 
 Outcome Reconciler::suspend(Job* job) {
-  if (job->record.suspended) return {};
+  if (job->record.suspended) {
+    if (!job->record.idled) return {};
+    job->record.idled = false;  // somebody wants it: it stays so
+    return save(job);
+  }
   const JobRecord before = job->record;
   job->record.suspended = true;
   job->record.held |= job->admitted() && job->record.gpus > 1;
@@ -47,12 +51,14 @@ Outcome Reconciler::suspend(Job* job) {
 Outcome Reconciler::resume(Job* job) {
   if (!job->record.suspended) return {};
   const bool midway = job->being_suspended();
-  job->record.suspended = false;
+  const JobRecord before = job->record;
+  job->record.suspended = job->record.idled = false;
   const Outcome saved = save(job);
   if (!saved.ok()) {
-    job->record.suspended = true;
+    job->record = before;
     return saved;
   }
+  job->idle = {};
   const std::string& id = job->record.id();
   log(LogLevel::kInfo, "job %s shall run again", id.c_str());
   if (midway) wake(id, Waiter::For::kSettled, "job " + id + " was resumed before it was suspended");
@@ -115,7 +121,8 @@ void Reconciler::suspend_failed(Job* job, const std::string& why) {
   const std::string& id = job->record.id();
   const std::string text = "job " + id + " was not suspended, it runs on: " + why;
   log(LogLevel::kWarning, "%s", text.c_str());
-  job->record.suspended = false;
+  job->record.suspended = job->record.idled = false;
+  job->idle = {.look_ns = now_ns() + job->record.idle_ms * 1'000'000};
   stop_suspending(job);
   (void)save(job);
   if (!wake(id, Waiter::For::kSettled, text)) job->problem = text;
@@ -199,16 +206,19 @@ kj::Promise<void> Reconciler::hold(const Job& job, bool on) {
   return kj::joinPromises(told.releaseAsArray());
 }
 
-// A server that does not say counts as one that is busy.
-kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job) {
+// Of its vGPUs on GPUs, or of the parked ones: of these, who has a command that nobody executes is busy. A server that does
+// not say counts as one that is busy.
+kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job, bool parked) {
   std::map<std::string, std::set<uint32_t>> vgpus;  // by server
   for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
-    if (job.vgpus[v].at.on_gpu()) vgpus[job.vgpus[v].at.server].insert(v);
+    const GpuId& at = job.vgpus[v].at;
+    if (parked ? at.parked() : at.on_gpu()) vgpus[at.server].insert(v);
   }
   kj::Vector<kj::Promise<Rest>> asked;
   for (const auto& [server, here] : vgpus) {
     const auto link = links_.find(server);
-    const Rest nothing{.busy = uint32_t(here.size()), .some_busy = *here.begin()};
+    const uint32_t count = uint32_t(here.size());
+    const Rest nothing{.busy = count, .some_busy = *here.begin(), .silent = count};
     if (link == links_.end()) {
       asked.add(nothing);
       continue;
@@ -237,6 +247,7 @@ kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job) {
     Rest all;
     for (const Rest& rest : rests) {
       all.busy += rest.busy;
+      all.silent += rest.silent;
       if (rest.busy != 0) all.some_busy = rest.some_busy;
       all.commands += rest.commands;
     }

@@ -32,13 +32,16 @@ constexpr const char* kSchema = R"(
 constexpr const char* kSince2 = R"(
   ALTER TABLE jobs ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE jobs ADD COLUMN idled INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE jobs ADD COLUMN idle_ms INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE vgpus ADD COLUMN home_server TEXT NOT NULL DEFAULT '';
   ALTER TABLE vgpus ADD COLUMN home_gpu INTEGER NOT NULL DEFAULT 0;
 )";
 
 constexpr const char* kColumns =
     "number, token, gpus, min_gpus, min_given, memory_given, memory_bytes, queue, name, user, command, pid, target, "
-    "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves, suspended, held";
+    "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves, suspended, held, idled, "
+    "idle_ms";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -65,6 +68,8 @@ JobRecord read_job(Statement& row) {
   job.moves = uint32_t(row.number());
   job.suspended = row.number() != 0;
   job.held = row.number() != 0;
+  job.idled = row.number() != 0;
+  job.idle_ms = row.number();
   return job;
 }
 
@@ -138,14 +143,14 @@ Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
 Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" +
                           (kColumns + (fresh ? 8 : 0)) + ") VALUES(" + (fresh ? "" : "?,") +
-                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   Statement insert(db_, sql.c_str());
   if (!fresh) insert.bind(job.number);
   insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
   insert.bind(job.memory_bytes).bind_text(job.queue).bind_text(job.name).bind_text(job.user).bind_text(job.command);
   insert.bind(job.pid).bind(job.target).bind(job.pinned).bind(uint64_t(job.phase)).bind_text(job.reason);
   insert.bind(job.submitted_ms).bind(job.started_ms).bind(job.ended_ms).bind(uint64_t(int64_t(job.exit_status)));
-  insert.bind(job.moves).bind(job.suspended).bind(job.held);
+  insert.bind(job.moves).bind(job.suspended).bind(job.held).bind(job.idled).bind(job.idle_ms);
   if (!insert.done()) return failure("write");
   *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
   return write_vgpus(job, *number);
@@ -174,7 +179,8 @@ Outcome Store::update(const JobRecord& job) {
 }
 
 Outcome Store::read_vgpus(JobRecord* job) {
-  Statement rows(db_, "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu FROM vgpus WHERE job=? ORDER BY vgpu");
+  Statement rows(
+      db_, "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu FROM vgpus WHERE job=? ORDER BY vgpu");
   rows.bind(job->number);
   while (rows.row()) {
     const uint64_t vgpu = rows.number();

@@ -38,6 +38,8 @@ struct JobRecord {
   uint32_t target = 0;
   bool pinned = false;
   bool suspended = false;  // `tide suspend` said so and `tide resume` has not. On no GPU: kQueued with `started_ms`
+  bool idled = false;      // suspended because it did nothing for `idle_ms`: its next call resumes it
+  uint64_t idle_ms = 0;    // 0: it keeps its GPUs
   bool held = false;       // its programs may have been told to begin nothing new (Agent.hold)
   Phase phase = Phase::kQueued;
   std::string reason;

@@ -100,8 +100,8 @@ class FakeAgent final : public control::Agent::Server {
       list[i].setResidentBytes(1000 + mine[i]);
       list[i].setBusyPermille(250);
       list[i].setCommands(log_.commands);
-      list[i].setQuiet(log_.held.count({job, mine[i]}) != 0);
       const bool parked = log_.gpus[{job, mine[i]}] == control::PARKED;
+      list[i].setQuiet(parked ? !log_.waits : log_.at_rest || log_.held.count({job, mine[i]}) != 0);
       list[i].setKeptInMemory(parked ? 3 << 20 : 0);
       list[i].setKeptOnDisk(parked ? 1 << 20 : 0);
       list[i].initWorkerPids(1).set(0, 7000 + mine[i]);

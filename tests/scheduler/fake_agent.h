@@ -21,6 +21,8 @@ struct FakeAgentLog {
   std::map<std::pair<std::string, uint32_t>, bool> held;
   std::map<std::string, uint32_t> room;  // server -> how many vGPUs it can keep; else any number
   bool restless = false;                 // what is held goes on executing commands
+  bool at_rest = false;                  // nobody has anything to do
+  bool waits = false;                    // programs of parked vGPUs have commands for them
   bool old = false;                      // knows no hold()
   uint64_t commands = 0;
   uint32_t moves_at_once = 0, moves_at_once_max = 0;

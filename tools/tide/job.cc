@@ -230,7 +230,8 @@ int why(const Words& words) {
       next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::SUSPENDED:
-      next = info.getSuspended() ? "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it"
+      next = info.getIdled()       ? "its program goes on by itself; `tide resume " + id + "` gives it GPUs before that"
+             : info.getSuspended() ? "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it"
                                  : "it goes on by itself; `tide jobs` lists who holds GPUs";
       break;
     case control::JobState::ENDED:

@@ -52,6 +52,20 @@ std::optional<uint64_t> parse_size(const std::string& text) {
   return std::nullopt;
 }
 
+std::optional<uint64_t> parse_duration(const std::string& text) {
+  static constexpr std::pair<const char*, uint64_t> kTimes[] = {
+      {"ms", 1}, {"s", 1'000}, {"m", 60'000}, {"min", 60'000}, {"h", 3'600'000}};
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
+  if (error != std::errc() || value <= 0) return std::nullopt;
+  const std::string unit(end, text.data() + text.size());
+  for (const auto& [name, ms] : kTimes) {
+    const double all = value * double(ms);
+    if (unit == name) return all >= 1 && all < 1e15 ? std::optional(uint64_t(all)) : std::nullopt;
+  }
+  return std::nullopt;
+}
+
 std::string size_text(uint64_t bytes) {
   for (const Unit& unit : kUnits) {
     if (bytes < unit.bytes || unit.bytes == 1) continue;
@@ -157,6 +171,17 @@ bool Options::size(const std::string& name, uint64_t* bytes) {
     return false;
   }
   *bytes = *parsed;
+  return true;
+}
+
+bool Options::duration(const std::string& name, uint64_t* ms) {
+  if (!has(name)) return true;
+  const auto parsed = parse_duration(get(name));
+  if (!parsed) {
+    usage_error("--" + name + " must be a time like 500ms, 30s, 10m or 2h, not '" + get(name) + "'");
+    return false;
+  }
+  *ms = *parsed;
   return true;
 }
 

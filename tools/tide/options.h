@@ -34,6 +34,7 @@ class Options {
   // These print what is wrong and set status() when the text does not parse or the count of words differs.
   bool number(const std::string& name, uint32_t least, uint32_t most, uint32_t* value);
   bool size(const std::string& name, uint64_t* bytes);
+  bool duration(const std::string& name, uint64_t* ms);
   bool expect_words(size_t count, const char* what);
 
   // Prints "tide COMMAND: MESSAGE", then where the help is; the answer is kUsage. (Another program than tide: its name
@@ -50,9 +51,10 @@ class Options {
 };
 
 std::optional<uint64_t> parse_count(const std::string& text);
-std::optional<uint64_t> parse_size(const std::string& text);  // "512MiB", "2GiB", "4096"
-std::string size_text(uint64_t bytes);                        // "12.4 MiB"
-std::string duration_text(uint64_t ms);                       // "3 min 20 s"
+std::optional<uint64_t> parse_size(const std::string& text);      // "512MiB", "2GiB", "4096"
+std::optional<uint64_t> parse_duration(const std::string& text);  // ms, of "500ms", "30s", "10m", "2h"
+std::string size_text(uint64_t bytes);                            // "12.4 MiB"
+std::string duration_text(uint64_t ms);                           // "3 min 20 s"
 
 // Prints "tide: MESSAGE" on standard error; the answer is `status`.
 int fail(const std::string& message, int status = kFailed);

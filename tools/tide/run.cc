@@ -142,7 +142,7 @@ int run(const Words& words) {
   static const std::string kHelp =
       std::string(
           "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE]\n"
-          "                [--compress MODE] [--local] -- COMMAND...\n\n"
+          "                [--compress MODE] [--idle-return TIME] [--local] -- COMMAND...\n\n"
           "Runs a command, unchanged, as a job with GPUs of the pool; waits where it must, and says why.\n") +
       kAskHelp +
       "  --local            with a pool of its own that lives only as long as the command\n"

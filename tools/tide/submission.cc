@@ -49,7 +49,7 @@ std::string nvml_of(const std::string& directory) {
 }  // namespace
 
 const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},   {"gpu-memory"}, {"name"},
-                                             {"queue"},     {"trace"}, {"compress"}};
+                                             {"queue"},     {"trace"}, {"compress"},   {"idle-return"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
@@ -60,6 +60,7 @@ const char* const kAskHelp =
     "  --trace FILE       writes every driver call into FILE, for `tide trace FILE`\n"
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"
+    "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h), until its next call\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -79,7 +80,7 @@ bool read_ask(Options& options, Ask* ask) {
   }
   // What is possible the pool knows; here only what is a number at all.
   return options.number("gpus", 1, 1'000'000, &ask->gpus) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
-         options.size("gpu-memory", &ask->memory_bytes);
+         options.size("gpu-memory", &ask->memory_bytes) && options.duration("idle-return", &ask->idle_ms);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
@@ -92,6 +93,7 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setUser(user_name());
   spec.setCommand(clipped(command));
   spec.setPid(pid);
+  spec.setIdleMs(ask.idle_ms);
 }
 
 Outcome begin_trace(Ask* ask) {

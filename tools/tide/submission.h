@@ -17,6 +17,7 @@ struct Ask {
   uint32_t min_gpus = 1;
   bool min_given = false;
   uint64_t memory_bytes = 0;
+  uint64_t idle_ms = 0;
   std::string name, queue;
   std::string trace;     // the file; absolute after begin_trace()
   std::string compress;  // a PackMode's name; empty: as the environment says
