@@ -27,7 +27,8 @@ std::string hold_error(const kj::Exception& e, const std::string& version) {
 }  // namespace
 
 Outcome Reconciler::suspend(Job* job) {
-  if (job->record.suspended) return {};
+  // What is acknowledged is in the record, also where it was so before.
+  if (job->record.suspended) return job->dirty ? save(job) : Outcome();
   const JobRecord before = job->record;
   job->record.suspended = true;
   job->record.held |= job->admitted() && job->record.gpus > 1;
@@ -45,7 +46,7 @@ Outcome Reconciler::suspend(Job* job) {
 }
 
 Outcome Reconciler::resume(Job* job) {
-  if (!job->record.suspended) return {};
+  if (!job->record.suspended) return job->dirty ? save(job) : Outcome();
   const bool midway = job->being_suspended();
   job->record.suspended = false;
   const Outcome saved = save(job);
