@@ -2,6 +2,7 @@
 // after another. Until all are, their GPUs are kept for them; what fails brings them back.
 
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -27,10 +28,10 @@ std::string hold_error(const kj::Exception& e, const std::string& version) {
 }  // namespace
 
 Outcome Reconciler::suspend(Job* job) {
+  // What is acknowledged is in the record, also where it was so before.
   if (job->record.suspended) {
-    if (!job->record.idled) return {};
-    job->record.idled = false;  // somebody wants it: it stays so
-    return save(job);
+    const bool stays = std::exchange(job->record.idled, false);  // somebody wants it: its next call changes nothing
+    return stays || job->dirty ? save(job) : Outcome();
   }
   const JobRecord before = job->record;
   job->record.suspended = true;
@@ -49,7 +50,7 @@ Outcome Reconciler::suspend(Job* job) {
 }
 
 Outcome Reconciler::resume(Job* job) {
-  if (!job->record.suspended) return {};
+  if (!job->record.suspended) return job->dirty ? save(job) : Outcome();
   const bool midway = job->being_suspended();
   const JobRecord before = job->record;
   job->record.suspended = job->record.idled = false;

@@ -90,7 +90,7 @@ TEST_F(Suspends, resume_returns_when_it_runs_again) {
   add_server("node1", 1);
   const Submitted job = run(1), wide = run(2);
   EXPECT_EQ(suspend(job.id, &totals_), "");
-  wait_for(wide.id, "running on node1/0 node0/0");
+  wait_for(wide.id, "running on node0/0 node1/0");
   EXPECT_EQ(count("hold"), 0u) << "one vGPU alone waits for none";
   EXPECT_EQ(resume(job.id, &totals_, &queued_), "");
   EXPECT_EQ(queued_, "");
@@ -133,9 +133,9 @@ TEST_F(Suspends, what_fails_half_way_comes_back_to_its_gpus) {
   EXPECT_EQ(error_of(kj::mv(suspended)),
             "job 1 was not suspended, it runs on: virtual GPU 1 could not be kept on node0: the disk of node0 is full");
   EXPECT_TRUE(called("prepare 1:0 on node0/parked epoch 2"));
-  EXPECT_TRUE(called("prepare 1:0 on node0/0 epoch 3")) << "it did not come back";
-  // Only then the other one gets what is beyond its minimum.
+  // Only when it is back the other one gets what is beyond its minimum.
   EXPECT_EQ(error_of(KJ_ASSERT_NONNULL(other.handle).runningRequest().send().ignoreResult()), "");
+  EXPECT_TRUE(called("prepare 1:0 on node0/0 epoch 3")) << "it did not come back";
   const auto back = std::find(log_.calls.begin(), log_.calls.end(), "prepare 1:0 on node0/0 epoch 3");
   const auto placed = std::find_if(log_.calls.begin(), log_.calls.end(),
                                    [](const std::string& call) { return call.rfind("place 2:0", 0) == 0; });
@@ -302,7 +302,9 @@ TEST_F(Suspends, a_restarted_scheduler_goes_on_with_what_was_half_parked) {
   EXPECT_EQ(submit(1, 1, &other), "");
   pause(50);
   EXPECT_EQ(describe(other.id).rfind("queued", 0), 0u) << "it got a GPU that is kept";
-  other.handle = nullptr;
+  auto kill = peer_->pool.killRequest();
+  kill.setJob(other.id);
+  EXPECT_EQ(error_of(kill.send().ignoreResult()), "");
   restart(&job, {"node0"}, 2);
   EXPECT_NE(error_of(kj::mv(suspended)), "");
   wait_for(job.id, "suspended on node0/parked node0/parked");

@@ -283,10 +283,11 @@ kj::Promise<void> SimJob::ask_to_resume() {
   request.setJob(id_);
   pool_.told(id_, SimPool::Told::kNothing);
   return request.send().then(
-      [this](auto&& answer) {
+      [this](auto&& answer) -> kj::Promise<void> {
         ++pool_.totals()->resumed;
         pool_.world().note("resumed", number_, answer.getQueued().size() != 0 ? 1 : 0);
         pool_.told(id_, SimPool::Told::kResumed);
+        return kj::READY_NOW;
       },
       [again](kj::Exception&&) { return again(); });
 }
