@@ -39,6 +39,7 @@ constexpr size_t kTextBytes = 4096;
 // Of a client whose end of the connection was closed: a process that lives comes back at once, one that has ended shall
 // not keep a GPU.
 constexpr uint32_t kHoldClosedMs = 1'500;
+constexpr uint64_t kHeardAfterNs = 300'000'000;
 constexpr uint64_t kDrainNs = 50'000'000;
 constexpr int kLookForAgentMs = 200;
 
@@ -268,6 +269,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
 
 // Who had asked for it may be gone: it ends by itself.
 void Worker::hold(bool on) {
+  if (on && held_until_ns_ == 0) held_ns_ = now_ns();
   held_until_ns_ = on ? now_ns() + uint64_t{kHoldMs} * 1'000'000 : 0;
   if (!live_) return;
   tell_held();
@@ -281,7 +283,9 @@ void Worker::tell_held() {
   link_->note(held);
 }
 
+// Of one that is held: and it has heard of that. A program that does nothing looks every 100 ms.
 bool Worker::quiet() const {
+  if (held_until_ns_ != 0 && now_ns() - held_ns_ < kHeardAfterNs) return false;
   return live_ && !reader_.ready() && session_->streams().idle() && session_->outbox().empty() &&
          !session_->signals().outstanding();
 }

@@ -133,6 +133,7 @@ class Worker {
   LinkMeter link_meter_;
   RateMeter trips_;
   uint64_t held_until_ns_ = 0;  // the program begins nothing new; 0: it may
+  uint64_t held_ns_ = 0;        // since when
   bool worked_ = false;         // work was under way in the last turn
   uint64_t busy_ns_ = 0;        // when something last happened
   uint64_t linger_ns_ = 0;      // so long it looks on after that before it sleeps
