@@ -186,7 +186,7 @@ bool Worker::look_for_agent() {
   }
   control_ = caller;
   send_control(control_, ControlType::kAdopted, ControlAdopted{.restored = restored_ && link_ == nullptr});
-  session_->sharing().ask_again();
+  if (session_ != nullptr) session_->sharing().ask_again();
   log(LogLevel::kInfo, "vGPU %u: an agent is there again", identity_.vgpu);
   return true;
 }

@@ -73,7 +73,7 @@ class KeeperTest : public ::testing::Test {
     memcpy(move.stream_address, message.as<ControlText>()->text, sizeof(move.stream_address));
     move.next_epoch = epoch_ + 1;
     memset(move.token, 0x5a, sizeof(move.token));
-    strcpy(move.endpoint, "unix=/elsewhere");
+    strcpy(move.endpoint, ("host=" + this_host_id() + ";unix=/elsewhere").c_str());
     move.parks = parks ? 1 : 0;
     send_control(at_->control(), ControlType::kMove, move);
     if (!said(ControlType::kReady, why)) return false;
@@ -91,7 +91,9 @@ class KeeperTest : public ::testing::Test {
     ASSERT_EQ(wait_until(client_.link(), Side::kClient, moved, kTestTimeoutUs), WaitResult::kReady);
     client_.disconnect();
     ASSERT_TRUE(client_.open(*to, identity(++epoch_, parks)));
-    if (zone_fd_ >= 0) ASSERT_TRUE(client_.link().give_descriptor(zone_fd_));
+    if (zone_fd_ >= 0) {
+      ASSERT_TRUE(client_.link().give_descriptor(zone_fd_));
+    }
     ASSERT_TRUE(to->await(ControlType::kServing, &message));
     ASSERT_TRUE(at_->await(ControlType::kLeft, &message));
     EXPECT_EQ(at_->exit_status(), 0);
@@ -324,7 +326,7 @@ TEST_F(KeeperTest, a_full_disk_leaves_the_job_where_it_is) {
 }
 
 TEST_F(KeeperTest, a_resume_that_fails_leaves_it_parked) {
-  map(0, 40);
+  map(0, 80);
   for (uint64_t chunk = 0; chunk < 40; ++chunk) write(chunk, pattern(chunk));
   ASSERT_NO_FATAL_FAILURE(park());
   std::string why;
@@ -332,7 +334,7 @@ TEST_F(KeeperTest, a_resume_that_fails_leaves_it_parked) {
     WorkerProcess small;
     ControlMessage message;
     ControlSession session = identity(epoch_ + 1, false);
-    session.memory_bytes = 16u << 20;
+    session.memory_bytes = 32u << 20;
     send_control(small.control(), ControlType::kReceive, session);
     ASSERT_TRUE(small.await(ControlType::kReceiving, &message));
     ControlMove move;
