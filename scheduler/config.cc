@@ -34,6 +34,8 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"softgpu_devices", Kind::kNumber, 1, 64},
                                {"softgpu_memory", Kind::kSize},
                                {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
+                               {"park_directory", Kind::kPath},
+                               {"park_memory_mib", Kind::kNumber, 0, 1u << 24},
                                {"hold_s", Kind::kNumber, 0, 86'400}};
 constexpr const char* kLaterTables[] = {"queue", "policy", "price", "auth"};
 constexpr const char* kTables = "[pool] and [[server]]";

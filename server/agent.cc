@@ -59,6 +59,7 @@ Agent::Stats sum_of(const Counted& counted) {
       if (word != 0) stats.round_trips_of[TripCounts::function_of(word)] += TripCounts::count_of(word);
     }
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
+    sum.kept_in_memory += one.kept_in_memory, sum.kept_on_disk += one.kept_on_disk;
     sum.quiet &= one.quiet;
     // Of several processes, the one that waits longest.
     if (one.link.wait_ns >= sum.link.wait_ns) sum.link = one.link;
@@ -89,6 +90,7 @@ ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32
   session.epoch = terms.epoch;
   session.memory_bytes = terms.memory_bytes;
   session.hold_ms = hold_ms;
+  session.keeps = is_parked(terms) ? 1 : 0;
   session.attempt = wish.attempt;
   memcpy(session.transport, wish.transport, sizeof(session.transport));
   session.transport[sizeof(session.transport) - 1] = '\0';
@@ -174,7 +176,8 @@ bool Agent::fenced(const LeaseTerms& terms) const {
 }
 
 Outcome Agent::place(const LeaseTerms& terms) {
-  if (terms.gpu >= gpus_.devices().size()) return Outcome::fail(format("this server has no GPU %u", terms.gpu));
+  if (!is_parked(terms) && terms.gpu >= gpus_.devices().size())
+    return Outcome::fail(format("this server has no GPU %u", terms.gpu));
   if (terms.vgpu >= kVgpusMax || terms.job.empty() || terms.job.size() >= kIdBytes) {
     return Outcome::fail("the lease is malformed");
   }
@@ -192,9 +195,13 @@ Outcome Agent::place(const LeaseTerms& terms) {
   if (lease != nullptr) return {};
   lease = std::make_unique<AgentLease>();
   lease->terms = terms;
-  memcpy(lease->terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(lease->terms.gpu_uuid));
+  std::string where = "on no GPU, and kept here";
+  if (!is_parked(terms)) {
+    memcpy(lease->terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(lease->terms.gpu_uuid));
+    where = format("on GPU %u", terms.gpu);
+  }
   save();
-  log(LogLevel::kInfo, "job %s: vGPU %u is on GPU %u (epoch %llu)", terms.job.c_str(), terms.vgpu, terms.gpu,
+  log(LogLevel::kInfo, "job %s: vGPU %u is %s (epoch %llu)", terms.job.c_str(), terms.vgpu, where.c_str(),
       static_cast<unsigned long long>(terms.epoch));
   return {};
 }
@@ -207,6 +214,7 @@ void Agent::end_session(const LeaseKey& key, const std::shared_ptr<AgentSession>
 // By a worker that has been killed, or told to leave, and has not ended yet: what the next one finds of memory would be
 // less than it was promised.
 bool Agent::gpu_is_held(const LeaseTerms& by) const {
+  if (is_parked(by)) return false;
   const auto on_it = [&](const auto& ending) { return ending.second->gpu == by.gpu; };
   const auto leaves = [&](const auto& other) {
     const AgentLease& lease = *other.second;
@@ -329,6 +337,11 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     close_all(-1, region_fd);
     return refusal(kSessionIsGone, "its worker has ended");
   }
+  // A process that begins finds the vGPU where it goes on, if that is soon.
+  if (session == nullptr && is_parked(lease->terms)) {
+    close_all(-1, region_fd);
+    return refusal(kNotReady, "the job is suspended; `tide resume " + lease->terms.job + "` lets it go on");
+  }
   if (session == nullptr) {
     if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) {
       close_all(-1, region_fd);
@@ -372,8 +385,10 @@ Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
   if (const Outcome bound = rendezvous_.bind(name, &place); !bound.ok()) {
     log(LogLevel::kWarning, "%s; this worker ends with its agent", bound.message().c_str());
   }
-  const Outcome outcome = WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
-                                               gpus_.environment(lease->terms.gpu), place, &session->worker);
+  const Outcome outcome =
+      WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
+                           is_parked(lease->terms) ? gpus_.keeper_environment() : gpus_.environment(lease->terms.gpu),
+                           place, &session->worker);
   if (place >= 0) close(place);
   if (!outcome.ok()) rendezvous_.remove(name);
   return outcome;

@@ -24,6 +24,9 @@
 
 namespace tide {
 
+// On no GPU: its sessions are kept here (server/kept.h), and their programs wait.
+inline bool is_parked(const LeaseTerms& terms) { return terms.gpu == control::PARKED; }
+
 inline constexpr size_t kSessionsMax = 64;  // of one vGPU: client processes of a job that use it at once
 
 struct AgentSession {

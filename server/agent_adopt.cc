@@ -43,13 +43,14 @@ void Agent::take_over_lease(const AgentState::Lease& from) {
   lease->committed = from.committed;
   bool lost = false;
   for (const AgentState::Session& session : from.sessions) lost |= !adopt(key, *lease, session);
-  const bool same_gpu = terms.gpu < gpus_.devices().size() &&
-                        memcmp(terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(terms.gpu_uuid)) == 0;
+  const bool here = terms.gpu < gpus_.devices().size();
+  const bool same_gpu = is_parked(terms) ||
+                        (here && memcmp(terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(terms.gpu_uuid)) == 0);
   if (!same_gpu) {
     log(LogLevel::kWarning,
         "job %s: vGPU %u ends: it was on GPU %u, %s, and this agent has %s there; start it with the GPUs of before",
         terms.job.c_str(), terms.vgpu, terms.gpu, uuid_text(terms.gpu_uuid).c_str(),
-        terms.gpu < gpus_.devices().size() ? gpus_.uuid(terms.gpu).c_str() : "none");
+        here ? gpus_.uuid(terms.gpu).c_str() : "none");
   }
   if (!same_gpu || (from.committed && lease->sessions.empty())) {
     for (const auto& session : lease->sessions) end_session(key, session);

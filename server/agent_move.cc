@@ -109,6 +109,7 @@ kj::Promise<void> Agent::copy_one(std::shared_ptr<MoveState> state, std::shared_
         memcpy(move.token, state->order.next.token, sizeof(move.token));
         set_text(move.stream_address, address);
         set_text(move.endpoint, state->order.endpoint);
+        move.parks = is_parked(state->order.next) ? 1 : 0;
         auto ready = session->worker->await(ControlType::kReady).ignoreResult();
         session->worker->send(ControlType::kMove, move);
         return ready.exclusiveJoin(while_it_goes_on(session));

@@ -3,6 +3,7 @@
 // What tide-agent is told on its command line and in pool.toml.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/outcome.h"
@@ -10,15 +11,17 @@
 namespace tide {
 
 struct AgentOptions {
-  std::string scheduler;               // ADDRESS:PORT or unix:PATH
-  std::string name;                    // unique in the pool; the host's name by default
-  std::string directory;               // holds the door's unix socket; made when missing, mode 0700
-  std::string listen = "127.0.0.1:0";  // the door's TCP address
-  std::string ready_file;              // written when the scheduler has taken us
-  uint32_t softgpu_devices = 0;        // not 0: software GPUs, that many
-  uint64_t image_cache_mib = 4096;     // of programs' images, in `directory`; 0: none
-  uint32_t hold_s = 60;                // a session is kept so long for a client whose connection broke
-  std::string softgpu_memory;          // of each, e.g. "2GiB"
+  std::string scheduler;                    // ADDRESS:PORT or unix:PATH
+  std::string name;                         // unique in the pool; the host's name by default
+  std::string directory;                    // holds the door's unix socket; made when missing, mode 0700
+  std::string listen = "127.0.0.1:0";       // the door's TCP address
+  std::string ready_file;                   // written when the scheduler has taken us
+  uint32_t softgpu_devices = 0;             // not 0: software GPUs, that many
+  uint64_t image_cache_mib = 4096;          // of programs' images, in `directory`; 0: none
+  std::string park_directory;               // of vGPUs of suspended jobs; else TIDE_PARK_DIR, else in `directory`
+  std::optional<uint64_t> park_memory_mib;  // of host memory for them; else TIDE_PARK_MEMORY_MIB, else what is free
+  uint32_t hold_s = 60;                     // a session is kept so long for a client whose connection broke
+  std::string softgpu_memory;               // of each, e.g. "2GiB"
   bool help = false;
 };
 

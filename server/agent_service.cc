@@ -111,6 +111,8 @@ class AgentService final : public control::Agent::Server {
         to.setKeptIn(from.sum.kept_in);
         to.setWaitNs(from.sum.wait_ns);
         to.setObjects(from.sum.objects);
+        to.setKeptInMemory(from.sum.kept_in_memory);
+        to.setKeptOnDisk(from.sum.kept_on_disk);
         to.setTransport(from.sum.transport);
         auto link = to.initLink();
         link.setRoundTripUs(from.sum.link.round_trip_us);

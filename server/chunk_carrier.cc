@@ -49,12 +49,12 @@ Outcome ChunkSender::start() {
   return outcome.ok() ? buffers_.start() : outcome;
 }
 
-Outcome ChunkSender::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes) {
+Outcome ChunkCarrier::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes) {
   const ChunkFrame frame{.kind = kind, .address = address, .bytes = bytes};
   return stream_.send(&frame, sizeof(frame));
 }
 
-Outcome ChunkSender::tell_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks) {
+Outcome ChunkCarrier::send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks) {
   for (size_t i = 0; i < chunks.size();) {
     size_t end = i + 1;
     while (end < chunks.size() && chunks[end] == chunks[end - 1] + kChunkBytes) ++end;
@@ -73,8 +73,8 @@ Outcome ChunkSender::tell_mapped(const std::vector<uint64_t>& chunks) {
   told_ = chunks;
   for (const uint64_t chunk : gone) there_[chunk] = Copy();
   for (const uint64_t chunk : come) there_.try_emplace(chunk, Copy{.hash = {}, .hashed = false, .zero = true});
-  const Outcome outcome = tell_ranges(ChunkFrameKind::kUnmap, gone);
-  return outcome.ok() ? tell_ranges(ChunkFrameKind::kMap, come) : outcome;
+  const Outcome outcome = send_ranges(ChunkFrameKind::kUnmap, gone);
+  return outcome.ok() ? send_ranges(ChunkFrameKind::kMap, come) : outcome;
 }
 
 // Of those that are kept, what is not known to be there.
@@ -110,7 +110,7 @@ Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
   return {};
 }
 
-Outcome ChunkSender::confirm() {
+Outcome ChunkCarrier::confirm() {
   const Outcome outcome = send_frame(ChunkFrameKind::kPass, 0, 0);
   return outcome.ok() ? await_verdict(stream_, kConfirmMs) : outcome;
 }
@@ -144,53 +144,62 @@ Outcome ChunkSender::carry(uint64_t address, const ChunkBuffers::Buffer& buffer,
   return stream_.send(buffer.data, kChunkBytes);
 }
 
-Outcome ChunkSender::end() { return send_frame(ChunkFrameKind::kEnd, 0, 0); }
+Outcome ChunkCarrier::end() { return send_frame(ChunkFrameKind::kEnd, 0, 0); }
 
-Outcome ChunkReceiver::run() {
-  if (Outcome outcome = buffers_.start(); !outcome.ok()) return outcome;
-  while (true) {
-    ChunkFrame frame;
-    if (Outcome outcome = stream_.receive(&frame, sizeof(frame), kSourceMs); !outcome.ok()) return outcome;
-    if (frame.kind == ChunkFrameKind::kEnd) return buffers_.rest();
-    if (Outcome outcome = take(frame); !outcome.ok()) return outcome;
-  }
-}
+namespace {
 
-Outcome ChunkReceiver::take(const ChunkFrame& frame) {
+Outcome take(const ChunkFrame& frame, ByteStream& stream, ChunkTaker& taker) {
   if (frame.kind == ChunkFrameKind::kPass) {
-    const Outcome outcome = buffers_.rest();
-    return outcome.ok() ? send_verdict(stream_, outcome) : outcome;
+    const Outcome outcome = taker.rest();
+    return outcome.ok() ? send_verdict(stream, outcome) : outcome;
   }
   const bool whole = frame.address % kChunkBytes == 0 && frame.bytes % kChunkBytes == 0 && frame.bytes != 0;
-  if (!whole || !memory_.in_range(frame.address, frame.bytes)) {
+  if (!whole || !taker.owns(frame.address, frame.bytes)) {
     return Outcome::fail("the source sent memory that is not the vGPU's");
   }
   switch (frame.kind) {
-    case ChunkFrameKind::kMap: {
-      const CUresult result = memory_.map(frame.address, frame.bytes);
-      return result == CUDA_SUCCESS ? Outcome() : memory_.cannot_map(frame.bytes, result);
-    }
-    case ChunkFrameKind::kUnmap: {
-      if (Outcome outcome = buffers_.rest(); !outcome.ok()) return outcome;
-      const CUresult result = memory_.unmap(frame.address, frame.bytes, 0);
-      memory_.collect(streams_);
-      return result == CUDA_SUCCESS ? Outcome() : Outcome::fail("the source unmaps memory that is not mapped");
-    }
+    case ChunkFrameKind::kMap:
+      return taker.map(frame.address, frame.bytes);
+    case ChunkFrameKind::kUnmap:
+      return taker.unmap(frame.address, frame.bytes);
     case ChunkFrameKind::kZero:
-      return buffers_.clear(frame.address, frame.bytes);
+      return taker.clear(frame.address, frame.bytes);
     case ChunkFrameKind::kData:
-      return take_data(frame);
+      if (frame.bytes != kChunkBytes) return Outcome::fail("the source sent more than a chunk at once");
+      return taker.take(frame.address, stream);
     default:
       return Outcome::fail("the source sent what this worker does not know");
   }
 }
 
-Outcome ChunkReceiver::take_data(const ChunkFrame& frame) {
-  if (frame.bytes != kChunkBytes) return Outcome::fail("the source sent more than a chunk at once");
+}  // namespace
+
+Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker) {
+  while (true) {
+    ChunkFrame frame;
+    if (Outcome outcome = stream.receive(&frame, sizeof(frame), kSourceMs); !outcome.ok()) return outcome;
+    if (frame.kind == ChunkFrameKind::kEnd) return taker.rest();
+    if (Outcome outcome = take(frame, stream, taker); !outcome.ok()) return outcome;
+  }
+}
+
+Outcome MemoryTaker::map(uint64_t address, uint64_t bytes) {
+  const CUresult result = memory_.map(address, bytes);
+  return result == CUDA_SUCCESS ? Outcome() : memory_.cannot_map(bytes, result);
+}
+
+Outcome MemoryTaker::unmap(uint64_t address, uint64_t bytes) {
+  if (Outcome outcome = buffers_.rest(); !outcome.ok()) return outcome;
+  const CUresult result = memory_.unmap(address, bytes, 0);
+  memory_.collect(streams_);
+  return result == CUDA_SUCCESS ? Outcome() : Outcome::fail("the source unmaps memory that is not mapped");
+}
+
+Outcome MemoryTaker::take(uint64_t address, ByteStream& from) {
   ChunkBuffers::Buffer& buffer = buffers_.at(turn_++);
   if (Outcome outcome = buffers_.wait(&buffer); !outcome.ok()) return outcome;
-  if (Outcome outcome = stream_.receive(buffer.data, kChunkBytes); !outcome.ok()) return outcome;
-  return buffers_.store(&buffer, frame.address);
+  if (Outcome outcome = from.receive(buffer.data, kChunkBytes); !outcome.ok()) return outcome;
+  return buffers_.store(&buffer, address);
 }
 
 }  // namespace tide

@@ -4,6 +4,8 @@
 // destination has, by its hash, and sends what differs. The hash is that of the bytes that were sent, not of the memory
 // that they were read from: a chunk may be written while it is read, and also be written back later, so that only the
 // bytes on their way say what arrived. One thread at a time, with the vGPU's primary context current.
+//
+// Where a vGPU is on no GPU its chunks lie elsewhere (server/kept.h), and are carried alike.
 
 #include <cstdint>
 #include <functional>
@@ -35,7 +37,8 @@ struct ChunkFrame {
   uint64_t bytes = 0;
 };
 
-class ChunkSender {
+// A vGPU's chunks as a move sends them, wherever they lie.
+class ChunkCarrier {
  public:
   struct Pass {
     uint64_t chunks = 0;  // that had changed
@@ -44,17 +47,42 @@ class ChunkSender {
     bool whole = false;   // nothing that is mapped was left out
   };
 
-  ChunkSender(const DriverLibrary& library, Contexts& contexts, Memory& memory, ByteStream& stream)
-      : memory_(memory), stream_(stream), hasher_(library, contexts), buffers_(library.calls) {}
+  explicit ChunkCarrier(ByteStream& stream) : stream_(stream) {}
+  virtual ~ChunkCarrier() = default;
+  ChunkCarrier(const ChunkCarrier&) = delete;
+  ChunkCarrier& operator=(const ChunkCarrier&) = delete;
 
-  Outcome start();
+  // The calling thread is the one from now on.
+  virtual void enter_thread() {}
   // What is mapped now, and of it what differs from what the destination has. The vGPU may run. `go_on` is asked now
   // and then: false ends the pass early.
-  Outcome pass(const std::function<bool()>& go_on, Pass* pass);
+  virtual Outcome pass(const std::function<bool()>& go_on, Pass* pass) = 0;
   // Waits until the destination has done all that was sent; fails with its reason when it could not.
   Outcome confirm();
   // No more passes.
   Outcome end();
+
+ protected:
+  Outcome send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes);
+  // `chunks` ascend; neighbours go in one frame.
+  Outcome send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks);
+
+  ByteStream& stream_;
+};
+
+// Of a GPU's memory.
+class ChunkSender final : public ChunkCarrier {
+ public:
+  ChunkSender(const DriverLibrary& library, Contexts& contexts, Memory& memory, ByteStream& stream)
+      : ChunkCarrier(stream),
+        contexts_(contexts),
+        memory_(memory),
+        hasher_(library, contexts),
+        buffers_(library.calls) {}
+
+  Outcome start();
+  void enter_thread() override { contexts_.use(0); }
+  Outcome pass(const std::function<bool()>& go_on, Pass* pass) override;
 
  private:
   // What the destination has at an address.
@@ -67,35 +95,53 @@ class ChunkSender {
   struct Pins;
 
   Outcome tell_mapped(const std::vector<uint64_t>& chunks);
-  Outcome tell_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks);
   Outcome changed(const Pins& pins, std::vector<uint64_t>* chunks);
   Outcome send_chunks(std::span<const uint64_t> chunks, const std::function<bool()>& go_on, Pass* pass);
   Outcome carry(uint64_t address, const ChunkBuffers::Buffer& buffer, Pass* pass);
-  Outcome send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes);
 
+  Contexts& contexts_;
   Memory& memory_;
-  ByteStream& stream_;
   ChunkHasher hasher_;
   ChunkBuffers buffers_;
   std::unordered_map<uint64_t, Copy> there_;
   std::vector<uint64_t> told_;  // mapped there, ascending
 };
 
-class ChunkReceiver {
+// What becomes of chunks that come. Addresses and bytes are of whole chunks that are the vGPU's.
+class ChunkTaker {
  public:
-  ChunkReceiver(const DriverLibrary& library, Memory& memory, const Streams& streams, ByteStream& stream)
-      : memory_(memory), streams_(streams), stream_(stream), buffers_(library.calls) {}
+  virtual ~ChunkTaker() = default;
+  virtual bool owns(uint64_t address, uint64_t bytes) const = 0;
+  // What is new is zero.
+  virtual Outcome map(uint64_t address, uint64_t bytes) = 0;
+  virtual Outcome unmap(uint64_t address, uint64_t bytes) = 0;
+  virtual Outcome clear(uint64_t address, uint64_t bytes) = 0;
+  // Of one chunk, whose bytes come next.
+  virtual Outcome take(uint64_t address, ByteStream& from) = 0;
+  // Until all of it is done.
+  virtual Outcome rest() = 0;
+};
 
-  // Until the sender's end(). What it says and sends is done to the vGPU's memory.
-  Outcome run();
+// Until the sender's end().
+Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker);
+
+// Into a GPU's memory.
+class MemoryTaker final : public ChunkTaker {
+ public:
+  MemoryTaker(const DriverLibrary& library, Memory& memory, const Streams& streams)
+      : memory_(memory), streams_(streams), buffers_(library.calls) {}
+
+  Outcome start() { return buffers_.start(); }
+  bool owns(uint64_t address, uint64_t bytes) const override { return memory_.in_range(address, bytes); }
+  Outcome map(uint64_t address, uint64_t bytes) override;
+  Outcome unmap(uint64_t address, uint64_t bytes) override;
+  Outcome clear(uint64_t address, uint64_t bytes) override { return buffers_.clear(address, bytes); }
+  Outcome take(uint64_t address, ByteStream& from) override;
+  Outcome rest() override { return buffers_.rest(); }
 
  private:
-  Outcome take(const ChunkFrame& frame);
-  Outcome take_data(const ChunkFrame& frame);
-
   Memory& memory_;
   const Streams& streams_;
-  ByteStream& stream_;
   ChunkBuffers buffers_;
   size_t turn_ = 0;
 };

@@ -45,7 +45,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 4;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 5;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -78,7 +78,7 @@ struct ControlSession {
   uint32_t hold_ms = 0;  // kept so long for a client whose connection broke, and for an agent that died
   uint32_t again = 0;    // 1: kServe of a session that the worker has
   uint32_t attempt = 0;  // DoorOpen::attempt
-  uint32_t reserved = 0;
+  uint32_t keeps = 0;    // 1: on no GPU; the session is kept, and executes nothing (server/kept.h)
 };
 
 // Who the agent believes that the worker is: the worker hears nobody else.
@@ -100,6 +100,7 @@ struct ControlMove {
   uint8_t token[kTokenBytes] = {};
   char stream_address[kEndpointBytes] = {};
   char endpoint[kEndpointBytes] = {};
+  uint64_t parks = 0;  // 1: to a worker that keeps; from there it shall be able to go anywhere
 };
 
 // The program begins nothing new while it is on, for kHoldMs at most.
@@ -139,6 +140,7 @@ struct ControlStats {
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
   ControlLink link;
+  uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept
 };
 
 struct ControlText {

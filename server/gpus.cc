@@ -66,6 +66,16 @@ Outcome run_probe(const std::string& program, const Environment& environment, st
   return status == 0 ? Outcome() : Outcome::fail("it failed; its message is above");
 }
 
+// Where keepers keep (server/shelf.h). Options count more than what the agent's own environment says.
+void add_parking(const AgentOptions& options, Environment* to) {
+  const bool chosen = !options.park_directory.empty();
+  if (chosen || getenv("TIDE_PARK_DIR") == nullptr) {
+    to->push_back({"TIDE_PARK_DIR", chosen ? options.park_directory : options.directory + "/parked"});
+  }
+  to->push_back({"TIDE_PARK_LEDGER", options.directory + "/parked-memory"});
+  if (options.park_memory_mib) to->push_back({"TIDE_PARK_MEMORY_MIB", std::to_string(*options.park_memory_mib)});
+}
+
 // Other servers reach the workers where clients reach the door. Nothing where that is each of several addresses.
 std::string host_of(const std::string& listen) {
   const std::string host = listen.substr(0, listen.rfind(':'));
@@ -99,6 +109,7 @@ Outcome Gpus::find(const AgentOptions& options, Gpus* gpus) {
                  {"TIDE_IMAGE_BYTES", std::to_string(options.image_cache_mib << 20)}};
   const std::string host = host_of(options.listen);
   if (getenv("TIDE_UCX_BIND") == nullptr && !host.empty()) gpus->base_.push_back({"TIDE_UCX_BIND", host});
+  add_parking(options, &gpus->base_);
   if (options.softgpu_devices != 0) {
     gpus->base_.push_back({"TIDE_DRIVER", "software"});
     gpus->base_.push_back({"SOFTGPU_DEVICES", std::to_string(options.softgpu_devices)});

@@ -24,6 +24,8 @@ class Gpus {
   std::string uuid(uint32_t index) const;
   // For the worker of that GPU.
   Environment environment(uint32_t index) const;
+  // For one without a GPU.
+  const Environment& keeper_environment() const { return base_; }
   const std::string& worker_program() const { return program_; }
 
  private:

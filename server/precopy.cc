@@ -31,13 +31,13 @@ bool RoundJudge::enough(uint64_t bytes, uint64_t ns) {
   return ++rounds_ >= kRoundsMax || stuck_ >= kStuckRoundsMax || ns <= kPauseShareNs;
 }
 
-Precopy::Precopy(Session& session, std::string address, const TransferHello& hello)
-    : session_(session), address_(std::move(address)), hello_(hello) {}
+Precopy::Precopy(MakeCarrier make, std::string address, const TransferHello& hello)
+    : make_(std::move(make)), address_(std::move(address)), hello_(hello) {}
 
 Precopy::~Precopy() {
   stop();
   if (thread_.joinable()) thread_.join();
-  session_.contexts().use(0);  // of what the thread has made
+  if (carrier_ != nullptr) carrier_->enter_thread();
 }
 
 Outcome Precopy::start() {
@@ -107,9 +107,6 @@ void Precopy::run() {
 }
 
 Outcome Precopy::begin() {
-  const DriverLibrary& library = session_.library();
-  if (const CUresult r = library.calls.cuCtxSetCurrent(session_.contexts().primary()); r != CUDA_SUCCESS)
-    return Outcome::fail("cannot use the GPU: " + error_text(library.calls, r));
   std::unique_ptr<ByteStream> stream;
   if (Outcome outcome = connect_stream(address_, kConnectMs, &stream); !outcome.ok()) return outcome;
   {
@@ -118,20 +115,19 @@ Outcome Precopy::begin() {
     if (stop_) return Outcome::fail("it was given up");
   }
   if (Outcome outcome = greet_receiver(*stream_, hello_); !outcome.ok()) return outcome;
-  sender_ = std::make_unique<ChunkSender>(library, session_.contexts(), session_.memory(), *stream_);
-  return sender_->start();
+  return make_(*stream_, &carrier_);
 }
 
 Outcome Precopy::round() {
   const uint64_t begin = now_ns();
-  ChunkSender::Pass pass;
+  ChunkCarrier::Pass pass;
   const auto go_on = [this] {
     ++looked_at_;
     return wanted_.load();
   };
-  Outcome outcome = sender_->pass(go_on, &pass);
+  Outcome outcome = carrier_->pass(go_on, &pass);
   const uint64_t sent = now_ns();
-  if (outcome.ok() && pass.whole) outcome = sender_->confirm();
+  if (outcome.ok() && pass.whole) outcome = carrier_->confirm();
   if (!outcome.ok()) return outcome;
   const uint64_t now = now_ns();
   pass.ns += now - sent;
@@ -146,11 +142,11 @@ Outcome Precopy::round() {
 }
 
 Outcome Precopy::finish(const std::function<void()>& pump) {
-  session_.contexts().use(0);
-  ChunkSender::Pass pass;
+  carrier_->enter_thread();
+  ChunkCarrier::Pass pass;
   const auto go_on = [&] { return pump(), true; };
-  Outcome outcome = sender_->pass(go_on, &pass);
-  if (outcome.ok()) outcome = sender_->end();
+  Outcome outcome = carrier_->pass(go_on, &pass);
+  if (outcome.ok()) outcome = carrier_->end();
   if (!outcome.ok()) return outcome;
   const std::lock_guard lock(mu_);
   ++progress_.rounds;

@@ -15,7 +15,6 @@
 
 #include "base/threads.h"
 #include "server/chunk_carrier.h"
-#include "server/session.h"
 #include "server/transfer.h"
 
 namespace tide {
@@ -41,8 +40,11 @@ class Precopy {
     uint64_t looked_at = 0;   // chunks so far, sent or not: it grows while a round is under way
   };
 
-  // `session` outlives it. `address`: of the destination's stream.
-  Precopy(Session& session, std::string address, const TransferHello& hello);
+  // What is copied; made by the thread, when the destination has agreed.
+  using MakeCarrier = std::function<Outcome(ByteStream& to, std::unique_ptr<ChunkCarrier>* carrier)>;
+
+  // `address`: of the destination's stream.
+  Precopy(MakeCarrier make, std::string address, const TransferHello& hello);
   // Waits until the thread has ended: at once after over().
   ~Precopy();
   Precopy(const Precopy&) = delete;
@@ -73,11 +75,11 @@ class Precopy {
   Outcome round();
   bool wait_for_round();
 
-  Session& session_;
+  const MakeCarrier make_;
   const std::string address_;
   const TransferHello hello_;
   Thread thread_;
-  std::unique_ptr<ChunkSender> sender_;
+  std::unique_ptr<ChunkCarrier> carrier_;
   std::unique_ptr<ByteStream> stream_;  // made by the thread, under mu_; goes first: it may still read what was sent
   RoundJudge judge_;
   uint64_t next_round_ns_ = 0;

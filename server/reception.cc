@@ -6,8 +6,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "server/transfer.h"
-
 namespace tide {
 
 Reception::~Reception() {
@@ -24,15 +22,13 @@ Outcome Reception::start() {
 }
 
 void Reception::run() {
-  session_.contexts().enter_thread();
-  outcome_ = receive_session(session_, *stream_);
+  outcome_ = receive_(*stream_);
   over_ = true;
   eventfd_write(over_fd_, 1);
 }
 
 Outcome Reception::finish() {
   thread_.join();
-  session_.contexts().enter_thread();
   return outcome_;
 }
 

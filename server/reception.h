@@ -1,22 +1,24 @@
 #pragma once
 
-// The destination's part of a move: a thread that receives the session, so that the worker hears its agent meanwhile.
-// The session is the thread's from start() to the end.
+// The destination's part of a move: a thread that receives the vGPU, so that the worker hears its agent meanwhile. What
+// it is received into is the thread's from start() to the end.
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <utility>
 
 #include "base/threads.h"
-#include "server/session.h"
 #include "transport/stream.h"
 
 namespace tide {
 
 class Reception {
  public:
-  // `session` outlives it.
-  Reception(Session& session, std::unique_ptr<ByteStream> stream) : session_(session), stream_(std::move(stream)) {}
+  using Receive = std::function<Outcome(ByteStream& from)>;
+
+  Reception(Receive receive, std::unique_ptr<ByteStream> stream)
+      : receive_(std::move(receive)), stream_(std::move(stream)) {}
   // Gives up what is not over.
   ~Reception();
   Reception(const Reception&) = delete;
@@ -26,14 +28,14 @@ class Reception {
   // Readable from then on when it is over.
   int over_fd() const { return over_fd_; }
   bool over() const { return over_; }
-  // Requires: over(). How it went; the session is the caller's again.
+  // Requires: over(). How it went; nothing is the thread's any more.
   Outcome finish();
   ByteStream& stream() { return *stream_; }
 
  private:
   void run();
 
-  Session& session_;
+  const Receive receive_;
   std::unique_ptr<ByteStream> stream_;
   Thread thread_;
   int over_fd_ = -1;

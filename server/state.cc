@@ -10,7 +10,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 7;
+constexpr uint32_t kStateVersion = 8;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {
@@ -256,8 +256,6 @@ std::vector<std::byte> write_state(Session& session) {
   BlobWriter w;
   w.put(kStateVersion);
   write_libraries(session, &w);
-  w.put(session.sequence());
-  w.put(session.told());
   w.put(session.partial());
   w.put(session.contexts().time_ms());
   const std::vector<MemoryRange> ranges = session.memory().ranges();
@@ -292,8 +290,6 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
   if (Outcome outcome = check_version(&r); !outcome.ok()) return outcome;
   std::vector<Earlier> libraries;
   if (Outcome outcome = read_libraries(&r, images, &libraries); !outcome.ok()) return outcome;
-  session.set_sequence(r.get<uint64_t>());
-  session.set_told(r.get<uint64_t>());
   session.partial() = r.get<uint64_t>();
   session.contexts().set_time(r.get<double>());
   if (Outcome outcome = read_ranges(session, &r); !outcome.ok()) return outcome;

@@ -1,7 +1,7 @@
 #pragma once
 
-// A vGPU's state as bytes: everything but the contents of its memory and of its images' globals. Written where it is
-// paused and idle; from it and those contents the same vGPU is made elsewhere.
+// A vGPU's state as bytes: everything but the contents of its memory and of its images' globals, and what its outline
+// says (transfer.h). Written where it is paused and idle; from it and those contents the same vGPU is made elsewhere.
 
 #include <cstddef>
 #include <cstdint>

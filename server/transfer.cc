@@ -8,6 +8,7 @@
 #include "base/versions.h"
 #include "server/array_contents.h"
 #include "server/chunk_carrier.h"
+#include "server/pieces.h"
 #include "server/state.h"
 #include "server/verdict.h"
 
@@ -206,7 +207,13 @@ Outcome greet_receiver(ByteStream& stream, const TransferHello& hello) {
   return await_verdict(stream, 30'000);
 }
 
-Outcome send_session(Session& session, ByteStream& stream, const std::function<void()>& pump, uint64_t* bytes) {
+Outcome send_session(Session& session, ByteStream& to, const std::function<void()>& pump, uint64_t* bytes) {
+  const TransferOutline outline{.sequence = session.sequence(),
+                                .told = session.told(),
+                                .objects = uint32_t(session.objects().size()),
+                                .shares_host_memory = session.host_memory().shares() ? 1u : 0u};
+  if (Outcome outcome = to.send(&outline, sizeof(outline)); !outcome.ok()) return outcome;
+  PieceWriter stream(to);
   const std::vector<std::byte> state = write_state(session);
   const uint64_t state_bytes = state.size();
   if (Outcome outcome = stream.send(&state_bytes, sizeof(state_bytes)); !outcome.ok()) return outcome;
@@ -223,7 +230,8 @@ Outcome send_session(Session& session, ByteStream& stream, const std::function<v
     return outcome;
   }
   if (Outcome outcome = send_arrays(session, stream, pump, bytes); !outcome.ok()) return outcome;
-  return send_kept(session, stream, pump, bytes);
+  if (Outcome outcome = send_kept(session, stream, pump, bytes); !outcome.ok()) return outcome;
+  return stream.end();
 }
 
 Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
@@ -247,9 +255,15 @@ Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
   return outcome;
 }
 
-Outcome receive_session(Session& session, ByteStream& stream) {
-  ChunkReceiver chunks(session.library(), session.memory(), session.streams(), stream);
-  if (Outcome outcome = chunks.run(); !outcome.ok()) return outcome;
+namespace {
+
+Outcome receive_chunks(Session& session, ByteStream& stream) {
+  MemoryTaker memory(session.library(), session.memory(), session.streams());
+  const Outcome outcome = memory.start();
+  return outcome.ok() ? receive_chunks(stream, memory) : outcome;
+}
+
+Outcome receive_state(Session& session, ByteStream& stream) {
   uint64_t bytes = 0;
   if (Outcome outcome = stream.receive(&bytes, sizeof(bytes)); !outcome.ok()) return outcome;
   if (bytes > kStateBytesMax) return Outcome::fail("the state is too large");
@@ -262,7 +276,19 @@ Outcome receive_session(Session& session, ByteStream& stream) {
     images.push_back(std::make_shared<std::vector<std::byte>>(size));
     if (Outcome outcome = stream.receive(images.back()->data(), size); !outcome.ok()) return outcome;
   }
-  if (Outcome outcome = restore_state(session, state, images); !outcome.ok()) return outcome;
+  return restore_state(session, state, images);
+}
+
+}  // namespace
+
+Outcome receive_session(Session& session, ByteStream& from) {
+  if (Outcome outcome = receive_chunks(session, from); !outcome.ok()) return outcome;
+  TransferOutline outline;
+  if (Outcome outcome = from.receive(&outline, sizeof(outline)); !outcome.ok()) return outcome;
+  session.set_sequence(outline.sequence);
+  session.set_told(outline.told);
+  PieceReader stream(from);
+  if (Outcome outcome = receive_state(session, stream); !outcome.ok()) return outcome;
   // What is replayed must not run into what is copied.
   session.contexts().use(0);
   session.driver().cuCtxSynchronize();
@@ -270,6 +296,7 @@ Outcome receive_session(Session& session, ByteStream& stream) {
   if (Outcome outcome = receive_contents(session, stream); !outcome.ok()) return outcome;
   if (Outcome outcome = receive_arrays(session, stream); !outcome.ok()) return outcome;
   if (Outcome outcome = receive_kept(session, stream); !outcome.ok()) return outcome;
+  if (Outcome outcome = stream.end(); !outcome.ok()) return outcome;
   restore_references(session);
   return {};
 }

@@ -15,13 +15,21 @@ namespace tide {
 
 struct TransferHello {
   uint32_t magic = 0x766f6d74;
-  uint32_t version = 3;
+  uint32_t version = 4;
   char job[kIdBytes] = {};
   uint8_t token[kTokenBytes] = {};
   uint8_t session[16] = {};
   uint32_t vgpu = 0;
   uint32_t reserved = 0;
   uint64_t epoch = 0;  // of the new assignment
+};
+
+// Behind the chunks: what also a worker must know that only keeps the vGPU. The rest follows in pieces (pieces.h).
+struct TransferOutline {
+  uint64_t sequence = 0;  // of the last command that was executed
+  uint64_t told = 0;      // Session::told()
+  uint32_t objects = 0;
+  uint32_t shares_host_memory = 0;  // 1: with its program, whose machine it cannot leave
 };
 
 // Source: introduces itself and waits until the destination agrees. The session still runs.

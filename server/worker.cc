@@ -58,6 +58,10 @@ void hear_message(int) {
 
 Outcome Worker::begin(const ControlSession& session) {
   identity_ = session;
+  if (session.keeps != 0) {
+    kept_ = std::make_unique<Kept>(session.vgpu, shelf_place());
+    return kept_->start();
+  }
   if (Outcome outcome = open_driver(&library_); !outcome.ok()) return outcome;
   session_ = std::make_unique<Session>(library_);
   log(LogLevel::kDebug, "driver %s", library_.path.c_str());
@@ -99,14 +103,14 @@ int Worker::run() {
       std::erase_if(given_up_, [this](const auto& precopy) {
         return precopy->over() && (session_ == nullptr || session_->streams().idle());
       });
-      if (live_ && !said_end_) session_->tell_running();
+      if (live_ && session_ != nullptr && !said_end_) session_->tell_running();
       if (held_until_ns_ != 0 && now >= held_until_ns_) hold(false);
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
       if (live_ && link_meter_.due(now)) {
         link_meter_.take(now, link_->region().client().counters.wait_ns, link_->carried());
       }
     }
-    if (link_ == nullptr && move_ != nullptr && session_ != nullptr) {
+    if (link_ == nullptr && move_ != nullptr && serves()) {
       if (go_on_with_move() == Next::kEnd) return 0;
       sleep_us(kPollSlowestUs);
       continue;
@@ -115,7 +119,7 @@ int Worker::run() {
       wait_for_words();  // after a move the client may come late; the agent ends us when the lease ends
       continue;
     }
-    if (session_->ended()) {
+    if (ended()) {
       wait_for_leave();
       continue;
     }
@@ -164,7 +168,7 @@ bool Worker::lose_agent() {
   close(control_);
   control_ = -1;
   agent_lost_ns_ = now_ns();
-  if (rendezvous_ < 0 || session_ == nullptr || identity_.hold_ms == 0) return false;
+  if (rendezvous_ < 0 || !serves() || identity_.hold_ms == 0) return false;
   log(LogLevel::kInfo, "vGPU %u: its agent has ended; the next one has %u ms to come", identity_.vgpu,
       identity_.hold_ms);
   end_naps_by(rendezvous_);
@@ -184,7 +188,7 @@ bool Worker::look_for_agent() {
   }
   control_ = caller;
   send_control(control_, ControlType::kAdopted, ControlAdopted{.restored = restored_ && link_ == nullptr});
-  session_->sharing().ask_again();
+  if (session_ != nullptr) session_->sharing().ask_again();
   log(LogLevel::kInfo, "vGPU %u: an agent is there again", identity_.vgpu);
   return true;
 }
@@ -221,7 +225,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
       }
       return Next::kGoOn;
     case ControlType::kReceive:
-      if (const auto* session = message->as<ControlSession>(); session != nullptr && session_ == nullptr) {
+      if (const auto* session = message->as<ControlSession>(); session != nullptr && !serves()) {
         return receive(*session);
       }
       return Next::kGoOn;
@@ -237,24 +241,9 @@ Worker::Next Worker::handle(ControlMessage* message) {
     case ControlType::kHold:
       if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
       return Next::kGoOn;
-    case ControlType::kStats: {
-      ControlStats stats;
-      if (link_ != nullptr && session_ != nullptr) {
-        const ClientCounters& counters = link_->region().client().counters;
-        stats.commands = counters.commands;
-        stats.bytes_in = counters.bytes_in, stats.bytes_out = counters.bytes_out, stats.wait_ns = counters.wait_ns;
-        stats.saved_in = counters.saved_in, stats.saved_out = counters.saved_out, stats.kept_in = counters.kept_in;
-        stats.resident_bytes = session_->memory().mapped_bytes();
-        stats.objects = uint32_t(session_->objects().size());
-        stats.busy_permille = meter_.permille();
-        stats.quiet = quiet();
-        count_trips(&stats);
-        measure_link(&stats);
-        set_text(stats.transport, link_->transport());
-      }
-      send_control(control_, ControlType::kStatsReply, stats);
+    case ControlType::kStats:
+      send_control(control_, ControlType::kStatsReply, count());
       return Next::kGoOn;
-    }
     case ControlType::kAskShared:
     case ControlType::kSharedAnswer:
     case ControlType::kSessionEnded:
@@ -265,6 +254,26 @@ Worker::Next Worker::handle(ControlMessage* message) {
     default:
       return Next::kGoOn;
   }
+}
+
+ControlStats Worker::count() const {
+  ControlStats stats;
+  if (kept_ != nullptr) {
+    stats.kept_in_memory = kept_->bytes_in_memory(), stats.kept_on_disk = kept_->bytes_on_disk();
+  }
+  if (link_ == nullptr || !serves()) return stats;
+  const ClientCounters& counters = link_->region().client().counters;
+  stats.commands = counters.commands;
+  stats.bytes_in = counters.bytes_in, stats.bytes_out = counters.bytes_out, stats.wait_ns = counters.wait_ns;
+  stats.saved_in = counters.saved_in, stats.saved_out = counters.saved_out, stats.kept_in = counters.kept_in;
+  stats.resident_bytes = session_ != nullptr ? session_->memory().mapped_bytes() : 0;
+  stats.objects = session_ != nullptr ? uint32_t(session_->objects().size()) : kept_->outline().objects;
+  stats.busy_permille = meter_.permille();
+  stats.quiet = quiet();
+  count_trips(&stats);
+  measure_link(&stats);
+  set_text(stats.transport, link_->transport());
+  return stats;
 }
 
 // Who had asked for it may be gone: it ends by itself.
@@ -286,7 +295,7 @@ void Worker::tell_held() {
 // Of one that is held: and it has heard of that. A program that does nothing looks every 100 ms.
 bool Worker::quiet() const {
   if (held_until_ns_ != 0 && now_ns() - held_ns_ < kHeardAfterNs) return false;
-  return live_ && !reader_.ready() && session_->streams().idle() && session_->outbox().empty() &&
+  return live_ && session_ != nullptr && !reader_.ready() && session_->streams().idle() && session_->outbox().empty() &&
          !session_->signals().outstanding();
 }
 
@@ -336,7 +345,8 @@ Worker::Next Worker::serve(const ControlSession& session, int lifeline, int regi
 
 Outcome Worker::accept_client(const ControlSession& session, int lifeline, int region_fd, int* code) {
   const Transport* transport = find_transport(session.transport);
-  if (session_ == nullptr) {
+  if (!serves()) {
+    if (session.keeps != 0) return Outcome::fail("this worker only keeps what comes by a move");
     std::optional<Preparation> beside;
     if (transport != nullptr) beside.emplace(*transport);
     if (Outcome outcome = begin(session); !outcome.ok()) return outcome;
@@ -350,6 +360,8 @@ Outcome Worker::accept_client(const ControlSession& session, int lifeline, int r
   // The link owns both descriptors from here on, the lifeline stays usable for the answer.
   if (Outcome outcome = transport->accept(lifeline, region_fd, &data, &link_); !outcome.ok()) return outcome;
   end_naps_by(lifeline);
+  // The program's staging memory would bind the vGPU to this machine.
+  if (kept_ != nullptr && link_->shares_memory()) ask_for_staging(true);
   return tell_opened(session, lifeline, data);
 }
 
@@ -366,7 +378,7 @@ Outcome Worker::tell_opened(const ControlSession& session, int lifeline, const s
 // Nothing of a client whose connection broke is lost: what it has sent is executed, what it has not heard waits. One
 // that ended comes back at once or never.
 bool Worker::may_come_back() {
-  if (!live_ || session_->ended() || !link_->resumes() || identity_.hold_ms == 0) return false;
+  if (!live_ || ended() || !link_->resumes() || identity_.hold_ms == 0) return false;
   const uint64_t now = now_ns();
   if (lost_ns_ == 0) {
     lost_ns_ = now;
@@ -397,7 +409,7 @@ void Worker::resume(const ControlSession& session, int lifeline) {
 // come any more.
 Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
   const bool same = memcmp(session.session, identity_.session, sizeof(session.session)) == 0;
-  if (!same || !live_ || session_->ended() || !link_->resumes()) {
+  if (!same || !live_ || ended() || !link_->resumes()) {
     return Outcome::fail("this worker has no such session to go on with");
   }
   if (session.attempt <= identity_.attempt)
@@ -416,7 +428,7 @@ Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
   std::string data;
   std::unique_ptr<Link> link;
   if (Outcome outcome = transport->resume(kept, lifeline, &data, &link); !outcome.ok()) return outcome;
-  session_->resume(link.get());
+  if (session_ != nullptr) session_->resume(link.get());
   link_ = std::move(link);
   lost_ns_ = 0;
   end_naps_by(lifeline);
@@ -429,7 +441,7 @@ Outcome Worker::resume_over(const ControlSession& session, int lifeline) {
 // Whether this session is what the client's next command needs: one that came by a move, or a new one where the client
 // begins, or began again after it had given up another.
 bool Worker::fits(uint64_t acknowledged, uint64_t renewed) {
-  if (acknowledged == session_->sequence()) return true;
+  if (acknowledged == sequence()) return true;
   if (restored_ || acknowledged != renewed) return false;
   session_->set_sequence(acknowledged);
   WorkerPage& page = link_->region().worker();
@@ -450,24 +462,32 @@ Worker::Next Worker::go_live() {
     return lose_channel("the client's state does not fit what came from the last worker");
   }
   bool broken = false;
-  session_->host_memory().attach(link_.get());
-  if (!session_->host_memory().ready(&broken)) {
+  if (session_ != nullptr) session_->host_memory().attach(link_.get());
+  if (session_ != nullptr && !session_->host_memory().ready(&broken)) {
     return broken ? lose_channel("its host memory cannot be reached from here") : Next::kGoOn;
   }
-  if (restored_ && session_->told() != told_digest(link_->region())) {
+  if (restored_ && told() != told_digest(link_->region())) {
     return lose_channel("its connection broke during the move, and with it went what the last worker told");
   }
+  enter_region();
+  return Next::kGoOn;
+}
+
+// A keeper tells nothing else: the next worker finds what the last one left.
+void Worker::enter_region() {
+  WorkerPage& page = link_->region().worker();
   reader_ = CommandReader(link_->region());
-  session_->set_errors(page.error.load(), page.errors.load());
   page.epoch.store(identity_.epoch, std::memory_order_release);
   link_->note(page.epoch);
-  page.content_slots.store(session_->contents().slots(), std::memory_order_release);
-  link_->note(page.content_slots);
+  if (session_ != nullptr) {
+    session_->set_errors(page.error.load(), page.errors.load());
+    page.content_slots.store(session_->contents().slots(), std::memory_order_release);
+    link_->note(page.content_slots);
+    session_->attach(link_.get());
+  }
   tell_held();
-  session_->attach(link_.get());
-  set_state(ChannelState::kLive);
+  set_state(serving_state());
   live_ = true;
-  return Next::kGoOn;
 }
 
 void Worker::set_state(ChannelState state) {
@@ -505,8 +525,11 @@ Worker::Next Worker::lose_channel(const char* reason) {
 }
 
 bool Worker::turn() {
-  bool any = link_->progress();
-  if (!live_) return any;
+  const bool carried = link_->progress();
+  return live_ && session_ != nullptr ? execute(carried) : carried;
+}
+
+bool Worker::execute(bool any) {
   uint32_t executed = 0;
   bool drained = false;
   while (executed < kCommandsPerTurn && !session_->outbox().crowded()) {
@@ -553,8 +576,8 @@ void Worker::wait_for_leave() {
 uint32_t Worker::nap_us(uint64_t quiet_ns) const {
   if (!live_) return kPollSlowestUs;
   const uint64_t share = quiet_ns / 8000;
-  const bool under_way =
-      session_->events().watching() || session_->streams().has_pending() || !session_->outbox().empty();
+  const bool under_way = session_ != nullptr && (session_->events().watching() || session_->streams().has_pending() ||
+                                                 !session_->outbox().empty());
   if (under_way) return uint32_t(std::clamp<uint64_t>(share, kPollEveryUs, kPollSlowestUs));
   if (move_ != nullptr) return move_->pause_ns != 0 ? kPollEveryUs : kIdleSleepUs;
   return uint32_t(std::clamp<uint64_t>(share, kIdleSleepUs, kIdleSleepMostUs));
@@ -566,7 +589,7 @@ void Worker::idle() {
     sched_yield();
     return;
   }
-  if (live_ && session_->sharing().asking()) {
+  if (live_ && session_ != nullptr && session_->sharing().asking()) {
     pollfd answer = {control_, POLLIN, 0};
     poll(&answer, 1, 1);
     checked_ns_ = 0;
@@ -588,8 +611,9 @@ uint32_t Worker::sleep_until_rung(uint32_t timeout_us) {
   // Pairs with the fence in notify(): either the client sees that we sleep, or we see what it published.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   napping_on.store(link_.get());
-  // What comes from here on ends the nap.
-  if ((!live_ || !reader_.ready()) && messages_heard.load() == heard_) link_->sleep(timeout_us, seen);
+  // What comes from here on ends the nap. A keeper lets commands wait.
+  if ((!live_ || kept_ != nullptr || !reader_.ready()) && messages_heard.load() == heard_)
+    link_->sleep(timeout_us, seen);
   napping_on.store(nullptr);
   region.worker().asleep.store(0, std::memory_order_relaxed);
   return seen;
@@ -620,7 +644,7 @@ void Worker::forward(TextCapture& text, int32_t descriptor) {
 }
 
 void Worker::forward_text() {
-  if (!live_ || said_end_) return;
+  if (!live_ || session_ == nullptr || said_end_) return;
   forward(output_, STDOUT_FILENO);
   forward(errors_, STDERR_FILENO);
 }

@@ -1,8 +1,10 @@
 #pragma once
 
 // The worker process: serves one session, told by its agent over the control socket. One thread; it never waits for the
-// GPU while a client is served. Ends when its client is gone, or when the session has moved. A client whose connection
-// broke is waited for, and so is an agent that died: the session goes on, and the next agent finds us.
+// GPU while a client is served. Or, as a keeper, it has no GPU and keeps a session whose job is suspended: its client
+// is connected and waits, and nothing is executed. Ends when its client is gone, or when the session has moved. A
+// client whose connection broke is waited for, and so is an agent that died: the session goes on, and the next agent
+// finds us.
 
 #include <cstdint>
 #include <memory>
@@ -11,6 +13,7 @@
 
 #include "server/busy.h"
 #include "server/control.h"
+#include "server/kept.h"
 #include "server/link_meter.h"
 #include "server/precopy.h"
 #include "server/rate.h"
@@ -34,6 +37,13 @@ class Worker {
   enum class Next { kGoOn, kEnd };
 
   Outcome begin(const ControlSession& session);
+  // Of what it serves, a session on a GPU or a kept one.
+  bool serves() const { return session_ != nullptr || kept_ != nullptr; }
+  bool ended() const { return session_ != nullptr && session_->ended(); }
+  uint64_t sequence() const { return kept_ != nullptr ? kept_->outline().sequence : session_->sequence(); }
+  uint64_t told() const { return kept_ != nullptr ? kept_->outline().told : session_->told(); }
+  bool shares_host_memory() const;
+  ChannelState serving_state() const { return kept_ != nullptr ? ChannelState::kPaused : ChannelState::kLive; }
   Next take_control();
   // The agent's next word. kGone: there is none, and there will be none.
   ControlState hear(ControlMessage* message);
@@ -42,6 +52,7 @@ class Worker {
   bool is_for_us(ControlMessage* message) const;
   void wait_for_words();
   Next handle(ControlMessage* message);
+  ControlStats count() const;
   void hold(bool on);
   void tell_held();
   bool quiet() const;
@@ -51,6 +62,7 @@ class Worker {
   Next serve(const ControlSession& session, int lifeline, int region_fd);
   Next receive(const ControlSession& session);
   Next go_live();
+  void enter_region();
   bool fits(uint64_t acknowledged, uint64_t renewed);
   Outcome tell_opened(const ControlSession& session, int lifeline, const std::string& data);
   Outcome accept_client(const ControlSession& session, int lifeline, int region_fd, int* code);
@@ -59,6 +71,7 @@ class Worker {
 
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
+  bool execute(bool any);
   Next lose_channel(const char* reason);
   bool may_come_back();
   void resume(const ControlSession& session, int lifeline);
@@ -83,9 +96,11 @@ class Worker {
   void pause_for_move();
   Next go_on_with_move();
   Outcome begin_precopy();
+  Precopy::MakeCarrier carrier();
   void tell_progress();
   bool at_rest_point();
   bool destination_reaches_host_memory() const;
+  bool is_in_the_way() const;
   void ask_for_staging(bool unwanted);
   bool waits_for_staging() const;
   bool may_try_move();
@@ -118,6 +133,7 @@ class Worker {
   uint64_t agent_lost_ns_ = 0;
   DriverLibrary library_;
   std::unique_ptr<Session> session_;
+  std::unique_ptr<Kept> kept_;  // of a keeper; session_ is null then
   ControlSession identity_;
   std::unique_ptr<Link> link_;
   CommandReader reader_;

@@ -59,6 +59,7 @@ int main(int argc, char** argv) {
   tide::set_log_name("tide-worker");
   tide::set_default_log_level(tide::LogLevel::kInfo);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error like any other
   if (argc == 2 && strcmp(argv[1], "--probe") == 0) return probe();
   const bool waits = argc == 5 && strcmp(argv[3], "--rendezvous") == 0;
   if ((argc == 3 || waits) && strcmp(argv[1], "--control") == 0) {

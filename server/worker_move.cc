@@ -51,7 +51,16 @@ void Worker::prepare_move(const ControlMove& request) {
   move_->request = request;
   move_->begin_ns = now_ns();
   move_->request.stream_address[kEndpointBytes - 1] = move_->request.endpoint[kEndpointBytes - 1] = '\0';
-  if (link_ != nullptr && session_ != nullptr && !destination_reaches_host_memory()) ask_for_staging(true);
+  if (link_ != nullptr && session_ != nullptr && is_in_the_way()) ask_for_staging(true);
+}
+
+bool Worker::shares_host_memory() const {
+  return kept_ != nullptr ? kept_->outline().shares_host_memory != 0 : session_->host_memory().shares();
+}
+
+// Of memory that is shared: the staging memory may be all of it.
+bool Worker::is_in_the_way() const {
+  return !destination_reaches_host_memory() || (move_->request.parks != 0 && shares_host_memory());
 }
 
 // Staging memory is shared, too; the client gives it up when it is asked.
@@ -60,18 +69,32 @@ void Worker::ask_for_staging(bool unwanted) {
 }
 
 bool Worker::waits_for_staging() const {
-  return now_ns() - move_->begin_ns < kGiveUpStagingNs && !destination_reaches_host_memory();
+  return session_ != nullptr && now_ns() - move_->begin_ns < kGiveUpStagingNs && is_in_the_way();
 }
 
 Outcome Worker::begin_precopy() {
   // What it would be refused for at the end, too.
-  if (const char* obstacle = session_->sharing().obstacle(); obstacle != nullptr) return Outcome::fail(obstacle);
+  const char* const obstacle = session_ != nullptr ? session_->sharing().obstacle() : nullptr;
+  if (obstacle != nullptr) return Outcome::fail(obstacle);
   const ControlMove& request = move_->request;
   const TransferHello hello = hello_of(identity_, request.token, request.next_epoch);
-  auto precopy = std::make_unique<Precopy>(*session_, request.stream_address, hello);
+  auto precopy = std::make_unique<Precopy>(carrier(), request.stream_address, hello);
   const Outcome outcome = precopy->start();
   if (outcome.ok()) move_->precopy = std::move(precopy);
   return outcome;
+}
+
+Precopy::MakeCarrier Worker::carrier() {
+  if (kept_ != nullptr) return kept_->carrier();
+  return [session = session_.get()](ByteStream& to, std::unique_ptr<ChunkCarrier>* carrier) {
+    const DriverLibrary& library = session->library();
+    if (const CUresult r = library.calls.cuCtxSetCurrent(session->contexts().primary()); r != CUDA_SUCCESS)
+      return Outcome::fail("cannot use the GPU: " + error_text(library.calls, r));
+    auto made = std::make_unique<ChunkSender>(library, session->contexts(), session->memory(), to);
+    const Outcome outcome = made->start();
+    if (outcome.ok()) *carrier = std::move(made);
+    return outcome;
+  };
 }
 
 void Worker::pause_for_move() {
@@ -102,7 +125,7 @@ void Worker::tell_progress() {
 }
 
 Worker::Next Worker::go_on_with_move() {
-  if (session_->failed()) {
+  if (session_ != nullptr && session_->failed()) {
     give_up_move("its context is lost after an error");
   } else if (move_->precopy == nullptr) {
     if (const Outcome begun = begin_precopy(); !begun.ok()) give_up_move(begun.message());
@@ -128,8 +151,8 @@ void Worker::give_up_move(const std::string& why) {
     given_up_.push_back(std::move(move_->precopy));
   }
   move_.reset();
-  if (link_ != nullptr) ask_for_staging(false);
-  if (live_) set_state(ChannelState::kLive);
+  if (link_ != nullptr && session_ != nullptr) ask_for_staging(false);
+  if (live_) set_state(serving_state());
 }
 
 // A session that came by a move may go on before its client has come: then there is nobody to carry to.
@@ -139,6 +162,7 @@ void Worker::carry() {
 
 // Paused; true when nothing is under way any more. What has completed is told meanwhile.
 bool Worker::drain() {
+  if (session_ == nullptr) return true;
   const uint64_t end = after_ms(kDrainMs);
   session_->settle();
   while (!session_->streams().idle() || !session_->peer_source().close()) {
@@ -158,7 +182,7 @@ bool Worker::drain() {
 // Host memory that is shared with the program is shared on its machine only.
 bool Worker::destination_reaches_host_memory() const {
   Endpoint to;
-  return !session_->host_memory().shares() || !Endpoint::parse(move_->request.endpoint, &to).ok() || to.same_host();
+  return !shares_host_memory() || !Endpoint::parse(move_->request.endpoint, &to).ok() || to.same_host();
 }
 
 // A good place to pause: behind it nothing that is under way needs a later command of this client. Two vGPUs that
@@ -171,12 +195,13 @@ bool Worker::at_rest_point() {
 
 bool Worker::may_try_move() {
   const uint64_t now = now_ns();
+  if (session_ == nullptr) return true;
   if (now < move_->next_attempt_ns || session_->graphs().building() || waits_for_staging()) return false;
   return !session_->signals().outstanding() || now - move_->pause_ns > kLookForRestNs;
 }
 
 Worker::Next Worker::try_move() {
-  if (const char* obstacle = session_->sharing().obstacle(); obstacle != nullptr) {
+  if (const char* obstacle = session_ == nullptr ? nullptr : session_->sharing().obstacle(); obstacle != nullptr) {
     give_up_move(obstacle);
     return Next::kGoOn;
   }
@@ -190,7 +215,7 @@ Worker::Next Worker::try_move() {
     try_move_later();
     return Next::kGoOn;
   }
-  if (session_->failed()) {
+  if (session_ != nullptr && session_->failed()) {
     give_up_move("its context is lost after an error");
     return Next::kGoOn;
   }
@@ -203,7 +228,7 @@ Worker::Next Worker::try_move() {
 
 // A stream may wait for something that a later command of this client leads to: let it run.
 void Worker::try_move_later() {
-  set_state(ChannelState::kLive);
+  set_state(serving_state());
   move_->precopy->go_on();
   if (++move_->attempts > kAttemptsMax) return give_up_move("its streams do not come to rest");
   // Not in step with another worker that does the same.
@@ -212,12 +237,15 @@ void Worker::try_move_later() {
 
 Outcome Worker::send_paused() {
   const uint64_t drained = now_ns();
-  if (link_ != nullptr) session_->set_told(told_digest(link_->region()));
+  if (link_ != nullptr && session_ != nullptr) session_->set_told(told_digest(link_->region()));
   Precopy& precopy = *move_->precopy;
   const auto pump = [this] { carry(); };
   uint64_t others = 0;
   Outcome outcome = precopy.finish(pump);
-  if (outcome.ok()) outcome = send_session(*session_, precopy.stream(), pump, &others);
+  if (outcome.ok()) {
+    outcome = kept_ != nullptr ? kept_->send_rest(precopy.stream(), pump, &others)
+                               : send_session(*session_, precopy.stream(), pump, &others);
+  }
   const uint64_t sent = now_ns();
   if (outcome.ok()) outcome = await_restored(precopy.stream());
   if (!outcome.ok()) {
@@ -333,7 +361,7 @@ bool Worker::hear_end() {
     for (const int fd : message.fds) {
       if (fd >= 0) close(fd);
     }
-    if (message.type == ControlType::kStats) send_control(control_, ControlType::kStatsReply, ControlStats());
+    if (message.type == ControlType::kStats) send_control(control_, ControlType::kStatsReply, count());
   }
 }
 
@@ -354,7 +382,13 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 
 // Until the agent has no more use for it, or the source or its stream is gone.
 Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
-  Reception reception(*session_, std::move(stream));
+  Reception reception(
+      [this](ByteStream& from) {
+        if (kept_ != nullptr) return kept_->receive(from);
+        session_->contexts().enter_thread();
+        return receive_session(*session_, from);
+      },
+      std::move(stream));
   if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;
   while (!reception.over()) {
     pollfd words[] = {{control_, POLLIN, 0}, {reception.over_fd(), POLLIN, 0}};
@@ -362,6 +396,7 @@ Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
     if (hear_end()) return Outcome::fail("it was given up");
   }
   const Outcome outcome = reception.finish();
+  if (session_ != nullptr) session_->contexts().enter_thread();
   // Before the source hears it and sends the client here.
   if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
   // If it cannot be said, the source may have heard it all the same; if not, the vGPU stays there, and we are ended.

@@ -1,0 +1,143 @@
+#include "server/kept.h"
+
+#include <new>
+#include <utility>
+
+#include "base/clock.h"
+#include "server/pieces.h"
+
+namespace tide {
+namespace {
+
+static_assert(kPieceBytesMax <= Shelf::kPieceBytesMax);
+
+std::unique_ptr<std::byte[]> make_room() {
+  return std::unique_ptr<std::byte[]>(new (std::nothrow) std::byte[Shelf::kPieceBytesMax]);
+}
+
+Outcome no_room() { return Outcome::fail("there is no memory for a chunk"); }
+
+// Where its bytes lie, read into `room` where that is not in memory.
+Outcome bytes_of(const Shelf& shelf, const Shelf::Piece& piece, std::byte* room, const std::byte** bytes) {
+  *bytes = piece.data() != nullptr ? piece.data() : room;
+  return piece.data() != nullptr ? Outcome() : shelf.read(piece, room);
+}
+
+}  // namespace
+
+// One pass sends everything; the later ones find nothing that has changed.
+class Kept::Carrier final : public ChunkCarrier {
+ public:
+  Carrier(const Kept& kept, ByteStream& stream)
+      : ChunkCarrier(stream), kept_(kept), next_(kept.chunks_.begin()), room_(make_room()) {}
+
+  Outcome start() {
+    if (room_ == nullptr) return no_room();
+    std::vector<uint64_t> mapped;
+    for (const auto& [address, piece] : kept_.chunks_) mapped.push_back(address);
+    return send_ranges(ChunkFrameKind::kMap, mapped);
+  }
+  Outcome pass(const std::function<bool()>& go_on, Pass* pass) override {
+    const uint64_t begin = now_ns();
+    *pass = {.whole = true};
+    for (; next_ != kept_.chunks_.end() && pass->whole; ++next_, pass->whole = go_on()) {
+      if (next_->second == nullptr) continue;  // what is newly mapped is zero
+      const std::byte* bytes = nullptr;
+      Outcome outcome = bytes_of(kept_.shelf_, *next_->second, room_.get(), &bytes);
+      if (outcome.ok()) outcome = send_frame(ChunkFrameKind::kData, next_->first, kChunkBytes);
+      if (outcome.ok()) outcome = stream_.send(bytes, kChunkBytes);
+      if (!outcome.ok()) return outcome;
+      ++pass->chunks;
+      pass->bytes += kChunkBytes;
+    }
+    pass->whole = next_ == kept_.chunks_.end();
+    pass->ns = pass->chunks == 0 ? 0 : now_ns() - begin;
+    return {};
+  }
+
+ private:
+  const Kept& kept_;
+  std::map<uint64_t, Shelf::PieceRef>::const_iterator next_;
+  const std::unique_ptr<std::byte[]> room_;
+};
+
+Precopy::MakeCarrier Kept::carrier() const {
+  return [this](ByteStream& to, std::unique_ptr<ChunkCarrier>* carrier) {
+    auto made = std::make_unique<Carrier>(*this, to);
+    const Outcome outcome = made->start();
+    if (outcome.ok()) *carrier = std::move(made);
+    return outcome;
+  };
+}
+
+Outcome Kept::receive(ByteStream& from) {
+  room_ = make_room();
+  if (room_ == nullptr) return no_room();
+  Outcome outcome = receive_chunks(from, *this);
+  if (outcome.ok()) outcome = from.receive(&outline_, sizeof(outline_));
+  if (outcome.ok()) outcome = take_rest(from);
+  room_.reset();
+  return outcome;
+}
+
+Outcome Kept::take_rest(ByteStream& from) {
+  while (true) {
+    uint32_t bytes = 0;
+    if (Outcome outcome = receive_piece(from, room_.get(), &bytes); !outcome.ok()) return outcome;
+    if (bytes == 0) return {};
+    if (Outcome outcome = shelf_.put(room_.get(), bytes, &rest_.emplace_back()); !outcome.ok()) return outcome;
+  }
+}
+
+Outcome Kept::send_rest(ByteStream& to, const std::function<void()>& pump, uint64_t* bytes) const {
+  const std::unique_ptr<std::byte[]> room = make_room();
+  if (room == nullptr) return no_room();
+  if (Outcome outcome = to.send(&outline_, sizeof(outline_)); !outcome.ok()) return outcome;
+  *bytes = 0;
+  for (const Shelf::PieceRef& piece : rest_) {
+    const std::byte* data = nullptr;
+    if (Outcome outcome = bytes_of(shelf_, *piece, room.get(), &data); !outcome.ok()) return outcome;
+    if (Outcome outcome = send_piece(to, data, piece->bytes()); !outcome.ok()) return outcome;
+    *bytes += piece->bytes();
+    pump();
+  }
+  return send_piece(to, nullptr, 0);
+}
+
+bool Kept::owns(uint64_t address, uint64_t bytes) const {
+  const uint64_t base = vgpu_range_base(vgpu_);
+  return address >= base && address - base <= kVgpuRangeBytes && bytes <= kVgpuRangeBytes - (address - base);
+}
+
+Outcome Kept::map(uint64_t address, uint64_t bytes) {
+  for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
+    if (!chunks_.try_emplace(at).second) return Outcome::fail("the source maps memory that is mapped");
+  }
+  return {};
+}
+
+Outcome Kept::unmap(uint64_t address, uint64_t bytes) {
+  for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
+    if (chunks_.erase(at) == 0) return Outcome::fail("the source unmaps memory that is not mapped");
+  }
+  return {};
+}
+
+Outcome Kept::clear(uint64_t address, uint64_t bytes) {
+  for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
+    const auto found = chunks_.find(at);
+    if (found == chunks_.end()) return Outcome::fail("the source zeroes memory that is not mapped");
+    found->second = nullptr;
+  }
+  return {};
+}
+
+Outcome Kept::take(uint64_t address, ByteStream& from) {
+  const auto found = chunks_.find(address);
+  if (found == chunks_.end()) return Outcome::fail("the source sends memory that is not mapped");
+  if (Outcome outcome = from.receive(room_.get(), kChunkBytes); !outcome.ok()) return outcome;
+  found->second = nullptr;  // what was there makes room for what comes
+  return shelf_.put(room_.get(), uint32_t(kChunkBytes), &found->second);
+}
+
+}  // namespace tide

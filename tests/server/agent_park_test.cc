@@ -1,0 +1,182 @@
+// Agents with vGPUs that are on no GPU.
+
+#include "tests/server/agents.h"
+
+namespace tide {
+namespace {
+
+constexpr uint64_t kBase = vgpu_range_base(2);
+constexpr uint32_t kParked = control::PARKED;
+
+class ParkTest : public AgentTest {
+ protected:
+  // From epoch_ on `from` to the next one on `to`, with the client behind it.
+  void go(const std::string& from, const std::string& to, uint32_t gpu, const char* transport = "shm") {
+    auto moving = move(from, to, epoch_, prepare(to, epoch_ + 1, gpu), gpu).eagerlyEvaluate(nullptr);
+    await([&] {
+      client_.link().progress();
+      return client_.page().state.load() == uint64_t(ChannelState::kMoved) && client_.page().next_epoch == epoch_ + 1;
+    });
+    client_.disconnect();
+    DoorOpen open = wish(++epoch_);
+    strcpy(open.transport, transport);
+    open.attempt = ++attempt_;
+    ASSERT_TRUE(client_.open_door(client_.page().next_endpoint, open));
+    const auto response = moving.wait(io_.waitScope);
+    EXPECT_GT(response.getReport().getBytes(), 0u);
+    await([&] { return client_.link().progress(), client_.page().epoch.load() == epoch_; });
+    EXPECT_TRUE(from == to || worker_pids(from).empty());
+    EXPECT_EQ(worker_pids(to).size(), 1u);
+  }
+  void begin(const char* transport = "shm") {
+    place("one", 1);
+    DoorOpen open = wish(1);
+    strcpy(open.transport, transport);
+    open.attempt = ++attempt_;
+    ASSERT_TRUE(client_.open_door(servers_["one"].endpoint, open));
+    std::vector<std::byte> found;
+    client_.make_context();
+    client_.send(Call::tideMapMemory, command::MapMemory{kBase, 8 * kChunkBytes});
+    client_.load_library(1, kTestImage, &found);
+    for (uint64_t i = 0; i < 8; ++i) client_.copy_in(kBase + i * kChunkBytes, &i, sizeof(i));
+    ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  }
+  void add() { client_.launch(uint64_t{1} << 32, {kBase, 1, 1}), ++added_; }
+  void expect_contents() {
+    for (uint64_t i = 0; i < 8; ++i) {
+      const auto bytes = client_.copy_out(kBase + i * kChunkBytes, 8);
+      ASSERT_EQ(bytes.size(), 8u);
+      EXPECT_EQ(*reinterpret_cast<const uint64_t*>(bytes.data()), i == 0 ? added_ : i);
+    }
+    EXPECT_EQ(client_.page().errors.load(), 0u);
+  }
+  void expect_parked() {
+    const uint64_t before = client_.page().acknowledged.load();
+    add();
+    await_ms(150);
+    client_.link().progress();
+    EXPECT_EQ(client_.page().acknowledged.load(), before);
+    EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
+  }
+  void await_ms(uint32_t ms) { io_.provider->getTimer().afterDelay(ms * kj::MILLISECONDS).wait(io_.waitScope); }
+  uint64_t kept(const std::string& name) {
+    auto request = agent(name).statsRequest();
+    request.setJob("job-1");
+    uint64_t bytes = 0;
+    const auto response = request.send().wait(io_.waitScope);
+    for (const auto vgpu : response.getVgpus()) bytes += vgpu.getKeptInMemory() + vgpu.getKeptOnDisk();
+    return bytes;
+  }
+
+  TestClient client_;
+  uint64_t epoch_ = 1, added_ = 0;
+  uint32_t attempt_ = 0;
+};
+
+TEST_F(ParkTest, is_kept_on_no_gpu_here_or_elsewhere_and_goes_on_anywhere) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  for (const auto& [keeper, then] : {std::pair("two", "one"), {"one", "one"}, {"one", "two"}, {"one", "one"}}) {
+    const std::string from = worker_pids("one").empty() ? "two" : "one";
+    add();
+    ASSERT_NO_FATAL_FAILURE(go(from, keeper, kParked));
+    EXPECT_GE(kept(keeper), 7 * kChunkBytes);
+    ASSERT_NO_FATAL_FAILURE(expect_parked());
+    ASSERT_NO_FATAL_FAILURE(go(keeper, then, 0));
+    EXPECT_EQ(kept(then), 0u);
+    ASSERT_NO_FATAL_FAILURE(expect_contents());
+  }
+}
+
+TEST_F(ParkTest, a_process_that_begins_meanwhile_is_told_why_it_has_to_wait) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  ASSERT_NO_FATAL_FAILURE(go("one", "two", kParked));
+  TestClient other;
+  const auto opened = other.open_door(servers_["two"].endpoint, wish(epoch_, 9));
+  EXPECT_FALSE(opened);
+  EXPECT_NE(std::string(opened.message()).find("the job is suspended; `tide resume job-1`"), std::string::npos)
+      << opened.message();
+  EXPECT_EQ(worker_pids("two").size(), 1u);
+  ASSERT_NO_FATAL_FAILURE(go("two", "one", 0));
+  EXPECT_TRUE(other.open_door(servers_["one"].endpoint, wish(epoch_, 9)));
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+TEST_F(ParkTest, an_agent_that_is_started_again_finds_its_keepers) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_NO_FATAL_FAILURE(go("one", "one", kParked));
+    const std::vector<uint32_t> before = worker_pids("one");
+    one_->stop(SIGKILL);
+    ASSERT_NO_FATAL_FAILURE(restart_one());
+    EXPECT_EQ(servers_["one"].lease_gpus, std::vector<uint32_t>{kParked});
+    EXPECT_EQ(worker_pids("one"), before);
+    ASSERT_NO_FATAL_FAILURE(expect_parked());
+    ASSERT_NO_FATAL_FAILURE(go("one", "one", 0));
+    ASSERT_NO_FATAL_FAILURE(expect_contents());
+  }
+}
+
+// The connection broke, and the session does not lose anything by it.
+TEST_F(ParkTest, a_client_whose_connection_broke_comes_back_to_its_keeper) {
+  ASSERT_NO_FATAL_FAILURE(begin("sim"));
+  ASSERT_NO_FATAL_FAILURE(go("one", "one", kParked, "sim"));
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_NO_FATAL_FAILURE(expect_parked());
+    DoorOpen again = wish(epoch_);
+    strcpy(again.transport, "sim");
+    again.flags = kOpenAgain;
+    again.attempt = ++attempt_;
+    ASSERT_TRUE(client_.open_door(servers_["one"].endpoint, again));
+    ASSERT_NO_FATAL_FAILURE(expect_parked());
+  }
+  ASSERT_NO_FATAL_FAILURE(go("one", "one", 0, "sim"));
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+TEST_F(ParkTest, a_keeper_that_is_killed_is_one_clear_error) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  ASSERT_NO_FATAL_FAILURE(go("one", "one", kParked));
+  kill(pid_t(worker_pids("one").at(0)), SIGKILL);
+  await([&] { return !client_.link().alive() && worker_pids("one").empty(); });
+  DoorOpen again = wish(epoch_);
+  again.flags = kOpenAgain;
+  TestClient other;
+  const auto opened = other.open_door(servers_["one"].endpoint, again);
+  EXPECT_FALSE(opened);
+  EXPECT_NE(std::string(opened.message()).find("its worker has ended"), std::string::npos) << opened.message();
+  EXPECT_EQ(files("/one/workers"), 0u);
+}
+
+TEST_F(ParkTest, a_client_that_ends_while_it_is_parked_leaves_nothing) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  ASSERT_NO_FATAL_FAILURE(go("one", "one", kParked));
+  const std::vector<uint32_t> pids = worker_pids("one");
+  ASSERT_EQ(pids.size(), 1u);
+  client_.disconnect();
+  await([&] { return worker_pids("one").empty() && !runs(pids[0]); });
+  EXPECT_EQ(files("/one/workers"), 0u);
+  EXPECT_EQ(files("/one/parked"), 0u);
+  release("one", epoch_);
+}
+
+TEST_F(ParkTest, release_ends_what_is_kept) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  ASSERT_NO_FATAL_FAILURE(go("one", "two", kParked));
+  const std::vector<uint32_t> pids = worker_pids("two");
+  release("two", epoch_);
+  EXPECT_FALSE(exists(pids.at(0)));
+  EXPECT_THROW(place("two", epoch_, kParked), kj::Exception);
+  EXPECT_THROW(place("two", epoch_ + 1, 7), kj::Exception) << "still no such GPU";
+}
+
+// Where there is no process of the job yet there is nothing to keep, and the vGPU is parked all the same.
+TEST_F(ParkTest, a_vgpu_that_nobody_uses_is_parked_and_goes_on) {
+  place("one", 1);
+  move("one", "two", 1, prepare("two", 2, kParked), kParked).wait(io_.waitScope);
+  EXPECT_FALSE(client_.open_door(servers_["two"].endpoint, wish(2)));
+  move("two", "one", 2, prepare("one", 3)).wait(io_.waitScope);
+  EXPECT_TRUE(client_.open_door(servers_["one"].endpoint, wish(3)));
+}
+
+}  // namespace
+}  // namespace tide
