@@ -90,7 +90,7 @@ TEST_F(Suspends, resume_returns_when_it_runs_again) {
   add_server("node1", 1);
   const Submitted job = run(1), wide = run(2);
   EXPECT_EQ(suspend(job.id, &totals_), "");
-  wait_for(wide.id, "running on node0/0 node1/0");
+  wait_for(wide.id, "running on node1/0 node0/0");
   EXPECT_EQ(count("hold"), 0u) << "one vGPU alone waits for none";
   EXPECT_EQ(resume(job.id, &totals_, &queued_), "");
   EXPECT_EQ(queued_, "");
@@ -100,7 +100,7 @@ TEST_F(Suspends, resume_returns_when_it_runs_again) {
   EXPECT_EQ(suspend(job.id, &totals_), "") << "and once more";
   EXPECT_EQ(suspend(job.id, &totals_), "") << "it is suspended";
   EXPECT_EQ(totals_.vgpus, 0u);
-  wait_for(wide.id, "running on node1/0 node0/0");
+  wait_for(wide.id, "running on node0/0 node1/0");
   expect_idle();
 }
 

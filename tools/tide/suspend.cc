@@ -29,7 +29,7 @@ template <typename Results>
 struct Change {
   std::string id;
   uint32_t gpus_before = 0;
-  kj::Maybe<capnp::RemotePromise<Results>> asked;
+  kj::Own<capnp::RemotePromise<Results>> asked;
 };
 
 // Asks for all jobs at once, and calls `told` with each answer in turn; a job that fails does not hinder the others.
@@ -45,12 +45,12 @@ int change_all(Asker& asker, const Words& names, Ask ask, Told told) {
       continue;
     }
     const auto job = KJ_ASSERT_NONNULL(before).getJob();
-    changes.push_back({.id = job.getId(), .gpus_before = job.getPhysicalGpus(), .asked = nullptr});
+    changes.push_back({.id = job.getId(), .gpus_before = job.getPhysicalGpus(), .asked = {}});
   }
-  for (auto& change : changes) change.asked = ask(change.id);
+  for (auto& change : changes) change.asked = kj::heap(ask(change.id));
   for (auto& change : changes) {
     kj::Maybe<capnp::Response<Results>> answer;
-    Outcome outcome = asker.ask(kj::mv(KJ_ASSERT_NONNULL(change.asked)), &answer, 0);
+    Outcome outcome = asker.ask(kj::mv(*change.asked), &answer, 0);
     if (outcome.ok()) outcome = told(change, KJ_ASSERT_NONNULL(answer));
     if (!outcome.ok()) status = fail(outcome.message());
   }
