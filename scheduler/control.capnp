@@ -89,7 +89,7 @@ struct VgpuStats {
   savedOut @16 :UInt64;  # of bytesOut: because it was packed
   keptIn @17 :UInt64;    # of savedIn: what the worker kept
   link @18 :LinkStats;
-  quiet @19 :Bool;       # all that its programs began is done
+  quiet @19 :Bool;       # all that its programs began is done; parked: none of them wants it
   keptInMemory @20 :UInt64;  # parked: bytes that it takes of the server's host memory,
   keptOnDisk @21 :UInt64;    # and of its disk
 }

@@ -207,8 +207,8 @@ kj::Promise<void> Reconciler::hold(const Job& job, bool on) {
   return kj::joinPromises(told.releaseAsArray());
 }
 
-// Of its vGPUs on GPUs, or of the parked ones: of these, who has a command that nobody executes is busy. A server that does
-// not say counts as one that is busy.
+// Of its vGPUs on GPUs, or of the parked ones: of these, who has a command that nobody executes is busy. A server that
+// does not say counts as one that is busy.
 kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job, bool parked) {
   std::map<std::string, std::set<uint32_t>> vgpus;  // by server
   for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
@@ -226,13 +226,13 @@ kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job, bool park
     }
     auto request = link->second->agent.statsRequest();
     request.setJob(job.record.id());
-    auto answer = request.send().then([here = here](auto&& got) {
+    auto answer = request.send().then([here = here, parked](auto&& got) {
       Rest rest;
       std::set<uint32_t> quiet;
       for (const auto each : got.getVgpus()) {
         if (here.count(each.getVgpu()) == 0) continue;
         rest.commands += each.getCommands();
-        if (each.getQuiet() || each.getWorkerPids().size() == 0) quiet.insert(each.getVgpu());
+        if (each.getQuiet() || (!parked && each.getWorkerPids().size() == 0)) quiet.insert(each.getVgpu());
       }
       for (const uint32_t v : here) {
         if (quiet.count(v) != 0) continue;
@@ -284,22 +284,23 @@ void Reconciler::let_go(Job* job) {
   job->let_go_ns = 0;
   const std::string id = job->record.id();
   const uint64_t round = job->hold_round;
-  tasks_.add(hold(*job, false).then(
-      [this, id, round] {
-        Job* job = ledger_.by_id(id);
-        if (job == nullptr) return;
-        job->letting_go = false;
-        if (job->hold_round != round) return poke();
-        job->record.held = false;
-        (void)save(job);
-      },
-      [this, id](kj::Exception&& e) {
-        Job* job = ledger_.by_id(id);
-        if (job == nullptr) return;
-        job->letting_go = false;
-        job->let_go_ns = now_ns() + kLetGoAgainNs;
-        log(LogLevel::kInfo, "job %s: %s; told again", id.c_str(), remote_error(e).c_str());
-      }));
+  tasks_.add(hold(*job, false)
+                 .then(
+                     [this, id, round] {
+                       Job* job = ledger_.by_id(id);
+                       if (job == nullptr) return;
+                       job->letting_go = false;
+                       if (job->hold_round != round) return poke();
+                       job->record.held = false;
+                       (void)save(job);
+                     },
+                     [this, id](kj::Exception&& e) {
+                       Job* job = ledger_.by_id(id);
+                       if (job == nullptr) return;
+                       job->letting_go = false;
+                       job->let_go_ns = now_ns() + kLetGoAgainNs;
+                       log(LogLevel::kInfo, "job %s: %s; told again", id.c_str(), remote_error(e).c_str());
+                     }));
 }
 
 }  // namespace tide::sched

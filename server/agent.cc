@@ -26,6 +26,7 @@ constexpr auto kReleasePatience = 5 * kj::SECONDS;
 constexpr auto kLookEvery = 20 * kj::MILLISECONDS;
 constexpr uint64_t kEndPatienceNs = 30'000'000'000;  // of a worker that was killed, or told to leave
 constexpr size_t kFencesMax = 1024;
+constexpr uint64_t kKnockNs = 2'000'000'000;  // it knocks again and again
 
 SessionId session_id(const AgentSession& session) {
   SessionId id;
@@ -37,6 +38,7 @@ SessionId session_id(const AgentSession& session) {
 // A lease while its workers are asked.
 struct Counted {
   uint32_t vgpu = 0, moves = 0;
+  bool knocked = false;  // a process that begins has found it parked
   std::vector<std::shared_ptr<AgentSession>> sessions;
 };
 
@@ -45,7 +47,7 @@ Agent::Stats sum_of(const Counted& counted) {
   stats.vgpu = counted.vgpu;
   stats.moves = counted.moves;
   ControlStats& sum = stats.sum;
-  sum.quiet = 1;
+  sum.quiet = counted.knocked ? 0 : 1;
   for (const auto& session : counted.sessions) {
     const ControlStats& one = session->counted;
     stats.pids.push_back(session->worker->pid());
@@ -340,6 +342,7 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   // A process that begins finds the vGPU where it goes on, if that is soon.
   if (session == nullptr && is_parked(lease->terms)) {
     close_all(-1, region_fd);
+    lease->knocked_ns = now_ns();
     return refusal(kNotReady, "the job is suspended; `tide resume " + lease->terms.job + "` lets it go on");
   }
   if (session == nullptr) {
@@ -482,6 +485,7 @@ kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
     if (key.first.first != job) continue;
     all->push_back({.vgpu = key.first.second,
                     .moves = lease->moves,
+                    .knocked = lease->knocked_ns != 0 && now_ns() - lease->knocked_ns < kKnockNs,
                     .sessions = {lease->sessions.begin(), lease->sessions.end()}});
     for (const auto& session : lease->sessions) {
       auto reply = session->worker->await(ControlType::kStatsReply).then([session](ControlMessage&& message) {

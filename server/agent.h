@@ -46,6 +46,7 @@ struct AgentLease {
   bool called_off = false;  // who had ordered that has gone
   bool committed = false;   // there is no way back: the sessions leave
   uint32_t moves = 0;
+  uint64_t knocked_ns = 0;  // when a process that begins has found it parked
   std::list<std::shared_ptr<AgentSession>> sessions;
 };
 

@@ -260,6 +260,7 @@ ControlStats Worker::count() const {
   ControlStats stats;
   if (kept_ != nullptr) {
     stats.kept_in_memory = kept_->bytes_in_memory(), stats.kept_on_disk = kept_->bytes_on_disk();
+    stats.quiet = quiet();
   }
   if (link_ == nullptr || !serves()) return stats;
   const ClientCounters& counters = link_->region().client().counters;
@@ -292,10 +293,12 @@ void Worker::tell_held() {
   link_->note(held);
 }
 
-// Of one that is held: and it has heard of that. A program that does nothing looks every 100 ms.
+// Of one that is held: and it has heard of that (a program that does nothing looks every 100 ms). Of one that is kept:
+// it wants nothing.
 bool Worker::quiet() const {
+  if (kept_ != nullptr) return !live_ || !reader_.ready();
   if (held_until_ns_ != 0 && now_ns() - held_ns_ < kHeardAfterNs) return false;
-  return live_ && session_ != nullptr && !reader_.ready() && session_->streams().idle() && session_->outbox().empty() &&
+  return live_ && !reader_.ready() && session_->streams().idle() && session_->outbox().empty() &&
          !session_->signals().outstanding();
 }
 
