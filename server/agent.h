@@ -136,6 +136,9 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void forget(const LeaseKey& key);
 
   // The steps of a move.
+  kj::Promise<void> await_arrival(std::shared_ptr<AgentSession> session, uint32_t looks);
+  void drop_unreceived(const MoveState& state, const std::shared_ptr<AgentSession>& session);
+  kj::Promise<void> begin_copy(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
   kj::Promise<void> copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
   kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
   kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);

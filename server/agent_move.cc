@@ -18,6 +18,8 @@ constexpr auto kProgressPatience = 45 * kj::SECONDS;  // with a copy that comes 
 constexpr auto kTransferPatience = 180 * kj::SECONDS;  // from the pause on
 constexpr auto kLeavePatience = 20 * kj::SECONDS;
 constexpr size_t kDoneMovesMax = 256;
+constexpr auto kArrivalPause = 20 * kj::MILLISECONDS;
+constexpr uint32_t kArrivalLooks = 100;
 }  // namespace
 
 struct Agent::MoveState {
@@ -63,7 +65,7 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   state->begin_ns = now_ns();
   auto copied = kj::heapArrayBuilder<kj::Promise<void>>(lease->sessions.size());
   const auto sessions = lease->sessions;
-  for (const auto& session : sessions) copied.add(copy_one(state, session));
+  for (const auto& session : sessions) copied.add(begin_copy(state, session));
   return kj::joinPromises(copied.finish())
       .then([this, state] { return send_all(state); })
       .then([this, state] { return commit(state); })
@@ -94,6 +96,32 @@ kj::Promise<void> Agent::unless_gone(MoveState& state, const AgentSession& sessi
 // To those that do not move it says nothing.
 void Agent::call_off(const AgentLease& lease) {
   for (const auto& session : lease.sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
+}
+
+// What the last move brought is here, and its worker has said so or is about to be heard. Counted in looks, not by the
+// clock: this agent may have been stopped.
+kj::Promise<void> Agent::await_arrival(std::shared_ptr<AgentSession> session, uint32_t looks) {
+  if (!session->receiving || session->worker->gone() || looks == 0) return kj::READY_NOW;
+  return io_.provider->getTimer().afterDelay(kArrivalPause).then([this, session, looks] {
+    return await_arrival(session, looks - 1);
+  });
+}
+
+// One that the last move announced and did not bring, because its client ended on the way.
+void Agent::drop_unreceived(const MoveState& state, const std::shared_ptr<AgentSession>& session) {
+  rendezvous_.remove(Rendezvous::name_of(session->identity.session, state.key.second));
+  end_session(state.key, session);
+  if (const auto lease = leases_.find(state.key); lease != leases_.end()) lease->second->sessions.remove(session);
+}
+
+kj::Promise<void> Agent::begin_copy(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session) {
+  return await_arrival(session, kArrivalLooks).then([this, state, session]() -> kj::Promise<void> {
+    if (session->receiving && !session->worker->gone()) {
+      drop_unreceived(*state, session);
+      return kj::READY_NOW;
+    }
+    return copy_one(state, session);
+  });
 }
 
 kj::Promise<void> Agent::copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session) {

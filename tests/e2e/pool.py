@@ -224,6 +224,26 @@ class PoolTest(unittest.TestCase):
         wait_until(lambda: not self.pool.left_over(), 'nothing left over', 10) if self.pool.left_over() else None
         self.assertEqual(self.pool.left_over(), [])
 
+    def replace_scheduler(self):
+        """Kills it, and starts it again where everybody knows it to be."""
+        ready = scheduler_ready(self.pool)
+        with open(f'/proc/{ready["pid"]}/cmdline', encoding='utf-8') as file:
+            command = file.read().split('\0')[:-1]
+        for option, address in (('--listen', ready['pool']), ('--door', ready['door'])):
+            command[command.index(option) + 1] = address
+        os.kill(int(ready['pid']), signal.SIGKILL)
+        wait_until(lambda: not self.pool.pids('tide-scheduler'), 'it ends')
+        self.assertNotEqual(self.pool.tide('status').status, 0)
+        with open(os.path.join(self.pool.home, 'again.log'), 'w', encoding='utf-8') as log:
+            again = subprocess.Popen(command, env=self.pool.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+        def end():
+            again.terminate()
+            again.wait(20)
+
+        self.addCleanup(end)
+        wait_until(lambda: self.pool.tide('status').status == 0, 'it answers')
+
     def undisturbed(self, *options):
         result = self.expect_ok(self.pool.run('-g', 4, '--', *train(*options)))
         self.assertIn('test accuracy', result.out)

@@ -1,11 +1,8 @@
 """Several jobs share a pool: they wait when it is full, give way, and grow again."""
 
-import os
-import signal
-import subprocess
 import unittest
 
-from pool import PoolTest, scheduler_ready, train, wait_until
+from pool import PoolTest, train, wait_until
 
 LONG = ('--steps', 3000, '--step-ms', 50)
 
@@ -35,26 +32,6 @@ class Queue(PoolTest):
         self.assertEqual(second.wait(), 0, second.err())
         self.assertEqual(second.steps(), 3)
         self.expect_nothing_left()
-
-    def replace_scheduler(self):
-        """Kills it, and starts it again where everybody knows it to be."""
-        ready = scheduler_ready(self.pool)
-        with open(f'/proc/{ready["pid"]}/cmdline', encoding='utf-8') as file:
-            command = file.read().split('\0')[:-1]
-        for option, address in (('--listen', ready['pool']), ('--door', ready['door'])):
-            command[command.index(option) + 1] = address
-        os.kill(int(ready['pid']), signal.SIGKILL)
-        wait_until(lambda: not self.pool.pids('tide-scheduler'), 'it ends')
-        self.assertNotEqual(self.pool.tide('status').status, 0)
-        with open(os.path.join(self.pool.home, 'again.log'), 'w', encoding='utf-8') as log:
-            again = subprocess.Popen(command, env=self.pool.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-        def end():
-            again.terminate()
-            again.wait(20)
-
-        self.addCleanup(end)
-        wait_until(lambda: self.pool.tide('status').status == 0, 'it answers')
 
     def test_who_waits_goes_on_waiting_when_the_scheduler_is_restarted(self):
         self.pool.up(gpus=1)
