@@ -610,11 +610,12 @@ void Worker::idle() {
 uint32_t Worker::sleep_until_rung(uint32_t timeout_us) {
   Region region = link_->region();
   const uint32_t seen = region.client().doorbell.load(std::memory_order_acquire);
-  region.worker().asleep.store(asleep_mark(seen), std::memory_order_relaxed);
+  // A keeper has no use for commands, so nobody is to wake it for some.
+  region.worker().asleep.store(kept_ != nullptr ? 0 : asleep_mark(seen), std::memory_order_relaxed);
   // Pairs with the fence in notify(): either the client sees that we sleep, or we see what it published.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   napping_on.store(link_.get());
-  // What comes from here on ends the nap. A keeper lets commands wait.
+  // What comes from here on ends the nap.
   if ((!live_ || kept_ != nullptr || !reader_.ready()) && messages_heard.load() == heard_)
     link_->sleep(timeout_us, seen);
   napping_on.store(nullptr);

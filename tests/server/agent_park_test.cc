@@ -1,5 +1,7 @@
 // Agents with vGPUs that are on no GPU.
 
+#include <tuple>
+
 #include "tests/server/agents.h"
 
 namespace tide {
@@ -167,6 +169,33 @@ TEST_F(ParkTest, release_ends_what_is_kept) {
   EXPECT_FALSE(exists(pids.at(0)));
   EXPECT_THROW(place("two", epoch_, kParked), kj::Exception);
   EXPECT_THROW(place("two", epoch_ + 1, 7), kj::Exception) << "still no such GPU";
+}
+
+TEST_F(ParkTest, each_process_of_the_vgpu_is_kept) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  TestClient other;
+  const uint64_t mark = 4711, later = 4712;
+  ASSERT_TRUE(other.open_door(servers_["one"].endpoint, wish(1, 9)));
+  other.make_context();
+  other.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  other.copy_in(kBase, &mark, sizeof(mark));
+  TestClient* const clients[] = {&client_, &other};
+  for (const auto& [from, to, gpu] : {std::tuple("one", "two", kParked), {"two", "one", 0u}}) {
+    auto moving = move(from, to, epoch_, prepare(to, epoch_ + 1, gpu), gpu).eagerlyEvaluate(nullptr);
+    ++epoch_;
+    for (TestClient* client : clients) {
+      await([&] { return client->page().next_epoch == epoch_; });
+      client->disconnect();
+      ASSERT_TRUE(client->open_door(client->page().next_endpoint, wish(epoch_, client == &other ? 9 : 0x33)));
+    }
+    moving.wait(io_.waitScope);
+    EXPECT_EQ(worker_pids(to).size(), 2u);
+    if (gpu == kParked) other.copy_in(kBase + 8, &later, sizeof(later));
+  }
+  const auto bytes = other.copy_out(kBase, 16);
+  EXPECT_EQ(memcmp(bytes.data(), &mark, 8), 0);
+  EXPECT_EQ(memcmp(bytes.data() + 8, &later, 8), 0);
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
 }
 
 // Where there is no process of the job yet there is nothing to keep, and the vGPU is parked all the same.
