@@ -74,6 +74,7 @@ struct Job {
   std::string refusals;              // and what they said
   uint64_t hold_round = 0;           // generation of what is said to the agents about holding
   uint64_t hold_until_ns = 0;        // when a job that does not come to rest is let go
+  uint64_t hold_again_ns = 0;        // when the agents are told once more, who else let go by themselves
   bool letting_go = false;           // agents are told
   uint64_t let_go_ns = 0;            // when one that did not listen is told again; 0: none
 

@@ -221,6 +221,7 @@ void Reconciler::check_deadlines() {
     if (!job.ended() && job.left_ns != 0 && now - job.left_ns > uint64_t(kLeftGraceMs) * 1'000'000) {
       end_job(&job, "its `tide run` is gone", -1);
     }
+    hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
     look_after_idle(&job);
     for (Vgpu& vgpu : job.vgpus) {

@@ -15,6 +15,7 @@ namespace {
 constexpr auto kHoldPatience = 5 * kj::SECONDS;
 constexpr auto kLookPatience = 2 * kj::SECONDS;
 constexpr auto kLookPause = 50 * kj::MILLISECONDS;
+constexpr uint64_t kHoldAgainNs = 2'000'000'000;
 constexpr uint64_t kLetGoAgainNs = 1'000'000'000;
 
 // Why an agent did not hold a vGPU.
@@ -165,6 +166,7 @@ void Reconciler::begin_holding(Job* job) {
   }
   job->suspending = Suspending::kHolding;
   job->hold_until_ns = now_ns() + uint64_t(kHoldMs) * 1'000'000;
+  job->hold_again_ns = now_ns() + kHoldAgainNs;
   const std::string id = job->record.id();
   const uint64_t round = ++job->hold_round;
   auto rests = hold(*job, true).then([this, id, round] { return watch_rest(id, round, {.busy = 1}); });
@@ -205,6 +207,14 @@ kj::Promise<void> Reconciler::hold(const Job& job, bool on) {
     }));
   }
   return kj::joinPromises(told.releaseAsArray());
+}
+
+// Called in every tick. A worker lets go by itself after a while, and a process of the job may have begun since.
+void Reconciler::hold_on(Job* job) {
+  const bool wanted = job->suspending == Suspending::kHolding || job->suspending == Suspending::kParking;
+  if (!wanted || job->vgpus.size() == 1 || job->ended() || now_ns() < job->hold_again_ns) return;
+  job->hold_again_ns = now_ns() + kHoldAgainNs;
+  tasks_.add(hold(*job, true).catch_([](kj::Exception&&) {}));
 }
 
 // Of its vGPUs on GPUs, or of the parked ones: of these, who has a command that nobody executes is busy. A server that

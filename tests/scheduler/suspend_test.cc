@@ -121,6 +121,15 @@ TEST_F(Suspends, programs_of_several_vgpus_are_held_until_all_is_at_rest) {
   expect_idle();
 }
 
+TEST_F(Suspends, who_is_not_parked_yet_is_held_on) {
+  add_server("node0", 2);
+  const Submitted job = run(2);
+  log_.move_ms = 2600;
+  EXPECT_EQ(suspend(job.id, &totals_), "");
+  const auto moved = std::find(log_.calls.begin(), log_.calls.end(), "prepare 1:1 on node0/parked epoch 2");
+  EXPECT_EQ(std::count(log_.calls.begin(), moved, "hold 1:1 on node0 epoch 1"), 2);
+}
+
 TEST_F(Suspends, what_fails_half_way_comes_back_to_its_gpus) {
   add_server("node0", 2);
   const Submitted job = run(2);
