@@ -283,22 +283,23 @@ void Reconciler::let_go(Job* job) {
   job->let_go_ns = 0;
   const std::string id = job->record.id();
   const uint64_t round = job->hold_round;
-  tasks_.add(hold(*job, false).then(
-      [this, id, round] {
-        Job* job = ledger_.by_id(id);
-        if (job == nullptr) return;
-        job->letting_go = false;
-        if (job->hold_round != round) return poke();
-        job->record.held = false;
-        (void)save(job);
-      },
-      [this, id](kj::Exception&& e) {
-        Job* job = ledger_.by_id(id);
-        if (job == nullptr) return;
-        job->letting_go = false;
-        job->let_go_ns = now_ns() + kLetGoAgainNs;
-        log(LogLevel::kInfo, "job %s: %s; told again", id.c_str(), remote_error(e).c_str());
-      }));
+  tasks_.add(hold(*job, false)
+                 .then(
+                     [this, id, round] {
+                       Job* job = ledger_.by_id(id);
+                       if (job == nullptr) return;
+                       job->letting_go = false;
+                       if (job->hold_round != round) return poke();
+                       job->record.held = false;
+                       (void)save(job);
+                     },
+                     [this, id](kj::Exception&& e) {
+                       Job* job = ledger_.by_id(id);
+                       if (job == nullptr) return;
+                       job->letting_go = false;
+                       job->let_go_ns = now_ns() + kLetGoAgainNs;
+                       log(LogLevel::kInfo, "job %s: %s; told again", id.c_str(), remote_error(e).c_str());
+                     }));
 }
 
 }  // namespace tide::sched

@@ -174,7 +174,8 @@ Outcome Store::update(const JobRecord& job) {
 }
 
 Outcome Store::read_vgpus(JobRecord* job) {
-  Statement rows(db_, "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu FROM vgpus WHERE job=? ORDER BY vgpu");
+  Statement rows(
+      db_, "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu FROM vgpus WHERE job=? ORDER BY vgpu");
   rows.bind(job->number);
   while (rows.row()) {
     const uint64_t vgpu = rows.number();

@@ -230,8 +230,9 @@ int why(const Words& words) {
       next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::SUSPENDED:
-      next = info.getSuspended() ? "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it"
-                                 : "it goes on by itself; `tide jobs` lists who holds GPUs";
+      next = info.getSuspended()
+                 ? "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it"
+                 : "it goes on by itself; `tide jobs` lists who holds GPUs";
       break;
     case control::JobState::ENDED:
       next = "`tide job " + id + "` has the record";
