@@ -8,7 +8,7 @@ import unittest
 from pool import PATIENCE_S, PoolTest, job_program, train, wait_until
 
 
-class Resume(PoolTest):
+class Suspends(PoolTest):
     def state(self, name):
         return self.pool.job(name)['state']
 
@@ -137,7 +137,7 @@ class Resume(PoolTest):
         self.expect_nothing_left()
 
 
-class OverUcx(Resume):
+class OverUcx(Suspends):
     """Everything once more with the transport between hosts."""
 
     environment = {'TIDE_TRANSPORT': 'ucx'}
