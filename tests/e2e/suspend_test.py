@@ -1,11 +1,13 @@
 """The pool's side of suspending: who gets the GPUs meanwhile, whose turn it is, and that a program notices nothing."""
 
 import json
+import os
+import signal
 import subprocess
 import time
 import unittest
 
-from pool import PATIENCE_S, PoolTest, job_program, train, wait_until
+from pool import PATIENCE_S, PoolTest, job_program, scheduler_address, train, wait_until
 
 
 class Suspends(PoolTest):
@@ -123,6 +125,38 @@ class Suspends(PoolTest):
         self.expect_ok(self.pool.run('-g', 2, '--min', 2, '--', *train('--steps', 3)))
         self.expect_nothing_left()
 
+    def test_the_scheduler_is_killed_meanwhile(self):
+        self.pool.up(gpus=2)
+        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 40))).out
+        job = self.pool.start('-g', 2, '--name', 'it', '--', *train('--steps', 40, '--step-ms', 60))
+        self.expect_steps(job)
+        self.suspend('it')
+        self.restart_scheduler()
+        self.assertEqual(self.state('it'), 'suspended')
+        self.assertEqual(self.resume('it')['vgpus'], 2)
+        self.expect_steps(job)
+        asked = subprocess.Popen([self.pool.tide_path, 'suspend', 'it'], env=self.pool.env, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: self.pool.job('it')['suspended'], 'it is being suspended')
+        self.restart_scheduler()
+        asked.wait(PATIENCE_S)
+        wait_until(lambda: self.state('it') == 'suspended', 'the next one goes on with it')
+        self.assertEqual(self.busy(), {})
+        self.resume('it')
+        self.assertEqual(job.wait(), 0, job.err() + self.pool.logs())
+        self.assertEqual(job.out(), expected, 'the job noticed')
+
+    def restart_scheduler(self):
+        pid = self.pool.pids('tide-scheduler')[0]
+        with open(f'/proc/{pid}/cmdline', 'rb') as file:
+            command = file.read().decode().split('\0')[:-1]
+        command[command.index('--listen') + 1] = scheduler_address(self.pool)
+        os.kill(pid, signal.SIGKILL)
+        again = subprocess.Popen(command, env=self.pool.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(again.wait)
+        self.addCleanup(again.kill)
+        wait_until(lambda: self.pool.tide('gpus').status == 0 and len(self.pool.json('gpus')) == 2, 'the agents are back')
+
     def test_a_job_that_has_not_used_its_gpus_is_suspended_too(self):
         self.pool.up(gpus=2)
         job = self.pool.start('-g', 2, '--min', 2, '--name', 'it', '--', 'sleep', 4)
@@ -135,6 +169,31 @@ class Suspends(PoolTest):
         self.assertEqual(job.wait(), 0, 'its end is not held up')
         self.assertEqual(self.pool.json('jobs'), [])
         self.expect_nothing_left()
+
+
+class WithoutRoom(PoolTest):
+    """For one of two virtual GPUs, and no disk."""
+
+    environment = {'TIDE_PARK_MEMORY_MIB': '4', 'TIDE_PARK_DIR': '/proc/nowhere'}
+
+    def test_what_is_parked_comes_back_and_the_job_runs_on(self):
+        self.pool.up(gpus=2)
+        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 40))).out
+        job = self.pool.start('-g', 2, '--min', 2, '--name', 'it', '--', *train('--steps', 40, '--step-ms', 60))
+        wait_until(lambda: job.steps() > 2 or not job.running(), 'it trains', 60)
+        waiting = self.pool.start('-g', 1, '--name', 'next', '--', 'true')
+        for _ in range(2):
+            result = self.pool.tide('suspend', 'it')
+            self.assertEqual(result.status, 1, result)
+            self.assertIn('was not suspended, it runs on: virtual GPU 1 could not be kept on node0: ', result.err)
+            wait_until(lambda: all(not vgpu['gpu'].endswith('parked') for vgpu in self.pool.job('it')['vgpus']),
+                       'it is back')
+            self.assertTrue(waiting.running(), 'somebody else got a GPU of it')
+            seen = job.steps()
+            wait_until(lambda: job.steps() > seen + 2 or not job.running(), 'it goes on', 60)
+        self.assertEqual(job.wait(), 0, job.err() + self.pool.logs())
+        self.assertEqual(job.out(), expected, 'the job noticed')
+        self.assertEqual(waiting.wait(), 0)
 
 
 class OverUcx(Suspends):
