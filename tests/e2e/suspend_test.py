@@ -155,7 +155,8 @@ class Suspends(PoolTest):
         again = subprocess.Popen(command, env=self.pool.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.addCleanup(again.wait)
         self.addCleanup(again.kill)
-        wait_until(lambda: self.pool.tide('gpus').status == 0 and len(self.pool.json('gpus')) == 2, 'the agents are back')
+        wait_until(lambda: self.pool.tide('gpus').status == 0, 'the next scheduler')
+        wait_until(lambda: len(self.pool.json('gpus')) == 2, 'the agent is back')
 
     def test_a_job_that_has_not_used_its_gpus_is_suspended_too(self):
         self.pool.up(gpus=2)
