@@ -29,7 +29,8 @@ Action::Kind kind_of(const GpuId& from, const GpuId& to) {
 }
 
 // Releases first, since they make room; then moves, those onto GPUs that are free for the job before the others, and
-// those of parked vGPUs before all: a vGPU that is to stop for a move may be waiting for one that is parked; then places.
+// those of parked vGPUs before all: a vGPU that is to stop for a move may be waiting for one that is parked; then
+// places.
 int rank(const Action& action, const Occupants& occupants) {
   const bool room = action.to.none() || free_for(occupants, action.to, action.job);
   switch (action.kind) {

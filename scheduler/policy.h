@@ -4,9 +4,8 @@
 // its target of them; what is beyond the minima is shared evenly (the smallest share grows first, among equals the
 // oldest job). Jobs start in the order of submission; a later one may pass only while an earlier one could not start
 // even if all others shrank to their minimum, and only kSkipsMax times. A job that shall be suspended has no share: its
-// vGPUs go to where they are parked, and when all are there, its GPUs are free. When it is resumed it is like a job that
-// has not started, at its place in the order of submission.
-// Stable: fed with its own answer, it changes nothing.
+// vGPUs go to where they are parked, and when all are there, its GPUs are free. When it is resumed it is like a job
+// that has not started, at its place in the order of submission. Stable: fed with its own answer, it changes nothing.
 
 #include "scheduler/state.h"
 

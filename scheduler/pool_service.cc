@@ -104,7 +104,8 @@ std::string why_not_movable(const Job& job) {
   const std::string id = job.record.id();
   if (!job.started) return "job " + id + " does not run yet; `tide why " + id + "` says why";
   if (job.record.suspended) return "job " + id + " is suspended; `tide resume " + id + "` gives it GPUs again";
-  if (job.admitted()) return "";
+  const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
+  if (job.admitted()) return parked ? "job " + id + " is being resumed; try again when it runs" : "";
   return "job " + id + " is suspended: after `tide resume` it waits for GPUs; `tide why " + id + "` says why";
 }
 

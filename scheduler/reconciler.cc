@@ -191,7 +191,10 @@ bool Reconciler::was_stopped(uint64_t now) {
     server.last_seen_ns = std::min(server.last_seen_ns + gap, now);  // it may have been heard since
     server.give_up_ns += gap;
   }
-  for (auto& [number, job] : ledger_.jobs) job.left_ns = job.left_ns != 0 ? std::min(job.left_ns + gap, now) : 0;
+  for (auto& [number, job] : ledger_.jobs) {
+    job.left_ns = job.left_ns != 0 ? std::min(job.left_ns + gap, now) : 0;
+    job.hold_until_ns += gap;
+  }
   recover_until_ns_ += recover_until_ns_ != 0 ? gap : 0;
   return true;
 }

@@ -94,7 +94,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Job* holding(const std::string& id, uint64_t round);
   kj::Promise<void> hold(const Job& job, bool on);
   void hold_on(Job* job);
-  struct Rest {  // of a job that is held
+  struct Rest {              // of a job that is held
     uint32_t busy = 0;       // vGPUs that are not quiet
     uint32_t some_busy = 0;  // one of them
     uint32_t silent = 0;     // of these, whose servers do not say

@@ -44,7 +44,8 @@ bool holds_all(const State& state, const JobView& job, const std::set<GpuId>& gp
   return room >= job.vgpus;
 }
 
-// The server of the next GPU to take: one that the job is on (`have`), else the tightest that has all, else the largest.
+// The server of the next GPU to take: one that the job is on (`have`), else the tightest that has all, else the
+// largest.
 std::string next_server(const std::map<std::string, uint32_t>& have, const std::vector<GpuId>& candidates,
                         uint32_t missing) {
   const auto offer = by_server({candidates.begin(), candidates.end()});

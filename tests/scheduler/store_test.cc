@@ -95,13 +95,16 @@ TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
   sqlite3* db = nullptr;
   ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
   const char* before =
-      "CREATE TABLE jobs(number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, min_gpus "
-      "INTEGER NOT NULL, min_given INTEGER NOT NULL, memory_given INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, queue "
+      "CREATE TABLE jobs(number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, "
+      "min_gpus "
+      "INTEGER NOT NULL, min_given INTEGER NOT NULL, memory_given INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, "
+      "queue "
       "TEXT NOT NULL, name TEXT NOT NULL, user TEXT NOT NULL, command TEXT NOT NULL, pid INTEGER NOT NULL, target "
       "INTEGER NOT NULL, pinned INTEGER NOT NULL, phase INTEGER NOT NULL, reason TEXT NOT NULL, submitted_ms INTEGER "
       "NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, exit_status INTEGER NOT NULL, moves INTEGER "
       "NOT NULL); CREATE INDEX jobs_by_phase ON jobs(phase);"
-      "CREATE TABLE vgpus(job INTEGER NOT NULL, vgpu INTEGER NOT NULL, server TEXT NOT NULL, gpu INTEGER NOT NULL, epoch "
+      "CREATE TABLE vgpus(job INTEGER NOT NULL, vgpu INTEGER NOT NULL, server TEXT NOT NULL, gpu INTEGER NOT NULL, "
+      "epoch "
       "INTEGER NOT NULL, device_info BLOB NOT NULL, PRIMARY KEY(job, vgpu));"
       "INSERT INTO jobs VALUES(7, x'00', 1, 1, 0, 0, 16, '', 'old', 'me', 'sleep', 5, 0, 0, 1, '', 10, 20, 0, 0, 3);"
       "INSERT INTO vgpus VALUES(7, 0, 'node0', 2, 9, x'01'); PRAGMA user_version=1;";

@@ -253,6 +253,7 @@ TEST_F(Suspends, a_resume_that_fails_says_why_and_is_tried_again) {
   const std::string error = resume(job.id, &totals_, &queued_);
   EXPECT_NE(error.find("could not move from node0/parked to node0/0: the file is gone"), std::string::npos) << error;
   EXPECT_EQ(describe(job.id), "suspended on node0/parked");
+  EXPECT_EQ(resize(job.id, 1, &totals_), "job 1 is being resumed; try again when it runs");
   log_.fail.clear();
   wait_for(job.id, "running on node0/0");
   expect_idle();

@@ -100,8 +100,8 @@ void print_json(const Sums& sums) {
   printf("\"violations\": %llu, \"repeated\": %llu, \"differed\": %llu, \"sessions\": %llu, \"commands\": %llu, ",
          ull(sums.violated), ull(sums.repeated), ull(sums.differed), ull(sums.totals.sessions),
          ull(sums.totals.commands));
-  printf("\"jobs\": %llu, \"grants\": %llu, \"restarts\": %llu, ", ull(sums.totals.jobs),
-         ull(sums.totals.grants), ull(sums.totals.restarts));
+  printf("\"jobs\": %llu, \"grants\": %llu, \"restarts\": %llu, ", ull(sums.totals.jobs), ull(sums.totals.grants),
+         ull(sums.totals.restarts));
   printf("\"suspended\": %llu, \"resumed\": %llu, \"by_fault\": {", ull(sums.totals.suspended),
          ull(sums.totals.resumed));
   for (size_t i = 0; i < kFaults; ++i) {

@@ -230,9 +230,11 @@ int why(const Words& words) {
       next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::SUSPENDED:
-      next = info.getIdled()       ? "its program goes on by itself; `tide resume " + id + "` gives it GPUs before that"
-             : info.getSuspended() ? "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it"
-                                 : "it goes on by itself; `tide jobs` lists who holds GPUs";
+      next = "it goes on by itself; `tide jobs` lists who holds GPUs";
+      if (info.getSuspended()) {
+        next = "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it";
+      }
+      if (info.getIdled()) next = "its program goes on by itself; `tide resume " + id + "` gives it GPUs before that";
       break;
     case control::JobState::ENDED:
       next = "`tide job " + id + "` has the record";

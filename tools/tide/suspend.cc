@@ -58,8 +58,8 @@ int change_all(Asker& asker, const Words& names, Ask ask, Told told) {
 }
 
 // As of `tide migrate --json`, with what the job does now.
-void print_json(const std::string& id, uint32_t before, control::JobInfo::Reader now, control::MoveReport::Reader report,
-                const std::string& queued) {
+void print_json(const std::string& id, uint32_t before, control::JobInfo::Reader now,
+                control::MoveReport::Reader report, const std::string& queued) {
   Json out;
   out.object().add("job", id).add("gpus_before", before).add("gpus_after", now.getPhysicalGpus());
   add_move(out, report).add("vgpus", report.getVgpus()).add("total_ms", report.getTotalMs());
@@ -97,8 +97,10 @@ int suspend(const Words& words) {
   constexpr const char* kHelp =
       "usage: tide suspend JOB [JOB ...] [--json]\n\n"
       "Takes all GPUs from running jobs, for others. Their programs stay, wait, and lose nothing; the memory of their\n"
-      "virtual GPUs is kept on the GPU servers, in memory or on disk, until `tide resume`. Returns when no GPU is held\n"
-      "any more. A job that cannot be suspended runs on, and the reason is printed. --json: one object a line for each.\n";
+      "virtual GPUs is kept on the GPU servers, in memory or on disk, until `tide resume`. Returns when no GPU is "
+      "held\n"
+      "any more. A job that cannot be suspended runs on, and the reason is printed. --json: one object a line for "
+      "each.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp)) return options.status();
   if (options.words().empty()) return options.usage_error("expects one job or more");
   Asker asker;
