@@ -1,4 +1,4 @@
-"""tools/bench --elastic: moves of a job with much state, of which each step writes a share, while it runs."""
+"""tools/bench --elastic: a job with much state, of which each step writes a share, is moved, suspended and resumed."""
 
 import json
 import os
@@ -16,6 +16,9 @@ STEP_MS = 100
 MOVES = 3
 COLUMNS = ('MiB', 'written a step', 'moves', 'MiB sent', 'rounds', 'MiB in the pause', 'pause p50 ms', 'max ms',
            'drain', 'copy', 'restore', 'floor ms', 'ratio')
+# Until no GPU is held, and until it runs again. Their floor: all of it by memcpy.
+AWAY_COLUMNS = ('MiB', 'written a step', 'times', 'MiB kept', 'suspended in ms', 'max ms', 'ratio', 'resumed in ms',
+                'max ms', 'ratio', 'floor ms')
 
 
 def memcpy_bytes_per_s():
@@ -42,8 +45,16 @@ def ask(pool, *words):
     return json.loads(done.stdout)
 
 
+def timed(pool, *words):
+    """Also how many milliseconds the command took."""
+    began = time.perf_counter()
+    report = ask(pool, *words)
+    return report, 1e3 * (time.perf_counter() - began)
+
+
 def moves_of(pool, binary, mib, share, moves):
-    """The reports of so many moves of one job, which checks its memory at the end."""
+    """The reports of so many moves of one job, which checks its memory at the end, and how long it took to suspend and
+    to resume it."""
     name = f'ballast-{mib}-{share}'
     command = [pool.tide, 'run', '-g', '1', '--name', name, '--', binary, '--mib', str(mib), '--share', str(share),
                '--step-ms', str(STEP_MS), '--until-told', '1']
@@ -56,10 +67,27 @@ def moves_of(pool, binary, mib, share, moves):
         at = next(place for place in places if place != at)
         reports.append(ask(pool, 'migrate', f'{name}:0', at))
         wait_for(process, 'step')
+    away = []
+    for _ in range(moves):
+        _, suspend_ms = timed(pool, 'suspend', name)
+        kept = sum(vgpu['kept_in_memory'] + vgpu['kept_on_disk'] for vgpu in ask(pool, 'job', name)['vgpus'])
+        _, resume_ms = timed(pool, 'resume', name)
+        away.append({'kept': kept, 'suspend_ms': suspend_ms, 'resume_ms': resume_ms})
+        wait_for(process, 'step')
     rest, _ = process.communicate()
     if process.returncode != 0 or not re.search(r'^ballast: ok$', rest, re.M):
         raise SystemExit(f'bench --elastic: {name}: status {process.returncode}: {rest[-500:]}')
-    return reports
+    return reports, away
+
+
+def away_row(mib, share, away, rate):
+    def middle(key):
+        return statistics.median(one[key] for one in away)
+    floor_ms = mib * MIB / rate * 1e3
+    row = {'mib': mib, 'share': share, 'times': len(away), 'kept': middle('kept'), 'away_floor_ms': floor_ms}
+    for way in ('suspend_ms', 'resume_ms'):
+        row |= {way: middle(way), f'max_{way}': max(one[way] for one in away), f'{way}_ratio': middle(way) / floor_ms}
+    return row
 
 
 def row_of(mib, share, reports, rate):
@@ -84,8 +112,8 @@ def run(work, quick):
     for mib in SIZES[:2] if quick else SIZES:
         with programs.Pool(programs.find_tide(), os.path.join(work, f'pool-{mib}'), 2) as pool:
             for share in SHARES:
-                reports = moves_of(pool, os.path.join(work, 'ballast'), mib, share, 2 if quick else MOVES)
-                rows.append(row_of(mib, share, reports, rate))
+                reports, away = moves_of(pool, os.path.join(work, 'ballast'), mib, share, 2 if quick else MOVES)
+                rows.append(row_of(mib, share, reports, rate) | away_row(mib, share, away, rate))
     return rows
 
 
@@ -96,4 +124,10 @@ def table(rows):
                 f"{row['pause_bytes'] / MIB:.1f}", f"{row['pause_ms']:.1f}", f"{row['pause_max_ms']:.1f}",
                 f"{row['drain_ms']:.1f}", f"{row['copy_ms']:.1f}", f"{row['restore_ms']:.1f}", f"{row['floor_ms']:.1f}",
                 ratio]
-    return programs.table([cells(row) for row in rows], list(COLUMNS))
+    def away_cells(row):
+        return [str(row['mib']), f"{row['share']} %", row['times'], f"{row['kept'] / MIB:.0f}",
+                f"{row['suspend_ms']:.0f}", f"{row['max_suspend_ms']:.0f}", f"{row['suspend_ms_ratio']:.1f}",
+                f"{row['resume_ms']:.0f}", f"{row['max_resume_ms']:.0f}", f"{row['resume_ms_ratio']:.1f}",
+                f"{row['away_floor_ms']:.0f}"]
+    return (programs.table([cells(row) for row in rows], list(COLUMNS)) + '\n\n' +
+            programs.table([away_cells(row) for row in rows], list(AWAY_COLUMNS)))

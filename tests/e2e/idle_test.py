@@ -33,8 +33,8 @@ class Idle(PoolTest):
         self.pool.up(gpus=1)
         sleeper = self.start_sleeper(3000, 4)
         wait_until(lambda: self.state() == 'suspended', 'it gave its GPU back', 20)
-        other = self.pool.start('-g', 1, '--name', 'other', '--', job_program('ballast'), '--mib', 64, '--until-told', 1,
-                                stdin=subprocess.PIPE)
+        other = self.pool.start('-g', 1, '--name', 'other', '--', job_program('ballast'), '--mib', 64,
+                                '--until-told', 1, stdin=subprocess.PIPE)
         wait_until(lambda: 'waits to run again' in self.pool.tide('why', 'sleeper').out, 'it waits for a GPU', 20)
         self.assertTrue(sleeper.running())
         other.process.stdin.close()
