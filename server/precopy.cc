@@ -100,7 +100,9 @@ void Precopy::run() {
   setpriority(PRIO_PROCESS, id_t(gettid()), kNice);
   Outcome outcome = begin();
   while (outcome.ok() && wait_for_round()) outcome = round();
-  const std::string why = outcome.ok() || stream_ == nullptr ? std::string() : last_words(*stream_);
+  const bool broke = !outcome.ok() && stream_ != nullptr;
+  const std::string why = broke ? last_words(*stream_) : std::string();
+  if (broke) stream_->close();  // here, because it may take a while
   const std::lock_guard lock(mu_);
   failure_ = why.empty() ? outcome.message() : why;
   over_ = true;

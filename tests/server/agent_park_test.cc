@@ -118,6 +118,47 @@ TEST_F(ParkTest, an_agent_that_is_started_again_finds_its_keepers) {
   }
 }
 
+// The source's agent is killed at any moment of a suspension, or of what ends one. Whatever came of it, the vGPU is in
+// one place, with all that it had.
+TEST_F(ParkTest, a_suspension_or_resumption_whose_agent_dies_has_one_end) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  uint32_t went = 0, stayed = 0;
+  // On a busy machine none may come so far: then some wait longer.
+  for (uint32_t round = 0; round < 20 || (went == 0 && round < 80); ++round) {
+    const bool parks = round % 2 == 0;
+    if (!parks) {
+      ASSERT_NO_FATAL_FAILURE(go("one", "one", kParked));
+    }
+    const uint32_t gpu = parks ? kParked : 0;
+    auto moving =
+        move("one", "two", epoch_, prepare("two", epoch_ + 1, gpu), gpu).ignoreResult().eagerlyEvaluate(nullptr);
+    await_ms((round * 17 % 100) * (1 + round / 20 * 3));
+    one_->stop(SIGKILL);
+    KJ_IF_MAYBE (e, kj::runCatchingExceptions([&] { moving.wait(io_.waitScope); })) {
+      EXPECT_EQ(e->getType(), kj::Exception::Type::DISCONNECTED);
+    }
+    ASSERT_NO_FATAL_FAILURE(restart_one());
+    const bool stays = !servers_["one"].leases.empty();
+    ++(stays ? stayed : went);
+    if (stays) {
+      release("two", epoch_ + 1);  // as a scheduler does that finds it still here
+    } else {
+      await([&] { return client_.page().state.load() == uint64_t(ChannelState::kMoved); });
+      client_.disconnect();
+      ASSERT_TRUE(client_.open_door(client_.page().next_endpoint, wish(epoch_ + 1)));
+    }
+    epoch_ += stays ? 0 : 1;
+    if (parks != stays) {
+      ASSERT_NO_FATAL_FAILURE(expect_parked());
+    }
+    add();
+    ASSERT_NO_FATAL_FAILURE(go(stays ? "one" : "two", "one", 0));
+    ASSERT_NO_FATAL_FAILURE(expect_contents());
+  }
+  EXPECT_GT(stayed, 0u);
+  EXPECT_GT(went, 0u);
+}
+
 // The connection broke, and the session does not lose anything by it.
 TEST_F(ParkTest, a_client_whose_connection_broke_comes_back_to_its_keeper) {
   ASSERT_NO_FATAL_FAILURE(begin("sim"));

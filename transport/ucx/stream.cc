@@ -255,7 +255,8 @@ void UcxStream::cancel() {
 }
 
 // The notice that an endpoint was closed travels beside what was sent, and may overtake it: the far side would lose the
-// last words. So both say that they end, and the first one stays until the other has said it, too.
+// last words. So both say that they end, and the first one stays until the other has said it, too. And until nothing is
+// half sent any more.
 void UcxStream::linger() {
   const uint64_t until = now_ns() + kLingerNs;
   while (now_ns() < until) {
@@ -263,7 +264,7 @@ void UcxStream::linger() {
     {
       const std::lock_guard lock(mu_);
       idle = !worker_->progress();
-      if (end_ != ~uint64_t{0} || !failure_.empty()) return;
+      if (under_way_ == 0 && (end_ != ~uint64_t{0} || !failure_.empty())) return;
     }
     if (idle) sleep_us(kLingerSleepUs);
   }
@@ -278,7 +279,11 @@ void UcxStream::close() {
   }
   linger();
   const std::lock_guard lock(mu_);
-  worker_->close(endpoint_, failure_.empty() ? 2000 : 0);
+  if (under_way_ == 0) {
+    worker_->close(endpoint_, failure_.empty() ? 2000 : 0);
+  } else {
+    worker_->leave();
+  }
   endpoint_ = nullptr;
   fail("the stream is closed");
 }
