@@ -109,9 +109,9 @@ class Channel : private Landings {
   }
   // The error that stays, if there is one.
   CUresult sticky() const { return CUresult(failure_.load()); }
-  // The program shall begin nothing new.
-  bool held() const {
-    return page_->held.load(std::memory_order_relaxed) != 0 && !lost_.load(std::memory_order_relaxed);
+  // Not 0: the program shall begin nothing new. Changes each time that this is wanted again.
+  uint64_t held() const {
+    return lost_.load(std::memory_order_relaxed) ? 0 : page_->held.load(std::memory_order_relaxed);
   }
   bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }
 

@@ -23,6 +23,7 @@ constexpr uint32_t kOpenedTimeoutMs = 65'000;   // an agent lets a client wait f
 constexpr uint64_t kSearchNs = 5'000'000'000;   // how long a vanished worker is looked for elsewhere
 constexpr uint64_t kNowhereNs = 2'000'000'000;  // and if the scheduler knows of no other place in all that time
 constexpr uint32_t kSearchPauseUs = 100'000;
+constexpr uint32_t kSuspendedPauseUs = 250'000;
 constexpr uint32_t kEndPauseUs = 200;
 constexpr uint32_t kAgainEveryMs = 50;  // while the network is down, so that it is soon noticed when it is back
 constexpr uint32_t kAgainPauseUs = 20'000;
@@ -107,14 +108,22 @@ Outcome Channel::open(const ChannelOrigin& origin, std::unique_ptr<Channel>* cha
 Outcome Channel::connect_first() {
   uint64_t epoch = origin_.epoch;
   std::string endpoint = origin_.endpoint;
-  const uint64_t deadline = now_ns() + kSearchNs;
+  uint64_t deadline = now_ns() + kSearchNs;
+  bool said = false;
   while (true) {
     Attempt attempt;
     const Outcome o = connect(endpoint, epoch, &attempt);
+    const bool suspended = attempt.refusal == kSuspendedRefusal;
+    if (suspended) deadline = now_ns() + kSearchNs;
     if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
     const uint64_t tried = epoch;
     if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
     if (epoch > tried) continue;
+    if (suspended) {  // for as long as it takes, as a program that had begun before would wait
+      if (!std::exchange(said, true)) log(LogLevel::kInfo, "vGPU %u: %s", origin_.vgpu, o.message().c_str());
+      sleep_us(kSuspendedPauseUs);
+      continue;
+    }
     if (!may_be_moving(attempt.refusal) && !attempt.unanswered) return o;
     sleep_us(kSearchPauseUs);
   }

@@ -20,8 +20,9 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kWindowBytes = 4u << 20;   // of a copy between vGPUs
-constexpr uint64_t kLookAfterNs = 5'000'000;  // how often channels are looked after
+constexpr uint64_t kWindowBytes = 4u << 20;       // of a copy between vGPUs
+constexpr uint64_t kLookAfterNs = 5'000'000;      // how often channels are looked after
+constexpr uint64_t kHeldMostNs = 60'000'000'000;  // without being told again
 constexpr uint64_t kTellCountersNs = 100'000'000;
 // The longer the program has done nothing, the longer the service thread sleeps.
 constexpr uint32_t kIdleMostUs = 100'000, kIdleShare = 10;
@@ -136,15 +137,18 @@ void Service::rest(uint32_t poked) {
 void Service::look_after_channels() {
   const bool tells = now_ns() - told_ns_ > kTellCountersNs;
   if (tells) told_ns_ = now_ns();
-  bool held = false;
+  uint64_t held = 0;
   for (Vgpu* vgpu : process_.devices) {
     if (!vgpu->is_open()) continue;
     vgpu->channel().drain();
     vgpu->staging.give_up_if_asked(*vgpu);
     if (vgpu->channel().look_after() && tells) vgpu->channel().tell_counters();
-    held |= vgpu->channel().held();
+    held += vgpu->channel().held();
   }
-  if (live_process.load(std::memory_order_relaxed) == &process_) shut_gate(held);
+  // A worker that hangs lets nobody go.
+  if (held != std::exchange(held_, held)) held_ns_ = now_ns();
+  const bool shut = held != 0 && now_ns() - held_ns_ < kHeldMostNs;
+  if (live_process.load(std::memory_order_relaxed) == &process_) shut_gate(shut);
 }
 
 bool Service::reached(const Point& point) {

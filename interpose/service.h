@@ -101,6 +101,8 @@ class Service {
   Process& process_;
   // The service thread's.
   PeerCopies peers_;
+  uint64_t held_ = 0;  // by workers (the sum of their words), and since when
+  uint64_t held_ns_ = 0;
   uint64_t told_ns_ = 0;       // when counters were told last
   uint64_t commands_ = 0;      // of all vGPUs, when it last looked
   uint64_t commanded_ns_ = 0;  // when that had changed

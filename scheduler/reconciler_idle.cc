@@ -12,10 +12,14 @@ namespace {
 
 constexpr uint64_t kLookLeastNs = 100'000'000, kLookMostNs = 2'000'000'000;
 constexpr uint64_t kWakeNs = 100'000'000;  // how often it is looked whether a program without GPUs wants them
+constexpr uint64_t kOwnCommands = 16;      // that the library may send by itself while its vGPU is copied
 constexpr uint64_t kLooks = 8;             // in the time after which it is idle
 
 // On GPUs, and nothing about that is to change.
 bool works(const Job& job) { return job.started && job.admitted() && !job.record.suspended && job.is_quiet(); }
+
+// On its way there. What several vGPUs are held for cannot be seen.
+bool leaves(const Job& job) { return job.record.idled && job.being_suspended() && job.vgpus.size() == 1; }
 
 // All of it is parked.
 bool is_away(const Job& job) { return job.started && !job.admitted() && job.record.suspended && job.record.idled; }
@@ -24,8 +28,8 @@ bool is_away(const Job& job) { return job.started && !job.admitted() && job.reco
 
 // Called by the tick.
 void Reconciler::look_after_idle(Job* job) {
-  const bool away = is_away(*job);
-  if (job->record.idle_ms == 0 || job->ended() || job->idle.asked || (!away && !works(*job))) return;
+  const bool away = is_away(*job), here = works(*job) || leaves(*job);
+  if (job->record.idle_ms == 0 || job->ended() || job->idle.asked || (!away && !here)) return;
   if (now_ns() < job->idle.look_ns) return;
   job->idle.asked = true;
   tasks_.add(
@@ -45,6 +49,12 @@ void Reconciler::note_rest(const std::string& id, bool away, const Rest& rest) {
     (void)resume(job);  // if that cannot be written down, it is tried again
     return;
   }
+  if (leaves(*job)) {
+    if (rest.commands <= idle.commands + kOwnCommands) return;
+    log(LogLevel::kInfo, "job %s has work again before it was suspended", id.c_str());
+    (void)resume(job);
+    return;
+  }
   if (!works(*job) || rest.busy != 0 || rest.commands != idle.commands || idle.since_ns == 0) {
     idle.since_ns = now;
     idle.commands = rest.commands;
@@ -53,7 +63,7 @@ void Reconciler::note_rest(const std::string& id, bool away, const Rest& rest) {
   if (now - idle.since_ns < patience) return;
   log(LogLevel::kInfo, "job %s has done nothing for %lu ms: it gives its GPUs back", id.c_str(),
       (unsigned long)job->record.idle_ms);
-  idle = {};
+  idle = {.commands = rest.commands};
   job->record.idled = true;
   if (!suspend(job).ok()) job->record.idled = false;
 }

@@ -343,7 +343,7 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   if (session == nullptr && is_parked(lease->terms)) {
     close_all(-1, region_fd);
     lease->knocked_ns = now_ns();
-    return refusal(kNotReady, "the job is suspended; `tide resume " + lease->terms.job + "` lets it go on");
+    return refusal(kSuspendedRefusal, "the job is suspended; `tide resume " + lease->terms.job + "` lets it go on");
   }
   if (session == nullptr) {
     if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok()) {
@@ -374,6 +374,7 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
   auto made = std::make_shared<AgentSession>();
   made->identity = identity_of(lease->terms, wish, hold_ms_);
   made->gpu = lease->terms.gpu;
+  made->counted.quiet = is_parked(lease->terms) ? 1 : 0;
   if (const Outcome outcome = begin_worker(lease, made.get()); !outcome.ok()) return outcome;
   lease->sessions.push_back(made);
   save();
@@ -491,7 +492,8 @@ kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
       auto reply = session->worker->await(ControlType::kStatsReply).then([session](ControlMessage&& message) {
         if (const auto* counted = message.as<ControlStats>()) session->counted = *counted;
       });
-      session->counted.quiet = 0;  // nobody believes that of one that does not answer
+      // Nobody believes that of one that does not answer; of one that is kept it is the rule.
+      if (!is_parked(lease->terms)) session->counted.quiet = 0;
       session->worker->send(ControlType::kStats, nullptr, 0);
       // A worker that loads a large image is late: what it said last stands, and the others do not wait for it.
       asked.add(

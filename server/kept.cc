@@ -110,6 +110,10 @@ bool Kept::owns(uint64_t address, uint64_t bytes) const {
 }
 
 Outcome Kept::map(uint64_t address, uint64_t bytes) {
+  const uint64_t have = chunks_.size() * kChunkBytes;
+  if (quota_ != 0 && have + bytes > quota_ + kChunkBytes - 1) {
+    return Outcome::fail("the source maps more memory than the vGPU may have");
+  }
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     if (!chunks_.try_emplace(at).second) return Outcome::fail("the source maps memory that is mapped");
   }

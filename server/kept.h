@@ -19,7 +19,8 @@ namespace tide {
 
 class Kept final : private ChunkTaker {
  public:
-  Kept(uint32_t vgpu, ShelfPlace place) : vgpu_(vgpu), shelf_(std::move(place)) {}
+  // `quota`: bytes of device memory; 0: any.
+  Kept(uint32_t vgpu, uint64_t quota, ShelfPlace place) : vgpu_(vgpu), quota_(quota), shelf_(std::move(place)) {}
 
   Outcome start() { return shelf_.start(); }
   // All that a source sends behind the greeting.
@@ -48,6 +49,7 @@ class Kept final : private ChunkTaker {
   Outcome take_rest(ByteStream& from);
 
   const uint32_t vgpu_;
+  const uint64_t quota_;
   Shelf shelf_;
   std::unique_ptr<std::byte[]> room_;           // for a piece that comes
   std::map<uint64_t, Shelf::PieceRef> chunks_;  // mapped; null: zero

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include <zstd.h>
@@ -20,6 +21,8 @@ namespace {
 
 constexpr int kLevel = 1;
 constexpr uint64_t kBlockBytes = 4096;  // pieces begin at one, so that their place can be given back
+
+constexpr uint64_t kLookEveryBytes = uint64_t{32} << 20;
 
 uint64_t blocks(uint64_t bytes) { return (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes; }
 
@@ -113,12 +116,24 @@ Outcome Shelf::write(const std::byte* data, Piece* piece) {
   const size_t packed = ZSTD_compressCCtx(packer_, packed_.get(), kPieceBytesMax, data, piece->bytes_, kLevel);
   const bool smaller = ZSTD_isError(packed) == 0 && packed < piece->bytes_;
   const uint32_t stored = smaller ? uint32_t(packed) : piece->bytes_;
+  if (!leaves_room()) {
+    errno = ENOSPC;
+    return fail("leaves a twentieth of it free in");
+  }
   if (!write_at(fd_, smaller ? packed_.get() : data, stored, end_)) return fail("cannot write to");
   piece->at_ = end_;
   piece->stored_ = stored;
   end_ += blocks(stored);
   on_disk_ += blocks(stored);
   return {};
+}
+
+// Who else writes there, the agent first, shall go on. Looked at now and then.
+bool Shelf::leaves_room() {
+  if (end_ < look_at_) return true;
+  look_at_ = end_ + kLookEveryBytes;
+  struct statvfs system {};
+  return fstatvfs(fd_, &system) != 0 || system.f_bavail >= system.f_blocks / 20;
 }
 
 Outcome Shelf::open_file() {

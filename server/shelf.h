@@ -78,6 +78,7 @@ class Shelf {
   ChunkHash hash(const std::byte* data, uint32_t bytes) const;
   bool keep_in_memory(const std::byte* data, Piece* piece);
   Outcome write(const std::byte* data, Piece* piece);
+  bool leaves_room();
   Outcome open_file();
   Outcome fail(const std::string& what) const;
   void forget(const Piece& piece);
@@ -86,7 +87,8 @@ class Shelf {
   ChunkSecret secret_;
   ParkMemory memory_;
   int fd_ = -1;
-  uint64_t end_ = 0;  // of the file
+  uint64_t end_ = 0;      // of the file
+  uint64_t look_at_ = 0;  // when it ends here, it is looked what the file system has left
   ZSTD_CCtx_s* packer_ = nullptr;
   std::unique_ptr<std::byte[]> packed_;
   std::unordered_map<ChunkHash, std::weak_ptr<const Piece>, HashOf> known_;  // of whole chunks

@@ -59,7 +59,7 @@ void hear_message(int) {
 Outcome Worker::begin(const ControlSession& session) {
   identity_ = session;
   if (session.keeps != 0) {
-    kept_ = std::make_unique<Kept>(session.vgpu, shelf_place());
+    kept_ = std::make_unique<Kept>(session.vgpu, session.memory_bytes, shelf_place());
     return kept_->start();
   }
   if (Outcome outcome = open_driver(&library_); !outcome.ok()) return outcome;
@@ -289,7 +289,7 @@ void Worker::hold(bool on) {
 
 void Worker::tell_held() {
   Word& held = link_->region().worker().held;
-  held.store(held_until_ns_ != 0 ? 1 : 0, std::memory_order_release);
+  held.store(held_until_ns_ != 0 ? ++holds_ : 0, std::memory_order_release);
   link_->note(held);
 }
 

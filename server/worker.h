@@ -150,6 +150,7 @@ class Worker {
   RateMeter trips_;
   uint64_t held_until_ns_ = 0;  // the program begins nothing new; 0: it may
   uint64_t held_ns_ = 0;        // since when
+  uint64_t holds_ = 0;          // how often it was told to
   bool worked_ = false;         // work was under way in the last turn
   uint64_t busy_ns_ = 0;        // when something last happened
   uint64_t linger_ns_ = 0;      // so long it looks on after that before it sleeps

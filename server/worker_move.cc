@@ -29,6 +29,7 @@ constexpr uint32_t kLeaveMs = 10'000;               // the client's time to go t
 constexpr uint64_t kGiveUpStagingNs = 400'000'000;  // a client that does nothing looks every 100 ms
 constexpr uint32_t kLeaveIdleMs = 300;              // of one that does nothing: it goes when it next wants something
 constexpr uint64_t kTellEveryNs = 1'000'000'000;
+constexpr const char* kOutOfReach = "the program and its kernels share host memory, which another machine cannot reach";
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
 
@@ -76,6 +77,8 @@ Outcome Worker::begin_precopy() {
   // What it would be refused for at the end, too.
   const char* const obstacle = session_ != nullptr ? session_->sharing().obstacle() : nullptr;
   if (obstacle != nullptr) return Outcome::fail(obstacle);
+  // Of a session that runs the client may still give it up.
+  if (kept_ != nullptr && !destination_reaches_host_memory()) return Outcome::fail(kOutOfReach);
   const ControlMove& request = move_->request;
   const TransferHello hello = hello_of(identity_, request.token, request.next_epoch);
   auto precopy = std::make_unique<Precopy>(carrier(), request.stream_address, hello);
@@ -206,7 +209,7 @@ Worker::Next Worker::try_move() {
     return Next::kGoOn;
   }
   if (!destination_reaches_host_memory()) {
-    give_up_move("the program and its kernels share host memory, which another machine cannot reach");
+    give_up_move(kOutOfReach);
     return Next::kGoOn;
   }
   move_->paused_ns = now_ns();
@@ -277,6 +280,8 @@ Worker::Next Worker::finish_move() {
     if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
+    const bool asks = message.type == ControlType::kHold || message.type == ControlType::kStats;
+    if (state == ControlState::kMessage && asks) handle(&message);
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
     if (off || now_ns() > end) {
       give_up_move(off ? "the agent called it off" : "the agent did not decide in time");

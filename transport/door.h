@@ -115,6 +115,8 @@ struct DoorOpen {
 };
 // Only of a worker that has this session: its connection broke.
 inline constexpr uint32_t kOpenAgain = 1;
+// The refusal of a process that begins while its job is on no GPU (no CUresult): it asks again until it is.
+inline constexpr int kSuspendedRefusal = 10'001;
 // The refusal where there is none (CUDA_ERROR_DEVICE_UNAVAILABLE): its worker has ended, and with it the session.
 inline constexpr int kSessionIsGone = 46;
 

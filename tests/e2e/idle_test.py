@@ -51,6 +51,17 @@ class Idle(PoolTest):
         self.assertEqual(job.wait(), 0, job.out() + job.err() + self.pool.logs())
         self.assertEqual(job.out().count('ballast: ok'), 2, job.out())
 
+    def test_a_process_that_begins_waits_where_there_is_no_room(self):
+        self.pool.up(gpus=1)
+        ballast = job_program('ballast')
+        job = self.pool.start('-g', 1, '--name', 'sleeper', '--idle-return', '400ms', '--', 'sh', '-c',
+                              f'sleep 3 && {ballast} --mib 32 --seconds 0.2')
+        wait_until(lambda: self.state() == 'suspended', 'it gave its GPU back', 20)
+        other = self.pool.run('-g', 1, '--', ballast, '--mib', 32, '--seconds', 10)
+        self.assertEqual(other.status, 0, other)
+        self.assertEqual(job.wait(), 0, job.out() + job.err() + self.pool.logs())
+        self.assertIn('ballast: ok', job.out())
+
     def test_who_works_keeps_its_gpu(self):
         self.pool.up(gpus=1)
         busy = self.start_sleeper(50, 3)
@@ -81,6 +92,7 @@ class OverUcx(Idle):
 
     environment = {'TIDE_TRANSPORT': 'ucx'}
     test_bad_times_are_refused = test_without_room_it_queues_and_says_so = None
+    test_a_process_that_begins_waits_where_there_is_no_room = None
     test_who_works_keeps_its_gpu = test_a_restarted_scheduler_brings_it_back = None
 
 

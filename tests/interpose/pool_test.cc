@@ -141,6 +141,21 @@ TEST_F(InAPool, a_vgpu_that_moves_during_its_first_use_is_waited_for) {
   EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
 }
 
+TEST_F(InAPool, a_suspended_job_is_waited_for_longer_than_anything_else) {
+  CUcontext other = nullptr;
+  pool->refuse_opens = true;
+  pool->refusal = kSuspendedRefusal;
+  std::thread resumer([&] {
+    sleep_us(7'000'000);
+    pool->reassign(1);
+    pool->refuse_opens = false;
+  });
+  EXPECT_EQ(cuDevicePrimaryCtxRetain(&other, 1), CUDA_SUCCESS);
+  resumer.join();
+  ASSERT_EQ(cuCtxSetCurrent(other), CUDA_SUCCESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+}
+
 TEST_F(InAPool, a_vgpu_that_moved_on_before_the_client_came_is_found) {
   CUdeviceptr a = 0;
   ASSERT_EQ(cuMemAlloc_v2(&a, 100), CUDA_SUCCESS);

@@ -624,7 +624,10 @@ TEST_F(WorkerTest, holds_its_client_until_told_and_says_when_all_is_done) {
   ASSERT_TRUE(worker_.await(ControlType::kServing, &message));
   EXPECT_TRUE(becomes(quiet));
   send_control(worker_.control(), ControlType::kHold, ControlHold{.on = 1});
-  EXPECT_TRUE(becomes([&] { return held.load() == 1; }));
+  EXPECT_TRUE(becomes([&] { return held.load() != 0; }));
+  const uint64_t first = held.load();
+  send_control(worker_.control(), ControlType::kHold, ControlHold{.on = 1});
+  EXPECT_TRUE(becomes([&] { return held.load() != first && held.load() != 0; })) << "wanted again";
   client_.send(Call::tideWaitSignal, command::WaitSignal{9, 0, 42}, kTestLegacy);
   ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS) << "what comes is executed all the same";
   EXPECT_FALSE(quiet()) << "a stream waits for what another vGPU may have to do";
