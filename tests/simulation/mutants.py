@@ -56,7 +56,7 @@ MUTANTS = {
         'scheduler/reconciler_servers.cc',
         '    tasks_.add(release.send().ignoreResult().catch_([](kj::Exception&&) {}));\n',
         '',
-        'owner', 'pool'),
+        'wait', 'pool'),
     'silent-servers': (  # a lease does not end
         'scheduler/reconciler.cc',
         'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000) {',
