@@ -393,9 +393,7 @@ TEST_F(KeeperTest, memory_that_is_shared_with_the_program_is_shared_again) {
     strcpy(move.endpoint, "host=another;tcp=192.0.2.1:1");
     send_control(at_->control(), ControlType::kMove, move);
     std::string why;
-    ASSERT_TRUE(said(ControlType::kReady, &why)) << why;
-    send_control(at_->control(), ControlType::kPause, nullptr, 0);
-    EXPECT_FALSE(said(ControlType::kTransferred, &why));
+    EXPECT_FALSE(said(ControlType::kReady, &why)) << "nothing is copied in vain";
     EXPECT_NE(why.find("share host memory"), std::string::npos) << why;
   }
   ASSERT_NO_FATAL_FAILURE(resume());
