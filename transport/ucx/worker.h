@@ -35,7 +35,7 @@ class UcxWorker {
   // Gives what was sent `flush_ms` to leave; 0 cuts the connection.
   void close(ucp_ep_h endpoint, uint32_t flush_ms);
   // Instead, where a message is half sent: UCX (1.13) aborts the process when such an endpoint is cut and its far side
-  // ends. What was sent may be read until this process ends; nothing more is done for it.
+  // ends. Nothing more is done for it.
   void leave() { stuck_ = true; }
 
   bool progress();
