@@ -1,0 +1,138 @@
+// Traces and numbers that others published (muri_expected.csv: from the artifact of Muri, github.com/Rivendile/Muri at
+// 4e69a78, Apache-2.0). The traces are not part of the repository: their folder is $TIDE_TRACES, else
+// ../shared/data/traces beside the checkout; without it the test is skipped.
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/log.h"
+#include "scheduler/simulate/bounds.h"
+#include "scheduler/simulate/engine.h"
+#include "scheduler/simulate/metrics.h"
+#include "scheduler/simulate/muri.h"
+
+namespace tide::simulate {
+namespace {
+
+std::string folder() {
+  const char* const given = getenv("TIDE_TRACES");
+  return given != nullptr ? given : TIDE_SOURCE_ROOT "/../shared/data/traces";
+}
+
+TraceFile read(const char* name) {
+  TraceFile file = read_trace(folder() + "/" + name, {});
+  for (const TraceError& error : file.errors) ADD_FAILURE() << error.text();
+  return file;
+}
+
+const Trace& part(const TraceFile& file, const std::string& name) {
+  for (const Trace& trace : file.parts) {
+    if (trace.name == name) return trace;
+  }
+  throw std::runtime_error("no part " + name);
+}
+
+// "12.50" for 12.4999 and "12.50": with as many digits as the other has.
+std::string with_digits_of(const std::string& printed, double value) {
+  const size_t point = printed.find('.');
+  return format("%.*f", point == std::string::npos ? 0 : int(printed.size() - point - 1), value);
+}
+
+struct Published {
+  std::string trace, policy, avg_jct_s, p99_jct_s, makespan_s;
+};
+
+std::vector<Published> published() {
+  std::vector<Published> rows;
+  std::ifstream file(TIDE_SOURCE_ROOT "/tests/scheduler/muri_expected.csv");
+  std::string line;
+  std::getline(file, line);
+  while (std::getline(file, line)) {
+    std::istringstream fields(line);
+    Published& row = rows.emplace_back();
+    for (std::string* field : {&row.trace, &row.policy, &row.avg_jct_s, &row.p99_jct_s, &row.makespan_s}) {
+      std::getline(fields, *field, ',');
+    }
+  }
+  return rows;
+}
+
+MuriPolicy policy_of(const std::string& name) {
+  return name == "SRTF" ? MuriPolicy::kSrtf : name == "SRSF" ? MuriPolicy::kSrsf : MuriPolicy::kTiresiasL;
+}
+
+TEST(Published, muri_to_every_printed_digit) {
+  const TraceFile file = read("muri_philly_traces.csv.gz");
+  const std::vector<Published> rows = published();
+  ASSERT_EQ(rows.size(), 24u);
+  for (const Published& row : rows) {
+    Trace trace = part(file, row.trace);
+    Result result;
+    ASSERT_TRUE(use_iterations(&trace).ok());
+    ASSERT_TRUE(run_muri(trace, 8, policy_of(row.policy), &result).ok());
+    const Metrics metrics = measure(trace, result);
+    const std::string what = row.trace + " " + row.policy;
+    EXPECT_EQ(with_digits_of(row.avg_jct_s, metrics.jct_s.mean), row.avg_jct_s) << what;
+    EXPECT_EQ(with_digits_of(row.p99_jct_s, metrics.jct_s.p99), row.p99_jct_s) << what;
+    EXPECT_EQ(with_digits_of(row.makespan_s, metrics.makespan_s), row.makespan_s) << what;
+  }
+}
+
+// Another implementation of the bounds gave these, on 64 GPUs, of the durations as they are in the file.
+TEST(Published, bounds_of_muris_traces) {
+  const TraceFile file = read("muri_philly_traces.csv.gz");
+  for (const auto& [name, bound] : std::initializer_list<std::pair<const char*, double>>{{"trace1", 789240},
+                                                                                         {"trace1_pr", 1751270},
+                                                                                         {"trace3", 126934},
+                                                                                         {"trace3_pr", 770878},
+                                                                                         {"trace4", 435731},
+                                                                                         {"trace4_pr", 1181672}}) {
+    EXPECT_NEAR(bounds_of(part(file, name), 64).mean_jct_s, bound, 1) << name;
+  }
+}
+
+struct Reference {
+  uint32_t gpus;
+  const char* policy;
+  double avg_jct_s, within;
+};
+
+// Of another simulator of these policies (GPUs alike, no places). Its ties are broken otherwise.
+constexpr Reference kPhilly[] = {
+    {400, "fifo", 1476061.7, 1e-6},     {400, "fifo-skip", 498386.1, 1e-6}, {400, "sjf", 51135.0, 1e-3},
+    {400, "srtf", 28315.2, 1e-3},       {400, "srsf", 21836.6, 1e-3},       {448, "fifo", 977157.1, 1e-6},
+    {448, "fifo-skip", 311132.8, 1e-6}, {448, "sjf", 31102.6, 1e-3},        {448, "srtf", 22404.2, 1e-3},
+    {448, "srsf", 18213.0, 1e-3},       {512, "fifo", 488906.4, 1e-6},      {512, "fifo-skip", 131175.6, 1e-6},
+    {512, "sjf", 25284.3, 1e-3},        {512, "srtf", 17375.4, 1e-3},       {512, "easy", 437383.9, 1e-3},
+};
+
+TEST(Published, philly_as_another_simulator_has_it) {
+  const TraceFile file = read("philly_82k.csv.gz");
+  ASSERT_EQ(file.parts.size(), 1u);
+  const Trace& trace = file.parts[0];
+  ASSERT_EQ(trace.jobs.size(), 82247u);
+  for (const Reference& row : kPhilly) {
+    const Result result = run(trace, row.gpus, *find_policy(row.policy));
+    EXPECT_NEAR(measure(trace, result).jct_s.mean, row.avg_jct_s, row.avg_jct_s * row.within)
+        << row.policy << " on " << row.gpus;
+  }
+  EXPECT_NEAR(bounds_of(trace, 400).mean_jct_s, 13699.2, 0.1);
+  EXPECT_NEAR(bounds_of(trace, 448).mean_jct_s, 13135.9, 0.1);
+}
+
+}  // namespace
+}  // namespace tide::simulate
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  if (!std::filesystem::is_directory(tide::simulate::folder())) {
+    fprintf(stderr, "skipped: no traces at %s; TIDE_TRACES says where they are\n", tide::simulate::folder().c_str());
+    return 77;
+  }
+  return RUN_ALL_TESTS();
+}
