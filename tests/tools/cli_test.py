@@ -144,7 +144,8 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        for name in 'up down run env status jobs gpus job why resize migrate kill config doctor simulate version'.split():
+        names = 'up down run env status jobs gpus job why resize migrate kill config doctor simulate version'
+        for name in names.split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
         for name in 'suspend resume drain undrain queues top report'.split():

@@ -9,6 +9,7 @@ import re
 import subprocess
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 TIDE = os.environ['TIDE_BIN']
 HEADER = 'job_id,user_or_team,submit_s,duration_s,gpus_requested\n'
@@ -59,7 +60,8 @@ class Simulate(unittest.TestCase):
         self.assertEqual(answer['runs'][0]['policy'], 'fifo')
 
     def test_every_policy_and_what_if(self):
-        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'all', '--what-if', 'gpus=+4,gpus=16', '--json'))
+        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'all', '--what-if', 'gpus=+4,gpus=16',
+                                    '--json'))
         names = ['fifo', 'fifo-skip', 'easy', 'sjf', 'srtf', 'srsf', 'tiresias-l']
         self.assertEqual([run['policy'] for run in answer['runs']], 3 * names)
         self.assertEqual([run['gpus'] for run in answer['runs']], 7 * [4] + 7 * [8] + 7 * [16])
@@ -88,7 +90,12 @@ class Simulate(unittest.TestCase):
             text = file.read()
         for heading in ('Waiting', 'Utilisation', 'Fairness', 'Jobs under srtf'):
             self.assertIn(heading, text)
-        self.assertEqual(text.count('<svg'), text.count('</svg>'))
+        plots = [xml.etree.ElementTree.fromstring(plot) for plot in re.findall(r'<svg.*?</svg>', text, re.S)]
+        self.assertEqual(len(plots), 5)
+        for line in (line for plot in plots for line in plot.iter('polyline')):
+            for point in line.get('points').split():
+                x, y = map(float, point.split(','))
+                self.assertTrue(0 <= x <= 960 and 0 <= y <= 300, point)
         self.assertGreater(text.count('<rect'), 6)
         self.assertNotRegex(text, r'(src|href)=')
         self.assertNotRegex(text, r'\b(nan|inf)\b')
@@ -101,8 +108,8 @@ class Simulate(unittest.TestCase):
         answer = json.loads(self.ok(self.trace, '--config', config, '--policy', 'fifo', '--json'))
         self.assertEqual(answer['gpus'], 4)
         silent = self.file('silent.toml', '[[server]]\nname = "a"\n')
-        self.error(2, f"tide simulate: {silent} does not say how many GPUs server 'a' has; give --gpus; see tide simulate "
-                   '--help\n', self.trace, '--config', silent)
+        self.error(2, f"tide simulate: {silent} does not say how many GPUs server 'a' has; give --gpus; see tide "
+                   'simulate --help\n', self.trace, '--config', silent)
 
     def test_compressed(self):
         packed = os.path.join(self.folder.name, 'jobs.csv.gz')
@@ -155,7 +162,8 @@ class Simulate(unittest.TestCase):
               '--what-if', 'nodes=2')
         usage("--move-cost must be a time like 200ms or 3s, not 'long'", self.trace, '--gpus', 4, '--move-cost', 'long')
         usage("there is no mode 'exact', only muri", self.trace, '--mode', 'exact')
-        usage('--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8', self.trace, '--mode', 'muri', '--gpus', 9)
+        usage('--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8', self.trace, '--mode', 'muri', '--gpus',
+              9)
         usage('--json or --csv, not both', self.trace, '--gpus', 4, '--json', '--csv')
         done = self.tide(self.trace, '--gpus', 4, '--policy', 'lottery')
         self.assertEqual(done.returncode, 2)
