@@ -1,27 +1,32 @@
 #include "scheduler/simulate/trace.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <charconv>
 #include <cmath>
-#include <cstring>
 #include <map>
-#include <set>
 #include <string_view>
 #include <unordered_set>
 
 #include "base/log.h"
+#include "scheduler/simulate/csv.h"
 
 namespace tide::simulate {
 namespace {
 
-constexpr size_t kFileBytesMax = size_t(4) << 30;
-constexpr size_t kFieldsMax = 256;
-
-enum Field { kId, kTeam, kSubmit, kDuration, kGpus, kMinGpus, kPart, kModel, kIterations, kIterationMs, kFields };
+enum Field {
+  kId,
+  kTeam,
+  kSubmit,
+  kDuration,
+  kGpus,
+  kMinGpus,
+  kPart,
+  kModel,
+  kIterations,
+  kIterationMs,
+  kBatch,
+  kFields
+};
 
 struct Column {
   Field field;
@@ -36,38 +41,14 @@ constexpr Column kColumns[] = {{kId, "job_id", true, {"id", "job"}},
                                {kGpus, "gpus_requested", true, {"gpus"}},
                                {kMinGpus, "min_gpus", false},
                                {kPart, "queue_vc_trace", false, {"workload"}},
-                               {kModel, "model_name", false},
+                               {kModel, "model_name", false, {"application"}},
                                {kIterations, "iterations", false},
-                               {kIterationMs, "iteration_time_ms", false}};
+                               {kIterationMs, "iteration_time_ms", false},
+                               {kBatch, "batch_size", false}};
 
 bool has_name(const Column& column, std::string_view name) {
   if (name == column.name) return true;
   return std::any_of(column.also.begin(), column.also.end(), [&](const char* n) { return n != nullptr && name == n; });
-}
-
-// A row's fields; quotes ("") may stand around one. False: a quote that does not end.
-bool split(std::string_view line, std::vector<std::string>* fields) {
-  fields->assign(1, "");
-  bool quoted = false;
-  for (size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    if (c == '"' && quoted && i + 1 < line.size() && line[i + 1] == '"') {
-      fields->back() += line[i++];
-    } else if (c == '"') {
-      quoted = !quoted;
-    } else if (c == ',' && !quoted && fields->size() < kFieldsMax) {
-      fields->emplace_back();
-    } else {
-      fields->back() += c;
-    }
-  }
-  return !quoted;
-}
-
-template <class Number>
-bool parse(const std::string& text, Number* number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *number);
-  return error == std::errc() && end == text.data() + text.size();
 }
 
 class Reader {
@@ -76,7 +57,7 @@ class Reader {
 
   bool header(const std::string& line) {
     std::vector<std::string> names;
-    if (!split(line, &names)) return error(1, "a quote that does not end");
+    if (!split_row(line, &names)) return error(1, "a quote that does not end");
     columns_ = names.size();
     at_.fill(SIZE_MAX);
     for (const Column& column : kColumns) {
@@ -94,7 +75,7 @@ class Reader {
   }
 
   void row(uint32_t line, std::string_view text) {
-    if (!split(text, &fields_)) return wrong(line, "a quote that does not end");
+    if (!split_row(text, &fields_)) return wrong(line, "a quote that does not end");
     if (fields_.size() != columns_) {
       return wrong(line, format("%zu fields; the first line has %zu", fields_.size(), columns_));
     }
@@ -164,7 +145,7 @@ class Reader {
   bool seconds(uint32_t line, Field which, double least, double* value) {
     const std::string& text = field(which);
     if (text.empty()) return wrong(line, std::string(name(which)) + " is empty"), false;
-    if (!parse(text, value) || !std::isfinite(*value) || *value < least || *value > 1e12) {
+    if (!parse_number(text, value) || !std::isfinite(*value) || *value < least || *value > 1e12) {
       const char* what = least > 0 ? "' is no time above 0 in seconds" : "' is no time in seconds";
       return wrong(line, std::string(name(which)) + " '" + text + what), false;
     }
@@ -174,7 +155,7 @@ class Reader {
   bool count(uint32_t line, Field which, uint32_t* value) {
     const std::string& text = field(which);
     if (which == kMinGpus && text.empty()) return true;
-    if (!parse(text, value) || *value == 0 || *value > kJobGpusMax) {
+    if (!parse_number(text, value) || *value == 0 || *value > kJobGpusMax) {
       return wrong(line, format("%s '%s' is no whole number from 1 to %u", name(which), text.c_str(), kJobGpusMax)),
              false;
     }
@@ -182,8 +163,11 @@ class Reader {
   }
 
   bool training(uint32_t line, Job* job) {
-    if (!field(kIterations).empty() && !parse(field(kIterations), &job->iterations)) {
+    if (!field(kIterations).empty() && !parse_number(field(kIterations), &job->iterations)) {
       return wrong(line, "iterations '" + field(kIterations) + "' is no whole number"), false;
+    }
+    if (!field(kBatch).empty() && !parse_number(field(kBatch), &job->batch_size)) {
+      return wrong(line, "batch_size '" + field(kBatch) + "' is no whole number"), false;
     }
     if (field(kIterationMs).empty()) return true;
     return seconds(line, kIterationMs, 0, &job->iteration_ms);
@@ -226,26 +210,6 @@ class Reader {
 
 const std::string Reader::kEmpty;
 
-// The message of what failed, or empty.
-std::string read_file(const std::string& path, std::string* text) {
-  errno = 0;
-  const gzFile file = gzopen(path.c_str(), "rb");
-  if (file == nullptr) return std::string("cannot be read: ") + strerror(errno == 0 ? ENOMEM : errno);
-  gzbuffer(file, 1u << 18);
-  std::vector<char> buffer(1u << 18);
-  int got = 0;
-  while ((got = gzread(file, buffer.data(), unsigned(buffer.size()))) > 0 && text->size() < kFileBytesMax) {
-    text->append(buffer.data(), size_t(got));
-  }
-  int code = Z_OK;
-  const std::string what = gzerror(file, &code);
-  const bool is_cut = gzclose(file) == Z_BUF_ERROR;
-  if (text->size() >= kFileBytesMax) return "is longer than 4 GiB";
-  if (code == Z_ERRNO) return std::string("cannot be read: ") + strerror(errno == 0 ? EIO : errno);
-  if (got < 0 || code != Z_OK) return "is no whole gzip file: " + what;
-  return is_cut ? "ends in the middle: the gzip file was cut off" : "";
-}
-
 }  // namespace
 
 std::string TraceError::text() const {
@@ -276,7 +240,7 @@ TraceFile parse_trace(const std::string& text, const std::string& path, const Tr
 
 TraceFile read_trace(const std::string& path, const TraceOptions& options) {
   std::string text;
-  if (const std::string failed = read_file(path, &text); !failed.empty()) {
+  if (const std::string failed = read_whole(path, &text); !failed.empty()) {
     TraceFile file;
     file.errors.push_back({path, 0, failed});
     return file;

@@ -28,6 +28,7 @@ struct Job {
   std::string model;
   uint64_t iterations = 0;
   double iteration_ms = 0;
+  uint32_t batch_size = 0;
 
   double work_gpu_s() const { return duration_s * gpus; }
 };

@@ -1,6 +1,10 @@
 #include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "base/mix.h"
@@ -9,6 +13,7 @@
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/metrics.h"
 #include "scheduler/simulate/muri.h"
+#include "scheduler/simulate/pollux.h"
 #include "tests/scheduler/simulate_text.h"
 
 namespace tide::simulate {
@@ -133,6 +138,68 @@ TEST(Simulate, muri_takes_a_restart_from_everybody_at_every_event) {
   Result result;
   EXPECT_FALSE(run_muri(trace, 1, MuriPolicy::kSrtf, &result).ok());
   EXPECT_TRUE(run_muri(trace, 2, MuriPolicy::kSrtf, &result).ok());
+}
+
+class Pollux : public testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = (std::filesystem::temp_directory_path() / "tide-steps-XXXXXX").string();
+    ASSERT_GE(descriptor_ = mkstemp(path_.data()), 0);
+  }
+  void TearDown() override {
+    close(descriptor_);
+    unlink(path_.c_str());
+  }
+  // On GPUs of one node a step of 8 samples takes 1 s, on two nodes 2 s; a GPU holds 4 samples.
+  Outcome read(const std::string& more = "") {
+    std::ofstream(path_) << "application,table,placement,num_nodes,num_replicas,local_bsz,step_time_s,sync_time_s\n"
+                            "net,placement,1,1,1,4,1,0\nnet,placement,2,1,2,4,1,0\nnet,placement,11,2,2,4,2,0.5\n"
+                            "net,placement,3,1,3,4,1,0\n"
+                         << more;
+    return times_.read(path_);
+  }
+  std::string path_;
+  int descriptor_ = -1;
+  StepTimes times_;
+};
+
+Trace training_jobs(const std::string& text) {
+  Trace trace = parse_jobs(text);
+  for (Job& job : trace.jobs) {
+    job.model = "net";
+    job.batch_size = 4 * job.gpus;
+  }
+  return trace;
+}
+
+TEST_F(Pollux, a_job_is_as_fast_as_its_placement) {
+  ASSERT_TRUE(read().ok());
+  EXPECT_DOUBLE_EQ(times_.step_s("net", {2}, 8), 1);
+  EXPECT_DOUBLE_EQ(times_.step_s("net", {1, 1}, 8), 2);
+  // Two turns of four samples for each GPU, the first without waiting for the other.
+  EXPECT_DOUBLE_EQ(times_.step_s("net", {1, 1}, 16), 3.5);
+  // Two nodes of four. A and B take three GPUs of one each, from the minute after their submission on, and begin 30 s
+  // later. C finds one GPU on each: half as fast.
+  std::vector<Trace> parts = {training_jobs("A 0 600 3; B 0 600 3; C 60 100 2")};
+  ASSERT_TRUE(use_step_times(&parts, times_).ok());
+  EXPECT_EQ(to_text(parts[0], run_pollux(parts[0], times_, 2)), "A 60-690; B 60-690; C 60-290");
+}
+
+TEST_F(Pollux, who_has_had_16_gpu_hours_stops_for_the_young) {
+  // A has had them at 28860; then B, which needs the GPUs, runs 30 + 600 s, until 29490, and A goes on at 29520, with
+  // 30 s for its restart and 40000 - 28770 s left.
+  ASSERT_TRUE(read().ok());
+  const Trace trace = training_jobs("A 0 40000 2; B 100 600 3");
+  EXPECT_EQ(to_text(trace, run_pollux(trace, times_, 1)), "A 60-40780 stopped 1; B 28860-29490");
+}
+
+TEST_F(Pollux, wrong_step_times_are_told_with_their_line) {
+  EXPECT_EQ(read("net,placement,4,1,4,4,-1,0\n").message(), path_ + ":6: is no measured step: its numbers are wrong");
+  EXPECT_EQ(read("net\n").message(), path_ + ":6: 1 fields, not 8");
+  std::vector<Trace> parts = {parse_jobs("A 0 600 3")};
+  parts[0].jobs[0].line = 2;
+  EXPECT_EQ(use_step_times(&parts, times_).message(),
+            "line 2: job A has no application whose steps were measured, or no batch_size");
 }
 
 TEST(Simulate, bounds) {

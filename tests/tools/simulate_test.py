@@ -151,6 +151,19 @@ class Simulate(unittest.TestCase):
                    'needs\n', self.trace, '--mode', 'muri')
         self.error(1, f"tide: {trace}: has no part 'three'; it has one, two\n", trace, '--gpus', 4, '--part', 'three')
 
+    def test_pollux(self):
+        steps = self.file('steps.csv', 'application,table,placement,num_nodes,num_replicas,local_bsz,step_time_s,'
+                          'sync_time_s\nnet,placement,1,1,1,4,1,0\n')
+        trace = self.file('pollux.csv', 'job_id,submit_s,duration_s,gpus_requested,workload,application,batch_size\n'
+                          'a,10,100,1,w,net,4\n')
+        answer = json.loads(self.ok(trace, '--mode', 'pollux', '--step-times', steps, '--json'))
+        # From the next minute on, after 30 s.
+        self.assertEqual((answer['policy'], answer['avg_jct_s'], answer['gpus']), ('tiresias', 50 + 130, 64))
+        self.error(1, f'tide: {trace}:1: the first line must be application,table,placement,num_nodes,num_replicas,'
+                   'local_bsz,step_time_s,sync_time_s\n', trace, '--mode', 'pollux', '--step-times', trace)
+        self.error(2, 'tide simulate: --mode pollux and --step-times FILE go together; see tide simulate --help\n', trace,
+                   '--mode', 'pollux')
+
     def test_usage(self):
         def usage(message, *words):
             self.error(2, f'tide simulate: {message}; see tide simulate --help\n', *words)
@@ -161,7 +174,7 @@ class Simulate(unittest.TestCase):
         usage("--what-if 'nodes=2' is not understood; write gpus=+16, gpus=-8 or gpus=96", self.trace, '--gpus', 4,
               '--what-if', 'nodes=2')
         usage("--move-cost must be a time like 200ms or 3s, not 'long'", self.trace, '--gpus', 4, '--move-cost', 'long')
-        usage("there is no mode 'exact', only muri", self.trace, '--mode', 'exact')
+        usage("there is no mode 'exact', only muri and pollux", self.trace, '--mode', 'exact')
         usage('--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8', self.trace, '--mode', 'muri', '--gpus',
               9)
         usage('--json or --csv, not both', self.trace, '--gpus', 4, '--json', '--csv')

@@ -4,21 +4,26 @@
 #include "base/log.h"
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/muri.h"
+#include "scheduler/simulate/pollux.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/simulations.h"
 
 namespace tide::cli {
 namespace {
 
-Outcome simulate_policy(const SimulateOptions& options, Simulated* run) {
+Outcome simulate_policy(const SimulateOptions& options, const simulate::StepTimes& times, Simulated* run) {
   simulate::MuriPolicy muri;
-  if (options.muri && simulate::find_muri_policy(run->policy, &muri)) {
+  if (options.mode == "muri" && simulate::find_muri_policy(run->policy, &muri)) {
     return simulate::run_muri(run->trace, run->gpus / simulate::kMuriNodeGpus, muri, &run->result);
   }
   if (run->policy == "tide") {
     return simulate::run_pool(run->trace, {run->gpus, options.server_gpus}, options.elastic, &run->result);
   }
   if (Outcome outcome = simulate::check_sizes(run->trace, run->gpus); !outcome.ok()) return outcome;
+  if (options.mode == "pollux") {
+    run->result = simulate::run_pollux(run->trace, times, run->gpus / simulate::kPolluxNodeGpus);
+    return {};
+  }
   run->result = simulate::run(run->trace, run->gpus, *simulate::find_policy(run->policy), options.elastic.costs);
   return {};
 }
@@ -30,16 +35,16 @@ double load_of(const simulate::Trace& trace, uint32_t gpus) {
   return span_s > 0 ? work_gpu_s / (span_s * gpus) : 0;
 }
 
-Outcome simulate_one(const SimulateOptions& options, Simulated* run) {
+Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& times, Simulated* run) {
   const uint64_t began_ns = now_ns();
-  if (options.muri) {
+  if (options.mode == "muri") {
     if (Outcome outcome = simulate::use_iterations(&run->trace); !outcome.ok()) return outcome;
   }
   if (options.trace.skip_bad) {
     run->left_out = std::erase_if(run->trace.jobs, [&](const simulate::Job& job) { return job.gpus > run->gpus; });
     if (run->trace.jobs.empty()) return Outcome::fail("every job asks for more GPUs than the pool has");
   }
-  if (Outcome outcome = simulate_policy(options, run); !outcome.ok()) return outcome;
+  if (Outcome outcome = simulate_policy(options, times, run); !outcome.ok()) return outcome;
   run->load = load_of(run->trace, run->gpus);
   run->metrics = simulate::measure(run->trace, run->result);
   run->bounds = simulate::bounds_of(run->trace, run->gpus);
@@ -47,7 +52,17 @@ Outcome simulate_one(const SimulateOptions& options, Simulated* run) {
   return {};
 }
 
+Outcome read_step_times(const SimulateOptions& options, std::vector<simulate::Trace>* parts,
+                        simulate::StepTimes* times) {
+  if (options.mode != "pollux") return {};
+  if (Outcome outcome = times->read(options.step_times); !outcome.ok()) return outcome;
+  const Outcome used = simulate::use_step_times(parts, *times);
+  return used.ok() ? used : Outcome::fail(options.path + ": " + used.message());
+}
+
 Outcome simulate_all(const SimulateOptions& options, std::vector<simulate::Trace>* parts, Simulations* simulations) {
+  simulate::StepTimes times;
+  if (Outcome outcome = read_step_times(options, parts, &times); !outcome.ok()) return outcome;
   for (simulate::Trace& part : *parts) {
     if (!options.part.empty() && part.name != options.part) continue;
     if (options.first != 0 && part.jobs.size() > options.first) part.jobs.resize(options.first);
@@ -58,7 +73,7 @@ Outcome simulate_all(const SimulateOptions& options, std::vector<simulate::Trace
         run.what_if = pool.text;
         run.gpus = uint32_t(pool.gpus);
         run.trace = part;
-        if (Outcome outcome = simulate_one(options, &run); !outcome.ok()) {
+        if (Outcome outcome = simulate_one(options, times, &run); !outcome.ok()) {
           return Outcome::fail(options.path + ": " + outcome.message());
         }
         if (options.html.empty()) run.result.turns = {};
@@ -92,14 +107,14 @@ int simulate(const Words& words) {
   if (!asked.parse(words, &options)) return options.status();
   simulate::TraceFile file = simulate::read_trace(asked.path, asked.trace);
   if (!report_errors(asked, file)) return kFailed;
-  Simulations simulations{asked.path, file.wrong_rows, {}};
+  Simulations simulations{asked.path, asked.mode, file.wrong_rows, {}};
   if (Outcome outcome = simulate_all(asked, &file.parts, &simulations); !outcome.ok()) return fail(outcome.message());
   if (!asked.html.empty()) {
     if (Outcome outcome = write_simulations_page(simulations, asked.html); !outcome.ok())
       return fail(outcome.message());
   }
   if (asked.json) {
-    print_simulations_json(simulations, asked.muri);
+    print_simulations_json(simulations);
   } else if (asked.csv) {
     print_simulations_csv(simulations);
   } else {

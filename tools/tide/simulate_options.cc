@@ -6,6 +6,7 @@
 #include "scheduler/config.h"
 #include "scheduler/simulate/muri.h"
 #include "scheduler/simulate/policies.h"
+#include "scheduler/simulate/pollux.h"
 #include "tools/tide/simulations.h"
 
 namespace tide::cli {
@@ -13,7 +14,8 @@ namespace tide::cli {
 const char* const kSimulateHelp =
     "usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]\n"
     "                     [--json | --csv] [--html FILE] [OPTIONS]\n"
-    "       tide simulate TRACE --mode muri [--policy P,...]\n\n"
+    "       tide simulate TRACE --mode muri [--policy P,...]\n"
+    "       tide simulate TRACE --mode pollux --step-times FILE\n\n"
     "Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested\n"
     "and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.\n\n"
     "  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)\n"
@@ -33,7 +35,9 @@ const char* const kSimulateHelp =
     "  --sort             the rows need not be in the order of submission\n"
     "  --html FILE        a page with plots          --json, --csv  every figure (docs/simulate.md says what it "
     "means)\n"
-    "  --mode muri        exactly as the simulator of Muri's artifact; srtf, srsf, tiresias-l on 64 GPUs\n";
+    "  --mode muri        exactly as the simulator of Muri's artifact; srtf, srsf, tiresias-l on 64 GPUs\n"
+    "  --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured step times, on 64 "
+    "GPUs\n";
 
 namespace {
 
@@ -101,37 +105,52 @@ bool take_pools(Options* options, SimulateOptions* asked) {
   if (!options->number("gpus", 1, 1'000'000, &gpus)) return false;
   WhatIf pool{"", gpus};
   if (gpus == 0 && options->has("config") && !gpus_of_config(options->get("config"), options, &pool.gpus)) return false;
-  if (pool.gpus == 0 && asked->muri) pool.gpus = 64;
+  if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = 64;
   if (pool.gpus == 0) return options->usage_error("needs --gpus N, or --config FILE"), false;
   asked->pools.push_back(pool);
   for (const std::string& text : parts_of(options->get("what-if"))) {
     if (!take_what_if(text, options, asked)) return false;
   }
+  const uint32_t node = asked->mode == "muri"     ? simulate::kMuriNodeGpus
+                        : asked->mode == "pollux" ? simulate::kPolluxNodeGpus
+                                                  : 1;
   for (const WhatIf& each : asked->pools) {
-    if (!asked->muri || each.gpus % simulate::kMuriNodeGpus == 0) continue;
-    return options->usage_error("--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8"), false;
+    if (each.gpus % node == 0) continue;
+    options->usage_error(
+        format("--mode %s has nodes of %u GPUs: --gpus must be a multiple of %u", asked->mode.c_str(), node, node));
+    return false;
   }
   return true;
 }
 
+// Those that there are in this mode, "a, b".
+std::string names_of(const std::string& mode) {
+  if (mode == "muri") return "srtf, srsf, tiresias-l";
+  return mode == "pollux" ? "tiresias" : "tide, " + simulate::policy_names();
+}
+
 bool take_policies(Options* options, SimulateOptions* asked) {
-  const std::string muri = "srtf, srsf, tiresias-l";
-  std::string given = options->get("policy", asked->muri ? "all" : "tide");
-  if (given == "all") {
-    given = asked->muri ? muri : simulate::policy_names();
-    given.erase(std::remove(given.begin(), given.end(), ' '), given.end());
-  }
+  std::string names = names_of(asked->mode), given = options->get("policy", asked->mode.empty() ? "tide" : "all");
+  if (given == "all") given = asked->mode.empty() ? simulate::policy_names() : names;
+  given.erase(std::remove(given.begin(), given.end(), ' '), given.end());
   asked->policies = parts_of(given);
   for (const std::string& name : asked->policies) {
-    simulate::MuriPolicy ignored;
-    const bool known = asked->muri ? simulate::find_muri_policy(name, &ignored)
-                                   : name == "tide" || simulate::find_policy(name) != nullptr;
-    if (known) continue;
-    options->usage_error("there is no policy '" + name + "'" + (asked->muri ? " with --mode muri" : "") +
-                         "; there are " + (asked->muri ? muri : "tide, " + simulate::policy_names()));
+    if ((", " + names + ",").find(", " + name + ",") != std::string::npos) continue;
+    options->usage_error("there is no policy '" + name + "'" +
+                         (asked->mode.empty() ? "" : " with --mode " + asked->mode) + "; there are " + names);
     return false;
   }
   return !asked->policies.empty() || (options->usage_error("--policy needs a name"), false);
+}
+
+bool take_mode(Options* options, SimulateOptions* asked) {
+  asked->mode = options->get("mode");
+  asked->step_times = options->get("step-times");
+  if (options->has("mode") && asked->mode != "muri" && asked->mode != "pollux") {
+    return options->usage_error("there is no mode '" + asked->mode + "', only muri and pollux"), false;
+  }
+  if ((asked->mode == "pollux") == options->has("step-times")) return true;
+  return options->usage_error("--mode pollux and --step-times FILE go together"), false;
 }
 
 bool take_elastic(Options* options, SimulateOptions* asked) {
@@ -154,11 +173,25 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
 }  // namespace
 
 bool SimulateOptions::parse(const std::vector<std::string>& words, Options* options) {
-  const std::vector<OptionSpec> specs = {
-      {"gpus"},           {"config"},         {"policy"},       {"what-if"},     {"min"},
-      {"scaling"},        {"server-gpus"},    {"move-cost"},    {"resume-cost"}, {"checkpoint"},
-      {"first"},          {"part"},           {"html"},         {"mode"},        {"skip-bad", 0, false},
-      {"sort", 0, false}, {"json", 0, false}, {"csv", 0, false}};
+  const std::vector<OptionSpec> specs = {{"gpus"},
+                                         {"config"},
+                                         {"policy"},
+                                         {"what-if"},
+                                         {"min"},
+                                         {"scaling"},
+                                         {"server-gpus"},
+                                         {"move-cost"},
+                                         {"resume-cost"},
+                                         {"checkpoint"},
+                                         {"first"},
+                                         {"part"},
+                                         {"html"},
+                                         {"mode"},
+                                         {"step-times"},
+                                         {"skip-bad", 0, false},
+                                         {"sort", 0, false},
+                                         {"json", 0, false},
+                                         {"csv", 0, false}};
   if (!options->parse(words, specs, kSimulateHelp) || !options->expect_words(1, "one trace")) return false;
   path = options->words()[0];
   part = options->get("part");
@@ -166,13 +199,10 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   trace = {.skip_bad = options->has("skip-bad"), .sort = options->has("sort")};
   json = options->has("json");
   csv = options->has("csv");
-  muri = options->has("mode");
-  if (muri && options->get("mode") != "muri") {
-    return options->usage_error("there is no mode '" + options->get("mode") + "', only muri"), false;
-  }
   if (json && csv) return options->usage_error("--json or --csv, not both"), false;
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
-         take_pools(options, this) && take_policies(options, this) && take_elastic(options, this);
+         take_mode(options, this) && take_pools(options, this) && take_policies(options, this) &&
+         take_elastic(options, this);
 }
 
 }  // namespace tide::cli

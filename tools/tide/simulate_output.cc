@@ -114,9 +114,9 @@ void print_simulations(const Simulations& simulations) {
   if (simulations.wrong_rows > 0) printf("%llu wrong rows were left out\n", (unsigned long long)simulations.wrong_rows);
 }
 
-void print_simulations_json(const Simulations& simulations, bool muri) {
+void print_simulations_json(const Simulations& simulations) {
   Json json;
-  json.object().add("trace", simulations.path).add("mode", std::string(muri ? "muri" : ""));
+  json.object().add("trace", simulations.path).add("mode", simulations.mode);
   json.add("wrong_rows", simulations.wrong_rows);
   add_run(json, simulations.runs[0]);
   json.key("runs").list();

@@ -21,13 +21,15 @@ struct WhatIf {
 
 struct SimulateOptions {
   std::string path, part, html;
+  std::string mode;  // "muri", "pollux"; else empty
+  std::string step_times;
   simulate::TraceOptions trace;
   std::vector<std::string> policies;
   std::vector<WhatIf> pools;  // the first is the pool itself
   simulate::ElasticOptions elastic;
   uint32_t server_gpus = 8;
   uint32_t first = 0;  // jobs of each part; 0: all
-  bool muri = false, json = false, csv = false;
+  bool json = false, csv = false;
 
   // False: the caller exits with options->status(); what was wrong, or the help, has been printed.
   bool parse(const std::vector<std::string>& words, Options* options);
@@ -47,13 +49,13 @@ struct Simulated {
 };
 
 struct Simulations {
-  std::string path;
+  std::string path, mode;
   uint64_t wrong_rows = 0;
   std::vector<Simulated> runs;
 };
 
 void print_simulations(const Simulations& simulations);
-void print_simulations_json(const Simulations& simulations, bool muri);
+void print_simulations_json(const Simulations& simulations);
 void print_simulations_csv(const Simulations& simulations);
 // A page that needs no other file.
 Outcome write_simulations_page(const Simulations& simulations, const std::string& path);
