@@ -17,6 +17,7 @@
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/metrics.h"
 #include "scheduler/simulate/muri.h"
+#include "scheduler/simulate/packing.h"
 #include "scheduler/simulate/pollux.h"
 
 namespace tide::simulate {
@@ -113,6 +114,30 @@ TEST(Published, tiresias_as_pollux_has_it) {
   }
   EXPECT_GE(close, 30);
   for (const auto& [load, sum] : sums) EXPECT_NEAR(sum.first, sum.second, 0.01 * sum.second) << "load " << load;
+}
+
+// The means of ten orders of arrival, in percent of all GPUs; other orders than theirs.
+TEST(Published, openb_as_fgd_packs_it) {
+  std::vector<Node> nodes;
+  std::vector<Pod> pods;
+  ASSERT_TRUE(read_nodes(folder() + "/alibaba_openb2023_gpu_nodes.csv", &nodes).ok());
+  ASSERT_TRUE(read_pods(folder() + "/alibaba_openb2023_pods_default.csv.gz", &pods).ok());
+  ASSERT_EQ(nodes.size(), 1213u);
+  struct Row {
+    Packing packing;
+    double allocated_pct, fragmented_pct;
+  };
+  for (const Row& row : {Row{Packing::kRandom, 86.303, 13.486}, Row{Packing::kBestFit, 92.862, 7.055},
+                         Row{Packing::kFgd, 95.227, 4.729}}) {
+    double allocated = 0, fragmented = 0;
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+      const PackingResult result = pack(nodes, pods, {.packing = row.packing, .seed = seed});
+      allocated += 10 * result.allocated;
+      fragmented += 10 * result.fragmented;
+    }
+    EXPECT_NEAR(allocated, row.allocated_pct, 0.5);
+    EXPECT_NEAR(fragmented, row.fragmented_pct, 0.5);
+  }
 }
 
 struct Reference {

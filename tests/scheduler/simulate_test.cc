@@ -13,6 +13,7 @@
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/metrics.h"
 #include "scheduler/simulate/muri.h"
+#include "scheduler/simulate/packing.h"
 #include "scheduler/simulate/pollux.h"
 #include "tests/scheduler/simulate_text.h"
 
@@ -200,6 +201,45 @@ TEST_F(Pollux, wrong_step_times_are_told_with_their_line) {
   parts[0].jobs[0].line = 2;
   EXPECT_EQ(use_step_times(&parts, times_).message(),
             "line 2: job A has no application whose steps were measured, or no batch_size");
+}
+
+PackingResult pack_once(const std::vector<Node>& nodes, const std::vector<Pod>& pods, Packing packing) {
+  return pack(nodes, pods, {.packing = packing, .arrivals = 1, .seed = 1});
+}
+
+TEST(Packing, a_node_needs_the_cpu_beside_its_gpus_unless_gpus_are_remote) {
+  // Two GPUs with CPU for one job: the other GPU is of no use to anybody there.
+  const std::vector<Node> nodes = {{"T4", 4000, 100, {1000, 1000}}};
+  const std::vector<Pod> pods(2, Pod{.cpu_milli = 4000, .memory_mib = 1, .gpus = 1, .gpu_milli = 1000, .models = ""});
+  for (const Packing packing : {Packing::kRandom, Packing::kBestFit, Packing::kFgd}) {
+    const PackingResult result = pack_once(nodes, pods, packing);
+    EXPECT_DOUBLE_EQ(result.allocated, 0.5);
+    EXPECT_DOUBLE_EQ(result.fragmented, 0.5);
+  }
+  for (const Packing packing : {Packing::kPooled, Packing::kTide}) {
+    EXPECT_DOUBLE_EQ(pack_once(nodes, pods, packing).allocated, 1);
+    EXPECT_DOUBLE_EQ(pack_once(nodes, pods, packing).fragmented, 0);
+  }
+}
+
+TEST(Packing, models_and_memory_are_kept) {
+  const std::vector<Node> nodes = {{"T4", 4000, 100, {1000}}, {"A10", 4000, 100, {1000}}};
+  const std::vector<Pod> picky(2, Pod{.cpu_milli = 1, .gpus = 1, .gpu_milli = 1000, .models = "V100|A10"});
+  const std::vector<Pod> large(2, Pod{.cpu_milli = 1, .memory_mib = 101, .gpus = 1, .gpu_milli = 1000, .models = ""});
+  for (const PackingName& each : kPackings)
+    EXPECT_EQ(pack_once(nodes, picky, each.packing).allocated, 0.5) << each.name;
+  EXPECT_EQ(pack_once(nodes, large, Packing::kFgd).allocated, 0);
+  EXPECT_EQ(pack_once(nodes, large, Packing::kTide).allocated, 1);
+}
+
+TEST(Packing, fgd_leaves_whole_gpus_to_those_who_need_them) {
+  // One GPU of two is half taken. Half the usual jobs want halves, half want wholes: a half goes to the half.
+  const std::vector<Node> nodes = {{"T4", 99000, 9900, {500, 1000}}};
+  const std::vector<Pod> pods = {{.cpu_milli = 1, .gpus = 1, .gpu_milli = 500, .models = "", .kind = 0},
+                                 {.cpu_milli = 1, .gpus = 1, .gpu_milli = 1000, .models = "", .kind = 1}};
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    EXPECT_DOUBLE_EQ(pack(nodes, pods, {.packing = Packing::kFgd, .arrivals = 1, .seed = seed}).allocated, 1);
+  }
 }
 
 TEST(Simulate, bounds) {

@@ -161,8 +161,25 @@ class Simulate(unittest.TestCase):
         self.assertEqual((answer['policy'], answer['avg_jct_s'], answer['gpus']), ('tiresias', 50 + 130, 64))
         self.error(1, f'tide: {trace}:1: the first line must be application,table,placement,num_nodes,num_replicas,'
                    'local_bsz,step_time_s,sync_time_s\n', trace, '--mode', 'pollux', '--step-times', trace)
-        self.error(2, 'tide simulate: --mode pollux and --step-times FILE go together; see tide simulate --help\n', trace,
-                   '--mode', 'pollux')
+        self.error(2, 'tide simulate: --mode pollux and --step-times FILE go together; see tide simulate --help\n',
+                   trace, '--mode', 'pollux')
+
+    def test_openb(self):
+        nodes = self.file('nodes.csv', 'node,cpu_milli,memory_mib,gpus,gpu_model\na,8000,1000,2,T4\n')
+        header = 'cpu_milli,memory_mib,gpus_requested,gpu_fraction_total,gpu_spec\n'
+        # Half GPUs with a quarter of the CPU: four on the two GPUs, or two that take them whole.
+        pods = self.file('pods.csv', header + 4 * '2000,10,1,0.5,\n')
+        answer = json.loads(self.ok(pods, '--mode', 'openb', '--nodes', nodes, '--seeds', 3, '--json'))
+        self.assertEqual({run['policy']: run['allocated_pct'] for run in answer['runs']},
+                         {'random': 100, 'best-fit': 100, 'fgd': 100, 'pooled': 100, 'tide': 50})
+        self.assertEqual([run['leased_pct'] for run in answer['runs']], 5 * [100])
+        table = self.ok(pods, '--mode', 'openb', '--nodes', nodes, '--policy', 'fgd')
+        self.assertRegex(table, r'(?m)^fgd +100.00 +0.00 +100.00 +0.00$')
+        bad = self.file('bad.csv', header + '2000,10,1,0.5,\n2000,10,1,1.5,\n')
+        self.error(1, f'tide: {bad}:3: the row is wrong\n', bad, '--mode', 'openb', '--nodes', nodes)
+        self.error(1, f"tide: {bad}:1: no column 'gpus'\n", bad, '--mode', 'openb', '--nodes', bad)
+        self.error(2, 'tide simulate: --mode openb and --nodes FILE go together; see tide simulate --help\n', pods,
+                   '--mode', 'openb')
 
     def test_usage(self):
         def usage(message, *words):
@@ -174,7 +191,7 @@ class Simulate(unittest.TestCase):
         usage("--what-if 'nodes=2' is not understood; write gpus=+16, gpus=-8 or gpus=96", self.trace, '--gpus', 4,
               '--what-if', 'nodes=2')
         usage("--move-cost must be a time like 200ms or 3s, not 'long'", self.trace, '--gpus', 4, '--move-cost', 'long')
-        usage("there is no mode 'exact', only muri and pollux", self.trace, '--mode', 'exact')
+        usage("there is no mode 'exact', only muri, pollux and openb", self.trace, '--mode', 'exact')
         usage('--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8', self.trace, '--mode', 'muri', '--gpus',
               9)
         usage('--json or --csv, not both', self.trace, '--gpus', 4, '--json', '--csv')

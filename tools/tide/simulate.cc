@@ -105,6 +105,10 @@ int simulate(const Words& words) {
   Options options;
   SimulateOptions asked;
   if (!asked.parse(words, &options)) return options.status();
+  if (asked.mode == "openb") {
+    const Outcome packed = simulate_packing(asked);
+    return packed.ok() ? kOk : fail(packed.message());
+  }
   simulate::TraceFile file = simulate::read_trace(asked.path, asked.trace);
   if (!report_errors(asked, file)) return kFailed;
   Simulations simulations{asked.path, asked.mode, file.wrong_rows, {}};

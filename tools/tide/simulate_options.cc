@@ -15,7 +15,8 @@ const char* const kSimulateHelp =
     "usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]\n"
     "                     [--json | --csv] [--html FILE] [OPTIONS]\n"
     "       tide simulate TRACE --mode muri [--policy P,...]\n"
-    "       tide simulate TRACE --mode pollux --step-times FILE\n\n"
+    "       tide simulate TRACE --mode pollux --step-times FILE\n"
+    "       tide simulate PODS --mode openb --nodes FILE [--policy P,...]\n\n"
     "Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested\n"
     "and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.\n\n"
     "  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)\n"
@@ -126,6 +127,7 @@ bool take_pools(Options* options, SimulateOptions* asked) {
 // Those that there are in this mode, "a, b".
 std::string names_of(const std::string& mode) {
   if (mode == "muri") return "srtf, srsf, tiresias-l";
+  if (mode == "openb") return "random, best-fit, fgd, pooled, tide";
   return mode == "pollux" ? "tiresias" : "tide, " + simulate::policy_names();
 }
 
@@ -146,11 +148,15 @@ bool take_policies(Options* options, SimulateOptions* asked) {
 bool take_mode(Options* options, SimulateOptions* asked) {
   asked->mode = options->get("mode");
   asked->step_times = options->get("step-times");
-  if (options->has("mode") && asked->mode != "muri" && asked->mode != "pollux") {
-    return options->usage_error("there is no mode '" + asked->mode + "', only muri and pollux"), false;
+  asked->nodes = options->get("nodes");
+  if (options->has("mode") && asked->mode != "muri" && asked->mode != "pollux" && asked->mode != "openb") {
+    return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux and openb"), false;
   }
-  if ((asked->mode == "pollux") == options->has("step-times")) return true;
-  return options->usage_error("--mode pollux and --step-times FILE go together"), false;
+  if ((asked->mode == "pollux") != options->has("step-times")) {
+    return options->usage_error("--mode pollux and --step-times FILE go together"), false;
+  }
+  if ((asked->mode == "openb") == options->has("nodes")) return true;
+  return options->usage_error("--mode openb and --nodes FILE go together"), false;
 }
 
 bool take_elastic(Options* options, SimulateOptions* asked) {
@@ -173,25 +179,11 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
 }  // namespace
 
 bool SimulateOptions::parse(const std::vector<std::string>& words, Options* options) {
-  const std::vector<OptionSpec> specs = {{"gpus"},
-                                         {"config"},
-                                         {"policy"},
-                                         {"what-if"},
-                                         {"min"},
-                                         {"scaling"},
-                                         {"server-gpus"},
-                                         {"move-cost"},
-                                         {"resume-cost"},
-                                         {"checkpoint"},
-                                         {"first"},
-                                         {"part"},
-                                         {"html"},
-                                         {"mode"},
-                                         {"step-times"},
-                                         {"skip-bad", 0, false},
-                                         {"sort", 0, false},
-                                         {"json", 0, false},
-                                         {"csv", 0, false}};
+  const std::vector<OptionSpec> specs = {
+      {"gpus"},           {"config"},         {"policy"},       {"what-if"},    {"min"},   {"scaling"},
+      {"server-gpus"},    {"move-cost"},      {"resume-cost"},  {"checkpoint"}, {"first"}, {"part"},
+      {"html"},           {"mode"},           {"step-times"},   {"nodes"},      {"seeds"}, {"skip-bad", 0, false},
+      {"sort", 0, false}, {"json", 0, false}, {"csv", 0, false}};
   if (!options->parse(words, specs, kSimulateHelp) || !options->expect_words(1, "one trace")) return false;
   path = options->words()[0];
   part = options->get("part");
@@ -201,8 +193,8 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   csv = options->has("csv");
   if (json && csv) return options->usage_error("--json or --csv, not both"), false;
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
-         take_mode(options, this) && take_pools(options, this) && take_policies(options, this) &&
-         take_elastic(options, this);
+         options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
+         take_policies(options, this) && take_elastic(options, this);
 }
 
 }  // namespace tide::cli

@@ -21,14 +21,15 @@ struct WhatIf {
 
 struct SimulateOptions {
   std::string path, part, html;
-  std::string mode;  // "muri", "pollux"; else empty
-  std::string step_times;
+  std::string mode;  // "muri", "pollux", "openb"; else empty
+  std::string step_times, nodes;
   simulate::TraceOptions trace;
   std::vector<std::string> policies;
   std::vector<WhatIf> pools;  // the first is the pool itself
   simulate::ElasticOptions elastic;
   uint32_t server_gpus = 8;
-  uint32_t first = 0;  // jobs of each part; 0: all
+  uint32_t seeds = 10;  // orders of arrival
+  uint32_t first = 0;   // jobs of each part; 0: all
   bool json = false, csv = false;
 
   // False: the caller exits with options->status(); what was wrong, or the help, has been printed.
@@ -53,6 +54,9 @@ struct Simulations {
   uint64_t wrong_rows = 0;
   std::vector<Simulated> runs;
 };
+
+// --mode openb, all of it.
+Outcome simulate_packing(const SimulateOptions& options);
 
 void print_simulations(const Simulations& simulations);
 void print_simulations_json(const Simulations& simulations);
