@@ -180,13 +180,13 @@ def client_names_h(rows):
 def client_entries_cc(rows):
     """The exported functions. Each notes its number, so that whoever waits knows what the program called, and goes on
     to what serves it; calls of the library to itself do not pass here."""
-    lines = [NOTE, FULL_CUDA, '#include "interpose/thread.h"\n', '#pragma GCC visibility push(default)\n']
+    lines = [NOTE, FULL_CUDA, '#include "interpose/gate.h"\n', '#pragma GCC visibility push(default)\n']
     for r in entries(rows):
         entry = f'entry_{r.name}'
         lines += [
             f'extern "C" CUresult {entry}({wrapper_params(r)}) __asm__("{r.name}");',
             f'CUresult {entry}({wrapper_params(r)}) {{',
-            f'  tide::thread_state.call = {r.number};',
+            f'  tide::begin_call({r.number});',
             f'  return {r.name}({", ".join(p.name for p in r.params)});',
             '}',
             '',

@@ -109,6 +109,10 @@ class Channel : private Landings {
   }
   // The error that stays, if there is one.
   CUresult sticky() const { return CUresult(failure_.load()); }
+  // The program shall begin nothing new.
+  bool held() const {
+    return page_->held.load(std::memory_order_relaxed) != 0 && !lost_.load(std::memory_order_relaxed);
+  }
   bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }
 
   // Whether the work on `slot` up to `sequence` is done; when it is, its data have landed.

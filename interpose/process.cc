@@ -12,6 +12,7 @@
 #include "api/handshake/handshake.h"
 #include "base/log.h"
 #include "interpose/counted_trip.h"
+#include "interpose/gate.h"
 #include "interpose/graphs.h"
 #include "interpose/identity.h"
 #include "interpose/thread.h"
@@ -36,6 +37,7 @@ void after_fork_in_child() {
   Process* p = live_process.exchange(nullptr);
   if (p == nullptr) return;
   forked.store(true);
+  shut_gate(false);
   p->pool.abandon();
   for (Vgpu* vgpu : p->by_number) {
     if (vgpu != nullptr && vgpu->is_open()) vgpu->channel().abandon();

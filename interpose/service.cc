@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "interpose/crossing.h"
 #include "interpose/futex.h"
+#include "interpose/gate.h"
 #include "interpose/process.h"
 #include "interpose/thread.h"
 #include "interpose/transfer.h"
@@ -135,12 +136,15 @@ void Service::rest(uint32_t poked) {
 void Service::look_after_channels() {
   const bool tells = now_ns() - told_ns_ > kTellCountersNs;
   if (tells) told_ns_ = now_ns();
+  bool held = false;
   for (Vgpu* vgpu : process_.devices) {
     if (!vgpu->is_open()) continue;
     vgpu->channel().drain();
     vgpu->staging.give_up_if_asked(*vgpu);
     if (vgpu->channel().look_after() && tells) vgpu->channel().tell_counters();
+    held |= vgpu->channel().held();
   }
+  if (live_process.load(std::memory_order_relaxed) == &process_) shut_gate(held);
 }
 
 bool Service::reached(const Point& point) {

@@ -45,6 +45,7 @@ Agent::Stats sum_of(const Counted& counted) {
   stats.vgpu = counted.vgpu;
   stats.moves = counted.moves;
   ControlStats& sum = stats.sum;
+  sum.quiet = 1;
   for (const auto& session : counted.sessions) {
     const ControlStats& one = session->counted;
     stats.pids.push_back(session->worker->pid());
@@ -58,6 +59,7 @@ Agent::Stats sum_of(const Counted& counted) {
       if (word != 0) stats.round_trips_of[TripCounts::function_of(word)] += TripCounts::count_of(word);
     }
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
+    sum.quiet &= one.quiet;
     // Of several processes, the one that waits longest.
     if (one.link.wait_ns >= sum.link.wait_ns) sum.link = one.link;
     sum.busy_permille = std::min(1000u, sum.busy_permille + one.busy_permille);
@@ -259,6 +261,13 @@ kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t
 }
 
 void Agent::cancel(const std::string& job, uint32_t vgpu, uint64_t epoch) { forget({{job, vgpu}, epoch}); }
+
+Outcome Agent::hold(const std::string& job, uint32_t vgpu, uint64_t epoch, bool on) {
+  AgentLease* lease = find(job, vgpu, epoch);
+  if (lease == nullptr) return Outcome::fail(format("vGPU %u of job %s is not here", vgpu, job.c_str()));
+  for (const auto& session : lease->sessions) session->worker->send(ControlType::kHold, ControlHold{.on = on});
+  return {};
+}
 
 AgentLease* Agent::admit(const DoorOpen& wish, std::string* why, int* code) {
   const std::string job(wish.job, strnlen(wish.job, sizeof(wish.job)));
@@ -463,6 +472,7 @@ kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
       auto reply = session->worker->await(ControlType::kStatsReply).then([session](ControlMessage&& message) {
         if (const auto* counted = message.as<ControlStats>()) session->counted = *counted;
       });
+      session->counted.quiet = 0;  // nobody believes that of one that does not answer
       session->worker->send(ControlType::kStats, nullptr, 0);
       // A worker that loads a large image is late: what it said last stands, and the others do not wait for it.
       asked.add(

@@ -70,6 +70,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   Outcome place(const LeaseTerms& terms);
   kj::Promise<void> release(const std::string& job, uint32_t vgpu, uint64_t epoch);
   void cancel(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  // For kHoldMs at most.
+  Outcome hold(const std::string& job, uint32_t vgpu, uint64_t epoch, bool on);
   struct MoveOrder {
     std::string job;
     uint32_t vgpu = 0;

@@ -119,6 +119,7 @@ class AgentService final : public control::Agent::Server {
         link.setWaitMs(from.sum.link.wait_ns / 1'000'000);
         link.setWindowBytes(from.sum.link.window_bytes);
         to.setBusyPermille(from.sum.busy_permille);
+        to.setQuiet(from.sum.quiet != 0);
         auto clients = to.initClients(uint32_t(from.clients.size()));
         for (uint32_t n = 0; n < clients.size(); ++n) {
           clients[n].setPid(from.clients[n].pid);
@@ -128,6 +129,12 @@ class AgentService final : public control::Agent::Server {
     });
   }
   kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
+  kj::Promise<void> hold(HoldContext context) override {
+    const auto p = context.getParams();
+    const Outcome outcome = agent_.hold(p.getJob(), p.getVgpu(), p.getEpoch(), p.getOn());
+    if (!outcome.ok()) return refusal(0, outcome.message());
+    return kj::READY_NOW;
+  }
 
  private:
   kj::Promise<void> take(control::Lease::Reader lease) {

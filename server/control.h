@@ -27,6 +27,7 @@ enum class ControlType : uint32_t {
   kSessionEnded = 8,  // SessionId: another session of the vGPU
   kAdopt = 9,         // ControlAdopt: the first word of an agent that was restarted (server/rendezvous.h)
   kPause = 10,        // all sessions of the vGPU are ready: send the rest
+  kHold = 11,         // ControlHold
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,    // ControlText: where the other worker shall connect (transport/stream.h)
@@ -44,7 +45,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 3;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 4;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -101,6 +102,12 @@ struct ControlMove {
   char endpoint[kEndpointBytes] = {};
 };
 
+// The program begins nothing new while it is on, for kHoldMs at most.
+struct ControlHold {
+  uint64_t on = 0;
+};
+inline constexpr uint32_t kHoldMs = 60'000;
+
 struct ControlProgress {
   uint64_t rounds = 0;
   uint64_t bytes = 0;       // sent so far
@@ -125,7 +132,9 @@ struct ControlStats {
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
   uint64_t saved_in = 0, saved_out = 0, kept_in = 0;
   uint32_t objects = 0;
-  uint32_t busy_permille = 0;       // of the last second
+  uint32_t busy_permille = 0;  // of the last second
+  uint32_t quiet = 0;          // 1: all that the program began is done
+  uint32_t reserved = 0;
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};

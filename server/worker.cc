@@ -39,6 +39,7 @@ constexpr size_t kTextBytes = 4096;
 // Of a client whose end of the connection was closed: a process that lives comes back at once, one that has ended shall
 // not keep a GPU.
 constexpr uint32_t kHoldClosedMs = 1'500;
+constexpr uint64_t kHeardAfterNs = 300'000'000;
 constexpr uint64_t kDrainNs = 50'000'000;
 constexpr int kLookForAgentMs = 200;
 
@@ -99,6 +100,7 @@ int Worker::run() {
         return precopy->over() && (session_ == nullptr || session_->streams().idle());
       });
       if (live_ && !said_end_) session_->tell_running();
+      if (held_until_ns_ != 0 && now >= held_until_ns_) hold(false);
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
       if (live_ && link_meter_.due(now)) {
         link_meter_.take(now, link_->region().client().counters.wait_ns, link_->carried());
@@ -232,6 +234,9 @@ Worker::Next Worker::handle(ControlMessage* message) {
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
       return Next::kGoOn;
+    case ControlType::kHold:
+      if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
+      return Next::kGoOn;
     case ControlType::kStats: {
       ControlStats stats;
       if (link_ != nullptr && session_ != nullptr) {
@@ -242,6 +247,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
         stats.resident_bytes = session_->memory().mapped_bytes();
         stats.objects = uint32_t(session_->objects().size());
         stats.busy_permille = meter_.permille();
+        stats.quiet = quiet();
         count_trips(&stats);
         measure_link(&stats);
         set_text(stats.transport, link_->transport());
@@ -259,6 +265,29 @@ Worker::Next Worker::handle(ControlMessage* message) {
     default:
       return Next::kGoOn;
   }
+}
+
+// Who had asked for it may be gone: it ends by itself.
+void Worker::hold(bool on) {
+  if (on && held_until_ns_ == 0) held_ns_ = now_ns();
+  held_until_ns_ = on ? now_ns() + uint64_t{kHoldMs} * 1'000'000 : 0;
+  if (!live_) return;
+  tell_held();
+  link_->progress();
+  notify(*link_, Side::kWorker);
+}
+
+void Worker::tell_held() {
+  Word& held = link_->region().worker().held;
+  held.store(held_until_ns_ != 0 ? 1 : 0, std::memory_order_release);
+  link_->note(held);
+}
+
+// Of one that is held: and it has heard of that. A program that does nothing looks every 100 ms.
+bool Worker::quiet() const {
+  if (held_until_ns_ != 0 && now_ns() - held_ns_ < kHeardAfterNs) return false;
+  return live_ && !reader_.ready() && session_->streams().idle() && session_->outbox().empty() &&
+         !session_->signals().outstanding();
 }
 
 // In this order: the client counts a function first, so what no function has is not negative.
@@ -434,6 +463,7 @@ Worker::Next Worker::go_live() {
   link_->note(page.epoch);
   page.content_slots.store(session_->contents().slots(), std::memory_order_release);
   link_->note(page.content_slots);
+  tell_held();
   session_->attach(link_.get());
   set_state(ChannelState::kLive);
   live_ = true;

@@ -42,6 +42,9 @@ class Worker {
   bool is_for_us(ControlMessage* message) const;
   void wait_for_words();
   Next handle(ControlMessage* message);
+  void hold(bool on);
+  void tell_held();
+  bool quiet() const;
   void count_trips(ControlStats* stats) const;
   void measure_link(ControlStats* stats) const;
   void handle_sharing(ControlMessage* message);
@@ -129,11 +132,13 @@ class Worker {
   BusyMeter meter_;
   LinkMeter link_meter_;
   RateMeter trips_;
-  bool worked_ = false;      // work was under way in the last turn
-  uint64_t busy_ns_ = 0;     // when something last happened
-  uint64_t linger_ns_ = 0;   // so long it looks on after that before it sleeps
-  uint32_t heard_ = 0;       // messages, when the control socket was last looked at
-  uint64_t checked_ns_ = 0;  // when the control socket and the client were last looked at
+  uint64_t held_until_ns_ = 0;  // the program begins nothing new; 0: it may
+  uint64_t held_ns_ = 0;        // since when
+  bool worked_ = false;         // work was under way in the last turn
+  uint64_t busy_ns_ = 0;        // when something last happened
+  uint64_t linger_ns_ = 0;      // so long it looks on after that before it sleeps
+  uint32_t heard_ = 0;          // messages, when the control socket was last looked at
+  uint64_t checked_ns_ = 0;     // when the control socket and the client were last looked at
 };
 
 }  // namespace tide

@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 7;
+inline constexpr uint32_t kRegionVersion = 8;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -112,6 +112,7 @@ struct WorkerPage {
   Word sticky{0};            // 1: the context is lost (CUDA's sticky errors)
   Word staging_unwanted{0};  // 1: the client's staging memory is in the way of a move
   Word content_slots{0};     // how many pieces of content the worker keeps for the client (pack.h)
+  Word held{0};              // 1: the program shall begin nothing new for a while, on any of its vGPUs
   alignas(64) Word stream_progress[kStreamSlots];  // all work up to this sequence number on that stream is done
   Word event_done[kEventSlots];                    // sequence number of the last tideRecordEvent that has completed
 };

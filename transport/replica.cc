@@ -38,6 +38,7 @@ const WordRange kWorkerWords[] = {
     range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
     range(kWorker + offsetof(WorkerPage, error), 4 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, held), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };
@@ -51,6 +52,7 @@ const WordRange kWorkerNews[] = {
     range(kWorker + offsetof(WorkerPage, sticky), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, errors), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, held), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };

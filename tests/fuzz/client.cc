@@ -58,6 +58,7 @@ std::vector<uint32_t> words_of(Region region) {
                                &worker.sticky,
                                &worker.staging_unwanted,
                                &worker.content_slots,
+                               &worker.held,
                                &worker.asleep,
                                &worker.stream_progress[0],
                                &worker.stream_progress[4095],

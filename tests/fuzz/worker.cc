@@ -73,14 +73,19 @@ void map_region(Input& in) {
 std::vector<uint32_t> words_of(Region region) {
   const ClientPage& client = region.client();
   const WorkerPage& worker = region.worker();
-  const void* const words[] = {&client.command_head,  &client.answer_tail,     &client.counters,
-                               &client.renewed,       &client.trips,           &client.signals[0],
-                               &client.signals[1023], &client.doorbell,        &worker.state,
-                               &worker.epoch,         &worker.next_epoch,      &worker.command_tail,
-                               &worker.acknowledged,  &worker.answer_head,     &worker.error,
-                               &worker.errors,        &worker.sticky,          &worker.content_slots,
-                               &worker.asleep,        &worker.event_done[0],   &worker.event_done[65535],
-                               &worker.next_endpoint, &worker.stream_progress, region.answers()};
+  const void* const words[] = {&client.command_head,  &client.answer_tail,
+                               &client.counters,      &client.renewed,
+                               &client.trips,         &client.signals[0],
+                               &client.signals[1023], &client.doorbell,
+                               &worker.state,         &worker.epoch,
+                               &worker.next_epoch,    &worker.command_tail,
+                               &worker.acknowledged,  &worker.answer_head,
+                               &worker.error,         &worker.errors,
+                               &worker.sticky,        &worker.content_slots,
+                               &worker.held,          &worker.asleep,
+                               &worker.event_done[0], &worker.event_done[65535],
+                               &worker.next_endpoint, &worker.stream_progress,
+                               region.answers()};
   std::vector<uint32_t> found;
   for (const void* word : words) found.push_back(index_of(region, word));
   return found;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "fake_pool.h"
 #include "interpose/entry/entry.h"
+#include "interpose/gate.h"
 #include "interpose/thread.h"
 
 namespace tide {
@@ -147,6 +148,87 @@ TEST_F(InAPool, a_vgpu_that_moved_on_before_the_client_came_is_found) {
   ASSERT_EQ(cuMemsetD8_v2(a, 0, 100), CUDA_SUCCESS);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
   EXPECT_NE(pool->worker(0), nullptr);
+}
+
+// A call of the program, as its exported function begins it.
+struct HeldCall {
+  std::atomic<bool> over{false};
+  CUresult result = CUDA_SUCCESS;
+  std::thread thread;
+
+  explicit HeldCall(CUcontext context) {
+    thread = std::thread([this, context] {
+      begin_call(1);
+      result = cuCtxSetCurrent(context);
+      if (result == CUDA_SUCCESS) result = cuCtxSynchronize();
+      over = true;
+    });
+  }
+  CUresult join() {
+    thread.join();
+    return result;
+  }
+};
+
+struct Held : InAPool {
+  void SetUp() override {
+    InAPool::SetUp();
+    ASSERT_EQ(cuStreamCreate(&stream, 0), CUDA_SUCCESS);
+    ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  }
+  void hold(bool on) {
+    pool->worker(0)->region().worker().held.store(on ? 1 : 0);
+    for (int i = 0; i < 2'000 && gate_shut.load() != on; ++i) sleep_us(1'000);
+    EXPECT_EQ(gate_shut.load(), on);
+  }
+  CUstream stream = nullptr;
+};
+
+TEST_F(Held, a_held_program_begins_nothing_new_until_it_is_let_go) {
+  hold(true);
+  HeldCall call(context);
+  sleep_us(50'000);
+  EXPECT_FALSE(call.over.load());
+  hold(false);
+  EXPECT_EQ(call.join(), CUDA_SUCCESS);
+}
+
+TEST_F(Held, what_it_has_begun_comes_to_its_end) {
+  std::atomic<int> calls{0};
+  static std::atomic<bool> begun, go;
+  begun = go = false;
+  const auto slow = [](void* counter) {
+    begun = true;
+    while (!go) sleep_us(1'000);
+    static_cast<std::atomic<int>*>(counter)->fetch_add(1);
+  };
+  ASSERT_EQ(cuLaunchHostFunc(stream, slow, &calls), CUDA_SUCCESS);
+  ASSERT_EQ(cuLaunchHostFunc(stream, slow, &calls), CUDA_SUCCESS);
+  while (!begun) sleep_us(1'000);
+  hold(true);
+  go = true;
+  for (int i = 0; i < 5'000 && calls < 2; ++i) sleep_us(1'000);
+  EXPECT_EQ(calls, 2);
+  hold(false);
+  EXPECT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+}
+
+TEST_F(Held, a_vgpu_that_is_lost_holds_nobody) {
+  hold(true);
+  HeldCall call(context);
+  pool->kill(0, false);
+  EXPECT_EQ(call.join(), CUDA_ERROR_DEVICE_UNAVAILABLE);
+  EXPECT_FALSE(gate_shut.load());
+}
+
+TEST_F(Held, a_child_of_a_held_program_is_not_held) {
+  hold(true);
+  const pid_t child = fork();
+  if (child == 0) _exit((begin_call(1), cuCtxSynchronize() == CUDA_ERROR_NOT_INITIALIZED) ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  hold(false);
 }
 
 TEST_F(InAPool, a_forked_child_closes_the_lines_and_leaves_the_rest_alone) {

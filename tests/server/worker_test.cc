@@ -606,6 +606,34 @@ TEST_F(ToldMemory, a_client_that_does_not_read_makes_no_queue) {
   expect_no_error();
 }
 
+TEST_F(WorkerTest, holds_its_client_until_told_and_says_when_all_is_done) {
+  const auto quiet = [&] {
+    ControlMessage message;
+    send_control(worker_.control(), ControlType::kStats, nullptr, 0);
+    EXPECT_TRUE(worker_.await(ControlType::kStatsReply, &message));
+    const auto* stats = message.as<ControlStats>();
+    return stats != nullptr && stats->quiet == 1;
+  };
+  const auto becomes = [](auto&& true_now) {
+    for (int i = 0; i < 2'000 && !true_now(); ++i) sleep_us(1'000);
+    return true_now();
+  };
+  const Word& held = client_.page().held;
+  ControlMessage message;
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  ASSERT_TRUE(worker_.await(ControlType::kServing, &message));
+  EXPECT_TRUE(becomes(quiet));
+  send_control(worker_.control(), ControlType::kHold, ControlHold{.on = 1});
+  EXPECT_TRUE(becomes([&] { return held.load() == 1; }));
+  client_.send(Call::tideWaitSignal, command::WaitSignal{9, 0, 42}, kTestLegacy);
+  ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS) << "what comes is executed all the same";
+  EXPECT_FALSE(quiet()) << "a stream waits for what another vGPU may have to do";
+  client_.region().client().signals[9].store(42);
+  EXPECT_TRUE(becomes(quiet));
+  send_control(worker_.control(), ControlType::kHold, ControlHold{.on = 0});
+  EXPECT_TRUE(becomes([&] { return held.load() == 0; }));
+}
+
 TEST_F(WorkerTest, tells_its_agent_what_it_holds) {
   map(6u << 20);
   ASSERT_EQ(client_.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
