@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <sstream>
 
 #include "base/log.h"
 #include "scheduler/policy.h"
+#include "scheduler/simulate/csv.h"
 
 namespace tide::simulate {
 namespace {
@@ -132,7 +134,10 @@ class Replay {
     uint32_t fullest = 0;
     for (const sched::GpuId& place : view.places) fullest = std::max(fullest, ++load[place]);
     live.gpus = uint32_t(load.size());
-    live.speed = options_.scaling == Scaling::kSlowest ? 1.0 / fullest : double(live.gpus) / view.vgpus;
+    const double part = double(live.gpus) / view.vgpus;
+    live.speed = options_.scaling == Scaling::kSlowest  ? 1.0 / fullest
+                 : options_.scaling == Scaling::kLinear ? part
+                                                        : options_.curve.speed(part);
     live.end_s = std::max(now_, live.pause_until_s) + live.left_s / live.speed;
   }
 
@@ -146,6 +151,38 @@ class Replay {
 };
 
 }  // namespace
+
+Outcome ScalingCurve::read(const std::string& path) {
+  std::string text;
+  if (const std::string failed = read_whole(path, &text); !failed.empty()) return Outcome::fail(path + ": " + failed);
+  std::istringstream lines(text);
+  std::vector<std::string> fields;
+  uint32_t number = 0;
+  points_ = {{0, 0}};
+  for (std::string line; std::getline(lines, line);) {
+    const char* wrong = nullptr;
+    std::pair<double, double> point;
+    if (++number == 1) {
+      wrong = line == "gpus_part,speed_part" ? nullptr : "the first line must be gpus_part,speed_part";
+    } else if (!split_row(line, &fields) || fields.size() != 2 || !parse_number(fields[0], &point.first) ||
+               !parse_number(fields[1], &point.second)) {
+      wrong = "a row is two numbers";
+    } else if (!(point.first > points_.back().first && point.first <= 1 && point.second > 0 && point.second <= 1)) {
+      wrong = "both are above 0 and at most 1, and gpus_part above the row's before";
+    }
+    if (wrong != nullptr) return Outcome::fail(format("%s:%u: %s", path.c_str(), number, wrong));
+    if (number > 1) points_.push_back(point);
+  }
+  if (points_.back() != std::pair(1.0, 1.0)) return Outcome::fail(path + ": the last row must be 1,1");
+  return {};
+}
+
+double ScalingCurve::speed(double part) const {
+  const auto above = std::lower_bound(points_.begin(), points_.end(), std::pair(part, 0.0));
+  if (above == points_.end()) return 1;
+  const auto below = std::prev(above);
+  return below->second + (part - below->first) / (above->first - below->first) * (above->second - below->second);
+}
 
 Outcome run_pool(const Trace& trace, const Pool& pool, const ElasticOptions& options, Result* result) {
   Replay replay(trace, pool, options);

@@ -74,6 +74,17 @@ class Simulate(unittest.TestCase):
         rigid = json.loads(self.ok(self.trace, '--gpus', 4, '--min', 'all', '--json'))
         self.assertEqual(rigid['moves_per_job'], 0)
 
+    def test_a_measured_curve(self):
+        trace = self.file('one.csv', HEADER + 'a,x,0,10,4\n')
+        curve = self.file('curve.csv', 'gpus_part,speed_part\n0.25,0.4\n0.75,0.8\n1,1\n')
+        # Half of its GPUs: half way between 0.4 and 0.8.
+        answer = json.loads(self.ok(trace, '--gpus', 2, '--scaling', curve, '--json'))
+        self.assertAlmostEqual(answer['avg_jct_s'], 10 / 0.6)
+        bad = self.file('bad.csv', 'gpus_part,speed_part\n0.5,0.4\n0.4,0.5\n1,1\n')
+        self.error(2, f"tide simulate: --scaling must be slowest, linear or a curve's file; {bad}:3: both are above 0 "
+                   "and at most 1, and gpus_part above the row's before; see tide simulate --help\n", trace, '--gpus',
+                   2, '--scaling', bad)
+
     def test_table_and_csv(self):
         table = self.ok(self.trace, '--gpus', 4, '--policy', 'fifo,easy')
         self.assertRegex(table, r'(?m)^POLICY +GPUS +MEAN JCT s')

@@ -25,7 +25,9 @@ const char* const kSimulateHelp =
     "                     every one but tide\n"
     "  --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96\n"
     "  --min M            physical GPUs that tide leaves a job at least, where the trace says nothing (1; 'all': all)\n"
-    "  --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear\n"
+    "  --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear, or a "
+    "CSV\n"
+    "                     with measured points, gpus_part,speed_part\n"
     "  --server-gpus K    GPUs of a server (8)\n"
     "  --move-cost T, --resume-cost T\n"
     "                     how long a job stands when it moves, when it goes on after it was stopped (0; 200ms, 3s, "
@@ -167,10 +169,14 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
     return false;
   }
   const std::string scaling = options->get("scaling", "slowest");
-  if (scaling != "slowest" && scaling != "linear") {
-    return options->usage_error("--scaling must be slowest or linear, not '" + scaling + "'"), false;
+  elastic.scaling = scaling == "slowest"  ? simulate::Scaling::kSlowest
+                    : scaling == "linear" ? simulate::Scaling::kLinear
+                                          : simulate::Scaling::kCurve;
+  if (elastic.scaling == simulate::Scaling::kCurve) {
+    if (const Outcome read = elastic.curve.read(scaling); !read.ok()) {
+      return options->usage_error("--scaling must be slowest, linear or a curve's file; " + read.message()), false;
+    }
   }
-  elastic.scaling = scaling == "linear" ? simulate::Scaling::kLinear : simulate::Scaling::kSlowest;
   return take_time(options, "move-cost", &elastic.costs.move_s) &&
          take_time(options, "resume-cost", &elastic.costs.resume_s) &&
          take_time(options, "checkpoint", &elastic.costs.checkpoint_s);
