@@ -8,6 +8,7 @@ namespace {
 
 constexpr double kShortest_s = 10;  // below, slowdowns say nothing
 constexpr double kDay_s = 86400;
+constexpr double kWindowsMax = 4096;  // 11 years; windows of longer traces are longer
 
 // GPUs asked for by all jobs that were there, summed over time.
 class Demand {
@@ -83,11 +84,16 @@ double jain_of(const Window& window, double total) {
   return squares == 0 ? 1 : sum * sum / (count * squares);
 }
 
+struct Windows {
+  double origin_s = 0, length_s = kDay_s;
+};
+
 template <class Add>
-void over_windows(double from_s, double to_s, double origin_s, const Add& add) {
+void over_windows(double from_s, double to_s, const Windows& windows, const Add& add) {
   for (double at = from_s; at < to_s;) {
-    const size_t window = size_t((at - origin_s) / kDay_s);
-    const double end = std::min(to_s, std::max(origin_s + double(window + 1) * kDay_s, std::nextafter(at, 1e300)));
+    const size_t window = size_t((at - windows.origin_s) / windows.length_s);
+    const double window_end_s = windows.origin_s + double(window + 1) * windows.length_s;
+    const double end = std::min(to_s, std::max(window_end_s, std::nextafter(at, 1e300)));
     add(window, end - at);
     at = end;
   }
@@ -95,19 +101,19 @@ void over_windows(double from_s, double to_s, double origin_s, const Add& add) {
 
 void measure_teams(const Trace& trace, const Result& result, Metrics* metrics) {
   std::map<size_t, Window> windows;
-  const double origin = trace.jobs[0].submit_s;
+  const Windows times{trace.jobs[0].submit_s, std::max(kDay_s, metrics->makespan_s / kWindowsMax)};
   for (size_t i = 0; i < trace.jobs.size(); ++i) {
     const Job& job = trace.jobs[i];
-    over_windows(job.submit_s, result.jobs[i].end_s, origin,
+    over_windows(job.submit_s, result.jobs[i].end_s, times,
                  [&](size_t at, double s) { windows[at][job.team].asked += s * job.gpus; });
   }
   for (const Turn& turn : result.turns) {
-    over_windows(turn.from_s, turn.to_s, origin,
+    over_windows(turn.from_s, turn.to_s, times,
                  [&](size_t at, double s) { windows[at][trace.jobs[turn.job].team].had += s * turn.gpus; });
   }
   double sum = 0;
   for (const auto& [at, window] : windows) {
-    const double jain = jain_of(window, kDay_s * result.gpus);
+    const double jain = jain_of(window, times.length_s * result.gpus);
     sum += jain;
     metrics->jain_day_least = std::min(metrics->jain_day_least, jain);
   }
