@@ -92,8 +92,7 @@ TEST(Published, bounds_of_muris_traces) {
   }
 }
 
-// Of the mean of each load within 1 %, of 30 of the 32 workloads within 2 %. Two differ by more: who comes first
-// decides there over days.
+// The mean of each load within 1 %, 30 of the 32 workloads within 2 %; why two differ by more was not found.
 TEST(Published, tiresias_as_pollux_has_it) {
   TraceFile file = read("pollux_osdi21_workloads.csv.gz");
   StepTimes times;
