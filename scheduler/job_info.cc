@@ -1,5 +1,7 @@
 // Between the wire's structs and ours; everything that comes in is checked here.
 
+#include <algorithm>
+
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/pool_service.h"
@@ -20,13 +22,19 @@ std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).
 
 control::JobState state_of(const Job& job) {
   if (job.ended()) return control::JobState::ENDED;
-  return job.started ? control::JobState::RUNNING : control::JobState::QUEUED;
+  if (!job.started) return control::JobState::QUEUED;
+  return job.physical_gpus() == 0 ? control::JobState::SUSPENDED : control::JobState::RUNNING;
 }
 
 std::string reason_of(const Job& job) {
   if (job.ended()) return job.record.reason;
   if (!job.problem.empty()) return job.problem;
-  if (job.started) return "";
+  if (job.being_suspended()) return "is being suspended";
+  if (job.started && job.admitted()) {
+    const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
+    return parked ? "is being resumed" : "";
+  }
+  if (job.started && !job.record.suspended) return "waits to run again: " + job.record.reason;
   if (job.admitted()) return "starts: its virtual GPUs are being placed";
   return job.record.reason.empty() ? "waits to be looked at" : job.record.reason;
 }
@@ -111,6 +119,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setExitStatus(record.exit_status);
   info.setTarget(record.target);
   info.setMoves(record.moves);
+  info.setSuspended(record.suspended);
   info.setMemoryBytes(record.memory_bytes);
   if (job.ended()) return;
   auto vgpus = info.initVgpus(uint32_t(job.vgpus.size()));

@@ -1,8 +1,20 @@
 #include "scheduler/ledger.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace tide::sched {
+namespace {
+
+// Where the policy takes it to be. What was parked, and is not to be any more, counts as where it came from.
+GpuId place_of(const Job& job, const Vgpu& vgpu) {
+  const bool on_its_way = vgpu.doing == Doing::kPlacing || vgpu.doing == Doing::kMoving;
+  const GpuId& now = on_its_way ? vgpu.to : vgpu.at;
+  if (!job.record.suspended && now.parked() && !vgpu.home.none()) return vgpu.home;
+  return on_its_way || vgpu.wish.none() || vgpu.at.none() ? now : vgpu.wish;
+}
+
+}  // namespace
 
 bool Job::holds_gpus() const {
   for (const Vgpu& vgpu : vgpus) {
@@ -14,9 +26,13 @@ bool Job::holds_gpus() const {
 uint32_t Job::physical_gpus() const {
   std::set<GpuId> gpus;
   for (const Vgpu& vgpu : vgpus) {
-    if (!vgpu.at.none()) gpus.insert(vgpu.at);
+    if (vgpu.at.on_gpu()) gpus.insert(vgpu.at);
   }
   return uint32_t(gpus.size());
+}
+
+bool Job::is_quiet() const {
+  return std::all_of(vgpus.begin(), vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
 }
 
 JobView view_of(const Job& job) {
@@ -27,12 +43,15 @@ JobView view_of(const Job& job) {
                .memory_bytes = job.record.memory_bytes,
                .memory_given = job.record.memory_given != 0,
                .running = job.admitted(),
+               .suspended = job.record.suspended,
                .pinned = job.record.pinned,
                .skipped = job.skipped,
-               .places = {}};
+               .places = {},
+               .keeps = {},
+               .refused_by = job.refused_by};
   for (const Vgpu& vgpu : job.vgpus) {
-    const bool on_its_way = vgpu.doing == Doing::kPlacing || vgpu.doing == Doing::kMoving;
-    view.places.push_back(on_its_way ? vgpu.to : (vgpu.wish.none() || vgpu.at.none() ? vgpu.at : vgpu.wish));
+    view.places.push_back(place_of(job, vgpu));
+    if (job.being_suspended() && !vgpu.home.none()) view.keeps.insert(vgpu.home);
   }
   return view;
 }
@@ -54,6 +73,8 @@ State Ledger::snapshot() const {
 std::vector<Present> Ledger::present(uint64_t now_ns) const {
   std::vector<Present> present;
   for (const auto& [number, job] : jobs) {
+    const bool holds = job.suspending == Suspending::kWaiting || job.suspending == Suspending::kHolding;
+    const bool waits = holds && !job.ended() && now_ns != UINT64_MAX;
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
       const Vgpu& vgpu = job.vgpus[v];
       present.push_back({.job = job.record.id(),
@@ -62,7 +83,7 @@ std::vector<Present> Ledger::present(uint64_t now_ns) const {
                          .to = vgpu.to,
                          .doing = vgpu.doing,
                          .leaving = job.ended(),
-                         .held_back = vgpu.retry_ns > now_ns});
+                         .held_back = waits || vgpu.retry_ns > now_ns});
     }
   }
   return present;
@@ -105,7 +126,7 @@ std::set<std::string> Ledger::holders(const GpuId& id) const {
   std::set<std::string> ids;
   for (const auto& [number, job] : jobs) {
     for (const Vgpu& vgpu : job.vgpus) {
-      if (vgpu.at == id || vgpu.to == id) ids.insert(job.record.id());
+      if (vgpu.at == id || vgpu.to == id || vgpu.home == id) ids.insert(job.record.id());
     }
   }
   return ids;
@@ -115,7 +136,8 @@ void to_record(Job* job) {
   job->record.vgpus.resize(job->vgpus.size());
   for (size_t v = 0; v < job->vgpus.size(); ++v) {
     const Vgpu& vgpu = job->vgpus[v];
-    job->record.vgpus[v] = {.at = vgpu.at, .epoch = vgpu.last_epoch, .device_info = vgpu.device_info};
+    job->record.vgpus[v] = {
+        .at = vgpu.at, .home = vgpu.home, .epoch = vgpu.last_epoch, .device_info = vgpu.device_info};
   }
 }
 
@@ -129,6 +151,7 @@ Job from_record(const JobRecord& record) {
     job.vgpus[v] = {.at = from.at,
                     .to = {},
                     .wish = {},
+                    .home = from.home,
                     .epoch = from.epoch,
                     .last_epoch = from.epoch,
                     .device_info = from.device_info,

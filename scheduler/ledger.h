@@ -36,6 +36,7 @@ struct Server {
 
 struct Vgpu {
   GpuId at, to, wish;       // `wish`: where `tide migrate` wants it
+  GpuId home = {};          // the GPU that it has left to be parked; none once all of its job is parked, or it is back
   uint64_t epoch = 0;       // of the lease at `at`
   uint64_t last_epoch = 0;  // highest that was ever used
   Doing doing = Doing::kNothing;
@@ -45,6 +46,9 @@ struct Vgpu {
   uint64_t retry_ns = 0;
   MoveTotals last_move;  // that this scheduler saw; of no vGPU: none
 };
+
+// How far a job that is being suspended is. Before kParking nothing of it moves: first its programs are held.
+enum class Suspending { kNot, kWaiting, kHolding, kParking };
 
 struct Job {
   JobRecord record;
@@ -56,11 +60,21 @@ struct Job {
   uint32_t skipped = 0;
   bool dirty = false;   // the store has an older version
   std::string problem;  // of a running job: what failed last and when it is tried again
+  Suspending suspending = Suspending::kNot;
+  std::set<std::string> refused_by;  // servers that could not keep a vGPU of it, this time
+  std::string refusals;              // and what they said
+  uint64_t hold_round = 0;           // generation of what is said to the agents about holding
+  uint64_t hold_until_ns = 0;        // when a job that does not come to rest is let go
+  uint64_t hold_again_ns = 0;        // when the agents are told once more, who else let go by themselves
+  bool letting_go = false;           // agents are told
+  uint64_t let_go_ns = 0;            // when one that did not listen is told again; 0: none
 
   bool ended() const { return record.phase == Phase::kEnded; }
   bool admitted() const { return record.phase == Phase::kRunning; }
-  bool holds_gpus() const;
+  bool being_suspended() const { return record.suspended && admitted(); }
+  bool holds_gpus() const;  // or is parked on a server
   uint32_t physical_gpus() const;
+  bool is_quiet() const;  // none of its vGPUs takes part in an action
 };
 
 struct Ledger {
@@ -68,12 +82,13 @@ struct Ledger {
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
 
   State snapshot() const;
+  // UINT64_MAX: as if nothing had to wait.
   std::vector<Present> present(uint64_t now_ns) const;
   Job* find(const std::string& id_or_name);  // newest of that name; null: none that lives
   Job* by_id(const std::string& id);
   const Gpu* gpu(const GpuId& id) const;
   Server* server(const std::string& name);
-  // Jobs with a vGPU on it, coming or going.
+  // Jobs with a vGPU on it, coming or going, and the job for which it is kept.
   std::set<std::string> holders(const GpuId& id) const;
 };
 

@@ -11,8 +11,8 @@ using Occupants = std::map<GpuId, std::map<std::string, int>>;  // GPU -> job ->
 Occupants occupants_of(const std::vector<Present>& present) {
   Occupants occupants;
   for (const Present& p : present) {
-    if (!p.at.none()) ++occupants[p.at][p.job];
-    if (!p.to.none() && p.to != p.at) ++occupants[p.to][p.job];
+    if (p.at.on_gpu()) ++occupants[p.at][p.job];
+    if (p.to.on_gpu() && p.to != p.at) ++occupants[p.to][p.job];
   }
   return occupants;
 }
@@ -28,7 +28,8 @@ Action::Kind kind_of(const GpuId& from, const GpuId& to) {
   return from.none() ? Action::Kind::kPlace : Action::Kind::kMove;
 }
 
-// Releases first, since they make room; then moves, those onto GPUs that are free for the job before the others; then
+// Releases first, since they make room; then moves, those onto GPUs that are free for the job before the others, and
+// those of parked vGPUs before all: a vGPU that is to stop for a move may be waiting for one that is parked; then
 // places.
 int rank(const Action& action, const Occupants& occupants) {
   const bool room = action.to.none() || free_for(occupants, action.to, action.job);
@@ -36,11 +37,11 @@ int rank(const Action& action, const Occupants& occupants) {
     case Action::Kind::kRelease:
       return 0;
     case Action::Kind::kMove:
-      return room ? 1 : 2;
+      return room ? (action.from.parked() ? 1 : 2) : 3;
     case Action::Kind::kPlace:
-      return room ? 3 : 4;
+      return room ? 4 : 5;
   }
-  return 4;
+  return 5;
 }
 
 }  // namespace

@@ -5,7 +5,8 @@
 //   - a vGPU takes part in one action at a time;
 //   - of one job one vGPU moves at a time: its streams may wait for each other across vGPUs, and two that are paused at
 //     once could wait for ever; different jobs move side by side;
-//   - a GPU takes a job's vGPU only when no other job's vGPU is left on it.
+//   - a GPU takes a job's vGPU only when no other job's vGPU is left on it; where vGPUs are parked there is always
+//   room.
 
 #include <string>
 #include <vector>

@@ -15,6 +15,7 @@ struct Share {
   const JobView* job = nullptr;
   std::set<GpuId> held;  // healthy GPUs that it has now
   bool frozen = false;
+  bool away = false;  // frozen, and a server that keeps it does not answer
   bool admitted = false;
   uint32_t least = 1;
   uint32_t most = 1;
@@ -31,16 +32,41 @@ struct Round {
 
 bool usable(const GpuView& gpu) { return gpu.online && gpu.healthy; }
 
+bool answers(const State& state, const std::string& server) {
+  return std::any_of(state.gpus.begin(), state.gpus.end(),
+                     [&](const GpuView& gpu) { return gpu.id.server == server && gpu.online; });
+}
+
+// At its own server the vGPU's memory need not cross the network. A server that does not answer now may do so again.
+GpuId parking_place(const State& state, const JobView& job, const GpuId& from) {
+  if (from.parked() || from.none()) return from;
+  if (job.refused_by.count(from.server) == 0) return {from.server, kParked};
+  if (job.refused_by.size() >= kParkTriesMax) return from;
+  for (const GpuView& gpu : state.gpus) {
+    if (gpu.online && job.refused_by.count(gpu.id.server) == 0) return {gpu.id.server, kParked};
+  }
+  return from;
+}
+
+void hold(const Round& round, const GpuId& place, Share* share) {
+  if (place.none()) return;
+  if (place.parked()) {
+    share->away |= !answers(*round.state, place.server);
+    share->frozen |= share->away;
+    return;
+  }
+  const auto found = round.gpus.find(place);
+  if (found == round.gpus.end() || !found->second->online) share->frozen = true;
+  if (found != round.gpus.end() && usable(*found->second)) share->held.insert(place);
+}
+
 Share share_of(const Round& round, const JobView& job) {
   Share share;
   share.job = &job;
   share.admitted = job.running;
-  for (const GpuId& place : job.places) {
-    if (place.none()) continue;
-    const auto found = round.gpus.find(place);
-    if (found == round.gpus.end() || !found->second->online) share.frozen = true;
-    if (found != round.gpus.end() && usable(*found->second)) share.held.insert(place);
-  }
+  for (const GpuId& place : job.places) hold(round, place, &share);
+  for (const GpuId& place : job.keeps) hold(round, place, &share);
+  share.frozen |= job.suspended;
   share.least = std::min(std::max(job.min_gpus, gpus_for_memory(*round.state, job)), job.vgpus);
   share.most = std::max(share.least, job.want());
   if (share.frozen) share.least = share.most = uint32_t(share.held.size());
@@ -73,7 +99,11 @@ int64_t admit(Round& round) {
   std::string blocked_by;
   for (Share& share : round.shares) {
     if (share.admitted || !share.reason.empty()) continue;
-    if (!blocked_by.empty()) {
+    if (share.job->suspended) {
+      share.reason = "kept without a GPU until `tide resume " + share.job->id + "`";
+    } else if (share.away) {
+      share.reason = "waits for the server that keeps it, which does not answer";
+    } else if (!blocked_by.empty()) {
       share.reason = "waits its turn behind job " + blocked_by + ", which has waited longest";
     } else if (int64_t(share.least) <= left) {
       share.admitted = true;
@@ -117,6 +147,9 @@ bool choose(const Round& round, Assignment& answer, size_t* failed) {
     const Share& share = round.shares[i];
     Decision& decision = answer[share.job->id];
     decision = Decision{.running = share.admitted, .reason = share.reason, .places = share.job->places};
+    for (GpuId& place : decision.places) {
+      if (share.job->suspended) place = parking_place(*round.state, *share.job, place);
+    }
     if (!share.admitted || share.frozen) continue;
     *failed = i;
     if (!add_gpus(*round.state, *share.job, share.count, kept[i], free)) return false;
@@ -150,6 +183,9 @@ Assignment assign(const State& state) {
   Assignment unchanged;
   for (const JobView& job : state.jobs) {
     unchanged[job.id] = {.running = job.running, .reason = "waits for GPUs with enough memory", .places = job.places};
+    for (GpuId& place : unchanged[job.id].places) {
+      if (job.suspended) place = parking_place(state, job, place);
+    }
   }
   return unchanged;
 }

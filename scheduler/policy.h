@@ -3,8 +3,9 @@
 // State -> Assignment, a pure function. A physical GPU serves one job at a time; each job has between its minimum and
 // its target of them; what is beyond the minima is shared evenly (the smallest share grows first, among equals the
 // oldest job). Jobs start in the order of submission; a later one may pass only while an earlier one could not start
-// even if all others shrank to their minimum, and only kSkipsMax times.
-// Stable: fed with its own answer, it changes nothing.
+// even if all others shrank to their minimum, and only kSkipsMax times. A job that shall be suspended has no share: its
+// vGPUs go to where they are parked, and when all are there, its GPUs are free. When it is resumed it is like a job
+// that has not started, at its place in the order of submission. Stable: fed with its own answer, it changes nothing.
 
 #include "scheduler/state.h"
 
@@ -12,6 +13,9 @@ namespace tide::sched {
 
 inline constexpr uint32_t kSkipsMax = 16;  // then the pool drains for the job that waits
 
+inline constexpr size_t kParkTriesMax = 3;  // servers that are asked to keep a job's vGPU
+
+// A vGPU of a suspended job whose decision is no parked place cannot be kept by any server.
 Assignment assign(const State& state);
 
 // Empty, or why such a job can never start in this pool as it is (what `tide run` is told at once).

@@ -99,6 +99,16 @@ kj::Exception no_such_job(const std::string& name) {
   return error_for_caller("there is no running job " + name + "; `tide jobs --ended` lists those that ended");
 }
 
+// Why the GPUs of a job cannot be changed; empty: they can.
+std::string why_not_movable(const Job& job) {
+  const std::string id = job.record.id();
+  if (!job.started) return "job " + id + " does not run yet; `tide why " + id + "` says why";
+  if (job.record.suspended) return "job " + id + " is suspended; `tide resume " + id + "` gives it GPUs again";
+  const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
+  if (job.admitted()) return parked ? "job " + id + " is being resumed; try again when it runs" : "";
+  return "job " + id + " is suspended: after `tide resume` it waits for GPUs; `tide why " + id + "` says why";
+}
+
 }  // namespace
 
 kj::Promise<void> PoolService::submit(SubmitContext context) {
@@ -235,7 +245,7 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
   Job* job = core_.ledger.find(name);
   if (job == nullptr || job->ended()) return no_such_job(name);
   const std::string id = job->record.id();
-  if (!job->started) return error_for_caller("job " + id + " does not run yet; `tide why " + id + "` says why");
+  if (const std::string why = why_not_movable(*job); !why.empty()) return error_for_caller(why);
   if (gpus < job->record.min_gpus || gpus > job->record.gpus) {
     return error_for_caller(format("job %s can have %u to %u physical GPUs (its --min and -g), not %u", id.c_str(),
                                    job->record.min_gpus, job->record.gpus, gpus));
@@ -274,7 +284,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   if (job == nullptr || job->ended()) return no_such_job(name);
   const std::string id = job->record.id();
   const Gpu* gpu = core_.ledger.gpu(to);
-  if (!job->started) return error_for_caller("job " + id + " does not run yet; `tide why " + id + "` says why");
+  if (const std::string why = why_not_movable(*job); !why.empty()) return error_for_caller(why);
   if (gpu == nullptr) return error_for_caller("there is no GPU " + to_text(to) + "; `tide gpus` lists them");
   if (!gpu->healthy || !core_.ledger.server(to.server)->online)
     return error_for_caller("GPU " + to_text(to) + " is not usable now");
@@ -335,6 +345,48 @@ kj::Promise<void> PoolService::shutdown(ShutdownContext) {
   core_.stopping = true;
   return core_.reconciler.end_all("the pool was stopped", kStopMs).then([this] {
     if (core_.quit) core_.quit();
+  });
+}
+
+kj::Promise<void> PoolService::suspend(SuspendContext context) {
+  const std::string name = context.getParams().getJob().cStr();
+  Job* job = core_.ledger.find(name);
+  if (job == nullptr || job->ended()) return no_such_job(name);
+  const std::string id = job->record.id();
+  if (!job->started) {
+    return error_for_caller("job " + id + " has not started, so it holds no GPU; `tide kill " + id + "` ends it");
+  }
+  const Outcome noted = core_.reconciler.suspend(job);
+  if (!noted.ok()) return error_for_caller(noted.message());
+  return core_.reconciler.when_settled(id).then([this, id, context](MoveTotals totals) mutable -> kj::Promise<void> {
+    const Job* now = core_.ledger.by_id(id);
+    if (now == nullptr || !now->record.suspended || now->admitted()) {
+      return error_for_caller("job " + id + " is not suspended; `tide why " + id + "` says what it does");
+    }
+    fill_report(context.getResults().initReport(), totals);
+    return kj::READY_NOW;
+  });
+}
+
+kj::Promise<void> PoolService::resume(ResumeContext context) {
+  const std::string name = context.getParams().getJob().cStr();
+  Job* job = core_.ledger.find(name);
+  if (job == nullptr || job->ended()) return no_such_job(name);
+  const std::string id = job->record.id();
+  if (!job->started) return error_for_caller(why_not_movable(*job));
+  const Outcome noted = core_.reconciler.resume(job);
+  if (!noted.ok()) return error_for_caller(noted.message());
+  return core_.reconciler.when_settled(id).then([this, id, context](MoveTotals totals) mutable -> kj::Promise<void> {
+    const Job* now = core_.ledger.by_id(id);
+    if (now == nullptr || now->record.suspended) return error_for_caller("job " + id + " was suspended again");
+    const auto on_gpu = [](const Vgpu& vgpu) { return vgpu.at.on_gpu(); };
+    if (!now->admitted()) {
+      context.getResults().setQueued(now->record.reason);
+    } else if (!std::all_of(now->vgpus.begin(), now->vgpus.end(), on_gpu)) {
+      return error_for_caller("job " + id + " runs again when a server of it answers (`tide why " + id + "`)");
+    }
+    fill_report(context.getResults().initReport(), totals);
+    return kj::READY_NOW;
   });
 }
 

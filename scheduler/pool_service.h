@@ -54,6 +54,8 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> kill(KillContext context) override;
   kj::Promise<void> status(StatusContext context) override;
   kj::Promise<void> shutdown(ShutdownContext context) override;
+  kj::Promise<void> suspend(SuspendContext context) override;
+  kj::Promise<void> resume(ResumeContext context) override;
 
  private:
   PoolCore& core_;

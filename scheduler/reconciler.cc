@@ -51,12 +51,17 @@ Outcome Reconciler::save(Job* job) {
 }
 
 void Reconciler::step() {
-  for (auto& [number, job] : ledger_.jobs) note_started(&job);
-  const Assignment wanted = assign(ledger_.snapshot());
+  for (auto& [number, job] : ledger_.jobs) {
+    note_started(&job);
+    go_on_suspending(&job);
+  }
+  Assignment wanted = assign(ledger_.snapshot());
+  if (give_up_parking(wanted)) wanted = assign(ledger_.snapshot());
   admit(wanted);
   start(plan(ledger_.present(now_ns()), wanted));
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
   wake_settled(plan(ledger_.present(UINT64_MAX), wanted));
+  for (auto& [number, job] : ledger_.jobs) let_go(&job);
   forget_done_jobs();
 }
 
@@ -76,7 +81,7 @@ void Reconciler::admit(const Assignment& wanted) {
       continue;
     }
     for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < number && !other.ended() && !other.admitted()) ++other.skipped;
+      if (earlier < number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
     }
   }
 }
@@ -134,7 +139,8 @@ kj::Promise<MoveTotals> Reconciler::when_settled(const std::string& id) {
 }
 
 // An error text rejects the waiters; none fulfils them.
-void Reconciler::wake(const std::string& job, Waiter::For what, const std::string& error) {
+bool Reconciler::wake(const std::string& job, Waiter::For what, const std::string& error) {
+  bool somebody = false;
   for (auto it = waiters_.begin(); it != waiters_.end();) {
     if (it->job != job || it->what != what) {
       ++it;
@@ -146,16 +152,17 @@ void Reconciler::wake(const std::string& job, Waiter::For what, const std::strin
       it->fulfiller->reject(kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(error.c_str())));
     }
     it = waiters_.erase(it);
+    somebody = true;
   }
+  return somebody;
 }
 
 void Reconciler::wake_settled(const std::vector<Action>& actions) {
   std::set<std::string> busy;
   for (const Action& action : actions) busy.insert(action.job);
   for (const auto& [number, job] : ledger_.jobs) {
-    const bool quiet =
-        std::all_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
-    if (quiet && !job.ended() && busy.count(job.record.id()) == 0) wake(job.record.id(), Waiter::For::kSettled, "");
+    if (job.is_quiet() && !job.ended() && busy.count(job.record.id()) == 0)
+      wake(job.record.id(), Waiter::For::kSettled, "");
   }
 }
 
@@ -184,7 +191,10 @@ bool Reconciler::was_stopped(uint64_t now) {
     server.last_seen_ns = std::min(server.last_seen_ns + gap, now);  // it may have been heard since
     server.give_up_ns += gap;
   }
-  for (auto& [number, job] : ledger_.jobs) job.left_ns = job.left_ns != 0 ? std::min(job.left_ns + gap, now) : 0;
+  for (auto& [number, job] : ledger_.jobs) {
+    job.left_ns = job.left_ns != 0 ? std::min(job.left_ns + gap, now) : 0;
+    job.hold_until_ns += gap;
+  }
   recover_until_ns_ += recover_until_ns_ != 0 ? gap : 0;
   return true;
 }
@@ -214,7 +224,10 @@ void Reconciler::check_deadlines() {
     if (!job.ended() && job.left_ns != 0 && now - job.left_ns > uint64_t(kLeftGraceMs) * 1'000'000) {
       end_job(&job, "its `tide run` is gone", -1);
     }
+    hold_on(&job);
+    again |= job.let_go_ns != 0 && job.let_go_ns <= now;
     for (Vgpu& vgpu : job.vgpus) {
+      if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;
       if (vgpu.retry_ns <= now) vgpu.retry_ns = 0;
       if (!recovered || vgpu.at.none() || (ledger_.server(vgpu.at.server) != nullptr && !vgpu.missing)) continue;

@@ -28,6 +28,8 @@ inline constexpr uint32_t kTickMs = 200;
 inline constexpr uint32_t kStalledMs = 2'000;  // without a tick: it was us who were stopped
 inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up
 
+inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
+
 MoveTotals totals_of(control::MoveReport::Reader report);
 
 class Reconciler final : private kj::TaskSet::ErrorHandler {
@@ -45,6 +47,10 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> end_all(std::string reason, uint32_t timeout_ms);
 
   void end_job(Job* job, std::string reason, int32_t exit_status);
+  // Writes down that the job shall be on no GPU, or again on some, and sets about it; when_settled() waits for it.
+  // A suspending that fails lets the job run on. Requires: it has started and not ended.
+  Outcome suspend(Job* job);
+  Outcome resume(Job* job);
   // Fulfilled when all vGPUs run; rejected when the job ends before.
   kj::Promise<void> when_running(const std::string& id);
   kj::Promise<void> when_ended(const std::string& id);
@@ -77,6 +83,25 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&& exception) override;
   void step();
   void note_started(Job* job);
+  void go_on_suspending(Job* job);
+  bool give_up_parking(const Assignment& wanted);
+  void begin_holding(Job* job);
+  void begin_parking(Job* job);
+  void note_parked(Job* job);
+  void stop_suspending(Job* job);
+  void suspend_failed(Job* job, const std::string& why);
+  void park_failed(Job* job, uint32_t vgpu, const GpuId& to, const std::string& why);
+  Job* holding(const std::string& id, uint64_t round);
+  kj::Promise<void> hold(const Job& job, bool on);
+  void hold_on(Job* job);
+  struct Rest {              // of a job that is held
+    uint32_t busy = 0;       // vGPUs that are not quiet
+    uint32_t some_busy = 0;  // one of them
+    uint64_t commands = 0;   // of all that are on GPUs; it only grows
+  };
+  kj::Promise<Rest> look_at_rest(const Job& job);
+  kj::Promise<void> watch_rest(std::string id, uint64_t round, Rest before);
+  void let_go(Job* job);
   void admit(const Assignment& wanted);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);
@@ -98,7 +123,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void lose_server(const std::string& name);
   void forget_done_jobs();
   kj::Promise<MoveTotals> wait_for(Waiter::For what, const std::string& id);
-  void wake(const std::string& job, Waiter::For what, const std::string& error);
+  bool wake(const std::string& job, Waiter::For what, const std::string& error);  // whether somebody waited
   void wake_settled(const std::vector<Action>& actions);
   kj::Promise<void> tick();
   void check_deadlines();

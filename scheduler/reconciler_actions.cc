@@ -44,11 +44,11 @@ bool Reconciler::prepare_action(Job* job, const Action& action) {
     return true;
   }
   const Gpu* gpu = ledger_.gpu(action.to);
-  if (gpu == nullptr) return false;
-  if (job->record.memory_bytes == 0) {
+  if (gpu == nullptr && !action.to.parked()) return false;
+  if (gpu != nullptr && job->record.memory_bytes == 0) {
     job->record.memory_bytes = job->record.memory_given != 0 ? job->record.memory_given : gpu->memory_bytes;
   }
-  if (vgpu.device_info.empty()) vgpu.device_info = gpu->device_info;
+  if (gpu != nullptr && vgpu.device_info.empty()) vgpu.device_info = gpu->device_info;
   vgpu.doing = action.kind == Action::Kind::kPlace ? Doing::kPlacing : Doing::kMoving;
   vgpu.to = action.to;
   ++vgpu.last_epoch;
@@ -74,6 +74,7 @@ void Reconciler::start(const std::vector<Action>& actions) {
         vgpu.to = {};
         vgpu.retry_ns = now_ns() + backoff_ns(1);
         job->problem = saved.message();
+        if (job->being_suspended()) suspend_failed(job, saved.message());
         wake(id, Waiter::For::kSettled, saved.message());
         continue;
       }
@@ -201,6 +202,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
     return poke();
   }
   if (vgpu->wish == vgpu->at) vgpu->wish = {};
+  if (!vgpu->at.parked()) vgpu->home = {};
   vgpu->epoch = epoch;
   vgpu->failures = 0;
   vgpu->last_move = report;
@@ -224,6 +226,7 @@ void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, 
   vgpu->doing = Doing::kNothing;
   vgpu->to = {};
   vgpu->wish = {};
+  if (to.parked()) return park_failed(job, v, to, why);
   ++vgpu->failures;
   // All of the job's vGPUs wait, so that a failing move does not turn into a chain of other ones.
   const uint64_t retry = now_ns() + backoff_ns(vgpu->failures);

@@ -155,6 +155,7 @@ void Reconciler::lose_server(const std::string& name) {
         vgpu.doing = Doing::kNothing;
       }
       if (vgpu.wish.server == name) vgpu.wish = {};
+      if (vgpu.home.server == name) vgpu.home = {};
     }
     if (lost && job.started) end_job(&job, "its GPU server " + name + " was lost (no sign of life from its agent)", -1);
   }

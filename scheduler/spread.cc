@@ -26,6 +26,15 @@ std::map<std::string, uint32_t> by_server(const std::set<GpuId>& gpus) {
   return counts;
 }
 
+// Those of its GPUs, and those where its vGPUs are parked.
+std::map<std::string, uint32_t> servers_of(const JobView& job, const std::set<GpuId>& mine) {
+  std::map<std::string, uint32_t> counts = by_server(mine);
+  for (const GpuId& place : job.places) {
+    if (place.parked()) ++counts[place.server];
+  }
+  return counts;
+}
+
 bool holds_all(const State& state, const JobView& job, const std::set<GpuId>& gpus) {
   uint64_t room = 0;
   for (const GpuId& id : gpus) {
@@ -35,9 +44,10 @@ bool holds_all(const State& state, const JobView& job, const std::set<GpuId>& gp
   return room >= job.vgpus;
 }
 
-// The server of the next GPU to take: one that the job is on, else the tightest that has all, else the largest.
-std::string next_server(const std::set<GpuId>& mine, const std::vector<GpuId>& candidates, uint32_t missing) {
-  const auto have = by_server(mine);
+// The server of the next GPU to take: one that the job is on (`have`), else the tightest that has all, else the
+// largest.
+std::string next_server(const std::map<std::string, uint32_t>& have, const std::vector<GpuId>& candidates,
+                        uint32_t missing) {
   const auto offer = by_server({candidates.begin(), candidates.end()});
   const auto better = [&](const std::string& a, const std::string& b) {
     const bool on_a = have.count(a) > 0, on_b = have.count(b) > 0;
@@ -57,7 +67,10 @@ std::string next_server(const std::set<GpuId>& mine, const std::vector<GpuId>& c
 
 }  // namespace
 
-std::string to_text(const GpuId& id) { return id.none() ? "-" : id.server + "/" + std::to_string(id.index); }
+std::string to_text(const GpuId& id) {
+  if (id.none()) return "-";
+  return id.server + "/" + (id.parked() ? "parked" : std::to_string(id.index));
+}
 
 uint32_t capacity(const JobView& job, const GpuView& gpu) {
   if (job.memory_bytes == 0) return job.vgpus;
@@ -104,7 +117,7 @@ bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<G
       if (capacity(job, *find(state, id)) > 0) candidates.push_back(id);
     }
     if (candidates.empty()) return false;
-    const std::string server = next_server(mine, candidates, count - uint32_t(mine.size()));
+    const std::string server = next_server(servers_of(job, mine), candidates, count - uint32_t(mine.size()));
     const auto first =
         std::find_if(candidates.begin(), candidates.end(), [&](const GpuId& g) { return g.server == server; });
     free.erase(*first);
@@ -144,17 +157,18 @@ bool spread(const State& state, const JobView& job, const std::set<GpuId>& mine,
   for (const GpuId& place : answer) {
     if (!place.none()) ++got[place];
   }
-  for (GpuId& place : answer) {
-    if (!place.none()) continue;
-    // The emptiest first, so that neighbours lie on different GPUs.
-    const std::pair<const GpuId, uint32_t>* emptiest = nullptr;
-    for (const auto& candidate : wanted) {
-      if (candidate.second == 0) continue;
-      if (emptiest == nullptr || got[candidate.first] < got[emptiest->first]) emptiest = &candidate;
+  for (uint32_t v = 0; v < job.vgpus; ++v) {
+    if (!answer[v].none()) continue;
+    // The emptiest first, so that neighbours lie on different GPUs; of these, one of the server where it is parked.
+    const std::string near = v < job.places.size() && job.places[v].parked() ? job.places[v].server : "";
+    const auto key = [&](const GpuId& g) { return std::pair(got[g], g.server == near ? 0 : 1); };
+    const GpuId* best = nullptr;
+    for (const auto& [gpu, room] : wanted) {
+      if (room > 0 && (best == nullptr || key(gpu) < key(*best))) best = &gpu;
     }
-    place = emptiest->first;
-    --wanted[place];
-    ++got[place];
+    answer[v] = *best;
+    --wanted[answer[v]];
+    ++got[answer[v]];
   }
   *places = std::move(answer);
   return true;

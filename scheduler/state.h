@@ -5,17 +5,23 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 namespace tide::sched {
 
-// A physical GPU: "SERVER/INDEX". An empty server means nowhere.
+inline constexpr uint32_t kParked = 0xffffffff;  // `parked` of control.capnp: on none of the server's GPUs
+
+// Where a vGPU is: a physical GPU, "SERVER/INDEX", or "SERVER/parked", which has room for any number of them. An empty
+// server means nowhere.
 struct GpuId {
   std::string server;
   uint32_t index = 0;
   auto operator<=>(const GpuId&) const = default;
   bool none() const { return server.empty(); }
+  bool parked() const { return !none() && index == kParked; }
+  bool on_gpu() const { return !none() && index != kParked; }
 };
 std::string to_text(const GpuId& id);
 
@@ -34,10 +40,14 @@ struct JobView {
   uint32_t target = 0;        // `tide resize`; 0: as many as vGPUs
   uint64_t memory_bytes = 0;  // a vGPU's quota; 0: not decided yet
   bool memory_given = false;  // the user chose the quota, so the vGPUs of one GPU must fit together
-  bool running = false;       // admitted: it has a right to min_gpus until it ends
+  bool running = false;       // admitted: it has a right to min_gpus until it ends or is suspended
+  bool suspended = false;     // shall be on no GPU; still `running` until it is
   bool pinned = false;        // `tide migrate` chose the places: they need not be even
   uint32_t skipped = 0;       // jobs that were submitted later and started before this one
   std::vector<GpuId> places;  // per vGPU; of a vGPU that is on its way, the destination
+  // While it is being suspended:
+  std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
+  std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
 
   uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
 };

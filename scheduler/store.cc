@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -28,9 +28,17 @@ constexpr const char* kSchema = R"(
     device_info BLOB NOT NULL, PRIMARY KEY(job, vgpu));
 )";
 
+// What a record of version 1 lacks: jobs on no GPU. A new one gets it in the same way.
+constexpr const char* kSince2 = R"(
+  ALTER TABLE jobs ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE vgpus ADD COLUMN home_server TEXT NOT NULL DEFAULT '';
+  ALTER TABLE vgpus ADD COLUMN home_gpu INTEGER NOT NULL DEFAULT 0;
+)";
+
 constexpr const char* kColumns =
     "number, token, gpus, min_gpus, min_given, memory_given, memory_bytes, queue, name, user, command, pid, target, "
-    "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves";
+    "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves, suspended, held";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -55,6 +63,8 @@ JobRecord read_job(Statement& row) {
   job.ended_ms = row.number();
   job.exit_status = int32_t(row.number());
   job.moves = uint32_t(row.number());
+  job.suspended = row.number() != 0;
+  job.held = row.number() != 0;
   return job;
 }
 
@@ -107,8 +117,8 @@ Outcome Store::prepare_schema() {
                                 path_.c_str(), (unsigned long)have, kSchemaVersion));
   }
   if (have == uint64_t(kSchemaVersion)) return {};
-  const std::string sql =
-      std::string("BEGIN IMMEDIATE;") + kSchema + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + kSince2 +
+                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -117,9 +127,10 @@ Outcome Store::prepare_schema() {
 Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
   for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
     const VgpuRecord& vgpu = job.vgpus[v];
-    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?)");
+    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?,?,?)");
     insert.bind(number).bind(v).bind_text(vgpu.at.server).bind(vgpu.at.index).bind(vgpu.epoch);
-    if (!insert.bind_bytes(vgpu.device_info).done()) return failure("write");
+    insert.bind_bytes(vgpu.device_info).bind_text(vgpu.home.server).bind(vgpu.home.index);
+    if (!insert.done()) return failure("write");
   }
   return {};
 }
@@ -127,14 +138,14 @@ Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
 Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" +
                           (kColumns + (fresh ? 8 : 0)) + ") VALUES(" + (fresh ? "" : "?,") +
-                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   Statement insert(db_, sql.c_str());
   if (!fresh) insert.bind(job.number);
   insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
   insert.bind(job.memory_bytes).bind_text(job.queue).bind_text(job.name).bind_text(job.user).bind_text(job.command);
   insert.bind(job.pid).bind(job.target).bind(job.pinned).bind(uint64_t(job.phase)).bind_text(job.reason);
   insert.bind(job.submitted_ms).bind(job.started_ms).bind(job.ended_ms).bind(uint64_t(int64_t(job.exit_status)));
-  insert.bind(job.moves);
+  insert.bind(job.moves).bind(job.suspended).bind(job.held);
   if (!insert.done()) return failure("write");
   *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
   return write_vgpus(job, *number);
@@ -163,7 +174,8 @@ Outcome Store::update(const JobRecord& job) {
 }
 
 Outcome Store::read_vgpus(JobRecord* job) {
-  Statement rows(db_, "SELECT vgpu, server, gpu, epoch, device_info FROM vgpus WHERE job=? ORDER BY vgpu");
+  Statement rows(
+      db_, "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu FROM vgpus WHERE job=? ORDER BY vgpu");
   rows.bind(job->number);
   while (rows.row()) {
     const uint64_t vgpu = rows.number();
@@ -174,6 +186,8 @@ Outcome Store::read_vgpus(JobRecord* job) {
     record.at.index = uint32_t(rows.number());
     record.epoch = rows.number();
     record.device_info = rows.text();
+    record.home.server = rows.text();
+    record.home.index = uint32_t(rows.number());
   }
   return rows.failed() ? failure("read") : Outcome();
 }

@@ -21,6 +21,7 @@ enum class Phase { kQueued = 0, kRunning = 1, kEnded = 2 };  // the numbers are 
 
 struct VgpuRecord {
   GpuId at;                 // where it is or was sent last
+  GpuId home = {};          // the GPU that it has left to be parked, kept for it until all of the job is parked
   uint64_t epoch = 0;       // highest that was ever used for it
   std::string device_info;  // of its first GPU; never changes afterwards
 };
@@ -36,6 +37,8 @@ struct JobRecord {
   uint32_t pid = 0;
   uint32_t target = 0;
   bool pinned = false;
+  bool suspended = false;  // `tide suspend` said so and `tide resume` has not. On no GPU: kQueued with `started_ms`
+  bool held = false;       // its programs may have been told to begin nothing new (Agent.hold)
   Phase phase = Phase::kQueued;
   std::string reason;
   uint64_t submitted_ms = 0, started_ms = 0, ended_ms = 0;  // since 1970

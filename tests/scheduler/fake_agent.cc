@@ -20,6 +20,7 @@ class FakeAgent final : public control::Agent::Server {
     if (fails("place")) return error_for_caller(log_.fail["place"]);
     log_.leases[{lease.getJob(), lease.getVgpu()}] = lease.getEpoch();
     log_.gpus[{lease.getJob(), lease.getVgpu()}] = lease.getGpu();
+    log_.servers[{lease.getJob(), lease.getVgpu()}] = server_;
     return kj::READY_NOW;
   }
 
@@ -35,7 +36,11 @@ class FakeAgent final : public control::Agent::Server {
   }
 
   kj::Promise<void> prepare(PrepareContext context) override {
-    note("prepare", context.getParams().getLease());
+    const auto lease = context.getParams().getLease();
+    note("prepare", lease);
+    const auto room = log_.room.find(server_);
+    if (lease.getGpu() == control::PARKED && room != log_.room.end() && kept() >= room->second)
+      return error_for_caller("the disk of " + server_ + " is full");
     context.getResults().setAddress("address of " + server_);
     return kj::READY_NOW;
   }
@@ -48,10 +53,15 @@ class FakeAgent final : public control::Agent::Server {
     log_.moves_at_once_max = std::max(log_.moves_at_once_max, log_.moves_at_once);
     const auto key = std::pair<std::string, uint32_t>(params.getJob(), params.getVgpu());
     const uint64_t epoch = params.getLease().getEpoch();
-    return timer_.afterDelay(log_.move_ms * kj::MILLISECONDS).then([this, context, key, epoch]() mutable {
+    const uint32_t gpu = params.getLease().getGpu();
+    const std::string to = std::string(params.getAddress()).substr(std::string("address of ").size());
+    return timer_.afterDelay(log_.move_ms * kj::MILLISECONDS).then([this, context, key, epoch, gpu, to]() mutable {
       --log_.moves_at_once;
       // All servers of a test share one log, so the destination's lease is ours to write.
       log_.leases[key] = epoch;
+      log_.gpus[key] = gpu;
+      log_.servers[key] = to;
+      log_.held.erase(key);
       auto report = context.getResults().initReport();
       report.setBytes(1000);
       report.setPauseMs(double(epoch));
@@ -74,8 +84,10 @@ class FakeAgent final : public control::Agent::Server {
   kj::Promise<void> stats(StatsContext context) override {
     std::vector<uint32_t> mine;
     for (const auto& [key, epoch] : log_.leases) {
-      if (key.first == context.getParams().getJob().cStr()) mine.push_back(key.second);
+      if (key.first == context.getParams().getJob().cStr() && log_.servers[key] == server_) mine.push_back(key.second);
     }
+    const std::string job = context.getParams().getJob();
+    if (log_.restless) ++log_.commands;
     auto list = context.getResults().initVgpus(uint32_t(mine.size()));
     for (uint32_t i = 0; i < list.size(); ++i) {
       list[i].setVgpu(mine[i]);
@@ -87,9 +99,30 @@ class FakeAgent final : public control::Agent::Server {
       list[i].setTransport("fake");
       list[i].setResidentBytes(1000 + mine[i]);
       list[i].setBusyPermille(250);
+      list[i].setCommands(log_.commands);
+      list[i].setQuiet(log_.held.count({job, mine[i]}) != 0);
+      const bool parked = log_.gpus[{job, mine[i]}] == control::PARKED;
+      list[i].setKeptInMemory(parked ? 3 << 20 : 0);
+      list[i].setKeptOnDisk(parked ? 1 << 20 : 0);
+      list[i].initWorkerPids(1).set(0, 7000 + mine[i]);
       auto clients = list[i].initClients(1);
       clients[0].setPid(70 + mine[i]);
       clients[0].setResidentBytes(1000 + mine[i]);
+    }
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> hold(HoldContext context) override {
+    if (log_.old) return control::Agent::Server::hold(context);
+    const auto params = context.getParams();
+    log_.calls.push_back(format("%s %s:%u on %s epoch %lu", params.getOn() ? "hold" : "let go", params.getJob().cStr(),
+                                params.getVgpu(), server_.c_str(), (unsigned long)params.getEpoch()));
+    if (fails("hold")) return error_for_caller(log_.fail["hold"]);
+    const std::pair<std::string, uint32_t> key(params.getJob(), params.getVgpu());
+    if (params.getOn()) {
+      log_.held[key] = true;
+    } else {
+      log_.held.erase(key);
     }
     return kj::READY_NOW;
   }
@@ -98,8 +131,14 @@ class FakeAgent final : public control::Agent::Server {
 
  private:
   void note(const char* what, control::Lease::Reader lease) {
-    log_.calls.push_back(format("%s %s:%u on %s/%u epoch %lu", what, lease.getJob().cStr(), lease.getVgpu(),
-                                server_.c_str(), lease.getGpu(), (unsigned long)lease.getEpoch()));
+    const std::string gpu = lease.getGpu() == control::PARKED ? "parked" : std::to_string(lease.getGpu());
+    log_.calls.push_back(format("%s %s:%u on %s/%s epoch %lu", what, lease.getJob().cStr(), lease.getVgpu(),
+                                server_.c_str(), gpu.c_str(), (unsigned long)lease.getEpoch()));
+  }
+  uint32_t kept() const {
+    uint32_t count = 0;
+    for (const auto& [key, gpu] : log_.gpus) count += gpu == control::PARKED && log_.servers[key] == server_ ? 1 : 0;
+    return count;
   }
   bool fails(const char* what) const { return log_.fail.count(what) != 0; }
 

@@ -13,10 +13,16 @@
 namespace tide {
 
 struct FakeAgentLog {
-  std::vector<std::string> calls;                               // "place 1:0 on node0/2 epoch 1"
-  std::map<std::string, std::string> fail;                      // method -> message: the next calls of it fail
-  std::map<std::pair<std::string, uint32_t>, uint64_t> leases;  // (job, vgpu) -> epoch of what is served here
-  std::map<std::pair<std::string, uint32_t>, uint32_t> gpus;    // where
+  std::vector<std::string> calls;                                   // "place 1:0 on node0/2 epoch 1"
+  std::map<std::string, std::string> fail;                          // method -> message: the next calls of it fail
+  std::map<std::pair<std::string, uint32_t>, uint64_t> leases;      // (job, vgpu) -> epoch of what is served here
+  std::map<std::pair<std::string, uint32_t>, uint32_t> gpus;        // where
+  std::map<std::pair<std::string, uint32_t>, std::string> servers;  // of which agent
+  std::map<std::pair<std::string, uint32_t>, bool> held;
+  std::map<std::string, uint32_t> room;  // server -> how many vGPUs it can keep; else any number
+  bool restless = false;                 // what is held goes on executing commands
+  bool old = false;                      // knows no hold()
+  uint64_t commands = 0;
   uint32_t moves_at_once = 0, moves_at_once_max = 0;
   uint32_t move_ms = 1;
 };

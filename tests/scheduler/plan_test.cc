@@ -84,5 +84,39 @@ TEST(Plan, moves_first_where_there_is_room) {
   EXPECT_EQ(lines, (Lines{"move A:1 from s/1 to s/2", "move B:0 from s/3 to s/4", "move A:0 from s/0 to s/3 (later)"}));
 }
 
+GpuId parked() { return {"s", kParked}; }
+
+TEST(Plan, parks_though_others_are_parked_there_one_vgpu_after_another) {
+  std::vector<Present> present = {placed("A", 0, 0), placed("A", 1, 1), placed("B", 0, 2)};
+  present[2].at = parked();
+  const Decision away{.running = true, .reason = {}, .places = {parked(), parked()}};
+  EXPECT_EQ(text(plan(present, {{"A", away}})),
+            (Lines{"move A:0 from s/0 to s/parked", "move A:1 from s/1 to s/parked (later)"}));
+}
+
+TEST(Plan, brings_what_is_parked_to_a_gpu_when_it_is_empty) {
+  std::vector<Present> present = {placed("A", 0, 0), placed("B", 0, 0)};
+  present[0].at = parked();
+  const Assignment wanted = {{"A", on({0})}, {"B", on({1})}};
+  EXPECT_EQ(text(plan(present, wanted)), (Lines{"move B:0 from s/0 to s/1", "move A:0 from s/parked to s/0 (later)"}));
+  present[1] = placed("B", 0, 1);
+  EXPECT_EQ(text(plan(present, wanted)), (Lines{"move A:0 from s/parked to s/0"}));
+}
+
+TEST(Plan, brings_what_is_parked_back_before_it_moves_what_may_wait_for_it) {
+  std::vector<Present> present = {placed("A", 0, 0), placed("A", 1, 1)};
+  present[1].at = parked();
+  EXPECT_EQ(text(plan(present, {{"A", on({2, 1})}})),
+            (Lines{"move A:1 from s/parked to s/1", "move A:0 from s/0 to s/2 (later)"}));
+}
+
+TEST(Plan, leaves_who_waits_where_it_is_parked_and_releases_it_at_its_end) {
+  std::vector<Present> present = {placed("A", 0, 0)};
+  present[0].at = parked();
+  EXPECT_TRUE(plan(present, {{"A", {.running = false, .reason = "waits", .places = {parked()}}}}).empty());
+  present[0].leaving = true;
+  EXPECT_EQ(text(plan(present, {})), (Lines{"release A:0 from s/parked"}));
+}
+
 }  // namespace
 }  // namespace tide::sched

@@ -57,6 +57,29 @@ constexpr Row kRows[] = {
     {"shrinking leaves the server with fewer", "2+2 gpus; A n3 t2 on 0,1,2", "A 0,1,0"},
     {"two arrivals at once", "4 gpus; A n4 on 0,1,2,3; B n1; C n1", "A 0,1,0,1; B 2; C 3"},
     {"no GPU at all", "0 gpus; A n1", "A waits"},
+    {"who shall be suspended goes where its server keeps it", "1+1 gpus; A n2 suspended on 0,1", "A p0,p1"},
+    {"its GPUs are nobody's while one of its vGPUs is left", "2 gpus; A n2 suspended keeps0 on p0,1; B n2",
+     "A p0,p0; B waits"},
+    {"and others' when all are parked", "2 gpus; A n2 suspended on p0,p0; B n2", "A p0,p0; B 0,1"},
+    {"and stay so", "2 gpus; A n2 min2 suspended waiting on p0,p0; B n2", "A waits; B 0,1"},
+    {"another server keeps what its own cannot", "1+1 gpus; A n1 suspended refused0 on 0", "A p1"},
+    {"one that answers", "1+1+1 gpus off1; A n1 suspended refused0 on 0", "A p2"},
+    {"where none can, it stays", "1+1 gpus; A n1 suspended refused0 refused1 on 0", "A 0"},
+    {"and after three it is given up", "1+1+1+1 gpus; A n1 suspended refused0 refused1 refused2 on 0", "A 0"},
+    {"a server that is away may come back", "1+1 gpus off0; A n1 suspended on 0", "A p0"},
+    {"a suspended job has nobody wait for it", "2 gpus; A n2 min2 suspended skip16 waiting on p0,p0; B n1",
+     "A waits; B 0"},
+    {"who is resumed gets what is beyond others' minima", "2 gpus; A n2 on 0,1; B n1 waiting on p0", "A 0,0; B 1"},
+    {"but not their minima", "2 gpus; A n2 min2 on 0,1; B n1 waiting on p0", "A 0,1; B waits"},
+    {"before those that came later", "2 gpus; A n2 min2 waiting on p0,p0; B n1", "A 0,1; B waits"},
+    {"after those that came before", "2 gpus; A n2 min2; B n1 waiting on p0", "A 0,1; B waits"},
+    {"it is passed sixteen times", "2 gpus; A n1 on 0; B n2 min2 waiting skip15 on p0,p0; C n1", "A 0; B waits; C 1"},
+    {"and then not any more", "2 gpus; A n1 on 0; B n2 min2 waiting skip16 on p0,p0; C n1", "A 0; B waits; C waits"},
+    {"it goes to the server that keeps it", "2+2 gpus; A n1 waiting on p1", "A 2"},
+    {"each vGPU does", "1+1 gpus; A n2 waiting on p1,p0", "A 1,0"},
+    {"or to another one", "1+1 gpus; A n1 on 0; B n1 waiting on p0", "A 0; B 1"},
+    {"it waits for a server that is away", "1+1 gpus off0; A n1 waiting on p0; B n1", "A waits; B 1"},
+    {"what has come half-way goes on", "2 gpus; A n2 on 0,p0", "A 0,1"},
 };
 
 TEST(Policy, table) {
@@ -93,10 +116,13 @@ void expect_sound(const State& state, const Assignment& assignment) {
     std::set<GpuId> gpus;
     for (const GpuId& place : decision.places) {
       ASSERT_FALSE(place.none());
+      ASSERT_EQ(place.parked(), job.suspended) << job.id;
+      if (place.parked()) continue;
       gpus.insert(place);
       const auto [found, fresh] = owner.emplace(place, job.id);
       EXPECT_EQ(found->second, job.id) << to_text(place) << " serves two jobs";
     }
+    if (job.suspended) continue;
     EXPECT_GE(gpus.size(), std::min(job.min_gpus, job.vgpus)) << job.id;
     EXPECT_LE(gpus.size(), job.vgpus) << job.id;
   }
@@ -117,6 +143,9 @@ TEST(Policy, is_sound_and_stable_over_many_arrivals_and_ends) {
     } else if (roll(3) == 0) {
       JobView& job = state.jobs[roll(uint32_t(state.jobs.size()))];
       job.target = job.min_gpus + roll(job.vgpus - job.min_gpus + 1);
+    } else if (roll(2) == 0) {
+      JobView& job = state.jobs[roll(uint32_t(state.jobs.size()))];
+      if (!job.places.empty()) job.suspended = !job.suspended;
     } else {
       state.jobs.erase(state.jobs.begin() + roll(uint32_t(state.jobs.size())));
     }
@@ -124,6 +153,10 @@ TEST(Policy, is_sound_and_stable_over_many_arrivals_and_ends) {
     expect_sound(state, answer);
     state = after(state, answer);
     ASSERT_EQ(to_text(state, assign(state)), to_text(state, answer)) << "event " << event;
+    for (JobView& job : state.jobs) {
+      if (job.suspended) job.running = false, job.keeps.clear();  // all of it is parked
+    }
+    state = after(state, assign(state));
   }
 }
 

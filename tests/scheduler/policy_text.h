@@ -2,7 +2,9 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate` leaves.
+// user chose. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate` leaves. "on p0" is parked on
+// server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
+// kept for it, "refused0": server s0 cannot keep it.
 
 #include <gtest/gtest.h>
 
@@ -41,8 +43,15 @@ inline void parse_gpus(const std::string& text, State* state) {
   }
 }
 
+inline GpuId parse_place(const std::string& text, const State& state) {
+  if (text == "-") return {};
+  if (text[0] == 'p') return {"s" + text.substr(1), kParked};
+  return gpu_number(state, std::stoul(text));
+}
+
 inline JobView parse_job(const std::string& text, const State& state) {
   JobView job;
+  bool waiting = false;
   std::istringstream in(text);
   in >> job.id;
   for (std::string word; in >> word;) {
@@ -50,10 +59,18 @@ inline JobView parse_job(const std::string& text, const State& state) {
       in >> word;
       job.running = true;
       for (const std::string& number : split(word, ',')) {
-        job.places.push_back(number == "-" ? GpuId() : gpu_number(state, std::stoul(number)));
+        job.places.push_back(parse_place(number, state));
       }
     } else if (word == "pinned") {
       job.pinned = true;
+    } else if (word == "suspended") {
+      job.suspended = true;
+    } else if (word == "waiting") {
+      waiting = true;
+    } else if (word.rfind("keeps", 0) == 0) {
+      job.keeps.insert(gpu_number(state, std::stoul(word.substr(5))));
+    } else if (word.rfind("refused", 0) == 0) {
+      job.refused_by.insert("s" + word.substr(7));
     } else if (word.rfind("min", 0) == 0) {
       job.min_gpus = uint32_t(std::stoul(word.substr(3)));
     } else if (word.rfind("mem", 0) == 0) {
@@ -67,6 +84,7 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.vgpus = uint32_t(std::stoul(word.substr(1)));
     }
   }
+  job.running &= !waiting;
   return job;
 }
 
@@ -91,6 +109,7 @@ inline std::string to_text(const State& state, const Assignment& assignment) {
         if (state.gpus[g].id == decision.places[v]) text += std::to_string(g);
       }
       if (decision.places[v].none()) text += "-";
+      if (decision.places[v].parked()) text += "p" + decision.places[v].server.substr(1);
     }
   }
   return text;
@@ -101,6 +120,9 @@ inline State after(const State& state, const Assignment& assignment) {
   for (JobView& job : next.jobs) {
     const Decision& decision = assignment.at(job.id);
     job.running = decision.running;
+    for (size_t v = 0; job.suspended && v < job.places.size(); ++v) {
+      if (job.places[v].on_gpu() && decision.places[v].parked()) job.keeps.insert(job.places[v]);
+    }
     if (decision.running) job.places = decision.places;
   }
   return next;

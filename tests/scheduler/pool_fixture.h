@@ -119,7 +119,22 @@ class PoolFixture : public testing::Test {
     return error_of(request.send().then([totals](auto&& answer) { *totals = totals_of(answer.getReport()); }));
   }
 
-  // "running on node0/0 node0/1", "queued: REASON", "ended: REASON".
+  std::string suspend(const std::string& id, MoveTotals* totals) { return error_of(suspending(id, totals)); }
+  kj::Promise<void> suspending(const std::string& id, MoveTotals* totals) {
+    auto request = peer_->pool.suspendRequest();
+    request.setJob(id);
+    return request.send().then([totals](auto&& answer) { *totals = totals_of(answer.getReport()); });
+  }
+  std::string resume(const std::string& id, MoveTotals* totals, std::string* queued) {
+    auto request = peer_->pool.resumeRequest();
+    request.setJob(id);
+    return error_of(request.send().then([totals, queued](auto&& answer) {
+      *totals = totals_of(answer.getReport());
+      *queued = answer.getQueued();
+    }));
+  }
+
+  // "running on node0/0 node0/1", "suspended on node0/parked", "queued: REASON", "ended: REASON".
   std::string describe(const std::string& id) {
     auto request = peer_->pool.jobRequest();
     request.setJob(id);
@@ -127,9 +142,8 @@ class PoolFixture : public testing::Test {
     const auto job = answer.getJob();
     if (job.getState() == control::JobState::ENDED) return std::string("ended: ") + job.getReason().cStr();
     if (job.getState() == control::JobState::QUEUED) return std::string("queued: ") + job.getReason().cStr();
-    std::string text = "running on";
-    for (const auto v : job.getVgpus())
-      text += std::string(" ") + v.getServer().cStr() + "/" + std::to_string(v.getGpu());
+    std::string text = job.getState() == control::JobState::SUSPENDED ? "suspended on" : "running on";
+    for (const auto v : job.getVgpus()) text += " " + to_text(GpuId{v.getServer(), v.getGpu()});
     return text;
   }
   // Lets the loop run until it says so, or 30 seconds: longer than any lease.

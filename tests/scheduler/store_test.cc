@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -67,6 +68,64 @@ TEST_F(StoreTest, a_job_is_there_after_a_restart) {
   EXPECT_EQ(jobs[0].vgpus[0].device_info, record.vgpus[0].device_info);
   EXPECT_EQ(jobs[0].vgpus[1].at, (GpuId{"node1", 7}));
   EXPECT_EQ(jobs[0].vgpus[1].epoch, 9u);
+}
+
+TEST_F(StoreTest, a_suspended_job_is_so_after_a_restart) {
+  JobRecord record = job("a");
+  ASSERT_TRUE(store_->add(&record).ok());
+  record.suspended = record.held = true;
+  record.vgpus[0].home = {"node0", 1};
+  record.vgpus[0].at = {"node1", kParked};
+  ASSERT_TRUE(store_->update(record).ok());
+  open();
+  const auto found = store_->find(record.number);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_TRUE(found->suspended);
+  EXPECT_TRUE(found->held);
+  EXPECT_EQ(found->vgpus[0].at, (GpuId{"node1", kParked}));
+  EXPECT_EQ(found->vgpus[0].home, (GpuId{"node0", 1}));
+  EXPECT_TRUE(found->vgpus[1].home.none());
+}
+
+// As the release before wrote it.
+TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
+  store_.reset();
+  std::filesystem::remove_all(directory_);
+  std::filesystem::create_directory(directory_);
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
+  const char* before =
+      "CREATE TABLE jobs(number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, "
+      "min_gpus "
+      "INTEGER NOT NULL, min_given INTEGER NOT NULL, memory_given INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, "
+      "queue "
+      "TEXT NOT NULL, name TEXT NOT NULL, user TEXT NOT NULL, command TEXT NOT NULL, pid INTEGER NOT NULL, target "
+      "INTEGER NOT NULL, pinned INTEGER NOT NULL, phase INTEGER NOT NULL, reason TEXT NOT NULL, submitted_ms INTEGER "
+      "NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, exit_status INTEGER NOT NULL, moves INTEGER "
+      "NOT NULL); CREATE INDEX jobs_by_phase ON jobs(phase);"
+      "CREATE TABLE vgpus(job INTEGER NOT NULL, vgpu INTEGER NOT NULL, server TEXT NOT NULL, gpu INTEGER NOT NULL, "
+      "epoch "
+      "INTEGER NOT NULL, device_info BLOB NOT NULL, PRIMARY KEY(job, vgpu));"
+      "INSERT INTO jobs VALUES(7, x'00', 1, 1, 0, 0, 16, '', 'old', 'me', 'sleep', 5, 0, 0, 1, '', 10, 20, 0, 0, 3);"
+      "INSERT INTO vgpus VALUES(7, 0, 'node0', 2, 9, x'01'); PRAGMA user_version=1;";
+  ASSERT_EQ(sqlite3_exec(db, before, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
+  sqlite3_close(db);
+  open();
+  auto found = store_->find(7);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->name, "old");
+  EXPECT_EQ(found->moves, 3u);
+  EXPECT_FALSE(found->suspended);
+  ASSERT_EQ(found->vgpus.size(), 1u);
+  EXPECT_EQ(found->vgpus[0].at, (GpuId{"node0", 2}));
+  EXPECT_EQ(found->vgpus[0].epoch, 9u);
+  found->suspended = true;
+  ASSERT_TRUE(store_->update(*found).ok());
+  open();
+  EXPECT_TRUE(store_->find(7)->suspended);
+  JobRecord next = job("next");
+  ASSERT_TRUE(store_->add(&next).ok());
+  EXPECT_EQ(next.number, 8u);
 }
 
 TEST_F(StoreTest, a_number_is_never_used_twice) {

@@ -33,6 +33,9 @@ class AgentModel {
   kj::Promise<void> release(const std::string& job, uint32_t vgpu, uint64_t epoch);
   kj::Promise<void> move(const LeaseKey& from, control::Lease::Reader to, const std::string& destination);
   void cancel(const LeaseKey& key) { forget(key); }
+  Outcome hold(const LeaseKey& key, bool on);
+  bool is_full() { return server_.pool_.network().chance().one_in(8); }  // no room for a parked vGPU
+  void describe(const std::string& job, control::Agent::StatsResults::Builder results) const;
   // A call that waits ends with the process.
   kj::Promise<void> while_here(kj::Promise<void> call) { return calls_.wrap(kj::mv(call)); }
 
@@ -69,6 +72,8 @@ class AgentService final : public control::Agent::Server {
   kj::Promise<void> place(PlaceContext context) override { return take(context.getParams().getLease()); }
   kj::Promise<void> prepare(PrepareContext context) override {
     context.getResults().setAddress(agent_.server().name());
+    if (context.getParams().getLease().getGpu() == control::PARKED && agent_.is_full())
+      return error_for_caller("there is no room");
     return take(context.getParams().getLease());
   }
   kj::Promise<void> release(ReleaseContext context) override {
@@ -85,7 +90,16 @@ class AgentService final : public control::Agent::Server {
     agent_.cancel({p.getJob().cStr(), p.getVgpu(), p.getEpoch()});
     return kj::READY_NOW;
   }
-  kj::Promise<void> stats(StatsContext) override { return kj::READY_NOW; }
+  kj::Promise<void> stats(StatsContext context) override {
+    agent_.describe(context.getParams().getJob(), context.getResults());
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> hold(HoldContext context) override {
+    const auto p = context.getParams();
+    const Outcome held = agent_.hold({p.getJob().cStr(), p.getVgpu(), p.getEpoch()}, p.getOn());
+    if (!held.ok()) return error_for_caller(held.message());
+    return kj::READY_NOW;
+  }
   kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
 
  private:
@@ -113,7 +127,8 @@ AgentModel::~AgentModel() {
 
 Outcome AgentModel::place(control::Lease::Reader lease) {
   const LeaseKey key = key_of(lease);
-  if (lease.getGpu() >= server_.gpus()) return Outcome::fail("this server has no such GPU");
+  if (lease.getGpu() >= server_.gpus() && lease.getGpu() != control::PARKED)
+    return Outcome::fail("this server has no such GPU");
   for (const auto& [other, held] : server_.leases_) {
     if (other.job == key.job && other.vgpu == key.vgpu && other.epoch > key.epoch) {
       return Outcome::fail("the epoch is older than the present one");
@@ -184,6 +199,33 @@ kj::Promise<void> AgentModel::arrive(const LeaseKey& from, const LeaseKey& to, c
   if (worker != nullptr && !worker->dying) lease->second.worker = there->start_worker(to, lease->second.gpu);
   forget(from);
   return kj::READY_NOW;
+}
+
+Outcome AgentModel::hold(const LeaseKey& key, bool on) {
+  const auto found = server_.leases_.find(key);
+  if (found == server_.leases_.end()) return Outcome::fail("the vGPU is not here in that epoch");
+  AgentLease& lease = found->second;
+  Chance& chance = server_.pool_.network().chance();
+  lease.held = on;
+  lease.quiet_at = server_.pool_.world().now() + chance.between(kMs, chance.one_in(12) ? 60 * kS : kS);
+  if (lease.worker != nullptr) lease.worker->held = on;
+  return {};
+}
+
+void AgentModel::describe(const std::string& job, control::Agent::StatsResults::Builder results) const {
+  std::vector<std::pair<uint32_t, const AgentLease*>> mine;
+  for (const auto& [key, lease] : server_.leases_) {
+    if (key.job == job) mine.push_back({key.vgpu, &lease});
+  }
+  auto list = results.initVgpus(uint32_t(mine.size()));
+  const uint64_t now = server_.pool_.world().now();
+  for (uint32_t i = 0; i < list.size(); ++i) {
+    const AgentLease& lease = *mine[i].second;
+    list[i].setVgpu(mine[i].first);
+    list[i].setQuiet(lease.held && now >= lease.quiet_at);
+    list[i].setCommands(lease.held ? std::min(now, lease.quiet_at) : now);
+    if (lease.worker != nullptr) list[i].initWorkerPids(1).set(0, 1);
+  }
 }
 
 void AgentModel::describe(control::ServerInfo::Builder info) const {
@@ -315,18 +357,20 @@ std::string SimServer::open(const LeaseKey& key, const std::string& token, std::
   if (is_left(key.job, found->second.gpu)) return "another job's worker has not left the GPU yet";
   if (found->second.worker == nullptr) found->second.worker = start_worker(key, found->second.gpu);
   *worker = found->second.worker;
+  (*worker)->held = found->second.held;
   return {};
 }
 
 // Whether somebody else's worker is still there.
 bool SimServer::is_left(const std::string& job, uint32_t gpu) const {
+  if (gpu == control::PARKED) return false;
   return std::any_of(workers_.begin(), workers_.end(),
                      [&](const auto& worker) { return worker->gpu == gpu && worker->key.job != job && worker->dying; });
 }
 
 std::shared_ptr<GpuWorker> SimServer::start_worker(const LeaseKey& key, uint32_t gpu) {
   for (const auto& other : workers_) {
-    if (other->gpu != gpu || other->key.job == key.job) continue;
+    if (other->gpu != gpu || other->key.job == key.job || gpu == control::PARKED) continue;
     pool_.world().violate("owner", "GPU %s/%u gets a worker of job %s while one of job %s is there", name_.c_str(), gpu,
                           key.job.c_str(), other->key.job.c_str());
   }

@@ -34,6 +34,7 @@ SimJob::SimJob(SimPool& pool, uint32_t number)
     : pool_(pool),
       number_(number),
       chance_(pool.world().fork()),
+      somebody_(pool.world().fork()),
       gpus_(uint32_t(chance_.between(1, 3))),
       min_gpus_(1),
       work_ns_(chance_.one_in(4) ? chance_.between(5 * kS, 30 * kS) : chance_.between(100 * kMs, 5 * kS)),
@@ -91,7 +92,7 @@ void SimJob::leave_workers() {
 
 kj::Promise<void> SimJob::run() {
   return submit()
-      .then([this] { return be_watched().exclusiveJoin(be_program()); })
+      .then([this] { return be_watched().exclusiveJoin(be_program()).exclusiveJoin(be_somebody()); })
       .then([this] { finish("done"); }, [this](kj::Exception&&) { finish("refused"); });
 }
 
@@ -183,10 +184,17 @@ bool SimJob::is_served() const {
   return std::all_of(served_.begin(), served_.end(), [](const auto& each) { return !each.second.worker->dying; });
 }
 
+// Nothing is executed: one of its vGPUs is on no GPU, or its programs are held.
+bool SimJob::is_still() const {
+  return std::any_of(served_.begin(), served_.end(), [](const auto& each) {
+    return each.second.worker->held || each.second.worker->gpu == control::PARKED;
+  });
+}
+
 // Until its work is done: where a vGPU's worker is gone, the scheduler may know another place.
 kj::Promise<void> SimJob::look() {
   if (is_served() && works_until_ == 0) works_until_ = pool_.world().now() + work_ns_;
-  if (is_served() && pool_.world().now() >= works_until_) return report(0);
+  if (is_served() && !is_still() && pool_.world().now() >= works_until_) return report(0);
   if (is_served() && chance_.one_in(40)) return ask_for_size().then([this] { return look_again(); });
   if (is_served()) return look_again();
   KJ_IF_MAYBE (handle, handle_) {
@@ -241,6 +249,47 @@ kj::Promise<void> SimJob::ask_for_size() {
   request.setGpus(uint32_t(chance_.between(min_gpus_, gpus_)));
   auto asked = request.send().ignoreResult().catch_([](kj::Exception&&) {});
   return io_->timer().timeoutAfter(kReportPatience, kj::mv(asked)).catch_([](kj::Exception&&) {});
+}
+
+// Who suspends it now and then, and resumes it. What is not acknowledged may have been done all the same.
+kj::Promise<void> SimJob::be_somebody() {
+  return pause(somebody_.between(50, 4000)).then([this]() -> kj::Promise<void> {
+    if (pool_.world().healed() || !somebody_.one_in(3)) return be_somebody();
+    return ask_to_suspend()
+        .then([this] { return pause(somebody_.between(1, 5000)); })
+        .then([this] { return ask_to_resume(); })
+        .then([this] { return be_somebody(); });
+  });
+}
+
+kj::Promise<void> SimJob::ask_to_suspend() {
+  if (connection_.get() == nullptr) return kj::READY_NOW;
+  auto request = connection_->pool.suspendRequest();
+  request.setJob(id_);
+  pool_.told(id_, SimPool::Told::kNothing);
+  return request.send().then(
+      [this](auto&&) {
+        ++pool_.totals()->suspended;
+        pool_.world().note("suspended", number_);
+        pool_.told(id_, SimPool::Told::kSuspended);
+      },
+      [](kj::Exception&&) {});
+}
+
+kj::Promise<void> SimJob::ask_to_resume() {
+  const auto again = [this] { return pause(kAgainMs).then([this] { return ask_to_resume(); }); };
+  if (connection_.get() == nullptr) return again();
+  auto request = connection_->pool.resumeRequest();
+  request.setJob(id_);
+  pool_.told(id_, SimPool::Told::kNothing);
+  return request.send().then(
+      [this](auto&& answer) -> kj::Promise<void> {
+        ++pool_.totals()->resumed;
+        pool_.world().note("resumed", number_, answer.getQueued().size() != 0 ? 1 : 0);
+        pool_.told(id_, SimPool::Told::kResumed);
+        return kj::READY_NOW;
+      },
+      [again](kj::Exception&&) { return again(); });
 }
 
 kj::Promise<void> SimJob::report(int32_t status) {

@@ -100,8 +100,10 @@ void print_json(const Sums& sums) {
   printf("\"violations\": %llu, \"repeated\": %llu, \"differed\": %llu, \"sessions\": %llu, \"commands\": %llu, ",
          ull(sums.violated), ull(sums.repeated), ull(sums.differed), ull(sums.totals.sessions),
          ull(sums.totals.commands));
-  printf("\"jobs\": %llu, \"grants\": %llu, \"restarts\": %llu, \"by_fault\": {", ull(sums.totals.jobs),
-         ull(sums.totals.grants), ull(sums.totals.restarts));
+  printf("\"jobs\": %llu, \"grants\": %llu, \"restarts\": %llu, ", ull(sums.totals.jobs), ull(sums.totals.grants),
+         ull(sums.totals.restarts));
+  printf("\"suspended\": %llu, \"resumed\": %llu, \"by_fault\": {", ull(sums.totals.suspended),
+         ull(sums.totals.resumed));
   for (size_t i = 0; i < kFaults; ++i) {
     printf("%s\"%s\": %llu", i == 0 ? "" : ", ", name_of(Fault(i)), ull(sums.counts[i]));
   }
@@ -117,8 +119,9 @@ void print_text(const Sums& sums) {
            ull(sums.totals.failed_sessions), ull(sums.totals.commands));
   }
   if (sums.totals.jobs != 0) {
-    printf("%llu jobs, %llu grants, %llu restarts of the scheduler\n", ull(sums.totals.jobs), ull(sums.totals.grants),
-           ull(sums.totals.restarts));
+    printf("%llu jobs, %llu grants, %llu restarts of the scheduler; %llu times a job was suspended, %llu resumed\n",
+           ull(sums.totals.jobs), ull(sums.totals.grants), ull(sums.totals.restarts), ull(sums.totals.suspended),
+           ull(sums.totals.resumed));
   }
   printf(
       "%llu seeds in %.1f s of one core: %llu steps, %llu faults (at least %llu a seed), %llu run twice, %llu "

@@ -62,6 +62,21 @@ MUTANTS = {
         'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000) {',
         'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000\'000) {',
         'lease', 'pool'),
+    'suspended-forgotten': (  # that a job is suspended is not in the record
+        'scheduler/store.cc',
+        '.bind(job.suspended)',
+        '.bind(0)',
+        'suspend', 'pool'),
+    'held-for-ever': (  # programs whose suspending failed are not let go
+        'scheduler/reconciler_suspend.cc',
+        'const bool wanted = job->record.held && ',
+        'const bool wanted = false && ',
+        'wait', 'pool'),
+    'home-given-away': (  # a GPU is given to others before all of the job that leaves it is parked
+        'scheduler/ledger.cc',
+        'view.keeps.insert(vgpu.home);',
+        'view.keeps.clear();',
+        'home', 'pool'),
 }
 
 

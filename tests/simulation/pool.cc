@@ -92,6 +92,41 @@ void SimPool::check_record() {
       world_.violate("grant", "job %s has another token after the restart", id.c_str());
     }
   }
+  for (const auto& [id, told] : told_) {
+    const auto record = daemon_->core().store.find(std::stoull(id));
+    if (told == Told::kNothing || !record || record->phase == sched::Phase::kEnded) continue;
+    if (record->suspended == (told == Told::kSuspended)) continue;
+    world_.violate("suspend", "job %s was %s, and the restarted scheduler does not know it", id.c_str(),
+                   told == Told::kSuspended ? "suspended" : "resumed");
+  }
+}
+
+// Who was told that a job is suspended can rely on that. And what it has left nobody gets before all of it is parked.
+void SimPool::check_suspended() {
+  if (daemon_ == nullptr) return;
+  std::map<sched::GpuId, uint64_t> homes;
+  const auto& jobs = daemon_->core().ledger.jobs;
+  for (const auto& [number, job] : jobs) {
+    const auto found = told_.find(job.record.id());
+    const bool told = found != told_.end() && found->second == Told::kSuspended && !job.ended();
+    for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+      const sched::Vgpu& vgpu = job.vgpus[v];
+      if (job.being_suspended() && !vgpu.home.none()) homes[vgpu.home] = number;
+      if (!told || !vgpu.at.on_gpu()) continue;
+      SimServer* there = server(vgpu.at.server);
+      if (there == nullptr || !there->holds(job.record.id(), v, vgpu.at.index)) continue;
+      world_.violate("suspend", "job %llu was suspended, and its vGPU %u is on %s", ull(number), v,
+                     sched::to_text(vgpu.at).c_str());
+    }
+  }
+  for (const auto& [number, job] : jobs) {
+    for (const sched::Vgpu& vgpu : job.vgpus) {
+      const auto home = homes.find(vgpu.to);
+      if (home == homes.end() || home->second == number) continue;
+      world_.violate("home", "job %llu goes to %s, which is kept for job %llu", ull(number),
+                     sched::to_text(vgpu.to).c_str(), ull(home->second));
+    }
+  }
 }
 
 // In the scheduler's own view, where the server agrees: what a restarted scheduler only remembers is nobody's.
@@ -103,6 +138,7 @@ void SimPool::check_owners() {
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
       const sched::Vgpu& vgpu = job.vgpus[v];
       const auto known = servers.find(vgpu.at.server);
+      if (vgpu.at.parked()) continue;
       if (known == servers.end() || !known->second.online) continue;
       if (!server(vgpu.at.server)->holds(job.record.id(), v, vgpu.at.index)) continue;
       const auto [owner, fresh] = owners.emplace(vgpu.at, number);
@@ -244,6 +280,7 @@ void SimPool::behind() {
   network_.plan();
   if (++looks_ % kLookEvery != 0) return;
   check_owners();
+  check_suspended();
   check_leases();
 }
 

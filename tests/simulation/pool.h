@@ -38,6 +38,7 @@ struct GpuWorker {
   uint32_t gpu = 0;
   bool dying = false;
   bool gone = false;
+  bool held = false;                                         // its program begins nothing new
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting;  // for its end
 };
 
@@ -45,6 +46,8 @@ struct AgentLease {
   uint32_t gpu = 0;
   std::string token;
   bool moving = false;
+  uint64_t quiet_at = 0;  // when what its held program has begun is done
+  bool held = false;
   std::shared_ptr<GpuWorker> worker;
 };
 
@@ -109,12 +112,16 @@ class SimJob {
   kj::Promise<void> reattach();
   kj::Promise<void> be_program();
   kj::Promise<void> wait_until_running();
+  kj::Promise<void> be_somebody();
+  kj::Promise<void> ask_to_suspend();
+  kj::Promise<void> ask_to_resume();
   kj::Promise<void> look();
   kj::Promise<void> look_again();
   kj::Promise<void> open_all(control::JobInfo::Reader info);
   kj::Promise<void> open_one(uint32_t vgpu, std::string server, uint64_t epoch);
   kj::Promise<void> ask_for_size();
   bool is_served() const;
+  bool is_still() const;
   kj::Promise<void> report(int32_t status);
   kj::Promise<void> pause(uint64_t ms) { return io_->timer().afterDelay(ms * kj::MILLISECONDS); }
   void finish(const char* how);
@@ -122,7 +129,7 @@ class SimJob {
 
   SimPool& pool_;
   const uint32_t number_;
-  Chance chance_;
+  Chance chance_, somebody_;
   const uint32_t gpus_, min_gpus_;
   const uint64_t work_ns_;
   std::unique_ptr<SimIo> io_;
@@ -157,6 +164,8 @@ class SimPool {
   // What is told to the checkers.
   void granted(const SimJob& job);
   void leased(const LeaseKey& key, const std::string& server, uint32_t gpu);
+  enum class Told { kNothing, kSuspended, kResumed };
+  void told(const std::string& job, Told told) { told_[job] = told; }
 
  private:
   void behind();
@@ -164,6 +173,7 @@ class SimPool {
   void stop_scheduler(bool power_lost);
   void check_record();
   void check_owners();
+  void check_suspended();
   void check_leases();
   void strike();
   void strike_network();
@@ -195,6 +205,7 @@ class SimPool {
   uint32_t jobs_begun_ = 0;
   std::map<std::string, std::string> grants_;  // by id: the token
   std::map<LeaseKey, std::string> leased_;     // where
+  std::map<std::string, Told> told_;           // by id: what was acknowledged last, of what was asked last
 };
 
 }  // namespace tide::simulation

@@ -84,7 +84,7 @@ class WithoutAPool(Cli):
         missing = (f'tide: there is no pool: none is running on this machine (in {self.home}), and neither --pool nor '
                    'TIDE_POOL names another. `tide up` starts one\n')
         for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1',
-                      'env'):
+                      'suspend 1', 'resume 1', 'env'):
             self.error(1, missing, *words.split())
         self.error(125, missing, 'run', '-g', 1, '--', 'true')
         self.error(1, f'tide: no pool is running on this machine (in {self.home}); `tide up` starts one\n', 'down')
@@ -131,6 +131,8 @@ class WithoutAPool(Cli):
         self.error(2, 'tide run: -g needs a value; see tide run --help\n', 'run', '-g')
         self.error(2, 'tide resize: expects one job; see tide resize --help\n', 'resize')
         self.error(2, 'tide resize: needs --gpus M; see tide resize --help\n', 'resize', 'x')
+        self.error(2, 'tide suspend: expects one job or more; see tide suspend --help\n', 'suspend')
+        self.error(2, 'tide resume: expects one job or more; see tide resume --help\n', 'resume', '--wait')
         self.error(2, "tide migrate: 'nowhere' is not SERVER/INDEX; see tide migrate --help\n", 'migrate', 'x',
                    'nowhere')
         self.error(2, "tide up: --gpus must be a number from 1 to 1024, not '0'; see tide up --help\n", 'up',
@@ -144,11 +146,11 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        names = 'up down run env status jobs gpus job why resize migrate kill config doctor simulate version'
-        for name in names.split():
+        for name in ('up down run env status jobs gpus job why resize migrate suspend resume kill config doctor '
+                     'simulate version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
-        for name in 'suspend resume drain undrain queues top report'.split():
+        for name in 'drain undrain queues top report'.split():
             self.assertIn(name, listed.split('not available yet:')[1])
         self.assertRegex(self.ok('version'), r'^tide \d')
         self.assertEqual(self.tide().returncode, 2)
@@ -259,6 +261,72 @@ class WithAPool(Cli):
         self.error(1, 'tide: there is no GPU nowhere/9; `tide gpus` lists them\n', 'migrate', 'it:0', 'nowhere/9')
         self.error(1, 'tide: job 1 has virtual GPUs 0 to 3\n', 'migrate', 'it:9', 'node0/0')
         self.error(1, 'tide: there is no job nobody; `tide jobs` lists them\n', 'resize', 'nobody', '--gpus', 1)
+
+    def test_suspend_and_resume(self):
+        self.start('run', '-g', 4, '--min', 4, '--name', 'it', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('it') == 'running', 'it runs')
+        self.assertEqual(self.ok('suspend', 'it'),
+                         'job 1: 4 -> 0 GPUs, 4 vGPUs moved, 3.9 KiB in 1 round, 400 B of it in pauses, longest pause '
+                         '2 ms (drain 0, copy 0, restore 0)\n'
+                         '  kept: virtual GPUs 0,1 on node0; virtual GPUs 2,3 on node1; 12 MiB in memory, 4 MiB on '
+                         'disk\n')
+        self.assertEqual(self.json('suspend', 'it')['vgpus'], 0, 'it is suspended')
+        self.assertEqual((self.json('status')['gpus_busy'], self.json('status')['jobs_suspended']), (0, 1))
+        self.assertIn('0 running, 0 queued, 1 suspended\n', self.ok('status'))
+        job = self.json('job', 'it')
+        self.assertEqual((job['state'], job['suspended'], job['physical_gpus']), ('suspended', True, 0))
+        self.assertEqual([vgpu['gpu'] for vgpu in job['vgpus']], ['node0/parked'] * 2 + ['node1/parked'] * 2)
+        self.assertEqual([vgpu['kept_in_memory'] for vgpu in job['vgpus']], [3 << 20] * 4)
+        self.assertIn('  kept     virtual GPUs 0,1 on node0; virtual GPUs 2,3 on node1: 12 MiB in memory, 4 MiB on '
+                      'disk\n', self.ok('job', 'it'))
+        self.assertEqual(self.ok('why', 'it'),
+                         'job 1 is suspended: kept without a GPU until `tide resume 1`\n'
+                         'next: anybody who uses this pool can run `tide resume 1`; `tide kill 1` ends it\n')
+        self.assertRegex(self.ok('jobs'), r'it +suspended 0 of 4 ')
+        self.assertIn('\njob 1 is on no GPU: virtual GPUs 0,1 on node0; virtual GPUs 2,3 on node1\n', self.ok('gpus'))
+        suspended = 'tide: job 1 is suspended; `tide resume 1` gives it GPUs again\n'
+        self.error(1, suspended, 'resize', 'it', '--gpus', 4)
+        self.error(1, suspended, 'migrate', 'it:0', 'node0/0')
+        self.assertRegex(self.ok('resume', 'it'), r'^job 1: 0 -> 4 GPUs, 4 vGPUs moved, 3\.9 KiB in 1 round')
+        self.assertEqual(self.state('it'), 'running')
+        self.assertEqual(self.ok('resume', 'it'), 'job 1: 4 -> 4 GPUs, nothing to move\n')
+
+    def test_who_is_resumed_waits_its_turn(self):
+        for name in ('first', 'second'):
+            self.start('run', '-g', 2, '--min', 2, '--name', name, '--', 'sleep', 100)
+            self.wait_until(lambda: self.state(name) == 'running', name + ' runs')
+        third = self.start('run', '-g', 4, '--min', 4, '--name', 'third', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('third') == 'queued', 'third waits')
+        lines = [json.loads(line) for line in self.ok('suspend', 'first', 'second', '--json').splitlines()]
+        self.assertEqual([(line['job'], line['gpus_before'], line['gpus_after'], line['state'], line['vgpus'])
+                          for line in lines], [('1', 2, 0, 'suspended', 2), ('2', 2, 0, 'suspended', 2)])
+        self.wait_until(lambda: self.state('third') == 'running', 'third has what they had')
+        reason = 'needs 2 GPUs; 0 of 4 can be free while the jobs before it keep their minimum'
+        self.assertEqual(self.ok('resume', 'first'),
+                         f'job 1 waits: {reason}\n  it runs by itself when there is room\n')
+        self.assertEqual(self.ok('why', 'first'),
+                         f'job 1 is suspended: waits to run again: {reason}\n'
+                         'next: it goes on by itself; `tide jobs` lists who holds GPUs\n')
+        again = self.json('resume', 'second')
+        self.assertEqual((again['state'], again['queued'], again['gpus_after']), ('suspended', reason, 0))
+        waiting = self.start('resume', 'first', '--wait', '--json')
+        given_up = self.start('resume', 'second', '--wait')
+        time.sleep(1)
+        self.assertIsNone(waiting.poll())
+        self.ok('suspend', 'second')
+        _, err = given_up.communicate(timeout=PATIENCE_S)
+        self.assertEqual((given_up.returncode, err), (1, 'tide: job 2 was suspended again\n'))
+        third.kill()
+        out, err = waiting.communicate(timeout=PATIENCE_S)
+        self.assertEqual((waiting.returncode, err), (0, ''))
+        report = json.loads(out)
+        self.assertEqual((report['state'], report['queued'], report['gpus_after'], report['vgpus']),
+                         ('running', '', 2, 2))
+        done = self.tide('suspend', 'first', 'nobody')
+        self.assertEqual((done.returncode, done.stderr), (1, 'tide: there is no job nobody; `tide jobs` lists them\n'))
+        self.assertIn('job 1: 2 -> 0 GPUs', done.stdout)
+        self.ok('kill', 'first')
+        self.error(1, 'tide: there is no running job 1; `tide jobs --ended` lists those that ended\n', 'resume', 1)
 
     def test_what_is_shown(self):
         self.start('run', '-g', 2, '--name', 'it', '--', 'sleep', 100)

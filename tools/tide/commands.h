@@ -20,6 +20,8 @@ int job(const Words& words);
 int why(const Words& words);
 int resize(const Words& words);
 int migrate(const Words& words);
+int suspend(const Words& words);
+int resume(const Words& words);
 int kill_job(const Words& words);
 int config(const Words& words);
 int doctor(const Words& words);

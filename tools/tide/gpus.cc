@@ -4,6 +4,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/show.h"
 
 namespace tide::cli {
 namespace {
@@ -30,12 +31,15 @@ void print_json(capnp::List<control::PoolGpu>::Reader list) {
 int gpus(const Words& words) {
   Options options;
   constexpr const char* kHelp =
-      "usage: tide gpus [--json]\n\nPhysical GPUs of the pool, and which job's virtual GPUs each serves.\n";
+      "usage: tide gpus [--json]\n\n"
+      "Physical GPUs of the pool, and which job's virtual GPUs each serves; below, where suspended jobs are kept.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(0, "")) return options.status();
   Asker asker;
   Outcome outcome = asker.connect(options);
   kj::Maybe<capnp::Response<control::Pool::GpusResults>> answer;
   if (outcome.ok()) outcome = asker.ask(asker.pool().gpusRequest().send(), &answer);
+  kj::Maybe<capnp::Response<control::Pool::JobsResults>> jobs;
+  if (outcome.ok() && !options.has("json")) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
   if (!outcome.ok()) return fail(outcome.message());
   const auto list = KJ_ASSERT_NONNULL(answer).getGpus();
   if (options.has("json")) {
@@ -59,6 +63,10 @@ int gpus(const Words& words) {
     printf("%-16s %-28s %-10s %-8s %-5s %s\n", id.c_str(), info.getName().cStr(),
            size_text(info.getMemoryBytes()).c_str(), state, gpu.getJob().size() == 0 ? "-" : gpu.getJob().cStr(),
            vgpus.c_str());
+  }
+  for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
+    const std::string where = kept_text(job);
+    if (!where.empty()) printf("job %s is on no GPU: %s\n", job.getId().cStr(), where.c_str());
   }
   return kOk;
 }

@@ -18,10 +18,7 @@ constexpr size_t kCallsShown = 12;  // on a terminal
 
 using JobAnswer = capnp::Response<control::Pool::JobResults>;
 
-std::string place_of(control::VgpuInfo::Reader vgpu) {
-  if (vgpu.getServer().size() == 0) return "-";
-  return std::string(vgpu.getServer()) + "/" + std::to_string(vgpu.getGpu());
-}
+std::string place_of(control::VgpuInfo::Reader vgpu) { return place_text(vgpu.getServer(), vgpu.getGpu()); }
 
 using CallCounts = std::vector<std::pair<std::string, uint64_t>>;
 
@@ -52,6 +49,7 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.end();
   json.add("wait_ns", stats.getWaitNs()).add("transport", std::string(stats.getTransport()));
   json.add("objects", stats.getObjects()).add("moves", stats.getMoves());
+  json.add("kept_in_memory", stats.getKeptInMemory()).add("kept_on_disk", stats.getKeptOnDisk());
   const auto link = stats.getLink();
   json.key("link").object();
   json.add("round_trip_us", link.getRoundTripUs()).add("bytes_per_s", link.getBytesPerS());
@@ -148,6 +146,15 @@ void print_calls(const JobAnswer& answer) {
   if (shown < all) row(format("(%zu more)", calls.size() - kCallsShown).c_str(), all - shown);
 }
 
+// Where a job without GPUs is, and what it takes there.
+void print_kept(const JobAnswer& answer) {
+  const std::string where = kept_text(answer.getJob());
+  if (where.empty()) return;
+  const Kept kept = kept_of(answer.getVgpus());
+  printf("  kept     %s: %s in memory, %s on disk\n", where.c_str(), size_text(kept.in_memory).c_str(),
+         size_text(kept.on_disk).c_str());
+}
+
 // The job that the first word names. `asker` must outlive the answer.
 Outcome ask_for_job(Options& options, Asker* asker, kj::Maybe<JobAnswer>* answer) {
   const Outcome outcome = asker->connect(options);
@@ -188,9 +195,9 @@ int job(const Words& words) {
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());
-  } else if (info.getState() == control::JobState::RUNNING) {
+  } else if (info.getState() != control::JobState::QUEUED) {
+    print_kept(got);
     print_vgpus(got);
-    print_last_moves(got);
     print_last_moves(got);
     if (const std::string warning = warning_of(got); !warning.empty()) {
       printf("\nwarning: %s\nnext: %s\n", warning.c_str(), slow_link_remedy().c_str());
@@ -221,6 +228,11 @@ int why(const Words& words) {
     case control::JobState::RUNNING:
       if (reason.empty()) reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
       next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
+      break;
+    case control::JobState::SUSPENDED:
+      next = info.getSuspended()
+                 ? "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it"
+                 : "it goes on by itself; `tide jobs` lists who holds GPUs";
       break;
     case control::JobState::ENDED:
       next = "`tide job " + id + "` has the record";

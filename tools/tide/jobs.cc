@@ -12,7 +12,7 @@ int jobs(const Words& words) {
   Options options;
   constexpr const char* kHelp =
       "usage: tide jobs [--ended] [--json]\n\n"
-      "Jobs that wait or run, oldest first; with --ended the last 200 that ended, too.\n";
+      "Jobs that wait, run or are suspended, oldest first; with --ended the last 200 that ended, too.\n";
   if (!options.parse(words, {{"json", 0, false}, {"ended", 0, false}}, kHelp)) return options.status();
   if (!options.expect_words(0, "")) return options.status();
   Asker asker;
@@ -39,11 +39,11 @@ int jobs(const Words& words) {
     puts(options.has("ended") ? "no jobs yet" : "no jobs; `tide jobs --ended` lists those that ended");
     return kOk;
   }
-  printf("%-5s %-16s %-8s %-9s %-10s %s\n", "JOB", "NAME", "STATE", "GPUS", "USER", "COMMAND");
+  printf("%-5s %-16s %-9s %-9s %-10s %s\n", "JOB", "NAME", "STATE", "GPUS", "USER", "COMMAND");
   for (const auto job : list) {
     const auto spec = job.getSpec();
     const std::string gpus = std::to_string(job.getPhysicalGpus()) + " of " + std::to_string(spec.getGpus());
-    printf("%-5s %-16s %-8s %-9s %-10s %.60s\n", job.getId().cStr(),
+    printf("%-5s %-16s %-9s %-9s %-10s %.60s\n", job.getId().cStr(),
            spec.getName().size() == 0 ? "-" : spec.getName().cStr(), state_name(job.getState()), gpus.c_str(),
            spec.getUser().cStr(), spec.getCommand().cStr());
     if (job.getReason().size() != 0) printf("      %s\n", job.getReason().cStr());

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include <map>
+
 #include "base/log.h"
 #include "tools/tide/options.h"
 
@@ -15,6 +17,8 @@ const char* state_name(control::JobState state) {
       return "running";
     case control::JobState::ENDED:
       return "ended";
+    case control::JobState::SUSPENDED:
+      return "suspended";
   }
   return "unknown";
 }
@@ -32,7 +36,36 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   json.add("submitted_ms", job.getSubmittedMs())
       .add("started_ms", job.getStartedMs())
       .add("ended_ms", job.getEndedMs());
-  json.add("exit_status", job.getExitStatus());
+  json.add("exit_status", job.getExitStatus()).add("suspended", job.getSuspended());
+}
+
+std::string place_text(const std::string& server, uint32_t gpu) {
+  if (server.empty()) return "-";
+  return server + "/" + (gpu == control::PARKED ? "parked" : std::to_string(gpu));
+}
+
+std::string kept_text(control::JobInfo::Reader job) {
+  std::map<std::string, std::string> vgpus;  // by server
+  for (const auto vgpu : job.getVgpus()) {
+    if (vgpu.getGpu() != control::PARKED) continue;
+    std::string& list = vgpus[vgpu.getServer()];
+    list += (list.empty() ? "" : ",") + std::to_string(vgpu.getVgpu());
+  }
+  std::string text;
+  for (const auto& [server, list] : vgpus) {
+    const bool one = list.find(',') == std::string::npos;
+    text += (text.empty() ? "" : "; ") + format("virtual GPU%s %s on %s", one ? "" : "s", list.c_str(), server.c_str());
+  }
+  return text;
+}
+
+Kept kept_of(capnp::List<control::VgpuStats>::Reader vgpus) {
+  Kept kept;
+  for (const auto stats : vgpus) {
+    kept.in_memory += stats.getKeptInMemory();
+    kept.on_disk += stats.getKeptOnDisk();
+  }
+  return kept;
 }
 
 Json& add_move(Json& json, control::MoveReport::Reader report) {

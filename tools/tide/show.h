@@ -12,6 +12,14 @@ namespace tide::cli {
 const char* state_name(control::JobState state);
 // One object; without `end()`, so that more can follow.
 void begin_job(Json& json, control::JobInfo::Reader job);
+// "node0/1", "node0/parked".
+std::string place_text(const std::string& server, uint32_t gpu);
+// "virtual GPUs 0,1 on node0": those that are parked; empty: none.
+std::string kept_text(control::JobInfo::Reader job);
+struct Kept {  // bytes of parked virtual GPUs on their servers
+  uint64_t in_memory = 0, on_disk = 0;
+};
+Kept kept_of(capnp::List<control::VgpuStats>::Reader vgpus);
 // Members of the present object; and "12.4 MiB in 3 rounds, ..." as below.
 Json& add_move(Json& json, control::MoveReport::Reader report);
 std::string move_text(control::MoveReport::Reader report);

@@ -22,7 +22,7 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
   if (!outcome.ok()) return fail(outcome.message());
   const auto& pool = KJ_ASSERT_NONNULL(status);
-  uint32_t total = 0, busy = 0, offline = 0, queued = 0, running = 0;
+  uint32_t total = 0, busy = 0, offline = 0, queued = 0, running = 0, suspended = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
     ++total;
     busy += gpu.getJob().size() != 0 ? 1 : 0;
@@ -31,6 +31,7 @@ int status(const Words& words) {
   for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
     queued += job.getState() == control::JobState::QUEUED ? 1 : 0;
     running += job.getState() == control::JobState::RUNNING ? 1 : 0;
+    suspended += job.getState() == control::JobState::SUSPENDED ? 1 : 0;
   }
   const uint64_t now = wall_seconds() * 1000;
   const uint64_t up_ms = now > pool.getStartedMs() ? now - pool.getStartedMs() : 0;
@@ -42,7 +43,7 @@ int status(const Words& words) {
         .add("started_ms", pool.getStartedMs());
     json.add("servers", pool.getServers()).add("door", std::string(pool.getDoorAddress())).add("gpus", total);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
-    json.end().print();
+    json.add("jobs_suspended", suspended).end().print();
     return kOk;
   }
   printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
@@ -50,7 +51,9 @@ int status(const Words& words) {
   printf("servers    %u\n", pool.getServers());
   printf("GPUs       %u: %u busy, %u free", total, busy, total - busy);
   if (offline != 0) printf(", %u not usable", offline);
-  printf("\njobs       %u running, %u queued\n", running, queued);
+  printf("\njobs       %u running, %u queued", running, queued);
+  if (suspended != 0) printf(", %u suspended", suspended);
+  puts("");
   return kOk;
 }
 
