@@ -12,6 +12,7 @@ import unittest
 import xml.etree.ElementTree
 
 TIDE = os.environ['TIDE_BIN']
+OPTIONS = os.path.join(os.path.dirname(__file__), '..', '..', 'tools', 'tide', 'simulate_options.cc')
 HEADER = 'job_id,user_or_team,submit_s,duration_s,gpus_requested\n'
 # Four GPUs: b needs all of them and waits for a; c passes it where it may.
 JOBS = 'a,x,0,10,3\nb,y,1,10,4\nc,x,2,4,1\n'
@@ -206,6 +207,11 @@ class Simulate(unittest.TestCase):
         usage('--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8', self.trace, '--mode', 'muri', '--gpus',
               9)
         usage('--json or --csv, not both', self.trace, '--gpus', 4, '--json', '--csv')
+        told = self.ok('--help')
+        with open(OPTIONS) as file:
+            specs = file.read().split('specs = {')[1].split('};')[0]
+        for option in re.findall(r'"([a-z-]+)"', specs):
+            self.assertIn('--' + option, told)
         done = self.tide(self.trace, '--gpus', 4, '--policy', 'lottery')
         self.assertEqual(done.returncode, 2)
         self.assertTrue(re.search("there is no policy 'lottery'; there are tide, fifo", done.stderr), done.stderr)

@@ -12,35 +12,36 @@
 namespace tide::cli {
 
 const char* const kSimulateHelp =
-    "usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]\n"
-    "                     [--json | --csv] [--html FILE] [OPTIONS]\n"
-    "       tide simulate TRACE --mode muri [--policy P,...]\n"
-    "       tide simulate TRACE --mode pollux --step-times FILE\n"
-    "       tide simulate PODS --mode openb --nodes FILE [--policy P,...]\n\n"
-    "Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested\n"
-    "and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.\n\n"
-    "  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)\n"
-    "  --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l; "
-    "all:\n"
-    "                     every one but tide\n"
-    "  --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96\n"
-    "  --min M            physical GPUs that tide leaves a job at least, where the trace says nothing (1; 'all': all)\n"
-    "  --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear, or a "
-    "CSV\n"
-    "                     with measured points, gpus_part,speed_part\n"
-    "  --server-gpus K    GPUs of a server (8)\n"
-    "  --move-cost T, --resume-cost T\n"
-    "                     how long a job stands when it moves, when it goes on after it was stopped (0; 200ms, 3s, "
-    "1min)\n"
-    "  --checkpoint T     a job that is stopped loses what it did since its last checkpoint (nothing)\n"
-    "  --first N          only the first N jobs      --part NAME   only one of the traces in the file\n"
-    "  --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many\n"
-    "  --sort             the rows need not be in the order of submission\n"
-    "  --html FILE        a page with plots          --json, --csv  every figure (docs/simulate.md says what it "
-    "means)\n"
-    "  --mode muri        exactly as the simulator of Muri's artifact; srtf, srsf, tiresias-l on 64 GPUs\n"
-    "  --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured step times, on 64 "
-    "GPUs\n";
+    R"(usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]
+                     [--json | --csv] [--html FILE] [OPTIONS]
+       tide simulate TRACE --mode muri [--policy P,...]
+       tide simulate TRACE --mode pollux --step-times FILE
+       tide simulate PODS --mode openb --nodes FILE [--policy P,...] [--seeds N]
+
+Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
+and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.
+
+  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)
+  --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l;
+                     all: every one but tide
+  --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96
+  --min M            physical GPUs that tide leaves a job at least, where the trace says nothing (1; all)
+  --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear, or a
+                     CSV with measured points, gpus_part,speed_part
+  --server-gpus K    GPUs of a server (8)
+  --move-cost T      how long a job stands when it moves (0; 200ms, 3s, 1min)
+  --resume-cost T    how long a job that was stopped stands when it goes on (0)
+  --checkpoint T     a job that is stopped loses what it did since its last checkpoint (nothing)
+  --first N          only the first N jobs
+  --part NAME        only one of the traces in the file
+  --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many
+  --sort             the rows need not be in the order of submission
+  --json, --csv      every figure (docs/simulate.md says what it means)
+  --html FILE        a page with plots
+  --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
+  --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured steps, on 64 GPUs
+  --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide; the mean of N orders (10)
+)";
 
 namespace {
 
