@@ -25,6 +25,7 @@ int resume(const Words& words);
 int kill_job(const Words& words);
 int config(const Words& words);
 int doctor(const Words& words);
+int simulate(const Words& words);
 int trace_command(const Words& words);
 int version(const Words& words);
 

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include <charconv>
+
 #include "base/log.h"
 
 namespace tide::cli {
@@ -73,6 +75,13 @@ Json& Json::number(int64_t value) {
 Json& Json::number(double value) {
   comma();
   out_ += format("%.6g", value);
+  return *this;
+}
+
+Json& Json::exact(double value) {
+  comma();
+  char text[64];
+  out_.append(text, std::to_chars(text, text + sizeof text, value).ptr);
   return *this;
 }
 

@@ -17,6 +17,8 @@ class Json {
   Json& number(uint64_t value);
   Json& number(int64_t value);
   Json& number(double value);
+  // With all its digits, as few as give the same number again.
+  Json& exact(double value);
   Json& boolean(bool value);
   // key + value
   Json& add(const char* name, const std::string& value) { return key(name).text(value); }
@@ -25,6 +27,7 @@ class Json {
   Json& add(const char* name, int32_t value) { return key(name).number(int64_t(value)); }
   Json& add(const char* name, double value) { return key(name).number(value); }
   Json& add(const char* name, bool value) { return key(name).boolean(value); }
+  Json& add_exact(const char* name, double value) { return key(name).exact(value); }
   void print() const;   // and a newline
   void print_so_far();  // and forgets it: print() then gives the rest
   const std::string& str() const { return out_; }

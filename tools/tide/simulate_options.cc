@@ -1,0 +1,207 @@
+#include <algorithm>
+#include <charconv>
+#include <sstream>
+
+#include "base/log.h"
+#include "scheduler/config.h"
+#include "scheduler/simulate/muri.h"
+#include "scheduler/simulate/policies.h"
+#include "scheduler/simulate/pollux.h"
+#include "tools/tide/simulations.h"
+
+namespace tide::cli {
+
+const char* const kSimulateHelp =
+    R"(usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]
+                     [--json | --csv] [--html FILE] [OPTIONS]
+       tide simulate TRACE --mode muri [--policy P,...]
+       tide simulate TRACE --mode pollux --step-times FILE
+       tide simulate PODS --mode openb --nodes FILE [--policy P,...] [--seeds N]
+
+Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
+and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.
+
+  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)
+  --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l;
+                     all: every one but tide
+  --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96
+  --min M            physical GPUs that tide leaves a job at least, where the trace says nothing (1; all)
+  --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear, or a
+                     CSV with measured points, gpus_part,speed_part
+  --server-gpus K    GPUs of a server (8)
+  --move-cost T      how long a job stands when it moves (0; 200ms, 3s, 1min)
+  --resume-cost T    how long a job that was stopped stands when it goes on (0)
+  --checkpoint T     a job that is stopped loses what it did since its last checkpoint (nothing)
+  --first N          only the first N jobs
+  --part NAME        only one of the traces in the file
+  --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many
+  --sort             the rows need not be in the order of submission
+  --json, --csv      every figure (docs/simulate.md says what it means)
+  --html FILE        a page with plots
+  --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
+  --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured steps, on 64 GPUs
+  --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide; the mean of N orders (10)
+)";
+
+namespace {
+
+std::vector<std::string> parts_of(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+bool parse_time(const std::string& text, double* seconds) {
+  constexpr std::pair<const char*, double> kTimes[] = {{"", 1}, {"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}};
+  double value = 0;
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value, std::chars_format::fixed);
+  if (error != std::errc() || !(value >= 0 && value <= 1e9)) return false;
+  for (const auto& [unit, factor] : kTimes) {
+    if (std::string(end, last) != unit) continue;
+    *seconds = value * factor;
+    return true;
+  }
+  return false;
+}
+
+bool take_time(Options* options, const char* name, double* seconds) {
+  if (!options->has(name) || parse_time(options->get(name), seconds)) return true;
+  options->usage_error(std::string("--") + name + " must be a time like 200ms or 3s, not '" + options->get(name) + "'");
+  return false;
+}
+
+bool gpus_of_config(const std::string& path, Options* options, int64_t* gpus) {
+  sched::PoolConfig config;
+  const auto errors = sched::read_config(path, &config);
+  for (const sched::ConfigError& error : errors) fprintf(stderr, "%s\n", error.text().c_str());
+  if (!errors.empty()) return options->usage_error("the configuration has errors"), false;
+  for (const sched::ServerConfig& server : config.servers) {
+    const auto devices = server.settings.find("softgpu_devices");
+    if (devices == server.settings.end()) {
+      options->usage_error(path + " does not say how many GPUs server '" + server.name + "' has; give --gpus");
+      return false;
+    }
+    *gpus += int64_t(*parse_count(devices->second));
+  }
+  if (*gpus == 0) return options->usage_error(path + " has no [[server]]; give --gpus"), false;
+  return true;
+}
+
+bool take_what_if(const std::string& text, Options* options, SimulateOptions* asked) {
+  const std::string value = text.rfind("gpus=", 0) == 0 ? text.substr(5) : "";
+  const bool is_change = !value.empty() && (value[0] == '+' || value[0] == '-');
+  const auto count = parse_count(is_change ? value.substr(1) : value);
+  if (!count || *count > 1'000'000) {
+    return options->usage_error("--what-if '" + text + "' is not understood; write gpus=+16, gpus=-8 or gpus=96"),
+           false;
+  }
+  const int64_t pool = asked->pools[0].gpus, by = int64_t(*count);
+  const int64_t gpus = !is_change ? by : value[0] == '+' ? pool + by : pool - by;
+  if (gpus < 1) return options->usage_error("--what-if '" + text + "' leaves no GPU"), false;
+  asked->pools.push_back({text, gpus});
+  return true;
+}
+
+bool take_pools(Options* options, SimulateOptions* asked) {
+  uint32_t gpus = 0;
+  if (!options->number("gpus", 1, 1'000'000, &gpus)) return false;
+  WhatIf pool{"", gpus};
+  if (gpus == 0 && options->has("config") && !gpus_of_config(options->get("config"), options, &pool.gpus)) return false;
+  if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = 64;
+  if (pool.gpus == 0) return options->usage_error("needs --gpus N, or --config FILE"), false;
+  asked->pools.push_back(pool);
+  for (const std::string& text : parts_of(options->get("what-if"))) {
+    if (!take_what_if(text, options, asked)) return false;
+  }
+  const uint32_t node = asked->mode == "muri"     ? simulate::kMuriNodeGpus
+                        : asked->mode == "pollux" ? simulate::kPolluxNodeGpus
+                                                  : 1;
+  for (const WhatIf& each : asked->pools) {
+    if (each.gpus % node == 0) continue;
+    options->usage_error(
+        format("--mode %s has nodes of %u GPUs: --gpus must be a multiple of %u", asked->mode.c_str(), node, node));
+    return false;
+  }
+  return true;
+}
+
+// Those that there are in this mode, "a, b".
+std::string names_of(const std::string& mode) {
+  if (mode == "muri") return "srtf, srsf, tiresias-l";
+  if (mode == "openb") return "random, best-fit, fgd, pooled, tide";
+  return mode == "pollux" ? "tiresias" : "tide, " + simulate::policy_names();
+}
+
+bool take_policies(Options* options, SimulateOptions* asked) {
+  std::string names = names_of(asked->mode), given = options->get("policy", asked->mode.empty() ? "tide" : "all");
+  if (given == "all") given = asked->mode.empty() ? simulate::policy_names() : names;
+  given.erase(std::remove(given.begin(), given.end(), ' '), given.end());
+  asked->policies = parts_of(given);
+  for (const std::string& name : asked->policies) {
+    if ((", " + names + ",").find(", " + name + ",") != std::string::npos) continue;
+    options->usage_error("there is no policy '" + name + "'" +
+                         (asked->mode.empty() ? "" : " with --mode " + asked->mode) + "; there are " + names);
+    return false;
+  }
+  return !asked->policies.empty() || (options->usage_error("--policy needs a name"), false);
+}
+
+bool take_mode(Options* options, SimulateOptions* asked) {
+  asked->mode = options->get("mode");
+  asked->step_times = options->get("step-times");
+  asked->nodes = options->get("nodes");
+  if (options->has("mode") && asked->mode != "muri" && asked->mode != "pollux" && asked->mode != "openb") {
+    return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux and openb"), false;
+  }
+  if ((asked->mode == "pollux") != options->has("step-times")) {
+    return options->usage_error("--mode pollux and --step-times FILE go together"), false;
+  }
+  if ((asked->mode == "openb") == options->has("nodes")) return true;
+  return options->usage_error("--mode openb and --nodes FILE go together"), false;
+}
+
+bool take_elastic(Options* options, SimulateOptions* asked) {
+  simulate::ElasticOptions& elastic = asked->elastic;
+  if (options->get("min") == "all") {
+    elastic.min_gpus = 0;
+  } else if (!options->number("min", 1, simulate::kJobGpusMax, &elastic.min_gpus)) {
+    return false;
+  }
+  const std::string scaling = options->get("scaling", "slowest");
+  elastic.scaling = scaling == "slowest"  ? simulate::Scaling::kSlowest
+                    : scaling == "linear" ? simulate::Scaling::kLinear
+                                          : simulate::Scaling::kCurve;
+  if (elastic.scaling == simulate::Scaling::kCurve) {
+    if (const Outcome read = elastic.curve.read(scaling); !read.ok()) {
+      return options->usage_error("--scaling must be slowest, linear or a curve's file; " + read.message()), false;
+    }
+  }
+  return take_time(options, "move-cost", &elastic.costs.move_s) &&
+         take_time(options, "resume-cost", &elastic.costs.resume_s) &&
+         take_time(options, "checkpoint", &elastic.costs.checkpoint_s);
+}
+
+}  // namespace
+
+bool SimulateOptions::parse(const std::vector<std::string>& words, Options* options) {
+  const std::vector<OptionSpec> specs = {
+      {"gpus"},           {"config"},         {"policy"},       {"what-if"},    {"min"},   {"scaling"},
+      {"server-gpus"},    {"move-cost"},      {"resume-cost"},  {"checkpoint"}, {"first"}, {"part"},
+      {"html"},           {"mode"},           {"step-times"},   {"nodes"},      {"seeds"}, {"skip-bad", 0, false},
+      {"sort", 0, false}, {"json", 0, false}, {"csv", 0, false}};
+  if (!options->parse(words, specs, kSimulateHelp) || !options->expect_words(1, "one trace")) return false;
+  path = options->words()[0];
+  part = options->get("part");
+  html = options->get("html");
+  trace = {.skip_bad = options->has("skip-bad"), .sort = options->has("sort")};
+  json = options->has("json");
+  csv = options->has("csv");
+  if (json && csv) return options->usage_error("--json or --csv, not both"), false;
+  return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
+         options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
+         take_policies(options, this) && take_elastic(options, this);
+}
+
+}  // namespace tide::cli
