@@ -31,6 +31,10 @@ uint32_t Job::physical_gpus() const {
   return uint32_t(gpus.size());
 }
 
+bool Job::is_parked() const {
+  return std::all_of(vgpus.begin(), vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
+}
+
 bool Job::is_quiet() const {
   return std::all_of(vgpus.begin(), vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
 }
@@ -47,8 +51,10 @@ JobView view_of(const Job& job) {
                .pinned = job.record.pinned,
                .skipped = job.skipped,
                .places = {},
+               .failed_on = {},
                .keeps = {},
                .refused_by = job.refused_by};
+  for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
     if (job.being_suspended() && !vgpu.home.none()) view.keeps.insert(vgpu.home);

@@ -72,6 +72,7 @@ struct Job {
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;  // servers that could not keep a vGPU of it, this time
   std::string refusals;              // and what they said
+  std::map<std::string, uint64_t> failed_on;  // servers on which resuming it failed: until when they are left out
   uint64_t hold_round = 0;           // generation of what is said to the agents about holding
   uint64_t hold_until_ns = 0;        // when a job that does not come to rest is let go
   uint64_t hold_again_ns = 0;        // when the agents are told once more, who else let go by themselves
@@ -83,7 +84,8 @@ struct Job {
   bool being_suspended() const { return record.suspended && admitted(); }
   bool holds_gpus() const;  // or is parked on a server
   uint32_t physical_gpus() const;
-  bool is_quiet() const;  // none of its vGPUs takes part in an action
+  bool is_parked() const;  // all of it
+  bool is_quiet() const;   // none of its vGPUs takes part in an action
 };
 
 struct Ledger {

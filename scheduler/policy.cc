@@ -17,6 +17,7 @@ struct Share {
   bool frozen = false;
   bool away = false;  // frozen, and a server that keeps it does not answer
   bool admitted = false;
+  bool out = false;  // of this search: no set of free GPUs will do
   uint32_t least = 1;
   uint32_t most = 1;
   uint32_t count = 0;  // physical GPUs that it shall have
@@ -92,6 +93,18 @@ std::string waits_because(const Round& round, const Share& share, int64_t left) 
                        long(std::max<int64_t>(left, 0)), long(round.total));
 }
 
+// GPUs that it may get at all: those of servers on which resuming it has not just failed.
+int64_t open_to(const Round& round, const JobView& job) {
+  if (job.failed_on.empty()) return round.total;
+  return std::count_if(round.state->gpus.begin(), round.state->gpus.end(),
+                       [&](const GpuView& gpu) { return usable(gpu) && job.failed_on.count(gpu.id.server) == 0; });
+}
+
+std::string no_set_because(const JobView& job) {
+  if (!job.failed_on.empty()) return "resuming it failed on the server that has room; it is tried there again soon";
+  return "no set of free GPUs has memory for its virtual GPUs; ask for less with --gpu-memory";
+}
+
 // Everybody's minimum first: who has started keeps it, who waits gets it in order of submission.
 int64_t admit(Round& round) {
   int64_t left = round.total;
@@ -103,6 +116,8 @@ int64_t admit(Round& round) {
       share.reason = "kept without a GPU until `tide resume " + share.job->id + "`";
     } else if (share.away) {
       share.reason = "waits for the server that keeps it, which does not answer";
+    } else if (!share.job->failed_on.empty() && int64_t(share.least) > open_to(round, *share.job)) {
+      share.reason = no_set_because(*share.job);
     } else if (!blocked_by.empty()) {
       share.reason = "waits its turn behind job " + blocked_by + ", which has waited longest";
     } else if (int64_t(share.least) <= left) {
@@ -173,11 +188,12 @@ Assignment assign(const State& state) {
       share.frozen = true;
       share.least = share.most = uint32_t(share.held.size());
     } else {
-      share.reason = "no set of free GPUs has memory for its virtual GPUs; ask for less with --gpu-memory";
+      share.out = true;
+      share.reason = no_set_because(*share.job);
     }
     for (Share& each : round.shares) {
       each.admitted = each.job->running;
-      if (&each != &share && each.reason.rfind("no set", 0) != 0) each.reason.clear();
+      if (!each.out) each.reason.clear();
     }
   }
   Assignment unchanged;

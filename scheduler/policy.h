@@ -5,7 +5,8 @@
 // oldest job). Jobs start in the order of submission; a later one may pass only while an earlier one could not start
 // even if all others shrank to their minimum, and only kSkipsMax times. A job that shall be suspended has no share: its
 // vGPUs go to where they are parked, and when all are there, its GPUs are free. When it is resumed it is like a job
-// that has not started, at its place in the order of submission. Stable: fed with its own answer, it changes nothing.
+// that has not started, at its place in the order of submission, and gets no
+// GPU of a server on which that has just failed. Stable: fed with its own answer, it changes nothing.
 
 #include "scheduler/state.h"
 

@@ -227,6 +227,7 @@ void Reconciler::check_deadlines() {
     hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
     look_after_idle(&job);
+    again |= retry_failed_servers(&job, now);
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;

@@ -90,6 +90,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_parked(Job* job);
   void stop_suspending(Job* job);
   void suspend_failed(Job* job, const std::string& why);
+  void resume_failed(Job* job, const std::string& server, uint64_t until_ns);
+  bool retry_failed_servers(Job* job, uint64_t now);
   void park_failed(Job* job, uint32_t vgpu, const GpuId& to, const std::string& why);
   Job* holding(const std::string& id, uint64_t round);
   kj::Promise<void> hold(const Job& job, bool on);

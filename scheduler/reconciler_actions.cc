@@ -203,6 +203,8 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   }
   if (vgpu->wish == vgpu->at) vgpu->wish = {};
   if (!vgpu->at.parked()) vgpu->home = {};
+  const auto parked = [](const Vgpu& each) { return each.at.parked(); };
+  if (std::none_of(job->vgpus.begin(), job->vgpus.end(), parked)) job->failed_on.clear();
   vgpu->epoch = epoch;
   vgpu->failures = 0;
   vgpu->last_move = report;
@@ -235,6 +237,8 @@ void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, 
                         v, to_text(vgpu->at).c_str(), to_text(to).c_str(), why.c_str(),
                         (unsigned long)(backoff_ns(vgpu->failures) / 1'000'000));
   log(LogLevel::kWarning, "job %s: %s", id.c_str(), job->problem.c_str());
+  const bool resumed = job->started && !job->ended() && !job->record.suspended;
+  if (resumed && job->is_parked() && job->is_quiet()) resume_failed(job, to.server, retry);
   cancel_at(to.server, id, v, epoch);
   wake(id, Waiter::For::kSettled, job->problem);
   poke();

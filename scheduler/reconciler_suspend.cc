@@ -42,6 +42,7 @@ Outcome Reconciler::suspend(Job* job) {
     job->record = before;
     return saved;
   }
+  job->failed_on.clear();
   const std::string& id = job->record.id();
   log(LogLevel::kInfo, "job %s shall be suspended", id.c_str());
   wake(id, Waiter::For::kSettled, "job " + id + " is being suspended now");
@@ -51,6 +52,8 @@ Outcome Reconciler::suspend(Job* job) {
 }
 
 Outcome Reconciler::resume(Job* job) {
+  if (!job->failed_on.empty() && !job->admitted()) job->problem.clear();
+  job->failed_on.clear();  // somebody asks now
   if (!job->record.suspended) return job->dirty ? save(job) : Outcome();
   const bool midway = job->being_suspended();
   const JobRecord before = job->record;
@@ -83,8 +86,7 @@ void Reconciler::go_on_suspending(Job* job) {
       begin_holding(job);
     }
   }
-  const bool parked = std::all_of(job->vgpus.begin(), job->vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
-  if (job->suspending == Suspending::kParking && job->is_quiet() && parked) note_parked(job);
+  if (job->suspending == Suspending::kParking && job->is_quiet() && job->is_parked()) note_parked(job);
 }
 
 void Reconciler::begin_parking(Job* job) {
@@ -128,6 +130,26 @@ void Reconciler::suspend_failed(Job* job, const std::string& why) {
   stop_suspending(job);
   (void)save(job);
   if (!wake(id, Waiter::For::kSettled, text)) job->problem = text;
+}
+
+// Others may have its GPUs until it is tried again: elsewhere at once, there only after a while.
+void Reconciler::resume_failed(Job* job, const std::string& server, uint64_t until_ns) {
+  job->failed_on[server] = until_ns;
+  job->record.phase = Phase::kQueued;
+  job->record.reason.clear();
+  job->skipped = 0;
+  for (Vgpu& vgpu : job->vgpus) {
+    vgpu.home = vgpu.wish = {};
+    vgpu.retry_ns = 0;
+  }
+  (void)save(job);  // a restart that misses this tries at once
+}
+
+// Called by the tick. Whether there are any.
+bool Reconciler::retry_failed_servers(Job* job, uint64_t now) {
+  const size_t again = std::erase_if(job->failed_on, [&](const auto& each) { return each.second <= now; });
+  if (again != 0 && job->failed_on.empty() && !job->admitted() && !job->ended()) job->problem.clear();
+  return again != 0;
 }
 
 // Another server may be able to: the policy knows which, or that there is none.

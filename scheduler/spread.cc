@@ -114,7 +114,7 @@ bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<G
   while (mine.size() < count) {
     std::vector<GpuId> candidates;
     for (const GpuId& id : free) {
-      if (capacity(job, *find(state, id)) > 0) candidates.push_back(id);
+      if (capacity(job, *find(state, id)) > 0 && job.failed_on.count(id.server) == 0) candidates.push_back(id);
     }
     if (candidates.empty()) return false;
     const std::string server = next_server(servers_of(job, mine), candidates, count - uint32_t(mine.size()));

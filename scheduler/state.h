@@ -45,6 +45,7 @@ struct JobView {
   bool pinned = false;        // `tide migrate` chose the places: they need not be even
   uint32_t skipped = 0;       // jobs that were submitted later and started before this one
   std::vector<GpuId> places;  // per vGPU; of a vGPU that is on its way, the destination
+  std::set<std::string> failed_on = {};  // servers on which it could not be resumed a moment ago
   // While it is being suspended:
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs

@@ -49,12 +49,13 @@ class FakeAgent final : public control::Agent::Server {
     const auto params = context.getParams();
     note("move", params.getLease());
     if (fails("move")) return error_for_caller(log_.fail["move"]);
+    const std::string to = std::string(params.getAddress()).substr(std::string("address of ").size());
+    if (log_.unreachable.count(to) != 0) return error_for_caller(log_.unreachable[to]);
     ++log_.moves_at_once;
     log_.moves_at_once_max = std::max(log_.moves_at_once_max, log_.moves_at_once);
     const auto key = std::pair<std::string, uint32_t>(params.getJob(), params.getVgpu());
     const uint64_t epoch = params.getLease().getEpoch();
     const uint32_t gpu = params.getLease().getGpu();
-    const std::string to = std::string(params.getAddress()).substr(std::string("address of ").size());
     return timer_.afterDelay(log_.move_ms * kj::MILLISECONDS).then([this, context, key, epoch, gpu, to]() mutable {
       --log_.moves_at_once;
       // All servers of a test share one log, so the destination's lease is ours to write.

@@ -78,6 +78,10 @@ constexpr Row kRows[] = {
     {"it goes to the server that keeps it", "2+2 gpus; A n1 waiting on p1", "A 2"},
     {"each vGPU does", "1+1 gpus; A n2 waiting on p1,p0", "A 1,0"},
     {"or to another one", "1+1 gpus; A n1 on 0; B n1 waiting on p0", "A 0; B 1"},
+    {"not where that has just failed", "1+1 gpus; A n1 waiting failed0 on p0", "A 1"},
+    {"and where only such a server has room it waits and passes others",
+     "1+1 gpus; A n1 on 1; B n1 waiting skip16 failed0 on p0; C n1", "A 1; B waits; C 0"},
+    {"it keeps nobody small meanwhile", "2 gpus; A n2 on 0,1; B n1 waiting failed0 on p0", "A 0,1; B waits"},
     {"it waits for a server that is away", "1+1 gpus off0; A n1 waiting on p0; B n1", "A waits; B 1"},
     {"what has come half-way goes on", "2 gpus; A n2 on 0,p0", "A 0,1"},
 };

@@ -4,7 +4,8 @@
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
 // user chose. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate` leaves. "on p0" is parked on
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
-// kept for it, "refused0": server s0 cannot keep it.
+// kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
+// be resumed there.
 
 #include <gtest/gtest.h>
 
@@ -71,6 +72,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.keeps.insert(gpu_number(state, std::stoul(word.substr(5))));
     } else if (word.rfind("refused", 0) == 0) {
       job.refused_by.insert("s" + word.substr(7));
+    } else if (word.rfind("failed", 0) == 0) {
+      job.failed_on.insert("s" + word.substr(6));
     } else if (word.rfind("min", 0) == 0) {
       job.min_gpus = uint32_t(std::stoul(word.substr(3)));
     } else if (word.rfind("mem", 0) == 0) {

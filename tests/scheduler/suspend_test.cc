@@ -253,8 +253,40 @@ TEST_F(Suspends, a_resume_that_fails_says_why_and_is_tried_again) {
   const std::string error = resume(job.id, &totals_, &queued_);
   EXPECT_NE(error.find("could not move from node0/parked to node0/0: the file is gone"), std::string::npos) << error;
   EXPECT_EQ(describe(job.id), "suspended on node0/parked");
-  EXPECT_EQ(resize(job.id, 1, &totals_), "job 1 is being resumed; try again when it runs");
+  EXPECT_NE(reason(job.id).find("the file is gone"), std::string::npos) << reason(job.id);
+  EXPECT_EQ(resize(job.id, 1, &totals_),
+            "job 1 is suspended: after `tide resume` it waits for GPUs; `tide why 1` says why");
   log_.fail.clear();
+  wait_for(job.id, "running on node0/0");
+  expect_idle();
+}
+
+TEST_F(Suspends, a_resume_that_cannot_succeed_keeps_no_gpu_from_others) {
+  add_server("node0", 1);
+  add_server("node1", 1);
+  const Submitted job = run(1);
+  EXPECT_EQ(describe(job.id), "running on node0/0");
+  EXPECT_EQ(suspend(job.id, &totals_), "");
+  Submitted first = run(1), second = run(1), third;
+  ASSERT_EQ(describe(first.id), "running on node0/0");
+  second.handle = nullptr;
+  wait_for(second.id, "ended: its `tide run` is gone");
+  log_.unreachable["node1"] = "another machine cannot reach its host memory";
+  const std::string error = resume(job.id, &totals_, &queued_);
+  EXPECT_NE(error.find("could not move from node0/parked to node1/0: another machine"), std::string::npos) << error;
+  EXPECT_EQ(describe(job.id), "suspended on node0/parked");
+  EXPECT_NE(reason(job.id).find("another machine"), std::string::npos) << reason(job.id);
+  EXPECT_EQ(submit(1, 1, &third), "");
+  EXPECT_EQ(error_of(KJ_ASSERT_NONNULL(third.handle).runningRequest().send().ignoreResult()), "");
+  EXPECT_EQ(describe(third.id), "running on node1/0") << "it was kept for who cannot come there";
+  pause(1500);
+  EXPECT_EQ(reason(job.id), "waits to run again: needs 1 GPU; 0 of 2 can be free while the jobs before it keep their "
+                            "minimum");
+  third.handle = nullptr;
+  wait_for(third.id, "ended: its `tide run` is gone");
+  pause(500);
+  EXPECT_EQ(count("prepare 1:0 on node1/0"), 2u) << "it is tried there again, but not at once";
+  first.handle = nullptr;
   wait_for(job.id, "running on node0/0");
   expect_idle();
 }
