@@ -81,7 +81,7 @@ class Idle(PoolTest):
         self.assertIn('ballast: ok', sleeper.out())
 
     def test_bad_times_are_refused(self):
-        for word in ('soon', '-1s', '0s', '5', '10 parsecs', ''):
+        for word in ('soon', '-1s', '0s', '5 min', '10parsecs', ''):
             result = self.pool.run('--idle-return', word, '--', 'true')
             self.assertEqual(result.status, 2, (word, result))
             self.assertIn('10m', result.err, word)

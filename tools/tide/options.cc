@@ -52,16 +52,15 @@ std::optional<uint64_t> parse_size(const std::string& text) {
   return std::nullopt;
 }
 
-std::optional<uint64_t> parse_duration(const std::string& text) {
-  static constexpr std::pair<const char*, uint64_t> kTimes[] = {
-      {"ms", 1}, {"s", 1'000}, {"m", 60'000}, {"min", 60'000}, {"h", 3'600'000}};
+std::optional<double> parse_seconds(const std::string& text) {
+  static constexpr std::pair<const char*, double> kTimes[] = {{"", 1},   {"ms", 1e-3}, {"s", 1},
+                                                              {"m", 60}, {"min", 60},  {"h", 3600}};
   double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);
-  if (error != std::errc() || value <= 0) return std::nullopt;
-  const std::string unit(end, text.data() + text.size());
-  for (const auto& [name, ms] : kTimes) {
-    const double all = value * double(ms);
-    if (unit == name) return all >= 1 && all < 1e15 ? std::optional(uint64_t(all)) : std::nullopt;
+  const char* const last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, value, std::chars_format::fixed);
+  if (error != std::errc() || !(value >= 0 && value <= 1e9)) return std::nullopt;
+  for (const auto& [unit, factor] : kTimes) {
+    if (std::string(end, last) == unit) return value * factor;
   }
   return std::nullopt;
 }
@@ -176,12 +175,12 @@ bool Options::size(const std::string& name, uint64_t* bytes) {
 
 bool Options::duration(const std::string& name, uint64_t* ms) {
   if (!has(name)) return true;
-  const auto parsed = parse_duration(get(name));
-  if (!parsed) {
+  const auto parsed = parse_seconds(get(name));
+  if (!parsed || *parsed < 1e-3) {
     usage_error("--" + name + " must be a time like 500ms, 30s, 10m or 2h, not '" + get(name) + "'");
     return false;
   }
-  *ms = *parsed;
+  *ms = uint64_t(*parsed * 1e3);
   return true;
 }
 

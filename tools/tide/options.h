@@ -51,10 +51,10 @@ class Options {
 };
 
 std::optional<uint64_t> parse_count(const std::string& text);
-std::optional<uint64_t> parse_size(const std::string& text);      // "512MiB", "2GiB", "4096"
-std::optional<uint64_t> parse_duration(const std::string& text);  // ms, of "500ms", "30s", "10m", "2h"
-std::string size_text(uint64_t bytes);                            // "12.4 MiB"
-std::string duration_text(uint64_t ms);                           // "3 min 20 s"
+std::optional<uint64_t> parse_size(const std::string& text);   // "512MiB", "2GiB", "4096"
+std::optional<double> parse_seconds(const std::string& text);  // "500ms", "30s", "10m", "2h", "30"
+std::string size_text(uint64_t bytes);                         // "12.4 MiB"
+std::string duration_text(uint64_t ms);                        // "3 min 20 s"
 
 // Prints "tide: MESSAGE" on standard error; the answer is `status`.
 int fail(const std::string& message, int status = kFailed);

@@ -52,22 +52,9 @@ std::vector<std::string> parts_of(const std::string& text) {
   return parts;
 }
 
-bool parse_time(const std::string& text, double* seconds) {
-  constexpr std::pair<const char*, double> kTimes[] = {{"", 1}, {"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}};
-  double value = 0;
-  const char* const last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, value, std::chars_format::fixed);
-  if (error != std::errc() || !(value >= 0 && value <= 1e9)) return false;
-  for (const auto& [unit, factor] : kTimes) {
-    if (std::string(end, last) != unit) continue;
-    *seconds = value * factor;
-    return true;
-  }
-  return false;
-}
-
 bool take_time(Options* options, const char* name, double* seconds) {
-  if (!options->has(name) || parse_time(options->get(name), seconds)) return true;
+  const auto parsed = options->has(name) ? parse_seconds(options->get(name)) : std::optional(*seconds);
+  if (parsed) return *seconds = *parsed, true;
   options->usage_error(std::string("--") + name + " must be a time like 200ms or 3s, not '" + options->get(name) + "'");
   return false;
 }
