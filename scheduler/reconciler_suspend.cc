@@ -193,12 +193,12 @@ kj::Promise<void> Reconciler::hold(const Job& job, bool on) {
     request.setOn(on);
     auto sent = link->second->canceler.wrap(timer_.timeoutAfter(kHoldPatience, request.send().ignoreResult()));
     const std::string which = format("virtual GPU %u on server %s could not be held: ", v, server->name.c_str());
-    const auto failed = [on, which, version = server->version](kj::Exception&& e) -> kj::Promise<void> {
+    auto failed = [on, which, version = server->version](kj::Exception&& e) -> kj::Promise<void> {
       // Who cannot hold has nothing to let go.
       if (!on && e.getType() == kj::Exception::Type::UNIMPLEMENTED) return kj::READY_NOW;
       return error_for_caller(which + hold_error(e, version));
     };
-    told.add(sent.then([]() -> kj::Promise<void> { return kj::READY_NOW; }, failed));
+    told.add(sent.then([]() -> kj::Promise<void> { return kj::READY_NOW; }, kj::mv(failed)));
   }
   return kj::joinPromises(told.releaseAsArray());
 }
