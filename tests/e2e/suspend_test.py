@@ -43,7 +43,7 @@ class Suspends(PoolTest):
 
     def test_training_goes_on_at_another_server_and_notices_nothing(self):
         self.pool.up(gpus=2, servers=2)
-        steps = ('--steps', 60)
+        steps = ('--steps', 150)
         expected = self.expect_ok(self.pool.run('-g', 1, '--', *train(*steps))).out
         job = self.pool.start('-g', 1, '--name', 'it', '--', *train(*steps, '--step-ms', 60))
         visited = set()
@@ -91,8 +91,8 @@ class Suspends(PoolTest):
 
     def test_who_is_resumed_waits_for_its_turn(self):
         self.pool.up(gpus=1)
-        expected = self.expect_ok(self.pool.run('-g', 1, '--', *train('--steps', 30))).out
-        job = self.pool.start('-g', 1, '--name', 'it', '--', *train('--steps', 30, '--step-ms', 60))
+        expected = self.expect_ok(self.pool.run('-g', 1, '--', *train('--steps', 100))).out
+        job = self.pool.start('-g', 1, '--name', 'it', '--', *train('--steps', 100, '--step-ms', 60))
         self.expect_steps(job)
         waiting = self.pool.start('-g', 1, '--name', 'next', '--', 'sleep', PATIENCE_S)
         wait_until(lambda: self.pool.job('next') and self.state('next') == 'queued', 'next waits')
@@ -120,15 +120,15 @@ class Suspends(PoolTest):
         shown = self.pool.job('it')['vgpus']
         self.assertGreater(sum(vgpu['kept_in_memory'] + vgpu['kept_on_disk'] for vgpu in shown), 0, shown)
         self.expect_ok(self.pool.tide('kill', 'it'))
-        self.assertEqual(job.wait(), 125, job.err())
+        self.assertNotEqual(job.wait(), 0, job.err())  # 125, or the program's own where it hears of it first
         wait_until(lambda: not self.pool.pids('tide-worker'), 'no worker is left', 20)
         self.expect_ok(self.pool.run('-g', 2, '--min', 2, '--', *train('--steps', 3)))
         self.expect_nothing_left()
 
     def test_the_scheduler_is_killed_meanwhile(self):
         self.pool.up(gpus=2)
-        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 40))).out
-        job = self.pool.start('-g', 2, '--name', 'it', '--', *train('--steps', 40, '--step-ms', 60))
+        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 100))).out
+        job = self.pool.start('-g', 2, '--name', 'it', '--', *train('--steps', 100, '--step-ms', 60))
         self.expect_steps(job)
         self.suspend('it')
         self.restart_scheduler()
@@ -179,8 +179,8 @@ class WithoutRoom(PoolTest):
 
     def test_what_is_parked_comes_back_and_the_job_runs_on(self):
         self.pool.up(gpus=2)
-        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 40))).out
-        job = self.pool.start('-g', 2, '--min', 2, '--name', 'it', '--', *train('--steps', 40, '--step-ms', 60))
+        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 100))).out
+        job = self.pool.start('-g', 2, '--min', 2, '--name', 'it', '--', *train('--steps', 100, '--step-ms', 60))
         wait_until(lambda: job.steps() > 2 or not job.running(), 'it trains', 60)
         waiting = self.pool.start('-g', 1, '--name', 'next', '--', 'true')
         for _ in range(2):
