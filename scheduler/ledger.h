@@ -70,14 +70,14 @@ struct Job {
   std::string problem;  // of a running job: what failed last and when it is tried again
   Idleness idle;
   Suspending suspending = Suspending::kNot;
-  std::set<std::string> refused_by;  // servers that could not keep a vGPU of it, this time
-  std::string refusals;              // and what they said
+  std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
+  std::string refusals;                       // and what they said
   std::map<std::string, uint64_t> failed_on;  // servers on which resuming it failed: until when they are left out
-  uint64_t hold_round = 0;           // generation of what is said to the agents about holding
-  uint64_t hold_until_ns = 0;        // when a job that does not come to rest is let go
-  uint64_t hold_again_ns = 0;        // when the agents are told once more, who else let go by themselves
-  bool letting_go = false;           // agents are told
-  uint64_t let_go_ns = 0;            // when one that did not listen is told again; 0: none
+  uint64_t hold_round = 0;                    // generation of what is said to the agents about holding
+  uint64_t hold_until_ns = 0;                 // when a job that does not come to rest is let go
+  uint64_t hold_again_ns = 0;                 // when the agents are told once more, who else let go by themselves
+  bool letting_go = false;                    // agents are told
+  uint64_t let_go_ns = 0;                     // when one that did not listen is told again; 0: none
 
   bool ended() const { return record.phase == Phase::kEnded; }
   bool admitted() const { return record.phase == Phase::kRunning; }

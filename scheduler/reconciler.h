@@ -28,7 +28,15 @@ inline constexpr uint32_t kTickMs = 200;
 inline constexpr uint32_t kStalledMs = 2'000;  // without a tick: it was us who were stopped
 inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up
 
+inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
+
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
+
+// Before what has failed so often in a row is tried again.
+inline uint64_t backoff_ns(uint32_t failures) {
+  const uint64_t ms = 500ull << (failures < 6 ? failures : 6);  // 1 s, 2 s, ... 32 s
+  return ms * 1'000'000;
+}
 
 MoveTotals totals_of(control::MoveReport::Reader report);
 
@@ -92,7 +100,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void suspend_failed(Job* job, const std::string& why);
   void resume_failed(Job* job, const std::string& server, uint64_t until_ns);
   bool retry_failed_servers(Job* job, uint64_t now);
-  void park_failed(Job* job, uint32_t vgpu, const GpuId& to, const std::string& why);
+  void park_failed(Job* job, uint32_t vgpu, const GpuId& to, const std::string& why, bool passing);
   Job* holding(const std::string& id, uint64_t round);
   kj::Promise<void> hold(const Job& job, bool on);
   void hold_on(Job* job);
@@ -116,7 +124,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void placed(const std::string& job, uint32_t vgpu, uint64_t epoch);
   void place_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
   void moved(const std::string& job, uint32_t vgpu, uint64_t epoch, const MoveTotals& report);
-  void move_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why);
+  // `passing`: nobody has refused it; somebody was away, or busy with it.
+  void move_failed(const std::string& job, uint32_t vgpu, uint64_t epoch, const std::string& why, bool passing);
   void released(const Action& action, bool ok, const std::string& why);
   void cancel_at(const std::string& server, const std::string& job, uint32_t vgpu, uint64_t epoch);
   void adopt(const Server& server, const std::vector<control::Lease::Reader>& leases, control::Agent::Client& agent);

@@ -11,9 +11,10 @@
 namespace tide::sched {
 namespace {
 
-uint64_t backoff_ns(uint32_t failures) {
-  const uint64_t ms = 500ull << std::min(failures, 6u);  // 1 s, 2 s, ... 32 s
-  return ms * 1'000'000;
+// An agent that was not there, or that is still at a move which a scheduler before us has ordered.
+bool is_passing(const kj::Exception& e) {
+  const kj::StringPtr text = e.getDescription();
+  return e.getType() == kj::Exception::Type::DISCONNECTED || text.endsWith("is being moved already");
 }
 
 }  // namespace
@@ -156,7 +157,9 @@ void Reconciler::start_move(const Action& action) {
                       const bool wanted = vgpu != nullptr && vgpu->doing == Doing::kMoving && vgpu->last_epoch == epoch;
                       if (!wanted) return error_for_caller("the move was given up meanwhile");
                       const auto link = links_.find(action.from.server);
-                      if (link == links_.end()) return error_for_caller("its server is gone");
+                      if (link == links_.end()) {
+                        return kj::Exception(kj::Exception::Type::DISCONNECTED, "", 0, kj::str("its server is gone"));
+                      }
                       move.setAddress(address);
                       *ordered = true;
                       return link->second->canceler.wrap(
@@ -171,7 +174,7 @@ void Reconciler::start_move(const Action& action) {
                                  action.job.c_str(), action.from.server.c_str(), action.vgpu);
                              return;
                            }
-                           move_failed(action.job, action.vgpu, epoch, remote_error(e));
+                           move_failed(action.job, action.vgpu, epoch, remote_error(e), is_passing(e));
                          }));
 }
 
@@ -220,7 +223,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   poke();
 }
 
-void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, const std::string& why) {
+void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, const std::string& why, bool passing) {
   Job* job = ledger_.by_id(id);
   Vgpu* vgpu = vgpu_of(id, v);
   if (vgpu == nullptr || vgpu->doing != Doing::kMoving || vgpu->last_epoch != epoch) return;
@@ -228,7 +231,7 @@ void Reconciler::move_failed(const std::string& id, uint32_t v, uint64_t epoch, 
   vgpu->doing = Doing::kNothing;
   vgpu->to = {};
   vgpu->wish = {};
-  if (to.parked()) return park_failed(job, v, to, why);
+  if (to.parked()) return park_failed(job, v, to, why, passing);
   ++vgpu->failures;
   // All of the job's vGPUs wait, so that a failing move does not turn into a chain of other ones.
   const uint64_t retry = now_ns() + backoff_ns(vgpu->failures);

@@ -61,7 +61,7 @@ void Reconciler::take_word(const GpuId& here, const control::Lease::Reader& leas
   if (moving && vgpu->to == here) return moved(id, lease.getVgpu(), vgpu->last_epoch, {.vgpus = 1});
   vgpu->at = here;
   vgpu->epoch = lease.getEpoch();
-  if (moving) move_failed(id, lease.getVgpu(), vgpu->last_epoch, "server " + here.server + " was restarted");
+  if (moving) move_failed(id, lease.getVgpu(), vgpu->last_epoch, "server " + here.server + " was restarted", true);
 }
 
 // What the agent serves already is compared with what we believe: the rest of either is given up.

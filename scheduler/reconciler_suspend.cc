@@ -18,12 +18,20 @@ constexpr auto kLookPause = 50 * kj::MILLISECONDS;
 constexpr uint64_t kHoldAgainNs = 2'000'000'000;
 constexpr uint64_t kLetGoAgainNs = 1'000'000'000;
 
+std::string too_old(const std::string& version, const std::string& what) {
+  return "its tide-agent (version " + version + ") cannot suspend " + what + "; update it";
+}
+
 // Why an agent did not hold a vGPU.
 std::string hold_error(const kj::Exception& e, const std::string& version) {
-  if (e.getType() == kj::Exception::Type::UNIMPLEMENTED) {
-    return "its tide-agent (version " + version + ") cannot suspend jobs with several virtual GPUs; update it";
-  }
+  if (e.getType() == kj::Exception::Type::UNIMPLEMENTED) return too_old(version, "jobs with several virtual GPUs");
   return e.getType() == kj::Exception::Type::OVERLOADED ? "its agent does not answer" : remote_error(e);
+}
+
+// Why an agent did not keep one. One of an older release takes the parked place for a GPU's number.
+std::string park_error(const std::string& why, const Server* server) {
+  const bool old = why.find("has no GPU " + std::to_string(kParked)) != std::string::npos;
+  return old && server != nullptr ? too_old(server->version, "jobs") : why;
 }
 
 }  // namespace
@@ -94,7 +102,10 @@ void Reconciler::begin_parking(Job* job) {
   job->refused_by.clear();
   job->refusals.clear();
   // Written down with the first epoch of a move.
-  for (Vgpu& vgpu : job->vgpus) vgpu.home = vgpu.at.on_gpu() ? vgpu.at : vgpu.home;
+  for (Vgpu& vgpu : job->vgpus) {
+    vgpu.home = vgpu.at.on_gpu() ? vgpu.at : vgpu.home;
+    vgpu.failures = 0;
+  }
 }
 
 // Its GPUs are free; from here on it is a job that waits, and not to be admitted before it is resumed.
@@ -152,17 +163,21 @@ bool Reconciler::retry_failed_servers(Job* job, uint64_t now) {
   return again != 0;
 }
 
-// Another server may be able to: the policy knows which, or that there is none.
-void Reconciler::park_failed(Job* job, uint32_t v, const GpuId& to, const std::string& why) {
-  const std::string id = job->record.id(), server = to.server;
-  const std::string refusal = format("virtual GPU %u could not be kept on %s: %s", v, server.c_str(), why.c_str());
+// Where the server refuses, another one may be able to: the policy knows which, or that there is none.
+void Reconciler::park_failed(Job* job, uint32_t v, const GpuId& to, const std::string& why, bool passing) {
+  const std::string id = job->record.id(), server = to.server, said = park_error(why, ledger_.server(server));
+  const std::string refusal = format("virtual GPU %u could not be kept on %s: %s", v, server.c_str(), said.c_str());
   log(LogLevel::kWarning, "job %s: %s", id.c_str(), refusal.c_str());
-  cancel_at(server, id, v, job->vgpus[v].last_epoch);
-  if (job->being_suspended()) {
+  Vgpu& vgpu = job->vgpus[v];
+  cancel_at(server, id, v, vgpu.last_epoch);
+  if (job->being_suspended() && passing && ++vgpu.failures < kParkTriesAgainMax) {
+    vgpu.retry_ns = now_ns() + backoff_ns(vgpu.failures);
+  } else if (job->being_suspended()) {
+    vgpu.failures = 0;
     job->refused_by.insert(server);
     job->refusals += (job->refusals.empty() ? "" : "; ") + refusal;
-  } else if (job->vgpus[v].at == job->vgpus[v].home) {
-    job->vgpus[v].home = {};
+  } else if (vgpu.at == vgpu.home) {
+    vgpu.home = {};
   }
   poke();
 }

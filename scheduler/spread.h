@@ -18,7 +18,8 @@ uint32_t gpus_for_memory(const State& state, const JobView& job);
 std::set<GpuId> keep_gpus(const JobView& job, const std::set<GpuId>& held, uint32_t count);
 
 // Takes from `free` into `mine` until it has `count`: first on the servers that the job is on already, then where it
-// fits into one server with the least left over; never where resuming it has just failed. False when there is no set that holds all its vGPUs.
+// fits into one server with the least left over; never where resuming it has just failed. False when there is no set
+// that holds all its vGPUs.
 bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<GpuId>& mine, std::set<GpuId>& free);
 
 // A place in `mine` for each vGPU, as even as memory allows, moving as few as possible. False when they do not fit;

@@ -36,15 +36,15 @@ struct GpuView {
 struct JobView {
   std::string id;
   uint32_t vgpus = 1;
-  uint32_t min_gpus = 1;      // never fewer physical GPUs than this
-  uint32_t target = 0;        // `tide resize`; 0: as many as vGPUs
-  uint64_t memory_bytes = 0;  // a vGPU's quota; 0: not decided yet
-  bool memory_given = false;  // the user chose the quota, so the vGPUs of one GPU must fit together
-  bool running = false;       // admitted: it has a right to min_gpus until it ends or is suspended
-  bool suspended = false;     // shall be on no GPU; still `running` until it is
-  bool pinned = false;        // `tide migrate` chose the places: they need not be even
-  uint32_t skipped = 0;       // jobs that were submitted later and started before this one
-  std::vector<GpuId> places;  // per vGPU; of a vGPU that is on its way, the destination
+  uint32_t min_gpus = 1;                 // never fewer physical GPUs than this
+  uint32_t target = 0;                   // `tide resize`; 0: as many as vGPUs
+  uint64_t memory_bytes = 0;             // a vGPU's quota; 0: not decided yet
+  bool memory_given = false;             // the user chose the quota, so the vGPUs of one GPU must fit together
+  bool running = false;                  // admitted: it has a right to min_gpus until it ends or is suspended
+  bool suspended = false;                // shall be on no GPU; still `running` until it is
+  bool pinned = false;                   // `tide migrate` chose the places: they need not be even
+  uint32_t skipped = 0;                  // jobs that were submitted later and started before this one
+  std::vector<GpuId> places;             // per vGPU; of a vGPU that is on its way, the destination
   std::set<std::string> failed_on = {};  // servers on which it could not be resumed a moment ago
   // While it is being suspended:
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked

@@ -114,7 +114,7 @@ WorkerProcess::~WorkerProcess() { kill(); }
 
 void WorkerProcess::kill() {
   killed_ = true;
-  if (process_ >= 0) pidfd_send_signal(process_, SIGKILL, nullptr, 0);
+  if (process_.get() >= 0) pidfd_send_signal(process_, SIGKILL, nullptr, 0);
   KJ_IF_MAYBE (pid, pid_) {
     ::kill(*pid, SIGKILL);
   }

@@ -19,12 +19,12 @@ struct FakeAgentLog {
   std::map<std::pair<std::string, uint32_t>, uint32_t> gpus;        // where
   std::map<std::pair<std::string, uint32_t>, std::string> servers;  // of which agent
   std::map<std::pair<std::string, uint32_t>, bool> held;
-  std::map<std::string, uint32_t> room;  // server -> how many vGPUs it can keep; else any number
+  std::map<std::string, uint32_t> room;            // server -> how many vGPUs it can keep; else any number
   std::map<std::string, std::string> unreachable;  // server -> why a move to it fails
-  bool restless = false;                 // what is held goes on executing commands
-  bool at_rest = false;                  // nobody has anything to do
-  bool waits = false;                    // programs of parked vGPUs have commands for them
-  bool old = false;                      // knows no hold()
+  bool restless = false;                           // what is held goes on executing commands
+  bool at_rest = false;                            // nobody has anything to do
+  bool waits = false;                              // programs of parked vGPUs have commands for them
+  bool old = false;                                // knows no hold()
   uint64_t commands = 0;
   uint32_t moves_at_once = 0, moves_at_once_max = 0;
   uint32_t move_ms = 1;

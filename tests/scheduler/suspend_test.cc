@@ -35,21 +35,23 @@ class Suspends : public PoolFixture {
     request.setId(job->id);
     request.setToken(kj::StringPtr(job->token.c_str(), job->token.size()).asBytes());
     job->handle = request.send().wait(io_.waitScope).getHandle();
-    for (const std::string& server : servers) {
-      capnp::MallocMessageBuilder message;
-      auto list = message.initRoot<control::ServerInfo>().initLeases(uint32_t(log_.leases.size()));
-      std::vector<control::Lease::Reader> leases;
-      for (const auto& [key, epoch] : log_.leases) {
-        if (log_.servers[key] != server) continue;
-        auto lease = list[uint32_t(leases.size())];
-        lease.setJob(key.first);
-        lease.setVgpu(key.second);
-        lease.setGpu(log_.gpus[key]);
-        lease.setEpoch(epoch);
-        leases.push_back(lease.asReader());
-      }
-      add_server(server, gpus, leases);
+    for (const std::string& server : servers) add_again(server, gpus);
+  }
+  // With what it serves.
+  void add_again(const std::string& server, uint32_t gpus) {
+    capnp::MallocMessageBuilder message;
+    auto list = message.initRoot<control::ServerInfo>().initLeases(uint32_t(log_.leases.size()));
+    std::vector<control::Lease::Reader> leases;
+    for (const auto& [key, epoch] : log_.leases) {
+      if (log_.servers[key] != server) continue;
+      auto lease = list[uint32_t(leases.size())];
+      lease.setJob(key.first);
+      lease.setVgpu(key.second);
+      lease.setGpu(log_.gpus[key]);
+      lease.setEpoch(epoch);
+      leases.push_back(lease.asReader());
     }
+    add_server(server, gpus, leases);
   }
 
   MoveTotals totals_;
@@ -174,6 +176,55 @@ TEST_F(Suspends, another_server_keeps_what_its_own_cannot) {
   expect_idle();
 }
 
+TEST_F(Suspends, a_server_that_comes_back_has_refused_nothing) {
+  add_server("node0", 1);
+  const Submitted job = run(1);
+  log_.move_ms = 5000;
+  auto suspended = suspending(job.id, &totals_).eagerlyEvaluate(nullptr);
+  while (log_.moves_at_once == 0) pause(20);
+  lose_server(0);
+  pause(100);
+  log_.move_ms = 1;
+  add_again("node0", 1);
+  EXPECT_EQ(error_of(kj::mv(suspended)), "");
+  EXPECT_EQ(describe(job.id), "suspended on node0/parked");
+  EXPECT_TRUE(called("prepare 1:0 on node0/parked epoch 3"));
+  expect_idle();
+}
+
+TEST_F(Suspends, a_move_that_goes_on_is_waited_for_but_not_for_ever) {
+  add_server("node0", 1);
+  const Submitted job = run(1);
+  log_.fail["move"] = "the vGPU is being moved already";
+  auto suspended = suspending(job.id, &totals_).eagerlyEvaluate(nullptr);
+  pause(400);
+  EXPECT_EQ(count("prepare 1:0 on node0/parked"), 1u);
+  log_.fail.clear();
+  EXPECT_EQ(error_of(kj::mv(suspended)), "");
+  EXPECT_EQ(describe(job.id), "suspended on node0/parked");
+  EXPECT_EQ(resume(job.id, &totals_, &queued_), "");
+  log_.calls.clear();
+  log_.fail["move"] = "the vGPU is being moved already";
+  suspended = suspending(job.id, &totals_).eagerlyEvaluate(nullptr);
+  for (const uint64_t end = now_ns() + 25'000'000'000; count("prepare") < 5 && now_ns() < end; pause(100)) {
+    EXPECT_EQ(error_of(registrations_[0].heartbeatRequest().send().ignoreResult()), "");
+  }
+  EXPECT_EQ(error_of(kj::mv(suspended)),
+            "job 1 was not suspended, it runs on: virtual GPU 0 could not be kept on node0: the vGPU is being moved "
+            "already");
+  EXPECT_EQ(count("prepare 1:0 on node0/parked"), 5u);
+  EXPECT_EQ(describe(job.id), "running on node0/0");
+}
+
+TEST_F(Suspends, an_agent_that_knows_no_parking_is_named_with_its_version) {
+  add_server("node0", 1);
+  const Submitted job = run(1);
+  log_.fail["move"] = "this server has no GPU 4294967295";
+  EXPECT_EQ(suspend(job.id, &totals_),
+            "job 1 was not suspended, it runs on: virtual GPU 0 could not be kept on node0: its tide-agent (version "
+            "fake) cannot suspend jobs; update it");
+}
+
 TEST_F(Suspends, an_agent_that_cannot_hold_is_named_with_its_version) {
   add_server("node0", 2);
   const Submitted job = run(2);
@@ -280,8 +331,9 @@ TEST_F(Suspends, a_resume_that_cannot_succeed_keeps_no_gpu_from_others) {
   EXPECT_EQ(error_of(KJ_ASSERT_NONNULL(third.handle).runningRequest().send().ignoreResult()), "");
   EXPECT_EQ(describe(third.id), "running on node1/0") << "it was kept for who cannot come there";
   pause(1500);
-  EXPECT_EQ(reason(job.id), "waits to run again: needs 1 GPU; 0 of 2 can be free while the jobs before it keep their "
-                            "minimum");
+  EXPECT_EQ(reason(job.id),
+            "waits to run again: needs 1 GPU; 0 of 2 can be free while the jobs before it keep their "
+            "minimum");
   third.handle = nullptr;
   wait_for(third.id, "ended: its `tide run` is gone");
   pause(500);
