@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "tests/transport/peer.h"
 
 namespace tide {
@@ -168,6 +169,46 @@ TEST(Stream, a_killed_far_side_is_noticed) {
     EXPECT_FALSE(stream->send("y", 1).ok());
     victim.status();
   });
+}
+
+// What is half sent then must not be the end of who sent it.
+TEST(Stream, may_be_given_up_in_its_middle_while_the_far_side_ends) {
+  for (uint32_t round = 0; round < 24; ++round) {
+    in_fresh_process([round] {
+      OtherProcess other([](const std::string& address) {
+        std::unique_ptr<ByteStream> stream;
+        if (!connect_stream(address, 10'000, &stream).ok()) return 1;
+        std::vector<char> bytes(2u << 20);
+        while (stream->receive(bytes.data(), bytes.size()).ok()) {
+        }
+        return 0;
+      });
+      std::unique_ptr<StreamListener> listener;
+      std::string address;
+      ASSERT_TRUE(listen_stream(&address, &listener).ok());
+      other.tell(address);
+      std::unique_ptr<ByteStream> stream = accept_from(*listener);
+      ASSERT_NE(stream, nullptr);
+      const std::vector<char> bytes(2u << 20, 'b');
+      Thread sender, killer;
+      ASSERT_TRUE(sender
+                      .start([&] {
+                        while (stream->send(bytes.data(), bytes.size()).ok()) {
+                        }
+                      })
+                      .ok());
+      sleep_us(20'000 + round * 300);
+      ASSERT_TRUE(killer.start([&] { sleep_us(round / 4 * 200), other.kill_it(); }).ok());
+      sleep_us(round % 4 * 400);
+      stream->cancel();
+      sender.join();
+      const uint64_t begin = now_ns();
+      stream.reset();
+      EXPECT_LT(now_ns() - begin, 5'000'000'000u);
+      killer.join();
+      other.status();
+    });
+  }
 }
 
 TEST(Stream, waiting_ends_when_the_time_is_over) {

@@ -97,7 +97,7 @@ void UcxStream::fail(const std::string& why) {
 }
 
 Outcome UcxStream::open() {
-  Outcome outcome = UcxWorker::create(&worker_);
+  Outcome outcome = UcxWorker::create_for_stream(&worker_);
   if (outcome.ok()) outcome = worker_->handle(kPieceId, on_piece, this);
   if (outcome.ok()) outcome = worker_->handle(kTakenId, on_word<kTakenId>, this);
   if (outcome.ok()) outcome = worker_->handle(kFlushId, on_word<kFlushId>, this);
@@ -342,7 +342,7 @@ ucs_status_t UcxStream::on_word(void* self, const void* header, size_t header_by
 class UcxStreamListener : public StreamListener {
  public:
   Outcome open(std::string* address) {
-    const Outcome outcome = UcxWorker::create(&worker_);
+    const Outcome outcome = UcxWorker::create_for_stream(&worker_);
     return outcome.ok() ? worker_->listen(address, on_connection, this) : outcome;
   }
   ~UcxStreamListener() override {

@@ -29,7 +29,9 @@ Outcome failure(const char* what, ucs_status_t status) {
 }
 
 // What cannot be left to the user's environment. A setting that this UCX does not know is not needed by it.
-void configure(ucp_config_t* config, const std::string& transports) {
+void configure(ucp_config_t* config, const std::string& transports, bool copies) {
+  // Of what lies where it is sent from UCX 1.13 loses count when the far side dies in the middle of it, and aborts.
+  if (copies) ucp_config_modify(config, "ZCOPY_THRESH", "inf");
   // Rendezvous would let a large message be overtaken, and uses put over TCP, which is slow.
   ucp_config_modify(config, "RNDV_THRESH", "inf");
   ucp_config_modify(config, "MAX_EAGER_RAILS", "1");
@@ -48,13 +50,16 @@ std::string description(ucp_context_h context) {
   return said;
 }
 
-// One context a process. A forked child leaves its parent's alone and makes its own.
-Outcome context(ucp_context_h* context) {
+// One context a process for links and one for streams, which copies what it sends. A forked child leaves its parent's
+// alone and makes its own.
+Outcome context(ucp_context_h* context, bool copies) {
   static std::mutex* mu = new std::mutex;
-  static ucp_context_h shared = nullptr;
-  static pid_t owner = 0;
+  static ucp_context_h contexts[2] = {};
+  static pid_t owners[2] = {};
   static std::string& transports = *new std::string;
   const std::lock_guard lock(*mu);
+  ucp_context_h& shared = contexts[copies];
+  pid_t& owner = owners[copies];
   if (shared != nullptr && owner == getpid()) {
     *context = shared;
     return room_for_another(transports);
@@ -64,7 +69,7 @@ Outcome context(ucp_context_h* context) {
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) return failure("cannot read its settings", status);
-  configure(config, transports);
+  configure(config, transports, copies);
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED;
   params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
@@ -167,7 +172,7 @@ void UcxWorker::prepare() {
   const std::lock_guard lock(there.mu);
   if (there.worker != nullptr && there.owner == getpid()) return;
   [[maybe_unused]] UcxWorker* of_our_parent = there.worker.release();
-  if (create_new(&there.worker).ok()) there.owner = getpid();
+  if (create_in(false, &there.worker).ok()) there.owner = getpid();
 }
 
 Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
@@ -179,14 +184,16 @@ Outcome UcxWorker::create(std::unique_ptr<UcxWorker>* worker) {
       return {};
     }
   }
-  return create_new(worker);
+  return create_in(false, worker);
 }
 
-Outcome UcxWorker::create_new(std::unique_ptr<UcxWorker>* worker) {
+Outcome UcxWorker::create_for_stream(std::unique_ptr<UcxWorker>* worker) { return create_in(true, worker); }
+
+Outcome UcxWorker::create_in(bool copies, std::unique_ptr<UcxWorker>* worker) {
   ucp_context_h in = nullptr;
   if (Outcome outcome = try_thread(); !outcome.ok()) return outcome;
   if (Outcome outcome = try_descriptors(); !outcome.ok()) return outcome;
-  const Outcome outcome = context(&in);
+  const Outcome outcome = context(&in, copies);
   if (!outcome.ok()) return outcome;
   auto made = std::make_unique<UcxWorker>();
   ucp_worker_params_t params{};

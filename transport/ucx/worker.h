@@ -20,6 +20,8 @@ class UcxWorker {
   using OnConnection = void (*)(ucp_conn_request_h request, void* self);
 
   static Outcome create(std::unique_ptr<UcxWorker>* worker);
+  // One whose far side may be killed in the middle of a message; it copies what it sends.
+  static Outcome create_for_stream(std::unique_ptr<UcxWorker>* worker);
   // Makes one early, on any thread, which the next create() takes; nothing where there is one, or it fails.
   static void prepare();
   ~UcxWorker();
@@ -44,7 +46,7 @@ class UcxWorker {
   size_t header_bytes_max() const { return header_bytes_max_; }
 
  private:
-  static Outcome create_new(std::unique_ptr<UcxWorker>* worker);
+  static Outcome create_in(bool copies, std::unique_ptr<UcxWorker>* worker);
 
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
