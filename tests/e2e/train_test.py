@@ -82,13 +82,13 @@ class Moves(PoolTest):
 
     def test_variables_of_modules_move_too(self):
         self.pool.up(gpus=2)
-        job = self.pool.start('-g', 2, '--name', 'moved', '--', job_program('globals'), '--seconds', 8)
+        job = self.pool.start('-g', 2, '--name', 'moved', '--', job_program('globals'), '--seconds', 5)
         for target in (1, 2, 1, 2):
             wait_until(lambda: self.pool.jobs_by_name().get('moved', {}).get('state') == 'running', 'running')
             self.pool.json('resize', 'moved', '--gpus', str(target))
         self.assertEqual(job.wait(), 0, job.err())
 
-    def migrate_while_running(self, *program, seconds=6, rounds=3):
+    def migrate_while_running(self, *program, seconds=4, rounds=3):
         """The program ends well while its vGPU goes to and fro; the number of moves."""
         self.pool.up(gpus=2)
         name, *options = program
@@ -131,9 +131,11 @@ class Moves(PoolTest):
 
 
 class OverUcx(Moves):
-    """Everything once more with the transport between hosts."""
+    """Once more with the transport between hosts; but what does not depend on it."""
 
     environment = {'TIDE_TRANSPORT': 'ucx'}
+    test_variables_of_modules_move_too = test_resize_in_a_loop = test_texture_references_move_too = None
+    test_graphs_are_launched_across_moves = test_graphs_that_the_gpu_decides_on_are_launched_across_moves = None
 
     def test_the_transport_is_ucx(self):
         self.pool.up(gpus=1)
