@@ -227,11 +227,12 @@ class PoolTest(unittest.TestCase):
     def replace_scheduler(self):
         """Kills it, and starts it again where everybody knows it to be."""
         ready = scheduler_ready(self.pool)
-        with open(f'/proc/{ready["pid"]}/cmdline', encoding='utf-8') as file:
+        pid = self.pool.pids('tide-scheduler')[0]
+        with open(f'/proc/{pid}/cmdline', encoding='utf-8') as file:
             command = file.read().split('\0')[:-1]
         for option, address in (('--listen', ready['pool']), ('--door', ready['door'])):
             command[command.index(option) + 1] = address
-        os.kill(int(ready['pid']), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.pool.pids('tide-scheduler'), 'it ends')
         self.assertNotEqual(self.pool.tide('status').status, 0)
         with open(os.path.join(self.pool.home, 'again.log'), 'w', encoding='utf-8') as log:

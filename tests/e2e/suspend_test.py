@@ -1,13 +1,11 @@
 """The pool's side of suspending: who gets the GPUs meanwhile, whose turn it is, and that a program notices nothing."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 import unittest
 
-from pool import PATIENCE_S, PoolTest, job_program, scheduler_address, train, wait_until
+from pool import PATIENCE_S, PoolTest, job_program, train, wait_until
 
 
 class Suspends(PoolTest):
@@ -147,15 +145,7 @@ class Suspends(PoolTest):
         self.assertEqual(job.out(), expected, 'the job noticed')
 
     def restart_scheduler(self):
-        pid = self.pool.pids('tide-scheduler')[0]
-        with open(f'/proc/{pid}/cmdline', 'rb') as file:
-            command = file.read().decode().split('\0')[:-1]
-        command[command.index('--listen') + 1] = scheduler_address(self.pool)
-        os.kill(pid, signal.SIGKILL)
-        again = subprocess.Popen(command, env=self.pool.env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.addCleanup(again.wait)
-        self.addCleanup(again.kill)
-        wait_until(lambda: self.pool.tide('gpus').status == 0, 'the next scheduler')
+        self.replace_scheduler()
         wait_until(lambda: len(self.pool.json('gpus')) == 2, 'the agent is back')
 
     def test_a_job_that_has_not_used_its_gpus_is_suspended_too(self):
