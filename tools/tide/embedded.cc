@@ -96,6 +96,7 @@ Outcome start_agent(const EmbeddedOptions& options, const std::string& address, 
   mkdir(directory.c_str(), 0700);
   Launch launch = base_launch(options, name + ".log");
   launch.command = {program, "--scheduler", address, "--name", name, "--dir", directory};
+  if (!options.config.empty()) launch.command.insert(launch.command.end(), {"--config", options.config});
   if (share.software) {
     launch.command.insert(launch.command.end(), {"--softgpu-devices", std::to_string(share.gpus)});
     if (!options.gpu_memory.empty())
