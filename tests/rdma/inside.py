@@ -194,7 +194,7 @@ def wire_cut(transport):
             cut_now()
             yield
     said = r'rxe\d port 1 is down' if transport.name == 'verbs' else ''
-    return ends_clearly(transport, cut, said, HELD_S + ENDS_WITHIN_S)
+    return ends_clearly(transport, cut, said, HELD_S + 2 * ENDS_WITHIN_S)
 
 
 def fastest(_):
