@@ -125,6 +125,7 @@ struct JobSpec {
   pid @7 :UInt32;
   idleMs @9 :UInt64;          # without work for so long it gives its GPUs back until its next call; 0: never
   minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
+  noTurns @10 :Bool;          # where jobs take turns: it keeps its GPUs until it ends
 }
 
 enum JobState {
@@ -143,6 +144,18 @@ struct VgpuInfo {
   lastMove @5 :MoveReport;    # its last one since the scheduler started; vgpus 0: none
 }
 
+# Where jobs take turns: of one that has GPUs, or waits for them. Counted from the answer.
+struct TurnInfo {
+  taken @0 :Bool;             # its turns may end
+  lengthMs @1 :UInt64;        # of its turns; all ones: until the job ends
+  next @2 :Text;              # who waits for the end of its turn; empty: nobody
+  endsMs @3 :UInt64;          # with `next`: when its turn ends
+  waits @4 :Bool;             # it waits for its turn,
+  comesMs @5 :UInt64;         # about so long
+  switchMs @6 :UInt64;        # what suspending and resuming it took the last time; 0: not measured
+  doubled @7 :UInt32;         # how often its turns were doubled: switching failed or was not worth it
+}
+
 struct JobInfo {
   id @0 :Text;
   spec @1 :JobSpec;
@@ -159,6 +172,7 @@ struct JobInfo {
   suspended @13 :Bool;        # shall be: `tide suspend` said so and `tide resume` has not
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
+  turn @15 :TurnInfo;
 }
 
 struct PoolGpu {
@@ -195,7 +209,8 @@ interface Pool {
   resize @6 (job :Text, gpus :UInt32) -> (report :MoveReport);
   migrate @7 (job :Text, vgpu :Int32, server :Text, gpu :UInt32) -> (report :MoveReport);  # vgpu -1: all
   kill @8 (job :Text);
-  status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text);
+  status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text,
+                   turns :Text);  # as in pool.toml
   shutdown @10 ();
   # Returns when no GPU is held any more; it fails with the job running on as before.
   suspend @11 (job :Text) -> (report :MoveReport);

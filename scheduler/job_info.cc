@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/pool_service.h"
+#include "scheduler/turns.h"
 #include "transport/layout.h"
 
 namespace tide::sched {
@@ -28,15 +30,44 @@ control::JobState state_of(const Job& job) {
   return job.physical_gpus() == 0 ? control::JobState::SUSPENDED : control::JobState::RUNNING;
 }
 
+uint64_t until_ms(uint64_t end_ns) {
+  const uint64_t now = now_ns();
+  return end_ns > now ? (end_ns - now) / 1'000'000 : 0;
+}
+
+// "about 12 s"; what is less than a second away comes now.
+std::string about(uint64_t end_ns) {
+  const uint64_t s = (until_ms(end_ns) + 500) / 1000;
+  return s == 0 ? "which comes now" : format("about %lu s", (unsigned long)s);
+}
+
+// Where somebody waits for the end of its turn, or switching has failed before.
+std::string turn_of(const Job& job) {
+  const Turn& turn = job.turn;
+  const uint32_t strain = job.record.turn.strain;
+  if (strain >= kStrainMax && turn.length_ms == kEndless) {
+    return "keeps its GPUs until it ends: taking turns failed or was not worth it too often";
+  }
+  if (turn.next.empty()) return "";
+  const uint64_t s = (until_ms(turn.ends_ns) + 500) / 1000;
+  std::string text =
+      format("has its turn for about %lu s more, then it is the turn of job ", (unsigned long)s) + turn.next;
+  if (strain != 0)
+    text += format("; its turns are %u times as long, because switching failed or was not worth it", 1u << strain);
+  return text;
+}
+
 std::string reason_of(const Job& job) {
   if (job.ended()) return job.record.reason;
   if (!job.problem.empty()) return job.problem;
-  if (job.being_suspended()) return "is being suspended";
+  if (job.being_suspended())
+    return job.record.turn.yielding ? "its turn is over: it is being suspended" : "is being suspended";
   if (job.record.idled) return "gave its GPUs back, because it did nothing; its next call brings it back";
   if (job.started && job.admitted()) {
     const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
-    return parked ? "is being resumed" : "";
+    return parked ? "is being resumed" : turn_of(job);
   }
+  if (job.turn.comes_ns != 0 && !job.admitted()) return "waits for its turn, " + about(job.turn.comes_ns);
   if (job.started && !job.record.suspended) return "waits to run again: " + job.record.reason;
   if (job.admitted()) return "starts: its virtual GPUs are being placed";
   return job.record.reason.empty() ? "waits to be looked at" : job.record.reason;
@@ -55,6 +86,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->command = clipped(spec.getCommand());
   record->pid = spec.getPid();
   record->idle_ms = std::min(spec.getIdleMs(), kIdleMsMax);
+  record->turn.excluded = spec.getNoTurns();
   if (record->gpus < 1 || record->gpus > kVgpusMax) {
     return Outcome::fail(format("a job has 1 to %u GPUs, not %u", kVgpusMax, record->gpus));
   }
@@ -115,6 +147,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setCommand(record.command);
   spec.setPid(record.pid);
   spec.setIdleMs(record.idle_ms);
+  spec.setNoTurns(record.turn.excluded);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);
@@ -128,6 +161,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setIdled(record.idled);
   info.setMemoryBytes(record.memory_bytes);
   if (job.ended()) return;
+  fill_turn(info.initTurn(), job);
   auto vgpus = info.initVgpus(uint32_t(job.vgpus.size()));
   for (uint32_t v = 0; v < vgpus.size(); ++v) {
     vgpus[v].setVgpu(v);
@@ -137,6 +171,21 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
     vgpus[v].setMoving(job.vgpus[v].doing == Doing::kMoving);
     if (job.vgpus[v].last_move.vgpus != 0) fill_report(vgpus[v].initLastMove(), job.vgpus[v].last_move);
   }
+}
+
+// Nothing of it is said where jobs take no turns.
+void fill_turn(control::TurnInfo::Builder info, const Job& job) {
+  const Turn& turn = job.turn;
+  if (turn.length_ms == 0) return;
+  const TurnRecord& record = job.record.turn;
+  info.setTaken(!record.excluded);
+  info.setLengthMs(turn.length_ms);
+  info.setNext(turn.next);
+  info.setEndsMs(turn.next.empty() ? 0 : until_ms(turn.ends_ns));
+  info.setWaits(turn.comes_ns != 0 && !job.admitted());
+  info.setComesMs(turn.comes_ns != 0 ? until_ms(turn.comes_ns) : 0);
+  info.setSwitchMs(record.suspend_ms + record.resume_ms);
+  info.setDoubled(record.strain);
 }
 
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {

@@ -105,12 +105,32 @@ std::string no_set_because(const JobView& job) {
   return "no set of free GPUs has memory for its virtual GPUs; ask for less with --gpu-memory";
 }
 
-// Everybody's minimum first: who has started keeps it, who waits gets it in order of submission.
+// In the order in which they may start: of submission; where jobs take turns, who has waited longest first.
+std::vector<Share*> in_order(Round& round) {
+  std::vector<Share*> shares;
+  for (Share& share : round.shares) shares.push_back(&share);
+  if (!round.state->turns) return shares;
+  std::stable_sort(shares.begin(), shares.end(),
+                   [](const Share* a, const Share* b) { return a->job->turn.ticket < b->job->turn.ticket; });
+  return shares;
+}
+
+// Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns only
+// those that never ran wait for the latter: the end of others' turns does not help it.
+bool is_behind(const Round& round, const Share& share, const std::string& blocked_by) {
+  if (blocked_by.empty()) return false;
+  const auto& places = share.job->places;
+  const bool ran = std::any_of(places.begin(), places.end(), [](const GpuId& place) { return !place.none(); });
+  return !round.state->turns || blocked_by == round.state->next_turn || !ran;
+}
+
+// Everybody's minimum first: who has started keeps it, who waits gets it in order.
 int64_t admit(Round& round) {
   int64_t left = round.total;
   for (const Share& share : round.shares) left -= share.admitted ? share.least : 0;
   std::string blocked_by;
-  for (Share& share : round.shares) {
+  for (Share* each : in_order(round)) {
+    Share& share = *each;
     if (share.admitted || !share.reason.empty()) continue;
     if (share.job->suspended) {
       share.reason = "kept without a GPU until `tide resume " + share.job->id + "`";
@@ -118,14 +138,15 @@ int64_t admit(Round& round) {
       share.reason = "waits for the server that keeps it, which does not answer";
     } else if (!share.job->failed_on.empty() && int64_t(share.least) > open_to(round, *share.job)) {
       share.reason = no_set_because(*share.job);
-    } else if (!blocked_by.empty()) {
+    } else if (is_behind(round, share, blocked_by)) {
       share.reason = "waits its turn behind job " + blocked_by + ", which has waited longest";
     } else if (int64_t(share.least) <= left) {
       share.admitted = true;
       left -= share.least;
     } else {
       share.reason = waits_because(round, share, left);
-      if (share.job->skipped >= kSkipsMax && int64_t(share.least) <= round.total) blocked_by = share.job->id;
+      const bool drains = share.job->skipped >= kSkipsMax && int64_t(share.least) <= round.total;
+      if (drains || share.job->id == round.state->next_turn) blocked_by = share.job->id;
     }
   }
   return left;

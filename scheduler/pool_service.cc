@@ -126,6 +126,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
+  job.record.turn.ticket = core_.ledger.next_ticket();
   outcome = new_token(&job.record.token);
   to_record(&job);
   if (outcome.ok()) outcome = core_.store.add(&job.record);
@@ -338,6 +339,7 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
   results.setServers(online);
   results.setDoorAddress(core_.door_address);
+  results.setTurns(to_text(core_.ledger.turns));
   return kj::READY_NOW;
 }
 

@@ -26,7 +26,12 @@ Outcome Reconciler::recover() {
   const Outcome loaded = store_.load_live(&records);
   if (!loaded.ok()) return loaded;
   if (!records.empty()) recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
-  for (const JobRecord& record : records) ledger_.jobs[record.number] = from_record(record);
+  const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
+  for (const JobRecord& record : records) {
+    Job& job = ledger_.jobs[record.number] = from_record(record);
+    const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
+    job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
+  }
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
 }
@@ -55,8 +60,9 @@ void Reconciler::step() {
     note_started(&job);
     go_on_suspending(&job);
   }
-  Assignment wanted = assign(ledger_.snapshot());
-  if (give_up_parking(wanted)) wanted = assign(ledger_.snapshot());
+  take_turns();
+  Assignment wanted = assign(look());
+  if (give_up_parking(wanted)) wanted = assign(look());
   admit(wanted);
   start(plan(ledger_.present(now_ns()), wanted));
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
@@ -74,12 +80,15 @@ void Reconciler::admit(const Assignment& wanted) {
     const JobRecord before = job.record;
     job.record.phase = Phase::kRunning;
     job.record.reason.clear();
+    begin_turn(&job);
     const Outcome saved = save(&job);
     if (!saved.ok()) {
       job.record = before;
       job.record.reason = saved.message();
       continue;
     }
+    job.turn.coming_ns = job.started ? now_ns() : 0;
+    if (ledger_.turns.on && job.started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
       if (earlier < number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
     }
@@ -92,6 +101,7 @@ void Reconciler::note_started(Job* job) {
   job->started = true;
   job->problem.clear();
   job->record.started_ms = wall_seconds() * 1000;
+  begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
       job->physical_gpus());
   (void)save(job);  // a restart that misses this asks the agents, who know
@@ -213,7 +223,7 @@ void Reconciler::check_deadlines() {
   }
   for (const std::string& name : lost) lose_server(name);
   const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
-  bool again = false;
+  bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
   for (auto& [number, job] : ledger_.jobs) {
     if (job.dirty) again |= save(&job).ok();
     if (recovered && !job.ended() && !job.attached) {

@@ -207,7 +207,10 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   if (vgpu->wish == vgpu->at) vgpu->wish = {};
   if (!vgpu->at.parked()) vgpu->home = {};
   const auto parked = [](const Vgpu& each) { return each.at.parked(); };
-  if (std::none_of(job->vgpus.begin(), job->vgpus.end(), parked)) job->failed_on.clear();
+  if (std::none_of(job->vgpus.begin(), job->vgpus.end(), parked)) {
+    job->failed_on.clear();
+    note_back(job);
+  }
   vgpu->epoch = epoch;
   vgpu->failures = 0;
   vgpu->last_move = report;

@@ -32,6 +32,16 @@ struct GpuView {
   bool healthy = true;  // an unhealthy GPU takes nothing new, and what is there moves away
 };
 
+inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
+
+// What taking turns (turns.h) needs to know of a job.
+struct TurnView {
+  bool gives = false;      // its turn may end: it has GPUs, nothing about that is to change, and nobody excluded it
+  uint64_t ticket = 0;     // who waits with a smaller one has waited longer
+  uint64_t had_ms = 0;     // since its turn began
+  uint64_t length_ms = 0;  // that its turn shall have, or kEndless
+};
+
 // A job that has not ended.
 struct JobView {
   std::string id;
@@ -49,6 +59,7 @@ struct JobView {
   // While it is being suspended:
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
+  TurnView turn = {};                     // where jobs take turns
 
   uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
 };
@@ -56,6 +67,8 @@ struct JobView {
 struct State {
   std::vector<GpuView> gpus;
   std::vector<JobView> jobs;  // in the order of submission
+  bool turns = false;         // jobs take turns: who has waited longest starts first
+  std::string next_turn;      // who waits behind this job waits for it; empty: nobody's turn is next
 };
 
 struct Decision {

@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -36,6 +36,13 @@ constexpr const char* kSince2 = R"(
   ALTER TABLE jobs ADD COLUMN idle_ms INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE vgpus ADD COLUMN home_server TEXT NOT NULL DEFAULT '';
   ALTER TABLE vgpus ADD COLUMN home_gpu INTEGER NOT NULL DEFAULT 0;
+)";
+
+// And one of version 2: jobs that take turns. A job without a row has not done so.
+constexpr const char* kSince3 = R"(
+  CREATE TABLE IF NOT EXISTS turns(
+    job INTEGER PRIMARY KEY, excluded INTEGER NOT NULL, yielding INTEGER NOT NULL, ticket INTEGER NOT NULL,
+    began_ms INTEGER NOT NULL, suspend_ms INTEGER NOT NULL, resume_ms INTEGER NOT NULL, strain INTEGER NOT NULL);
 )";
 
 constexpr const char* kColumns =
@@ -122,8 +129,8 @@ Outcome Store::prepare_schema() {
                                 path_.c_str(), (unsigned long)have, kSchemaVersion));
   }
   if (have == uint64_t(kSchemaVersion)) return {};
-  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + kSince2 +
-                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + (have < 2 ? kSince2 : "") +
+                          kSince3 + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -153,7 +160,15 @@ Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   insert.bind(job.moves).bind(job.suspended).bind(job.held).bind(job.idled).bind(job.idle_ms);
   if (!insert.done()) return failure("write");
   *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
-  return write_vgpus(job, *number);
+  const Outcome written = write_turn(job.turn, *number);
+  return written.ok() ? write_vgpus(job, *number) : written;
+}
+
+Outcome Store::write_turn(const TurnRecord& turn, uint64_t number) {
+  Statement insert(db_, "INSERT OR REPLACE INTO turns VALUES(?,?,?,?,?,?,?,?)");
+  insert.bind(number).bind(turn.excluded).bind(turn.yielding).bind(turn.ticket).bind(turn.began_ms);
+  insert.bind(turn.suspend_ms).bind(turn.resume_ms).bind(turn.strain);
+  return insert.done() ? Outcome() : failure("write");
 }
 
 Outcome Store::add(JobRecord* job) {
@@ -197,13 +212,30 @@ Outcome Store::read_vgpus(JobRecord* job) {
   return rows.failed() ? failure("read") : Outcome();
 }
 
+Outcome Store::read_turn(JobRecord* job) {
+  Statement row(db_,
+                "SELECT excluded, yielding, ticket, began_ms, suspend_ms, resume_ms, strain FROM turns WHERE job=?");
+  row.bind(job->number);
+  if (row.row()) {
+    job->turn.excluded = row.number() != 0;
+    job->turn.yielding = row.number() != 0;
+    job->turn.ticket = row.number();
+    job->turn.began_ms = row.number();
+    job->turn.suspend_ms = row.number();
+    job->turn.resume_ms = row.number();
+    job->turn.strain = uint32_t(row.number());
+  }
+  return row.failed() ? failure("read") : Outcome();
+}
+
 Outcome Store::query(const std::string& where, const std::string* name, std::vector<JobRecord>* jobs) {
   Statement rows(db_, (std::string("SELECT ") + kColumns + " FROM jobs " + where).c_str());
   if (name != nullptr) rows.bind_text(*name);
   while (rows.row()) jobs->push_back(read_job(rows));
   if (rows.failed()) return failure("read");
   for (JobRecord& job : *jobs) {
-    const Outcome read = read_vgpus(&job);
+    Outcome read = read_vgpus(&job);
+    if (read.ok()) read = read_turn(&job);
     if (!read.ok()) return read;
   }
   return {};

@@ -26,6 +26,16 @@ struct VgpuRecord {
   std::string device_info;  // of its first GPU; never changes afterwards
 };
 
+// What taking turns (turns.h) remembers of a job.
+struct TurnRecord {
+  bool excluded = false;  // `tide run --no-turns`: it keeps its GPUs
+  bool yielding = false;  // `suspended` because its turn is over: when all of it is parked it waits for the next one
+  uint64_t ticket = 0;    // who waits with a smaller one has waited longer
+  uint64_t began_ms = 0;  // its last turn; since 1970
+  uint64_t suspend_ms = 0, resume_ms = 0;  // what these took the last time; 0: not measured
+  uint32_t strain = 0;  // how often its turns are doubled, because switching failed or was not worth it
+};
+
 struct JobRecord {
   uint64_t number = 0;  // the id; never used twice
   std::string token;
@@ -46,6 +56,7 @@ struct JobRecord {
   uint64_t submitted_ms = 0, started_ms = 0, ended_ms = 0;  // since 1970
   int32_t exit_status = 0;
   uint32_t moves = 0;
+  TurnRecord turn;
   std::vector<VgpuRecord> vgpus;
 
   std::string id() const { return std::to_string(number); }
@@ -76,8 +87,10 @@ class Store {
   Outcome failure(const char* what) const;
   Outcome write(const JobRecord& job, bool fresh, uint64_t* number);
   Outcome write_vgpus(const JobRecord& job, uint64_t number);
+  Outcome write_turn(const TurnRecord& turn, uint64_t number);
   Outcome query(const std::string& where, const std::string* name, std::vector<JobRecord>* jobs);
   Outcome read_vgpus(JobRecord* job);
+  Outcome read_turn(JobRecord* job);
 
   std::string path_;
   sqlite3* db_ = nullptr;

@@ -87,7 +87,54 @@ TEST_F(StoreTest, a_suspended_job_is_so_after_a_restart) {
   EXPECT_TRUE(found->vgpus[1].home.none());
 }
 
+TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
+  JobRecord record = job("a");
+  ASSERT_TRUE(store_->add(&record).ok());
+  EXPECT_EQ(store_->find(record.number)->turn.ticket, 0u);
+  record.turn = {.excluded = true,
+                 .yielding = true,
+                 .ticket = 7,
+                 .began_ms = 1'700'000'000'000,
+                 .suspend_ms = 12,
+                 .resume_ms = 34,
+                 .strain = 3};
+  ASSERT_TRUE(store_->update(record).ok());
+  open();
+  std::vector<JobRecord> jobs;
+  ASSERT_TRUE(store_->load_live(&jobs).ok());
+  ASSERT_EQ(jobs.size(), 1u);
+  const TurnRecord& turn = jobs[0].turn;
+  EXPECT_TRUE(turn.excluded);
+  EXPECT_TRUE(turn.yielding);
+  EXPECT_EQ(turn.ticket, 7u);
+  EXPECT_EQ(turn.began_ms, 1'700'000'000'000u);
+  EXPECT_EQ(turn.suspend_ms, 12u);
+  EXPECT_EQ(turn.resume_ms, 34u);
+  EXPECT_EQ(turn.strain, 3u);
+}
+
 // As the release before wrote it.
+TEST_F(StoreTest, a_record_of_version_2_has_taken_no_turns_yet) {
+  JobRecord record = job("old");
+  record.suspended = true;
+  ASSERT_TRUE(store_->add(&record).ok());
+  store_.reset();
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(db, "DROP TABLE turns; PRAGMA user_version=2;", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(db);
+  open();
+  auto found = store_->find(record.number);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_TRUE(found->suspended);
+  EXPECT_EQ(found->turn.ticket, 0u);
+  found->turn.yielding = true;
+  ASSERT_TRUE(store_->update(*found).ok());
+  open();
+  EXPECT_TRUE(store_->find(record.number)->turn.yielding);
+}
+
+// As the one before that wrote it.
 TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
   store_.reset();
   std::filesystem::remove_all(directory_);

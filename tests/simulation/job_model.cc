@@ -36,7 +36,7 @@ SimJob::SimJob(SimPool& pool, uint32_t number)
       chance_(pool.world().fork()),
       somebody_(pool.world().fork()),
       gpus_(uint32_t(chance_.between(1, 3))),
-      min_gpus_(1),
+      min_gpus_(pool.takes_turns() ? uint32_t(chance_.between(1, gpus_)) : 1),
       work_ns_(chance_.one_in(4) ? chance_.between(5 * kS, 30 * kS) : chance_.between(100 * kMs, 5 * kS)),
       io_(pool.new_io(pool.login_machine(), "job")) {}
 

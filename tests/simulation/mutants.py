@@ -77,6 +77,21 @@ MUTANTS = {
         'view.keeps.insert(vgpu.home);',
         'view.keeps.clear();',
         'home', 'pool'),
+    'turn-order': (  # whose turn is next follows from the submission, not from who has waited longest
+        'scheduler/policy.cc',
+        '  if (!round.state->turns) return shares;\n',
+        '  if (true) return shares;\n',
+        'turn', 'pool'),
+    'turn-again': (  # whose turn is over is the first of those who wait
+        'scheduler/reconciler_turns.cc',
+        '  job->record.turn.ticket = ledger_.next_ticket();\n',
+        '',
+        'turn', 'pool'),
+    'turn-for-ever': (  # that a job gave its GPUs away for a turn only is not in the record
+        'scheduler/store.cc',
+        '.bind(turn.yielding)',
+        '.bind(0)',
+        'wait', 'pool'),
 }
 
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "scheduler/policy.h"
+
 namespace tide::simulation {
 namespace {
 
@@ -34,6 +36,9 @@ SimPool::SimPool(World& world, Totals* totals)
   for (uint32_t i = 0; i < kServers; ++i) {
     servers_.push_back(std::make_unique<SimServer>(*this, "server" + std::to_string(i), 1 + i % 2));
   }
+  Chance turns = world.fork();
+  turns_.on = turns.one_in(2);
+  turns_.fixed_ms = turns.one_in(6) ? 0 : turns.between(100, 3000);
 }
 
 SimPool::~SimPool() {
@@ -95,7 +100,7 @@ void SimPool::check_record() {
   for (const auto& [id, told] : told_) {
     const auto record = daemon_->core().store.find(std::stoull(id));
     if (told == Told::kNothing || !record || record->phase == sched::Phase::kEnded) continue;
-    if (record->suspended == (told == Told::kSuspended)) continue;
+    if ((record->suspended && !record->turn.yielding) == (told == Told::kSuspended)) continue;
     world_.violate("suspend", "job %s was %s, and the restarted scheduler does not know it", id.c_str(),
                    told == Told::kSuspended ? "suspended" : "resumed");
   }
@@ -149,6 +154,51 @@ void SimPool::check_owners() {
   }
 }
 
+// Whether nothing but others' turns keeps it from GPUs.
+bool SimPool::could_start(const sched::Job& job) const {
+  const auto& servers = daemon_->core().ledger.servers;
+  const auto is_there = [&](const sched::Vgpu& vgpu) {
+    const auto server = servers.find(vgpu.at.server);
+    return vgpu.at.none() || (server != servers.end() && server->second.online && !vgpu.missing);
+  };
+  return job.failed_on.empty() && std::all_of(job.vgpus.begin(), job.vgpus.end(), is_there);
+}
+
+// Nobody gets GPUs before somebody who has waited longer and needs no more of them.
+void SimPool::check_turns() {
+  if (daemon_ == nullptr || !turns_.on) return;
+  const auto& jobs = daemon_->core().ledger.jobs;
+  // Then those that never ran wait for the one that has been passed so often.
+  const bool drains = std::any_of(jobs.begin(), jobs.end(), [](const auto& each) {
+    return !each.second.ended() && !each.second.admitted() && each.second.skipped >= sched::kSkipsMax;
+  });
+  for (const auto& [number, job] : jobs) {
+    const auto waited = waiting_.find(number);
+    if (waited == waiting_.end() || !job.admitted() || job.record.suspended) continue;
+    totals_->turns += waited->second.counted ? 0 : 1;
+    waited->second.counted = true;
+    for (const auto& [other, waits] : waiting_) {
+      const auto found = jobs.find(other);
+      if (drains || found == jobs.end() || waits.ready_since == 0 || waits.ready_since >= waited->second.since)
+        continue;
+      const sched::Job& passed = found->second;
+      if (passed.ended() || passed.admitted() || passed.record.suspended || !could_start(passed)) continue;
+      if (passed.record.min_gpus > job.record.min_gpus) continue;
+      world_.violate("turn", "job %llu got its turn before job %llu, which has waited longer", ull(number), ull(other));
+    }
+  }
+  for (const auto& [number, job] : jobs) {
+    const bool waits = !job.ended() && !job.admitted() && !job.record.suspended;
+    const auto on_gpu = [](const sched::Vgpu& vgpu) { return vgpu.at.on_gpu(); };
+    const bool has_it = std::all_of(job.vgpus.begin(), job.vgpus.end(), on_gpu);
+    if (job.ended() || job.record.suspended || (job.admitted() && has_it)) waiting_.erase(number);
+    if (!waits) continue;
+    Waiting& waiting = waiting_.emplace(number, Waiting{.since = world_.now()}).first->second;
+    if (!could_start(job)) waiting.ready_since = 0;
+    if (could_start(job) && waiting.ready_since == 0) waiting.ready_since = world_.now();
+  }
+}
+
 // Nobody counts as there who has been silent for longer than a lease; a scheduler that did not run may not know yet.
 void SimPool::check_leases() {
   if (daemon_ == nullptr || scheduler_io_->process()->paused_until + kLeaseSlack > world_.now()) return;
@@ -176,6 +226,7 @@ void SimPool::start_scheduler() {
   sched::PoolConfig config;
   config.listen = kSchedulerAddress;
   config.door = "scheduler:7412";
+  config.turns = turns_;
   config.state = ".";  // there is such a directory; what is in it is the simulated disk's
   const Outcome opened = sched::Daemon::open(config, scheduler_io_->context(), &daemon_);
   if (!opened.ok()) {
@@ -183,6 +234,7 @@ void SimPool::start_scheduler() {
     stop_scheduler(false);
     return world_.after(kS, [this] { start_scheduler(); });
   }
+  waiting_.clear();
   listening_ = daemon_->listen().eagerlyEvaluate([](kj::Exception&&) {});
   check_record();
 }
@@ -263,7 +315,8 @@ void SimPool::strike() {
 
 void SimPool::keep_jobs() {
   jobs_.erase(std::remove_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->cleared(); }), jobs_.end());
-  if (world_.healed() || jobs_.size() >= 4 || !chance_.one_in(3)) return;
+  const size_t most = turns_.on ? 7 : 4;
+  if (world_.healed() || jobs_.size() >= most || !chance_.one_in(3)) return;
   ++totals_->jobs;
   jobs_.push_back(std::make_unique<SimJob>(*this, ++jobs_begun_));
   jobs_.back()->start();
@@ -278,6 +331,7 @@ void SimPool::behind() {
     world_.after(how_long(), [this] { start_scheduler(); });
   }
   network_.plan();
+  check_turns();
   if (++looks_ % kLookEvery != 0) return;
   check_owners();
   check_suspended();

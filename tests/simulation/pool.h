@@ -161,6 +161,7 @@ class SimPool {
   const std::shared_ptr<Machine>& login_machine() const { return login_machine_; }
   SimServer* server(const std::string& name);
   Totals* totals() { return totals_; }
+  bool takes_turns() const { return turns_.on; }
   // What is told to the checkers.
   void granted(const SimJob& job);
   void leased(const LeaseKey& key, const std::string& server, uint32_t gpu);
@@ -175,6 +176,8 @@ class SimPool {
   void check_owners();
   void check_suspended();
   void check_leases();
+  void check_turns();
+  bool could_start(const sched::Job& job) const;
   void strike();
   void strike_network();
   void strike_scheduler();
@@ -206,6 +209,13 @@ class SimPool {
   std::map<std::string, std::string> grants_;  // by id: the token
   std::map<LeaseKey, std::string> leased_;     // where
   std::map<std::string, Told> told_;           // by id: what was acknowledged last, of what was asked last
+  sched::TurnRules turns_;
+  // Who waits for a turn, by number: since when, and since when it could start at any moment.
+  struct Waiting {
+    uint64_t since = 0, ready_since = 0;
+    bool counted = false;  // that it was given its turn
+  };
+  std::map<uint64_t, Waiting> waiting_;
 };
 
 }  // namespace tide::simulation

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/log.h"
+#include "scheduler/state.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
@@ -15,6 +16,9 @@ namespace tide::cli {
 namespace {
 
 constexpr size_t kCallsShown = 12;  // on a terminal
+
+// Short times, too: "1.5 s".
+std::string time_text(uint64_t ms) { return ms < 60'000 ? format("%.1f s", double(ms) / 1e3) : duration_text(ms); }
 
 using JobAnswer = capnp::Response<control::Pool::JobResults>;
 
@@ -155,6 +159,20 @@ void print_kept(const JobAnswer& answer) {
          size_text(kept.on_disk).c_str());
 }
 
+// Where jobs take turns.
+void print_turn(control::TurnInfo::Reader turn) {
+  if (turn.getLengthMs() == 0) return;
+  if (!turn.getTaken()) {
+    puts("  turns    none: it keeps its GPUs until it ends (--no-turns)");
+  } else if (turn.getLengthMs() == sched::kEndless) {
+    puts("  turns    none any more: it keeps its GPUs until it ends");
+  } else {
+    printf("  turns    of %s", time_text(turn.getLengthMs()).c_str());
+    if (turn.getSwitchMs() != 0) printf("; suspending and resuming it took %s", time_text(turn.getSwitchMs()).c_str());
+    puts("");
+  }
+}
+
 // The job that the first word names. `asker` must outlive the answer.
 Outcome ask_for_job(Options& options, Asker* asker, kj::Maybe<JobAnswer>* answer) {
   const Outcome outcome = asker->connect(options);
@@ -193,6 +211,7 @@ int job(const Words& words) {
   printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
          info.getPhysicalGpus(), info.getMoves());
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
+  print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());
   } else if (info.getState() != control::JobState::QUEUED) {
@@ -247,9 +266,9 @@ int why(const Words& words) {
         .add("state", std::string(state_name(info.getState())))
         .add("reason", reason)
         .add("warning", warning)
-        .add("next", next)
-        .end()
-        .print();
+        .add("next", next);
+    add_turn(json, info.getTurn());
+    json.end().print();
     return kOk;
   }
   printf("job %s is %s: %s\n", id.c_str(), state_name(info.getState()), reason.c_str());

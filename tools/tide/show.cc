@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/log.h"
+#include "scheduler/state.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -23,6 +24,14 @@ const char* state_name(control::JobState state) {
   return "unknown";
 }
 
+void add_turn(Json& json, control::TurnInfo::Reader turn) {
+  const bool ends = turn.getTaken() && turn.getLengthMs() != sched::kEndless;
+  json.key("turn").object().add("taken", turn.getTaken()).add("ends", ends);
+  json.add("length_ms", ends ? turn.getLengthMs() : uint64_t(0)).add("next", std::string(turn.getNext()));
+  json.add("ends_ms", turn.getEndsMs()).add("waits", turn.getWaits()).add("comes_ms", turn.getComesMs());
+  json.add("switch_ms", turn.getSwitchMs()).add("doubled", turn.getDoubled()).end();
+}
+
 void begin_job(Json& json, control::JobInfo::Reader job) {
   const auto spec = job.getSpec();
   json.object().add("id", std::string(job.getId())).add("name", std::string(spec.getName()));
@@ -37,6 +46,7 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
       .add("started_ms", job.getStartedMs())
       .add("ended_ms", job.getEndedMs());
   json.add("exit_status", job.getExitStatus()).add("suspended", job.getSuspended());
+  add_turn(json, job.getTurn());
 }
 
 std::string place_text(const std::string& server, uint32_t gpu) {

@@ -12,6 +12,8 @@ namespace tide::cli {
 const char* state_name(control::JobState state);
 // One object; without `end()`, so that more can follow.
 void begin_job(Json& json, control::JobInfo::Reader job);
+// What it says of taking turns, as a member of the present object.
+void add_turn(Json& json, control::TurnInfo::Reader turn);
 // "node0/1", "node0/parked".
 std::string place_text(const std::string& server, uint32_t gpu);
 // "virtual GPUs 0,1 on node0": those that are parked; empty: none.

@@ -28,7 +28,9 @@ int status(const Words& words) {
     busy += gpu.getJob().size() != 0 ? 1 : 0;
     offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
   }
+  uint32_t waiting = 0;
   for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
+    waiting += job.getTurn().getWaits() ? 1 : 0;
     queued += job.getState() == control::JobState::QUEUED ? 1 : 0;
     running += job.getState() == control::JobState::RUNNING ? 1 : 0;
     suspended += job.getState() == control::JobState::SUSPENDED ? 1 : 0;
@@ -43,7 +45,8 @@ int status(const Words& words) {
         .add("started_ms", pool.getStartedMs());
     json.add("servers", pool.getServers()).add("door", std::string(pool.getDoorAddress())).add("gpus", total);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
-    json.add("jobs_suspended", suspended).end().print();
+    json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
+    json.add("jobs_waiting_for_turn", waiting).end().print();
     return kOk;
   }
   printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
@@ -53,6 +56,8 @@ int status(const Words& words) {
   if (offline != 0) printf(", %u not usable", offline);
   printf("\njobs       %u running, %u queued", running, queued);
   if (suspended != 0) printf(", %u suspended", suspended);
+  printf("\nturns      %s", pool.getTurns().cStr());
+  if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
   puts("");
   return kOk;
 }

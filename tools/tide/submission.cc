@@ -48,8 +48,9 @@ std::string nvml_of(const std::string& directory) {
 
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},   {"gpu-memory"}, {"name"},
-                                             {"queue"},     {"trace"}, {"compress"},   {"idle-return"}};
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},         {"gpu-memory"},
+                                             {"name"},      {"queue"},       {"trace"},
+                                             {"compress"},  {"idle-return"}, {"no-turns", 0, false}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
@@ -61,6 +62,7 @@ const char* const kAskHelp =
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"
     "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h), until its next call\n"
+    "  --no-turns         keeps its GPUs until it ends, also in a pool where jobs take turns\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -68,6 +70,7 @@ bool read_ask(Options& options, Ask* ask) {
   ask->name = options.get("name");
   ask->queue = options.get("queue");
   ask->trace = options.get("trace");
+  ask->no_turns = options.has("no-turns");
   if (options.has("trace") && ask->trace.empty()) {
     options.usage_error("--trace needs a FILE");
     return false;
@@ -94,6 +97,7 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setCommand(clipped(command));
   spec.setPid(pid);
   spec.setIdleMs(ask.idle_ms);
+  spec.setNoTurns(ask.no_turns);
 }
 
 Outcome begin_trace(Ask* ask) {
