@@ -59,6 +59,8 @@ Outcome Reconciler::suspend(Job* job) {
   log(LogLevel::kInfo, "job %s shall be suspended", id.c_str());
   wake(id, Waiter::For::kSettled, "job " + id + " is being suspended now");
   for (Vgpu& vgpu : job->vgpus) vgpu.wish = {};
+  // Nothing of it moves in this round: its programs are held first.
+  if (job->being_suspended()) job->suspending = Suspending::kWaiting;
   poke();
   return {};
 }
