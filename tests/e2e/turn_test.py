@@ -47,7 +47,6 @@ class Turns(PoolTest):
             self.assertEqual(job.wait(), 0, name + job.out() + job.err() + self.pool.logs())
             self.assertIn(digest, job.out(), name)
             self.assertGreaterEqual(self.pool.job(name)['moves'], 2, name)
-        self.expect_nothing_left()
 
     def test_two_gpus_of_a_job_go_together(self):
         self.up(2, '1s')
@@ -62,6 +61,7 @@ class Turns(PoolTest):
         self.assertEqual([self.pool.job(name)['moves'] % 4 for name in ('a', 'b')], [0, 0], 'both there and back')
         self.assertGreater(self.pool.job('a')['moves'], 0)
         self.assertEqual(self.pool.job('kept')['moves'], 0)
+        self.expect_nothing_left()
 
     def test_without_turns_they_run_one_after_the_other(self):
         self.pool.up(1)

@@ -194,7 +194,7 @@ TEST_F(Turns, where_it_cannot_be_kept_it_runs_on_and_turns_get_longer) {
 
 TEST_F(Turns, what_is_not_worth_it_ends_in_one_after_the_other) {
   begin("10ms");
-  log_.move_ms = 100;
+  log_.move_ms = 60;
   Submitted first = add(), second = add();
   wait_for_reason(first.id, "keeps its GPUs until it ends: taking turns failed or was not worth it too often");
   wait_for_reason(second.id, "waits to run again: needs 1 GPU");

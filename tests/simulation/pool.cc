@@ -184,18 +184,20 @@ void SimPool::check_turns() {
       const sched::Job& passed = found->second;
       if (passed.ended() || passed.admitted() || passed.record.suspended || !could_start(passed)) continue;
       if (passed.record.min_gpus > job.record.min_gpus) continue;
-      world_.violate("turn", "job %llu got its turn before job %llu, which has waited longer", ull(number), ull(other));
+      world_.violate("turn", "job %llu, which waits since %llu ms, got its turn before job %llu, since %llu ms",
+                     ull(number), ull(waited->second.since / kMs), ull(other), ull(waits.ready_since / kMs));
     }
   }
   for (const auto& [number, job] : jobs) {
-    const bool waits = !job.ended() && !job.admitted() && !job.record.suspended;
     const auto on_gpu = [](const sched::Vgpu& vgpu) { return vgpu.at.on_gpu(); };
-    const bool has_it = std::all_of(job.vgpus.begin(), job.vgpus.end(), on_gpu);
-    if (job.ended() || job.record.suspended || (job.admitted() && has_it)) waiting_.erase(number);
-    if (!waits) continue;
+    const bool has_it = job.admitted() && std::all_of(job.vgpus.begin(), job.vgpus.end(), on_gpu);
+    if (job.ended() || job.record.suspended || has_it) {
+      waiting_.erase(number);
+      continue;
+    }
     Waiting& waiting = waiting_.emplace(number, Waiting{.since = world_.now()}).first->second;
-    if (!could_start(job)) waiting.ready_since = 0;
-    if (could_start(job) && waiting.ready_since == 0) waiting.ready_since = world_.now();
+    const bool ready = !job.admitted() && could_start(job);
+    waiting.ready_since = !ready ? 0 : waiting.ready_since == 0 ? world_.now() : waiting.ready_since;
   }
 }
 
