@@ -166,6 +166,16 @@ void share_out(Round& round, int64_t left) {
   }
 }
 
+// Of submission; where jobs take turns, those who run and then those who begin, as they were admitted.
+std::vector<size_t> order_of_placing(const Round& round) {
+  std::vector<size_t> order(round.shares.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  if (!round.state->turns) return order;
+  const auto ticket = [&](size_t i) { return round.shares[i].job->running ? 0 : round.shares[i].job->turn.ticket; };
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return ticket(a) < ticket(b); });
+  return order;
+}
+
 // Each job's GPUs: those it has, less the ones that cost the fewest moves, plus free ones near them. False when a job
 // cannot be placed so (its memory does not fit on what is free): `failed` says which.
 bool choose(const Round& round, Assignment& answer, size_t* failed) {
@@ -179,7 +189,7 @@ bool choose(const Round& round, Assignment& answer, size_t* failed) {
     kept[i] = share.frozen ? share.held : keep_gpus(*share.job, share.held, share.count);
     for (const GpuId& id : kept[i]) free.erase(id);
   }
-  for (size_t i = 0; i < round.shares.size(); ++i) {
+  for (const size_t i : order_of_placing(round)) {
     const Share& share = round.shares[i];
     Decision& decision = answer[share.job->id];
     decision = Decision{.running = share.admitted, .reason = share.reason, .places = share.job->places};

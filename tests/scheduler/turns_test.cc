@@ -94,6 +94,8 @@ constexpr Row kAssigned[] = {
      "A 0; B waits; C 1"},
     {"who has had turns does not wait for whom no turn helps",
      "2 gpus turns for C; A n1 on 0 keeper; B n2 min2 skip16 ticket1; C n1 waiting on p0 ticket2", "A 0; B waits; C 1"},
+    {"who has waited longest has the one GPU that is large enough",
+     "2 gpus turns small0; A n1 mem16 ticket5; B n1 mem16 ticket3", "A waits; B 1"},
     {"who never ran does", "2 gpus turns; A n1 on 0 keeper; B n2 min2 skip16 ticket1; C n1 ticket2",
      "A 0; B waits; C waits"},
 };

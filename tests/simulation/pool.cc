@@ -183,6 +183,7 @@ void SimPool::check_turns() {
         continue;
       const sched::Job& passed = found->second;
       if (passed.ended() || passed.admitted() || passed.record.suspended || !could_start(passed)) continue;
+      if (passed.dirty) continue;  // that it was its turn, too, could not be written down
       if (passed.record.min_gpus > job.record.min_gpus) continue;
       world_.violate("turn", "job %llu, which waits since %llu ms, got its turn before job %llu, since %llu ms",
                      ull(number), ull(waited->second.since / kMs), ull(other), ull(waits.ready_since / kMs));
@@ -195,10 +196,14 @@ void SimPool::check_turns() {
       waiting_.erase(number);
       continue;
     }
+    // Whose suspending failed comes back to GPUs that nobody else got. Who was admitted before a restart waited before
+    // it.
+    if (job.admitted() && !restarted_ && waiting_.count(number) == 0) continue;
     Waiting& waiting = waiting_.emplace(number, Waiting{.since = world_.now()}).first->second;
     const bool ready = !job.admitted() && could_start(job);
     waiting.ready_since = !ready ? 0 : waiting.ready_since == 0 ? world_.now() : waiting.ready_since;
   }
+  restarted_ = false;
 }
 
 // Nobody counts as there who has been silent for longer than a lease; a scheduler that did not run may not know yet.
@@ -237,6 +242,7 @@ void SimPool::start_scheduler() {
     return world_.after(kS, [this] { start_scheduler(); });
   }
   waiting_.clear();
+  restarted_ = true;
   listening_ = daemon_->listen().eagerlyEvaluate([](kj::Exception&&) {});
   check_record();
 }

@@ -216,6 +216,7 @@ class SimPool {
     bool counted = false;  // that it was given its turn
   };
   std::map<uint64_t, Waiting> waiting_;
+  bool restarted_ = false;  // the scheduler, and nobody has looked since
 };
 
 }  // namespace tide::simulation
