@@ -91,7 +91,7 @@ MUTANTS = {
         'scheduler/store.cc',
         '.bind(turn.yielding)',
         '.bind(0)',
-        'wait', 'pool'),
+        'suspend', 'pool'),
 }
 
 
