@@ -188,8 +188,8 @@ class Pool:
         self.gpus = gpus
 
     def __enter__(self):
-        done = subprocess.run([self.tide, 'up', '--gpus', str(self.gpus), *self.up], env=self.env, capture_output=True, text=True,
-                              timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run([self.tide, 'up', '--gpus', str(self.gpus), *self.up], env=self.env, capture_output=True,
+                              text=True, timeout=120, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             self.__exit__()
             raise RuntimeError(f'tide up: {done.stdout}{done.stderr}')

@@ -10,7 +10,7 @@ import programs
 
 JOBS, MIB, GPU_MEMORY = 8, 1024, '4GiB'
 STEPS, STEP_MS, SHARE = 40, 250, 10
-WAYS = ('off', 'auto', '5s')
+WAYS = ('off', 'auto', '10s')
 COLUMNS = ('turns', 'all done in s', 'beside off', 'first done in s', 'mean s', 'all began within s', 'switches',
            'suspending and resuming, p50 ms')
 
@@ -88,7 +88,8 @@ def run(work, quick):
 def table(rows):
     def shown(value, form):
         return '-' if value is None else form.format(value)
-    cells = [[row['way'], f"{row['total_s']:.1f}", f"{row['total_s'] / rows[0]['total_s']:.2f}", f"{row['first_s']:.1f}",
+    first = rows[0]['total_s']
+    cells = [[row['way'], f"{row['total_s']:.1f}", f"{row['total_s'] / first:.2f}", f"{row['first_s']:.1f}",
               f"{row['mean_s']:.1f}", f"{row['ready_s']:.1f}", row['switches'], shown(row['switch_ms'], '{:.0f}')]
              for row in rows]
     return programs.table(cells, list(COLUMNS))
