@@ -411,8 +411,7 @@ void Channel::sweep_copies() {
   const std::lock_guard lock(pending_mu_);
   for (auto it = pending_.begin(); it != pending_.end();) {
     const Pending& p = it->second;
-    const bool over = p.reply == nullptr && p.stream != kNoStream &&
-                      stream_is_at(p.stream, it->first) &&
+    const bool over = p.reply == nullptr && p.stream != kNoStream && stream_is_at(p.stream, it->first) &&
                       page_->answer_head.load(std::memory_order_acquire) == own_->answer_tail.load();
     if (over && p.puts == 0) copies_.fetch_sub(1, std::memory_order_relaxed);
     it = over && p.puts == 0 ? pending_.erase(it) : std::next(it);

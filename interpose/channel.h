@@ -199,11 +199,11 @@ class Channel : private Landings {
   struct Pending {
     Reply* reply = nullptr;
     Landing landing;
-    uint64_t left = 0;  // bytes of a copy that are to come
-    uint64_t next = 0;  // bytes of a library that have come
+    uint64_t left = 0;                     // bytes of a copy that are to come
+    uint64_t next = 0;                     // bytes of a library that have come
     std::shared_ptr<AnswerDigest> digest;  // of a protected session
     bool compared = false;                 // it is to be the same when it is answered again
-    uint32_t puts = 0;  // threads that write to the landing at this moment, under the locks of links
+    uint32_t puts = 0;                     // threads that write to the landing at this moment, under the locks of links
     uint32_t stream = kNoStream;
   };
 

@@ -1,9 +1,9 @@
 #pragma once
 
-// What a protected session has sent since its last checkpoint, whole and in order: commands as they are in the ring, and
-// between them what they rely on besides each other. A *mark*: the program had seen this stream, or event, get so far
-// before it sent what comes next. A *signal*: the client had stored it by then. Another worker, at the checkpoint, does
-// the same again when it is given the log and each mark is waited for.
+// What a protected session has sent since its last checkpoint, whole and in order: commands as they are in the ring,
+// and between them what they rely on besides each other. A *mark*: the program had seen this stream, or event, get so
+// far before it sent what comes next. A *signal*: the client had stored it by then. Another worker, at the checkpoint,
+// does the same again when it is given the log and each mark is waited for.
 //
 // One thread at a time (the channel's lock). Allocates a block for some thousand commands.
 

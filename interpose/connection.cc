@@ -19,9 +19,9 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConnectTimeoutMs = 10'000;
-constexpr uint32_t kOpenedTimeoutMs = 65'000;   // an agent lets a client wait for the end of a move
-constexpr uint64_t kSearchNs = 5'000'000'000;   // how long a vanished worker is looked for elsewhere
-constexpr uint64_t kNowhereNs = 2'000'000'000;  // and if the scheduler knows of no other place in all that time
+constexpr uint32_t kOpenedTimeoutMs = 65'000;     // an agent lets a client wait for the end of a move
+constexpr uint64_t kSearchNs = 5'000'000'000;     // how long a vanished worker is looked for elsewhere
+constexpr uint64_t kNowhereNs = 2'000'000'000;    // and if the scheduler knows of no other place in all that time
 constexpr uint64_t kRecoverNs = 120'000'000'000;  // a protected vGPU comes back from its last checkpoint meanwhile
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint64_t kAskEveryNs = 200'000'000;
@@ -416,7 +416,8 @@ bool Channel::search(std::string cause) {
       Attempt attempt;
       const Outcome o = connect(endpoint, epoch, &attempt);
       if (o.ok()) return true;
-      cause = std::string(kGone) + (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") +
+      cause = std::string(kGone) +
+              (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") +
               o.message();
       if (attempt.hopeless) break;
     }

@@ -113,7 +113,8 @@ CUresult HostMemory::allocate(Context& context, uint64_t bytes, uint32_t flags, 
   const Channel& channel = context.vgpu->channel();
   const bool asked_for = kind == HostKind::kManaged || (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0;
   // What kernels reach cannot be protected: then only what they are given.
-  const bool eager = asked_for || (!channel.is_protected() && (bytes <= kEagerBytesMax || channel.shares_host_memory()));
+  const bool eager =
+      asked_for || (!channel.is_protected() && (bytes <= kEagerBytesMax || channel.shares_host_memory()));
   if (eager) {
     if (CUresult r = reach(block, *context.vgpu); r != CUDA_SUCCESS) {
       zone_.release(at, bytes);

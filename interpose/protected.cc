@@ -192,10 +192,11 @@ void Channel::compare(const Answer& answer) {
     if (part.from == nullptr) return;
   }
   if (protection_->answers.take(part) != SeenAnswers::Verdict::kDiffers) return;
-  fail(CUDA_ERROR_DEVICE_UNAVAILABLE,
-       format("its worker ended, and command %llu, done again from the last checkpoint on, gave another answer than the "
-              "one that the program has seen",
-              static_cast<unsigned long long>(header.sequence)));
+  fail(
+      CUDA_ERROR_DEVICE_UNAVAILABLE,
+      format("its worker ended, and command %llu, done again from the last checkpoint on, gave another answer than the "
+             "one that the program has seen",
+             static_cast<unsigned long long>(header.sequence)));
 }
 
 // A command that had not failed fails when it is done again; then the vGPU is lost.
@@ -230,8 +231,9 @@ bool Channel::set_back(const DoorOpened& opened, std::string* why) {
   }
   await_again();
   trimmed_to_.store(opened.sequence);
-  log(LogLevel::kInfo, "vGPU %u: another worker has it from the checkpoint at command %llu; %llu commands are done again",
-      origin_.vgpu, static_cast<unsigned long long>(opened.sequence),
+  log(LogLevel::kInfo,
+      "vGPU %u: another worker has it from the checkpoint at command %llu; %llu commands are done again", origin_.vgpu,
+      static_cast<unsigned long long>(opened.sequence),
       static_cast<unsigned long long>(protection_->repeats_to() - opened.sequence));
   return true;
 }

@@ -93,9 +93,9 @@ class Protection {
   const Region region_;
   const uint64_t log_bytes_;
   CommandLog log_;
-  uint64_t asked_at_ = 0;              // log_.begin() then, plus 1
-  std::unique_ptr<Word[]> streams_;    // how far the program has seen them come
-  std::unique_ptr<Word[]> events_;     // likewise
+  uint64_t asked_at_ = 0;            // log_.begin() then, plus 1
+  std::unique_ptr<Word[]> streams_;  // how far the program has seen them come
+  std::unique_ptr<Word[]> events_;   // likewise
   bool feeds_ = false;
   std::atomic<uint64_t> recovered_to_{0}, repeats_to_{0};
   std::atomic<const Word*> mark_{nullptr};  // that is missing

@@ -81,8 +81,8 @@ struct ClientPage {
   alignas(64) ClientCounters counters;
   // A worker without a session may begin behind this sequence number: the client has given the one before up. 0: none.
   Word renewed{0};
-  // Of a protected session (docs/wire.md, Recovery). The epoch of the worker from a checkpoint for which this region has
-  // been set back; the last sequence number when a checkpoint was asked for: wanted while above safe_sequence; and
+  // Of a protected session (docs/wire.md, Recovery). The epoch of the worker from a checkpoint for which this region
+  // has been set back; the last sequence number when a checkpoint was asked for: wanted while above safe_sequence; and
   // why the client has ended the protection.
   Word recovered{0};
   Word checkpoint_wanted{0};
@@ -116,7 +116,7 @@ struct WorkerPage {
   Word state{0};  // ChannelState
   Word epoch{0};  // of the assignment that this worker serves
   Word next_epoch{0};
-  char next_endpoint[kEndpointBytes] = {};      // NUL-terminated; an agent's endpoint string (transport/door.h)
+  char next_endpoint[kEndpointBytes] = {};  // NUL-terminated; an agent's endpoint string (transport/door.h)
   // Of the last checkpoint that is whole: where the answer ring stood, and, stored after that, the last command that it
   // contains. 0: there is none; ~0: the session is protected no more.
   Word safe_answers{0};

@@ -1,6 +1,7 @@
-// A worker that dies at any point, and another one that has its session from the last checkpoint: what the program sees,
-// and what becomes of the GPU's memory, is as if nothing had been. Random programs, which wait for what they rely on and
-// for nothing else; real rings, replicas and logs; a worker whose streams run in an order that is drawn each time anew.
+// A worker that dies at any point, and another one that has its session from the last checkpoint: what the program
+// sees, and what becomes of the GPU's memory, is as if nothing had been. Random programs, which wait for what they rely
+// on and for nothing else; real rings, replicas and logs; a worker whose streams run in an order that is drawn each
+// time anew.
 
 #include <gtest/gtest.h>
 
@@ -186,7 +187,8 @@ struct Flying {
 
 class World {
  public:
-  World(uint64_t seed, Mutant mutant) : mutant_(mutant), program_{seed}, chance_{seed * 77 + 1}, shared_(seed % 2 == 0) {
+  World(uint64_t seed, Mutant mutant)
+      : mutant_(mutant), program_{seed}, chance_{seed * 77 + 1}, shared_(seed % 2 == 0) {
     EXPECT_TRUE(create_region(&fd_, &near_).ok());
     if (!shared_) EXPECT_TRUE(map_private_region(&far_region_).ok());
     protection_ = std::make_unique<Protection>(near_, 0, 64u << 20);
@@ -329,7 +331,9 @@ class World {
   }
 
   // --- the program
-  bool may_send() const { return !protection_->feeds() && commands_.head() - near_.worker().command_tail.load() < kCommandRingBytes / 2; }
+  bool may_send() const {
+    return !protection_->feeds() && commands_.head() - near_.worker().command_tail.load() < kCommandRingBytes / 2;
+  }
   uint64_t send(Call call, uint32_t stream, const Order& order, uint32_t context = 0) {
     CommandHeader* const header = commands_.reserve(sizeof order);
     header->call = uint16_t(call);
@@ -344,8 +348,8 @@ class World {
     return commands_.publish(header);
   }
   bool saw_stream(uint32_t stream, uint64_t sequence) {
-    const bool there = near_.worker().stream_progress[stream].load() >= sequence ||
-                       protection_->has_reached_stream(stream, sequence);
+    const bool there =
+        near_.worker().stream_progress[stream].load() >= sequence || protection_->has_reached_stream(stream, sequence);
     if (there && mutant_ != Mutant::kNoMarks)
       EXPECT_TRUE(protection_->reached(CommandLog::Kind::kStreamMark, stream, sequence));
     if (there) seen_streams_[stream] = std::max(seen_streams_[stream], sequence);
@@ -468,8 +472,9 @@ class World {
     awaited_.erase(found);
   }
   void compare(const Answer& answer, bool data) {
-    const SeenAnswers::Part part{answer.header.sequence, answer.header.offset, answer.payload,
-                                 answer.header.payload_bytes, data, !data, answer.header.result};
+    const SeenAnswers::Part part{
+        answer.header.sequence, answer.header.offset, answer.payload, answer.header.payload_bytes, data, !data,
+        answer.header.result};
     const SeenAnswers::Verdict verdict = protection_->answers.take(part);
     if (verdict == SeenAnswers::Verdict::kDiffers) fault_ = "an answer differs from the one before";
     if (verdict == SeenAnswers::Verdict::kNew) fault_ = "an answer that nobody awaits";
