@@ -219,7 +219,7 @@ class Channel : private Landings {
     bool nobody_there = false;  // its machine answers, but no agent
     bool unanswered = false;    // there was no agent, or it ended before it answered
     bool hopeless = false;      // what is there cannot go on for us
-    DoorOpened opened;
+    DoorOpened opened = {};
   };
   Outcome connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt);
   Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,

@@ -141,7 +141,7 @@ bool Protection::feed_one(const CommandLog::Entry& entry, CommandWriter* writer,
   const uint32_t bytes = place->bytes;
   *place = *entry.command;
   place->bytes = bytes;
-  memcpy(payload_of(place), payload_of(entry.command), place->payload_bytes);
+  memcpy(payload_of(place), entry.command + 1, place->payload_bytes);
   writer->publish(place);
   return true;
 }

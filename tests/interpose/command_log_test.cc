@@ -51,7 +51,9 @@ int read(CommandLog& log, uint64_t after) {
 TEST(CommandLog, gives_back_what_was_added_and_forgets_what_is_safe) {
   CommandLog log(0);
   for (uint64_t sequence = 1; sequence <= 300; ++sequence) {
-    if (sequence % 10 == 0) ASSERT_TRUE(log.add(CommandLog::Kind::kStreamMark, 3, sequence - 1));
+    if (sequence % 10 == 0) {
+      ASSERT_TRUE(log.add(CommandLog::Kind::kStreamMark, 3, sequence - 1));
+    }
     add(log, sequence);
   }
   EXPECT_EQ(read(log, 0), 30);
