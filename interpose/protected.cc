@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "interpose/channel.h"
+#include "interpose/thread.h"
 
 namespace tide {
 namespace {
@@ -72,9 +73,11 @@ void Channel::tell_unprotected() {
 
 // --- sending
 
-// Requires: lock_.
+// Requires: lock_. The service thread does not wait for room: it lets streams go on, without which there is no
+// checkpoint.
 bool Channel::may_send(const CommandSpec& spec) {
-  return !protection_->feeds() && protection_->has_room() &&
+  const bool is_program = thread_state.call != 0;
+  return !protection_->feeds() && (!is_program || protection_->has_room()) &&
          Protection::reason_against(uint16_t(spec.call)) == Unprotected::kNo;
 }
 
@@ -231,10 +234,10 @@ bool Channel::set_back(const DoorOpened& opened, std::string* why) {
   }
   await_again();
   trimmed_to_.store(opened.sequence);
+  const uint64_t again = protection_->repeats_to() - opened.sequence;
   log(LogLevel::kInfo,
       "vGPU %u: another worker has it from the checkpoint at command %llu; %llu commands are done again", origin_.vgpu,
-      static_cast<unsigned long long>(opened.sequence),
-      static_cast<unsigned long long>(protection_->repeats_to() - opened.sequence));
+      static_cast<unsigned long long>(opened.sequence), static_cast<unsigned long long>(again));
   return true;
 }
 

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "fake_pool.h"
 #include "interpose/entry/entry.h"
+#include "interpose/gate.h"
 #include "interpose/thread.h"
 #include "tests/transport/peer.h"
 
@@ -214,6 +215,7 @@ TEST_F(WithALittleLog, asks_for_a_checkpoint_and_then_waits_for_one) {
   const auto bytes = some(3);
   std::atomic<int> copied{0};
   std::thread program([&] {
+    begin_call(1);
     ASSERT_EQ(cuCtxSetCurrent(context), CUDA_SUCCESS);
     for (int i = 0; i < 100; ++i, ++copied) ASSERT_EQ(cuMemcpyHtoD_v2(a, bytes.data(), kBytes), CUDA_SUCCESS);
   });
