@@ -246,6 +246,7 @@ class Channel : private Landings {
   void keep_mark(CommandLog::Kind kind, uint32_t slot, uint64_t sequence);
   bool keep_signal(uint32_t slot, uint64_t value);
   void look_after_log();
+  void ask_for_checkpoint();
   void trim_log();
   bool repeats_differ();
   void remember(uint64_t sequence, const Pending& pending);
@@ -300,6 +301,7 @@ class Channel : private Landings {
   uint64_t errors_before_ = 0;              // WorkerPage::errors, when it began
   std::atomic<uint64_t> trimmed_to_{0};
   std::atomic<uint64_t> unprotected_told_{0};
+  std::atomic<uint64_t> asked_checkpoint_ns_{0};
 
   std::mutex drain_mu_;
   AnswerReader reader_;

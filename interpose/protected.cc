@@ -14,7 +14,8 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kServerEnded = ~uint64_t{0};  // WorkerPage::safe_sequence
-constexpr uint64_t kFullNs = 30'000'000'000;     // so long a full log waits for a checkpoint
+constexpr uint64_t kFullNs = 60'000'000'000;     // so long a full log waits for a checkpoint
+constexpr uint64_t kAskAgainNs = 1'000'000'000;
 constexpr uint32_t kTurnPauseUs = 500;
 constexpr uint32_t kFeedWaitUs = 2'000;
 
@@ -29,7 +30,7 @@ const char* text_of(Unprotected reason) {
     case Unprotected::kError:
       return "a command failed";
     case Unprotected::kLogFull:
-      return "no checkpoint was made for 30 s though the log of commands was full";
+      return "no checkpoint was made for 60 s though the log of commands was full";
     case Unprotected::kRenewed:
       return "the program began again after an error";
     case Unprotected::kLogMemory:
@@ -145,12 +146,20 @@ void Channel::look_after_log() {
   if (page_->errors.load(std::memory_order_acquire) != errors_before_ && !repeats_differ())
     return end_protection(Unprotected::kError);
   trim_log();
+  ask_for_checkpoint();
+}
+
+// Now and then, for as long as the log is half full: one may fail.
+void Channel::ask_for_checkpoint() {
+  const uint64_t now = now_ns();
+  if (now - asked_checkpoint_ns_.load(std::memory_order_relaxed) < kAskAgainNs) return;
   uint64_t wanted = 0;
   {
     const std::lock_guard lock(lock_);
     if (protected_.load() && protection_->wants_checkpoint()) wanted = writer_.last_sequence();
   }
   if (wanted == 0) return;
+  asked_checkpoint_ns_.store(now);
   own_->checkpoint_wanted.store(wanted);
   LinkUse link(*this);
   link->note(own_->checkpoint_wanted);

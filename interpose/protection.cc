@@ -54,12 +54,6 @@ bool Protection::signal(uint32_t slot, uint64_t value, bool* now) {
   return log_.add(CommandLog::Kind::kSignal, slot, value);
 }
 
-bool Protection::wants_checkpoint() {
-  if (log_.bytes() < log_bytes_ / 2 || asked_at_ == log_.begin() + 1) return false;
-  asked_at_ = log_.begin() + 1;
-  return true;
-}
-
 bool Protection::reached(CommandLog::Kind kind, uint32_t slot, uint64_t sequence) {
   Word& seen = (kind == CommandLog::Kind::kStreamMark ? streams_ : events_)[slot];
   if (is_over(seen, sequence)) return true;

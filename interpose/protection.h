@@ -45,8 +45,8 @@ class Protection {
   [[nodiscard]] bool sent(const CommandHeader& header, const std::byte* payload) { return log_.add(header, payload); }
   // The client stores a signal. While the log is fed it is stored in its turn: true if it may be now.
   [[nodiscard]] bool signal(uint32_t slot, uint64_t value, bool* now);
-  // A checkpoint is to be asked for: once for each that is made.
-  bool wants_checkpoint();
+  // It is half full.
+  bool wants_checkpoint() const { return log_.bytes() >= log_bytes_ / 2; }
   // What checkpoints contain goes, at most some thousand entries at once; true when there is more.
   bool drop_to(uint64_t sequence) { return log_.drop_to(sequence, kDroppedAtOnce); }
   const CommandLog& log() const { return log_; }
@@ -93,7 +93,6 @@ class Protection {
   const Region region_;
   const uint64_t log_bytes_;
   CommandLog log_;
-  uint64_t asked_at_ = 0;            // log_.begin() then, plus 1
   std::unique_ptr<Word[]> streams_;  // how far the program has seen them come
   std::unique_ptr<Word[]> events_;   // likewise
   bool feeds_ = false;
