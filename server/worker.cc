@@ -88,6 +88,12 @@ void Worker::end_naps_by(int socket) {
 }
 
 int Worker::run() {
+  const int status = run_until_end();
+  if (status == 0) send_control(control_, ControlType::kFarewell, nullptr, 0);
+  return status;
+}
+
+int Worker::run_until_end() {
   end_naps_by(control_);
   checked_ns_ = busy_ns_ = now_ns();
   while (true) {
@@ -105,11 +111,14 @@ int Worker::run() {
       });
       if (live_ && session_ != nullptr && !said_end_) session_->tell_running();
       if (held_until_ns_ != 0 && now >= held_until_ns_) hold(false);
+      look_whether_wanted();
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
       if (live_ && link_meter_.due(now)) {
         link_meter_.take(now, link_->region().client().counters.wait_ns, link_->carried());
       }
     }
+    if (guard_ != nullptr) look_after_gift();
+    if (link_ == nullptr && nobody_comes()) return 0;
     if (link_ == nullptr && move_ != nullptr && serves()) {
       if (go_on_with_move() == Next::kEnd) return 0;
       sleep_us(kPollSlowestUs);
@@ -123,6 +132,7 @@ int Worker::run() {
       wait_for_leave();
       continue;
     }
+    if (look_at_lease()) continue;
     if (!live_ && go_live() == Next::kEnd) return 1;
     if (turn()) {
       busy_ns_ = now_ns();
@@ -136,6 +146,7 @@ int Worker::run() {
       give_up_move("its client is not connected at the moment");
     }
     if (move_ != nullptr && live_ && go_on_with_move() == Next::kEnd) return 0;
+    if (checkpoints_ != nullptr && live_) go_on_with_checkpoint();
   }
 }
 
@@ -210,8 +221,12 @@ bool Worker::is_for_us(ControlMessage* message) const {
 
 void Worker::wait_for_words() {
   const bool lost = control_ < 0;
-  pollfd words[] = {{control_, POLLIN, 0}, {lost ? rendezvous_ : -1, POLLIN, 0}, {caller_, POLLIN, 0}};
-  poll(words, std::size(words), lost ? kLookForAgentMs : -1);
+  const bool looks = lost || recovered_ns_ != 0;
+  pollfd words[] = {{control_, POLLIN, 0},
+                    {lost ? rendezvous_ : -1, POLLIN, 0},
+                    {caller_, POLLIN, 0},
+                    {guard_ != nullptr ? guard_->over_fd() : -1, POLLIN, 0}};
+  poll(words, std::size(words), looks ? kLookForAgentMs : -1);
 }
 
 Worker::Next Worker::handle(ControlMessage* message) {
@@ -237,6 +252,18 @@ Worker::Next Worker::handle(ControlMessage* message) {
       return Next::kGoOn;
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
+      return Next::kGoOn;
+    case ControlType::kCheckpoint:
+      if (const auto* wish = message->as<ControlMove>()) begin_checkpoint(*wish);
+      return Next::kGoOn;
+    case ControlType::kGuard:
+      if (const auto* session = message->as<ControlSession>()) begin_guarding(*session);
+      return Next::kGoOn;
+    case ControlType::kGive:
+      if (const auto* wish = message->as<ControlMove>()) begin_giving(*wish);
+      return Next::kGoOn;
+    case ControlType::kLease:
+      if (const auto* lease = message->as<ControlLease>()) lease_until_ns_ = lease->until_ns;
       return Next::kGoOn;
     case ControlType::kHold:
       if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
@@ -373,6 +400,12 @@ Outcome Worker::tell_opened(const ControlSession& session, int lifeline, const s
   opened.worker_pid = uint32_t(getpid());
   opened.hold_ms = session.hold_ms;
   opened.epoch = session.epoch;
+  if (session.is_protected != 0) opened.flags |= kOpenedProtected;
+  if (const Recovery from = recovery(); from.from_checkpoint != 0) {
+    opened.flags |= kOpenedRecovered;
+    opened.sequence = sequence();
+    opened.answers = from.answers;
+  }
   set_text(opened.transport_data, data);
   identity_ = session;
   return send_frame(lifeline, DoorType::kOpened, &opened, sizeof(opened));
@@ -461,6 +494,9 @@ Worker::Next Worker::go_live() {
   const ClientPage& client = link_->region().client();
   if (client.magic != kRegionMagic || client.version != kRegionVersion)
     return lose_channel("the region is not one of ours");
+  // Of a session from a checkpoint it sets its region back first.
+  const bool recovered = recovery().from_checkpoint != 0;
+  if (recovered && client.recovered.load(std::memory_order_acquire) != identity_.epoch) return Next::kGoOn;
   if (!fits(page.acknowledged.load(), client.renewed.load())) {
     return lose_channel("the client's state does not fit what came from the last worker");
   }
@@ -469,7 +505,7 @@ Worker::Next Worker::go_live() {
   if (session_ != nullptr && !session_->host_memory().ready(&broken)) {
     return broken ? lose_channel("its host memory cannot be reached from here") : Next::kGoOn;
   }
-  if (restored_ && told() != told_digest(link_->region())) {
+  if (restored_ && !recovered && told() != told_digest(link_->region())) {
     return lose_channel("its connection broke during the move, and with it went what the last worker told");
   }
   enter_region();
@@ -487,7 +523,9 @@ void Worker::enter_region() {
     page.content_slots.store(session_->contents().slots(), std::memory_order_release);
     link_->note(page.content_slots);
     session_->attach(link_.get());
+    session_->set_recovery({});
   }
+  recovered_ns_ = 0;
   tell_held();
   set_state(serving_state());
   live_ = true;
@@ -551,7 +589,8 @@ bool Worker::execute(bool any) {
     reader_.consume(command);
     ++executed;
     // Whoever waits for a large copy hears of it before the next is begun.
-    if (session_->ended() || at_rest_point() || session_->streams().take_copied()) break;
+    const bool rest = at_rest_point() || (checkpoints_ != nullptr && may_checkpoint());
+    if (session_->ended() || rest || session_->streams().take_copied()) break;
   }
   if (drained) session_->settle();
   any |= session_->poll() || executed != 0;
@@ -583,6 +622,7 @@ uint32_t Worker::nap_us(uint64_t quiet_ns) const {
                                                  !session_->outbox().empty());
   if (under_way) return uint32_t(std::clamp<uint64_t>(share, kPollEveryUs, kPollSlowestUs));
   if (move_ != nullptr) return move_->pause_ns != 0 ? kPollEveryUs : kIdleSleepUs;
+  if (checkpoints_ != nullptr && checkpoints_->wanted) return checkpoints_->ready_ns != 0 ? kPollEveryUs : kIdleSleepUs;
   return uint32_t(std::clamp<uint64_t>(share, kIdleSleepUs, kIdleSleepMostUs));
 }
 
