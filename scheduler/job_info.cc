@@ -18,6 +18,7 @@ bool plain_name(const std::string& name, size_t bytes_max) {
   return true;
 }
 
+constexpr uint64_t kProtectMsLeast = 200;
 constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
 
 std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
@@ -25,7 +26,28 @@ std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).
 control::JobState state_of(const Job& job) {
   if (job.ended()) return control::JobState::ENDED;
   if (!job.started) return control::JobState::QUEUED;
-  return job.physical_gpus() == 0 ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
+  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+}
+
+void fill_protection(control::ProtectionInfo::Builder info, const Vgpu& vgpu) {
+  const Protection& from = vgpu.protection;
+  info.setGuard(from.guard.server);
+  info.setSameServer(!from.guard.server.empty() && from.guard.server == vgpu.at.server);
+  info.setMadeMs(from.guard.made_ms);
+  info.setProblem(from.problem);
+  info.setRefused(from.refused);
+  info.setRecoveries(from.recoveries_all);
+  auto last = info.initLast();
+  last.setBytes(from.last.bytes);
+  last.setPauseBytes(from.last.pause_bytes);
+  last.setPauseMs(from.last.pause_ms);
+  last.setDrainMs(from.last.drain_ms);
+  last.setCopyMs(from.last.copy_ms);
+  last.setTotalMs(from.last.total_ms);
+  last.setCpuMs(from.last.cpu_ms);
+  last.setRounds(from.last.rounds);
+  last.setSessions(from.last.sessions);
 }
 
 std::string reason_of(const Job& job) {
@@ -55,6 +77,10 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->command = clipped(spec.getCommand());
   record->pid = spec.getPid();
   record->idle_ms = std::min(spec.getIdleMs(), kIdleMsMax);
+  record->protect_ms = std::min(spec.getProtectMs(), kIdleMsMax);
+  if (record->protect_ms != 0 && record->protect_ms < kProtectMsLeast) {
+    return Outcome::fail(format("--protect is at least %lu ms", (unsigned long)kProtectMsLeast));
+  }
   if (record->gpus < 1 || record->gpus > kVgpusMax) {
     return Outcome::fail(format("a job has 1 to %u GPUs, not %u", kVgpusMax, record->gpus));
   }
@@ -115,6 +141,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setCommand(record.command);
   spec.setPid(record.pid);
   spec.setIdleMs(record.idle_ms);
+  spec.setProtectMs(record.protect_ms);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);
@@ -134,6 +161,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
     vgpus[v].setServer(job.vgpus[v].at.server);
     vgpus[v].setGpu(job.vgpus[v].at.index);
     vgpus[v].setEpoch(job.vgpus[v].epoch);
+    if (record.protect_ms != 0) fill_protection(vgpus[v].initProtection(), job.vgpus[v]);
     vgpus[v].setMoving(job.vgpus[v].doing == Doing::kMoving);
     if (job.vgpus[v].last_move.vgpus != 0) fill_report(vgpus[v].initLastMove(), job.vgpus[v].last_move);
   }

@@ -142,8 +142,11 @@ void to_record(Job* job) {
   job->record.vgpus.resize(job->vgpus.size());
   for (size_t v = 0; v < job->vgpus.size(); ++v) {
     const Vgpu& vgpu = job->vgpus[v];
-    job->record.vgpus[v] = {
-        .at = vgpu.at, .home = vgpu.home, .epoch = vgpu.last_epoch, .device_info = vgpu.device_info};
+    job->record.vgpus[v] = {.at = vgpu.at,
+                            .home = vgpu.home,
+                            .epoch = vgpu.last_epoch,
+                            .device_info = vgpu.device_info,
+                            .guard = vgpu.protection.guard};
   }
 }
 
@@ -161,7 +164,8 @@ Job from_record(const JobRecord& record) {
                     .epoch = from.epoch,
                     .last_epoch = from.epoch,
                     .device_info = from.device_info,
-                    .last_move = {}};
+                    .last_move = {},
+                    .protection = {.guard = from.guard}};
   }
   return job;
 }

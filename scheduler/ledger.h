@@ -12,6 +12,7 @@
 
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
+#include "scheduler/protection.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
 
@@ -45,6 +46,7 @@ struct Vgpu {
   uint32_t failures = 0;  // in a row
   uint64_t retry_ns = 0;
   MoveTotals last_move;  // that this scheduler saw; of no vGPU: none
+  Protection protection = {};
 };
 
 // How far a job that is being suspended is. Before kParking nothing of it moves: first its programs are held.

@@ -105,6 +105,7 @@ void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
   job->record.reason = reason;
   job->record.exit_status = exit_status;
   job->record.ended_ms = wall_seconds() * 1000;
+  for (uint32_t v = 0; v < job->vgpus.size(); ++v) drop_guard(job, v);
   (void)save(job);  // when the disk is full the tick tries again; the job's GPUs are free all the same
   const std::string id = job->record.id();
   wake(id, Waiter::For::kRunning, reason);
@@ -227,16 +228,19 @@ void Reconciler::check_deadlines() {
     hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
     look_after_idle(&job);
+    look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;
       if (vgpu.retry_ns <= now) vgpu.retry_ns = 0;
       if (!recovered || vgpu.at.none() || (ledger_.server(vgpu.at.server) != nullptr && !vgpu.missing)) continue;
-      end_job(&job, "its GPU server " + vgpu.at.server + " did not come back after the scheduler restarted", -1);
+      const uint32_t v = uint32_t(&vgpu - job.vgpus.data());
+      if (!recovers(&job, v, "its server did not come back"))
+        end_job(&job, "its GPU server " + vgpu.at.server + " did not come back after the scheduler restarted", -1);
       vgpu.at = {};
       vgpu.missing = false;
-      if (vgpu.doing == Doing::kMoving) drop_move(&job, uint32_t(&vgpu - job.vgpus.data()));
+      if (vgpu.doing == Doing::kMoving) drop_move(&job, v);
     }
   }
   if (recovered) recover_until_ns_ = 0;

@@ -32,6 +32,7 @@ void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint3
   lease.setEpoch(epoch);
   lease.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(job.record.token.data()), job.record.token.size()));
   lease.setMemoryBytes(job.record.memory_bytes);
+  lease.setProtected(job.record.protect_ms != 0);
 }
 
 // Marks the vGPU as busy with the action and takes the next epoch. False: not now.
@@ -98,6 +99,7 @@ void Reconciler::start(const std::vector<Action>& actions) {
 
 void Reconciler::start_place(const Action& action) {
   Job* job = ledger_.by_id(action.job);
+  if (job->started && job->vgpus[action.vgpu].protection.whole()) return start_recovery(action);
   const uint64_t epoch = job->vgpus[action.vgpu].last_epoch;
   Link& link = *links_.at(action.to.server);
   auto request = link.agent.placeRequest();

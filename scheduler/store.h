@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/protection.h"
 #include "scheduler/state.h"
 
 struct sqlite3;
@@ -24,6 +25,7 @@ struct VgpuRecord {
   GpuId home = {};          // the GPU that it has left to be parked, kept for it until all of the job is parked
   uint64_t epoch = 0;       // highest that was ever used for it
   std::string device_info;  // of its first GPU; never changes afterwards
+  GuardRecord guard = {};
 };
 
 struct JobRecord {
@@ -37,10 +39,11 @@ struct JobRecord {
   uint32_t pid = 0;
   uint32_t target = 0;
   bool pinned = false;
-  bool suspended = false;  // `tide suspend` said so and `tide resume` has not. On no GPU: kQueued with `started_ms`
-  bool idled = false;      // suspended because it did nothing for `idle_ms`: its next call resumes it
-  uint64_t idle_ms = 0;    // 0: it keeps its GPUs
-  bool held = false;       // its programs may have been told to begin nothing new (Agent.hold)
+  bool suspended = false;   // `tide suspend` said so and `tide resume` has not. On no GPU: kQueued with `started_ms`
+  bool idled = false;       // suspended because it did nothing for `idle_ms`: its next call resumes it
+  uint64_t idle_ms = 0;     // 0: it keeps its GPUs
+  uint64_t protect_ms = 0;  // so often checkpoints are made; 0: none
+  bool held = false;        // its programs may have been told to begin nothing new (Agent.hold)
   Phase phase = Phase::kQueued;
   std::string reason;
   uint64_t submitted_ms = 0, started_ms = 0, ended_ms = 0;  // since 1970
