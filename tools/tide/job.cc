@@ -8,6 +8,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/protection.h"
 #include "tools/tide/show.h"
 #include "tools/tide/slow_link.h"
 
@@ -72,6 +73,7 @@ void print_json(const JobAnswer& answer) {
       add_move(json, vgpu.getLastMove());
       json.end();
     }
+    if (answer.getJob().getSpec().getProtectMs() != 0) add_protection(json, vgpu.getProtection());
     for (const auto stats : answer.getVgpus()) {
       if (stats.getVgpu() == vgpu.getVgpu()) {
         add_stats(json, stats);
@@ -107,7 +109,15 @@ void print_last_moves(const JobAnswer& answer) {
   }
 }
 
-std::string warning_of(const JobAnswer& answer) {
+void print_protection(control::JobInfo::Reader job) {
+  const uint64_t every_ms = job.getSpec().getProtectMs();
+  if (every_ms == 0) return;
+  for (const auto vgpu : job.getVgpus()) {
+    printf("virtual GPU %u: %s\n", vgpu.getVgpu(), protection_text(vgpu.getProtection(), every_ms).c_str());
+  }
+}
+
+std::string slow_warning_of(const JobAnswer& answer) {
   std::vector<std::string> servers;
   for (const auto vgpu : answer.getJob().getVgpus()) servers.push_back(vgpu.getServer());
   std::vector<control::VgpuStats::Reader> vgpus;
@@ -199,7 +209,8 @@ int job(const Words& words) {
     print_kept(got);
     print_vgpus(got);
     print_last_moves(got);
-    if (const std::string warning = warning_of(got); !warning.empty()) {
+    print_protection(info);
+    if (const std::string warning = slow_warning_of(got); !warning.empty()) {
       printf("\nwarning: %s\nnext: %s\n", warning.c_str(), slow_link_remedy().c_str());
     }
     print_saved(got);
@@ -219,7 +230,8 @@ int why(const Words& words) {
   const Outcome outcome = ask_for_job(options, &asker, &answer);
   if (!outcome.ok()) return fail(outcome.message());
   const auto info = KJ_ASSERT_NONNULL(answer).getJob();
-  const std::string id = info.getId(), warning = warning_of(KJ_ASSERT_NONNULL(answer));
+  const std::string id = info.getId(), slow = slow_warning_of(KJ_ASSERT_NONNULL(answer));
+  const std::string unprotected = unprotected_text(info), warning = slow.empty() ? unprotected : slow;
   std::string reason = info.getReason(), next;
   switch (info.getState()) {
     case control::JobState::QUEUED:
@@ -227,7 +239,7 @@ int why(const Words& words) {
       break;
     case control::JobState::RUNNING:
       if (reason.empty()) reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
-      next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
+      next = slow.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::SUSPENDED:
       next = "it goes on by itself; `tide jobs` lists who holds GPUs";

@@ -48,8 +48,8 @@ std::string nvml_of(const std::string& directory) {
 
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},   {"gpu-memory"}, {"name"},
-                                             {"queue"},     {"trace"}, {"compress"},   {"idle-return"}};
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},      {"gpu-memory"},  {"name"},   {"queue"},
+                                             {"trace"},     {"compress"}, {"idle-return"}, {"protect"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
@@ -61,6 +61,8 @@ const char* const kAskHelp =
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"
     "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h), until its next call\n"
+    "  --protect TIME     a checkpoint so often (30s), from which it goes on elsewhere where its worker or server is "
+    "lost\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -80,7 +82,8 @@ bool read_ask(Options& options, Ask* ask) {
   }
   // What is possible the pool knows; here only what is a number at all.
   return options.number("gpus", 1, 1'000'000, &ask->gpus) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
-         options.size("gpu-memory", &ask->memory_bytes) && options.duration("idle-return", &ask->idle_ms);
+         options.size("gpu-memory", &ask->memory_bytes) && options.duration("idle-return", &ask->idle_ms) &&
+         options.duration("protect", &ask->protect_ms);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
@@ -94,6 +97,7 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setCommand(clipped(command));
   spec.setPid(pid);
   spec.setIdleMs(ask.idle_ms);
+  spec.setProtectMs(ask.protect_ms);
 }
 
 Outcome begin_trace(Ask* ask) {

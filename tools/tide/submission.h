@@ -18,6 +18,7 @@ struct Ask {
   bool min_given = false;
   uint64_t memory_bytes = 0;
   uint64_t idle_ms = 0;
+  uint64_t protect_ms = 0;
   std::string name, queue;
   std::string trace;     // the file; absolute after begin_trace()
   std::string compress;  // a PackMode's name; empty: as the environment says
