@@ -37,6 +37,7 @@ struct Lease {                # one vGPU on one physical GPU
   epoch @3 :UInt64;           # grows with every assignment of this vGPU; older ones are refused
   token @4 :Data;             # kTokenBytes; what a client must show
   memoryBytes @5 :UInt64;     # quota
+  part @6 :UInt32;            # its job's part of the GPU's time, in thousandths; 0: all of it
 }
 
 struct MoveReport {
@@ -125,6 +126,7 @@ struct JobSpec {
   pid @7 :UInt32;
   idleMs @9 :UInt64;          # without work for so long it gives its GPUs back until its next call; 0: never
   minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
+  part @10 :UInt32;           # of its one GPU, in thousandths; 0: all of it
 }
 
 enum JobState {
@@ -161,12 +163,19 @@ struct JobInfo {
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
 }
 
+struct GpuShare {             # what a job has of a GPU
+  job @0 :Text;
+  vgpus @1 :List(UInt32);
+  part @2 :UInt32;            # thousandths
+}
+
 struct PoolGpu {
   server @0 :Text;
   info @1 :GpuInfo;
-  job @2 :Text;               # who holds it; empty: free
-  vgpus @3 :List(UInt32);
+  job @2 :Text;               # who holds it; empty: free. Of several, the oldest
+  vgpus @3 :List(UInt32);     # of that job
   online @4 :Bool;
+  shares @5 :List(GpuShare);  # of all who hold it
 }
 
 # Dropping the last reference (or the connection) ends the job: its GPUs are free at once.

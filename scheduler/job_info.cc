@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/pool_service.h"
+#include "scheduler/room.h"
 #include "transport/layout.h"
 
 namespace tide::sched {
@@ -48,6 +49,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->gpus = spec.getGpus();
   record->min_gpus = spec.getMinGpus();
   record->min_given = spec.getMinGiven();
+  record->part = spec.getPart() == 0 ? kWholeGpu : spec.getPart();
   record->memory_given = spec.getMemoryBytes();
   record->queue = clipped(spec.getQueue());
   record->name = clipped(spec.getName());
@@ -61,6 +63,13 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   if (record->min_gpus < 1 || record->min_gpus > record->gpus) {
     return Outcome::fail(
         format("--min must be between 1 and the job's %u GPUs, not %u", record->gpus, record->min_gpus));
+  }
+  if (record->part < kPartLeast || record->part > kWholeGpu) {
+    return Outcome::fail(
+        format("a part of a GPU is %s to 1, not %s", part_text(kPartLeast).c_str(), part_text(record->part).c_str()));
+  }
+  if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
+    return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
   if (!record->queue.empty()) {
     return Outcome::fail("there is no queue named " + record->queue +
@@ -115,6 +124,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setCommand(record.command);
   spec.setPid(record.pid);
   spec.setIdleMs(record.idle_ms);
+  spec.setPart(record.part == kWholeGpu ? 0 : record.part);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);

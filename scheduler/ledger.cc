@@ -43,6 +43,7 @@ JobView view_of(const Job& job) {
   JobView view{.id = job.record.id(),
                .vgpus = job.record.gpus,
                .min_gpus = job.record.min_gpus,
+               .part = job.record.part,
                .target = job.record.target,
                .memory_bytes = job.record.memory_bytes,
                .memory_given = job.record.memory_given != 0,
@@ -88,6 +89,7 @@ std::vector<Present> Ledger::present(uint64_t now_ns) const {
                          .at = vgpu.at,
                          .to = vgpu.to,
                          .doing = vgpu.doing,
+                         .portion = job.record.portion(),
                          .leaving = job.ended(),
                          .held_back = waits || vgpu.retry_ns > now_ns});
     }
@@ -128,14 +130,23 @@ const Gpu* Ledger::gpu(const GpuId& id) const {
   return nullptr;
 }
 
-std::set<std::string> Ledger::holders(const GpuId& id) const {
-  std::set<std::string> ids;
+std::map<std::string, Portion> Ledger::holders(const GpuId& id) const {
+  std::map<std::string, Portion> portions;
   for (const auto& [number, job] : jobs) {
     for (const Vgpu& vgpu : job.vgpus) {
-      if (vgpu.at == id || vgpu.to == id || vgpu.home == id) ids.insert(job.record.id());
+      const bool there = vgpu.at == id || vgpu.to == id || vgpu.home == id || vgpu.wish == id;
+      if (there) portions[job.record.id()] = job.record.portion();
     }
   }
-  return ids;
+  return portions;
+}
+
+std::map<GpuId, uint64_t> Ledger::gpu_memory() const {
+  std::map<GpuId, uint64_t> bytes;
+  for (const auto& [name, server] : servers) {
+    for (const Gpu& gpu : server.gpus) bytes[{name, gpu.index}] = gpu.memory_bytes;
+  }
+  return bytes;
 }
 
 void to_record(Job* job) {

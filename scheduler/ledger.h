@@ -99,8 +99,9 @@ struct Ledger {
   Job* by_id(const std::string& id);
   const Gpu* gpu(const GpuId& id) const;
   Server* server(const std::string& name);
-  // Jobs with a vGPU on it, coming or going, and the job for which it is kept.
-  std::set<std::string> holders(const GpuId& id) const;
+  // Jobs with a vGPU on it, coming, going or wished there, and the job for which it is kept; and what each has of it.
+  std::map<std::string, Portion> holders(const GpuId& id) const;
+  std::map<GpuId, uint64_t> gpu_memory() const;
 };
 
 JobView view_of(const Job& job);

@@ -58,9 +58,10 @@ void Reconciler::step() {
   Assignment wanted = assign(ledger_.snapshot());
   if (give_up_parking(wanted)) wanted = assign(ledger_.snapshot());
   admit(wanted);
-  start(plan(ledger_.present(now_ns()), wanted));
+  const auto memory = ledger_.gpu_memory();
+  start(plan(ledger_.present(now_ns()), wanted, memory));
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
-  wake_settled(plan(ledger_.present(UINT64_MAX), wanted));
+  wake_settled(plan(ledger_.present(UINT64_MAX), wanted, memory));
   for (auto& [number, job] : ledger_.jobs) let_go(&job);
   forget_done_jobs();
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/remote_error.h"
+#include "scheduler/room.h"
 
 namespace tide::sched {
 namespace {
@@ -32,6 +33,7 @@ void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint3
   lease.setEpoch(epoch);
   lease.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(job.record.token.data()), job.record.token.size()));
   lease.setMemoryBytes(job.record.memory_bytes);
+  lease.setPart(job.record.part);
 }
 
 // Marks the vGPU as busy with the action and takes the next epoch. False: not now.
@@ -47,7 +49,8 @@ bool Reconciler::prepare_action(Job* job, const Action& action) {
   const Gpu* gpu = ledger_.gpu(action.to);
   if (gpu == nullptr && !action.to.parked()) return false;
   if (gpu != nullptr && job->record.memory_bytes == 0) {
-    job->record.memory_bytes = job->record.memory_given != 0 ? job->record.memory_given : gpu->memory_bytes;
+    const uint64_t given = job->record.memory_given;
+    job->record.memory_bytes = given != 0 ? given : bytes_on(job->record.portion(), gpu->memory_bytes);
   }
   if (gpu != nullptr && vgpu.device_info.empty()) vgpu.device_info = gpu->device_info;
   vgpu.doing = action.kind == Action::Kind::kPlace ? Doing::kPlacing : Doing::kMoving;

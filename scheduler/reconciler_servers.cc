@@ -102,7 +102,9 @@ void Reconciler::adopt(const Server& server, const std::vector<control::Lease::R
 // The server has no lease of a vGPU that we know to be there.
 void Reconciler::miss(Job* job, uint32_t v, const std::string& server) {
   Vgpu& vgpu = job->vgpus[v];
-  if (vgpu.doing == Doing::kMoving && ledger_.server(vgpu.to.server) != nullptr) {
+  // On its way to another place of the same server it is in neither: that would be known by now.
+  const bool elsewhere = vgpu.to.server != server && ledger_.server(vgpu.to.server) != nullptr;
+  if (vgpu.doing == Doing::kMoving && elsewhere) {
     return moved(job->record.id(), v, vgpu.last_epoch, {.vgpus = 1});
   }
   // We may have died when it was on its way to a server that has not come back to us yet.

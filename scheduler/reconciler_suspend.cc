@@ -85,7 +85,8 @@ Outcome Reconciler::resume(Job* job) {
 void Reconciler::go_on_suspending(Job* job) {
   if (job->ended() || !job->being_suspended()) return;
   if (job->suspending == Suspending::kNot) job->suspending = Suspending::kWaiting;
-  const auto lost = [](const Vgpu& v) { return v.missing || v.at.none(); };
+  // What the record says of a server that has not come to us yet may be old.
+  const auto lost = [this](const Vgpu& v) { return v.missing || ledger_.server(v.at.server) == nullptr; };
   const bool known = std::none_of(job->vgpus.begin(), job->vgpus.end(), lost);
   if (job->suspending == Suspending::kWaiting && job->is_quiet() && known) {
     if (job->vgpus.size() == 1 || job->physical_gpus() == 0) {

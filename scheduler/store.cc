@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -38,10 +38,15 @@ constexpr const char* kSince2 = R"(
   ALTER TABLE vgpus ADD COLUMN home_gpu INTEGER NOT NULL DEFAULT 0;
 )";
 
+// And one of version 2: jobs with a part of a GPU.
+constexpr const char* kSince3 = R"(
+  ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
+)";
+
 constexpr const char* kColumns =
     "number, token, gpus, min_gpus, min_given, memory_given, memory_bytes, queue, name, user, command, pid, target, "
     "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves, suspended, held, idled, "
-    "idle_ms";
+    "idle_ms, part";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -70,6 +75,7 @@ JobRecord read_job(Statement& row) {
   job.held = row.number() != 0;
   job.idled = row.number() != 0;
   job.idle_ms = row.number();
+  job.part = uint32_t(row.number());
   return job;
 }
 
@@ -122,8 +128,8 @@ Outcome Store::prepare_schema() {
                                 path_.c_str(), (unsigned long)have, kSchemaVersion));
   }
   if (have == uint64_t(kSchemaVersion)) return {};
-  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + kSince2 +
-                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + (have < 2 ? kSince2 : "") +
+                          kSince3 + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -143,14 +149,14 @@ Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
 Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" +
                           (kColumns + (fresh ? 8 : 0)) + ") VALUES(" + (fresh ? "" : "?,") +
-                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   Statement insert(db_, sql.c_str());
   if (!fresh) insert.bind(job.number);
   insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
   insert.bind(job.memory_bytes).bind_text(job.queue).bind_text(job.name).bind_text(job.user).bind_text(job.command);
   insert.bind(job.pid).bind(job.target).bind(job.pinned).bind(uint64_t(job.phase)).bind_text(job.reason);
   insert.bind(job.submitted_ms).bind(job.started_ms).bind(job.ended_ms).bind(uint64_t(int64_t(job.exit_status)));
-  insert.bind(job.moves).bind(job.suspended).bind(job.held).bind(job.idled).bind(job.idle_ms);
+  insert.bind(job.moves).bind(job.suspended).bind(job.held).bind(job.idled).bind(job.idle_ms).bind(job.part);
   if (!insert.done()) return failure("write");
   *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
   return write_vgpus(job, *number);

@@ -31,6 +31,7 @@ struct JobRecord {
   std::string token;
   uint32_t gpus = 1, min_gpus = 1;
   bool min_given = false;
+  uint32_t part = kWholeGpu;  // of its one GPU, in thousandths
   uint64_t memory_given = 0;  // bytes; 0: not chosen by the user
   uint64_t memory_bytes = 0;  // the quota; 0: not decided yet
   std::string queue, name, user, command;
@@ -48,6 +49,7 @@ struct JobRecord {
   uint32_t moves = 0;
   std::vector<VgpuRecord> vgpus;
 
+  Portion portion() const { return {part, memory_bytes}; }
   std::string id() const { return std::to_string(number); }
 };
 

@@ -93,6 +93,7 @@ ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32
   session.memory_bytes = terms.memory_bytes;
   session.hold_ms = hold_ms;
   session.keeps = is_parked(terms) ? 1 : 0;
+  session.part = terms.part;
   session.attempt = wish.attempt;
   memcpy(session.transport, wish.transport, sizeof(session.transport));
   session.transport[sizeof(session.transport) - 1] = '\0';
@@ -112,6 +113,7 @@ Agent::Agent(Gpus gpus, uint32_t hold_s, const std::string& directory, kj::Async
     : gpus_(std::move(gpus)),
       hold_ms_(hold_s * 1000),
       state_path_(directory + "/state"),
+      slices_path_(directory + "/slices-"),
       rendezvous_(directory + "/workers"),
       last_(read_agent_state(state_path_)),
       io_(io),
@@ -389,10 +391,11 @@ Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
   if (const Outcome bound = rendezvous_.bind(name, &place); !bound.ok()) {
     log(LogLevel::kWarning, "%s; this worker ends with its agent", bound.message().c_str());
   }
+  const uint32_t gpu = lease->terms.gpu;
+  Environment environment = is_parked(lease->terms) ? gpus_.keeper_environment() : gpus_.environment(gpu);
+  environment.push_back({"TIDE_SLICES", is_parked(lease->terms) ? "" : slices_path_ + std::to_string(gpu)});
   const Outcome outcome =
-      WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
-                           is_parked(lease->terms) ? gpus_.keeper_environment() : gpus_.environment(lease->terms.gpu),
-                           place, &session->worker);
+      WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(), environment, place, &session->worker);
   if (place >= 0) close(place);
   if (!outcome.ok()) rendezvous_.remove(name);
   return outcome;

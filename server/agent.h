@@ -152,6 +152,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   Gpus gpus_;
   const uint32_t hold_ms_;
   const std::string state_path_;
+  const std::string slices_path_;  // of a GPU with its number behind it (server/time_slices.h)
   const Rendezvous rendezvous_;
   AgentState last_;  // as it was found
   std::string door_;

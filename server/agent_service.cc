@@ -42,6 +42,7 @@ Outcome terms_of(control::Lease::Reader lease, LeaseTerms* terms) {
   terms->gpu = lease.getGpu();
   terms->epoch = lease.getEpoch();
   terms->memory_bytes = lease.getMemoryBytes();
+  terms->part = lease.getPart();
   const auto token = lease.getToken();
   if (token.size() != kTokenBytes) return Outcome::fail(format("a token has %u bytes", kTokenBytes));
   memcpy(terms->token, token.begin(), kTokenBytes);
@@ -176,6 +177,7 @@ void describe(const Agent& agent, const RegistrationOptions& options, control::S
     leases[i].setEpoch(held[i].epoch);
     leases[i].setToken(kj::arrayPtr(held[i].token, kTokenBytes));
     leases[i].setMemoryBytes(held[i].memory_bytes);
+    leases[i].setPart(held[i].part);
   }
 }
 

@@ -45,7 +45,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 5;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 6;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -79,6 +79,8 @@ struct ControlSession {
   uint32_t again = 0;    // 1: kServe of a session that the worker has
   uint32_t attempt = 0;  // DoorOpen::attempt
   uint32_t keeps = 0;    // 1: on no GPU; the session is kept, and executes nothing (server/kept.h)
+  uint32_t part = 0;     // of the GPU's time, in thousandths, beside other jobs (server/time_slices.h); 0: all of it
+  uint32_t reserved = 0;
 };
 
 // Who the agent believes that the worker is: the worker hears nobody else.

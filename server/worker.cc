@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mix.h"
 #include "base/secrets.h"
 #include "server/rendezvous.h"
 #include "transport/wait.h"
@@ -33,6 +34,7 @@ constexpr uint64_t kCheckEveryNs = 1'000'000;
 constexpr uint64_t kLingerLeastNs = 30'000, kLingerMostNs = 480'000;
 constexpr uint32_t kPollEveryUs = 25;  // least sleep while the GPU works; grows to the next
 constexpr uint32_t kPollSlowestUs = 250;
+constexpr uint32_t kTurnSleepUs = 50;     // while another job has the GPU
 constexpr uint32_t kIdleSleepUs = 5'000;  // the agent's wishes interrupt it; grows to the next
 constexpr uint32_t kIdleSleepMostUs = 400'000;
 constexpr size_t kTextBytes = 4096;
@@ -66,6 +68,7 @@ Outcome Worker::begin(const ControlSession& session) {
   session_ = std::make_unique<Session>(library_);
   log(LogLevel::kDebug, "driver %s", library_.path.c_str());
   capture_text();
+  share_gpu();
   SessionId self;
   static_assert(sizeof(self) == sizeof(session.session));
   memcpy(&self, session.session, sizeof(self));
@@ -74,6 +77,18 @@ Outcome Worker::begin(const ControlSession& session) {
     return send_control(control_, type, &message, sizeof(message), fds, count) || rendezvous_ >= 0;
   });
   return session_->start(session.vgpu, session.memory_bytes);
+}
+
+// With the jobs that have another part of the GPU. Where that fails it is used as if they were not there.
+void Worker::share_gpu() {
+  const char* const page = getenv("TIDE_SLICES");
+  if (identity_.part == 0 || identity_.part >= 1000 || page == nullptr) return;
+  uint64_t job = 1;
+  for (const uint8_t byte : identity_.token) job = mix(job ^ byte);
+  const Outcome started = slices_.start(page, std::max<uint64_t>(job, 1), identity_.part, now_ns());
+  if (started.ok()) return;
+  log(LogLevel::kWarning, "vGPU %u: its part of the GPU's time is not kept: %s", identity_.vgpu,
+      started.message().c_str());
 }
 
 // A nap on a futex sees no socket: what comes on one, or its end, interrupts the nap by a signal to this thread.
@@ -93,7 +108,8 @@ int Worker::run() {
   while (true) {
     const uint64_t now = now_ns();
     meter_.at(now, worked_);
-    link_meter_.at(now, worked_, live_ && link_ != nullptr && link_->part_has_come());
+    link_meter_.at(now, worked_ || slices_.waits(), live_ && link_ != nullptr && link_->part_has_come());
+    slices_.at(now, {.working = worked_ && !ended(), .ready = live_ && reader_.ready()});
     if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
@@ -532,12 +548,15 @@ bool Worker::turn() {
   return live_ && session_ != nullptr ? execute(carried) : carried;
 }
 
+// Nobody's, where nobody shares the GPU.
+bool Worker::is_others_turn() { return slices_.shared() && reader_.ready() && !slices_.may_begin(now_ns()); }
+
 bool Worker::execute(bool any) {
   uint32_t executed = 0;
   bool drained = false;
   while (executed < kCommandsPerTurn && !session_->outbox().crowded()) {
     Command command;
-    const ReadState state = reader_.next(&command);
+    const ReadState state = is_others_turn() ? ReadState::kEmpty : reader_.next(&command);
     if (state != ReadState::kRecord) {
       drained = true;
       break;
@@ -592,6 +611,7 @@ void Worker::idle() {
     sched_yield();
     return;
   }
+  if (slices_.waits()) return sleep_us(kTurnSleepUs);
   if (live_ && session_ != nullptr && session_->sharing().asking()) {
     pollfd answer = {control_, POLLIN, 0};
     poll(&answer, 1, 1);

@@ -19,6 +19,7 @@
 #include "server/rate.h"
 #include "server/session.h"
 #include "server/text_capture.h"
+#include "server/time_slices.h"
 #include "server/transfer.h"
 #include "transport/link.h"
 #include "transport/ring.h"
@@ -72,6 +73,7 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   bool execute(bool any);
+  bool is_others_turn();
   Next lose_channel(const char* reason);
   bool may_come_back();
   void resume(const ControlSession& session, int lifeline);
@@ -82,6 +84,7 @@ class Worker {
   uint32_t nap_us(uint64_t quiet_ns) const;
   uint32_t sleep_until_rung(uint32_t timeout_us);
   void set_state(ChannelState state);
+  void share_gpu();
   void capture_text();
   void forward_text();
   void forward(TextCapture& text, int32_t descriptor);
@@ -146,6 +149,7 @@ class Worker {
   std::vector<std::unique_ptr<Precopy>> given_up_;  // whose threads have not ended yet
   TextCapture output_, errors_;                     // what kernels print
   BusyMeter meter_;
+  TimeSlices slices_;
   LinkMeter link_meter_;
   RateMeter trips_;
   uint64_t held_until_ns_ = 0;  // the program begins nothing new; 0: it may

@@ -2,10 +2,10 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate` leaves. "on p0" is parked on
-// server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
-// kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
-// be resumed there.
+// user chose, "part250" a quarter of a GPU. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
+// leaves. "on p0" is parked on server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not
+// admitted; "keeps1": GPU 1 is kept for it, "refused0": server s0 cannot keep it, "failed0": it could not be resumed
+// there.
 
 #include <gtest/gtest.h>
 
@@ -62,6 +62,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       for (const std::string& number : split(word, ',')) {
         job.places.push_back(parse_place(number, state));
       }
+    } else if (word.rfind("part", 0) == 0) {
+      job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
       job.pinned = true;
     } else if (word == "suspended") {

@@ -116,16 +116,38 @@ TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
   EXPECT_EQ(found->name, "old");
   EXPECT_EQ(found->moves, 3u);
   EXPECT_FALSE(found->suspended);
+  EXPECT_EQ(found->part, kWholeGpu);
   ASSERT_EQ(found->vgpus.size(), 1u);
   EXPECT_EQ(found->vgpus[0].at, (GpuId{"node0", 2}));
   EXPECT_EQ(found->vgpus[0].epoch, 9u);
   found->suspended = true;
   ASSERT_TRUE(store_->update(*found).ok());
+  found->part = 250;
+  ASSERT_TRUE(store_->update(*found).ok());
   open();
   EXPECT_TRUE(store_->find(7)->suspended);
+  EXPECT_EQ(store_->find(7)->part, 250u);
   JobRecord next = job("next");
   ASSERT_TRUE(store_->add(&next).ok());
   EXPECT_EQ(next.number, 8u);
+}
+
+// It knows suspended jobs already, and no parts.
+TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
+  JobRecord record = job("a");
+  record.suspended = true;
+  ASSERT_TRUE(store_->add(&record).ok());
+  store_.reset();
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
+  const char* back = "ALTER TABLE jobs DROP COLUMN part; PRAGMA user_version=2;";
+  ASSERT_EQ(sqlite3_exec(db, back, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
+  sqlite3_close(db);
+  open();
+  const auto found = store_->find(record.number);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_TRUE(found->suspended);
+  EXPECT_EQ(found->part, kWholeGpu);
 }
 
 TEST_F(StoreTest, a_number_is_never_used_twice) {

@@ -72,6 +72,16 @@ MUTANTS = {
         'const bool wanted = job->record.held && ',
         'const bool wanted = false && ',
         'wait', 'pool'),
+    'over-packed': (  # jobs that share a GPU have more than one in sum
+        'scheduler/room.cc',
+        'return portion.part <= part_left && ',
+        'return ',
+        'owner', 'pool'),
+    'shares-twice': (  # what is left of a GPU is given to two at the same moment
+        'scheduler/plan.cc',
+        '    if (action.ready) occupants.add(action.to, action.job);',
+        '    if (false) occupants.add(action.to, action.job);',
+        'owner', 'pool'),
     'home-given-away': (  # a GPU is given to others before all of the job that leaves it is parked
         'scheduler/ledger.cc',
         'view.keeps.insert(vgpu.home);',

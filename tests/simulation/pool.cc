@@ -101,17 +101,18 @@ void SimPool::check_record() {
   }
 }
 
-// Who was told that a job is suspended can rely on that. And what it has left nobody gets before all of it is parked.
+// Who was told that a job is suspended can rely on that. And what it has left nobody gets before all of it is parked:
+// of a GPU that others have parts of, its own part.
 void SimPool::check_suspended() {
   if (daemon_ == nullptr) return;
-  std::map<sched::GpuId, uint64_t> homes;
+  std::map<sched::GpuId, std::map<uint64_t, uint32_t>> homes;  // by job: its part
   const auto& jobs = daemon_->core().ledger.jobs;
   for (const auto& [number, job] : jobs) {
     const auto found = told_.find(job.record.id());
     const bool told = found != told_.end() && found->second == Told::kSuspended && !job.ended();
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
       const sched::Vgpu& vgpu = job.vgpus[v];
-      if (job.being_suspended() && !vgpu.home.none()) homes[vgpu.home] = number;
+      if (job.being_suspended() && !vgpu.home.none()) homes[vgpu.home][number] = job.record.part;
       if (!told || !vgpu.at.on_gpu()) continue;
       SimServer* there = server(vgpu.at.server);
       if (there == nullptr || !there->holds(job.record.id(), v, vgpu.at.index)) continue;
@@ -122,9 +123,12 @@ void SimPool::check_suspended() {
   for (const auto& [number, job] : jobs) {
     for (const sched::Vgpu& vgpu : job.vgpus) {
       const auto home = homes.find(vgpu.to);
-      if (home == homes.end() || home->second == number) continue;
+      if (home == homes.end() || home->second.count(number) != 0) continue;
+      uint32_t parts = job.record.part;
+      for (const auto& [owner, part] : home->second) parts += part;
+      if (parts <= sched::kWholeGpu) continue;
       world_.violate("home", "job %llu goes to %s, which is kept for job %llu", ull(number),
-                     sched::to_text(vgpu.to).c_str(), ull(home->second));
+                     sched::to_text(vgpu.to).c_str(), ull(home->second.begin()->first));
     }
   }
 }
@@ -132,7 +136,11 @@ void SimPool::check_suspended() {
 // In the scheduler's own view, where the server agrees: what a restarted scheduler only remembers is nobody's.
 void SimPool::check_owners() {
   if (daemon_ == nullptr) return;
-  std::map<sched::GpuId, uint64_t> owners;
+  struct Owners {
+    std::set<uint64_t> jobs;
+    uint64_t parts = 0, bytes = 0;
+  };
+  std::map<sched::GpuId, Owners> owners;
   const auto& servers = daemon_->core().ledger.servers;
   for (const auto& [number, job] : daemon_->core().ledger.jobs) {
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
@@ -141,10 +149,14 @@ void SimPool::check_owners() {
       if (vgpu.at.parked()) continue;
       if (known == servers.end() || !known->second.online) continue;
       if (!server(vgpu.at.server)->holds(job.record.id(), v, vgpu.at.index)) continue;
-      const auto [owner, fresh] = owners.emplace(vgpu.at, number);
-      if (fresh || owner->second == number) continue;
-      world_.violate("owner", "the scheduler has jobs %llu and %llu on GPU %s", ull(owner->second), ull(number),
-                     sched::to_text(vgpu.at).c_str());
+      Owners& here = owners[vgpu.at];
+      if (!here.jobs.insert(number).second) continue;
+      here.parts += job.record.part;
+      here.bytes += job.record.memory_bytes;
+      const uint64_t most = daemon_->core().ledger.gpu(vgpu.at)->memory_bytes;
+      if (here.jobs.size() == 1 || (here.parts <= sched::kWholeGpu && here.bytes <= most)) continue;
+      world_.violate("owner", "the scheduler has job %llu on GPU %s beside others: %llu thousandths in all",
+                     ull(number), sched::to_text(vgpu.at).c_str(), ull(here.parts));
     }
   }
 }

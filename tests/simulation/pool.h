@@ -36,6 +36,8 @@ struct LeaseKey {
 struct GpuWorker {
   LeaseKey key;
   uint32_t gpu = 0;
+  uint32_t part = 0;          // thousandths of the GPU
+  uint64_t memory_bytes = 0;  // its quota
   bool dying = false;
   bool gone = false;
   bool held = false;                                         // its program begins nothing new
@@ -44,6 +46,8 @@ struct GpuWorker {
 
 struct AgentLease {
   uint32_t gpu = 0;
+  uint32_t part = 0;
+  uint64_t memory_bytes = 0;
   std::string token;
   bool moving = false;
   uint64_t quiet_at = 0;  // when what its held program has begun is done
@@ -76,7 +80,7 @@ class SimServer {
  private:
   friend class AgentModel;
   bool is_left(const std::string& job, uint32_t gpu) const;
-  std::shared_ptr<GpuWorker> start_worker(const LeaseKey& key, uint32_t gpu);
+  std::shared_ptr<GpuWorker> start_worker(const LeaseKey& key, const AgentLease& lease);
   void end_worker(const std::shared_ptr<GpuWorker>& worker);
 
   SimPool& pool_;
@@ -130,7 +134,8 @@ class SimJob {
   SimPool& pool_;
   const uint32_t number_;
   Chance chance_, somebody_;
-  const uint32_t gpus_, min_gpus_;
+  const uint32_t part_, gpus_, min_gpus_;
+  const uint64_t memory_bytes_;
   const uint64_t work_ns_;
   std::unique_ptr<SimIo> io_;
   kj::Own<Connection> connection_;

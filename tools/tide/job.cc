@@ -190,8 +190,12 @@ int job(const Words& words) {
          state_name(info.getState()));
   if (info.getReason().size() != 0) printf("  %s\n", info.getReason().cStr());
   printf("  command  %s (user %s, process %u)\n", spec.getCommand().cStr(), spec.getUser().cStr(), spec.getPid());
-  printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
-         info.getPhysicalGpus(), info.getMoves());
+  if (spec.getPart() != 0) {
+    printf("  GPUs     %s of one that others may share; moved %u times\n", gpus_text(spec).c_str(), info.getMoves());
+  } else {
+    printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
+           info.getPhysicalGpus(), info.getMoves());
+  }
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());
@@ -226,7 +230,11 @@ int why(const Words& words) {
       next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner";
       break;
     case control::JobState::RUNNING:
-      if (reason.empty()) reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
+      if (reason.empty() && info.getSpec().getPart() != 0) {
+        reason = "runs on " + gpus_text(info.getSpec()) + " of a GPU";
+      } else if (reason.empty()) {
+        reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
+      }
       next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::SUSPENDED:
