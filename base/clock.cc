@@ -4,11 +4,21 @@
 
 namespace tide {
 
-uint64_t now_ns() {
+namespace {
+
+uint64_t ns_of(clockid_t clock) {
   timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return uint64_t(t.tv_sec) * 1'000'000'000 + uint64_t(t.tv_nsec);
 }
+
+}  // namespace
+
+uint64_t now_ns() { return ns_of(CLOCK_MONOTONIC); }
+
+uint64_t boot_ns() { return ns_of(CLOCK_BOOTTIME); }
+
+uint64_t thread_cpu_ns() { return ns_of(CLOCK_THREAD_CPUTIME_ID); }
 
 uint64_t wall_seconds() {
   timespec t;

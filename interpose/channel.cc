@@ -119,14 +119,14 @@ CUresult Channel::wait_for_space(uint32_t payload_bytes) {
   }
 
 CUresult Channel::wait_stream(uint32_t slot, uint64_t sequence) {
-  const Word& progress = page_->stream_progress[slot];
-  TIDE_COUNTED_WAIT(([&] { return progress.load(std::memory_order_acquire) >= sequence; }))
+  TIDE_COUNTED_WAIT(([&] { return stream_is_at(slot, sequence); }))
+  if (result == CUDA_SUCCESS) saw(CommandLog::Kind::kStreamMark, slot, sequence);
   return result != CUDA_SUCCESS ? result : take_error();
 }
 
 CUresult Channel::wait_event(uint32_t slot, uint64_t sequence) {
-  const Word& event = page_->event_done[slot];
-  TIDE_COUNTED_WAIT(([&] { return event.load(std::memory_order_acquire) >= sequence; }))
+  TIDE_COUNTED_WAIT(([&] { return event_is_at(slot, sequence); }))
+  if (result == CUDA_SUCCESS) saw(CommandLog::Kind::kEventMark, slot, sequence);
   return result != CUDA_SUCCESS ? result : take_error();
 }
 
@@ -140,33 +140,39 @@ CUresult Channel::wait_reply(Reply& reply) {
 
 CUresult Channel::wait_all(uint32_t count) {
   // What is waited for is fixed before the wait: work that other threads add meanwhile does not prolong it.
-  std::vector<std::pair<uint32_t, uint64_t>> open;
+  std::vector<std::pair<uint32_t, uint64_t>> open, all;
   for (uint32_t slot = 0; slot < count; ++slot) {
     const uint64_t last = last_work(slot);
-    if (page_->stream_progress[slot].load(std::memory_order_acquire) < last) open.emplace_back(slot, last);
+    if (is_protected() && last != 0) all.emplace_back(slot, last);
+    if (!stream_is_at(slot, last)) open.emplace_back(slot, last);
   }
   TIDE_COUNTED_WAIT(([&] {
     while (!open.empty()) {
       const auto [slot, sequence] = open.back();
-      if (page_->stream_progress[slot].load(std::memory_order_acquire) < sequence) return false;
+      if (!stream_is_at(slot, sequence)) return false;
       open.pop_back();
     }
     return true;
   }))
+  if (result == CUDA_SUCCESS) {
+    for (const auto& [slot, sequence] : all) saw(CommandLog::Kind::kStreamMark, slot, sequence);
+  }
   return result != CUDA_SUCCESS ? result : take_error();
 }
 
 bool Channel::done(uint32_t slot, uint64_t sequence) {
-  const bool is_done = page_->stream_progress[slot].load(std::memory_order_acquire) >= sequence;
+  const bool is_done = stream_is_at(slot, sequence);
   if (!is_done && !lost_.load(std::memory_order_relaxed)) LinkUse(*this)->progress();
   drain();
+  if (is_done) saw(CommandLog::Kind::kStreamMark, slot, sequence);
   return is_done || lost_.load(std::memory_order_relaxed);
 }
 
 bool Channel::event_done(uint32_t slot, uint64_t sequence) {
-  const bool is_done = page_->event_done[slot].load(std::memory_order_acquire) >= sequence;
+  const bool is_done = event_is_at(slot, sequence);
   if (!is_done && !lost_.load(std::memory_order_relaxed)) LinkUse(*this)->progress();
   drain();
+  if (is_done) saw(CommandLog::Kind::kEventMark, slot, sequence);
   return is_done || lost_.load(std::memory_order_relaxed);
 }
 
@@ -201,8 +207,12 @@ void Channel::expect(uint64_t sequence, const CommandSpec& spec) {
     thread_state.travel.received_bytes += pending.left;
     copies_.fetch_add(1, std::memory_order_relaxed);
   }
+  if (is_protected()) {
+    pending.digest = std::make_shared<AnswerDigest>();
+    pending.compared = Protection::is_compared(uint16_t(spec.call));
+  }
   const std::lock_guard lock(pending_mu_);
-  pending_.emplace(sequence, pending);
+  pending_.emplace(sequence, std::move(pending));
 }
 
 // Under lock_. Page-locked memory need not pass through the ring.
@@ -282,9 +292,12 @@ void Channel::take(const Answer& answer) {
       return take_reply(answer);
     case AnswerKind::kPage:
       return take_page(answer);
-    case AnswerKind::kText:
-      fwrite(answer.payload, 1, answer.header.payload_bytes, answer.header.result == 2 ? stderr : stdout);
+    case AnswerKind::kText: {
+      const uint32_t bytes = answer.header.payload_bytes;
+      const uint64_t again = protection_ ? protection_->text.take(answer.header.result, bytes, answer.end) : 0;
+      fwrite(answer.payload + again, 1, bytes - again, answer.header.result == 2 ? stderr : stdout);
       return;
+    }
   }
   log(LogLevel::kDebug, "an answer of unknown kind %u is ignored", unsigned(answer.header.kind));
 }
@@ -299,14 +312,19 @@ const std::byte* Channel::unpack(const Answer& answer, uint64_t bytes) {
 
 void Channel::take_data(const Answer& answer) {
   Landing landing;
+  std::shared_ptr<AnswerDigest> digest;
   const bool landed = answer.header.kind == uint16_t(AnswerKind::kData) && answer.header.flags == kAnswerLanded;
   const bool packed = answer.header.kind == uint16_t(AnswerKind::kPackedData);
   const uint64_t bytes = packed ? uint32_t(answer.header.result) : answer.header.payload_bytes;
   {
-    const std::lock_guard lock(pending_mu_);
+    std::unique_lock lock(pending_mu_);
     const auto it = pending_.find(answer.header.sequence);
-    if (it == pending_.end() || it->second.reply != nullptr) return;  // given up meanwhile
+    if (it == pending_.end() || it->second.reply != nullptr) {  // given up meanwhile, or it comes a second time
+      lock.unlock();
+      return compare(answer);
+    }
     landing = it->second.landing;
+    digest = it->second.digest;
     if (!landing.holds(answer.header.offset, bytes) || bytes > it->second.left) {
       log(LogLevel::kError, "data of command %llu do not fit where they were asked for; ignored",
           static_cast<unsigned long long>(answer.header.sequence));
@@ -318,9 +336,13 @@ void Channel::take_data(const Answer& answer) {
   if (!landed) landing.put(answer.header.offset, from, bytes);
   if (packed) own_->counters.saved_out.fetch_add(bytes - answer.header.payload_bytes, std::memory_order_relaxed);
   own_->counters.bytes_out.fetch_add(bytes, std::memory_order_relaxed);
+  if (digest != nullptr && !digest->add(answer.header.offset, from, bytes))
+    return fail(CUDA_ERROR_DEVICE_UNAVAILABLE, "the worker sent the parts of a copy in another order");
   std::unique_lock lock(pending_mu_);
   const auto it = pending_.find(answer.header.sequence);
-  if (it != pending_.end() && (it->second.left -= bytes) == 0) erase(&lock, answer.header.sequence);
+  if (it == pending_.end() || (it->second.left -= bytes) != 0) return;
+  remember(answer.header.sequence, it->second);
+  erase(&lock, answer.header.sequence);
 }
 
 // The same bytes may come twice, behind a break; the copy is over when the record is taken out of the ring. Who takes
@@ -342,9 +364,12 @@ bool Channel::put(const AnswerHeader& header, uint64_t at, const std::byte* from
 }
 
 void Channel::take_reply(const Answer& answer) {
-  const std::lock_guard lock(pending_mu_);
+  std::unique_lock lock(pending_mu_);
   const auto it = pending_.find(answer.header.sequence);
-  if (it == pending_.end() || it->second.reply == nullptr) return;
+  if (it == pending_.end() || it->second.reply == nullptr) {
+    lock.unlock();
+    return compare(answer);
+  }
   Reply& reply = *it->second.reply;
   const bool library = answer.header.kind == uint16_t(AnswerKind::kLibrary);
   if (library && (answer.header.offset != reply.payload.size() || reply.payload.size() > kLibraryBytesMax)) {
@@ -352,7 +377,11 @@ void Channel::take_reply(const Answer& answer) {
     return;
   }
   reply.payload.insert(reply.payload.end(), answer.payload, answer.payload + answer.header.payload_bytes);
+  AnswerDigest* const digest = it->second.digest.get();
+  if (digest != nullptr) (void)digest->add(digest->bytes(), answer.payload, answer.header.payload_bytes);
   if (library && (answer.header.flags & 1) == 0) return;
+  if (digest != nullptr) digest->set_result(answer.header.result);
+  remember(answer.header.sequence, it->second);
   reply.result = CUresult(answer.header.result);
   reply.done.store(true, std::memory_order_release);
   pending_.erase(it);
@@ -382,8 +411,7 @@ void Channel::sweep_copies() {
   const std::lock_guard lock(pending_mu_);
   for (auto it = pending_.begin(); it != pending_.end();) {
     const Pending& p = it->second;
-    const bool over = p.reply == nullptr && p.stream != kNoStream &&
-                      page_->stream_progress[p.stream].load(std::memory_order_acquire) >= it->first &&
+    const bool over = p.reply == nullptr && p.stream != kNoStream && stream_is_at(p.stream, it->first) &&
                       page_->answer_head.load(std::memory_order_acquire) == own_->answer_tail.load();
     if (over && p.puts == 0) copies_.fetch_sub(1, std::memory_order_relaxed);
     it = over && p.puts == 0 ? pending_.erase(it) : std::next(it);
@@ -402,6 +430,7 @@ CUresult Channel::take_new_error() {
   const uint64_t sequence = page_->error_sequence.load(std::memory_order_relaxed);
   const bool sticky = page_->sticky.load(std::memory_order_relaxed) != 0;
   if (code == CUDA_SUCCESS) return CUDA_SUCCESS;
+  if (protection_ != nullptr && repeats_differ()) return CUresult(failure_.load());
   log(LogLevel::kInfo, "vGPU %u: command %llu failed with error %d%s", origin_.vgpu,
       static_cast<unsigned long long>(sequence), int(code), sticky ? ", the context is lost" : "");
   if (sticky) failure_.store(code);
@@ -452,7 +481,11 @@ void Channel::tell_counters() {
 }
 
 void Channel::signal(uint32_t slot, uint64_t value) {
-  own_->signals[slot].store(value, std::memory_order_release);
+  if (!is_protected()) {
+    own_->signals[slot].store(value, std::memory_order_release);
+  } else if (!keep_signal(slot, value)) {
+    return;  // it is stored in its turn
+  }
   if (lost_.load()) return;
   LinkUse link(*this);
   link->note(own_->signals[slot]);

@@ -21,8 +21,10 @@
 #include "base/outcome.h"
 #include "base/pack.h"
 #include "calls.h"
+#include "interpose/protection.h"
 #include "interpose/spin_lock.h"
 #include "interpose/thread.h"
+#include "transport/door.h"
 #include "transport/link.h"
 #include "transport/ring.h"
 #include "transport/wait.h"
@@ -113,6 +115,8 @@ class Channel : private Landings {
   uint64_t held() const {
     return lost_.load(std::memory_order_relaxed) ? 0 : page_->held.load(std::memory_order_relaxed);
   }
+  // Whether what is sent is kept, to be done again by another worker. Ends where something is sent that cannot be.
+  bool is_protected() const { return protected_.load(std::memory_order_relaxed); }
   bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }
 
   // Whether the work on `slot` up to `sequence` is done; when it is, its data have landed.
@@ -158,7 +162,9 @@ class Channel : private Landings {
   PackChoice::Path path();
   // Page-locked memory of which large copies are sent: Link::know_memory().
   void know_memory(uint64_t base, uint64_t bytes);
-  RemotePlace place_for(const std::byte* to, uint64_t bytes) { return LinkUse(*this)->place_for(to, bytes); }
+  RemotePlace place_for(const std::byte* to, uint64_t bytes) {
+    return is_protected() ? RemotePlace{} : LinkUse(*this)->place_for(to, bytes);
+  }
   void forget_memory(uint64_t base);
   // When what the program gives back may still be lent to a link that nobody waits for: it is not read again.
   void stop_reading();
@@ -193,9 +199,11 @@ class Channel : private Landings {
   struct Pending {
     Reply* reply = nullptr;
     Landing landing;
-    uint64_t left = 0;  // bytes of a copy that are to come
-    uint64_t next = 0;  // bytes of a library that have come
-    uint32_t puts = 0;  // threads that write to the landing at this moment, under the locks of links
+    uint64_t left = 0;                     // bytes of a copy that are to come
+    uint64_t next = 0;                     // bytes of a library that have come
+    std::shared_ptr<AnswerDigest> digest;  // of a protected session
+    bool compared = false;                 // it is to be the same when it is answered again
+    uint32_t puts = 0;                     // threads that write to the landing at this moment, under the locks of links
     uint32_t stream = kNoStream;
   };
 
@@ -210,10 +218,12 @@ class Channel : private Landings {
     int refusal = 0;            // the CUresult with which the far side refused, if it did
     bool nobody_there = false;  // its machine answers, but no agent
     bool unanswered = false;    // there was no agent, or it ended before it answered
+    bool hopeless = false;      // what is there cannot go on for us
+    DoorOpened opened = {};
   };
   Outcome connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt);
   Outcome dial(const std::string& endpoint, uint64_t epoch, const struct Transport** transport, int* lifeline,
-               std::string* transport_data, Attempt* attempt);
+               Attempt* attempt);
   void take_back_lent();
   void replace_link(std::unique_ptr<Link> link);
   void reap_links();
@@ -222,7 +232,41 @@ class Channel : private Landings {
   bool come_back(std::string* cause);
   void be_patient();
   bool search(std::string cause);
+  bool has_moved_on();
+  bool look_elsewhere();
   void fail(CUresult code, const std::string& cause);
+
+  // --- of a protected session (protected.cc)
+  void protect();
+  void end_protection(Unprotected reason);
+  void tell_unprotected();
+  bool may_send(const CommandSpec& spec);
+  CUresult wait_for_turn(const CommandSpec& spec);
+  void keep(const CommandHeader& header, const std::byte* payload);
+  void keep_mark(CommandLog::Kind kind, uint32_t slot, uint64_t sequence);
+  bool keep_signal(uint32_t slot, uint64_t value);
+  void look_after_log();
+  void ask_for_checkpoint();
+  void trim_log();
+  bool repeats_differ();
+  void remember(uint64_t sequence, const Pending& pending);
+  void compare(const Answer& answer);
+  bool set_back(const DoorOpened& opened, std::string* why);
+  void await_again();
+  bool feed_log();
+  bool feed_some();
+  bool stream_is_at(uint32_t slot, uint64_t sequence) const {
+    return page_->stream_progress[slot].load(std::memory_order_acquire) >= sequence ||
+           (protection_ != nullptr && protection_->has_reached_stream(slot, sequence));
+  }
+  bool event_is_at(uint32_t slot, uint64_t sequence) const {
+    return page_->event_done[slot].load(std::memory_order_acquire) >= sequence ||
+           (protection_ != nullptr && protection_->has_reached_event(slot, sequence));
+  }
+  // The program has seen that it is.
+  void saw(CommandLog::Kind kind, uint32_t slot, uint64_t sequence) {
+    if (is_protected()) keep_mark(kind, slot, sequence);
+  }
 
   template <class Ready>
   CUresult wait(Ready ready, uint64_t* waited_ns);
@@ -248,9 +292,16 @@ class Channel : private Landings {
   WorkerPage* page_ = nullptr;
 
   SpinLock lock_;
+  std::atomic<bool> protected_{false};  // changes under lock_
   CommandWriter writer_;
   Link* lender_ = nullptr;             // to which bulk may be lent
   std::unique_ptr<Word[]> last_work_;  // by stream slot: sequence of its last command
+
+  std::unique_ptr<Protection> protection_;  // null: it never was; made before anything is sent
+  uint64_t errors_before_ = 0;              // WorkerPage::errors, when it began
+  std::atomic<uint64_t> trimmed_to_{0};
+  std::atomic<uint64_t> unprotected_told_{0};
+  std::atomic<uint64_t> asked_checkpoint_ns_{0};
 
   std::mutex drain_mu_;
   AnswerReader reader_;
@@ -277,6 +328,7 @@ class Channel : private Landings {
   uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
   uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers
   uint64_t alarm_ns_ = 0;               // when that was too short
+  uint64_t asked_ns_ = 0;               // has_moved_on()
   // What was told of the counters (their sum) and of round trips; the service thread's.
   uint64_t counted_ = 0, waits_told_ = 0, told_ns_ = 0;
   uint64_t trips_told_[kTripSlots] = {};
@@ -286,9 +338,13 @@ template <class Fill>
 CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence) {
   while (true) {
     if (lost_.load(std::memory_order_relaxed)) return CUresult(failure_.load());
+    bool my_turn = true;
     {
       const std::lock_guard lock(lock_);
-      if (CommandHeader* header = writer_.reserve(spec.payload_bytes); header != nullptr) {
+      const bool is_kept = protected_.load(std::memory_order_relaxed);
+      if (is_kept) [[unlikely]]
+        my_turn = may_send(spec);
+      if (CommandHeader* header = my_turn ? writer_.reserve(spec.payload_bytes) : nullptr; header != nullptr) {
         fill(reinterpret_cast<std::byte*>(header + 1));
         if (spec.bulk_bytes != 0) put_bulk(reinterpret_cast<std::byte*>(header + 1), spec);
         header->call = uint16_t(spec.call);
@@ -298,6 +354,8 @@ CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence)
         const uint64_t number = header->sequence;
         if (spec.reply != nullptr || spec.landing != nullptr) expect(number, spec);
         if (spec.stream != kNoStream) last_work_[spec.stream].store(number, std::memory_order_release);
+        if (is_kept) [[unlikely]]
+          keep(*header, reinterpret_cast<const std::byte*>(header + 1));
         writer_.publish(header);
         Word& commands = own_->counters.commands;
         commands.store(commands.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -307,7 +365,8 @@ CUresult Channel::send(const CommandSpec& spec, Fill&& fill, uint64_t* sequence)
         break;
       }
     }
-    if (CUresult r = wait_for_space(spec.payload_bytes); r != CUDA_SUCCESS) return r;
+    const CUresult r = my_turn ? wait_for_space(spec.payload_bytes) : wait_for_turn(spec);
+    if (r != CUDA_SUCCESS) return r;
   }
   if (must_ring(region_)) wake_worker();
   return CUDA_SUCCESS;

@@ -19,10 +19,12 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConnectTimeoutMs = 10'000;
-constexpr uint32_t kOpenedTimeoutMs = 65'000;   // an agent lets a client wait for the end of a move
-constexpr uint64_t kSearchNs = 5'000'000'000;   // how long a vanished worker is looked for elsewhere
-constexpr uint64_t kNowhereNs = 2'000'000'000;  // and if the scheduler knows of no other place in all that time
+constexpr uint32_t kOpenedTimeoutMs = 65'000;     // an agent lets a client wait for the end of a move
+constexpr uint64_t kSearchNs = 5'000'000'000;     // how long a vanished worker is looked for elsewhere
+constexpr uint64_t kNowhereNs = 2'000'000'000;    // and if the scheduler knows of no other place in all that time
+constexpr uint64_t kRecoverNs = 120'000'000'000;  // a protected vGPU comes back from its last checkpoint meanwhile
 constexpr uint32_t kSearchPauseUs = 100'000;
+constexpr uint64_t kAskEveryNs = 200'000'000;
 constexpr uint32_t kSuspendedPauseUs = 250'000;
 constexpr uint32_t kEndPauseUs = 200;
 constexpr uint32_t kAgainEveryMs = 50;  // while the network is down, so that it is soon noticed when it is back
@@ -68,15 +70,11 @@ Outcome reach(const Endpoint& endpoint, Redial* again, const Transport** transpo
 // What an agent's door says of a vGPU that is on its way: it was here, or has not arrived.
 bool may_be_moving(int refusal) { return refusal == CUDA_ERROR_NO_DEVICE || refusal == CUDA_ERROR_NOT_READY; }
 
-Outcome read_opened(int lifeline, std::string* transport_data, uint32_t* hold_ms, int* refusal) {
+Outcome read_opened(int lifeline, DoorOpened* opened, int* refusal) {
   DoorType type{};
   std::string payload;
   if (Outcome o = receive_frame(lifeline, kOpenedTimeoutMs, &type, &payload); !o.ok()) return o;
-  DoorOpened opened;
-  if (Outcome o = parse_opened(type, payload, &opened, refusal); !o.ok()) return o;
-  *transport_data = opened.transport_data;
-  *hold_ms = opened.hold_ms;
-  return {};
+  return parse_opened(type, payload, opened, refusal);
 }
 
 }  // namespace
@@ -130,7 +128,7 @@ Outcome Channel::connect_first() {
 }
 
 Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport** transport, int* lifeline,
-                      std::string* transport_data, Attempt* attempt) {
+                      Attempt* attempt) {
   Endpoint endpoint;
   std::string name;
   if (Outcome o = Endpoint::parse(text, &endpoint); !o.ok()) return o;
@@ -151,8 +149,10 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   const int fd = (*transport)->same_host ? region_fd_ : -1;
   const Preparation beside(**transport);  // while the worker starts
   o = send_frame(*lifeline, DoorType::kOpen, &open, sizeof open, fd);
-  if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, transport_data, &hold_ms_, &attempt->refusal); });
-  if (!o.ok()) {
+  if (o.ok()) o = counted_trip([&] { return read_opened(*lifeline, &attempt->opened, &attempt->refusal); });
+  if (o.ok()) {
+    hold_ms_ = attempt->opened.hold_ms;
+  } else {
     attempt->unanswered = attempt->refusal == 0;
     close(*lifeline);
     *lifeline = -1;
@@ -164,12 +164,19 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
 Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* attempt) {
   const Transport* transport = nullptr;
   int lifeline = -1;
-  std::string transport_data;
-  const Outcome dialled = dial(endpoint, epoch, &transport, &lifeline, &transport_data, attempt);
+  const Outcome dialled = dial(endpoint, epoch, &transport, &lifeline, attempt);
   if (!dialled.ok()) return dialled;
   take_back_lent();
+  const DoorOpened& opened = attempt->opened;
+  if (link_.load() == nullptr && (opened.flags & kOpenedProtected) != 0) protect();
+  std::string why;
+  if ((opened.flags & kOpenedRecovered) != 0 && !set_back(opened, &why)) {
+    close(lifeline);
+    attempt->hopeless = true;
+    return Outcome::fail(why);
+  }
   std::unique_ptr<Link> link;
-  if (Outcome o = transport->connect(region_, lifeline, transport_data.c_str(), &link); !o.ok()) {
+  if (Outcome o = transport->connect(region_, lifeline, opened.transport_data, &link); !o.ok()) {
     close(lifeline);  // else the worker believes that we are there
     return o;
   }
@@ -201,9 +208,10 @@ void Channel::replace_link(std::unique_ptr<Link> link) {
   {
     const std::lock_guard lock(lock_);
     writer_.reuse_start(holder->link->shares_memory());
-    lender_ = holder->link->lends() ? holder->link.get() : nullptr;
+    // What is kept has to be in the ring, and answers are looked at before the program has them.
+    lender_ = holder->link->lends() && !is_protected() ? holder->link.get() : nullptr;
   }
-  holder->link->land_in(this);
+  if (!is_protected()) holder->link->land_in(this);
   LinkHolder* old = link_.exchange(holder);
   if (old == nullptr) return;
   // Given while it was being connected, they were noted on the old one.
@@ -263,11 +271,13 @@ bool Channel::look_after() {
     fail(error != 0 ? CUresult(error) : CUDA_ERROR_DEVICE_UNAVAILABLE, "its worker gave up");
     return false;
   }
+  if (protection_ != nullptr) look_after_log();
   bool alive;
   {
     LinkUse link(*this);
     alive = link->alive();
   }
+  if (alive && state == ChannelState::kFenced) return look_elsewhere();
   if (!alive) {
     const bool moved = page_->state.load(std::memory_order_acquire) == uint64_t(ChannelState::kMoved) &&
                        page_->next_epoch.load() > epoch_.load();
@@ -294,7 +304,7 @@ bool Channel::follow_move() {
   const Outcome o = connect(endpoint, next, &attempt);
   if (o.ok()) {
     log(LogLevel::kInfo, "vGPU %u: moved, epoch %llu", origin_.vgpu, static_cast<unsigned long long>(next));
-    return true;
+    return feed_log();
   }
   log(LogLevel::kInfo, "vGPU %u: cannot follow the move: %s", origin_.vgpu, o.message().c_str());
   lock.unlock();
@@ -311,7 +321,29 @@ bool Channel::find_again() {
     if (link->alive() && !moved) return true;  // another thread was faster
   }
   std::string cause;
-  return come_back(&cause) || search(cause);
+  return (come_back(&cause) || search(cause)) && feed_log();
+}
+
+// Of a protected session. Whether the scheduler has given the vGPU to another worker; it is not asked too often.
+// Requires: reconnect_mu_.
+bool Channel::has_moved_on() {
+  if (!is_protected() || origin_.pool == nullptr || now_ns() - asked_ns_ < kAskEveryNs) return false;
+  uint64_t epoch = 0;
+  std::string endpoint;
+  const bool known = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok();
+  asked_ns_ = now_ns();
+  return known && epoch > epoch_.load();
+}
+
+// Its worker may not go on, and does not know whether another one has the session by now.
+bool Channel::look_elsewhere() {
+  const std::unique_lock lock(reconnect_mu_, std::try_to_lock);
+  if (!lock.owns_lock() || !has_moved_on()) {
+    sleep_us(kAgainPauseUs);
+    return true;
+  }
+  LinkUse(*this)->release();
+  return search("its server is cut off") && feed_log();
 }
 
 // To the same worker over another connection: it waits for us, and neither side misses anything. Requires:
@@ -340,6 +372,7 @@ bool Channel::come_back(std::string* cause) {
     }
     *cause = o.message();
     if (attempt.refusal != 0 && attempt.refusal != CUDA_ERROR_NOT_READY) break;  // it moved, or has ended
+    if (attempt.hopeless || has_moved_on()) break;
     // The worker goes on without its agent, and the next agent finds it.
     if (attempt.nobody_there) deadline = std::min(deadline, begin + kAgentBackNs);
     sleep_us(kAgainPauseUs);
@@ -358,7 +391,8 @@ void Channel::be_patient() {
 bool Channel::search(std::string cause) {
   static constexpr const char* kGone = "its worker ended, or the network to it broke";
   cause = cause.empty() ? kGone : std::string(kGone) + ": " + cause;
-  const uint64_t begin = now_ns(), deadline = begin + kSearchNs;
+  const bool comes_back = is_protected();
+  const uint64_t begin = now_ns(), deadline = begin + (comes_back ? kRecoverNs : kSearchNs);
   // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
   // came, and the scheduler may be away.
   for (bool ask = false; origin_.pool != nullptr && now_ns() < deadline; ask = !ask) {
@@ -375,14 +409,17 @@ bool Channel::search(std::string cause) {
                !o.ok()) {
       cause = std::string(kGone) + ", and the scheduler does not help: " + o.message();
       if (!sent) break;
-    } else if (!sent && epoch <= epoch_.load() && now_ns() - begin >= kNowhereNs) {
+    } else if (!sent && !comes_back && epoch <= epoch_.load() && now_ns() - begin >= kNowhereNs) {
       break;
     }
     if (epoch > epoch_.load()) {
       Attempt attempt;
       const Outcome o = connect(endpoint, epoch, &attempt);
       if (o.ok()) return true;
-      cause = std::string(kGone) + ", and its new place does not answer: " + o.message();
+      cause = std::string(kGone) +
+              (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") +
+              o.message();
+      if (attempt.hopeless) break;
     }
     if (!sent || ask) sleep_us(kSearchPauseUs);
   }

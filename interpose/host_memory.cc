@@ -110,8 +110,11 @@ CUresult HostMemory::allocate(Context& context, uint64_t bytes, uint32_t flags, 
   Block block;
   block.about = {at, at, bytes, flags, kind, context.vgpu, context.handle, process_.next_id++};
   block.in_zone = true;
-  const bool eager = kind == HostKind::kManaged || (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0 ||
-                     bytes <= kEagerBytesMax || context.vgpu->channel().shares_host_memory();
+  const Channel& channel = context.vgpu->channel();
+  const bool asked_for = kind == HostKind::kManaged || (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0;
+  // What kernels reach cannot be protected: then only what they are given.
+  const bool eager =
+      asked_for || (!channel.is_protected() && (bytes <= kEagerBytesMax || channel.shares_host_memory()));
   if (eager) {
     if (CUresult r = reach(block, *context.vgpu); r != CUDA_SUCCESS) {
       zone_.release(at, bytes);

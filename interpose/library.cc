@@ -109,6 +109,8 @@ void name_image(Library& library, const Vgpu& vgpu) {
 // Only the image's name, where a server that is not on this machine may have it. False: it is to be sent.
 bool name_stage(Library& library, Context& context, CUresult* result) {
   Channel& channel = context.vgpu->channel();
+  // Another worker, perhaps on another server, would not find it.
+  if (channel.is_protected()) return false;
   if (library.image_bytes < kNamedImageBytesLeast || channel.shares_host_memory()) return false;
   name_image(library, *context.vgpu);
   if (library.sum_bytes < kNamedImageBytesLeast) return false;

@@ -74,8 +74,9 @@ Packing::Buffers* Packing::take_buffers() {
   return nullptr;
 }
 
-// Null: the worker keeps nothing.
+// Null: the worker keeps nothing, or another one, from a checkpoint, might not.
 std::shared_ptr<ContentIndex> Packing::contents(Channel& channel) {
+  if (channel.is_protected()) return nullptr;
   const uint64_t slots = channel.region().worker().content_slots.load(std::memory_order_acquire);
   const std::lock_guard lock(lock_);
   if (contents_ == nullptr && slots != 0) {

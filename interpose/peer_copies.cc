@@ -43,6 +43,8 @@ PeerCopies::PeerCopies(Process& process) : process_(process), wanted_(wanted_by_
 bool PeerCopies::begin(Task& task) {
   Vgpu *const to = task.to.vgpu, *const from = task.from.vgpu;
   if (!wanted_ || from->channel().failed()) return false;
+  // What another worker's memory held cannot be had again.
+  if (from->channel().is_protected() || to->channel().is_protected()) return false;
   const auto found = unreachable_.find({to, from});
   if (found != unreachable_.end() && found->second == std::pair(to->channel().epoch(), from->channel().epoch()))
     return false;

@@ -33,7 +33,8 @@ bool Staging::open(Vgpu& vgpu) {
 }
 
 Staging::Piece Staging::take_at_once(Vgpu& vgpu) {
-  if (!vgpu.channel().shares_host_memory() || is_unwanted(vgpu)) return {};
+  Channel& channel = vgpu.channel();
+  if (!channel.shares_host_memory() || channel.is_protected() || is_unwanted(vgpu)) return {};
   const std::lock_guard lock(mu_);
   if (state_ == State::kNone || (state_ == State::kNew && !open(vgpu))) return {};
   for (uint32_t i = 0; i < kPieces; ++i) {

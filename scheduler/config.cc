@@ -17,7 +17,7 @@
 namespace tide::sched {
 namespace {
 
-enum class Kind : uint8_t { kPath, kAddress, kName, kNumber, kSize };
+enum class Kind : uint8_t { kPath, kAddress, kName, kNumber, kSize, kTurns };
 
 struct Key {
   const char* name;
@@ -25,7 +25,8 @@ struct Key {
   uint64_t least = 0, most = 0;  // of a number
 };
 
-constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath}};
+constexpr Key kPoolKeys[] = {
+    {"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath}, {"turns", Kind::kTurns}};
 constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"scheduler", Kind::kAddress},
                                {"listen", Kind::kAddress},
@@ -120,6 +121,10 @@ bool fits(const Key& key, const std::string& text) {
       return is_number(key, text);
     case Kind::kSize:
       return is_size(text);
+    case Kind::kTurns: {
+      TurnRules ignored;
+      return parse_turns(text, &ignored);
+    }
   }
   return false;
 }
@@ -137,6 +142,8 @@ std::string kind_text(const Key& key) {
       return format("number from %llu to %llu", (unsigned long long)key.least, (unsigned long long)key.most);
     case Kind::kSize:
       return "size";
+    case Kind::kTurns:
+      return "way to take turns (off, auto, or how long each is)";
   }
   return "";
 }
@@ -153,6 +160,8 @@ std::string example(const Key& key) {
       return std::to_string(std::max<uint64_t>(key.least, 1));
     case Kind::kSize:
       return "\"16GiB\"";
+    case Kind::kTurns:
+      return "\"auto\"";
   }
   return "";
 }
@@ -203,6 +212,7 @@ class Reader {
              {"listen", &config->listen}, {"door", &config->door}, {"state", &config->state}}) {
       if (settings.count(key) != 0) *field = settings[key];
     }
+    if (settings.count("turns") != 0) (void)parse_turns(settings["turns"], &config->turns);  // it fits
   }
 
   void server(const toml::table& table, PoolConfig* config) {

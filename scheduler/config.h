@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/turn_rules.h"
 
 namespace tide::sched {
 
@@ -21,6 +22,7 @@ struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
   std::string state;                      // directory of the record of jobs
+  TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
   uint32_t connections_max = 4096;        // at each of the two ports; not from the file
 };

@@ -12,6 +12,9 @@ const protocol :UInt32 = 2;
 # For a GPU's index: on none. The vGPU is kept in that server's host memory or on its disk, and executes nothing.
 const parked :UInt32 = 0xffffffff;
 
+# The same, where a vGPU's checkpoints are kept that is served elsewhere.
+const guarding :UInt32 = 0xfffffffe;
+
 struct GpuInfo {
   index @0 :UInt32;
   name @1 :Text;
@@ -33,10 +36,12 @@ struct ServerInfo {
 struct Lease {                # one vGPU on one physical GPU
   job @0 :Text;
   vgpu @1 :UInt32;
-  gpu @2 :UInt32;             # index on the server, or `parked`
+  gpu @2 :UInt32;             # index on the server, `parked` or `guarding`
   epoch @3 :UInt64;           # grows with every assignment of this vGPU; older ones are refused
   token @4 :Data;             # kTokenBytes; what a client must show
   memoryBytes @5 :UInt64;     # quota
+  protected @6 :Bool;         # checkpoints are made of it
+  part @7 :UInt32;            # its job's part of the GPU's time, in thousandths; 0: all of it
 }
 
 struct MoveReport {
@@ -49,6 +54,19 @@ struct MoveReport {
   drainMs @6 :Float64;        # of the longest pause: until nothing was under way any more,
   copyMs @7 :Float64;         # until what had changed, and all else, was sent,
   restoreMs @8 :Float64;      # until the vGPU was made again at its destination
+}
+
+struct CheckpointReport {
+  bytes @0 :UInt64;           # that were sent: of all sessions, and of memory only what had changed
+  pauseMs @1 :Float64;        # longest time that a session consumed no commands
+  pauseBytes @2 :UInt64;      # of bytes, in the pauses
+  rounds @3 :UInt32;
+  drainMs @4 :Float64;        # of the longest pause: until nothing was under way any more,
+  copyMs @5 :Float64;         # until all was sent
+  totalMs @6 :Float64;
+  cpuMs @7 :Float64;          # of the server's processors
+  sessions @8 :UInt32;        # of which there is one now; 0: no program uses the vGPU
+  refused @9 :Text;           # why there can be none, of this vGPU and from now on
 }
 
 struct ClientStats {          # a process of the job that uses the vGPU
@@ -112,6 +130,14 @@ interface Agent {
   ping @6 ();
   # While `on`, the vGPU's programs begin nothing new; what they have begun is executed. A vGPU that moves is let go.
   hold @7 (job :Text, vgpu :UInt32, epoch :UInt64, on :Bool);
+  # Of protected vGPUs. A guard begins with prepare(), its lease being `guarding`, and ends with cancel(). This sends a
+  # checkpoint of all sessions to it; the one before stands where that fails.
+  checkpoint @8 (job :Text, vgpu :UInt32, epoch :UInt64, guard :Lease, address :Text) -> (report :CheckpointReport);
+  # To the guard, whose lease has this epoch: gives its checkpoint to the vGPU of `lease`, at `address` (prepare()). It
+  # stays a guard, and takes nothing from another worker until it is asked to.
+  give @9 (job :Text, vgpu :UInt32, epoch :UInt64, lease :Lease, address :Text) -> (report :MoveReport);
+  # Returns when a worker was lost, or a checkpoint is wanted soon; fails when the lease is not there.
+  watch @10 (job :Text, vgpu :UInt32, epoch :UInt64) -> (lost :Bool);
 }
 
 struct JobSpec {
@@ -124,7 +150,10 @@ struct JobSpec {
   command @6 :Text;           # for people
   pid @7 :UInt32;
   idleMs @9 :UInt64;          # without work for so long it gives its GPUs back until its next call; 0: never
+  protectMs @10 :UInt64;      # checkpoints are made so often, from which it goes on where a server is lost; 0: none
   minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
+  noTurns @11 :Bool;          # where jobs take turns: it keeps its GPUs until it ends
+  part @12 :UInt32;           # of its one GPU, in thousandths; 0: all of it
 }
 
 enum JobState {
@@ -134,13 +163,36 @@ enum JobState {
   suspended @3;               # runs, and none of its vGPUs is on a GPU
 }
 
+struct ProtectionInfo {       # of a vGPU of a job with protectMs
+  guard @0 :Text;             # the server that keeps its last checkpoint; empty: none
+  sameServer @1 :Bool;        # the one that serves the vGPU: the checkpoint does not outlive it
+  madeMs @2 :UInt64;          # since 1970; 0: none is whole
+  last @3 :CheckpointReport;  # the last that was made since the scheduler started; sessions 0: none
+  problem @4 :Text;           # why there is none, or none newer
+  refused @5 :Bool;           # and there will be none
+  recoveries @6 :UInt32;      # how often it went on from one, since the scheduler started
+}
+
 struct VgpuInfo {
   vgpu @0 :UInt32;
   server @1 :Text;
   gpu @2 :UInt32;
   epoch @3 :UInt64;
   moving @4 :Bool;
+  protection @6 :ProtectionInfo;
   lastMove @5 :MoveReport;    # its last one since the scheduler started; vgpus 0: none
+}
+
+# Where jobs take turns: of one that has GPUs, or waits for them. Counted from the answer.
+struct TurnInfo {
+  taken @0 :Bool;             # its turns may end
+  lengthMs @1 :UInt64;        # of its turns; all ones: until the job ends
+  next @2 :Text;              # who waits for the end of its turn; empty: nobody
+  endsMs @3 :UInt64;          # with `next`: when its turn ends
+  waits @4 :Bool;             # it waits for its turn,
+  comesMs @5 :UInt64;         # about so long
+  switchMs @6 :UInt64;        # what suspending and resuming it took the last time; 0: not measured
+  doubled @7 :UInt32;         # how often its turns were doubled: switching failed or was not worth it
 }
 
 struct JobInfo {
@@ -159,14 +211,22 @@ struct JobInfo {
   suspended @13 :Bool;        # shall be: `tide suspend` said so and `tide resume` has not
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
+  turn @15 :TurnInfo;
+}
+
+struct GpuShare {             # what a job has of a GPU
+  job @0 :Text;
+  vgpus @1 :List(UInt32);
+  part @2 :UInt32;            # thousandths
 }
 
 struct PoolGpu {
   server @0 :Text;
   info @1 :GpuInfo;
-  job @2 :Text;               # who holds it; empty: free
-  vgpus @3 :List(UInt32);
+  job @2 :Text;               # who holds it; empty: free. Of several, the oldest
+  vgpus @3 :List(UInt32);     # of that job
   online @4 :Bool;
+  shares @5 :List(GpuShare);  # of all who hold it
 }
 
 # Dropping the last reference (or the connection) ends the job: its GPUs are free at once.
@@ -195,7 +255,8 @@ interface Pool {
   resize @6 (job :Text, gpus :UInt32) -> (report :MoveReport);
   migrate @7 (job :Text, vgpu :Int32, server :Text, gpu :UInt32) -> (report :MoveReport);  # vgpu -1: all
   kill @8 (job :Text);
-  status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text);
+  status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text,
+                   turns :Text);  # as in pool.toml
   shutdown @10 ();
   # Returns when no GPU is held any more; it fails with the job running on as before.
   suspend @11 (job :Text) -> (report :MoveReport);

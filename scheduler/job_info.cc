@@ -2,9 +2,12 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/pool_service.h"
+#include "scheduler/room.h"
+#include "scheduler/turns.h"
 #include "transport/layout.h"
 
 namespace tide::sched {
@@ -18,6 +21,7 @@ bool plain_name(const std::string& name, size_t bytes_max) {
   return true;
 }
 
+constexpr uint64_t kProtectMsLeast = 200;
 constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
 
 std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
@@ -25,18 +29,68 @@ std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).
 control::JobState state_of(const Job& job) {
   if (job.ended()) return control::JobState::ENDED;
   if (!job.started) return control::JobState::QUEUED;
-  return job.physical_gpus() == 0 ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
+  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+}
+
+void fill_protection(control::ProtectionInfo::Builder info, const Vgpu& vgpu) {
+  const Protection& from = vgpu.protection;
+  info.setGuard(from.guard.server);
+  info.setSameServer(!from.guard.server.empty() && from.guard.server == vgpu.at.server);
+  info.setMadeMs(from.guard.made_ms);
+  info.setProblem(from.problem);
+  info.setRefused(from.refused);
+  info.setRecoveries(from.recoveries_all);
+  auto last = info.initLast();
+  last.setBytes(from.last.bytes);
+  last.setPauseBytes(from.last.pause_bytes);
+  last.setPauseMs(from.last.pause_ms);
+  last.setDrainMs(from.last.drain_ms);
+  last.setCopyMs(from.last.copy_ms);
+  last.setTotalMs(from.last.total_ms);
+  last.setCpuMs(from.last.cpu_ms);
+  last.setRounds(from.last.rounds);
+  last.setSessions(from.last.sessions);
+}
+
+uint64_t until_ms(uint64_t end_ns) {
+  const uint64_t now = now_ns();
+  return end_ns > now ? (end_ns - now) / 1'000'000 : 0;
+}
+
+// "about 12 s"; what is less than a second away comes now.
+std::string about(uint64_t end_ns) {
+  const uint64_t s = (until_ms(end_ns) + 500) / 1000;
+  return s == 0 ? "which comes now" : format("about %lu s", (unsigned long)s);
+}
+
+// Where somebody waits for the end of its turn, or switching has failed before.
+std::string turn_of(const Job& job) {
+  const Turn& turn = job.turn;
+  const uint32_t strain = job.record.turn.strain;
+  if (strain >= kStrainMax && turn.length_ms == kEndless) {
+    return "keeps its GPUs until it ends: taking turns failed or was not worth it too often";
+  }
+  if (turn.next.empty()) return "";
+  const uint64_t s = (until_ms(turn.ends_ns) + 500) / 1000;
+  std::string text =
+      format("has its turn for about %lu s more, then it is the turn of job ", (unsigned long)s) + turn.next;
+  if (strain != 0)
+    text += format("; its turns are %u times as long, because switching failed or was not worth it", 1u << strain);
+  return text;
 }
 
 std::string reason_of(const Job& job) {
   if (job.ended()) return job.record.reason;
   if (!job.problem.empty()) return job.problem;
-  if (job.being_suspended()) return "is being suspended";
+  if (job.being_suspended())
+    return job.record.turn.yielding ? "its turn is over: it is being suspended" : "is being suspended";
   if (job.record.idled) return "gave its GPUs back, because it did nothing; its next call brings it back";
   if (job.started && job.admitted()) {
     const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });
-    return parked ? "is being resumed" : "";
+    return parked ? "is being resumed" : turn_of(job);
   }
+  if (job.turn.comes_ns != 0 && !job.admitted()) return "waits for its turn, " + about(job.turn.comes_ns);
   if (job.started && !job.record.suspended) return "waits to run again: " + job.record.reason;
   if (job.admitted()) return "starts: its virtual GPUs are being placed";
   return job.record.reason.empty() ? "waits to be looked at" : job.record.reason;
@@ -48,6 +102,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->gpus = spec.getGpus();
   record->min_gpus = spec.getMinGpus();
   record->min_given = spec.getMinGiven();
+  record->part = spec.getPart() == 0 ? kWholeGpu : spec.getPart();
   record->memory_given = spec.getMemoryBytes();
   record->queue = clipped(spec.getQueue());
   record->name = clipped(spec.getName());
@@ -55,12 +110,24 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->command = clipped(spec.getCommand());
   record->pid = spec.getPid();
   record->idle_ms = std::min(spec.getIdleMs(), kIdleMsMax);
+  record->turn.excluded = spec.getNoTurns();
+  record->protect_ms = std::min(spec.getProtectMs(), kIdleMsMax);
+  if (record->protect_ms != 0 && record->protect_ms < kProtectMsLeast) {
+    return Outcome::fail(format("--protect is at least %lu ms", (unsigned long)kProtectMsLeast));
+  }
   if (record->gpus < 1 || record->gpus > kVgpusMax) {
     return Outcome::fail(format("a job has 1 to %u GPUs, not %u", kVgpusMax, record->gpus));
   }
   if (record->min_gpus < 1 || record->min_gpus > record->gpus) {
     return Outcome::fail(
         format("--min must be between 1 and the job's %u GPUs, not %u", record->gpus, record->min_gpus));
+  }
+  if (record->part < kPartLeast || record->part > kWholeGpu) {
+    return Outcome::fail(
+        format("a part of a GPU is %s to 1, not %s", part_text(kPartLeast).c_str(), part_text(record->part).c_str()));
+  }
+  if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
+    return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
   if (!record->queue.empty()) {
     return Outcome::fail("there is no queue named " + record->queue +
@@ -115,6 +182,9 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setCommand(record.command);
   spec.setPid(record.pid);
   spec.setIdleMs(record.idle_ms);
+  spec.setNoTurns(record.turn.excluded);
+  spec.setProtectMs(record.protect_ms);
+  spec.setPart(record.part == kWholeGpu ? 0 : record.part);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);
@@ -128,15 +198,32 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setIdled(record.idled);
   info.setMemoryBytes(record.memory_bytes);
   if (job.ended()) return;
+  fill_turn(info.initTurn(), job);
   auto vgpus = info.initVgpus(uint32_t(job.vgpus.size()));
   for (uint32_t v = 0; v < vgpus.size(); ++v) {
     vgpus[v].setVgpu(v);
     vgpus[v].setServer(job.vgpus[v].at.server);
     vgpus[v].setGpu(job.vgpus[v].at.index);
     vgpus[v].setEpoch(job.vgpus[v].epoch);
+    if (record.protect_ms != 0) fill_protection(vgpus[v].initProtection(), job.vgpus[v]);
     vgpus[v].setMoving(job.vgpus[v].doing == Doing::kMoving);
     if (job.vgpus[v].last_move.vgpus != 0) fill_report(vgpus[v].initLastMove(), job.vgpus[v].last_move);
   }
+}
+
+// Nothing of it is said where jobs take no turns.
+void fill_turn(control::TurnInfo::Builder info, const Job& job) {
+  const Turn& turn = job.turn;
+  if (turn.length_ms == 0) return;
+  const TurnRecord& record = job.record.turn;
+  info.setTaken(!record.excluded);
+  info.setLengthMs(turn.length_ms);
+  info.setNext(turn.next);
+  info.setEndsMs(turn.next.empty() ? 0 : until_ms(turn.ends_ns));
+  info.setWaits(turn.comes_ns != 0 && !job.admitted());
+  info.setComesMs(turn.comes_ns != 0 ? until_ms(turn.comes_ns) : 0);
+  info.setSwitchMs(record.suspend_ms + record.resume_ms);
+  info.setDoubled(record.strain);
 }
 
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {

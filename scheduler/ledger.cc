@@ -43,6 +43,7 @@ JobView view_of(const Job& job) {
   JobView view{.id = job.record.id(),
                .vgpus = job.record.gpus,
                .min_gpus = job.record.min_gpus,
+               .part = job.record.part,
                .target = job.record.target,
                .memory_bytes = job.record.memory_bytes,
                .memory_given = job.record.memory_given != 0,
@@ -88,6 +89,7 @@ std::vector<Present> Ledger::present(uint64_t now_ns) const {
                          .at = vgpu.at,
                          .to = vgpu.to,
                          .doing = vgpu.doing,
+                         .portion = job.record.portion(),
                          .leaving = job.ended(),
                          .held_back = waits || vgpu.retry_ns > now_ns});
     }
@@ -128,22 +130,40 @@ const Gpu* Ledger::gpu(const GpuId& id) const {
   return nullptr;
 }
 
-std::set<std::string> Ledger::holders(const GpuId& id) const {
-  std::set<std::string> ids;
+std::map<std::string, Portion> Ledger::holders(const GpuId& id) const {
+  std::map<std::string, Portion> portions;
   for (const auto& [number, job] : jobs) {
     for (const Vgpu& vgpu : job.vgpus) {
-      if (vgpu.at == id || vgpu.to == id || vgpu.home == id) ids.insert(job.record.id());
+      const bool there = vgpu.at == id || vgpu.to == id || vgpu.home == id || vgpu.wish == id;
+      if (there) portions[job.record.id()] = job.record.portion();
     }
   }
-  return ids;
+  return portions;
+}
+
+std::map<GpuId, uint64_t> Ledger::gpu_memory() const {
+  std::map<GpuId, uint64_t> bytes;
+  for (const auto& [name, server] : servers) {
+    for (const Gpu& gpu : server.gpus) bytes[{name, gpu.index}] = gpu.memory_bytes;
+  }
+  return bytes;
+}
+
+uint64_t Ledger::next_ticket() const {
+  uint64_t last = 0;
+  for (const auto& [number, job] : jobs) last = std::max(last, job.record.turn.ticket);
+  return last + 1;
 }
 
 void to_record(Job* job) {
   job->record.vgpus.resize(job->vgpus.size());
   for (size_t v = 0; v < job->vgpus.size(); ++v) {
     const Vgpu& vgpu = job->vgpus[v];
-    job->record.vgpus[v] = {
-        .at = vgpu.at, .home = vgpu.home, .epoch = vgpu.last_epoch, .device_info = vgpu.device_info};
+    job->record.vgpus[v] = {.at = vgpu.at,
+                            .home = vgpu.home,
+                            .epoch = vgpu.last_epoch,
+                            .device_info = vgpu.device_info,
+                            .guard = vgpu.protection.guard};
   }
 }
 
@@ -161,7 +181,8 @@ Job from_record(const JobRecord& record) {
                     .epoch = from.epoch,
                     .last_epoch = from.epoch,
                     .device_info = from.device_info,
-                    .last_move = {}};
+                    .last_move = {},
+                    .protection = {.guard = from.guard}};
   }
   return job;
 }

@@ -12,8 +12,10 @@
 
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
+#include "scheduler/protection.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
+#include "scheduler/turn_rules.h"
 
 namespace tide::sched {
 
@@ -45,6 +47,7 @@ struct Vgpu {
   uint32_t failures = 0;  // in a row
   uint64_t retry_ns = 0;
   MoveTotals last_move;  // that this scheduler saw; of no vGPU: none
+  Protection protection = {};
 };
 
 // How far a job that is being suspended is. Before kParking nothing of it moves: first its programs are held.
@@ -58,6 +61,20 @@ struct Idleness {
   bool asked = false;     // agents are
 };
 
+// Of a job where jobs take turns (turns.h). What must outlive the scheduler is in its record.
+struct Turn {
+  uint64_t began_ns = 0;    // the present one
+  uint64_t leaving_ns = 0;  // since when it is being suspended; 0: it is not, or an earlier scheduler began it
+  uint64_t coming_ns = 0;   // the same of being resumed
+  uint64_t bytes = 0;       // that it has in use, as last heard
+  uint64_t ask_ns = 0;      // when that is asked again
+  // For people, as it was in the last round; 0: no such time.
+  uint64_t length_ms = 0;  // of its turns; kEndless: until it ends
+  uint64_t ends_ns = 0;    // when its turn ends
+  std::string next;        // for this job
+  uint64_t comes_ns = 0;   // when its turn comes, about
+};
+
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
@@ -69,6 +86,7 @@ struct Job {
   bool dirty = false;   // the store has an older version
   std::string problem;  // of a running job: what failed last and when it is tried again
   Idleness idle;
+  Turn turn;
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said
@@ -91,6 +109,7 @@ struct Job {
 struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
+  TurnRules turns;
 
   State snapshot() const;
   // UINT64_MAX: as if nothing had to wait.
@@ -99,8 +118,10 @@ struct Ledger {
   Job* by_id(const std::string& id);
   const Gpu* gpu(const GpuId& id) const;
   Server* server(const std::string& name);
-  // Jobs with a vGPU on it, coming or going, and the job for which it is kept.
-  std::set<std::string> holders(const GpuId& id) const;
+  uint64_t next_ticket() const;  // for who begins to wait now
+  // Jobs with a vGPU on it, coming, going or wished there, and the job for which it is kept; and what each has of it.
+  std::map<std::string, Portion> holders(const GpuId& id) const;
+  std::map<GpuId, uint64_t> gpu_memory() const;
 };
 
 JobView view_of(const Job& job);

@@ -30,6 +30,8 @@ constexpr const char* kHelp =
     "  --state DIR        where the record of jobs is kept\n"
     "  --listen ADDRESS   for tide and the agents (default 127.0.0.1:7411; port 0: any)\n"
     "  --door ADDRESS     for the jobs' processes (default: any port of 127.0.0.1)\n"
+    "  --turns WAY        whether jobs that wait for GPUs take turns with those that run: off (the default), auto, or\n"
+    "                     how long a turn is (30s)\n"
     "  --ready-file FILE  written when both are open: pool=, door= and pid=, a line each\n"
     "  --version, --help\n"
     "SIGTERM stops it; running jobs go on and are taken over when it starts again within 30 s.\n";
@@ -41,11 +43,11 @@ struct Options {
 
 // -1: go on; else the exit status.
 int read_options(int argc, char** argv, Options* options) {
-  static const option kLong[] = {{"config", 1, nullptr, 'c'},     {"state", 1, nullptr, 's'},
-                                 {"listen", 1, nullptr, 'l'},     {"door", 1, nullptr, 'd'},
-                                 {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
-                                 {"version", 0, nullptr, 'v'},    {nullptr, 0, nullptr, 0}};
-  std::string config, state, listen, door;
+  static const option kLong[] = {
+      {"config", 1, nullptr, 'c'},  {"state", 1, nullptr, 's'},      {"listen", 1, nullptr, 'l'},
+      {"door", 1, nullptr, 'd'},    {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
+      {"version", 0, nullptr, 'v'}, {"turns", 1, nullptr, 't'},      {nullptr, 0, nullptr, 0}};
+  std::string config, state, listen, door, turns;
   for (int c; (c = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
     switch (c) {
       case 'c':
@@ -56,6 +58,9 @@ int read_options(int argc, char** argv, Options* options) {
         break;
       case 'l':
         listen = optarg;
+        break;
+      case 't':
+        turns = optarg;
         break;
       case 'd':
         door = optarg;
@@ -86,6 +91,10 @@ int read_options(int argc, char** argv, Options* options) {
   if (!state.empty()) options->config.state = state;
   if (!listen.empty()) options->config.listen = listen;
   if (!door.empty()) options->config.door = door;
+  if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
+    log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
+    return 2;
+  }
   return -1;
 }
 

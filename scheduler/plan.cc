@@ -3,25 +3,43 @@
 #include <algorithm>
 #include <set>
 
+#include "scheduler/room.h"
+
 namespace tide::sched {
 namespace {
 
-using Occupants = std::map<GpuId, std::map<std::string, int>>;  // GPU -> job -> its vGPUs there, coming or going
-
-Occupants occupants_of(const std::vector<Present>& present) {
-  Occupants occupants;
-  for (const Present& p : present) {
-    if (p.at.on_gpu()) ++occupants[p.at][p.job];
-    if (p.to.on_gpu() && p.to != p.at) ++occupants[p.to][p.job];
+// Who is on each GPU, comes or goes.
+class Occupants {
+ public:
+  Occupants(const std::vector<Present>& present, const std::map<GpuId, uint64_t>& memory) : memory_(memory) {
+    for (const Present& p : present) {
+      portions_[p.job] = p.portion;
+      add(p.at, p.job);
+      add(p.to, p.job);
+    }
   }
-  return occupants;
-}
+  void add(const GpuId& gpu, const std::string& job) {
+    if (gpu.on_gpu()) jobs_[gpu].insert(job);
+  }
+  bool free_for(const GpuId& gpu, const std::string& job) const {
+    const auto found = jobs_.find(gpu);
+    if (found == jobs_.end()) return true;
+    const auto bytes = memory_.find(gpu);
+    Room room(gpu, bytes == memory_.end() ? UINT64_MAX : bytes->second);
+    bool alone = true;
+    for (const std::string& other : found->second) {
+      if (other == job) continue;
+      alone = false;
+      room.take(portions_.at(other));
+    }
+    return alone || room.fits(portions_.at(job));
+  }
 
-bool free_for(const Occupants& occupants, const GpuId& gpu, const std::string& job) {
-  const auto found = occupants.find(gpu);
-  if (found == occupants.end()) return true;
-  return std::all_of(found->second.begin(), found->second.end(), [&](const auto& o) { return o.first == job; });
-}
+ private:
+  const std::map<GpuId, uint64_t>& memory_;
+  std::map<std::string, Portion> portions_;  // by job
+  std::map<GpuId, std::set<std::string>> jobs_;
+};
 
 Action::Kind kind_of(const GpuId& from, const GpuId& to) {
   if (to.none()) return Action::Kind::kRelease;
@@ -32,7 +50,7 @@ Action::Kind kind_of(const GpuId& from, const GpuId& to) {
 // those of parked vGPUs before all: a vGPU that is to stop for a move may be waiting for one that is parked; then
 // places.
 int rank(const Action& action, const Occupants& occupants) {
-  const bool room = action.to.none() || free_for(occupants, action.to, action.job);
+  const bool room = action.to.none() || occupants.free_for(action.to, action.job);
   switch (action.kind) {
     case Action::Kind::kRelease:
       return 0;
@@ -59,8 +77,9 @@ std::string to_text(const Action& action) {
   return "";
 }
 
-std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted) {
-  const Occupants occupants = occupants_of(present);
+std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted,
+                         const std::map<GpuId, uint64_t>& memory) {
+  Occupants occupants(present, memory);
   std::vector<Action> actions;
   std::set<std::string> moving;
   for (const Present& p : present) {
@@ -78,9 +97,9 @@ std::vector<Action> plan(const std::vector<Present>& present, const Assignment& 
   std::stable_sort(actions.begin(), actions.end(),
                    [&](const Action& a, const Action& b) { return rank(a, occupants) < rank(b, occupants); });
   for (Action& action : actions) {
-    action.ready = action.kind == Action::Kind::kRelease || free_for(occupants, action.to, action.job);
-    if (action.kind != Action::Kind::kMove || !action.ready) continue;
-    action.ready = moving.insert(action.job).second;
+    action.ready = action.kind == Action::Kind::kRelease || occupants.free_for(action.to, action.job);
+    if (action.kind == Action::Kind::kMove && action.ready) action.ready = moving.insert(action.job).second;
+    if (action.ready) occupants.add(action.to, action.job);  // what is left of a shared GPU is given once
   }
   return actions;
 }

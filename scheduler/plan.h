@@ -5,8 +5,8 @@
 //   - a vGPU takes part in one action at a time;
 //   - of one job one vGPU moves at a time: its streams may wait for each other across vGPUs, and two that are paused at
 //     once could wait for ever; different jobs move side by side;
-//   - a GPU takes a job's vGPU only when no other job's vGPU is left on it; where vGPUs are parked there is always
-//   room.
+//   - a GPU takes a job's vGPU only when no other job's vGPU is left on it, or when the portions of all who are on it,
+//   come or go have room beside each other; where vGPUs are parked there is always room.
 
 #include <string>
 #include <vector>
@@ -23,6 +23,7 @@ struct Present {
   uint32_t vgpu = 0;
   GpuId at, to;
   Doing doing = Doing::kNothing;
+  Portion portion = {};    // of its job, on each GPU
   bool leaving = false;    // its job has ended: it wants to be nowhere
   bool held_back = false;  // a failed action is waiting before it is tried again
 };
@@ -38,6 +39,8 @@ struct Action {
 };
 std::string to_text(const Action& action);
 
-std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted);
+// `memory`: of GPUs that may be shared; of others only the parts are looked at.
+std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted,
+                         const std::map<GpuId, uint64_t>& memory = {});
 
 }  // namespace tide::sched

@@ -9,6 +9,7 @@
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
 #include "scheduler/remote_error.h"
+#include "scheduler/room.h"
 #include "scheduler/token.h"
 
 #ifndef TIDE_VERSION
@@ -109,6 +110,50 @@ std::string why_not_movable(const Job& job) {
   return "job " + id + " is suspended: after `tide resume` it waits for GPUs; `tide why " + id + "` says why";
 }
 
+// Why it cannot go to this GPU; empty: it can.
+std::string why_no_room(const Ledger& ledger, const GpuId& to, const Job& job) {
+  Room room(to, ledger.gpu(to)->memory_bytes);
+  std::string others;
+  for (const auto& [holder, portion] : ledger.holders(to)) {
+    if (holder == job.record.id()) continue;
+    if (portion.part == kWholeGpu || job.record.part == kWholeGpu)
+      return "GPU " + to_text(to) + " serves job " + holder + "; choose a free one (`tide gpus`)";
+    room.take(portion);
+    others += (others.empty() ? "" : ", ") + holder;
+  }
+  if (others.empty() || room.fits(job.record.portion())) return "";
+  return format(
+      "GPU %s has %s left beside job%s %s, and %lu MiB of its memory; job %s needs %s and %lu MiB. Choose "
+      "another one (`tide gpus`)",
+      to_text(to).c_str(), part_text(room.part_left).c_str(), others.find(',') == std::string::npos ? "" : "s",
+      others.c_str(), (unsigned long)(room.memory_left >> 20), job.record.id().c_str(),
+      part_text(job.record.part).c_str(), (unsigned long)(job.record.memory_bytes >> 20));
+}
+
+// Who holds it.
+void fill_shares(const Ledger& ledger, const GpuId& id, control::PoolGpu::Builder out) {
+  std::vector<std::pair<const Job*, std::vector<uint32_t>>> shares;
+  for (const auto& [number, job] : ledger.jobs) {
+    std::vector<uint32_t> vgpus;
+    for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+      if (job.vgpus[v].at == id) vgpus.push_back(v);
+    }
+    if (!vgpus.empty()) shares.emplace_back(&job, std::move(vgpus));
+  }
+  const auto fill = [](auto list, const std::vector<uint32_t>& vgpus) {
+    for (uint32_t v = 0; v < vgpus.size(); ++v) list.set(v, vgpus[v]);
+  };
+  auto list = out.initShares(uint32_t(shares.size()));
+  for (uint32_t i = 0; i < list.size(); ++i) {
+    list[i].setJob(shares[i].first->record.id());
+    list[i].setPart(shares[i].first->record.part);
+    fill(list[i].initVgpus(uint32_t(shares[i].second.size())), shares[i].second);
+  }
+  if (shares.empty()) return;
+  out.setJob(shares[0].first->record.id());
+  fill(out.initVgpus(uint32_t(shares[0].second.size())), shares[0].second);
+}
+
 }  // namespace
 
 kj::Promise<void> PoolService::submit(SubmitContext context) {
@@ -126,6 +171,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
+  job.record.turn.ticket = core_.ledger.next_ticket();
   outcome = new_token(&job.record.token);
   to_record(&job);
   if (outcome.ok()) outcome = core_.store.add(&job.record);
@@ -224,16 +270,7 @@ kj::Promise<void> PoolService::gpus(GpusContext context) {
       info.setUuid(gpu.uuid);
       info.setHealthy(gpu.healthy);
       info.setSoftware(gpu.software);
-      std::vector<uint32_t> vgpus;
-      for (const auto& [number, job] : core_.ledger.jobs) {
-        for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
-          if (job.vgpus[v].at != GpuId{name, gpu.index}) continue;
-          out.setJob(job.record.id());
-          vgpus.push_back(v);
-        }
-      }
-      auto numbers = out.initVgpus(uint32_t(vgpus.size()));
-      for (uint32_t v = 0; v < vgpus.size(); ++v) numbers.set(v, vgpus[v]);
+      fill_shares(core_.ledger, {name, gpu.index}, out);
     }
   }
   return kj::READY_NOW;
@@ -246,6 +283,10 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
   if (job == nullptr || job->ended()) return no_such_job(name);
   const std::string id = job->record.id();
   if (const std::string why = why_not_movable(*job); !why.empty()) return error_for_caller(why);
+  if (job->record.part < kWholeGpu) {
+    return error_for_caller("job " + id + " has " + part_text(job->record.part) +
+                            " of a GPU, and that for its life; `tide resize` is for jobs with several virtual GPUs");
+  }
   if (gpus < job->record.min_gpus || gpus > job->record.gpus) {
     return error_for_caller(format("job %s can have %u to %u physical GPUs (its --min and -g), not %u", id.c_str(),
                                    job->record.min_gpus, job->record.gpus, gpus));
@@ -291,10 +332,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   if (params.getVgpu() >= int32_t(job->vgpus.size())) {
     return error_for_caller(format("job %s has virtual GPUs 0 to %zu", id.c_str(), job->vgpus.size() - 1));
   }
-  for (const std::string& holder : core_.ledger.holders(to)) {
-    if (holder != id)
-      return error_for_caller("GPU " + to_text(to) + " serves job " + holder + "; choose a free one (`tide gpus`)");
-  }
+  if (const std::string why = why_no_room(core_.ledger, to, *job); !why.empty()) return error_for_caller(why);
   std::set<GpuId> after;
   uint64_t there = 0;
   for (size_t v = 0; v < job->vgpus.size(); ++v) {
@@ -338,6 +376,7 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
   results.setServers(online);
   results.setDoorAddress(core_.door_address);
+  results.setTurns(to_text(core_.ledger.turns));
   return kj::READY_NOW;
 }
 

@@ -62,6 +62,7 @@ class PoolService final : public control::Pool::Server {
 };
 
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
+void fill_turn(control::TurnInfo::Builder info, const Job& job);
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals);
 // From the wire: a job record, or why not.
 Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record);

@@ -26,7 +26,12 @@ Outcome Reconciler::recover() {
   const Outcome loaded = store_.load_live(&records);
   if (!loaded.ok()) return loaded;
   if (!records.empty()) recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
-  for (const JobRecord& record : records) ledger_.jobs[record.number] = from_record(record);
+  const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
+  for (const JobRecord& record : records) {
+    Job& job = ledger_.jobs[record.number] = from_record(record);
+    const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
+    job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
+  }
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
 }
@@ -55,12 +60,14 @@ void Reconciler::step() {
     note_started(&job);
     go_on_suspending(&job);
   }
-  Assignment wanted = assign(ledger_.snapshot());
-  if (give_up_parking(wanted)) wanted = assign(ledger_.snapshot());
+  take_turns();
+  Assignment wanted = assign(look());
+  if (give_up_parking(wanted)) wanted = assign(look());
   admit(wanted);
-  start(plan(ledger_.present(now_ns()), wanted));
+  const auto memory = ledger_.gpu_memory();
+  start(plan(ledger_.present(now_ns()), wanted, memory));
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
-  wake_settled(plan(ledger_.present(UINT64_MAX), wanted));
+  wake_settled(plan(ledger_.present(UINT64_MAX), wanted, memory));
   for (auto& [number, job] : ledger_.jobs) let_go(&job);
   forget_done_jobs();
 }
@@ -74,12 +81,15 @@ void Reconciler::admit(const Assignment& wanted) {
     const JobRecord before = job.record;
     job.record.phase = Phase::kRunning;
     job.record.reason.clear();
+    begin_turn(&job);
     const Outcome saved = save(&job);
     if (!saved.ok()) {
       job.record = before;
       job.record.reason = saved.message();
       continue;
     }
+    job.turn.coming_ns = job.started ? now_ns() : 0;
+    if (ledger_.turns.on && job.started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
       if (earlier < number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
     }
@@ -92,6 +102,7 @@ void Reconciler::note_started(Job* job) {
   job->started = true;
   job->problem.clear();
   job->record.started_ms = wall_seconds() * 1000;
+  begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
       job->physical_gpus());
   (void)save(job);  // a restart that misses this asks the agents, who know
@@ -105,6 +116,7 @@ void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
   job->record.reason = reason;
   job->record.exit_status = exit_status;
   job->record.ended_ms = wall_seconds() * 1000;
+  for (uint32_t v = 0; v < job->vgpus.size(); ++v) drop_guard(job, v);
   (void)save(job);  // when the disk is full the tick tries again; the job's GPUs are free all the same
   const std::string id = job->record.id();
   wake(id, Waiter::For::kRunning, reason);
@@ -213,7 +225,7 @@ void Reconciler::check_deadlines() {
   }
   for (const std::string& name : lost) lose_server(name);
   const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
-  bool again = false;
+  bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
   for (auto& [number, job] : ledger_.jobs) {
     if (job.dirty) again |= save(&job).ok();
     if (recovered && !job.ended() && !job.attached) {
@@ -227,16 +239,19 @@ void Reconciler::check_deadlines() {
     hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
     look_after_idle(&job);
+    look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;
       if (vgpu.retry_ns <= now) vgpu.retry_ns = 0;
       if (!recovered || vgpu.at.none() || (ledger_.server(vgpu.at.server) != nullptr && !vgpu.missing)) continue;
-      end_job(&job, "its GPU server " + vgpu.at.server + " did not come back after the scheduler restarted", -1);
+      const uint32_t v = uint32_t(&vgpu - job.vgpus.data());
+      if (!recovers(&job, v, "its server did not come back"))
+        end_job(&job, "its GPU server " + vgpu.at.server + " did not come back after the scheduler restarted", -1);
       vgpu.at = {};
       vgpu.missing = false;
-      if (vgpu.doing == Doing::kMoving) drop_move(&job, uint32_t(&vgpu - job.vgpus.data()));
+      if (vgpu.doing == Doing::kMoving) drop_move(&job, v);
     }
   }
   if (recovered) recover_until_ns_ = 0;

@@ -17,6 +17,7 @@
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/store.h"
+#include "scheduler/turns.h"
 
 namespace tide::sched {
 
@@ -109,12 +110,45 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
     uint32_t some_busy = 0;  // one of them
     uint32_t silent = 0;     // of these, whose servers do not say
     uint64_t commands = 0;   // of all that were looked at; it only grows
+    uint64_t bytes = 0;      // of GPU memory that they have in use
   };
   kj::Promise<Rest> look_at_rest(const Job& job, bool parked = false);
   kj::Promise<void> watch_rest(std::string id, uint64_t round, Rest before);
   void let_go(Job* job);
   void look_after_idle(Job* job);
   void note_rest(const std::string& id, bool away, const Rest& rest);
+  State look();
+  void take_turns();
+  void note_turns(const State& state, const TurnPlan& plan);
+  void end_turn(Job* job, const std::string& next);
+  void ask_for_bytes(Job* job);
+  void begin_turn(Job* job);
+  void note_gone(Job* job);
+  void note_back(Job* job);
+  void note_switch_failed(Job* job);
+  void look_after_protection(Job* job);
+  void protect(Job* job, uint32_t vgpu);
+  std::string choose_guard(const GpuId& at) const;
+  void begin_guard(Job* job, uint32_t vgpu);
+  void fill_guard(control::Lease::Builder lease, const Job& job, uint32_t vgpu);
+  Vgpu* guarded(const std::string& job, uint32_t vgpu, uint64_t guard_epoch);
+  void guard_failed(Job* job, uint32_t vgpu, const std::string& why);
+  void take_checkpoint(Job* job, uint32_t vgpu);
+  void note_checkpoint(Job* job, uint32_t vgpu, control::CheckpointReport::Reader report);
+  void checkpoint_failed(Job* job, uint32_t vgpu, const std::string& why);
+  void end_protection(Job* job, uint32_t vgpu, const std::string& why);
+  void drop_guard(Job* job, uint32_t vgpu);
+  void watch(Job* job, uint32_t vgpu);
+  void lose_worker(Job* job, uint32_t vgpu);
+  bool recovers(Job* job, uint32_t vgpu, const std::string& why);
+  void release_lost(Job* job, uint32_t vgpu);
+  bool end_without_checkpoint(Job* job, uint32_t vgpu);
+  static void watch_anew(Vgpu* vgpu);
+  static void found_again(Vgpu* vgpu);
+  void start_recovery(const Action& action);
+  void recovered(const Action& action, uint64_t epoch);
+  bool confirm_guard(const std::string& server, const control::Lease::Reader& lease);
+  void lose_guards(const std::string& server, const std::set<std::pair<std::string, uint32_t>>& but);
   void admit(const Assignment& wanted);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);
@@ -153,6 +187,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
+  std::string next_turn_;     // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;  // when turns end for it; 0: none does
   bool poked_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/remote_error.h"
+#include "scheduler/room.h"
 
 namespace tide::sched {
 namespace {
@@ -32,6 +33,8 @@ void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint3
   lease.setEpoch(epoch);
   lease.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(job.record.token.data()), job.record.token.size()));
   lease.setMemoryBytes(job.record.memory_bytes);
+  lease.setProtected(job.record.protect_ms != 0);
+  lease.setPart(job.record.part);
 }
 
 // Marks the vGPU as busy with the action and takes the next epoch. False: not now.
@@ -47,7 +50,8 @@ bool Reconciler::prepare_action(Job* job, const Action& action) {
   const Gpu* gpu = ledger_.gpu(action.to);
   if (gpu == nullptr && !action.to.parked()) return false;
   if (gpu != nullptr && job->record.memory_bytes == 0) {
-    job->record.memory_bytes = job->record.memory_given != 0 ? job->record.memory_given : gpu->memory_bytes;
+    const uint64_t given = job->record.memory_given;
+    job->record.memory_bytes = given != 0 ? given : bytes_on(job->record.portion(), gpu->memory_bytes);
   }
   if (gpu != nullptr && vgpu.device_info.empty()) vgpu.device_info = gpu->device_info;
   vgpu.doing = action.kind == Action::Kind::kPlace ? Doing::kPlacing : Doing::kMoving;
@@ -98,6 +102,8 @@ void Reconciler::start(const std::vector<Action>& actions) {
 
 void Reconciler::start_place(const Action& action) {
   Job* job = ledger_.by_id(action.job);
+  if (job->started && job->vgpus[action.vgpu].protection.whole()) return start_recovery(action);
+  if (end_without_checkpoint(job, action.vgpu)) return;
   const uint64_t epoch = job->vgpus[action.vgpu].last_epoch;
   Link& link = *links_.at(action.to.server);
   auto request = link.agent.placeRequest();
@@ -117,6 +123,7 @@ void Reconciler::placed(const std::string& id, uint32_t v, uint64_t epoch) {
   vgpu->to = {};
   vgpu->epoch = epoch;
   vgpu->failures = 0;
+  watch_anew(vgpu);
   poke();
 }
 
@@ -199,6 +206,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   vgpu->doing = Doing::kNothing;
   vgpu->at = vgpu->to;
   vgpu->to = {};
+  vgpu->missing = false;
   if (ledger_.server(vgpu->at.server) == nullptr) {
     vgpu->at = {};
     end_job(job, "virtual GPU " + std::to_string(v) + " moved to a GPU server that was lost meanwhile", -1);
@@ -207,9 +215,13 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   if (vgpu->wish == vgpu->at) vgpu->wish = {};
   if (!vgpu->at.parked()) vgpu->home = {};
   const auto parked = [](const Vgpu& each) { return each.at.parked(); };
-  if (std::none_of(job->vgpus.begin(), job->vgpus.end(), parked)) job->failed_on.clear();
+  if (std::none_of(job->vgpus.begin(), job->vgpus.end(), parked)) {
+    job->failed_on.clear();
+    note_back(job);
+  }
   vgpu->epoch = epoch;
   vgpu->failures = 0;
+  watch_anew(vgpu);
   vgpu->last_move = report;
   ++job->record.moves;
   job->problem.clear();

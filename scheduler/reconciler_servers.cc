@@ -58,6 +58,7 @@ void Reconciler::take_word(const GpuId& here, const control::Lease::Reader& leas
   const std::string id = lease.getJob().cStr();
   const bool moving = vgpu->doing == Doing::kMoving;
   vgpu->missing = false;
+  found_again(vgpu);
   if (moving && vgpu->to == here) return moved(id, lease.getVgpu(), vgpu->last_epoch, {.vgpus = 1});
   vgpu->at = here;
   vgpu->epoch = lease.getEpoch();
@@ -67,10 +68,17 @@ void Reconciler::take_word(const GpuId& here, const control::Lease::Reader& leas
 // What the agent serves already is compared with what we believe: the rest of either is given up.
 void Reconciler::adopt(const Server& server, const std::vector<control::Lease::Reader>& leases,
                        control::Agent::Client& agent) {
-  std::set<std::pair<std::string, uint32_t>> confirmed;
+  std::set<std::pair<std::string, uint32_t>> confirmed, guarded;
   for (const auto& lease : leases) {
     const std::string id = lease.getJob().cStr();
     const std::pair<std::string, uint32_t> name(id, lease.getVgpu());
+    if (lease.getGpu() == control::GUARDING) {
+      if (confirm_guard(server.name, lease))
+        guarded.insert(name);
+      else
+        cancel_at(server.name, id, lease.getVgpu(), lease.getEpoch());
+      continue;
+    }
     const GpuId here{server.name, lease.getGpu()};
     Vgpu* vgpu = vgpu_of(id, lease.getVgpu());
     const Claim claim = judge(here, lease, vgpu);
@@ -91,6 +99,7 @@ void Reconciler::adopt(const Server& server, const std::vector<control::Lease::R
     release.setEpoch(lease.getEpoch());
     tasks_.add(release.send().ignoreResult().catch_([](kj::Exception&&) {}));
   }
+  lose_guards(server.name, guarded);
   for (auto& [number, job] : ledger_.jobs) {
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
       const bool ought = job.vgpus[v].at.server == server.name;
@@ -102,7 +111,9 @@ void Reconciler::adopt(const Server& server, const std::vector<control::Lease::R
 // The server has no lease of a vGPU that we know to be there.
 void Reconciler::miss(Job* job, uint32_t v, const std::string& server) {
   Vgpu& vgpu = job->vgpus[v];
-  if (vgpu.doing == Doing::kMoving && ledger_.server(vgpu.to.server) != nullptr) {
+  // On its way to another place of the same server it is in neither: that would be known by now.
+  const bool elsewhere = vgpu.to.server != server && ledger_.server(vgpu.to.server) != nullptr;
+  if (vgpu.doing == Doing::kMoving && elsewhere) {
     return moved(job->record.id(), v, vgpu.last_epoch, {.vgpus = 1});
   }
   // We may have died when it was on its way to a server that has not come back to us yet.
@@ -110,9 +121,11 @@ void Reconciler::miss(Job* job, uint32_t v, const std::string& server) {
     vgpu.missing = true;
     return;
   }
+  const bool recovering = recovers(job, v, "server " + server + " was restarted without it");
   vgpu.at = vgpu.to = {};
   vgpu.doing = Doing::kNothing;
-  if (job->started) end_job(job, format("its virtual GPU %u was lost when server %s restarted", v, server.c_str()), -1);
+  if (job->started && !recovering)
+    end_job(job, format("its virtual GPU %u was lost when server %s restarted", v, server.c_str()), -1);
 }
 
 bool Reconciler::heartbeat(const std::string& name, uint64_t generation) {
@@ -144,10 +157,12 @@ void Reconciler::lose_server(const std::string& name) {
     link->second->canceler.cancel("its server is lost");
     links_.erase(link);
   }
+  lose_guards(name, {});
   for (auto& [number, job] : ledger_.jobs) {
     bool lost = false;
     for (Vgpu& vgpu : job.vgpus) {
-      lost |= vgpu.at.server == name;
+      const uint32_t v = uint32_t(&vgpu - job.vgpus.data());
+      lost |= vgpu.at.server == name && !recovers(&job, v, "its server " + name + " is lost");
       if (vgpu.at.server == name) {
         vgpu.at = {};
         vgpu.missing = false;

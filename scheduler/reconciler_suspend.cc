@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/remote_error.h"
+#include "scheduler/turns.h"
 
 namespace tide::sched {
 namespace {
@@ -39,8 +40,10 @@ std::string park_error(const std::string& why, const Server* server) {
 Outcome Reconciler::suspend(Job* job) {
   // What is acknowledged is in the record, also where it was so before.
   if (job->record.suspended) {
-    const bool stays = std::exchange(job->record.idled, false);  // somebody wants it: its next call changes nothing
-    return stays || job->dirty ? save(job) : Outcome();
+    // Somebody wants it: neither its next call nor its next turn changes that.
+    const bool idled = std::exchange(job->record.idled, false),
+               yielded = std::exchange(job->record.turn.yielding, false);
+    return idled || yielded || job->dirty ? save(job) : Outcome();
   }
   const JobRecord before = job->record;
   job->record.suspended = true;
@@ -51,10 +54,14 @@ Outcome Reconciler::suspend(Job* job) {
     return saved;
   }
   job->failed_on.clear();
+  job->turn.leaving_ns = job->admitted() ? now_ns() : 0;
+  job->turn.coming_ns = 0;
   const std::string& id = job->record.id();
   log(LogLevel::kInfo, "job %s shall be suspended", id.c_str());
   wake(id, Waiter::For::kSettled, "job " + id + " is being suspended now");
   for (Vgpu& vgpu : job->vgpus) vgpu.wish = {};
+  // Nothing of it moves in this round: its programs are held first.
+  if (job->being_suspended()) job->suspending = Suspending::kWaiting;
   poke();
   return {};
 }
@@ -62,10 +69,12 @@ Outcome Reconciler::suspend(Job* job) {
 Outcome Reconciler::resume(Job* job) {
   if (!job->failed_on.empty() && !job->admitted()) job->problem.clear();
   job->failed_on.clear();  // somebody asks now
-  if (!job->record.suspended) return job->dirty ? save(job) : Outcome();
+  // Whose turn is over comes back by itself.
+  if (!job->record.suspended || job->record.turn.yielding) return job->dirty ? save(job) : Outcome();
   const bool midway = job->being_suspended();
   const JobRecord before = job->record;
   job->record.suspended = job->record.idled = false;
+  if (!midway) job->record.turn.ticket = ledger_.next_ticket();
   const Outcome saved = save(job);
   if (!saved.ok()) {
     job->record = before;
@@ -85,8 +94,12 @@ Outcome Reconciler::resume(Job* job) {
 void Reconciler::go_on_suspending(Job* job) {
   if (job->ended() || !job->being_suspended()) return;
   if (job->suspending == Suspending::kNot) job->suspending = Suspending::kWaiting;
-  const auto lost = [](const Vgpu& v) { return v.missing || v.at.none(); };
+  // What the record says of a server that has not come to us yet may be old.
+  const auto lost = [this](const Vgpu& v) { return v.missing || ledger_.server(v.at.server) == nullptr; };
   const bool known = std::none_of(job->vgpus.begin(), job->vgpus.end(), lost);
+  const auto restored = [](const Vgpu& v) { return v.at.none() && v.protection.lost; };
+  if (job->suspending == Suspending::kWaiting && std::any_of(job->vgpus.begin(), job->vgpus.end(), restored))
+    return suspend_failed(job, "a virtual GPU of it is being restored from its checkpoint");
   if (job->suspending == Suspending::kWaiting && job->is_quiet() && known) {
     if (job->vgpus.size() == 1 || job->physical_gpus() == 0) {
       begin_parking(job);
@@ -116,6 +129,7 @@ void Reconciler::note_parked(Job* job) {
   job->problem.clear();
   job->skipped = 0;
   for (Vgpu& vgpu : job->vgpus) vgpu.home = {};
+  note_gone(job);
   log(LogLevel::kInfo, "job %s is suspended", job->record.id().c_str());
   stop_suspending(job);
   (void)save(job);  // a restart that misses this finds all of it parked
@@ -136,6 +150,8 @@ void Reconciler::suspend_failed(Job* job, const std::string& why) {
   const std::string& id = job->record.id();
   const std::string text = "job " + id + " was not suspended, it runs on: " + why;
   log(LogLevel::kWarning, "%s", text.c_str());
+  if (std::exchange(job->record.turn.yielding, false)) note_switch_failed(job);
+  begin_turn(job);
   job->record.suspended = job->record.idled = false;
   job->idle = {.look_ns = now_ns() + job->record.idle_ms * 1'000'000};
   stop_suspending(job);
@@ -145,6 +161,9 @@ void Reconciler::suspend_failed(Job* job, const std::string& why) {
 
 // Others may have its GPUs until it is tried again: elsewhere at once, there only after a while.
 void Reconciler::resume_failed(Job* job, const std::string& server, uint64_t until_ns) {
+  note_switch_failed(job);
+  // Others shall not leave for it again and again.
+  if (ledger_.turns.on) until_ns += (kTurnLeastMs << job->record.turn.strain) * 1'000'000;
   job->failed_on[server] = until_ns;
   job->record.phase = Phase::kQueued;
   job->record.reason.clear();
@@ -280,6 +299,7 @@ kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job, bool park
       for (const auto each : got.getVgpus()) {
         if (here.count(each.getVgpu()) == 0) continue;
         rest.commands += each.getCommands();
+        rest.bytes += each.getResidentBytes();
         if (each.getQuiet() || (!parked && each.getWorkerPids().size() == 0)) quiet.insert(each.getVgpu());
       }
       for (const uint32_t v : here) {
@@ -299,6 +319,7 @@ kj::Promise<Reconciler::Rest> Reconciler::look_at_rest(const Job& job, bool park
       all.silent += rest.silent;
       if (rest.busy != 0) all.some_busy = rest.some_busy;
       all.commands += rest.commands;
+      all.bytes += rest.bytes;
     }
     return all;
   });

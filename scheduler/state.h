@@ -11,6 +11,9 @@
 
 namespace tide::sched {
 
+inline constexpr uint32_t kWholeGpu = 1000;  // a job's part of a GPU is in thousandths of it
+inline constexpr uint32_t kPartLeast = 10;
+
 inline constexpr uint32_t kParked = 0xffffffff;  // `parked` of control.capnp: on none of the server's GPUs
 
 // Where a vGPU is: a physical GPU, "SERVER/INDEX", or "SERVER/parked", which has room for any number of them. An empty
@@ -32,11 +35,28 @@ struct GpuView {
   bool healthy = true;  // an unhealthy GPU takes nothing new, and what is there moves away
 };
 
+inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
+
+// What taking turns (turns.h) needs to know of a job.
+struct TurnView {
+  bool gives = false;      // its turn may end: it has GPUs, nothing about that is to change, and nobody excluded it
+  uint64_t ticket = 0;     // who waits with a smaller one has waited longer
+  uint64_t had_ms = 0;     // since its turn began
+  uint64_t length_ms = 0;  // that its turn shall have, or kEndless
+};
+
+// What a job has of one GPU.
+struct Portion {
+  uint32_t part = kWholeGpu;  // thousandths, of its time; less than all: others' portions may lie beside it
+  uint64_t memory_bytes = 0;  // 0: the same part of its memory
+};
+
 // A job that has not ended.
 struct JobView {
   std::string id;
   uint32_t vgpus = 1;
   uint32_t min_gpus = 1;                 // never fewer physical GPUs than this
+  uint32_t part = kWholeGpu;             // less: it has one vGPU, which takes so much of a GPU that others may share
   uint32_t target = 0;                   // `tide resize`; 0: as many as vGPUs
   uint64_t memory_bytes = 0;             // a vGPU's quota; 0: not decided yet
   bool memory_given = false;             // the user chose the quota, so the vGPUs of one GPU must fit together
@@ -49,13 +69,18 @@ struct JobView {
   // While it is being suspended:
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
+  TurnView turn = {};                     // where jobs take turns
 
+  bool is_partial() const { return part < kWholeGpu; }
+  Portion portion() const { return {part, memory_bytes}; }
   uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
 };
 
 struct State {
   std::vector<GpuView> gpus;
   std::vector<JobView> jobs;  // in the order of submission
+  bool turns = false;         // jobs take turns: who has waited longest starts first
+  std::string next_turn;      // who waits behind this job waits for it; empty: nobody's turn is next
 };
 
 struct Decision {

@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -38,10 +38,23 @@ constexpr const char* kSince2 = R"(
   ALTER TABLE vgpus ADD COLUMN home_gpu INTEGER NOT NULL DEFAULT 0;
 )";
 
+// And one of version 2: checkpoints, jobs with a part of a GPU, and jobs that take turns (one without a
+// row has not done so).
+constexpr const char* kSince3 = R"(
+  CREATE TABLE IF NOT EXISTS turns(
+    job INTEGER PRIMARY KEY, excluded INTEGER NOT NULL, yielding INTEGER NOT NULL, ticket INTEGER NOT NULL,
+    began_ms INTEGER NOT NULL, suspend_ms INTEGER NOT NULL, resume_ms INTEGER NOT NULL, strain INTEGER NOT NULL);
+  ALTER TABLE jobs ADD COLUMN protect_ms INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE vgpus ADD COLUMN guard_server TEXT NOT NULL DEFAULT '';
+  ALTER TABLE vgpus ADD COLUMN guard_epoch INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE vgpus ADD COLUMN guard_made_ms INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
+)";
+
 constexpr const char* kColumns =
     "number, token, gpus, min_gpus, min_given, memory_given, memory_bytes, queue, name, user, command, pid, target, "
     "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves, suspended, held, idled, "
-    "idle_ms";
+    "idle_ms, protect_ms, part";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -70,6 +83,8 @@ JobRecord read_job(Statement& row) {
   job.held = row.number() != 0;
   job.idled = row.number() != 0;
   job.idle_ms = row.number();
+  job.protect_ms = row.number();
+  job.part = uint32_t(row.number());
   return job;
 }
 
@@ -122,8 +137,8 @@ Outcome Store::prepare_schema() {
                                 path_.c_str(), (unsigned long)have, kSchemaVersion));
   }
   if (have == uint64_t(kSchemaVersion)) return {};
-  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + kSince2 +
-                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+  const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + (have < 2 ? kSince2 : "") +
+                          kSince3 + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -132,9 +147,10 @@ Outcome Store::prepare_schema() {
 Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
   for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
     const VgpuRecord& vgpu = job.vgpus[v];
-    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?,?,?)");
+    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?,?,?,?,?,?)");
     insert.bind(number).bind(v).bind_text(vgpu.at.server).bind(vgpu.at.index).bind(vgpu.epoch);
     insert.bind_bytes(vgpu.device_info).bind_text(vgpu.home.server).bind(vgpu.home.index);
+    insert.bind_text(vgpu.guard.server).bind(vgpu.guard.epoch).bind(vgpu.guard.made_ms);
     if (!insert.done()) return failure("write");
   }
   return {};
@@ -143,7 +159,7 @@ Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
 Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" +
                           (kColumns + (fresh ? 8 : 0)) + ") VALUES(" + (fresh ? "" : "?,") +
-                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   Statement insert(db_, sql.c_str());
   if (!fresh) insert.bind(job.number);
   insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
@@ -151,9 +167,18 @@ Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   insert.bind(job.pid).bind(job.target).bind(job.pinned).bind(uint64_t(job.phase)).bind_text(job.reason);
   insert.bind(job.submitted_ms).bind(job.started_ms).bind(job.ended_ms).bind(uint64_t(int64_t(job.exit_status)));
   insert.bind(job.moves).bind(job.suspended).bind(job.held).bind(job.idled).bind(job.idle_ms);
+  insert.bind(job.protect_ms).bind(job.part);
   if (!insert.done()) return failure("write");
   *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
-  return write_vgpus(job, *number);
+  const Outcome written = write_turn(job.turn, *number);
+  return written.ok() ? write_vgpus(job, *number) : written;
+}
+
+Outcome Store::write_turn(const TurnRecord& turn, uint64_t number) {
+  Statement insert(db_, "INSERT OR REPLACE INTO turns VALUES(?,?,?,?,?,?,?,?)");
+  insert.bind(number).bind(turn.excluded).bind(turn.yielding).bind(turn.ticket).bind(turn.began_ms);
+  insert.bind(turn.suspend_ms).bind(turn.resume_ms).bind(turn.strain);
+  return insert.done() ? Outcome() : failure("write");
 }
 
 Outcome Store::add(JobRecord* job) {
@@ -179,8 +204,9 @@ Outcome Store::update(const JobRecord& job) {
 }
 
 Outcome Store::read_vgpus(JobRecord* job) {
-  Statement rows(
-      db_, "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu FROM vgpus WHERE job=? ORDER BY vgpu");
+  Statement rows(db_,
+                 "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu, guard_server, guard_epoch, "
+                 "guard_made_ms FROM vgpus WHERE job=? ORDER BY vgpu");
   rows.bind(job->number);
   while (rows.row()) {
     const uint64_t vgpu = rows.number();
@@ -193,8 +219,27 @@ Outcome Store::read_vgpus(JobRecord* job) {
     record.device_info = rows.text();
     record.home.server = rows.text();
     record.home.index = uint32_t(rows.number());
+    record.guard.server = rows.text();
+    record.guard.epoch = rows.number();
+    record.guard.made_ms = rows.number();
   }
   return rows.failed() ? failure("read") : Outcome();
+}
+
+Outcome Store::read_turn(JobRecord* job) {
+  Statement row(db_,
+                "SELECT excluded, yielding, ticket, began_ms, suspend_ms, resume_ms, strain FROM turns WHERE job=?");
+  row.bind(job->number);
+  if (row.row()) {
+    job->turn.excluded = row.number() != 0;
+    job->turn.yielding = row.number() != 0;
+    job->turn.ticket = row.number();
+    job->turn.began_ms = row.number();
+    job->turn.suspend_ms = row.number();
+    job->turn.resume_ms = row.number();
+    job->turn.strain = uint32_t(row.number());
+  }
+  return row.failed() ? failure("read") : Outcome();
 }
 
 Outcome Store::query(const std::string& where, const std::string* name, std::vector<JobRecord>* jobs) {
@@ -203,7 +248,8 @@ Outcome Store::query(const std::string& where, const std::string* name, std::vec
   while (rows.row()) jobs->push_back(read_job(rows));
   if (rows.failed()) return failure("read");
   for (JobRecord& job : *jobs) {
-    const Outcome read = read_vgpus(&job);
+    Outcome read = read_vgpus(&job);
+    if (read.ok()) read = read_turn(&job);
     if (!read.ok()) return read;
   }
   return {};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/protection.h"
 #include "scheduler/state.h"
 
 struct sqlite3;
@@ -24,6 +25,17 @@ struct VgpuRecord {
   GpuId home = {};          // the GPU that it has left to be parked, kept for it until all of the job is parked
   uint64_t epoch = 0;       // highest that was ever used for it
   std::string device_info;  // of its first GPU; never changes afterwards
+  GuardRecord guard = {};
+};
+
+// What taking turns (turns.h) remembers of a job.
+struct TurnRecord {
+  bool excluded = false;  // `tide run --no-turns`: it keeps its GPUs
+  bool yielding = false;  // `suspended` because its turn is over: when all of it is parked it waits for the next one
+  uint64_t ticket = 0;    // who waits with a smaller one has waited longer
+  uint64_t began_ms = 0;  // its last turn; since 1970
+  uint64_t suspend_ms = 0, resume_ms = 0;  // what these took the last time; 0: not measured
+  uint32_t strain = 0;  // how often its turns are doubled, because switching failed or was not worth it
 };
 
 struct JobRecord {
@@ -31,23 +43,27 @@ struct JobRecord {
   std::string token;
   uint32_t gpus = 1, min_gpus = 1;
   bool min_given = false;
+  uint32_t part = kWholeGpu;  // of its one GPU, in thousandths
   uint64_t memory_given = 0;  // bytes; 0: not chosen by the user
   uint64_t memory_bytes = 0;  // the quota; 0: not decided yet
   std::string queue, name, user, command;
   uint32_t pid = 0;
   uint32_t target = 0;
   bool pinned = false;
-  bool suspended = false;  // `tide suspend` said so and `tide resume` has not. On no GPU: kQueued with `started_ms`
-  bool idled = false;      // suspended because it did nothing for `idle_ms`: its next call resumes it
-  uint64_t idle_ms = 0;    // 0: it keeps its GPUs
-  bool held = false;       // its programs may have been told to begin nothing new (Agent.hold)
+  bool suspended = false;   // `tide suspend` said so and `tide resume` has not. On no GPU: kQueued with `started_ms`
+  bool idled = false;       // suspended because it did nothing for `idle_ms`: its next call resumes it
+  uint64_t idle_ms = 0;     // 0: it keeps its GPUs
+  uint64_t protect_ms = 0;  // so often checkpoints are made; 0: none
+  bool held = false;        // its programs may have been told to begin nothing new (Agent.hold)
   Phase phase = Phase::kQueued;
   std::string reason;
   uint64_t submitted_ms = 0, started_ms = 0, ended_ms = 0;  // since 1970
   int32_t exit_status = 0;
   uint32_t moves = 0;
+  TurnRecord turn;
   std::vector<VgpuRecord> vgpus;
 
+  Portion portion() const { return {part, memory_bytes}; }
   std::string id() const { return std::to_string(number); }
 };
 
@@ -76,8 +92,10 @@ class Store {
   Outcome failure(const char* what) const;
   Outcome write(const JobRecord& job, bool fresh, uint64_t* number);
   Outcome write_vgpus(const JobRecord& job, uint64_t number);
+  Outcome write_turn(const TurnRecord& turn, uint64_t number);
   Outcome query(const std::string& where, const std::string* name, std::vector<JobRecord>* jobs);
   Outcome read_vgpus(JobRecord* job);
+  Outcome read_turn(JobRecord* job);
 
   std::string path_;
   sqlite3* db_ = nullptr;

@@ -92,7 +92,9 @@ ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32
   session.epoch = terms.epoch;
   session.memory_bytes = terms.memory_bytes;
   session.hold_ms = hold_ms;
-  session.keeps = is_parked(terms) ? 1 : 0;
+  session.keeps = is_on_no_gpu(terms) ? 1 : 0;
+  session.is_protected = terms.is_protected ? 1 : 0;
+  session.part = terms.part;
   session.attempt = wish.attempt;
   memcpy(session.transport, wish.transport, sizeof(session.transport));
   session.transport[sizeof(session.transport) - 1] = '\0';
@@ -112,6 +114,7 @@ Agent::Agent(Gpus gpus, uint32_t hold_s, const std::string& directory, kj::Async
     : gpus_(std::move(gpus)),
       hold_ms_(hold_s * 1000),
       state_path_(directory + "/state"),
+      slices_path_(directory + "/slices-"),
       rendezvous_(directory + "/workers"),
       last_(read_agent_state(state_path_)),
       io_(io),
@@ -178,18 +181,19 @@ bool Agent::fenced(const LeaseTerms& terms) const {
 }
 
 Outcome Agent::place(const LeaseTerms& terms) {
-  if (!is_parked(terms) && terms.gpu >= gpus_.devices().size())
+  if (!is_on_no_gpu(terms) && terms.gpu >= gpus_.devices().size())
     return Outcome::fail(format("this server has no GPU %u", terms.gpu));
   if (terms.vgpu >= kVgpusMax || terms.job.empty() || terms.job.size() >= kIdBytes) {
     return Outcome::fail("the lease is malformed");
   }
   for (const auto& [key, lease] : leases_) {
+    if (is_guard(terms) || is_guard(lease->terms)) continue;
     if (key.first == std::pair(terms.job, terms.vgpu) && key.second > terms.epoch) {
       return Outcome::fail(
           format("epoch %llu is older than the present one", static_cast<unsigned long long>(terms.epoch)));
     }
   }
-  if (fenced(terms)) {
+  if (!is_guard(terms) && fenced(terms)) {
     return Outcome::fail(
         format("epoch %llu of this vGPU has ended here", static_cast<unsigned long long>(terms.epoch)));
   }
@@ -197,8 +201,8 @@ Outcome Agent::place(const LeaseTerms& terms) {
   if (lease != nullptr) return {};
   lease = std::make_unique<AgentLease>();
   lease->terms = terms;
-  std::string where = "on no GPU, and kept here";
-  if (!is_parked(terms)) {
+  std::string where = is_guard(terms) ? "guarded here" : "on no GPU, and kept here";
+  if (!is_on_no_gpu(terms)) {
     memcpy(lease->terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(lease->terms.gpu_uuid));
     where = format("on GPU %u", terms.gpu);
   }
@@ -216,7 +220,7 @@ void Agent::end_session(const LeaseKey& key, const std::shared_ptr<AgentSession>
 // By a worker that has been killed, or told to leave, and has not ended yet: what the next one finds of memory would be
 // less than it was promised.
 bool Agent::gpu_is_held(const LeaseTerms& by) const {
-  if (is_parked(by)) return false;
+  if (is_on_no_gpu(by)) return false;
   const auto on_it = [&](const auto& ending) { return ending.second->gpu == by.gpu; };
   const auto leaves = [&](const auto& other) {
     const AgentLease& lease = *other.second;
@@ -245,7 +249,8 @@ void Agent::forget(const LeaseKey& key) {
     rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
     end_session(key, session);
   }
-  fence(found->second->terms);
+  if (!is_guard(found->second->terms)) fence(found->second->terms);
+  found->second->news.tell();
   leases_.erase(found);
   save();
 }
@@ -258,7 +263,7 @@ void Agent::end_all() {
 kj::Promise<void> Agent::release(const std::string& job, uint32_t vgpu, uint64_t epoch) {
   std::vector<LeaseKey> going;
   for (const auto& [key, lease] : leases_) {
-    if (key.first != std::pair(job, vgpu)) continue;
+    if (key.first != std::pair(job, vgpu) || is_guard(lease->terms)) continue;
     if (key.second > epoch) return refusal(kNotPermitted, "the vGPU has a newer assignment here");
     going.push_back(key);
   }
@@ -286,6 +291,7 @@ AgentLease* Agent::admit(const DoorOpen& wish, std::string* why, int* code) {
   *why = format("this server does not hold vGPU %u of that job (epoch %llu); ask the scheduler where it is", wish.vgpu,
                 static_cast<unsigned long long>(wish.epoch));
   if (lease == nullptr || (lease->committed && !lease->moving)) return nullptr;
+  if (is_guard(lease->terms) && strcmp(wish.transport, kGuardTransport) != 0) return nullptr;
   *code = kNotPermitted;
   *why = "the job's token is wrong";
   return same_secret(wish.token, lease->terms.token, kTokenBytes) ? lease : nullptr;
@@ -335,6 +341,10 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     close_all(-1, region_fd);
     return refusal(kNotReady, "its worker has not answered yet; try again");
   }
+  if (session == nullptr && lease->news.lost) {
+    close_all(-1, region_fd);
+    return refusal(kNotReady, "its worker was lost; it goes on elsewhere from its checkpoint");
+  }
   if (session == nullptr && again) {
     close_all(-1, region_fd);
     return refusal(kSessionIsGone, "its worker has ended");
@@ -354,6 +364,7 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   session->restored = false;
   session->identity = identity_of(lease->terms, wish, hold_ms_);
   session->identity.again = again ? 1 : 0;
+  tell_lease(lease->terms, *session);
   const int fds[2] = {socket, region_fd};
   const bool sent = session->worker->send(ControlType::kServe, &session->identity, sizeof(session->identity), fds,
                                           region_fd >= 0 ? 2 : 1);
@@ -374,9 +385,12 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
   auto made = std::make_shared<AgentSession>();
   made->identity = identity_of(lease->terms, wish, hold_ms_);
   made->gpu = lease->terms.gpu;
-  made->counted.quiet = is_parked(lease->terms) ? 1 : 0;
+  made->counted.quiet = is_on_no_gpu(lease->terms) ? 1 : 0;
   if (const Outcome outcome = begin_worker(lease, made.get()); !outcome.ok()) return outcome;
   lease->sessions.push_back(made);
+  // So that its client needs not keep all that it sends for long.
+  if (lease->terms.is_protected) lease->news.wanted = true;
+  lease->news.tell();
   save();
   watch({{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch}, made);
   *session = made;
@@ -389,10 +403,11 @@ Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
   if (const Outcome bound = rendezvous_.bind(name, &place); !bound.ok()) {
     log(LogLevel::kWarning, "%s; this worker ends with its agent", bound.message().c_str());
   }
+  const uint32_t gpu = lease->terms.gpu;
+  Environment environment = is_on_no_gpu(lease->terms) ? gpus_.keeper_environment() : gpus_.environment(gpu);
+  environment.push_back({"TIDE_SLICES", is_on_no_gpu(lease->terms) ? "" : slices_path_ + std::to_string(gpu)});
   const Outcome outcome =
-      WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(),
-                           is_parked(lease->terms) ? gpus_.keeper_environment() : gpus_.environment(lease->terms.gpu),
-                           place, &session->worker);
+      WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(), environment, place, &session->worker);
   if (place >= 0) close(place);
   if (!outcome.ok()) rendezvous_.remove(name);
   return outcome;
@@ -401,6 +416,12 @@ Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
 void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
   session->worker->on_shared(
       [this, key, from = session.get()](const ControlMessage& message) { carry_shared(key, *from, message); });
+  session->worker->on_wanted([this, key] {
+    AgentLease* const lease = find(key.first.first, key.first.second, key.second);
+    if (lease == nullptr) return;
+    lease->news.wanted = true;
+    lease->news.tell();
+  });
   tasks_.add(session->worker->ended().then([this, key, session] {
     log(session->worker->ended_well() ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s",
         key.first.first.c_str(), session->worker->pid(), key.first.second, session->worker->end_reason().c_str());
@@ -413,6 +434,7 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     if (!again) rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
     if (found == leases_.end()) return;
     save();
+    note_end(*found->second, *session);
     tell_ended(*found->second, session_id(*session));
   }));
 }
@@ -483,7 +505,7 @@ kj::Promise<std::vector<Agent::Stats>> Agent::stats(const std::string& job) {
   auto all = std::make_shared<std::vector<Counted>>();
   kj::Vector<kj::Promise<void>> asked;
   for (const auto& [key, lease] : leases_) {
-    if (key.first.first != job) continue;
+    if (key.first.first != job || is_guard(lease->terms)) continue;
     all->push_back({.vgpu = key.first.second,
                     .moves = lease->moves,
                     .knocked = lease->knocked_ns != 0 && now_ns() - lease->knocked_ns < kKnockNs,

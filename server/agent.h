@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "scheduler/control.capnp.h"
 #include "server/agent_state.h"
@@ -26,6 +27,13 @@ namespace tide {
 
 // On no GPU: its sessions are kept here (server/kept.h), and their programs wait.
 inline bool is_parked(const LeaseTerms& terms) { return terms.gpu == control::PARKED; }
+// Of a vGPU that is served elsewhere: its checkpoints are kept here (server/guard.h).
+inline bool is_guard(const LeaseTerms& terms) { return terms.gpu == control::GUARDING; }
+inline bool is_on_no_gpu(const LeaseTerms& terms) { return is_parked(terms) || is_guard(terms); }
+
+// In DoorOpen, between agents.
+inline constexpr const char* kMoveTransport = "move";
+inline constexpr const char* kGuardTransport = "guard";
 
 inline constexpr size_t kSessionsMax = 64;  // of one vGPU: client processes of a job that use it at once
 
@@ -38,6 +46,24 @@ struct AgentSession {
   bool resuming = false;   // its worker was told of another connection, and has not looked at it yet
   bool unheard = false;    // an earlier agent's: the worker has not said yet how it is
   ControlStats counted;    // what the worker said last
+  std::string guard;  // where the checkpoints of this session go, since its worker has a stream there; empty: nowhere
+};
+
+// What the scheduler waits to hear of a protected vGPU.
+struct AgentNews {
+  bool lost = false;    // a worker of it has ended as it should not
+  bool wanted = false;  // a checkpoint, soon
+  std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting;
+  bool any() const { return lost || wanted; }
+  void tell();
+};
+
+struct AgentCheckpointOrder {
+  std::string job;
+  uint32_t vgpu = 0;
+  uint64_t epoch = 0;
+  LeaseTerms guard;
+  std::string address;  // of the guard's agent's door
 };
 
 struct AgentLease {
@@ -46,7 +72,9 @@ struct AgentLease {
   bool called_off = false;  // who had ordered that has gone
   bool committed = false;   // there is no way back: the sessions leave
   uint32_t moves = 0;
-  uint64_t knocked_ns = 0;  // when a process that begins has found it parked
+  AgentNews news;
+  std::shared_ptr<const AgentCheckpointOrder> guarded;  // the last one; null: none
+  uint64_t knocked_ns = 0;                              // when a process that begins has found it parked
   std::list<std::shared_ptr<AgentSession>> sessions;
 };
 
@@ -57,6 +85,13 @@ struct AgentMoveReport {
   double pause_ms = 0;
   double drain_ms = 0, copy_ms = 0, restore_ms = 0;  // ControlMoved
   double total_ms = 0;
+};
+
+struct AgentCheckpointReport {
+  AgentMoveReport all;  // of all sessions; phases of the slowest
+  double cpu_ms = 0;    // of the threads that copied
+  uint32_t sessions = 0;
+  std::string refused;  // why of one of them there can be none; the others may have one
 };
 
 class Agent : private kj::TaskSet::ErrorHandler {
@@ -85,6 +120,14 @@ class Agent : private kj::TaskSet::ErrorHandler {
     std::string endpoint;  // where clients shall go
   };
   kj::Promise<AgentMoveReport> move(const MoveOrder& order);
+  // Sends a checkpoint of each session to a guard.
+  kj::Promise<AgentCheckpointReport> checkpoint(const AgentCheckpointOrder& order);
+  // As the guard of `epoch`: gives what it has to workers of `next`, at the agent at `address`. It stays a guard.
+  kj::Promise<AgentMoveReport> give(const MoveOrder& order);
+  // Until there is news of a protected vGPU; whether it has lost a worker.
+  kj::Promise<bool> watch_vgpu(const std::string& job, uint32_t vgpu, uint64_t epoch);
+  // The scheduler has heard this agent: workers of protected vGPUs go on until then (boot_ns()).
+  void renew_leases(uint64_t until_ns);
   // Of moves whose scheduler has gone nobody waits for the end: what a new one is told shall stay true.
   void call_off_moves();
   struct Stats {
@@ -105,6 +148,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> open(const DoorOpen& wish, int socket, int region_fd);
   // Another agent's worker wants to send a session here. Gives the address for its stream.
   kj::Promise<std::string> receive(const DoorOpen& wish);
+  // The same of checkpoints. With kOpenAgain: the session has ended, nothing of it is kept any more.
+  kj::Promise<std::string> guard(const DoorOpen& wish);
 
   const Gpus& gpus() const { return gpus_; }
   std::vector<LeaseTerms> leases() const;
@@ -145,13 +190,22 @@ class Agent : private kj::TaskSet::ErrorHandler {
   static void call_off(const AgentLease& lease);
   kj::Promise<void> send_all(std::shared_ptr<MoveState> state);
   kj::Promise<std::string> begin_receiving(const DoorOpen& wish);
-  kj::Promise<std::string> ask_receiver(const MoveState& state, const AgentSession& session);
+  kj::Promise<std::string> ask_receiver(const MoveOrder& order, const AgentSession& session, const char* for_what);
+  kj::Promise<std::string> ask_door(const std::string& address, const DoorOpen& wish);
+  struct CheckpointState;
+  kj::Promise<void> checkpoint_one(std::shared_ptr<CheckpointState> state, std::shared_ptr<AgentSession> session,
+                                   bool anew);
+  kj::Promise<void> give_one(std::shared_ptr<AgentMoveReport> report, const MoveOrder& order,
+                             std::shared_ptr<AgentSession> session);
+  void note_end(AgentLease& lease, const AgentSession& session);
+  void tell_lease(const LeaseTerms& terms, AgentSession& session);
   kj::Promise<void> commit(std::shared_ptr<MoveState> state);
   void abort_move(std::shared_ptr<MoveState> state);
 
   Gpus gpus_;
   const uint32_t hold_ms_;
   const std::string state_path_;
+  const std::string slices_path_;  // of a GPU with its number behind it (server/time_slices.h)
   const Rendezvous rendezvous_;
   AgentState last_;  // as it was found
   std::string door_;
@@ -161,6 +215,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   std::map<LeaseKey, std::unique_ptr<AgentLease>> leases_;
   std::list<std::pair<LeaseKey, std::shared_ptr<AgentSession>>> ending_;  // killed, and perhaps not gone yet
   std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again
+  uint64_t lease_until_ns_ = 0;                     // renew_leases(); 0: this agent was not heard yet
   kj::TaskSet tasks_;
 };
 

@@ -44,7 +44,7 @@ void Agent::take_over_lease(const AgentState::Lease& from) {
   bool lost = false;
   for (const AgentState::Session& session : from.sessions) lost |= !adopt(key, *lease, session);
   const bool here = terms.gpu < gpus_.devices().size();
-  const bool same_gpu = is_parked(terms) ||
+  const bool same_gpu = is_on_no_gpu(terms) ||
                         (here && memcmp(terms.gpu_uuid, gpus_.devices()[terms.gpu].uuid, sizeof(terms.gpu_uuid)) == 0);
   if (!same_gpu) {
     log(LogLevel::kWarning,
@@ -65,6 +65,7 @@ void Agent::take_over_lease(const AgentState::Lease& from) {
       if (std::none_of(lease->sessions.begin(), lease->sessions.end(), lives)) tell_ended(*lease, id);
     }
   }
+  if (lost && terms.is_protected && !from.committed) lease->news.lost = true;
   leases_[key] = kj::mv(lease);
   if (from.committed) {
     tasks_.add(io_.provider->getTimer().afterDelay(kLeavePatience).then([this, key] { forget(key); }));
@@ -105,7 +106,7 @@ bool Agent::adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Sess
                          now->moves += session->restored ? 1 : 0;
                      },
                      [session](kj::Exception&& e) {
-                       if (session->worker->ended_well()) return;
+                       if (session->worker->gone()) return;
                        log(LogLevel::kWarning, "worker %u of an earlier agent cannot be taken over: %s; it is ended",
                            session->worker->pid(), e.getDescription().cStr());
                        session->worker->kill();

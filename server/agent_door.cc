@@ -246,16 +246,18 @@ kj::Promise<void> AgentDoor::answer(Connection* c) {
   }
   // Moved into the promise: an lvalue would be kept by reference, and the promise outlives this function.
   auto refused = [c](kj::Exception&& e) { refuse(c->fd, refusal_of(e)); };
-  if (strcmp(open.transport, "move") == 0) {
-    return agent_.receive(open).then(
-        [c, open](std::string address) {
-          DoorOpened opened;
-          opened.epoch = open.epoch;
-          set_text(opened.transport_data, address);
-          const Outcome sent = send_frame(c->fd, DoorType::kOpened, &opened, sizeof(opened));
-          if (!sent.ok()) log(LogLevel::kDebug, "an answer was not heard: %s", sent.message().c_str());
-        },
-        kj::mv(refused));
+  const bool guards = strcmp(open.transport, kGuardTransport) == 0;
+  if (guards || strcmp(open.transport, kMoveTransport) == 0) {
+    return (guards ? agent_.guard(open) : agent_.receive(open))
+        .then(
+            [c, open](std::string address) {
+              DoorOpened opened;
+              opened.epoch = open.epoch;
+              set_text(opened.transport_data, address);
+              const Outcome sent = send_frame(c->fd, DoorType::kOpened, &opened, sizeof(opened));
+              if (!sent.ok()) log(LogLevel::kDebug, "an answer was not heard: %s", sent.message().c_str());
+            },
+            kj::mv(refused));
   }
   const int region_fd = c->region_fd;
   c->region_fd = -1;

@@ -126,7 +126,7 @@ kj::Promise<void> Agent::begin_copy(std::shared_ptr<MoveState> state, std::share
 
 kj::Promise<void> Agent::copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session) {
   auto& timer = io_.provider->getTimer();
-  return timer.timeoutAfter(kReceiverPatience, ask_receiver(*state, *session))
+  return timer.timeoutAfter(kReceiverPatience, ask_receiver(state->order, *session, kMoveTransport))
       .then([this, state, session](std::string address) -> kj::Promise<void> {
         if (state->off) return refusal(0, "another process of the job cannot move");
         const auto lease = leases_.find(state->key);
@@ -175,8 +175,22 @@ kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
   return kj::joinPromises(sent.releaseAsArray());
 }
 
-// Over the other agent's door: the same frame with which clients come, with "move" for a transport.
-kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const AgentSession& session) {
+// Over the other agent's door: the same frame with which clients come, with "move" or "guard" for a transport.
+kj::Promise<std::string> Agent::ask_receiver(const MoveOrder& order, const AgentSession& session,
+                                             const char* for_what) {
+  DoorOpen wish;
+  set_text(wish.job, order.job);
+  memcpy(wish.token, order.next.token, sizeof(wish.token));
+  memcpy(wish.session, session.identity.session, sizeof(wish.session));
+  wish.vgpu = order.vgpu;
+  wish.pid = session.identity.client_pid;
+  wish.epoch = order.next.epoch;
+  wish.memory_bytes = order.next.memory_bytes;
+  set_text(wish.transport, for_what);
+  return ask_door(order.address, wish);
+}
+
+kj::Promise<std::string> Agent::ask_door(const std::string& to, const DoorOpen& wish) {
   struct Ask {
     DoorHeader header;
     DoorOpen open;
@@ -185,21 +199,13 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveState& state, const Agent
     kj::Own<kj::AsyncIoStream> stream;
   };
   Endpoint endpoint;
-  if (const Outcome parsed = Endpoint::parse(state.order.address, &endpoint); !parsed.ok())
-    return refusal(0, parsed.message());
+  if (const Outcome parsed = Endpoint::parse(to, &endpoint); !parsed.ok()) return refusal(0, parsed.message());
   const bool local = endpoint.same_host() && !endpoint.unix_path.empty();
   const std::string address = local ? "unix:" + endpoint.unix_path : endpoint.tcp_address;
   auto ask = std::make_shared<Ask>();
   ask->header.type = uint16_t(DoorType::kOpen);
   ask->header.payload_bytes = sizeof(DoorOpen);
-  set_text(ask->open.job, state.order.job);
-  memcpy(ask->open.token, state.order.next.token, sizeof(ask->open.token));
-  memcpy(ask->open.session, session.identity.session, sizeof(ask->open.session));
-  ask->open.vgpu = state.order.vgpu;
-  ask->open.pid = session.identity.client_pid;
-  ask->open.epoch = state.order.next.epoch;
-  ask->open.memory_bytes = state.order.next.memory_bytes;
-  set_text(ask->open.transport, "move");
+  ask->open = wish;
   return io_.provider->getNetwork()
       .parseAddress(address)
       .then([](kj::Own<kj::NetworkAddress> to) { return to->connect().attach(kj::mv(to)); })

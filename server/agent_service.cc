@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "calls.h"
 #include "scheduler/enter.h"
@@ -18,6 +19,7 @@ namespace {
 constexpr auto kConnectPatience = 10 * kj::SECONDS;
 constexpr uint32_t kBackoffFirstMs = 200;
 constexpr uint32_t kBackoffLastMs = 5000;
+constexpr uint64_t kLeaseSharePermille = 800;  // of the scheduler's patience: clocks may go a little differently
 constexpr const char* kVersion = "0.1.0";
 
 // By function, and what the clients have of no function.
@@ -42,6 +44,8 @@ Outcome terms_of(control::Lease::Reader lease, LeaseTerms* terms) {
   terms->gpu = lease.getGpu();
   terms->epoch = lease.getEpoch();
   terms->memory_bytes = lease.getMemoryBytes();
+  terms->is_protected = lease.getProtected();
+  terms->part = lease.getPart();
   const auto token = lease.getToken();
   if (token.size() != kTokenBytes) return Outcome::fail(format("a token has %u bytes", kTokenBytes));
   memcpy(terms->token, token.begin(), kTokenBytes);
@@ -137,6 +141,49 @@ class AgentService final : public control::Agent::Server {
     if (!outcome.ok()) return refusal(0, outcome.message());
     return kj::READY_NOW;
   }
+  kj::Promise<void> checkpoint(CheckpointContext context) override {
+    const auto p = context.getParams();
+    AgentCheckpointOrder order{.job = p.getJob().cStr(),
+                               .vgpu = p.getVgpu(),
+                               .epoch = p.getEpoch(),
+                               .guard = {},
+                               .address = p.getAddress().cStr()};
+    if (const Outcome read = terms_of(p.getGuard(), &order.guard); !read.ok()) return refusal(0, read.message());
+    return agent_.checkpoint(order).then([context](AgentCheckpointReport report) mutable {
+      auto r = context.getResults().initReport();
+      r.setBytes(report.all.bytes);
+      r.setPauseMs(report.all.pause_ms);
+      r.setPauseBytes(report.all.pause_bytes);
+      r.setRounds(report.all.rounds);
+      r.setDrainMs(report.all.drain_ms);
+      r.setCopyMs(report.all.copy_ms);
+      r.setTotalMs(report.all.total_ms);
+      r.setCpuMs(report.cpu_ms);
+      r.setSessions(report.sessions);
+      r.setRefused(report.refused);
+    });
+  }
+  kj::Promise<void> give(GiveContext context) override {
+    const auto p = context.getParams();
+    Agent::MoveOrder order;
+    order.job = p.getJob().cStr();
+    order.vgpu = p.getVgpu();
+    order.epoch = p.getEpoch();
+    if (const Outcome read = terms_of(p.getLease(), &order.next); !read.ok()) return refusal(0, read.message());
+    order.address = p.getAddress().cStr();
+    return agent_.give(order).then([context](AgentMoveReport report) mutable {
+      auto r = context.getResults().initReport();
+      r.setBytes(report.bytes);
+      r.setVgpus(1);
+    });
+  }
+  kj::Promise<void> watch(WatchContext context) override {
+    context.allowCancellation();  // it waits for as long as its scheduler lives
+    const auto p = context.getParams();
+    return agent_.watch_vgpu(p.getJob(), p.getVgpu(), p.getEpoch()).then([context](bool lost) mutable {
+      context.getResults().setLost(lost);
+    });
+  }
 
  private:
   kj::Promise<void> take(control::Lease::Reader lease) {
@@ -176,6 +223,8 @@ void describe(const Agent& agent, const RegistrationOptions& options, control::S
     leases[i].setEpoch(held[i].epoch);
     leases[i].setToken(kj::arrayPtr(held[i].token, kTokenBytes));
     leases[i].setMemoryBytes(held[i].memory_bytes);
+    leases[i].setProtected(held[i].is_protected);
+    leases[i].setPart(held[i].part);
   }
 }
 
@@ -224,6 +273,7 @@ class Registrar {
           auto lost = connection->client.onDisconnect();
           // What we have to say may be more than is heard of strangers.
           auto taken = connection->pool.whenResolved().then([this, pool = connection->pool]() mutable {
+            asked_ns_ = boot_ns();
             auto request = pool.registerRequest();
             describe(agent_, options_, request.initServer());
             request.setAgent(service_);
@@ -231,6 +281,8 @@ class Registrar {
           });
           auto lives = timer().timeoutAfter(kConnectPatience, kj::mv(taken)).then([this](auto&& response) {
             registered();
+            lease_ms_ = response.getLeaseMs();
+            heard();
             return heartbeat(response.getRegistration(), std::max(response.getLeaseMs() / 3, 100u));
           });
           return lives.exclusiveJoin(kj::mv(lost)).attach(kj::mv(connection));
@@ -249,15 +301,24 @@ class Registrar {
 
   kj::Promise<void> heartbeat(control::Registration::Client registration, uint32_t every_ms) {
     return timer().afterDelay(every_ms * kj::MILLISECONDS).then([this, registration, every_ms]() mutable {
+      asked_ns_ = boot_ns();
       auto beat = timer().timeoutAfter(kConnectPatience, registration.heartbeatRequest().send().ignoreResult());
-      return beat.then([this, registration, every_ms]() mutable { return heartbeat(registration, every_ms); });
+      return beat.then([this, registration, every_ms]() mutable {
+        heard();
+        return heartbeat(registration, every_ms);
+      });
     });
   }
+  // From when we asked at the latest the scheduler counts until it takes this server for lost: before that protected
+  // vGPUs must have stopped here, because they may go on elsewhere then.
+  void heard() { agent_.renew_leases(asked_ns_ + uint64_t(lease_ms_) * kLeaseSharePermille * 1'000); }
   kj::Timer& timer() { return agent_.io().provider->getTimer(); }
 
   Agent& agent_;
   RegistrationOptions options_;
   control::Agent::Client service_;
+  uint64_t asked_ns_ = 0;  // when what was answered last was asked (boot_ns())
+  uint32_t lease_ms_ = 0;
   uint32_t backoff_ms_ = kBackoffFirstMs;
   bool complained_ = false;
 };

@@ -19,7 +19,7 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kMagic = 0x61746174;  // "tata"
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 constexpr size_t kBytesMax = 64u << 20;
 constexpr uint64_t kReadNs = 5'000'000'000;
 constexpr uint64_t kClaimNs = 2'000'000'000;
@@ -42,6 +42,8 @@ struct FileLease {
   uint32_t gpu = 0;
   uint32_t committed = 0;
   uint32_t sessions = 0;
+  uint32_t part = 0;
+  uint32_t is_protected = 0;
   uint8_t gpu_uuid[16] = {};
 };
 
@@ -80,7 +82,9 @@ bool take_lease(std::string_view* text, AgentState::Lease* lease) {
                   .epoch = from.epoch,
                   .token = {},
                   .memory_bytes = from.memory_bytes,
-                  .gpu_uuid = {}};
+                  .part = from.part,
+                  .gpu_uuid = {},
+                  .is_protected = from.is_protected != 0};
   memcpy(lease->terms.token, from.token, sizeof(from.token));
   memcpy(lease->terms.gpu_uuid, from.gpu_uuid, sizeof(from.gpu_uuid));
   lease->committed = from.committed != 0;
@@ -126,9 +130,10 @@ std::string bytes_of(const AgentState& state) {
     set_text(to.job, lease.terms.job);
     memcpy(to.token, lease.terms.token, sizeof(to.token));
     to.epoch = lease.terms.epoch, to.memory_bytes = lease.terms.memory_bytes;
-    to.vgpu = lease.terms.vgpu, to.gpu = lease.terms.gpu;
+    to.vgpu = lease.terms.vgpu, to.gpu = lease.terms.gpu, to.part = lease.terms.part;
     memcpy(to.gpu_uuid, lease.terms.gpu_uuid, sizeof(to.gpu_uuid));
     to.committed = lease.committed ? 1 : 0;
+    to.is_protected = lease.terms.is_protected ? 1 : 0;
     to.sessions = uint32_t(lease.sessions.size());
     put(&text, to);
     for (const AgentState::Session& session : lease.sessions) {

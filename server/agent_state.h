@@ -21,7 +21,9 @@ struct LeaseTerms {
   uint64_t epoch = 0;
   uint8_t token[kTokenBytes] = {};
   uint64_t memory_bytes = 0;
+  uint32_t part = 0;          // of the GPU's time, in thousandths; 0: all of it
   uint8_t gpu_uuid[16] = {};  // the agent's: numbers are of the GPUs that it was started with
+  bool is_protected = false;  // checkpoints are made of it
 };
 
 // The highest epoch of a vGPU that has ended here: nothing of it, or older, is taken any more. With the job's token,

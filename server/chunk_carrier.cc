@@ -12,7 +12,6 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConfirmMs = 30'000;
-constexpr uint32_t kSourceMs = 600'000;  // which may wait for other sessions; that it is gone shows at once
 constexpr size_t kChunksAtOnce = 16;  // are kept readable: so much of memory that was given back may stay for a while
 
 std::vector<uint64_t> chunks_of(const std::vector<MemoryRange>& ranges) {
@@ -174,10 +173,10 @@ Outcome take(const ChunkFrame& frame, ByteStream& stream, ChunkTaker& taker) {
 
 }  // namespace
 
-Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker) {
-  while (true) {
+Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker, uint32_t first_ms) {
+  for (uint32_t patience_ms = first_ms;; patience_ms = kSourceMs) {
     ChunkFrame frame;
-    if (Outcome outcome = stream.receive(&frame, sizeof(frame), kSourceMs); !outcome.ok()) return outcome;
+    if (Outcome outcome = stream.receive(&frame, sizeof(frame), patience_ms); !outcome.ok()) return outcome;
     if (frame.kind == ChunkFrameKind::kEnd) return taker.rest();
     if (Outcome outcome = take(frame, stream, taker); !outcome.ok()) return outcome;
   }

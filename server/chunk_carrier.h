@@ -122,8 +122,10 @@ class ChunkTaker {
   virtual Outcome rest() = 0;
 };
 
-// Until the sender's end().
-Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker);
+// For the source's next word, which may wait for other sessions; that it is gone shows at once.
+inline constexpr uint32_t kSourceMs = 600'000;
+// Until the sender's end(). Waits `first_ms` for its first word.
+Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker, uint32_t first_ms = kSourceMs);
 
 // Into a GPU's memory.
 class MemoryTaker final : public ChunkTaker {

@@ -28,24 +28,31 @@ enum class ControlType : uint32_t {
   kAdopt = 9,         // ControlAdopt: the first word of an agent that was restarted (server/rendezvous.h)
   kPause = 10,        // all sessions of the vGPU are ready: send the rest
   kHold = 11,         // ControlHold
+  kGuard = 12,        // ControlSession: keep checkpoints of this session (server/guard.h); kReceiving says where
+  kCheckpoint = 13,   // ControlMove: send one to a guard, over the stream of the last one if there is no address
+  kGive = 14,         // ControlMove: a guard gives its checkpoint to a worker; kTransferred or kMoveFailed
+  kLease = 15,        // ControlLease
   // Worker to agent.
   kServing = 20,
-  kReceiving = 21,    // ControlText: where the other worker shall connect (transport/stream.h)
-  kRestored = 22,     // all has arrived; the client may come
-  kTransferred = 23,  // ControlMoved: all has been sent and restored; paused until kCommit or kAbort
-  kLeft = 24,         // ControlMoved; the client has gone; the worker ends
-  kMoveFailed = 25,   // ControlText; the session runs on here
-  kStatsReply = 26,   // ControlStats
-  kFailed = 27,       // ControlText; the worker ends
-  kAdopted = 28,      // ControlAdopted
-  kProgress = 29,     // ControlProgress: the copying goes on; about once a second
-  kReady = 30,        // ControlProgress: a short pause can carry the rest
+  kReceiving = 21,     // ControlText: where the other worker shall connect (transport/stream.h)
+  kRestored = 22,      // all has arrived; the client may come
+  kTransferred = 23,   // ControlMoved: all has been sent and restored; paused until kCommit or kAbort
+  kLeft = 24,          // ControlMoved; the client has gone; the worker ends
+  kMoveFailed = 25,    // ControlText; the session runs on here
+  kStatsReply = 26,    // ControlStats
+  kFailed = 27,        // ControlText; the worker ends
+  kAdopted = 28,       // ControlAdopted
+  kProgress = 29,      // ControlProgress: the copying goes on; about once a second
+  kReady = 30,         // ControlProgress: a short pause can carry the rest
+  kCheckpointed = 31,  // ControlCheckpointed: it is whole, or why not; then the one before it still stands
+  kWanted = 32,        // the client cannot keep much more of what it sends: a checkpoint, soon
+  kFarewell = 33,      // the worker ends, as it should
   // Between two workers of one vGPU, carried by the agent (server/sharing.h).
   kAskShared = 40,     // ControlShared: to its owner
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 5;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 6;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -75,10 +82,12 @@ struct ControlSession {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;
   char transport[64] = {};
-  uint32_t hold_ms = 0;  // kept so long for a client whose connection broke, and for an agent that died
-  uint32_t again = 0;    // 1: kServe of a session that the worker has
-  uint32_t attempt = 0;  // DoorOpen::attempt
-  uint32_t keeps = 0;    // 1: on no GPU; the session is kept, and executes nothing (server/kept.h)
+  uint32_t hold_ms = 0;       // kept so long for a client whose connection broke, and for an agent that died
+  uint32_t again = 0;         // 1: kServe of a session that the worker has
+  uint32_t attempt = 0;       // DoorOpen::attempt
+  uint32_t keeps = 0;         // 1: on no GPU; the session is kept, and executes nothing (server/kept.h)
+  uint32_t is_protected = 0;  // 1: checkpoints are made of it, and its client is told so
+  uint32_t part = 0;          // of the GPU's time, in thousandths, beside other jobs (server/time_slices.h); 0: all
 };
 
 // Who the agent believes that the worker is: the worker hears nobody else.
@@ -121,6 +130,22 @@ struct ControlMoved {
   uint64_t rounds = 0;       // the one in the pause counts, too
   uint64_t pause_ns = 0;
   uint64_t drain_ns = 0, copy_ns = 0, restore_ns = 0;  // of the pause: streams come to rest, sent, made again there
+};
+
+// As ControlMoved; the pause ends when all is on its way, the whole when the guard has it.
+struct ControlCheckpointed {
+  uint64_t sequence = 0;  // the last command that it contains
+  ControlMoved report;
+  uint64_t total_ns = 0;
+  uint64_t cpu_ns = 0;  // of the thread that copied
+  uint32_t failed = 0;
+  uint32_t refused = 0;               // 1: of this session there can be none, for a reason that stays
+  char text[kDoorMessageBytes] = {};  // why
+};
+
+// Until when commands are executed, on CLOCK_BOOTTIME; 0: without end.
+struct ControlLease {
+  uint64_t until_ns = 0;
 };
 
 struct ControlLink {

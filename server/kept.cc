@@ -28,73 +28,104 @@ Outcome bytes_of(const Shelf& shelf, const Shelf::Piece& piece, std::byte* room,
 // One pass sends everything; the later ones find nothing that has changed.
 class Kept::Carrier final : public ChunkCarrier {
  public:
-  Carrier(const Kept& kept, ByteStream& stream)
-      : ChunkCarrier(stream), kept_(kept), next_(kept.chunks_.begin()), room_(make_room()) {}
+  Carrier(const Shelf& shelf, std::shared_ptr<const Whole> whole, ByteStream& stream)
+      : ChunkCarrier(stream),
+        shelf_(shelf),
+        whole_(std::move(whole)),
+        next_(whole_->chunks.begin()),
+        room_(make_room()) {}
 
   Outcome start() {
     if (room_ == nullptr) return no_room();
     std::vector<uint64_t> mapped;
-    for (const auto& [address, piece] : kept_.chunks_) mapped.push_back(address);
+    for (const auto& [address, piece] : whole_->chunks) mapped.push_back(address);
     return send_ranges(ChunkFrameKind::kMap, mapped);
   }
   Outcome pass(const std::function<bool()>& go_on, Pass* pass) override {
     const uint64_t begin = now_ns();
     *pass = {.whole = true};
-    for (; next_ != kept_.chunks_.end() && pass->whole; ++next_, pass->whole = go_on()) {
+    for (; next_ != whole_->chunks.end() && pass->whole; ++next_, pass->whole = go_on()) {
       if (next_->second == nullptr) continue;  // what is newly mapped is zero
       const std::byte* bytes = nullptr;
-      Outcome outcome = bytes_of(kept_.shelf_, *next_->second, room_.get(), &bytes);
+      Outcome outcome = bytes_of(shelf_, *next_->second, room_.get(), &bytes);
       if (outcome.ok()) outcome = send_frame(ChunkFrameKind::kData, next_->first, kChunkBytes);
       if (outcome.ok()) outcome = stream_.send(bytes, kChunkBytes);
       if (!outcome.ok()) return outcome;
       ++pass->chunks;
       pass->bytes += kChunkBytes;
     }
-    pass->whole = next_ == kept_.chunks_.end();
+    pass->whole = next_ == whole_->chunks.end();
     pass->ns = pass->chunks == 0 ? 0 : now_ns() - begin;
     return {};
   }
 
  private:
-  const Kept& kept_;
-  std::map<uint64_t, Shelf::PieceRef>::const_iterator next_;
+  const Shelf& shelf_;
+  const std::shared_ptr<const Whole> whole_;
+  Chunks::const_iterator next_;
   const std::unique_ptr<std::byte[]> room_;
 };
 
+std::shared_ptr<const Kept::Whole> Kept::whole() const {
+  const std::lock_guard lock(whole_mu_);
+  return whole_;
+}
+
+TransferOutline Kept::outline() const {
+  const auto kept = whole();
+  return kept == nullptr ? TransferOutline() : kept->outline;
+}
+
 Precopy::MakeCarrier Kept::carrier() const {
   return [this](ByteStream& to, std::unique_ptr<ChunkCarrier>* carrier) {
-    auto made = std::make_unique<Carrier>(*this, to);
+    auto kept = whole();
+    if (kept == nullptr) return Outcome::fail("nothing that is whole is kept here");
+    auto made = std::make_unique<Carrier>(shelf_, std::move(kept), to);
     const Outcome outcome = made->start();
     if (outcome.ok()) *carrier = std::move(made);
     return outcome;
   };
 }
 
-Outcome Kept::receive(ByteStream& from) {
+Outcome Kept::receive(ByteStream& from, uint32_t first_ms) {
   room_ = make_room();
   if (room_ == nullptr) return no_room();
-  Outcome outcome = receive_chunks(from, *this);
-  if (outcome.ok()) outcome = from.receive(&outline_, sizeof(outline_));
-  if (outcome.ok()) outcome = take_rest(from);
+  auto next = std::make_shared<Whole>();
+  Outcome outcome = receive_chunks(from, *this, first_ms);
+  if (outcome.ok()) outcome = from.receive(&next->outline, sizeof(next->outline));
+  if (outcome.ok()) outcome = take_rest(from, &next->rest);
   room_.reset();
+  if (!outcome.ok()) return outcome;
+  next->chunks = chunks_;
+  std::shared_ptr<const Whole> before = std::move(next);
+  const std::lock_guard lock(whole_mu_);
+  whole_.swap(before);
   return outcome;
 }
 
-Outcome Kept::take_rest(ByteStream& from) {
+Outcome Kept::take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest) {
   while (true) {
-    uint32_t bytes = 0;
-    if (Outcome outcome = receive_piece(from, room_.get(), &bytes); !outcome.ok()) return outcome;
+    uint32_t bytes = 0, same = kNotSame;
+    if (Outcome outcome = receive_piece(from, room_.get(), &bytes, &same); !outcome.ok()) return outcome;
     if (bytes == 0) return {};
-    if (Outcome outcome = shelf_.put(room_.get(), bytes, &rest_.emplace_back()); !outcome.ok()) return outcome;
+    if (same != kNotSame) {
+      const auto before = whole();
+      if (before == nullptr || same >= before->rest.size()) return Outcome::fail("the source names what is not here");
+      rest->push_back(before->rest[same]);
+      continue;
+    }
+    if (Outcome outcome = shelf_.put(room_.get(), bytes, &rest->emplace_back()); !outcome.ok()) return outcome;
   }
 }
 
 Outcome Kept::send_rest(ByteStream& to, const std::function<void()>& pump, uint64_t* bytes) const {
   const std::unique_ptr<std::byte[]> room = make_room();
+  const auto kept = whole();
   if (room == nullptr) return no_room();
-  if (Outcome outcome = to.send(&outline_, sizeof(outline_)); !outcome.ok()) return outcome;
+  if (kept == nullptr) return Outcome::fail("nothing that is whole is kept here");
+  if (Outcome outcome = to.send(&kept->outline, sizeof(kept->outline)); !outcome.ok()) return outcome;
   *bytes = 0;
-  for (const Shelf::PieceRef& piece : rest_) {
+  for (const Shelf::PieceRef& piece : kept->rest) {
     const std::byte* data = nullptr;
     if (Outcome outcome = bytes_of(shelf_, *piece, room.get(), &data); !outcome.ok()) return outcome;
     if (Outcome outcome = send_piece(to, data, piece->bytes()); !outcome.ok()) return outcome;

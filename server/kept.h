@@ -1,13 +1,15 @@
 #pragma once
 
-// A vGPU's session that is on no GPU: what a move has brought, kept (shelf.h) until a move takes it away. Nothing of it
-// is executed. Belongs to the worker's thread, or while it comes to the one that receives; copying it away may read it
-// beside that.
+// A vGPU's session that is on no GPU: what a move has brought, kept (shelf.h) until a move takes it away; or a guard's:
+// the last checkpoint that is whole, and beside it what has come of the next one. Nothing of it is executed. Belongs to
+// the worker's thread, or while it comes to the one that receives. What is whole may be read by any thread while
+// nothing comes.
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "server/chunk_carrier.h"
@@ -23,16 +25,18 @@ class Kept final : private ChunkTaker {
   Kept(uint32_t vgpu, uint64_t quota, ShelfPlace place) : vgpu_(vgpu), quota_(quota), shelf_(std::move(place)) {}
 
   Outcome start() { return shelf_.start(); }
-  // All that a source sends behind the greeting.
-  Outcome receive(ByteStream& from);
+  // The source that comes next knows nothing of what is here. What is whole stays.
+  void begin_anew() { chunks_.clear(); }
+  // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
+  // before. Waits `first_ms` for its first word. Where it fails, what was whole before still is.
+  Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs);
 
-  // What of it is memory, as a source that has not changed since.
+  // Of what is whole. What of it is memory, as a source that has not changed since.
   Precopy::MakeCarrier carrier() const;
   // The rest (send_session).
   Outcome send_rest(ByteStream& to, const std::function<void()>& pump, uint64_t* bytes) const;
-
-  // Of what has come.
-  const TransferOutline& outline() const { return outline_; }
+  TransferOutline outline() const;
+  bool any() const { return whole() != nullptr; }
   // Any thread.
   uint64_t bytes_in_memory() const { return shelf_.bytes_in_memory(); }
   uint64_t bytes_on_disk() const { return shelf_.bytes_on_disk(); }
@@ -46,15 +50,24 @@ class Kept final : private ChunkTaker {
   Outcome clear(uint64_t address, uint64_t bytes) override;
   Outcome take(uint64_t address, ByteStream& from) override;
   Outcome rest() override { return {}; }
-  Outcome take_rest(ByteStream& from);
+  Outcome take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest);
+
+  using Chunks = std::map<uint64_t, Shelf::PieceRef>;  // mapped; null: zero
+  // Never changes.
+  struct Whole {
+    Chunks chunks;
+    std::vector<Shelf::PieceRef> rest;
+    TransferOutline outline;
+  };
+  std::shared_ptr<const Whole> whole() const;
 
   const uint32_t vgpu_;
   const uint64_t quota_;
   Shelf shelf_;
-  std::unique_ptr<std::byte[]> room_;           // for a piece that comes
-  std::map<uint64_t, Shelf::PieceRef> chunks_;  // mapped; null: zero
-  std::vector<Shelf::PieceRef> rest_;
-  TransferOutline outline_;
+  std::unique_ptr<std::byte[]> room_;  // for a piece that comes
+  Chunks chunks_;                      // as the source has told so far
+  mutable std::mutex whole_mu_;        // guards what follows
+  std::shared_ptr<const Whole> whole_;
 };
 
 }  // namespace tide

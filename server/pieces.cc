@@ -1,10 +1,16 @@
 #include "server/pieces.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cstring>
 
 namespace tide {
 namespace {
+
+constexpr uint32_t kSamePiece = ~uint32_t{0};  // for a length: which one of the time before follows
+constexpr uint32_t kNamedLeast = 64;           // what is smaller is sent
 
 Outcome receive_length(ByteStream& from, uint32_t timeout_ms, uint32_t* bytes) {
   if (Outcome outcome = from.receive(bytes, sizeof(*bytes), timeout_ms); !outcome.ok()) return outcome;
@@ -18,12 +24,39 @@ Outcome send_piece(ByteStream& to, const std::byte* data, uint32_t bytes) {
   return outcome.ok() && bytes != 0 ? to.send(data, bytes) : outcome;
 }
 
-Outcome receive_piece(ByteStream& from, std::byte* room, uint32_t* bytes) {
-  const Outcome outcome = receive_length(from, 30'000, bytes);
-  return outcome.ok() && *bytes != 0 ? from.receive(room, *bytes) : outcome;
+Outcome receive_piece(ByteStream& from, std::byte* room, uint32_t* bytes, uint32_t* same) {
+  *same = kNotSame;
+  if (Outcome outcome = from.receive(bytes, sizeof(*bytes)); !outcome.ok()) return outcome;
+  if (*bytes == kSamePiece) return from.receive(same, sizeof(*same));
+  if (*bytes > kPieceBytesMax) return Outcome::fail("the source sent a piece that is too large");
+  return *bytes != 0 ? from.receive(room, *bytes) : Outcome();
 }
 
-PieceWriter::PieceWriter(ByteStream& to) : to_(to), gathered_(std::make_unique<std::byte[]>(kPieceBytesMax)) {}
+void PiecesThere::begin() {
+  before_ = std::exchange(now_, {});
+  count_ = 0;
+  bytes_ = 0;
+}
+
+Outcome PiecesThere::send(ByteStream& to, const std::byte* data, uint32_t bytes) {
+  const XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, bytes);
+  const Key key(hash.low64, hash.high64);
+  now_[key] = count_++;
+  const auto found = bytes < kNamedLeast ? before_.end() : before_.find(key);
+  if (found != before_.end()) {
+    const uint32_t name[] = {kSamePiece, found->second};
+    return to.send(name, sizeof(name));
+  }
+  bytes_ += bytes;
+  return send_piece(to, data, bytes);
+}
+
+PieceWriter::PieceWriter(ByteStream& to, PiecesThere* there)
+    : to_(to), there_(there), gathered_(std::make_unique<std::byte[]>(kPieceBytesMax)) {}
+
+Outcome PieceWriter::put(const std::byte* data, uint32_t bytes) {
+  return there_ != nullptr ? there_->send(to_, data, bytes) : send_piece(to_, data, bytes);
+}
 
 Outcome PieceWriter::send(const void* data, size_t bytes, uint32_t) {
   const auto* at = static_cast<const std::byte*>(data);
@@ -31,7 +64,7 @@ Outcome PieceWriter::send(const void* data, size_t bytes, uint32_t) {
     if (Outcome outcome = flush(); !outcome.ok()) return outcome;
   }
   for (; bytes > kPieceBytesMax; at += kPieceBytesMax, bytes -= kPieceBytesMax) {
-    if (Outcome outcome = send_piece(to_, at, kPieceBytesMax); !outcome.ok()) return outcome;
+    if (Outcome outcome = put(at, kPieceBytesMax); !outcome.ok()) return outcome;
   }
   if (bytes != 0) memcpy(gathered_.get() + used_, at, bytes);
   used_ += uint32_t(bytes);
@@ -44,7 +77,7 @@ Outcome PieceWriter::flush(uint32_t) {
   if (used_ == 0) return {};
   const uint32_t bytes = used_;
   used_ = 0;
-  return send_piece(to_, gathered_.get(), bytes);
+  return put(gathered_.get(), bytes);
 }
 
 Outcome PieceWriter::end() {

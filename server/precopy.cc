@@ -21,6 +21,27 @@ constexpr uint32_t kStuckRoundsMax = 2;
 constexpr uint64_t kBetweenRoundsNs = 50'000'000;  // when enough has been copied and the others are waited for
 constexpr uint64_t kBetweenRoundsMostNs = 5'000'000'000;
 constexpr int kNice = 5;  // the job comes first
+constexpr uint32_t kVerdictMs = 60'000;
+
+// Sends with the patience of the moment.
+class PatientStream final : public ByteStream {
+ public:
+  PatientStream(std::unique_ptr<ByteStream> to, const std::atomic<uint32_t>& patience_ms)
+      : to_(std::move(to)), patience_ms_(patience_ms) {}
+  Outcome send(const void* data, size_t bytes, uint32_t timeout_ms) override {
+    return to_->send(data, bytes, std::min(timeout_ms, patience_ms_.load()));
+  }
+  Outcome receive(void* data, size_t bytes, uint32_t timeout_ms) override {
+    return to_->receive(data, bytes, timeout_ms);
+  }
+  Outcome flush(uint32_t timeout_ms) override { return to_->flush(timeout_ms); }
+  void cancel() override { to_->cancel(); }
+  void close() override { to_->close(); }
+
+ private:
+  const std::unique_ptr<ByteStream> to_;
+  const std::atomic<uint32_t>& patience_ms_;
+};
 
 }  // namespace
 
@@ -80,26 +101,53 @@ void Precopy::go_on() {
   wake_.notify_all();
 }
 
-// False: it shall end.
-bool Precopy::wait_for_round() {
+void Precopy::conclude() {
+  const std::lock_guard lock(mu_);
+  conclude_ = true;
+  held_ = false;
+  wake_.notify_all();
+}
+
+void Precopy::again() {
+  const std::lock_guard lock(mu_);
+  judge_ = {};
+  progress_ = {};
+  ready_ = concluded_ = false;
+  next_round_ns_ = 0;
+  hold_ = held_ = false;
+  wanted_ = !stop_;
+  wake_.notify_all();
+}
+
+Precopy::Wish Precopy::wait_for_wish() {
   std::unique_lock lock(mu_);
   while (!stop_) {
+    if (std::exchange(conclude_, false)) return Wish::kVerdict;
     held_ = hold_;
     if (hold_) {
       wake_.wait(lock);
       continue;
     }
     const uint64_t now = now_ns();
-    if (now >= next_round_ns_) return true;
+    if (now >= next_round_ns_) return Wish::kRound;
     wake_.wait_for(lock, std::chrono::nanoseconds(next_round_ns_ - now));
   }
-  return false;
+  return Wish::kEnd;
+}
+
+Outcome Precopy::hear_verdict() {
+  const Outcome outcome = await_verdict(*stream_, kVerdictMs);
+  concluded_ = outcome.ok();
+  return outcome;
 }
 
 void Precopy::run() {
   setpriority(PRIO_PROCESS, id_t(gettid()), kNice);
   Outcome outcome = begin();
-  while (outcome.ok() && wait_for_round()) outcome = round();
+  for (Wish wish = Wish::kRound; outcome.ok() && (wish = wait_for_wish()) != Wish::kEnd;) {
+    outcome = wish == Wish::kRound ? round() : hear_verdict();
+    cpu_ns_ = thread_cpu_ns();
+  }
   const bool broke = !outcome.ok() && stream_ != nullptr;
   const std::string why = broke ? last_words(*stream_) : std::string();
   if (broke) stream_->close();  // here, because it may take a while
@@ -113,7 +161,7 @@ Outcome Precopy::begin() {
   if (Outcome outcome = connect_stream(address_, kConnectMs, &stream); !outcome.ok()) return outcome;
   {
     const std::lock_guard lock(mu_);
-    stream_ = std::move(stream);
+    stream_ = std::make_unique<PatientStream>(std::move(stream), patience_ms_);
     if (stop_) return Outcome::fail("it was given up");
   }
   if (Outcome outcome = greet_receiver(*stream_, hello_); !outcome.ok()) return outcome;

@@ -69,11 +69,24 @@ class Precopy {
   Outcome finish(const std::function<void()>& pump);
   ByteStream& stream() { return *stream_; }
 
+  // Of checkpoints, which go over the same stream one after the other, so that each sends only what has changed since
+  // the last. Behind finish() and the rest of the session: the thread waits for the destination's word, and then rests.
+  void conclude();
+  bool concluded() const { return concluded_; }
+  // Requires: concluded(). Begins the rounds of the next.
+  void again();
+  // How long a send may wait for the far side to take something, at most.
+  void set_patience(uint32_t ms) { patience_ms_ = ms; }
+  // Of the thread, up to the last round.
+  uint64_t cpu_ns() const { return cpu_ns_; }
+
  private:
+  enum class Wish { kRound, kVerdict, kEnd };
   void run();
   Outcome begin();
   Outcome round();
-  bool wait_for_round();
+  Outcome hear_verdict();
+  Wish wait_for_wish();
 
   const MakeCarrier make_;
   const std::string address_;
@@ -84,11 +97,13 @@ class Precopy {
   RoundJudge judge_;
   uint64_t next_round_ns_ = 0;
   std::atomic<uint64_t> looked_at_{0};
-  std::atomic<bool> over_{false}, ready_{false}, held_{false};
+  std::atomic<uint32_t> patience_ms_{~0u};
+  std::atomic<uint64_t> cpu_ns_{0};
+  std::atomic<bool> over_{false}, ready_{false}, held_{false}, concluded_{false};
   std::atomic<bool> wanted_{true};  // neither to rest nor to end
   mutable std::mutex mu_;           // guards what follows
   std::condition_variable wake_;
-  bool stop_ = false, hold_ = false;
+  bool stop_ = false, hold_ = false, conclude_ = false;
   Progress progress_;
   std::string failure_;
 };

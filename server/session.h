@@ -34,6 +34,12 @@ namespace tide {
 inline constexpr CUresult kMalformed = static_cast<CUresult>(-1);  // the client sent nonsense
 inline constexpr CUresult kAgain = static_cast<CUresult>(-2);      // not now: execute the command again later
 
+// Of a session that comes from a checkpoint, until its client has come back to it.
+struct Recovery {
+  uint64_t from_checkpoint = 0;  // 1
+  uint64_t answers = 0;          // where the answer ring stood; the client had read all of it
+};
+
 class Session {
  public:
   explicit Session(const DriverLibrary& library);
@@ -94,6 +100,8 @@ class Session {
   // Of what the client was told when the session was last moved (told_digest).
   uint64_t told() const { return told_; }
   void set_told(uint64_t digest) { told_ = digest; }
+  const Recovery& recovery() const { return recovery_; }
+  void set_recovery(const Recovery& recovery) { recovery_ = recovery; }
   uint64_t& partial() { return partial_; }  // bytes of the present command's copy that are under way
   const Library* image_like() const { return image_like_; }
   void set_image_like(const Library* like) { image_like_ = like; }
@@ -128,6 +136,7 @@ class Session {
   uint64_t sequence_ = 0;
   uint64_t partial_ = 0;
   uint64_t told_ = 0;
+  Recovery recovery_;
   uint64_t error_ = 0;
   uint64_t errors_ = 0;
   uint64_t malformed_ = 0;

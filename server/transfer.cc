@@ -201,27 +201,42 @@ Outcome receive_kept(Session& session, ByteStream& stream) {
 
 }  // namespace
 
+TransferHello hello_of(const ControlSession& session, const uint8_t* token, uint64_t epoch) {
+  TransferHello hello;
+  memcpy(hello.job, session.job, sizeof(hello.job));
+  memcpy(hello.token, token, sizeof(hello.token));
+  memcpy(hello.session, session.session, sizeof(hello.session));
+  hello.vgpu = session.vgpu;
+  hello.epoch = epoch;
+  return hello;
+}
+
 Outcome greet_receiver(ByteStream& stream, const TransferHello& hello) {
   if (Outcome outcome = stream.send(&hello, sizeof(hello)); !outcome.ok()) return outcome;
   if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
   return await_verdict(stream, 30'000);
 }
 
-Outcome send_session(Session& session, ByteStream& to, const std::function<void()>& pump, uint64_t* bytes) {
+Outcome send_session(Session& session, const SessionMark& mark, ByteStream& to, const std::function<void()>& pump,
+                     uint64_t* bytes) {
   const TransferOutline outline{.sequence = session.sequence(),
                                 .told = session.told(),
                                 .objects = uint32_t(session.objects().size()),
-                                .shares_host_memory = session.host_memory().shares() ? 1u : 0u};
+                                .shares_host_memory = session.host_memory().shares() ? 1u : 0u,
+                                .recovery = mark.recovery};
   if (Outcome outcome = to.send(&outline, sizeof(outline)); !outcome.ok()) return outcome;
-  PieceWriter stream(to);
+  PieceWriter stream(to, mark.there);
   const std::vector<std::byte> state = write_state(session);
   const uint64_t state_bytes = state.size();
   if (Outcome outcome = stream.send(&state_bytes, sizeof(state_bytes)); !outcome.ok()) return outcome;
   if (Outcome outcome = stream.send(state.data(), state.size()); !outcome.ok()) return outcome;
+  // Each in pieces of its own, which are the same the next time.
   for (const ImageBytes& image : images_of(session)) {
     pump();
+    if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
     if (Outcome outcome = stream.send(image->data(), image->size()); !outcome.ok()) return outcome;
   }
+  if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
   *bytes = 0;
   const std::vector<MemoryRange> zeroed = session.host_memory().own_ranges();
   if (Outcome outcome = send_contents(session, stream, zeroed, true, pump, bytes); !outcome.ok()) return outcome;
@@ -287,6 +302,7 @@ Outcome receive_session(Session& session, ByteStream& from) {
   if (Outcome outcome = from.receive(&outline, sizeof(outline)); !outcome.ok()) return outcome;
   session.set_sequence(outline.sequence);
   session.set_told(outline.told);
+  session.set_recovery(outline.recovery);
   PieceReader stream(from);
   if (Outcome outcome = receive_state(session, stream); !outcome.ok()) return outcome;
   // What is replayed must not run into what is copied.

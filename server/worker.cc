@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/mix.h"
 #include "base/secrets.h"
 #include "server/rendezvous.h"
 #include "transport/wait.h"
@@ -33,6 +34,7 @@ constexpr uint64_t kCheckEveryNs = 1'000'000;
 constexpr uint64_t kLingerLeastNs = 30'000, kLingerMostNs = 480'000;
 constexpr uint32_t kPollEveryUs = 25;  // least sleep while the GPU works; grows to the next
 constexpr uint32_t kPollSlowestUs = 250;
+constexpr uint32_t kTurnSleepUs = 50;     // while another job has the GPU
 constexpr uint32_t kIdleSleepUs = 5'000;  // the agent's wishes interrupt it; grows to the next
 constexpr uint32_t kIdleSleepMostUs = 400'000;
 constexpr size_t kTextBytes = 4096;
@@ -66,6 +68,7 @@ Outcome Worker::begin(const ControlSession& session) {
   session_ = std::make_unique<Session>(library_);
   log(LogLevel::kDebug, "driver %s", library_.path.c_str());
   capture_text();
+  share_gpu();
   SessionId self;
   static_assert(sizeof(self) == sizeof(session.session));
   memcpy(&self, session.session, sizeof(self));
@@ -74,6 +77,18 @@ Outcome Worker::begin(const ControlSession& session) {
     return send_control(control_, type, &message, sizeof(message), fds, count) || rendezvous_ >= 0;
   });
   return session_->start(session.vgpu, session.memory_bytes);
+}
+
+// With the jobs that have another part of the GPU. Where that fails it is used as if they were not there.
+void Worker::share_gpu() {
+  const char* const page = getenv("TIDE_SLICES");
+  if (identity_.part == 0 || identity_.part >= 1000 || page == nullptr) return;
+  uint64_t job = 1;
+  for (const uint8_t byte : identity_.token) job = mix(job ^ byte);
+  const Outcome started = slices_.start(page, std::max<uint64_t>(job, 1), identity_.part, now_ns());
+  if (started.ok()) return;
+  log(LogLevel::kWarning, "vGPU %u: its part of the GPU's time is not kept: %s", identity_.vgpu,
+      started.message().c_str());
 }
 
 // A nap on a futex sees no socket: what comes on one, or its end, interrupts the nap by a signal to this thread.
@@ -88,16 +103,24 @@ void Worker::end_naps_by(int socket) {
 }
 
 int Worker::run() {
+  const int status = run_until_end();
+  if (status == 0) send_control(control_, ControlType::kFarewell, nullptr, 0);
+  return status;
+}
+
+int Worker::run_until_end() {
   end_naps_by(control_);
   checked_ns_ = busy_ns_ = now_ns();
   while (true) {
     const uint64_t now = now_ns();
     meter_.at(now, worked_);
-    link_meter_.at(now, worked_, live_ && link_ != nullptr && link_->part_has_come());
+    link_meter_.at(now, worked_ || slices_.waits(), live_ && link_ != nullptr && link_->part_has_come());
+    slices_.at(now, {.working = worked_ && !ended(), .ready = live_ && reader_.ready()});
     if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
-      if (link_ != nullptr && !link_->alive() && !may_come_back()) return 0;
+      // A session from a checkpoint that its client never came to is lost once more, and restored once more.
+      if (link_ != nullptr && !link_->alive() && !may_come_back()) return recovered_ns_ != 0 ? 1 : 0;
       forward_text();
       // The driver may wait for all streams when it takes back what a copy had; one may wait for a later command.
       std::erase_if(given_up_, [this](const auto& precopy) {
@@ -105,11 +128,14 @@ int Worker::run() {
       });
       if (live_ && session_ != nullptr && !said_end_) session_->tell_running();
       if (held_until_ns_ != 0 && now >= held_until_ns_) hold(false);
+      look_whether_wanted();
       if (live_ && trips_.due(now)) trips_.take(now, link_->region().client().counters.round_trips);
       if (live_ && link_meter_.due(now)) {
         link_meter_.take(now, link_->region().client().counters.wait_ns, link_->carried());
       }
     }
+    if (guard_ != nullptr) look_after_gift();
+    if (link_ == nullptr && nobody_comes()) return 0;
     if (link_ == nullptr && move_ != nullptr && serves()) {
       if (go_on_with_move() == Next::kEnd) return 0;
       sleep_us(kPollSlowestUs);
@@ -123,6 +149,7 @@ int Worker::run() {
       wait_for_leave();
       continue;
     }
+    if (look_at_lease()) continue;
     if (!live_ && go_live() == Next::kEnd) return 1;
     if (turn()) {
       busy_ns_ = now_ns();
@@ -136,6 +163,7 @@ int Worker::run() {
       give_up_move("its client is not connected at the moment");
     }
     if (move_ != nullptr && live_ && go_on_with_move() == Next::kEnd) return 0;
+    if (checkpoints_ != nullptr && live_) go_on_with_checkpoint();
   }
 }
 
@@ -210,8 +238,12 @@ bool Worker::is_for_us(ControlMessage* message) const {
 
 void Worker::wait_for_words() {
   const bool lost = control_ < 0;
-  pollfd words[] = {{control_, POLLIN, 0}, {lost ? rendezvous_ : -1, POLLIN, 0}, {caller_, POLLIN, 0}};
-  poll(words, std::size(words), lost ? kLookForAgentMs : -1);
+  const bool looks = lost || recovered_ns_ != 0;
+  pollfd words[] = {{control_, POLLIN, 0},
+                    {lost ? rendezvous_ : -1, POLLIN, 0},
+                    {caller_, POLLIN, 0},
+                    {guard_ != nullptr ? guard_->over_fd() : -1, POLLIN, 0}};
+  poll(words, std::size(words), looks ? kLookForAgentMs : -1);
 }
 
 Worker::Next Worker::handle(ControlMessage* message) {
@@ -237,6 +269,18 @@ Worker::Next Worker::handle(ControlMessage* message) {
       return Next::kGoOn;
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
+      return Next::kGoOn;
+    case ControlType::kCheckpoint:
+      if (const auto* wish = message->as<ControlMove>()) begin_checkpoint(*wish);
+      return Next::kGoOn;
+    case ControlType::kGuard:
+      if (const auto* session = message->as<ControlSession>()) begin_guarding(*session);
+      return Next::kGoOn;
+    case ControlType::kGive:
+      if (const auto* wish = message->as<ControlMove>()) begin_giving(*wish);
+      return Next::kGoOn;
+    case ControlType::kLease:
+      if (const auto* lease = message->as<ControlLease>()) lease_until_ns_ = lease->until_ns;
       return Next::kGoOn;
     case ControlType::kHold:
       if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
@@ -373,6 +417,12 @@ Outcome Worker::tell_opened(const ControlSession& session, int lifeline, const s
   opened.worker_pid = uint32_t(getpid());
   opened.hold_ms = session.hold_ms;
   opened.epoch = session.epoch;
+  if (session.is_protected != 0) opened.flags |= kOpenedProtected;
+  if (const Recovery from = recovery(); from.from_checkpoint != 0) {
+    opened.flags |= kOpenedRecovered;
+    opened.sequence = sequence();
+    opened.answers = from.answers;
+  }
   set_text(opened.transport_data, data);
   identity_ = session;
   return send_frame(lifeline, DoorType::kOpened, &opened, sizeof(opened));
@@ -461,6 +511,9 @@ Worker::Next Worker::go_live() {
   const ClientPage& client = link_->region().client();
   if (client.magic != kRegionMagic || client.version != kRegionVersion)
     return lose_channel("the region is not one of ours");
+  // Of a session from a checkpoint it sets its region back first.
+  const bool recovered = recovery().from_checkpoint != 0;
+  if (recovered && client.recovered.load(std::memory_order_acquire) != identity_.epoch) return Next::kGoOn;
   if (!fits(page.acknowledged.load(), client.renewed.load())) {
     return lose_channel("the client's state does not fit what came from the last worker");
   }
@@ -469,7 +522,7 @@ Worker::Next Worker::go_live() {
   if (session_ != nullptr && !session_->host_memory().ready(&broken)) {
     return broken ? lose_channel("its host memory cannot be reached from here") : Next::kGoOn;
   }
-  if (restored_ && told() != told_digest(link_->region())) {
+  if (restored_ && !recovered && told() != told_digest(link_->region())) {
     return lose_channel("its connection broke during the move, and with it went what the last worker told");
   }
   enter_region();
@@ -487,7 +540,9 @@ void Worker::enter_region() {
     page.content_slots.store(session_->contents().slots(), std::memory_order_release);
     link_->note(page.content_slots);
     session_->attach(link_.get());
+    session_->set_recovery({});
   }
+  recovered_ns_ = 0;
   tell_held();
   set_state(serving_state());
   live_ = true;
@@ -532,12 +587,15 @@ bool Worker::turn() {
   return live_ && session_ != nullptr ? execute(carried) : carried;
 }
 
+// Nobody's, where nobody shares the GPU.
+bool Worker::is_others_turn() { return slices_.shared() && reader_.ready() && !slices_.may_begin(now_ns()); }
+
 bool Worker::execute(bool any) {
   uint32_t executed = 0;
   bool drained = false;
   while (executed < kCommandsPerTurn && !session_->outbox().crowded()) {
     Command command;
-    const ReadState state = reader_.next(&command);
+    const ReadState state = is_others_turn() ? ReadState::kEmpty : reader_.next(&command);
     if (state != ReadState::kRecord) {
       drained = true;
       break;
@@ -551,7 +609,8 @@ bool Worker::execute(bool any) {
     reader_.consume(command);
     ++executed;
     // Whoever waits for a large copy hears of it before the next is begun.
-    if (session_->ended() || at_rest_point() || session_->streams().take_copied()) break;
+    const bool rest = at_rest_point() || (checkpoints_ != nullptr && may_checkpoint());
+    if (session_->ended() || rest || session_->streams().take_copied()) break;
   }
   if (drained) session_->settle();
   any |= session_->poll() || executed != 0;
@@ -583,6 +642,7 @@ uint32_t Worker::nap_us(uint64_t quiet_ns) const {
                                                  !session_->outbox().empty());
   if (under_way) return uint32_t(std::clamp<uint64_t>(share, kPollEveryUs, kPollSlowestUs));
   if (move_ != nullptr) return move_->pause_ns != 0 ? kPollEveryUs : kIdleSleepUs;
+  if (checkpoints_ != nullptr && checkpoints_->wanted) return checkpoints_->ready_ns != 0 ? kPollEveryUs : kIdleSleepUs;
   return uint32_t(std::clamp<uint64_t>(share, kIdleSleepUs, kIdleSleepMostUs));
 }
 
@@ -592,6 +652,7 @@ void Worker::idle() {
     sched_yield();
     return;
   }
+  if (slices_.waits()) return sleep_us(kTurnSleepUs);
   if (live_ && session_ != nullptr && session_->sharing().asking()) {
     pollfd answer = {control_, POLLIN, 0};
     poll(&answer, 1, 1);

@@ -2,7 +2,8 @@
 
 // The worker process: serves one session, told by its agent over the control socket. One thread; it never waits for the
 // GPU while a client is served. Or, as a keeper, it has no GPU and keeps a session whose job is suspended: its client
-// is connected and waits, and nothing is executed. Ends when its client is gone, or when the session has moved. A
+// is connected and waits, and nothing is executed; or as a guard it has no client either, and keeps checkpoints of a
+// session that another worker serves. Ends when its client is gone, or when the session has moved. A
 // client whose connection broke is waited for, and so is an agent that died: the session goes on, and the next agent
 // finds us.
 
@@ -13,12 +14,14 @@
 
 #include "server/busy.h"
 #include "server/control.h"
+#include "server/guard.h"
 #include "server/kept.h"
 #include "server/link_meter.h"
 #include "server/precopy.h"
 #include "server/rate.h"
 #include "server/session.h"
 #include "server/text_capture.h"
+#include "server/time_slices.h"
 #include "server/transfer.h"
 #include "transport/link.h"
 #include "transport/ring.h"
@@ -33,6 +36,7 @@ class Worker {
   int run();
 
  private:
+  int run_until_end();
   // How the process goes on after a step.
   enum class Next { kGoOn, kEnd };
 
@@ -43,7 +47,10 @@ class Worker {
   uint64_t sequence() const { return kept_ != nullptr ? kept_->outline().sequence : session_->sequence(); }
   uint64_t told() const { return kept_ != nullptr ? kept_->outline().told : session_->told(); }
   bool shares_host_memory() const;
-  ChannelState serving_state() const { return kept_ != nullptr ? ChannelState::kPaused : ChannelState::kLive; }
+  ChannelState serving_state() const {
+    if (fenced_) return ChannelState::kFenced;
+    return kept_ != nullptr ? ChannelState::kPaused : ChannelState::kLive;
+  }
   Next take_control();
   // The agent's next word. kGone: there is none, and there will be none.
   ControlState hear(ControlMessage* message);
@@ -72,6 +79,7 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   bool execute(bool any);
+  bool is_others_turn();
   Next lose_channel(const char* reason);
   bool may_come_back();
   void resume(const ControlSession& session, int lifeline);
@@ -82,6 +90,7 @@ class Worker {
   uint32_t nap_us(uint64_t quiet_ns) const;
   uint32_t sleep_until_rung(uint32_t timeout_us);
   void set_state(ChannelState state);
+  void share_gpu();
   void capture_text();
   void forward_text();
   void forward(TextCapture& text, int32_t descriptor);
@@ -107,11 +116,52 @@ class Worker {
   Next try_move();
   void try_move_later();
   Outcome send_paused();
-  bool drain();
+  bool drain(uint32_t ms);
   Next finish_move();
   void wait_until_left(ControlMoved* moved);
   void give_up_move(const std::string& why);
   void carry();
+
+  // Checkpoints, as their source.
+  void begin_checkpoint(const ControlMove& request);
+  std::string why_never() const;
+  void go_on_with_checkpoint();
+  bool may_checkpoint() const;
+  void try_checkpoint();
+  bool come_to_rest();
+  Outcome send_checkpoint();
+  void checkpoint_done();
+  void tell_no_checkpoint(const std::string& why, bool refused);
+  void fail_checkpoint(const std::string& why, bool refused = false);
+  void drop_checkpoints();
+  void look_whether_wanted();
+  // As a guard.
+  void begin_guarding(const ControlSession& session);
+  void begin_giving(const ControlMove& request);
+  void look_after_gift();
+  void fail_gently(const std::string& why);
+  // As one whose agent renews its lease.
+  bool look_at_lease();
+  // As one that has its session from a guard.
+  Recovery recovery() const;
+  bool nobody_comes() const;
+
+  // Of a guard, and the checkpoint that is under way.
+  struct Checkpoints {
+    ControlMove request;
+    std::unique_ptr<Precopy> precopy;  // rests between two checkpoints
+    PiecesThere there;
+    bool wanted = false;  // one is under way,
+    bool sent = false;    // and only the guard's word is missing
+    uint32_t attempts = 0;
+    uint64_t begin_ns = 0, told_ns = 0;
+    uint64_t ready_ns = 0;  // since when it is tried to pause; 0: not yet
+    uint64_t next_attempt_ns = 0;
+    uint64_t cpu_ns = 0;  // of the thread, before this one
+    uint64_t answers = 0;
+    uint64_t paused_ns = 0;
+    ControlCheckpointed report;
+  };
 
   struct Move {
     ControlMove request;
@@ -143,9 +193,16 @@ class Worker {
   uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
+  std::unique_ptr<Checkpoints> checkpoints_;
+  uint64_t asked_for_ = 0;                          // ClientPage::checkpoint_wanted, as the agent was told
+  uint64_t lease_until_ns_ = 0;                     // on CLOCK_BOOTTIME; 0: without end
+  bool fenced_ = false;                             // it is over: nothing is executed or told
+  uint64_t recovered_ns_ = 0;                       // when the session came from a guard
+  std::unique_ptr<Guard> guard_;                    // of a guard: what it does with kept_
   std::vector<std::unique_ptr<Precopy>> given_up_;  // whose threads have not ended yet
   TextCapture output_, errors_;                     // what kernels print
   BusyMeter meter_;
+  TimeSlices slices_;
   LinkMeter link_meter_;
   RateMeter trips_;
   uint64_t held_until_ns_ = 0;  // the program begins nothing new; 0: it may

@@ -35,19 +35,12 @@ constexpr uint32_t kAcceptMs = 60'000;
 
 uint64_t after_ms(uint32_t ms) { return now_ns() + uint64_t(ms) * 1'000'000; }
 
-TransferHello hello_of(const ControlSession& session, const uint8_t* token, uint64_t epoch) {
-  TransferHello hello;
-  memcpy(hello.job, session.job, sizeof(hello.job));
-  memcpy(hello.token, token, sizeof(hello.token));
-  memcpy(hello.session, session.session, sizeof(hello.session));
-  hello.vgpu = session.vgpu;
-  hello.epoch = epoch;
-  return hello;
-}
-
 }  // namespace
 
 void Worker::prepare_move(const ControlMove& request) {
+  // The guard hears the next checkpoint from the next worker.
+  if (checkpoints_ != nullptr && checkpoints_->wanted) fail_checkpoint("the vGPU is being moved");
+  drop_checkpoints();
   move_ = std::make_unique<Move>();
   move_->request = request;
   move_->begin_ns = now_ns();
@@ -164,9 +157,9 @@ void Worker::carry() {
 }
 
 // Paused; true when nothing is under way any more. What has completed is told meanwhile.
-bool Worker::drain() {
+bool Worker::drain(uint32_t ms) {
   if (session_ == nullptr) return true;
-  const uint64_t end = after_ms(kDrainMs);
+  const uint64_t end = after_ms(ms);
   session_->settle();
   while (!session_->streams().idle() || !session_->peer_source().close()) {
     carry();
@@ -214,7 +207,7 @@ Worker::Next Worker::try_move() {
   }
   move_->paused_ns = now_ns();
   set_state(ChannelState::kPaused);
-  if (!drain()) {
+  if (!drain(kDrainMs)) {
     try_move_later();
     return Next::kGoOn;
   }
@@ -247,7 +240,8 @@ Outcome Worker::send_paused() {
   Outcome outcome = precopy.finish(pump);
   if (outcome.ok()) {
     outcome = kept_ != nullptr ? kept_->send_rest(precopy.stream(), pump, &others)
-                               : send_session(*session_, precopy.stream(), pump, &others);
+                               : send_session(*session_, {.recovery = session_->recovery(), .there = nullptr},
+                                              precopy.stream(), pump, &others);
   }
   const uint64_t sent = now_ns();
   if (outcome.ok()) outcome = await_restored(precopy.stream());
@@ -352,6 +346,7 @@ Worker::Next Worker::receive(const ControlSession& session) {
     return Next::kEnd;
   }
   restored_ = true;
+  recovered_ns_ = recovery().from_checkpoint != 0 ? now_ns() : 0;
   return Next::kGoOn;
 }
 

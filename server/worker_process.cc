@@ -104,8 +104,9 @@ WorkerProcess::WorkerProcess(kj::UnixEventPort& events, int control, pid_t pid, 
       number_(uint32_t(pid)),
       ended_(process_observer_->whenBecomesReadable()
                  .then([this] {
-                   well_ = true;
-                   reason_ = "it ended; how is not known, since an earlier agent had started it";
+                   hear_last_words();
+                   well_ = farewell_;
+                   reason_ = well_ ? "it ended" : "it ended; how is not known, since an earlier agent had started it";
                  })
                  .fork()),
       listening_(listening()) {}
@@ -117,6 +118,17 @@ void WorkerProcess::kill() {
   if (process_.get() >= 0) pidfd_send_signal(process_, SIGKILL, nullptr, 0);
   KJ_IF_MAYBE (pid, pid_) {
     ::kill(*pid, SIGKILL);
+  }
+}
+
+// The end of a process may be seen before what it said last.
+void WorkerProcess::hear_last_words() {
+  ControlMessage message;
+  while (receive_control(control_, &message) == ControlState::kMessage) {
+    for (const int fd : message.fds) {
+      if (fd >= 0) close(fd);
+    }
+    take(message);
   }
 }
 
@@ -162,6 +174,8 @@ void WorkerProcess::take(const ControlMessage& message) {
     reject_all(text == nullptr ? "the worker failed" : text->text);
     return;
   }
+  farewell_ |= message.type == ControlType::kFarewell;
+  if (message.type == ControlType::kWanted && wanted_) wanted_();
   // Who has given up waiting must not take the answer of the next.
   for (auto found = waiting_.find(message.type); found != waiting_.end(); found = waiting_.find(message.type)) {
     auto fulfiller = kj::mv(found->second);

@@ -43,6 +43,8 @@ class WorkerProcess {
   kj::Promise<ControlMessage> await(ControlType type);
   // What is to be carried to another worker; its descriptors are closed behind the call.
   void on_shared(std::function<void(const ControlMessage&)> carry) { carry_ = std::move(carry); }
+  // When it wants a checkpoint of itself.
+  void on_wanted(std::function<void()> wanted) { wanted_ = std::move(wanted); }
   // When the process has ended and was reaped; says how. May be asked more than once.
   kj::Promise<void> ended() { return ended_.addBranch(); }
   const std::string& end_reason() const { return reason_; }
@@ -53,6 +55,7 @@ class WorkerProcess {
  private:
   kj::Promise<void> listening();
   kj::Promise<void> listen();
+  void hear_last_words();
   void take(const ControlMessage& message);
   void reject_all(const std::string& why);
 
@@ -66,7 +69,9 @@ class WorkerProcess {
   bool killed_ = false;
   bool well_ = false;
   std::string reason_;
+  bool farewell_ = false;  // it has said that it ends as it should
   std::function<void(const ControlMessage&)> carry_;
+  std::function<void()> wanted_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;
   kj::ForkedPromise<void> ended_;
   kj::Promise<void> listening_;

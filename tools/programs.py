@@ -180,16 +180,16 @@ def table(rows, headings):
 class Pool:
     """An embedded pool in a folder of its own, from a bundle's or a build's `tide`."""
 
-    def __init__(self, tide, home, gpus, **environment):
-        self.tide, self.home = tide, home
+    def __init__(self, tide, home, gpus, up=(), **environment):
+        self.tide, self.home, self.up = tide, home, list(up)
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(('TIDE_', 'LD_PRELOAD'))}
         self.env.update(TIDE_HOME=home, **environment)
         os.makedirs(home, exist_ok=True)
         self.gpus = gpus
 
     def __enter__(self):
-        done = subprocess.run([self.tide, 'up', '--gpus', str(self.gpus)], env=self.env, capture_output=True, text=True,
-                              timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run([self.tide, 'up', '--gpus', str(self.gpus), *self.up], env=self.env, capture_output=True,
+                              text=True, timeout=120, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             self.__exit__()
             raise RuntimeError(f'tide up: {done.stdout}{done.stderr}')

@@ -73,7 +73,8 @@ void ArrivingRecords::enter() {
       memcpy(static_cast<void*>(&header_), place(record_), sizeof header_);
       part_ = Part::kPayload;
       until_ = std::min(next_ + header_.payload_bytes, record_ + header_.bytes);
-      lands_ = landings_ != nullptr && may_land(header_);
+      // One that says it has more than its record is for the reader of the ring to refuse.
+      lands_ = landings_ != nullptr && may_land(header_) && record_ + header_.bytes - next_ >= header_.payload_bytes;
       return;
     case Part::kPayload:
       part_ = Part::kRest;

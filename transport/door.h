@@ -25,7 +25,7 @@
 namespace tide {
 
 inline constexpr uint32_t kDoorMagic = 0x726f6f64;  // "door"
-inline constexpr uint16_t kDoorVersion = 5;         // also when anything else that both sides must agree on changes
+inline constexpr uint16_t kDoorVersion = 6;         // also when anything else that both sides must agree on changes
 inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
 inline constexpr uint32_t kDoorMessageBytes = 512;
 
@@ -125,7 +125,16 @@ struct DoorOpened {
   uint32_t hold_ms = 0;  // so long the worker waits for a client whose connection broke
   uint64_t epoch = 0;
   char transport_data[kEndpointBytes] = {};
+  uint32_t flags = 0;
+  uint32_t reserved = 0;
+  // With kOpenedRecovered: the last command that the worker's checkpoint contains, and where the answer ring stood.
+  uint64_t sequence = 0;
+  uint64_t answers = 0;
 };
+// The session is protected: its client keeps what it sends from the first command on. Counts when it is opened first.
+inline constexpr uint32_t kOpenedProtected = 1;
+// The worker has the session from a checkpoint.
+inline constexpr uint32_t kOpenedRecovered = 2;
 
 struct DoorRefused {
   int32_t code = 0;  // CUresult that fits

@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 8;
+inline constexpr uint32_t kRegionVersion = 9;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -81,8 +81,25 @@ struct ClientPage {
   alignas(64) ClientCounters counters;
   // A worker without a session may begin behind this sequence number: the client has given the one before up. 0: none.
   Word renewed{0};
+  // Of a protected session (docs/wire.md, Recovery). The epoch of the worker from a checkpoint for which this region
+  // has been set back; the last sequence number when a checkpoint was asked for: wanted while above safe_sequence; and
+  // why the client has ended the protection.
+  Word recovered{0};
+  Word checkpoint_wanted{0};
+  Word unprotected{0};  // Unprotected
   alignas(64) TripCounts trips;
   alignas(64) Word signals[kSignalSlots];  // tideWaitSignal waits for signals[slot] >= value
+};
+
+// Why what a client did since its last checkpoint cannot be done again by another worker.
+enum class Unprotected : uint64_t {
+  kNo = 0,
+  kHostMemory = 1,  // kernels reach memory of the program
+  kSharing = 2,     // another process has memory or events of it, or it has theirs
+  kError = 3,       // a command failed after it had been sent
+  kLogFull = 4,     // no checkpoint was made for long, though the log is full
+  kRenewed = 5,     // it began again after an error
+  kLogMemory = 6,   // the program's machine has no memory for the log
 };
 
 enum class ChannelState : uint64_t {
@@ -92,13 +109,18 @@ enum class ChannelState : uint64_t {
   kMoved = 3,   // next_endpoint and next_epoch say where to
   kFailed = 4,  // the vGPU is lost; `error` says how
   kEnded = 5,   // as the client wished (tideEnd): it may have a worker without a session now
+  kFenced = 6,  // of a protected session: nothing is executed until its server is heard by the scheduler again
 };
 
 struct WorkerPage {
   Word state{0};  // ChannelState
   Word epoch{0};  // of the assignment that this worker serves
   Word next_epoch{0};
-  char next_endpoint[kEndpointBytes] = {};      // NUL-terminated; an agent's endpoint string (transport/door.h)
+  char next_endpoint[kEndpointBytes] = {};  // NUL-terminated; an agent's endpoint string (transport/door.h)
+  // Of the last checkpoint that is whole: where the answer ring stood, and, stored after that, the last command that it
+  // contains. 0: there is none; ~0: the session is protected no more.
+  Word safe_answers{0};
+  Word safe_sequence{0};
   alignas(64) Word command_tail{0};             // bytes consumed: free for the client, and where the next worker begins
   Word acknowledged{0};                         // last sequence number executed
   alignas(64) Word answer_head{0};              // bytes published

@@ -30,12 +30,12 @@ WordRange range(uint64_t offset, uint64_t bytes) { return {word_at(offset), word
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
 const WordRange kClientWords[] = {
     range(kClient + offsetof(ClientPage, counters), sizeof(ClientCounters) / 8 * 8),
-    range(kClient + offsetof(ClientPage, renewed), sizeof(Word)),
+    range(kClient + offsetof(ClientPage, renewed), 4 * sizeof(Word)),
     range(kClient + offsetof(ClientPage, trips), sizeof(TripCounts)),
     range(kClient + offsetof(ClientPage, signals), sizeof(ClientPage::signals)),
 };
 const WordRange kWorkerWords[] = {
-    range(kWorker + offsetof(WorkerPage, state), 3 * sizeof(Word) + kEndpointBytes),
+    range(kWorker + offsetof(WorkerPage, state), 5 * sizeof(Word) + kEndpointBytes),
     range(kWorker + offsetof(WorkerPage, error), 4 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, held), sizeof(Word)),
@@ -53,6 +53,7 @@ const WordRange kWorkerNews[] = {
     range(kWorker + offsetof(WorkerPage, errors), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, held), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, safe_answers), 2 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };

@@ -57,7 +57,7 @@ class Idle(PoolTest):
         job = self.pool.start('-g', 1, '--name', 'sleeper', '--idle-return', '400ms', '--', 'sh', '-c',
                               f'sleep 3 && {ballast} --mib 32 --seconds 0.2')
         wait_until(lambda: self.state() == 'suspended', 'it gave its GPU back', 20)
-        other = self.pool.run('-g', 1, '--', ballast, '--mib', 32, '--seconds', 10)
+        other = self.pool.run('-g', 1, '--', ballast, '--mib', 32, '--seconds', 5)
         self.assertEqual(other.status, 0, other)
         self.assertEqual(job.wait(), 0, job.out() + job.err() + self.pool.logs())
         self.assertIn('ballast: ok', job.out())

@@ -119,6 +119,20 @@ class Input(PoolTest):
         self.addCleanup(agent.terminate)
         wait_until(lambda: len(self.pool.json('gpus')) == 4, 'three GPUs more')
 
+    def test_the_file_of_a_pool_on_one_machine_is_for_its_servers_too(self):
+        path, parked = os.path.join(self.pool.home, 'pool.toml'), os.path.join(self.pool.home, 'parked')
+        with open(path, 'w', encoding='ascii') as file:
+            file.write(f'[pool]\n[[server]]\nname = "node0"\npark_memory_mib = 0\npark_directory = "{parked}"\n')
+        self.pool.up(1, 1, '--config', path)
+        job = self.pool.start('--name', 'it', '--', job_program('ballast'), '--mib', 32, '--step-ms', 50,
+                              '--seconds', 100)
+        wait_until(lambda: job.steps() > 2 or not job.running(), 'it works')
+        self.expect_ok(self.pool.tide('suspend', 'it'))
+        kept = self.pool.job('it')['vgpus'][0]
+        self.assertEqual((os.path.isdir(parked), kept['kept_in_memory'], kept['kept_on_disk'] > 0), (True, 0, True))
+        self.expect_ok(self.pool.tide('kill', 'it'))
+        job.wait()
+
     def test_memory_ends_at_the_quota(self):
         self.pool.up(2, 1, '--gpu-memory', '256MiB')
         self.expect_ok(self.pool.run('-g', 1, '--', job_program('oom')))

@@ -41,11 +41,11 @@ class Suspends(PoolTest):
 
     def test_training_goes_on_at_another_server_and_notices_nothing(self):
         self.pool.up(gpus=2, servers=2)
-        steps = ('--steps', 150)
+        steps = ('--steps', 100)
         expected = self.expect_ok(self.pool.run('-g', 1, '--', *train(*steps))).out
         job = self.pool.start('-g', 1, '--name', 'it', '--', *train(*steps, '--step-ms', 60))
         visited = set()
-        for number in range(3):
+        for number in range(2):
             self.expect_steps(job, 5)
             server = self.places('it')[0].split('/')[0]
             visited.add(server)
@@ -75,9 +75,9 @@ class Suspends(PoolTest):
 
     def test_two_virtual_gpus_that_copy_to_each_other(self):
         self.pool.up(gpus=2, servers=2)
-        job = self.pool.start('-g', 2, '--min', 2, '--name', 'it', '--', job_program('peers'), '--seconds', 20)
+        job = self.pool.start('-g', 2, '--min', 2, '--name', 'it', '--', job_program('peers'), '--seconds', 10)
         wait_until(lambda: 'a round' in job.out() or not job.running(), 'a round', 60)
-        for _ in range(3):
+        for _ in range(2):
             self.assertEqual(self.suspend('it')['vgpus'], 2)
             self.assertTrue(all(place.endswith('/parked') for place in self.places('it')), self.places('it'))
             self.assertEqual(self.busy(), {})
@@ -192,6 +192,7 @@ class OverUcx(Suspends):
 
     environment = {'TIDE_TRANSPORT': 'ucx'}
     test_a_job_that_has_not_used_its_gpus_is_suspended_too = test_who_is_resumed_waits_for_its_turn = None
+    test_the_scheduler_is_killed_meanwhile = None
 
 
 if __name__ == '__main__':

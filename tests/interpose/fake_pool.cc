@@ -151,8 +151,17 @@ void FakePool::open(int socket, const std::string& payload, int fd) {
   opened.worker_pid = uint32_t(getpid());
   opened.epoch = ask.epoch;
   strncpy(opened.transport_data, data.c_str(), sizeof opened.transport_data - 1);
+  if (protects) opened.flags = kOpenedProtected;
   const FakeWorker* before = vgpu.past.empty() ? nullptr : vgpu.past.back().get();
-  vgpu.worker = std::make_unique<FakeWorker>(std::move(link), ask.epoch, before);
+  if (vgpu.recovers) {
+    vgpu.recovers = false;
+    opened.flags |= kOpenedRecovered;
+    opened.sequence = vgpu.saved.sequence;
+    opened.answers = vgpu.saved.answers;
+    vgpu.worker = std::make_unique<FakeWorker>(std::move(link), ask.epoch, vgpu.saved);
+  } else {
+    vgpu.worker = std::make_unique<FakeWorker>(std::move(link), ask.epoch, before);
+  }
   if (before == nullptr) vgpu.worker->kernels = kernels;
   vgpu.worker->answer_call = answer_call;
   EXPECT_TRUE(send_frame(socket, DoorType::kOpened, &opened, sizeof opened).ok());
@@ -178,9 +187,18 @@ void FakePool::move(uint32_t vgpu, uint64_t further) {
   v.past.back()->set_moved(endpoint().c_str(), v.epoch - further);
 }
 
-void FakePool::kill(uint32_t vgpu, bool elsewhere) {
+void FakePool::checkpoint(uint32_t vgpu) {
+  const std::lock_guard lock(mu_);
+  vgpus_[vgpu].saved = vgpus_[vgpu].worker->checkpoint();
+}
+
+void FakePool::kill_and_recover(uint32_t vgpu) { kill(vgpu, true, true); }
+
+void FakePool::kill(uint32_t vgpu, bool elsewhere, bool recovers) {
   const std::lock_guard lock(mu_);
   Vgpu& v = vgpus_[vgpu];
+  v.recovers = recovers;
+  if (recovers && v.saved.kernels.empty()) v.saved.kernels = kernels;
   v.worker->stop();
   if (elsewhere) v.epoch++;
   v.worker->disconnect();

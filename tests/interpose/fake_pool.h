@@ -35,7 +35,13 @@ class FakePool {
   // A vGPU that nobody uses goes elsewhere.
   void reassign(uint32_t vgpu);
   // The worker ends without a word. `elsewhere`: the scheduler knows a new place with a newer epoch.
-  void kill(uint32_t vgpu, bool elsewhere);
+  void kill(uint32_t vgpu, bool elsewhere, bool recovers = false);
+  // Sessions that are opened from now on are protected, from a first checkpoint with nothing in it.
+  std::atomic<bool> protects{false};
+  // Requires what FakeWorker::checkpoint() does.
+  void checkpoint(uint32_t vgpu);
+  // The worker ends without a word, and another one will have the session from the last checkpoint.
+  void kill_and_recover(uint32_t vgpu);
   // What kMeasure is answered with.
   PoolUsage usage;
   std::atomic<int> hellos{0}, opens{0}, measures{0};
@@ -46,6 +52,8 @@ class FakePool {
   struct Vgpu {
     uint64_t epoch = 1;
     std::unique_ptr<FakeWorker> worker;
+    FakeCheckpoint saved;
+    bool recovers = false;
     std::vector<std::unique_ptr<FakeWorker>> past;
   };
   void serve_door();

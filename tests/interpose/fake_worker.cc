@@ -13,6 +13,7 @@ namespace tide {
 namespace {
 
 constexpr uint64_t kArenaBytes = 1u << 30;
+constexpr uint64_t kSavedBytes = 8u << 20;  // where the first allocations lie
 
 class FakeLink : public Link {
  public:
@@ -79,11 +80,40 @@ FakeWorker::FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeWor
   begin();
 }
 
+FakeWorker::FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeCheckpoint& from)
+    : kernels(from.kernels), link_(std::move(link)), recovered_(epoch), events_(from.events) {
+  region_ = link_->region();
+  arena_ = mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (arena_ == MAP_FAILED) abort();
+  memcpy(arena_, from.memory.data(), from.memory.size());
+  thread_ = std::thread([this] { be_recovered(); });
+}
+
 void FakeWorker::begin() {
   reader_ = CommandReader(region_);
   writer_ = AnswerWriter(region_);
   region_.worker().state.store(uint64_t(ChannelState::kLive));
   thread_ = std::thread([this] { run(); });
+}
+
+void FakeWorker::be_recovered() {
+  while (!stop_ && region_.client().recovered.load() != recovered_) sleep_us(100);
+  if (stop_) return;
+  region_.worker().epoch.store(recovered_);
+  reader_ = CommandReader(region_);
+  writer_ = AnswerWriter(region_);
+  region_.worker().state.store(uint64_t(ChannelState::kLive));
+  run();
+}
+
+FakeCheckpoint FakeWorker::checkpoint() {
+  WorkerPage& page = region_.worker();
+  FakeCheckpoint made{page.acknowledged.load(), page.answer_head.load(), {}, events_, kernels};
+  const auto* const memory = static_cast<const std::byte*>(arena_);
+  made.memory.assign(memory, memory + kSavedBytes);
+  page.safe_answers.store(made.answers);
+  page.safe_sequence.store(made.sequence);
+  return made;
 }
 
 FakeWorker::~FakeWorker() = default;  // the memory stays: another worker may have it by now

@@ -46,9 +46,19 @@ struct SeenCommand {
   }
 };
 
+// What another worker needs to go on from there.
+struct FakeCheckpoint {
+  uint64_t sequence = 0, answers = 0;
+  std::vector<std::byte> memory;
+  std::map<uint32_t, uint64_t> events;
+  std::vector<FakeKernel> kernels;
+};
+
 class FakeWorker {
  public:
   FakeWorker();
+  // Begins when the client has set the region back.
+  FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeCheckpoint& from);
   // Over a link that was accepted; goes on where the worker before it stopped.
   explicit FakeWorker(std::unique_ptr<Link> link, uint64_t epoch, const FakeWorker* before = nullptr);
   ~FakeWorker();
@@ -83,6 +93,10 @@ class FakeWorker {
   size_t count(Call call) const { return seen(call).size(); }
   std::vector<std::byte> staged(uint64_t stage) const;
   void print(const std::string& text);
+  // While the program does nothing, and has read all answers. The client hears of it.
+  FakeCheckpoint checkpoint();
+  // A byte of the device's memory.
+  std::byte& memory(uint64_t address) { return *at(address); }
 
  private:
   void run();
@@ -98,6 +112,7 @@ class FakeWorker {
   std::byte* at(uint64_t address);
 
   void begin();
+  void be_recovered();
 
   int fd_ = -1;
   int host_fd_ = -1;            // the program's host memory, once it came
@@ -106,6 +121,7 @@ class FakeWorker {
   CommandReader reader_;
   AnswerWriter writer_;
   std::atomic<bool> stop_{false}, alive_{true}, held_{false};
+  uint64_t recovered_ = 0;  // the epoch, of one from a checkpoint
   mutable std::mutex mu_;
   std::vector<SeenCommand> seen_;
   void* arena_ = nullptr;  // stands for all device memory, at the address's offset in its range

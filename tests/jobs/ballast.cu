@@ -1,8 +1,8 @@
 // State that is large and changes little: what a move has to carry, beside what it has to carry in its pause.
 //
-// ballast [--mib N] [--share P] [--seconds S] [--until-told 1] [--step-ms M]: N MiB in allocations of 32 MiB, of which
-// each step writes P percent, the next ones each time. Says "ready N MiB", "step I" a few times a second, and at the
-// end "digest X" when every word is what as many steps make of it on the CPU.
+// ballast [--mib N] [--share P] [--seconds S | --steps K] [--until-told 1] [--step-ms M]: N MiB in allocations of 32
+// MiB, of which each step writes P percent, the next ones each time. Says "ready N MiB", "step I" a few times a second,
+// and at the end "digest X" when every word is what as many steps make of it on the CPU.
 
 #include <poll.h>
 #include <stdint.h>
@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   const double seconds = option(argc, argv, "--seconds", 5);
   const uint64_t step_pages = (uint64_t)(option(argc, argv, "--share", 1) / 100 * (double)pages);
   const int step_ms = (int)option(argc, argv, "--step-ms", 10);
+  const uint32_t steps = (uint32_t)option(argc, argv, "--steps", 0);
   uint32_t** const words = (uint32_t**)malloc(parts * sizeof(uint32_t*));
   Page* const made = (Page*)malloc(pages * sizeof(Page));
   uint32_t* part;
@@ -52,7 +53,7 @@ int main(int argc, char** argv) {
   const double begin = now_seconds();
   double said = begin, slowest = 0;
   uint32_t step = 0;
-  for (uint64_t at = 0; until_told ? !is_told() : now_seconds() - begin < seconds; step++) {
+  for (uint64_t at = 0; until_told ? !is_told() : steps != 0 ? step < steps : now_seconds() - begin < seconds; step++) {
     const double step_begin = now_seconds();
     for (uint64_t left = step_pages; left > 0;) {
       const uint64_t in_part = at % kPartPages, room = kPartPages - in_part, count = left < room ? left : room;

@@ -20,7 +20,7 @@ import pool as pools  # noqa: E402
 import wire  # noqa: E402
 
 LOSS = ('delay', '5ms', 'loss', '1%')
-HELD_S = 60  # so long a session is kept for a client whose connection broke
+HELD_S = 15  # so long a session is kept here for a client whose connection broke
 ENDS_WITHIN_S = 60  # after its worker died or the wire was cut; the emulated machine is 20 times slower than a real one
 LITTLE_MEMLOCK = ('prlimit', '--memlock=65536', 'setpriv', '--bounding-set', '-ipc_lock', '--inh-caps', '-ipc_lock')
 MIB = 1 << 20
@@ -67,8 +67,11 @@ class OnePool:
         self.pool = pools.Pool(**(worker or transport.worker))
 
     def __enter__(self):
-        up = subprocess.run([*self.prefix, self.pool.tide_path, 'up', '--gpus', '1'], env=self.pool.env, text=True,
-                            capture_output=True, timeout=pools.PATIENCE_S)
+        config = os.path.join(self.pool.home, 'pool.toml')
+        with open(config, 'w', encoding='ascii') as file:
+            file.write(f'[pool]\n[[server]]\nname = "node0"\nhold_s = {HELD_S}\n')
+        up = subprocess.run([*self.prefix, self.pool.tide_path, 'up', '--gpus', '1', '--config', config],
+                            env=self.pool.env, text=True, capture_output=True, timeout=pools.PATIENCE_S)
         assert up.returncode == 0, f'tide up: {up.stderr}'
         return self
 
@@ -191,7 +194,7 @@ def wire_cut(transport):
             cut_now()
             yield
     said = r'rxe\d port 1 is down' if transport.name == 'verbs' else ''
-    return ends_clearly(transport, cut, said, HELD_S + ENDS_WITHIN_S)
+    return ends_clearly(transport, cut, said, HELD_S + 2 * ENDS_WITHIN_S)
 
 
 def fastest(_):

@@ -22,6 +22,21 @@ TEST(Config, what_is_written_is_read) {
   EXPECT_EQ(config.state, "/var/lib/tide");
 }
 
+TEST(Config, jobs_take_turns_as_it_is_written) {
+  const auto turns = [](const char* way) {
+    PoolConfig config;
+    const std::string text = std::string("[pool]\nturns = \"") + way + "\"\n";
+    return parse_config(text, "pool.toml", &config).empty() ? to_text(config.turns) : "no";
+  };
+  for (const char* way : {"off", "auto", "500ms", "30s", "10m", "2h"}) EXPECT_EQ(turns(way), way);
+  EXPECT_EQ(turns("60s"), "1m");
+  for (const char* way : {"", "on", "0s", "-1s", "5", "1.5s", "3 s", "9999999h"}) EXPECT_EQ(turns(way), "no") << way;
+  EXPECT_FALSE(PoolConfig().turns.on);
+  EXPECT_EQ(errors_of("[pool]\nturns = \"often\"\n"),
+            (Lines{"pool.toml:2:9: 'often' is no way to take turns (off, auto, or how long each is); write turns = "
+                   "\"auto\""}));
+}
+
 TEST(Config, all_errors_at_once_with_line_column_and_hint) {
   EXPECT_EQ(
       errors_of("lisen = 1\n[pool]\nlisten = 7\nstat = \"x\"\n[[queue]]\nname = \"a\"\n"),

@@ -38,6 +38,11 @@ class FakeAgent final : public control::Agent::Server {
   kj::Promise<void> prepare(PrepareContext context) override {
     const auto lease = context.getParams().getLease();
     note("prepare", lease);
+    if (fails("guard") && lease.getGpu() == control::GUARDING) return error_for_caller(log_.fail["guard"]);
+    if (lease.getGpu() == control::GUARDING) {
+      log_.guards[vgpu_text(lease.getJob(), lease.getVgpu())] = server_;
+      log_.guard_epochs[vgpu_text(lease.getJob(), lease.getVgpu())] = lease.getEpoch();
+    }
     const auto room = log_.room.find(server_);
     if (lease.getGpu() == control::PARKED && room != log_.room.end() && kept() >= room->second)
       return error_for_caller("the disk of " + server_ + " is full");
@@ -128,11 +133,56 @@ class FakeAgent final : public control::Agent::Server {
     return kj::READY_NOW;
   }
 
+  kj::Promise<void> checkpoint(CheckpointContext context) override {
+    const auto params = context.getParams();
+    const std::string vgpu = vgpu_text(params.getJob(), params.getVgpu());
+    log_.calls.push_back(
+        format("checkpoint %s on %s epoch %lu", vgpu.c_str(), server_.c_str(), (unsigned long)params.getEpoch()));
+    if (fails("checkpoint")) return error_for_caller(log_.fail["checkpoint"]);
+    auto report = context.getResults().initReport();
+    report.setSessions(1);
+    report.setBytes(1000);
+    report.setPauseMs(2.5);
+    report.setRefused(log_.refused);
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> give(GiveContext context) override {
+    const auto params = context.getParams();
+    const std::string vgpu = vgpu_text(params.getJob(), params.getVgpu());
+    const std::string to = std::string(params.getAddress()).substr(std::string("address of ").size());
+    log_.calls.push_back(format("give %s from %s to %s/%u epoch %lu", vgpu.c_str(), server_.c_str(), to.c_str(),
+                                params.getLease().getGpu(), (unsigned long)params.getLease().getEpoch()));
+    if (fails("give")) return error_for_caller(log_.fail["give"]);
+    if (log_.guards[vgpu] != server_ || log_.guard_epochs[vgpu] != params.getEpoch())
+      return error_for_caller("no checkpoint here");
+    const std::pair<std::string, uint32_t> key(params.getJob(), params.getVgpu());
+    log_.leases[key] = params.getLease().getEpoch();
+    log_.gpus[key] = params.getLease().getGpu();
+    log_.servers[key] = to;
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> watch(WatchContext context) override {
+    context.allowCancellation();
+    return await_loss(context);
+  }
+  kj::Promise<void> await_loss(WatchContext context) {
+    return timer_.afterDelay(20 * kj::MILLISECONDS).then([this, context]() mutable -> kj::Promise<void> {
+      if (!log_.worker_lost) return await_loss(context);
+      log_.worker_lost = false;
+      context.getResults().setLost(true);
+      return kj::READY_NOW;
+    });
+  }
+
   kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
 
  private:
+  static std::string vgpu_text(capnp::Text::Reader job, uint32_t vgpu) { return format("%s:%u", job.cStr(), vgpu); }
   void note(const char* what, control::Lease::Reader lease) {
-    const std::string gpu = lease.getGpu() == control::PARKED ? "parked" : std::to_string(lease.getGpu());
+    std::string gpu = lease.getGpu() == control::PARKED ? "parked" : std::to_string(lease.getGpu());
+    if (lease.getGpu() == control::GUARDING) gpu = "guard";
     log_.calls.push_back(format("%s %s:%u on %s/%s epoch %lu", what, lease.getJob().cStr(), lease.getVgpu(),
                                 server_.c_str(), gpu.c_str(), (unsigned long)lease.getEpoch()));
   }

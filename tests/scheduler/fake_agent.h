@@ -26,6 +26,10 @@ struct FakeAgentLog {
   bool waits = false;                              // programs of parked vGPUs have commands for them
   bool old = false;                                // knows no hold()
   uint64_t commands = 0;
+  std::map<std::string, std::string> guards;  // "1:0" -> server that guards it
+  std::map<std::string, uint64_t> guard_epochs;
+  std::string refused;       // why checkpoints are refused
+  bool worker_lost = false;  // what watch() says next, once
   uint32_t moves_at_once = 0, moves_at_once_max = 0;
   uint32_t move_ms = 1;
 };

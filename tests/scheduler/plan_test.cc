@@ -84,6 +84,39 @@ TEST(Plan, moves_first_where_there_is_room) {
   EXPECT_EQ(lines, (Lines{"move A:1 from s/1 to s/2", "move B:0 from s/3 to s/4", "move A:0 from s/0 to s/3 (later)"}));
 }
 
+Present part(const char* job, uint32_t thousandths, GpuId at, uint64_t memory_bytes = 0) {
+  return {.job = job, .vgpu = 0, .at = at, .to = {}, .portion = {thousandths, memory_bytes}};
+}
+
+TEST(Plan, fills_a_gpu_with_parts_and_not_more) {
+  std::vector<Present> present = {part("A", 500, gpu(0)), part("B", 500, {}), part("C", 250, {})};
+  const Assignment wanted = {{"A", on({0})}, {"B", on({0})}, {"C", on({0})}};
+  EXPECT_EQ(text(plan(present, wanted)), (Lines{"place B:0 on s/0", "place C:0 on s/0 (later)"}));
+  present[0].portion.part = 250;
+  EXPECT_EQ(text(plan(present, wanted)), (Lines{"place B:0 on s/0", "place C:0 on s/0"}));
+  present[0].portion.part = kWholeGpu;
+  EXPECT_EQ(text(plan(present, wanted)), (Lines{"place B:0 on s/0 (later)", "place C:0 on s/0 (later)"}));
+}
+
+TEST(Plan, counts_a_part_that_is_still_there_or_comes) {
+  std::vector<Present> present = {part("A", 500, gpu(0)), part("B", 500, {}), part("C", 500, {})};
+  present[0].leaving = true;
+  const Assignment wanted = {{"B", on({0})}, {"C", on({0})}};
+  EXPECT_EQ(text(plan(present, wanted)),
+            (Lines{"release A:0 from s/0", "place B:0 on s/0", "place C:0 on s/0 (later)"}));
+  present[0] = part("A", 750, gpu(1));
+  present[0].doing = Doing::kMoving;
+  present[0].to = gpu(0);
+  EXPECT_EQ(text(plan(present, wanted)), (Lines{"place B:0 on s/0 (later)", "place C:0 on s/0 (later)"}));
+}
+
+TEST(Plan, gives_memory_away_once) {
+  const std::vector<Present> present = {part("A", 250, gpu(0), 8), part("B", 250, {}, 8), part("C", 250, {}, 2)};
+  const Assignment wanted = {{"A", on({0})}, {"B", on({0})}, {"C", on({0})}};
+  EXPECT_EQ(text(plan(present, wanted, {{gpu(0), 12}})), (Lines{"place C:0 on s/0", "place B:0 on s/0 (later)"}));
+  EXPECT_EQ(text(plan(present, wanted, {{gpu(0), 18}})), (Lines{"place B:0 on s/0", "place C:0 on s/0"}));
+}
+
 GpuId parked() { return {"s", kParked}; }
 
 TEST(Plan, parks_though_others_are_parked_there_one_vgpu_after_another) {

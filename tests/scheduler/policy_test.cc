@@ -84,6 +84,40 @@ constexpr Row kRows[] = {
     {"it keeps nobody small meanwhile", "2 gpus; A n2 on 0,1; B n1 waiting failed0 on p0", "A 0,1; B waits"},
     {"it waits for a server that is away", "1+1 gpus off0; A n1 waiting on p0; B n1", "A waits; B 1"},
     {"what has come half-way goes on", "2 gpus; A n2 on 0,p0", "A 0,1"},
+    {"two halves share a GPU", "2 gpus; A part500; B part500; C part500", "A 0; B 0; C 1"},
+    {"three never do", "1 gpus; A part500; B part500; C part500", "A 0; B 0; C waits"},
+    {"a part lies where it leaves the least over", "3 gpus; A part500 on 0; B part250 on 1; C part500",
+     "A 0; B 1; C 0"},
+    {"also when that came later", "3 gpus; A part250 on 0; B part500 on 1; C part500", "A 0; B 1; C 1"},
+    {"where no GPU has so much left it takes another", "2 gpus; A part500 on 0; B part750", "A 0; B 1"},
+    {"or waits", "1 gpus; A part500 on 0; B part750; C part500", "A 0; B waits; C 0"},
+    {"memory that was given must fit beside the others'",
+     "1 gpus; A part250 mem12 on 0; B part250 mem8; C part250 mem4", "A 0; B waits; C 0"},
+    {"and beside memory that goes by the part", "1 gpus; A part500 mem12 on 0; B part500", "A 0; B waits"},
+    {"a small GPU is full sooner", "2 gpus small0; A part500 mem8 on 0; B part500", "A 0; B 1"},
+    {"who has a whole GPU shares it with nobody", "2 gpus; A part250 on 0; B n1; C n1", "A 0; B 1; C waits"},
+    {"nor do others share it", "2 gpus; A n2 min2 on 0,1; B part250", "A 0,1; B waits"},
+    {"a part is a reason to shrink, several of one GPU are one", "2 gpus; A n2 on 0,1; B part250; C part750",
+     "A 0,0; B 1; C 1"},
+    {"who grows takes no GPU that is shared", "3 gpus; A n3 on 0,0,0; B part250 on 1", "A 0,0,2; B 1"},
+    {"parts stay where they are", "2 gpus; A part250 on 0; B part250 on 1; C n2 min2", "A 0; B 1; C waits"},
+    {"and are behind whom the pool drains for", "1 gpus; A part500 on 0; B n1 skip16; C part250",
+     "A 0; B waits; C waits"},
+    {"parts leave a sick GPU, as far as there is room", "3 gpus sick0; A part750 on 0; B part500 on 0; C part500 on 1",
+     "A 2; B 1; C 1"},
+    {"or stay", "2 gpus sick0; A part750 on 0; B part500 on 1", "A 0; B 1"},
+    {"what is too much for one GPU is taken apart", "2 gpus; A part750 on 0; B part500 on 0", "A 0; B 1"},
+    {"nothing changes for parts whose server is away", "1+1 gpus off0; A part500 on 0; B part250 on 0; C part250",
+     "A 0; B 0; C 1"},
+    {"a lost part is made good where there is room", "2 gpus; A part500 on -; B part500 on 1", "A 1; B 1"},
+    {"the part of who is being suspended is kept", "1 gpus; A part500 suspended keeps0 on p0; B part500; C part250",
+     "A p0; B 0; C waits"},
+    {"and others' when it is parked", "1 gpus; A part500 suspended waiting on p0; B part500; C part500",
+     "A waits; B 0; C 0"},
+    {"it comes back beside another", "2 gpus; A part500 on 1; B part500 waiting on p0", "A 1; B 1"},
+    {"at the server that keeps it where that costs nothing",
+     "1+1 gpus; A part500 on 0; B part500 on 1; C part500 waiting on p1", "A 0; B 1; C 1"},
+    {"not where that has just failed", "1+1 gpus; A part500 on 0; B part500 waiting failed0 on p0", "A 0; B 1"},
 };
 
 TEST(Policy, table) {
@@ -106,9 +140,9 @@ TEST(Policy, a_second_round_changes_nothing) {
   }
 }
 
-// What must hold of any answer: one job a GPU, minima, complete places.
+// What must hold of any answer: one job a GPU, or parts of one in sum; minima, complete places.
 void expect_sound(const State& state, const Assignment& assignment) {
-  std::map<GpuId, std::string> owner;
+  std::map<GpuId, uint32_t> parts;
   for (const JobView& job : state.jobs) {
     const Decision& decision = assignment.at(job.id);
     if (!decision.running) {
@@ -122,9 +156,9 @@ void expect_sound(const State& state, const Assignment& assignment) {
       ASSERT_FALSE(place.none());
       ASSERT_EQ(place.parked(), job.suspended) << job.id;
       if (place.parked()) continue;
-      gpus.insert(place);
-      const auto [found, fresh] = owner.emplace(place, job.id);
-      EXPECT_EQ(found->second, job.id) << to_text(place) << " serves two jobs";
+      if (!gpus.insert(place).second) continue;
+      parts[place] += job.part;
+      EXPECT_LE(parts[place], kWholeGpu) << to_text(place) << " serves too many jobs";
     }
     if (job.suspended) continue;
     EXPECT_GE(gpus.size(), std::min(job.min_gpus, job.vgpus)) << job.id;
@@ -143,6 +177,10 @@ TEST(Policy, is_sound_and_stable_over_many_arrivals_and_ends) {
     if (roll(2) == 0 || state.jobs.empty()) {
       JobView job{.id = "j" + std::to_string(event), .vgpus = 1 + roll(8), .places = {}};
       job.min_gpus = 1 + roll(job.vgpus);
+      if (roll(2) == 0) {
+        job.vgpus = job.min_gpus = 1;
+        job.part = 125 * (1 + roll(7));
+      }
       state.jobs.push_back(job);
     } else if (roll(3) == 0) {
       JobView& job = state.jobs[roll(uint32_t(state.jobs.size()))];
@@ -164,6 +202,20 @@ TEST(Policy, is_sound_and_stable_over_many_arrivals_and_ends) {
   }
 }
 
+TEST(Policy, packs_sixteen_halves_two_on_each_of_eight_gpus) {
+  State state = parse_state("4+4 gpus");
+  for (uint32_t i = 0; i < 17; ++i) state.jobs.push_back(parse_job("j" + std::to_string(i) + " part500", state));
+  const Assignment answer = assign(state);
+  std::map<GpuId, uint32_t> jobs;
+  for (uint32_t i = 0; i < 16; ++i) ++jobs[answer.at(state.jobs[i].id).places.at(0)];
+  EXPECT_EQ(jobs.size(), 8u);
+  for (const auto& [gpu, count] : jobs) EXPECT_EQ(count, 2u) << to_text(gpu);
+  EXPECT_FALSE(answer.at("j16").running);
+  EXPECT_EQ(answer.at("j16").reason,
+            "needs 0.5 of a GPU; none that is shared has so much left, and 0 of 8 can be free while the jobs before it "
+            "keep their minimum");
+}
+
 TEST(Policy, says_what_is_impossible) {
   const State four = parse_state("4 gpus");
   const auto why = [&](const char* job, bool min_given) {
@@ -175,6 +227,8 @@ TEST(Policy, says_what_is_impossible) {
   EXPECT_EQ(why("A n8 min2", true), "");
   EXPECT_EQ(why("A n8 min5", true), "the pool has 4 GPUs; --min 5 asks for more. Use --min 4 or less");
   EXPECT_NE(why("A n4 mem17", false), "");
+  EXPECT_EQ(why("A part500 mem16", false), "");
+  EXPECT_NE(why("A part500 mem17", false), "");
   const State none = parse_state("0 gpus");
   EXPECT_NE(why_impossible(none, parse_job("A n1", none), false), "");
 }

@@ -2,10 +2,12 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate` leaves. "on p0" is parked on
+// user chose, "part250" a quarter of a GPU. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
+// leaves. "on p0" is parked on
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
 // kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
-// be resumed there.
+// be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
+// "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next.
 
 #include <gtest/gtest.h>
 
@@ -38,6 +40,8 @@ inline void parse_gpus(const std::string& text, State* state) {
     ++server;
   }
   for (in >> word; in; in >> word) {  // "sick3", "off2"
+    if (word == "turns") state->turns = true;
+    if (word == "for") in >> state->next_turn;
     if (word.rfind("sick", 0) == 0) state->gpus.at(std::stoul(word.substr(4))).healthy = false;
     if (word.rfind("off", 0) == 0) state->gpus.at(std::stoul(word.substr(3))).online = false;
     if (word.rfind("small", 0) == 0) state->gpus.at(std::stoul(word.substr(5))).memory_bytes = 8;
@@ -52,7 +56,8 @@ inline GpuId parse_place(const std::string& text, const State& state) {
 
 inline JobView parse_job(const std::string& text, const State& state) {
   JobView job;
-  bool waiting = false;
+  bool waiting = false, keeper = false;
+  job.turn.length_ms = 9;
   std::istringstream in(text);
   in >> job.id;
   for (std::string word; in >> word;) {
@@ -62,6 +67,18 @@ inline JobView parse_job(const std::string& text, const State& state) {
       for (const std::string& number : split(word, ',')) {
         job.places.push_back(parse_place(number, state));
       }
+    } else if (word.rfind("ticket", 0) == 0) {
+      job.turn.ticket = std::stoul(word.substr(6));
+    } else if (word.rfind("had", 0) == 0) {
+      job.turn.had_ms = std::stoul(word.substr(3));
+    } else if (word.rfind("of", 0) == 0) {
+      job.turn.length_ms = std::stoul(word.substr(2));
+    } else if (word == "endless") {
+      job.turn.length_ms = kEndless;
+    } else if (word == "keeper") {
+      keeper = true;
+    } else if (word.rfind("part", 0) == 0) {
+      job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
       job.pinned = true;
     } else if (word == "suspended") {
@@ -88,6 +105,7 @@ inline JobView parse_job(const std::string& text, const State& state) {
     }
   }
   job.running &= !waiting;
+  job.turn.gives = job.running && !keeper;
   return job;
 }
 

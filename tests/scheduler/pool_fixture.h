@@ -59,6 +59,7 @@ class PoolFixture : public testing::Test {
     PoolConfig config;
     config.listen = config.door = "127.0.0.1:0";
     config.state = directory_ + "/state";
+    EXPECT_TRUE(parse_turns(turns_, &config.turns));
     const Outcome opened = Daemon::open(config, io_, &daemon_);
     ASSERT_TRUE(opened.ok()) << opened.message();
     daemon_->listen().wait(io_.waitScope);
@@ -163,6 +164,7 @@ class PoolFixture : public testing::Test {
 
   kj::AsyncIoContext io_ = kj::setupAsyncIo();
   std::string directory_;
+  std::string turns_ = "off";  // of the next scheduler
   FakeAgentLog log_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<Peer> peer_;

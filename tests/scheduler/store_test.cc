@@ -87,7 +87,60 @@ TEST_F(StoreTest, a_suspended_job_is_so_after_a_restart) {
   EXPECT_TRUE(found->vgpus[1].home.none());
 }
 
+TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
+  JobRecord record = job("a");
+  ASSERT_TRUE(store_->add(&record).ok());
+  EXPECT_EQ(store_->find(record.number)->turn.ticket, 0u);
+  record.turn = {.excluded = true,
+                 .yielding = true,
+                 .ticket = 7,
+                 .began_ms = 1'700'000'000'000,
+                 .suspend_ms = 12,
+                 .resume_ms = 34,
+                 .strain = 3};
+  ASSERT_TRUE(store_->update(record).ok());
+  open();
+  std::vector<JobRecord> jobs;
+  ASSERT_TRUE(store_->load_live(&jobs).ok());
+  ASSERT_EQ(jobs.size(), 1u);
+  const TurnRecord& turn = jobs[0].turn;
+  EXPECT_TRUE(turn.excluded);
+  EXPECT_TRUE(turn.yielding);
+  EXPECT_EQ(turn.ticket, 7u);
+  EXPECT_EQ(turn.began_ms, 1'700'000'000'000u);
+  EXPECT_EQ(turn.suspend_ms, 12u);
+  EXPECT_EQ(turn.resume_ms, 34u);
+  EXPECT_EQ(turn.strain, 3u);
+}
+
 // As the release before wrote it.
+TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
+  JobRecord record = job("old");
+  record.suspended = true;
+  ASSERT_TRUE(store_->add(&record).ok());
+  store_.reset();
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
+  const char* const back =
+      "DROP TABLE turns; ALTER TABLE jobs DROP COLUMN part; ALTER TABLE jobs DROP COLUMN protect_ms;"
+      "ALTER TABLE vgpus DROP COLUMN guard_server; ALTER TABLE vgpus DROP COLUMN guard_epoch;"
+      "ALTER TABLE vgpus DROP COLUMN guard_made_ms; PRAGMA user_version=2;";
+  ASSERT_EQ(sqlite3_exec(db, back, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
+  sqlite3_close(db);
+  open();
+  auto found = store_->find(record.number);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_TRUE(found->suspended);
+  EXPECT_EQ(found->turn.ticket, 0u);
+  EXPECT_EQ(found->part, kWholeGpu);
+  EXPECT_EQ(found->protect_ms, 0u);
+  found->turn.yielding = true;
+  ASSERT_TRUE(store_->update(*found).ok());
+  open();
+  EXPECT_TRUE(store_->find(record.number)->turn.yielding);
+}
+
+// As the one before that wrote it.
 TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
   store_.reset();
   std::filesystem::remove_all(directory_);
@@ -116,13 +169,17 @@ TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
   EXPECT_EQ(found->name, "old");
   EXPECT_EQ(found->moves, 3u);
   EXPECT_FALSE(found->suspended);
+  EXPECT_EQ(found->part, kWholeGpu);
   ASSERT_EQ(found->vgpus.size(), 1u);
   EXPECT_EQ(found->vgpus[0].at, (GpuId{"node0", 2}));
   EXPECT_EQ(found->vgpus[0].epoch, 9u);
   found->suspended = true;
   ASSERT_TRUE(store_->update(*found).ok());
+  found->part = 250;
+  ASSERT_TRUE(store_->update(*found).ok());
   open();
   EXPECT_TRUE(store_->find(7)->suspended);
+  EXPECT_EQ(store_->find(7)->part, 250u);
   JobRecord next = job("next");
   ASSERT_TRUE(store_->add(&next).ok());
   EXPECT_EQ(next.number, 8u);

@@ -100,9 +100,10 @@ class AgentProcess {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   size_t open_files() const { return entries("/proc/" + std::to_string(pid_) + "/fd"); }
-  size_t children() const {
+  size_t children() const { return child_pids().size(); }
+  std::vector<uint32_t> child_pids() const {
     std::ifstream list("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children");
-    return size_t(std::distance(std::istream_iterator<std::string>(list), std::istream_iterator<std::string>()));
+    return {std::istream_iterator<uint32_t>(list), std::istream_iterator<uint32_t>()};
   }
 
  private:

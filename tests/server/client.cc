@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace tide {
@@ -56,7 +57,7 @@ AssertionResult WorkerProcess::await(ControlType type, ControlMessage* message) 
     if (state == ControlState::kGone) return AssertionFailure() << "the worker has ended";
     if (state == ControlState::kNothing) continue;
     if (message->type == type) return AssertionSuccess();
-    if (message->type == ControlType::kProgress) continue;
+    if (message->type == ControlType::kProgress || message->type == ControlType::kFarewell) continue;
     std::string text;
     if (const auto* said = message->as<ControlText>()) text = said->text;
     return AssertionFailure() << "got message " << uint32_t(message->type) << " " << text;
@@ -116,9 +117,29 @@ AssertionResult TestClient::await_opened(int socket, const char* transport) {
     return AssertionFailure() << "refused: " << payload.substr(offsetof(DoorRefused, message)).c_str();
   }
   const auto* opened = reinterpret_cast<const DoorOpened*>(payload.data());
+  set_back(*opened);
   const Outcome connected = find_transport(transport)->connect(region_, socket, opened->transport_data, &link_);
   if (!connected.ok()) return AssertionFailure() << connected.message();
   return AssertionSuccess();
+}
+
+// As docs/wire.md has it (Recovery): the ring is given up, what is numbered begins behind the checkpoint.
+void TestClient::set_back(const DoorOpened& opened) {
+  recovered_to_ = (opened.flags & kOpenedRecovered) != 0 ? opened.sequence : 0;
+  if ((opened.flags & kOpenedRecovered) == 0) return;
+  WorkerPage& mine = page();
+  ClientPage& client = region_.client();
+  EXPECT_LE(opened.answers, client.answer_tail.load());
+  const auto lower = [&](Word& word) { word = std::min(word.load(), opened.sequence); };
+  mine.command_tail = client.command_head.load();
+  mine.acknowledged = opened.sequence;
+  mine.answer_head = client.answer_tail.load();
+  for (Word& word : mine.stream_progress) lower(word);
+  for (Word& word : mine.event_done) lower(word);
+  mine.safe_sequence = opened.sequence;
+  writer_ = CommandWriter(region_, opened.sequence);
+  answers_ = AnswerReader(region_);
+  client.recovered.store(opened.epoch, std::memory_order_release);
 }
 
 uint64_t TestClient::send_raw(uint16_t call, const std::vector<std::byte>& payload, uint32_t stream, uint16_t flags,

@@ -63,6 +63,8 @@ class TestClient {
   // Through an agent's door, as a real client does.
   ::testing::AssertionResult open_door(const std::string& endpoint, const DoorOpen& wish);
   void disconnect() { link_.reset(); }
+  // The last command that the worker had which was opened last, where it had its session from a checkpoint; else 0.
+  uint64_t recovered_to() const { return recovered_to_; }
 
   // Publishes a command; data follows the struct at 16.
   template <class C>
@@ -105,12 +107,14 @@ class TestClient {
 
  private:
   ::testing::AssertionResult await_opened(int socket, const char* transport);
+  void set_back(const DoorOpened& opened);
 
   int fd_ = -1;
   Region region_;
   CommandWriter writer_;
   AnswerReader answers_;
   std::unique_ptr<Link> link_;
+  uint64_t recovered_to_ = 0;
 };
 
 std::vector<std::byte> bytes_of(const std::vector<uint64_t>& words);

@@ -137,6 +137,8 @@ Outcome AgentModel::place(control::Lease::Reader lease) {
   server_.pool_.leased(key, server_.name(), lease.getGpu());
   AgentLease& held = server_.leases_[key];
   held.gpu = lease.getGpu();
+  held.part = lease.getPart();
+  held.memory_bytes = lease.getMemoryBytes();
   held.token.assign(reinterpret_cast<const char*>(lease.getToken().begin()), lease.getToken().size());
   return {};
 }
@@ -196,7 +198,7 @@ kj::Promise<void> AgentModel::arrive(const LeaseKey& from, const LeaseKey& to, c
   if (lease == there->leases_.end()) return error_for_caller("the destination has no such lease");
   if (there->is_left(to.job, lease->second.gpu)) return error_for_caller("another job's worker has not left yet");
   const auto worker = here->second.worker;
-  if (worker != nullptr && !worker->dying) lease->second.worker = there->start_worker(to, lease->second.gpu);
+  if (worker != nullptr && !worker->dying) lease->second.worker = there->start_worker(to, lease->second);
   forget(from);
   return kj::READY_NOW;
 }
@@ -247,7 +249,8 @@ void AgentModel::describe(control::ServerInfo::Builder info) const {
     leases[i].setEpoch(key.epoch);
     leases[i].setGpu(lease.gpu);
     leases[i].setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(lease.token.data()), lease.token.size()));
-    leases[i].setMemoryBytes(kGpuBytes);
+    leases[i].setMemoryBytes(lease.memory_bytes);
+    leases[i].setPart(lease.part);
     ++i;
   }
 }
@@ -355,7 +358,7 @@ std::string SimServer::open(const LeaseKey& key, const std::string& token, std::
   if (found->second.token != token) return "the job's token is wrong";
   if (found->second.moving) return "the vGPU is being moved";
   if (is_left(key.job, found->second.gpu)) return "another job's worker has not left the GPU yet";
-  if (found->second.worker == nullptr) found->second.worker = start_worker(key, found->second.gpu);
+  if (found->second.worker == nullptr) found->second.worker = start_worker(key, found->second);
   *worker = found->second.worker;
   (*worker)->held = found->second.held;
   return {};
@@ -368,15 +371,25 @@ bool SimServer::is_left(const std::string& job, uint32_t gpu) const {
                      [&](const auto& worker) { return worker->gpu == gpu && worker->key.job != job && worker->dying; });
 }
 
-std::shared_ptr<GpuWorker> SimServer::start_worker(const LeaseKey& key, uint32_t gpu) {
+// Jobs that are on one GPU at once have parts of it that make one at most, and so does their memory.
+std::shared_ptr<GpuWorker> SimServer::start_worker(const LeaseKey& key, const AgentLease& lease) {
+  const uint32_t gpu = lease.gpu;
+  uint64_t parts = lease.part, bytes = lease.memory_bytes;
+  std::set<std::string> jobs = {key.job};
   for (const auto& other : workers_) {
-    if (other->gpu != gpu || other->key.job == key.job || gpu == control::PARKED) continue;
+    if (other->gpu != gpu || gpu == control::PARKED || !jobs.insert(other->key.job).second) continue;
+    parts += other->part;
+    bytes += other->memory_bytes;
+    if (parts <= sched::kWholeGpu && bytes <= kGpuBytes) continue;
     pool_.world().violate("owner", "GPU %s/%u gets a worker of job %s while one of job %s is there", name_.c_str(), gpu,
                           key.job.c_str(), other->key.job.c_str());
   }
+  if (jobs.size() > 1) ++pool_.totals()->shared;
   auto worker = std::make_shared<GpuWorker>();
   worker->key = key;
   worker->gpu = gpu;
+  worker->part = lease.part;
+  worker->memory_bytes = lease.memory_bytes;
   workers_.push_back(worker);
   pool_.world().note("worker starts", gpu, key.vgpu, key.epoch);
   return worker;

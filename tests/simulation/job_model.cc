@@ -35,8 +35,10 @@ SimJob::SimJob(SimPool& pool, uint32_t number)
       number_(number),
       chance_(pool.world().fork()),
       somebody_(pool.world().fork()),
-      gpus_(uint32_t(chance_.between(1, 3))),
-      min_gpus_(1),
+      part_(uint32_t(chance_.one_in(2) ? 250 * chance_.between(1, 3) : 0)),
+      gpus_(part_ != 0 ? 1 : uint32_t(chance_.between(1, 3))),
+      min_gpus_(pool.takes_turns() ? uint32_t(chance_.between(1, gpus_)) : 1),
+      memory_bytes_(part_ != 0 && chance_.one_in(2) ? chance_.between(1, 12) << 30 : 0),
       work_ns_(chance_.one_in(4) ? chance_.between(5 * kS, 30 * kS) : chance_.between(100 * kMs, 5 * kS)),
       io_(pool.new_io(pool.login_machine(), "job")) {}
 
@@ -116,7 +118,9 @@ kj::Promise<void> SimJob::submit() {
     auto spec = request.initSpec();
     spec.setGpus(gpus_);
     spec.setMinGpus(min_gpus_);
-    spec.setMinGiven(true);
+    spec.setMinGiven(part_ == 0);
+    spec.setPart(part_);
+    spec.setMemoryBytes(memory_bytes_);
     spec.setName("job" + std::to_string(number_));
     spec.setUser("somebody");
     return request.send().then([this](auto&& answer) {

@@ -102,8 +102,8 @@ void print_json(const Sums& sums) {
          ull(sums.totals.commands));
   printf("\"jobs\": %llu, \"grants\": %llu, \"restarts\": %llu, ", ull(sums.totals.jobs), ull(sums.totals.grants),
          ull(sums.totals.restarts));
-  printf("\"suspended\": %llu, \"resumed\": %llu, \"by_fault\": {", ull(sums.totals.suspended),
-         ull(sums.totals.resumed));
+  printf("\"suspended\": %llu, \"resumed\": %llu, \"turns\": %llu, \"shared\": %llu, \"by_fault\": {",
+         ull(sums.totals.suspended), ull(sums.totals.resumed), ull(sums.totals.turns), ull(sums.totals.shared));
   for (size_t i = 0; i < kFaults; ++i) {
     printf("%s\"%s\": %llu", i == 0 ? "" : ", ", name_of(Fault(i)), ull(sums.counts[i]));
   }
@@ -119,9 +119,11 @@ void print_text(const Sums& sums) {
            ull(sums.totals.failed_sessions), ull(sums.totals.commands));
   }
   if (sums.totals.jobs != 0) {
-    printf("%llu jobs, %llu grants, %llu restarts of the scheduler; %llu times a job was suspended, %llu resumed\n",
-           ull(sums.totals.jobs), ull(sums.totals.grants), ull(sums.totals.restarts), ull(sums.totals.suspended),
-           ull(sums.totals.resumed));
+    printf(
+        "%llu jobs, %llu grants, %llu restarts of the scheduler; %llu times a job was suspended, %llu resumed; %llu "
+        "turns; %llu workers began beside another job's\n",
+        ull(sums.totals.jobs), ull(sums.totals.grants), ull(sums.totals.restarts), ull(sums.totals.suspended),
+        ull(sums.totals.resumed), ull(sums.totals.turns), ull(sums.totals.shared));
   }
   printf(
       "%llu seeds in %.1f s of one core: %llu steps, %llu faults (at least %llu a seed), %llu run twice, %llu "

@@ -72,11 +72,36 @@ MUTANTS = {
         'const bool wanted = job->record.held && ',
         'const bool wanted = false && ',
         'wait', 'pool'),
+    'over-packed': (  # jobs that share a GPU have more than one in sum
+        'scheduler/room.cc',
+        'return portion.part <= part_left && ',
+        'return ',
+        'owner', 'pool'),
+    'shares-twice': (  # what is left of a GPU is given to two at the same moment
+        'scheduler/plan.cc',
+        '    if (action.ready) occupants.add(action.to, action.job);',
+        '    if (false) occupants.add(action.to, action.job);',
+        'owner', 'pool'),
     'home-given-away': (  # a GPU is given to others before all of the job that leaves it is parked
         'scheduler/ledger.cc',
         'view.keeps.insert(vgpu.home);',
         'view.keeps.clear();',
         'home', 'pool'),
+    'turn-order': (  # whose turn is next follows from the submission, not from who has waited longest
+        'scheduler/policy.cc',
+        '  if (!round.state->turns) return shares;\n',
+        '  if (true) return shares;\n',
+        'turn', 'pool'),
+    'turn-again': (  # whose turn is over is the first of those who wait
+        'scheduler/reconciler_turns.cc',
+        '  job->record.turn.ticket = ledger_.next_ticket();\n',
+        '',
+        'turn', 'pool'),
+    'turn-for-ever': (  # that a job gave its GPUs away for a turn only is not in the record
+        'scheduler/store.cc',
+        '.bind(turn.yielding)',
+        '.bind(0)',
+        'suspend', 'pool'),
 }
 
 

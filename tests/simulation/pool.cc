@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "scheduler/policy.h"
+
 namespace tide::simulation {
 namespace {
 
@@ -19,6 +21,12 @@ std::shared_ptr<Machine> new_machine(const char* name) {
   return machine;
 }
 
+// Whether what has room for `than` may have none for it. What is left of a shared GPU is time and memory.
+bool needs_more(const sched::JobRecord& job, const sched::JobRecord& than) {
+  if (job.min_gpus > than.min_gpus || job.part > than.part) return true;
+  return than.part < sched::kWholeGpu && job.memory_bytes != than.memory_bytes;
+}
+
 }  // namespace
 
 SimPool::SimPool(World& world, Totals* totals)
@@ -34,6 +42,9 @@ SimPool::SimPool(World& world, Totals* totals)
   for (uint32_t i = 0; i < kServers; ++i) {
     servers_.push_back(std::make_unique<SimServer>(*this, "server" + std::to_string(i), 1 + i % 2));
   }
+  Chance turns = world.fork();
+  turns_.on = turns.one_in(2);
+  turns_.fixed_ms = turns.one_in(6) ? 0 : turns.between(100, 3000);
 }
 
 SimPool::~SimPool() {
@@ -95,23 +106,24 @@ void SimPool::check_record() {
   for (const auto& [id, told] : told_) {
     const auto record = daemon_->core().store.find(std::stoull(id));
     if (told == Told::kNothing || !record || record->phase == sched::Phase::kEnded) continue;
-    if (record->suspended == (told == Told::kSuspended)) continue;
+    if ((record->suspended && !record->turn.yielding) == (told == Told::kSuspended)) continue;
     world_.violate("suspend", "job %s was %s, and the restarted scheduler does not know it", id.c_str(),
                    told == Told::kSuspended ? "suspended" : "resumed");
   }
 }
 
-// Who was told that a job is suspended can rely on that. And what it has left nobody gets before all of it is parked.
+// Who was told that a job is suspended can rely on that. And what it has left nobody gets before all of it is parked:
+// of a GPU that others have parts of, its own part.
 void SimPool::check_suspended() {
   if (daemon_ == nullptr) return;
-  std::map<sched::GpuId, uint64_t> homes;
+  std::map<sched::GpuId, std::map<uint64_t, uint32_t>> homes;  // by job: its part
   const auto& jobs = daemon_->core().ledger.jobs;
   for (const auto& [number, job] : jobs) {
     const auto found = told_.find(job.record.id());
     const bool told = found != told_.end() && found->second == Told::kSuspended && !job.ended();
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
       const sched::Vgpu& vgpu = job.vgpus[v];
-      if (job.being_suspended() && !vgpu.home.none()) homes[vgpu.home] = number;
+      if (job.being_suspended() && !vgpu.home.none()) homes[vgpu.home][number] = job.record.part;
       if (!told || !vgpu.at.on_gpu()) continue;
       SimServer* there = server(vgpu.at.server);
       if (there == nullptr || !there->holds(job.record.id(), v, vgpu.at.index)) continue;
@@ -122,9 +134,12 @@ void SimPool::check_suspended() {
   for (const auto& [number, job] : jobs) {
     for (const sched::Vgpu& vgpu : job.vgpus) {
       const auto home = homes.find(vgpu.to);
-      if (home == homes.end() || home->second == number) continue;
+      if (home == homes.end() || home->second.count(number) != 0) continue;
+      uint32_t parts = job.record.part;
+      for (const auto& [owner, part] : home->second) parts += part;
+      if (parts <= sched::kWholeGpu) continue;
       world_.violate("home", "job %llu goes to %s, which is kept for job %llu", ull(number),
-                     sched::to_text(vgpu.to).c_str(), ull(home->second));
+                     sched::to_text(vgpu.to).c_str(), ull(home->second.begin()->first));
     }
   }
 }
@@ -132,7 +147,11 @@ void SimPool::check_suspended() {
 // In the scheduler's own view, where the server agrees: what a restarted scheduler only remembers is nobody's.
 void SimPool::check_owners() {
   if (daemon_ == nullptr) return;
-  std::map<sched::GpuId, uint64_t> owners;
+  struct Owners {
+    std::set<uint64_t> jobs;
+    uint64_t parts = 0, bytes = 0;
+  };
+  std::map<sched::GpuId, Owners> owners;
   const auto& servers = daemon_->core().ledger.servers;
   for (const auto& [number, job] : daemon_->core().ledger.jobs) {
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
@@ -141,12 +160,73 @@ void SimPool::check_owners() {
       if (vgpu.at.parked()) continue;
       if (known == servers.end() || !known->second.online) continue;
       if (!server(vgpu.at.server)->holds(job.record.id(), v, vgpu.at.index)) continue;
-      const auto [owner, fresh] = owners.emplace(vgpu.at, number);
-      if (fresh || owner->second == number) continue;
-      world_.violate("owner", "the scheduler has jobs %llu and %llu on GPU %s", ull(owner->second), ull(number),
-                     sched::to_text(vgpu.at).c_str());
+      Owners& here = owners[vgpu.at];
+      if (!here.jobs.insert(number).second) continue;
+      here.parts += job.record.part;
+      here.bytes += job.record.memory_bytes;
+      const uint64_t most = daemon_->core().ledger.gpu(vgpu.at)->memory_bytes;
+      if (here.jobs.size() == 1 || (here.parts <= sched::kWholeGpu && here.bytes <= most)) continue;
+      world_.violate("owner", "the scheduler has job %llu on GPU %s beside others: %llu thousandths in all",
+                     ull(number), sched::to_text(vgpu.at).c_str(), ull(here.parts));
     }
   }
+}
+
+// Whether nothing but others' turns keeps it from GPUs.
+bool SimPool::could_start(const sched::Job& job) const {
+  const auto& servers = daemon_->core().ledger.servers;
+  const auto is_there = [&](const sched::Vgpu& vgpu) {
+    const auto server = servers.find(vgpu.at.server);
+    return vgpu.at.none() || (server != servers.end() && server->second.online && !vgpu.missing);
+  };
+  return job.failed_on.empty() && std::all_of(job.vgpus.begin(), job.vgpus.end(), is_there);
+}
+
+// Nobody gets GPUs before somebody who has waited longer and needs no more of them.
+void SimPool::check_turns() {
+  if (daemon_ == nullptr || !turns_.on) return;
+  const auto& jobs = daemon_->core().ledger.jobs;
+  // Then those that never ran wait for the one that has been passed so often.
+  const bool drains = std::any_of(jobs.begin(), jobs.end(), [](const auto& each) {
+    return !each.second.ended() && !each.second.admitted() && each.second.skipped >= sched::kSkipsMax;
+  });
+  for (const auto& [number, job] : jobs) {
+    const auto waited = waiting_.find(number);
+    if (waited == waiting_.end() || !job.admitted() || job.record.suspended) continue;
+    totals_->turns += waited->second.counted ? 0 : 1;
+    waited->second.counted = true;
+    if (waited->second.failed) continue;
+    for (const auto& [other, waits] : waiting_) {
+      const auto found = jobs.find(other);
+      if (drains || found == jobs.end() || waits.ready_since == 0 || waits.ready_since >= waited->second.since)
+        continue;
+      const sched::Job& passed = found->second;
+      if (passed.ended() || passed.admitted() || passed.record.suspended || !could_start(passed)) continue;
+      if (passed.dirty) continue;  // that it was its turn, too, could not be written down
+      if (needs_more(passed.record, job.record)) continue;
+      world_.violate("turn", "job %llu, which waits since %llu ms, got its turn before job %llu, since %llu ms",
+                     ull(number), ull(waited->second.since / kMs), ull(other), ull(waits.ready_since / kMs));
+    }
+  }
+  for (const auto& [number, job] : jobs) {
+    const auto on_gpu = [](const sched::Vgpu& vgpu) { return vgpu.at.on_gpu(); };
+    const bool has_it = job.admitted() && std::all_of(job.vgpus.begin(), job.vgpus.end(), on_gpu);
+    if (job.ended() || job.record.suspended || has_it) {
+      waiting_.erase(number);
+      coming_.erase(number);
+      continue;
+    }
+    // Whose suspending failed comes back to GPUs that nobody else got. Who was admitted before a restart waited before
+    // it. Who was admitted, and then was not placed, waits since a time that we do not know.
+    const bool coming = job.admitted() && !restarted_ && waiting_.count(number) == 0;
+    const bool failed = !coming && coming_.count(number) != 0;
+    coming ? void(coming_.insert(number)) : void(coming_.erase(number));
+    if (coming) continue;
+    Waiting& waiting = waiting_.emplace(number, Waiting{.since = world_.now(), .failed = failed}).first->second;
+    const bool ready = !job.admitted() && could_start(job);
+    waiting.ready_since = !ready ? 0 : waiting.ready_since == 0 ? world_.now() : waiting.ready_since;
+  }
+  restarted_ = false;
 }
 
 // Nobody counts as there who has been silent for longer than a lease; a scheduler that did not run may not know yet.
@@ -176,6 +256,7 @@ void SimPool::start_scheduler() {
   sched::PoolConfig config;
   config.listen = kSchedulerAddress;
   config.door = "scheduler:7412";
+  config.turns = turns_;
   config.state = ".";  // there is such a directory; what is in it is the simulated disk's
   const Outcome opened = sched::Daemon::open(config, scheduler_io_->context(), &daemon_);
   if (!opened.ok()) {
@@ -183,6 +264,8 @@ void SimPool::start_scheduler() {
     stop_scheduler(false);
     return world_.after(kS, [this] { start_scheduler(); });
   }
+  waiting_.clear();
+  restarted_ = true;
   listening_ = daemon_->listen().eagerlyEvaluate([](kj::Exception&&) {});
   check_record();
 }
@@ -263,7 +346,8 @@ void SimPool::strike() {
 
 void SimPool::keep_jobs() {
   jobs_.erase(std::remove_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return job->cleared(); }), jobs_.end());
-  if (world_.healed() || jobs_.size() >= 4 || !chance_.one_in(3)) return;
+  const size_t most = turns_.on ? 7 : 4;
+  if (world_.healed() || jobs_.size() >= most || !chance_.one_in(3)) return;
   ++totals_->jobs;
   jobs_.push_back(std::make_unique<SimJob>(*this, ++jobs_begun_));
   jobs_.back()->start();
@@ -278,6 +362,7 @@ void SimPool::behind() {
     world_.after(how_long(), [this] { start_scheduler(); });
   }
   network_.plan();
+  check_turns();
   if (++looks_ % kLookEvery != 0) return;
   check_owners();
   check_suspended();

@@ -36,6 +36,8 @@ struct LeaseKey {
 struct GpuWorker {
   LeaseKey key;
   uint32_t gpu = 0;
+  uint32_t part = 0;          // thousandths of the GPU
+  uint64_t memory_bytes = 0;  // its quota
   bool dying = false;
   bool gone = false;
   bool held = false;                                         // its program begins nothing new
@@ -44,6 +46,8 @@ struct GpuWorker {
 
 struct AgentLease {
   uint32_t gpu = 0;
+  uint32_t part = 0;
+  uint64_t memory_bytes = 0;
   std::string token;
   bool moving = false;
   uint64_t quiet_at = 0;  // when what its held program has begun is done
@@ -76,7 +80,7 @@ class SimServer {
  private:
   friend class AgentModel;
   bool is_left(const std::string& job, uint32_t gpu) const;
-  std::shared_ptr<GpuWorker> start_worker(const LeaseKey& key, uint32_t gpu);
+  std::shared_ptr<GpuWorker> start_worker(const LeaseKey& key, const AgentLease& lease);
   void end_worker(const std::shared_ptr<GpuWorker>& worker);
 
   SimPool& pool_;
@@ -130,7 +134,8 @@ class SimJob {
   SimPool& pool_;
   const uint32_t number_;
   Chance chance_, somebody_;
-  const uint32_t gpus_, min_gpus_;
+  const uint32_t part_, gpus_, min_gpus_;
+  const uint64_t memory_bytes_;
   const uint64_t work_ns_;
   std::unique_ptr<SimIo> io_;
   kj::Own<Connection> connection_;
@@ -161,6 +166,7 @@ class SimPool {
   const std::shared_ptr<Machine>& login_machine() const { return login_machine_; }
   SimServer* server(const std::string& name);
   Totals* totals() { return totals_; }
+  bool takes_turns() const { return turns_.on; }
   // What is told to the checkers.
   void granted(const SimJob& job);
   void leased(const LeaseKey& key, const std::string& server, uint32_t gpu);
@@ -175,6 +181,8 @@ class SimPool {
   void check_owners();
   void check_suspended();
   void check_leases();
+  void check_turns();
+  bool could_start(const sched::Job& job) const;
   void strike();
   void strike_network();
   void strike_scheduler();
@@ -206,6 +214,16 @@ class SimPool {
   std::map<std::string, std::string> grants_;  // by id: the token
   std::map<LeaseKey, std::string> leased_;     // where
   std::map<std::string, Told> told_;           // by id: what was acknowledged last, of what was asked last
+  sched::TurnRules turns_;
+  // Who waits for a turn, by number: since when, and since when it could start at any moment.
+  struct Waiting {
+    uint64_t since = 0, ready_since = 0;
+    bool failed = false;   // it had its turn, and could not be placed: since when is not known
+    bool counted = false;  // that it was given its turn
+  };
+  std::map<uint64_t, Waiting> waiting_;
+  std::set<uint64_t> coming_;  // who has its turn, and is not placed yet
+  bool restarted_ = false;     // the scheduler, and nobody has looked since
 };
 
 }  // namespace tide::simulation

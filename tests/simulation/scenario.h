@@ -8,7 +8,7 @@ namespace tide::simulation {
 
 struct Totals {
   uint64_t sessions = 0, failed_sessions = 0, commands = 0;
-  uint64_t jobs = 0, restarts = 0, grants = 0, suspended = 0, resumed = 0;
+  uint64_t jobs = 0, restarts = 0, grants = 0, suspended = 0, resumed = 0, turns = 0, shared = 0;
 };
 
 inline constexpr uint64_t kFaultsLeast = 100;  // of a seed

@@ -124,6 +124,11 @@ class WithoutAPool(Cli):
                    'run', '-g', 'many', '--', 'true')
         self.error(2, "tide run: --gpus must be a number from 1 to 1000000, not '-1'; see tide run --help\n",
                    'run', '-g', '-1', '--', 'true')
+        for part in ('0.0', '0.005', '1.5', '0.1234', '.5', '0.x', '-0.5'):
+            self.error(2, 'tide run: --gpus must be a whole number, or a part of one GPU from 0.01 to 0.999, not '
+                       f"'{part}'; see tide run --help\n", 'run', '-g', part, '--', 'true')
+        self.error(2, 'tide run: --min is for whole GPUs; see tide run --help\n', 'run', '-g', '0.5', '--min', 1, '--',
+                   'true')
         self.error(2, "tide run: --gpu-memory must be a size like 512MiB or 2GiB, not '2XB'; see tide run --help\n",
                    'run', '--gpu-memory', '2XB', '--', 'true')
         self.error(2, 'tide run: needs a command, like: tide run -g 1 -- ./program; see tide run --help\n', 'run',
@@ -344,6 +349,25 @@ class WithAPool(Cli):
         self.assertRegex(self.ok('job', 1), r'cuMemcpyDtoH_v2 +12 +85\.7 %\ncuCtxSynchronize +2 +14\.3 %\n$')
         for words in ('status', 'jobs', 'gpus', 'job it', 'why it', 'doctor'):
             self.assertNotEqual(self.ok(*words.split()), '')
+
+    def test_jobs_that_share_a_gpu(self):
+        for part in (0.5, 0.25):
+            self.start('run', '-g', part, '--name', f'it{part}', '--', 'sleep', 100)
+            self.wait_until(lambda: self.state(f'it{part}') == 'running', 'it runs')
+        status = self.json('status')
+        self.assertEqual((status['gpus_busy'], status['gpus_shared'], status['shared_free']), (1, 1, 0.25))
+        self.assertIn('4: 1 busy, 3 free, 0.25 left of 1 that is shared\n', self.ok('status'))
+        gpu = self.json('gpus')[0]
+        self.assertEqual((gpu['job'], gpu['vgpus'], gpu['free_part']), ('1', [0], 0.25))
+        self.assertEqual([(each['job'], each['part'], each['vgpus']) for each in gpu['shares']],
+                         [('1', 0.5, [0]), ('2', 0.25, [0])])
+        self.assertRegex(self.ok('gpus'), r'node0/0 .* shared +1 \(0\.5\), 2 \(0\.25\) 0\n')
+        self.assertEqual([job['part'] for job in self.json('jobs')], [0.5, 0.25])
+        self.assertRegex(self.ok('jobs'), r'it0\.25 +running +0\.25 of 0\.25 ')
+        self.assertIn('GPUs     0.25 of one that others may share; moved 0 times\n', self.ok('job', 2))
+        self.assertIn('runs on 0.5 of a GPU', self.ok('why', 1))
+        self.error(1, 'tide: job 1 has 0.5 of a GPU, and that for its life; `tide resize` is for jobs with several '
+                   'virtual GPUs\n', 'resize', 1, '--gpus', 1)
 
     def test_ended_jobs_stay_on_record(self):
         self.ok('run', '--name', 'done', '--', 'true')

@@ -32,6 +32,9 @@ TEST(Wire, the_client_page_lies_as_documented) {
   EXPECT_EQ(offsetof(ClientPage, counters), 256u);
   EXPECT_EQ(sizeof(ClientCounters), 88u);
   EXPECT_EQ(offsetof(ClientPage, renewed), 344u);
+  EXPECT_EQ(offsetof(ClientPage, recovered), 352u);
+  EXPECT_EQ(offsetof(ClientPage, checkpoint_wanted), 360u);
+  EXPECT_EQ(offsetof(ClientPage, unprotected), 368u);
   EXPECT_EQ(offsetof(ClientPage, trips), 384u);
   EXPECT_EQ(sizeof(TripCounts), 512u);
   EXPECT_EQ(offsetof(ClientPage, signals), 896u);
@@ -41,6 +44,8 @@ TEST(Wire, the_worker_page_lies_as_documented) {
   EXPECT_EQ(offsetof(WorkerPage, epoch), 8u);
   EXPECT_EQ(offsetof(WorkerPage, next_epoch), 16u);
   EXPECT_EQ(offsetof(WorkerPage, next_endpoint), 24u);
+  EXPECT_EQ(offsetof(WorkerPage, safe_answers), 536u);
+  EXPECT_EQ(offsetof(WorkerPage, safe_sequence), 544u);
   EXPECT_EQ(offsetof(WorkerPage, command_tail), 576u);
   EXPECT_EQ(offsetof(WorkerPage, acknowledged), 584u);
   EXPECT_EQ(offsetof(WorkerPage, answer_head), 640u);
@@ -70,7 +75,7 @@ TEST(Wire, door_frames_lie_as_documented) {
   EXPECT_EQ(sizeof(DoorVgpu), 16u + 512 + 8);
   EXPECT_EQ(sizeof(DoorPlace), 16u + 512);
   EXPECT_EQ(sizeof(DoorOpen), 64u + 32 + 16 + 8 + 16 + 64 + 8);
-  EXPECT_EQ(sizeof(DoorOpened), 16u + 512);
+  EXPECT_EQ(sizeof(DoorOpened), 16u + 512 + 24);
   EXPECT_EQ(sizeof(DoorRefused), 8u + 512);
 }
 

@@ -71,8 +71,10 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
     if (!errors.empty()) return Outcome::fail("the configuration has errors:" + errors);
   }
   if (config.state.empty()) config.state = options.home + "/state";
-  launch.command = {program,      "--listen",     config.listen,           "--door", config.door, "--state",
-                    config.state, "--ready-file", ready_path(options.home)};
+  launch.command = {program,      "--listen",           config.listen,
+                    "--door",     config.door,          "--state",
+                    config.state, "--ready-file",       ready_path(options.home),
+                    "--turns",    to_text(config.turns)};
   Outcome outcome = cli::launch(launch, "tide-scheduler", daemon);
   if (!outcome.ok()) return outcome;
   const bool ready = wait_for(10'000, [&] { return read_ready(options.home).count("pool") != 0 || !alive(*daemon); });
@@ -96,6 +98,7 @@ Outcome start_agent(const EmbeddedOptions& options, const std::string& address, 
   mkdir(directory.c_str(), 0700);
   Launch launch = base_launch(options, name + ".log");
   launch.command = {program, "--scheduler", address, "--name", name, "--dir", directory};
+  if (!options.config.empty()) launch.command.insert(launch.command.end(), {"--config", options.config});
   if (share.software) {
     launch.command.insert(launch.command.end(), {"--softgpu-devices", std::to_string(share.gpus)});
     if (!options.gpu_memory.empty())

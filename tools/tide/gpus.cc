@@ -21,7 +21,13 @@ void print_json(capnp::List<control::PoolGpu>::Reader list) {
     json.add("online", gpu.getOnline()).add("healthy", info.getHealthy()).add("software", info.getSoftware());
     json.add("job", std::string(gpu.getJob())).key("vgpus").list();
     for (const uint32_t v : gpu.getVgpus()) json.number(uint64_t(v));
-    json.end().end();
+    json.end().key("shares").list();
+    for (const auto share : gpu.getShares()) {
+      json.object().add("job", std::string(share.getJob())).add("part", share.getPart() / 1000.0).key("vgpus").list();
+      for (const uint32_t v : share.getVgpus()) json.number(uint64_t(v));
+      json.end().end();
+    }
+    json.end().add("free_part", part_left(gpu) / 1000.0).end();
   }
   json.end().print();
 }
@@ -32,7 +38,9 @@ int gpus(const Words& words) {
   Options options;
   constexpr const char* kHelp =
       "usage: tide gpus [--json]\n\n"
-      "Physical GPUs of the pool, and which job's virtual GPUs each serves; below, where suspended jobs are kept.\n";
+      "Physical GPUs of the pool, and which job's virtual GPUs each serves (of jobs that share one, also the part that "
+      "each\n"
+      "has); below, where suspended jobs are kept.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(0, "")) return options.status();
   Asker asker;
   Outcome outcome = asker.connect(options);
@@ -60,8 +68,9 @@ int gpus(const Words& words) {
                                                    : "busy";
     std::string vgpus;
     for (const uint32_t v : gpu.getVgpus()) vgpus += (vgpus.empty() ? "" : ",") + std::to_string(v);
+    if (part_left(gpu) != 0 && gpu.getJob().size() != 0) state = "shared";
     printf("%-16s %-28s %-10s %-8s %-5s %s\n", id.c_str(), info.getName().cStr(),
-           size_text(info.getMemoryBytes()).c_str(), state, gpu.getJob().size() == 0 ? "-" : gpu.getJob().cStr(),
+           size_text(info.getMemoryBytes()).c_str(), state, gpu.getJob().size() == 0 ? "-" : jobs_text(gpu).c_str(),
            vgpus.c_str());
   }
   for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {

@@ -4,10 +4,12 @@
 #include <map>
 
 #include "base/log.h"
+#include "scheduler/state.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/protection.h"
 #include "tools/tide/show.h"
 #include "tools/tide/slow_link.h"
 
@@ -15,6 +17,9 @@ namespace tide::cli {
 namespace {
 
 constexpr size_t kCallsShown = 12;  // on a terminal
+
+// Short times, too: "1.5 s".
+std::string time_text(uint64_t ms) { return ms < 60'000 ? format("%.1f s", double(ms) / 1e3) : duration_text(ms); }
 
 using JobAnswer = capnp::Response<control::Pool::JobResults>;
 
@@ -72,6 +77,7 @@ void print_json(const JobAnswer& answer) {
       add_move(json, vgpu.getLastMove());
       json.end();
     }
+    if (answer.getJob().getSpec().getProtectMs() != 0) add_protection(json, vgpu.getProtection());
     for (const auto stats : answer.getVgpus()) {
       if (stats.getVgpu() == vgpu.getVgpu()) {
         add_stats(json, stats);
@@ -107,7 +113,15 @@ void print_last_moves(const JobAnswer& answer) {
   }
 }
 
-std::string warning_of(const JobAnswer& answer) {
+void print_protection(control::JobInfo::Reader job) {
+  const uint64_t every_ms = job.getSpec().getProtectMs();
+  if (every_ms == 0) return;
+  for (const auto vgpu : job.getVgpus()) {
+    printf("virtual GPU %u: %s\n", vgpu.getVgpu(), protection_text(vgpu.getProtection(), every_ms).c_str());
+  }
+}
+
+std::string slow_warning_of(const JobAnswer& answer) {
   std::vector<std::string> servers;
   for (const auto vgpu : answer.getJob().getVgpus()) servers.push_back(vgpu.getServer());
   std::vector<control::VgpuStats::Reader> vgpus;
@@ -155,6 +169,20 @@ void print_kept(const JobAnswer& answer) {
          size_text(kept.on_disk).c_str());
 }
 
+// Where jobs take turns.
+void print_turn(control::TurnInfo::Reader turn) {
+  if (turn.getLengthMs() == 0) return;
+  if (!turn.getTaken()) {
+    puts("  turns    none: it keeps its GPUs until it ends (--no-turns)");
+  } else if (turn.getLengthMs() == sched::kEndless) {
+    puts("  turns    none any more: it keeps its GPUs until it ends");
+  } else {
+    printf("  turns    of %s", time_text(turn.getLengthMs()).c_str());
+    if (turn.getSwitchMs() != 0) printf("; suspending and resuming it took %s", time_text(turn.getSwitchMs()).c_str());
+    puts("");
+  }
+}
+
 // The job that the first word names. `asker` must outlive the answer.
 Outcome ask_for_job(Options& options, Asker* asker, kj::Maybe<JobAnswer>* answer) {
   const Outcome outcome = asker->connect(options);
@@ -190,16 +218,22 @@ int job(const Words& words) {
          state_name(info.getState()));
   if (info.getReason().size() != 0) printf("  %s\n", info.getReason().cStr());
   printf("  command  %s (user %s, process %u)\n", spec.getCommand().cStr(), spec.getUser().cStr(), spec.getPid());
-  printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
-         info.getPhysicalGpus(), info.getMoves());
+  if (spec.getPart() != 0) {
+    printf("  GPUs     %s of one that others may share; moved %u times\n", gpus_text(spec).c_str(), info.getMoves());
+  } else {
+    printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
+           info.getPhysicalGpus(), info.getMoves());
+  }
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
+  print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());
   } else if (info.getState() != control::JobState::QUEUED) {
     print_kept(got);
     print_vgpus(got);
     print_last_moves(got);
-    if (const std::string warning = warning_of(got); !warning.empty()) {
+    print_protection(info);
+    if (const std::string warning = slow_warning_of(got); !warning.empty()) {
       printf("\nwarning: %s\nnext: %s\n", warning.c_str(), slow_link_remedy().c_str());
     }
     print_saved(got);
@@ -219,15 +253,20 @@ int why(const Words& words) {
   const Outcome outcome = ask_for_job(options, &asker, &answer);
   if (!outcome.ok()) return fail(outcome.message());
   const auto info = KJ_ASSERT_NONNULL(answer).getJob();
-  const std::string id = info.getId(), warning = warning_of(KJ_ASSERT_NONNULL(answer));
+  const std::string id = info.getId(), slow = slow_warning_of(KJ_ASSERT_NONNULL(answer));
+  const std::string unprotected = unprotected_text(info), warning = slow.empty() ? unprotected : slow;
   std::string reason = info.getReason(), next;
   switch (info.getState()) {
     case control::JobState::QUEUED:
       next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner";
       break;
     case control::JobState::RUNNING:
-      if (reason.empty()) reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
-      next = warning.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
+      if (reason.empty() && info.getSpec().getPart() != 0) {
+        reason = "runs on " + gpus_text(info.getSpec()) + " of a GPU";
+      } else if (reason.empty()) {
+        reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
+      }
+      next = slow.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
       break;
     case control::JobState::SUSPENDED:
       next = "it goes on by itself; `tide jobs` lists who holds GPUs";
@@ -247,9 +286,9 @@ int why(const Words& words) {
         .add("state", std::string(state_name(info.getState())))
         .add("reason", reason)
         .add("warning", warning)
-        .add("next", next)
-        .end()
-        .print();
+        .add("next", next);
+    add_turn(json, info.getTurn());
+    json.end().print();
     return kOk;
   }
   printf("job %s is %s: %s\n", id.c_str(), state_name(info.getState()), reason.c_str());

@@ -42,7 +42,10 @@ int jobs(const Words& words) {
   printf("%-5s %-16s %-9s %-9s %-10s %s\n", "JOB", "NAME", "STATE", "GPUS", "USER", "COMMAND");
   for (const auto job : list) {
     const auto spec = job.getSpec();
-    const std::string gpus = std::to_string(job.getPhysicalGpus()) + " of " + std::to_string(spec.getGpus());
+    const std::string all = gpus_text(spec);
+    const std::string now =
+        spec.getPart() != 0 && job.getPhysicalGpus() != 0 ? all : std::to_string(job.getPhysicalGpus());
+    const std::string gpus = now + " of " + all;
     printf("%-5s %-16s %-9s %-9s %-10s %.60s\n", job.getId().cStr(),
            spec.getName().size() == 0 ? "-" : spec.getName().cStr(), state_name(job.getState()), gpus.c_str(),
            spec.getUser().cStr(), spec.getCommand().cStr());

@@ -37,6 +37,17 @@ std::optional<uint64_t> parse_count(const std::string& text) {
   return value;
 }
 
+std::optional<uint32_t> parse_thousandths(const std::string& text) {
+  const size_t point = text.find('.');
+  if (point == std::string::npos || point == 0 || point > 6) return std::nullopt;
+  std::string digits = text.substr(point + 1);
+  if (digits.empty() || digits.size() > 3) return std::nullopt;
+  digits.resize(3, '0');
+  const auto whole = parse_count(text.substr(0, point)), rest = parse_count(digits);
+  if (!whole || !rest) return std::nullopt;
+  return uint32_t(*whole * 1000 + *rest);
+}
+
 std::optional<uint64_t> parse_size(const std::string& text) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed);

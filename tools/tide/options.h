@@ -51,6 +51,8 @@ class Options {
 };
 
 std::optional<uint64_t> parse_count(const std::string& text);
+std::optional<uint32_t> parse_thousandths(
+    const std::string& text);                                  // "0.25": 250; three digits behind the point at most
 std::optional<uint64_t> parse_size(const std::string& text);   // "512MiB", "2GiB", "4096"
 std::optional<double> parse_seconds(const std::string& text);  // "500ms", "30s", "10m", "2h", "30"
 std::string size_text(uint64_t bytes);                         // "12.4 MiB"

@@ -141,7 +141,7 @@ int run_local(const Options& options, const Ask& ask, const std::vector<std::str
 int run(const Words& words) {
   static const std::string kHelp =
       std::string(
-          "usage: tide run [-g N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE]\n"
+          "usage: tide run [-g N|0.N] [--min M] [--gpu-memory SIZE] [--name NAME] [--trace FILE]\n"
           "                [--compress MODE] [--idle-return TIME] [--local] -- COMMAND...\n\n"
           "Runs a command, unchanged, as a job with GPUs of the pool; waits where it must, and says why.\n") +
       kAskHelp +

@@ -40,9 +40,11 @@ kj::Promise<void> Runner::say_why() {
   return io_.provider->getTimer().afterDelay(kWhyMs * kj::MILLISECONDS).then([this] {
     return KJ_ASSERT_NONNULL(handle_).infoRequest().send().then([this](auto&& answer) {
       const std::string reason = answer.getJob().getReason();
-      if (answer.getJob().getState() == control::JobState::QUEUED && reason != said_) {
+      // How long it waits for its turn changes all the time, and is said once.
+      const std::string what = answer.getJob().getTurn().getWaits() ? "its turn" : reason;
+      if (answer.getJob().getState() == control::JobState::QUEUED && what != said_) {
         fprintf(stderr, "tide: job %s waits: %s\n", granted_.id.c_str(), reason.c_str());
-        said_ = reason;
+        said_ = what;
       }
       return say_why();
     });

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/log.h"
+#include "scheduler/room.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -23,10 +24,19 @@ const char* state_name(control::JobState state) {
   return "unknown";
 }
 
+void add_turn(Json& json, control::TurnInfo::Reader turn) {
+  const bool ends = turn.getTaken() && turn.getLengthMs() != sched::kEndless;
+  json.key("turn").object().add("taken", turn.getTaken()).add("ends", ends);
+  json.add("length_ms", ends ? turn.getLengthMs() : uint64_t(0)).add("next", std::string(turn.getNext()));
+  json.add("ends_ms", turn.getEndsMs()).add("waits", turn.getWaits()).add("comes_ms", turn.getComesMs());
+  json.add("switch_ms", turn.getSwitchMs()).add("doubled", turn.getDoubled()).end();
+}
+
 void begin_job(Json& json, control::JobInfo::Reader job) {
   const auto spec = job.getSpec();
   json.object().add("id", std::string(job.getId())).add("name", std::string(spec.getName()));
   json.add("state", std::string(state_name(job.getState()))).add("reason", std::string(job.getReason()));
+  json.add("part", spec.getPart() == 0 ? 1.0 : spec.getPart() / 1000.0);
   json.add("gpus", spec.getGpus()).add("min_gpus", spec.getMinGpus()).add("physical_gpus", job.getPhysicalGpus());
   json.add("target", job.getTarget() == 0 ? spec.getGpus() : job.getTarget());
   json.add("memory_bytes", job.getMemoryBytes()).add("moves", job.getMoves());
@@ -37,11 +47,33 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
       .add("started_ms", job.getStartedMs())
       .add("ended_ms", job.getEndedMs());
   json.add("exit_status", job.getExitStatus()).add("suspended", job.getSuspended());
+  add_turn(json, job.getTurn());
 }
 
 std::string place_text(const std::string& server, uint32_t gpu) {
   if (server.empty()) return "-";
   return server + "/" + (gpu == control::PARKED ? "parked" : std::to_string(gpu));
+}
+
+std::string gpus_text(control::JobSpec::Reader spec) {
+  return spec.getPart() != 0 ? sched::part_text(spec.getPart()) : std::to_string(spec.getGpus());
+}
+
+uint32_t part_left(control::PoolGpu::Reader gpu) {
+  if (gpu.getJob().size() == 0) return sched::kWholeGpu;
+  uint32_t taken = 0;
+  for (const auto share : gpu.getShares()) taken += share.getPart();
+  const bool whole = gpu.getShares().size() == 0;  // a scheduler that knows no parts
+  return whole || taken >= sched::kWholeGpu ? 0 : sched::kWholeGpu - taken;
+}
+
+std::string jobs_text(control::PoolGpu::Reader gpu) {
+  std::string text;
+  for (const auto share : gpu.getShares()) {
+    text += (text.empty() ? "" : ", ") + std::string(share.getJob());
+    if (share.getPart() < sched::kWholeGpu) text += " (" + sched::part_text(share.getPart()) + ")";
+  }
+  return text.empty() ? std::string(gpu.getJob()) : text;
 }
 
 std::string kept_text(control::JobInfo::Reader job) {

@@ -12,10 +12,19 @@ namespace tide::cli {
 const char* state_name(control::JobState state);
 // One object; without `end()`, so that more can follow.
 void begin_job(Json& json, control::JobInfo::Reader job);
+// What it says of taking turns, as a member of the present object.
+void add_turn(Json& json, control::TurnInfo::Reader turn);
 // "node0/1", "node0/parked".
 std::string place_text(const std::string& server, uint32_t gpu);
 // "virtual GPUs 0,1 on node0": those that are parked; empty: none.
 std::string kept_text(control::JobInfo::Reader job);
+
+// How many GPUs somebody has asked for: "4", "0.5".
+std::string gpus_text(control::JobSpec::Reader spec);
+// Thousandths of the GPU that nobody holds.
+uint32_t part_left(control::PoolGpu::Reader gpu);
+// Who holds it: "3", or of several "3 (0.5), 4 (0.25)".
+std::string jobs_text(control::PoolGpu::Reader gpu);
 struct Kept {  // bytes of parked virtual GPUs on their servers
   uint64_t in_memory = 0, on_disk = 0;
 };

@@ -1,10 +1,12 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "scheduler/room.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/show.h"
 
 namespace tide::cli {
 
@@ -22,13 +24,17 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
   if (!outcome.ok()) return fail(outcome.message());
   const auto& pool = KJ_ASSERT_NONNULL(status);
-  uint32_t total = 0, busy = 0, offline = 0, queued = 0, running = 0, suspended = 0;
+  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
     ++total;
     busy += gpu.getJob().size() != 0 ? 1 : 0;
+    shared += gpu.getJob().size() != 0 && part_left(gpu) != 0 ? 1 : 0;
+    left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
     offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
   }
+  uint32_t waiting = 0;
   for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
+    waiting += job.getTurn().getWaits() ? 1 : 0;
     queued += job.getState() == control::JobState::QUEUED ? 1 : 0;
     running += job.getState() == control::JobState::RUNNING ? 1 : 0;
     suspended += job.getState() == control::JobState::SUSPENDED ? 1 : 0;
@@ -42,17 +48,23 @@ int status(const Words& words) {
         .add("pid", pool.getPid())
         .add("started_ms", pool.getStartedMs());
     json.add("servers", pool.getServers()).add("door", std::string(pool.getDoorAddress())).add("gpus", total);
+    json.add("gpus_shared", shared).add("shared_free", left / 1000.0);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
-    json.add("jobs_suspended", suspended).end().print();
+    json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
+    json.add("jobs_waiting_for_turn", waiting).end().print();
     return kOk;
   }
   printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
          pool.getPid());
   printf("servers    %u\n", pool.getServers());
   printf("GPUs       %u: %u busy, %u free", total, busy, total - busy);
+  if (shared != 0)
+    printf(", %s left of %u that %s shared", sched::part_text(left).c_str(), shared, shared == 1 ? "is" : "are");
   if (offline != 0) printf(", %u not usable", offline);
   printf("\njobs       %u running, %u queued", running, queued);
   if (suspended != 0) printf(", %u suspended", suspended);
+  printf("\nturns      %s", pool.getTurns().cStr());
+  if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
   puts("");
   return kOk;
 }

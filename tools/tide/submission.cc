@@ -40,6 +40,19 @@ void put_tracer_first(const std::string& tracer, const std::string& file,
   environment->push_back({"TIDE_TRACE", file});
 }
 
+// "3", or a part of one, like "0.25".
+bool read_gpus(Options& options, Ask* ask) {
+  const std::string text = options.get("gpus");
+  if (text.find('.') == std::string::npos) return options.number("gpus", 1, 1'000'000, &ask->gpus);
+  const auto part = parse_thousandths(text);
+  if (part && *part >= sched::kPartLeast && *part < sched::kWholeGpu) {
+    ask->part = *part;
+    return true;
+  }
+  options.usage_error("--gpus must be a whole number, or a part of one GPU from 0.01 to 0.999, not '" + text + "'");
+  return false;
+}
+
 // What monitoring sees; preloaded, too, where it was built.
 std::string nvml_of(const std::string& directory) {
   const std::string path = directory + "/libtidenvml.so";
@@ -48,10 +61,13 @@ std::string nvml_of(const std::string& directory) {
 
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'}, {"min"},   {"gpu-memory"}, {"name"},
-                                             {"queue"},     {"trace"}, {"compress"},   {"idle-return"}};
+const std::vector<OptionSpec> kAskOptions = {
+    {"gpus", 'g'}, {"min"},         {"gpu-memory"},         {"name"},   {"queue"}, {"trace"},
+    {"compress"},  {"idle-return"}, {"no-turns", 0, false}, {"protect"}};
 const char* const kAskHelp =
-    "  -g, --gpus N       virtual GPUs that the program sees (default 1)\n"
+    "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
+    "like\n"
+    "                     0.5: so much of its memory, too, unless --gpu-memory says how much\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
     "                     the pool has: virtual GPUs then share physical ones\n"
     "  --gpu-memory SIZE  memory of a virtual GPU (default: that of the GPU where it starts)\n"
@@ -61,6 +77,9 @@ const char* const kAskHelp =
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"
     "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h), until its next call\n"
+    "  --no-turns         keeps its GPUs until it ends, also in a pool where jobs take turns\n"
+    "  --protect TIME     a checkpoint so often (30s), from which it goes on elsewhere where its worker or server is "
+    "lost\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -68,6 +87,7 @@ bool read_ask(Options& options, Ask* ask) {
   ask->name = options.get("name");
   ask->queue = options.get("queue");
   ask->trace = options.get("trace");
+  ask->no_turns = options.has("no-turns");
   if (options.has("trace") && ask->trace.empty()) {
     options.usage_error("--trace needs a FILE");
     return false;
@@ -78,14 +98,20 @@ bool read_ask(Options& options, Ask* ask) {
     options.usage_error("--compress is off, auto or on");
     return false;
   }
+  if (options.has("min") && options.get("gpus").find('.') != std::string::npos) {
+    options.usage_error("--min is for whole GPUs");
+    return false;
+  }
   // What is possible the pool knows; here only what is a number at all.
-  return options.number("gpus", 1, 1'000'000, &ask->gpus) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
-         options.size("gpu-memory", &ask->memory_bytes) && options.duration("idle-return", &ask->idle_ms);
+  return read_gpus(options, ask) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
+         options.size("gpu-memory", &ask->memory_bytes) && options.duration("idle-return", &ask->idle_ms) &&
+         options.duration("protect", &ask->protect_ms);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
   spec.setGpus(ask.gpus);
   spec.setMinGpus(ask.min_gpus);
+  spec.setPart(ask.part);
   spec.setMinGiven(ask.min_given);
   spec.setMemoryBytes(ask.memory_bytes);
   spec.setName(clipped(ask.name));
@@ -94,6 +120,8 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setCommand(clipped(command));
   spec.setPid(pid);
   spec.setIdleMs(ask.idle_ms);
+  spec.setNoTurns(ask.no_turns);
+  spec.setProtectMs(ask.protect_ms);
 }
 
 Outcome begin_trace(Ask* ask) {

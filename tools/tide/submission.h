@@ -14,10 +14,13 @@ namespace tide::cli {
 
 struct Ask {
   uint32_t gpus = 1;
+  uint32_t part = 0;  // of that one GPU, in thousandths; 0: all of it
   uint32_t min_gpus = 1;
   bool min_given = false;
   uint64_t memory_bytes = 0;
   uint64_t idle_ms = 0;
+  bool no_turns = false;
+  uint64_t protect_ms = 0;
   std::string name, queue;
   std::string trace;     // the file; absolute after begin_trace()
   std::string compress;  // a PackMode's name; empty: as the environment says

@@ -17,7 +17,7 @@ int up(const Words& words) {
       "Starts a pool on this machine: a scheduler and K agents (default 1) with N GPUs in all. These are the\n"
       "machine's GPUs where it has any, else software GPUs (default 4). Returns when the pool is ready.\n"
       "  --gpu-memory SIZE  memory of a software GPU, like 512MiB or 2GiB\n"
-      "  --config FILE      pool.toml\n"
+      "  --config FILE      pool.toml; the K servers are node0, node1 ...\n"
       "Everything of it lies in $TIDE_HOME, else $XDG_RUNTIME_DIR/tidepool, else /tmp/tidepool-UID.\n";
   Options options;
   if (!options.parse(words, {{"gpus"}, {"gpu-memory"}, {"servers"}, {"config"}}, kHelp)) return options.status();
