@@ -69,7 +69,7 @@ class OnePool:
     def __enter__(self):
         config = os.path.join(self.pool.home, 'pool.toml')
         with open(config, 'w', encoding='ascii') as file:
-            file.write(f'[pool]\n[[server]]\nname = "node0"\nhold_s = {HELD_S}\n')
+            file.write(f'[pool]\nlisten = "127.0.0.1:0"\n[[server]]\nname = "node0"\nhold_s = {HELD_S}\n')
         up = subprocess.run([*self.prefix, self.pool.tide_path, 'up', '--gpus', '1', '--config', config],
                             env=self.pool.env, text=True, capture_output=True, timeout=pools.PATIENCE_S)
         assert up.returncode == 0, f'tide up: {up.stderr}'
