@@ -420,13 +420,18 @@ def run(name, function, argument):
 
 def chosen(options):
     table = cases([TRANSPORTS[name] for name in options.transports.split(',')])
-    return [case for case in table if not options.only or any(word in case[0] for word in options.only)]
+    wanted = [case for case in table if not options.only or any(word in case[0] for word in options.only)]
+    left_out = [case for case in wanted if any(word in case[0] for word in options.without)]
+    for name, *_ in left_out:
+        print(f'left out: {name}', flush=True)
+    return [case for case in wanted if case not in left_out]
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('--transports', required=True)
     parser.add_argument('--only', nargs='*', default=[])
+    parser.add_argument('--without', nargs='*', default=[])
     outcomes = [run(*case) for case in chosen(parser.parse_args())]
     print(f'rdma: {outcomes.count("ok")} ok, {outcomes.count("FAILED")} failed', flush=True)
     return 0 if outcomes.count('ok') > 0 and 'FAILED' not in outcomes else 1
