@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/shares.h"
+
 namespace tide::sched {
 
 inline constexpr uint32_t kWholeGpu = 1000;  // a job's part of a GPU is in thousandths of it
@@ -70,6 +72,9 @@ struct JobView {
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
   TurnView turn = {};                     // where jobs take turns
+  int32_t queue = 0;                      // index in State::queues
+  int32_t priority = 0;                   // within its queue: a higher one starts first
+  bool preemptible = true;                // false: nothing is taken from it for others' sake
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
@@ -81,6 +86,9 @@ struct State {
   std::vector<JobView> jobs;  // in the order of submission
   bool turns = false;         // jobs take turns: who has waited longest starts first
   std::string next_turn;      // who waits behind this job waits for it; empty: nobody's turn is next
+  QueueTree queues;           // empty: as if there were one, without limit
+  std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
+  ShareRules share_rules;
 };
 
 struct Decision {
