@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/etcd_place.h"
 #include "scheduler/turn_rules.h"
 
 namespace tide::sched {
@@ -21,7 +22,8 @@ struct ServerConfig {
 struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
-  std::string state;                      // directory of the record of jobs
+  std::string state;                      // directory of the record of jobs, where it is SQLite's
+  EtcdPlace etcd;                         // with members: the record is there, and several schedulers may share it
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
   uint32_t connections_max = 4096;        // at each of the two ports; not from the file
@@ -38,6 +40,11 @@ struct ConfigError {
 std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config);
 // The same for text in memory; `path` is for messages.
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config);
+
+// "sqlite", or "etcd://...": takes it into `config`.
+Outcome read_store(const std::string& text, PoolConfig* config);
+// What several schedulers need beyond that: addresses that others can reach.
+Outcome check_store(const PoolConfig& config);
 
 // Whether a [[server]] can have such a key, and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);
