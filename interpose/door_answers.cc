@@ -23,9 +23,11 @@ bool take_refused(const std::string& payload, DoorRefused* refused) {
 
 }  // namespace
 
-Outcome parse_refusal(const std::string& payload) {
+Outcome parse_refusal(const std::string& payload, int32_t* code) {
   DoorRefused refused;
-  return Outcome::fail(take_refused(payload, &refused) ? refused.message : "the scheduler refused without a reason");
+  const bool understood = take_refused(payload, &refused);
+  if (code != nullptr) *code = understood ? refused.code : 0;
+  return Outcome::fail(understood ? refused.message : "the scheduler refused without a reason");
 }
 
 Outcome parse_job(const std::string& payload, std::vector<VgpuPlace>* places) {

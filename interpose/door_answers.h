@@ -26,7 +26,8 @@ struct PoolUsage {
 };
 
 // The sentence of a kRefused, as a failure.
-Outcome parse_refusal(const std::string& payload);
+// Always an error; `code` is as the door gave it, 0 where it gave none.
+Outcome parse_refusal(const std::string& payload, int32_t* code = nullptr);
 Outcome parse_job(const std::string& payload, std::vector<VgpuPlace>* places);
 Outcome parse_place(const std::string& payload, DoorPlace* place);
 Outcome parse_usage(const std::string& payload, PoolUsage* usage);

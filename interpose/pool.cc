@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "interpose/door_answers.h"
 
@@ -28,6 +30,19 @@ bool parse_token(const char* text, uint8_t token[kTokenBytes]) {
   return true;
 }
 
+constexpr uint32_t kElectionPauseUs = 100'000;
+
+std::vector<std::string> doors_of(const std::string& text) {
+  if (text[0] == '/' || text.compare(0, 5, "unix:") == 0) return {text};
+  std::vector<std::string> doors;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    doors.push_back(text.substr(at, comma - at));
+    at = comma + 1;
+  }
+  return doors;
+}
+
 }  // namespace
 
 Outcome job_from_environment(JobIdentity* identity) {
@@ -48,8 +63,7 @@ Outcome job_from_environment(JobIdentity* identity) {
   return {};
 }
 
-Outcome Pool::dial() {
-  const std::string& door = identity_.door;
+Outcome Pool::dial(const std::string& door) {
   const std::string prefix = "unix:";
   if (door[0] == '/') return connect_unix(door, patience_ms_, &socket_);
   if (door.compare(0, prefix.size(), prefix) == 0)
@@ -57,32 +71,49 @@ Outcome Pool::dial() {
   return connect_tcp(door, patience_ms_, &socket_);
 }
 
-Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places) {
-  const std::lock_guard lock(mu_);
-  identity_ = identity;
-  if (Outcome o = dial(); !o.ok()) {
+Outcome Pool::greet(const std::string& door, std::vector<VgpuPlace>* places, bool* elsewhere) {
+  if (Outcome o = dial(door); !o.ok()) {
     socket_ = -1;
+    *elsewhere = true;
     return Outcome::fail("cannot reach the pool: " + o.message() + "; is it running? see `tide status`");
   }
   DoorHello hello;
-  memcpy(hello.job, identity.job, sizeof hello.job);
-  memcpy(hello.token, identity.token, sizeof hello.token);
+  memcpy(hello.job, identity_.job, sizeof hello.job);
+  memcpy(hello.token, identity_.token, sizeof hello.token);
   hello.pid = uint32_t(getpid());
   DoorType type{};
   std::string payload;
   Outcome o = send_frame(socket_, DoorType::kHello, &hello, sizeof hello);
   if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
-  if (o.ok() && type == DoorType::kRefused)
-    o = parse_refusal(payload);
-  else if (o.ok() && type != DoorType::kJob)
+  *elsewhere = !o.ok();
+  if (o.ok() && type == DoorType::kRefused) {
+    int32_t code = 0;
+    o = parse_refusal(payload, &code);
+    *elsewhere = code == kNotLeaderRefusal;
+  } else if (o.ok() && type != DoorType::kJob) {
     o = Outcome::fail("the scheduler gave an answer that does not fit");
-  else if (o.ok())
+  } else if (o.ok()) {
     o = parse_job(payload, places);
+  }
   if (!o.ok()) {
     close(socket_);
     socket_ = -1;
   }
   return o;
+}
+
+Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places) {
+  const std::lock_guard lock(mu_);
+  identity_ = identity;
+  const std::vector<std::string> doors = doors_of(identity_.door);
+  const uint64_t until = now_ns() + uint64_t(patience_ms_) * 1'000'000;
+  for (size_t tried = 1;; ++tried) {
+    bool elsewhere = false;
+    const Outcome o = greet(doors[door_ % doors.size()], places, &elsewhere);
+    if (o.ok() || !elsewhere || doors.size() == 1 || now_ns() > until) return o;
+    ++door_;
+    if (tried % doors.size() == 0) sleep_us(kElectionPauseUs);  // a new leader is being found
+  }
 }
 
 Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {

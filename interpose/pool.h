@@ -13,8 +13,8 @@
 
 namespace tide {
 
-// What TIDE_DOOR, TIDE_JOB and TIDE_TOKEN say. TIDE_DOOR: "ADDRESS:PORT", or the path of a unix socket. TIDE_TOKEN: 64
-// hexadecimal digits.
+// What TIDE_DOOR, TIDE_JOB and TIDE_TOKEN say. TIDE_DOOR: "ADDRESS:PORT" (of several schedulers: with commas
+// between), or the path of a unix socket. TIDE_TOKEN: 64 hexadecimal digits.
 struct JobIdentity {
   std::string door;
   char job[kIdBytes] = {};
@@ -37,13 +37,16 @@ class Pool {
   void abandon();
 
  private:
-  Outcome dial();
+  Outcome dial(const std::string& door);
+  // Says hello at one door; `*elsewhere`: another one may answer.
+  Outcome greet(const std::string& door, std::vector<VgpuPlace>* places, bool* elsewhere);
   // Asks once; false where the line is broken (and closed then).
   bool ask_usage(Outcome* outcome, PoolUsage* usage);
 
   JobIdentity identity_;
   uint32_t patience_ms_ = 10'000;
   std::mutex mu_;
+  size_t door_ = 0;  // of those in identity_: the one that answered last
   int socket_ = -1;
 };
 

@@ -1,7 +1,7 @@
 #include "scheduler/config.h"
 
 #define TOML_EXCEPTIONS 0
-#undef NDEBUG  // else it may tell the compiler that its assertions hold
+#undef NDEBUG                                  // else it may tell the compiler that its assertions hold
 #define TOML_ASSERT(expr) static_assert(true)  // some fail on garbage, of which an error is made behind them
 #include <toml++/toml.h>
 
@@ -15,6 +15,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "scheduler/addresses.h"
 #include "scheduler/state.h"
 
 namespace tide::sched {
@@ -23,9 +24,11 @@ namespace {
 enum class Kind : uint8_t {
   kPath,
   kAddress,
+  kAddresses,
   kName,
   kNumber,
   kSize,
+  kStore,
   kTurns,
   kTime,
   kWord,
@@ -41,10 +44,13 @@ struct Key {
   uint64_t least = 0, most = 0;  // of a number
 };
 
-constexpr Key kPoolKeys[] = {
-    {"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath}, {"turns", Kind::kTurns}};
+constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress},
+                             {"door", Kind::kAddress},
+                             {"state", Kind::kPath},
+                             {"store", Kind::kStore},
+                             {"turns", Kind::kTurns}};
 constexpr Key kServerKeys[] = {{"name", Kind::kName},
-                               {"scheduler", Kind::kAddress},
+                               {"scheduler", Kind::kAddresses},
                                {"listen", Kind::kAddress},
                                {"directory", Kind::kPath},
                                {"ready_file", Kind::kPath},
@@ -123,6 +129,11 @@ bool is_address(const std::string& text) {
   return port.size() <= 5 && is_digits(port) && std::stoul(port) <= 65535;
 }
 
+bool are_addresses(const std::string& text) {
+  const Addresses list(text);
+  return std::all_of(list.all().begin(), list.all().end(), is_address);
+}
+
 // "16GiB", "512 MiB" is not.
 bool is_size(const std::string& text) {
   char* end = nullptr;
@@ -170,6 +181,12 @@ bool fits(const Key& key, const std::string& text) {
       return !text.empty();
     case Kind::kAddress:
       return is_address(text);
+    case Kind::kAddresses:
+      return are_addresses(text);
+    case Kind::kStore: {
+      PoolConfig ignored;
+      return read_store(text, &ignored).ok();
+    }
     case Kind::kName:
       return !text.empty() && text.size() < kIdBytes && text.find('/') == std::string::npos;
     case Kind::kNumber:
@@ -204,6 +221,10 @@ std::string kind_text(const Key& key) {
       return "path";
     case Kind::kAddress:
       return "address";
+    case Kind::kAddresses:
+      return "address, or several with commas between";
+    case Kind::kStore:
+      return "store (sqlite, or etcd://ADDRESS:PORT,...)";
     case Kind::kName:
       return "name of 1 to 63 characters without '/'";
     case Kind::kNumber:
@@ -234,6 +255,10 @@ std::string example(const Key& key) {
       return "\"/run/tide\"";
     case Kind::kAddress:
       return "\"127.0.0.1:7411\"";
+    case Kind::kAddresses:
+      return "\"10.0.0.1:7411,10.0.0.2:7411\"";
+    case Kind::kStore:
+      return "\"etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379\"";
     case Kind::kName:
       return "\"gpu1\"";
     case Kind::kNumber:
@@ -342,6 +367,7 @@ class Reader {
              {"listen", &config->listen}, {"door", &config->door}, {"state", &config->state}}) {
       if (settings.count(key) != 0) *field = settings[key];
     }
+    if (settings.count("store") != 0) (void)read_store(settings["store"], config);           // it fits
     if (settings.count("turns") != 0) (void)parse_turns(settings["turns"], &config->turns);  // it fits
   }
 
@@ -426,6 +452,25 @@ std::string ConfigError::text() const {
   std::string out = file;
   if (line != 0) out += format(":%u:%u", line, column);
   return out + ": " + message + (hint.empty() ? "" : "; " + hint);
+}
+
+Outcome read_store(const std::string& text, PoolConfig* config) {
+  config->etcd = {};
+  return text == "sqlite" ? Outcome() : parse_etcd(text, &config->etcd);
+}
+
+Outcome check_store(const PoolConfig& config) {
+  if (config.etcd.members.empty()) return {};
+  for (const std::string& address : {config.listen, config.door}) {
+    const std::string host = address.substr(0, address.rfind(':'));
+    if (host == "0.0.0.0" || host == "*" || host == "[::]" || host == "::" || address.rfind("unix:", 0) == 0) {
+      return Outcome::fail(
+          "with a store in etcd others are told where to find this scheduler: listen on an address of "
+          "this machine, not on " +
+          address);
+    }
+  }
+  return {};
 }
 
 Outcome check_server_setting(const std::string& key, const std::string& text) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/etcd_place.h"
 #include "scheduler/queue_config.h"
 #include "scheduler/turn_rules.h"
 #include "scheduler/usage.h"
@@ -34,7 +35,8 @@ struct PolicyConfig {
 struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
-  std::string state;                      // directory of the record of jobs
+  std::string state;                      // directory of the record of jobs, where it is SQLite's
+  EtcdPlace etcd;                         // with members: the record is there, and several schedulers may share it
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
   std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
@@ -57,6 +59,10 @@ std::vector<ConfigError> parse_config(const std::string& text, const std::string
 // What is wrong with these queues together: names twice, parents that are not there, cycles, quotas and limits that
 // contradict each other. Each alone has been checked.
 std::vector<ConfigError> check_queues(const std::vector<QueueConfig>& queues, const std::string& path);
+// "sqlite", or "etcd://...": takes it into `config`.
+Outcome read_store(const std::string& text, PoolConfig* config);
+// What several schedulers need beyond that: addresses that others can reach.
+Outcome check_store(const PoolConfig& config);
 
 // Whether a [[server]] can have such a key, and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);

@@ -4,7 +4,9 @@
 #include <capnp/serialize-async.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "scheduler/entrance.h"
+#include "scheduler/kv_etcd.h"
 
 namespace tide::sched {
 
@@ -58,21 +60,24 @@ struct Daemon::Connection {
 
   // The entrance may outlive the connection, where somebody gave it away.
   static kj::Own<Entrance> entrance(control::Pool::Client pool, const std::shared_ptr<BoundedMessages>& messages,
-                                    const std::shared_ptr<Port::Place>& place) {
+                                    const std::shared_ptr<Port::Place>& place, PoolCore& core) {
     const std::weak_ptr<BoundedMessages> reader = messages;
     const std::weak_ptr<Port::Place> here = place;
-    return kj::heap<Entrance>(kj::mv(pool), [reader, here](control::Caller caller) {
+    const auto entered = [reader, here](control::Caller caller) {
       if (const auto found = here.lock()) found->known();
       const auto bounds = caller == control::Caller::AGENT ? reader.lock() : nullptr;
       if (bounds != nullptr) bounds->allow(kAgentMessageWordsMax);
+    };
+    return kj::heap<Entrance>(kj::mv(pool), entered, control::PROTOCOL, [&core] {
+      return Entrance::Elsewhere{.is = core.refuses(), .leader = core.leader()};
     });
   }
   Connection(kj::Own<kj::AsyncIoStream> s, kj::Timer& timer, control::Pool::Client pool,
-             const std::shared_ptr<Port::Place>& place)
+             const std::shared_ptr<Port::Place>& place, PoolCore& core)
       : stream(kj::mv(s)),
         messages(std::make_shared<BoundedMessages>(*stream, timer)),
         network(*messages, capnp::rpc::twoparty::Side::SERVER),
-        rpc(capnp::makeRpcServer(network, entrance(kj::mv(pool), messages, place))) {
+        rpc(capnp::makeRpcServer(network, entrance(kj::mv(pool), messages, place, core))) {
     messages->count_unread_of(network);
     rpc.setFlowLimit(kCallWordsMax);
   }
@@ -92,9 +97,16 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
   core_.ledger.turns = config_.turns;
   core_.ledger.queues.configure(config_.queues, config_.policy);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
+  core_.reconciler.act_only_while([this] { return leads(); });
 }
 
 Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon) {
+  if (!config.etcd.members.empty()) {
+    auto store = std::make_unique<Store>(std::make_unique<EtcdKv>(config.etcd), config.etcd.root);
+    daemon->reset(new Daemon(config, std::move(store), io));
+    (*daemon)->core_.serving = false;
+    return {};
+  }
   if (config.state.empty())
     return Outcome::fail("no state directory; give --state DIR, or state = \"...\" under [pool]");
   std::unique_ptr<Store> store;
@@ -124,21 +136,47 @@ kj::Promise<void> Daemon::listen() {
                                [this](auto&& stream, auto&& place) { return serve(kj::mv(stream), place); });
           door_port_.listen(kj::mv(door),
                             [this](auto&& stream, auto&& place) { return door_.serve(kj::mv(stream), place); });
+          if (core_.serving) return;
+          election_ = std::make_unique<Election>(store_->kv(), store_->root(), io_.provider->getTimer(),
+                                                 Election::Me{.control = address_, .door = core_.door_address});
+          core_.election = election_.get();
         });
   });
 }
 
 kj::Promise<void> Daemon::serve(kj::Own<kj::AsyncIoStream> stream, const std::shared_ptr<Port::Place>& place) {
-  auto connection = kj::heap<Connection>(kj::mv(stream), io_.provider->getTimer(), pool_, place);
+  auto connection = kj::heap<Connection>(kj::mv(stream), io_.provider->getTimer(), pool_, place, core_);
   auto gone = connection->network.onDisconnect();
   return gone.attach(kj::mv(connection));
 }
 
-kj::Promise<void> Daemon::run() { return kj::mv(quit_.promise); }
+kj::Promise<Daemon::End> Daemon::run() {
+  auto asked = quit_.promise.then([] { return End::kAsked; });
+  if (election_ == nullptr) return asked;
+  return asked.exclusiveJoin(lead().then([] { return End::kDeposed; }));
+}
+
+// Until another one does.
+kj::Promise<void> Daemon::lead() {
+  return election_->won()
+      .then([this]() -> kj::Promise<std::string> {
+        store_->write_only_in(election_->leader_key(), election_->term());
+        const Outcome recovered = core_.reconciler.recover();
+        if (!recovered.ok()) return recovered.message();
+        core_.serving = true;
+        log(LogLevel::kInfo, "leads the pool, term %lu", (unsigned long)election_->term());
+        core_.reconciler.poke();
+        return election_->lost([this] { return store_->deposed(); });
+      })
+      .then([](std::string why) {
+        log(LogLevel::kWarning, "leads the pool no longer: %s; running jobs go on", why.c_str());
+      });
+}
 
 void Daemon::stop() {
   core_.stopping = true;
   core_.reconciler.stop();
+  if (election_ != nullptr) election_->resign();
 }
 
 }  // namespace tide::sched

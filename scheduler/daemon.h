@@ -25,15 +25,18 @@ inline constexpr size_t kCallWordsMax = (8u << 20) / 8;
 
 class Daemon final {
  public:
-  // Opens the store and takes over its jobs.
+  // Opens the store and, where no other scheduler can lead, takes over its jobs.
   static Outcome open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon);
   // Both ports are open when the promise is fulfilled.
   kj::Promise<void> listen();
   // "127.0.0.1:PORT", as they came to be.
   const std::string& address() const { return address_; }
   const std::string& door_address() const { return core_.door_address; }
-  // Serves until `tide down` (shutdown()) has been asked for and done.
-  kj::Promise<void> run();
+  bool leads() const { return !core_.refuses(); }
+  enum class End : uint8_t { kAsked, kDeposed };
+  // Serves, where several schedulers share a store as soon as this one leads, until `tide down` (shutdown()) has been
+  // asked for and done, or it leads no longer: then another Daemon may follow it.
+  kj::Promise<End> run();
   // Closes everything; jobs stay in the record for the next scheduler.
   void stop();
   PoolCore& core() { return core_; }
@@ -41,10 +44,12 @@ class Daemon final {
  private:
   struct Connection;
   Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoContext& io);
+  kj::Promise<void> lead();
   kj::Promise<void> serve(kj::Own<kj::AsyncIoStream> stream, const std::shared_ptr<Port::Place>& place);
 
   PoolConfig config_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<Election> election_;  // null: no other scheduler can lead
   kj::AsyncIoContext& io_;
   PoolCore core_;
   control::Pool::Client pool_;

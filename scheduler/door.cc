@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "scheduler/job_stats.h"
+#include "scheduler/remote_error.h"
 #include "scheduler/token.h"
 #include "transport/door.h"
 
@@ -134,6 +135,7 @@ kj::Promise<void> Door::hello(Client& c) {
   if (!read_as(c.payload, &hello) || !read_text(hello.job, sizeof hello.job, &c.job)) {
     return refuse(c, kInvalidValue, "this is no greeting of a Tidepool client");
   }
+  if (core_.refuses()) return refuse(c, kNotLeaderRefusal, not_the_leader(core_.leader()));
   const Job* job = core_.ledger.by_id(c.job);
   const std::string shown(reinterpret_cast<const char*>(hello.token), sizeof hello.token);
   if (job == nullptr || job->ended() || !same_token(job->record.token, shown)) {
@@ -162,7 +164,7 @@ kj::Promise<void> Door::hello(Client& c) {
 
 kj::Promise<void> Door::ask(Client& c) {
   return receive(c).then([this, &c](bool understood) -> kj::Promise<void> {
-    if (!understood) return kj::READY_NOW;
+    if (!understood || core_.refuses()) return kj::READY_NOW;  // closed: the client begins anew, where it is answered
     const Job* job = core_.ledger.by_id(c.job);
     if (job == nullptr || job->ended()) return refuse(c, kNotPermitted, "job " + c.job + " has ended");
     if (c.type == DoorType::kWhere) return where(c, *job);

@@ -4,6 +4,8 @@
 
 #include <capnp/rpc-twoparty.h>
 
+#include <string>
+
 #include "scheduler/control.capnp.h"
 
 namespace tide::sched {
@@ -15,6 +17,21 @@ inline control::Pool::Client enter(capnp::TwoPartyClient& connection, control::C
   request.setProtocol(protocol);
   request.setCaller(caller);
   return request.send().getPool();
+}
+
+// What was met there.
+struct Entered {
+  control::Pool::Client pool;
+  bool follower = false;  // the pool refuses all: another scheduler leads,
+  std::string leader;     // this one; empty: none at present
+};
+inline kj::Promise<Entered> enter_or_follow(capnp::TwoPartyClient& connection, control::Caller caller) {
+  auto request = connection.bootstrap().castAs<control::Entrance>().enterRequest();
+  request.setProtocol(control::PROTOCOL);
+  request.setCaller(caller);
+  return request.send().then([](auto&& answer) {
+    return Entered{.pool = answer.getPool(), .follower = answer.getFollower(), .leader = answer.getLeader()};
+  });
 }
 
 }  // namespace tide::sched

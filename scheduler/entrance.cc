@@ -17,6 +17,12 @@ kj::Promise<void> Entrance::enter(EnterContext context) {
   const char* caller = p.getCaller() == control::Caller::AGENT ? "this agent" : "this tide";
   if (p.getProtocol() != protocol_) return other_version(caller, p.getProtocol(), protocol_);
   entered_(p.getCaller());
+  if (const Elsewhere elsewhere = elsewhere_ ? elsewhere_() : Elsewhere(); elsewhere.is) {
+    context.getResults().setFollower(true);
+    context.getResults().setLeader(elsewhere.leader);
+    context.getResults().setPool(control::Pool::Client(error_for_caller(not_the_leader(elsewhere.leader))));
+    return kj::READY_NOW;
+  }
   context.getResults().setPool(pool_);
   return kj::READY_NOW;
 }

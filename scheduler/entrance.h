@@ -11,10 +11,15 @@ namespace tide::sched {
 
 class Entrance final : public control::Entrance::Server {
  public:
+  // Whether another scheduler leads, and where.
+  struct Elsewhere {
+    bool is = false;
+    std::string leader;
+  };
   // `entered` is called when the pool is handed out. `protocol`: another one for tests.
   Entrance(control::Pool::Client pool, std::function<void(control::Caller)> entered,
-           uint32_t protocol = control::PROTOCOL)
-      : pool_(kj::mv(pool)), entered_(std::move(entered)), protocol_(protocol) {}
+           uint32_t protocol = control::PROTOCOL, std::function<Elsewhere()> elsewhere = {})
+      : pool_(kj::mv(pool)), entered_(std::move(entered)), protocol_(protocol), elsewhere_(std::move(elsewhere)) {}
 
  protected:
   kj::Promise<void> enter(EnterContext context) override;
@@ -25,6 +30,7 @@ class Entrance final : public control::Entrance::Server {
   control::Pool::Client pool_;
   std::function<void(control::Caller)> entered_;
   const uint32_t protocol_;
+  const std::function<Elsewhere()> elsewhere_;
 };
 
 }  // namespace tide::sched

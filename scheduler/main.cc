@@ -23,11 +23,13 @@ using tide::LogLevel;
 
 constexpr const char* kHelp =
     "usage: tide-scheduler --config FILE\n"
-    "       tide-scheduler --state DIR [--listen ADDRESS] [--door ADDRESS]\n"
+    "       tide-scheduler --state DIR | --store STORE [--listen ADDRESS] [--door ADDRESS]\n"
     "\n"
     "Decides which physical GPUs serve which jobs.\n"
     "  --config FILE      pool.toml (`tide config check FILE` says what is wrong with it)\n"
-    "  --state DIR        where the record of jobs is kept\n"
+    "  --state DIR        where the record of jobs is kept, in a file\n"
+    "  --store STORE      etcd://ADDRESS:PORT,...[/NAME]: the record is in this etcd, and of all schedulers that share\n"
+    "                     it one leads, the others wait to take over. sqlite (the default): it is in --state\n"
     "  --listen ADDRESS   for tide and the agents (default 127.0.0.1:7411; port 0: any)\n"
     "  --door ADDRESS     for the jobs' processes (default: any port of 127.0.0.1)\n"
     "  --turns WAY        whether jobs that wait for GPUs take turns with those that run: off (the default), auto, or\n"
@@ -45,9 +47,9 @@ struct Options {
 int read_options(int argc, char** argv, Options* options) {
   static const option kLong[] = {
       {"config", 1, nullptr, 'c'},  {"state", 1, nullptr, 's'},      {"listen", 1, nullptr, 'l'},
-      {"door", 1, nullptr, 'd'},    {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
+      {"door", 1, nullptr, 'd'},    {"store", 1, nullptr, 'S'},      {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
       {"version", 0, nullptr, 'v'}, {"turns", 1, nullptr, 't'},      {nullptr, 0, nullptr, 0}};
-  std::string config, state, listen, door, turns;
+  std::string config, state, store, listen, door, turns;
   for (int c; (c = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
     switch (c) {
       case 'c':
@@ -55,6 +57,9 @@ int read_options(int argc, char** argv, Options* options) {
         break;
       case 's':
         state = optarg;
+        break;
+      case 'S':
+        store = optarg;
         break;
       case 'l':
         listen = optarg;
@@ -89,6 +94,12 @@ int read_options(int argc, char** argv, Options* options) {
     if (!errors.empty()) return 1;
   }
   if (!state.empty()) options->config.state = state;
+  if (!store.empty()) {
+    if (const tide::Outcome read = tide::sched::read_store(store, &options->config); !read.ok()) {
+      log(LogLevel::kError, "--store: %s", read.message().c_str());
+      return 2;
+    }
+  }
   if (!listen.empty()) options->config.listen = listen;
   if (!door.empty()) options->config.door = door;
   if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
@@ -110,19 +121,13 @@ bool write_ready_file(const std::string& path, const tide::sched::Daemon& daemon
 
 constexpr uint64_t kDescriptorsLeast = 128;
 
-int serve(Options options) {
-  uint64_t descriptors = 0;
-  const tide::Outcome enough = tide::take_descriptors(kDescriptorsLeast, &descriptors);
-  if (!enough.ok()) {
-    log(LogLevel::kError, "%s", enough.message().c_str());
-    return 1;
-  }
-  // Half of them for each port, and some for all else.
-  const uint64_t each = (descriptors - kDescriptorsLeast / 2) / 2;
-  options.config.connections_max = uint32_t(std::min<uint64_t>(options.config.connections_max, each));
-  auto io = kj::setupAsyncIo();
+using End = tide::sched::Daemon::End;
+
+// One term as a leader, or the only one; kDeposed: there may be another one. The status where it could not begin: 1.
+int serve(Options* options, kj::AsyncIoContext& io, End* end) {
+  auto& config = options->config;
   std::unique_ptr<tide::sched::Daemon> daemon;
-  const tide::Outcome opened = tide::sched::Daemon::open(options.config, io, &daemon);
+  const tide::Outcome opened = tide::sched::Daemon::open(config, io, &daemon);
   if (!opened.ok()) {
     log(LogLevel::kError, "%s", opened.message().c_str());
     return 1;
@@ -130,20 +135,41 @@ int serve(Options options) {
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { daemon->listen().wait(io.waitScope); })) {
     log(LogLevel::kError,
         "cannot listen on %s, or on %s for jobs: %s; does another scheduler run, or is it no address of this machine?",
-        options.config.listen.c_str(), options.config.door.c_str(), tide::network_error(*exception).c_str());
+        config.listen.c_str(), config.door.c_str(), tide::network_error(*exception).c_str());
     return 1;
   }
-  log(LogLevel::kInfo, "listens on %s, door %s, state %s", daemon->address().c_str(), daemon->door_address().c_str(),
-      options.config.state.c_str());
-  if (!options.ready_file.empty() && !write_ready_file(options.ready_file, *daemon)) {
-    log(LogLevel::kError, "cannot write %s: %s", options.ready_file.c_str(), strerror(errno));
+  // The next one is found where this one was.
+  config.listen = daemon->address();
+  config.door = daemon->door_address();
+  log(LogLevel::kInfo, "listens on %s, door %s, record in %s", config.listen.c_str(), config.door.c_str(),
+      daemon->core().store.path().c_str());
+  if (!options->ready_file.empty() && !write_ready_file(options->ready_file, *daemon)) {
+    log(LogLevel::kError, "cannot write %s: %s", options->ready_file.c_str(), strerror(errno));
     return 1;
   }
-  auto asked = [&](int number) { return io.unixEventPort.onSignal(number).then([](siginfo_t&&) {}); };
-  daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
+  auto asked = [&](int number) { return io.unixEventPort.onSignal(number).then([](siginfo_t&&) { return End::kAsked; }); };
+  *end = daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
   // The answer to shutdown() is still on its way out.
-  io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
+  if (*end == End::kAsked) io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
   daemon->stop();
+  return 0;
+}
+
+int run(Options options) {
+  uint64_t descriptors = 0;
+  tide::Outcome fits = tide::take_descriptors(kDescriptorsLeast, &descriptors);
+  if (fits.ok()) fits = tide::sched::check_store(options.config);
+  if (!fits.ok()) {
+    log(LogLevel::kError, "%s", fits.message().c_str());
+    return 1;
+  }
+  // Half of them for each port, and some for all else.
+  const uint64_t each = (descriptors - kDescriptorsLeast / 2) / 2;
+  options.config.connections_max = uint32_t(std::min<uint64_t>(options.config.connections_max, each));
+  auto io = kj::setupAsyncIo();
+  for (End end = End::kDeposed; end == End::kDeposed;) {
+    if (const int status = serve(&options, io, &end); status != 0) return status;
+  }
   if (!options.ready_file.empty()) unlink(options.ready_file.c_str());
   log(LogLevel::kInfo, "stopped");
   return 0;
@@ -163,7 +189,7 @@ int main(int argc, char** argv) {
   kj::UnixEventPort::captureSignal(SIGTERM);
   kj::UnixEventPort::captureSignal(SIGINT);
   int result = 1;
-  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { result = serve(options); })) {
+  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { result = run(options); })) {
     log(LogLevel::kError, "%s", exception->getDescription().cStr());
     return 1;
   }

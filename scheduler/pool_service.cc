@@ -44,6 +44,7 @@ class HandleServer final : public control::JobHandle::Server {
   kj::Promise<void> info(InfoContext context) override { return answer(context.getResults().initJob()); }
 
   kj::Promise<void> ended(EndedContext context) override {
+    if (core_.refuses()) return error_for_caller(not_the_leader(core_.leader()));
     const int32_t status = context.getParams().getExitStatus();
     Job* job = core_.ledger.by_id(id_);
     if (job != nullptr) {
@@ -171,6 +172,7 @@ void fill_shares(const Ledger& ledger, const GpuId& id, control::PoolGpu::Builde
 
 kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (core_.stopping) return error_for_caller("the pool is being stopped");
+  if (core_.refuses()) return error_for_caller(not_the_leader(core_.leader()));
   Job job;
   Outcome outcome = read_spec(context.getParams().getSpec(), &job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
@@ -198,7 +200,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   auto results = context.getResults();
   results.setId(kept.record.id());
   results.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(kept.record.token.data()), kept.record.token.size()));
-  results.setDoorAddress(core_.door_address);
+  results.setDoorAddress(core_.doors());
   results.setHandle(kj::heap<HandleServer>(core_, &kept));
   core_.reconciler.poke();
   return kj::READY_NOW;
@@ -219,6 +221,7 @@ kj::Promise<void> PoolService::reattach(ReattachContext context) {
 
 kj::Promise<void> PoolService::register_(RegisterContext context) {
   if (core_.stopping) return error_for_caller("the pool is being stopped");
+  if (core_.refuses()) return error_for_caller(not_the_leader(core_.leader()));
   sched::Server server;
   const auto info = context.getParams().getServer();
   Outcome outcome = read_server(info, &server);
@@ -403,7 +406,7 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   uint32_t online = 0;
   for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
   results.setServers(online);
-  results.setDoorAddress(core_.door_address);
+  results.setDoorAddress(core_.doors());
   results.setTurns(to_text(core_.ledger.turns));
   return kj::READY_NOW;
 }

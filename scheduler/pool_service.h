@@ -10,6 +10,7 @@
 #include <string>
 
 #include "scheduler/control.capnp.h"
+#include "scheduler/election.h"
 #include "scheduler/ledger.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/store.h"
@@ -34,6 +35,14 @@ struct PoolCore {
   uint64_t started_ms = 0;
   bool stopping = false;       // capabilities that fall now end no jobs
   std::function<void()> quit;  // asked for by shutdown()
+  // Where several schedulers share a store: whether this one leads, and all of its doors; null: it is the only one.
+  Election* election = nullptr;
+  bool serving = true;  // it leads, and has the record
+
+  // What a new connection is told.
+  bool refuses() const { return !serving || (election != nullptr && !election->leads()); }
+  std::string leader() const { return election == nullptr || election->leads() ? "" : election->leader(); }
+  std::string doors() const { return election == nullptr ? door_address : election->doors(); }
 
   PoolCore(Store& s, kj::Timer& t) : store(s), reconciler(ledger, s, t), timer(t) {}
 };

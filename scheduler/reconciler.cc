@@ -48,15 +48,20 @@ void Reconciler::poke() {
   poked_ = true;
   tasks_.add(kj::evalLater([this] {
     poked_ = false;
-    if (!stopped_) step();
+    if (!stopped_ && leads_()) step();
   }));
 }
 
-Outcome Reconciler::save(Job* job) {
-  to_record(job);
-  const Outcome saved = store_.update(job->record);
-  if (!saved.ok() && !job->dirty) log(LogLevel::kError, "%s", saved.message().c_str());
-  job->dirty = !saved.ok();
+Outcome Reconciler::save(const std::vector<Job*>& jobs) {
+  std::vector<const JobRecord*> records;
+  for (Job* job : jobs) {
+    to_record(job);
+    records.push_back(&job->record);
+  }
+  const Outcome saved = store_.update(records);
+  const bool news = std::any_of(jobs.begin(), jobs.end(), [](const Job* job) { return !job->dirty; });
+  if (!saved.ok() && news) log(LogLevel::kError, "%s", saved.message().c_str());
+  for (Job* job : jobs) job->dirty = !saved.ok();
   return saved;
 }
 
@@ -78,25 +83,30 @@ void Reconciler::step() {
 }
 
 void Reconciler::admit(const Assignment& wanted) {
+  std::vector<std::pair<Job*, JobRecord>> before;
+  std::vector<Job*> admitted;
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
     if (found == wanted.end() || job.ended() || job.admitted()) continue;
     job.record.reason = found->second.reason;
     if (!found->second.running) continue;
-    const JobRecord before = job.record;
+    before.emplace_back(&job, job.record);
+    admitted.push_back(&job);
     job.record.phase = Phase::kRunning;
     job.record.reason.clear();
     begin_turn(&job);
-    const Outcome saved = save(&job);
+  }
+  const Outcome saved = save(admitted);
+  for (auto& [job, record] : before) {
     if (!saved.ok()) {
-      job.record = before;
-      job.record.reason = saved.message();
+      job->record = record;
+      job->record.reason = saved.message();
       continue;
     }
-    job.turn.coming_ns = job.started ? now_ns() : 0;
-    if (ledger_.turns.on && job.started) continue;  // it has its turn
+    job->turn.coming_ns = job->started ? now_ns() : 0;
+    if (ledger_.turns.on && job->started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
+      if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
     }
   }
 }
@@ -115,7 +125,7 @@ void Reconciler::note_started(Job* job) {
 }
 
 void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
-  if (job == nullptr || job->ended()) return;
+  if (job == nullptr || job->ended() || !leads_()) return;
   log(LogLevel::kInfo, "job %s ended: %s", job->record.id().c_str(), reason.c_str());
   job->record.phase = Phase::kEnded;
   job->record.reason = reason;
@@ -193,7 +203,7 @@ void Reconciler::forget_done_jobs() {
 kj::Promise<void> Reconciler::tick() {
   return timer_.afterDelay(kTickMs * kj::MILLISECONDS).then([this]() -> kj::Promise<void> {
     if (stopped_) return kj::READY_NOW;
-    check_deadlines();
+    if (leads_()) check_deadlines();
     return tick();
   });
 }
@@ -232,8 +242,8 @@ void Reconciler::check_deadlines() {
   for (const std::string& name : lost) lose_server(name);
   const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
   bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
+  again |= save_dirty();
   for (auto& [number, job] : ledger_.jobs) {
-    if (job.dirty) again |= save(&job).ok();
     if (recovered && !job.ended() && !job.attached) {
       end_job(&job,
               format("`tide run` did not come back within %u s after the scheduler restarted", kRecoverGraceMs / 1000),
@@ -262,6 +272,15 @@ void Reconciler::check_deadlines() {
   }
   if (recovered) recover_until_ns_ = 0;
   if (again || recovered) poke();
+}
+
+// Whether there were some, and they are in the store now.
+bool Reconciler::save_dirty() {
+  std::vector<Job*> dirty;
+  for (auto& [number, job] : ledger_.jobs) {
+    if (job.dirty) dirty.push_back(&job);
+  }
+  return !dirty.empty() && save(dirty).ok();
 }
 
 kj::Promise<void> Reconciler::end_all(std::string reason, uint32_t timeout_ms) {

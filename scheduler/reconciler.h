@@ -52,6 +52,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Outcome recover();
   // Something changed: decide again, soon.
   void poke();
+  // Nothing is decided, ended or sent while this says false.
+  void act_only_while(std::function<bool()> leads) { leads_ = std::move(leads); }
   // Nothing is decided or sent from now on; jobs stay as they are (they may be taken over by the next scheduler).
   void stop();
   // Ends all jobs and returns when their GPUs are released, or after `timeout_ms`.
@@ -75,7 +77,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void agent_gone(const std::string& server, uint64_t generation);
   kj::Maybe<control::Agent::Client> agent(const std::string& server);
 
-  Outcome save(Job* job);
+  Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
+  // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
+  Outcome save(const std::vector<Job*>& jobs);
 
  private:
   struct Link {  // to one agent
@@ -180,6 +184,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void wake_settled(const std::vector<Action>& actions);
   kj::Promise<void> tick();
   void check_deadlines();
+  bool save_dirty();
   bool was_stopped(uint64_t now);
   Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
   void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
@@ -196,6 +201,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t turn_due_ns_ = 0;    // when turns end for it; 0: none does
   uint64_t counted_ns_ = 0;     // usage of queues, until then
   uint64_t save_usage_ns_ = 0;  // when it is written down next
+  std::function<bool()> leads_ = [] { return true; };
   bool poked_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;

@@ -66,14 +66,19 @@ void Reconciler::start(const std::vector<Action>& actions) {
     Job* job = ledger_.by_id(action.job);
     if (job != nullptr && action.ready && prepare_action(job, action)) by_job[action.job].push_back(action);
   }
+  std::vector<Job*> fresh;  // with new epochs
+  for (const auto& [id, started] : by_job) {
+    const bool some =
+        std::any_of(started.begin(), started.end(), [](const Action& a) { return a.kind != Action::Kind::kRelease; });
+    if (some) fresh.push_back(ledger_.by_id(id));
+  }
+  // The epochs must be on disk before an agent hears of them, else a restart could use them again.
+  const Outcome saved = save(fresh);
   for (const auto& [id, started] : by_job) {
     Job* job = ledger_.by_id(id);
-    // The epochs must be on disk before an agent hears of them, else a restart could use them again.
-    const bool fresh_epochs =
-        std::any_of(started.begin(), started.end(), [](const Action& a) { return a.kind != Action::Kind::kRelease; });
-    const Outcome saved = fresh_epochs ? save(job) : Outcome();
+    const bool refused = !saved.ok() && std::find(fresh.begin(), fresh.end(), job) != fresh.end();
     for (const Action& action : started) {
-      if (!saved.ok()) {
+      if (refused) {
         Vgpu& vgpu = job->vgpus[action.vgpu];
         vgpu.doing = Doing::kNothing;
         vgpu.to = {};

@@ -36,6 +36,12 @@ inline std::string network_error(const kj::Exception& exception) {
   return late ? "it does not answer" : system_error(exception);
 }
 
+// What a scheduler says that does not lead.
+inline std::string not_the_leader(const std::string& leader) {
+  return leader.empty() ? "this scheduler is not the leader, and none is at present; try again in a few seconds"
+                        : "this scheduler is not the leader; it is at " + leader;
+}
+
 // An error to hand to the far side: one sentence for a person.
 inline kj::Exception error_for_caller(const std::string& text) {
   return kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(text.c_str()));

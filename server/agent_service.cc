@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "calls.h"
+#include "scheduler/addresses.h"
 #include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
 
@@ -19,6 +20,9 @@ namespace {
 constexpr auto kConnectPatience = 10 * kj::SECONDS;
 constexpr uint32_t kBackoffFirstMs = 200;
 constexpr uint32_t kBackoffLastMs = 5000;
+// The same with several schedulers.
+constexpr auto kPatienceSeveral = 2 * kj::SECONDS;
+constexpr uint32_t kBackoffSeveralMs = 400, kBeatSeveralMs = 1000;
 constexpr uint64_t kLeaseSharePermille = 800;  // of the scheduler's patience: clocks may go a little differently
 constexpr const char* kVersion = "0.1.0";
 
@@ -232,20 +236,24 @@ void describe(const Agent& agent, const RegistrationOptions& options, control::S
 class Registrar {
  public:
   Registrar(Agent& agent, RegistrationOptions options)
-      : agent_(agent), options_(std::move(options)), service_(make_agent_service(agent, options_.endpoint)) {}
+      : agent_(agent),
+        options_(std::move(options)),
+        addresses_(options_.scheduler),
+        service_(make_agent_service(agent, options_.endpoint)) {}
 
   kj::Promise<void> run() {
     return connect_once()
         .then([] {},
               [this](kj::Exception&& e) {
                 const LogLevel level = complained_ ? LogLevel::kDebug : LogLevel::kWarning;
-                log(level, "the scheduler at %s: %s; trying again", options_.scheduler.c_str(),
+                log(level, "the scheduler at %s: %s; trying again", addresses_.present().c_str(),
                     network_error(e).c_str());
                 complained_ = true;
+                addresses_.next();
               })
         .then([this] {
           const uint32_t delay = backoff_ms_;
-          backoff_ms_ = std::min(backoff_ms_ * 2, kBackoffLastMs);
+          backoff_ms_ = std::min(backoff_ms_ * 2, addresses_.several() ? kBackoffSeveralMs : kBackoffLastMs);
           return agent_.io().provider->getTimer().afterDelay(delay * kj::MILLISECONDS);
         })
         .then([this] { return run(); });
@@ -254,17 +262,16 @@ class Registrar {
  private:
   struct Connection {
     explicit Connection(kj::Own<kj::AsyncIoStream> s)
-        : stream(kj::mv(s)), client(*stream), pool(sched::enter(client, control::Caller::AGENT)) {}
+        : stream(kj::mv(s)), client(*stream) {}
     kj::Own<kj::AsyncIoStream> stream;
     capnp::TwoPartyClient client;
-    control::Pool::Client pool;
   };
 
   kj::Promise<void> connect_once() {
     auto& network = agent_.io().provider->getNetwork();
     return timer()
-        .timeoutAfter(kConnectPatience,
-                      network.parseAddress(options_.scheduler).then([](kj::Own<kj::NetworkAddress> address) {
+        .timeoutAfter(patience(),
+                      network.parseAddress(addresses_.present()).then([](kj::Own<kj::NetworkAddress> address) {
                         return address->connect().attach(kj::mv(address));
                       }))
         .then([this](kj::Own<kj::AsyncIoStream> stream) {
@@ -272,26 +279,43 @@ class Registrar {
           agent_.call_off_moves();
           auto lost = connection->client.onDisconnect();
           // What we have to say may be more than is heard of strangers.
-          auto taken = connection->pool.whenResolved().then([this, pool = connection->pool]() mutable {
-            asked_ns_ = boot_ns();
-            auto request = pool.registerRequest();
-            describe(agent_, options_, request.initServer());
-            request.setAgent(service_);
-            return request.send().then([](capnp::Response<control::Pool::RegisterResults>&& r) { return kj::mv(r); });
-          });
-          auto lives = timer().timeoutAfter(kConnectPatience, kj::mv(taken)).then([this](auto&& response) {
-            registered();
-            lease_ms_ = response.getLeaseMs();
-            heard();
-            return heartbeat(response.getRegistration(), std::max(response.getLeaseMs() / 3, 100u));
+          auto entered = sched::enter_or_follow(connection->client, control::Caller::AGENT);
+          auto lives = timer().timeoutAfter(patience(), kj::mv(entered)).then([this](sched::Entered&& met) {
+            return met.follower ? go_to(met.leader) : serve(kj::mv(met.pool));
           });
           return lives.exclusiveJoin(kj::mv(lost)).attach(kj::mv(connection));
         });
   }
 
+  kj::Promise<void> go_to(const std::string& leader) {
+    log(LogLevel::kDebug, "%s does not lead; '%s' does", addresses_.present().c_str(), leader.c_str());
+    if (!leader.empty()) {
+      addresses_.follow(leader);
+      backoff_ms_ = kBackoffFirstMs;
+    } else {
+      addresses_.next();
+    }
+    return kj::READY_NOW;
+  }
+
+  kj::Promise<void> serve(control::Pool::Client pool) {
+    asked_ns_ = boot_ns();
+    auto request = pool.registerRequest();
+    describe(agent_, options_, request.initServer());
+    request.setAgent(service_);
+    auto taken = request.send().then([](capnp::Response<control::Pool::RegisterResults>&& r) { return kj::mv(r); });
+    return timer().timeoutAfter(kConnectPatience, kj::mv(taken)).then([this](auto&& response) {
+      registered();
+      lease_ms_ = response.getLeaseMs();
+      heard();
+      const uint32_t every_ms = std::max(response.getLeaseMs() / 3, 100u);
+      return heartbeat(response.getRegistration(), addresses_.several() ? std::min(every_ms, kBeatSeveralMs) : every_ms);
+    });
+  }
+
   void registered() {
     log(LogLevel::kInfo, "registered as '%s' with the scheduler at %s", options_.name.c_str(),
-        options_.scheduler.c_str());
+        addresses_.present().c_str());
     complained_ = false;
     backoff_ms_ = kBackoffFirstMs;
     if (options_.ready_file.empty()) return;
@@ -302,7 +326,7 @@ class Registrar {
   kj::Promise<void> heartbeat(control::Registration::Client registration, uint32_t every_ms) {
     return timer().afterDelay(every_ms * kj::MILLISECONDS).then([this, registration, every_ms]() mutable {
       asked_ns_ = boot_ns();
-      auto beat = timer().timeoutAfter(kConnectPatience, registration.heartbeatRequest().send().ignoreResult());
+      auto beat = timer().timeoutAfter(patience(), registration.heartbeatRequest().send().ignoreResult());
       return beat.then([this, registration, every_ms]() mutable {
         heard();
         return heartbeat(registration, every_ms);
@@ -312,10 +336,13 @@ class Registrar {
   // From when we asked at the latest the scheduler counts until it takes this server for lost: before that protected
   // vGPUs must have stopped here, because they may go on elsewhere then.
   void heard() { agent_.renew_leases(asked_ns_ + uint64_t(lease_ms_) * kLeaseSharePermille * 1'000); }
+  // Where there are several, one that is silent is soon left for another.
+  kj::Duration patience() const { return addresses_.several() ? kPatienceSeveral : kConnectPatience; }
   kj::Timer& timer() { return agent_.io().provider->getTimer(); }
 
   Agent& agent_;
   RegistrationOptions options_;
+  sched::Addresses addresses_;
   control::Agent::Client service_;
   uint64_t asked_ns_ = 0;  // when what was answered last was asked (boot_ns())
   uint32_t lease_ms_ = 0;

@@ -117,6 +117,8 @@ struct DoorOpen {
 inline constexpr uint32_t kOpenAgain = 1;
 // The refusal of a process that begins while its job is on no GPU (no CUresult): it asks again until it is.
 inline constexpr int kSuspendedRefusal = 10'001;
+// The refusal of a scheduler that does not lead (no CUresult): another one of TIDE_DOOR does, or will.
+inline constexpr int kNotLeaderRefusal = 10'002;
 // The refusal where there is none (CUDA_ERROR_DEVICE_UNAVAILABLE): its worker has ended, and with it the session.
 inline constexpr int kSessionIsGone = 46;
 

@@ -43,14 +43,14 @@ MUTANTS = {
         '',
         'bytes', 'sessions'),
     'durable-first': (  # a grant is acknowledged before it is on the disk
-        'scheduler/store.cc',
+        'scheduler/kv_sqlite.cc',
         '"PRAGMA synchronous=FULL"',
         '"PRAGMA synchronous=OFF"',
         'grant', 'pool'),
     'epoch-first': (  # an agent hears of an epoch before it is in the record
         'scheduler/reconciler_actions.cc',
-        'const Outcome saved = fresh_epochs ? save(job) : Outcome();',
-        'const Outcome saved = fresh_epochs ? Outcome() : Outcome();',
+        'const Outcome saved = save(fresh);',
+        'const Outcome saved;',
         'epoch', 'pool'),
     'void-leases': (  # what an agent holds and should not is left to it
         'scheduler/reconciler_servers.cc',
@@ -63,9 +63,9 @@ MUTANTS = {
         'if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1\'000\'000\'000) {',
         'lease', 'pool'),
     'suspended-forgotten': (  # that a job is suspended is not in the record
-        'scheduler/store.cc',
-        '.bind(job.suspended)',
-        '.bind(0)',
+        'scheduler/job_record.cc',
+        'out.setSuspended(job.suspended)',
+        'out.setSuspended(false)',
         'suspend', 'pool'),
     'held-for-ever': (  # programs whose suspending failed are not let go
         'scheduler/reconciler_suspend.cc',
@@ -98,9 +98,9 @@ MUTANTS = {
         '',
         'turn', 'pool'),
     'turn-for-ever': (  # that a job gave its GPUs away for a turn only is not in the record
-        'scheduler/store.cc',
-        '.bind(turn.yielding)',
-        '.bind(0)',
+        'scheduler/job_record.cc',
+        'out.setYielding(turn.yielding)',
+        'out.setYielding(false)',
         'suspend', 'pool'),
 }
 

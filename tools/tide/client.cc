@@ -1,32 +1,75 @@
 #include "tools/tide/client.h"
 
+#include "base/clock.h"
+#include "scheduler/addresses.h"
 #include "scheduler/config.h"
 #include "tools/tide/home.h"
 
 namespace tide::cli {
 
 namespace {
-constexpr uint32_t kConnectMs = 5'000;
-}
+constexpr uint32_t kConnectMs = 5'000, kConnectSeveralMs = 1'000;
+constexpr uint32_t kLeaderMs = 15'000;  // what the schedulers may take to find a leader
+constexpr auto kLookAgain = 200 * kj::MILLISECONDS;
 
-Outcome Connection::open(kj::AsyncIoContext& io, const std::string& address, kj::Own<Connection>* connection) {
-  if (Outcome fits = sched::check_server_setting("scheduler", address); !fits.ok())
-    return Outcome::fail("where is the pool? " + fits.message());
+}  // namespace
+
+kj::Promise<kj::Own<Connection>> Connection::connect(kj::AsyncIoContext& io, const std::string& address,
+                                                     uint32_t connect_ms) {
   auto connecting =
       io.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
         auto promise = parsed->connect();
         return promise.attach(kj::mv(parsed));
       });
-  std::string why;
-  KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] {
-                 auto limited = io.provider->getTimer().timeoutAfter(kConnectMs * kj::MILLISECONDS, kj::mv(connecting));
-                 *connection = kj::heap<Connection>(limited.wait(io.waitScope));
-               })) {
-    why = network_error(*exception);
+  auto& timer = io.provider->getTimer();
+  // Where nobody answers the system goes on asking for minutes, ever more rarely.
+  return timer.timeoutAfter(connect_ms * kj::MILLISECONDS, kj::mv(connecting))
+      .then([&timer](kj::Own<kj::AsyncIoStream> stream) {
+        auto made = kj::heap<Connection>(kj::mv(stream));
+        Connection& connection = *made;
+        auto met = sched::enter_or_follow(connection.client_, control::Caller::TIDE).then([&](sched::Entered&& entered) {
+          connection.pool_ = kj::mv(entered.pool);
+          connection.follower_ = entered.follower;
+          connection.leader_ = entered.leader;
+        });
+        // What failed here the pool says again.
+        return timer.timeoutAfter(kEnterMs * kj::MILLISECONDS, kj::mv(met))
+            .catch_([](kj::Exception&&) {})
+            .then([made = kj::mv(made)]() mutable { return kj::mv(made); });
+      });
+}
+
+Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection) {
+  if (Outcome fits = sched::check_server_setting("scheduler", addresses); !fits.ok())
+    return Outcome::fail("where is the pool? " + fits.message());
+  sched::Addresses at(addresses);
+  const uint64_t until = now_ns() + uint64_t(kLeaderMs) * 1'000'000;
+  const uint32_t connect_ms = at.several() ? kConnectSeveralMs : kConnectMs;
+  bool answered = false;
+  for (size_t tried = 1;; ++tried) {
+    kj::Own<Connection> made;
+    std::string why;
+    KJ_IF_MAYBE (exception,
+                 kj::runCatchingExceptions([&] { made = connect(io, at.present(), connect_ms).wait(io.waitScope); })) {
+      why = network_error(*exception);
+    } else if (!made->follower()) {
+      *connection = kj::mv(made);
+      return {};
+    }
+    answered |= why.empty();
+    const std::string leader = why.empty() ? made->leader() : "";
+    const bool round = tried % at.all().size() == 0;
+    if (round && !answered) {
+      return Outcome::fail("no scheduler answers at " + addresses + " (" + why +
+                           "). If its pool died, `tide down` cleans up; `tide up` starts a new one");
+    }
+    if (now_ns() > until) {
+      return Outcome::fail("the schedulers at " + addresses +
+                           " have no leader; is a majority of their etcd's members up? Their logs say more");
+    }
+    leader.empty() ? at.next() : at.follow(leader);
+    if (round) io.provider->getTimer().afterDelay(kLookAgain).wait(io.waitScope);
   }
-  if (why.empty()) return {};
-  return Outcome::fail("no scheduler answers at " + address + " (" + why +
-                       "). If its pool died, `tide down` cleans up; `tide up` starts a new one");
 }
 
 Outcome Asker::connect(const Options& options) {

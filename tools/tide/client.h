@@ -16,15 +16,24 @@
 
 namespace tide::cli {
 
+inline constexpr uint32_t kEnterMs = 2'000;
 inline constexpr uint32_t kAnswerMs = 20'000;  // what a question may take; moves have no limit
 
 // One connection; falls with it. Needs a kj event loop.
 class Connection {
  public:
-  static Outcome open(kj::AsyncIoContext& io, const std::string& address, kj::Own<Connection>* connection);
+  // `addresses`: of several schedulers, with commas between; the one that leads is found.
+  static Outcome open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection);
+  // To this one, which may not be the leader. `connect_ms` for the connection; for what it says then kEnterMs, after
+  // which the pool says itself what is wrong.
+  static kj::Promise<kj::Own<Connection>> connect(kj::AsyncIoContext& io, const std::string& address,
+                                                  uint32_t connect_ms);
+  bool follower() const { return follower_; }
+  const std::string& leader() const { return leader_; }  // as a follower says; empty: none at present
   control::Pool::Client& pool() { return pool_; }
   kj::Promise<void> gone() { return client_.onDisconnect(); }
 
+  // The pool at once; who wants to know whether it leads asks connect().
   Connection(kj::Own<kj::AsyncIoStream> stream)
       : stream_(kj::mv(stream)), client_(*stream_), pool_(sched::enter(client_, control::Caller::TIDE)) {}
 
@@ -32,6 +41,8 @@ class Connection {
   kj::Own<kj::AsyncIoStream> stream_;
   capnp::TwoPartyClient client_;
   control::Pool::Client pool_;
+  bool follower_ = false;
+  std::string leader_;
 };
 
 // Waits for an answer; `limit_ms` 0: as long as it takes.

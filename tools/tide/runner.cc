@@ -12,6 +12,8 @@ namespace {
 
 constexpr uint32_t kWhyMs = 300;
 constexpr uint32_t kConnectMs = 1000, kAgainMs = 200;
+constexpr uint32_t kAskMs = 1000, kSilentMs = 2000;  // with several schedulers
+constexpr uint64_t kReportNs = 10'000'000'000;
 constexpr uint64_t kSayAwayNs = 10'000'000'000;
 
 }  // namespace
@@ -20,6 +22,8 @@ Outcome Runner::submit(const Ask& ask, const std::string& command) {
   std::string address;
   Outcome outcome = find_pool(options_, &address);
   if (outcome.ok()) outcome = Connection::open(io_, address, &connection_);
+  found_ = address;
+  addresses_ = kj::heap<sched::Addresses>(address);
   if (!outcome.ok()) return outcome;
   auto request = connection_->pool().submitRequest();
   fill_spec(request.initSpec(), ask, command, uint32_t(getpid()));
@@ -54,6 +58,7 @@ kj::Promise<void> Runner::say_why() {
 kj::Promise<void> Runner::running(bool quiet) {
   auto started = KJ_ASSERT_NONNULL(handle_).runningRequest().send().ignoreResult();
   if (!quiet) started = started.exclusiveJoin(say_why());
+  started = started.exclusiveJoin(hear_of_it());
   return started.then(
       [this, quiet]() -> kj::Promise<void> {
         started_ = true;
@@ -68,6 +73,7 @@ kj::Promise<std::string> Runner::ended_by_pool() {
       .waitRequest()
       .send()
       .then([](auto&& answer) { return std::string(answer.getJob().getReason()); })
+      .exclusiveJoin(hear_of_it().then([] { return std::string(); }))
       .catch_([this](kj::Exception&& e) {
         return come_back(kj::mv(e)).then(
             [this] { return ended_by_pool(); },
@@ -95,38 +101,63 @@ kj::Promise<void> Runner::try_again() {
 kj::Promise<void> Runner::reattach() {
   std::string address;
   if (!find_pool(options_, &address).ok()) return try_again();
-  auto connecting =
-      io_.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
-        auto connected = parsed->connect();
-        return connected.attach(kj::mv(parsed));
-      });
-  // Where nobody answers the system goes on asking for minutes, ever more rarely.
-  return io_.provider->getTimer()
-      .timeoutAfter(kConnectMs * kj::MILLISECONDS, kj::mv(connecting))
-      .then([this](kj::Own<kj::AsyncIoStream> stream) {
-        handle_ = nullptr;
-        connection_ = kj::heap<Connection>(kj::mv(stream));
-        auto request = connection_->pool().reattachRequest();
-        request.setId(granted_.id);
-        request.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(granted_.token.data()), granted_.token.size()));
-        return request.send();
-      })
-      .then([this](auto&& answer) -> kj::Promise<void> {
-        handle_ = answer.getHandle();
-        return kj::READY_NOW;
-      })
+  if (address != found_) addresses_ = kj::heap<sched::Addresses>(address);
+  found_ = address;
+  return Connection::connect(io_, addresses_->present(), kConnectMs)
+      .then([this](kj::Own<Connection> connection) { return take(kj::mv(connection)); })
       .catch_([this](kj::Exception&& e) -> kj::Promise<void> {
         if (e.getType() == kj::Exception::Type::FAILED) return kj::mv(e);
+        addresses_->next();
         return try_again();
       });
 }
 
+kj::Promise<void> Runner::take(kj::Own<Connection> connection) {
+  if (connection->follower()) {
+    const std::string leader = connection->leader();
+    leader.empty() ? addresses_->next() : addresses_->follow(leader);
+    return try_again();
+  }
+  handle_ = nullptr;
+  connection_ = kj::mv(connection);
+  auto request = connection_->pool().reattachRequest();
+  request.setId(granted_.id);
+  request.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(granted_.token.data()), granted_.token.size()));
+  auto answered = request.send().then([this](auto&& answer) { handle_ = answer.getHandle(); });
+  return io_.provider->getTimer().timeoutAfter(kSilentMs * kj::MILLISECONDS, kj::mv(answered));
+}
+
+// A scheduler that leads no longer may be stopped, or cut off, and its connection stand.
+kj::Promise<void> Runner::hear_of_it() {
+  if (!sched::Addresses(found_).several()) return kj::NEVER_DONE;
+  return io_.provider->getTimer().afterDelay(kAskMs * kj::MILLISECONDS).then([this]() -> kj::Promise<void> {
+    auto asked = KJ_ASSERT_NONNULL(handle_).infoRequest().send().ignoreResult();
+    auto heard = io_.provider->getTimer().timeoutAfter(kSilentMs * kj::MILLISECONDS, kj::mv(asked));
+    return heard.then([this] { return hear_of_it(); },
+                      [](kj::Exception&& e) -> kj::Promise<void> {
+                        if (e.getType() != kj::Exception::Type::OVERLOADED) return kj::mv(e);
+                        return KJ_EXCEPTION(DISCONNECTED, "the scheduler is silent");
+                      });
+  });
+}
+
+// Where there are several schedulers the next one may have to come first.
 void Runner::report(int exit_status) {
-  KJ_IF_MAYBE (handle, handle_) {
-    auto request = handle->endedRequest();
-    request.setExitStatus(exit_status);
+  const uint64_t until = now_ns() + kReportNs;
+  for (bool told = false, refused = false; !told && !refused;) {
+    const auto tell = [&]() -> kj::Promise<void> {
+      KJ_IF_MAYBE (handle, handle_) {
+        auto request = handle->endedRequest();
+        request.setExitStatus(exit_status);
+        return request.send().ignoreResult();
+      }
+      return reattach().catch_([&refused](kj::Exception&&) { refused = true; });  // the pool has ended it meanwhile
+    };
+    const bool had = handle_ != nullptr;
     kj::Maybe<bool> done;
-    (void)await<bool>(io_, request.send().then([](auto&&) { return true; }), &done, 2000);
+    const Outcome outcome = await<bool>(io_, tell().then([] { return true; }), &done, 2000);
+    told = (outcome.ok() && had) || !sched::Addresses(found_).several() || now_ns() > until;
+    if (!outcome.ok()) handle_ = nullptr;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/outcome.h"
+#include "scheduler/addresses.h"
 #include "tools/tide/client.h"
 #include "tools/tide/submission.h"
 
@@ -33,11 +34,16 @@ class Runner {
   kj::Promise<void> come_back(kj::Exception&& e);
   kj::Promise<void> reattach();
   kj::Promise<void> try_again();
+  kj::Promise<void> take(kj::Own<Connection> connection);
+  // Fails when the scheduler is silent and there are others.
+  kj::Promise<void> hear_of_it();
 
   kj::AsyncIoContext& io_;
   const Options& options_;
   kj::Own<Connection> connection_;
   kj::Maybe<control::JobHandle::Client> handle_;
+  kj::Own<sched::Addresses> addresses_;  // as they were found last
+  std::string found_;
   Granted granted_;
   std::string said_;
   uint64_t away_ns_ = 0;  // since when the scheduler does not answer

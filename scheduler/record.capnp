@@ -1,0 +1,78 @@
+@0x8f66a1fe0718c30b;
+
+# A job in the scheduler's record, as it lies in the store (store.h). Fields may be added (new numbers only): a record of
+# an older release has their defaults, and an older release leaves out what it does not know. job_record.h says what each is.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("tide::record");
+
+struct Place {                # no server: nowhere
+  server @0 :Text;
+  gpu @1 :UInt32;
+}
+
+struct Guard {
+  server @0 :Text;
+  epoch @1 :UInt64;
+  madeMs @2 :UInt64;
+}
+
+struct Vgpu {
+  at @0 :Place;
+  home @1 :Place;
+  epoch @2 :UInt64;
+  deviceInfo @3 :Data;
+  guard @4 :Guard;
+}
+
+struct Turn {
+  excluded @0 :Bool;
+  yielding @1 :Bool;
+  ticket @2 :UInt64;
+  beganMs @3 :UInt64;
+  suspendMs @4 :UInt64;
+  resumeMs @5 :UInt64;
+  strain @6 :UInt32;
+}
+
+struct Job {
+  number @0 :UInt64;
+  token @1 :Data;
+  gpus @2 :UInt32;
+  minGpus @3 :UInt32;
+  minGiven @4 :Bool;
+  part @5 :UInt32 = 1000;
+  memoryGiven @6 :UInt64;
+  memoryBytes @7 :UInt64;
+  queue @8 :Text;
+  name @9 :Text;
+  user @10 :Text;
+  command @11 :Text;
+  pid @12 :UInt32;
+  target @13 :UInt32;
+  pinned @14 :Bool;
+  suspended @15 :Bool;
+  idled @16 :Bool;
+  idleMs @17 :UInt64;
+  protectMs @18 :UInt64;
+  held @19 :Bool;
+  phase @20 :UInt8;
+  reason @21 :Text;
+  submittedMs @22 :UInt64;
+  startedMs @23 :UInt64;
+  endedMs @24 :UInt64;
+  exitStatus @25 :Int32;
+  moves @26 :UInt32;
+  turn @27 :Turn;
+  vgpus @28 :List(Vgpu);
+}
+
+# What queues had in the past (usage.h).
+struct Usage {
+  struct Queue {
+    name @0 :Text;
+    gpuSeconds @1 :Float64;
+  }
+  atMs @0 :UInt64;  # since 1970
+  queues @1 :List(Queue);
+}
