@@ -5,9 +5,12 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "scheduler/require.h"
 
 namespace tide::sched {
 
@@ -31,8 +34,10 @@ std::string to_text(const GpuId& id);
 struct GpuView {
   GpuId id;
   uint64_t memory_bytes = 0;
-  bool online = true;   // its server answers
-  bool healthy = true;  // an unhealthy GPU takes nothing new, and what is there moves away
+  bool online = true;     // its server answers
+  bool healthy = true;    // an unhealthy GPU takes nothing new, and what is there moves away
+  bool draining = false;  // unhealthy because its server is being drained, and for no other reason
+  std::shared_ptr<const GpuTraits> traits = {};  // null: nothing is known
 };
 
 inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
@@ -70,6 +75,7 @@ struct JobView {
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
   TurnView turn = {};                     // where jobs take turns
+  Requirements require = {};
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
