@@ -44,6 +44,39 @@ bool holds_all(const State& state, const JobView& job, const std::set<GpuId>& gp
   return room >= job.vgpus;
 }
 
+// Those that it may get. A group: only of that.
+std::vector<GpuId> candidates_of(const State& state, const JobView& job, const std::string& group,
+                                 const std::set<GpuId>& free) {
+  std::vector<GpuId> candidates;
+  for (const GpuId& id : free) {
+    const GpuView& gpu = *find(state, id);
+    const bool fits = capacity(job, gpu) > 0 && job.failed_on.count(id.server) == 0;
+    if (fits && group_of(job, gpu) == group) candidates.push_back(id);
+  }
+  return candidates;
+}
+
+// Where all of its GPUs are to be: where it is, else the group that has enough with the least left over; empty where it
+// requires none.
+std::string choose_group(const State& state, const JobView& job, uint32_t count, const std::set<GpuId>& mine,
+                         const std::set<GpuId>& free) {
+  if (job.require.together == Together::kPreferred) return "";
+  if (!mine.empty()) return group_of(job, *find(state, *mine.begin()));
+  std::map<std::string, std::set<GpuId>> groups;
+  for (const GpuId& id : free) {
+    const GpuView& gpu = *find(state, id);
+    if (capacity(job, gpu) > 0 && job.failed_on.count(id.server) == 0) groups[group_of(job, gpu)].insert(id);
+  }
+  std::string best = "none";
+  size_t least = SIZE_MAX;
+  for (const auto& [group, gpus] : groups) {
+    if (gpus.size() < count || gpus.size() >= least || !holds_all(state, job, gpus)) continue;
+    best = group;
+    least = gpus.size();
+  }
+  return best;
+}
+
 // The server of the next GPU to take: one that the job is on (`have`), else the tightest that has all, else the
 // largest.
 std::string next_server(const std::map<std::string, uint32_t>& have, const std::vector<GpuId>& candidates,
@@ -73,6 +106,7 @@ std::string to_text(const GpuId& id) {
 }
 
 uint32_t capacity(const JobView& job, const GpuView& gpu) {
+  if (!may_use(job, gpu)) return 0;
   if (job.memory_bytes == 0) return job.vgpus;
   if (gpu.memory_bytes < job.memory_bytes) return 0;
   if (!job.memory_given) return job.vgpus;
@@ -80,15 +114,18 @@ uint32_t capacity(const JobView& job, const GpuView& gpu) {
 }
 
 uint32_t gpus_for_memory(const State& state, const JobView& job) {
-  std::vector<uint32_t> rooms;
-  for (const GpuView& gpu : state.gpus) rooms.push_back(capacity(job, gpu));
-  std::sort(rooms.rbegin(), rooms.rend());
-  uint64_t sum = 0;
-  for (size_t i = 0; i < rooms.size(); ++i) {
-    sum += rooms[i];
-    if (sum >= job.vgpus) return uint32_t(i + 1);
+  std::map<std::string, std::vector<uint32_t>> groups;
+  for (const GpuView& gpu : state.gpus) groups[group_of(job, gpu)].push_back(capacity(job, gpu));
+  size_t fewest = state.gpus.size() + 1;
+  for (auto& [group, rooms] : groups) {
+    std::sort(rooms.rbegin(), rooms.rend());
+    uint64_t sum = 0;
+    for (size_t i = 0; i < rooms.size() && sum < job.vgpus; ++i) {
+      sum += rooms[i];
+      if (sum >= job.vgpus) fewest = std::min(fewest, i + 1);
+    }
   }
-  return uint32_t(rooms.size() + 1);
+  return uint32_t(fewest);
 }
 
 std::set<GpuId> keep_gpus(const JobView& job, const std::set<GpuId>& held, uint32_t count) {
@@ -111,11 +148,9 @@ std::set<GpuId> keep_gpus(const JobView& job, const std::set<GpuId>& held, uint3
 }
 
 bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<GpuId>& mine, std::set<GpuId>& free) {
+  const std::string group = mine.size() < count ? choose_group(state, job, count, mine, free) : "";
   while (mine.size() < count) {
-    std::vector<GpuId> candidates;
-    for (const GpuId& id : free) {
-      if (capacity(job, *find(state, id)) > 0 && job.failed_on.count(id.server) == 0) candidates.push_back(id);
-    }
+    const std::vector<GpuId> candidates = candidates_of(state, job, group, free);
     if (candidates.empty()) return false;
     const std::string server = next_server(servers_of(job, mine), candidates, count - uint32_t(mine.size()));
     const auto first =
@@ -124,6 +159,18 @@ bool add_gpus(const State& state, const JobView& job, uint32_t count, std::set<G
     mine.insert(*first);
   }
   return holds_all(state, job, mine);
+}
+
+bool add_gpus_down_to(const State& state, const JobView& job, uint32_t least, uint32_t count, std::set<GpuId>& mine,
+                      std::set<GpuId>& free) {
+  const std::set<GpuId> mine_before = mine, free_before = free;
+  if (add_gpus(state, job, count, mine, free)) return true;
+  for (uint32_t fewer = count; job.require.any() && fewer-- > std::max<size_t>(least, mine_before.size());) {
+    mine = mine_before;
+    free = free_before;
+    if (add_gpus(state, job, fewer, mine, free)) return true;
+  }
+  return false;
 }
 
 bool spread(const State& state, const JobView& job, const std::set<GpuId>& mine, std::vector<GpuId>* places) {
