@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/queue_config.h"
 #include "scheduler/turn_rules.h"
+#include "scheduler/usage.h"
 
 namespace tide::sched {
 
@@ -18,13 +20,26 @@ struct ServerConfig {
   std::map<std::string, std::string> settings;  // by key; each of them fits (check_server_setting)
 };
 
+inline constexpr size_t kConfigBytesMax = 4u << 20;  // of the file
+inline constexpr size_t kConfigErrorsMax = 100;      // that are listed; the last one says how many more there are
+inline constexpr size_t kQueuesMax = 1024;
+inline constexpr uint32_t kQueueLevelsMax = 8;
+
+// [policy]
+struct PolicyConfig {
+  uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
+  double past_weight = 1;               // how much that counts (ShareRules)
+};
+
 struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
   std::string state;                      // directory of the record of jobs
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
-  uint32_t connections_max = 4096;        // at each of the two ports; not from the file
+  std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
+  PolicyConfig policy;
+  uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };
 
 struct ConfigError {
@@ -38,6 +53,10 @@ struct ConfigError {
 std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config);
 // The same for text in memory; `path` is for messages.
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config);
+
+// What is wrong with these queues together: names twice, parents that are not there, cycles, quotas and limits that
+// contradict each other. Each alone has been checked.
+std::vector<ConfigError> check_queues(const std::vector<QueueConfig>& queues, const std::string& path);
 
 // Whether a [[server]] can have such a key, and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);

@@ -212,6 +212,7 @@ struct JobInfo {
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
   turn @15 :TurnInfo;
+  next @16 :Text;             # of job(): what can be done about it, where `reason` is its queue; else empty
 }
 
 struct GpuShare {             # what a job has of a GPU
@@ -227,6 +228,26 @@ struct PoolGpu {
   vgpus @3 :List(UInt32);     # of that job
   online @4 :Bool;
   shares @5 :List(GpuShare);  # of all who hold it
+}
+
+struct QueueInfo {            # amounts are thousandths of a GPU
+  name @0 :Text;
+  parent @1 :Text;            # empty: of the pool
+  leaf @2 :Bool;              # jobs can be submitted to it
+  inFile @3 :Bool = true;     # false: pool.toml has no such queue any more, but jobs of it are there
+  quota @4 :UInt64;
+  limit @5 :UInt64 = 0xffffffffffffffff;  # all ones: none
+  overQuotaWeight @6 :Float64;
+  priority @7 :Int32;
+  preemptible @8 :Bool;       # false also below one that is not
+  fairShare @9 :UInt64;       # what it is owed now
+  allocated @10 :UInt64;
+  demand @11 :UInt64;         # all that its jobs want, those that run and those that wait
+  runningJobs @12 :UInt32;
+  waitingJobs @13 :UInt32;
+  waitingGpus @14 :UInt64;    # what these want
+  usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
+  usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
 }
 
 # Dropping the last reference (or the connection) ends the job: its GPUs are free at once.
@@ -262,6 +283,8 @@ interface Pool {
   suspend @11 (job :Text) -> (report :MoveReport);
   # Returns when the job runs again, or at once with `queued` where it has to wait: then it runs when there is room.
   resume @12 (job :Text) -> (report :MoveReport, queued :Text);
+  # Parents before their children, else in the order of pool.toml.
+  queues @13 () -> (queues :List(QueueInfo), halfLifeMs :UInt64);
 }
 
 enum Caller {

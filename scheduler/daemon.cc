@@ -90,6 +90,7 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
       door_port_("door", io.provider->getTimer(), config_.connections_max) {
   core_.started_ms = wall_seconds() * 1000;
   core_.ledger.turns = config_.turns;
+  core_.ledger.queues.configure(config_.queues, config_.policy);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
 }
 

@@ -13,6 +13,7 @@
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
 #include "scheduler/protection.h"
+#include "scheduler/queues.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
 #include "scheduler/turn_rules.h"
@@ -110,6 +111,7 @@ struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
+  Queues queues;
 
   State snapshot() const;
   // UINT64_MAX: as if nothing had to wait.

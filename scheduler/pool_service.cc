@@ -130,6 +130,19 @@ std::string why_no_room(const Ledger& ledger, const GpuId& to, const Job& job) {
       part_text(job.record.part).c_str(), (unsigned long)(job.record.memory_bytes >> 20));
 }
 
+// Where it is its queue that lets it wait, that is the reason.
+void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
+  if (job.ended() || job.admitted() || job.record.suspended || !ledger.queues.written) return;
+  const State state = ledger.snapshot();
+  const auto view = std::find_if(state.jobs.begin(), state.jobs.end(),
+                                 [&](const JobView& each) { return each.id == job.record.id(); });
+  if (view == state.jobs.end()) return;
+  const QueueReason why = why_queue_waits(state, *view);
+  if (why.reason.empty()) return;
+  info.setReason(job.started ? "waits to run again: " + why.reason : why.reason);
+  info.setNext(why.next);
+}
+
 // Who holds it.
 void fill_shares(const Ledger& ledger, const GpuId& id, control::PoolGpu::Builder out) {
   std::vector<std::pair<const Job*, std::vector<uint32_t>>> shares;
@@ -167,7 +180,12 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   job.vgpus.resize(job.record.gpus);
   JobView view = view_of(job);
   view.memory_bytes = job.record.memory_given;
-  const std::string impossible = why_impossible(core_.ledger.snapshot(), view, job.record.min_given);
+  const State state = core_.ledger.snapshot();
+  outcome = core_.ledger.queues.choose(&job.record.queue);
+  if (!outcome.ok()) return error_for_caller(outcome.message());
+  std::string impossible = why_impossible(state, view, job.record.min_given);
+  if (impossible.empty())
+    impossible = core_.ledger.queues.why_never(state, view, job.record.queue, job.record.min_given);
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
@@ -246,7 +264,9 @@ kj::Promise<void> PoolService::job(JobContext context) {
     fill_job_info(context.getResults().initJob(), from_record(*record));
     return kj::READY_NOW;
   }
-  fill_job_info(context.getResults().initJob(), *job);
+  auto info = context.getResults().initJob();
+  fill_job_info(info, *job);
+  explain_waiting(info, core_.ledger, *job);
   return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
     auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
     for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats.vgpus()[i]);
@@ -364,6 +384,14 @@ kj::Promise<void> PoolService::kill(KillContext context) {
   Job* job = core_.ledger.find(name);
   if (job == nullptr || job->ended()) return no_such_job(name);
   core_.reconciler.end_job(job, "killed by `tide kill`", -1);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::queues(QueuesContext context) {
+  const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.ledger.snapshot());
+  auto list = context.getResults().initQueues(uint32_t(queues.size()));
+  for (uint32_t i = 0; i < list.size(); ++i) fill_queue_info(list[i], queues[i]);
+  context.getResults().setHalfLifeMs(core_.ledger.queues.half_life_ms);
   return kj::READY_NOW;
 }
 

@@ -56,6 +56,7 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> shutdown(ShutdownContext context) override;
   kj::Promise<void> suspend(SuspendContext context) override;
   kj::Promise<void> resume(ResumeContext context) override;
+  kj::Promise<void> queues(QueuesContext context) override;
 
  private:
   PoolCore& core_;
@@ -63,6 +64,7 @@ class PoolService final : public control::Pool::Server {
 
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
 void fill_turn(control::TurnInfo::Builder info, const Job& job);
+void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue);
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals);
 // From the wire: a job record, or why not.
 Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record);

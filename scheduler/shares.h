@@ -25,8 +25,8 @@ inline constexpr int32_t kNoQueue = -1;
 // A queue in the tree. Its index in QueueTree::queues is what jobs and loads refer to.
 struct Queue {
   std::string name;
-  int32_t parent = kNoQueue;      // index; kNoQueue: of the pool
-  std::vector<int32_t> children;  // in the order of the file; none: a leaf
+  int32_t parent = kNoQueue;           // index; kNoQueue: of the pool
+  std::vector<int32_t> children = {};  // in the order of the file; none: a leaf
   int64_t quota = 0;
   int64_t limit = kNoLimit;  // its own; those above it count as well (headroom())
   double weight = 1;         // beyond the quota
@@ -36,8 +36,8 @@ struct Queue {
 };
 
 struct QueueTree {
-  std::vector<Queue> queues;  // parents before their children
-  std::vector<int32_t> top;   // those of the pool, in the order of the file
+  std::vector<Queue> queues;                    // parents before their children
+  std::vector<int32_t> top;                     // those of the pool, in the order of the file
   int32_t find(const std::string& name) const;  // kNoQueue: none
   bool empty() const { return queues.empty(); }
 };
@@ -64,7 +64,7 @@ struct QueueShare {
 using QueueShares = std::vector<QueueShare>;  // by index in the tree
 
 struct ShareRules {
-  double past_weight = 0.5;  // how much the past counts against a queue; 0: not at all
+  double past_weight = 1;  // how much the past counts against a queue; 0: not at all
 };
 
 // `loads`: by index in the tree. `pool`: of all GPUs that can be given. O(queues^2) at worst, no less than O(queues).
@@ -82,8 +82,9 @@ int64_t most_ever(const QueueTree& tree, int32_t leaf, int32_t* by = nullptr);
 
 // Whether with `need` more the leaf, and all above it, has no more than its share: what it may reclaim others' for.
 bool is_owed(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need);
-// Whether `leaf` may take from jobs of `victim` to get `need` more: it is owed that, `victim` is preemptible and has
-// more than its share, and so has the queue above it that stands beside one of `leaf`. Never within one leaf.
+// Whether `leaf` may take from jobs of `victim` to get `need` more: `victim` is preemptible and has more than its
+// share, and so has the queue above it that stands beside one of `leaf`; and up to there `leaf` is owed what it needs.
+// So who is of one family shares among itself. Never within one leaf.
 bool may_reclaim(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need, int32_t victim);
 // All such leaves, those that have most beyond their shares first.
 std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need);

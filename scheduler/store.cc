@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 3;
+constexpr int kSchemaVersion = 4;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -49,6 +49,11 @@ constexpr const char* kSince3 = R"(
   ALTER TABLE vgpus ADD COLUMN guard_epoch INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE vgpus ADD COLUMN guard_made_ms INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
+)";
+
+// And one of version 3: what queues had in the past.
+constexpr const char* kSince4 = R"(
+  CREATE TABLE IF NOT EXISTS usage(queue TEXT PRIMARY KEY, gpu_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL);
 )";
 
 constexpr const char* kColumns =
@@ -138,7 +143,8 @@ Outcome Store::prepare_schema() {
   }
   if (have == uint64_t(kSchemaVersion)) return {};
   const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + (have < 2 ? kSince2 : "") +
-                          kSince3 + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+                          (have < 3 ? kSince3 : "") + kSince4 +
+                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -252,6 +258,34 @@ Outcome Store::query(const std::string& where, const std::string* name, std::vec
     if (read.ok()) read = read_turn(&job);
     if (!read.ok()) return read;
   }
+  return {};
+}
+
+Outcome Store::save_usage(const Usage& usage, uint64_t at_ms) {
+  Outcome outcome = run("BEGIN IMMEDIATE; DELETE FROM usage;");
+  for (const auto& [queue, gpu_s] : usage) {
+    if (!outcome.ok()) break;
+    Statement insert(db_, "INSERT INTO usage VALUES(?,?,?)");
+    insert.bind_text(queue).bind(uint64_t(gpu_s * 1000)).bind(at_ms);
+    if (!insert.done()) outcome = failure("write");
+  }
+  if (outcome.ok()) outcome = run("COMMIT");
+  if (!outcome.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+  return outcome;
+}
+
+Outcome Store::load_usage(Usage* usage, uint64_t* at_ms) {
+  Statement rows(db_, "SELECT queue, gpu_ms, at_ms FROM usage");
+  Usage loaded;
+  uint64_t at = 0;
+  while (rows.row()) {
+    const std::string queue = rows.text();
+    loaded[queue] = double(rows.number()) / 1000;
+    at = rows.number();
+  }
+  if (rows.failed()) return failure("read");
+  *usage = std::move(loaded);
+  *at_ms = at;
   return {};
 }
 

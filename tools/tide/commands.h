@@ -16,6 +16,7 @@ int env(const Words& words);
 int status(const Words& words);
 int jobs(const Words& words);
 int gpus(const Words& words);
+int queues(const Words& words);
 int job(const Words& words);
 int why(const Words& words);
 int resize(const Words& words);

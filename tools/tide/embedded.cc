@@ -75,6 +75,7 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
                     "--door",     config.door,          "--state",
                     config.state, "--ready-file",       ready_path(options.home),
                     "--turns",    to_text(config.turns)};
+  if (!options.config.empty()) launch.command.insert(launch.command.end(), {"--config", options.config});
   Outcome outcome = cli::launch(launch, "tide-scheduler", daemon);
   if (!outcome.ok()) return outcome;
   const bool ready = wait_for(10'000, [&] { return read_ready(options.home).count("pool") != 0 || !alive(*daemon); });

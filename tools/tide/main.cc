@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"status", "the pool at a glance", tide::cli::status},
     {"jobs", "jobs that wait or run; --ended: those that ended too", tide::cli::jobs},
     {"gpus", "physical GPUs and whom they serve", tide::cli::gpus},
+    {"queues", "what queues are owed, what they have, who waits in them", tide::cli::queues},
     {"job", "one job: its virtual GPUs, their places, what they did", tide::cli::job},
     {"why", "why a job waits, or how it ended, and the next step", tide::cli::why},
     {"resize", "give a running job another number of physical GPUs", tide::cli::resize},
@@ -43,7 +44,6 @@ constexpr Command kCommands[] = {
     {"version", "the version", tide::cli::version},
     {"drain", "", nullptr},
     {"undrain", "", nullptr},
-    {"queues", "", nullptr},
     {"top", "", nullptr},
     {"report", "", nullptr},
 };
