@@ -173,7 +173,7 @@ std::string why_impossible(const State& state, const JobView& job, bool min_give
         "the pool has %zu GPU%s; -g %u asks for more. Use -g %zu, or --min %zu to let %u virtual GPUs share them",
         total, plural, job.vgpus, total, total, job.vgpus);
   }
-  const uint32_t memory_needs = gpus_for_memory(state.gpus, job);
+  const uint32_t memory_needs = gpus_for_memory(state, job);
   if (memory_needs > total) {
     return format("%u virtual GPUs with that --gpu-memory do not fit into the pool's %zu GPU%s. Ask for less memory",
                   job.vgpus, total, plural);

@@ -13,6 +13,7 @@ uint32_t capacity(const JobView& job, const GpuView& gpu);
 // Fewest of the GPUs that can hold all of the job's vGPUs, and may lie together if it requires that; more than there are
 // GPUs when none can.
 uint32_t gpus_for_memory(const std::vector<GpuView>& gpus, const JobView& job);
+inline uint32_t gpus_for_memory(const State& state, const JobView& job) { return gpus_for_memory(state.gpus, job); }
 
 // `count` of `held` (or all, when there are fewer), those with the most vGPUs: leaving the others moves the fewest.
 GpuSet keep_gpus(const FreeGpus& gpus, const JobView& job, const GpuSet& held, uint32_t count);
