@@ -89,8 +89,9 @@ std::vector<Planner::Change> Planner::decide() {
     const Share& share = plan_->share(slot);
     if (!share.known) continue;
     const JobView& job = *share.job;
-    const bool placed = share.is.admitted && !share.is.frozen;
-    if (placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job)) continue;
+    const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot;
+    const bool taken = share.taken_for != kNoSlot;
+    if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job)) continue;
     Decision decision = decision_of(*plan_, slot);
     if (decision.running == job.running && decision.places == job.places) continue;
     if (decision.running && !job.running) started.push_back(slot);
@@ -104,6 +105,12 @@ std::vector<Planner::Change> Planner::decide() {
 
 void Planner::adopt(Slot slot, const Decision& decision) {
   JobView& job = views_[slot];
+  if (job.running && !decision.running) {  // its GPUs are taken for others
+    job.suspended = true;
+    plan_->change(slot);
+    note_leaving(job);
+    return;
+  }
   job.running = decision.running;
   for (size_t v = 0; job.suspended && v < job.places.size(); ++v) {
     if (job.places[v].on_gpu() && decision.places[v].parked()) job.keeps.insert(job.places[v]);

@@ -63,6 +63,17 @@ int64_t left_for(const Tentative& plan, const Share& share) {
   return after == started.begin() ? plan.left_first : std::prev(after)->second;
 }
 
+std::string waits_in_queue(const Tentative& plan, const Share& share) {
+  const int32_t leaf = plan.leaf_of(*share.job);
+  int32_t by = leaf;
+  if (headroom(plan.queues(), plan.queue_shares, leaf, &by) < need_of(share))
+    return "queue " + plan.queues().queues[size_t(by)].name + " has all that it may have";
+  const bool behind = plan.blocked_by != kNoSlot && plan.share(plan.blocked_by).job != share.job;
+  const bool has_room = int64_t(share.is.least) <= plan.left_last;
+  if (behind && has_room) return waits_behind(plan, plan.blocked_by);
+  return waits_because(plan, share, plan.left_last);
+}
+
 void put_out(Tentative& plan, Slot slot, Why why, Slot behind) {
   Share& share = plan.share(slot);
   Standing is = share.is;
@@ -93,7 +104,10 @@ bool make_plan(Tentative& plan) {
     const size_t before = plan.checkpoint();
     share_out(plan, start_jobs(plan));
     Slot failed = kNoSlot;
-    if (choose(plan, &failed)) return true;
+    if (choose(plan, &failed)) {
+      reclaim(plan);
+      return true;
+    }
     plan.rollback(before);
     const JobView& job = *plan.share(failed).job;
     if (job.running) {
@@ -112,6 +126,11 @@ Decision decision_of(const Tentative& plan, Slot slot) {
   const Share& share = plan.share(slot);
   const JobView& job = *share.job;
   Decision decision{.running = share.is.admitted, .reason = "", .places = {}};
+  if (share.taken_for != kNoSlot) {
+    decision.running = false;
+    decision.places = job.places;
+    return decision;
+  }
   if (share.is.admitted && !share.is.frozen) {
     decision.places = share.places;
     return decision;
@@ -126,6 +145,10 @@ Decision decision_of(const Tentative& plan, Slot slot) {
 std::string reason_of(const Tentative& plan, Slot slot) {
   const Share& share = plan.share(slot);
   const JobView& job = *share.job;
+  if (share.taken_for != kNoSlot) {
+    const JobView& other = *plan.share(share.taken_for).job;
+    return "gives its GPUs to job " + other.id + ", whose queue is owed them";
+  }
   if (share.is.admitted) return "";
   if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share.behind) : no_set_because(job);
   if (job.suspended) return "kept without a GPU until `tide resume " + job.id + "`";
@@ -136,6 +159,7 @@ std::string reason_of(const Tentative& plan, Slot slot) {
     return waits_because(plan, share, share.left);
   }
   if (!job.failed_on.empty() && int64_t(share.is.least) > plan.open_to(job)) return no_set_because(job);
+  if (plan.has_queues()) return waits_in_queue(plan, share);
   const bool behind = plan.blocked_by != kNoSlot && plan.blocked_from < plan.order_of(share);
   return behind ? waits_behind(plan, plan.blocked_by) : waits_because(plan, share, left_for(plan, share));
 }

@@ -25,6 +25,8 @@ Tentative::Tentative(const State& state)
       turns_(state.turns),
       next_turn_(state.next_turn),
       queues_(state.queues),
+      has_queues_(queues_.queues.size() > 1 ||
+                  (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible))),
       used_(state.used),
       share_rules_(state.share_rules),
       at_server_(gpus_.servers()) {
@@ -38,7 +40,7 @@ Tentative::Tentative(const State& state)
 }
 
 int32_t Tentative::leaf_of(const JobView& job) const {
-  return queues_.empty() || job.queue < 0 || size_t(job.queue) >= queues_.queues.size() ? 0 : job.queue;
+  return !has_queues_ || job.queue < 0 || size_t(job.queue) >= queues_.queues.size() ? 0 : job.queue;
 }
 
 // In a queue those of a higher priority come first.
@@ -139,6 +141,7 @@ void Tentative::refresh(Slot slot) {
   share.is = {.admitted = job.running, .out = false};
   share.away = share.sore = share.fresh = false;
   share.known = true;
+  share.taken_for = kNoSlot;
   share.held.clear();
   for (const GpuId& place : job.places) hold(place, &share);
   for (const GpuId& place : job.keeps) hold(place, &share);
@@ -202,6 +205,7 @@ void Tentative::begin() {
   }
   for (auto& [gpu, claimants] : claims) share_gpu(gpu, std::move(claimants));
   blocked_by = kNoSlot;
+  reserved.clear();
   log_.clear();
 }
 

@@ -72,6 +72,7 @@ struct Share {
   Why why = Why::kNeeds;
   int64_t left = 0;        // GPUs that were left when it was looked at
   Slot behind = kNoSlot;   // whom it waits for
+  Slot taken_for = kNoSlot;  // it runs, and gives its GPUs to that one
   std::vector<GpuId> places;  // of who was placed in this round
   std::vector<ServerIndex> servers;  // with a vGPU of it, or something kept for it
   Filed filed;
@@ -122,6 +123,8 @@ class Tentative {
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
+  // Whether there is anything that queues decide.
+  bool has_queues() const { return has_queues_; }
   int32_t leaf_of(const JobView& job) const;
   Order order_of(const Share& share) const;
 
@@ -174,6 +177,9 @@ class Tentative {
   Order blocked_from = {};                         // and who that is
   std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then
   int64_t left_first = 0;                          // before any was
+  int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
+  std::set<Slot> reserved;                         // for whom it is kept while others leave
+  QueueShares queue_shares;                        // by the minima of those that run
 
  private:
   using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
@@ -210,6 +216,7 @@ class Tentative {
   bool turns_;
   std::string next_turn_;
   QueueTree queues_;
+  bool has_queues_;
   std::vector<double> used_;
   ShareRules share_rules_;
 

@@ -20,4 +20,19 @@ void share_out(Tentative& plan, int64_t reserved);
 // vGPU lies. False when a job cannot be placed so (its memory does not fit on what is free): `failed` says which.
 bool choose(Tentative& plan, Slot* failed);
 
+// Suspend: where a queue is owed GPUs that others have beyond their shares, and shrinking has not freed them. Of those
+// queues' jobs that may be disturbed the fewest that are enough, of the queue with most beyond its share, the newest
+// first; nobody's where that would not be enough. They give everything at once, and what they leave is kept for whom
+// they left it (start_jobs).
+void reclaim(Tentative& plan);
+
+// ---- what actions know of queues
+
+// Thousandths of GPUs that a job cannot run without.
+int64_t need_of(const Share& share);
+// What queues are owed and have, as if everybody had shrunk to the minimum.
+QueueShares shares_by_minima(const Tentative& plan);
+// GPUs of those that are being suspended.
+int64_t leaving(const Tentative& plan);
+
 }  // namespace tide::sched

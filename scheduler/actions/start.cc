@@ -18,8 +18,15 @@ class Starting {
     plan_.left_first = left_;
     plan_.started.clear();
     plan_.blocked_by = kNoSlot;
-    plan_.looked_at_each = plan_.turns() || plan_.waiting()[0].size() > kKindsMax;
-    plan_.looked_at_each ? one_by_one() : by_kind();
+    plan_.reserved.clear();
+    if (plan_.has_queues()) {
+      plan_.looked_at_each = false;
+      by_queue();
+    } else {
+      plan_.looked_at_each = plan_.turns() || plan_.waiting()[0].size() > kKindsMax;
+      plan_.looked_at_each ? one_by_one() : by_kind();
+    }
+    plan_.left_last = left_;
     for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
     plan_.drop_new_rooms();
     return new_rooms_;
@@ -131,7 +138,73 @@ class Starting {
     }
   }
 
+  struct Next {  // of a queue
+    std::pair<Order, Slot> who = {{}, kNoSlot};
+    bool fits = false;
+  };
+
+  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs that
+  // others leave are kept for it.
+  Next next_of(int32_t leaf) const {
+    Next next;
+    for (const auto& [kind, line] : plan_.waiting()[size_t(leaf)]) {
+      for (const auto& who : line) {
+        if (plan_.reserved.count(who.second) != 0) continue;
+        const Share& share = plan_.share(who.second);
+        const int64_t need = need_of(share);
+        if (headroom(plan_.queues(), plan_.queue_shares, leaf, nullptr) < need || is_shut_out(share)) break;
+        const bool can = fits(share);
+        const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
+        const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
+        if (!can && !waits_for_them && !drains(share)) break;
+        if (next.who.second == kNoSlot || who < next.who) next = {who, can};
+        break;
+      }
+    }
+    return next;
+  }
+
+  // Between queues it is shares that decide, in a queue priority and then the order of submission.
+  void by_queue() {
+    const QueueTree& tree = plan_.queues();
+    plan_.queue_shares = shares_by_minima(plan_);
+    leaving_ = leaving(plan_);
+    std::vector<bool> closed(tree.queues.size());
+    for (;;) {
+      std::vector<int64_t> needs(tree.queues.size());
+      std::vector<Next> next(tree.queues.size());
+      for (size_t i = 0; i < needs.size(); ++i) {
+        if (!tree.queues[i].leaf() || closed[i]) continue;
+        next[i] = next_of(int32_t(i));
+        needs[i] = next[i].who.second == kNoSlot ? 0 : need_of(plan_.share(next[i].who.second));
+      }
+      const int32_t leaf = next_queue(tree, plan_.queue_shares, needs);
+      if (leaf == kNoQueue) return;
+      const auto [order, slot] = next[size_t(leaf)].who;
+      const int64_t need = needs[size_t(leaf)];
+      const int64_t least = plan_.share(slot).is.least;
+      const bool owed = is_owed(tree, plan_.queue_shares, leaf, need);
+      if (next[size_t(leaf)].fits) {
+        start(slot);
+        allocate(tree, leaf, need, &plan_.queue_shares);
+      } else if (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial()) {
+        leaving_ -= least - left_;
+        left_ = 0;
+        plan_.reserved.insert(slot);
+        allocate(tree, leaf, need, &plan_.queue_shares);
+      } else {
+        closed[size_t(leaf)] = true;
+        plan_.share(slot).why = Why::kNeeds;
+        if (owed) {
+          plan_.blocked_by = slot;
+          return;
+        }
+      }
+    }
+  }
+
   Tentative& plan_;
+  int64_t leaving_ = 0;  // GPUs of those that are being suspended
   int64_t left_;
   int64_t new_rooms_ = 0;
   std::vector<std::pair<Slot, GpuIndex>> guesses_;
