@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "scheduler/kv_memory.h"
+
 namespace tide::sched {
 namespace {
 
@@ -113,76 +115,111 @@ TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
   EXPECT_EQ(turn.strain, 3u);
 }
 
-// As the release before wrote it.
-TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
-  JobRecord record = job("old");
-  record.suspended = true;
-  ASSERT_TRUE(store_->add(&record).ok());
-  store_.reset();
-  sqlite3* db = nullptr;
-  ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
-  const char* const back =
-      "DROP TABLE turns; ALTER TABLE jobs DROP COLUMN part; ALTER TABLE jobs DROP COLUMN protect_ms;"
-      "ALTER TABLE vgpus DROP COLUMN guard_server; ALTER TABLE vgpus DROP COLUMN guard_epoch;"
-      "ALTER TABLE vgpus DROP COLUMN guard_made_ms; PRAGMA user_version=2;";
-  ASSERT_EQ(sqlite3_exec(db, back, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
-  sqlite3_close(db);
-  open();
-  auto found = store_->find(record.number);
-  ASSERT_TRUE(found.has_value());
-  EXPECT_TRUE(found->suspended);
-  EXPECT_EQ(found->turn.ticket, 0u);
-  EXPECT_EQ(found->part, kWholeGpu);
-  EXPECT_EQ(found->protect_ms, 0u);
-  found->turn.yielding = true;
-  ASSERT_TRUE(store_->update(*found).ok());
-  open();
-  EXPECT_TRUE(store_->find(record.number)->turn.yielding);
+// What the releases before this one wrote, with two jobs in it.
+constexpr const char* kVersion1 =
+    "CREATE TABLE jobs(number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, min_gpus "
+    "INTEGER NOT NULL, min_given INTEGER NOT NULL, memory_given INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, queue "
+    "TEXT NOT NULL, name TEXT NOT NULL, user TEXT NOT NULL, command TEXT NOT NULL, pid INTEGER NOT NULL, target "
+    "INTEGER NOT NULL, pinned INTEGER NOT NULL, phase INTEGER NOT NULL, reason TEXT NOT NULL, submitted_ms INTEGER "
+    "NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, exit_status INTEGER NOT NULL, moves INTEGER "
+    "NOT NULL); CREATE INDEX jobs_by_phase ON jobs(phase);"
+    "CREATE TABLE vgpus(job INTEGER NOT NULL, vgpu INTEGER NOT NULL, server TEXT NOT NULL, gpu INTEGER NOT NULL, epoch "
+    "INTEGER NOT NULL, device_info BLOB NOT NULL, PRIMARY KEY(job, vgpu));"
+    "INSERT INTO jobs VALUES(6, x'01', 1, 1, 0, 0, 16, '', 'old', 'me', 'ls', 4, 0, 0, 2, 'finished', 1, 2, 3, -1, 0);"
+    "INSERT INTO jobs VALUES(7, x'00', 1, 1, 0, 0, 16, '', 'old', 'me', 'sleep', 5, 0, 0, 1, '', 10, 20, 0, 0, 3);"
+    "INSERT INTO vgpus VALUES(7, 0, 'node0', 2, 9, x'01'); PRAGMA user_version=1;";
+constexpr const char* kVersion2 =
+    "ALTER TABLE jobs ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN idled INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN idle_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vgpus ADD COLUMN home_server TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE vgpus ADD COLUMN home_gpu INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE jobs SET suspended=1, idle_ms=5000 WHERE number=7; UPDATE vgpus SET home_server='node1', home_gpu=1;"
+    "PRAGMA user_version=2;";
+constexpr const char* kVersion3 =
+    "CREATE TABLE turns(job INTEGER PRIMARY KEY, excluded INTEGER NOT NULL, yielding INTEGER NOT NULL, ticket INTEGER "
+    "NOT NULL, began_ms INTEGER NOT NULL, suspend_ms INTEGER NOT NULL, resume_ms INTEGER NOT NULL, strain INTEGER NOT "
+    "NULL);"
+    "ALTER TABLE jobs ADD COLUMN protect_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vgpus ADD COLUMN guard_server TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE vgpus ADD COLUMN guard_epoch INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE vgpus ADD COLUMN guard_made_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;"
+    "INSERT INTO turns VALUES(7, 0, 1, 12, 13, 14, 15, 2); UPDATE jobs SET part=250, protect_ms=60000 WHERE number=7;"
+    "UPDATE vgpus SET guard_server='node2', guard_epoch=77, guard_made_ms=88; PRAGMA user_version=3;";
+
+class OldRecord : public StoreTest {
+ protected:
+  // The record as that release had it, opened by this one.
+  void open_old(const std::string& sql) {
+    store_.reset();
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directory(directory_);
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(db, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
+    sqlite3_close(db);
+    open();
+  }
+  // And that what there was is there, and goes on.
+  JobRecord look() {
+    const auto found = store_->find(7), ended = store_->find(6);
+    EXPECT_TRUE(found.has_value() && ended.has_value());
+    if (!found || !ended) return {};
+    EXPECT_EQ(ended->exit_status, -1);
+    EXPECT_EQ(ended->phase, Phase::kEnded);
+    EXPECT_EQ(store_->find_named("old")->number, 7u);
+    EXPECT_EQ(found->name, "old");
+    EXPECT_EQ(found->token, std::string("\0", 1));
+    EXPECT_EQ(found->moves, 3u);
+    EXPECT_EQ(found->vgpus.size(), 1u);
+    EXPECT_EQ(found->vgpus[0].at, (GpuId{"node0", 2}));
+    EXPECT_EQ(found->vgpus[0].epoch, 9u);
+    std::vector<JobRecord> live, old;
+    EXPECT_TRUE(store_->load_live(&live).ok() && store_->load_ended(9, &old).ok());
+    EXPECT_EQ(live.size(), 1u);
+    EXPECT_EQ(old.size(), 1u);
+    JobRecord changed = *found, next = job("next");
+    changed.suspended = !changed.suspended;
+    EXPECT_TRUE(store_->update(changed).ok());
+    open();
+    EXPECT_EQ(store_->find(7)->suspended, changed.suspended);
+    EXPECT_TRUE(store_->add(&next).ok());
+    EXPECT_EQ(next.number, 8u);
+    return *found;
+  }
+};
+
+TEST_F(OldRecord, version_1_is_read_and_kept) {
+  open_old(kVersion1);
+  const JobRecord found = look();
+  EXPECT_FALSE(found.suspended);
+  EXPECT_EQ(found.part, kWholeGpu);
 }
 
-// As the one before that wrote it.
-TEST_F(StoreTest, a_record_of_version_1_is_read_and_kept) {
-  store_.reset();
-  std::filesystem::remove_all(directory_);
-  std::filesystem::create_directory(directory_);
-  sqlite3* db = nullptr;
-  ASSERT_EQ(sqlite3_open((directory_ + "/jobs.sqlite").c_str(), &db), SQLITE_OK);
-  const char* before =
-      "CREATE TABLE jobs(number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, "
-      "min_gpus "
-      "INTEGER NOT NULL, min_given INTEGER NOT NULL, memory_given INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, "
-      "queue "
-      "TEXT NOT NULL, name TEXT NOT NULL, user TEXT NOT NULL, command TEXT NOT NULL, pid INTEGER NOT NULL, target "
-      "INTEGER NOT NULL, pinned INTEGER NOT NULL, phase INTEGER NOT NULL, reason TEXT NOT NULL, submitted_ms INTEGER "
-      "NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, exit_status INTEGER NOT NULL, moves INTEGER "
-      "NOT NULL); CREATE INDEX jobs_by_phase ON jobs(phase);"
-      "CREATE TABLE vgpus(job INTEGER NOT NULL, vgpu INTEGER NOT NULL, server TEXT NOT NULL, gpu INTEGER NOT NULL, "
-      "epoch "
-      "INTEGER NOT NULL, device_info BLOB NOT NULL, PRIMARY KEY(job, vgpu));"
-      "INSERT INTO jobs VALUES(7, x'00', 1, 1, 0, 0, 16, '', 'old', 'me', 'sleep', 5, 0, 0, 1, '', 10, 20, 0, 0, 3);"
-      "INSERT INTO vgpus VALUES(7, 0, 'node0', 2, 9, x'01'); PRAGMA user_version=1;";
-  ASSERT_EQ(sqlite3_exec(db, before, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
-  sqlite3_close(db);
-  open();
-  auto found = store_->find(7);
-  ASSERT_TRUE(found.has_value());
-  EXPECT_EQ(found->name, "old");
-  EXPECT_EQ(found->moves, 3u);
-  EXPECT_FALSE(found->suspended);
-  EXPECT_EQ(found->part, kWholeGpu);
-  ASSERT_EQ(found->vgpus.size(), 1u);
-  EXPECT_EQ(found->vgpus[0].at, (GpuId{"node0", 2}));
-  EXPECT_EQ(found->vgpus[0].epoch, 9u);
-  found->suspended = true;
-  ASSERT_TRUE(store_->update(*found).ok());
-  found->part = 250;
-  ASSERT_TRUE(store_->update(*found).ok());
-  open();
-  EXPECT_TRUE(store_->find(7)->suspended);
-  EXPECT_EQ(store_->find(7)->part, 250u);
-  JobRecord next = job("next");
-  ASSERT_TRUE(store_->add(&next).ok());
-  EXPECT_EQ(next.number, 8u);
+TEST_F(OldRecord, version_2_is_read_and_kept) {
+  open_old(std::string(kVersion1) + kVersion2);
+  const JobRecord found = look();
+  EXPECT_TRUE(found.suspended);
+  EXPECT_EQ(found.idle_ms, 5000u);
+  EXPECT_EQ(found.vgpus[0].home, (GpuId{"node1", 1}));
+  EXPECT_EQ(found.turn.ticket, 0u);
+  EXPECT_EQ(found.part, kWholeGpu);
+  EXPECT_EQ(found.protect_ms, 0u);
+}
+
+TEST_F(OldRecord, version_3_is_read_and_kept) {
+  open_old(std::string(kVersion1) + kVersion2 + kVersion3);
+  const JobRecord found = look();
+  EXPECT_TRUE(found.turn.yielding);
+  EXPECT_EQ(found.turn.ticket, 12u);
+  EXPECT_EQ(found.turn.strain, 2u);
+  EXPECT_EQ(found.part, 250u);
+  EXPECT_EQ(found.protect_ms, 60'000u);
+  EXPECT_EQ(found.vgpus[0].guard.server, "node2");
+  EXPECT_EQ(found.vgpus[0].guard.epoch, 77u);
+  EXPECT_EQ(found.vgpus[0].guard.made_ms, 88u);
 }
 
 TEST_F(StoreTest, a_number_is_never_used_twice) {
@@ -270,6 +307,110 @@ TEST_F(StoreTest, a_damaged_file_is_named) {
   const Outcome refused = Store::open(directory_, &store_);
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.message().find("damaged"), std::string::npos) << refused.message();
+}
+
+// Two schedulers that share a store, as two of them share etcd.
+class Shared : public testing::Test {
+ protected:
+  // Passes on to a store that others have, too.
+  class Line final : public Kv {
+   public:
+    explicit Line(MemoryKv& kv) : kv_(kv) {}
+    const std::string& name() const override { return kv_.name(); }
+    Outcome commit(const Transaction& t, Committed* c) override { return kv_.commit(t, c); }
+    Outcome range(const Range& range, std::vector<Entry>* entries) override { return kv_.range(range, entries); }
+    Outcome grant(uint32_t ttl_ms, uint64_t* lease) override { return kv_.grant(ttl_ms, lease); }
+    Outcome renew(uint64_t lease, bool* alive) override { return kv_.renew(lease, alive); }
+    Outcome revoke(uint64_t lease) override { return kv_.revoke(lease); }
+    std::unique_ptr<Watch> watch(const Range& range) override { return kv_.watch(range); }
+    Outcome compact(uint64_t revision) override { return kv_.compact(revision); }
+
+   private:
+    MemoryKv& kv_;
+  };
+  uint64_t take_the_lead() {
+    Committed erased, made;
+    EXPECT_TRUE(kv_.commit({{}, {{.key = "/tide/leader", .value = {}}}}, &erased).ok());
+    EXPECT_TRUE(kv_.commit({{}, {{.key = "/tide/leader", .value = "me"}}}, &made).ok());
+    return made.revision;
+  }
+  static JobRecord job(const std::string& token) {
+    JobRecord record;
+    record.token = token;
+    return record;
+  }
+
+  MemoryKv kv_;
+  Store first_{std::make_unique<Line>(kv_)}, second_{std::make_unique<Line>(kv_)};
+};
+
+TEST_F(Shared, a_deposed_leader_writes_nothing) {
+  first_.write_only_in("/tide/leader", take_the_lead());
+  JobRecord old = job("a"), late = job("b");
+  ASSERT_TRUE(first_.add(&old).ok());
+  second_.write_only_in("/tide/leader", take_the_lead());
+  old.reason = "from the old leader";
+  EXPECT_FALSE(first_.deposed());
+  const Outcome refused = first_.update(old);
+  EXPECT_NE(refused.message().find("not the leader"), std::string::npos) << refused.message();
+  EXPECT_TRUE(first_.deposed());
+  EXPECT_FALSE(first_.add(&late).ok());
+  std::vector<JobRecord> live;
+  ASSERT_TRUE(second_.load_live(&live).ok());
+  ASSERT_EQ(live.size(), 1u);
+  EXPECT_EQ(live[0].reason, "");
+  live[0].reason = "from the new one";
+  EXPECT_TRUE(second_.update(live[0]).ok());
+  EXPECT_TRUE(second_.add(&late).ok());
+  EXPECT_EQ(late.number, 2u);
+}
+
+TEST_F(Shared, what_was_done_unheard_is_not_done_twice) {
+  JobRecord a = job("a"), b = job("b");
+  kv_.fail(true, true);
+  EXPECT_FALSE(first_.add(&a).ok());
+  kv_.fail(false);
+  ASSERT_TRUE(first_.add(&a).ok());  // the same once more
+  EXPECT_EQ(a.number, 1u);
+  a.reason = "changed";
+  kv_.fail(true, true);
+  EXPECT_FALSE(first_.update(a).ok());
+  a.reason = "changed again";
+  EXPECT_FALSE(first_.update(a).ok());
+  kv_.fail(false);
+  EXPECT_TRUE(first_.update(a).ok());
+  EXPECT_EQ(second_.find(1)->reason, "changed again");
+  kv_.fail(true, true);
+  EXPECT_FALSE(first_.add(&b).ok());  // nobody was told of it
+  kv_.fail(false);
+  JobRecord c = job("c");
+  ASSERT_TRUE(first_.add(&c).ok());
+  EXPECT_EQ(c.number, 3u);
+  std::vector<JobRecord> live;
+  ASSERT_TRUE(second_.load_live(&live).ok());
+  ASSERT_EQ(live.size(), 2u);
+  EXPECT_EQ(live[1].token, "c");
+}
+
+TEST_F(Shared, who_ended_stays_ended_and_many_are_written_at_once) {
+  std::vector<JobRecord> jobs(120);
+  std::vector<const JobRecord*> all;
+  for (JobRecord& each : jobs) {
+    each.token = "t";
+    ASSERT_TRUE(first_.add(&each).ok());
+    each.reason = "at once";
+    if (each.number % 2 == 0) each.phase = Phase::kEnded;
+    all.push_back(&each);
+  }
+  ASSERT_TRUE(first_.update(all).ok());
+  ASSERT_TRUE(first_.update(all).ok());
+  std::vector<JobRecord> live, ended;
+  ASSERT_TRUE(second_.load_live(&live).ok() && second_.load_ended(7, &ended).ok());
+  EXPECT_EQ(live.size(), 60u);
+  ASSERT_EQ(ended.size(), 7u);
+  EXPECT_EQ(ended[0].number, 120u);
+  EXPECT_EQ(second_.find(119)->reason, "at once");
+  EXPECT_EQ(second_.find(2)->phase, Phase::kEnded);
 }
 
 }  // namespace

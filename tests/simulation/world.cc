@@ -155,6 +155,7 @@ uint64_t now_ns() {
   return World::exists() ? World::now_running().local_now() : 0;
 }
 uint64_t wall_seconds() { return 1'700'000'000 + now_ns() / 1'000'000'000; }
+uint64_t boot_ns() { return now_ns(); }
 void sleep_us(uint32_t) {}
 }  // namespace tide
 

@@ -70,6 +70,10 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
     for (const auto& error : sched::read_config(options.config, &config)) errors += "\n  " + error.text();
     if (!errors.empty()) return Outcome::fail("the configuration has errors:" + errors);
   }
+  if (!config.etcd.members.empty()) {
+    return Outcome::fail("`tide up` starts one scheduler, with its record in a file: leave `store` out of " +
+                         options.config + ", or start tide-scheduler with it");
+  }
   if (config.state.empty()) config.state = options.home + "/state";
   launch.command = {program,      "--listen",           config.listen,
                     "--door",     config.door,          "--state",
