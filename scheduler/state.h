@@ -5,11 +5,13 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "scheduler/shares.h"
+#include "scheduler/require.h"
 
 namespace tide::sched {
 
@@ -33,8 +35,10 @@ std::string to_text(const GpuId& id);
 struct GpuView {
   GpuId id;
   uint64_t memory_bytes = 0;
-  bool online = true;   // its server answers
-  bool healthy = true;  // an unhealthy GPU takes nothing new, and what is there moves away
+  bool online = true;     // its server answers
+  bool healthy = true;    // an unhealthy GPU takes nothing new, and what is there moves away
+  bool draining = false;  // unhealthy because its server is being drained, and for no other reason
+  std::shared_ptr<const GpuTraits> traits = {};  // null: nothing is known
 };
 
 inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
@@ -75,6 +79,7 @@ struct JobView {
   int32_t queue = 0;                      // index in State::queues
   int32_t priority = 0;                   // within its queue: a higher one starts first
   bool preemptible = true;                // false: nothing is taken from it for others' sake
+  Requirements require = {};
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
