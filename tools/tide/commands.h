@@ -24,6 +24,7 @@ int migrate(const Words& words);
 int suspend(const Words& words);
 int resume(const Words& words);
 int kill_job(const Words& words);
+int config_import(const Words& words);
 int config(const Words& words);
 int doctor(const Words& words);
 int simulate(const Words& words);

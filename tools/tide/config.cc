@@ -9,8 +9,11 @@ namespace tide::cli {
 
 int config(const Words& words) {
   constexpr const char* kHelp =
-      "usage: tide config check FILE\n\n"
-      "Lists everything that is wrong in a pool.toml, with line, column and a hint.\n";
+      "usage: tide config check FILE\n"
+      "       tide config import --from kai|runai FILE\n\n"
+      "check lists everything that is wrong in a pool.toml, with line, column and a hint; import prints another\n"
+      "scheduler's queues as a pool.toml.\n";
+  if (!words.empty() && words[0] == "import") return config_import({words.begin() + 1, words.end()});
   Options options;
   if (!options.parse(words, {}, kHelp)) return options.status();
   if (!options.words().empty() && options.words()[0] == "apply") return fail("'config apply' is not available yet");

@@ -37,7 +37,7 @@ constexpr Command kCommands[] = {
     {"suspend", "take all GPUs from running jobs; they wait, and lose nothing", tide::cli::suspend},
     {"resume", "give suspended jobs GPUs again", tide::cli::resume},
     {"kill", "end a job", tide::cli::kill_job},
-    {"config", "check a pool.toml", tide::cli::config},
+    {"config", "check a pool.toml; import the queues of another scheduler", tide::cli::config},
     {"simulate", "replay a recorded trace of a cluster under other policies, with more GPUs", tide::cli::simulate},
     {"trace", "what a job asked of the driver (`tide run --trace FILE`)", tide::cli::trace_command},
     {"doctor", "find what is wrong with this machine's set-up", tide::cli::doctor},
