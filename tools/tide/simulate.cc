@@ -24,6 +24,12 @@ Outcome simulate_policy(const SimulateOptions& options, const simulate::StepTime
     run->result = simulate::run_pollux(run->trace, times, run->gpus / simulate::kPolluxNodeGpus);
     return {};
   }
+  if (const LearnedPolicy* learned = find_learned(run->policy); learned != nullptr) {
+    simulate::LearnedOptions as = options.learned;
+    as.knowledge = learned->knowledge;
+    run->result = simulate::run_learned(run->trace, run->gpus, as);
+    return {};
+  }
   run->result = simulate::run(run->trace, run->gpus, *simulate::find_policy(run->policy), options.elastic.costs);
   return {};
 }
