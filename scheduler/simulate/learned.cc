@@ -11,7 +11,6 @@ namespace tide::simulate {
 namespace {
 
 constexpr double kRounding_s = 1e-6;
-constexpr double kRefresh_s = 3600;  // who waits is looked at anew
 
 struct Live {
   double left_s = 0, ran_s = 0;  // on all its GPUs, at `since_s`
@@ -38,7 +37,6 @@ class Replay {
       now_ = std::max(now_, next_event());
       bool changed = step_or_finish();
       changed = arrive() || changed;
-      if (was_short_ && now_ >= refresh_s_) changed = refresh() || changed;
       if (changed && (wanted_ > result_.gpus || was_short_)) {
         share_out();
       } else if (changed) {
@@ -156,14 +154,6 @@ class Replay {
     return place_of(index) - line_.begin() != at;
   }
 
-  // What has ended meanwhile tells of who waits, too.
-  bool refresh() {
-    refresh_s_ = now_ + kRefresh_s;
-    for (const uint32_t index : there_) live_[index].place = place_now(index);
-    std::sort(line_.begin(), line_.end(), before());
-    return true;
-  }
-
   void share_out() {
     ++result_.decisions;
     was_short_ = wanted_ > result_.gpus;
@@ -255,7 +245,6 @@ class Replay {
   bool was_short_ = false;  // when GPUs were given out last, there were not enough
   uint32_t arrived_ = 0;
   double now_ = 0;
-  double refresh_s_ = 0;
   Result result_;
 };
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "scheduler/simulate/csv.h"
+#include "scheduler/simulate/repack.h"
 
 namespace tide::simulate {
 namespace {
@@ -298,6 +299,40 @@ Outcome read_pods(const std::string& path, std::vector<Pod>* pods) {
   return Table().read(path, {"cpu_milli", "memory_mib", "gpus_requested", "gpu_fraction_total", "gpu_spec"}, row);
 }
 
+namespace {
+
+// GPUs of any server, alike: models are not looked at.
+class MovingPacker {
+ public:
+  MovingPacker(uint32_t gpus, bool turns)
+      : shared_(gpus), free_milli_(int64_t(gpus) * kWholeGpu_milli), turns_(turns) {}
+
+  bool place(const Pod& pod) {
+    const bool is_part = pod.gpus == 1 && pod.gpu_milli < kWholeGpu_milli;
+    bool placed = true;
+    if (turns_) {
+      placed = pod.milli() <= free_milli_;
+      if (placed) free_milli_ -= pod.milli();
+    } else if (pod.gpus > 0) {
+      placed = is_part ? shared_.place_part(pod.gpu_milli) : shared_.place_whole(uint32_t(pod.gpus));
+    }
+    placed_ += placed && pod.gpus > 0;
+    // Round after round one GPU is filled after the other; who is cut in two begins on the next.
+    split_ += turns_ && placed && is_part && free_milli_ % kWholeGpu_milli + pod.gpu_milli > kWholeGpu_milli;
+    return placed;
+  }
+
+  double moves_per_job() const { return placed_ == 0 ? 0 : double(turns_ ? 2 * split_ : shared_.moves()) / placed_; }
+
+ private:
+  SharedGpus shared_;
+  int64_t free_milli_;
+  const bool turns_;
+  uint32_t placed_ = 0, split_ = 0;
+};
+
+}  // namespace
+
 PackingResult pack(const std::vector<Node>& nodes, const std::vector<Pod>& pods, const PackingOptions& options) {
   int64_t all = 0;
   for (const Node& node : nodes) all += free_milli(node);
@@ -308,15 +343,26 @@ PackingResult pack(const std::vector<Node>& nodes, const std::vector<Pod>& pods,
   }
   Dice dice(options.seed);
   Packer packer(remote ? pooled(nodes) : nodes, asked, options);
+  MovingPacker moving(uint32_t(all / kWholeGpu_milli), options.packing == Packing::kTurns);
+  const bool moves = options.packing == Packing::kMoves || options.packing == Packing::kTurns;
+  std::map<int32_t, uint32_t, std::greater<>> parts;  // that came
   int64_t arrived = 0, allocated = 0, leased = 0;
   for (const size_t i : arrivals_of(pods, options.arrivals * double(all), &dice)) {
     arrived += pods[i].milli();
     if (arrived > all) break;
-    if (!packer.place(asked[i])) continue;
+    if (pods[i].gpus == 1) ++parts[pods[i].gpu_milli];
+    if (moves ? !moving.place(pods[i]) : !packer.place(asked[i])) continue;
     allocated += pods[i].milli();
     leased += asked[i].milli();
   }
-  return {double(allocated) / double(all), double(leased) / double(all), packer.useless() / double(all)};
+  PackingResult result{double(allocated) / double(all), double(leased) / double(all)};
+  if (moves) {
+    result.moves_per_job = moving.moves_per_job();
+  } else {
+    result.fragmented = packer.useless() / double(all);
+  }
+  result.bound = double(packing_bound_milli(uint32_t(all / kWholeGpu_milli), parts)) / double(all);
+  return result;
 }
 
 }  // namespace tide::simulate

@@ -44,7 +44,8 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --html FILE        a page with plots
   --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
   --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured steps, on 64 GPUs
-  --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide; the mean of N orders (10)
+  --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide, moves, turns; the mean of N
+                     orders (10)
 )";
 
 namespace {
@@ -131,7 +132,7 @@ std::string all_but_tide() {
 // Those that there are in this mode, "a, b".
 std::string names_of(const std::string& mode) {
   if (mode == "muri") return "srtf, srsf, tiresias-l";
-  if (mode == "openb") return "random, best-fit, fgd, pooled, tide";
+  if (mode == "openb") return "random, best-fit, fgd, pooled, tide, moves, turns";
   return mode == "pollux" ? "tiresias" : "tide, " + all_but_tide();
 }
 
