@@ -117,6 +117,10 @@ int simulate(const Words& words) {
   }
   simulate::TraceFile file = simulate::read_trace(asked.path, asked.trace);
   if (!report_errors(asked, file)) return kFailed;
+  if (asked.mode == "deadlines") {
+    const Outcome done = simulate_deadlines(asked, file.parts);
+    return done.ok() ? kOk : fail(done.message());
+  }
   Simulations simulations{asked.path, asked.mode, file.wrong_rows, {}};
   if (Outcome outcome = simulate_all(asked, &file.parts, &simulations); !outcome.ok()) return fail(outcome.message());
   if (!asked.html.empty()) {

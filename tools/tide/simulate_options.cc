@@ -16,6 +16,7 @@ const char* const kSimulateHelp =
                      [--json | --csv] [--html FILE] [OPTIONS]
        tide simulate TRACE --mode muri [--policy P,...]
        tide simulate TRACE --mode pollux --step-times FILE
+       tide simulate TRACE --mode deadlines --throughputs FILE [--gpus N] [--move-cost T]
        tide simulate PODS --mode openb --nodes FILE [--policy P,...] [--seeds N]
 
 Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
@@ -44,6 +45,8 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --html FILE        a page with plots
   --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
   --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured steps, on 64 GPUs
+  --mode deadlines   who is promised a deadline, and is it kept; jobs are elastic, as fast as was measured (512 GPUs);
+                     each team is a cluster of its own
   --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide, moves, turns; the mean of N
                      orders (10)
 )";
@@ -105,7 +108,7 @@ bool take_pools(Options* options, SimulateOptions* asked) {
   if (!options->number("gpus", 1, 1'000'000, &gpus)) return false;
   WhatIf pool{"", gpus};
   if (gpus == 0 && options->has("config") && !gpus_of_config(options->get("config"), options, &pool.gpus)) return false;
-  if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = 64;
+  if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = asked->mode == "deadlines" ? 512 : 64;
   if (pool.gpus == 0) return options->usage_error("needs --gpus N, or --config FILE"), false;
   asked->pools.push_back(pool);
   for (const std::string& text : parts_of(options->get("what-if"))) {
@@ -131,6 +134,7 @@ std::string all_but_tide() {
 
 // Those that there are in this mode, "a, b".
 std::string names_of(const std::string& mode) {
+  if (mode == "deadlines") return "tide-deadlines";
   if (mode == "muri") return "srtf, srsf, tiresias-l";
   if (mode == "openb") return "random, best-fit, fgd, pooled, tide, moves, turns";
   return mode == "pollux" ? "tiresias" : "tide, " + all_but_tide();
@@ -154,8 +158,15 @@ bool take_mode(Options* options, SimulateOptions* asked) {
   asked->mode = options->get("mode");
   asked->step_times = options->get("step-times");
   asked->nodes = options->get("nodes");
-  if (options->has("mode") && asked->mode != "muri" && asked->mode != "pollux" && asked->mode != "openb") {
-    return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux and openb"), false;
+  asked->throughputs = options->get("throughputs");
+  const std::vector<std::string> modes = {"muri", "pollux", "openb", "deadlines"};
+  if (options->has("mode") && std::find(modes.begin(), modes.end(), asked->mode) == modes.end()) {
+    return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux, openb and deadlines"),
+           false;
+  }
+  asked->trace.by_team = asked->mode == "deadlines";
+  if ((asked->mode == "deadlines") != options->has("throughputs")) {
+    return options->usage_error("--mode deadlines and --throughputs FILE go together"), false;
   }
   if ((asked->mode == "pollux") != options->has("step-times")) {
     return options->usage_error("--mode pollux and --step-times FILE go together"), false;
@@ -176,8 +187,8 @@ bool take_number(Options* options, const char* name, const Range& range, double*
   if (wrong == std::errc() && end == text.data() + text.size() && given >= range.least && given <= range.most) {
     return *value = given, true;
   }
-  return options->usage_error(format("--%s must be a number from %g to %g, not '%s'", name, range.least, range.most,
-                                     text.c_str())),
+  return options->usage_error(
+             format("--%s must be a number from %g to %g, not '%s'", name, range.least, range.most, text.c_str())),
          false;
 }
 
@@ -218,12 +229,31 @@ const LearnedPolicy* find_learned(const std::string& name) {
 }
 
 bool SimulateOptions::parse(const std::vector<std::string>& words, Options* options) {
-  const std::vector<OptionSpec> specs = {
-      {"gpus"},           {"config"},         {"policy"},       {"what-if"},    {"min"},   {"scaling"},
-      {"server-gpus"},    {"move-cost"},      {"resume-cost"},  {"checkpoint"}, {"first"}, {"part"},
-      {"patience"},       {"oldest"},       {"estimate-error"},
-      {"html"},           {"mode"},           {"step-times"},   {"nodes"},      {"seeds"}, {"skip-bad", 0, false},
-      {"sort", 0, false}, {"json", 0, false}, {"csv", 0, false}};
+  const std::vector<OptionSpec> specs = {{"gpus"},
+                                         {"config"},
+                                         {"policy"},
+                                         {"what-if"},
+                                         {"min"},
+                                         {"scaling"},
+                                         {"server-gpus"},
+                                         {"move-cost"},
+                                         {"resume-cost"},
+                                         {"checkpoint"},
+                                         {"first"},
+                                         {"part"},
+                                         {"patience"},
+                                         {"oldest"},
+                                         {"estimate-error"},
+                                         {"html"},
+                                         {"mode"},
+                                         {"step-times"},
+                                         {"nodes"},
+                                         {"throughputs"},
+                                         {"seeds"},
+                                         {"skip-bad", 0, false},
+                                         {"sort", 0, false},
+                                         {"json", 0, false},
+                                         {"csv", 0, false}};
   if (!options->parse(words, specs, kSimulateHelp) || !options->expect_words(1, "one trace")) return false;
   path = options->words()[0];
   part = options->get("part");

@@ -30,8 +30,8 @@ const LearnedPolicy* find_learned(const std::string& name);
 
 struct SimulateOptions {
   std::string path, part, html;
-  std::string mode;  // "muri", "pollux", "openb"; else empty
-  std::string step_times, nodes;
+  std::string mode;  // "muri", "pollux", "openb", "deadlines"; else empty
+  std::string step_times, nodes, throughputs;
   simulate::TraceOptions trace;
   std::vector<std::string> policies;
   std::vector<WhatIf> pools;  // the first is the pool itself
@@ -67,6 +67,8 @@ struct Simulations {
 
 // --mode openb, all of it.
 Outcome simulate_packing(const SimulateOptions& options);
+// --mode deadlines.
+Outcome simulate_deadlines(const SimulateOptions& options, const std::vector<simulate::Trace>& parts);
 
 void print_simulations(const Simulations& simulations);
 void print_simulations_json(const Simulations& simulations);
