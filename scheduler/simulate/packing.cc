@@ -301,34 +301,62 @@ Outcome read_pods(const std::string& path, std::vector<Pod>* pods) {
 
 namespace {
 
-// GPUs of any server, alike: models are not looked at.
+// GPUs of any server, of one model.
+struct ModelPool {
+  Node model;  // nothing but its name
+  SharedGpus shared;
+  int64_t free_milli = 0;  // where jobs take turns
+};
+
 class MovingPacker {
  public:
-  MovingPacker(uint32_t gpus, bool turns)
-      : shared_(gpus), free_milli_(int64_t(gpus) * kWholeGpu_milli), turns_(turns) {}
-
-  bool place(const Pod& pod) {
-    const bool is_part = pod.gpus == 1 && pod.gpu_milli < kWholeGpu_milli;
-    bool placed = true;
-    if (turns_) {
-      placed = pod.milli() <= free_milli_;
-      if (placed) free_milli_ -= pod.milli();
-    } else if (pod.gpus > 0) {
-      placed = is_part ? shared_.place_part(pod.gpu_milli) : shared_.place_whole(uint32_t(pod.gpus));
+  MovingPacker(const std::vector<Node>& nodes, bool turns) : turns_(turns) {
+    for (const Node& pool : pooled(nodes)) {
+      pools_.push_back(
+          {{.model = pool.model, .gpus_milli = {}}, SharedGpus(uint32_t(pool.gpus_milli.size())), free_milli(pool)});
     }
-    placed_ += placed && pod.gpus > 0;
-    // Round after round one GPU is filled after the other; who is cut in two begins on the next.
-    split_ += turns_ && placed && is_part && free_milli_ % kWholeGpu_milli + pod.gpu_milli > kWholeGpu_milli;
-    return placed;
   }
 
-  double moves_per_job() const { return placed_ == 0 ? 0 : double(turns_ ? 2 * split_ : shared_.moves()) / placed_; }
+  // Where nobody has to move, if there is such a place.
+  bool place(const Pod& pod) {
+    if (pod.gpus == 0) return true;
+    for (const bool may_move : {false, true}) {
+      for (ModelPool& pool : pools_) {
+        if (!may_use(pod, pool.model) || !(turns_ ? place_in_turns(pod, &pool) : place_in(pod, may_move, &pool)))
+          continue;
+        ++placed_;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  double moves_per_job() const {
+    uint64_t moves = 2 * split_;
+    for (const ModelPool& pool : pools_) moves += pool.shared.moves();
+    return placed_ == 0 ? 0 : double(moves) / placed_;
+  }
 
  private:
-  SharedGpus shared_;
-  int64_t free_milli_;
+  static bool is_part(const Pod& pod) { return pod.gpus == 1 && pod.gpu_milli < kWholeGpu_milli; }
+
+  static bool place_in(const Pod& pod, bool may_move, ModelPool* pool) {
+    return is_part(pod) ? pool->shared.place_part(pod.gpu_milli, may_move)
+                        : pool->shared.place_whole(uint32_t(pod.gpus), may_move);
+  }
+
+  // Round after round one GPU is filled after the other; who is cut in two begins on the next.
+  bool place_in_turns(const Pod& pod, ModelPool* pool) {
+    if (pod.milli() > pool->free_milli) return false;
+    pool->free_milli -= pod.milli();
+    split_ += is_part(pod) && pool->free_milli % kWholeGpu_milli + pod.gpu_milli > kWholeGpu_milli;
+    return true;
+  }
+
+  std::vector<ModelPool> pools_;
   const bool turns_;
-  uint32_t placed_ = 0, split_ = 0;
+  uint32_t placed_ = 0;
+  uint64_t split_ = 0;
 };
 
 }  // namespace
@@ -343,7 +371,7 @@ PackingResult pack(const std::vector<Node>& nodes, const std::vector<Pod>& pods,
   }
   Dice dice(options.seed);
   Packer packer(remote ? pooled(nodes) : nodes, asked, options);
-  MovingPacker moving(uint32_t(all / kWholeGpu_milli), options.packing == Packing::kTurns);
+  MovingPacker moving(nodes, options.packing == Packing::kTurns);
   const bool moves = options.packing == Packing::kMoves || options.packing == Packing::kTurns;
   std::map<int32_t, uint32_t, std::greater<>> parts;  // that came
   int64_t arrived = 0, allocated = 0, leased = 0;

@@ -26,48 +26,51 @@ void remove(std::vector<int32_t>* from, const std::vector<int32_t>& parts) {
 
 }  // namespace
 
-bool SharedGpus::place_part(int32_t milli) {
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    Parts* best = nullptr;
-    int32_t fullest = -1;
-    for (Parts& each : shared_) {
-      const int32_t taken = sum_of(each);
-      if (taken + milli > kWholeGpu_milli || taken <= fullest) continue;
-      best = &each;
-      fullest = taken;
-    }
-    if (best == nullptr && free_ > 0) {
-      --free_;
-      best = &shared_.emplace_back();
-    }
-    if (best != nullptr) {
-      best->insert(std::upper_bound(best->begin(), best->end(), milli, std::greater<>()), milli);
-      ++parts_[milli];
-      return true;
-    }
-    if (attempt == 0 && !make_room(1)) return false;
+bool SharedGpus::place_part(int32_t milli, bool may_move) {
+  Parts* best = nullptr;
+  int32_t fullest = -1;
+  for (Parts& each : shared_) {
+    const int32_t taken = sum_of(each);
+    if (taken + milli > kWholeGpu_milli || taken <= fullest) continue;
+    best = &each;
+    fullest = taken;
   }
-  return false;
+  if (best == nullptr && free_ > 0) {
+    --free_;
+    best = &shared_.emplace_back();
+  }
+  Sizes parts = parts_;
+  ++parts[milli];
+  if (best != nullptr) {
+    best->insert(std::upper_bound(best->begin(), best->end(), milli, std::greater<>()), milli);
+  } else if (!may_move || !repack(parts, 0)) {
+    return false;
+  } else {
+    --moves_;  // that which comes
+  }
+  parts_ = std::move(parts);
+  return true;
 }
 
-bool SharedGpus::place_whole(uint32_t gpus) {
-  if (gpus > free_ && !make_room(gpus)) return false;
+bool SharedGpus::place_whole(uint32_t gpus, bool may_move) {
+  if (gpus > free_ && !(may_move && repack(parts_, gpus))) return false;
   free_ -= gpus;
   return true;
 }
 
-// So that `gpus` are free.
-bool SharedGpus::make_room(uint32_t gpus) {
-  std::vector<Parts> after = packed(parts_);
-  if (after.size() + gpus > shared_.size() + free_) return false;
+// So that `gpus` are free beside them.
+bool SharedGpus::repack(const Sizes& parts, uint32_t gpus) {
+  std::vector<Parts> after = packed(parts);
+  const size_t all = shared_.size() + free_;
+  if (after.size() + gpus > all) return false;
   moves_ += moved(shared_, after);
-  free_ += uint32_t(shared_.size() - after.size());
+  free_ = uint32_t(all - after.size());
   shared_ = std::move(after);
   return true;
 }
 
 // The largest first, each where it leaves the least.
-std::vector<SharedGpus::Parts> SharedGpus::packed(const std::map<int32_t, uint32_t, std::greater<>>& parts) {
+std::vector<SharedGpus::Parts> SharedGpus::packed(const Sizes& parts) {
   std::vector<Parts> gpus;
   std::multimap<int32_t, size_t> room;  // GPUs by what is left of them
   for (const auto& [milli, count] : parts) {
@@ -121,8 +124,8 @@ uint64_t SharedGpus::moved(const std::vector<Parts>& before, const std::vector<P
 }
 
 // Of the parts that are at least 1 - a, each leaves a gap of at most a, which only parts up to a can fill. If u of them
-// are left out, the gaps of the others make (gaps - u a) - fillers at least; what is left out, u (1 - a), is wasted, too,
-// since all that came would fill the GPUs. The larger of the two is least at u = gaps - fillers.
+// are left out, the gaps of the others make (gaps - u a) - fillers at least; what is left out, u (1 - a), is wasted,
+// too, since all that came would fill the GPUs. The larger of the two is least at u = gaps - fillers.
 int64_t packing_bound_milli(uint32_t gpus, const std::map<int32_t, uint32_t, std::greater<>>& parts) {
   int64_t waste = 0, gaps = 0;
   for (const auto& [milli, count] : parts) {
