@@ -209,9 +209,9 @@ class Simulate(unittest.TestCase):
         self.assertEqual({run['policy']: run['allocated_pct'] for run in answer['runs']},
                          {'random': 100, 'best-fit': 100, 'fgd': 100, 'pooled': 100, 'tide': 50, 'moves': 100,
                           'turns': 100})
-        self.assertEqual([run['leased_pct'] for run in answer['runs']], 5 * [100])
+        self.assertEqual([run['leased_pct'] for run in answer['runs']], 7 * [100])
         table = self.ok(pods, '--mode', 'openb', '--nodes', nodes, '--policy', 'fgd')
-        self.assertRegex(table, r'(?m)^fgd +100.00 +0.00 +100.00 +0.00$')
+        self.assertRegex(table, r'(?m)^fgd +100.00 +0.00 +100.00 +0.00 +0.0000 +100.00$')
         bad = self.file('bad.csv', header + '2000,10,1,0.5,\n2000,10,1,1.5,\n')
         self.error(1, f'tide: {bad}:3: the row is wrong\n', bad, '--mode', 'openb', '--nodes', nodes)
         self.error(1, f"tide: {bad}:1: no column 'gpus'\n", bad, '--mode', 'openb', '--nodes', bad)
