@@ -8,11 +8,11 @@ namespace tide::sched {
 namespace {
 
 constexpr double kFirstStep_s = 10;
-constexpr double kBatchGap_s = 3600;      // a job that comes later begins another batch
-constexpr double kHalfLife_jobs = 300;    // of a team's jobs of one size, until one counts half
+constexpr double kBatchGap_s = 3600;    // a job that comes later begins another batch
+constexpr double kHalfLife_jobs = 300;  // of a team's jobs of one size, until one counts half
 constexpr double kSizeHalfLife_jobs = 900, kAllHalfLife_jobs = 3000;
 constexpr double kSizeDoubt_jobs = 4, kTeamDoubt_jobs = 4, kBatchDoubt_jobs = 8;  // that the wider kind counts for
-constexpr double kPrior = 0.2;            // of those in a step ends in it, if nothing is known
+constexpr double kPrior = 0.2;  // of those in a step ends in it, if nothing is known
 constexpr double kHalf = 0.5;
 
 std::array<double, kRunSteps + 1> step_starts() {
@@ -96,8 +96,7 @@ uint32_t Estimates::add(double half_life_jobs) {
   return index;
 }
 
-uint32_t Estimates::kind_of(const std::pair<std::string, uint32_t>& name, uint32_t otherwise,
-                            double half_life_jobs) {
+uint32_t Estimates::kind_of(const std::pair<std::string, uint32_t>& name, uint32_t otherwise, double half_life_jobs) {
   const auto found = kinds_.find(name);
   if (found != kinds_.end()) return found->second;
   if (kinds_.size() == kKindsMax) return otherwise;

@@ -18,7 +18,8 @@ struct OrderRules {
 // The smallest is served first.
 double place_in_line(const OrderRules& rules, double submitted_s, double expected_gpu_s);
 
-// Of a job whose user said how long it would run: the rest of that; who is over it is expected to run half as long again.
+// Of a job whose user said how long it would run: the rest of that; who is over it is expected to run half as long
+// again.
 double given_left_s(double given_s, double ran_s);
 
 // Of `free` GPUs, as many as make a job of so many vGPUs faster: all that its fullest GPU has to do decides.
@@ -35,8 +36,8 @@ struct Lines {
   const std::vector<uint32_t>& by_place;  // place_in_line() ascending
 };
 
-// Says how many GPUs each has: the oldest share `oldest_gpus` of them, all others are given out in line, to the last GPU:
-// who does not fit shrinks. Sets `granted` of all in `lines`.
+// Says how many GPUs each has: the oldest share `oldest_gpus` of them, all others are given out in line, to the last
+// GPU: who does not fit shrinks. Sets `granted` of all in `lines`.
 void share_out(const Lines& lines, uint32_t gpus, uint32_t oldest_gpus, std::vector<Candidate>* candidates);
 
 }  // namespace tide::sched

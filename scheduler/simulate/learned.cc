@@ -122,9 +122,12 @@ class Replay {
 
   double expected_left_s(const Live& live) const {
     switch (options_.knowledge) {
-      case Knowledge::kLearned: return estimates_.left_s(live.kind, live.step);
-      case Knowledge::kGiven: return sched::given_left_s(live.given_s, live.ran_s);
-      case Knowledge::kOracle: return live.left_s;
+      case Knowledge::kLearned:
+        return estimates_.left_s(live.kind, live.step);
+      case Knowledge::kGiven:
+        return sched::given_left_s(live.given_s, live.ran_s);
+      case Knowledge::kOracle:
+        return live.left_s;
     }
     return 0;
   }
@@ -207,7 +210,10 @@ class Replay {
     return uint32_t((uint64_t(vgpus) * (more - fewer) + more - 1) / more);
   }
 
-  static double speed(const Live& live, uint32_t vgpus) { return 1.0 / ((vgpus + live.gpus - 1) / live.gpus); }
+  static double speed(const Live& live, uint32_t vgpus) {
+    const uint32_t on_the_fullest = (vgpus + live.gpus - 1) / live.gpus;
+    return 1.0 / on_the_fullest;
+  }
 
   void catch_up(uint32_t index) {
     Live& live = live_[index];

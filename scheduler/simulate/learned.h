@@ -20,7 +20,7 @@ struct LearnedOptions {
   sched::OrderRules rules = {};
   Knowledge knowledge = Knowledge::kLearned;
   double estimate_error = 3;  // a factor between 1 / this and this, evenly drawn by its logarithm
-  Costs costs = {};              // nothing is ever lost: checkpoint_s is not used
+  Costs costs = {};           // nothing is ever lost: checkpoint_s is not used
 };
 
 // Requires: check_sizes() is OK.

@@ -42,12 +42,9 @@ struct PackingName {
   const char* name;
   Packing packing;
 };
-inline constexpr PackingName kPackings[] = {{"random", Packing::kRandom},
-                                            {"best-fit", Packing::kBestFit},
-                                            {"fgd", Packing::kFgd},
-                                            {"pooled", Packing::kPooled},
-                                            {"tide", Packing::kTide},
-                                            {"moves", Packing::kMoves},
+inline constexpr PackingName kPackings[] = {{"random", Packing::kRandom}, {"best-fit", Packing::kBestFit},
+                                            {"fgd", Packing::kFgd},       {"pooled", Packing::kPooled},
+                                            {"tide", Packing::kTide},     {"moves", Packing::kMoves},
                                             {"turns", Packing::kTurns}};
 
 // CSVs: node, cpu_milli, memory_mib, gpus, gpu_model; and of pods cpu_milli, memory_mib, gpus_requested,
@@ -62,9 +59,9 @@ struct PackingOptions {
 };
 
 struct PackingResult {
-  double allocated = 0;   // part of all GPUs that jobs asked for and have, when as much as there is was asked for
-  double leased = 0;      // part that they hold: more where a part of a GPU takes a whole one
-  double fragmented = 0;  // part of all GPUs that is free then, and useless for the usual jobs
+  double allocated = 0;      // part of all GPUs that jobs asked for and have, when as much as there is was asked for
+  double leased = 0;         // part that they hold: more where a part of a GPU takes a whole one
+  double fragmented = 0;     // part of all GPUs that is free then, and useless for the usual jobs
   double moves_per_job = 0;  // of those that were placed; kTurns: in each round of turns
   double bound = 1;          // what no packing of parts could better (packing_bound_milli())
 };

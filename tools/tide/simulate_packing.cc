@@ -47,8 +47,8 @@ void print_json(const std::vector<Packed>& runs, const SimulateOptions& options)
 }
 
 void print(const std::vector<Packed>& runs, bool csv) {
-  const char* const row = csv ? "%s,%.3f,%.3f,%.3f,%.3f,%.4f,%.3f\n"
-                              : "%-10s %12.2f %10.2f %10.2f %13.2f %11.4f %9.2f\n";
+  const char* const row =
+      csv ? "%s,%.3f,%.3f,%.3f,%.3f,%.4f,%.3f\n" : "%-10s %12.2f %10.2f %10.2f %13.2f %11.4f %9.2f\n";
   if (csv) {
     puts("policy,allocated_pct,deviation_pct,leased_pct,fragmented_pct,moves_per_job,bound_pct");
   } else {
