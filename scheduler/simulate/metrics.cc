@@ -133,7 +133,7 @@ Spread spread_of(std::vector<double> values) {
 
 Metrics measure(const Trace& trace, const Result& result) {
   Metrics metrics;
-  std::vector<double> jct, slowdown, queue, stopped;
+  std::vector<double> jct, slowdown, queue, stopped, wide_stopped;
   double end_s = 0;
   for (size_t i = 0; i < trace.jobs.size(); ++i) {
     const Job& job = trace.jobs[i];
@@ -142,6 +142,7 @@ Metrics measure(const Trace& trace, const Result& result) {
     slowdown.push_back(std::max(jct.back(), kShortest_s) / std::max(job.duration_s, kShortest_s));
     queue.push_back(got.start_s - job.submit_s);
     stopped.push_back(std::max(jct.back() - got.running_s, 0.0));
+    if (job.gpus > kWideGpus) wide_stopped.push_back(stopped.back());
     end_s = std::max(end_s, got.end_s);
     metrics.preemptions_per_job += got.preemptions / double(trace.jobs.size());
     metrics.moves_per_job += got.moves / double(trace.jobs.size());
@@ -154,6 +155,7 @@ Metrics measure(const Trace& trace, const Result& result) {
   metrics.slowdown = spread_of(std::move(slowdown));
   metrics.queue_s = spread_of(std::move(queue));
   metrics.stopped_s = spread_of(std::move(stopped));
+  metrics.wide_stopped_s = spread_of(std::move(wide_stopped));
   metrics.makespan_s = end_s - trace.jobs[0].submit_s;
   metrics.utilisation = metrics.useful_gpu_s / (result.gpus * metrics.makespan_s);
   metrics.allocation = metrics.leased_gpu_s / (result.gpus * metrics.makespan_s);

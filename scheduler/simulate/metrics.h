@@ -16,11 +16,14 @@ struct Spread {
 // Of no values: zeros. A quantile q of n values is the sorted one with the index int(q n).
 Spread spread_of(std::vector<double> values);
 
+inline constexpr uint32_t kWideGpus = 8;
+
 struct Metrics {
-  Spread jct_s;      // end - submission
-  Spread slowdown;   // jct / duration, both at least 10 s
-  Spread queue_s;    // first start - submission
-  Spread stopped_s;  // all the time without a GPU
+  Spread jct_s;           // end - submission
+  Spread slowdown;        // jct / duration, both at least 10 s
+  Spread queue_s;         // first start - submission
+  Spread stopped_s;       // all the time without a GPU
+  Spread wide_stopped_s;  // the same, of jobs that ask for more than kWideGpus
   double makespan_s = 0;
   double utilisation = 0;  // work of the jobs / (GPUs x makespan)
   double allocation = 0;   // GPU-seconds leased / (GPUs x makespan)

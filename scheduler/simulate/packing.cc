@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "scheduler/simulate/csv.h"
+#include "scheduler/simulate/repack.h"
 
 namespace tide::simulate {
 namespace {
@@ -298,6 +299,68 @@ Outcome read_pods(const std::string& path, std::vector<Pod>* pods) {
   return Table().read(path, {"cpu_milli", "memory_mib", "gpus_requested", "gpu_fraction_total", "gpu_spec"}, row);
 }
 
+namespace {
+
+// GPUs of any server, of one model.
+struct ModelPool {
+  Node model;  // nothing but its name
+  SharedGpus shared;
+  int64_t free_milli = 0;  // where jobs take turns
+};
+
+class MovingPacker {
+ public:
+  MovingPacker(const std::vector<Node>& nodes, bool turns) : turns_(turns) {
+    for (const Node& pool : pooled(nodes)) {
+      pools_.push_back(
+          {{.model = pool.model, .gpus_milli = {}}, SharedGpus(uint32_t(pool.gpus_milli.size())), free_milli(pool)});
+    }
+  }
+
+  // Where nobody has to move, if there is such a place.
+  bool place(const Pod& pod) {
+    if (pod.gpus == 0) return true;
+    for (const bool may_move : {false, true}) {
+      for (ModelPool& pool : pools_) {
+        if (!may_use(pod, pool.model) || !(turns_ ? place_in_turns(pod, &pool) : place_in(pod, may_move, &pool)))
+          continue;
+        ++placed_;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  double moves_per_job() const {
+    uint64_t moves = 2 * split_;
+    for (const ModelPool& pool : pools_) moves += pool.shared.moves();
+    return placed_ == 0 ? 0 : double(moves) / placed_;
+  }
+
+ private:
+  static bool is_part(const Pod& pod) { return pod.gpus == 1 && pod.gpu_milli < kWholeGpu_milli; }
+
+  static bool place_in(const Pod& pod, bool may_move, ModelPool* pool) {
+    return is_part(pod) ? pool->shared.place_part(pod.gpu_milli, may_move)
+                        : pool->shared.place_whole(uint32_t(pod.gpus), may_move);
+  }
+
+  // Round after round one GPU is filled after the other; who is cut in two begins on the next.
+  bool place_in_turns(const Pod& pod, ModelPool* pool) {
+    if (pod.milli() > pool->free_milli) return false;
+    pool->free_milli -= pod.milli();
+    split_ += is_part(pod) && pool->free_milli % kWholeGpu_milli + pod.gpu_milli > kWholeGpu_milli;
+    return true;
+  }
+
+  std::vector<ModelPool> pools_;
+  const bool turns_;
+  uint32_t placed_ = 0;
+  uint64_t split_ = 0;
+};
+
+}  // namespace
+
 PackingResult pack(const std::vector<Node>& nodes, const std::vector<Pod>& pods, const PackingOptions& options) {
   int64_t all = 0;
   for (const Node& node : nodes) all += free_milli(node);
@@ -308,15 +371,26 @@ PackingResult pack(const std::vector<Node>& nodes, const std::vector<Pod>& pods,
   }
   Dice dice(options.seed);
   Packer packer(remote ? pooled(nodes) : nodes, asked, options);
+  MovingPacker moving(nodes, options.packing == Packing::kTurns);
+  const bool moves = options.packing == Packing::kMoves || options.packing == Packing::kTurns;
+  std::map<int32_t, uint32_t, std::greater<>> parts;  // that came
   int64_t arrived = 0, allocated = 0, leased = 0;
   for (const size_t i : arrivals_of(pods, options.arrivals * double(all), &dice)) {
     arrived += pods[i].milli();
     if (arrived > all) break;
-    if (!packer.place(asked[i])) continue;
+    if (pods[i].gpus == 1) ++parts[pods[i].gpu_milli];
+    if (moves ? !moving.place(pods[i]) : !packer.place(asked[i])) continue;
     allocated += pods[i].milli();
     leased += asked[i].milli();
   }
-  return {double(allocated) / double(all), double(leased) / double(all), packer.useless() / double(all)};
+  PackingResult result{double(allocated) / double(all), double(leased) / double(all)};
+  if (moves) {
+    result.moves_per_job = moving.moves_per_job();
+  } else {
+    result.fragmented = packer.useless() / double(all);
+  }
+  result.bound = double(packing_bound_milli(uint32_t(all / kWholeGpu_milli), parts)) / double(all);
+  return result;
 }
 
 }  // namespace tide::simulate

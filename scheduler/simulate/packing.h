@@ -35,16 +35,17 @@ enum class Packing : uint8_t {
   // GPUs of any server, CPU and memory of a machine without GPUs:
   kPooled,  // in parts, too, best fit
   kTide,    // whole ones only, as this pool gives them
+  kMoves,   // in parts, and running jobs move to make room (repack.h)
+  kTurns,   // in turns on whole GPUs, of which a job may have one on one GPU and the next on another (McNaughton)
 };
 struct PackingName {
   const char* name;
   Packing packing;
 };
-inline constexpr PackingName kPackings[] = {{"random", Packing::kRandom},
-                                            {"best-fit", Packing::kBestFit},
-                                            {"fgd", Packing::kFgd},
-                                            {"pooled", Packing::kPooled},
-                                            {"tide", Packing::kTide}};
+inline constexpr PackingName kPackings[] = {{"random", Packing::kRandom}, {"best-fit", Packing::kBestFit},
+                                            {"fgd", Packing::kFgd},       {"pooled", Packing::kPooled},
+                                            {"tide", Packing::kTide},     {"moves", Packing::kMoves},
+                                            {"turns", Packing::kTurns}};
 
 // CSVs: node, cpu_milli, memory_mib, gpus, gpu_model; and of pods cpu_milli, memory_mib, gpus_requested,
 // gpu_fraction_total, gpu_spec. Fail with file and line.
@@ -58,9 +59,11 @@ struct PackingOptions {
 };
 
 struct PackingResult {
-  double allocated = 0;   // part of all GPUs that jobs asked for and have, when as much as there is was asked for
-  double leased = 0;      // part that they hold: more where a part of a GPU takes a whole one
-  double fragmented = 0;  // part of all GPUs that is free then, and useless for the usual jobs
+  double allocated = 0;      // part of all GPUs that jobs asked for and have, when as much as there is was asked for
+  double leased = 0;         // part that they hold: more where a part of a GPU takes a whole one
+  double fragmented = 0;     // part of all GPUs that is free then, and useless for the usual jobs
+  double moves_per_job = 0;  // of those that were placed; kTurns: in each round of turns
+  double bound = 1;          // what no packing of parts could better (packing_bound_milli())
 };
 // Requires: nodes with GPUs, pods that ask for some.
 PackingResult pack(const std::vector<Node>& nodes, const std::vector<Pod>& pods, const PackingOptions& options);

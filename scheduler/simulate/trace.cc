@@ -25,6 +25,7 @@ enum Field {
   kIterations,
   kIterationMs,
   kBatch,
+  kDeadline,
   kFields
 };
 
@@ -41,10 +42,11 @@ constexpr Column kColumns[] = {{kId, "job_id", true, {"id", "job"}},
                                {kGpus, "gpus_requested", true, {"gpus"}},
                                {kMinGpus, "min_gpus", false},
                                {kPart, "queue_vc_trace", false, {"workload"}},
-                               {kModel, "model_name", false, {"application"}},
-                               {kIterations, "iterations", false},
+                               {kModel, "model_name", false, {"application", "model_name_GENERATED"}},
+                               {kIterations, "iterations", false, {"num_iteration_GENERATED"}},
                                {kIterationMs, "iteration_time_ms", false},
-                               {kBatch, "batch_size", false}};
+                               {kBatch, "batch_size", false, {"batch_size_GENERATED"}},
+                               {kDeadline, "deadline_s", false, {"deadline_s_GENERATED"}}};
 
 bool has_name(const Column& column, std::string_view name) {
   if (name == column.name) return true;
@@ -82,8 +84,9 @@ class Reader {
     Job job;
     job.line = line;
     if (!read(line, &job)) return;
-    Part& part = parts_[field(kPart)];
-    if (part.trace.jobs.empty()) order_.push_back(field(kPart));
+    const std::string& name = field(options_.by_team ? kTeam : kPart);
+    Part& part = parts_[name];
+    if (part.trace.jobs.empty()) order_.push_back(name);
     if (!fits(line, job, part)) return;
     part.last_s = std::max(part.last_s, job.submit_s);
     part.last_line = line;
@@ -168,6 +171,10 @@ class Reader {
     }
     if (!field(kBatch).empty() && !parse_number(field(kBatch), &job->batch_size)) {
       return wrong(line, "batch_size '" + field(kBatch) + "' is no whole number"), false;
+    }
+    if (!field(kDeadline).empty()) {
+      if (!seconds(line, kDeadline, 0, &job->deadline_s)) return false;
+      if (job->deadline_s <= job->submit_s) return wrong(line, "deadline_s is not after submit_s"), false;
     }
     if (field(kIterationMs).empty()) return true;
     return seconds(line, kIterationMs, 0, &job->iteration_ms);

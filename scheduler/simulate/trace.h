@@ -29,6 +29,7 @@ struct Job {
   uint64_t iterations = 0;
   double iteration_ms = 0;
   uint32_t batch_size = 0;
+  double deadline_s = 0;  // on the clock of submit_s; 0: none
 
   double work_gpu_s() const { return duration_s * gpus; }
 };
@@ -48,6 +49,7 @@ struct TraceError {
 struct TraceOptions {
   bool skip_bad = false;  // rows that are wrong are left out, and counted
   bool sort = false;      // rows need not be in the order of submission
+  bool by_team = false;   // each team is a trace of its own
 };
 
 struct TraceFile {

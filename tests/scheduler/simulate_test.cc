@@ -270,6 +270,11 @@ TEST(Simulate, metrics) {
   EXPECT_DOUBLE_EQ(metrics.rho_above_1, 0.5);
   // x had the 10 GPU-seconds that it asked for, y half of its 20: (1 + 0.5)^2 / (2 * (1 + 0.25)).
   EXPECT_DOUBLE_EQ(metrics.jain_day_mean, 0.9);
+  // A job of nine GPUs waits for ten seconds; one of eight is not wide.
+  const Trace wide = parse_jobs("A 0 10 8; B 0 10 9");
+  const Spread waited = measure(wide, run(wide, 9, *find_policy("fifo"))).wide_stopped_s;
+  EXPECT_DOUBLE_EQ(waited.max, 10);
+  EXPECT_DOUBLE_EQ(waited.mean, 10);
   const Spread spread = spread_of({4, 1, 3, 2});
   EXPECT_DOUBLE_EQ(spread.p50, 3);
   EXPECT_DOUBLE_EQ(spread.p99, 4);

@@ -51,6 +51,22 @@ TEST(Trace, rows) {
   }
 }
 
+TEST(Trace, deadlines_and_teams_as_parts) {
+  const std::string header = "job_id,user_or_team,submit_s,duration_s,gpus_requested,deadline_s\n";
+  const TraceFile file = parse_trace(header + "a,x,5,10,1,20\nb,y,1,10,1,\n", "t.csv", {.by_team = true});
+  ASSERT_EQ(file.parts.size(), 2u);
+  EXPECT_EQ(file.parts[0].name, "x");
+  EXPECT_EQ(file.parts[0].jobs[0].deadline_s, 20);
+  EXPECT_EQ(file.parts[1].jobs[0].deadline_s, 0);
+  for (const auto& [row, error] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"a,x,5,10,1,5\n", "t.csv:2: deadline_s is not after submit_s"},
+           {"a,x,5,10,1,-7\n", "t.csv:2: deadline_s '-7' is no time in seconds"}}) {
+    const TraceFile wrong = parse_trace(header + row, "t.csv", {});
+    ASSERT_EQ(wrong.errors.size(), 1u);
+    EXPECT_EQ(wrong.errors[0].text(), error);
+  }
+}
+
 TEST(Trace, headers) {
   const auto error = [](const std::string& text) {
     const TraceFile file = parse_trace(text, "t.csv", {});

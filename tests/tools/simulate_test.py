@@ -63,10 +63,11 @@ class Simulate(unittest.TestCase):
     def test_every_policy_and_what_if(self):
         answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'all', '--what-if', 'gpus=+4,gpus=16',
                                     '--json'))
-        names = ['fifo', 'fifo-skip', 'easy', 'sjf', 'srtf', 'srsf', 'tiresias-l']
+        names = ['fifo', 'fifo-skip', 'easy', 'sjf', 'srtf', 'srsf', 'tiresias-l', 'tide-est', 'tide-given',
+                 'tide-oracle']
         self.assertEqual([run['policy'] for run in answer['runs']], 3 * names)
-        self.assertEqual([run['gpus'] for run in answer['runs']], 7 * [4] + 7 * [8] + 7 * [16])
-        self.assertTrue(all(run['avg_queue_s'] == 0 for run in answer['runs'][7:]))
+        self.assertEqual([run['gpus'] for run in answer['runs']], 10 * [4] + 10 * [8] + 10 * [16])
+        self.assertTrue(all(run['avg_queue_s'] == 0 for run in answer['runs'][10:]))
 
     def test_the_pools_own_policy_is_the_default(self):
         answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json'))
@@ -74,6 +75,29 @@ class Simulate(unittest.TestCase):
         self.assertEqual(answer['avg_queue_s'], 0)
         rigid = json.loads(self.ok(self.trace, '--gpus', 4, '--min', 'all', '--json'))
         self.assertEqual(rigid['moves_per_job'], 0)
+
+    def test_deadlines(self):
+        rates = self.file('rates.csv', 'table,file,c0,c1,c2\nA,net.csv,global_batch_size,1,2\nA,net.csv,64,1,1.5\n')
+        header = HEADER.strip() + ',deadline_s,model_name,iterations,batch_size\n'
+        trace = self.file('deadlines.csv', header + 'a,x,0,10,1,10,net,10,64\nb,x,0,10,1,9,net,10,64\n'
+                          'c,y,0,10,1,6,net,10,64\n')
+        words = (trace, '--mode', 'deadlines', '--throughputs', rates, '--gpus', 2)
+        runs = json.loads(self.ok(*words, '--json'))['runs']
+        self.assertEqual([(r['part'], r['jobs'], r['possible_alone'], r['promised'], r['kept']) for r in runs],
+                         [('x', 2, 2, 1, 1), ('y', 1, 0, 0, 0)])
+        self.assertRegex(self.ok(*words), r'(?m)^x +2 +2 +2 +1 +1 +0.500 +1.000')
+        self.error(2, 'tide simulate: --mode deadlines and --throughputs FILE go together; see tide simulate --help\n',
+                   trace, '--mode', 'deadlines')
+        self.error(1, f'tide: {self.trace}: line 2: job a has no deadline_s\n', self.trace, *words[1:])
+
+    def test_orders_by_estimates(self):
+        for words in (('--patience', 'x'), ('--oldest', '2'), ('--estimate-error', '0.5')):
+            done = self.tide(self.trace, '--gpus', 4, '--policy', 'tide-est', *words)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(f'{words[0]} must be a number from ', done.stderr)
+        # Everything for the oldest: in the order of submission, and who does not fit shrinks.
+        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'tide-est', '--oldest', 1, '--json'))
+        self.assertEqual((answer['lost_gpu_s'], answer['preemptions_per_job']), (0, 0))
 
     def test_a_measured_curve(self):
         trace = self.file('one.csv', HEADER + 'a,x,0,10,4\n')
@@ -183,10 +207,11 @@ class Simulate(unittest.TestCase):
         pods = self.file('pods.csv', header + 4 * '2000,10,1,0.5,\n')
         answer = json.loads(self.ok(pods, '--mode', 'openb', '--nodes', nodes, '--seeds', 3, '--json'))
         self.assertEqual({run['policy']: run['allocated_pct'] for run in answer['runs']},
-                         {'random': 100, 'best-fit': 100, 'fgd': 100, 'pooled': 100, 'tide': 50})
-        self.assertEqual([run['leased_pct'] for run in answer['runs']], 5 * [100])
+                         {'random': 100, 'best-fit': 100, 'fgd': 100, 'pooled': 100, 'tide': 50, 'moves': 100,
+                          'turns': 100})
+        self.assertEqual([run['leased_pct'] for run in answer['runs']], 7 * [100])
         table = self.ok(pods, '--mode', 'openb', '--nodes', nodes, '--policy', 'fgd')
-        self.assertRegex(table, r'(?m)^fgd +100.00 +0.00 +100.00 +0.00$')
+        self.assertRegex(table, r'(?m)^fgd +100.00 +0.00 +100.00 +0.00 +0.0000 +100.00$')
         bad = self.file('bad.csv', header + '2000,10,1,0.5,\n2000,10,1,1.5,\n')
         self.error(1, f'tide: {bad}:3: the row is wrong\n', bad, '--mode', 'openb', '--nodes', nodes)
         self.error(1, f"tide: {bad}:1: no column 'gpus'\n", bad, '--mode', 'openb', '--nodes', bad)
@@ -203,7 +228,7 @@ class Simulate(unittest.TestCase):
         usage("--what-if 'nodes=2' is not understood; write gpus=+16, gpus=-8 or gpus=96", self.trace, '--gpus', 4,
               '--what-if', 'nodes=2')
         usage("--move-cost must be a time like 200ms or 3s, not 'long'", self.trace, '--gpus', 4, '--move-cost', 'long')
-        usage("there is no mode 'exact', only muri, pollux and openb", self.trace, '--mode', 'exact')
+        usage("there is no mode 'exact', only muri, pollux, openb and deadlines", self.trace, '--mode', 'exact')
         usage('--mode muri has nodes of 8 GPUs: --gpus must be a multiple of 8', self.trace, '--mode', 'muri', '--gpus',
               9)
         usage('--json or --csv, not both', self.trace, '--gpus', 4, '--json', '--csv')

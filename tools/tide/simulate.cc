@@ -24,6 +24,12 @@ Outcome simulate_policy(const SimulateOptions& options, const simulate::StepTime
     run->result = simulate::run_pollux(run->trace, times, run->gpus / simulate::kPolluxNodeGpus);
     return {};
   }
+  if (const LearnedPolicy* learned = find_learned(run->policy); learned != nullptr) {
+    simulate::LearnedOptions as = options.learned;
+    as.knowledge = learned->knowledge;
+    run->result = simulate::run_learned(run->trace, run->gpus, as);
+    return {};
+  }
   run->result = simulate::run(run->trace, run->gpus, *simulate::find_policy(run->policy), options.elastic.costs);
   return {};
 }
@@ -111,6 +117,10 @@ int simulate(const Words& words) {
   }
   simulate::TraceFile file = simulate::read_trace(asked.path, asked.trace);
   if (!report_errors(asked, file)) return kFailed;
+  if (asked.mode == "deadlines") {
+    const Outcome done = simulate_deadlines(asked, file.parts);
+    return done.ok() ? kOk : fail(done.message());
+  }
   Simulations simulations{asked.path, asked.mode, file.wrong_rows, {}};
   if (Outcome outcome = simulate_all(asked, &file.parts, &simulations); !outcome.ok()) return fail(outcome.message());
   if (!asked.html.empty()) {

@@ -16,14 +16,19 @@ const char* const kSimulateHelp =
                      [--json | --csv] [--html FILE] [OPTIONS]
        tide simulate TRACE --mode muri [--policy P,...]
        tide simulate TRACE --mode pollux --step-times FILE
+       tide simulate TRACE --mode deadlines --throughputs FILE [--gpus N] [--move-cost T]
        tide simulate PODS --mode openb --nodes FILE [--policy P,...] [--seeds N]
 
 Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
 and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.
 
   --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)
-  --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l;
+  --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l,
+                     tide-est (learns durations), tide-given (is told roughly), tide-oracle (knows them);
                      all: every one but tide
+  --patience X       of tide-est: a job is passed by those submitted X times its expected GPU-seconds later (4)
+  --oldest X         of tide-est: so much of the pool serves who was submitted first (0.05)
+  --estimate-error X of tide-given: a duration is told wrong by up to this factor, either way (3)
   --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96
   --min M            physical GPUs that tide leaves a job at least, where the trace says nothing (1; all)
   --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear, or a
@@ -40,10 +45,17 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --html FILE        a page with plots
   --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
   --mode pollux      Tiresias as the simulator of Pollux's artifact has it, with its measured steps, on 64 GPUs
-  --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide; the mean of N orders (10)
+  --mode deadlines   who is promised a deadline, and is it kept; jobs are elastic, as fast as was measured (512 GPUs);
+                     each team is a cluster of its own
+  --mode openb       how full a cluster gets: random, best-fit, fgd, pooled, tide, moves, turns; the mean of N
+                     orders (10)
 )";
 
 namespace {
+
+constexpr LearnedPolicy kLearned[] = {{"tide-est", simulate::Knowledge::kLearned},
+                                      {"tide-given", simulate::Knowledge::kGiven},
+                                      {"tide-oracle", simulate::Knowledge::kOracle}};
 
 std::vector<std::string> parts_of(const std::string& text) {
   std::vector<std::string> parts;
@@ -96,7 +108,7 @@ bool take_pools(Options* options, SimulateOptions* asked) {
   if (!options->number("gpus", 1, 1'000'000, &gpus)) return false;
   WhatIf pool{"", gpus};
   if (gpus == 0 && options->has("config") && !gpus_of_config(options->get("config"), options, &pool.gpus)) return false;
-  if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = 64;
+  if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = asked->mode == "deadlines" ? 512 : 64;
   if (pool.gpus == 0) return options->usage_error("needs --gpus N, or --config FILE"), false;
   asked->pools.push_back(pool);
   for (const std::string& text : parts_of(options->get("what-if"))) {
@@ -114,16 +126,23 @@ bool take_pools(Options* options, SimulateOptions* asked) {
   return true;
 }
 
+std::string all_but_tide() {
+  std::string names = simulate::policy_names();
+  for (const LearnedPolicy& each : kLearned) names += std::string(", ") + each.name;
+  return names;
+}
+
 // Those that there are in this mode, "a, b".
 std::string names_of(const std::string& mode) {
+  if (mode == "deadlines") return "tide-deadlines";
   if (mode == "muri") return "srtf, srsf, tiresias-l";
-  if (mode == "openb") return "random, best-fit, fgd, pooled, tide";
-  return mode == "pollux" ? "tiresias" : "tide, " + simulate::policy_names();
+  if (mode == "openb") return "random, best-fit, fgd, pooled, tide, moves, turns";
+  return mode == "pollux" ? "tiresias" : "tide, " + all_but_tide();
 }
 
 bool take_policies(Options* options, SimulateOptions* asked) {
   std::string names = names_of(asked->mode), given = options->get("policy", asked->mode.empty() ? "tide" : "all");
-  if (given == "all") given = asked->mode.empty() ? simulate::policy_names() : names;
+  if (given == "all") given = asked->mode.empty() ? all_but_tide() : names;
   given.erase(std::remove(given.begin(), given.end(), ' '), given.end());
   asked->policies = parts_of(given);
   for (const std::string& name : asked->policies) {
@@ -139,14 +158,45 @@ bool take_mode(Options* options, SimulateOptions* asked) {
   asked->mode = options->get("mode");
   asked->step_times = options->get("step-times");
   asked->nodes = options->get("nodes");
-  if (options->has("mode") && asked->mode != "muri" && asked->mode != "pollux" && asked->mode != "openb") {
-    return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux and openb"), false;
+  asked->throughputs = options->get("throughputs");
+  const std::vector<std::string> modes = {"muri", "pollux", "openb", "deadlines"};
+  if (options->has("mode") && std::find(modes.begin(), modes.end(), asked->mode) == modes.end()) {
+    return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux, openb and deadlines"),
+           false;
+  }
+  asked->trace.by_team = asked->mode == "deadlines";
+  if ((asked->mode == "deadlines") != options->has("throughputs")) {
+    return options->usage_error("--mode deadlines and --throughputs FILE go together"), false;
   }
   if ((asked->mode == "pollux") != options->has("step-times")) {
     return options->usage_error("--mode pollux and --step-times FILE go together"), false;
   }
   if ((asked->mode == "openb") == options->has("nodes")) return true;
   return options->usage_error("--mode openb and --nodes FILE go together"), false;
+}
+
+struct Range {
+  double least, most;
+};
+
+bool take_number(Options* options, const char* name, const Range& range, double* value) {
+  if (!options->has(name)) return true;
+  const std::string& text = options->get(name);
+  double given = -1;
+  const auto [end, wrong] = std::from_chars(text.data(), text.data() + text.size(), given);
+  if (wrong == std::errc() && end == text.data() + text.size() && given >= range.least && given <= range.most) {
+    return *value = given, true;
+  }
+  return options->usage_error(
+             format("--%s must be a number from %g to %g, not '%s'", name, range.least, range.most, text.c_str())),
+         false;
+}
+
+bool take_learned(Options* options, SimulateOptions* asked) {
+  asked->learned.costs = asked->elastic.costs;
+  return take_number(options, "patience", {0, 1e6}, &asked->learned.rules.patience) &&
+         take_number(options, "oldest", {0, 1}, &asked->learned.rules.oldest_part) &&
+         take_number(options, "estimate-error", {1, 1000}, &asked->learned.estimate_error);
 }
 
 bool take_elastic(Options* options, SimulateOptions* asked) {
@@ -172,12 +222,38 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
 
 }  // namespace
 
+const LearnedPolicy* find_learned(const std::string& name) {
+  const auto* const found =
+      std::find_if(std::begin(kLearned), std::end(kLearned), [&](const LearnedPolicy& p) { return name == p.name; });
+  return found == std::end(kLearned) ? nullptr : found;
+}
+
 bool SimulateOptions::parse(const std::vector<std::string>& words, Options* options) {
-  const std::vector<OptionSpec> specs = {
-      {"gpus"},           {"config"},         {"policy"},       {"what-if"},    {"min"},   {"scaling"},
-      {"server-gpus"},    {"move-cost"},      {"resume-cost"},  {"checkpoint"}, {"first"}, {"part"},
-      {"html"},           {"mode"},           {"step-times"},   {"nodes"},      {"seeds"}, {"skip-bad", 0, false},
-      {"sort", 0, false}, {"json", 0, false}, {"csv", 0, false}};
+  const std::vector<OptionSpec> specs = {{"gpus"},
+                                         {"config"},
+                                         {"policy"},
+                                         {"what-if"},
+                                         {"min"},
+                                         {"scaling"},
+                                         {"server-gpus"},
+                                         {"move-cost"},
+                                         {"resume-cost"},
+                                         {"checkpoint"},
+                                         {"first"},
+                                         {"part"},
+                                         {"patience"},
+                                         {"oldest"},
+                                         {"estimate-error"},
+                                         {"html"},
+                                         {"mode"},
+                                         {"step-times"},
+                                         {"nodes"},
+                                         {"throughputs"},
+                                         {"seeds"},
+                                         {"skip-bad", 0, false},
+                                         {"sort", 0, false},
+                                         {"json", 0, false},
+                                         {"csv", 0, false}};
   if (!options->parse(words, specs, kSimulateHelp) || !options->expect_words(1, "one trace")) return false;
   path = options->words()[0];
   part = options->get("part");
@@ -188,7 +264,7 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   if (json && csv) return options->usage_error("--json or --csv, not both"), false;
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
          options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
-         take_policies(options, this) && take_elastic(options, this);
+         take_policies(options, this) && take_elastic(options, this) && take_learned(options, this);
 }
 
 }  // namespace tide::cli

@@ -35,6 +35,8 @@ constexpr Figure kFigures[] = {
     {"p99_queue_s", [](const Simulated& r) { return r.metrics.queue_s.p99; }},
     {"max_queue_s", [](const Simulated& r) { return r.metrics.queue_s.max; }},
     {"avg_without_gpu_s", [](const Simulated& r) { return r.metrics.stopped_s.mean; }},
+    {"avg_wide_without_gpu_s", [](const Simulated& r) { return r.metrics.wide_stopped_s.mean; }},
+    {"max_wide_without_gpu_s", [](const Simulated& r) { return r.metrics.wide_stopped_s.max; }},
     {"avg_slowdown", [](const Simulated& r) { return r.metrics.slowdown.mean; }},
     {"p99_slowdown", [](const Simulated& r) { return r.metrics.slowdown.p99; }},
     {"utilisation", [](const Simulated& r) { return r.metrics.utilisation; }},

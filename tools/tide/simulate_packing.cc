@@ -14,7 +14,7 @@ namespace {
 // The mean over some orders of arrival, and how far they spread.
 struct Packed {
   std::string policy;
-  double allocated = 0, deviation = 0, leased = 0, fragmented = 0;
+  double allocated = 0, deviation = 0, leased = 0, fragmented = 0, moves = 0, bound = 0;
 };
 
 Packed pack_with(const simulate::PackingName& policy, const SimulateOptions& options,
@@ -27,6 +27,8 @@ Packed pack_with(const simulate::PackingName& policy, const SimulateOptions& opt
     squares += result.allocated * result.allocated / options.seeds;
     sum.leased += result.leased / options.seeds;
     sum.fragmented += result.fragmented / options.seeds;
+    sum.moves += result.moves_per_job / options.seeds;
+    sum.bound += result.bound / options.seeds;
   }
   sum.deviation = std::sqrt(std::max(squares - sum.allocated * sum.allocated, 0.0));
   return sum;
@@ -38,20 +40,24 @@ void print_json(const std::vector<Packed>& runs, const SimulateOptions& options)
   for (const Packed& run : runs) {
     json.object().add("policy", run.policy);
     json.add_exact("allocated_pct", 100 * run.allocated).add_exact("deviation_pct", 100 * run.deviation);
-    json.add_exact("leased_pct", 100 * run.leased).add_exact("fragmented_pct", 100 * run.fragmented).end();
+    json.add_exact("leased_pct", 100 * run.leased).add_exact("fragmented_pct", 100 * run.fragmented);
+    json.add_exact("moves_per_job", run.moves).add_exact("bound_pct", 100 * run.bound).end();
   }
   json.end().end().print();
 }
 
 void print(const std::vector<Packed>& runs, bool csv) {
-  const char* const row = csv ? "%s,%.3f,%.3f,%.3f,%.3f\n" : "%-10s %12.2f %10.2f %10.2f %13.2f\n";
+  const char* const row =
+      csv ? "%s,%.3f,%.3f,%.3f,%.3f,%.4f,%.3f\n" : "%-10s %12.2f %10.2f %10.2f %13.2f %11.4f %9.2f\n";
   if (csv) {
-    puts("policy,allocated_pct,deviation_pct,leased_pct,fragmented_pct");
+    puts("policy,allocated_pct,deviation_pct,leased_pct,fragmented_pct,moves_per_job,bound_pct");
   } else {
-    printf("%-10s %12s %10s %10s %13s\n", "POLICY", "ALLOCATED %", "DEVIATION", "LEASED %", "FRAGMENTED %");
+    printf("%-10s %12s %10s %10s %13s %11s %9s\n", "POLICY", "ALLOCATED %", "DEVIATION", "LEASED %", "FRAGMENTED %",
+           "MOVES A JOB", "BOUND %");
   }
   for (const Packed& run : runs) {
-    printf(row, run.policy.c_str(), 100 * run.allocated, 100 * run.deviation, 100 * run.leased, 100 * run.fragmented);
+    printf(row, run.policy.c_str(), 100 * run.allocated, 100 * run.deviation, 100 * run.leased, 100 * run.fragmented,
+           run.moves, 100 * run.bound);
   }
 }
 

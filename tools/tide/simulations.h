@@ -7,6 +7,7 @@
 
 #include "scheduler/simulate/bounds.h"
 #include "scheduler/simulate/elastic.h"
+#include "scheduler/simulate/learned.h"
 #include "scheduler/simulate/metrics.h"
 #include "tools/tide/options.h"
 
@@ -19,14 +20,23 @@ struct WhatIf {
   int64_t gpus = 0;  // as many
 };
 
+// Policies that simulate::run_learned() has.
+struct LearnedPolicy {
+  const char* name;
+  simulate::Knowledge knowledge;
+};
+// Null: there is none of that name.
+const LearnedPolicy* find_learned(const std::string& name);
+
 struct SimulateOptions {
   std::string path, part, html;
-  std::string mode;  // "muri", "pollux", "openb"; else empty
-  std::string step_times, nodes;
+  std::string mode;  // "muri", "pollux", "openb", "deadlines"; else empty
+  std::string step_times, nodes, throughputs;
   simulate::TraceOptions trace;
   std::vector<std::string> policies;
   std::vector<WhatIf> pools;  // the first is the pool itself
   simulate::ElasticOptions elastic;
+  simulate::LearnedOptions learned;
   uint32_t server_gpus = 8;
   uint32_t seeds = 10;  // orders of arrival
   uint32_t first = 0;   // jobs of each part; 0: all
@@ -57,6 +67,8 @@ struct Simulations {
 
 // --mode openb, all of it.
 Outcome simulate_packing(const SimulateOptions& options);
+// --mode deadlines.
+Outcome simulate_deadlines(const SimulateOptions& options, const std::vector<simulate::Trace>& parts);
 
 void print_simulations(const Simulations& simulations);
 void print_simulations_json(const Simulations& simulations);
