@@ -179,7 +179,8 @@ class Tentative {
   int64_t left_first = 0;                          // before any was
   int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
   std::set<Slot> reserved;                         // for whom it is kept while others leave
-  QueueShares queue_shares;                        // by the minima of those that run
+  QueueShares limit_shares;                        // by the minima of those that run
+  QueueShares queue_shares;                        // and as if those that are being suspended had left
 
  private:
   using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
@@ -205,6 +206,7 @@ class Tentative {
   void refill(GpuIndex gpu, const Change& change);
   void forget(Slot slot);
   void refresh(Slot slot);
+  void hold_mine(Slot slot);
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
   void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);

@@ -30,8 +30,9 @@ void reclaim(Tentative& plan);
 
 // Thousandths of GPUs that a job cannot run without.
 int64_t need_of(const Share& share);
-// What queues are owed and have, as if everybody had shrunk to the minimum.
-QueueShares shares_by_minima(const Tentative& plan);
+// Works out what queues are owed, and have as if everybody had shrunk to the minimum.
+void note_shares(Tentative& plan);
+void book(Tentative& plan, int32_t leaf, int64_t amount);
 // GPUs of those that are being suspended.
 int64_t leaving(const Tentative& plan);
 

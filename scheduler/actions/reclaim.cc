@@ -39,7 +39,7 @@ class Reclaiming {
         for (const auto& who : line) {
           if (seen_.count(who.second) != 0 || plan_.reserved.count(who.second) != 0) continue;
           const int64_t need = need_of(plan_.share(who.second));
-          if (!is_owed(tree, shares_, int32_t(i), need) || headroom(tree, shares_, int32_t(i)) < need) break;
+          if (headroom(tree, shares_, int32_t(i)) < need || reclaimable(tree, shares_, int32_t(i), need).empty()) break;
           if (first[i].second == kNoSlot || who < first[i]) first[i] = who;
           break;
         }

@@ -18,7 +18,7 @@ void share_by_queue(Tentative& plan) {
     while (!shrinking.empty()) set_count(plan, shrinking.begin()->second, plan.share(shrinking.begin()->second).is.least);
   }
   const QueueTree& tree = plan.queues();
-  QueueShares shares = plan.queue_shares;
+  QueueShares shares = plan.limit_shares;
   for (int64_t left = plan.left_last; left > 0; --left) {
     std::vector<int64_t> needs(tree.queues.size());
     for (size_t i = 0; i < needs.size(); ++i) {

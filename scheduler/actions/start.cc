@@ -152,8 +152,8 @@ class Starting {
         if (plan_.reserved.count(who.second) != 0) continue;
         const Share& share = plan_.share(who.second);
         const int64_t need = need_of(share);
-        if (headroom(plan_.queues(), plan_.queue_shares, leaf, nullptr) < need || is_shut_out(share)) break;
-        const bool can = fits(share);
+        if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) break;
+        const bool can = fits(share) && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need;
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
         const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
         if (!can && !waits_for_them && !drains(share)) break;
@@ -167,7 +167,7 @@ class Starting {
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
   void by_queue() {
     const QueueTree& tree = plan_.queues();
-    plan_.queue_shares = shares_by_minima(plan_);
+    note_shares(plan_);
     leaving_ = leaving(plan_);
     std::vector<bool> closed(tree.queues.size());
     for (;;) {
@@ -186,12 +186,12 @@ class Starting {
       const bool owed = is_owed(tree, plan_.queue_shares, leaf, need);
       if (next[size_t(leaf)].fits) {
         start(slot);
-        allocate(tree, leaf, need, &plan_.queue_shares);
+        book(plan_, leaf, need);
       } else if (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial()) {
         leaving_ -= least - left_;
         left_ = 0;
         plan_.reserved.insert(slot);
-        allocate(tree, leaf, need, &plan_.queue_shares);
+        book(plan_, leaf, need);
       } else {
         closed[size_t(leaf)] = true;
         plan_.share(slot).why = Why::kNeeds;
