@@ -84,8 +84,9 @@ struct Job {
   uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
   uint64_t handle = 0;    // generation of the handle that counts
   uint32_t skipped = 0;
-  bool dirty = false;   // the store has an older version
-  std::string problem;  // of a running job: what failed last and when it is tried again
+  bool dirty = false;      // the store has an older version
+  std::string problem;     // of a running job: what failed last and when it is tried again
+  uint64_t spared_ns = 0;  // until then nothing is taken from it for other queues
   Idleness idle;
   Turn turn;
   Suspending suspending = Suspending::kNot;

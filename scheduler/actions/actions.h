@@ -32,6 +32,8 @@ void reclaim(Tentative& plan);
 int64_t need_of(const Share& share);
 // Works out what queues are owed, and have as if everybody had shrunk to the minimum.
 void note_shares(Tentative& plan);
+// Whether so much more can be had while every other queue keeps what it is owed and those of it that run can use.
+bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
 void book(Tentative& plan, int32_t leaf, int64_t amount);
 // GPUs of those that are being suspended.
 int64_t leaving(const Tentative& plan);

@@ -72,6 +72,21 @@ TEST_F(StoreTest, a_job_is_there_after_a_restart) {
   EXPECT_EQ(jobs[0].vgpus[1].epoch, 9u);
 }
 
+TEST_F(StoreTest, what_queues_had_is_there_after_a_restart) {
+  Usage usage;
+  uint64_t at_ms = 1;
+  ASSERT_TRUE(store_->load_usage(&usage, &at_ms).ok());
+  EXPECT_TRUE(usage.empty());
+  EXPECT_EQ(at_ms, 0u);
+  ASSERT_TRUE(store_->save_usage({{"a", 1.5}, {"gone", 7}}, 41).ok());
+  ASSERT_TRUE(store_->save_usage({{"a", 2.25}, {"b", 1e9}}, 42).ok());
+  store_.reset();
+  open();
+  ASSERT_TRUE(store_->load_usage(&usage, &at_ms).ok());
+  EXPECT_EQ(usage, (Usage{{"a", 2.25}, {"b", 1e9}}));
+  EXPECT_EQ(at_ms, 42u);
+}
+
 TEST_F(StoreTest, a_suspended_job_is_so_after_a_restart) {
   JobRecord record = job("a");
   ASSERT_TRUE(store_->add(&record).ok());
