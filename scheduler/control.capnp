@@ -23,6 +23,7 @@ struct GpuInfo {
   deviceInfo @4 :Data;        # api/device_info.h; opaque to the scheduler
   healthy @5 :Bool = true;
   software @6 :Bool;
+  compute @7 :UInt32;         # its compute capability: 90 is 9.0; 0: not known
 }
 
 struct ServerInfo {
@@ -140,6 +141,12 @@ interface Agent {
   watch @10 (job :Text, vgpu :UInt32, epoch :UInt64) -> (lost :Bool);
 }
 
+enum Together {               # which of a job's physical GPUs must have in common
+  preferred @0;               # none; the same server, where that can be
+  server @1;
+  switch @2;
+}
+
 struct JobSpec {
   gpus @0 :UInt32;            # vGPUs
   minGpus @1 :UInt32 = 1;     # least physical GPUs at any time
@@ -154,6 +161,9 @@ struct JobSpec {
   minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
   noTurns @11 :Bool;          # where jobs take turns: it keeps its GPUs until it ends
   part @12 :UInt32;           # of its one GPU, in thousandths; 0: all of it
+  gpuModel @13 :Text;         # words of its GPUs' names, like "H200"; empty: any
+  labels @14 :List(Text);     # "KEY=VALUE"; each of them its servers have
+  together @15 :Together;
 }
 
 enum JobState {
@@ -227,6 +237,41 @@ struct PoolGpu {
   vgpus @3 :List(UInt32);     # of that job
   online @4 :Bool;
   shares @5 :List(GpuShare);  # of all who hold it
+  draining @6 :Bool;          # its server is: it takes nothing new, and what is there moves away
+  labels @7 :List(Text);      # of its server
+  networkSwitch @8 :Text;     # the same; empty: not known
+}
+
+enum LeftKind {
+  gpu @0;                     # virtual GPUs on its GPUs,
+  parked @1;                  # or of a suspended job, kept there
+  guard @2;                   # checkpoints of virtual GPUs that are elsewhere
+}
+
+enum LeftDoing {
+  leaves @0;                  # it is on its way, or next
+  retries @1;                 # that failed and is tried again
+  stays @2;                   # until what `reason` says has changed
+}
+
+struct Left {                 # something of a job on a server that is being drained
+  job @0 :Text;
+  kind @1 :LeftKind;
+  vgpus @2 :List(UInt32);
+  doing @3 :LeftDoing;
+  reason @4 :Text;
+  next @5 :Text;
+}
+
+struct ServerState {
+  name @0 :Text;
+  known @1 :Bool;             # it is in the pool; else it is only remembered that it shall be drained
+  online @2 :Bool;
+  gpus @3 :UInt32;
+  labels @4 :List(Text);
+  networkSwitch @5 :Text;
+  drainingMs @6 :UInt64;      # since 1970; 0: it is not being drained
+  left @7 :List(Left);        # while it is
 }
 
 # Dropping the last reference (or the connection) ends the job: its GPUs are free at once.
@@ -262,6 +307,9 @@ interface Pool {
   suspend @11 (job :Text) -> (report :MoveReport);
   # Returns when the job runs again, or at once with `queued` where it has to wait: then it runs when there is room.
   resume @12 (job :Text) -> (report :MoveReport, queued :Text);
+  # Written down when it returns; servers() says how far it is. A server that is not in the pool can be undrained.
+  drain @13 (server :Text, draining :Bool) -> (server :ServerState);
+  servers @14 () -> (servers :List(ServerState));
 }
 
 enum Caller {

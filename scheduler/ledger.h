@@ -25,6 +25,8 @@ struct Gpu {
   uint64_t memory_bytes = 0;
   bool healthy = true;
   bool software = false;
+  uint32_t compute = 0;                     // its compute capability: 90 is 9.0; 0: not known
+  std::shared_ptr<const GpuTraits> traits;  // Ledger::describe()
 };
 
 struct Server {
@@ -110,6 +112,12 @@ struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
+  std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
+  std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
+
+  bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
+  // After the server has come, or `traits` has changed.
+  void describe(Server* server) const;
 
   State snapshot() const;
   // UINT64_MAX: as if nothing had to wait.

@@ -41,15 +41,24 @@ bool answers(const State& state, const std::string& server) {
                      [&](const GpuView& gpu) { return gpu.id.server == server && gpu.online; });
 }
 
-// At its own server the vGPU's memory need not cross the network. A server that does not answer now may do so again.
+bool drains(const State& state, const std::string& server) {
+  return std::any_of(state.gpus.begin(), state.gpus.end(),
+                     [&](const GpuView& gpu) { return gpu.id.server == server && gpu.draining; });
+}
+
+// At its own server the vGPU's memory need not cross the network. A server that does not answer now may do so again;
+// one that is being drained keeps only what no other one can.
 GpuId parking_place(const State& state, const JobView& job, const GpuId& from) {
   if (from.parked() || from.none()) return from;
-  if (job.refused_by.count(from.server) == 0) return {from.server, kParked};
-  if (job.refused_by.size() >= kParkTriesMax) return from;
-  for (const GpuView& gpu : state.gpus) {
-    if (gpu.online && job.refused_by.count(gpu.id.server) == 0) return {gpu.id.server, kParked};
+  const bool refused = job.refused_by.count(from.server) != 0;
+  if (!refused && !drains(state, from.server)) return {from.server, kParked};
+  if (job.refused_by.size() < kParkTriesMax) {
+    for (const GpuView& gpu : state.gpus) {
+      const bool open = gpu.online && !gpu.draining && gpu.id.server != from.server;
+      if (open && job.refused_by.count(gpu.id.server) == 0) return {gpu.id.server, kParked};
+    }
   }
-  return from;
+  return refused ? from : GpuId{from.server, kParked};
 }
 
 void hold(const Round& round, const GpuId& place, Share* share) {
@@ -61,7 +70,8 @@ void hold(const Round& round, const GpuId& place, Share* share) {
   }
   const auto found = round.gpus.find(place);
   if (found == round.gpus.end() || !found->second->online) share->frozen = true;
-  if (found != round.gpus.end() && usable(*found->second)) share->held.insert(place);
+  const bool stays = found != round.gpus.end() && usable(*found->second) && may_use(*share->job, *found->second);
+  if (stays) share->held.insert(place);
 }
 
 Share share_of(const Round& round, const JobView& job) {
@@ -109,7 +119,7 @@ std::vector<Room> rooms_of(const Round& round, std::vector<std::set<GpuId>>* kep
 }
 
 // The room that is left with the least; null: none has so much. In one of no GPU yet anybody may be.
-Room* best_room(const JobView& job, std::vector<Room>* rooms) {
+Room* best_room(const Round& round, const JobView& job, std::vector<Room>* rooms) {
   const std::string near = !job.places.empty() && job.places[0].parked() ? job.places[0].server : "";
   const auto key = [&](const Room& room) {
     return std::tuple(room.part_left, room.gpu.server != near, room.memory_left, room.gpu);
@@ -117,6 +127,7 @@ Room* best_room(const JobView& job, std::vector<Room>* rooms) {
   Room* best = nullptr;
   for (Room& room : *rooms) {
     if (!room.fits(job.portion()) || job.failed_on.count(room.gpu.server) != 0) continue;
+    if (!room.gpu.none() && !may_use(job, *round.gpus.at(room.gpu))) continue;
     if (best == nullptr || key(room) < key(*best)) best = &room;
   }
   return best;
@@ -124,7 +135,7 @@ Room* best_room(const JobView& job, std::vector<Room>* rooms) {
 
 // False: one more GPU is needed for it, and `rooms` has what is left of that.
 bool take_room(const Round& round, const JobView& job, std::vector<Room>* rooms) {
-  Room* room = best_room(job, rooms);
+  Room* room = best_room(round, job, rooms);
   const bool found = room != nullptr;
   if (!found) room = &rooms->emplace_back(GpuId(), round.memory_most);
   room->take(job.portion());
@@ -199,7 +210,7 @@ int64_t admit(Round& round) {
       share.reason = no_set_because(*share.job);
     } else if (is_behind(round, share, blocked_by)) {
       share.reason = "waits its turn behind job " + blocked_by + ", which has waited longest";
-    } else if (share.job->is_partial() && best_room(*share.job, &rooms) != nullptr) {
+    } else if (share.job->is_partial() && best_room(round, *share.job, &rooms) != nullptr) {
       share.admitted = take_room(round, *share.job, &rooms);
     } else if (int64_t(share.least) <= left) {
       share.admitted = true;
@@ -241,7 +252,7 @@ std::vector<size_t> order_of_placing(const Round& round) {
 // The same for one with a part of a GPU that has none yet.
 bool add_part(const Round& round, const JobView& job, std::vector<Room>* rooms, std::set<GpuId>& mine,
               std::set<GpuId>& free) {
-  Room* room = best_room(job, rooms);
+  Room* room = best_room(round, job, rooms);
   if (room == nullptr && !add_gpus(*round.state, job, 1, mine, free)) return false;
   if (room == nullptr) room = &rooms->emplace_back(*mine.begin(), round.gpus.at(*mine.begin())->memory_bytes);
   room->take(job.portion());
@@ -276,7 +287,7 @@ bool choose(const Round& round, Assignment& answer, size_t* failed) {
     *failed = i;
     const bool homeless = share.job->is_partial() && kept[i].empty();
     if (homeless && !add_part(round, *share.job, &rooms, kept[i], free)) return false;
-    if (!add_gpus(*round.state, *share.job, share.count, kept[i], free)) return false;
+    if (!add_gpus_down_to(*round.state, *share.job, share.least, share.count, kept[i], free)) return false;
     if (!spread(*round.state, *share.job, kept[i], &decision.places)) return false;
   }
   return true;

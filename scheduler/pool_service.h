@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "scheduler/control.capnp.h"
@@ -56,11 +57,14 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> shutdown(ShutdownContext context) override;
   kj::Promise<void> suspend(SuspendContext context) override;
   kj::Promise<void> resume(ResumeContext context) override;
+  kj::Promise<void> drain(DrainContext context) override;
+  kj::Promise<void> servers(ServersContext context) override;
 
  private:
   PoolCore& core_;
 };
 
+void fill_texts(capnp::List<capnp::Text>::Builder list, const std::set<std::string>& texts);
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
 void fill_turn(control::TurnInfo::Builder info, const Job& job);
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals);

@@ -14,6 +14,7 @@
 
 #include "base/outcome.h"
 #include "scheduler/control.capnp.h"
+#include "scheduler/drains.h"
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/store.h"
@@ -73,6 +74,14 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void agent_gone(const std::string& server, uint64_t generation);
   kj::Maybe<control::Agent::Client> agent(const std::string& server);
 
+  // Writes down that the server is to be drained, or not any more, and sets about it: it gets nothing new, and what is
+  // there goes elsewhere.
+  Outcome drain(const std::string& server, bool on);
+  // What is left on servers that are being drained, and why; by server.
+  std::map<std::string, std::vector<Left>> left();
+  // What the policy is asked with.
+  State look();
+
   Outcome save(Job* job);
 
  private:
@@ -117,7 +126,6 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void let_go(Job* job);
   void look_after_idle(Job* job);
   void note_rest(const std::string& id, bool away, const Rest& rest);
-  State look();
   void take_turns();
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
@@ -126,6 +134,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_gone(Job* job);
   void note_back(Job* job);
   void note_switch_failed(Job* job);
+  void leave_drained_server(Job* job, std::vector<Action>* moves);
+  std::string other_keeper(const std::string& server) const;
+  bool leave_guard(Job* job, uint32_t vgpu);
   void look_after_protection(Job* job);
   void protect(Job* job, uint32_t vgpu);
   std::string choose_guard(const GpuId& at) const;

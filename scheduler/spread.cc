@@ -170,6 +170,14 @@ bool add_gpus_down_to(const State& state, const JobView& job, uint32_t least, ui
     free = free_before;
     if (add_gpus(state, job, fewer, mine, free)) return true;
   }
+  if (job.require.together == Together::kPreferred || mine_before.empty()) return false;
+  // Where it is there is no more: all of it somewhere else.
+  for (uint32_t fewer = count; fewer >= std::max(least, 1u); --fewer) {
+    mine.clear();
+    free = free_before;
+    free.insert(mine_before.begin(), mine_before.end());
+    if (add_gpus(state, job, fewer, mine, free)) return true;
+  }
   return false;
 }
 

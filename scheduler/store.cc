@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 3;
+constexpr int kSchemaVersion = 4;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -51,10 +51,16 @@ constexpr const char* kSince3 = R"(
   ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
 )";
 
+// And one of version 3: what jobs require of their GPUs, and servers that are being drained.
+constexpr const char* kSince4 = R"(
+  ALTER TABLE jobs ADD COLUMN require TEXT NOT NULL DEFAULT '';
+  CREATE TABLE IF NOT EXISTS drains(server TEXT PRIMARY KEY, since_ms INTEGER NOT NULL);
+)";
+
 constexpr const char* kColumns =
     "number, token, gpus, min_gpus, min_given, memory_given, memory_bytes, queue, name, user, command, pid, target, "
     "pinned, phase, reason, submitted_ms, started_ms, ended_ms, exit_status, moves, suspended, held, idled, "
-    "idle_ms, protect_ms, part";
+    "idle_ms, protect_ms, part, require";
 
 JobRecord read_job(Statement& row) {
   JobRecord job;
@@ -85,6 +91,7 @@ JobRecord read_job(Statement& row) {
   job.idle_ms = row.number();
   job.protect_ms = row.number();
   job.part = uint32_t(row.number());
+  (void)parse_requirements(row.text(), &job.require);
   return job;
 }
 
@@ -138,7 +145,8 @@ Outcome Store::prepare_schema() {
   }
   if (have == uint64_t(kSchemaVersion)) return {};
   const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + (have < 2 ? kSince2 : "") +
-                          kSince3 + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+                          (have < 3 ? kSince3 : "") + kSince4 +
+                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -159,7 +167,7 @@ Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
 Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   const std::string sql = std::string(fresh ? "INSERT" : "INSERT OR REPLACE") + " INTO jobs(" +
                           (kColumns + (fresh ? 8 : 0)) + ") VALUES(" + (fresh ? "" : "?,") +
-                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+                          "?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
   Statement insert(db_, sql.c_str());
   if (!fresh) insert.bind(job.number);
   insert.bind_bytes(job.token).bind(job.gpus).bind(job.min_gpus).bind(job.min_given).bind(job.memory_given);
@@ -167,7 +175,7 @@ Outcome Store::write(const JobRecord& job, bool fresh, uint64_t* number) {
   insert.bind(job.pid).bind(job.target).bind(job.pinned).bind(uint64_t(job.phase)).bind_text(job.reason);
   insert.bind(job.submitted_ms).bind(job.started_ms).bind(job.ended_ms).bind(uint64_t(int64_t(job.exit_status)));
   insert.bind(job.moves).bind(job.suspended).bind(job.held).bind(job.idled).bind(job.idle_ms);
-  insert.bind(job.protect_ms).bind(job.part);
+  insert.bind(job.protect_ms).bind(job.part).bind_text(to_text(job.require));
   if (!insert.done()) return failure("write");
   *number = fresh ? uint64_t(sqlite3_last_insert_rowid(db_)) : job.number;
   const Outcome written = write_turn(job.turn, *number);
@@ -253,6 +261,23 @@ Outcome Store::query(const std::string& where, const std::string* name, std::vec
     if (!read.ok()) return read;
   }
   return {};
+}
+
+Outcome Store::set_drain(const std::string& server, uint64_t since_ms) {
+  Statement change(db_, since_ms != 0 ? "INSERT OR REPLACE INTO drains(server, since_ms) VALUES(?,?)"
+                                      : "DELETE FROM drains WHERE server=?");
+  change.bind_text(server);
+  if (since_ms != 0) change.bind(since_ms);
+  return change.done() ? Outcome() : failure("write");
+}
+
+Outcome Store::load_drains(std::map<std::string, uint64_t>* drains) {
+  Statement rows(db_, "SELECT server, since_ms FROM drains");
+  while (rows.row()) {
+    const std::string server = rows.text();
+    (*drains)[server] = rows.number();
+  }
+  return rows.failed() ? failure("read") : Outcome();
 }
 
 Outcome Store::load_live(std::vector<JobRecord>* jobs) {

@@ -4,6 +4,7 @@
 // write-ahead log, synchronous=FULL: when a call has returned ok, the record survives a power cut. Errors are sentences
 // that name the file. Owned by one thread.
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,6 +62,7 @@ struct JobRecord {
   int32_t exit_status = 0;
   uint32_t moves = 0;
   TurnRecord turn;
+  Requirements require;
   std::vector<VgpuRecord> vgpus;
 
   Portion portion() const { return {part, memory_bytes}; }
@@ -84,6 +86,10 @@ class Store {
   Outcome load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs);  // newest first
   std::optional<JobRecord> find(uint64_t number);
   std::optional<JobRecord> find_named(const std::string& name);  // the newest of that name
+
+  // Servers that are being drained, and since when (1970); 0: not any more.
+  Outcome set_drain(const std::string& server, uint64_t since_ms);
+  Outcome load_drains(std::map<std::string, uint64_t>* drains);
 
  private:
   explicit Store(std::string path) : path_(std::move(path)) {}

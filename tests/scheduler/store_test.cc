@@ -113,6 +113,20 @@ TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
   EXPECT_EQ(turn.strain, 3u);
 }
 
+TEST_F(StoreTest, what_a_job_requires_and_which_servers_drain_is_there_after_a_restart) {
+  JobRecord record = job("picky");
+  record.require = {.model = "NVIDIA H200", .labels = {"rack=a", "zone=b"}, .together = Together::kSwitch};
+  ASSERT_TRUE(store_->add(&record).ok());
+  ASSERT_TRUE(store_->set_drain("gpu1", 1'700'000'000'123).ok());
+  ASSERT_TRUE(store_->set_drain("gpu2", 7).ok());
+  ASSERT_TRUE(store_->set_drain("gpu2", 0).ok());
+  open();
+  EXPECT_EQ(store_->find(record.number)->require, record.require);
+  std::map<std::string, uint64_t> drains;
+  ASSERT_TRUE(store_->load_drains(&drains).ok());
+  EXPECT_EQ(drains, (std::map<std::string, uint64_t>{{"gpu1", 1'700'000'000'123}}));
+}
+
 // As the release before wrote it.
 TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
   JobRecord record = job("old");
@@ -124,7 +138,8 @@ TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
   const char* const back =
       "DROP TABLE turns; ALTER TABLE jobs DROP COLUMN part; ALTER TABLE jobs DROP COLUMN protect_ms;"
       "ALTER TABLE vgpus DROP COLUMN guard_server; ALTER TABLE vgpus DROP COLUMN guard_epoch;"
-      "ALTER TABLE vgpus DROP COLUMN guard_made_ms; PRAGMA user_version=2;";
+      "ALTER TABLE vgpus DROP COLUMN guard_made_ms; ALTER TABLE jobs DROP COLUMN require; DROP TABLE drains; "
+      "PRAGMA user_version=2;";
   ASSERT_EQ(sqlite3_exec(db, back, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
   sqlite3_close(db);
   open();
