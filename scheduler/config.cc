@@ -1,23 +1,40 @@
 #include "scheduler/config.h"
 
 #define TOML_EXCEPTIONS 0
+#undef NDEBUG                                  // else it may tell the compiler that its assertions hold
+#define TOML_ASSERT(expr) static_assert(true)  // some fail on garbage, of which an error is made behind them
 #include <toml++/toml.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <span>
-#include <sstream>
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "scheduler/state.h"
 
 namespace tide::sched {
 namespace {
 
-enum class Kind : uint8_t { kPath, kAddress, kName, kNumber, kSize, kTurns };
+enum class Kind : uint8_t {
+  kPath,
+  kAddress,
+  kName,
+  kNumber,
+  kSize,
+  kTurns,
+  kTime,
+  kWord,
+  kGpus,
+  kWeight,
+  kRank,
+  kBool,
+  kLabels
+};
 
 struct Key {
   const char* name;
@@ -37,16 +54,29 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
                                {"park_directory", Kind::kPath},
                                {"park_memory_mib", Kind::kNumber, 0, 1u << 24},
-                               {"hold_s", Kind::kNumber, 0, 86'400}};
-constexpr const char* kLaterTables[] = {"queue", "policy", "price", "auth"};
-constexpr const char* kTables = "[pool] and [[server]]";
+                               {"hold_s", Kind::kNumber, 0, 86'400},
+                               {"labels", Kind::kLabels},
+                               {"switch", Kind::kWord}};
+constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
+constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWord},
+                              {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
+                              {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
+                              {"preemptible", Kind::kBool}};
+constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime}, {"past_weight", Kind::kWeight}};
+constexpr const char* kLaterTables[] = {"price", "auth"};
+constexpr const char* kTables = "[pool], [policy], [[queue]] and [[server]]";
+
+constexpr double kGpusMost = 1e6, kWeightMost = 1e6;
+constexpr int64_t kRankMost = 1'000'000;
+constexpr size_t kShownBytesMax = 80;  // of a value in a message
 
 // The keys of one kind of table.
 struct Table {
   const char* title;
   std::span<const Key> keys;
 };
-constexpr Table kPool{"[pool]", kPoolKeys}, kServer{"[[server]]", kServerKeys};
+constexpr Table kPool{"[pool]", kPoolKeys}, kServer{"[[server]]", kServerKeys}, kQueue{"[[queue]]", kQueueKeys},
+    kPolicy{"[policy]", kPolicyKeys};
 
 const Key* find_key(const Table& table, const std::string& name) {
   for (const Key& key : table.keys) {
@@ -57,6 +87,7 @@ const Key* find_key(const Table& table, const std::string& name) {
 
 // Letters to change, to add or to take away between two words.
 size_t distance(const std::string& a, const std::string& b) {
+  if (a.size() > kShownBytesMax) return a.size();
   std::vector<size_t> row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
@@ -109,8 +140,38 @@ bool is_number(const Key& key, const std::string& text) {
   return is_digits(text) && text.size() <= 12 && std::stoull(text) >= key.least && std::stoull(text) <= key.most;
 }
 
+bool is_word(const std::string& text) {
+  const auto plain = [](char c) { return isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.'; };
+  return !text.empty() && text.size() < kIdBytes && std::all_of(text.begin(), text.end(), plain);
+}
+
+// Thousandths of a GPU are told apart, and less than kPartLeast of them is no part that a job can have.
+bool is_gpus(double gpus) {
+  const double thousandths = gpus * kWholeGpu;
+  return gpus >= 0 && gpus <= kGpusMost && std::abs(thousandths - std::round(thousandths)) < 1e-6 &&
+         (gpus == 0 || std::round(thousandths) >= kPartLeast);
+}
+
+bool is_weight(double weight) { return weight >= 0 && weight <= kWeightMost; }
+
 bool fits(const Key& key, const std::string& text) {
   switch (key.kind) {
+    case Kind::kWord:
+      return is_word(text);
+    case Kind::kGpus:
+      return is_gpus(strtod(text.c_str(), nullptr));
+    case Kind::kWeight:
+      return is_weight(strtod(text.c_str(), nullptr));
+    case Kind::kRank:
+      return std::abs(strtod(text.c_str(), nullptr)) <= double(kRankMost);
+    case Kind::kBool:
+      return true;
+    case Kind::kLabels:
+      return is_label(text);
+    case Kind::kTime: {
+      TurnRules rules;
+      return parse_turns(text, &rules) && rules.fixed_ms != 0;
+    }
     case Kind::kPath:
       return !text.empty();
     case Kind::kAddress:
@@ -132,6 +193,21 @@ bool fits(const Key& key, const std::string& text) {
 // What the text of this key is, if it fits.
 std::string kind_text(const Key& key) {
   switch (key.kind) {
+    case Kind::kWord:
+      return "name of 1 to 63 letters, digits, '-', '_' and '.'";
+    case Kind::kGpus:
+      return format("number of GPUs from 0 to %.0f, in thousandths of one, and not between 0 and %g", kGpusMost,
+                    double(kPartLeast) / kWholeGpu);
+    case Kind::kWeight:
+      return format("number from 0 to %.0f", kWeightMost);
+    case Kind::kRank:
+      return format("whole number from %ld to %ld", long(-kRankMost), long(kRankMost));
+    case Kind::kBool:
+      return "true or false";
+    case Kind::kLabels:
+      return "label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 each)";
+    case Kind::kTime:
+      return "time";
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
@@ -150,6 +226,20 @@ std::string kind_text(const Key& key) {
 
 std::string example(const Key& key) {
   switch (key.kind) {
+    case Kind::kWord:
+      return "\"research\"";
+    case Kind::kGpus:
+      return "4";
+    case Kind::kWeight:
+      return "1";
+    case Kind::kRank:
+      return "0";
+    case Kind::kBool:
+      return "true";
+    case Kind::kLabels:
+      return "[\"rack=a\"]";
+    case Kind::kTime:
+      return "\"24h\"";
     case Kind::kPath:
       return "\"/run/tide\"";
     case Kind::kAddress:
@@ -165,6 +255,46 @@ std::string example(const Key& key) {
   }
   return "";
 }
+
+// What a value of this kind is in TOML.
+struct Type {
+  const char* name;
+  bool (*is)(const toml::node&);
+  std::string (*text)(const toml::node&);
+};
+
+constexpr Type kText{"text", [](const toml::node& n) { return n.is_string(); },
+                     [](const toml::node& n) { return **n.as_string(); }};
+constexpr Type kInteger{"a number", [](const toml::node& n) { return n.is_integer(); },
+                        [](const toml::node& n) { return std::to_string(**n.as_integer()); }};
+constexpr Type kWhole{"a whole number", kInteger.is, kInteger.text};
+constexpr Type kReal{
+    "a number", [](const toml::node& n) { return n.is_number(); },
+    [](const toml::node& n) { return n.is_integer() ? kInteger.text(n) : format("%.12g", **n.as_floating_point()); }};
+constexpr Type kTruth{"true or false", [](const toml::node& n) { return n.is_boolean(); },
+                      [](const toml::node& n) { return std::string(**n.as_boolean() ? "true" : "false"); }};
+
+const Type& type_of(const Key& key) {
+  switch (key.kind) {
+    case Kind::kNumber:
+      return kInteger;
+    case Kind::kRank:
+      return kWhole;
+    case Kind::kGpus:
+    case Kind::kWeight:
+      return kReal;
+    case Kind::kBool:
+      return kTruth;
+    default:
+      return kText;
+  }
+}
+
+std::string shown(const std::string& text) {
+  return text.size() <= kShownBytesMax ? text : text.substr(0, kShownBytesMax) + "...";
+}
+
+FilePlace place_of(const toml::source_region& at) { return {at.begin.line, at.begin.column}; }
 
 class Reader {
  public:
@@ -183,11 +313,19 @@ class Reader {
         for (const toml::node& element : *node.as_array()) server(*element.as_table(), config);
       } else if (name == "server") {
         error(node.source(), "'server' must be a list of tables", "write [[server]] on a line of its own");
+      } else if (name == "queue" && node.is_array_of_tables()) {
+        for (const toml::node& element : *node.as_array()) queue(*element.as_table(), config);
+      } else if (name == "queue") {
+        error(node.source(), "'queue' must be a list of tables", "write [[queue]] on a line of its own");
+      } else if (name == "policy" && node.is_table()) {
+        policy(*node.as_table(), config);
+      } else if (name == "policy") {
+        error(node.source(), "'policy' must be a table", "write [policy] on a line of its own");
       } else if (later) {
         error(key.source(), "'" + name + "' is not available yet",
               std::string("leave it out; this version knows ") + kTables + " only");
       } else {
-        error(key.source(), "unknown key '" + name + "'", hint_for_root(name));
+        error(key.source(), "unknown key '" + shown(name) + "'", hint_for_root(name));
       }
     }
   }
@@ -203,6 +341,8 @@ class Reader {
     const bool is_pools = distance(name, "listen") < 2 || find_key(kPool, name) != nullptr;
     if (is_pools) return "it belongs under [pool]";
     if (find_key(kServer, name) != nullptr) return "it belongs under [[server]]";
+    if (find_key(kQueue, name) != nullptr) return "it belongs under [[queue]]";
+    if (find_key(kPolicy, name) != nullptr) return "it belongs under [policy]";
     return std::string("this version knows ") + kTables + " only";
   }
 
@@ -216,7 +356,9 @@ class Reader {
   }
 
   void server(const toml::table& table, PoolConfig* config) {
-    ServerConfig server{"", read(kServer, table)};
+    ServerConfig server{.name = "", .settings = read(kServer, table)};
+    server.traits = {.labels = labels(table), .network_switch = server.settings[kSwitchKey]};
+    server.settings.erase(kSwitchKey);
     const toml::node* name = table.get("name");
     if (name == nullptr) return error(table.source(), "a server without a name", "write name = \"gpu1\"");
     server.name = server.settings["name"];
@@ -229,6 +371,60 @@ class Reader {
     config->servers.push_back(std::move(server));
   }
 
+  std::set<std::string> labels(const toml::table& table) {
+    const toml::node* const node = table.get(kLabelsKey);
+    std::set<std::string> labels;
+    if (node == nullptr) return labels;
+    const Key& key = *find_key(kServer, kLabelsKey);
+    const std::string hint = "write labels = " + example(key);
+    if (!node->is_array()) {
+      error(node->source(), "'labels' must be a list of texts", hint);
+      return labels;
+    }
+    for (const toml::node& each : *node->as_array()) {
+      const std::string text = each.is_string() ? **each.as_string() : "";
+      if (!each.is_string()) {
+        error(each.source(), "a label must be text", hint);
+      } else if (!fits(key, text)) {
+        error(each.source(), "'" + shown(text) + "' is no " + kind_text(key), hint);
+      } else if (!labels.insert(text).second) {
+        error(each.source(), "the label '" + shown(text) + "' stands there twice", "leave one out");
+      }
+    }
+    return labels;
+  }
+
+  void queue(const toml::table& table, PoolConfig* config) {
+    Settings settings = read(kQueue, table);
+    if (!table.contains("name")) return error(table.source(), "a queue without a name", "write name = \"research\"");
+    const auto place = [&](const char* key) {
+      const toml::node* const node = table.get(key);
+      return node == nullptr ? FilePlace() : place_of(node->source());
+    };
+    const auto number = [&](const char* key, double otherwise) {
+      return settings.count(key) == 0 ? otherwise : strtod(settings[key].c_str(), nullptr);
+    };
+    QueueConfig queue{.name = settings["name"], .parent = settings["parent"], .quota = number("quota", 0)};
+    if (settings.count("limit") != 0) queue.limit = number("limit", 0);
+    queue.over_quota_weight = number("over_quota_weight", 1);
+    queue.priority = int32_t(number("priority", 0));
+    queue.preemptible = settings["preemptible"] != "false";
+    queue.at = place("name");
+    queue.parent_at = place("parent");
+    queue.quota_at = place("quota");
+    queue.limit_at = place("limit");
+    if (!queue.name.empty()) config->queues.push_back(std::move(queue));  // of one that has none, that was said
+  }
+
+  void policy(const toml::table& table, PoolConfig* config) {
+    const Settings settings = read(kPolicy, table);
+    TurnRules time;
+    if (settings.count("half_life") != 0 && parse_turns(settings.at("half_life"), &time))
+      config->policy.half_life_ms = time.fixed_ms;
+    if (settings.count("past_weight") != 0)
+      config->policy.past_weight = strtod(settings.at("past_weight").c_str(), nullptr);
+  }
+
   // What fits; the rest are errors.
   Settings read(const Table& table, const toml::table& from) {
     Settings settings;
@@ -236,20 +432,21 @@ class Reader {
       const std::string name(node_key.str());
       const Key* const key = find_key(table, name);
       if (key == nullptr) {
-        error(node_key.source(), "unknown key '" + name + "' in " + table.title, hint_for(table, name));
+        error(node_key.source(), "unknown key '" + shown(name) + "' in " + table.title, hint_for(table, name));
         continue;
       }
-      const bool is_number = key->kind == Kind::kNumber;
-      if (is_number ? !node.is_integer() : !node.is_string()) {
-        error(node.source(), "'" + name + "' must be " + (is_number ? "a number" : "text"),
-              is_number ? "write " + name + " = " + example(*key) : "write " + name + " = \"...\"");
+      if (key->kind == Kind::kLabels) continue;  // a list: labels()
+      const Type& type = type_of(*key);
+      if (!type.is(node)) {
+        error(node.source(), "'" + name + "' must be " + type.name,
+              "write " + name + " = " + (&type == &kText ? "\"...\"" : example(*key)));
         continue;
       }
-      const std::string text = is_number ? std::to_string(**node.as_integer()) : **node.as_string();
+      const std::string text = type.text(node);
       if (fits(*key, text)) {
         settings[name] = text;
       } else {
-        error(node.source(), "'" + text + "' is no " + kind_text(*key), "write " + name + " = " + example(*key));
+        error(node.source(), "'" + shown(text) + "' is no " + kind_text(*key), "write " + name + " = " + example(*key));
       }
     }
     return settings;
@@ -270,6 +467,8 @@ std::string ConfigError::text() const {
 Outcome check_server_setting(const std::string& key, const std::string& text) {
   const Key* const known = find_key(kServer, key);
   if (known == nullptr) return Outcome::fail("there is no option '" + key + "'; " + hint_for(kServer, key));
+  if (key == kLabelsKey || key == kSwitchKey)
+    return Outcome::fail("the scheduler reads '" + key + "' from its pool.toml; an agent has no such option");
   if (fits(*known, text)) return {};
   return Outcome::fail("'" + text + "' is no " + kind_text(*known) + "; write " + example(*known));
 }
@@ -284,23 +483,40 @@ std::vector<ConfigError> parse_config(const std::string& text, const std::string
   }
   PoolConfig read;
   Reader(path, &errors).root(parsed.table(), &read);
-  std::sort(errors.begin(), errors.end(), [](const ConfigError& a, const ConfigError& b) {
+  for (ConfigError& error : check_queues(read.queues, path)) errors.push_back(std::move(error));
+  std::stable_sort(errors.begin(), errors.end(), [](const ConfigError& a, const ConfigError& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
   });
   if (errors.empty()) *config = read;
+  if (errors.size() > kConfigErrorsMax) {
+    const size_t more = errors.size() - kConfigErrorsMax;
+    errors.resize(kConfigErrorsMax);
+    errors.push_back({path, 0, 0, format("and %zu more errors", more), "mend these first"});
+  }
   return errors;
 }
 
-std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config) {
+std::vector<ConfigError> read_config_text(const std::string& path, std::string* text) {
   errno = 0;
   std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) {
+  std::string read(kConfigBytesMax + 1, 0);
+  file.read(read.data(), std::streamsize(read.size()));
+  read.resize(size_t(file.gcount()));
+  if (!file.is_open() || file.bad()) {
     return {{path, 0, 0, std::string("cannot be read: ") + strerror(errno == 0 ? EIO : errno),
              "check the path and its permissions"}};
   }
-  return parse_config(text.str(), path, config);
+  if (read.size() > kConfigBytesMax) {
+    return {{path, 0, 0, format("is larger than %zu MiB", kConfigBytesMax >> 20), "this is no pool.toml"}};
+  }
+  *text = std::move(read);
+  return {};
+}
+
+std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config) {
+  std::string text;
+  std::vector<ConfigError> errors = read_config_text(path, &text);
+  return errors.empty() ? parse_config(text, path, config) : errors;
 }
 
 }  // namespace tide::sched

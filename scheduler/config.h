@@ -9,13 +9,28 @@
 #include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/queue_config.h"
+#include "scheduler/require.h"
 #include "scheduler/turn_rules.h"
+#include "scheduler/usage.h"
 
 namespace tide::sched {
 
 struct ServerConfig {
   std::string name;
-  std::map<std::string, std::string> settings;  // by key; each of them fits (check_server_setting)
+  std::map<std::string, std::string> settings;  // of its agent, by key; each of them fits (check_server_setting)
+  ServerTraits traits = {};                     // `labels` and `switch`: for the scheduler
+};
+
+inline constexpr size_t kConfigBytesMax = 4u << 20;  // of the file
+inline constexpr size_t kConfigErrorsMax = 100;      // that are listed; the last one says how many more there are
+inline constexpr size_t kQueuesMax = 1024;
+inline constexpr uint32_t kQueueLevelsMax = 8;
+
+// [policy]
+struct PolicyConfig {
+  uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
+  double past_weight = 1;               // how much that counts (ShareRules)
 };
 
 struct PoolConfig {
@@ -24,7 +39,9 @@ struct PoolConfig {
   std::string state;                      // directory of the record of jobs
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
-  uint32_t connections_max = 4096;        // at each of the two ports; not from the file
+  std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
+  PolicyConfig policy;
+  uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };
 
 struct ConfigError {
@@ -39,7 +56,14 @@ std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config
 // The same for text in memory; `path` is for messages.
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config);
 
-// Whether a [[server]] can have such a key, and this text as its value.
+// What is wrong with these queues together: names twice, parents that are not there, cycles, quotas and limits that
+// contradict each other. Each alone has been checked.
+std::vector<ConfigError> check_queues(const std::vector<QueueConfig>& queues, const std::string& path);
+
+// The file, whole; an error where it cannot be read or is larger than kConfigBytesMax.
+std::vector<ConfigError> read_config_text(const std::string& path, std::string* text);
+
+// Whether an agent can have such a key of its [[server]], and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);
 
 }  // namespace tide::sched

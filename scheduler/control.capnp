@@ -274,6 +274,48 @@ struct ServerState {
   left @7 :List(Left);        # while it is
 }
 
+struct QueueInfo {            # amounts are thousandths of a GPU
+  name @0 :Text;
+  parent @1 :Text;            # empty: of the pool
+  leaf @2 :Bool;              # jobs can be submitted to it
+  inFile @3 :Bool = true;     # false: pool.toml has no such queue any more, but jobs of it are there
+  quota @4 :UInt64;
+  limit @5 :UInt64 = 0xffffffffffffffff;  # all ones: none
+  overQuotaWeight @6 :Float64;
+  priority @7 :Int32;
+  preemptible @8 :Bool;       # false also below one that is not
+  fairShare @9 :UInt64;       # what it is owed now
+  allocated @10 :UInt64;
+  demand @11 :UInt64;         # all that its jobs want, those that run and those that wait
+  runningJobs @12 :UInt32;
+  waitingJobs @13 :UInt32;
+  waitingGpus @14 :UInt64;    # what these want
+  usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
+  usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
+}
+
+struct Touched {              # a job to which a change of the configuration does something
+  job @0 :Text;
+  what @1 :Text;
+  pauseMs @2 :Float64 = -1;   # that a program of it stands still, about; less than 0: not known
+  source @3 :Text;            # from where that is known
+}
+
+struct ConfigOutcome {
+  errors @0 :List(Text);      # then nothing has changed, and the rest is empty
+  changes @1 :List(Text);     # of what can change while the pool runs
+  restart @2 :List(Text);     # what takes effect with the next start of the scheduler, or of an agent
+  touched @3 :List(Touched);
+  keptIn @4 :Text;            # the scheduler's pool.toml; with the one before it in keptIn.before
+}
+
+# A pool.toml on its way to the scheduler, in pieces that fit into a message.
+interface Draft {
+  add @0 (text :Text);
+  # All of it counts, or nothing. `file`: its name, for messages.
+  apply @1 (file :Text, dryRun :Bool) -> (outcome :ConfigOutcome);
+}
+
 # Dropping the last reference (or the connection) ends the job: its GPUs are free at once.
 interface JobHandle {
   # Returns when the job runs; reason() says meanwhile why it waits.
@@ -307,9 +349,12 @@ interface Pool {
   suspend @11 (job :Text) -> (report :MoveReport);
   # Returns when the job runs again, or at once with `queued` where it has to wait: then it runs when there is room.
   resume @12 (job :Text) -> (report :MoveReport, queued :Text);
+  # Parents before their children, else in the order of pool.toml.
+  queues @13 () -> (queues :List(QueueInfo), halfLifeMs :UInt64);
   # Written down when it returns; servers() says how far it is. A server that is not in the pool can be undrained.
-  drain @13 (server :Text, draining :Bool) -> (server :ServerState);
-  servers @14 () -> (servers :List(ServerState));
+  drain @14 (server :Text, draining :Bool) -> (server :ServerState);
+  servers @15 () -> (servers :List(ServerState));
+  configure @16 () -> (draft :Draft);
 }
 
 enum Caller {

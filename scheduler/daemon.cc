@@ -4,6 +4,7 @@
 #include <capnp/serialize-async.h>
 
 #include "base/clock.h"
+#include "scheduler/change.h"
 #include "scheduler/entrance.h"
 
 namespace tide::sched {
@@ -89,17 +90,18 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
       control_port_("control port", io.provider->getTimer(), config_.connections_max),
       door_port_("door", io.provider->getTimer(), config_.connections_max) {
   core_.started_ms = wall_seconds() * 1000;
-  core_.ledger.turns = config_.turns;
+  sched::configure(&core_.ledger, config_);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
 }
 
-Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon) {
+Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon, PoolFile file) {
   if (config.state.empty())
     return Outcome::fail("no state directory; give --state DIR, or state = \"...\" under [pool]");
   std::unique_ptr<Store> store;
   Outcome outcome = Store::open(config.state, &store);
   if (!outcome.ok()) return outcome;
   std::unique_ptr<Daemon> made(new Daemon(config, std::move(store), io));
+  made->core_.file = std::move(file);
   outcome = made->core_.reconciler.recover();
   if (!outcome.ok()) return outcome;
   *daemon = std::move(made);

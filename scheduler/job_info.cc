@@ -158,10 +158,6 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
   if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
-  if (!record->queue.empty()) {
-    return Outcome::fail("there is no queue named " + record->queue +
-                         "; this version has one queue: leave --queue out");
-  }
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
   }
@@ -258,6 +254,26 @@ void fill_turn(control::TurnInfo::Builder info, const Job& job) {
   info.setComesMs(turn.comes_ns != 0 ? until_ms(turn.comes_ns) : 0);
   info.setSwitchMs(record.suspend_ms + record.resume_ms);
   info.setDoubled(record.strain);
+}
+
+void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue) {
+  info.setName(queue.queue.name);
+  info.setParent(queue.parent);
+  info.setLeaf(queue.queue.leaf());
+  info.setInFile(queue.in_file);
+  info.setQuota(uint64_t(queue.queue.quota));
+  info.setLimit(queue.queue.limit == kNoLimit ? UINT64_MAX : uint64_t(queue.queue.limit));
+  info.setOverQuotaWeight(queue.queue.weight);
+  info.setPriority(queue.queue.priority);
+  info.setPreemptible(queue.queue.preemptible);
+  info.setFairShare(uint64_t(queue.share.fair));
+  info.setAllocated(uint64_t(queue.share.allocated));
+  info.setDemand(uint64_t(queue.share.demand));
+  info.setRunningJobs(queue.running);
+  info.setWaitingJobs(queue.waiting);
+  info.setWaitingGpus(uint64_t(queue.waiting_for));
+  info.setUsedGpuS(queue.used_gpu_s);
+  info.setUsedPart(queue.share.used);
 }
 
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {

@@ -89,6 +89,12 @@ State Ledger::snapshot() const {
   for (const auto& [number, job] : jobs) {
     if (!job.ended()) state.jobs.push_back(view_of(job));
   }
+  if (!queues.written) return state;
+  std::vector<std::string> names;
+  for (const auto& [number, job] : jobs) {
+    if (!job.ended()) names.push_back(job.record.queue);
+  }
+  put_into_queues(queues, names, &state);
   return state;
 }
 

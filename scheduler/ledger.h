@@ -13,6 +13,7 @@
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
 #include "scheduler/protection.h"
+#include "scheduler/queues.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
 #include "scheduler/turn_rules.h"
@@ -118,6 +119,7 @@ struct Ledger {
   bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
   // After the server has come, or `traits` has changed.
   void describe(Server* server) const;
+  Queues queues;
 
   State snapshot() const;
   // UINT64_MAX: as if nothing had to wait.

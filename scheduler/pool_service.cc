@@ -184,8 +184,12 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   JobView view = view_of(job);
   view.memory_bytes = job.record.memory_given;
   const State state = core_.ledger.snapshot();
+  outcome = core_.ledger.queues.choose(&job.record.queue);
+  if (!outcome.ok()) return error_for_caller(outcome.message());
   std::string impossible = why_unmet(state, view, job.record.min_given);
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
+  if (impossible.empty())
+    impossible = core_.ledger.queues.why_never(state, view, job.record.queue, job.record.min_given);
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
@@ -393,6 +397,14 @@ kj::Promise<void> PoolService::kill(KillContext context) {
   Job* job = core_.ledger.find(name);
   if (job == nullptr || job->ended()) return no_such_job(name);
   core_.reconciler.end_job(job, "killed by `tide kill`", -1);
+  return kj::READY_NOW;
+}
+
+kj::Promise<void> PoolService::queues(QueuesContext context) {
+  const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.ledger.snapshot());
+  auto list = context.getResults().initQueues(uint32_t(queues.size()));
+  for (uint32_t i = 0; i < list.size(); ++i) fill_queue_info(list[i], queues[i]);
+  context.getResults().setHalfLifeMs(core_.ledger.queues.half_life_ms);
   return kj::READY_NOW;
 }
 

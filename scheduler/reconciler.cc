@@ -33,11 +33,16 @@ Outcome Reconciler::recover() {
     const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
     job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
   }
+  const Outcome remembered = remember_usage();
+  if (!remembered.ok()) return remembered;
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
 }
 
-void Reconciler::stop() { stopped_ = true; }
+void Reconciler::stop() {
+  if (!stopped_) save_usage(now_ns());
+  stopped_ = true;
+}
 
 void Reconciler::poke() {
   if (poked_ || stopped_) return;
@@ -217,6 +222,7 @@ bool Reconciler::was_stopped(uint64_t now) {
 
 void Reconciler::check_deadlines() {
   const uint64_t now = now_ns();
+  count_usage(now);
   if (was_stopped(now)) return;
   std::vector<std::string> lost;
   for (auto& [name, server] : ledger_.servers) {

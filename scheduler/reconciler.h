@@ -32,6 +32,8 @@ inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is g
 
 inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
 
+inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
+
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
 
 // Before what has failed so often in a row is tried again.
@@ -79,8 +81,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Outcome drain(const std::string& server, bool on);
   // What is left on servers that are being drained, and why; by server.
   std::map<std::string, std::vector<Left>> left();
-  // What the policy is asked with.
-  State look();
+  // What the policy is asked with; of another ledger, as it would be if that were this one's.
+  State look() { return look(ledger_); }
+  State look(const Ledger& ledger) const;
 
   Outcome save(Job* job);
 
@@ -137,6 +140,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void leave_drained_server(Job* job, std::vector<Action>* moves);
   std::string other_keeper(const std::string& server) const;
   bool leave_guard(Job* job, uint32_t vgpu);
+  Outcome remember_usage();
+  void count_usage(uint64_t now);
+  void save_usage(uint64_t now);
   void look_after_protection(Job* job);
   void protect(Job* job, uint32_t vgpu);
   std::string choose_guard(const GpuId& at) const;
@@ -198,8 +204,10 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
-  std::string next_turn_;     // the job whose turn is next
-  uint64_t turn_due_ns_ = 0;  // when turns end for it; 0: none does
+  std::string next_turn_;       // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;    // when turns end for it; 0: none does
+  uint64_t counted_ns_ = 0;     // usage of queues, until then
+  uint64_t save_usage_ns_ = 0;  // when it is written down next
   bool poked_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;

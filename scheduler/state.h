@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "scheduler/require.h"
+#include "scheduler/shares.h"
 
 namespace tide::sched {
 
@@ -76,6 +77,9 @@ struct JobView {
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
   TurnView turn = {};                     // where jobs take turns
   Requirements require = {};
+  int32_t queue = 0;                      // index in State::queues
+  int32_t priority = 0;                   // within its queue: a higher one starts first
+  bool preemptible = true;                // false: nothing is taken from it for others' sake
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
@@ -87,6 +91,9 @@ struct State {
   std::vector<JobView> jobs;  // in the order of submission
   bool turns = false;         // jobs take turns: who has waited longest starts first
   std::string next_turn;      // who waits behind this job waits for it; empty: nobody's turn is next
+  QueueTree queues;           // empty: as if there were one, without limit
+  std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
+  ShareRules share_rules;
 };
 
 struct Decision {

@@ -51,8 +51,9 @@ constexpr const char* kSince3 = R"(
   ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
 )";
 
-// And one of version 3: what jobs require of their GPUs, and servers that are being drained.
+// And one of version 3: what queues had in the past, what jobs require of their GPUs, and servers that are being drained.
 constexpr const char* kSince4 = R"(
+  CREATE TABLE IF NOT EXISTS usage(queue TEXT PRIMARY KEY, gpu_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL);
   ALTER TABLE jobs ADD COLUMN require TEXT NOT NULL DEFAULT '';
   CREATE TABLE IF NOT EXISTS drains(server TEXT PRIMARY KEY, since_ms INTEGER NOT NULL);
 )";
@@ -278,6 +279,34 @@ Outcome Store::load_drains(std::map<std::string, uint64_t>* drains) {
     (*drains)[server] = rows.number();
   }
   return rows.failed() ? failure("read") : Outcome();
+}
+
+Outcome Store::save_usage(const Usage& usage, uint64_t at_ms) {
+  Outcome outcome = run("BEGIN IMMEDIATE; DELETE FROM usage;");
+  for (const auto& [queue, gpu_s] : usage) {
+    if (!outcome.ok()) break;
+    Statement insert(db_, "INSERT INTO usage VALUES(?,?,?)");
+    insert.bind_text(queue).bind(uint64_t(gpu_s * 1000)).bind(at_ms);
+    if (!insert.done()) outcome = failure("write");
+  }
+  if (outcome.ok()) outcome = run("COMMIT");
+  if (!outcome.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+  return outcome;
+}
+
+Outcome Store::load_usage(Usage* usage, uint64_t* at_ms) {
+  Statement rows(db_, "SELECT queue, gpu_ms, at_ms FROM usage");
+  Usage loaded;
+  uint64_t at = 0;
+  while (rows.row()) {
+    const std::string queue = rows.text();
+    loaded[queue] = double(rows.number()) / 1000;
+    at = rows.number();
+  }
+  if (rows.failed()) return failure("read");
+  *usage = std::move(loaded);
+  *at_ms = at;
+  return {};
 }
 
 Outcome Store::load_live(std::vector<JobRecord>* jobs) {

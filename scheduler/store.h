@@ -13,6 +13,7 @@
 #include "base/outcome.h"
 #include "scheduler/protection.h"
 #include "scheduler/state.h"
+#include "scheduler/usage.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -86,6 +87,9 @@ class Store {
   Outcome load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs);  // newest first
   std::optional<JobRecord> find(uint64_t number);
   std::optional<JobRecord> find_named(const std::string& name);  // the newest of that name
+  // What queues had in the past, as it was `at_ms` (since 1970; 0: it was never written).
+  Outcome save_usage(const Usage& usage, uint64_t at_ms);
+  Outcome load_usage(Usage* usage, uint64_t* at_ms);
 
   // Servers that are being drained, and since when (1970); 0: not any more.
   Outcome set_drain(const std::string& server, uint64_t since_ms);

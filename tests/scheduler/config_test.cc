@@ -1,6 +1,9 @@
 #include "scheduler/config.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
 
 namespace tide::sched {
 namespace {
@@ -38,13 +41,12 @@ TEST(Config, jobs_take_turns_as_it_is_written) {
 }
 
 TEST(Config, all_errors_at_once_with_line_column_and_hint) {
-  EXPECT_EQ(
-      errors_of("lisen = 1\n[pool]\nlisten = 7\nstat = \"x\"\n[[queue]]\nname = \"a\"\n"),
-      (Lines{"pool.toml:1:1: unknown key 'lisen'; it belongs under [pool]",
-             "pool.toml:3:10: 'listen' must be text; write listen = \"...\"",
-             "pool.toml:4:1: unknown key 'stat' in [pool]; did you mean 'state'?",
-             "pool.toml:5:3: 'queue' is not available yet; leave it out; this version knows [pool] and [[server]] "
-             "only"}));
+  EXPECT_EQ(errors_of("lisen = 1\n[pool]\nlisten = 7\nstat = \"x\"\n[price]\nname = \"a\"\n"),
+            (Lines{"pool.toml:1:1: unknown key 'lisen'; it belongs under [pool]",
+                   "pool.toml:3:10: 'listen' must be text; write listen = \"...\"",
+                   "pool.toml:4:1: unknown key 'stat' in [pool]; did you mean 'state'?",
+                   "pool.toml:5:2: 'price' is not available yet; leave it out; this version knows [pool], [policy], "
+                   "[[queue]] and [[server]] only"}));
 }
 
 TEST(Config, an_address_must_be_one) {
@@ -82,6 +84,131 @@ TEST(Config, servers_have_errors_with_line_column_and_hint) {
             (Lines{"pool.toml:1:1: 'server' must be a list of tables; write [[server]] on a line of its own"}));
 }
 
+TEST(Config, queues_are_read) {
+  PoolConfig config;
+  ASSERT_TRUE(parse_config("[[queue]]\nname = \"all\"\nquota = 8\n"
+                           "[[queue]]\nname = \"research\"\nparent = \"all\"\nquota = 2.5\nlimit = 6\n"
+                           "over_quota_weight = 3\npriority = -2\npreemptible = false\n"
+                           "[policy]\nhalf_life = \"2h\"\npast_weight = 0.5\n",
+                           "pool.toml", &config)
+                  .empty());
+  ASSERT_EQ(config.queues.size(), 2u);
+  EXPECT_EQ(config.queues[0].name, "all");
+  EXPECT_EQ(config.queues[0].limit, std::nullopt);
+  EXPECT_EQ(config.queues[0].over_quota_weight, 1);
+  EXPECT_TRUE(config.queues[0].preemptible);
+  const QueueConfig& research = config.queues[1];
+  EXPECT_EQ(research.parent, "all");
+  EXPECT_EQ(research.quota, 2.5);
+  EXPECT_EQ(research.limit, 6);
+  EXPECT_EQ(research.over_quota_weight, 3);
+  EXPECT_EQ(research.priority, -2);
+  EXPECT_FALSE(research.preemptible);
+  EXPECT_EQ(research.at.line, 5u);
+  EXPECT_EQ(config.policy.half_life_ms, 2u * 3'600'000);
+  EXPECT_EQ(config.policy.past_weight, 0.5);
+  EXPECT_EQ(PoolConfig().policy.half_life_ms, 24u * 3'600'000);
+}
+
+TEST(Config, what_a_queue_says_of_itself_must_make_sense) {
+  EXPECT_EQ(errors_of("[[queue]]\nname = \"a b\"\nquota = -1\nlimit = nan\nover_quota_weight = inf\n"
+                      "priority = 1.5\npreemptible = 1\nparent = 3\nlimt = 4\n"),
+            (Lines{"pool.toml:2:8: 'a b' is no name of 1 to 63 letters, digits, '-', '_' and '.'; write name = "
+                   "\"research\"",
+                   "pool.toml:3:9: '-1' is no number of GPUs from 0 to 1000000, in thousandths of one, and not between "
+                   "0 and 0.01; write quota = 4",
+                   "pool.toml:4:9: 'nan' is no number of GPUs from 0 to 1000000, in thousandths of one, and not "
+                   "between 0 and 0.01; write limit = 4",
+                   "pool.toml:5:21: 'inf' is no number from 0 to 1000000; write over_quota_weight = 1",
+                   "pool.toml:6:12: 'priority' must be a whole number; write priority = 0",
+                   "pool.toml:7:15: 'preemptible' must be true or false; write preemptible = true",
+                   "pool.toml:8:10: 'parent' must be text; write parent = \"...\"",
+                   "pool.toml:9:1: unknown key 'limt' in [[queue]]; did you mean 'limit'?"}));
+  for (const char* quota : {"0.0001", "0.005", "1e9", "-0.5", "\"4\"", "true", "[4]", "0.1234"})
+    EXPECT_EQ(errors_of(std::string("[[queue]]\nname = \"a\"\nquota = ") + quota + "\n").size(), 1u) << quota;
+  for (const char* quota : {"0", "0.01", "0.125", "1000000", "7.0", "2.999"})
+    EXPECT_EQ(errors_of(std::string("[[queue]]\nname = \"a\"\nquota = ") + quota + "\n").size(), 0u) << quota;
+  EXPECT_EQ(errors_of("[[queue]]\nquota = 4\n"),
+            (Lines{"pool.toml:1:1: a queue without a name; write name = \"research\""}));
+  EXPECT_EQ(errors_of("[queue]\nname = \"a\"\n"),
+            (Lines{"pool.toml:1:1: 'queue' must be a list of tables; write [[queue]] on a line of its own"}));
+  EXPECT_EQ(errors_of("quota = 4\n"), (Lines{"pool.toml:1:1: unknown key 'quota'; it belongs under [[queue]]"}));
+  EXPECT_EQ(errors_of("[policy]\nhalf_life = \"soon\"\npast_weight = -1\n"),
+            (Lines{"pool.toml:2:13: 'soon' is no time; write half_life = \"24h\"",
+                   "pool.toml:3:15: '-1' is no number from 0 to 1000000; write past_weight = 1"}));
+}
+
+TEST(Config, queues_must_make_sense_together) {
+  EXPECT_EQ(errors_of("[[queue]]\nname = \"a\"\nparent = \"b\"\n"
+                      "[[queue]]\nname = \"b\"\nparent = \"a\"\n"
+                      "[[queue]]\nname = \"c\"\nparent = \"c\"\n"
+                      "[[queue]]\nname = \"d\"\nparent = \"nobody\"\n"
+                      "[[queue]]\nname = \"d\"\n"
+                      "[[queue]]\nname = \"e\"\nquota = 4\nlimit = 3\n"
+                      "[[queue]]\nname = \"p\"\nquota = 4\n"
+                      "[[queue]]\nname = \"q\"\nparent = \"p\"\nquota = 3\n"
+                      "[[queue]]\nname = \"r\"\nparent = \"p\"\nquota = 1.5\n"
+                      "[[queue]]\nname = \"s\"\npreemptible = false\n"),
+            (Lines{"pool.toml:3:10: queue 'a' is its own ancestor: a -> b -> a; one of them must have no parent, or "
+                   "another one",
+                   "pool.toml:6:10: queue 'b' is its own ancestor: b -> a -> b; one of them must have no parent, or "
+                   "another one",
+                   "pool.toml:9:10: queue 'c' is its own ancestor: c -> c; one of them must have no parent, or another "
+                   "one",
+                   "pool.toml:12:10: there is no queue 'nobody' to be the parent of 'd'; write one with that name, or "
+                   "leave 'parent' out",
+                   "pool.toml:14:8: there are two queues 'd'; the other one is in line 11",
+                   "pool.toml:18:9: the limit of queue 'e' is below its quota of 4 GPUs; write limit = 4 or more, or a "
+                   "smaller quota",
+                   "pool.toml:21:9: the quotas of the queues in 'p' are 4.5 GPUs together, its own is 4 GPUs; write "
+                   "quota = 4.5, or less for its children",
+                   "pool.toml:31:8: queue 's' is not preemptible and has no quota, so nothing can ever run in it; "
+                   "write quota = ...: jobs from which nothing is taken get no more than that"}));
+  EXPECT_EQ(errors_of("[[queue]]\nname = \"x\"\nparent = \"a\"\n[[queue]]\nname = \"a\"\nparent = \"a\"\n").size(), 1u)
+      << "who hangs on a cycle is not part of it";
+}
+
+TEST(Config, trees_of_queues_are_not_too_deep_and_not_too_many) {
+  const auto chain = [](uint32_t count) {
+    std::string text;
+    for (uint32_t i = 0; i < count; ++i) {
+      text += "[[queue]]\nname = \"q" + std::to_string(i) + "\"\n";
+      if (i > 0) text += "parent = \"q" + std::to_string(i - 1) + "\"\n";
+    }
+    return text;
+  };
+  EXPECT_TRUE(errors_of(chain(kQueueLevelsMax)).empty());
+  EXPECT_EQ(errors_of(chain(kQueueLevelsMax + 1)),
+            (Lines{"pool.toml:26:10: queue 'q8' has more than 7 levels above it; make the tree flatter"}));
+  std::string many;
+  for (size_t i = 0; i <= kQueuesMax; ++i) many += "[[queue]]\nname = \"q" + std::to_string(i) + "\"\n";
+  EXPECT_EQ(errors_of(many), (Lines{"pool.toml:2050:8: there are 1025 queues; a pool has 1024 at most"}));
+}
+
+TEST(Config, garbage_is_refused_in_no_time) {
+  const auto path = testing::TempDir() + "tide-config-garbage.toml";
+  const auto try_file = [&](const std::string& text) {
+    std::ofstream(path, std::ios::binary) << text;
+    PoolConfig config;
+    const auto errors = read_config(path, &config);
+    unlink(path.c_str());
+    return errors;
+  };
+  std::string garbage(5u << 20, 0);
+  for (size_t i = 0; i < garbage.size(); ++i) garbage[i] = char(i * 2654435761u >> 13);
+  EXPECT_EQ(try_file(garbage).at(0).text(), path + ": is larger than 4 MiB; this is no pool.toml");
+  garbage.resize(1u << 20);
+  EXPECT_EQ(try_file(garbage).size(), 1u) << "no TOML";
+  std::string keys;
+  for (int i = 0; i < 50'000; ++i) keys += "key" + std::to_string(i) + " = 1\n";
+  const auto errors = try_file(keys);
+  ASSERT_EQ(errors.size(), kConfigErrorsMax + 1);
+  EXPECT_EQ(errors.back().message, "and 49900 more errors");
+  EXPECT_EQ(try_file(std::string(1u << 20, '[')).size(), 1u);
+  EXPECT_EQ(try_file("x = " + std::string(1u << 20, '[')).size(), 1u);
+  EXPECT_EQ(try_file("[[queue]]\nname = \"" + std::string(1u << 20, 'a') + "\"\n").at(0).text().size() < 400, true);
+}
+
 TEST(Config, a_bad_file_changes_nothing) {
   PoolConfig config;
   config.state = "before";
@@ -90,6 +217,26 @@ TEST(Config, a_bad_file_changes_nothing) {
   EXPECT_EQ(errors_of("[pool\n").size(), 1u);
   EXPECT_EQ(read_config("/nowhere/pool.toml", &config)[0].text(),
             "/nowhere/pool.toml: cannot be read: No such file or directory; check the path and its permissions");
+}
+
+TEST(Config, what_servers_are_is_for_the_scheduler) {
+  PoolConfig config;
+  ASSERT_TRUE(parse_config("[[server]]\nname = \"gpu1\"\nlabels = [\"rack=a\", \"team/zone=b.1\"]\nswitch = \"s1\"\n"
+                           "hold_s = 5\n",
+                           "pool.toml", &config)
+                  .empty());
+  EXPECT_EQ(config.servers[0].traits, (ServerTraits{{"rack=a", "team/zone=b.1"}, "s1"}));
+  EXPECT_EQ(config.servers[0].settings, (std::map<std::string, std::string>{{"hold_s", "5"}}));
+  EXPECT_EQ(errors_of("[[server]]\nname = \"a\"\nlabels = [\"rack\", 7, \"x=1\", \"x=1\"]\nswitch = 3\n"
+                      "[[server]]\nname = \"b\"\nlabels = \"rack=a\"\n"),
+            (Lines{"pool.toml:3:11: 'rack' is no label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 "
+                   "each); write labels = [\"rack=a\"]",
+                   "pool.toml:3:19: a label must be text; write labels = [\"rack=a\"]",
+                   "pool.toml:3:29: the label 'x=1' stands there twice; leave one out",
+                   "pool.toml:4:10: 'switch' must be text; write switch = \"...\"",
+                   "pool.toml:7:10: 'labels' must be a list of texts; write labels = [\"rack=a\"]"}));
+  EXPECT_EQ(check_server_setting("labels", "rack=a").message(),
+            "the scheduler reads 'labels' from its pool.toml; an agent has no such option");
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ constexpr Command kCommands[] = {
     {"kill", "end a job", tide::cli::kill_job},
     {"drain", "move everything off a server; it gets nothing new", tide::cli::drain},
     {"undrain", "let it take jobs again", tide::cli::undrain},
-    {"config", "check a pool.toml", tide::cli::config},
+    {"config", "check a pool.toml, or make it the pool's", tide::cli::config},
     {"simulate", "replay a recorded trace of a cluster under other policies, with more GPUs", tide::cli::simulate},
     {"trace", "what a job asked of the driver (`tide run --trace FILE`)", tide::cli::trace_command},
     {"doctor", "find what is wrong with this machine's set-up", tide::cli::doctor},

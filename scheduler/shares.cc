@@ -1,0 +1,282 @@
+#include "scheduler/shares.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
+
+namespace tide::sched {
+namespace {
+
+constexpr int64_t kGpu = 1000;
+constexpr double kHolds = 0.5;        // of a GPU: who has it keeps it until another is ahead by so much
+constexpr double kWeightLeast = 0.1;  // what the past leaves at least of a weight
+
+int64_t thousandths(double gpus) { return std::llround(gpus * double(kGpu)); }
+
+// The most that jobs of it can have, as far as it says itself.
+int64_t cap_of(const Queue& queue) { return queue.preemptible ? queue.limit : std::min(queue.limit, queue.quota); }
+
+// A queue while those of one parent divide what that has.
+struct Taker {
+  int32_t index = 0;
+  int64_t ask = 0;  // it gets no more
+  int64_t fair = 0;
+  double weight = 0;
+  double real = 0;  // its share before it is made of whole GPUs
+};
+
+// Water-filling: everybody gets the same for its weight, but no more than it asks for. Sets `real`.
+void fill(std::vector<Taker*> takers, double amount) {
+  const auto level = [](const Taker* t) { return double(t->ask - t->fair) / t->weight; };
+  std::stable_sort(takers.begin(), takers.end(), [&](const Taker* a, const Taker* b) { return level(a) < level(b); });
+  double weights = 0;
+  for (const Taker* taker : takers) weights += taker->weight;
+  for (Taker* taker : takers) {
+    const double got = std::min(double(taker->ask - taker->fair), amount * taker->weight / weights);
+    taker->real = double(taker->fair) + got;
+    amount -= got;
+    weights -= taker->weight;
+  }
+}
+
+// Makes `fair` of `real`: whole GPUs, where what is asked for is whole. What that leaves goes to whose share lost most.
+void round(const std::vector<Taker*>& takers, const QueueShares& shares, int64_t* amount) {
+  std::vector<std::pair<double, Taker*>> order;
+  for (Taker* taker : takers) {
+    const int64_t before = taker->fair;
+    const bool full = taker->real >= double(taker->ask) - 1e-6;
+    const int64_t whole = int64_t(std::floor(taker->real / double(kGpu) + 1e-9)) * kGpu;
+    taker->fair = full ? taker->ask : std::max(before, whole);
+    *amount -= taker->fair - before;
+    if (full) continue;
+    const double lost = (taker->real - double(taker->fair)) / double(kGpu);
+    const bool holds = shares[size_t(taker->index)].allocated > taker->fair;
+    order.emplace_back(std::nearbyint((lost + (holds ? kHolds : 0)) * 1e6), taker);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
+    const double used_a = shares[size_t(a.second->index)].used, used_b = shares[size_t(b.second->index)].used;
+    return std::tuple(-a.first, used_a) < std::tuple(-b.first, used_b);
+  });
+  for (bool gave = true; gave && *amount > 0;) {
+    gave = false;
+    for (auto& [score, taker] : order) {
+      const int64_t more = std::min({kGpu, taker->ask - taker->fair, *amount});
+      taker->fair += more;
+      *amount -= more;
+      gave |= more > 0;
+    }
+  }
+}
+
+// One after the other by priority; `*amount` is what is left.
+void fill_by_priority(const QueueTree& tree, const QueueShares& shares, std::vector<Taker>* takers, int64_t* amount) {
+  std::map<int32_t, std::vector<Taker*>, std::greater<>> ranks;
+  for (Taker& taker : *takers) {
+    if (taker.weight > 0 && taker.ask > taker.fair) ranks[tree.queues[size_t(taker.index)].priority].push_back(&taker);
+  }
+  for (const auto& [priority, rank] : ranks) {
+    if (*amount <= 0) return;
+    fill(rank, double(*amount));
+    round(rank, shares, amount);
+  }
+}
+
+// By what it is entitled to, corrected by what it had.
+double weight_now(const Taker& taker, double weight, double weights, double part, const QueueShares& shares,
+                  const ShareRules& rules) {
+  const double due = weight / weights;
+  const double had = part > 0 ? std::min(1.0, shares[size_t(taker.index)].used / part) : 0;
+  return std::max(due * kWeightLeast, due + rules.past_weight * (due - had));
+}
+
+// What the children of one queue (or of the pool) get of `amount`. `part`: of the pool, that it is.
+void divide(const QueueTree& tree, const std::vector<int32_t>& children, int64_t amount, double part,
+            const std::vector<int64_t>& asks, const ShareRules& rules, QueueShares* shares) {
+  std::vector<Taker> takers;
+  for (const int32_t child : children) {
+    const Queue& queue = tree.queues[size_t(child)];
+    const int64_t ask = asks[size_t(child)];
+    takers.push_back({.index = child, .ask = std::min(ask, queue.quota), .weight = double(queue.quota)});
+  }
+  fill_by_priority(tree, *shares, &takers, &amount);
+  double weights = 0;
+  for (Taker& taker : takers) {
+    taker.ask = asks[size_t(taker.index)];
+    if (taker.ask > taker.fair) weights += tree.queues[size_t(taker.index)].weight;
+  }
+  for (Taker& taker : takers) {
+    const double weight = tree.queues[size_t(taker.index)].weight;
+    taker.weight = weight > 0 && weights > 0 ? weight_now(taker, weight, weights, part, *shares, rules) : 0;
+  }
+  fill_by_priority(tree, *shares, &takers, &amount);
+  for (Taker& taker : takers) taker.weight = taker.weight > 0 ? 0 : 1;  // what those with a weight leave
+  fill_by_priority(tree, *shares, &takers, &amount);
+  for (const Taker& taker : takers) (*shares)[size_t(taker.index)].fair = taker.fair;
+}
+
+// How a queue stands beside its siblings, with `need` more.
+using Standing = std::tuple<int, int32_t, double, double>;
+
+Standing standing_of(const Queue& queue, const QueueShare& share, int64_t need) {
+  const int64_t then = share.allocated + need;
+  const int rank = then <= queue.quota ? 0 : then <= share.fair ? 1 : 2;
+  const double taken = share.fair > 0 ? double(share.allocated) / double(share.fair) : 1e18;
+  return {rank, -queue.priority, taken, share.used / std::max(queue.weight, 1e-9)};
+}
+
+// The queues from a leaf up to the pool's.
+std::vector<int32_t> chain_of(const QueueTree& tree, int32_t leaf) {
+  std::vector<int32_t> chain;
+  for (int32_t at = leaf; at != kNoQueue; at = tree.queues[size_t(at)].parent) chain.push_back(at);
+  return chain;
+}
+
+bool fits_shares(const QueueShares& shares, const std::vector<int32_t>& queues, int64_t need) {
+  return std::all_of(queues.begin(), queues.end(),
+                     [&](int32_t at) { return shares[size_t(at)].allocated + need <= shares[size_t(at)].fair; });
+}
+
+}  // namespace
+
+int32_t QueueTree::find(const std::string& name) const {
+  for (size_t i = 0; i < queues.size(); ++i) {
+    if (queues[i].name == name) return int32_t(i);
+  }
+  return kNoQueue;
+}
+
+int32_t add_orphan(QueueTree* tree, const std::string& name) {
+  const int32_t index = int32_t(tree->queues.size());
+  tree->queues.push_back({.name = name});
+  tree->top.push_back(index);
+  return index;
+}
+
+QueueTree make_tree(const std::vector<QueueConfig>& configs) {
+  QueueTree tree;
+  if (configs.empty()) {
+    add_orphan(&tree, kDefaultQueue);
+    return tree;
+  }
+  std::map<std::string, std::vector<const QueueConfig*>> children;
+  for (const QueueConfig& config : configs) children[config.parent].push_back(&config);
+  std::vector<std::pair<const QueueConfig*, int32_t>> next;  // with the parent's index
+  for (const QueueConfig* config : children[""]) next.emplace_back(config, kNoQueue);
+  for (size_t i = 0; i < next.size(); ++i) {
+    const auto [config, parent] = next[i];
+    const bool above = parent == kNoQueue || tree.queues[size_t(parent)].preemptible;
+    tree.queues.push_back({.name = config->name,
+                           .parent = parent,
+                           .quota = thousandths(config->quota),
+                           .limit = config->limit ? thousandths(*config->limit) : kNoLimit,
+                           .weight = config->over_quota_weight,
+                           .priority = config->priority,
+                           .preemptible = config->preemptible && above});
+    (parent == kNoQueue ? tree.top : tree.queues[size_t(parent)].children).push_back(int32_t(i));
+    const auto found = children.find(config->name);
+    if (found == children.end()) continue;
+    for (const QueueConfig* child : found->second) next.emplace_back(child, int32_t(i));
+  }
+  return tree;
+}
+
+QueueShares fair_shares(const QueueTree& tree, const std::vector<QueueLoad>& loads, int64_t pool,
+                        const ShareRules& rules) {
+  const size_t count = tree.queues.size();
+  QueueShares shares(count);
+  std::vector<int64_t> asks(count);
+  for (size_t i = count; i-- > 0;) {  // children before their parents
+    const Queue& queue = tree.queues[i];
+    if (queue.leaf() && i < loads.size()) {
+      shares[i] = {.demand = loads[i].demand, .allocated = loads[i].allocated, .used = loads[i].used};
+      asks[i] = std::max<int64_t>(loads[i].demand, 0);
+    }
+    asks[i] = std::min(asks[i], cap_of(queue));
+    if (queue.parent == kNoQueue) continue;
+    QueueShare& parent = shares[size_t(queue.parent)];
+    parent.demand += shares[i].demand;
+    parent.allocated += shares[i].allocated;
+    parent.used += shares[i].used;
+    asks[size_t(queue.parent)] += asks[i];
+  }
+  divide(tree, tree.top, pool, 1, asks, rules, &shares);
+  for (size_t i = 0; i < count; ++i) {
+    const double part = pool > 0 ? double(shares[i].fair) / double(pool) : 0;
+    if (!tree.queues[i].leaf()) divide(tree, tree.queues[i].children, shares[i].fair, part, asks, rules, &shares);
+  }
+  return shares;
+}
+
+void allocate(const QueueTree& tree, int32_t leaf, int64_t amount, QueueShares* shares) {
+  for (int32_t at = leaf; at != kNoQueue; at = tree.queues[size_t(at)].parent)
+    (*shares)[size_t(at)].allocated += amount;
+}
+
+int64_t headroom(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int32_t* by) {
+  int64_t least = kNoLimit;
+  for (int32_t at = leaf; at != kNoQueue; at = tree.queues[size_t(at)].parent) {
+    const int64_t cap = cap_of(tree.queues[size_t(at)]);
+    if (cap == kNoLimit || cap - shares[size_t(at)].allocated >= least) continue;
+    least = cap - shares[size_t(at)].allocated;
+    if (by != nullptr) *by = at;
+  }
+  return least;
+}
+
+int64_t most_ever(const QueueTree& tree, int32_t leaf, int32_t* by) {
+  return headroom(tree, QueueShares(tree.queues.size()), leaf, by);
+}
+
+bool is_owed(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need) {
+  return fits_shares(shares, chain_of(tree, leaf), need);
+}
+
+bool may_reclaim(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need, int32_t victim) {
+  if (victim == leaf || !tree.queues[size_t(victim)].preemptible || shares[size_t(victim)].over() == 0) return false;
+  std::vector<int32_t> mine = chain_of(tree, leaf), theirs = chain_of(tree, victim);
+  while (!mine.empty() && !theirs.empty() && mine.back() == theirs.back()) {
+    mine.pop_back();
+    theirs.pop_back();
+  }
+  const bool beyond = !theirs.empty() && shares[size_t(theirs.back())].over() > 0;
+  return beyond && fits_shares(shares, mine, need);  // above where they part nothing changes
+}
+
+std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need) {
+  std::vector<int32_t> victims;
+  for (size_t i = 0; i < tree.queues.size(); ++i) {
+    const bool may = tree.queues[i].leaf() && may_reclaim(tree, shares, leaf, need, int32_t(i));
+    if (may) victims.push_back(int32_t(i));
+  }
+  std::stable_sort(victims.begin(), victims.end(),
+                   [&](int32_t a, int32_t b) { return shares[size_t(a)].over() > shares[size_t(b)].over(); });
+  return victims;
+}
+
+int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs) {
+  // Children before their parents: each inner queue stands for the best of its own.
+  std::vector<int32_t> best(tree.queues.size(), kNoQueue);
+  const auto better = [&](int32_t a, int32_t b) {
+    if (best[size_t(a)] == kNoQueue) return false;
+    if (b == kNoQueue) return true;
+    const auto standing = [&](int32_t at) {
+      return standing_of(tree.queues[size_t(at)], shares[size_t(at)], needs[size_t(best[size_t(at)])]);
+    };
+    return standing(a) < standing(b);
+  };
+  const auto choose = [&](const std::vector<int32_t>& of) {
+    int32_t first = kNoQueue;
+    for (const int32_t each : of) {
+      if (better(each, first)) first = each;
+    }
+    return first == kNoQueue ? kNoQueue : best[size_t(first)];
+  };
+  for (size_t i = tree.queues.size(); i-- > 0;) {
+    const bool wants = tree.queues[i].leaf() && i < needs.size() && needs[i] > 0;
+    best[i] = wants ? int32_t(i) : choose(tree.queues[i].children);
+  }
+  return choose(tree.top);
+}
+
+}  // namespace tide::sched
