@@ -86,8 +86,10 @@ struct Job {
   uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
   uint64_t handle = 0;    // generation of the handle that counts
   uint32_t skipped = 0;
-  bool dirty = false;   // the store has an older version
-  std::string problem;  // of a running job: what failed last and when it is tried again
+  bool dirty = false;         // the store has an older version
+  std::string problem;        // of a running job: what failed last and when it is tried again
+  std::string moved_because;  // the last time, as far as this scheduler saw it
+  uint64_t moved_ns = 0;
   Idleness idle;
   Turn turn;
   Suspending suspending = Suspending::kNot;

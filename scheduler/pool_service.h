@@ -62,6 +62,7 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> drain(DrainContext context) override;
   kj::Promise<void> servers(ServersContext context) override;
   kj::Promise<void> configure(ConfigureContext context) override;
+  kj::Promise<void> why(WhyContext context) override;
   kj::Promise<void> queues(QueuesContext context) override;
 
  private:

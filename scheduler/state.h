@@ -77,9 +77,9 @@ struct JobView {
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
   TurnView turn = {};                     // where jobs take turns
   Requirements require = {};
-  int32_t queue = 0;                      // index in State::queues
-  int32_t priority = 0;                   // within its queue: a higher one starts first
-  bool preemptible = true;                // false: nothing is taken from it for others' sake
+  int32_t queue = 0;        // index in State::queues
+  int32_t priority = 0;     // within its queue: a higher one starts first
+  bool preemptible = true;  // false: nothing is taken from it for others' sake
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }

@@ -51,7 +51,8 @@ constexpr const char* kSince3 = R"(
   ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
 )";
 
-// And one of version 3: what queues had in the past, what jobs require of their GPUs, and servers that are being drained.
+// And one of version 3: what queues had in the past, what jobs require of their GPUs, and servers that are being
+// drained.
 constexpr const char* kSince4 = R"(
   CREATE TABLE IF NOT EXISTS usage(queue TEXT PRIMARY KEY, gpu_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL);
   ALTER TABLE jobs ADD COLUMN require TEXT NOT NULL DEFAULT '';

@@ -47,6 +47,11 @@ class Drains : public PoolFixture {
     pause(3 * kTickMs);
     EXPECT_EQ(log_.calls.size(), before) << log_.calls.back();
   }
+  std::string why(const std::string& id) {
+    auto request = peer_->pool.whyRequest();
+    request.setJob(id);
+    return request.send().wait(io_.waitScope).getReason();
+  }
   std::string migrate(const std::string& id, const std::string& server) {
     auto request = peer_->pool.migrateRequest();
     request.setJob(id);
@@ -123,6 +128,24 @@ TEST_F(Drains, everything_moves_off_and_nothing_comes_until_it_is_undrained) {
   EXPECT_EQ(drain("node0", false), "");
   EXPECT_EQ(left_on("node0"), "no");
   wait_for(job.id, "running on node1/0 node0/0");
+}
+
+TEST_F(Drains, why_says_who_waits_or_was_moved_for_it) {
+  add_server("node0", 1);
+  add_server("node1", 1);
+  const Submitted job = run(1);
+  EXPECT_EQ(why(job.id), "");
+  EXPECT_EQ(drain("node0"), "");
+  wait_for(job.id, "running on node1/0");
+  const std::string moved = why(job.id);
+  EXPECT_EQ(moved.rfind("runs on 1 of 1 GPUs; it was moved ", 0), 0u) << moved;
+  EXPECT_NE(moved.find("because server node0 is being drained"), std::string::npos) << moved;
+  Submitted next;
+  EXPECT_EQ(submit(1, 1, &next), "");
+  beat();
+  EXPECT_EQ(why(next.id), "waits because servers are being drained: node0");
+  EXPECT_EQ(drain("node0", false), "");
+  wait_for(next.id, "running on node0/0");
 }
 
 TEST_F(Drains, a_restart_of_the_scheduler_or_the_agent_changes_nothing) {
