@@ -222,6 +222,7 @@ struct JobInfo {
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
   turn @15 :TurnInfo;
+  next @16 :Text;             # of job(): what can be done about it, where `reason` is its queue; else empty
 }
 
 struct GpuShare {             # what a job has of a GPU

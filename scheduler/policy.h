@@ -8,8 +8,12 @@
 // shall be suspended has no share: its vGPUs go to where they are parked, and when all are there, its GPUs are free.
 // When it is resumed it is like a job that has not started, at its place in the order of submission, and gets no GPU of
 // a server on which that has just failed. Stable: fed with its own answer, it changes nothing.
+//
+// It is worked out by actions (actions/actions.h) on a plan (tentative.h); a planner (planner.h) keeps that plan, and
+// answers a change with what changes.
 
 #include "scheduler/state.h"
+#include "scheduler/tentative.h"
 
 namespace tide::sched {
 
@@ -19,6 +23,13 @@ inline constexpr size_t kParkTriesMax = 3;  // servers that are asked to keep a 
 
 // A vGPU of a suspended job whose decision is no parked place cannot be kept by any server.
 Assignment assign(const State& state);
+
+// One round. False: there is no way to place those that run, and nothing changes.
+bool make_plan(Tentative& plan);
+// What the round has decided for a job. Without the reason, which costs more than all the rest.
+Decision decision_of(const Tentative& plan, Slot slot);
+// Why it waits: one sentence.
+std::string reason_of(const Tentative& plan, Slot slot);
 
 // Empty, or why such a job can never start in this pool as it is (what `tide run` is told at once).
 std::string why_impossible(const State& state, const JobView& job, bool min_given);

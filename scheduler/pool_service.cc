@@ -146,6 +146,19 @@ std::string why_not_there(const Ledger& ledger, const Job& job, const std::set<G
   return groups.size() > 1 ? requires_text + "; so all of its virtual GPUs go there, or none" : "";
 }
 
+// Where it is its queue that lets it wait, that is the reason.
+void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
+  if (job.ended() || job.admitted() || job.record.suspended || !ledger.queues.written) return;
+  const State state = ledger.snapshot();
+  const auto view = std::find_if(state.jobs.begin(), state.jobs.end(),
+                                 [&](const JobView& each) { return each.id == job.record.id(); });
+  if (view == state.jobs.end()) return;
+  const QueueReason why = why_queue_waits(state, *view);
+  if (why.reason.empty()) return;
+  info.setReason(job.started ? "waits to run again: " + why.reason : why.reason);
+  info.setNext(why.next);
+}
+
 // Who holds it.
 void fill_shares(const Ledger& ledger, const GpuId& id, control::PoolGpu::Builder out) {
   std::vector<std::pair<const Job*, std::vector<uint32_t>>> shares;
@@ -268,7 +281,9 @@ kj::Promise<void> PoolService::job(JobContext context) {
     fill_job_info(context.getResults().initJob(), from_record(*record));
     return kj::READY_NOW;
   }
-  fill_job_info(context.getResults().initJob(), *job);
+  auto info = context.getResults().initJob();
+  fill_job_info(info, *job);
+  explain_waiting(info, core_.ledger, *job);
   return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
     auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
     for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats.vgpus()[i]);

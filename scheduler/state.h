@@ -76,10 +76,10 @@ struct JobView {
   std::set<GpuId> keeps = {};             // GPUs that it has left: nobody gets them before all of it is parked
   std::set<std::string> refused_by = {};  // servers that could not keep one of its vGPUs
   TurnView turn = {};                     // where jobs take turns
+  int32_t queue = 0;                      // index in State::queues
+  int32_t priority = 0;                   // within its queue: a higher one starts first
+  bool preemptible = true;                // false: nothing is taken from it for others' sake
   Requirements require = {};
-  int32_t queue = 0;        // index in State::queues
-  int32_t priority = 0;     // within its queue: a higher one starts first
-  bool preemptible = true;  // false: nothing is taken from it for others' sake
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }

@@ -119,14 +119,17 @@ int apply(const Options& options) {
 int config(const Words& words) {
   constexpr const char* kHelp =
       "usage: tide config check FILE\n"
-      "       tide config apply FILE [--dry-run] [--json]\n\n"
+      "       tide config apply FILE [--dry-run] [--json]\n"
+      "       tide config import --from kai|runai FILE\n\n"
       "check: lists everything that is wrong in a pool.toml, with line, column and a hint.\n"
       "apply: makes it the configuration of a pool that runs: turns, queues and labels count at once, and what needs "
       "a\n"
       "restart is said. It becomes the scheduler's own file; the one before is kept beside it, as FILE.before. A file\n"
       "with errors changes nothing. --dry-run: only says what would change, which jobs it would touch, and how long "
       "each\n"
-      "would stand still, as far as that is known from earlier moves.\n";
+      "would stand still, as far as that is known from earlier moves.\n"
+      "import: prints another scheduler's queues as a pool.toml.\n";
+  if (!words.empty() && words[0] == "import") return config_import({words.begin() + 1, words.end()});
   Options options;
   if (!options.parse(words, {{"json", 0, false}, {"dry-run", 0, false}}, kHelp)) return options.status();
   const bool two = options.words().size() == 2;

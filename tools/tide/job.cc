@@ -203,6 +203,7 @@ Said said_of(control::JobInfo::Reader info, const std::string& slow) {
   switch (info.getState()) {
     case control::JobState::QUEUED:
       next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner";
+      if (info.getNext().size() != 0) next = info.getNext();
       break;
     case control::JobState::RUNNING:
       if (reason.empty() && info.getSpec().getPart() != 0) {
@@ -214,6 +215,7 @@ Said said_of(control::JobInfo::Reader info, const std::string& slow) {
       break;
     case control::JobState::SUSPENDED:
       next = "it goes on by itself; `tide jobs` lists who holds GPUs";
+      if (info.getNext().size() != 0) next = info.getNext();
       if (info.getSuspended()) {
         next = "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it";
       }
@@ -259,6 +261,7 @@ int job(const Words& words) {
            info.getPhysicalGpus(), info.getMoves());
   }
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
+  if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());

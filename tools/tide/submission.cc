@@ -96,7 +96,7 @@ const char* const kAskHelp =
     "                     the pool has: virtual GPUs then share physical ones\n"
     "  --gpu-memory SIZE  memory of a virtual GPU (default: that of the GPU where it starts)\n"
     "  --name NAME        to find the job by\n"
-    "  --queue Q          queue (this version has one: leave it out)\n"
+    "  --queue Q          the queue that it is for (`tide queues`; default: the one called default, or the only one)\n"
     "  --trace FILE       writes every driver call into FILE, for `tide trace FILE`\n"
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"

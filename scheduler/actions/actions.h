@@ -1,0 +1,38 @@
+#pragma once
+
+// What a round does, in this order, the least disruptive first, each on the plan as the one before has left it. Pure
+// functions of the plan: none knows the time, and what they change can be rolled back.
+
+#include <string>
+
+#include "scheduler/tentative.h"
+
+namespace tide::sched {
+
+// Place: everybody's minimum first. Who has started keeps it, who waits gets it in order, if it can be free when all
+// others have theirs. Returns how many GPUs parts need that have none yet.
+int64_t start_jobs(Tentative& plan);
+
+// Grow and shrink: what is beyond the minima is shared evenly, the smallest share grows first. `reserved`: for parts.
+void share_out(Tentative& plan, int64_t reserved);
+
+// Which GPUs: those that a job has, less the ones that cost the fewest moves, plus free ones near them; and where each
+// vGPU lies. False when a job cannot be placed so (its memory does not fit on what is free): `failed` says which.
+bool choose(Tentative& plan, Slot* failed);
+
+// Suspend: where a queue is owed GPUs that others have beyond their shares, and shrinking has not freed them. Of those
+// queues' jobs that may be disturbed the fewest that are enough, of the queue with most beyond its share, the newest
+// first; nobody's where that would not be enough. They give everything at once, and what they leave is kept for whom
+// they left it (start_jobs).
+void reclaim(Tentative& plan);
+
+// ---- what actions know of queues
+
+// Thousandths of GPUs that a job cannot run without.
+int64_t need_of(const Share& share);
+// What queues are owed and have, as if everybody had shrunk to the minimum.
+QueueShares shares_by_minima(const Tentative& plan);
+// GPUs of those that are being suspended.
+int64_t leaving(const Tentative& plan);
+
+}  // namespace tide::sched

@@ -1,0 +1,75 @@
+#include <algorithm>
+#include <tuple>
+
+#include "scheduler/actions/actions.h"
+#include "scheduler/spread.h"
+
+namespace tide::sched {
+namespace {
+
+// Of submission; where jobs take turns, those who run and then those who begin, as they were admitted.
+std::vector<Slot> in_order_of_placing(Tentative& plan) {
+  std::vector<Slot> slots = plan.unplaced();
+  const auto key = [&](Slot slot) {
+    const Share& share = plan.share(slot);
+    const uint64_t ticket = !plan.turns() || share.job->running ? 0 : share.job->turn.ticket;
+    return std::pair(ticket, share.number);
+  };
+  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return key(a) < key(b); });
+  slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
+  std::erase_if(slots, [&](Slot slot) {
+    const Share& share = plan.share(slot);
+    return !share.known || !share.is.admitted || share.is.frozen;
+  });
+  return slots;
+}
+
+bool add_part(Tentative& plan, Slot slot) {
+  const JobView& job = *plan.share(slot).job;
+  GpuIndex gpu = plan.best_room(job);
+  if (gpu == kNoGpu) {
+    GpuSet mine;
+    if (!add_gpus(plan.gpus(), job, 1, 1, &mine)) return false;
+    gpu = mine.front();
+  }
+  plan.join(slot, gpu);
+  return true;
+}
+
+bool is_there(const Tentative& plan, const Share& share) {
+  const auto& places = share.job->places;
+  return places.size() == 1 && share.mine.size() == 1 && share.job->vgpus == 1 &&
+         places[0] == plan.gpus().view(share.mine[0]).id;
+}
+
+bool place(Tentative& plan, Slot slot) {
+  Share& share = plan.share(slot);
+  if (share.job->is_partial() && share.mine.empty() && !add_part(plan, slot)) return false;
+  GpuSet mine = share.mine;
+  if (!add_gpus(plan.gpus(), *share.job, share.is.least, share.is.count, &mine)) return false;
+  if (mine != share.mine) plan.set_mine(slot, mine);
+  if (share.mine.size() < share.is.count) plan.make_sore(slot);
+  if (is_there(plan, share)) {
+    share.places = share.job->places;
+    return true;
+  }
+  return spread(plan.gpus(), *share.job, share.mine, &share.places);
+}
+
+}  // namespace
+
+bool choose(Tentative& plan, Slot* failed) {
+  const std::vector<Slot> slots = in_order_of_placing(plan);
+  for (const Slot slot : slots) {
+    const Share& share = plan.share(slot);
+    if (share.job->is_partial() || share.mine.size() <= share.is.count) continue;
+    plan.set_mine(slot, keep_gpus(plan.gpus(), *share.job, share.mine, share.is.count));
+  }
+  for (const Slot slot : slots) {
+    *failed = slot;
+    if (!place(plan, slot)) return false;
+  }
+  return true;
+}
+
+}  // namespace tide::sched

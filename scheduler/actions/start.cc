@@ -1,0 +1,217 @@
+#include <algorithm>
+
+#include "scheduler/actions/actions.h"
+#include "scheduler/policy.h"
+
+namespace tide::sched {
+namespace {
+
+constexpr size_t kKindsMax = 64;  // beyond, going through all who wait is faster
+
+class Starting {
+ public:
+  explicit Starting(Tentative& plan) : plan_(plan), left_(plan.left_beside_minima()) {}
+
+  int64_t run() {
+    const auto homeless = plan_.homeless();
+    for (const auto& [number, slot] : homeless) left_ -= take_room(slot) ? 0 : 1;
+    plan_.left_first = left_;
+    plan_.started.clear();
+    plan_.blocked_by = kNoSlot;
+    plan_.reserved.clear();
+    if (plan_.has_queues()) {
+      plan_.looked_at_each = false;
+      by_queue();
+    } else {
+      plan_.looked_at_each = plan_.turns() || plan_.waiting()[0].size() > kKindsMax;
+      plan_.looked_at_each ? one_by_one() : by_kind();
+    }
+    plan_.left_last = left_;
+    for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
+    plan_.drop_new_rooms();
+    return new_rooms_;
+  }
+
+ private:
+  // False: one more GPU is needed for it.
+  bool take_room(Slot slot) {
+    GpuIndex room = plan_.best_room(*plan_.share(slot).job);
+    const bool found = room != kNoGpu;
+    if (!found) room = plan_.new_room();
+    new_rooms_ += found ? 0 : 1;
+    plan_.guess(slot, room);
+    guesses_.push_back({slot, room});
+    return found;
+  }
+
+  bool fits(const Share& share) const {
+    if (int64_t(share.is.least) <= left_) return true;
+    return share.job->is_partial() && plan_.best_room(*share.job) != kNoGpu;
+  }
+
+  // Servers on which resuming it has just failed may be the only ones with room.
+  bool is_shut_out(const Share& share) const {
+    return !share.job->failed_on.empty() && int64_t(share.is.least) > plan_.open_to(*share.job);
+  }
+
+  bool drains(const Share& share) const {
+    return share.job->skipped >= kSkipsMax && int64_t(share.is.least) <= plan_.total();
+  }
+
+  void start(Slot slot) {
+    Standing is = plan_.share(slot).is;
+    const Order order = plan_.order_of(plan_.share(slot));
+    is.admitted = true;
+    is.count = is.least;
+    plan_.stand(slot, is);
+    if (!plan_.share(slot).job->is_partial()) {
+      left_ -= is.least;
+    } else if (!take_room(slot)) {
+      --left_;
+    }
+    plan_.started.push_back({order, left_});
+  }
+
+  // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets less.
+  void by_kind() {
+    std::vector<const Line*> open;
+    for (const auto& [kind, line] : plan_.waiting()[0]) open.push_back(&line);
+    for (;;) {
+      std::pair<Order, Slot> first = {{}, kNoSlot};
+      for (size_t i = 0; i < open.size();) {
+        const Share& share = plan_.share(open[i]->begin()->second);
+        if (!fits(share) || is_shut_out(share)) {
+          open[i] = open.back();
+          open.pop_back();
+          continue;
+        }
+        if (first.second == kNoSlot || *open[i]->begin() < first) first = *open[i]->begin();
+        ++i;
+      }
+      if (is_blocked_before(first)) return;
+      if (first.second == kNoSlot) return;
+      std::erase_if(open, [&](const Line* line) { return line->size() == 1 && *line->begin() == first; });
+      start(first.second);
+    }
+  }
+
+  // Whether the pool drains for somebody who comes before it.
+  bool is_blocked_before(const std::pair<Order, Slot>& first) {
+    for (const auto& drainer : plan_.drainers()[0]) {
+      if (first.second != kNoSlot && !(drainer < first)) return false;
+      const Share& share = plan_.share(drainer.second);
+      if (is_shut_out(share) || !drains(share) || fits(share)) continue;
+      plan_.blocked_by = drainer.second;
+      plan_.blocked_from = drainer.first;
+      return true;
+    }
+    return false;
+  }
+
+  // Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns only
+  // those that never ran wait for the latter: the end of others' turns does not help it.
+  bool is_behind(const Share& share) const {
+    if (plan_.blocked_by == kNoSlot) return false;
+    const auto& places = share.job->places;
+    const bool ran = std::any_of(places.begin(), places.end(), [](const GpuId& place) { return !place.none(); });
+    return !plan_.turns() || plan_.share(plan_.blocked_by).job->id == plan_.next_turn() || !ran;
+  }
+
+  void one_by_one() {
+    std::vector<std::pair<Order, Slot>> all;
+    for (const auto& [kind, line] : plan_.waiting()[0]) all.insert(all.end(), line.begin(), line.end());
+    std::sort(all.begin(), all.end());
+    for (const auto& [order, slot] : all) {
+      Share& share = plan_.share(slot);
+      share.left = left_;
+      if (is_shut_out(share)) {
+        share.why = Why::kNoSet;
+      } else if (is_behind(share)) {
+        share.why = Why::kBehind;
+        share.behind = plan_.blocked_by;
+      } else if (fits(share)) {
+        start(slot);
+      } else {
+        share.why = Why::kNeeds;
+        if (drains(share) || share.job->id == plan_.next_turn()) plan_.blocked_by = slot;
+      }
+    }
+  }
+
+  struct Next {  // of a queue
+    std::pair<Order, Slot> who = {{}, kNoSlot};
+    bool fits = false;
+  };
+
+  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs that
+  // others leave are kept for it.
+  Next next_of(int32_t leaf) const {
+    Next next;
+    for (const auto& [kind, line] : plan_.waiting()[size_t(leaf)]) {
+      for (const auto& who : line) {
+        if (plan_.reserved.count(who.second) != 0) continue;
+        const Share& share = plan_.share(who.second);
+        const int64_t need = need_of(share);
+        if (headroom(plan_.queues(), plan_.queue_shares, leaf, nullptr) < need || is_shut_out(share)) break;
+        const bool can = fits(share);
+        const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
+        const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
+        if (!can && !waits_for_them && !drains(share)) break;
+        if (next.who.second == kNoSlot || who < next.who) next = {who, can};
+        break;
+      }
+    }
+    return next;
+  }
+
+  // Between queues it is shares that decide, in a queue priority and then the order of submission.
+  void by_queue() {
+    const QueueTree& tree = plan_.queues();
+    plan_.queue_shares = shares_by_minima(plan_);
+    leaving_ = leaving(plan_);
+    std::vector<bool> closed(tree.queues.size());
+    for (;;) {
+      std::vector<int64_t> needs(tree.queues.size());
+      std::vector<Next> next(tree.queues.size());
+      for (size_t i = 0; i < needs.size(); ++i) {
+        if (!tree.queues[i].leaf() || closed[i]) continue;
+        next[i] = next_of(int32_t(i));
+        needs[i] = next[i].who.second == kNoSlot ? 0 : need_of(plan_.share(next[i].who.second));
+      }
+      const int32_t leaf = next_queue(tree, plan_.queue_shares, needs);
+      if (leaf == kNoQueue) return;
+      const auto [order, slot] = next[size_t(leaf)].who;
+      const int64_t need = needs[size_t(leaf)];
+      const int64_t least = plan_.share(slot).is.least;
+      const bool owed = is_owed(tree, plan_.queue_shares, leaf, need);
+      if (next[size_t(leaf)].fits) {
+        start(slot);
+        allocate(tree, leaf, need, &plan_.queue_shares);
+      } else if (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial()) {
+        leaving_ -= least - left_;
+        left_ = 0;
+        plan_.reserved.insert(slot);
+        allocate(tree, leaf, need, &plan_.queue_shares);
+      } else {
+        closed[size_t(leaf)] = true;
+        plan_.share(slot).why = Why::kNeeds;
+        if (owed) {
+          plan_.blocked_by = slot;
+          return;
+        }
+      }
+    }
+  }
+
+  Tentative& plan_;
+  int64_t leaving_ = 0;  // GPUs of those that are being suspended
+  int64_t left_;
+  int64_t new_rooms_ = 0;
+  std::vector<std::pair<Slot, GpuIndex>> guesses_;
+};
+
+}  // namespace
+
+int64_t start_jobs(Tentative& plan) { return Starting(plan).run(); }
+
+}  // namespace tide::sched

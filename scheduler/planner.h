@@ -1,0 +1,57 @@
+#pragma once
+
+// The policy for a pool that is large: it keeps the plan (tentative.h), is told what changes, and answers with what
+// changes in consequence. Its answer is that of assign() for the same state. Owned by one thread.
+
+#include <deque>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "scheduler/policy.h"
+
+namespace tide::sched {
+
+class Planner {
+ public:
+  // A pool without its jobs. `state.jobs` is not read.
+  explicit Planner(const State& state);
+
+  // A job that is new comes behind all others; else its view has changed. Fields that the planner's own answers have
+  // changed (running, places, keeps, skipped) must be as the planner has left them (view()), or as they are by now.
+  void put(const JobView& job);
+  void remove(const std::string& id);
+  // It came, went, or has changed. A GPU that is new, or has another memory, costs a whole new plan.
+  void put_gpu(const GpuView& gpu);
+
+  // What is to change, in the order of submission: `reason` is left empty (why()). The views are as if all of that had
+  // been done; who cannot do so puts the job as it is.
+  struct Change {
+    std::string id;
+    Decision decision;
+  };
+  std::vector<Change> decide();
+
+  // Of a job that waits, as of the last round: one sentence.
+  std::string why(const std::string& id) const;
+  const JobView* view(const std::string& id) const;  // null: there is none
+  size_t jobs() const { return slots_.size(); }
+  // Works everything out anew at the next round.
+  void begin_anew();
+
+ private:
+  void note_leaving(const JobView& job);
+  void adopt(Slot slot, const Decision& decision);
+  void skip_earlier(Slot slot);
+
+  State pool_;
+  std::unique_ptr<Tentative> plan_;
+  std::deque<JobView> views_;  // by slot
+  std::unordered_map<std::string, Slot> slots_;
+  std::set<std::string> leaving_;  // being suspended, and not all of it is parked
+  uint64_t next_number_ = 0;
+};
+
+}  // namespace tide::sched

@@ -1,0 +1,440 @@
+#include "scheduler/tentative.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/policy.h"
+#include "scheduler/spread.h"
+
+namespace tide::sched {
+namespace {
+
+bool is_whole(const Share& share) { return !share.job->is_partial(); }
+
+void insert_sorted(GpuSet* set, GpuIndex gpu) { set->insert(std::lower_bound(set->begin(), set->end(), gpu), gpu); }
+
+void erase_sorted(GpuSet* set, GpuIndex gpu) {
+  const auto found = std::lower_bound(set->begin(), set->end(), gpu);
+  if (found != set->end() && *found == gpu) set->erase(found);
+}
+
+}  // namespace
+
+Tentative::Tentative(const State& state)
+    : gpus_(state.gpus),
+      turns_(state.turns),
+      next_turn_(state.next_turn),
+      queues_(state.queues),
+      has_queues_(queues_.queues.size() > 1 ||
+                  (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible))),
+      used_(state.used),
+      share_rules_(state.share_rules),
+      at_server_(gpus_.servers()) {
+  const size_t leaves = std::max<size_t>(queues_.queues.size(), 1);
+  waiting_.resize(leaves);
+  drainers_.resize(leaves);
+  growing_.resize(leaves);
+  shrinking_.resize(leaves);
+  rooms_.reserve(gpus_.size());
+  for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}});
+}
+
+int32_t Tentative::leaf_of(const JobView& job) const {
+  return !has_queues_ || job.queue < 0 || size_t(job.queue) >= queues_.queues.size() ? 0 : job.queue;
+}
+
+// In a queue those of a higher priority come first.
+Order Tentative::order_of(const Share& share) const {
+  return {turns_ ? int64_t(share.job->turn.ticket) : -int64_t(share.job->priority), share.number};
+}
+
+// ---- jobs that come, change and go
+
+Slot Tentative::add(const JobView* job, uint64_t number) {
+  Slot slot = Slot(shares_.size());
+  if (unused_.empty()) {
+    shares_.emplace_back();
+  } else {
+    slot = unused_.back();
+    unused_.pop_back();
+    shares_[slot] = {};
+  }
+  shares_[slot].job = job;
+  shares_[slot].number = number;
+  shares_[slot].is.out = true;  // of everything, until it is looked at
+  dirty_.push_back(slot);
+  return slot;
+}
+
+void Tentative::change(Slot slot) {
+  Share& share = shares_[slot];
+  if (share.fresh) return;
+  share.fresh = true;
+  dirty_.push_back(slot);
+}
+
+void Tentative::make_sore(Slot slot) {
+  shares_[slot].sore = true;
+  change(slot);
+}
+
+// Takes it out of everything that follows from its view.
+void Tentative::forget(Slot slot) {
+  Share& share = shares_[slot];
+  if (is_whole(share)) {
+    put_mine(slot, {});
+  } else {
+    while (!share.mine.empty()) put_leave(slot, share.mine.back());
+  }
+  unindex(slot);
+  for (const ServerIndex server : share.servers) at_server_[server].erase(slot);
+  share.servers.clear();
+}
+
+void Tentative::remove(Slot slot) {
+  if (shares_[slot].known) forget(slot);
+  std::erase(dirty_, slot);
+  shares_[slot] = {};
+  unused_.push_back(slot);
+}
+
+bool Tentative::change_gpu(const GpuView& view) {
+  const GpuIndex gpu = gpus_.find(view.id);
+  if (gpu == kNoGpu) return false;
+  const GpuView& is = gpus_.view(gpu);
+  if (is.memory_bytes != view.memory_bytes || is.traits != view.traits) return false;
+  gpus_.set(gpu, view);
+  for (const Slot slot : at_server_[gpus_.server_of(gpu)]) change(slot);
+  return true;
+}
+
+// ---- what follows from a job's view
+
+void Tentative::hold(const GpuId& place, Share* share) {
+  if (place.none()) return;
+  const ServerIndex server = gpus_.find_server(place.server);
+  if (server != kNoServer && std::find(share->servers.begin(), share->servers.end(), server) == share->servers.end())
+    share->servers.push_back(server);
+  if (place.parked()) {
+    share->away |= server == kNoServer || !gpus_.answers(server);
+    share->is.frozen |= share->away;
+    return;
+  }
+  const GpuIndex gpu = gpus_.find(place);
+  if (gpu == kNoGpu || !gpus_.view(gpu).online) share->is.frozen = true;
+  if (gpu == kNoGpu || !gpus_.usable(gpu) || !may_use(*share->job, gpus_.view(gpu))) return;
+  if (!std::binary_search(share->held.begin(), share->held.end(), gpu)) insert_sorted(&share->held, gpu);
+}
+
+uint32_t Tentative::gpus_for_memory(const JobView& job) {
+  if (job.require.any()) return sched::gpus_for_memory(gpus_.views(), job);
+  if (job.memory_bytes == 0) return 1;
+  const std::tuple key(job.memory_bytes, job.memory_given, job.vgpus);
+  const auto [found, fresh] = for_memory_.try_emplace(key, 0);
+  if (fresh) found->second = sched::gpus_for_memory(gpus_.views(), job);
+  return found->second;
+}
+
+void Tentative::refresh(Slot slot) {
+  Share& share = shares_[slot];
+  const JobView& job = *share.job;
+  share.is = {.admitted = job.running, .out = false};
+  share.away = share.sore = share.fresh = false;
+  share.known = true;
+  share.taken_for = kNoSlot;
+  share.held.clear();
+  for (const GpuId& place : job.places) hold(place, &share);
+  for (const GpuId& place : job.keeps) hold(place, &share);
+  for (const ServerIndex server : share.servers) at_server_[server].insert(slot);
+  Standing& is = share.is;
+  is.frozen |= job.suspended;
+  is.least = std::min(std::max(job.min_gpus, gpus_for_memory(job)), job.vgpus);
+  is.most = std::max(is.least, job.want());
+  if (is.frozen) is.least = is.most = uint32_t(share.held.size());
+  if (is.admitted) is.count = std::clamp(uint32_t(share.held.size()), is.least, is.most);
+  index(slot);
+  if (is_whole(share) && (is.admitted || is.frozen)) put_mine(slot, share.held);
+  touch(slot);
+  unplaced_.push_back(slot);
+}
+
+// Who had its part of it first keeps it, as far as there is room; who is frozen does in any case.
+void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
+  const std::vector<Slot> before = rooms_[gpu].slots;
+  for (const Slot slot : before) put_leave(slot, gpu);
+  claimants.insert(claimants.end(), before.begin(), before.end());
+  std::sort(claimants.begin(), claimants.end(),
+            [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
+  for (const Slot slot : claimants) {
+    const bool first = rooms_[gpu].slots.empty();
+    if (first || shares_[slot].is.frozen || fits(*shares_[slot].job, gpu)) {
+      put_join(slot, gpu);
+    } else {
+      make_sore(slot);
+      unplaced_.push_back(slot);
+    }
+  }
+}
+
+void Tentative::freeze(Slot slot) {
+  Share& share = shares_[slot];
+  Standing is = share.is;
+  is.frozen = true;
+  is.least = is.most = is.count = uint32_t(share.held.size());
+  put_standing(slot, is);
+  for (const GpuIndex gpu : share.held) {
+    const bool has = std::binary_search(share.mine.begin(), share.mine.end(), gpu);
+    if (!is_whole(share) && !has) share_gpu(gpu, {slot});
+  }
+  make_sore(slot);
+}
+
+void Tentative::begin() {
+  std::vector<Slot> slots;
+  slots.swap(dirty_);
+  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
+  for (const Slot slot : slots) {
+    if (shares_[slot].known) forget(slot);
+  }
+  for (const Slot slot : slots) refresh(slot);
+  std::map<GpuIndex, std::vector<Slot>> claims;
+  for (const Slot slot : slots) {
+    const Share& share = shares_[slot];
+    if (is_whole(share) || !share.is.admitted) continue;
+    for (const GpuIndex gpu : share.held) claims[gpu].push_back(slot);
+  }
+  for (auto& [gpu, claimants] : claims) share_gpu(gpu, std::move(claimants));
+  blocked_by = kNoSlot;
+  reserved.clear();
+  log_.clear();
+}
+
+void Tentative::settle() {
+  for (const Slot slot : touched_) {
+    Share& share = shares_[slot];
+    share.touched = false;
+    share.places.clear();
+    if (share.known && share.is.admitted && !share.is.frozen) share.held = share.mine;
+  }
+  touched_.clear();
+  unplaced_.clear();
+  log_.clear();
+}
+
+void Tentative::touch(Slot slot) {
+  if (shares_[slot].touched) return;
+  shares_[slot].touched = true;
+  touched_.push_back(slot);
+}
+
+// ---- indices
+
+void Tentative::index(Slot slot) {
+  Share& share = shares_[slot];
+  const Standing& is = share.is;
+  const JobView& job = *share.job;
+  Filed& filed = share.filed;
+  filed = {.leaf = size_t(leaf_of(job)), .is = is, .order = order_of(share), .kind = {}};
+  note_home(slot);
+  if (is.admitted) {
+    filed.summed = is_whole(share);
+    if (filed.summed) least_sum_ += is.least;
+    if (filed.summed) count_sum_ += is.count;
+    filed.growing = is.count < is.most;
+    filed.shrinking = is.count > is.least;
+    if (filed.growing) growing_[filed.leaf].insert({{is.count, share.number}, slot});
+    if (filed.shrinking) shrinking_[filed.leaf].insert({{is.count - 1, share.number}, slot});
+    return;
+  }
+  if (job.suspended || share.away || is.out) return;
+  const bool picky = job.require.any() || !job.failed_on.empty();
+  const uint64_t bytes = job.is_partial() ? job.memory_bytes : 0;
+  filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
+  filed.line = &waiting_[filed.leaf][filed.kind];
+  filed.line->emplace_hint(filed.line->end(), filed.order, slot);
+  filed.drains = job.skipped >= kSkipsMax;
+  if (filed.drains) drainers_[filed.leaf].insert({filed.order, slot});
+}
+
+void Tentative::unindex(Slot slot) {
+  Share& share = shares_[slot];
+  const Filed filed = std::exchange(share.filed, {});
+  homeless_.erase({share.number, slot});
+  if (filed.summed) least_sum_ -= filed.is.least;
+  if (filed.summed) count_sum_ -= filed.is.count;
+  if (filed.growing) growing_[filed.leaf].erase({{filed.is.count, share.number}, slot});
+  if (filed.shrinking) shrinking_[filed.leaf].erase({{filed.is.count - 1, share.number}, slot});
+  if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
+  if (filed.line == nullptr) return;
+  filed.line->erase({filed.order, slot});
+  if (filed.line->empty()) waiting_[filed.leaf].erase(filed.kind);
+}
+
+void Tentative::note_home(Slot slot) {
+  const Share& share = shares_[slot];
+  const bool homeless = share.is.admitted && !is_whole(share) && !share.is.frozen && share.mine.empty();
+  if (homeless) homeless_.insert({share.number, slot});
+  if (!homeless) homeless_.erase({share.number, slot});
+}
+
+// ---- what actions do
+
+void Tentative::stand(Slot slot, const Standing& standing) {
+  log_.push_back({.kind = Undo::Kind::kStanding, .slot = slot, .is = shares_[slot].is});
+  put_standing(slot, standing);
+}
+
+void Tentative::set_mine(Slot slot, GpuSet mine) {
+  log_.push_back({.kind = Undo::Kind::kMine, .slot = slot, .mine = shares_[slot].mine});
+  put_mine(slot, std::move(mine));
+}
+
+void Tentative::join(Slot slot, GpuIndex gpu) {
+  log_.push_back({.kind = Undo::Kind::kJoin, .slot = slot, .gpu = gpu});
+  put_join(slot, gpu);
+}
+
+void Tentative::leave(Slot slot, GpuIndex gpu) {
+  log_.push_back({.kind = Undo::Kind::kLeave, .slot = slot, .gpu = gpu});
+  put_leave(slot, gpu);
+}
+
+void Tentative::rollback(size_t checkpoint) {
+  for (; log_.size() > checkpoint; log_.pop_back()) {
+    Undo& undo = log_.back();
+    switch (undo.kind) {
+      case Undo::Kind::kStanding:
+        put_standing(undo.slot, undo.is);
+        break;
+      case Undo::Kind::kMine:
+        put_mine(undo.slot, std::move(undo.mine));
+        break;
+      case Undo::Kind::kJoin:
+        put_leave(undo.slot, undo.gpu);
+        break;
+      case Undo::Kind::kLeave:
+        put_join(undo.slot, undo.gpu);
+        break;
+    }
+  }
+}
+
+void Tentative::put_standing(Slot slot, const Standing& standing) {
+  unindex(slot);
+  shares_[slot].is = standing;
+  index(slot);
+  touch(slot);
+  unplaced_.push_back(slot);
+}
+
+void Tentative::put_mine(Slot slot, GpuSet mine) {
+  Share& share = shares_[slot];
+  for (const GpuIndex gpu : mine) gpus_.take(gpu);
+  for (const GpuIndex gpu : share.mine) gpus_.give(gpu);
+  share.mine = std::move(mine);
+  touch(slot);
+  unplaced_.push_back(slot);
+}
+
+void Tentative::put_join(Slot slot, GpuIndex gpu) {
+  std::vector<Slot>& slots = rooms_[gpu].slots;
+  const auto after = std::find_if(slots.begin(), slots.end(),
+                                  [&](Slot other) { return shares_[other].number > shares_[slot].number; });
+  refill(gpu, [&] { slots.insert(after, slot); });
+  insert_sorted(&shares_[slot].mine, gpu);
+  if (gpu < gpus_.size()) gpus_.take(gpu);
+  note_home(slot);
+  touch(slot);
+}
+
+void Tentative::put_leave(Slot slot, GpuIndex gpu) {
+  std::vector<Slot>& slots = rooms_[gpu].slots;
+  refill(gpu, [&] { slots.erase(std::find(slots.begin(), slots.end(), slot)); });
+  erase_sorted(&shares_[slot].mine, gpu);
+  if (gpu < gpus_.size()) gpus_.give(gpu);
+  note_home(slot);
+  touch(slot);
+  unplaced_.push_back(slot);
+}
+
+// ---- rooms
+
+template <typename Change>
+void Tentative::refill(GpuIndex gpu, const Change& change) {
+  Shared& shared = rooms_[gpu];
+  const bool chosen = gpu < gpus_.size();
+  ByLeft& by_left = chosen ? left_in_ : left_in_new_;
+  const auto key = [&] { return std::tuple(shared.room.part_left, shared.room.memory_left, gpu); };
+  if (!shared.slots.empty()) by_left.erase(key());
+  rooms_used_ -= chosen && !shared.slots.empty();
+  change();
+  shared.room.part_left = kWholeGpu;
+  shared.room.memory_left = shared.room.gpu_bytes;
+  for (const Slot slot : shared.slots) shared.room.take(shares_[slot].job->portion());
+  if (!shared.slots.empty()) by_left.insert(key());
+  rooms_used_ += chosen && !shared.slots.empty();
+}
+
+GpuIndex Tentative::new_room() {
+  rooms_.push_back({Room({}, gpus_.memory_most()), {}});
+  return GpuIndex(rooms_.size() - 1);
+}
+
+void Tentative::drop_new_rooms() {
+  rooms_.resize(gpus_.size(), {Room({}, 0), {}});
+}
+
+bool Tentative::may_begin(const JobView& job, GpuIndex gpu) const {
+  if (gpu >= gpus_.size()) return true;
+  return job.failed_on.count(gpus_.view(gpu).id.server) == 0 && may_use(job, gpus_.view(gpu));
+}
+
+GpuIndex Tentative::first_fit(const ByLeft& rooms, const JobView& job) const {
+  for (auto room = rooms.lower_bound({job.part, job.memory_bytes, 0}); room != rooms.end();) {
+    const auto& [part, memory, gpu] = *room;
+    if (memory < job.memory_bytes) {
+      room = rooms.lower_bound({part, job.memory_bytes, 0});
+      continue;
+    }
+    if (fits(job, gpu) && may_begin(job, gpu)) return gpu;
+    ++room;
+  }
+  return kNoGpu;
+}
+
+// The one with the least memory left of those with just so much left of them.
+GpuIndex Tentative::fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const {
+  GpuIndex best = kNoGpu;
+  for (GpuIndex gpu = gpus_.first(server); gpu < gpus_.end(server); ++gpu) {
+    const Shared& shared = rooms_[gpu];
+    if (shared.slots.empty() || shared.room.part_left != part_left) continue;
+    if (!fits(job, gpu) || !may_begin(job, gpu)) continue;
+    if (best == kNoGpu || shared.room.memory_left < rooms_[best].room.memory_left) best = gpu;
+  }
+  return best;
+}
+
+GpuIndex Tentative::best_room(const JobView& job) const {
+  const GpuIndex chosen = first_fit(left_in_, job), fresh = first_fit(left_in_new_, job);
+  if (chosen == kNoGpu) return fresh;
+  const Room& room = rooms_[chosen].room;
+  const bool parked = !job.places.empty() && job.places[0].parked();
+  const ServerIndex server = parked ? gpus_.find_server(job.places[0].server) : kNoServer;
+  const GpuIndex near = server == kNoServer ? kNoGpu : fit_on(server, job, room.part_left);
+  const Room* const other = fresh == kNoGpu ? nullptr : &rooms_[fresh].room;
+  if (other != nullptr && other->part_left < room.part_left) return fresh;
+  if (near != kNoGpu) return near;
+  if (other == nullptr || other->part_left > room.part_left) return chosen;
+  return !parked || other->memory_left <= room.memory_left ? fresh : chosen;
+}
+
+int64_t Tentative::open_to(const JobView& job) const {
+  int64_t open = total();
+  for (const std::string& name : job.failed_on) {
+    const ServerIndex server = gpus_.find_server(name);
+    if (server != kNoServer) open -= gpus_.usable_on(server);
+  }
+  return open;
+}
+
+}  // namespace tide::sched

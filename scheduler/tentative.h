@@ -1,0 +1,238 @@
+#pragma once
+
+// A plan in the making: the pool's GPUs and its jobs' shares of them, indexed so that what the policy asks (who may
+// start with so much left, which server has just so many free GPUs, whose share is the smallest) is found without
+// looking at all. Everything that an action (actions/actions.h) changes is in a log, so that a plan that leads nowhere
+// is rolled back to a checkpoint. A plan outlives a round: jobs and GPUs that change are told, and only what follows
+// from them is worked out anew. Owned by one thread.
+
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "scheduler/free_gpus.h"
+#include "scheduler/room.h"
+#include "scheduler/state.h"
+
+namespace tide::sched {
+
+using Slot = uint32_t;  // of a job in the plan
+inline constexpr Slot kNoSlot = UINT32_MAX;
+
+// Who comes first: the smallest. Of submission; where jobs take turns, who has waited longest.
+using Order = std::pair<int64_t, uint64_t>;
+
+// What an action may change of a job.
+struct Standing {
+  bool admitted = false;
+  bool frozen = false;  // nothing about its GPUs changes
+  bool out = false;     // of this round: no set of free GPUs will do
+  uint32_t least = 1, most = 1;
+  uint32_t count = 0;  // physical GPUs that it shall have
+};
+
+// Jobs that wait and are alike in all that decides whether they may start.
+struct Kind {
+  uint32_t least = 1;
+  uint32_t part = kWholeGpu;
+  uint64_t memory_bytes = 0;  // of who has a part
+  Slot picky = kNoSlot;       // alike with nobody
+  auto operator<=>(const Kind&) const = default;
+};
+using Line = std::set<std::pair<Order, Slot>>;
+using Kinds = std::map<Kind, Line>;
+
+// Why a job waits, as it was when it was looked at last.
+enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
+
+// Where a job stands in the indices.
+struct Filed {
+  bool summed = false, growing = false, shrinking = false, drains = false;
+  size_t leaf = 0;
+  Standing is = {};
+  Order order = {};
+  Kind kind = {};
+  Line* line = nullptr;  // in which it waits
+};
+
+struct Share {
+  const JobView* job = nullptr;
+  uint64_t number = 0;  // in the order of submission
+  GpuSet held;          // healthy GPUs that it has now, sorted
+  GpuSet mine;          // those that it shall have
+  Standing is;
+  bool away = false;     // frozen, and a server that keeps it does not answer
+  bool fresh = true;     // its view has changed since the last round
+  bool sore = false;     // a round could not give it what it shall have: it is looked at anew in the next one
+  bool touched = false;  // in this round
+  bool known = false;    // it has been looked at
+  Why why = Why::kNeeds;
+  int64_t left = 0;        // GPUs that were left when it was looked at
+  Slot behind = kNoSlot;   // whom it waits for
+  Slot taken_for = kNoSlot;  // it runs, and gives its GPUs to that one
+  std::vector<GpuId> places;  // of who was placed in this round
+  std::vector<ServerIndex> servers;  // with a vGPU of it, or something kept for it
+  Filed filed;
+};
+
+class Tentative {
+ public:
+  // Takes the GPUs and what is true of all jobs. Its jobs are added one by one.
+  explicit Tentative(const State& state);
+  Tentative(const Tentative&) = delete;
+  Tentative& operator=(const Tentative&) = delete;
+
+  // `job` must stay where it is until it is removed. Numbers ascend in the order of submission.
+  Slot add(const JobView* job, uint64_t number);
+  Slot next_slot() const { return unused_.empty() ? Slot(shares_.size()) : unused_.back(); }
+  void change(Slot slot);  // what `job` points to has changed
+  void remove(Slot slot);
+  // False: it has no such GPU, or it has other memory; a new plan is needed.
+  bool change_gpu(const GpuView& gpu);
+
+  // Works out anew what has changed since the last round.
+  void begin();
+  size_t checkpoint() const { return log_.size(); }
+  void rollback(size_t checkpoint);
+  // What was planned is so from now on: who was touched holds what it shall have. Requires: the views say so.
+  void settle();
+
+  // What actions do, each in the log.
+  void stand(Slot slot, const Standing& standing);
+  void set_mine(Slot slot, GpuSet mine);
+  void join(Slot slot, GpuIndex gpu);  // a part of it
+  void leave(Slot slot, GpuIndex gpu);
+  // Not in the log: whoever guesses takes it back. Also one of new_room().
+  void guess(Slot slot, GpuIndex gpu) { put_join(slot, gpu); }
+  void take_back(Slot slot, GpuIndex gpu) { put_leave(slot, gpu); }
+
+  // What they ask.
+  const std::vector<Share>& shares() const { return shares_; }
+  Share& share(Slot slot) { return shares_[slot]; }
+  const Share& share(Slot slot) const { return shares_[slot]; }
+  FreeGpus& gpus() { return gpus_; }
+  const FreeGpus& gpus() const { return gpus_; }
+  bool turns() const { return turns_; }
+  const std::string& next_turn() const { return next_turn_; }
+  const QueueTree& queues() const { return queues_; }
+  const std::vector<double>& used() const { return used_; }
+  const ShareRules& share_rules() const { return share_rules_; }
+  int64_t total() const { return gpus_.usable(); }
+  int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
+  int64_t left() const { return total() - rooms_used_ - count_sum_; }
+  // Whether there is anything that queues decide.
+  bool has_queues() const { return has_queues_; }
+  int32_t leaf_of(const JobView& job) const;
+  Order order_of(const Share& share) const;
+
+  // The room with a part for it that is left with the least; kNoGpu: none has so much.
+  GpuIndex best_room(const JobView& job) const;
+  bool fits(const JobView& job, GpuIndex gpu) const { return rooms_[gpu].room.fits(job.portion()); }
+  const std::vector<Slot>& sharers(GpuIndex gpu) const { return rooms_[gpu].slots; }
+  // Of a GPU that has not been chosen yet.
+  GpuIndex new_room();
+  void drop_new_rooms();  // Requires: nobody is in them
+  int64_t rooms_used() const { return rooms_used_; }
+
+  // Those that wait, could start, and were submitted before.
+  template <typename Each>
+  void for_waiting_before(uint64_t number, const Each& each) const {
+    for (const auto& kinds : waiting_) {
+      for (const auto& [kind, line] : kinds) {
+        const bool of_submission = line.begin()->first.first == line.rbegin()->first.first;
+        for (const auto& [order, slot] : line) {
+          if (order.second < number) {
+            each(slot);
+          } else if (of_submission) {
+            break;
+          }
+        }
+      }
+    }
+  }
+
+  // By leaf (0 where there are no queues).
+  std::vector<Kinds>& waiting() { return waiting_; }
+  std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
+  // Who may have more, the smallest share first; who may have less, by what it would be left with. Among equals the
+  // oldest.
+  using ByCount = std::set<std::pair<std::pair<uint32_t, uint64_t>, Slot>>;
+  std::vector<ByCount>& growing() { return growing_; }
+  std::vector<ByCount>& shrinking() { return shrinking_; }
+  const std::set<std::pair<uint64_t, Slot>>& homeless() const { return homeless_; }
+  std::vector<Slot>& unplaced() { return unplaced_; }  // whose places must be worked out; some twice, some not any more
+  const std::vector<Slot>& touched() const { return touched_; }
+  void touch(Slot slot);
+  void make_sore(Slot slot);
+  void freeze(Slot slot);  // it keeps what it holds, in this round
+
+  // Servers where it must not begin now are left out.
+  int64_t open_to(const JobView& job) const;
+  uint32_t gpus_for_memory(const JobView& job);
+  bool looked_at_each = false;                     // at all who wait: `why` of each says why
+  Slot blocked_by = kNoSlot;                       // everybody behind waits for it
+  Order blocked_from = {};                         // and who that is
+  std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then
+  int64_t left_first = 0;                          // before any was
+  int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
+  std::set<Slot> reserved;                         // for whom it is kept while others leave
+  QueueShares queue_shares;                        // by the minima of those that run
+
+ private:
+  using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
+  struct Shared {  // a GPU that serves jobs with a part of one
+    Room room;
+    std::vector<Slot> slots;  // in the order of submission
+  };
+  struct Undo {
+    enum class Kind : uint8_t { kStanding, kMine, kJoin, kLeave } kind;
+    Slot slot;
+    GpuIndex gpu = 0;
+    Standing is = {};
+    GpuSet mine = {};
+  };
+  void index(Slot slot);
+  void unindex(Slot slot);
+  void put_standing(Slot slot, const Standing& standing);
+  void put_mine(Slot slot, GpuSet mine);
+  void put_join(Slot slot, GpuIndex gpu);
+  void put_leave(Slot slot, GpuIndex gpu);
+  // The rooms' index around a change of who is in one.
+  template <typename Change>
+  void refill(GpuIndex gpu, const Change& change);
+  void forget(Slot slot);
+  void refresh(Slot slot);
+  void hold(const GpuId& place, Share* share);
+  void note_home(Slot slot);
+  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);
+  GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
+  GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;
+  bool may_begin(const JobView& job, GpuIndex gpu) const;
+
+  FreeGpus gpus_;
+  bool turns_;
+  std::string next_turn_;
+  QueueTree queues_;
+  bool has_queues_;
+  std::vector<double> used_;
+  ShareRules share_rules_;
+
+  std::vector<Share> shares_;
+  std::vector<Slot> unused_;
+  std::vector<Slot> dirty_, touched_, unplaced_;
+  std::vector<std::set<Slot>> at_server_;  // jobs with a vGPU or something kept there
+  std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
+  ByLeft left_in_, left_in_new_;  // rooms of GPUs, and of GPUs that have not been chosen
+  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
+  std::vector<Kinds> waiting_;
+  std::vector<Line> drainers_;
+  std::vector<ByCount> growing_, shrinking_;
+  std::set<std::pair<uint64_t, Slot>> homeless_;
+  std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs
+  std::vector<Undo> log_;
+};
+
+}  // namespace tide::sched

@@ -1,0 +1,211 @@
+#include "scheduler/planner.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "tests/scheduler/policy_text.h"
+
+namespace tide::sched {
+namespace {
+
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : state_(seed * 7919 + 1) {}
+  uint32_t roll(uint32_t sides) {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    return uint32_t(state_ >> 33) % sides;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// A pool that lives, told to a planner change by change, and asked of assign() as a whole.
+class Pool {
+ public:
+  explicit Pool(uint64_t seed) : dice_(seed), state_(gpus()), planner_(state_) {}
+
+  void change() {
+    const uint32_t what = dice_.roll(10);
+    if (what < 4 || state_.jobs.empty()) return arrive();
+    if (what == 9) return change_gpu();
+    const size_t i = dice_.roll(uint32_t(state_.jobs.size()));
+    JobView& job = state_.jobs[i];
+    if (what == 4 || what == 5) {
+      planner_.remove(job.id);
+      state_.jobs.erase(state_.jobs.begin() + long(i));
+      return;
+    }
+    if (what == 6) job.target = 1 + dice_.roll(job.vgpus);
+    if (what == 7 && !job.places.empty()) job.suspended = !job.suspended;
+    if (what == 8 && !job.running) {
+      if (job.failed_on.empty()) {
+        job.failed_on = {state_.gpus[dice_.roll(uint32_t(state_.gpus.size()))].id.server};
+      } else {
+        job.failed_on.clear();
+      }
+    }
+    planner_.put(job);
+  }
+
+  // All that is suspended has been parked, mostly.
+  void park() {
+    if (dice_.roll(3) == 0) return;
+    for (JobView& job : state_.jobs) {
+      if (!job.suspended || !job.running) continue;
+      job.running = false;
+      job.keeps.clear();
+      planner_.put(job);
+    }
+  }
+
+  void decide() {
+    const Assignment wanted = assign(state_);
+    const std::vector<Planner::Change> changes = planner_.decide();
+    std::map<std::string, const Planner::Change*> by_id;
+    for (const Planner::Change& change : changes) by_id[change.id] = &change;
+    state_ = after(state_, wanted);
+    for (JobView& job : state_.jobs) {
+      const Decision& decision = wanted.at(job.id);
+      const JobView& view = *planner_.view(job.id);
+      ASSERT_EQ(view.running, decision.running) << job.id;
+      ASSERT_EQ(view.places, job.places) << job.id;
+      ASSERT_EQ(view.keeps, job.keeps) << job.id;
+      ASSERT_EQ(decision.running ? "" : planner_.why(job.id), decision.running ? "" : decision.reason) << job.id;
+      job.skipped = view.skipped;
+    }
+  }
+
+  void expect_idle() {
+    for (int round = 0; round < 5; ++round) ASSERT_TRUE(planner_.decide().empty());
+  }
+
+  // Whole GPUs have one job, others no more than there is of them.
+  void expect_sound() const {
+    std::map<GpuId, uint32_t> parts;
+    for (const JobView& job : state_.jobs) {
+      if (!job.running) continue;
+      std::set<GpuId> gpus = job.keeps;
+      for (const GpuId& place : job.places) {
+        ASSERT_FALSE(place.none());
+        if (place.on_gpu()) gpus.insert(place);
+      }
+      for (const GpuId& gpu : gpus) {
+        parts[gpu] += job.part;
+        ASSERT_LE(parts[gpu], kWholeGpu) << to_text(gpu);
+      }
+    }
+  }
+
+ private:
+  State gpus() {
+    State state;
+    const uint32_t servers = 1 + dice_.roll(5);
+    const bool unlike = dice_.roll(3) == 0;
+    for (uint32_t s = 0; s < servers; ++s) {
+      for (uint32_t g = dice_.roll(5) + 1; g-- > 0;) {
+        const uint64_t bytes = unlike && dice_.roll(3) == 0 ? 8 : 16;
+        state.gpus.push_back({.id = {"s" + std::to_string(s), g}, .memory_bytes = bytes});
+      }
+    }
+    return state;
+  }
+
+  void arrive() {
+    JobView job{.id = "j" + std::to_string(arrived_++), .vgpus = 1 + dice_.roll(6), .places = {}};
+    job.min_gpus = 1 + dice_.roll(job.vgpus);
+    if (dice_.roll(3) == 0) {
+      job.vgpus = job.min_gpus = 1;
+      job.part = 125 * (1 + dice_.roll(7));
+    }
+    job.memory_given = dice_.roll(2) == 0;
+    if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
+    state_.jobs.push_back(job);
+    planner_.put(job);
+  }
+
+  void change_gpu() {
+    const GpuView gpu = state_.gpus[dice_.roll(uint32_t(state_.gpus.size()))];
+    const bool server = dice_.roll(2) == 0;
+    for (GpuView& each : state_.gpus) {
+      if (server && each.id.server == gpu.id.server) each.online = !gpu.online;
+      if (!server && each.id == gpu.id) each.healthy = !gpu.healthy;
+      planner_.put_gpu(each);
+    }
+  }
+
+  Dice dice_;
+  State state_;
+  Planner planner_;
+  uint32_t arrived_ = 0;
+};
+
+TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    Pool pool(seed);
+    for (uint32_t step = 0; step < 60; ++step) {
+      SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
+      pool.change();
+      if (HasFatalFailure()) return;
+      pool.decide();
+      if (HasFatalFailure()) return;
+      pool.park();
+      pool.decide();
+      if (HasFatalFailure()) return;
+    }
+    pool.expect_idle();
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    Pool pool(seed + 1000);
+    for (uint32_t step = 0; step < 40; ++step) {
+      pool.change();
+      pool.decide();
+      if (HasFatalFailure()) return;
+      pool.expect_sound();
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Planner, packs_sixteen_halves_two_on_each_of_eight_gpus_in_any_order) {
+  for (uint64_t seed = 1; seed <= 1000; ++seed) {
+    Dice dice(seed);
+    State state = parse_state(seed % 2 == 0 ? "8 gpus" : "4+4 gpus");
+    Planner planner(state);
+    uint32_t told = 0;
+    while (told < 16) {
+      for (uint32_t at_once = 1 + dice.roll(16); at_once-- > 0 && told < 16;)
+        planner.put(parse_job("j" + std::to_string(told++) + " part500", state));
+      planner.decide();
+    }
+    std::map<GpuId, uint32_t> jobs;
+    for (uint32_t i = 0; i < 16; ++i) {
+      const JobView& job = *planner.view("j" + std::to_string(i));
+      ASSERT_TRUE(job.running);
+      ++jobs[job.places.at(0)];
+    }
+    ASSERT_EQ(jobs.size(), 8u) << seed;
+    for (const auto& [gpu, count] : jobs) ASSERT_EQ(count, 2u) << seed << " " << to_text(gpu);
+  }
+}
+
+TEST(Planner, a_new_server_is_used_at_once) {
+  const State state = parse_state("1 gpus");
+  Planner planner(state);
+  planner.put(parse_job("A n1", state));
+  planner.put(parse_job("B n1", state));
+  EXPECT_EQ(planner.decide().size(), 1u);
+  planner.put_gpu({.id = {"s9", 0}, .memory_bytes = 16});
+  const auto changes = planner.decide();
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_EQ(changes[0].id, "B");
+  EXPECT_EQ(to_text(changes[0].decision.places.at(0)), "s9/0");
+}
+
+}  // namespace
+}  // namespace tide::sched
