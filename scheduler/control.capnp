@@ -356,8 +356,8 @@ interface Pool {
   drain @14 (server :Text, draining :Bool) -> (server :ServerState);
   servers @15 () -> (servers :List(ServerState));
   configure @16 () -> (draft :Draft);
-  # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would be
-  # if that were otherwise. Empty: what its JobInfo says is all.
+  # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
+  # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
 }
 

@@ -83,8 +83,8 @@ class WithoutAPool(Cli):
     def test_no_pool_says_how_to_get_one(self):
         missing = (f'tide: there is no pool: none is running on this machine (in {self.home}), and neither --pool nor '
                    'TIDE_POOL names another. `tide up` starts one\n')
-        for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1', 'drain a',
-                      'suspend 1', 'resume 1', 'env'):
+        for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1',
+                      'drain a', 'undrain a', 'suspend 1', 'resume 1', 'env'):
             self.error(1, missing, *words.split())
         self.error(125, missing, 'run', '-g', 1, '--', 'true')
         self.error(1, f'tide: no pool is running on this machine (in {self.home}); `tide up` starts one\n', 'down')
@@ -123,8 +123,8 @@ class WithoutAPool(Cli):
         self.error(2, 'tide undrain: expects one server; see tide undrain --help\n', 'undrain', 'a', 'b')
         self.error(2, "tide run: 'rack' is no label; it is KEY=VALUE, like rack=a; see tide run --help\n", 'run',
                    '--label', 'zone=b', '--label', 'rack', '--', 'true')
-        self.error(2, "tide run: --together is server or switch, not 'rack'; see tide run --help\n", 'run', '--together',
-                   'rack', '--', 'true')
+        self.error(2, "tide run: --together is server or switch, not 'rack'; see tide run --help\n", 'run',
+                   '--together', 'rack', '--', 'true')
         self.error(2, 'tide config: expects: check FILE, or apply FILE; see tide config --help\n', 'config', 'apply')
         self.error(2, 'tide run: option --frob is not understood; see tide run --help\n', 'run', '--frob', '--', 'true')
         self.error(2, "tide run: --gpus must be a number from 1 to 1000000, not 'many'; see tide run --help\n",
