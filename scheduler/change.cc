@@ -88,6 +88,10 @@ Touch touch_of(const JobView& job, const Decision& is, const Decision& then) {
   Touch touch{.job = job.id, .what = {}, .moves = {}};
   if (!is.running && then.running) touch.what = "starts";
   if (is.running && !job.running && !then.running) touch.what = "does not start yet: " + then.reason;
+  if (job.running && is.running && !then.running) {
+    touch.what = "is suspended, and comes back when there is room: it " + then.reason;
+    touch.switches = true;
+  }
   if (!job.running || !then.running) return touch;
   for (uint32_t v = 0; v < job.places.size() && v < then.places.size(); ++v) {
     const bool moves = v >= is.places.size() || is.places[v] != then.places[v];

@@ -100,7 +100,7 @@ class Looker {
     const auto leaves = [&](uint32_t v) {
       if (moves_away(job.vgpus[v]) || job.being_suspended()) return true;
       if (decision == wanted_.end() || v >= decision->second.places.size()) return false;
-      return decision->second.places[v].server != server_;
+      return !decision->second.running || decision->second.places[v].server != server_;
     };
     if (std::all_of(left->vgpus.begin(), left->vgpus.end(), leaves)) return say_attempt(job, left);
     const JobView* view = view_in(state_, left->job);

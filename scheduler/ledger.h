@@ -90,6 +90,7 @@ struct Job {
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it
   uint64_t moved_ns = 0;
+  uint64_t spared_ns = 0;  // until then nothing is taken from it for other queues
   Idleness idle;
   Turn turn;
   Suspending suspending = Suspending::kNot;

@@ -65,7 +65,8 @@ class QueueCheck {
     }
     if (levels <= kQueueLevelsMax) return true;
     if (!is_in_cycle(queue)) {
-      error(queue.parent_at, format("queue '%s' has more than %u levels above it", queue.name.c_str(), kQueueLevelsMax - 1),
+      error(queue.parent_at,
+            format("queue '%s' has more than %u levels above it", queue.name.c_str(), kQueueLevelsMax - 1),
             "make the tree flatter");
     }
     return false;

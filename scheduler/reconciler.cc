@@ -70,6 +70,7 @@ void Reconciler::step() {
   Assignment wanted = assign(look());
   if (give_up_parking(wanted)) wanted = assign(look());
   admit(wanted);
+  give_back(wanted);
   const auto memory = ledger_.gpu_memory();
   start(plan(ledger_.present(now_ns()), wanted, memory));
   std::vector<Action> leaving;
@@ -110,6 +111,7 @@ void Reconciler::note_started(Job* job) {
   if (!all || job->started || job->ended() || !job->admitted()) return;
   job->started = true;
   job->problem.clear();
+  job->spared_ns = now_ns() + kSpareMs * 1'000'000ull;
   job->record.started_ms = wall_seconds() * 1000;
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
@@ -248,6 +250,8 @@ void Reconciler::check_deadlines() {
     }
     hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
+    again |= job.spared_ns != 0 && job.spared_ns <= now;
+    if (job.spared_ns <= now) job.spared_ns = 0;
     look_after_idle(&job);
     look_after_protection(&job);
     again |= retry_failed_servers(&job, now);

@@ -30,6 +30,7 @@ bool is_settled(const Job& job) {
 
 State Reconciler::look(const Ledger& ledger) const {
   State state = ledger.snapshot();
+  spare(&state);
   if (!ledger.turns.on) return state;
   state.turns = true;
   state.next_turn = next_turn_;
@@ -125,6 +126,7 @@ void Reconciler::note_gone(Job* job) {
 void Reconciler::note_back(Job* job) {
   Turn& turn = job->turn;
   if (turn.coming_ns == 0) return;
+  job->spared_ns = now_ns() + kSpareMs * 1'000'000ull;
   TurnRecord& record = job->record.turn;
   const uint64_t length_ms = turn_length_ms(ledger_.turns, cost_of(*job), record.strain);
   record.resume_ms = std::max<uint64_t>(since_ms(turn.coming_ns, now_ns()), 1);

@@ -209,12 +209,24 @@ void Tentative::begin() {
   log_.clear();
 }
 
+void Tentative::hold_mine(Slot slot) {
+  Share& share = shares_[slot];
+  share.held = share.mine;
+  for (const ServerIndex server : share.servers) at_server_[server].erase(slot);
+  share.servers.clear();
+  for (const GpuIndex gpu : share.held) {
+    const ServerIndex server = gpus_.server_of(gpu);
+    if (share.servers.empty() || share.servers.back() != server) share.servers.push_back(server);
+  }
+  for (const ServerIndex server : share.servers) at_server_[server].insert(slot);
+}
+
 void Tentative::settle() {
   for (const Slot slot : touched_) {
     Share& share = shares_[slot];
     share.touched = false;
     share.places.clear();
-    if (share.known && share.is.admitted && !share.is.frozen) share.held = share.mine;
+    if (share.known && share.is.admitted && !share.is.frozen) hold_mine(slot);
   }
   touched_.clear();
   unplaced_.clear();

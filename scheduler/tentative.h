@@ -70,10 +70,10 @@ struct Share {
   bool touched = false;  // in this round
   bool known = false;    // it has been looked at
   Why why = Why::kNeeds;
-  int64_t left = 0;        // GPUs that were left when it was looked at
-  Slot behind = kNoSlot;   // whom it waits for
-  Slot taken_for = kNoSlot;  // it runs, and gives its GPUs to that one
-  std::vector<GpuId> places;  // of who was placed in this round
+  int64_t left = 0;                  // GPUs that were left when it was looked at
+  Slot behind = kNoSlot;             // whom it waits for
+  Slot taken_for = kNoSlot;          // it runs, and gives its GPUs to that one
+  std::vector<GpuId> places;         // of who was placed in this round
   std::vector<ServerIndex> servers;  // with a vGPU of it, or something kept for it
   Filed filed;
 };
@@ -179,11 +179,13 @@ class Tentative {
   int64_t left_first = 0;                          // before any was
   int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
   std::set<Slot> reserved;                         // for whom it is kept while others leave
-  QueueShares queue_shares;                        // by the minima of those that run
+  std::vector<int64_t> usable;                     // by leaf: what those that run could use, thousandths
+  QueueShares limit_shares;                        // by the minima of those that run
+  QueueShares queue_shares;                        // and as if those that are being suspended had left
 
  private:
   using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
-  struct Shared {  // a GPU that serves jobs with a part of one
+  struct Shared {                                                     // a GPU that serves jobs with a part of one
     Room room;
     std::vector<Slot> slots;  // in the order of submission
   };
@@ -205,6 +207,7 @@ class Tentative {
   void refill(GpuIndex gpu, const Change& change);
   void forget(Slot slot);
   void refresh(Slot slot);
+  void hold_mine(Slot slot);
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
   void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);
@@ -225,7 +228,7 @@ class Tentative {
   std::vector<Slot> dirty_, touched_, unplaced_;
   std::vector<std::set<Slot>> at_server_;  // jobs with a vGPU or something kept there
   std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
-  ByLeft left_in_, left_in_new_;  // rooms of GPUs, and of GPUs that have not been chosen
+  ByLeft left_in_, left_in_new_;           // rooms of GPUs, and of GPUs that have not been chosen
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;

@@ -30,8 +30,11 @@ void reclaim(Tentative& plan);
 
 // Thousandths of GPUs that a job cannot run without.
 int64_t need_of(const Share& share);
-// What queues are owed and have, as if everybody had shrunk to the minimum.
-QueueShares shares_by_minima(const Tentative& plan);
+// Works out what queues are owed, and have as if everybody had shrunk to the minimum.
+void note_shares(Tentative& plan);
+// Whether so much more can be had while every other queue keeps what it is owed and those of it that run can use.
+bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
+void book(Tentative& plan, int32_t leaf, int64_t amount);
 // GPUs of those that are being suspended.
 int64_t leaving(const Tentative& plan);
 

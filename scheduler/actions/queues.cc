@@ -1,3 +1,7 @@
+#include "scheduler/queues.h"
+
+#include <algorithm>
+
 #include "scheduler/actions/actions.h"
 
 namespace tide::sched {
@@ -6,21 +10,50 @@ int64_t need_of(const Share& share) {
   return share.job->is_partial() ? share.job->part : int64_t(share.is.least) * kWholeGpu;
 }
 
-QueueShares shares_by_minima(const Tentative& plan) {
-  std::vector<QueueLoad> loads(plan.queues().queues.size());
+void note_shares(Tentative& plan) {
+  const QueueTree& tree = plan.queues();
+  std::vector<QueueLoad> loads(tree.queues.size());
+  std::vector<int64_t> minima(loads.size()), left_behind(loads.size());
+  plan.usable.assign(loads.size(), 0);
   for (size_t i = 0; i < loads.size() && i < plan.used().size(); ++i) loads[i].used = plan.used()[i];
   for (const Share& share : plan.shares()) {
     if (!share.known) continue;
-    QueueLoad& load = loads[size_t(plan.leaf_of(*share.job))];
-    const bool partial = share.job->is_partial();
+    const size_t leaf = size_t(plan.leaf_of(*share.job));
+    const bool partial = share.job->is_partial(), stays = share.is.frozen;
     const int64_t each = partial ? share.job->part : kWholeGpu;
-    const bool stays = share.is.frozen;
-    const int64_t has = stays ? int64_t(share.held.size()) * each : need_of(share);
-    if (share.is.admitted) load.allocated += has;
-    if (share.is.admitted && stays) load.demand += has;
-    if (!stays) load.demand += partial ? share.job->part : int64_t(share.is.most) * kWholeGpu;
+    const int64_t held = int64_t(share.held.size()) * each;
+    if (share.is.admitted) loads[leaf].allocated += held;
+    // Of an absent server it has what it had there, as far as limits go.
+    const int64_t absent = stays ? std::max<int64_t>(held_by(*share.job) - held, 0) : 0;
+    if (share.is.admitted) minima[leaf] += stays ? held + absent : need_of(share);
+    if (share.is.admitted) left_behind[leaf] += share.job->suspended ? held + absent : absent;
+    if (share.is.admitted) plan.usable[leaf] += partial ? share.job->part : int64_t(share.is.most) * kWholeGpu;
+    if (!stays) loads[leaf].demand += partial ? share.job->part : int64_t(share.is.most) * kWholeGpu;
+    if (stays && share.is.admitted && !share.job->suspended) loads[leaf].demand += held;
   }
-  return fair_shares(plan.queues(), loads, plan.total() * kWholeGpu, plan.share_rules());
+  // Who has an odd GPU keeps it: what queues are owed depends on what they have, too.
+  QueueShares shares = fair_shares(tree, loads, plan.total() * kWholeGpu, plan.share_rules());
+  for (QueueShare& share : shares) share.allocated = 0;
+  for (size_t i = 0; i < minima.size(); ++i) allocate(tree, int32_t(i), minima[i], &shares);
+  plan.limit_shares = shares;
+  for (size_t i = 0; i < minima.size(); ++i) allocate(tree, int32_t(i), -left_behind[i], &shares);
+  plan.queue_shares = std::move(shares);
+}
+
+bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need) {
+  if (is_owed(plan.queues(), plan.queue_shares, leaf, need)) return true;
+  int64_t kept = need;
+  for (size_t i = 0; i < plan.limit_shares.size(); ++i) {
+    if (!plan.queues().queues[i].leaf()) continue;
+    const QueueShare& share = plan.queue_shares[i];
+    kept += int32_t(i) == leaf ? share.allocated : std::max(share.allocated, std::min(share.fair, plan.usable[i]));
+  }
+  return kept <= plan.total() * kWholeGpu;
+}
+
+void book(Tentative& plan, int32_t leaf, int64_t amount) {
+  allocate(plan.queues(), leaf, amount, &plan.queue_shares);
+  allocate(plan.queues(), leaf, amount, &plan.limit_shares);
 }
 
 int64_t leaving(const Tentative& plan) {

@@ -39,7 +39,7 @@ class Reclaiming {
         for (const auto& who : line) {
           if (seen_.count(who.second) != 0 || plan_.reserved.count(who.second) != 0) continue;
           const int64_t need = need_of(plan_.share(who.second));
-          if (!is_owed(tree, shares_, int32_t(i), need) || headroom(tree, shares_, int32_t(i)) < need) break;
+          if (headroom(tree, shares_, int32_t(i)) < need || reclaimable(tree, shares_, int32_t(i), need).empty()) break;
           if (first[i].second == kNoSlot || who < first[i]) first[i] = who;
           break;
         }
@@ -57,12 +57,12 @@ class Reclaiming {
       const Share& share = plan_.share(slot);
       if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running) continue;
       if (plan_.leaf_of(*share.job) != leaf || !share.job->preemptible || share.mine.empty()) continue;
-      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
-        return capacity(job, plan_.gpus().view(gpu)) > 0;
-      });
+      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(),
+                                      [&](GpuIndex gpu) { return capacity(job, plan_.gpus().view(gpu)) > 0; });
       if (of_use) slots.push_back(slot);
     }
-    std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return plan_.share(a).number > plan_.share(b).number; });
+    std::sort(slots.begin(), slots.end(),
+              [&](Slot a, Slot b) { return plan_.share(a).number > plan_.share(b).number; });
     return slots;
   }
 

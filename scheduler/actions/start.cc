@@ -72,7 +72,8 @@ class Starting {
     plan_.started.push_back({order, left_});
   }
 
-  // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets less.
+  // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets
+  // less.
   void by_kind() {
     std::vector<const Line*> open;
     for (const auto& [kind, line] : plan_.waiting()[0]) open.push_back(&line);
@@ -108,8 +109,8 @@ class Starting {
     return false;
   }
 
-  // Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns only
-  // those that never ran wait for the latter: the end of others' turns does not help it.
+  // Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns
+  // only those that never ran wait for the latter: the end of others' turns does not help it.
   bool is_behind(const Share& share) const {
     if (plan_.blocked_by == kNoSlot) return false;
     const auto& places = share.job->places;
@@ -143,8 +144,8 @@ class Starting {
     bool fits = false;
   };
 
-  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs that
-  // others leave are kept for it.
+  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs
+  // that others leave are kept for it.
   Next next_of(int32_t leaf) const {
     Next next;
     for (const auto& [kind, line] : plan_.waiting()[size_t(leaf)]) {
@@ -152,8 +153,9 @@ class Starting {
         if (plan_.reserved.count(who.second) != 0) continue;
         const Share& share = plan_.share(who.second);
         const int64_t need = need_of(share);
-        if (headroom(plan_.queues(), plan_.queue_shares, leaf, nullptr) < need || is_shut_out(share)) break;
-        const bool can = fits(share);
+        if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) break;
+        const bool can = fits(share) && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need &&
+                         leaves_shares(plan_, leaf, need);
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
         const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
         if (!can && !waits_for_them && !drains(share)) break;
@@ -167,7 +169,7 @@ class Starting {
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
   void by_queue() {
     const QueueTree& tree = plan_.queues();
-    plan_.queue_shares = shares_by_minima(plan_);
+    note_shares(plan_);
     leaving_ = leaving(plan_);
     std::vector<bool> closed(tree.queues.size());
     for (;;) {
@@ -186,12 +188,13 @@ class Starting {
       const bool owed = is_owed(tree, plan_.queue_shares, leaf, need);
       if (next[size_t(leaf)].fits) {
         start(slot);
-        allocate(tree, leaf, need, &plan_.queue_shares);
+        book(plan_, leaf, need);
+        plan_.usable[size_t(leaf)] += std::max<int64_t>(int64_t(plan_.share(slot).is.most) * kWholeGpu, need);
       } else if (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial()) {
         leaving_ -= least - left_;
         left_ = 0;
         plan_.reserved.insert(slot);
-        allocate(tree, leaf, need, &plan_.queue_shares);
+        book(plan_, leaf, need);
       } else {
         closed[size_t(leaf)] = true;
         plan_.share(slot).why = Why::kNeeds;

@@ -39,6 +39,7 @@ class Pool {
     }
     if (what == 6) job.target = 1 + dice_.roll(job.vgpus);
     if (what == 7 && !job.places.empty()) job.suspended = !job.suspended;
+    if (!job.suspended) job.keeps.clear();
     if (what == 8 && !job.running) {
       if (job.failed_on.empty()) {
         job.failed_on = {state_.gpus[dice_.roll(uint32_t(state_.gpus.size()))].id.server};

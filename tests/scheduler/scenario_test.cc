@@ -207,7 +207,7 @@ class Player {
     for (const GpuView& gpu : state_.gpus) memory[gpu.id] = gpu.memory_bytes;
     for (const JobView& job : state_.jobs) {
       for (uint32_t v = 0; v < job.vgpus; ++v)
-        present.push_back({.job = job.id, .vgpu = v, .at = job.places[v], .portion = job.portion()});
+        present.push_back({.job = job.id, .vgpu = v, .at = job.places[v], .to = {}, .portion = job.portion()});
     }
     for (const Action& action : plan(present, wanted_, memory)) {
       happened = true;

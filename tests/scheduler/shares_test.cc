@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include "base/log.h"
 #include "scheduler/usage.h"
 #include "tests/scheduler/queue_text.h"
@@ -88,8 +86,11 @@ TEST(Shares, follow_the_table) {
 
 // Whatever the tree: nothing is given twice or withheld, limits and quotas hold, and who has its share keeps it.
 TEST(Shares, keep_their_promises_on_any_tree) {
-  std::mt19937 random(7);
-  const auto below = [&](int64_t most) { return int64_t(random() % uint64_t(most)); };
+  uint64_t drawn = 7;
+  const auto below = [&](int64_t most) {
+    drawn = drawn * 6364136223846793005u + 1442695040888963407u;
+    return int64_t((drawn >> 33) % uint64_t(most));
+  };
   for (int round = 0; round < 2000; ++round) {
     std::vector<QueueConfig> configs;
     const size_t count = 1 + size_t(below(12));

@@ -203,6 +203,188 @@ class WithoutAPool(Cli):
         self.assertEqual(self.daemons(), {})
 
 
+QUEUES = """
+[[queue]]
+name = "science"
+quota = 3
+[[queue]]
+name = "physics"
+parent = "science"
+quota = 2
+[[queue]]
+name = "biology"
+parent = "science"
+limit = 1
+[[queue]]
+name = "guests"
+over_quota_weight = 0.5
+[policy]
+half_life = "1h"
+"""
+
+
+class WithQueues(Cli):
+    def setUp(self):
+        super().setUp()
+        path = os.path.join(self.home, 'pool.toml')
+        with open(path, 'w') as file:
+            file.write(QUEUES)
+        self.ok('up', '--gpus', 4, '--config', path)
+
+    def queue(self, name):
+        return next(q for q in self.json('queues')['queues'] if q['name'] == name)
+
+    def run_in(self, queue, name, *words):
+        self.start('run', '--queue', queue, '--name', name, *words, '--', 'sleep', 100)
+
+    def test_what_a_queue_cannot_take_is_refused_at_once(self):
+        for words, text in (
+                (('--queue', 'chemistry'), "there is no queue 'chemistry'; there are guests, physics, biology"),
+                (('--queue', 'science'), "queue 'science' has queues below it and takes no jobs itself; choose one of "
+                 'physics, biology'),
+                ((), "the pool has several queues and none is called 'default': say --queue with one of guests, "
+                 'physics, biology'),
+                (('--queue', 'biology', '-g', 2), "queue 'biology' has a limit of 1 GPU; -g 2 asks for more. Use -g 1, "
+                 'or --min 1 to let 2 virtual GPUs share them, or another --queue'),
+                (('--queue', 'biology', '-g', 2, '--min', 2), "queue 'biology' has a limit of 1 GPU; --min 2 asks for "
+                 'more. Use --min 1 or less, or another --queue')):
+            self.error(125, f'tide: {text}\n', 'run', *words, '--', 'true')
+        self.ok('run', '--queue', 'biology', '-g', 2, '--min', 1, '--', 'true')
+
+    def test_queues_share_and_say_so(self):
+        self.run_in('guests', 'guest', '-g', 4)
+        self.wait_until(lambda: self.gpus_of('guest') == 4, 'the guest borrows all')
+        self.run_in('physics', 'physicist', '-g', 2, '--min', 2)
+        self.wait_until(lambda: self.gpus_of('physicist') == 2, 'the owner gets its own')
+        self.run_in('biology', 'first')
+        self.wait_until(lambda: self.gpus_of('first') == 1, 'first runs')
+        self.assertEqual(self.gpus_of('guest'), 1)
+        self.run_in('biology', 'second')
+        self.wait_until(lambda: self.state('second') == 'queued', 'second waits')
+        why = self.json('why', 'second')
+        self.assertEqual(why['reason'], "queue 'biology' has a limit of 1 GPU and holds 1 GPU; it needs 1 GPU more")
+        self.assertIn('it starts when jobs of that queue end or shrink (3)', why['next'])
+        biology = self.queue('biology')
+        self.assertEqual((biology['allocated'], biology['waiting_jobs'], biology['limit'], biology['parent']),
+                         (1, 1, 1, 'science'))
+        science = self.queue('science')
+        self.assertEqual((science['allocated'], science['fair_share'], science['leaf']), (3, 3, False))
+        self.assertNotIn('limit', science)
+        shown = self.ok('queues')
+        self.assertRegex(shown, r'(?m)^science +3 +- +1 +3 +3 +1 \(1\)')
+        self.assertRegex(shown, r'(?m)^  biology +0 +1 +1 +1 +1 +1 \(1\)')
+        self.assertEqual(self.json('job', 'second')['queue'], 'biology')
+
+    def test_a_rigid_borrower_is_suspended_for_the_owner_and_comes_back(self):
+        self.run_in('guests', 'guest', '-g', 4, '--min', 4)
+        self.wait_until(lambda: self.gpus_of('guest') == 4, 'the guest borrows all')
+        self.run_in('physics', 'owner', '-g', 2, '--min', 2)
+        self.wait_until(lambda: self.gpus_of('owner') == 2, 'the owner gets its own')
+        self.assertEqual(self.state('guest'), 'suspended')
+        self.ok('kill', 'owner')
+        self.wait_until(lambda: self.gpus_of('guest') == 4, 'the guest goes on')
+
+    def test_the_past_outlives_the_scheduler(self):
+        self.run_in('guests', 'guest', '-g', 4)
+        self.wait_until(lambda: self.queue('guests')['used_gpu_s'] > 2, 'it is counted')
+        self.ok('kill', 'guest')
+        self.ok('down')
+        had = 2
+        self.ok('up', '--gpus', 4, '--config', os.path.join(self.home, 'pool.toml'))
+        self.assertGreater(self.queue('guests')['used_gpu_s'], had * 0.9)
+
+    def gpus_of(self, name):
+        done = self.tide('job', name, '--json')
+        return json.loads(done.stdout)['physical_gpus'] if done.returncode == 0 else -1
+
+
+IMPORT_KAI = """apiVersion: scheduling.run.ai/v2
+kind: Queue
+metadata: {name: all}
+spec:
+  resources:
+    gpu: {quota: -1, limit: -1, overQuotaWeight: 1}
+---
+apiVersion: scheduling.run.ai/v2
+kind: Queue
+metadata: {name: team}
+spec:
+  parentQueue: all
+  reclaimMinRuntime: 10m
+  resources:
+    gpu: {quota: 2.5, limit: 8, overQuotaWeight: 2}
+"""
+KAI_QUEUES = """[[queue]]
+name = "all"
+quota = 2.5
+
+# line 13: reclaimMinRuntime 10m is left out: queues have no minimum runtime
+[[queue]]
+name = "team"
+parent = "all"
+quota = 2.5
+limit = 8
+over_quota_weight = 2
+"""
+IMPORT_RUNAI = {
+    'departments': [{'id': 'd1', 'name': 'team', 'resources': [{'gpu': {'deserved': 4, 'limit': None}}]}],
+    'projects': [{'id': '1', 'name': 'team', 'parentId': 'd1', 'resources': [
+        {'nodePool': {'name': 'a'}, 'gpu': {'deserved': 3, 'limit': 4, 'overQuotaWeight': 2}, 'priority': 'High'},
+        {'nodePool': {'name': 'b'}, 'gpu': {'deserved': 2, 'limit': 2, 'overQuotaWeight': 2}}]}]}
+RUNAI_QUEUES = """[[queue]]
+name = "team-department"
+quota = 5
+
+# line 21: the GPUs of 2 node pools are added up: there is one pool here
+[[queue]]
+name = "team"
+parent = "team-department"
+quota = 5
+limit = 6
+over_quota_weight = 2
+priority = 1
+"""
+
+
+class Imports(Cli):
+    def path_of(self, text):
+        path = os.path.join(self.home, 'queues')
+        with open(path, 'w') as file:
+            file.write(text)
+        return path
+
+    def test_kai(self):
+        path = self.path_of(IMPORT_KAI)
+        done = self.tide('config', 'import', '--from', 'kai', path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(done.stdout.endswith(KAI_QUEUES), done.stdout)
+        self.assertIn(f'{path}:13: reclaimMinRuntime 10m is left out', done.stderr)
+        self.assertIn(f'{path}:1: its quota was unlimited', done.stderr)
+        self.ok('config', 'check', self.path_of(done.stdout))
+
+    def test_runai(self):
+        path = self.path_of(json.dumps(IMPORT_RUNAI, indent=1))
+        done = self.tide('config', 'import', '--from', 'runai', path)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertTrue(done.stdout.endswith(RUNAI_QUEUES), done.stdout)
+        self.assertIn('its quota of 4 was less than 5, which those below it have together', done.stderr)
+        self.ok('config', 'check', self.path_of(done.stdout))
+
+    def test_what_is_no_such_file(self):
+        for text, error in (('a: [1\nb: }', ":2:2: did not find expected ',' or ']'"), ('kind: Pod', ': there are no'),
+                            ('[' * 100_000, ':1:65: more than 64 levels'), ('', ': there are no queues in it')):
+            done = self.tide('config', 'import', '--from', 'kai', self.path_of(text))
+            self.assertEqual((done.returncode, done.stdout), (1, ''), text[:40])
+            self.assertIn(error, done.stderr)
+        # Names and comments cannot become something else.
+        path = self.path_of(json.dumps({'kind': 'Queue', 'metadata': {'name': 'a"\n[pool]'},
+                                        'spec': {'displayName': 'x\nlisten = "here"'}}))
+        done = self.tide('config', 'import', '--from', 'kai', path)
+        self.assertEqual(done.returncode, 1)
+        self.assertNotIn('\n[pool]', done.stdout)
+        self.assertNotIn('\nlisten', done.stdout)
+
+
 class WithAPool(Cli):
     def setUp(self):
         super().setUp()
@@ -230,7 +412,7 @@ class WithAPool(Cli):
                    'run', '-g', 8, '--min', 5, '--', 'true')
         self.error(125, 'tide: --min must be between 1 and the job\'s 1 GPUs, not 3\n', 'run', '--min', 3, '--', 'true')
         self.error(125, 'tide: a job has 1 to 64 GPUs, not 1000\n', 'run', '-g', 1000, '--', 'true')
-        self.error(125, 'tide: there is no queue named q; this version has one queue: leave --queue out\n',
+        self.error(125, 'tide: there is no queue \'q\': the pool has none; leave --queue out\n',
                    'run', '--queue', 'q', '--', 'true')
         self.ok('run', '-g', 8, '--min', 1, '--', 'true')
 
@@ -318,6 +500,7 @@ class WithAPool(Cli):
                          f'job 1 waits: {reason}\n  it runs by itself when there is room\n')
         self.assertEqual(self.ok('why', 'first'),
                          f'job 1 is suspended: waits to run again: {reason}\n'
+                         '  GPUs: job 3 has 4\n  it asked for 2 virtual GPUs, on at least 2 physical ones\n'
                          'next: it goes on by itself; `tide jobs` lists who holds GPUs\n')
         again = self.json('resume', 'second')
         self.assertEqual((again['state'], again['queued'], again['gpus_after']), ('suspended', reason, 0))
@@ -425,7 +608,7 @@ class WithAPool(Cli):
         self.assertEqual((job.returncode, err), (125, 'tide: job 1 was ended: the pool was stopped\n'))
         self.assertEqual(self.daemons(), {})
         self.assertEqual(sorted(os.listdir(self.home)), ['lock', 'node0', 'node0.log', 'node1', 'node1.log',
-                                                         'scheduler.log', 'state'])
+                                                         'pool.toml', 'scheduler.log', 'state'])
 
     def test_a_dead_scheduler_is_cleaned_up_after(self):
         pid = next(pid for pid, name in self.daemons().items() if name == 'tide-scheduler')
