@@ -35,7 +35,8 @@ enum class Kind : uint8_t {
   kGpus,
   kWeight,
   kRank,
-  kBool
+  kBool,
+  kLabels
 };
 
 struct Key {
@@ -59,7 +60,10 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
                                {"park_directory", Kind::kPath},
                                {"park_memory_mib", Kind::kNumber, 0, 1u << 24},
-                               {"hold_s", Kind::kNumber, 0, 86'400}};
+                               {"hold_s", Kind::kNumber, 0, 86'400},
+                               {"labels", Kind::kLabels},
+                               {"switch", Kind::kWord}};
+constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
 constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWord},
                               {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
                               {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
@@ -173,6 +177,8 @@ bool fits(const Key& key, const std::string& text) {
       return std::abs(strtod(text.c_str(), nullptr)) <= double(kRankMost);
     case Kind::kBool:
       return true;
+    case Kind::kLabels:
+      return is_label(text);
     case Kind::kTime: {
       TurnRules rules;
       return parse_turns(text, &rules) && rules.fixed_ms != 0;
@@ -215,6 +221,8 @@ std::string kind_text(const Key& key) {
       return format("whole number from %ld to %ld", long(-kRankMost), long(kRankMost));
     case Kind::kBool:
       return "true or false";
+    case Kind::kLabels:
+      return "label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 each)";
     case Kind::kTime:
       return "time";
     case Kind::kPath:
@@ -249,6 +257,8 @@ std::string example(const Key& key) {
       return "0";
     case Kind::kBool:
       return "true";
+    case Kind::kLabels:
+      return "[\"rack=a\"]";
     case Kind::kTime:
       return "\"24h\"";
     case Kind::kPath:
@@ -372,7 +382,9 @@ class Reader {
   }
 
   void server(const toml::table& table, PoolConfig* config) {
-    ServerConfig server{"", read(kServer, table)};
+    ServerConfig server{.name = "", .settings = read(kServer, table)};
+    server.traits = {.labels = labels(table), .network_switch = server.settings[kSwitchKey]};
+    server.settings.erase(kSwitchKey);
     const toml::node* name = table.get("name");
     if (name == nullptr) return error(table.source(), "a server without a name", "write name = \"gpu1\"");
     server.name = server.settings["name"];
@@ -383,6 +395,29 @@ class Reader {
                      "an agent takes the one of its name");
     }
     config->servers.push_back(std::move(server));
+  }
+
+  std::set<std::string> labels(const toml::table& table) {
+    const toml::node* const node = table.get(kLabelsKey);
+    std::set<std::string> labels;
+    if (node == nullptr) return labels;
+    const Key& key = *find_key(kServer, kLabelsKey);
+    const std::string hint = "write labels = " + example(key);
+    if (!node->is_array()) {
+      error(node->source(), "'labels' must be a list of texts", hint);
+      return labels;
+    }
+    for (const toml::node& each : *node->as_array()) {
+      const std::string text = each.is_string() ? **each.as_string() : "";
+      if (!each.is_string()) {
+        error(each.source(), "a label must be text", hint);
+      } else if (!fits(key, text)) {
+        error(each.source(), "'" + shown(text) + "' is no " + kind_text(key), hint);
+      } else if (!labels.insert(text).second) {
+        error(each.source(), "the label '" + shown(text) + "' stands there twice", "leave one out");
+      }
+    }
+    return labels;
   }
 
   void queue(const toml::table& table, PoolConfig* config) {
@@ -426,6 +461,7 @@ class Reader {
         error(node_key.source(), "unknown key '" + shown(name) + "' in " + table.title, hint_for(table, name));
         continue;
       }
+      if (key->kind == Kind::kLabels) continue;  // a list: labels()
       const Type& type = type_of(*key);
       if (!type.is(node)) {
         error(node.source(), "'" + name + "' must be " + type.name,
@@ -476,6 +512,8 @@ Outcome check_store(const PoolConfig& config) {
 Outcome check_server_setting(const std::string& key, const std::string& text) {
   const Key* const known = find_key(kServer, key);
   if (known == nullptr) return Outcome::fail("there is no option '" + key + "'; " + hint_for(kServer, key));
+  if (key == kLabelsKey || key == kSwitchKey)
+    return Outcome::fail("the scheduler reads '" + key + "' from its pool.toml; an agent has no such option");
   if (fits(*known, text)) return {};
   return Outcome::fail("'" + text + "' is no " + kind_text(*known) + "; write " + example(*known));
 }
@@ -503,20 +541,27 @@ std::vector<ConfigError> parse_config(const std::string& text, const std::string
   return errors;
 }
 
-std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config) {
+std::vector<ConfigError> read_config_text(const std::string& path, std::string* text) {
   errno = 0;
   std::ifstream file(path);
-  std::string text(kConfigBytesMax + 1, 0);
-  file.read(text.data(), std::streamsize(text.size()));
-  text.resize(size_t(file.gcount()));
+  std::string read(kConfigBytesMax + 1, 0);
+  file.read(read.data(), std::streamsize(read.size()));
+  read.resize(size_t(file.gcount()));
   if (!file.is_open() || file.bad()) {
     return {{path, 0, 0, std::string("cannot be read: ") + strerror(errno == 0 ? EIO : errno),
              "check the path and its permissions"}};
   }
-  if (text.size() > kConfigBytesMax) {
+  if (read.size() > kConfigBytesMax) {
     return {{path, 0, 0, format("is larger than %zu MiB", kConfigBytesMax >> 20), "this is no pool.toml"}};
   }
-  return parse_config(text, path, config);
+  *text = std::move(read);
+  return {};
+}
+
+std::vector<ConfigError> read_config(const std::string& path, PoolConfig* config) {
+  std::string text;
+  std::vector<ConfigError> errors = read_config_text(path, &text);
+  return errors.empty() ? parse_config(text, path, config) : errors;
 }
 
 }  // namespace tide::sched

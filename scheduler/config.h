@@ -11,6 +11,7 @@
 #include "base/outcome.h"
 #include "scheduler/etcd_place.h"
 #include "scheduler/queue_config.h"
+#include "scheduler/require.h"
 #include "scheduler/turn_rules.h"
 #include "scheduler/usage.h"
 
@@ -18,7 +19,8 @@ namespace tide::sched {
 
 struct ServerConfig {
   std::string name;
-  std::map<std::string, std::string> settings;  // by key; each of them fits (check_server_setting)
+  std::map<std::string, std::string> settings;  // of its agent, by key; each of them fits (check_server_setting)
+  ServerTraits traits = {};                     // `labels` and `switch`: for the scheduler
 };
 
 inline constexpr size_t kConfigBytesMax = 4u << 20;  // of the file
@@ -64,7 +66,10 @@ Outcome read_store(const std::string& text, PoolConfig* config);
 // What several schedulers need beyond that: addresses that others can reach.
 Outcome check_store(const PoolConfig& config);
 
-// Whether a [[server]] can have such a key, and this text as its value.
+// The file, whole; an error where it cannot be read or is larger than kConfigBytesMax.
+std::vector<ConfigError> read_config_text(const std::string& path, std::string* text);
+
+// Whether an agent can have such a key of its [[server]], and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);
 
 }  // namespace tide::sched

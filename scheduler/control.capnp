@@ -23,6 +23,7 @@ struct GpuInfo {
   deviceInfo @4 :Data;        # api/device_info.h; opaque to the scheduler
   healthy @5 :Bool = true;
   software @6 :Bool;
+  compute @7 :UInt32;         # its compute capability: 90 is 9.0; 0: not known
 }
 
 struct ServerInfo {
@@ -140,6 +141,12 @@ interface Agent {
   watch @10 (job :Text, vgpu :UInt32, epoch :UInt64) -> (lost :Bool);
 }
 
+enum Together {               # which of a job's physical GPUs must have in common
+  preferred @0;               # none; the same server, where that can be
+  server @1;
+  switch @2;
+}
+
 struct JobSpec {
   gpus @0 :UInt32;            # vGPUs
   minGpus @1 :UInt32 = 1;     # least physical GPUs at any time
@@ -154,6 +161,9 @@ struct JobSpec {
   minGiven @8 :Bool;          # somebody chose minGpus: more vGPUs than physical GPUs may share
   noTurns @11 :Bool;          # where jobs take turns: it keeps its GPUs until it ends
   part @12 :UInt32;           # of its one GPU, in thousandths; 0: all of it
+  gpuModel @13 :Text;         # words of its GPUs' names, like "H200"; empty: any
+  labels @14 :List(Text);     # "KEY=VALUE"; each of them its servers have
+  together @15 :Together;
 }
 
 enum JobState {
@@ -228,6 +238,41 @@ struct PoolGpu {
   vgpus @3 :List(UInt32);     # of that job
   online @4 :Bool;
   shares @5 :List(GpuShare);  # of all who hold it
+  draining @6 :Bool;          # its server is: it takes nothing new, and what is there moves away
+  labels @7 :List(Text);      # of its server
+  networkSwitch @8 :Text;     # the same; empty: not known
+}
+
+enum LeftKind {
+  gpu @0;                     # virtual GPUs on its GPUs,
+  parked @1;                  # or of a suspended job, kept there
+  guard @2;                   # checkpoints of virtual GPUs that are elsewhere
+}
+
+enum LeftDoing {
+  leaves @0;                  # it is on its way, or next
+  retries @1;                 # that failed and is tried again
+  stays @2;                   # until what `reason` says has changed
+}
+
+struct Left {                 # something of a job on a server that is being drained
+  job @0 :Text;
+  kind @1 :LeftKind;
+  vgpus @2 :List(UInt32);
+  doing @3 :LeftDoing;
+  reason @4 :Text;
+  next @5 :Text;
+}
+
+struct ServerState {
+  name @0 :Text;
+  known @1 :Bool;             # it is in the pool; else it is only remembered that it shall be drained
+  online @2 :Bool;
+  gpus @3 :UInt32;
+  labels @4 :List(Text);
+  networkSwitch @5 :Text;
+  drainingMs @6 :UInt64;      # since 1970; 0: it is not being drained
+  left @7 :List(Left);        # while it is
 }
 
 struct QueueInfo {            # amounts are thousandths of a GPU
@@ -248,6 +293,28 @@ struct QueueInfo {            # amounts are thousandths of a GPU
   waitingGpus @14 :UInt64;    # what these want
   usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
   usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
+}
+
+struct Touched {              # a job to which a change of the configuration does something
+  job @0 :Text;
+  what @1 :Text;
+  pauseMs @2 :Float64 = -1;   # that a program of it stands still, about; less than 0: not known
+  source @3 :Text;            # from where that is known
+}
+
+struct ConfigOutcome {
+  errors @0 :List(Text);      # then nothing has changed, and the rest is empty
+  changes @1 :List(Text);     # of what can change while the pool runs
+  restart @2 :List(Text);     # what takes effect with the next start of the scheduler, or of an agent
+  touched @3 :List(Touched);
+  keptIn @4 :Text;            # the scheduler's pool.toml; with the one before it in keptIn.before
+}
+
+# A pool.toml on its way to the scheduler, in pieces that fit into a message.
+interface Draft {
+  add @0 (text :Text);
+  # All of it counts, or nothing. `file`: its name, for messages.
+  apply @1 (file :Text, dryRun :Bool) -> (outcome :ConfigOutcome);
 }
 
 # Dropping the last reference (or the connection) ends the job: its GPUs are free at once.
@@ -285,6 +352,13 @@ interface Pool {
   resume @12 (job :Text) -> (report :MoveReport, queued :Text);
   # Parents before their children, else in the order of pool.toml.
   queues @13 () -> (queues :List(QueueInfo), halfLifeMs :UInt64);
+  # Written down when it returns; servers() says how far it is. A server that is not in the pool can be undrained.
+  drain @14 (server :Text, draining :Bool) -> (server :ServerState);
+  servers @15 () -> (servers :List(ServerState));
+  configure @16 () -> (draft :Draft);
+  # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
+  # be if that were otherwise. Empty: what its JobInfo says is all.
+  why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
 }
 
 enum Caller {

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/change.h"
 #include "scheduler/entrance.h"
 #include "scheduler/kv_etcd.h"
 
@@ -94,16 +95,16 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
       control_port_("control port", io.provider->getTimer(), config_.connections_max),
       door_port_("door", io.provider->getTimer(), config_.connections_max) {
   core_.started_ms = wall_seconds() * 1000;
-  core_.ledger.turns = config_.turns;
-  core_.ledger.queues.configure(config_.queues, config_.policy);
+  sched::configure(&core_.ledger, config_);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
   core_.reconciler.act_only_while([this] { return leads(); });
 }
 
-Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon) {
+Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon, PoolFile file) {
   if (!config.etcd.members.empty()) {
     auto store = std::make_unique<Store>(std::make_unique<EtcdKv>(config.etcd), config.etcd.root);
     daemon->reset(new Daemon(config, std::move(store), io));
+    (*daemon)->core_.file = std::move(file);
     (*daemon)->core_.serving = false;
     return {};
   }
@@ -113,6 +114,7 @@ Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::uniq
   Outcome outcome = Store::open(config.state, &store);
   if (!outcome.ok()) return outcome;
   std::unique_ptr<Daemon> made(new Daemon(config, std::move(store), io));
+  made->core_.file = std::move(file);
   outcome = made->core_.reconciler.recover();
   if (!outcome.ok()) return outcome;
   *daemon = std::move(made);

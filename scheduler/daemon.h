@@ -25,8 +25,10 @@ inline constexpr size_t kCallWordsMax = (8u << 20) / 8;
 
 class Daemon final {
  public:
-  // Opens the store and, where no other scheduler can lead, takes over its jobs.
-  static Outcome open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon);
+  // Opens the store and, where no other scheduler can lead, takes over its jobs. `file`: what `config` was read from, if
+  // anything.
+  static Outcome open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon,
+                      PoolFile file = {});
   // Both ports are open when the promise is fulfilled.
   kj::Promise<void> listen();
   // "127.0.0.1:PORT", as they came to be.

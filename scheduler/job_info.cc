@@ -21,6 +21,16 @@ bool plain_name(const std::string& name, size_t bytes_max) {
   return true;
 }
 
+// Words with spaces between.
+bool plain_model(const std::string& text) {
+  if (text.size() > kIdBytes || !isalnum(static_cast<unsigned char>(text.front()))) return false;
+  for (const char c : text) {
+    if (!isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.' && c != ' ') return false;
+  }
+  return true;
+}
+
+constexpr uint32_t kLabelsMax = 64;
 constexpr uint64_t kProtectMsLeast = 200;
 constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
 
@@ -98,6 +108,24 @@ std::string reason_of(const Job& job) {
   return job.record.reason.empty() ? "waits to be looked at" : job.record.reason;
 }
 
+// What the job requires of its GPUs.
+Outcome read_requirements(control::JobSpec::Reader spec, Requirements* require) {
+  require->model = clipped(spec.getGpuModel());
+  if (!require->model.empty() && !plain_model(require->model))
+    return Outcome::fail("--gpu-model is words of a GPU's name, like H200, of letters, digits, '-', '_' and '.'");
+  if (spec.getLabels().size() > kLabelsMax)
+    return Outcome::fail(format("a job requires at most %u labels", kLabelsMax));
+  for (const auto label : spec.getLabels()) {
+    const std::string text = clipped(label);
+    if (!is_label(text)) return Outcome::fail("'" + text + "' is no label; it is KEY=VALUE, like rack=a");
+    require->labels.insert(text);
+  }
+  if (uint16_t(spec.getTogether()) > uint16_t(control::Together::SWITCH))
+    return Outcome::fail("--together is server or switch");
+  require->together = Together(spec.getTogether());
+  return {};
+}
+
 }  // namespace
 
 Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
@@ -131,6 +159,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
+  if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
   }
@@ -161,7 +190,9 @@ Outcome read_server(control::ServerInfo::Reader info, Server* server) {
                             .device_info = std::string(reinterpret_cast<const char*>(device.begin()), device.size()),
                             .memory_bytes = gpu.getMemoryBytes(),
                             .healthy = gpu.getHealthy(),
-                            .software = gpu.getSoftware()});
+                            .software = gpu.getSoftware(),
+                            .compute = gpu.getCompute(),
+                            .traits = nullptr});
   }
   return {};
 }
@@ -183,6 +214,9 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setNoTurns(record.turn.excluded);
   spec.setProtectMs(record.protect_ms);
   spec.setPart(record.part == kWholeGpu ? 0 : record.part);
+  spec.setGpuModel(record.require.model);
+  fill_texts(spec.initLabels(uint32_t(record.require.labels.size())), record.require.labels);
+  spec.setTogether(control::Together(record.require.together));
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);

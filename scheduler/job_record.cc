@@ -94,6 +94,7 @@ void write(const JobRecord& job, record::Job::Builder out) {
   out.setEndedMs(job.ended_ms);
   out.setExitStatus(job.exit_status);
   out.setMoves(job.moves);
+  out.setRequire(to_text(job.require));
   write(job.turn, out.initTurn());
   auto vgpus = out.initVgpus(uint32_t(job.vgpus.size()));
   for (uint32_t v = 0; v < vgpus.size(); ++v) write(job.vgpus[v], vgpus[v]);
@@ -128,6 +129,7 @@ JobRecord read(record::Job::Reader in) {
   job.ended_ms = in.getEndedMs();
   job.exit_status = in.getExitStatus();
   job.moves = in.getMoves();
+  (void)parse_requirements(text_of(in.getRequire()), &job.require);  // else it requires nothing
   job.turn = read(in.getTurn());
   for (const auto vgpu : in.getVgpus()) job.vgpus.push_back(read(vgpu));
   return job;

@@ -56,6 +56,7 @@ struct JobRecord {
   int32_t exit_status = 0;
   uint32_t moves = 0;
   TurnRecord turn;
+  Requirements require;
   std::vector<VgpuRecord> vgpus;
 
   Portion portion() const { return {part, memory_bytes}; }

@@ -54,7 +54,8 @@ JobView view_of(const Job& job) {
                .places = {},
                .failed_on = {},
                .keeps = {},
-               .refused_by = job.refused_by};
+               .refused_by = job.refused_by,
+               .require = job.record.require};
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
@@ -63,12 +64,26 @@ JobView view_of(const Job& job) {
   return view;
 }
 
+void Ledger::describe(Server* server) const {
+  const auto found = traits.find(server->name);
+  const ServerTraits from = found == traits.end() ? ServerTraits() : found->second;
+  for (Gpu& gpu : server->gpus) {
+    gpu.traits = std::make_shared<const GpuTraits>(
+        GpuTraits{.model = gpu.name, .network_switch = from.network_switch, .labels = from.labels});
+  }
+}
+
 State Ledger::snapshot() const {
   State state;
   for (const auto& [name, server] : servers) {
+    const bool draining = is_draining(name);
     for (const Gpu& gpu : server.gpus) {
-      state.gpus.push_back(
-          {.id = {name, gpu.index}, .memory_bytes = gpu.memory_bytes, .online = server.online, .healthy = gpu.healthy});
+      state.gpus.push_back({.id = {name, gpu.index},
+                            .memory_bytes = gpu.memory_bytes,
+                            .online = server.online,
+                            .healthy = gpu.healthy && !draining,
+                            .draining = gpu.healthy && draining,
+                            .traits = gpu.traits});
     }
   }
   for (const auto& [number, job] : jobs) {

@@ -26,6 +26,8 @@ struct Gpu {
   uint64_t memory_bytes = 0;
   bool healthy = true;
   bool software = false;
+  uint32_t compute = 0;                     // its compute capability: 90 is 9.0; 0: not known
+  std::shared_ptr<const GpuTraits> traits;  // Ledger::describe()
 };
 
 struct Server {
@@ -84,8 +86,10 @@ struct Job {
   uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
   uint64_t handle = 0;    // generation of the handle that counts
   uint32_t skipped = 0;
-  bool dirty = false;      // the store has an older version
-  std::string problem;     // of a running job: what failed last and when it is tried again
+  bool dirty = false;         // the store has an older version
+  std::string problem;        // of a running job: what failed last and when it is tried again
+  std::string moved_because;  // the last time, as far as this scheduler saw it
+  uint64_t moved_ns = 0;
   uint64_t spared_ns = 0;  // until then nothing is taken from it for other queues
   Idleness idle;
   Turn turn;
@@ -112,6 +116,12 @@ struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
+  std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
+  std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
+
+  bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
+  // After the server has come, or `traits` has changed.
+  void describe(Server* server) const;
   Queues queues;
 
   State snapshot() const;

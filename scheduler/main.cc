@@ -36,10 +36,13 @@ constexpr const char* kHelp =
     "                     how long a turn is (30s)\n"
     "  --ready-file FILE  written when both are open: pool=, door= and pid=, a line each\n"
     "  --version, --help\n"
+    "SIGHUP reads FILE again: what can change while the pool runs counts from then on, a file with errors changes "
+    "nothing.\n"
     "SIGTERM stops it; running jobs go on and are taken over when it starts again within 30 s.\n";
 
 struct Options {
   tide::sched::PoolConfig config;  // of the file; what the command line says goes before
+  tide::sched::PoolFile file;
   std::string ready_file;
 };
 
@@ -89,7 +92,8 @@ int read_options(int argc, char** argv, Options* options) {
     return 2;
   }
   if (!config.empty()) {
-    const auto errors = tide::sched::read_config(config, &options->config);
+    const auto errors = tide::sched::open_pool_file(config, &options->file);
+    options->config = options->file.config;
     for (const auto& error : errors) fprintf(stderr, "tide-scheduler: %s\n", error.text().c_str());
     if (!errors.empty()) return 1;
   }
@@ -102,6 +106,7 @@ int read_options(int argc, char** argv, Options* options) {
   }
   if (!listen.empty()) options->config.listen = listen;
   if (!door.empty()) options->config.door = door;
+  options->file.turns_given = !turns.empty();
   if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
     log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
     return 2;
@@ -119,6 +124,14 @@ bool write_ready_file(const std::string& path, const tide::sched::Daemon& daemon
   return written && rename(part.c_str(), path.c_str()) == 0;
 }
 
+// SIGHUP, again and again.
+kj::Promise<void> watch_for_reload(kj::AsyncIoContext& io, tide::sched::Daemon& daemon) {
+  return io.unixEventPort.onSignal(SIGHUP).then([&](siginfo_t&&) {
+    tide::sched::reload(daemon.core());
+    return watch_for_reload(io, daemon);
+  });
+}
+
 constexpr uint64_t kDescriptorsLeast = 128;
 
 using End = tide::sched::Daemon::End;
@@ -127,7 +140,7 @@ using End = tide::sched::Daemon::End;
 int serve(Options* options, kj::AsyncIoContext& io, End* end) {
   auto& config = options->config;
   std::unique_ptr<tide::sched::Daemon> daemon;
-  const tide::Outcome opened = tide::sched::Daemon::open(config, io, &daemon);
+  const tide::Outcome opened = tide::sched::Daemon::open(config, io, &daemon, options->file);
   if (!opened.ok()) {
     log(LogLevel::kError, "%s", opened.message().c_str());
     return 1;
@@ -147,6 +160,7 @@ int serve(Options* options, kj::AsyncIoContext& io, End* end) {
     log(LogLevel::kError, "cannot write %s: %s", options->ready_file.c_str(), strerror(errno));
     return 1;
   }
+  const auto again = watch_for_reload(io, *daemon).eagerlyEvaluate(nullptr);
   auto asked = [&](int number) { return io.unixEventPort.onSignal(number).then([](siginfo_t&&) { return End::kAsked; }); };
   *end = daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
   // The answer to shutdown() is still on its way out.
@@ -188,6 +202,7 @@ int main(int argc, char** argv) {
   signal(SIGXFSZ, SIG_IGN);
   kj::UnixEventPort::captureSignal(SIGTERM);
   kj::UnixEventPort::captureSignal(SIGINT);
+  kj::UnixEventPort::captureSignal(SIGHUP);
   int result = 1;
   KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { result = run(options); })) {
     log(LogLevel::kError, "%s", exception->getDescription().cStr());

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/explain.h"
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
 #include "scheduler/remote_error.h"
@@ -131,6 +132,21 @@ std::string why_no_room(const Ledger& ledger, const GpuId& to, const Job& job) {
       part_text(job.record.part).c_str(), (unsigned long)(job.record.memory_bytes >> 20));
 }
 
+// Why its vGPUs cannot be on these GPUs together, whoever else is there; empty: they can.
+std::string why_not_there(const Ledger& ledger, const Job& job, const std::set<GpuId>& gpus) {
+  const JobView view = view_of(job);
+  const std::string requires_text = "job " + job.record.id() + " requires " + to_text(view.require);
+  std::set<std::string> groups;
+  for (const GpuId& id : gpus) {
+    const Gpu* gpu = ledger.gpu(id);
+    if (gpu == nullptr) continue;
+    const GpuView seen{.id = id, .memory_bytes = gpu->memory_bytes, .traits = gpu->traits};
+    if (!may_use(view, seen)) return requires_text + ", and GPU " + to_text(id) + " is not that";
+    groups.insert(group_of(view, seen));
+  }
+  return groups.size() > 1 ? requires_text + "; so all of its virtual GPUs go there, or none" : "";
+}
+
 // Where it is its queue that lets it wait, that is the reason.
 void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
   if (job.ended() || job.admitted() || job.record.suspended || !ledger.queues.written) return;
@@ -185,7 +201,8 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   const State state = core_.ledger.snapshot();
   outcome = core_.ledger.queues.choose(&job.record.queue);
   if (!outcome.ok()) return error_for_caller(outcome.message());
-  std::string impossible = why_impossible(state, view, job.record.min_given);
+  std::string impossible = why_unmet(state, view, job.record.min_given);
+  if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
   if (impossible.empty())
     impossible = core_.ledger.queues.why_never(state, view, job.record.queue, job.record.min_given);
   if (!impossible.empty()) return error_for_caller(impossible);
@@ -293,6 +310,12 @@ kj::Promise<void> PoolService::gpus(GpusContext context) {
       info.setUuid(gpu.uuid);
       info.setHealthy(gpu.healthy);
       info.setSoftware(gpu.software);
+      info.setCompute(gpu.compute);
+      out.setDraining(core_.ledger.is_draining(name));
+      if (gpu.traits != nullptr) {
+        fill_texts(out.initLabels(uint32_t(gpu.traits->labels.size())), gpu.traits->labels);
+        out.setNetworkSwitch(gpu.traits->network_switch);
+      }
       fill_shares(core_.ledger, {name, gpu.index}, out);
     }
   }
@@ -352,6 +375,10 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   if (gpu == nullptr) return error_for_caller("there is no GPU " + to_text(to) + "; `tide gpus` lists them");
   if (!gpu->healthy || !core_.ledger.server(to.server)->online)
     return error_for_caller("GPU " + to_text(to) + " is not usable now");
+  if (core_.ledger.is_draining(to.server)) {
+    return error_for_caller("server " + to.server + " is being drained, so it takes nothing; `tide undrain " +
+                            to.server + "` ends that");
+  }
   if (params.getVgpu() >= int32_t(job->vgpus.size())) {
     return error_for_caller(format("job %s has virtual GPUs 0 to %zu", id.c_str(), job->vgpus.size() - 1));
   }
@@ -363,6 +390,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
     after.insert(goes ? to : job->vgpus[v].at);
     there += goes || job->vgpus[v].at == to ? 1 : 0;
   }
+  if (const std::string why = why_not_there(core_.ledger, *job, after); !why.empty()) return error_for_caller(why);
   if (after.size() < job->record.min_gpus) {
     return error_for_caller(format("job %s must keep %u physical GPUs (--min)", id.c_str(), job->record.min_gpus));
   }

@@ -7,11 +7,13 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "scheduler/control.capnp.h"
 #include "scheduler/election.h"
 #include "scheduler/ledger.h"
+#include "scheduler/pool_file.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/store.h"
 
@@ -31,6 +33,7 @@ struct PoolCore {
   Store& store;
   Reconciler reconciler;
   kj::Timer& timer;
+  PoolFile file;
   std::string door_address;  // what clients are told
   uint64_t started_ms = 0;
   bool stopping = false;       // capabilities that fall now end no jobs
@@ -65,12 +68,20 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> shutdown(ShutdownContext context) override;
   kj::Promise<void> suspend(SuspendContext context) override;
   kj::Promise<void> resume(ResumeContext context) override;
+  kj::Promise<void> drain(DrainContext context) override;
+  kj::Promise<void> servers(ServersContext context) override;
+  kj::Promise<void> configure(ConfigureContext context) override;
+  kj::Promise<void> why(WhyContext context) override;
   kj::Promise<void> queues(QueuesContext context) override;
 
  private:
   PoolCore& core_;
 };
 
+// What SIGHUP asks for: the file counts as it is now, or nothing changes and the log says why.
+void reload(PoolCore& core);
+
+void fill_texts(capnp::List<capnp::Text>::Builder list, const std::set<std::string>& texts);
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
 void fill_turn(control::TurnInfo::Builder info, const Job& job);
 void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue);

@@ -23,7 +23,8 @@ void Reconciler::taskFailed(kj::Exception&& exception) {
 
 Outcome Reconciler::recover() {
   std::vector<JobRecord> records;
-  const Outcome loaded = store_.load_live(&records);
+  Outcome loaded = store_.load_live(&records);
+  if (loaded.ok()) loaded = store_.load_drains(&ledger_.drains);
   if (!loaded.ok()) return loaded;
   if (!records.empty()) recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
   const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
@@ -77,6 +78,9 @@ void Reconciler::step() {
   give_back(wanted);
   const auto memory = ledger_.gpu_memory();
   start(plan(ledger_.present(now_ns()), wanted, memory));
+  std::vector<Action> leaving;
+  for (auto& [number, job] : ledger_.jobs) leave_drained_server(&job, &leaving);
+  start(leaving);
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
   wake_settled(plan(ledger_.present(UINT64_MAX), wanted, memory));
   for (auto& [number, job] : ledger_.jobs) let_go(&job);

@@ -14,6 +14,7 @@
 
 #include "base/outcome.h"
 #include "scheduler/control.capnp.h"
+#include "scheduler/drains.h"
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/store.h"
@@ -79,6 +80,15 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void agent_gone(const std::string& server, uint64_t generation);
   kj::Maybe<control::Agent::Client> agent(const std::string& server);
 
+  // Writes down that the server is to be drained, or not any more, and sets about it: it gets nothing new, and what is
+  // there goes elsewhere.
+  Outcome drain(const std::string& server, bool on);
+  // What is left on servers that are being drained, and why; by server.
+  std::map<std::string, std::vector<Left>> left();
+  // What the policy is asked with; of another ledger, as it would be if that were this one's.
+  State look() { return look(ledger_); }
+  State look(const Ledger& ledger) const;
+
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
   // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
   Outcome save(const std::vector<Job*>& jobs);
@@ -125,7 +135,6 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void let_go(Job* job);
   void look_after_idle(Job* job);
   void note_rest(const std::string& id, bool away, const Rest& rest);
-  State look();
   void take_turns();
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
@@ -134,6 +143,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_gone(Job* job);
   void note_back(Job* job);
   void note_switch_failed(Job* job);
+  void leave_drained_server(Job* job, std::vector<Action>* moves);
+  std::string other_keeper(const std::string& server) const;
+  bool leave_guard(Job* job, uint32_t vgpu);
   void spare(State* state) const;
   void give_back(const Assignment& wanted);
   Outcome remember_usage();

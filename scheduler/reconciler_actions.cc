@@ -18,6 +18,22 @@ bool is_passing(const kj::Exception& e) {
   return e.getType() == kj::Exception::Type::DISCONNECTED || text.endsWith("is being moved already");
 }
 
+// Why a vGPU moves, for people.
+std::string cause_of(const Ledger& ledger, const Job& job, const Action& action) {
+  const bool drains = ledger.is_draining(action.from.server);
+  if (action.to.parked() && action.from.on_gpu()) return "it was suspended";
+  if (action.from.parked() && action.to.on_gpu()) return "it was resumed";
+  if (job.vgpus[action.vgpu].wish == action.to) return "somebody asked for it (`tide migrate`)";
+  if (drains) return "server " + action.from.server + " is being drained";
+  const Gpu* const from = ledger.gpu(action.from);
+  if (from != nullptr && !from->healthy) return "GPU " + to_text(action.from) + " is not healthy";
+  const JobView view = view_of(job);
+  if (from != nullptr && !may_use(view, {.id = action.from, .memory_bytes = 0, .traits = from->traits}))
+    return "GPU " + to_text(action.from) + " does not meet what it requires any more (" + to_text(view.require) + ")";
+  if (job.record.target != 0) return "it was to have another number of GPUs (`tide resize`)";
+  return "the pool's GPUs were shared out anew: jobs have come or ended, or GPUs have";
+}
+
 }  // namespace
 
 Vgpu* Reconciler::vgpu_of(const std::string& id, uint32_t vgpu) {
@@ -54,6 +70,7 @@ bool Reconciler::prepare_action(Job* job, const Action& action) {
     job->record.memory_bytes = given != 0 ? given : bytes_on(job->record.portion(), gpu->memory_bytes);
   }
   if (gpu != nullptr && vgpu.device_info.empty()) vgpu.device_info = gpu->device_info;
+  if (action.kind == Action::Kind::kMove) job->moved_because = cause_of(ledger_, *job, action);
   vgpu.doing = action.kind == Action::Kind::kPlace ? Doing::kPlacing : Doing::kMoving;
   vgpu.to = action.to;
   ++vgpu.last_epoch;
@@ -228,6 +245,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   vgpu->failures = 0;
   watch_anew(vgpu);
   vgpu->last_move = report;
+  job->moved_ns = now_ns();
   ++job->record.moves;
   job->problem.clear();
   log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v,

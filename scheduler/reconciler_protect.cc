@@ -53,25 +53,29 @@ void Reconciler::protect(Job* job, uint32_t v) {
   if (links_.find(job->vgpus[v].at.server) == links_.end()) return;
   const uint64_t time = now_ns();
   if (!now.watched && now.watch_ns <= time) watch(job, v);
-  if (now.asked || now.next_ns > time) return;
+  if (now.asked) return;
+  if (leave_guard(job, v)) return begin_guard(job, v);
+  if (now.next_ns > time) return;
   if (now.guard.server.empty()) return begin_guard(job, v);
   if (links_.find(now.guard.server) != links_.end()) return take_checkpoint(job, v);
   now.problem = "its guard's server " + now.guard.server + " is away";
 }
 
 // Another server than the vGPU's if there is one, so that the checkpoint outlives that; of these, who guards fewest.
+// One that is being drained only where there is no other.
 std::string Reconciler::choose_guard(const GpuId& at) const {
   std::map<std::string, uint32_t> guards;
   for (const auto& [number, job] : ledger_.jobs) {
     for (const Vgpu& vgpu : job.vgpus) ++guards[vgpu.protection.guard.server];
   }
-  std::tuple<bool, uint32_t, std::string> best;
+  std::tuple<bool, bool, uint32_t, std::string> best;
   for (const auto& [name, server] : ledger_.servers) {
     if (links_.find(name) == links_.end()) continue;
-    const std::tuple<bool, uint32_t, std::string> one(name == at.server, guards[name], name);
-    if (std::get<2>(best).empty() || one < best) best = one;
+    const std::tuple<bool, bool, uint32_t, std::string> one(ledger_.is_draining(name), name == at.server, guards[name],
+                                                            name);
+    if (std::get<3>(best).empty() || one < best) best = one;
   }
-  return std::get<2>(best);
+  return std::get<3>(best);
 }
 
 void Reconciler::begin_guard(Job* job, uint32_t v) {

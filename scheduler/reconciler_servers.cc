@@ -31,6 +31,7 @@ Outcome Reconciler::register_agent(Server server, std::vector<control::Lease::Re
   log(LogLevel::kInfo, "server %s: %zu GPUs, %zu leases", server.name.c_str(), server.gpus.size(), leases.size());
   links_[server.name] = kj::heap<Link>(agent);
   adopt(server, leases, agent);
+  ledger_.describe(&server);
   ledger_.servers[server.name] = std::move(server);
   poke();
   return {};

@@ -200,6 +200,9 @@ void Reconciler::park_failed(Job* job, uint32_t v, const GpuId& to, const std::s
     job->refusals += (job->refusals.empty() ? "" : "; ") + refusal;
   } else if (vgpu.at == vgpu.home) {
     vgpu.home = {};
+  } else if (vgpu.at.parked()) {  // where it has left a server that is being drained, it would go from one to another
+    vgpu.retry_ns = now_ns() + backoff_ns(++vgpu.failures);
+    job->problem = refusal;
   }
   poke();
 }

@@ -28,20 +28,19 @@ bool is_settled(const Job& job) {
 
 }  // namespace
 
-// What the policy is asked with.
-State Reconciler::look() {
-  State state = ledger_.snapshot();
+State Reconciler::look(const Ledger& ledger) const {
+  State state = ledger.snapshot();
   spare(&state);
-  if (!ledger_.turns.on) return state;
+  if (!ledger.turns.on) return state;
   state.turns = true;
   state.next_turn = next_turn_;
   const uint64_t now = now_ns();
   for (JobView& view : state.jobs) {
-    const Job& job = *ledger_.by_id(view.id);
+    const Job& job = ledger.jobs.at(parse_number(view.id));
     view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
                  .ticket = job.record.turn.ticket,
                  .had_ms = since_ms(job.turn.began_ns, now),
-                 .length_ms = turn_length_ms(ledger_.turns, cost_of(job), job.record.turn.strain)};
+                 .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
   }
   return state;
 }

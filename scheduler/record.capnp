@@ -65,6 +65,7 @@ struct Job {
   moves @26 :UInt32;
   turn @27 :Turn;
   vgpus @28 :List(Vgpu);
+  require @29 :Text;  # as it is printed (require.h)
 }
 
 # What queues had in the past (usage.h).

@@ -54,7 +54,7 @@ std::string group_of(const JobView& job, const GpuView& gpu) {
     case Together::kPreferred:
       return "";
     case Together::kServer:
-      return gpu.id.server;
+      return "server " + gpu.id.server;
     case Together::kSwitch:
       // Behind no switch that is known a server has only itself near.
       return gpu.traits == nullptr || gpu.traits->network_switch.empty() ? "server " + gpu.id.server

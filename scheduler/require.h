@@ -32,6 +32,13 @@ struct GpuTraits {
   std::set<std::string> labels;
 };
 
+// What pool.toml says of a server.
+struct ServerTraits {
+  std::set<std::string> labels;
+  std::string network_switch;  // empty: not known
+  bool operator==(const ServerTraits&) const = default;
+};
+
 // Whether the words of `wanted` stand in the name one after the other: "h200" and "NVIDIA H200" in "NVIDIA H200 NVL",
 // "A10" not in "NVIDIA A100". Case does not count.
 bool is_model(const std::string& name, const std::string& wanted);
@@ -39,8 +46,8 @@ bool is_model(const std::string& name, const std::string& wanted);
 // Without Together, which is about several GPUs.
 bool may_use(const JobView& job, const GpuView& gpu);
 
-// All physical GPUs of a job that is to lie together have the same group: their server, or their switch (behind no switch
-// that is known a server is near to itself only). Empty: no matter.
+// All physical GPUs of a job that is to lie together have the same group: their server, or their switch (behind no
+// switch that is known a server is near to itself only). Empty: no matter.
 std::string group_of(const JobView& job, const GpuView& gpu);
 
 // "KEY=VALUE" of letters, digits, '-', '_', '.' and '/', each 1 to 63.

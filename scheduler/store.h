@@ -50,6 +50,10 @@ class Store {
   Outcome save_usage(const Usage& usage, uint64_t at_ms);
   Outcome load_usage(Usage* usage, uint64_t* at_ms);
 
+  // Servers that are being drained, and since when (1970); 0: not any more.
+  Outcome set_drain(const std::string& server, uint64_t since_ms);
+  Outcome load_drains(std::map<std::string, uint64_t>* drains);
+
   // These jobs as keys and values below "/tide/", for a record of another form.
   static std::vector<std::pair<std::string, std::string>> entries_of(const std::vector<JobRecord>& jobs,
                                                                      uint64_t last_number);
@@ -68,7 +72,7 @@ class Store {
   template <typename Try>
   Outcome twice(Try&& once);
   Outcome know(const std::string& key, uint64_t* modified);
-  Outcome put(const std::string& key, const std::string& value);
+  Outcome put(const std::string& key, std::optional<std::string> value);  // none: erases it
   Outcome get(const std::string& key, std::optional<std::string>* value);  // none: there is no such key
   Outcome read_numbers();
   Outcome try_to_add(JobRecord* job, bool* again);

@@ -93,12 +93,13 @@ Jobs whose_end_helps(const State& state, const Jobs& givers, const Ids& leaving,
 }
 
 // Jobs that are alike in it start on the same GPUs, or on none.
-using Shape = std::tuple<uint32_t, uint32_t, uint32_t, uint32_t, uint64_t, bool, bool, std::vector<GpuId>, Ids>;
+using Shape =
+    std::tuple<uint32_t, uint32_t, uint32_t, uint32_t, uint64_t, bool, bool, std::vector<GpuId>, Ids, std::string>;
 
 Shape shape_of(const JobView& job) {
   const bool drains = job.skipped >= kSkipsMax;
-  return {job.vgpus,        job.min_gpus, job.target, job.part,     job.memory_bytes,
-          job.memory_given, drains,       job.places, job.failed_on};
+  return {job.vgpus,        job.min_gpus, job.target, job.part,      job.memory_bytes,
+          job.memory_given, drains,       job.places, job.failed_on, to_text(job.require)};
 }
 
 uint64_t turns_share_ms(const State& state, const JobView& job) {

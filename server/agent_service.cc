@@ -2,6 +2,7 @@
 
 #include <capnp/ez-rpc.h>
 #include <capnp/rpc-twoparty.h>
+#include <cuda.h>
 #include <string.h>
 
 #include <algorithm>
@@ -217,6 +218,8 @@ void describe(const Agent& agent, const RegistrationOptions& options, control::S
     gpus[i].setDeviceInfo(kj::arrayPtr(reinterpret_cast<const kj::byte*>(&device), sizeof(device)));
     gpus[i].setHealthy(true);
     gpus[i].setSoftware(device.software != 0);
+    gpus[i].setCompute(uint32_t(10 * device.attributes[CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR] +
+                                device.attributes[CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR]));
   }
   const std::vector<LeaseTerms> held = agent.leases();
   auto leases = info.initLeases(uint32_t(held.size()));

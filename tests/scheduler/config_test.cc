@@ -219,5 +219,25 @@ TEST(Config, a_bad_file_changes_nothing) {
             "/nowhere/pool.toml: cannot be read: No such file or directory; check the path and its permissions");
 }
 
+TEST(Config, what_servers_are_is_for_the_scheduler) {
+  PoolConfig config;
+  ASSERT_TRUE(parse_config("[[server]]\nname = \"gpu1\"\nlabels = [\"rack=a\", \"team/zone=b.1\"]\nswitch = \"s1\"\n"
+                           "hold_s = 5\n",
+                           "pool.toml", &config)
+                  .empty());
+  EXPECT_EQ(config.servers[0].traits, (ServerTraits{{"rack=a", "team/zone=b.1"}, "s1"}));
+  EXPECT_EQ(config.servers[0].settings, (std::map<std::string, std::string>{{"hold_s", "5"}}));
+  EXPECT_EQ(errors_of("[[server]]\nname = \"a\"\nlabels = [\"rack\", 7, \"x=1\", \"x=1\"]\nswitch = 3\n"
+                      "[[server]]\nname = \"b\"\nlabels = \"rack=a\"\n"),
+            (Lines{"pool.toml:3:11: 'rack' is no label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 "
+                   "each); write labels = [\"rack=a\"]",
+                   "pool.toml:3:19: a label must be text; write labels = [\"rack=a\"]",
+                   "pool.toml:3:29: the label 'x=1' stands there twice; leave one out",
+                   "pool.toml:4:10: 'switch' must be text; write switch = \"...\"",
+                   "pool.toml:7:10: 'labels' must be a list of texts; write labels = [\"rack=a\"]"}));
+  EXPECT_EQ(check_server_setting("labels", "rack=a").message(),
+            "the scheduler reads 'labels' from its pool.toml; an agent has no such option");
+}
+
 }  // namespace
 }  // namespace tide::sched

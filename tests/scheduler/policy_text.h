@@ -7,7 +7,9 @@
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
 // kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
 // be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
-// "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next.
+// "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
+// drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch; "needs:H200", "needs:rack=a",
+// "needs:server", "needs:switch": what a job requires.
 
 #include <gtest/gtest.h>
 
@@ -27,6 +29,30 @@ inline std::vector<std::string> split(const std::string& text, char at) {
   return parts;
 }
 
+inline void describe_server(const std::string& server, const std::string& what, State* state) {
+  for (GpuView& gpu : state->gpus) {
+    if (gpu.id.server != server) continue;
+    GpuTraits traits = gpu.traits == nullptr ? GpuTraits() : *gpu.traits;
+    if (what.rfind("switch=", 0) == 0) {
+      traits.network_switch = what.substr(7);
+    } else if (is_label(what)) {
+      traits.labels.insert(what);
+    } else {
+      traits.model = "NVIDIA " + what;
+    }
+    gpu.traits = std::make_shared<const GpuTraits>(traits);
+  }
+}
+
+inline void parse_needs(const std::string& what, Requirements* require) {
+  if (parse_together(what, &require->together)) return;
+  if (is_label(what)) {
+    require->labels.insert(what);
+  } else {
+    require->model = what;
+  }
+}
+
 inline void parse_gpus(const std::string& text, State* state) {
   std::istringstream in(text);
   std::string counts, word;
@@ -41,6 +67,11 @@ inline void parse_gpus(const std::string& text, State* state) {
   }
   for (in >> word; in; in >> word) {  // "sick3", "off2"
     if (word == "turns") state->turns = true;
+    if (word.find(':') != std::string::npos)
+      describe_server(word.substr(0, word.find(':')), word.substr(word.find(':') + 1), state);
+    for (GpuView& gpu : state->gpus) {
+      if (word == "drain" + gpu.id.server.substr(1)) gpu.draining = gpu.healthy, gpu.healthy = false;
+    }
     if (word == "for") in >> state->next_turn;
     if (word.rfind("sick", 0) == 0) state->gpus.at(std::stoul(word.substr(4))).healthy = false;
     if (word.rfind("off", 0) == 0) state->gpus.at(std::stoul(word.substr(3))).online = false;
@@ -67,6 +98,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       for (const std::string& number : split(word, ',')) {
         job.places.push_back(parse_place(number, state));
       }
+    } else if (word.rfind("needs:", 0) == 0) {
+      parse_needs(word.substr(6), &job.require);
     } else if (word.rfind("ticket", 0) == 0) {
       job.turn.ticket = std::stoul(word.substr(6));
     } else if (word.rfind("had", 0) == 0) {

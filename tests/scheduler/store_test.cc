@@ -130,6 +130,20 @@ TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
   EXPECT_EQ(turn.strain, 3u);
 }
 
+TEST_F(StoreTest, what_a_job_requires_and_which_servers_drain_is_there_after_a_restart) {
+  JobRecord record = job("picky");
+  record.require = {.model = "NVIDIA H200", .labels = {"rack=a", "zone=b"}, .together = Together::kSwitch};
+  ASSERT_TRUE(store_->add(&record).ok());
+  ASSERT_TRUE(store_->set_drain("gpu1", 1'700'000'000'123).ok());
+  ASSERT_TRUE(store_->set_drain("gpu2", 7).ok());
+  ASSERT_TRUE(store_->set_drain("gpu2", 0).ok());
+  open();
+  EXPECT_EQ(store_->find(record.number)->require, record.require);
+  std::map<std::string, uint64_t> drains;
+  ASSERT_TRUE(store_->load_drains(&drains).ok());
+  EXPECT_EQ(drains, (std::map<std::string, uint64_t>{{"gpu1", 1'700'000'000'123}}));
+}
+
 // What the releases before this one wrote, with two jobs in it.
 constexpr const char* kVersion1 =
     "CREATE TABLE jobs(number INTEGER PRIMARY KEY AUTOINCREMENT, token BLOB NOT NULL, gpus INTEGER NOT NULL, min_gpus "

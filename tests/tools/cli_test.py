@@ -84,7 +84,7 @@ class WithoutAPool(Cli):
         missing = (f'tide: there is no pool: none is running on this machine (in {self.home}), and neither --pool nor '
                    'TIDE_POOL names another. `tide up` starts one\n')
         for words in ('status', 'jobs', 'gpus', 'job 1', 'why 1', 'resize 1 --gpus 1', 'migrate 1 a/0', 'kill 1',
-                      'suspend 1', 'resume 1', 'env'):
+                      'drain a', 'undrain a', 'suspend 1', 'resume 1', 'env'):
             self.error(1, missing, *words.split())
         self.error(125, missing, 'run', '-g', 1, '--', 'true')
         self.error(1, f'tide: no pool is running on this machine (in {self.home}); `tide up` starts one\n', 'down')
@@ -118,7 +118,14 @@ class WithoutAPool(Cli):
 
     def test_wrong_words(self):
         self.error(2, "tide: there is no command 'frobnicate'; `tide --help` lists them\n", 'frobnicate')
-        self.error(1, "tide: 'drain' is not available yet; `tide --help` lists what is\n", 'drain', 'x')
+        self.error(1, "tide: 'top' is not available yet; `tide --help` lists what is\n", 'top')
+        self.error(2, 'tide drain: expects one server; see tide drain --help\n', 'drain')
+        self.error(2, 'tide undrain: expects one server; see tide undrain --help\n', 'undrain', 'a', 'b')
+        self.error(2, "tide run: 'rack' is no label; it is KEY=VALUE, like rack=a; see tide run --help\n", 'run',
+                   '--label', 'zone=b', '--label', 'rack', '--', 'true')
+        self.error(2, "tide run: --together is server or switch, not 'rack'; see tide run --help\n", 'run',
+                   '--together', 'rack', '--', 'true')
+        self.error(2, 'tide config: expects: check FILE, or apply FILE; see tide config --help\n', 'config', 'apply')
         self.error(2, 'tide run: option --frob is not understood; see tide run --help\n', 'run', '--frob', '--', 'true')
         self.error(2, "tide run: --gpus must be a number from 1 to 1000000, not 'many'; see tide run --help\n",
                    'run', '-g', 'many', '--', 'true')
@@ -151,11 +158,11 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        for name in ('up down run env status jobs gpus job why resize migrate suspend resume kill config doctor '
-                     'simulate version').split():
+        for name in ('up down run env status jobs gpus job why resize migrate suspend resume kill drain undrain config '
+                     'doctor simulate version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
-        for name in 'drain undrain queues top report'.split():
+        for name in 'top report'.split():
             self.assertIn(name, listed.split('not available yet:')[1])
         self.assertRegex(self.ok('version'), r'^tide \d')
         self.assertEqual(self.tide().returncode, 2)
@@ -493,6 +500,7 @@ class WithAPool(Cli):
                          f'job 1 waits: {reason}\n  it runs by itself when there is room\n')
         self.assertEqual(self.ok('why', 'first'),
                          f'job 1 is suspended: waits to run again: {reason}\n'
+                         '  GPUs: job 3 has 4\n  it asked for 2 virtual GPUs, on at least 2 physical ones\n'
                          'next: it goes on by itself; `tide jobs` lists who holds GPUs\n')
         again = self.json('resume', 'second')
         self.assertEqual((again['state'], again['queued'], again['gpus_after']), ('suspended', reason, 0))
@@ -600,7 +608,7 @@ class WithAPool(Cli):
         self.assertEqual((job.returncode, err), (125, 'tide: job 1 was ended: the pool was stopped\n'))
         self.assertEqual(self.daemons(), {})
         self.assertEqual(sorted(os.listdir(self.home)), ['lock', 'node0', 'node0.log', 'node1', 'node1.log',
-                                                         'scheduler.log', 'state'])
+                                                         'pool.toml', 'scheduler.log', 'state'])
 
     def test_a_dead_scheduler_is_cleaned_up_after(self):
         pid = next(pid for pid, name in self.daemons().items() if name == 'tide-scheduler')

@@ -23,6 +23,8 @@ int resize(const Words& words);
 int migrate(const Words& words);
 int suspend(const Words& words);
 int resume(const Words& words);
+int drain(const Words& words);
+int undrain(const Words& words);
 int kill_job(const Words& words);
 int config_import(const Words& words);
 int config(const Words& words);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 
 #include "base/clock.h"
@@ -57,6 +58,21 @@ Launch base_launch(const EmbeddedOptions& options, const std::string& log) {
   return launch;
 }
 
+// Where the pool keeps what `tide config apply` gives it. What an earlier pool was given here is not this one's.
+Outcome begin_file(const std::string& path) {
+  const std::string text =
+      "# This pool was started without a file. `tide config apply FILE` puts another one here.\n[pool]\n";
+  std::string there;
+  if (sched::read_config_text(path, &there).empty()) {
+    if (there == text) return {};
+    (void)rename(path.c_str(), (path + ".before").c_str());
+  }
+  std::ofstream file(path);
+  file << text;
+  file.close();
+  return file ? Outcome() : Outcome::fail("cannot write " + path);
+}
+
 Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
   const std::string program = find_program("tide-scheduler");
   if (program.empty())
@@ -65,9 +81,12 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
   // The embedded pool's own state and ports, unless the file says otherwise.
   sched::PoolConfig config;
   config.listen = "127.0.0.1:0";
-  if (!options.config.empty()) {
+  const std::string file = options.config.empty() ? options.home + "/pool.toml" : options.config;
+  if (options.config.empty()) {
+    if (const Outcome begun = begin_file(file); !begun.ok()) return begun;
+  } else {
     std::string errors;
-    for (const auto& error : sched::read_config(options.config, &config)) errors += "\n  " + error.text();
+    for (const auto& error : sched::read_config(file, &config)) errors += "\n  " + error.text();
     if (!errors.empty()) return Outcome::fail("the configuration has errors:" + errors);
   }
   if (!config.etcd.members.empty()) {
@@ -75,11 +94,8 @@ Outcome start_scheduler(const EmbeddedOptions& options, Daemon* daemon) {
                          options.config + ", or start tide-scheduler with it");
   }
   if (config.state.empty()) config.state = options.home + "/state";
-  launch.command = {program,      "--listen",           config.listen,
-                    "--door",     config.door,          "--state",
-                    config.state, "--ready-file",       ready_path(options.home),
-                    "--turns",    to_text(config.turns)};
-  if (!options.config.empty()) launch.command.insert(launch.command.end(), {"--config", options.config});
+  launch.command = {program,     "--config", file,         "--listen",     config.listen,           "--door",
+                    config.door, "--state",  config.state, "--ready-file", ready_path(options.home)};
   Outcome outcome = cli::launch(launch, "tide-scheduler", daemon);
   if (!outcome.ok()) return outcome;
   const bool ready = wait_for(10'000, [&] { return read_ready(options.home).count("pool") != 0 || !alive(*daemon); });

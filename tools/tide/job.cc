@@ -192,6 +192,42 @@ Outcome ask_for_job(Options& options, Asker* asker, kj::Maybe<JobAnswer>* answer
   return asker->ask(request.send(), answer);
 }
 
+struct Said {
+  std::string reason, next;
+};
+
+// What a job's own state says. `slow`: what is said of its link.
+Said said_of(control::JobInfo::Reader info, const std::string& slow) {
+  const std::string id = info.getId();
+  std::string reason = info.getReason(), next;
+  switch (info.getState()) {
+    case control::JobState::QUEUED:
+      next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner";
+      if (info.getNext().size() != 0) next = info.getNext();
+      break;
+    case control::JobState::RUNNING:
+      if (reason.empty() && info.getSpec().getPart() != 0) {
+        reason = "runs on " + gpus_text(info.getSpec()) + " of a GPU";
+      } else if (reason.empty()) {
+        reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
+      }
+      next = slow.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
+      break;
+    case control::JobState::SUSPENDED:
+      next = "it goes on by itself; `tide jobs` lists who holds GPUs";
+      if (info.getNext().size() != 0) next = info.getNext();
+      if (info.getSuspended()) {
+        next = "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it";
+      }
+      if (info.getIdled()) next = "its program goes on by itself; `tide resume " + id + "` gives it GPUs before that";
+      break;
+    case control::JobState::ENDED:
+      next = "`tide job " + id + "` has the record";
+      break;
+  }
+  return {reason, next};
+}
+
 }  // namespace
 
 int job(const Words& words) {
@@ -246,42 +282,29 @@ int job(const Words& words) {
 int why(const Words& words) {
   Options options;
   constexpr const char* kHelp =
-      "usage: tide why JOB\n\nOne reason why the job waits, or how it ended, and the next step.\n";
+      "usage: tide why JOB [--json]\n\n"
+      "One reason why the job waits, has fewer GPUs than it could, was moved, is slow, or how it ended; what speaks "
+      "for\n"
+      "it, and the next step.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
     return options.status();
   Asker asker;
   kj::Maybe<JobAnswer> answer;
-  const Outcome outcome = ask_for_job(options, &asker, &answer);
+  Outcome outcome = ask_for_job(options, &asker, &answer);
+  kj::Maybe<capnp::Response<control::Pool::WhyResults>> found;
+  if (outcome.ok()) {
+    auto request = asker.pool().whyRequest();
+    request.setJob(KJ_ASSERT_NONNULL(answer).getJob().getId());
+    outcome = asker.ask(request.send(), &found);
+  }
   if (!outcome.ok()) return fail(outcome.message());
+  const auto& tried = KJ_ASSERT_NONNULL(found);
   const auto info = KJ_ASSERT_NONNULL(answer).getJob();
   const std::string id = info.getId(), slow = slow_warning_of(KJ_ASSERT_NONNULL(answer));
   const std::string unprotected = unprotected_text(info), warning = slow.empty() ? unprotected : slow;
-  std::string reason = info.getReason(), next;
-  switch (info.getState()) {
-    case control::JobState::QUEUED:
-      next = "it starts by itself; `tide jobs` lists who holds GPUs, a smaller --min starts sooner";
-      if (info.getNext().size() != 0) next = info.getNext();
-      break;
-    case control::JobState::RUNNING:
-      if (reason.empty() && info.getSpec().getPart() != 0) {
-        reason = "runs on " + gpus_text(info.getSpec()) + " of a GPU";
-      } else if (reason.empty()) {
-        reason = format("runs on %u of %u GPUs", info.getPhysicalGpus(), info.getSpec().getGpus());
-      }
-      next = slow.empty() ? "`tide job " + id + "` shows where" : slow_link_remedy();
-      break;
-    case control::JobState::SUSPENDED:
-      next = "it goes on by itself; `tide jobs` lists who holds GPUs";
-      if (info.getNext().size() != 0) next = info.getNext();
-      if (info.getSuspended()) {
-        next = "anybody who uses this pool can run `tide resume " + id + "`; `tide kill " + id + "` ends it";
-      }
-      if (info.getIdled()) next = "its program goes on by itself; `tide resume " + id + "` gives it GPUs before that";
-      break;
-    case control::JobState::ENDED:
-      next = "`tide job " + id + "` has the record";
-      break;
-  }
+  auto [reason, next] = said_of(info, slow);
+  if (tried.getReason().size() != 0) reason = tried.getReason();
+  if (tried.getReason().size() != 0 && tried.getNext().size() != 0 && slow.empty()) next = tried.getNext();
   if (options.has("json")) {
     Json json;
     json.object()
@@ -290,11 +313,15 @@ int why(const Words& words) {
         .add("reason", reason)
         .add("warning", warning)
         .add("next", next);
+    json.key("evidence").list();
+    for (const auto line : tried.getEvidence()) json.text(line);
+    json.end();
     add_turn(json, info.getTurn());
     json.end().print();
     return kOk;
   }
   printf("job %s is %s: %s\n", id.c_str(), state_name(info.getState()), reason.c_str());
+  for (const auto line : tried.getEvidence()) printf("  %s\n", line.cStr());
   if (!warning.empty()) printf("warning: %s\n", warning.c_str());
   printf("next: %s\n", next.c_str());
   return kOk;

@@ -122,12 +122,13 @@ bool Options::take(const std::vector<std::string>& words, size_t* i, const std::
       values_[spec.name] = "";
       return true;
     }
+    const std::string earlier = spec.repeats && has(spec.name) ? values_[spec.name] + "," : "";
     if (equals != std::string::npos) {
-      values_[spec.name] = word.substr(equals + 1);
+      values_[spec.name] = earlier + word.substr(equals + 1);
     } else if (!is_long && word.size() > 2) {
-      values_[spec.name] = word.substr(2);
+      values_[spec.name] = earlier + word.substr(2);
     } else if (*i + 1 < words.size()) {
-      values_[spec.name] = words[++*i];
+      values_[spec.name] = earlier + words[++*i];
     } else {
       usage_error(word + " needs a value");
       return false;

@@ -17,6 +17,7 @@ struct OptionSpec {
   const char* name;  // without the dashes
   char letter = 0;   // -g
   bool takes_value = true;
+  bool repeats = false;  // several values are one, with commas between
 };
 
 class Options {

@@ -6,6 +6,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/servers.h"
 #include "tools/tide/show.h"
 
 namespace tide::cli {
@@ -22,11 +23,16 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().statusRequest().send(), &status);
   if (outcome.ok()) outcome = asker.ask(asker.pool().gpusRequest().send(), &gpus);
   if (outcome.ok()) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
+  kj::Maybe<capnp::Response<control::Pool::ServersResults>> servers;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().serversRequest().send(), &servers);
   if (!outcome.ok()) return fail(outcome.message());
+  const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
   uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
+  uint32_t draining = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
     ++total;
+    draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
     busy += gpu.getJob().size() != 0 ? 1 : 0;
     shared += gpu.getJob().size() != 0 && part_left(gpu) != 0 ? 1 : 0;
     left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
@@ -51,7 +57,11 @@ int status(const Words& words) {
     json.add("gpus_shared", shared).add("shared_free", left / 1000.0);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
     json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
-    json.add("jobs_waiting_for_turn", waiting).end().print();
+    json.add("jobs_waiting_for_turn", waiting).add("gpus_draining", draining).key("draining").list();
+    for (const auto server : all_servers) {
+      if (server.getDrainingMs() != 0) add_server(json, server);
+    }
+    json.end().end().print();
     return kOk;
   }
   printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
@@ -61,10 +71,13 @@ int status(const Words& words) {
   if (shared != 0)
     printf(", %s left of %u that %s shared", sched::part_text(left).c_str(), shared, shared == 1 ? "is" : "are");
   if (offline != 0) printf(", %u not usable", offline);
+  if (draining != 0) printf(", %u on servers that are being drained", draining);
   printf("\njobs       %u running, %u queued", running, queued);
   if (suspended != 0) printf(", %u suspended", suspended);
   printf("\nturns      %s", pool.getTurns().cStr());
   if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
+  const std::string drains = drains_text(all_servers);
+  if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
   puts("");
   return kOk;
 }

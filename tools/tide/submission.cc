@@ -3,6 +3,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/log.h"
@@ -53,6 +54,28 @@ bool read_gpus(Options& options, Ask* ask) {
   return false;
 }
 
+bool read_requirements(Options& options, Ask* ask) {
+  ask->gpu_model = options.get("gpu-model");
+  if (options.has("gpu-model") && ask->gpu_model.empty()) {
+    options.usage_error("--gpu-model needs words of a GPU's name, like H200");
+    return false;
+  }
+  if (options.has("together") && !sched::parse_together(options.get("together"), &ask->together)) {
+    options.usage_error("--together is server or switch, not '" + options.get("together") + "'");
+    return false;
+  }
+  const std::string labels = options.get("label");
+  for (size_t at = 0; options.has("label") && at <= labels.size();) {
+    const size_t end = std::min(labels.find(',', at), labels.size());
+    ask->labels.push_back(labels.substr(at, end - at));
+    at = end + 1;
+    if (sched::is_label(ask->labels.back())) continue;
+    options.usage_error("'" + ask->labels.back() + "' is no label; it is KEY=VALUE, like rack=a");
+    return false;
+  }
+  return true;
+}
+
 // What monitoring sees; preloaded, too, where it was built.
 std::string nvml_of(const std::string& directory) {
   const std::string path = directory + "/libtidenvml.so";
@@ -62,8 +85,9 @@ std::string nvml_of(const std::string& directory) {
 }  // namespace
 
 const std::vector<OptionSpec> kAskOptions = {
-    {"gpus", 'g'}, {"min"},         {"gpu-memory"},         {"name"},   {"queue"}, {"trace"},
-    {"compress"},  {"idle-return"}, {"no-turns", 0, false}, {"protect"}};
+    {"gpus", 'g'}, {"min"},         {"gpu-memory"},         {"name"},    {"queue"},     {"trace"},
+    {"compress"},  {"idle-return"}, {"no-turns", 0, false}, {"protect"}, {"gpu-model"}, {"label", 0, true, true},
+    {"together"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
@@ -80,6 +104,10 @@ const char* const kAskHelp =
     "  --no-turns         keeps its GPUs until it ends, also in a pool where jobs take turns\n"
     "  --protect TIME     a checkpoint so often (30s), from which it goes on elsewhere where its worker or server is "
     "lost\n"
+    "  --gpu-model MODEL  only on GPUs with these words in their name, like H200 (`tide gpus`)\n"
+    "  --label KEY=VALUE  only on servers with this label; may be given several times\n"
+    "  --together WHERE   all its physical GPUs on one server, or behind one switch: server, switch (without it: on\n"
+    "                     one server where that can be)\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -92,6 +120,7 @@ bool read_ask(Options& options, Ask* ask) {
     options.usage_error("--trace needs a FILE");
     return false;
   }
+  if (!read_requirements(options, ask)) return false;
   ask->compress = options.get("compress");
   PackMode mode;
   if (options.has("compress") && !parse_pack_mode(ask->compress.c_str(), &mode)) {
@@ -122,6 +151,10 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setIdleMs(ask.idle_ms);
   spec.setNoTurns(ask.no_turns);
   spec.setProtectMs(ask.protect_ms);
+  spec.setGpuModel(clipped(ask.gpu_model));
+  auto labels = spec.initLabels(uint32_t(ask.labels.size()));
+  for (uint32_t i = 0; i < labels.size(); ++i) labels.set(i, ask.labels[i]);
+  spec.setTogether(control::Together(ask.together));
 }
 
 Outcome begin_trace(Ask* ask) {

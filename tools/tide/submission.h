@@ -8,6 +8,7 @@
 
 #include "base/outcome.h"
 #include "scheduler/control.capnp.h"
+#include "scheduler/require.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -22,6 +23,9 @@ struct Ask {
   bool no_turns = false;
   uint64_t protect_ms = 0;
   std::string name, queue;
+  std::string gpu_model;
+  std::vector<std::string> labels;
+  sched::Together together = sched::Together::kPreferred;
   std::string trace;     // the file; absolute after begin_trace()
   std::string compress;  // a PackMode's name; empty: as the environment says
 };

@@ -1,0 +1,216 @@
+#include "scheduler/explain.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/log.h"
+#include "scheduler/policy.h"
+
+namespace tide::sched {
+namespace {
+
+std::string joined(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
+  return text;
+}
+
+std::string gpus(size_t count) { return format("%zu GPU%s", count, count == 1 ? "" : "s"); }
+
+JobView* view_in(State* state, const std::string& id) {
+  for (JobView& job : state->jobs) {
+    if (job.id == id) return &job;
+  }
+  return nullptr;
+}
+
+// Distinct physical GPUs that it has.
+std::set<GpuId> held_by(const JobView& job) {
+  std::set<GpuId> held;
+  for (const GpuId& place : job.places) {
+    if (place.on_gpu()) held.insert(place);
+  }
+  return held;
+}
+
+std::string labels_text(const State& state) {
+  std::map<std::string, std::set<std::string>> servers;  // by label
+  for (const GpuView& gpu : state.gpus) {
+    if (gpu.traits == nullptr) continue;
+    for (const std::string& label : gpu.traits->labels) servers[label].insert(gpu.id.server);
+  }
+  std::vector<std::string> parts;
+  for (const auto& [label, names] : servers) {
+    parts.push_back(label + " (" + joined({names.begin(), names.end()}) + ")");
+  }
+  return parts.empty() ? "no server has a label (`labels` of a [[server]] in pool.toml)"
+                       : "the labels are " + joined(parts);
+}
+
+std::string servers_that_drain(const State& state) {
+  std::set<std::string> names;
+  for (const GpuView& gpu : state.gpus) {
+    if (gpu.draining) names.insert(gpu.id.server);
+  }
+  return joined({names.begin(), names.end()});
+}
+
+State without_drains(State state) {
+  for (GpuView& gpu : state.gpus) {
+    gpu.healthy |= gpu.draining;
+    gpu.draining = false;
+  }
+  return state;
+}
+
+State without_requirements(State state, const std::string& id) {
+  if (JobView* job = view_in(&state, id)) job->require = {};
+  return state;
+}
+
+bool runs(const State& state, const std::string& id) {
+  const Assignment answer = assign(state);
+  const auto found = answer.find(id);
+  return found != answer.end() && found->second.running;
+}
+
+size_t gpus_of(const State& state, const std::string& id) {
+  const Assignment answer = assign(state);
+  const auto found = answer.find(id);
+  if (found == answer.end()) return 0;
+  return std::set<GpuId>(found->second.places.begin(), found->second.places.end()).size();
+}
+
+size_t count_draining(const State& state) {
+  return size_t(std::count_if(state.gpus.begin(), state.gpus.end(), [](const GpuView& gpu) { return gpu.draining; }));
+}
+
+// Of the GPUs that meet what it requires: who has them.
+std::string who_has_them(const State& state, const JobView& job) {
+  std::map<std::string, size_t> held;  // by job
+  size_t all = 0, unusable = 0;
+  for (const GpuView& gpu : state.gpus) {
+    if (!may_use(job, gpu)) continue;
+    ++all;
+    unusable += gpu.online && gpu.healthy ? 0 : 1;
+    for (const JobView& each : state.jobs) held[each.id] += held_by(each).count(gpu.id);
+  }
+  std::vector<std::string> parts;
+  for (const auto& [id, count] : held) {
+    if (count != 0 && id != job.id) parts.push_back(format("job %s has %zu", id.c_str(), count));
+  }
+  std::string text = format("%s of the pool meet%s it", gpus(all).c_str(), all == 1 ? "s" : "");
+  if (!parts.empty()) text += ": " + joined(parts);
+  if (unusable != 0) text += format("; %zu %s not usable now", unusable, unusable == 1 ? "is" : "are");
+  return text;
+}
+
+}  // namespace
+
+std::string models_text(const State& state) {
+  std::map<std::string, size_t> models;
+  for (const GpuView& gpu : state.gpus) ++models[gpu.traits == nullptr ? "of unknown model" : gpu.traits->model];
+  std::vector<std::string> parts;
+  for (const auto& [model, count] : models) parts.push_back(format("%zu %s", count, model.c_str()));
+  return joined(parts);
+}
+
+std::string why_unmet(const State& state, const JobView& job, bool min_given) {
+  if (!job.require.any() || state.gpus.empty()) return "";
+  const auto any_gpu = [&](const JobView& like) {
+    return std::any_of(state.gpus.begin(), state.gpus.end(), [&](const GpuView& gpu) { return may_use(like, gpu); });
+  };
+  JobView like = job;
+  like.require.labels.clear();
+  if (!any_gpu(like)) {
+    return "no GPU of the pool is of model " + job.require.model + "; it has " + models_text(state) +
+           " (`tide gpus` shows where)";
+  }
+  for (const std::string& label : job.require.labels) {
+    like.require = {.model = {}, .labels = {label}, .together = {}};
+    if (!any_gpu(like)) return "no server of the pool has the label " + label + "; " + labels_text(state);
+  }
+  if (!any_gpu(job))
+    return "no GPU of the pool has all of: " + to_text(job.require) + "; it has " + models_text(state) + ", and " +
+           labels_text(state);
+  std::map<std::string, size_t> groups;
+  for (const GpuView& gpu : state.gpus) groups[group_of(job, gpu)] += may_use(job, gpu) ? 1 : 0;
+  size_t most = 0;
+  for (const auto& [group, count] : groups) most = std::max(most, count);
+  const size_t asked = min_given ? job.min_gpus : job.vgpus;
+  if (asked <= most || job.is_partial()) return "";
+  const char* where = job.require.together == Together::kServer   ? " on one server"
+                      : job.require.together == Together::kSwitch ? " behind one switch"
+                                                                  : "";
+  return format("the pool has at most %s%s that meet%s (%s); %s %zu asks for more. Use %s", gpus(most).c_str(), where,
+                most == 1 ? "s it" : " it", to_text(job.require).c_str(), min_given ? "--min" : "-g", asked,
+                min_given
+                    ? format("--min %zu or less", most).c_str()
+                    : format("-g %zu, or --min %zu to let %u virtual GPUs share them", most, most, job.vgpus).c_str());
+}
+
+std::optional<Explanation> why_waits(const State& state, const std::string& id) {
+  State changed = state;
+  const JobView* job = view_in(&changed, id);
+  if (job == nullptr || job->running || job->suspended || runs(state, id)) return std::nullopt;
+  const size_t draining = count_draining(state);
+  if (draining != 0 && runs(without_drains(state), id)) {
+    const std::string names = servers_that_drain(state);
+    return Explanation{
+        .reason = "waits because servers are being drained: " + names,
+        .next = "it starts by itself when there is room elsewhere, or after `tide undrain` of one of them",
+        .evidence = {gpus(draining) + " of " + gpus(state.gpus.size()) + " are on them, and take nothing new",
+                     "with them it would start now"}};
+  }
+  if (job->require.any() && runs(without_requirements(state, id), id)) {
+    return Explanation{
+        .reason = "waits for GPUs that meet what it requires: " + to_text(job->require),
+        .next =
+            "it starts by itself when they are free; `tide migrate` takes others off them, and without the "
+            "requirement it would start now",
+        .evidence = {who_has_them(state, *job), "any other GPUs would be there now"}};
+  }
+  return std::nullopt;
+}
+
+std::optional<Explanation> why_small(const State& state, const std::string& id) {
+  State changed = state;
+  const JobView* job = view_in(&changed, id);
+  if (job == nullptr || !job->running || job->suspended || job->is_partial()) return std::nullopt;
+  const size_t has = held_by(*job).size();
+  if (has >= job->vgpus || has == 0) return std::nullopt;
+  const std::string small = format("runs on %zu of %u GPUs", has, job->vgpus);
+  if (job->target != 0 && has >= job->target) {
+    return Explanation{
+        .reason = small + ", because `tide resize` said so",
+        .next = format("`tide resize %s --gpus %u` lets it have as many as there are", id.c_str(), job->vgpus)};
+  }
+  if (count_draining(state) != 0 && gpus_of(without_drains(state), id) > has) {
+    return Explanation{
+        .reason = small + ", because servers are being drained: " + servers_that_drain(state),
+        .next = "it grows by itself after `tide undrain` of one of them, or when GPUs elsewhere fall free"};
+  }
+  if (job->require.any() && gpus_of(without_requirements(state, id), id) > has) {
+    return Explanation{
+        .reason = small + ", because there are no more for it that meet what it requires: " + to_text(job->require),
+        .next = "it grows by itself when such GPUs are free",
+        .evidence = {who_has_them(state, *job)}};
+  }
+  std::vector<std::string> others;
+  for (const JobView& each : state.jobs) {
+    const size_t count = held_by(each).size();
+    if (each.id != id && each.running && count != 0) others.push_back(format("job %s has %zu", each.id.c_str(), count));
+  }
+  const size_t usable = size_t(std::count_if(state.gpus.begin(), state.gpus.end(),
+                                             [](const GpuView& gpu) { return gpu.online && gpu.healthy; }));
+  if (others.empty()) {
+    return Explanation{.reason = small + ": the pool has no more",
+                       .next = "it grows by itself when there are more",
+                       .evidence = {gpus(usable) + " of " + gpus(state.gpus.size()) + " are usable"}};
+  }
+  return Explanation{.reason = small + ", because other jobs share the pool",
+                     .next = "it grows by itself when GPUs fall free; --min keeps a job from shrinking below that",
+                     .evidence = {gpus(usable) + " usable: " + joined(others)}};
+}
+
+}  // namespace tide::sched

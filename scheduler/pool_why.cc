@@ -1,0 +1,112 @@
+// `tide why`: the one reason of a job that waits, is small, or has moved.
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "scheduler/explain.h"
+#include "scheduler/pool_service.h"
+#include "scheduler/remote_error.h"
+#include "scheduler/room.h"
+
+namespace tide::sched {
+namespace {
+
+std::string ago(uint64_t since_ns) {
+  const uint64_t now = now_ns(), s = now > since_ns ? (now - since_ns) / 1'000'000'000 : 0;
+  return s < 120 ? format("%lu s ago", (unsigned long)s) : format("%lu min ago", (unsigned long)(s / 60));
+}
+
+const JobView* view_in(const State& state, const std::string& id) {
+  const auto found =
+      std::find_if(state.jobs.begin(), state.jobs.end(), [&](const JobView& job) { return job.id == id; });
+  return found == state.jobs.end() ? nullptr : &*found;
+}
+
+// Who has which GPUs, and what the one that waits asked for.
+std::vector<std::string> around(const Ledger& ledger, const Job& waiting) {
+  constexpr size_t kShown = 5;
+  std::vector<std::pair<uint32_t, std::string>> holders;
+  for (const auto& [number, job] : ledger.jobs) {
+    if (!job.ended() && job.physical_gpus() != 0) holders.emplace_back(job.physical_gpus(), job.record.id());
+  }
+  std::stable_sort(holders.begin(), holders.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::string text;
+  for (size_t i = 0; i < holders.size() && i < kShown; ++i)
+    text += format("%sjob %s has %u", i == 0 ? "" : ", ", holders[i].second.c_str(), holders[i].first);
+  if (holders.size() > kShown) text += format(" and %zu more jobs", holders.size() - kShown);
+  std::vector<std::string> evidence;
+  if (!text.empty()) evidence.push_back("GPUs: " + text);
+  if (waiting.record.part == kWholeGpu) {
+    evidence.push_back(format("it asked for %u virtual GPUs, on at least %u physical ones", waiting.record.gpus,
+                              waiting.record.min_gpus));
+  } else {
+    evidence.push_back("it asked for " + part_text(waiting.record.part) + " of a GPU");
+  }
+  return evidence;
+}
+
+Explanation of_waiting(const Ledger& ledger, const State& state, const Job& job) {
+  const std::string id = job.record.id();
+  if (const auto found = why_waits(state, id)) return *found;
+  const JobView* const view = view_in(state, id);
+  const QueueReason queue = view == nullptr ? QueueReason() : why_queue_waits(state, *view);
+  if (!queue.reason.empty()) return {.reason = queue.reason, .next = queue.next, .evidence = around(ledger, job)};
+  return {.reason = {}, .next = {}, .evidence = around(ledger, job)};
+}
+
+std::string last_move(const Job& job) {
+  double longest = 0;
+  for (const Vgpu& vgpu : job.vgpus) longest = std::max(longest, vgpu.last_move.pause_ms);
+  return format("moved %u times; last %s, because ", job.record.moves, ago(job.moved_ns).c_str()) + job.moved_because +
+         format("; longest pause of a last move %.0f ms", longest);
+}
+
+// Of others on its GPUs, where it has a part of one.
+std::string beside(const Ledger& ledger, const Job& job) {
+  std::string text;
+  for (const Vgpu& vgpu : job.vgpus) {
+    for (const auto& [id, portion] : ledger.holders(vgpu.at)) {
+      if (id == job.record.id() || !vgpu.at.on_gpu()) continue;
+      text += (text.empty() ? "shares GPU " + to_text(vgpu.at) + " with job " : ", ") + id + " (" +
+              part_text(portion.part) + ")";
+    }
+  }
+  return text;
+}
+
+Explanation of_running(const Ledger& ledger, const State& state, const Job& job) {
+  Explanation why;
+  if (const auto found = why_small(state, job.record.id())) why = *found;
+  const bool moved = job.moved_ns != 0 && !job.moved_because.empty();
+  if (moved && why.reason.empty() && job.record.part == kWholeGpu) {
+    why.reason = format("runs on %u of %u GPUs; it was moved %s, because ", job.physical_gpus(), job.record.gpus,
+                        ago(job.moved_ns).c_str()) +
+                 job.moved_because;
+    why.next = "nothing: `tide job " + job.record.id() + "` has what the moves took";
+  }
+  if (moved) why.evidence.push_back(last_move(job));
+  if (const std::string others = beside(ledger, job); !others.empty()) why.evidence.push_back(others);
+  return why;
+}
+
+}  // namespace
+
+kj::Promise<void> PoolService::why(WhyContext context) {
+  const std::string name = context.getParams().getJob().cStr();
+  const Job* job = core_.ledger.find(name);
+  if (job == nullptr || job->ended() || job->record.suspended || !job->problem.empty()) return kj::READY_NOW;
+  const State state = core_.reconciler.look();
+  const bool turn = job->turn.comes_ns != 0 && !job->admitted();
+  const Explanation why = turn ? Explanation{.reason = {}, .next = {}, .evidence = around(core_.ledger, *job)}
+                          : job->admitted() ? of_running(core_.ledger, state, *job)
+                                            : of_waiting(core_.ledger, state, *job);
+  // Whose turn ends soon has been told so.
+  if (job->turn.next.empty()) context.getResults().setReason(why.reason);
+  context.getResults().setNext(why.next);
+  auto list = context.getResults().initEvidence(uint32_t(why.evidence.size()));
+  for (uint32_t i = 0; i < list.size(); ++i) list.set(i, why.evidence[i]);
+  return kj::READY_NOW;
+}
+
+}  // namespace tide::sched
