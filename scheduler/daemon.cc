@@ -12,6 +12,7 @@ namespace tide::sched {
 
 namespace {
 
+constexpr uint64_t kSettleNs = 5'000'000'000;
 constexpr auto kUnreadPause = 20 * kj::MILLISECONDS;
 
 // Messages within limits that depend on who speaks.
@@ -163,6 +164,7 @@ kj::Promise<void> Daemon::lead() {
         const Outcome recovered = core_.reconciler.recover();
         if (!recovered.ok()) return recovered.message();
         core_.serving = true;
+        core_.settles_ns = now_ns() + kSettleNs;
         log(LogLevel::kInfo, "leads the pool, term %lu", (unsigned long)election_->term());
         core_.reconciler.poke();
         return election_->lost([this] { return store_->deposed(); });

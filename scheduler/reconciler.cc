@@ -61,10 +61,12 @@ Outcome Reconciler::save(const std::vector<Job*>& jobs) {
 }
 
 void Reconciler::step() {
+  std::vector<Job*> started;
   for (auto& [number, job] : ledger_.jobs) {
-    note_started(&job);
+    if (note_started(&job)) started.push_back(&job);
     go_on_suspending(&job);
   }
+  (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
   Assignment wanted = assign(look());
   if (give_up_parking(wanted)) wanted = assign(look());
@@ -106,17 +108,17 @@ void Reconciler::admit(const Assignment& wanted) {
   }
 }
 
-void Reconciler::note_started(Job* job) {
+bool Reconciler::note_started(Job* job) {
   const bool all = std::all_of(job->vgpus.begin(), job->vgpus.end(), [](const Vgpu& v) { return !v.at.none(); });
-  if (!all || job->started || job->ended() || !job->admitted()) return;
+  if (!all || job->started || job->ended() || !job->admitted()) return false;
   job->started = true;
   job->problem.clear();
   job->record.started_ms = wall_seconds() * 1000;
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
       job->physical_gpus());
-  (void)save(job);  // a restart that misses this asks the agents, who know
   wake(job->record.id(), Waiter::For::kRunning, "");
+  return true;
 }
 
 void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
