@@ -26,9 +26,11 @@ struct Key {
   uint64_t least = 0, most = 0;  // of a number
 };
 
-constexpr Key kPoolKeys[] = {
-    {"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath}, {"store", Kind::kStore},
-    {"turns", Kind::kTurns}};
+constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress},
+                             {"door", Kind::kAddress},
+                             {"state", Kind::kPath},
+                             {"store", Kind::kStore},
+                             {"turns", Kind::kTurns}};
 constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"scheduler", Kind::kAddresses},
                                {"listen", Kind::kAddress},
@@ -233,7 +235,7 @@ class Reader {
              {"listen", &config->listen}, {"door", &config->door}, {"state", &config->state}}) {
       if (settings.count(key) != 0) *field = settings[key];
     }
-    if (settings.count("store") != 0) (void)read_store(settings["store"], config);  // it fits
+    if (settings.count("store") != 0) (void)read_store(settings["store"], config);           // it fits
     if (settings.count("turns") != 0) (void)parse_turns(settings["turns"], &config->turns);  // it fits
   }
 
@@ -299,8 +301,10 @@ Outcome check_store(const PoolConfig& config) {
   for (const std::string& address : {config.listen, config.door}) {
     const std::string host = address.substr(0, address.rfind(':'));
     if (host == "0.0.0.0" || host == "*" || host == "[::]" || host == "::" || address.rfind("unix:", 0) == 0) {
-      return Outcome::fail("with a store in etcd others are told where to find this scheduler: listen on an address of "
-                           "this machine, not on " + address);
+      return Outcome::fail(
+          "with a store in etcd others are told where to find this scheduler: listen on an address of "
+          "this machine, not on " +
+          address);
     }
   }
   return {};

@@ -69,9 +69,8 @@ struct Daemon::Connection {
       const auto bounds = caller == control::Caller::AGENT ? reader.lock() : nullptr;
       if (bounds != nullptr) bounds->allow(kAgentMessageWordsMax);
     };
-    return kj::heap<Entrance>(kj::mv(pool), entered, control::PROTOCOL, [&core] {
-      return Entrance::Elsewhere{.is = core.refuses(), .leader = core.leader()};
-    });
+    return kj::heap<Entrance>(kj::mv(pool), entered, control::PROTOCOL,
+                              [&core] { return Entrance::Elsewhere{.is = core.refuses(), .leader = core.leader()}; });
   }
   Connection(kj::Own<kj::AsyncIoStream> s, kj::Timer& timer, control::Pool::Client pool,
              const std::shared_ptr<Port::Place>& place, PoolCore& core)

@@ -83,8 +83,8 @@ bool Election::take_lease(uint64_t now) {
   Outcome outcome = kv_.grant(kLeaderLeaseMs, &lease);
   Committed committed;
   if (outcome.ok()) {
-    outcome = kv_.commit({.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease}}},
-                         &committed);
+    outcome =
+        kv_.commit({.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease}}}, &committed);
   }
   if (!outcome.ok()) complain(outcome);
   if (!outcome.ok()) return false;
@@ -135,8 +135,8 @@ void Election::lead_on() {
   compact_ns_ = after_ms(now, kCompactEveryMs);
   Committed committed;
   if (compact_to_ != 0) (void)kv_.compact(compact_to_);  // another time, then
-  const Outcome marked = kv_.commit(
-      {.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease_}}}, &committed);
+  const Outcome marked =
+      kv_.commit({.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease_}}}, &committed);
   compact_to_ = marked.ok() ? committed.revision : 0;
 }
 

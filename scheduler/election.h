@@ -19,7 +19,7 @@ namespace tide::sched {
 inline constexpr uint32_t kLeaderLeaseMs = 3000;
 inline constexpr uint32_t kLeaderRenewMs = 700;
 inline constexpr uint32_t kElectionTickMs = 100;
-inline constexpr uint32_t kLeaderLookMs = 1000;       // without a hint
+inline constexpr uint32_t kLeaderLookMs = 1000;  // without a hint
 inline constexpr uint32_t kDoorsLookMs = 2000;
 inline constexpr uint32_t kCompactEveryMs = 300'000;  // and so long what was before is kept
 

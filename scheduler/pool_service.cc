@@ -171,7 +171,9 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   view.memory_bytes = job.record.memory_given;
   const std::string impossible = why_impossible(core_.ledger.snapshot(), view, job.record.min_given);
   if (!impossible.empty() && now_ns() < core_.settles_ns) {
-    return core_.timer.afterDelay(kTickMs * kj::MILLISECONDS).then([this, context]() mutable { return submit(context); });
+    return core_.timer.afterDelay(kTickMs * kj::MILLISECONDS).then([this, context]() mutable {
+      return submit(context);
+    });
   }
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;

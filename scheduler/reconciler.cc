@@ -103,7 +103,8 @@ void Reconciler::admit(const Assignment& wanted) {
     job->turn.coming_ns = job->started ? now_ns() : 0;
     if (ledger_.turns.on && job->started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
+      if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended)
+        ++other.skipped;
     }
   }
 }

@@ -61,7 +61,8 @@ tide::Outcome place(Store* store, std::vector<JobRecord>* jobs, size_t round) {
     for (size_t i = at; i < std::min(at + round, jobs->size()); ++i) {
       JobRecord& job = (*jobs)[i];
       job.phase = tide::sched::Phase::kRunning;
-      job.vgpus[0] = {.at = {"gpu" + std::to_string(i / 8), uint32_t(i % 8)}, .epoch = 1, .device_info = std::string(1200, 'd')};
+      job.vgpus[0] = {
+          .at = {"gpu" + std::to_string(i / 8), uint32_t(i % 8)}, .epoch = 1, .device_info = std::string(1200, 'd')};
       placed.push_back(&job);
     }
     if (tide::Outcome o = store->update(placed); !o.ok()) return o;  // before an agent hears of it

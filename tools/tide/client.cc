@@ -27,11 +27,12 @@ kj::Promise<kj::Own<Connection>> Connection::connect(kj::AsyncIoContext& io, con
       .then([&timer, several = addresses.several()](kj::Own<kj::AsyncIoStream> stream) {
         auto made = kj::heap<Connection>(kj::mv(stream));
         Connection& connection = *made;
-        auto met = sched::enter_or_follow(connection.client_, control::Caller::TIDE).then([&](sched::Entered&& entered) {
-          connection.pool_ = kj::mv(entered.pool);
-          connection.follower_ = entered.follower;
-          connection.leader_ = entered.leader;
-        });
+        auto met =
+            sched::enter_or_follow(connection.client_, control::Caller::TIDE).then([&](sched::Entered&& entered) {
+              connection.pool_ = kj::mv(entered.pool);
+              connection.follower_ = entered.follower;
+              connection.leader_ = entered.leader;
+            });
         // What failed here the pool says again.
         return timer.timeoutAfter(kEnterMs * kj::MILLISECONDS, kj::mv(met))
             .catch_([several](kj::Exception&& e) -> kj::Promise<void> {
@@ -52,8 +53,7 @@ Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, k
   for (size_t tried = 1;; ++tried) {
     kj::Own<Connection> made;
     std::string why;
-    KJ_IF_MAYBE (exception,
-                 kj::runCatchingExceptions([&] { made = connect(io, at, connect_ms).wait(io.waitScope); })) {
+    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { made = connect(io, at, connect_ms).wait(io.waitScope); })) {
       why = network_error(*exception);
     } else if (!made->follower()) {
       *connection = kj::mv(made);
