@@ -59,7 +59,7 @@ class Election final {
   const std::string root_;
   kj::Timer& timer_;
   const Me me_;
-  std::unique_ptr<Watch> watch_;
+  std::unique_ptr<Watch> watch_, doors_watch_;
   uint64_t lease_ = 0;
   uint64_t until_ns_ = 0;  // so long it lives at least (boot_ns())
   uint64_t renew_ns_ = 0, look_ns_ = 0, doors_ns_ = 0, compact_ns_ = 0;

@@ -201,7 +201,11 @@ void Reconciler::forget_done_jobs() {
 kj::Promise<void> Reconciler::tick() {
   return timer_.afterDelay(kTickMs * kj::MILLISECONDS).then([this]() -> kj::Promise<void> {
     if (stopped_) return kj::READY_NOW;
-    if (leads_()) check_deadlines();
+    if (leads_()) {
+      check_deadlines();
+    } else {
+      ticked_ns_ = now_ns();
+    }
     return tick();
   });
 }
