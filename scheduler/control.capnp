@@ -369,7 +369,7 @@ enum Caller {
 # What a connection begins with: the pool is behind it. Another version is refused, with both and whom to update; so is
 # who asks for the pool at once, as version 1 did.
 interface Entrance {
-  # Of several schedulers one leads. From another, `pool` refuses everything, and `leader` is the address of the one that
-  # leads; empty: none does at present.
+  # Of several schedulers one leads. From another, `pool` refuses everything, and `leader` is the address of the one
+  # that leads; empty: none does at present.
   enter @0 (protocol :UInt32, caller :Caller) -> (pool :Pool, follower :Bool, leader :Text);
 }

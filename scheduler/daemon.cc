@@ -13,6 +13,7 @@ namespace tide::sched {
 
 namespace {
 
+constexpr uint64_t kSettleNs = 5'000'000'000;
 constexpr auto kUnreadPause = 20 * kj::MILLISECONDS;
 
 // Messages within limits that depend on who speaks.
@@ -69,9 +70,8 @@ struct Daemon::Connection {
       const auto bounds = caller == control::Caller::AGENT ? reader.lock() : nullptr;
       if (bounds != nullptr) bounds->allow(kAgentMessageWordsMax);
     };
-    return kj::heap<Entrance>(kj::mv(pool), entered, control::PROTOCOL, [&core] {
-      return Entrance::Elsewhere{.is = core.refuses(), .leader = core.leader()};
-    });
+    return kj::heap<Entrance>(kj::mv(pool), entered, control::PROTOCOL,
+                              [&core] { return Entrance::Elsewhere{.is = core.refuses(), .leader = core.leader()}; });
   }
   Connection(kj::Own<kj::AsyncIoStream> s, kj::Timer& timer, control::Pool::Client pool,
              const std::shared_ptr<Port::Place>& place, PoolCore& core)
@@ -166,6 +166,7 @@ kj::Promise<void> Daemon::lead() {
         const Outcome recovered = core_.reconciler.recover();
         if (!recovered.ok()) return recovered.message();
         core_.serving = true;
+        core_.settles_ns = now_ns() + kSettleNs;
         log(LogLevel::kInfo, "leads the pool, term %lu", (unsigned long)election_->term());
         core_.reconciler.poke();
         return election_->lost([this] { return store_->deposed(); });

@@ -11,7 +11,12 @@ uint64_t after_ms(uint64_t now_ns, uint32_t ms) { return now_ns + uint64_t(ms) *
 }  // namespace
 
 Election::Election(Kv& kv, const std::string& root, kj::Timer& timer, Me me)
-    : kv_(kv), root_(root), timer_(timer), me_(std::move(me)), watch_(kv.watch(one_key(root + "leader"))) {}
+    : kv_(kv),
+      root_(root),
+      timer_(timer),
+      me_(std::move(me)),
+      watch_(kv.watch(one_key(root + "leader"))),
+      doors_watch_(kv.watch(range_of(root + "schedulers/"))) {}
 
 bool Election::leads() const { return term_ != 0 && why_lost_.empty() && boot_ns() < until_ns_; }
 
@@ -83,8 +88,8 @@ bool Election::take_lease(uint64_t now) {
   Outcome outcome = kv_.grant(kLeaderLeaseMs, &lease);
   Committed committed;
   if (outcome.ok()) {
-    outcome = kv_.commit({.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease}}},
-                         &committed);
+    outcome =
+        kv_.commit({.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease}}}, &committed);
   }
   if (!outcome.ok()) complain(outcome);
   if (!outcome.ok()) return false;
@@ -122,7 +127,7 @@ void Election::stand() {
 // What who leads does beside: it learns of the others' doors, and has the store forget what was.
 void Election::lead_on() {
   const uint64_t now = boot_ns();
-  if (now >= doors_ns_) {
+  if (doors_watch_->changed() || now >= doors_ns_) {
     std::vector<Entry> entries;
     const std::string prefix = root_ + "schedulers/";
     doors_ns_ = after_ms(now, kDoorsLookMs);
@@ -135,8 +140,8 @@ void Election::lead_on() {
   compact_ns_ = after_ms(now, kCompactEveryMs);
   Committed committed;
   if (compact_to_ != 0) (void)kv_.compact(compact_to_);  // another time, then
-  const Outcome marked = kv_.commit(
-      {.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease_}}}, &committed);
+  const Outcome marked =
+      kv_.commit({.compares = {}, .changes = {{root_ + "schedulers/" + me_.control, me_.door, lease_}}}, &committed);
   compact_to_ = marked.ok() ? committed.revision : 0;
 }
 

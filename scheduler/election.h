@@ -19,7 +19,7 @@ namespace tide::sched {
 inline constexpr uint32_t kLeaderLeaseMs = 3000;
 inline constexpr uint32_t kLeaderRenewMs = 700;
 inline constexpr uint32_t kElectionTickMs = 100;
-inline constexpr uint32_t kLeaderLookMs = 1000;       // without a hint
+inline constexpr uint32_t kLeaderLookMs = 1000;  // without a hint
 inline constexpr uint32_t kDoorsLookMs = 2000;
 inline constexpr uint32_t kCompactEveryMs = 300'000;  // and so long what was before is kept
 
@@ -59,7 +59,7 @@ class Election final {
   const std::string root_;
   kj::Timer& timer_;
   const Me me_;
-  std::unique_ptr<Watch> watch_;
+  std::unique_ptr<Watch> watch_, doors_watch_;
   uint64_t lease_ = 0;
   uint64_t until_ns_ = 0;  // so long it lives at least (boot_ns())
   uint64_t renew_ns_ = 0, look_ns_ = 0, doors_ns_ = 0, compact_ns_ = 0;

@@ -1,7 +1,7 @@
 @0xf245e7499dd1c89f;
 
-# What is said to etcd, and what it answers, in JSON: the messages of its version 3 API (rpc.proto, kv.proto of etcd 3.4)
-# as its gateway writes them, as far as they are used. Numbers of 64 bits are text there, bytes base64.
+# What is said to etcd, and what it answers, in JSON: the messages of its version 3 API (rpc.proto, kv.proto of etcd
+# 3.4) as its gateway writes them, as far as they are used. Numbers of 64 bits are text there, bytes base64.
 
 using Cxx = import "/capnp/c++.capnp";
 using Json = import "/capnp/compat/json.capnp";

@@ -177,8 +177,8 @@ Outcome EtcdKv::revoke(uint64_t lease) {
   auto request = message.initRoot<etcd::LeaseRef>();
   request.setId(lease);
   uint32_t status = 0;
-  const Outcome outcome =
-      ask("/v3/lease/revoke", request.asReader(), Ask::kAgain, [](auto&, auto, auto&) {}, &status);
+  const Outcome outcome = ask(
+      "/v3/lease/revoke", request.asReader(), Ask::kAgain, [](auto&, auto, auto&) {}, &status);
   return status == 404 ? Outcome() : outcome;
 }
 

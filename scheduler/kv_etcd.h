@@ -39,8 +39,8 @@ class EtcdKv final : public Kv {
   const std::string name_;
   std::unique_ptr<Json> json_;
   std::unique_ptr<EtcdLine> line_;
-  uint32_t failures_ = 0;   // in a row
-  uint64_t again_ns_ = 0;   // until then nobody is asked, after some
+  uint32_t failures_ = 0;  // in a row
+  uint64_t again_ns_ = 0;  // until then nobody is asked, after some
   std::string why_;
 };
 

@@ -28,7 +28,8 @@ constexpr const char* kHelp =
     "Decides which physical GPUs serve which jobs.\n"
     "  --config FILE      pool.toml (`tide config check FILE` says what is wrong with it)\n"
     "  --state DIR        where the record of jobs is kept, in a file\n"
-    "  --store STORE      etcd://ADDRESS:PORT,...[/NAME]: the record is in this etcd, and of all schedulers that share\n"
+    "  --store STORE      etcd://ADDRESS:PORT,...[/NAME]: the record is in this etcd, and of all schedulers that "
+    "share\n"
     "                     it one leads, the others wait to take over. sqlite (the default): it is in --state\n"
     "  --listen ADDRESS   for tide and the agents (default 127.0.0.1:7411; port 0: any)\n"
     "  --door ADDRESS     for the jobs' processes (default: any port of 127.0.0.1)\n"
@@ -48,10 +49,11 @@ struct Options {
 
 // -1: go on; else the exit status.
 int read_options(int argc, char** argv, Options* options) {
-  static const option kLong[] = {
-      {"config", 1, nullptr, 'c'},  {"state", 1, nullptr, 's'},      {"listen", 1, nullptr, 'l'},
-      {"door", 1, nullptr, 'd'},    {"store", 1, nullptr, 'S'},      {"ready-file", 1, nullptr, 'r'}, {"help", 0, nullptr, 'h'},
-      {"version", 0, nullptr, 'v'}, {"turns", 1, nullptr, 't'},      {nullptr, 0, nullptr, 0}};
+  static const option kLong[] = {{"config", 1, nullptr, 'c'}, {"state", 1, nullptr, 's'},
+                                 {"listen", 1, nullptr, 'l'}, {"door", 1, nullptr, 'd'},
+                                 {"store", 1, nullptr, 'S'},  {"ready-file", 1, nullptr, 'r'},
+                                 {"help", 0, nullptr, 'h'},   {"version", 0, nullptr, 'v'},
+                                 {"turns", 1, nullptr, 't'},  {nullptr, 0, nullptr, 0}};
   std::string config, state, store, listen, door, turns;
   for (int c; (c = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
     switch (c) {
@@ -161,7 +163,9 @@ int serve(Options* options, kj::AsyncIoContext& io, End* end) {
     return 1;
   }
   const auto again = watch_for_reload(io, *daemon).eagerlyEvaluate(nullptr);
-  auto asked = [&](int number) { return io.unixEventPort.onSignal(number).then([](siginfo_t&&) { return End::kAsked; }); };
+  auto asked = [&](int number) {
+    return io.unixEventPort.onSignal(number).then([](siginfo_t&&) { return End::kAsked; });
+  };
   *end = daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
   // The answer to shutdown() is still on its way out.
   if (*end == End::kAsked) io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);

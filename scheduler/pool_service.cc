@@ -205,6 +205,11 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
   if (impossible.empty())
     impossible = core_.ledger.queues.why_never(state, view, job.record.queue, job.record.min_given);
+  if (!impossible.empty() && now_ns() < core_.settles_ns) {
+    return core_.timer.afterDelay(kTickMs * kj::MILLISECONDS).then([this, context]() mutable {
+      return submit(context);
+    });
+  }
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;

@@ -40,7 +40,8 @@ struct PoolCore {
   std::function<void()> quit;  // asked for by shutdown()
   // Where several schedulers share a store: whether this one leads, and all of its doors; null: it is the only one.
   Election* election = nullptr;
-  bool serving = true;  // it leads, and has the record
+  bool serving = true;      // it leads, and has the record
+  uint64_t settles_ns = 0;  // until then servers may still be on their way from another leader
 
   // What a new connection is told.
   bool refuses() const { return !serving || (election != nullptr && !election->leads()); }

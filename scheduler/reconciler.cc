@@ -67,10 +67,12 @@ Outcome Reconciler::save(const std::vector<Job*>& jobs) {
 }
 
 void Reconciler::step() {
+  std::vector<Job*> started;
   for (auto& [number, job] : ledger_.jobs) {
-    note_started(&job);
+    if (note_started(&job)) started.push_back(&job);
     go_on_suspending(&job);
   }
+  (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
   Assignment wanted = assign(look());
   if (give_up_parking(wanted)) wanted = assign(look());
@@ -111,14 +113,15 @@ void Reconciler::admit(const Assignment& wanted) {
     job->turn.coming_ns = job->started ? now_ns() : 0;
     if (ledger_.turns.on && job->started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
+      if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended)
+        ++other.skipped;
     }
   }
 }
 
-void Reconciler::note_started(Job* job) {
+bool Reconciler::note_started(Job* job) {
   const bool all = std::all_of(job->vgpus.begin(), job->vgpus.end(), [](const Vgpu& v) { return !v.at.none(); });
-  if (!all || job->started || job->ended() || !job->admitted()) return;
+  if (!all || job->started || job->ended() || !job->admitted()) return false;
   job->started = true;
   job->problem.clear();
   job->spared_ns = now_ns() + kSpareMs * 1'000'000ull;
@@ -126,8 +129,8 @@ void Reconciler::note_started(Job* job) {
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
       job->physical_gpus());
-  (void)save(job);  // a restart that misses this asks the agents, who know
   wake(job->record.id(), Waiter::For::kRunning, "");
+  return true;
 }
 
 void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
@@ -209,7 +212,11 @@ void Reconciler::forget_done_jobs() {
 kj::Promise<void> Reconciler::tick() {
   return timer_.afterDelay(kTickMs * kj::MILLISECONDS).then([this]() -> kj::Promise<void> {
     if (stopped_) return kj::READY_NOW;
-    if (leads_()) check_deadlines();
+    if (leads_()) {
+      check_deadlines();
+    } else {
+      ticked_ns_ = now_ns();
+    }
     return tick();
   });
 }

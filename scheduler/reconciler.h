@@ -109,7 +109,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
 
   void taskFailed(kj::Exception&& exception) override;
   void step();
-  void note_started(Job* job);
+  bool note_started(Job* job);  // whether it has just begun to run
   void go_on_suspending(Job* job);
   bool give_up_parking(const Assignment& wanted);
   void begin_holding(Job* job);

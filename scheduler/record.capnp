@@ -1,7 +1,8 @@
 @0x8f66a1fe0718c30b;
 
-# A job in the scheduler's record, as it lies in the store (store.h). Fields may be added (new numbers only): a record of
-# an older release has their defaults, and an older release leaves out what it does not know. job_record.h says what each is.
+# A job in the scheduler's record, as it lies in the store (store.h). Fields may be added (new numbers only): a record
+# of an older release has their defaults, and an older release leaves out what it does not know. job_record.h says
+# what each is.
 
 using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("tide::record");

@@ -85,7 +85,7 @@ class Store {
   uint64_t term_ = 0;
   bool deposed_ = false;
   Numbers numbers_;
-  uint64_t doubtful_ = 0;  // a job with this number may be in the store that nobody was told of
+  uint64_t doubtful_ = 0;                  // a job with this number may be in the store that nobody was told of
   std::map<uint64_t, uint64_t> modified_;  // of live jobs, by number, as far as known
 };
 

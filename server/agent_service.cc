@@ -264,8 +264,7 @@ class Registrar {
 
  private:
   struct Connection {
-    explicit Connection(kj::Own<kj::AsyncIoStream> s)
-        : stream(kj::mv(s)), client(*stream) {}
+    explicit Connection(kj::Own<kj::AsyncIoStream> s) : stream(kj::mv(s)), client(*stream) {}
     kj::Own<kj::AsyncIoStream> stream;
     capnp::TwoPartyClient client;
   };
@@ -312,7 +311,8 @@ class Registrar {
       lease_ms_ = response.getLeaseMs();
       heard();
       const uint32_t every_ms = std::max(response.getLeaseMs() / 3, 100u);
-      return heartbeat(response.getRegistration(), addresses_.several() ? std::min(every_ms, kBeatSeveralMs) : every_ms);
+      return heartbeat(response.getRegistration(),
+                       addresses_.several() ? std::min(every_ms, kBeatSeveralMs) : every_ms);
     });
   }
 

@@ -30,7 +30,7 @@ ROOMS = {  # room -> rooms whose headers it may include
     'interpose': ['base', 'api', 'transport'],
     'softgpu': ['base', 'api'],
     'server': ['base', 'api', 'transport', 'scheduler/control.capnp', 'scheduler/config.h',
-               'scheduler/enter.h', 'scheduler/remote_error.h'],
+               'scheduler/addresses.h', 'scheduler/enter.h', 'scheduler/remote_error.h'],
     'scheduler': ['base', 'transport'],
     'tools': ['base', 'api', 'transport', 'interpose', 'softgpu', 'server', 'scheduler'],
     'tests': ['base', 'api', 'transport', 'interpose', 'softgpu', 'server', 'scheduler', 'tools'],

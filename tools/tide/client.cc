@@ -14,27 +14,31 @@ constexpr auto kLookAgain = 200 * kj::MILLISECONDS;
 
 }  // namespace
 
-kj::Promise<kj::Own<Connection>> Connection::connect(kj::AsyncIoContext& io, const std::string& address,
+kj::Promise<kj::Own<Connection>> Connection::connect(kj::AsyncIoContext& io, const sched::Addresses& addresses,
                                                      uint32_t connect_ms) {
   auto connecting =
-      io.provider->getNetwork().parseAddress(address.c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
+      io.provider->getNetwork().parseAddress(addresses.present().c_str()).then([](kj::Own<kj::NetworkAddress> parsed) {
         auto promise = parsed->connect();
         return promise.attach(kj::mv(parsed));
       });
   auto& timer = io.provider->getTimer();
   // Where nobody answers the system goes on asking for minutes, ever more rarely.
   return timer.timeoutAfter(connect_ms * kj::MILLISECONDS, kj::mv(connecting))
-      .then([&timer](kj::Own<kj::AsyncIoStream> stream) {
+      .then([&timer, several = addresses.several()](kj::Own<kj::AsyncIoStream> stream) {
         auto made = kj::heap<Connection>(kj::mv(stream));
         Connection& connection = *made;
-        auto met = sched::enter_or_follow(connection.client_, control::Caller::TIDE).then([&](sched::Entered&& entered) {
-          connection.pool_ = kj::mv(entered.pool);
-          connection.follower_ = entered.follower;
-          connection.leader_ = entered.leader;
-        });
+        auto met =
+            sched::enter_or_follow(connection.client_, control::Caller::TIDE).then([&](sched::Entered&& entered) {
+              connection.pool_ = kj::mv(entered.pool);
+              connection.follower_ = entered.follower;
+              connection.leader_ = entered.leader;
+            });
         // What failed here the pool says again.
         return timer.timeoutAfter(kEnterMs * kj::MILLISECONDS, kj::mv(met))
-            .catch_([](kj::Exception&&) {})
+            .catch_([several](kj::Exception&& e) -> kj::Promise<void> {
+              if (several && e.getType() == kj::Exception::Type::OVERLOADED) return kj::mv(e);
+              return kj::READY_NOW;
+            })
             .then([made = kj::mv(made)]() mutable { return kj::mv(made); });
       });
 }
@@ -49,8 +53,7 @@ Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, k
   for (size_t tried = 1;; ++tried) {
     kj::Own<Connection> made;
     std::string why;
-    KJ_IF_MAYBE (exception,
-                 kj::runCatchingExceptions([&] { made = connect(io, at.present(), connect_ms).wait(io.waitScope); })) {
+    KJ_IF_MAYBE (exception, kj::runCatchingExceptions([&] { made = connect(io, at, connect_ms).wait(io.waitScope); })) {
       why = network_error(*exception);
     } else if (!made->follower()) {
       *connection = kj::mv(made);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/outcome.h"
+#include "scheduler/addresses.h"
 #include "scheduler/control.capnp.h"
 #include "scheduler/enter.h"
 #include "scheduler/remote_error.h"
@@ -24,9 +25,9 @@ class Connection {
  public:
   // `addresses`: of several schedulers, with commas between; the one that leads is found.
   static Outcome open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection);
-  // To this one, which may not be the leader. `connect_ms` for the connection; for what it says then kEnterMs, after
-  // which the pool says itself what is wrong.
-  static kj::Promise<kj::Own<Connection>> connect(kj::AsyncIoContext& io, const std::string& address,
+  // To the present one of `addresses`, which may not be the leader. For what it says then it has kEnterMs; one that is
+  // silent is an error if there are others, else the pool says itself what is wrong.
+  static kj::Promise<kj::Own<Connection>> connect(kj::AsyncIoContext& io, const sched::Addresses& addresses,
                                                   uint32_t connect_ms);
   bool follower() const { return follower_; }
   const std::string& leader() const { return leader_; }  // as a follower says; empty: none at present

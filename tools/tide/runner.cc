@@ -103,7 +103,7 @@ kj::Promise<void> Runner::reattach() {
   if (!find_pool(options_, &address).ok()) return try_again();
   if (address != found_) addresses_ = kj::heap<sched::Addresses>(address);
   found_ = address;
-  return Connection::connect(io_, addresses_->present(), kConnectMs)
+  return Connection::connect(io_, *addresses_, kConnectMs)
       .then([this](kj::Own<Connection> connection) { return take(kj::mv(connection)); })
       .catch_([this](kj::Exception&& e) -> kj::Promise<void> {
         if (e.getType() == kj::Exception::Type::FAILED) return kj::mv(e);
