@@ -115,6 +115,13 @@ class Channel : private Landings {
   uint64_t held() const {
     return lost_.load(std::memory_order_relaxed) ? 0 : page_->held.load(std::memory_order_relaxed);
   }
+  // Not 0: other processes have memory of this vGPU's quota, so how much this one has is told, and more is asked for.
+  // Grows where it is to be told anew.
+  uint64_t memory_shared() const {
+    return std::max(page_->memory_shared.load(std::memory_order_acquire), opened_shared_.load());
+  }
+  // Half of the ring.
+  bool has_room() const { return own_->command_head.load() - page_->command_tail.load() < kCommandRingBytes / 2; }
   // Whether what is sent is kept, to be done again by another worker. Ends where something is sent that cannot be.
   bool is_protected() const { return protected_.load(std::memory_order_relaxed); }
   bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }
@@ -324,6 +331,7 @@ class Channel : private Landings {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
+  std::atomic<uint64_t> opened_shared_{0};  // memory_shared() of a worker that has not said so in its page yet
   uint32_t attempts_ = 0;               // DoorOpen::attempt of the last
   uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
   uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers

@@ -22,7 +22,7 @@ constexpr uint32_t kConnectTimeoutMs = 10'000;
 constexpr uint32_t kOpenedTimeoutMs = 65'000;     // an agent lets a client wait for the end of a move
 constexpr uint64_t kSearchNs = 5'000'000'000;     // how long a vanished worker is looked for elsewhere
 constexpr uint64_t kNowhereNs = 2'000'000'000;    // and if the scheduler knows of no other place in all that time
-constexpr uint64_t kRecoverNs = 120'000'000'000;  // a protected vGPU comes back from its last checkpoint meanwhile
+constexpr uint64_t kRecoverNs = 120'000'000'000;  // and a protected one, since the scheduler said that it is coming
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint64_t kAskEveryNs = 200'000'000;
 constexpr uint32_t kSuspendedPauseUs = 250'000;
@@ -114,10 +114,14 @@ Outcome Channel::connect_first() {
     const bool suspended = attempt.refusal == kSuspendedRefusal;
     if (suspended) deadline = now_ns() + kSearchNs;
     if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
-    const uint64_t tried = epoch;
-    if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
-    if (epoch > tried) continue;
-    if (suspended) {  // for as long as it takes, as a program that had begun before would wait
+    Pool::Place place;
+    if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &place); }).ok()) return o;
+    if (place.coming) deadline = now_ns() + kSearchNs;
+    if (place.epoch > std::exchange(epoch, place.epoch)) {
+      endpoint = place.endpoint;
+      continue;
+    }
+    if (suspended || place.coming) {  // for as long as it takes, as a program that had begun before would wait
       if (!std::exchange(said, true)) log(LogLevel::kInfo, "vGPU %u: %s", origin_.vgpu, o.message().c_str());
       sleep_us(kSuspendedPauseUs);
       continue;
@@ -185,6 +189,7 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* a
   shares_.store(origin_.host_memory_fd >= 0 && link->give_descriptor(origin_.host_memory_fd));
   replace_link(std::move(link));
   epoch_.store(epoch);
+  if ((opened.flags & kOpenedShares) != 0) opened_shared_.store(epoch);
   origin_.endpoint = endpoint;
   return {};
 }
@@ -328,11 +333,10 @@ bool Channel::find_again() {
 // Requires: reconnect_mu_.
 bool Channel::has_moved_on() {
   if (!is_protected() || origin_.pool == nullptr || now_ns() - asked_ns_ < kAskEveryNs) return false;
-  uint64_t epoch = 0;
-  std::string endpoint;
-  const bool known = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok();
+  Pool::Place place;
+  const bool known = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &place); }).ok();
   asked_ns_ = now_ns();
-  return known && epoch > epoch_.load();
+  return known && place.epoch > epoch_.load();
 }
 
 // Its worker may not go on, and does not know whether another one has the session by now.
@@ -392,12 +396,16 @@ bool Channel::search(std::string cause) {
   static constexpr const char* kGone = "its worker ended, or the network to it broke";
   cause = cause.empty() ? kGone : std::string(kGone) + ": " + cause;
   const bool comes_back = is_protected();
-  const uint64_t begin = now_ns(), deadline = begin + (comes_back ? kRecoverNs : kSearchNs);
+  const uint64_t begin = now_ns();
+  uint64_t deadline = begin + (comes_back ? kRecoverNs : kSearchNs);
+  bool said = false;
   // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
   // came, and the scheduler may be away.
   for (bool ask = false; origin_.pool != nullptr && now_ns() < deadline; ask = !ask) {
     uint64_t epoch = 0;
     std::string endpoint;
+    Pool::Place place;
+    bool refused = false;
     const bool sent = page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
     if (sent && !ask) {
       epoch = page_->next_epoch.load();
@@ -405,12 +413,18 @@ bool Channel::search(std::string cause) {
       memcpy(text, page_->next_endpoint, sizeof text);
       text[sizeof text - 1] = 0;
       endpoint = text;
-    } else if (Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); });
-               !o.ok()) {
+    } else if (Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &place, &refused); }); !o.ok()) {
       cause = std::string(kGone) + ", and the scheduler does not help: " + o.message();
-      if (!sent) break;
-    } else if (!sent && !comes_back && epoch <= epoch_.load() && now_ns() - begin >= kNowhereNs) {
-      break;
+      if (!sent && (refused || !comes_back)) break;
+    } else {
+      epoch = place.epoch;
+      endpoint = place.endpoint;
+      if (!sent && !comes_back && epoch <= epoch_.load() && now_ns() - begin >= kNowhereNs) break;
+      if (comes_back && place.coming) deadline = now_ns() + kRecoverNs;
+      if (comes_back && place.coming && !std::exchange(said, true)) {
+        log(LogLevel::kInfo, "vGPU %u: its worker is lost; it goes on when the pool has restored it (`tide why %s`)",
+            origin_.vgpu, origin_.pool->identity().job);
+      }
     }
     if (epoch > epoch_.load()) {
       Attempt attempt;

@@ -57,7 +57,7 @@ Outcome Pool::dial() {
   return connect_tcp(door, patience_ms_, &socket_);
 }
 
-Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places) {
+Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places, bool* refused) {
   const std::lock_guard lock(mu_);
   identity_ = identity;
   if (Outcome o = dial(); !o.ok()) {
@@ -72,6 +72,7 @@ Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* pla
   std::string payload;
   Outcome o = send_frame(socket_, DoorType::kHello, &hello, sizeof hello);
   if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
+  if (refused != nullptr) *refused = o.ok() && type == DoorType::kRefused;
   if (o.ok() && type == DoorType::kRefused)
     o = parse_refusal(payload);
   else if (o.ok() && type != DoorType::kJob)
@@ -85,7 +86,7 @@ Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* pla
   return o;
 }
 
-Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
+Outcome Pool::where(uint32_t vgpu, Place* found, bool* refused) {
   std::vector<VgpuPlace> places;
   std::unique_lock lock(mu_);
   if (socket_ >= 0) {
@@ -94,22 +95,23 @@ Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
     std::string payload;
     Outcome o = send_frame(socket_, DoorType::kWhere, &where, sizeof where);
     if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
-    if (o.ok() && type == DoorType::kRefused) return parse_refusal(payload);
+    if (o.ok() && type == DoorType::kRefused) {
+      if (refused != nullptr) *refused = true;
+      return parse_refusal(payload);
+    }
     DoorPlace place;
     if (o.ok() && type == DoorType::kPlace && parse_place(payload, &place).ok()) {
       if (place.vgpu != vgpu) return Outcome::fail("the scheduler answered for another vGPU");
-      *epoch = place.epoch;
-      *endpoint = place.endpoint;
+      *found = {place.epoch, place.endpoint, (place.flags & kPlaceComing) != 0};
       return {};
     }
     close(socket_);  // the scheduler may have been restarted: once more from the beginning
     socket_ = -1;
   }
   lock.unlock();
-  if (Outcome o = say_hello(JobIdentity(identity_), &places); !o.ok()) return o;
+  if (Outcome o = say_hello(JobIdentity(identity_), &places, refused); !o.ok()) return o;
   if (vgpu >= places.size()) return Outcome::fail("the scheduler does not know this vGPU any more");
-  *epoch = places[vgpu].epoch;
-  *endpoint = places[vgpu].endpoint;
+  *found = {places[vgpu].epoch, places[vgpu].endpoint, places[vgpu].coming};
   return {};
 }
 

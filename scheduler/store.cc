@@ -12,7 +12,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr int kSchemaVersion = 3;
+constexpr int kSchemaVersion = 4;
 
 // AUTOINCREMENT: a number is not used again, not even that of the newest job after it was deleted.
 constexpr const char* kSchema = R"(
@@ -49,6 +49,11 @@ constexpr const char* kSince3 = R"(
   ALTER TABLE vgpus ADD COLUMN guard_epoch INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE vgpus ADD COLUMN guard_made_ms INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE jobs ADD COLUMN part INTEGER NOT NULL DEFAULT 1000;
+)";
+
+// And one of version 3.
+constexpr const char* kSince4 = R"(
+  ALTER TABLE vgpus ADD COLUMN guard_token BLOB NOT NULL DEFAULT '';
 )";
 
 constexpr const char* kColumns =
@@ -138,7 +143,8 @@ Outcome Store::prepare_schema() {
   }
   if (have == uint64_t(kSchemaVersion)) return {};
   const std::string sql = std::string("BEGIN IMMEDIATE;") + (have < 1 ? kSchema : "") + (have < 2 ? kSince2 : "") +
-                          kSince3 + "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
+                          (have < 3 ? kSince3 : "") + kSince4 +
+                          "PRAGMA user_version=" + std::to_string(kSchemaVersion) + ";COMMIT;";
   const Outcome made = run(sql.c_str());
   if (!made.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return made;
@@ -147,10 +153,10 @@ Outcome Store::prepare_schema() {
 Outcome Store::write_vgpus(const JobRecord& job, uint64_t number) {
   for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
     const VgpuRecord& vgpu = job.vgpus[v];
-    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?,?,?,?,?,?)");
+    Statement insert(db_, "INSERT OR REPLACE INTO vgpus VALUES(?,?,?,?,?,?,?,?,?,?,?,?)");
     insert.bind(number).bind(v).bind_text(vgpu.at.server).bind(vgpu.at.index).bind(vgpu.epoch);
     insert.bind_bytes(vgpu.device_info).bind_text(vgpu.home.server).bind(vgpu.home.index);
-    insert.bind_text(vgpu.guard.server).bind(vgpu.guard.epoch).bind(vgpu.guard.made_ms);
+    insert.bind_text(vgpu.guard.server).bind(vgpu.guard.epoch).bind(vgpu.guard.made_ms).bind_bytes(vgpu.guard.token);
     if (!insert.done()) return failure("write");
   }
   return {};
@@ -206,7 +212,7 @@ Outcome Store::update(const JobRecord& job) {
 Outcome Store::read_vgpus(JobRecord* job) {
   Statement rows(db_,
                  "SELECT vgpu, server, gpu, epoch, device_info, home_server, home_gpu, guard_server, guard_epoch, "
-                 "guard_made_ms FROM vgpus WHERE job=? ORDER BY vgpu");
+                 "guard_made_ms, guard_token FROM vgpus WHERE job=? ORDER BY vgpu");
   rows.bind(job->number);
   while (rows.row()) {
     const uint64_t vgpu = rows.number();
@@ -222,6 +228,7 @@ Outcome Store::read_vgpus(JobRecord* job) {
     record.guard.server = rows.text();
     record.guard.epoch = rows.number();
     record.guard.made_ms = rows.number();
+    record.guard.token = rows.text();
   }
   return rows.failed() ? failure("read") : Outcome();
 }
