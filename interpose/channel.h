@@ -238,7 +238,12 @@ class Channel : private Landings {
   bool find_again();
   bool come_back(std::string* cause);
   void be_patient();
-  bool search(std::string cause);
+  bool search(std::string cause, bool* later = nullptr);
+  enum class Found { kNotYet, kThere, kLost };
+  Found look_for_place(bool ask, bool comes_back, std::string* cause);
+  void await_place();
+  bool was_sent_on() const;
+  static bool lock_to_connect(std::unique_lock<std::mutex>* lock);
   bool has_moved_on();
   bool look_elsewhere();
   void fail(CUresult code, const std::string& cause);
@@ -337,6 +342,12 @@ class Channel : private Landings {
   uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers
   uint64_t alarm_ns_ = 0;               // when that was too short
   uint64_t asked_ns_ = 0;               // has_moved_on()
+  // For a vGPU that is nowhere: since when, until when, when that was last done, and whether it was said. 0: for none.
+  struct Search {
+    uint64_t begin_ns = 0, deadline_ns = 0, looked_ns = 0;
+    bool asks = false, said = false;  // the scheduler is to be asked next; and what it said was told
+  };
+  Search search_;
   // What was told of the counters (their sum) and of round trips; the service thread's.
   uint64_t counted_ = 0, waits_told_ = 0, told_ns_ = 0;
   uint64_t trips_told_[kTripSlots] = {};

@@ -1,5 +1,6 @@
 #include "server/memory_quota.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -46,36 +47,43 @@ bool MemoryQuota::lock(uint64_t first, uint64_t slots, short type) const {
   return fcntl(fd_, F_OFD_SETLK, &lock) == 0;
 }
 
-// Of slots of which others hold some: behind the first of these, whose begin is in *begin; 0: none is held.
-uint64_t MemoryQuota::end_of_others(uint64_t first, uint64_t slots, uint64_t* begin) const {
-  struct flock lock = range(F_WRLCK, kSlotsAt + first, slots);
-  if (fcntl(fd_, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
-  *begin = std::max(uint64_t(lock.l_start), kSlotsAt + first) - kSlotsAt;
-  return lock.l_len == 0 ? mine_.size() : uint64_t(lock.l_start + lock.l_len) - kSlotsAt;
+// How many slots from `first` on, up to `end`, no other holds; if none, *next is behind the other's. The system names some
+// lock that is in the way, not the first.
+uint64_t MemoryQuota::free_run(uint64_t first, uint64_t end, uint64_t* next) const {
+  while (first < end) {
+    struct flock lock = range(F_WRLCK, kSlotsAt + first, end - first);
+    if (fcntl(fd_, F_OFD_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) break;
+    const auto begin = uint64_t(lock.l_start);
+    if (begin <= kSlotsAt + first) {
+      *next = lock.l_len == 0 ? mine_.size() : begin + uint64_t(lock.l_len) - kSlotsAt;
+      return 0;
+    }
+    end = begin - kSlotsAt;
+  }
+  return end - first;
+}
+
+uint64_t MemoryQuota::end_of_run(uint64_t first, bool mine) const {
+  return uint64_t(std::find(mine_.begin() + ptrdiff_t(first), mine_.end(), !mine) - mine_.begin());
 }
 
 // As many as there are, up to that; how many it were.
 uint64_t MemoryQuota::take(uint64_t slots) {
   uint64_t taken = 0;
-  for (uint64_t at = 0; at < mine_.size() && taken < slots;) {
-    at = uint64_t(std::find(mine_.begin() + ptrdiff_t(at), mine_.end(), false) - mine_.begin());
-    uint64_t end = at;
-    while (end < mine_.size() && !mine_[end] && end - at < slots - taken) ++end;
-    if (end == at) break;
-    if (!lock(at, end - at, F_WRLCK)) {
-      uint64_t begin = at;
-      const uint64_t next = end_of_others(at, end - at, &begin);
-      if (next == 0) continue;  // it was given back meanwhile
-      if (begin == at) {
-        at = std::max(next, at + 1);
-        continue;
-      }
-      end = begin;
-      if (!lock(at, end - at, F_WRLCK)) continue;
+  for (uint64_t at = end_of_run(0, true); at < mine_.size() && taken < slots; at = end_of_run(at, true)) {
+    const uint64_t end = std::min(end_of_run(at, false), at + slots - taken);
+    uint64_t next = end;
+    const uint64_t run = free_run(at, end, &next);
+    if (run == 0) {
+      at = next;
+      continue;
     }
-    std::fill(mine_.begin() + ptrdiff_t(at), mine_.begin() + ptrdiff_t(end), true);
-    taken += end - at;
-    at = end;
+    if (!lock(at, run, F_WRLCK)) {
+      if (errno != EAGAIN && errno != EACCES) break;
+      continue;  // somebody was faster
+    }
+    std::fill(mine_.begin() + ptrdiff_t(at), mine_.begin() + ptrdiff_t(at + run), true);
+    taken += run;
   }
   held_ += taken;
   return taken;
@@ -123,18 +131,11 @@ void MemoryQuota::shrink_to(uint64_t bytes) {
 uint64_t MemoryQuota::left() {
   if (fd_ < 0) return 0;
   uint64_t free = 0;
-  for (uint64_t at = 0; at < mine_.size();) {
-    uint64_t end = at;
-    while (end < mine_.size() && !mine_[end]) ++end;
-    for (uint64_t from = at; from < end;) {
-      uint64_t begin = end;
-      const uint64_t next = end_of_others(from, end - from, &begin);
-      if (next == 0) begin = end;
-      free += begin - from;
-      from = next == 0 ? end : next;
-    }
-    at = end;
-    while (at < mine_.size() && mine_[at]) ++at;
+  for (uint64_t at = end_of_run(0, true); at < mine_.size(); at = end_of_run(at, true)) {
+    uint64_t next = at;
+    const uint64_t run = free_run(at, end_of_run(at, false), &next);
+    free += run;
+    at = run == 0 ? next : at + run;
   }
   return free * kChunkBytes;
 }

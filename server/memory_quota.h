@@ -43,7 +43,8 @@ class MemoryQuota {
  private:
   uint64_t take(uint64_t slots);
   bool lock(uint64_t first, uint64_t slots, short type) const;
-  uint64_t end_of_others(uint64_t first, uint64_t slots, uint64_t* begin) const;
+  uint64_t free_run(uint64_t first, uint64_t end, uint64_t* next) const;
+  uint64_t end_of_run(uint64_t first, bool mine) const;
 
   int fd_ = -1;
   bool all_ = true;

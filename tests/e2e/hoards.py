@@ -10,10 +10,11 @@ class Hoards:
     """`tide run` of as many processes, which hear and speak through named pipes."""
 
     def __init__(self, pool, count, *options):
-        self.files = []
+        self.files, self.paths = [], []
         commands = []
         for i in range(count):
             paths = [os.path.join(pool.home, f'hoard{i}.{end}') for end in ('in', 'out')]
+            self.paths += paths
             for path in paths:
                 os.mkfifo(path)
             # Opened for both directions, so that nobody waits for the other end.
@@ -37,6 +38,8 @@ class Hoards:
         return int(self.tell(which, 'left').split()[1])
 
     def close(self):
-        """No more is told; what the last line of each is."""
-        for inbox, _ in self.files:
+        for inbox, outbox in self.files:
             inbox.close()
+            outbox.close()
+        for path in self.paths:
+            os.unlink(path)

@@ -41,19 +41,18 @@ class OneQuota(PoolTest):
         # A process that is gone leaves what it had.
         workers = self.pool.pids('tide-worker')
         self.assertEqual(len(workers), 2)
-        hoards.files[0][0].write(b'quit\n')
-        os.kill(max(workers), signal.SIGKILL)
-        has = [which for which in range(2) if self.lives(hoards, which)]
-        self.assertEqual(len(has), 1)
-        while hoards.tell(has[0], 'take', 8) == 'took 8':
-            pass
-        self.assertLess(hoards.left(has[0]), 8)
+        os.kill(workers[0], signal.SIGKILL)
+        said = [hoards.tell(which, 'take', 2).split()[0] for which in range(2)]
+        self.assertEqual(sorted(said)[0], 'error', said)
+        lives = 1 - said.index('error')
+        self.assertNotEqual(said[lives], 'error')
+        mine = 16 + (0 if lives == 0 else 478) + (2 if said[lives] == 'took' else 0)
+        self.assertEqual(hoards.tell(lives, 'take', MEMORY_MIB - mine), f'took {MEMORY_MIB - mine}')
+        self.assertEqual(hoards.tell(lives, 'take', 2), 'no 2')
+        self.assertEqual(hoards.tell(lives, 'check'), 'whole')
         self.pool.tide('kill', 'half')
         hoards.job.wait()
-
-    @staticmethod
-    def lives(hoards, which):
-        return hoards.tell(which, 'take', 2).startswith(('took', 'no'))
+        hoards.close()
 
     def test_of_a_whole_vgpu_after_a_move(self):
         self.pool.up(2, 2, '--gpu-memory', '1GiB')
@@ -68,6 +67,7 @@ class OneQuota(PoolTest):
         self.expect_one_quota(hoards)
         self.pool.tide('kill', 'whole')
         hoards.job.wait()
+        hoards.close()
         self.expect_nothing_left()
 
 

@@ -101,6 +101,25 @@ TEST_F(Protects, a_lost_servers_job_goes_on_elsewhere) {
   await_protection(job.id, "node1 same whole");
 }
 
+// Its program waits: longer than a job that never ran would.
+TEST_F(Protects, a_recovery_that_fails_is_tried_elsewhere_and_again_and_the_job_waits) {
+  add_server("node0", 1);
+  add_server("node1", 1);
+  add_server("node2", 1);
+  const Submitted job = run_protected();
+  await_protection(job.id, "node1 whole");
+  log_.fail["give"] = "no way there";
+  lose_server(0);
+  await([&] { return count("prepare 1:0 on node1/0") >= 1 && count("prepare 1:0 on node2/0") >= 1; });
+  EXPECT_TRUE(describe(job.id).find("node1 failed: no way there") != std::string::npos ||
+              describe(job.id).find("node2 failed: no way there") != std::string::npos)
+      << describe(job.id);
+  await([&] { return count("prepare 1:0 on node1/0") + count("prepare 1:0 on node2/0") > kPlaceTriesMax; });
+  EXPECT_EQ(describe(job.id).find("ended"), std::string::npos) << describe(job.id);
+  log_.fail.erase("give");
+  await([&] { return describe(job.id).rfind("running on node", 0) == 0; });
+}
+
 TEST_F(Protects, without_a_checkpoint_it_ends_as_others_do) {
   add_server("node0", 1);
   add_server("node1", 1);

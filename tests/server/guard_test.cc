@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 
+#include "server/kept.h"
 #include "tests/server/client.h"
 
 namespace tide {
@@ -321,6 +322,31 @@ TEST_F(GuardTest, what_no_checkpoint_can_hold_is_refused_and_the_job_runs_on) {
   EXPECT_EQ(client_.page().safe_sequence.load(), ~uint64_t{0});
   ASSERT_NO_FATAL_FAILURE(expect_contents());
   close(zone);
+}
+
+TEST_F(GuardTest, what_is_more_than_a_guard_keeps_ends_the_protection_and_says_why) {
+  constexpr uint64_t kHost = kHostZoneBase + (uint64_t{3} << 30), kBytes = 1u << 20;
+  setenv("TIDE_GUARD_SPARE_MIB", "0", 1);
+  guard_ = std::make_unique<WorkerProcess>();
+  map(0, 2);
+  write(1, pattern(1));
+  ControlSession small = identity(kGuardEpoch);
+  small.memory_bytes = 8u << 20;
+  send_control(guard_->control(), ControlType::kGuard, small);
+  ControlMessage message;
+  ASSERT_TRUE(guard_->await(ControlType::kReceiving, &message));
+  const std::string address = message.as<ControlText>()->text;
+  checkpoint(address);
+  for (uint64_t i = 0; i < 24; ++i) {  // 24 MiB of 16
+    ASSERT_EQ(client_.call(Call::tideMapHost, command::MapHost{kHost + i * kBytes, kBytes, 0, 0}, nullptr), CUDA_SUCCESS);
+  }
+  begin_checkpoint("");
+  const ControlCheckpointed refused = checkpointed();
+  EXPECT_EQ(refused.refused, 1u) << refused.text;
+  EXPECT_NE(std::string(refused.text).find(kTooMuchKept), std::string::npos) << refused.text;
+  EXPECT_EQ(client_.page().safe_sequence.load(), ~uint64_t{0});
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+  unsetenv("TIDE_GUARD_SPARE_MIB");
 }
 
 TEST_F(GuardTest, a_client_that_has_ended_the_protection_gets_no_checkpoint) {

@@ -77,6 +77,7 @@ class Gpu : public testing::Test {
 
   uint64_t now_ = kStart;
   std::vector<std::unique_ptr<Job>> jobs_;
+  std::string path_;
 
  private:
   void finish_kernels() {
@@ -118,7 +119,6 @@ class Gpu : public testing::Test {
     if (waited) job.longest_ns = std::max(job.longest_ns, now_ - job.waits_since);
   }
 
-  std::string path_;
   uint64_t busy_ns_ = 0;
 };
 
