@@ -5,19 +5,12 @@ import signal
 import unittest
 
 from hoards import Hoards
-from pool import PoolTest, job_program, wait_until
+from pool import PoolTest, job_program
 
 MEMORY_MIB = 512
 
 
-class OneQuota(PoolTest):
-    def hoards(self, count, *options):
-        self.pool.up(1, 1, '--gpu-memory', '1GiB')
-        hoards = Hoards(self.pool, count, *options)
-        for which in range(count):
-            self.assertEqual(hoards.tell(which, 'take', 16), 'took 16', hoards.job.err())
-        return hoards
-
+class QuotaTest(PoolTest):
     def expect_one_quota(self, hoards):
         """Of MEMORY_MIB each of two has 16."""
         self.assertEqual(hoards.tell(0, 'take', 300), 'took 300')
@@ -33,8 +26,33 @@ class OneQuota(PoolTest):
         for which in range(2):
             self.assertEqual(hoards.tell(which, 'check'), 'whole')
 
+
+class OneQuota(QuotaTest):
+    def test_of_a_whole_vgpu_after_a_move(self):
+        self.pool.up(2, 2, '--gpu-memory', '1GiB')
+        hoards = Hoards(self.pool, 2, '-g', 1, '--gpu-memory', f'{MEMORY_MIB}MiB', '--name', 'whole')
+        # The first one is alone for a while, and has more than its half.
+        self.assertEqual(hoards.tell(0, 'take', 400), 'took 400', hoards.job.err())
+        self.assertEqual(hoards.tell(0, 'free'), 'freed')
+        for which in range(2):
+            self.assertEqual(hoards.tell(which, 'take', 16), 'took 16', hoards.job.err())
+        gpu = self.pool.job('whole')['vgpus'][0]['gpu']
+        self.expect_ok(self.pool.tide('migrate', 'whole', 'node1/0' if gpu == 'node0/0' else 'node0/0'))
+        self.expect_one_quota(hoards)
+        self.pool.tide('kill', 'whole')
+        hoards.job.wait()
+        hoards.close()
+        self.expect_nothing_left()
+
+
+class OneQuotaOverANetwork(QuotaTest):
+    environment = {'TIDE_TRANSPORT': 'ucx'}
+
     def test_of_a_part(self):
-        hoards = self.hoards(2, '-g', 0.5, '--name', 'half')
+        self.pool.up(1, 1, '--gpu-memory', '1GiB')
+        hoards = Hoards(self.pool, 2, '-g', 0.5, '--name', 'half')
+        for which in range(2):
+            self.assertEqual(hoards.tell(which, 'take', 16), 'took 16', hoards.job.err())
         beside = self.pool.run('-g', 0.5, '--', job_program('oom'))
         self.expect_ok(beside)
         self.expect_one_quota(hoards)
@@ -53,22 +71,6 @@ class OneQuota(PoolTest):
         self.pool.tide('kill', 'half')
         hoards.job.wait()
         hoards.close()
-
-    def test_of_a_whole_vgpu_after_a_move(self):
-        self.pool.up(2, 2, '--gpu-memory', '1GiB')
-        hoards = Hoards(self.pool, 2, '-g', 1, '--gpu-memory', f'{MEMORY_MIB}MiB', '--name', 'whole')
-        # The first one is alone for a while, and has more than its half.
-        self.assertEqual(hoards.tell(0, 'take', 400), 'took 400', hoards.job.err())
-        self.assertEqual(hoards.tell(0, 'free'), 'freed')
-        for which in range(2):
-            self.assertEqual(hoards.tell(which, 'take', 16), 'took 16', hoards.job.err())
-        gpu = self.pool.job('whole')['vgpus'][0]['gpu']
-        self.expect_ok(self.pool.tide('migrate', 'whole', 'node1/0' if gpu == 'node0/0' else 'node0/0'))
-        self.expect_one_quota(hoards)
-        self.pool.tide('kill', 'whole')
-        hoards.job.wait()
-        hoards.close()
-        self.expect_nothing_left()
 
 
 if __name__ == '__main__':

@@ -109,13 +109,15 @@ TEST_F(Protects, a_recovery_that_fails_is_tried_elsewhere_and_again_and_the_job_
   const Submitted job = run_protected();
   await_protection(job.id, "node1 whole");
   log_.fail["give"] = "no way there";
-  lose_server(0);
-  await([&] { return count("prepare 1:0 on node1/0") >= 1 && count("prepare 1:0 on node2/0") >= 1; });
-  EXPECT_TRUE(describe(job.id).find("node1 failed: no way there") != std::string::npos ||
-              describe(job.id).find("node2 failed: no way there") != std::string::npos)
-      << describe(job.id);
-  await([&] { return count("prepare 1:0 on node1/0") + count("prepare 1:0 on node2/0") > kPlaceTriesMax; });
-  EXPECT_EQ(describe(job.id).find("ended"), std::string::npos) << describe(job.id);
+  log_.worker_lost = true;
+  const auto tries = [&](const std::string& server) { return count("prepare 1:0 on " + server + "/0"); };
+  await([&] { return tries("node0") == 1 && tries("node1") == 1 && tries("node2") == 1; });
+  auto request = peer_->pool.jobRequest();
+  request.setJob(job.id);
+  const std::string problem = request.send().wait(io_.waitScope).getJob().getReason().cStr();
+  EXPECT_NE(problem.find("waits to be restored from its checkpoint on node1; on node"), std::string::npos) << problem;
+  await([&] { return tries("node0") + tries("node1") + tries("node2") > kPlaceTriesMax; });
+  EXPECT_EQ(describe(job.id), "running on -");
   log_.fail.erase("give");
   await([&] { return describe(job.id).rfind("running on node", 0) == 0; });
 }

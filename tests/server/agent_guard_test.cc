@@ -183,7 +183,6 @@ TEST_F(GuardTest, one_process_that_cannot_be_protected_ends_it_for_the_other) {
   other.make_context();
   ASSERT_EQ(other.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
   EXPECT_EQ(checkpoint().wait(io_.waitScope).getReport().getSessions(), 2u);
-  EXPECT_FALSE(watch().wait(io_.waitScope).getLost());
   auto news = watch().eagerlyEvaluate(nullptr);
   client_.region().client().unprotected.store(uint64_t(Unprotected::kSharing));
   EXPECT_FALSE(news.wait(io_.waitScope).getLost()) << "that is news";

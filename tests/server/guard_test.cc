@@ -337,8 +337,17 @@ TEST_F(GuardTest, what_is_more_than_a_guard_keeps_ends_the_protection_and_says_w
   ASSERT_TRUE(guard_->await(ControlType::kReceiving, &message));
   const std::string address = message.as<ControlText>()->text;
   checkpoint(address);
-  for (uint64_t i = 0; i < 24; ++i) {  // 24 MiB of 16
-    ASSERT_EQ(client_.call(Call::tideMapHost, command::MapHost{kHost + i * kBytes, kBytes, 0, 0}, nullptr), CUDA_SUCCESS);
+  constexpr uint64_t kPart = kBytes / 4, kMask = kPart / 8;
+  std::vector<std::byte> part(kMask + kPart, std::byte{0xff});
+  for (uint64_t i = 0; i < 24; ++i) {  // 24 MiB, where 16 may be
+    const uint64_t at = kHost + i * kBytes;
+    ASSERT_EQ(client_.call(Call::tideMapHost, command::MapHost{at, kBytes, 0, 0}, nullptr), CUDA_SUCCESS);
+    for (uint64_t j = 0; j < 4; ++j) {
+      memcpy(part.data() + kMask, pattern(4 * i + j).data(), kPart);
+      const command::WriteHost write{at + j * kPart, kPart, kMask, 0, 0};
+      client_.send(Call::tideWriteHost, write, kNoStream, part.data(), part.size());
+    }
+    settle();
   }
   begin_checkpoint("");
   const ControlCheckpointed refused = checkpointed();
@@ -351,6 +360,8 @@ TEST_F(GuardTest, what_is_more_than_a_guard_keeps_ends_the_protection_and_says_w
 
 TEST_F(GuardTest, a_client_that_has_ended_the_protection_gets_no_checkpoint) {
   client_.region().client().unprotected = uint64_t(Unprotected::kLogFull);
+  ControlMessage message;
+  EXPECT_TRUE(at_->await(ControlType::kWanted, &message)) << "its agent hears that there is news";
   begin_checkpoint(address_of_guard());
   const ControlCheckpointed refused = checkpointed();
   EXPECT_EQ(refused.refused, 1u);
