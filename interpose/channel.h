@@ -120,8 +120,10 @@ class Channel : private Landings {
   uint64_t memory_shared() const {
     return std::max(page_->memory_shared.load(std::memory_order_acquire), opened_shared_.load());
   }
-  // Half of the ring.
-  bool has_room() const { return own_->command_head.load() - page_->command_tail.load() < kCommandRingBytes / 2; }
+  // For a command of a few bytes, without waiting.
+  bool has_room() const {
+    return own_->command_head.load() - page_->command_tail.load() < kCommandRingBytes - kRecordBytesMax;
+  }
   // Whether what is sent is kept, to be done again by another worker. Ends where something is sent that cannot be.
   bool is_protected() const { return protected_.load(std::memory_order_relaxed); }
   bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }

@@ -12,7 +12,7 @@ namespace {
 // The client counts its quota by whole chunks; a little more does no harm and spares us its rounding.
 constexpr uint64_t kQuotaSlack = 64u << 20;
 // What another process has given back is on its way; one that was alone has to hear of us first.
-constexpr uint64_t kGivenBackNs = 100'000'000, kHeardNs = 2'000'000'000;
+constexpr uint64_t kGivenBackNs = 100'000'000, kHeardNs = 5'000'000'000;
 
 // Any allocation may be asked for by another process later, and the driver wants to know that when it is made.
 CUmemAllocationProp properties(CUdevice device, bool shareable) {

@@ -113,7 +113,20 @@ TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
   EXPECT_EQ(turn.strain, 3u);
 }
 
-// As the release before wrote it.
+TEST_F(StoreTest, a_guard_and_its_token_outlive_a_restart) {
+  JobRecord record = job("safe");
+  record.vgpus.resize(1);
+  record.vgpus[0].guard = {.server = "node1", .epoch = 7, .made_ms = 8, .token = std::string("a\0b", 3)};
+  ASSERT_TRUE(store_->add(&record).ok());
+  open();
+  const auto found = store_->find(record.number);
+  ASSERT_TRUE(found.has_value());
+  ASSERT_EQ(found->vgpus.size(), 1u);
+  EXPECT_EQ(found->vgpus[0].guard.server, "node1");
+  EXPECT_EQ(found->vgpus[0].guard.token, std::string("a\0b", 3));
+}
+
+// As an earlier release wrote it.
 TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
   JobRecord record = job("old");
   record.suspended = true;
@@ -124,7 +137,7 @@ TEST_F(StoreTest, a_record_of_version_2_is_read_and_kept) {
   const char* const back =
       "DROP TABLE turns; ALTER TABLE jobs DROP COLUMN part; ALTER TABLE jobs DROP COLUMN protect_ms;"
       "ALTER TABLE vgpus DROP COLUMN guard_server; ALTER TABLE vgpus DROP COLUMN guard_epoch;"
-      "ALTER TABLE vgpus DROP COLUMN guard_made_ms; PRAGMA user_version=2;";
+      "ALTER TABLE vgpus DROP COLUMN guard_made_ms; ALTER TABLE vgpus DROP COLUMN guard_token; PRAGMA user_version=2;";
   ASSERT_EQ(sqlite3_exec(db, back, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(db);
   sqlite3_close(db);
   open();
