@@ -339,11 +339,11 @@ class Channel : private Landings {
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
   std::atomic<uint64_t> opened_shared_{0};  // memory_shared() of a worker that has not said so in its page yet
-  uint32_t attempts_ = 0;               // DoorOpen::attempt of the last
-  uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
-  uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers
-  uint64_t alarm_ns_ = 0;               // when that was too short
-  uint64_t asked_ns_ = 0;               // has_moved_on()
+  uint32_t attempts_ = 0;                   // DoorOpen::attempt of the last
+  uint32_t hold_ms_ = 0;                    // the worker waits so long for us when the connection breaks
+  uint32_t patience_ms_ = kPatienceMs;      // Link::expect_answers
+  uint64_t alarm_ns_ = 0;                   // when that was too short
+  uint64_t asked_ns_ = 0;                   // has_moved_on()
   // For a vGPU that is nowhere: since when, until when, when that was last done, and whether it was said. 0: for none.
   struct Search {
     uint64_t begin_ns = 0, deadline_ns = 0, looked_ns = 0;

@@ -410,8 +410,8 @@ void Channel::be_patient() {
 }
 
 // Where the scheduler, or the last worker, says that the vGPU is. One that is to come back from a checkpoint is waited
-// for as long as the scheduler says so; with `later` the library's own threads look once, and then have others to serve:
-// true and *later, where it is not there yet. Requires: reconnect_mu_.
+// for as long as the scheduler says so; with `later` the library's own threads look once, and then have others to
+// serve: true and *later, where it is not there yet. Requires: reconnect_mu_.
 bool Channel::search(std::string cause, bool* later) {
   const bool comes_back = is_protected(), waits = later == nullptr || !comes_back || thread_state.call != 0;
   if (search_.begin_ns == 0) search_ = {now_ns(), now_ns() + (comes_back ? kRecoverNs : kSearchNs)};
@@ -463,7 +463,8 @@ Channel::Found Channel::look_for_place(bool ask, bool comes_back, std::string* c
     const Outcome o = connect(place.endpoint, place.epoch, &attempt);
     if (o.ok()) return Found::kThere;
     *cause = std::string(kGone) +
-             (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") + o.message();
+             (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") +
+             o.message();
     if (attempt.hopeless) return Found::kLost;
   }
   if (!sent || ask) sleep_us(thread_state.call != 0 ? kSearchPauseUs : 0);

@@ -138,9 +138,8 @@ CUresult Memory::allocate(Context& context, uint64_t bytes, uint64_t* address) {
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   const uint32_t number = context.number.load();
   const uint64_t id = process()->next_id++;
-  return obtain(Allocator::chunks_of(bytes), number, [&](std::vector<Mapping>* todo) {
-    return allocator_.allocate(bytes, number, id, address, todo);
-  });
+  return obtain(Allocator::chunks_of(bytes), number,
+                [&](std::vector<Mapping>* todo) { return allocator_.allocate(bytes, number, id, address, todo); });
 }
 
 CUresult Memory::charge(Context& context, uint64_t bytes) {

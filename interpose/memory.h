@@ -87,8 +87,8 @@ class Memory {
   void release_finished(std::vector<Mapping>* todo);
   void follow_sharing();
   void tell();
-  // `attempt`: tries to get what needs so much of the quota. Waits, without the lock, for what was freed in stream order
-  // and, where others have part of the quota, for the worker's word.
+  // `attempt`: tries to get what needs so much of the quota. Waits, without the lock, for what was freed in stream
+  // order and, where others have part of the quota, for the worker's word.
   template <class Attempt>
   CUresult obtain(uint64_t bytes, uint32_t context, Attempt attempt);
   template <class Attempt>
@@ -100,12 +100,12 @@ class Memory {
 
   Vgpu& vgpu_;
   std::atomic<bool> has_synchronous_{false};  // since some allocation was made so once
-  std::mutex asking_mu_;  // taken before mu_, and held while the worker is asked for more
+  std::mutex asking_mu_;                      // taken before mu_, and held while the worker is asked for more
   mutable std::mutex mu_;
-  Allocator allocator_;   // with several processes its quota is what the worker has promised
-  bool asks_ = false;     // that is so
+  Allocator allocator_;             // with several processes its quota is what the worker has promised
+  bool asks_ = false;               // that is so
   std::atomic<uint64_t> heard_{0};  // Channel::memory_shared() as it was answered
-  uint64_t wanted_ = 0;   // while somebody asks: how much
+  uint64_t wanted_ = 0;             // while somebody asks: how much
   std::vector<Later> later_;
   std::map<uint64_t, uint64_t> reserved_;  // of the VMM: address -> bytes
   std::map<uint64_t, uint64_t> mapped_;    // within these

@@ -320,8 +320,8 @@ void Reconciler::start_recovery(const Action& action) {
                         }));
 }
 
-// A program waits for it, as long as that takes: elsewhere at once, there only after a while. Where the guard is away no
-// other server is of more help.
+// A program waits for it, as long as that takes: elsewhere at once, there only after a while. Where the guard is away
+// no other server is of more help.
 void Reconciler::recovery_failed(Job* job, uint32_t v, const std::string& server, const std::string& why) {
   Vgpu& vgpu = job->vgpus[v];
   const std::string& guard = vgpu.protection.guard.server;

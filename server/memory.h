@@ -138,8 +138,8 @@ class Memory {
   uint64_t charged_bytes_ = 0;
   uint64_t condemned_bytes_ = 0;
   MemoryQuota shared_;
-  uint64_t promised_bytes_ = 0;    // to the client
-  uint64_t asked_ns_ = 0;          // since when it waits for more; 0: it does not
+  uint64_t promised_bytes_ = 0;  // to the client
+  uint64_t asked_ns_ = 0;        // since when it waits for more; 0: it does not
   uint64_t patient_until_ns_ = 0;
   uint64_t views_ = 0;  // pieces that are views
   bool shareable_ = false;

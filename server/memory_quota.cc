@@ -47,8 +47,8 @@ bool MemoryQuota::lock(uint64_t first, uint64_t slots, short type) const {
   return fcntl(fd_, F_OFD_SETLK, &lock) == 0;
 }
 
-// How many slots from `first` on, up to `end`, no other holds; if none, *next is behind the other's. The system names some
-// lock that is in the way, not the first.
+// How many slots from `first` on, up to `end`, no other holds; if none, *next is behind the other's. The system names
+// some lock that is in the way, not the first.
 uint64_t MemoryQuota::free_run(uint64_t first, uint64_t end, uint64_t* next) const {
   while (first < end) {
     struct flock lock = range(F_WRLCK, kSlotsAt + first, end - first);

@@ -4,8 +4,8 @@
 // agent's, a row of slots for each chunk of the quota: a worker holds the system's lock on those that it uses, or has
 // promised to its client, and the system frees them when it ends, however.
 //
-// One that is alone holds all of them, so that its client needs not ask. When another process comes, its client is told,
-// says how much it has, and asks before it takes more. One thread.
+// One that is alone holds all of them, so that its client needs not ask. When another process comes, its client is
+// told, says how much it has, and asks before it takes more. One thread.
 
 #include <cstdint>
 #include <string>

@@ -23,7 +23,7 @@ constexpr uint64_t kStuckNs = 40 * kMs;   // one command is begun then, whosever
 constexpr uint64_t kRecentNs = 1'000 * kMs;
 constexpr uint64_t kLookNs = 1'000 * kMs;
 constexpr uint64_t kPeriodNs = 2 * kLookNs;  // in which every worker looks once
-constexpr uint64_t kLeftNs = 30'000 * kMs;  // a seat nobody came to for so long is free
+constexpr uint64_t kLeftNs = 30'000 * kMs;   // a seat nobody came to for so long is free
 constexpr uint32_t kBatchMost = 256;
 constexpr uint64_t kWhole = 1000;
 
@@ -45,7 +45,8 @@ struct alignas(64) SliceSeat {
   Word runs_ns{0};                   // had work under way
   Word gives_ns{0};                  // since when it begins nothing because it shall give the turn away; 0: it need not
   std::atomic<uint32_t> runners{0};  // workers with work under way
-  // Of the workers that live, each counts itself once in a period: its number, and how many in it and in the one before.
+  // Of the workers that live, each counts itself once in a period: its number, and how many in it and in the one
+  // before.
   std::atomic<uint32_t> workers{0};
 };
 

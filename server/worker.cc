@@ -43,7 +43,8 @@ constexpr size_t kTextBytes = 4096;
 constexpr uint32_t kHoldClosedMs = 1'500;
 constexpr uint64_t kHeardAfterNs = 300'000'000;
 constexpr uint64_t kDrainNs = 50'000'000;
-// What a process took after the checkpoint it may have got from another one, which gives it back when it does that again.
+// What a process took after the checkpoint it may have got from another one, which gives it back when it does that
+// again.
 constexpr uint64_t kReplayNs = 20'000'000'000;
 constexpr int kLookForAgentMs = 200;
 

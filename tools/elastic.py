@@ -1,5 +1,5 @@
-"""tools/bench --elastic: a job with much state, of which each step writes a share, is moved, suspended and resumed, makes
-checkpoints, and takes turns with another one of its kind."""
+"""tools/bench --elastic: a job with much state, of which each step writes a share, is moved, suspended and resumed,
+makes checkpoints, and takes turns with another one of its kind."""
 
 import json
 import os
@@ -120,6 +120,8 @@ def checkpoints_of(pool, binary, mib, share, count):
 
 def checkpoint_row(mib, share, reports, rate):
     row = row_of(mib, share, [report | {'restore_ms': 0} for report in reports], rate)
+    if row['pause_bytes'] < MIB:
+        row['ratio'] = None  # objects, and nothing that takes its time to copy
     return row | {key: statistics.median(report[key] for report in reports) for key in ('total_ms', 'cpu_ms')}
 
 

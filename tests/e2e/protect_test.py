@@ -97,8 +97,8 @@ class Protect(PoolTest):
             self.assertEqual(hoards.tell(which, 'take', 8), 'took 8')
         wait_until(lambda: self.vgpu()['protection']['made_ms'] != 0, 'a checkpoint')
         self.assertEqual(hoards.tell(1, 'reach'), 'reached')
-        wait_until(lambda: 'not protected any more, as its server says' in hoards.job.err(), 'the other one hears of it',
-                   10)
+        says = 'not protected any more, as its server says'
+        wait_until(lambda: says in hoards.job.err(), 'the other one hears of it', 10)
         self.assertIn('protected no more', self.pool.tide('job', 'safe').out)
         for which in range(2):
             self.assertEqual(hoards.tell(which, 'check'), 'whole')

@@ -278,7 +278,9 @@ class Gpu {
     note(near_.client().signals[slot]);
   }
   // Of a command that is answered. `expected`: empty if the answer is another one each time.
-  void await(uint64_t sequence, std::vector<unsigned char> expected) { awaited_[sequence].expected = std::move(expected); }
+  void await(uint64_t sequence, std::vector<unsigned char> expected) {
+    awaited_[sequence].expected = std::move(expected);
+  }
   bool awaits(uint64_t sequence) const { return awaited_.count(sequence) != 0; }
 
   bool at_rest() const {
@@ -537,7 +539,8 @@ class World {
     task.cell = uint32_t(draw_.to);
     task.value = draw_.value;
     task.recorded = gpu(at_).send(Call::tideRecordEvent, stream_, {}, task.event);
-    last_[at_ * kCells + task.cell] = {stream_, gpu(at_).send(Call::tideWaitSignal, stream_, {task.slot, 0, task.signal})};
+    last_[at_ * kCells + task.cell] = {stream_,
+                                       gpu(at_).send(Call::tideWaitSignal, stream_, {task.slot, 0, task.signal})};
     cells_[at_ * kCells + task.cell] = task.value;
     tasks_.push_back(task);
   }
@@ -637,11 +640,12 @@ TEST_P(Replay, nothing_is_seen_of_a_worker_that_dies) {
   if (GetParam() > 1) {
     EXPECT_GT(crossings, kSeeds * 20);
   }
-  printf("%llu commands, %llu deaths, %llu checkpoints, %llu parts of answers came again, %llu copies and waits between "
-         "vGPUs\n",
-         static_cast<unsigned long long>(commands), static_cast<unsigned long long>(deaths),
-         static_cast<unsigned long long>(saves), static_cast<unsigned long long>(repeated),
-         static_cast<unsigned long long>(crossings));
+  printf(
+      "%llu commands, %llu deaths, %llu checkpoints, %llu parts of answers came again, %llu copies and waits between "
+      "vGPUs\n",
+      static_cast<unsigned long long>(commands), static_cast<unsigned long long>(deaths),
+      static_cast<unsigned long long>(saves), static_cast<unsigned long long>(repeated),
+      static_cast<unsigned long long>(crossings));
 }
 
 // The test sees what it is there to see.

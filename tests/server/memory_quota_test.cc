@@ -9,11 +9,11 @@
 #include <unistd.h>
 
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "base/limits.h"
+#include "base/mix.h"
 
 namespace tide {
 namespace {
@@ -98,14 +98,15 @@ TEST_F(QuotaTest, what_a_killed_worker_had_is_given_back) {
 }
 
 TEST_F(QuotaTest, random_changes_of_several_agree_with_a_sum) {
-  std::mt19937_64 random(7);
+  uint64_t drawn = 7;
+  const auto draw = [&](uint64_t below) { return mix(drawn++) % below; };
   std::vector<std::unique_ptr<MemoryQuota>> workers;
   std::vector<uint64_t> has(4);
   for (size_t i = 0; i < has.size(); ++i) workers.push_back(worker());
   int refused = 0;
   for (int step = 0; step < 5000; ++step) {
-    const size_t who = random() % has.size();
-    const uint64_t wanted = random() % (kSlots / 2);
+    const size_t who = draw(has.size());
+    const uint64_t wanted = draw(kSlots / 2);
     uint64_t others = 0;
     for (size_t i = 0; i < has.size(); ++i) others += i == who ? 0 : has[i];
     if (wanted <= has[who]) {
@@ -118,7 +119,7 @@ TEST_F(QuotaTest, random_changes_of_several_agree_with_a_sum) {
     refused += fits ? 0 : 1;
     if (fits) has[who] = wanted;
     others += has[who];
-    ASSERT_EQ(workers[random() % has.size()]->left(), (kSlots - others) * kChunkBytes) << step;
+    ASSERT_EQ(workers[draw(has.size())]->left(), (kSlots - others) * kChunkBytes) << step;
   }
   EXPECT_GT(refused, 100);
 }
