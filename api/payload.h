@@ -105,6 +105,10 @@ struct TensorMapAnswer {
   uint8_t map[128] = {};
 };
 
+struct MemoryAnswer {  // tideAskMemory
+  uint64_t left = 0;   // of the quota, what no process has
+};
+
 struct ClustersAnswer {  // tideClusters
   int32_t count = 0;
   uint32_t reserved = 0;

@@ -16,20 +16,29 @@ Allocator::Allocator(uint64_t base, uint64_t bytes, uint64_t quota) : quota_(quo
   unmapped_.add(base, bytes / kChunkBytes * kChunkBytes);
 }
 
+uint64_t Allocator::chunks_of(uint64_t bytes) { return round_up(bytes, kChunkBytes); }
+
 void Allocator::unmap(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo) {
   todo->push_back({address, bytes, false});
   unmapped_.add(address, bytes);
   mapped_ -= bytes;
 }
 
+void Allocator::unmap_largest(std::vector<Mapping>* todo) {
+  const auto [kept, kept_bytes] = kept_.largest();
+  kept_.remove(kept, kept_bytes);
+  unmap(kept, kept_bytes, todo);
+}
+
 bool Allocator::make_room(uint64_t bytes, std::vector<Mapping>* todo) {
   if (bytes > available()) return false;
-  while (mapped_ + bytes > quota_) {
-    const auto [kept, kept_bytes] = kept_.largest();
-    kept_.remove(kept, kept_bytes);
-    unmap(kept, kept_bytes, todo);
-  }
+  while (mapped_ + bytes > quota_) unmap_largest(todo);
   return true;
+}
+
+void Allocator::keep_at_most(uint64_t bytes, std::vector<Mapping>* todo) {
+  kept_most_ = bytes;
+  while (kept_.total() > bytes) unmap_largest(todo);
 }
 
 bool Allocator::charge(uint64_t bytes, std::vector<Mapping>* todo) {
@@ -48,7 +57,7 @@ bool Allocator::take_chunks(uint64_t bytes, uint64_t* address, std::vector<Mappi
 }
 
 void Allocator::return_chunks(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo) {
-  if (kept_.total() + bytes <= kKeptBytesMax) {
+  if (kept_.total() + bytes <= kept_most_) {
     kept_.add(address, bytes);
   } else {
     unmap(address, bytes, todo);

@@ -61,16 +61,27 @@ class Allocator {
   void set_synchronous(uint64_t base, bool on) { live_.at(base).synchronous = on; }
   bool empty() const { return live_.empty(); }
   uint64_t quota() const { return quota_; }
+  // Of several processes, this one's part of it, which changes. Not less than mapped().
+  void set_quota(uint64_t quota) { quota_ = quota; }
+  uint64_t mapped() const { return mapped_; }
+  // What an allocation takes of it at most.
+  static uint64_t chunks_of(uint64_t bytes);
+  // Of free memory, no more than that stays mapped from now on.
+  void keep_at_most(uint64_t bytes, std::vector<Mapping>* todo);
+  // The least quota with which so much more can be had, if addresses are left.
+  uint64_t needed(uint64_t bytes) const { return mapped_ - kept_.total() + bytes; }
   // Bytes that allocations could still get: the quota less chunks in use.
   uint64_t available() const { return quota_ - mapped_ + kept_.total(); }
 
  private:
   bool take_chunks(uint64_t bytes, uint64_t* address, std::vector<Mapping>* todo);
   void return_chunks(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo);
+  void unmap_largest(std::vector<Mapping>* todo);
   void unmap(uint64_t address, uint64_t bytes, std::vector<Mapping>* todo);
 
   uint64_t quota_;
   bool make_room(uint64_t bytes, std::vector<Mapping>* todo);
+  uint64_t kept_most_ = kKeptBytesMax;
   uint64_t mapped_ = 0;                  // bytes of mapped chunks, kept ones included, and what was charged
   Ranges unmapped_;                      // whole chunks
   Ranges kept_;                          // whole chunks, mapped and free

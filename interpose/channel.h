@@ -115,6 +115,15 @@ class Channel : private Landings {
   uint64_t held() const {
     return lost_.load(std::memory_order_relaxed) ? 0 : page_->held.load(std::memory_order_relaxed);
   }
+  // Not 0: other processes have memory of this vGPU's quota, so how much this one has is told, and more is asked for.
+  // Grows where it is to be told anew.
+  uint64_t memory_shared() const {
+    return std::max(page_->memory_shared.load(std::memory_order_acquire), opened_shared_.load());
+  }
+  // For a command of a few bytes, without waiting.
+  bool has_room() const {
+    return own_->command_head.load() - page_->command_tail.load() < kCommandRingBytes - kRecordBytesMax;
+  }
   // Whether what is sent is kept, to be done again by another worker. Ends where something is sent that cannot be.
   bool is_protected() const { return protected_.load(std::memory_order_relaxed); }
   bool failed() const { return failure_.load(std::memory_order_relaxed) != 0 && lost_.load(std::memory_order_relaxed); }
@@ -231,7 +240,12 @@ class Channel : private Landings {
   bool find_again();
   bool come_back(std::string* cause);
   void be_patient();
-  bool search(std::string cause);
+  bool search(std::string cause, bool* later = nullptr);
+  enum class Found { kNotYet, kThere, kLost };
+  Found look_for_place(bool ask, bool comes_back, std::string* cause);
+  void await_place();
+  bool was_sent_on() const;
+  static bool lock_to_connect(std::unique_lock<std::mutex>* lock);
   bool has_moved_on();
   bool look_elsewhere();
   void fail(CUresult code, const std::string& cause);
@@ -324,11 +338,18 @@ class Channel : private Landings {
   std::atomic<uint32_t> retired_links_{0};  // of those, whose link is not closed yet
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> shares_{false};
-  uint32_t attempts_ = 0;               // DoorOpen::attempt of the last
-  uint32_t hold_ms_ = 0;                // the worker waits so long for us when the connection breaks
-  uint32_t patience_ms_ = kPatienceMs;  // Link::expect_answers
-  uint64_t alarm_ns_ = 0;               // when that was too short
-  uint64_t asked_ns_ = 0;               // has_moved_on()
+  std::atomic<uint64_t> opened_shared_{0};  // memory_shared() of a worker that has not said so in its page yet
+  uint32_t attempts_ = 0;                   // DoorOpen::attempt of the last
+  uint32_t hold_ms_ = 0;                    // the worker waits so long for us when the connection breaks
+  uint32_t patience_ms_ = kPatienceMs;      // Link::expect_answers
+  uint64_t alarm_ns_ = 0;                   // when that was too short
+  uint64_t asked_ns_ = 0;                   // has_moved_on()
+  // For a vGPU that is nowhere: since when, until when, when that was last done, and whether it was said. 0: for none.
+  struct Search {
+    uint64_t begin_ns = 0, deadline_ns = 0, looked_ns = 0;
+    bool asks = false, said = false;  // the scheduler is to be asked next; and what it said was told
+  };
+  Search search_;
   // What was told of the counters (their sum) and of round trips; the service thread's.
   uint64_t counted_ = 0, waits_told_ = 0, told_ns_ = 0;
   uint64_t trips_told_[kTripSlots] = {};

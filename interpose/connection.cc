@@ -13,6 +13,7 @@
 #include "interpose/counted_trip.h"
 #include "interpose/door_answers.h"
 #include "interpose/pool.h"
+#include "interpose/thread.h"
 #include "transport/door.h"
 
 namespace tide {
@@ -22,7 +23,7 @@ constexpr uint32_t kConnectTimeoutMs = 10'000;
 constexpr uint32_t kOpenedTimeoutMs = 65'000;     // an agent lets a client wait for the end of a move
 constexpr uint64_t kSearchNs = 5'000'000'000;     // how long a vanished worker is looked for elsewhere
 constexpr uint64_t kNowhereNs = 2'000'000'000;    // and if the scheduler knows of no other place in all that time
-constexpr uint64_t kRecoverNs = 120'000'000'000;  // a protected vGPU comes back from its last checkpoint meanwhile
+constexpr uint64_t kRecoverNs = 120'000'000'000;  // and a protected one, since the scheduler said that it is coming
 constexpr uint32_t kSearchPauseUs = 100'000;
 constexpr uint64_t kAskEveryNs = 200'000'000;
 constexpr uint32_t kSuspendedPauseUs = 250'000;
@@ -33,6 +34,7 @@ constexpr uint32_t kPatienceMostMs = 6'400;
 constexpr uint64_t kFalseAlarmNs = 250'000'000;  // a network that was silent, and is there so soon, was not away
 constexpr uint64_t kTripsToConnect = 16;
 constexpr uint64_t kAlarmsForgottenNs = 60'000'000'000;
+constexpr const char* kGone = "its worker ended, or the network to it broke";
 constexpr uint64_t kAgentBackNs = 20'000'000'000;  // longer than the scheduler waits before it ends the job
 
 const char* wanted_transport() {
@@ -114,10 +116,14 @@ Outcome Channel::connect_first() {
     const bool suspended = attempt.refusal == kSuspendedRefusal;
     if (suspended) deadline = now_ns() + kSearchNs;
     if (o.ok() || origin_.pool == nullptr || now_ns() >= deadline) return o;
-    const uint64_t tried = epoch;
-    if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok()) return o;
-    if (epoch > tried) continue;
-    if (suspended) {  // for as long as it takes, as a program that had begun before would wait
+    Pool::Place place;
+    if (!counted_trip([&] { return origin_.pool->where(origin_.vgpu, &place); }).ok()) return o;
+    if (place.coming) deadline = now_ns() + kSearchNs;
+    if (place.epoch > std::exchange(epoch, place.epoch)) {
+      endpoint = place.endpoint;
+      continue;
+    }
+    if (suspended || place.coming) {  // for as long as it takes, as a program that had begun before would wait
       if (!std::exchange(said, true)) log(LogLevel::kInfo, "vGPU %u: %s", origin_.vgpu, o.message().c_str());
       sleep_us(kSuspendedPauseUs);
       continue;
@@ -185,6 +191,7 @@ Outcome Channel::connect(const std::string& endpoint, uint64_t epoch, Attempt* a
   shares_.store(origin_.host_memory_fd >= 0 && link->give_descriptor(origin_.host_memory_fd));
   replace_link(std::move(link));
   epoch_.store(epoch);
+  if ((opened.flags & kOpenedShares) != 0) opened_shared_.store(epoch);
   origin_.endpoint = endpoint;
   return {};
 }
@@ -290,8 +297,19 @@ bool Channel::look_after() {
   return true;
 }
 
+// Another thread may hold it for as long as a vGPU takes to come back, and the library's own threads have others to
+// serve: false for one of those, it looks again later.
+bool Channel::lock_to_connect(std::unique_lock<std::mutex>* lock) {
+  if (thread_state.call != 0) {
+    lock->lock();
+    return true;
+  }
+  return lock->try_lock();
+}
+
 bool Channel::follow_move() {
-  std::unique_lock lock(reconnect_mu_);
+  std::unique_lock lock(reconnect_mu_, std::defer_lock);
+  if (!lock_to_connect(&lock)) return true;
   if (lost_.load()) return false;
   const uint64_t next = page_->next_epoch.load(std::memory_order_acquire);
   if (next <= epoch_.load()) return true;  // another thread was faster
@@ -312,7 +330,8 @@ bool Channel::follow_move() {
 }
 
 bool Channel::find_again() {
-  const std::lock_guard lock(reconnect_mu_);
+  std::unique_lock lock(reconnect_mu_, std::defer_lock);
+  if (!lock_to_connect(&lock)) return true;
   if (lost_.load()) return false;
   {
     LinkUse link(*this);
@@ -321,18 +340,19 @@ bool Channel::find_again() {
     if (link->alive() && !moved) return true;  // another thread was faster
   }
   std::string cause;
-  return (come_back(&cause) || search(cause)) && feed_log();
+  bool later = false;
+  const bool found = (search_.begin_ns == 0 && come_back(&cause)) || search(cause, &later);
+  return later || (found && feed_log());
 }
 
 // Of a protected session. Whether the scheduler has given the vGPU to another worker; it is not asked too often.
 // Requires: reconnect_mu_.
 bool Channel::has_moved_on() {
   if (!is_protected() || origin_.pool == nullptr || now_ns() - asked_ns_ < kAskEveryNs) return false;
-  uint64_t epoch = 0;
-  std::string endpoint;
-  const bool known = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); }).ok();
+  Pool::Place place;
+  const bool known = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &place); }).ok();
   asked_ns_ = now_ns();
-  return known && epoch > epoch_.load();
+  return known && place.epoch > epoch_.load();
 }
 
 // Its worker may not go on, and does not know whether another one has the session by now.
@@ -343,7 +363,9 @@ bool Channel::look_elsewhere() {
     return true;
   }
   LinkUse(*this)->release();
-  return search("its server is cut off") && feed_log();
+  bool later = false;
+  const bool found = search("its server is cut off", &later);
+  return later || (found && feed_log());
 }
 
 // To the same worker over another connection: it waits for us, and neither side misses anything. Requires:
@@ -387,44 +409,74 @@ void Channel::be_patient() {
   LinkUse(*this)->expect_answers(patience_ms_);
 }
 
-// Where the scheduler, or the last worker, says that the vGPU is. Requires: reconnect_mu_.
-bool Channel::search(std::string cause) {
-  static constexpr const char* kGone = "its worker ended, or the network to it broke";
+// Where the scheduler, or the last worker, says that the vGPU is. One that is to come back from a checkpoint is waited
+// for as long as the scheduler says so; with `later` the library's own threads look once, and then have others to
+// serve: true and *later, where it is not there yet. Requires: reconnect_mu_.
+bool Channel::search(std::string cause, bool* later) {
+  const bool comes_back = is_protected(), waits = later == nullptr || !comes_back || thread_state.call != 0;
+  if (search_.begin_ns == 0) search_ = {now_ns(), now_ns() + (comes_back ? kRecoverNs : kSearchNs)};
   cause = cause.empty() ? kGone : std::string(kGone) + ": " + cause;
-  const bool comes_back = is_protected();
-  const uint64_t begin = now_ns(), deadline = begin + (comes_back ? kRecoverNs : kSearchNs);
+  Found found = Found::kNotYet;
   // In turn where the last worker sent us, and where the scheduler knows the vGPU to be: it may have moved on before we
   // came, and the scheduler may be away.
-  for (bool ask = false; origin_.pool != nullptr && now_ns() < deadline; ask = !ask) {
-    uint64_t epoch = 0;
-    std::string endpoint;
-    const bool sent = page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
-    if (sent && !ask) {
-      epoch = page_->next_epoch.load();
-      char text[kEndpointBytes];
-      memcpy(text, page_->next_endpoint, sizeof text);
-      text[sizeof text - 1] = 0;
-      endpoint = text;
-    } else if (Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &epoch, &endpoint); });
-               !o.ok()) {
-      cause = std::string(kGone) + ", and the scheduler does not help: " + o.message();
-      if (!sent) break;
-    } else if (!sent && !comes_back && epoch <= epoch_.load() && now_ns() - begin >= kNowhereNs) {
-      break;
+  for (; found == Found::kNotYet; search_.asks = !search_.asks) {
+    if (origin_.pool == nullptr || now_ns() >= search_.deadline_ns) {
+      found = Found::kLost;
+    } else if (!waits && now_ns() - search_.looked_ns < kAskEveryNs) {
+      return *later = true;
+    } else {
+      search_.looked_ns = now_ns();
+      found = look_for_place(search_.asks, comes_back, &cause);
     }
-    if (epoch > epoch_.load()) {
-      Attempt attempt;
-      const Outcome o = connect(endpoint, epoch, &attempt);
-      if (o.ok()) return true;
-      cause = std::string(kGone) +
-              (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") +
-              o.message();
-      if (attempt.hopeless) break;
-    }
-    if (!sent || ask) sleep_us(kSearchPauseUs);
   }
-  fail(CUDA_ERROR_DEVICE_UNAVAILABLE, cause);
-  return false;
+  search_ = {};
+  if (found == Found::kLost) fail(CUDA_ERROR_DEVICE_UNAVAILABLE, cause);
+  return found == Found::kThere;
+}
+
+bool Channel::was_sent_on() const {
+  return page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
+}
+
+// Once. `ask`: the scheduler, else the last worker if that has said something.
+Channel::Found Channel::look_for_place(bool ask, bool comes_back, std::string* cause) {
+  Pool::Place place;
+  const bool sent = was_sent_on();
+  if (sent && !ask) {
+    char text[kEndpointBytes];
+    memcpy(text, page_->next_endpoint, sizeof text);
+    text[sizeof text - 1] = 0;
+    place = {page_->next_epoch.load(), text, false};
+  } else {
+    bool refused = false;
+    const Outcome o = counted_trip([&] { return origin_.pool->where(origin_.vgpu, &place, &refused); });
+    if (!o.ok()) {
+      *cause = std::string(kGone) + ", and the scheduler does not help: " + o.message();
+      if (!sent && (refused || !comes_back)) return Found::kLost;
+    } else if (!sent && !comes_back && place.epoch <= epoch_.load() && now_ns() - search_.begin_ns >= kNowhereNs) {
+      return Found::kLost;
+    }
+    if (comes_back && place.coming) await_place();
+  }
+  if (place.epoch > epoch_.load()) {
+    Attempt attempt;
+    const Outcome o = connect(place.endpoint, place.epoch, &attempt);
+    if (o.ok()) return Found::kThere;
+    *cause = std::string(kGone) +
+             (attempt.hopeless ? ", and cannot be made up for: " : ", and its new place does not answer: ") +
+             o.message();
+    if (attempt.hopeless) return Found::kLost;
+  }
+  if (!sent || ask) sleep_us(thread_state.call != 0 ? kSearchPauseUs : 0);
+  return Found::kNotYet;
+}
+
+// The scheduler says that it will be there.
+void Channel::await_place() {
+  search_.deadline_ns = now_ns() + kRecoverNs;
+  if (std::exchange(search_.said, true)) return;
+  log(LogLevel::kInfo, "vGPU %u: its worker is lost; the program waits until the pool has restored it (`tide why %s`)",
+      origin_.vgpu, origin_.pool->identity().job);
 }
 
 void Channel::abandon() {

@@ -57,6 +57,7 @@ Outcome parse_job(const std::string& payload, std::vector<VgpuPlace>* places) {
     vgpu.endpoint[sizeof vgpu.endpoint - 1] = 0;
     place.epoch = vgpu.epoch;
     place.memory_bytes = vgpu.memory_bytes;
+    place.coming = (vgpu.flags & kPlaceComing) != 0;
     place.endpoint = vgpu.endpoint;
     places->push_back(std::move(place));
   }

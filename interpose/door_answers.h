@@ -16,6 +16,7 @@ struct VgpuPlace {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;
   std::string endpoint;
+  bool coming = false;  // kPlaceComing
   DeviceInfo info;
 };
 

@@ -3,18 +3,26 @@
 #include <algorithm>
 #include <iterator>
 
+#include "api/payload.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "commands.h"
 #include "interpose/process.h"
 
 namespace tide {
+namespace {
+
+constexpr int kAsksMax = 4;
+constexpr uint64_t kKeptSharedBytes = 2 * kChunkBytes;  // free memory that others could have
+
+}  // namespace
 
 Memory::Memory(Vgpu& vgpu) : vgpu_(vgpu), allocator_(vgpu.range(), kVgpuRangeBytes - kImageZoneBytes, vgpu.quota) {}
 
 // Under the lock: the worker must see unmappings and mappings in the order in which they were decided.
 CUresult Memory::carry_out(const std::vector<Mapping>& todo, uint32_t context) {
   CUresult result = CUDA_SUCCESS;
+  bool gave = false;
   for (const Mapping& m : todo) {
     const command::MapMemory range{m.address, m.bytes};
     const CUresult r =
@@ -23,7 +31,9 @@ CUresult Memory::carry_out(const std::vector<Mapping>& todo, uint32_t context) {
                               .payload_bytes = sizeof range},
                              [&](std::byte* payload) { __builtin_memcpy(payload, &range, sizeof range); });
     if (r != CUDA_SUCCESS) result = r;
+    gave |= !m.map;
   }
+  if (gave) tell();
   return result;
 }
 
@@ -40,38 +50,107 @@ void Memory::release_finished(std::vector<Mapping>* todo) {
   });
 }
 
-CUresult Memory::allocate(Context& context, uint64_t bytes, uint64_t* address) {
-  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+// Requires: mu_. From the first time on the worker is told how much it is.
+void Memory::follow_sharing() {
+  const uint64_t shared = vgpu_.channel().memory_shared();
+  if (shared <= heard_.load()) return;
+  heard_.store(shared);
+  asks_ = true;
+  std::vector<Mapping> todo;
+  allocator_.keep_at_most(kKeptSharedBytes, &todo);
+  carry_out(todo, 0);
+  tell();
+}
+
+// Requires: mu_. What somebody asks for at this moment is not taken back.
+void Memory::tell() {
+  if (!asks_) return;
+  if (wanted_ == 0) allocator_.set_quota(allocator_.mapped());
+  send_command(*vgpu_.primary, Call::tideAskMemory, command::AskMemory{std::max(allocator_.mapped(), wanted_)});
+}
+
+void Memory::look_after() {
+  // The service thread does not wait for room in the ring.
+  if (vgpu_.channel().memory_shared() <= heard_.load() || !vgpu_.channel().has_room()) return;
+  const std::unique_lock lock(mu_, std::try_to_lock);
+  if (lock.owns_lock()) follow_sharing();
+}
+
+CUresult Memory::ask(uint64_t bytes, uint64_t* left) {
+  Reply reply;
+  const CUresult r = ask_command(*vgpu_.primary, Call::tideAskMemory, command::AskMemory{bytes}, &reply);
+  if (r != CUDA_SUCCESS) return r;
+  MemoryAnswer answer;
+  if (reply.payload.size() < sizeof answer) return CUDA_ERROR_UNKNOWN;
+  __builtin_memcpy(&answer, reply.payload.data(), sizeof answer);
+  *left = answer.left;
+  return CUDA_SUCCESS;
+}
+
+template <class Attempt>
+CUresult Memory::ask_and_try(std::unique_lock<std::mutex>* lock, uint64_t bytes, uint32_t context, Attempt attempt) {
+  lock->unlock();
+  const std::lock_guard turn(asking_mu_);
+  lock->lock();
+  for (int i = 0; i < kAsksMax; ++i) {  // what was given to us another thread may take
+    std::vector<Mapping> todo;
+    const bool got = attempt(&todo);
+    const CUresult sent = carry_out(todo, context);
+    if (sent != CUDA_SUCCESS || got) return sent;
+    const uint64_t wanted = allocator_.needed(bytes);
+    if (wanted > vgpu_.quota) break;
+    wanted_ = wanted;
+    lock->unlock();
+    uint64_t left = 0;
+    const CUresult asked = ask(wanted, &left);
+    lock->lock();
+    wanted_ = 0;
+    allocator_.set_quota(std::max(asked == CUDA_SUCCESS ? wanted : 0, allocator_.mapped()));
+    if (asked == CUDA_SUCCESS) continue;
+    tell();
+    return asked;
+  }
+  tell();
+  return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+template <class Attempt>
+CUresult Memory::obtain(uint64_t bytes, uint32_t context, Attempt attempt) {
   std::unique_lock lock(mu_);
-  const uint32_t number = context.number.load();
-  const uint64_t id = process()->next_id++;
+  follow_sharing();
   std::vector<Mapping> todo;
   if (!later_.empty()) release_finished(&todo);
-  bool got = allocator_.allocate(bytes, number, id, address, &todo);
+  bool got = attempt(&todo);
   if (!got && !later_.empty()) {
     // What was freed in stream order comes back when the streams get there.
     lock.unlock();
     if (CUresult r = vgpu_.sync_all(); r != CUDA_SUCCESS) return r;
     lock.lock();
     release_finished(&todo);
-    got = allocator_.allocate(bytes, number, id, address, &todo);
+    got = attempt(&todo);
   }
-  if (CUresult r = carry_out(todo, number); r != CUDA_SUCCESS) return r;
+  if (CUresult r = carry_out(todo, context); r != CUDA_SUCCESS) return r;
+  if (!got && asks_) return ask_and_try(&lock, bytes, context, attempt);
   return got ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+CUresult Memory::allocate(Context& context, uint64_t bytes, uint64_t* address) {
+  if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  const uint32_t number = context.number.load();
+  const uint64_t id = process()->next_id++;
+  return obtain(Allocator::chunks_of(bytes), number,
+                [&](std::vector<Mapping>* todo) { return allocator_.allocate(bytes, number, id, address, todo); });
+}
+
 CUresult Memory::charge(Context& context, uint64_t bytes) {
-  const std::lock_guard lock(mu_);
-  std::vector<Mapping> todo;
-  if (!later_.empty()) release_finished(&todo);
-  const bool got = allocator_.charge(bytes, &todo);
-  if (CUresult r = carry_out(todo, context.number.load()); r != CUDA_SUCCESS) return r;
-  return got ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+  return obtain(bytes, context.number.load(),
+                [&](std::vector<Mapping>* todo) { return allocator_.charge(bytes, todo); });
 }
 
 void Memory::discharge(uint64_t bytes) {
   const std::lock_guard lock(mu_);
   allocator_.discharge(bytes);
+  tell();
 }
 
 CUresult Memory::release(uint64_t address) {
@@ -120,18 +199,10 @@ CUresult Memory::unreserve(uint64_t address, uint64_t bytes) {
 }
 
 CUresult Memory::create(uint64_t bytes) {
-  const std::lock_guard lock(mu_);
-  std::vector<Mapping> todo;
-  release_finished(&todo);
-  const bool got = allocator_.charge(bytes, &todo);
-  const CUresult result = carry_out(todo, 0);
-  return got ? result : CUDA_ERROR_OUT_OF_MEMORY;
+  return obtain(bytes, 0, [&](std::vector<Mapping>* todo) { return allocator_.charge(bytes, todo); });
 }
 
-void Memory::destroy(uint64_t bytes) {
-  const std::lock_guard lock(mu_);
-  allocator_.discharge(bytes);
-}
+void Memory::destroy(uint64_t bytes) { discharge(bytes); }
 
 CUresult Memory::map(uint64_t address, uint64_t bytes) { return map_at(address, bytes, 0); }
 CUresult Memory::map_named(uint64_t address, uint64_t bytes, uint64_t name) { return map_at(address, bytes, name); }
@@ -201,6 +272,8 @@ bool Memory::begin_again() {
       allocator_.empty() && reserved_.empty() && mapped_.empty() && shared_.empty() && opened_.empty();
   if (!nothing_left) return false;
   allocator_ = Allocator(vgpu_.range(), kVgpuRangeBytes - kImageZoneBytes, vgpu_.quota);
+  asks_ = false;
+  heard_.store(0);
   later_.clear();
   globals_.clear();
   return true;
@@ -226,8 +299,14 @@ void Memory::add_global(uint64_t address, uint64_t bytes, uint32_t context) {
 }
 
 uint64_t Memory::available() {
-  const std::lock_guard lock(mu_);
-  return allocator_.available();
+  const std::lock_guard asking(asking_mu_);  // so that nobody else's wish is taken back by this
+  std::unique_lock lock(mu_);
+  follow_sharing();
+  if (!asks_) return allocator_.available();
+  const uint64_t promised = allocator_.quota(), own = allocator_.available();
+  lock.unlock();
+  uint64_t left = 0;
+  return ask(promised, &left) == CUDA_SUCCESS ? own + left : own;
 }
 
 uint64_t Memory::total() const { return vgpu_.quota; }

@@ -65,8 +65,11 @@ class Memory {
   CUresult set_synchronous(uint64_t address, bool on);
   bool has_synchronous() const { return has_synchronous_.load(std::memory_order_relaxed); }
   void add_global(uint64_t address, uint64_t bytes, uint32_t context);
+  // Of the quota, what no process has; the worker is asked where there are several.
   uint64_t available();
   uint64_t total() const;
+  // Hears of another process that uses the vGPU. Now and then, by the service thread.
+  void look_after();
 
  private:
   struct Later {
@@ -82,14 +85,27 @@ class Memory {
   // Requires: mu_.
   CUresult carry_out(const std::vector<Mapping>& todo, uint32_t context);
   void release_finished(std::vector<Mapping>* todo);
+  void follow_sharing();
+  void tell();
+  // `attempt`: tries to get what needs so much of the quota. Waits, without the lock, for what was freed in stream
+  // order and, where others have part of the quota, for the worker's word.
+  template <class Attempt>
+  CUresult obtain(uint64_t bytes, uint32_t context, Attempt attempt);
+  template <class Attempt>
+  CUresult ask_and_try(std::unique_lock<std::mutex>* lock, uint64_t bytes, uint32_t context, Attempt attempt);
+  CUresult ask(uint64_t bytes, uint64_t* left);
   void unshare(uint64_t address);
   void end_opened(uint64_t address, std::vector<Mapping>* todo);
   CUresult map_at(uint64_t address, uint64_t bytes, uint64_t name);
 
   Vgpu& vgpu_;
   std::atomic<bool> has_synchronous_{false};  // since some allocation was made so once
+  std::mutex asking_mu_;                      // taken before mu_, and held while the worker is asked for more
   mutable std::mutex mu_;
-  Allocator allocator_;
+  Allocator allocator_;             // with several processes its quota is what the worker has promised
+  bool asks_ = false;               // that is so
+  std::atomic<uint64_t> heard_{0};  // Channel::memory_shared() as it was answered
+  uint64_t wanted_ = 0;             // while somebody asks: how much
   std::vector<Later> later_;
   std::map<uint64_t, uint64_t> reserved_;  // of the VMM: address -> bytes
   std::map<uint64_t, uint64_t> mapped_;    // within these

@@ -71,7 +71,8 @@ Outcome Pool::dial(const std::string& door) {
   return connect_tcp(door, patience_ms_, &socket_);
 }
 
-Outcome Pool::greet(const std::string& door, std::vector<VgpuPlace>* places, bool* elsewhere) {
+Outcome Pool::greet(const std::string& door, std::vector<VgpuPlace>* places, bool* elsewhere, bool* refused) {
+  *refused = false;
   if (Outcome o = dial(door); !o.ok()) {
     socket_ = -1;
     *elsewhere = true;
@@ -90,6 +91,7 @@ Outcome Pool::greet(const std::string& door, std::vector<VgpuPlace>* places, boo
     int32_t code = 0;
     o = parse_refusal(payload, &code);
     *elsewhere = code == kNotLeaderRefusal;
+    *refused = !*elsewhere;
   } else if (o.ok() && type != DoorType::kJob) {
     o = Outcome::fail("the scheduler gave an answer that does not fit");
   } else if (o.ok()) {
@@ -102,21 +104,22 @@ Outcome Pool::greet(const std::string& door, std::vector<VgpuPlace>* places, boo
   return o;
 }
 
-Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places) {
+Outcome Pool::say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places, bool* refused) {
   const std::lock_guard lock(mu_);
   identity_ = identity;
   const std::vector<std::string> doors = doors_of(identity_.door);
   const uint64_t until = now_ns() + uint64_t(patience_ms_) * 1'000'000;
   for (size_t tried = 1;; ++tried) {
-    bool elsewhere = false;
-    const Outcome o = greet(doors[door_ % doors.size()], places, &elsewhere);
+    bool elsewhere = false, known_to_none = false;
+    const Outcome o = greet(doors[door_ % doors.size()], places, &elsewhere, &known_to_none);
+    if (refused != nullptr) *refused = known_to_none;
     if (o.ok() || !elsewhere || doors.size() == 1 || now_ns() > until) return o;
     ++door_;
     if (tried % doors.size() == 0) sleep_us(kElectionPauseUs);  // a new leader is being found
   }
 }
 
-Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
+Outcome Pool::where(uint32_t vgpu, Place* found, bool* refused) {
   std::vector<VgpuPlace> places;
   std::unique_lock lock(mu_);
   if (socket_ >= 0) {
@@ -125,22 +128,25 @@ Outcome Pool::where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint) {
     std::string payload;
     Outcome o = send_frame(socket_, DoorType::kWhere, &where, sizeof where);
     if (o.ok()) o = receive_frame(socket_, patience_ms_, &type, &payload);
-    if (o.ok() && type == DoorType::kRefused) return parse_refusal(payload);
+    if (o.ok() && type == DoorType::kRefused) {
+      int32_t code = 0;
+      const Outcome refusal = parse_refusal(payload, &code);
+      if (refused != nullptr) *refused = code != kNotLeaderRefusal;
+      if (code != kNotLeaderRefusal) return refusal;
+    }
     DoorPlace place;
     if (o.ok() && type == DoorType::kPlace && parse_place(payload, &place).ok()) {
       if (place.vgpu != vgpu) return Outcome::fail("the scheduler answered for another vGPU");
-      *epoch = place.epoch;
-      *endpoint = place.endpoint;
+      *found = {place.epoch, place.endpoint, (place.flags & kPlaceComing) != 0};
       return {};
     }
     close(socket_);  // the scheduler may have been restarted: once more from the beginning
     socket_ = -1;
   }
   lock.unlock();
-  if (Outcome o = say_hello(JobIdentity(identity_), &places); !o.ok()) return o;
+  if (Outcome o = say_hello(JobIdentity(identity_), &places, refused); !o.ok()) return o;
   if (vgpu >= places.size()) return Outcome::fail("the scheduler does not know this vGPU any more");
-  *epoch = places[vgpu].epoch;
-  *endpoint = places[vgpu].endpoint;
+  *found = {places[vgpu].epoch, places[vgpu].endpoint, places[vgpu].coming};
   return {};
 }
 

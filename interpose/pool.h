@@ -26,9 +26,14 @@ Outcome job_from_environment(JobIdentity* identity);
 // Threads: any, after say_hello().
 class Pool {
  public:
-  Outcome say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places);
-  // Where the vGPU lives now.
-  Outcome where(uint32_t vgpu, uint64_t* epoch, std::string* endpoint);
+  Outcome say_hello(const JobIdentity& identity, std::vector<VgpuPlace>* places, bool* refused = nullptr);
+  // Where the vGPU lives now. *refused: the scheduler has answered, and knows of no such job or vGPU any more.
+  struct Place {
+    uint64_t epoch = 0;
+    std::string endpoint;
+    bool coming = false;  // it is lost there, and will be elsewhere
+  };
+  Outcome where(uint32_t vgpu, Place* place, bool* refused = nullptr);
   Outcome measure(PoolUsage* usage);
   // How long the scheduler may take for an answer.
   void set_patience(uint32_t ms) { patience_ms_ = ms; }
@@ -38,8 +43,8 @@ class Pool {
 
  private:
   Outcome dial(const std::string& door);
-  // Says hello at one door; `*elsewhere`: another one may answer.
-  Outcome greet(const std::string& door, std::vector<VgpuPlace>* places, bool* elsewhere);
+  // Says hello at one door; `*elsewhere`: another one may answer; `*refused`: this one has.
+  Outcome greet(const std::string& door, std::vector<VgpuPlace>* places, bool* elsewhere, bool* refused);
   // Asks once; false where the line is broken (and closed then).
   bool ask_usage(Outcome* outcome, PoolUsage* usage);
 

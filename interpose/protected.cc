@@ -139,8 +139,13 @@ void Channel::look_after_log() {
   if (own_->unprotected.load(std::memory_order_relaxed) != 0) return tell_unprotected();
   if (!is_protected()) return;
   if (page_->safe_sequence.load(std::memory_order_acquire) == kServerEnded) {
-    const std::lock_guard lock(lock_);
-    if (!protection_->feeds()) protected_.store(false);
+    bool ended;
+    {
+      const std::lock_guard lock(lock_);
+      ended = !protection_->feeds() && protected_.exchange(false);
+    }
+    if (ended)
+      log(LogLevel::kWarning, "vGPU %u is not protected any more, as its server says (`tide job`)", origin_.vgpu);
     return;
   }
   if (page_->errors.load(std::memory_order_acquire) != errors_before_ && !repeats_differ())

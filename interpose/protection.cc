@@ -46,8 +46,10 @@ Unprotected Protection::reason_against(uint16_t call) {
   }
 }
 
-// Times are not.
-bool Protection::is_compared(uint16_t call) { return Call(call) != Call::tideElapsed; }
+// Times are not, nor is what other processes left.
+bool Protection::is_compared(uint16_t call) {
+  return Call(call) != Call::tideElapsed && Call(call) != Call::tideAskMemory;
+}
 
 bool Protection::signal(uint32_t slot, uint64_t value, bool* now) {
   *now = !feeds_;

@@ -142,6 +142,7 @@ void Service::look_after_channels() {
     if (!vgpu->is_open()) continue;
     vgpu->channel().drain();
     vgpu->staging.give_up_if_asked(*vgpu);
+    vgpu->memory->look_after();
     if (vgpu->channel().look_after() && tells) vgpu->channel().tell_counters();
     held += vgpu->channel().held();
   }

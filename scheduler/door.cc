@@ -155,6 +155,7 @@ kj::Promise<void> Door::hello(Client& c) {
     out.memory_bytes = job->record.memory_bytes;
     write_text(out.endpoint, sizeof out.endpoint, server == nullptr ? "" : server->endpoint);
     out.device_info_bytes = uint32_t(vgpu.device_info.size());
+    out.flags = vgpu.comes_back() ? kPlaceComing : 0;
     payload += bytes_of(out) + vgpu.device_info;
   }
   if (payload.size() > kDoorPayloadMax)
@@ -182,6 +183,7 @@ kj::Promise<void> Door::where(Client& c, const Job& job) {
   DoorPlace place;
   place.vgpu = where.vgpu;
   place.epoch = vgpu.epoch;
+  place.flags = vgpu.comes_back() ? kPlaceComing : 0;
   write_text(place.endpoint, sizeof place.endpoint, server == nullptr ? "" : server->endpoint);
   return send(c, uint16_t(DoorType::kPlace), bytes_of(place)).then([this, &c] { return ask(c); });
 }

@@ -35,6 +35,7 @@ void write(const VgpuRecord& vgpu, record::Vgpu::Builder out) {
   guard.setServer(vgpu.guard.server);
   guard.setEpoch(vgpu.guard.epoch);
   guard.setMadeMs(vgpu.guard.made_ms);
+  guard.setToken(data_of(vgpu.guard.token));
 }
 
 VgpuRecord read(record::Vgpu::Reader in) {
@@ -43,7 +44,7 @@ VgpuRecord read(record::Vgpu::Reader in) {
           .home = read(in.getHome()),
           .epoch = in.getEpoch(),
           .device_info = text_of(in.getDeviceInfo()),
-          .guard = {text_of(guard.getServer()), guard.getEpoch(), guard.getMadeMs()}};
+          .guard = {text_of(guard.getServer()), guard.getEpoch(), guard.getMadeMs(), text_of(guard.getToken())}};
 }
 
 void write(const TurnRecord& turn, record::Turn::Builder out) {

@@ -51,6 +51,9 @@ struct Vgpu {
   uint64_t retry_ns = 0;
   MoveTotals last_move;  // that this scheduler saw; of no vGPU: none
   Protection protection = {};
+
+  // It has lost its place, and will have another one, with what its guard has.
+  bool comes_back() const { return protection.whole() && (protection.lost || at.none()); }
 };
 
 // How far a job that is being suspended is. Before kParking nothing of it moves: first its programs are held.

@@ -16,6 +16,7 @@ struct GuardRecord {
   std::string server;    // empty: there is none
   uint64_t epoch = 0;    // of its lease; the highest that was ever used
   uint64_t made_ms = 0;  // since 1970, when the last checkpoint was whole; 0: none is
+  std::string token;     // of its lease: the job's programs do not know it
 };
 
 struct CheckpointTotals {

@@ -28,7 +28,7 @@ inline constexpr uint32_t kLeftGraceMs = 1'500;        // for `tide run` whose c
 inline constexpr uint32_t kRecoverGraceMs = 30'000;    // after a restart, for `tide run` and agents
 inline constexpr uint32_t kTickMs = 200;
 inline constexpr uint32_t kStalledMs = 2'000;  // without a tick: it was us who were stopped
-inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is given up
+inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job is given up; not one that is restored from a checkpoint
 
 inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
 
@@ -171,6 +171,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   static void watch_anew(Vgpu* vgpu);
   static void found_again(Vgpu* vgpu);
   void start_recovery(const Action& action);
+  void recovery_failed(Job* job, uint32_t vgpu, const std::string& server, const std::string& why);
   void recovered(const Action& action, uint64_t epoch);
   bool confirm_guard(const std::string& server, const control::Lease::Reader& lease);
   void lose_guards(const std::string& server, const std::set<std::pair<std::string, uint32_t>>& but);

@@ -49,7 +49,7 @@ void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint3
   lease.setEpoch(epoch);
   lease.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(job.record.token.data()), job.record.token.size()));
   lease.setMemoryBytes(job.record.memory_bytes);
-  lease.setProtected(job.record.protect_ms != 0);
+  lease.setProtected(job.record.protect_ms != 0 && !job.vgpus[vgpu].protection.refused);
   lease.setPart(job.record.part);
 }
 
@@ -153,14 +153,18 @@ void Reconciler::place_failed(const std::string& id, uint32_t v, uint64_t epoch,
   Job* job = ledger_.by_id(id);
   Vgpu* vgpu = vgpu_of(id, v);
   if (vgpu == nullptr || vgpu->doing != Doing::kPlacing || vgpu->last_epoch != epoch) return;
-  const std::string where = to_text(vgpu->to);
+  const std::string where = to_text(vgpu->to), server = vgpu->to.server;
   vgpu->doing = Doing::kNothing;
   vgpu->to = {};
   ++vgpu->failures;
   vgpu->retry_ns = now_ns() + backoff_ns(vgpu->failures);
   job->problem = format("virtual GPU %u could not start on %s: %s", v, where.c_str(), why.c_str());
   log(LogLevel::kWarning, "job %s: %s", id.c_str(), job->problem.c_str());
-  if (vgpu->failures >= kPlaceTriesMax && !job->ended()) end_job(job, job->problem, -1);
+  if (job->started && vgpu->protection.whole()) {
+    recovery_failed(job, v, server, why);
+  } else if (vgpu->failures >= kPlaceTriesMax && !job->ended()) {
+    end_job(job, job->problem, -1);
+  }
   poke();
 }
 

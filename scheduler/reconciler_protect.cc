@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/remote_error.h"
+#include "scheduler/token.h"
 
 namespace tide::sched {
 namespace {
@@ -85,6 +86,7 @@ void Reconciler::begin_guard(Job* job, uint32_t v) {
   now.guard.made_ms = 0;
   now.guard.epoch = std::max(now.guard.epoch, kGuardEpochs) + 1;
   now.last = {};
+  if (const Outcome made = new_token(&now.guard.token); !made.ok()) return guard_failed(job, v, made.message());
   if (const Outcome saved = save(job); !saved.ok()) return guard_failed(job, v, saved.message());
   log(LogLevel::kInfo, "job %s: %s guards vGPU %u", job->record.id().c_str(), now.guard.server.c_str(), v);
   now.asked = true;
@@ -110,6 +112,9 @@ void Reconciler::fill_guard(control::Lease::Builder lease, const Job& job, uint3
   fill_lease(lease, job, v, {job.vgpus[v].protection.guard.server, control::GUARDING},
              job.vgpus[v].protection.guard.epoch);
   lease.setProtected(false);
+  // One from a record of before has the job's.
+  const std::string& token = job.vgpus[v].protection.guard.token;
+  if (!token.empty()) lease.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(token.data()), token.size()));
 }
 
 // The vGPU, if this guard is still its own.
@@ -317,6 +322,18 @@ void Reconciler::start_recovery(const Action& action) {
                           cancel_at(action.to.server, action.job, action.vgpu, epoch);
                           place_failed(action.job, action.vgpu, epoch, remote_error(e));
                         }));
+}
+
+// A program waits for it, as long as that takes: elsewhere at once, there only after a while. Where the guard is away
+// no other server is of more help.
+void Reconciler::recovery_failed(Job* job, uint32_t v, const std::string& server, const std::string& why) {
+  Vgpu& vgpu = job->vgpus[v];
+  const std::string& guard = vgpu.protection.guard.server;
+  job->problem = format("virtual GPU %u waits to be restored from its checkpoint on %s; on %s that failed: %s", v,
+                        guard.c_str(), server.c_str(), why.c_str());
+  if (links_.find(guard) == links_.end()) return;
+  job->failed_on[server] = vgpu.retry_ns;
+  vgpu.retry_ns = 0;
 }
 
 void Reconciler::recovered(const Action& action, uint64_t epoch) {

@@ -16,6 +16,7 @@ struct Guard {
   server @0 :Text;
   epoch @1 :UInt64;
   madeMs @2 :UInt64;
+  token @3 :Data;
 }
 
 struct Vgpu {

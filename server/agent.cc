@@ -115,6 +115,7 @@ Agent::Agent(Gpus gpus, uint32_t hold_s, const std::string& directory, kj::Async
       hold_ms_(hold_s * 1000),
       state_path_(directory + "/state"),
       slices_path_(directory + "/slices-"),
+      quota_path_(directory + "/memory-"),
       rendezvous_(directory + "/workers"),
       last_(read_agent_state(state_path_)),
       io_(io),
@@ -241,6 +242,12 @@ kj::Promise<void> Agent::await_gpu(const LeaseTerms& terms, uint64_t end_ns) {
   });
 }
 
+std::string Agent::quota_path(const LeaseTerms& terms) const {
+  std::string job = terms.job;
+  std::replace(job.begin(), job.end(), '/', '_');
+  return quota_path_ + format("%s-%u-%llu", job.c_str(), terms.vgpu, static_cast<unsigned long long>(terms.epoch));
+}
+
 // The watching tasks keep the workers' objects until they are reaped.
 void Agent::forget(const LeaseKey& key) {
   const auto found = leases_.find(key);
@@ -251,6 +258,7 @@ void Agent::forget(const LeaseKey& key) {
   }
   if (!is_guard(found->second->terms)) fence(found->second->terms);
   found->second->news.tell();
+  unlink(quota_path(found->second->terms).c_str());
   leases_.erase(found);
   save();
 }
@@ -364,6 +372,7 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
   session->restored = false;
   session->identity = identity_of(lease->terms, wish, hold_ms_);
   session->identity.again = again ? 1 : 0;
+  session->identity.shares = lease->sessions.size() > 1 ? 1 : 0;
   tell_lease(lease->terms, *session);
   const int fds[2] = {socket, region_fd};
   const bool sent = session->worker->send(ControlType::kServe, &session->identity, sizeof(session->identity), fds,
@@ -387,7 +396,9 @@ Outcome Agent::begin_session(AgentLease* lease, const DoorOpen& wish, std::share
   made->gpu = lease->terms.gpu;
   made->counted.quiet = is_on_no_gpu(lease->terms) ? 1 : 0;
   if (const Outcome outcome = begin_worker(lease, made.get()); !outcome.ok()) return outcome;
+  for (const auto& other : lease->sessions) other->worker->send(ControlType::kShares, nullptr, 0);
   lease->sessions.push_back(made);
+  made->identity.shares = lease->sessions.size() > 1 ? 1 : 0;
   // So that its client needs not keep all that it sends for long.
   if (lease->terms.is_protected) lease->news.wanted = true;
   lease->news.tell();
@@ -406,6 +417,7 @@ Outcome Agent::begin_worker(AgentLease* lease, AgentSession* session) {
   const uint32_t gpu = lease->terms.gpu;
   Environment environment = is_on_no_gpu(lease->terms) ? gpus_.keeper_environment() : gpus_.environment(gpu);
   environment.push_back({"TIDE_SLICES", is_on_no_gpu(lease->terms) ? "" : slices_path_ + std::to_string(gpu)});
+  environment.push_back({"TIDE_MEMORY_QUOTA", is_on_no_gpu(lease->terms) ? "" : quota_path(lease->terms)});
   const Outcome outcome =
       WorkerProcess::start(io_.unixEventPort, gpus_.worker_program(), environment, place, &session->worker);
   if (place >= 0) close(place);

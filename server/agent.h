@@ -193,6 +193,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<std::string> ask_receiver(const MoveOrder& order, const AgentSession& session, const char* for_what);
   kj::Promise<std::string> ask_door(const std::string& address, const DoorOpen& wish);
   struct CheckpointState;
+  void unprotect(const AgentCheckpointOrder& order, const std::string& why);
+  std::string quota_path(const LeaseTerms& terms) const;
   kj::Promise<void> checkpoint_one(std::shared_ptr<CheckpointState> state, std::shared_ptr<AgentSession> session,
                                    bool anew);
   kj::Promise<void> give_one(std::shared_ptr<AgentMoveReport> report, const MoveOrder& order,
@@ -206,6 +208,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   const uint32_t hold_ms_;
   const std::string state_path_;
   const std::string slices_path_;  // of a GPU with its number behind it (server/time_slices.h)
+  const std::string quota_path_;   // of a lease (server/memory_quota.h)
   const Rendezvous rendezvous_;
   AgentState last_;  // as it was found
   std::string door_;

@@ -1,6 +1,7 @@
 // What an agent does with what the last one left: its leases, and the workers that still run.
 
 #include <string.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <set>
@@ -55,6 +56,7 @@ void Agent::take_over_lease(const AgentState::Lease& from) {
   if (!same_gpu || (from.committed && lease->sessions.empty())) {
     for (const auto& session : lease->sessions) end_session(key, session);
     fence(terms);
+    unlink(quota_path(terms).c_str());
     return;
   }
   if (lost) {

@@ -55,7 +55,22 @@ kj::Promise<AgentCheckpointReport> Agent::checkpoint(const AgentCheckpointOrder&
   kj::Vector<kj::Promise<void>> sent;
   const auto sessions = lease->sessions;
   for (const auto& session : sessions) sent.add(checkpoint_one(state, session, false));
-  return kj::joinPromises(sent.releaseAsArray()).then([state] { return state->report; });
+  return kj::joinPromises(sent.releaseAsArray()).then([this, state] {
+    if (!state->report.refused.empty()) unprotect(*state->order, state->report.refused);
+    return state->report;
+  });
+}
+
+// Where one session cannot be protected none is: from one alone the vGPU could not go on.
+void Agent::unprotect(const AgentCheckpointOrder& order, const std::string& why) {
+  AgentLease* const lease = find(order.job, order.vgpu, order.epoch);
+  if (lease == nullptr) return;
+  lease->terms.is_protected = false;
+  lease->guarded = nullptr;
+  save();
+  ControlText text;
+  set_text(text.text, why.substr(0, sizeof(text.text) - 1));
+  for (const auto& session : lease->sessions) session->worker->send(ControlType::kUnprotect, text);
 }
 
 // Over the stream of the last one, if there is one; a new stream carries all of it once more.

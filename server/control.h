@@ -32,6 +32,8 @@ enum class ControlType : uint32_t {
   kCheckpoint = 13,   // ControlMove: send one to a guard, over the stream of the last one if there is no address
   kGive = 14,         // ControlMove: a guard gives its checkpoint to a worker; kTransferred or kMoveFailed
   kLease = 15,        // ControlLease
+  kUnprotect = 17,    // ControlText: another session of the vGPU cannot be protected, and so this one is not
+  kShares = 16,       // another process of the job uses the vGPU, too
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,     // ControlText: where the other worker shall connect (transport/stream.h)
@@ -52,7 +54,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 6;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 7;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -88,6 +90,8 @@ struct ControlSession {
   uint32_t keeps = 0;         // 1: on no GPU; the session is kept, and executes nothing (server/kept.h)
   uint32_t is_protected = 0;  // 1: checkpoints are made of it, and its client is told so
   uint32_t part = 0;          // of the GPU's time, in thousandths, beside other jobs (server/time_slices.h); 0: all
+  uint32_t shares = 0;        // 1: other processes of the job use the vGPU, too
+  uint32_t reserved = 0;
 };
 
 // Who the agent believes that the worker is: the worker hears nobody else.

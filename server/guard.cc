@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "server/verdict.h"
 
@@ -15,6 +16,8 @@ namespace {
 
 constexpr uint32_t kConnectMs = 10'000;
 constexpr uint32_t kAcceptStepMs = 100;
+constexpr uint32_t kHearMs = 500;
+constexpr uint64_t kHearNs = 20'000'000'000;
 constexpr uint32_t kNextMs = 86'400'000;  // a day between two checkpoints; the source connects again after that
 
 }  // namespace
@@ -66,6 +69,14 @@ void Guard::take(const TransferHello& expected) {
   }
 }
 
+// What was said is lost with a stream that is closed while the source still sends: it reads when it is done with that.
+void Guard::let_it_hear(ByteStream& stream) {
+  std::byte rest[4096];
+  const uint64_t end = now_ns() + kHearNs;
+  while (!stop_ && now_ns() < end && stream.receive(rest, sizeof(rest), kHearMs).ok()) {
+  }
+}
+
 void Guard::take_from(std::unique_ptr<ByteStream> caller) {
   ByteStream& stream = *hold(std::move(caller));
   kept_.begin_anew();
@@ -74,6 +85,7 @@ void Guard::take_from(std::unique_ptr<ByteStream> caller) {
     outcome = kept_.receive(stream, kNextMs);
     if (stop_) break;
     const Outcome told = send_verdict(stream, outcome);
+    if (!outcome.ok() && told.ok()) let_it_hear(stream);
     if (outcome.ok()) outcome = told;
   }
   log(LogLevel::kDebug, "no more checkpoints over this stream: %s", outcome.message().c_str());

@@ -43,6 +43,7 @@ class Guard {
 
  private:
   void take(const TransferHello& expected);
+  void let_it_hear(ByteStream& stream);
   void take_from(std::unique_ptr<ByteStream> stream);
   Outcome send(const std::string& address, const TransferHello& hello);
   ByteStream* hold(std::unique_ptr<ByteStream> stream);

@@ -1,13 +1,17 @@
 #include "server/kept.h"
 
+#include <cstdlib>
 #include <new>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "server/pieces.h"
 
 namespace tide {
 namespace {
+
+constexpr uint64_t kSpareMib = 4096;  // of images
 
 static_assert(kPieceBytesMax <= Shelf::kPieceBytesMax);
 
@@ -103,8 +107,15 @@ Outcome Kept::receive(ByteStream& from, uint32_t first_ms) {
   return outcome;
 }
 
+// Arrays and host memory are within the quota, each; images are not.
+uint64_t Kept::usual_rest(uint64_t quota) {
+  const char* const text = getenv("TIDE_GUARD_SPARE_MIB");
+  const uint64_t mib = text == nullptr || *text == '\0' ? kSpareMib : strtoull(text, nullptr, 10);
+  return 2 * quota + (mib << 20);
+}
+
 Outcome Kept::take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest) {
-  while (true) {
+  for (uint64_t all = 0;;) {
     uint32_t bytes = 0, same = kNotSame;
     if (Outcome outcome = receive_piece(from, room_.get(), &bytes, &same); !outcome.ok()) return outcome;
     if (bytes == 0) return {};
@@ -112,7 +123,13 @@ Outcome Kept::take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest) {
       const auto before = whole();
       if (before == nullptr || same >= before->rest.size()) return Outcome::fail("the source names what is not here");
       rest->push_back(before->rest[same]);
+      all += rest->back()->bytes();
       continue;
+    }
+    all += bytes;
+    if (all > rest_most_) {
+      return Outcome::fail(format("%s: %llu MiB of images, arrays and the like, which TIDE_GUARD_SPARE_MIB can change",
+                                  kTooMuchKept, static_cast<unsigned long long>(rest_most_ >> 20)));
     }
     if (Outcome outcome = shelf_.put(room_.get(), bytes, &rest->emplace_back()); !outcome.ok()) return outcome;
   }

@@ -19,8 +19,16 @@
 
 namespace tide {
 
+// With this begins the reason why a guard refuses what it will refuse again.
+inline constexpr const char* kTooMuchKept = "it has more than a guard keeps besides memory";
+
 class Kept final : private ChunkTaker {
  public:
+  // Of what is no device memory (images, arrays, ...) no more than so many bytes are taken at once.
+  void limit_rest(uint64_t bytes) { rest_most_ = bytes; }
+  // TIDE_GUARD_SPARE_MIB, or what is usual, and for a vGPU of this quota.
+  static uint64_t usual_rest(uint64_t quota);
+
   // `quota`: bytes of device memory; 0: any.
   Kept(uint32_t vgpu, uint64_t quota, ShelfPlace place) : vgpu_(vgpu), quota_(quota), shelf_(std::move(place)) {}
 
@@ -63,6 +71,7 @@ class Kept final : private ChunkTaker {
 
   const uint32_t vgpu_;
   const uint64_t quota_;
+  uint64_t rest_most_ = ~uint64_t{0};
   Shelf shelf_;
   std::unique_ptr<std::byte[]> room_;  // for a piece that comes
   Chunks chunks_;                      // as the source has told so far

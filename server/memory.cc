@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 namespace tide {
@@ -10,6 +11,8 @@ namespace {
 
 // The client counts its quota by whole chunks; a little more does no harm and spares us its rounding.
 constexpr uint64_t kQuotaSlack = 64u << 20;
+// What another process has given back is on its way; one that was alone has to hear of us first.
+constexpr uint64_t kGivenBackNs = 100'000'000, kHeardNs = 5'000'000'000;
 
 // Any allocation may be asked for by another process later, and the driver wants to know that when it is made.
 CUmemAllocationProp properties(CUdevice device, bool shareable) {
@@ -75,11 +78,46 @@ Outcome Memory::start(uint32_t vgpu, uint64_t quota) {
   return result == CUDA_SUCCESS ? Outcome() : Outcome::fail("cannot make a stream: " + error_text(driver, result));
 }
 
+bool Memory::is_room(uint64_t bytes) {
+  const uint64_t most = quota_ + kQuotaSlack, used = mapped_bytes_ + charged_bytes_;
+  return bytes <= most && used + bytes <= most && shared_.grow_to(used + bytes);
+}
+
 bool Memory::charge(uint64_t bytes) {
-  if (bytes > quota_ + kQuotaSlack || mapped_bytes_ + charged_bytes_ + bytes > quota_ + kQuotaSlack) return false;
+  if (!is_room(bytes)) return false;
   charged_bytes_ += bytes;
   return true;
 }
+
+void Memory::discharge(uint64_t bytes) {
+  charged_bytes_ -= bytes;
+  give_back();
+}
+
+// What neither is used nor was promised.
+void Memory::give_back() {
+  shared_.shrink_to(std::max(promised_bytes_, mapped_bytes_ + charged_bytes_ + condemned_bytes_));
+}
+
+CUresult Memory::promise(uint64_t bytes, bool waits) {
+  shared_.end_all();
+  if (bytes <= quota_ + kQuotaSlack && shared_.grow_to(bytes)) {
+    promised_bytes_ = bytes;
+    asked_ns_ = 0;
+    give_back();
+    return CUDA_SUCCESS;
+  }
+  give_back();
+  if (!waits || bytes > quota_ + kQuotaSlack) return CUDA_ERROR_OUT_OF_MEMORY;
+  const uint64_t now = now_ns();
+  if (asked_ns_ == 0) asked_ns_ = now;
+  const uint64_t patience = shared_.others_will_give() ? kHeardNs : kGivenBackNs;
+  if (now < asked_ns_ + patience || now < patient_until_ns_) return CUDA_ERROR_NOT_READY;
+  asked_ns_ = 0;
+  return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+uint64_t Memory::left() { return shared_.left(); }
 
 Memory::Pieces::iterator Memory::piece_at(uint64_t address) {
   auto next = pieces_.upper_bound(address);
@@ -95,7 +133,7 @@ bool Memory::in_range(uint64_t address, uint64_t bytes) const {
 CUresult Memory::map(uint64_t address, uint64_t bytes) {
   if (bytes == 0 || address % kChunkBytes != 0 || bytes % kChunkBytes != 0) return CUDA_ERROR_INVALID_VALUE;
   if (!in_range(address, bytes) || address - base_ + bytes > reserved_bytes_) return CUDA_ERROR_INVALID_VALUE;
-  if (mapped_bytes_ + charged_bytes_ + bytes > quota_ + kQuotaSlack) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (!is_room(bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     const auto piece = piece_at(at);
     if (piece == pieces_.end()) continue;
@@ -211,6 +249,7 @@ void Memory::collect(const Streams& streams) {
     }
     piece = next;
   }
+  give_back();
 }
 
 // Of a piece without live chunks: nobody can pin it any more.

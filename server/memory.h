@@ -9,11 +9,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "base/limits.h"
 #include "base/outcome.h"
 #include "server/contexts.h"
+#include "server/memory_quota.h"
 #include "server/streams.h"
 
 namespace tide {
@@ -63,7 +65,20 @@ class Memory {
   void collect(const Streams& streams);
   // Memory that the driver takes for an array; false above the quota.
   bool charge(uint64_t bytes);
-  void discharge(uint64_t bytes) { charged_bytes_ -= bytes; }
+  void discharge(uint64_t bytes);
+
+  // The quota is one of all processes of the job: `path` is what their workers share (memory_quota.h). Before the first
+  // map().
+  Outcome share_quota(const std::string& path) { return shared_.start(path, quota_); }
+  // Nobody else is there: the client needs not ask for what it takes.
+  void hold_all() { shared_.hold_all(); }
+  // What others have may come back until then: who asks waits for that.
+  void be_patient_until(uint64_t ns) { patient_until_ns_ = ns; }
+  // The client takes no more than so much until it says so again. `waits`: it asks whether that can be, NOT_READY: not
+  // known yet; else it only tells. OUT_OF_MEMORY: others have too much.
+  CUresult promise(uint64_t bytes, bool waits);
+  // Of the quota, what nobody has.
+  uint64_t left();
   bool has_condemned() const { return condemned_bytes_ != 0; }
 
   // Memory without an address, zeroed, in parts of at most kPieceBytes.
@@ -110,6 +125,8 @@ class Memory {
   bool is_free(uint64_t address, uint64_t bytes, bool* condemned);
   CUresult zero(uint64_t address, uint64_t bytes);
   void drop(Pieces::iterator piece);
+  bool is_room(uint64_t bytes);
+  void give_back();
 
   const DriverLibrary& library_;
   Contexts& contexts_;
@@ -120,6 +137,10 @@ class Memory {
   uint64_t mapped_bytes_ = 0;
   uint64_t charged_bytes_ = 0;
   uint64_t condemned_bytes_ = 0;
+  MemoryQuota shared_;
+  uint64_t promised_bytes_ = 0;  // to the client
+  uint64_t asked_ns_ = 0;        // since when it waits for more; 0: it does not
+  uint64_t patient_until_ns_ = 0;
   uint64_t views_ = 0;  // pieces that are views
   bool shareable_ = false;
   CUstream scrub_ = nullptr;

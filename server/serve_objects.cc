@@ -110,6 +110,16 @@ CUresult serve_tideUnmapMemory(Session& session, const command::UnmapMemory& com
   return session.memory().unmap(command.address, command.bytes, q.header().sequence);
 }
 
+// Without an answer it is told, not asked.
+CUresult serve_tideAskMemory(Session& session, const command::AskMemory& command, Received& q, Outputs& a) {
+  const bool asks = (q.header().flags & kCommandAnswer) != 0;
+  const CUresult result = session.memory().promise(command.bytes, asks);
+  if (!asks) return CUDA_SUCCESS;
+  if (result == CUDA_ERROR_NOT_READY) return kAgain;
+  if (result == CUDA_SUCCESS) a.out<MemoryAnswer>(1)->left = session.memory().left();
+  return result;
+}
+
 CUresult serve_tideStage(Session& session, const command::Stage& command, Received& q, Outputs&) {
   return session.libraries().stage(command.stage, command.total, command.offset, q.tail().data(), q.tail().size());
 }

@@ -22,7 +22,8 @@ constexpr uint64_t kRestNs = 5 * kMs;     // for a batch to come to rest, which 
 constexpr uint64_t kStuckNs = 40 * kMs;   // one command is begun then, whosever turn it is
 constexpr uint64_t kRecentNs = 1'000 * kMs;
 constexpr uint64_t kLookNs = 1'000 * kMs;
-constexpr uint64_t kLeftNs = 30'000 * kMs;  // a seat nobody came to for so long is free
+constexpr uint64_t kPeriodNs = 2 * kLookNs;  // in which every worker looks once
+constexpr uint64_t kLeftNs = 30'000 * kMs;   // a seat nobody came to for so long is free
 constexpr uint32_t kBatchMost = 256;
 constexpr uint64_t kWhole = 1000;
 
@@ -44,7 +45,9 @@ struct alignas(64) SliceSeat {
   Word runs_ns{0};                   // had work under way
   Word gives_ns{0};                  // since when it begins nothing because it shall give the turn away; 0: it need not
   std::atomic<uint32_t> runners{0};  // workers with work under way
-  uint32_t reserved = 0;
+  // Of the workers that live, each counts itself once in a period: its number, and how many in it and in the one
+  // before.
+  std::atomic<uint32_t> workers{0};
 };
 
 // Zeros are a page where nobody sits.
@@ -92,9 +95,36 @@ Outcome TimeSlices::start(const std::string& path, uint64_t job, uint32_t part, 
   return {};
 }
 
+// Workers of the job that have looked in this period of time or the one before. `counts`: and this one, now.
+uint32_t TimeSlices::count_workers(uint64_t now, bool counts) {
+  const uint32_t period = uint32_t(now / kPeriodNs) & 0xffff;
+  std::atomic<uint32_t>& workers = seat().workers;
+  for (uint32_t seen = workers.load();;) {
+    const uint32_t counted = seen >> 16, here = seen & 0xff;
+    uint32_t last = seen >> 8 & 0xff, now_here = here;
+    if (counted != period) {
+      last = ((counted + 1) & 0xffff) == period ? here : 0;
+      now_here = 0;
+    }
+    if (counts) now_here = std::min(now_here + 1, 0xffu);
+    if (workers.compare_exchange_weak(seen, period << 16 | last << 8 | now_here)) return std::max({1u, last, now_here});
+  }
+}
+
+// Those that died while they had work under way leave the number of runners too high.
+void TimeSlices::forget_dead(uint64_t now) {
+  const uint64_t period = now / kPeriodNs;
+  const uint32_t alive = count_workers(now, counted_period_ != period);
+  counted_period_ = period;
+  for (uint32_t runners = seat().runners.load(); runners > alive;) {
+    if (seat().runners.compare_exchange_weak(runners, alive)) return;
+  }
+}
+
 // At the job's seat, or a free one. Two workers of a job that come at once may take one each: the next look mends it.
 void TimeSlices::sit(uint64_t now) {
   working_ = false;
+  counted_period_ = 0;
   for (uint32_t i = 0; i < kSeats; ++i) {
     if (page_->seat[i].job.load() == job_) return void(index_ = i);
   }
@@ -104,6 +134,7 @@ void TimeSlices::sit(uint64_t now) {
     if (!free.job.compare_exchange_strong(nobody, job_)) continue;
     for (Word* word : {&free.used_ns, &free.wants_ns, &free.runs_ns, &free.gives_ns}) word->store(0);
     free.runners.store(0);
+    free.workers.store(0);
     free.seen_ns.store(now);
     index_ = i;
     for (uint32_t seats = page_->seats.load(); seats <= i && !page_->seats.compare_exchange_weak(seats, i + 1);) {
@@ -125,6 +156,7 @@ void TimeSlices::look(uint64_t now) {
   }
   if (first != index_ || seat().job.load() != job_) sit(now);
   seat().seen_ns.store(now);
+  forget_dead(now);
   if (!within(seat().runs_ns, kRecentNs, now)) seat().runners.store(working_ ? 1 : 0);  // of workers that died
   uint32_t sharers = 0;
   for (SliceSeat& each : page_->seat) {

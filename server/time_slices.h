@@ -50,6 +50,8 @@ class TimeSlices {
  private:
   void sit(uint64_t now);
   void look(uint64_t now);
+  uint32_t count_workers(uint64_t now, bool counts);
+  void forget_dead(uint64_t now);
   void begin_work(uint64_t now);
   void come_to_rest(uint64_t now);
   void end_batch(uint64_t now);
@@ -70,12 +72,13 @@ class TimeSlices {
   const std::atomic<uint32_t>* sharers_ = nullptr;
   uint64_t job_ = 0;
   uint32_t part_ = 0;
-  uint32_t index_ = 0;       // of the seat
-  uint64_t looked_ns_ = 0;   // at the page
-  uint64_t charged_ns_ = 0;  // until when
-  bool working_ = false;     // has work under way, or the next to begin; and counted among the job's workers that do
-  bool under_way_ = false;   // at the last at()
-  uint64_t rest_ns_ = 0;     // since when it is not
+  uint32_t index_ = 0;           // of the seat
+  uint64_t looked_ns_ = 0;       // at the page
+  uint64_t charged_ns_ = 0;      // until when
+  uint64_t counted_period_ = 0;  // in which it was counted among its job's workers
+  bool working_ = false;    // has work under way, or the next to begin; and counted among the job's workers that do
+  bool under_way_ = false;  // at the last at()
+  uint64_t rest_ns_ = 0;    // since when it is not
   uint64_t waits_since_ns_ = 0;  // for its turn, with work under way; 0: it does not
   bool waits_ = false;
   // Commands are begun in batches, and before the next one the last has come to rest: what is on the GPU already cannot

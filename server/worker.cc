@@ -43,6 +43,9 @@ constexpr size_t kTextBytes = 4096;
 constexpr uint32_t kHoldClosedMs = 1'500;
 constexpr uint64_t kHeardAfterNs = 300'000'000;
 constexpr uint64_t kDrainNs = 50'000'000;
+// What a process took after the checkpoint it may have got from another one, which gives it back when it does that
+// again.
+constexpr uint64_t kReplayNs = 20'000'000'000;
 constexpr int kLookForAgentMs = 200;
 
 // Of the one thread, and of its signal handler.
@@ -76,7 +79,27 @@ Outcome Worker::begin(const ControlSession& session) {
     // What no agent hears is asked again when there is one.
     return send_control(control_, type, &message, sizeof(message), fds, count) || rendezvous_ >= 0;
   });
-  return session_->start(session.vgpu, session.memory_bytes);
+  if (Outcome outcome = session_->start(session.vgpu, session.memory_bytes); !outcome.ok()) return outcome;
+  share_memory();
+  return {};
+}
+
+// With the job's other processes on this vGPU. Where that fails the quota is this one's.
+void Worker::share_memory() {
+  shares_ = identity_.shares != 0;
+  const char* const path = getenv("TIDE_MEMORY_QUOTA");
+  if (path == nullptr || path[0] == '\0') return;
+  const Outcome started = session_->memory().share_quota(path);
+  if (started.ok()) return;
+  log(LogLevel::kWarning, "vGPU %u: its quota of memory is this process's, not the job's: %s", identity_.vgpu,
+      started.message().c_str());
+}
+
+// Now, or when the client is there.
+void Worker::tell_shares() {
+  Word& shared = link_->region().worker().memory_shared;
+  shared.store(identity_.epoch, std::memory_order_release);
+  link_->note(shared);
 }
 
 // With the jobs that have another part of the GPU. Where that fails it is used as if they were not there.
@@ -280,7 +303,20 @@ Worker::Next Worker::handle(ControlMessage* message) {
       if (const auto* wish = message->as<ControlMove>()) begin_giving(*wish);
       return Next::kGoOn;
     case ControlType::kLease:
-      if (const auto* lease = message->as<ControlLease>()) lease_until_ns_ = lease->until_ns;
+      if (const auto* lease = message->as<ControlLease>(); lease != nullptr && identity_.is_protected != 0) {
+        lease_until_ns_ = lease->until_ns;
+      }
+      return Next::kGoOn;
+    case ControlType::kUnprotect:
+      if (const auto* text = message->as<ControlText>()) unprotect(text->text);
+      return Next::kGoOn;
+    case ControlType::kShares:
+      shares_ = true;
+      if (live_ && session_ != nullptr) {
+        tell_shares();
+        link_->progress();
+        notify(*link_, Side::kWorker);
+      }
       return Next::kGoOn;
     case ControlType::kHold:
       if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
@@ -418,6 +454,7 @@ Outcome Worker::tell_opened(const ControlSession& session, int lifeline, const s
   opened.hold_ms = session.hold_ms;
   opened.epoch = session.epoch;
   if (session.is_protected != 0) opened.flags |= kOpenedProtected;
+  if (session.shares != 0) opened.flags |= kOpenedShares;
   if (const Recovery from = recovery(); from.from_checkpoint != 0) {
     opened.flags |= kOpenedRecovered;
     opened.sequence = sequence();
@@ -541,6 +578,12 @@ void Worker::enter_region() {
     link_->note(page.content_slots);
     session_->attach(link_.get());
     session_->set_recovery({});
+    if (recovered_ns_ != 0) session_->memory().be_patient_until(now_ns() + kReplayNs);
+    if (shares_) {
+      tell_shares();
+    } else {
+      session_->memory().hold_all();
+    }
   }
   recovered_ns_ = 0;
   tell_held();

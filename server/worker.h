@@ -91,6 +91,8 @@ class Worker {
   uint32_t sleep_until_rung(uint32_t timeout_us);
   void set_state(ChannelState state);
   void share_gpu();
+  void share_memory();
+  void tell_shares();
   void capture_text();
   void forward_text();
   void forward(TextCapture& text, int32_t descriptor);
@@ -134,6 +136,8 @@ class Worker {
   void tell_no_checkpoint(const std::string& why, bool refused);
   void fail_checkpoint(const std::string& why, bool refused = false);
   void drop_checkpoints();
+  void unprotect(const std::string& why);
+  void tell_server_ended();
   void look_whether_wanted();
   // As a guard.
   void begin_guarding(const ControlSession& session);
@@ -189,12 +193,14 @@ class Worker {
   CommandReader reader_;
   bool live_ = false;      // the region is ready and commands are executed
   bool restored_ = false;  // came by a move
+  bool shares_ = false;    // other processes of the job use the vGPU
   bool told_to_end_ = false;
   uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
   std::unique_ptr<Checkpoints> checkpoints_;
   uint64_t asked_for_ = 0;                          // ClientPage::checkpoint_wanted, as the agent was told
+  bool said_unprotected_ = false;                   // that its client has ended the protection
   uint64_t lease_until_ns_ = 0;                     // on CLOCK_BOOTTIME; 0: without end
   bool fenced_ = false;                             // it is over: nothing is executed or told
   uint64_t recovered_ns_ = 0;                       // when the session came from a guard

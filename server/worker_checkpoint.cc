@@ -94,7 +94,7 @@ void Worker::go_on_with_checkpoint() {
   Checkpoints& now = *checkpoints_;
   if (now.precopy->over()) {
     const std::string why = now.precopy->failure();
-    if (now.wanted) return fail_checkpoint(why);
+    if (now.wanted) return fail_checkpoint(why, why.find(kTooMuchKept) != std::string::npos);
     return drop_checkpoints();
   }
   if (!now.wanted) return;
@@ -134,7 +134,7 @@ void Worker::try_checkpoint() {
   }
   const Outcome sent = send_checkpoint();
   session_->peer_source().open();
-  if (!sent.ok()) return fail_checkpoint(sent.message());
+  if (!sent.ok()) return fail_checkpoint(sent.message(), sent.message().find(kTooMuchKept) != std::string::npos);
   now.sent = true;
   now.precopy->conclude();
 }
@@ -210,14 +210,28 @@ void Worker::tell_no_checkpoint(const std::string& why, bool refused) {
 
 // The one before it still stands. What the guard has of this one is not known: the next begins anew.
 void Worker::fail_checkpoint(const std::string& why, bool refused) {
-  if (refused && live_) {
-    Word& safe = link_->region().worker().safe_sequence;
-    safe.store(~uint64_t{0}, std::memory_order_release);
-    link_->note(safe);
-    notify(*link_, Side::kWorker);
-  }
+  if (refused && live_) tell_server_ended();
   tell_no_checkpoint(why, refused);
   drop_checkpoints();
+}
+
+// Nor does its lease end by a clock: nobody is to have the session elsewhere.
+void Worker::unprotect(const std::string& why) {
+  if (identity_.is_protected == 0) return;
+  identity_.is_protected = 0;
+  lease_until_ns_ = 0;
+  if (live_ && session_ != nullptr) tell_server_ended();
+  if (checkpoints_ != nullptr && checkpoints_->wanted) tell_no_checkpoint(why, true);
+  drop_checkpoints();
+}
+
+// The client keeps nothing any more.
+void Worker::tell_server_ended() {
+  Word& safe = link_->region().worker().safe_sequence;
+  safe.store(~uint64_t{0}, std::memory_order_release);
+  link_->note(safe);
+  link_->progress();
+  notify(*link_, Side::kWorker);
 }
 
 void Worker::drop_checkpoints() {
@@ -230,6 +244,10 @@ void Worker::drop_checkpoints() {
 // The agent is told once for each time that the client asks.
 void Worker::look_whether_wanted() {
   if (!live_ || session_ == nullptr || identity_.is_protected == 0) return;
+  if (link_->region().client().unprotected.load() != 0) {  // the others' clients shall not keep what is of no use
+    if (!std::exchange(said_unprotected_, true)) send_control(control_, ControlType::kWanted, nullptr, 0);
+    return;
+  }
   const uint64_t wanted = link_->region().client().checkpoint_wanted.load();
   if (wanted == asked_for_ || wanted <= link_->region().worker().safe_sequence.load()) return;
   asked_for_ = wanted;
@@ -260,7 +278,10 @@ void Worker::fail_gently(const std::string& why) {
 void Worker::begin_guarding(const ControlSession& session) {
   if (serves() && guard_ == nullptr) return fail_gently("this worker is no guard");
   Outcome outcome = serves() ? Outcome() : begin(session);
-  if (outcome.ok() && guard_ == nullptr) guard_ = std::make_unique<Guard>(*kept_);
+  if (outcome.ok() && guard_ == nullptr) {
+    kept_->limit_rest(Kept::usual_rest(session.memory_bytes));
+    guard_ = std::make_unique<Guard>(*kept_);
+  }
   identity_ = session;
   std::string address;
   if (outcome.ok()) outcome = guard_->listen(hello_of(session, session.token, session.epoch), &address);

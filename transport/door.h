@@ -25,7 +25,7 @@
 namespace tide {
 
 inline constexpr uint32_t kDoorMagic = 0x726f6f64;  // "door"
-inline constexpr uint16_t kDoorVersion = 6;         // also when anything else that both sides must agree on changes
+inline constexpr uint16_t kDoorVersion = 7;         // also when anything else that both sides must agree on changes
 inline constexpr uint32_t kDoorPayloadMax = 1u << 20;
 inline constexpr uint32_t kDoorMessageBytes = 512;
 
@@ -63,12 +63,15 @@ struct DoorJob {
   uint32_t reserved = 0;
 };
 
+// The vGPU's worker is lost, and the scheduler sees to it that it goes on from its checkpoint, however long that takes.
+inline constexpr uint32_t kPlaceComing = 1;
+
 struct DoorVgpu {
   uint64_t epoch = 0;
   uint64_t memory_bytes = 0;  // the quota
   char endpoint[kEndpointBytes] = {};
   uint32_t device_info_bytes = 0;
-  uint32_t reserved = 0;
+  uint32_t flags = 0;
 };
 
 struct DoorWhere {
@@ -78,7 +81,7 @@ struct DoorWhere {
 
 struct DoorPlace {
   uint32_t vgpu = 0;
-  uint32_t reserved = 0;
+  uint32_t flags = 0;
   uint64_t epoch = 0;
   char endpoint[kEndpointBytes] = {};
 };
@@ -135,6 +138,8 @@ struct DoorOpened {
 };
 // The session is protected: its client keeps what it sends from the first command on. Counts when it is opened first.
 inline constexpr uint32_t kOpenedProtected = 1;
+// Other processes of the job use the vGPU: WorkerPage::memory_shared from the beginning.
+inline constexpr uint32_t kOpenedShares = 4;
 // The worker has the session from a checkpoint.
 inline constexpr uint32_t kOpenedRecovered = 2;
 

@@ -15,7 +15,7 @@
 namespace tide {
 
 inline constexpr uint32_t kRegionMagic = 0x65646974;  // "tide"
-inline constexpr uint32_t kRegionVersion = 9;
+inline constexpr uint32_t kRegionVersion = 10;
 
 inline constexpr uint64_t kCommandRingBytes = 16u << 20;
 inline constexpr uint64_t kAnswerRingBytes = 16u << 20;
@@ -135,6 +135,9 @@ struct WorkerPage {
   Word staging_unwanted{0};  // 1: the client's staging memory is in the way of a move
   Word content_slots{0};     // how many pieces of content the worker keeps for the client (pack.h)
   Word held{0};              // not 0: the program begins nothing new; changes each time that this is wanted again
+  // The epoch of the worker that has heard of another process on this vGPU: the client says how much memory it has, and
+  // asks before it takes more. 0: there was none.
+  Word memory_shared{0};
   alignas(64) Word stream_progress[kStreamSlots];  // all work up to this sequence number on that stream is done
   Word event_done[kEventSlots];                    // sequence number of the last tideRecordEvent that has completed
 };

@@ -39,6 +39,7 @@ const WordRange kWorkerWords[] = {
     range(kWorker + offsetof(WorkerPage, error), 4 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, held), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, memory_shared), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),
 };
@@ -53,6 +54,7 @@ const WordRange kWorkerNews[] = {
     range(kWorker + offsetof(WorkerPage, errors), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, content_slots), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, held), sizeof(Word)),
+    range(kWorker + offsetof(WorkerPage, memory_shared), sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, safe_answers), 2 * sizeof(Word)),
     range(kWorker + offsetof(WorkerPage, stream_progress), sizeof(WorkerPage::stream_progress)),
     range(kWorker + offsetof(WorkerPage, event_done), sizeof(WorkerPage::event_done)),

@@ -5,6 +5,7 @@ import signal
 import time
 import unittest
 
+from hoards import Hoards
 from pool import PoolTest, train, wait_until
 
 PROTECT = '1s'
@@ -13,20 +14,24 @@ PROTECT = '1s'
 class Protect(PoolTest):
     environment = {'TIDE_LOG': 'info'}
 
-    def start_protected(self, steps, step_ms):
+    def start_protected(self, steps, step_ms, gpus=1):
         """Twice: undisturbed, and protected; waits until the second one has a checkpoint and has gone on from there."""
-        program = train('--steps', steps, '--gpus', 1)
-        self.expected = self.expect_ok(self.pool.run('-g', 1, '--', *program)).out
+        program = train('--steps', steps, '--gpus', gpus)
+        self.expected = self.expect_ok(self.pool.run('-g', gpus, '--', *program)).out
         self.assertIn('test accuracy', self.expected)
-        job = self.pool.start('-g', 1, '--name', 'safe', '--protect', PROTECT, '--', *program, '--step-ms', step_ms)
-        wait_until(lambda: self.vgpu() is not None and self.vgpu()['protection']['made_ms'] != 0, 'a checkpoint', 20)
+        job = self.pool.start('-g', gpus, '--name', 'safe', '--protect', PROTECT, '--', *program, '--step-ms', step_ms)
+        wait_until(lambda: [vgpu['protection']['made_ms'] != 0 for vgpu in self.vgpus()] == [True] * gpus,
+                   'a checkpoint of each', 20)
         seen = job.steps()
         wait_until(lambda: job.steps() > seen + 3 or not job.running(), 'it trains')
         return job
 
-    def vgpu(self):
+    def vgpus(self):
         info = self.pool.job('safe')
-        return info['vgpus'][0] if info is not None and info['vgpus'] else None
+        return info['vgpus'] if info is not None else []
+
+    def vgpu(self):
+        return self.vgpus()[0]
 
     def agent_of(self, server):
         for pid, command in self.pool.processes().items():
@@ -64,18 +69,42 @@ class Protect(PoolTest):
         self.expect_the_same(job)
         self.expect_nothing_left()
 
-    def test_a_killed_server(self):
-        self.pool.up(gpus=2, servers=2)
-        job = self.start_protected(steps=80, step_ms=40)
-        vgpu = self.vgpu()
-        agent = self.agent_of(vgpu['gpu'].split('/')[0])
+    def test_a_killed_server_with_both_of_its_vgpus_while_no_other_gpu_is_free(self):
+        self.pool.up(gpus=4, servers=2)
+        job = self.start_protected(steps=80, step_ms=40, gpus=2)
+        servers = {vgpu['gpu'].split('/')[0] for vgpu in self.vgpus()}
+        self.assertEqual(len(servers), 1, 'its vGPUs lie together')
+        other = self.pool.start('-g', 2, '--min', 2, '--name', 'other', '--', *train('--steps', 100000, '--gpus', 2))
+        wait_until(lambda: (self.pool.job('other') or {}).get('state') == 'running', 'the other GPUs are taken')
+        agent = self.agent_of(servers.pop())
         begin = time.monotonic()
         for pid in [agent] + self.children(agent):
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: job.err().count('waits until the pool has restored it') == 2 or not job.running(),
+                   'it is told to wait', 40)
+        self.assertIn('restored from its checkpoint', self.pool.tide('why', 'safe').both)
+        self.expect_ok(self.pool.tide('kill', 'other'))
         seen = job.steps()
         wait_until(lambda: job.steps() > seen + 2 or not job.running(), 'it goes on', 40)
         print(f'goes on {time.monotonic() - begin:.1f} s after its server was killed')
         self.expect_the_same(job)
+        other.wait()
+
+    def test_one_process_that_cannot_be_protected_ends_it_for_the_other_at_once(self):
+        self.pool.up(gpus=2, servers=2)
+        hoards = Hoards(self.pool, 2, '-g', 1, '--name', 'safe', '--protect', '30s')
+        for which in range(2):
+            self.assertEqual(hoards.tell(which, 'take', 8), 'took 8')
+        wait_until(lambda: self.vgpu()['protection']['made_ms'] != 0, 'a checkpoint')
+        self.assertEqual(hoards.tell(1, 'reach'), 'reached')
+        says = 'not protected any more, as its server says'
+        wait_until(lambda: says in hoards.job.err(), 'the other one hears of it', 10)
+        self.assertIn('protected no more', self.pool.tide('job', 'safe').out)
+        for which in range(2):
+            self.assertEqual(hoards.tell(which, 'check'), 'whole')
+        self.pool.tide('kill', 'safe')
+        hoards.job.wait()
+        hoards.close()
 
 
 if __name__ == '__main__':

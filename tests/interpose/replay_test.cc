@@ -185,10 +185,11 @@ struct Flying {
   std::vector<std::byte> ring;
 };
 
-class World {
+// A vGPU: what the client has of it, its worker, and what lies between.
+class Gpu {
  public:
-  World(uint64_t seed, Mutant mutant)
-      : mutant_(mutant), program_{seed}, chance_{seed * 77 + 1}, shared_(seed % 2 == 0) {
+  Gpu(uint64_t chance, bool shared, Mutant mutant, std::string* fault)
+      : mutant_(mutant), chance_{chance}, shared_(shared), fault_(*fault) {
     EXPECT_TRUE(create_region(&fd_, &near_).ok());
     EXPECT_TRUE(shared_ || map_private_region(&far_region_).ok());
     protection_ = std::make_unique<Protection>(near_, 0, 64u << 20);
@@ -196,59 +197,13 @@ class World {
     answers_ = AnswerReader(near_);
     connect();
   }
-  ~World() {
+  ~Gpu() {
     if (!shared_) unmap_region(far_region_);
     destroy_region(fd_, near_);
   }
+  Gpu(const Gpu&) = delete;
+  Gpu& operator=(const Gpu&) = delete;
 
-  // What went wrong; empty: nothing.
-  std::string run(int steps) {
-    for (int i = 0; i < steps && fault_.empty(); ++i) step();
-    for (int i = 0; i < 300'000 && fault_.empty() && !at_rest(); ++i) {
-      exchange();
-      work();
-    }
-    if (fault_.empty() && !at_rest()) fault_ = "it hangs";
-    for (uint32_t cell = 0; cell < kCells && fault_.empty(); ++cell) {
-      if (far_->look().cells[cell] != cells_[cell]) fault_ = "memory differs";
-    }
-    if (fault_.empty() && printed_ != expected_text_) fault_ = "text differs";
-    return fault_;
-  }
-  uint64_t deaths() const { return deaths_; }
-  uint64_t commands() const { return sent_; }
-  uint64_t repeated() const { return repeated_; }
-  uint64_t saves() const { return saves_; }
-
- private:
-  struct Access {
-    uint32_t stream = 0;
-    uint64_t sequence = 0;
-  };
-  struct Awaited {
-    std::vector<unsigned char> bytes, expected;
-    AnswerDigest digest;
-  };
-  // A host function, or a copy that the client makes when a stream has come so far.
-  struct Task {
-    uint32_t event = 0, slot = 0, cell = 0;
-    uint64_t recorded = 0, signal = 0, value = 0, written = 0;
-    bool called = false, over = false;
-  };
-
-  void step() {
-    exchange();
-    work();
-    const uint64_t draw = chance_.next() % 1000;
-    if (draw < 4) die();
-    if (draw >= 4 && draw < 40 && !pausing_) pausing_ = true;
-    if (next_program_step_ <= 0) {
-      act();
-      next_program_step_ = int(chance_.next() % 3);
-    } else {
-      --next_program_step_;
-    }
-  }
   // Everything but the program.
   void work() {
     far_->step(pausing_);
@@ -256,35 +211,7 @@ class World {
     if (pausing_ && far_->may_save()) save();
     if (pausing_ && chance_.next() % 300 == 0) pausing_ = false;  // a stream waits for what has not been executed
     read_answers();
-    feed();
-    for (Task& task : tasks_) advance(task);
-  }
-
-  // --- what lies between
-  Region worker_region() const { return shared_ ? near_ : far_region_; }
-  void connect() {
-    if (!shared_) {
-      memset(far_region_.base, 0, kCommandRingOffset);  // another process
-      to_worker_.clear();
-      to_client_.clear();
-      worker_replica_ = std::make_unique<Replica>(far_region_, Side::kWorker);
-      client_replica_ = std::make_unique<Replica>(near_, Side::kClient);
-    }
-    far_ = std::make_unique<Far>(worker_region(), worker_replica_.get(), chance_.next(), saved_);
-  }
-  void depart(Replica& from, std::deque<Flying>* flying) {
-    Parcel parcel;
-    if (!from.next(&parcel)) return;
-    Flying one{parcel.header, {parcel.entries, parcel.entries + parcel.header.entry_count}, {}};
-    one.ring.assign(parcel.ring, parcel.ring + parcel.header.ring_bytes);
-    flying->push_back(std::move(one));
-  }
-  void arrive(std::deque<Flying>* flying, Replica& to) {
-    if (flying->empty()) return;
-    const Flying one = std::move(flying->front());
-    flying->pop_front();
-    const char* const refused = to.apply(one.header, one.entries.data(), one.ring.data());
-    if (refused != nullptr) fault_ = refused;
+    if (protection_->feeds()) protection_->feed(&commands_, [this](const Word& word) { note(word); });
   }
   void exchange() {
     if (shared_) return;
@@ -294,26 +221,7 @@ class World {
     if (draw & 4) depart(*worker_replica_, &to_client_);
     if (draw & 8) arrive(&to_client_, *client_replica_);
   }
-  void note(const Word& word) {
-    if (!shared_) client_replica_->note(word);
-  }
-
-  // --- checkpoints and deaths
-  void save() {
-    pausing_ = false;
-    ++saves_;
-    saved_ = far_->state();
-    if (chance_.next() % 4 == 0) return die();  // before the client hears of it
-    far_->tell(worker_region().worker().safe_answers, saved_.answers);
-    far_->tell(worker_region().worker().safe_sequence, saved_.executed);
-  }
-  void trim() {
-    const uint64_t safe = near_.worker().safe_sequence.load();
-    while (protection_->drop_to(safe)) {
-    }
-    protection_->answers.drop_to(safe);
-    protection_->text.drop_to(near_.worker().safe_answers.load());
-  }
+  void begin_checkpoint() { pausing_ = true; }
   void die() {
     ++deaths_;
     pausing_ = false;
@@ -327,15 +235,13 @@ class World {
     connect();
     if (mutant_ == Mutant::kWorkerDiffers) far_->damage();
   }
-  void feed() {
-    if (protection_->feeds()) protection_->feed(&commands_, [this](const Word& word) { note(word); });
-  }
 
-  // --- the program
+  // --- for the program
   bool may_send() const {
     return !protection_->feeds() && commands_.head() - near_.worker().command_tail.load() < kCommandRingBytes / 2;
   }
   uint64_t send(Call call, uint32_t stream, const Order& order, uint32_t context = 0) {
+    trim();
     CommandHeader* const header = commands_.reserve(sizeof order);
     header->call = uint16_t(call);
     header->stream = stream;
@@ -364,83 +270,80 @@ class World {
                 protection_->reached(CommandLog::Kind::kEventMark, event, sequence));
     return there;
   }
-  // Whether work on this stream may use the cell: what used it last is on the same stream, or is over.
-  bool is_ours(uint32_t cell, uint32_t stream) {
-    const Access& last = last_[cell];
-    return last.sequence == 0 || last.stream == stream || saw_stream(last.stream, last.sequence);
-  }
-  // One thing that the program does, drawn when the one before is done; and until it can be done it is waited for.
-  void act() {
-    trim();
-    if (!may_send() || tasks_.size() > 6) return;
-    if (!drawn_) {
-      draw_ = {program_.next() % kCells, program_.next() % kCells, program_.next()};
-      stream_ = uint32_t(program_.next() % kStreams);
-      what_ = program_.next() % 16;
-      drawn_ = true;
-    }
-    const bool two = what_ >= 4 && what_ < 8;
-    const bool one = what_ < 12;
-    if ((one && !is_ours(draw_.to, stream_)) || (two && !is_ours(draw_.from, stream_))) return;
-    drawn_ = false;
-    if (what_ < 4) {
-      cells_[draw_.to] = draw_.value;
-      last_[draw_.to] = {stream_, send(Call::tideCopyIn, stream_, draw_)};
-    } else if (two) {
-      cells_[draw_.to] = mixed(cells_[draw_.to], cells_[draw_.from]);
-      last_[draw_.to] = last_[draw_.from] = {stream_, send(Call::tideCopyWithin, stream_, draw_)};
-    } else if (what_ < 10) {
-      const uint64_t sequence = send(Call::tideCopyOut, stream_, {0, draw_.to, 0});
-      last_[draw_.to] = {stream_, sequence};
-      awaited_[sequence].expected = contents_of(cells_[draw_.to], sequence);
-    } else if (what_ < 12) {
-      begin_task();
-    } else if (what_ < 14) {
-      expected_text_ += text_of(send(Call::tideLaunch, kTextStream, {}));
-    } else {
-      ask(what_ == 14 ? Call::tideGlobal : Call::tideElapsed);
-    }
-  }
-  void ask(Call call) {
-    const uint64_t sequence = send(call, kNoStream, {});
-    const uint64_t says = mixed(sequence, 5);
-    Awaited& awaited = awaited_[sequence];
-    if (call == Call::tideElapsed) return;
-    awaited.expected.resize(sizeof says);
-    memcpy(awaited.expected.data(), &says, sizeof says);
-  }
-  // The cell is written by the client, on a stream of its own, when this stream has come to here; it waits for that.
-  void begin_task() {
-    Task task;
-    task.event = uint32_t(next_task_ % 40);
-    task.slot = uint32_t(next_task_ % 20);
-    task.signal = ++next_task_;
-    task.cell = uint32_t(draw_.to);
-    task.value = draw_.value;
-    task.recorded = send(Call::tideRecordEvent, stream_, {}, task.event);
-    last_[task.cell] = {stream_, send(Call::tideWaitSignal, stream_, {task.slot, 0, task.signal})};
-    cells_[task.cell] = task.value;
-    tasks_.push_back(task);
-  }
-  void advance(Task& task) {
-    if (task.over || !may_send()) return;
-    if (!task.called) {
-      if (!saw_event(task.event, task.recorded)) return;
-      task.called = true;
-      task.written = send(Call::tideCopyIn, kHidden, {task.cell, 0, task.value});
-      return;
-    }
-    if (!saw_stream(kHidden, task.written)) return;
-    task.over = true;
+  void signal(uint32_t slot, uint64_t value) {
     bool now = true;
-    EXPECT_TRUE(mutant_ == Mutant::kNoSignals || protection_->signal(task.slot, task.signal, &now));
+    EXPECT_TRUE(mutant_ == Mutant::kNoSignals || protection_->signal(slot, value, &now));
     if (!now) return;
-    near_.client().signals[task.slot].store(task.signal);
-    note(near_.client().signals[task.slot]);
-    while (!tasks_.empty() && tasks_.front().over) tasks_.pop_front();
+    near_.client().signals[slot].store(value);
+    note(near_.client().signals[slot]);
   }
+  // Of a command that is answered. `expected`: empty if the answer is another one each time.
+  void await(uint64_t sequence, std::vector<unsigned char> expected) {
+    awaited_[sequence].expected = std::move(expected);
+  }
+  bool awaits(uint64_t sequence) const { return awaited_.count(sequence) != 0; }
 
-  // --- answers
+  bool at_rest() const {
+    return !protection_->feeds() && far_->idle() && awaited_.empty() && far_->look().executed == sent_ &&
+           near_.worker().answer_head.load() == near_.client().answer_tail.load() &&
+           worker_region().worker().answer_head.load() == near_.client().answer_tail.load();
+  }
+  uint64_t cell(uint32_t number) const { return far_->look().cells[number]; }
+  const std::string& printed() const { return printed_; }
+  uint64_t deaths() const { return deaths_; }
+  uint64_t commands() const { return sent_; }
+  uint64_t repeated() const { return repeated_; }
+  uint64_t saves() const { return saves_; }
+
+ private:
+  struct Awaited {
+    std::vector<unsigned char> bytes, expected;
+    AnswerDigest digest;
+  };
+
+  Region worker_region() const { return shared_ ? near_ : far_region_; }
+  void connect() {
+    if (!shared_) {
+      memset(far_region_.base, 0, kCommandRingOffset);  // another process
+      to_worker_.clear();
+      to_client_.clear();
+      worker_replica_ = std::make_unique<Replica>(far_region_, Side::kWorker);
+      client_replica_ = std::make_unique<Replica>(near_, Side::kClient);
+    }
+    far_ = std::make_unique<Far>(worker_region(), worker_replica_.get(), chance_.next(), saved_);
+  }
+  void depart(Replica& from, std::deque<Flying>* flying) {
+    Parcel parcel;
+    if (!from.next(&parcel)) return;
+    Flying one{parcel.header, {parcel.entries, parcel.entries + parcel.header.entry_count}, {}};
+    one.ring.assign(parcel.ring, parcel.ring + parcel.header.ring_bytes);
+    flying->push_back(std::move(one));
+  }
+  void arrive(std::deque<Flying>* flying, Replica& to) {
+    if (flying->empty()) return;
+    const Flying one = std::move(flying->front());
+    flying->pop_front();
+    const char* const refused = to.apply(one.header, one.entries.data(), one.ring.data());
+    if (refused != nullptr) fault_ = refused;
+  }
+  void note(const Word& word) {
+    if (!shared_) client_replica_->note(word);
+  }
+  void save() {
+    pausing_ = false;
+    ++saves_;
+    saved_ = far_->state();
+    if (chance_.next() % 4 == 0) return die();  // before the client hears of it
+    far_->tell(worker_region().worker().safe_answers, saved_.answers);
+    far_->tell(worker_region().worker().safe_sequence, saved_.executed);
+  }
+  void trim() {
+    const uint64_t safe = near_.worker().safe_sequence.load();
+    while (protection_->drop_to(safe)) {
+    }
+    protection_->answers.drop_to(safe);
+    protection_->text.drop_to(near_.worker().safe_answers.load());
+  }
   void read_answers() {
     Answer answer;
     ReadState state;
@@ -482,19 +385,10 @@ class World {
     ++repeated_;
   }
 
-  bool at_rest() const {
-    return !protection_->feeds() && far_->idle() && awaited_.empty() && far_->look().executed == sent_ &&
-           std::all_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.over; }) &&
-           near_.worker().answer_head.load() == near_.client().answer_tail.load() &&
-           printed_.size() >= expected_text_.size() &&
-           worker_region().worker().answer_head.load() == near_.client().answer_tail.load();
-  }
-
   const Mutant mutant_;
-  Numbers program_;  // what the program does
-  Numbers chance_;   // what happens to it
+  Numbers chance_;
   const bool shared_;
-  std::string fault_;
+  std::string& fault_;
   int fd_ = -1;
   Region near_, far_region_;
   std::unique_ptr<Replica> client_replica_, worker_replica_;
@@ -505,18 +399,219 @@ class World {
   std::unique_ptr<Protection> protection_;
   CommandWriter commands_;
   AnswerReader answers_;
+  uint64_t writes_ = 0;
+  uint64_t seen_streams_[kStreams + 1] = {};
+  std::map<uint64_t, Awaited> awaited_;
+  std::string printed_;
+  uint64_t sent_ = 0, deaths_ = 0, repeated_ = 0, saves_ = 0;
+};
+
+// A program of one vGPU, or of two that wait for each other and copy to each other. They make checkpoints when each of
+// them likes, and die alone or together.
+class World {
+ public:
+  World(uint64_t seed, Mutant mutant, uint32_t gpus = 1) : mutant_(mutant), program_{seed}, chance_{seed * 77 + 1} {
+    for (uint32_t g = 0; g < gpus; ++g) {
+      const bool shared = (seed >> g) % 2 == 0;
+      gpus_.push_back(std::make_unique<Gpu>(chance_.next(), shared, mutant, &fault_));
+    }
+  }
+
+  // What went wrong; empty: nothing.
+  std::string run(int steps) {
+    for (int i = 0; i < steps && fault_.empty(); ++i) step();
+    for (int i = 0; i < 300'000 && fault_.empty() && !at_rest(); ++i) work();
+    if (fault_.empty() && !at_rest()) fault_ = "it hangs";
+    for (uint32_t cell = 0; cell < kCells * gpus_.size() && fault_.empty(); ++cell) {
+      if (gpus_[cell / kCells]->cell(cell % kCells) != cells_[cell]) fault_ = "memory differs";
+    }
+    for (size_t g = 0; g < gpus_.size() && fault_.empty(); ++g) {
+      if (gpus_[g]->printed() != expected_text_[g]) fault_ = "text differs";
+    }
+    return fault_;
+  }
+  uint64_t sum(uint64_t (Gpu::*of)() const) const {
+    uint64_t all = 0;
+    for (const auto& gpu : gpus_) all += (*gpu.*of)();
+    return all;
+  }
+  uint64_t crossings() const { return crossings_; }
+
+ private:
+  struct Access {
+    uint32_t stream = 0;
+    uint64_t sequence = 0;
+  };
+  // A host function, or what the client does when a stream has come so far; another stream waits for that. Where
+  // `from` is another vGPU: its event is waited for, and with `copies` its cell is read, and what was read is written.
+  struct Task {
+    uint32_t from = 0, to = 0;
+    uint32_t event = 0, slot = 0, cell = 0, source = 0;
+    uint64_t recorded = 0, own = 0, signal = 0, value = 0, read = 0, written = 0;
+    bool copies = false, called = false, over = false;
+  };
+
+  Gpu& gpu(uint32_t number) { return *gpus_[number]; }
+  void step() {
+    work();
+    const uint64_t draw = chance_.next() % 1000, which = chance_.next() % gpus_.size();
+    if (draw < 4) gpus_[which]->die();
+    if (gpus_.size() > 1 && draw < 2) gpus_[1 - which]->die();  // the whole server
+    if (draw >= 4 && draw < 40) gpus_[which]->begin_checkpoint();
+    if (next_program_step_ <= 0) {
+      act();
+      next_program_step_ = int(chance_.next() % 3);
+    } else {
+      --next_program_step_;
+    }
+  }
+  // Everything but the program.
+  void work() {
+    for (auto& gpu : gpus_) gpu->exchange();
+    for (auto& gpu : gpus_) gpu->work();
+    for (Task& task : tasks_) advance(task);
+    while (!tasks_.empty() && tasks_.front().over) tasks_.pop_front();
+  }
+
+  // --- the program
+  // Whether work on this stream may use the cell: what used it last is on the same stream, or is over.
+  bool is_ours(uint32_t g, uint32_t cell, uint32_t stream) {
+    const Access& last = last_[g * kCells + cell];
+    return last.sequence == 0 || last.stream == stream || gpu(g).saw_stream(last.stream, last.sequence);
+  }
+  // One thing that the program does, drawn when the one before is done; and until it can be done it is waited for.
+  void act() {
+    if (tasks_.size() > 6) return;
+    if (!drawn_) {
+      draw_ = {program_.next() % kCells, program_.next() % kCells, program_.next()};
+      stream_ = uint32_t(program_.next() % kStreams);
+      what_ = program_.next() % (gpus_.size() > 1 ? 22 : 16);
+      at_ = uint32_t(gpus_.size() > 1 ? program_.next() % gpus_.size() : 0);
+      drawn_ = true;
+    }
+    Gpu& here = gpu(at_);
+    if (!here.may_send()) return;
+    const bool two = what_ >= 4 && what_ < 8;
+    const bool one = what_ < 12;
+    if ((one && !is_ours(at_, uint32_t(draw_.to), stream_)) || (two && !is_ours(at_, uint32_t(draw_.from), stream_))) {
+      return;
+    }
+    uint64_t* const cells = &cells_[at_ * kCells];
+    Access* const last = &last_[at_ * kCells];
+    if (what_ < 4) {
+      cells[draw_.to] = draw_.value;
+      last[draw_.to] = {stream_, here.send(Call::tideCopyIn, stream_, draw_)};
+    } else if (two) {
+      cells[draw_.to] = mixed(cells[draw_.to], cells[draw_.from]);
+      last[draw_.to] = last[draw_.from] = {stream_, here.send(Call::tideCopyWithin, stream_, draw_)};
+    } else if (what_ < 10) {
+      const uint64_t sequence = here.send(Call::tideCopyOut, stream_, {0, draw_.to, 0});
+      last[draw_.to] = {stream_, sequence};
+      here.await(sequence, contents_of(cells[draw_.to], sequence));
+    } else if (what_ < 12) {
+      begin_task();
+    } else if (what_ < 14) {
+      expected_text_[at_] += text_of(here.send(Call::tideLaunch, kTextStream, {}));
+    } else if (what_ < 16) {
+      ask(what_ == 14 ? Call::tideGlobal : Call::tideElapsed);
+    } else if (!cross(what_ < 20)) {
+      return;
+    }
+    drawn_ = false;
+  }
+  void ask(Call call) {
+    const uint64_t sequence = gpu(at_).send(call, kNoStream, {});
+    const uint64_t says = mixed(sequence, 5);
+    std::vector<unsigned char> expected(call == Call::tideElapsed ? 0 : sizeof says);
+    if (!expected.empty()) memcpy(expected.data(), &says, sizeof says);
+    gpu(at_).await(sequence, expected);
+  }
+  void number(Task* task) {
+    task->event = uint32_t(next_task_ % 40);
+    task->slot = uint32_t(next_task_ % 20);
+    task->signal = ++next_task_;
+  }
+  // The cell is written by the client, on a stream of its own, when this stream has come to here; it waits for that.
+  void begin_task() {
+    Task task;
+    number(&task);
+    task.from = task.to = at_;
+    task.cell = uint32_t(draw_.to);
+    task.value = draw_.value;
+    task.recorded = gpu(at_).send(Call::tideRecordEvent, stream_, {}, task.event);
+    last_[at_ * kCells + task.cell] = {stream_,
+                                       gpu(at_).send(Call::tideWaitSignal, stream_, {task.slot, 0, task.signal})};
+    cells_[at_ * kCells + task.cell] = task.value;
+    tasks_.push_back(task);
+  }
+  // This stream waits for one of the other vGPU; and with `copies` its cell gets what the other one's cell has, through
+  // the client. False: not now.
+  bool cross(bool copies) {
+    const uint32_t other = 1 - at_, far_stream = uint32_t(draw_.value % kStreams);
+    const auto to = uint32_t(draw_.to), from = uint32_t(draw_.from);
+    if (!gpu(other).may_send() || !is_ours(at_, to, stream_) || !is_ours(other, from, far_stream)) return false;
+    ++crossings_;
+    Task task;
+    number(&task);
+    task.from = other, task.to = at_;
+    task.cell = to, task.source = from;
+    task.copies = copies;
+    task.recorded = gpu(other).send(Call::tideRecordEvent, far_stream, {}, task.event);
+    if (copies) {
+      task.read = gpu(other).send(Call::tideCopyOut, far_stream, {0, from, 0});
+      const std::vector<unsigned char> bytes = contents_of(cells_[other * kCells + from], task.read);
+      gpu(other).await(task.read, bytes);
+      last_[other * kCells + from] = {far_stream, task.read};
+      task.value = mixed(cells_[other * kCells + from], task.read);
+      cells_[at_ * kCells + to] = task.value;
+      // What is written on the hidden stream comes behind what this stream did before.
+      task.own = gpu(at_).send(Call::tideRecordEvent, stream_, {}, task.event);
+    }
+    const uint64_t held = gpu(at_).send(Call::tideWaitSignal, stream_, {task.slot, 0, task.signal});
+    last_[at_ * kCells + to] = {stream_, held};
+    tasks_.push_back(task);
+    return true;
+  }
+  bool has_come(const Task& task) {
+    Gpu& from = gpu(task.from);
+    if (!from.saw_event(task.event, task.recorded)) return false;
+    return !task.copies || (!from.awaits(task.read) && gpu(task.to).saw_event(task.event, task.own));
+  }
+  void advance(Task& task) {
+    Gpu& to = gpu(task.to);
+    if (task.over || !to.may_send()) return;
+    if (!task.called) {
+      if (!has_come(task)) return;
+      task.called = true;
+      const bool writes = task.copies || task.from == task.to;
+      if (writes) task.written = to.send(Call::tideCopyIn, kHidden, {task.cell, 0, task.value});
+      return;
+    }
+    if (task.written != 0 && !to.saw_stream(kHidden, task.written)) return;
+    task.over = true;
+    to.signal(task.slot, task.signal);
+  }
+  bool at_rest() const {
+    for (size_t g = 0; g < gpus_.size(); ++g) {
+      if (!gpus_[g]->at_rest() || gpus_[g]->printed().size() < expected_text_[g].size()) return false;
+    }
+    return tasks_.empty();
+  }
+
+  const Mutant mutant_;
+  Numbers program_;  // what the program does
+  Numbers chance_;   // what happens to it
+  std::string fault_;
+  std::vector<std::unique_ptr<Gpu>> gpus_;
   int next_program_step_ = 0;
   bool drawn_ = false;
   Order draw_;
-  uint32_t stream_ = 0;
-  uint64_t what_ = 0, next_task_ = 0, writes_ = 0;
-  uint64_t cells_[kCells] = {};
-  Access last_[kCells];
-  uint64_t seen_streams_[kStreams + 1] = {};
+  uint32_t stream_ = 0, at_ = 0;
+  uint64_t what_ = 0, next_task_ = 0, crossings_ = 0;
+  uint64_t cells_[2 * kCells] = {};
+  Access last_[2 * kCells];
   std::deque<Task> tasks_;
-  std::map<uint64_t, Awaited> awaited_;
-  std::string printed_, expected_text_;
-  uint64_t sent_ = 0, deaths_ = 0, repeated_ = 0, saves_ = 0;
+  std::string expected_text_[2];
 };
 
 #ifdef __SANITIZE_THREAD__
@@ -526,29 +621,41 @@ constexpr uint64_t kSeeds = 60;
 #endif
 constexpr int kSteps = 6000;
 
-TEST(Replay, nothing_is_seen_of_a_worker_that_dies) {
-  uint64_t commands = 0, deaths = 0, repeated = 0, saves = 0;
+class Replay : public ::testing::TestWithParam<uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(vgpus, Replay, ::testing::Values(1u, 2u));
+
+TEST_P(Replay, nothing_is_seen_of_a_worker_that_dies) {
+  uint64_t commands = 0, deaths = 0, repeated = 0, saves = 0, crossings = 0;
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
-    World world(seed, Mutant::kNone);
+    World world(seed, Mutant::kNone, GetParam());
     ASSERT_EQ(world.run(kSteps), "") << "seed " << seed;
-    commands += world.commands();
-    deaths += world.deaths();
-    repeated += world.repeated();
-    saves += world.saves();
+    commands += world.sum(&Gpu::commands);
+    deaths += world.sum(&Gpu::deaths);
+    repeated += world.sum(&Gpu::repeated);
+    saves += world.sum(&Gpu::saves);
+    crossings += world.crossings();
   }
   EXPECT_GT(deaths, 10 * kSeeds);
   EXPECT_GT(repeated, kSeeds * 20);
-  printf("%llu commands, %llu deaths, %llu checkpoints, %llu parts of answers came again\n",
-         static_cast<unsigned long long>(commands), static_cast<unsigned long long>(deaths),
-         static_cast<unsigned long long>(saves), static_cast<unsigned long long>(repeated));
+  if (GetParam() > 1) {
+    EXPECT_GT(crossings, kSeeds * 20);
+  }
+  printf(
+      "%llu commands, %llu deaths, %llu checkpoints, %llu parts of answers came again, %llu copies and waits between "
+      "vGPUs\n",
+      static_cast<unsigned long long>(commands), static_cast<unsigned long long>(deaths),
+      static_cast<unsigned long long>(saves), static_cast<unsigned long long>(repeated),
+      static_cast<unsigned long long>(crossings));
 }
 
 // The test sees what it is there to see.
-TEST(Replay, what_is_left_out_is_missed) {
+TEST_P(Replay, what_is_left_out_is_missed) {
   for (const Mutant mutant : {Mutant::kNoMarks, Mutant::kNoSignals, Mutant::kLosesCommand, Mutant::kPrintsTwice,
                               Mutant::kForgetsAnswer, Mutant::kWorkerDiffers}) {
     uint64_t caught = 0;
-    for (uint64_t seed = 1; seed <= kSeeds / 6; ++seed) caught += World(seed, mutant).run(kSteps).empty() ? 0 : 1;
+    for (uint64_t seed = 1; seed <= kSeeds / 6; ++seed) {
+      caught += World(seed, mutant, GetParam()).run(kSteps).empty() ? 0 : 1;
+    }
     EXPECT_GT(caught, kSeeds / 12) << "mutant " << int(mutant);
     printf("mutant %d: missed in %llu of %llu\n", int(mutant), static_cast<unsigned long long>(caught),
            static_cast<unsigned long long>(kSeeds / 6));

@@ -101,6 +101,27 @@ TEST_F(Protects, a_lost_servers_job_goes_on_elsewhere) {
   await_protection(job.id, "node1 same whole");
 }
 
+// Its program waits: longer than a job that never ran would.
+TEST_F(Protects, a_recovery_that_fails_is_tried_elsewhere_and_again_and_the_job_waits) {
+  add_server("node0", 1);
+  add_server("node1", 1);
+  add_server("node2", 1);
+  const Submitted job = run_protected();
+  await_protection(job.id, "node1 whole");
+  log_.fail["give"] = "no way there";
+  log_.worker_lost = true;
+  const auto tries = [&](const std::string& server) { return count("prepare 1:0 on " + server + "/0"); };
+  await([&] { return tries("node0") == 1 && tries("node1") == 1 && tries("node2") == 1; });
+  auto request = peer_->pool.jobRequest();
+  request.setJob(job.id);
+  const std::string problem = request.send().wait(io_.waitScope).getJob().getReason().cStr();
+  EXPECT_NE(problem.find("waits to be restored from its checkpoint on node1; on node"), std::string::npos) << problem;
+  await([&] { return tries("node0") + tries("node1") + tries("node2") > kPlaceTriesMax; });
+  EXPECT_EQ(describe(job.id), "running on -");
+  log_.fail.erase("give");
+  await([&] { return describe(job.id).rfind("running on node", 0) == 0; });
+}
+
 TEST_F(Protects, without_a_checkpoint_it_ends_as_others_do) {
   add_server("node0", 1);
   add_server("node1", 1);

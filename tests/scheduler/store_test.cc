@@ -130,6 +130,19 @@ TEST_F(StoreTest, whose_turn_it_is_outlives_a_restart) {
   EXPECT_EQ(turn.strain, 3u);
 }
 
+TEST_F(StoreTest, a_guard_and_its_token_outlive_a_restart) {
+  JobRecord record = job("safe");
+  record.vgpus.resize(1);
+  record.vgpus[0].guard = {.server = "node1", .epoch = 7, .made_ms = 8, .token = std::string("a\0b", 3)};
+  ASSERT_TRUE(store_->add(&record).ok());
+  open();
+  const auto found = store_->find(record.number);
+  ASSERT_TRUE(found.has_value());
+  ASSERT_EQ(found->vgpus.size(), 1u);
+  EXPECT_EQ(found->vgpus[0].guard.server, "node1");
+  EXPECT_EQ(found->vgpus[0].guard.token, std::string("a\0b", 3));
+}
+
 TEST_F(StoreTest, what_a_job_requires_and_which_servers_drain_is_there_after_a_restart) {
   JobRecord record = job("picky");
   record.require = {.model = "NVIDIA H200", .labels = {"rack=a", "zone=b"}, .together = Together::kSwitch};

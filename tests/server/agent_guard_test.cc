@@ -173,5 +173,26 @@ TEST_F(GuardTest, a_guard_that_was_killed_is_begun_anew_by_the_next_checkpoint) 
   ASSERT_NO_FATAL_FAILURE(expect_sum());
 }
 
+// Of two processes one ends its protection: the other's client is told at once, and its agent's lease ends by no clock.
+TEST_F(GuardTest, one_process_that_cannot_be_protected_ends_it_for_the_other) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  TestClient other;
+  DoorOpen open = wish(1);
+  open.session[0] ^= 1;
+  ASSERT_TRUE(other.open_door(servers_["one"].endpoint, open));
+  other.make_context();
+  ASSERT_EQ(other.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  EXPECT_EQ(checkpoint().wait(io_.waitScope).getReport().getSessions(), 2u);
+  auto news = watch().eagerlyEvaluate(nullptr);
+  client_.region().client().unprotected.store(uint64_t(Unprotected::kSharing));
+  EXPECT_FALSE(news.wait(io_.waitScope).getLost()) << "that is news";
+  const auto refused = checkpoint().wait(io_.waitScope);
+  EXPECT_NE(std::string(refused.getReport().getRefused().cStr()).find("CUDA IPC"), std::string::npos);
+  await([&] { return other.page().safe_sequence.load() == ~uint64_t{0}; });
+  await([&] { return client_.page().safe_sequence.load() == ~uint64_t{0}; });
+  add();
+  expect_sum();
+}
+
 }  // namespace
 }  // namespace tide

@@ -88,6 +88,7 @@ TEST_F(AgentTest, moves_a_vgpu_with_all_its_sessions_to_another_agent_and_back) 
     ASSERT_TRUE(clients[i].open_door(servers_["one"].endpoint, wish(1, i)));
     clients[i].make_context();
     clients[i].send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+    EXPECT_EQ(clients[i].call(Call::tideAskMemory, command::AskMemory{kChunkBytes}, nullptr), CUDA_SUCCESS);
     clients[i].load_library(1, kTestImage, &found);
     const uint32_t mark = 1000u * i;
     clients[i].copy_in(kBase, &mark, 4);
@@ -164,6 +165,7 @@ TEST_F(AgentTest, lives_through_workers_clients_and_leases_that_end_at_any_momen
       ASSERT_TRUE(clients[i].open_door(servers_["one"].endpoint, wish(epoch, i)));
       clients[i].make_context();
       clients[i].send(Call::tideMapMemory, command::MapMemory{kBase, 8 * kChunkBytes});
+      EXPECT_EQ(clients[i].call(Call::tideAskMemory, command::AskMemory{8 * kChunkBytes}, nullptr), CUDA_SUCCESS);
     }
     const std::vector<uint32_t> pids = worker_pids("one");
     ASSERT_EQ(pids.size(), 2u);
@@ -225,6 +227,8 @@ TEST_F(AgentTest, workers_of_a_killed_agent_serve_on_and_the_next_one_takes_them
     clients[i].make_context();
     clients[i].send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
     clients[i].copy_in(kBase, &mark, 4);
+    // The other one's worker shall not keep all of the quota for it.
+    EXPECT_EQ(clients[i].call(Call::tideAskMemory, command::AskMemory{kChunkBytes}, nullptr), CUDA_SUCCESS);
   }
   const std::vector<uint32_t> pids = worker_pids("one");
   const std::string endpoint = servers_["one"].endpoint;

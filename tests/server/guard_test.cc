@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 
+#include "server/kept.h"
 #include "tests/server/client.h"
 
 namespace tide {
@@ -323,8 +324,44 @@ TEST_F(GuardTest, what_no_checkpoint_can_hold_is_refused_and_the_job_runs_on) {
   close(zone);
 }
 
+TEST_F(GuardTest, what_is_more_than_a_guard_keeps_ends_the_protection_and_says_why) {
+  constexpr uint64_t kHost = kHostZoneBase + (uint64_t{3} << 30), kBytes = 1u << 20;
+  setenv("TIDE_GUARD_SPARE_MIB", "0", 1);
+  guard_ = std::make_unique<WorkerProcess>();
+  map(0, 2);
+  write(1, pattern(1));
+  ControlSession small = identity(kGuardEpoch);
+  small.memory_bytes = 8u << 20;
+  send_control(guard_->control(), ControlType::kGuard, small);
+  ControlMessage message;
+  ASSERT_TRUE(guard_->await(ControlType::kReceiving, &message));
+  const std::string address = message.as<ControlText>()->text;
+  checkpoint(address);
+  constexpr uint64_t kPart = kBytes / 4, kMask = kPart / 8;
+  std::vector<std::byte> part(kMask + kPart, std::byte{0xff});
+  for (uint64_t i = 0; i < 24; ++i) {  // 24 MiB, where 16 may be
+    const uint64_t at = kHost + i * kBytes;
+    ASSERT_EQ(client_.call(Call::tideMapHost, command::MapHost{at, kBytes, 0, 0}, nullptr), CUDA_SUCCESS);
+    for (uint64_t j = 0; j < 4; ++j) {
+      memcpy(part.data() + kMask, pattern(4 * i + j).data(), kPart);
+      const command::WriteHost write{at + j * kPart, kPart, kMask, 0, 0};
+      client_.send(Call::tideWriteHost, write, kNoStream, part.data(), part.size());
+    }
+    settle();
+  }
+  begin_checkpoint("");
+  const ControlCheckpointed refused = checkpointed();
+  EXPECT_EQ(refused.refused, 1u) << refused.text;
+  EXPECT_NE(std::string(refused.text).find(kTooMuchKept), std::string::npos) << refused.text;
+  EXPECT_EQ(client_.page().safe_sequence.load(), ~uint64_t{0});
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+  unsetenv("TIDE_GUARD_SPARE_MIB");
+}
+
 TEST_F(GuardTest, a_client_that_has_ended_the_protection_gets_no_checkpoint) {
   client_.region().client().unprotected = uint64_t(Unprotected::kLogFull);
+  ControlMessage message;
+  EXPECT_TRUE(at_->await(ControlType::kWanted, &message)) << "its agent hears that there is news";
   begin_checkpoint(address_of_guard());
   const ControlCheckpointed refused = checkpointed();
   EXPECT_EQ(refused.refused, 1u);

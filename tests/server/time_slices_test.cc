@@ -77,6 +77,7 @@ class Gpu : public testing::Test {
 
   uint64_t now_ = kStart;
   std::vector<std::unique_ptr<Job>> jobs_;
+  std::string path_;
 
  private:
   void finish_kernels() {
@@ -118,7 +119,6 @@ class Gpu : public testing::Test {
     if (waited) job.longest_ns = std::max(job.longest_ns, now_ - job.waits_since);
   }
 
-  std::string path_;
   uint64_t busy_ns_ = 0;
 };
 
@@ -234,6 +234,21 @@ TEST_F(Gpu, work_that_needs_a_later_command_gets_it) {
   const uint64_t before = needs.begun;
   run(2 * kS);
   EXPECT_GT(needs.begun, before + 40) << "in two seconds";
+}
+
+// A worker that dies with work under way: its job has one more that runs than there are, for a while.
+TEST_F(Gpu, a_dead_worker_of_a_job_with_two_makes_it_no_cheaper) {
+  Job& other = add(500, 200 * kUs);
+  Job& lives = add(500, 200 * kUs);
+  TimeSlices dies;
+  ASSERT_TRUE(dies.start(path_, 102, 500, now_).ok());  // of the second job
+  while (!dies.may_begin(now_)) run(kTick);
+  dies.at(now_, {.working = true, .ready = true});
+  run(6 * kS);
+  const uint64_t before[] = {other.done, lives.done};
+  run(2 * kS);
+  const double others = double(other.done - before[0]), mine = double(lives.done - before[1]);
+  EXPECT_NEAR(mine / (mine + others), 0.5, 0.05);
 }
 
 TEST_F(Gpu, alone_it_is_not_asked_and_workers_of_one_job_are_alone) {

@@ -55,6 +55,7 @@ TEST(Wire, the_worker_page_lies_as_documented) {
   EXPECT_EQ(offsetof(WorkerPage, sticky), 792u);
   EXPECT_EQ(offsetof(WorkerPage, content_slots), 808u);
   EXPECT_EQ(offsetof(WorkerPage, held), 816u);
+  EXPECT_EQ(offsetof(WorkerPage, memory_shared), 824u);
   EXPECT_EQ(offsetof(WorkerPage, stream_progress), 832u);
   EXPECT_EQ(offsetof(WorkerPage, event_done), 33'600u);
 }
