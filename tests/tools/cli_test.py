@@ -151,11 +151,11 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        for name in ('up down run env status jobs gpus job why resize migrate suspend resume kill config doctor '
+        for name in ('up down run env status jobs gpus queues job why resize migrate suspend resume kill config doctor '
                      'simulate version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
-        for name in 'drain undrain queues top report'.split():
+        for name in 'drain undrain top report'.split():
             self.assertIn(name, listed.split('not available yet:')[1])
         self.assertRegex(self.ok('version'), r'^tide \d')
         self.assertEqual(self.tide().returncode, 2)
