@@ -95,6 +95,8 @@ struct Job {
   uint64_t hold_round = 0;                    // generation of what is said to the agents about holding
   uint64_t hold_until_ns = 0;                 // when a job that does not come to rest is let go
   uint64_t hold_again_ns = 0;                 // when the agents are told once more, who else let go by themselves
+  uint64_t kept_until_ns = 0;                 // nothing is taken from it before: that has just failed
+  std::string taken;                          // why, while its GPUs are taken for another queue
   bool letting_go = false;                    // agents are told
   uint64_t let_go_ns = 0;                     // when one that did not listen is told again; 0: none
 

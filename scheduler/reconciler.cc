@@ -80,7 +80,9 @@ void Reconciler::step() {
 void Reconciler::admit(const Assignment& wanted) {
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
-    if (found == wanted.end() || job.ended() || job.admitted()) continue;
+    if (found == wanted.end() || job.ended()) continue;
+    if (job.admitted() && !found->second.running && !job.record.suspended) take_from(&job, found->second.reason);
+    if (job.admitted()) continue;
     job.record.reason = found->second.reason;
     if (!found->second.running) continue;
     const JobRecord before = job.record;
@@ -247,6 +249,8 @@ void Reconciler::check_deadlines() {
     look_after_idle(&job);
     look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
+    again |= job.kept_until_ns != 0 && job.kept_until_ns <= now;
+    if (job.kept_until_ns <= now) job.kept_until_ns = 0;
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;

@@ -33,6 +33,8 @@ inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or 
 
 inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
 
+inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
+
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
 
 // Before what has failed so often in a row is tried again.
@@ -123,6 +125,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void take_turns();
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
+  void take_from(Job* job, const std::string& why);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
   void note_gone(Job* job);

@@ -150,7 +150,10 @@ void Reconciler::suspend_failed(Job* job, const std::string& why) {
   const std::string& id = job->record.id();
   const std::string text = "job " + id + " was not suspended, it runs on: " + why;
   log(LogLevel::kWarning, "%s", text.c_str());
-  if (std::exchange(job->record.turn.yielding, false)) note_switch_failed(job);
+  if (std::exchange(job->record.turn.yielding, false)) {
+    note_switch_failed(job);
+    job->kept_until_ns = now_ns() + kKeptMs * 1'000'000;
+  }
   begin_turn(job);
   job->record.suspended = job->record.idled = false;
   job->idle = {.look_ns = now_ns() + job->record.idle_ms * 1'000'000};
