@@ -99,7 +99,7 @@ std::vector<Planner::Change> Planner::decide() {
   }
   plan_->settle();
   for (const Change& change : changes) adopt(slots_.at(change.id), change.decision);
-  for (const Slot slot : started) skip_earlier(slot);
+  skip_earlier(started);
   return changes;
 }
 
@@ -121,12 +121,17 @@ void Planner::adopt(Slot slot, const Decision& decision) {
   note_leaving(job);
 }
 
-// It has passed all that were submitted before it and wait.
-void Planner::skip_earlier(Slot started) {
-  const uint64_t number = plan_->share(started).number;
-  plan_->for_waiting_before(number, [&](Slot slot) {
-    if (views_[slot].skipped == kSkipsMax) return;
-    if (++views_[slot].skipped == kSkipsMax) plan_->change(slot);
+// Each that has started has passed all that were submitted before it and wait.
+void Planner::skip_earlier(const std::vector<Slot>& started) {
+  std::vector<uint64_t> numbers;  // ascending, as `started` is
+  for (const Slot slot : started) numbers.push_back(plan_->share(slot).number);
+  if (numbers.empty()) return;
+  plan_->for_waiting_before(numbers.back(), [&](Slot slot) {
+    JobView& view = views_[slot];
+    if (view.skipped >= kSkipsMax) return;
+    const auto later = std::upper_bound(numbers.begin(), numbers.end(), plan_->share(slot).number);
+    view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(numbers.end() - later), kSkipsMax));
+    if (view.skipped == kSkipsMax) plan_->change(slot);
   });
 }
 

@@ -52,11 +52,20 @@ void Reconciler::poke() {
   }));
 }
 
-Outcome Reconciler::save(Job* job) {
-  to_record(job);
-  const Outcome saved = store_.update(job->record);
-  if (!saved.ok() && !job->dirty) log(LogLevel::kError, "%s", saved.message().c_str());
-  job->dirty = !saved.ok();
+Outcome Reconciler::save(Job* job) { return save(std::vector<Job*>{job}); }
+
+// What a round decides is written at once: one wait for the disk.
+Outcome Reconciler::save(const std::vector<Job*>& jobs) {
+  std::vector<const JobRecord*> records;
+  bool known = true;
+  for (Job* job : jobs) {
+    to_record(job);
+    records.push_back(&job->record);
+    known &= job->dirty;
+  }
+  const Outcome saved = store_.update(records);
+  if (!saved.ok() && !known) log(LogLevel::kError, "%s", saved.message().c_str());
+  for (Job* job : jobs) job->dirty = !saved.ok();
   return saved;
 }
 
@@ -78,6 +87,8 @@ void Reconciler::step() {
 }
 
 void Reconciler::admit(const Assignment& wanted) {
+  std::vector<Job*> starting;
+  std::vector<JobRecord> before;
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
     if (found == wanted.end() || job.ended()) continue;
@@ -85,20 +96,25 @@ void Reconciler::admit(const Assignment& wanted) {
     if (job.admitted()) continue;
     job.record.reason = found->second.reason;
     if (!found->second.running) continue;
-    const JobRecord before = job.record;
+    before.push_back(job.record);
+    starting.push_back(&job);
     job.record.phase = Phase::kRunning;
     job.record.reason.clear();
     begin_turn(&job);
-    const Outcome saved = save(&job);
+  }
+  const Outcome saved = save(starting);
+  for (size_t i = 0; i < starting.size(); ++i) {
+    Job& job = *starting[i];
     if (!saved.ok()) {
-      job.record = before;
+      job.record = before[i];
       job.record.reason = saved.message();
       continue;
     }
     job.turn.coming_ns = job.started ? now_ns() : 0;
     if (ledger_.turns.on && job.started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
+      if (earlier < job.record.number && !other.ended() && !other.admitted() && !other.record.suspended)
+        ++other.skipped;
     }
   }
 }

@@ -78,6 +78,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   kj::Maybe<control::Agent::Client> agent(const std::string& server);
 
   Outcome save(Job* job);
+  Outcome save(const std::vector<Job*>& jobs);
 
  private:
   struct Link {  // to one agent

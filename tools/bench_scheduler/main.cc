@@ -44,6 +44,7 @@ void print(const std::string& name, double value, const char* unit, double budge
                                        : std::string("null, \"met\": null");
   printf("{\"name\": \"%s\", \"value\": %.4g, \"unit\": \"%s\", \"budget\": %s}\n", name.c_str(), value, unit,
          limit.c_str());
+  fflush(stdout);
 }
 
 State make_pool(uint32_t servers) {
