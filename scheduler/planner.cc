@@ -60,20 +60,7 @@ void Planner::put_gpu(const GpuView& gpu) {
   for (const std::string& id : leaving_) plan_->change(slots_.at(id));
 }
 
-void Planner::begin_anew() {
-  auto plan = std::make_unique<Tentative>(pool_);
-  std::vector<std::pair<uint64_t, Slot>> jobs;
-  for (const auto& [id, slot] : slots_) jobs.push_back({plan_->share(slot).number, slot});
-  std::sort(jobs.begin(), jobs.end());
-  std::deque<JobView> views;
-  slots_.clear();
-  for (const auto& [number, slot] : jobs) {
-    views.push_back(std::move(views_[slot]));
-    slots_[views.back().id] = plan->add(&views.back(), number);
-  }
-  views_.swap(views);
-  plan_ = std::move(plan);
-}
+void Planner::begin_anew() { plan_ = std::make_unique<Tentative>(pool_, *plan_); }
 
 std::vector<Planner::Change> Planner::decide() {
   std::vector<Change> changes;
