@@ -112,8 +112,14 @@ bool Tentative::change_gpu(const GpuView& view) {
   if (gpu == kNoGpu) return false;
   const GpuView& is = gpus_.view(gpu);
   if (is.memory_bytes != view.memory_bytes || is.traits != view.traits) return false;
+  // Whether a server answers, or drains, is a matter of all that is there.
+  const bool alone = is.online == view.online && is.draining == view.draining;
   gpus_.set(gpu, view);
-  for (const Slot slot : at_server_[gpus_.server_of(gpu)]) change(slot);
+  for (const Slot slot : at_server_[gpus_.server_of(gpu)]) {
+    const JobView& job = *shares_[slot].job;
+    const bool there = std::find(job.places.begin(), job.places.end(), view.id) != job.places.end();
+    if (!alone || there || job.keeps.count(view.id) != 0) change(slot);
+  }
   return true;
 }
 

@@ -48,11 +48,11 @@ double processor_ms() {
   return ms(usage.ru_utime) + ms(usage.ru_stime);
 }
 
-void print(const std::string& name, double value, const char* unit, double budget) {
+void print(const std::string& name, double value, const char* unit, double budget, uint32_t runs = 1) {
   const std::string limit = budget > 0 ? format("%g, \"met\": %s", budget, value <= budget ? "true" : "false")
                                        : std::string("null, \"met\": null");
-  printf("{\"name\": \"%s\", \"value\": %.4g, \"unit\": \"%s\", \"budget\": %s}\n", name.c_str(), value, unit,
-         limit.c_str());
+  printf("{\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\", \"budget\": %s, \"runs\": %u}\n", name.c_str(),
+         value, unit, limit.c_str(), runs);
   fflush(stdout);
 }
 
@@ -138,14 +138,14 @@ class Load {
     plan_all();
     live();
     const auto at = [&](double part) { return took_us_[size_t(part * double(took_us_.size() - 1))]; };
-    print(name + ": a decision, p50", at(0.5), "us", 0);
-    print(name + ": a decision, p99", at(0.99), "us", 100);
-    print(name + ": a decision, the longest", at(1), "us", 0);
-    print(name + ": a whole plan, of the processor's time", whole_busy_ms_, "ms", 50);
-    print(name + ": a whole plan, as the clock has it", whole_ms_, "ms", 0);
+    print(name + ": a decision, p50", at(0.5), "us", 0, size_.events);
+    print(name + ": a decision, p99", at(0.99), "us", 100, size_.events);
+    print(name + ": a decision, the longest", at(1), "us", 0, size_.events);
+    print(name + ": a whole plan, of the processor's time", whole_busy_ms_, "ms", 50, size_.plans);
+    print(name + ": a whole plan, as the clock has it", whole_ms_, "ms", 0, size_.plans);
     print(name + ": the first plan, all placed", first_ms_, "ms", 0);
-    print(name + ": jobs that run", double(running_.size()), "", 0);
-    print(name + ": jobs", double(planner_.jobs()), "", 0);
+    print(name + ": jobs that run", double(running_.size()), "jobs", 0);
+    print(name + ": jobs", double(planner_.jobs()), "jobs", 0);
   }
 
  private:
