@@ -50,7 +50,8 @@ void Planner::remove(const std::string& id) {
 }
 
 void Planner::put_gpu(const GpuView& gpu) {
-  const auto known = std::find_if(pool_.gpus.begin(), pool_.gpus.end(), [&](const GpuView& g) { return g.id == gpu.id; });
+  const auto known =
+      std::find_if(pool_.gpus.begin(), pool_.gpus.end(), [&](const GpuView& g) { return g.id == gpu.id; });
   if (known == pool_.gpus.end()) {
     pool_.gpus.push_back(gpu);
   } else {
@@ -78,7 +79,8 @@ std::vector<Planner::Change> Planner::decide() {
     const JobView& job = *share.job;
     const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot;
     const bool taken = share.taken_for != kNoSlot;
-    if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job)) continue;
+    if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job))
+      continue;
     Decision decision = decision_of(*plan_, slot);
     if (decision.running == job.running && decision.places == job.places) continue;
     if (decision.running && !job.running) started.push_back(slot);

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "scheduler/shares.h"
 #include "scheduler/require.h"
+#include "scheduler/shares.h"
 
 namespace tide::sched {
 

@@ -178,8 +178,7 @@ void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
   const std::vector<Slot> before = rooms_[gpu].slots;
   for (const Slot slot : before) put_leave(slot, gpu);
   claimants.insert(claimants.end(), before.begin(), before.end());
-  std::sort(claimants.begin(), claimants.end(),
-            [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
+  std::sort(claimants.begin(), claimants.end(), [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
   for (const Slot slot : claimants) {
     const bool first = rooms_[gpu].slots.empty();
     if (first || shares_[slot].is.frozen || fits(*shares_[slot].job, gpu)) {
@@ -413,9 +412,7 @@ GpuIndex Tentative::new_room() {
   return GpuIndex(rooms_.size() - 1);
 }
 
-void Tentative::drop_new_rooms() {
-  rooms_.resize(gpus_.size(), {Room({}, 0), {}});
-}
+void Tentative::drop_new_rooms() { rooms_.resize(gpus_.size(), {Room({}, 0), {}}); }
 
 bool Tentative::may_begin(const JobView& job, GpuIndex gpu) const {
   if (gpu >= gpus_.size()) return true;

@@ -64,17 +64,17 @@ struct Share {
   GpuSet held;          // healthy GPUs that it has now, sorted
   GpuSet mine;          // those that it shall have
   Standing is;
-  bool away = false;     // frozen, and a server that keeps it does not answer
-  bool fresh = true;     // its view has changed since the last round
-  bool sore = false;     // a round could not give it what it shall have: it is looked at anew in the next one
-  bool touched = false;  // in this round
-  bool known = false;    // it has been looked at
+  bool away = false;      // frozen, and a server that keeps it does not answer
+  bool fresh = true;      // its view has changed since the last round
+  bool sore = false;      // a round could not give it what it shall have: it is looked at anew in the next one
+  bool touched = false;   // in this round
+  bool known = false;     // it has been looked at
   bool unplaced = false;  // in unplaced()
   Why why = Why::kNeeds;
-  int64_t left = 0;        // GPUs that were left when it was looked at
-  Slot behind = kNoSlot;   // whom it waits for
-  Slot taken_for = kNoSlot;  // it runs, and gives its GPUs to that one
-  std::vector<GpuId> places;  // of who was placed in this round
+  int64_t left = 0;                  // GPUs that were left when it was looked at
+  Slot behind = kNoSlot;             // whom it waits for
+  Slot taken_for = kNoSlot;          // it runs, and gives its GPUs to that one
+  std::vector<GpuId> places;         // of who was placed in this round
   std::vector<ServerIndex> servers;  // with a vGPU of it, or something kept for it
   Filed filed;
 };
@@ -187,7 +187,7 @@ class Tentative {
 
  private:
   using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
-  struct Shared {  // a GPU that serves jobs with a part of one
+  struct Shared {                                                     // a GPU that serves jobs with a part of one
     Room room;
     std::vector<Slot> slots;  // in the order of submission
   };
@@ -231,7 +231,7 @@ class Tentative {
   std::vector<Slot> dirty_, touched_, unplaced_;
   std::vector<std::set<Slot>> at_server_;  // jobs with a vGPU or something kept there
   std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
-  ByLeft left_in_, left_in_new_;  // rooms of GPUs, and of GPUs that have not been chosen
+  ByLeft left_in_, left_in_new_;           // rooms of GPUs, and of GPUs that have not been chosen
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;

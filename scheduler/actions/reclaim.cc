@@ -57,12 +57,12 @@ class Reclaiming {
       const Share& share = plan_.share(slot);
       if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running) continue;
       if (plan_.leaf_of(*share.job) != leaf || !share.job->preemptible || share.mine.empty()) continue;
-      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
-        return capacity(job, plan_.gpus().view(gpu)) > 0;
-      });
+      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(),
+                                      [&](GpuIndex gpu) { return capacity(job, plan_.gpus().view(gpu)) > 0; });
       if (of_use) slots.push_back(slot);
     }
-    std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return plan_.share(a).number > plan_.share(b).number; });
+    std::sort(slots.begin(), slots.end(),
+              [&](Slot a, Slot b) { return plan_.share(a).number > plan_.share(b).number; });
     return slots;
   }
 

@@ -15,7 +15,8 @@ void take(Tentative& plan, Slot slot) { set_count(plan, slot, plan.share(slot).i
 // Between queues it is their shares that decide, and their limits; in a queue the smallest job grows first.
 void share_by_queue(Tentative& plan) {
   for (auto& shrinking : plan.shrinking()) {
-    while (!shrinking.empty()) set_count(plan, shrinking.begin()->second, plan.share(shrinking.begin()->second).is.least);
+    while (!shrinking.empty())
+      set_count(plan, shrinking.begin()->second, plan.share(shrinking.begin()->second).is.least);
   }
   const QueueTree& tree = plan.queues();
   QueueShares shares = plan.limit_shares;

@@ -72,7 +72,8 @@ class Starting {
     plan_.started.push_back({order, left_});
   }
 
-  // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets less.
+  // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets
+  // less.
   void by_kind() {
     std::vector<const Line*> open;
     for (const auto& [kind, line] : plan_.waiting()[0]) open.push_back(&line);
@@ -108,8 +109,8 @@ class Starting {
     return false;
   }
 
-  // Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns only
-  // those that never ran wait for the latter: the end of others' turns does not help it.
+  // Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns
+  // only those that never ran wait for the latter: the end of others' turns does not help it.
   bool is_behind(const Share& share) const {
     if (plan_.blocked_by == kNoSlot) return false;
     const auto& places = share.job->places;
@@ -143,8 +144,8 @@ class Starting {
     bool fits = false;
   };
 
-  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs that
-  // others leave are kept for it.
+  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs
+  // that others leave are kept for it.
   Next next_of(int32_t leaf) const {
     Next next;
     for (const auto& [kind, line] : plan_.waiting()[size_t(leaf)]) {

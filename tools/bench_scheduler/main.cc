@@ -1,4 +1,5 @@
-// How long the scheduler takes to decide, in a large pool: one line of JSON for each figure, for tools/bench --scheduler.
+// How long the scheduler takes to decide, in a large pool: one line of JSON for each figure, for tools/bench
+// --scheduler.
 //   tide-bench-scheduler [--quick]
 
 #include <stdlib.h>
@@ -51,8 +52,8 @@ double processor_ms() {
 void print(const std::string& name, double value, const char* unit, double budget, uint32_t runs = 1) {
   const std::string limit = budget > 0 ? format("%g, \"met\": %s", budget, value <= budget ? "true" : "false")
                                        : std::string("null, \"met\": null");
-  printf("{\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\", \"budget\": %s, \"runs\": %u}\n", name.c_str(),
-         value, unit, limit.c_str(), runs);
+  printf("{\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\", \"budget\": %s, \"runs\": %u}\n", name.c_str(), value,
+         unit, limit.c_str(), runs);
   fflush(stdout);
 }
 
@@ -75,9 +76,7 @@ JobView make_job(uint32_t number, Dice* dice) {
   return job;
 }
 
-JobView make_small_job(uint32_t number, Dice*) {
-  return {.id = std::to_string(number), .part = 100, .places = {}};
-}
+JobView make_small_job(uint32_t number, Dice*) { return {.id = std::to_string(number), .part = 100, .places = {}}; }
 
 using Make = JobView (*)(uint32_t number, Dice* dice);
 
