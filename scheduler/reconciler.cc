@@ -52,11 +52,20 @@ void Reconciler::poke() {
   }));
 }
 
-Outcome Reconciler::save(Job* job) {
-  to_record(job);
-  const Outcome saved = store_.update(job->record);
-  if (!saved.ok() && !job->dirty) log(LogLevel::kError, "%s", saved.message().c_str());
-  job->dirty = !saved.ok();
+Outcome Reconciler::save(Job* job) { return save(std::vector<Job*>{job}); }
+
+// What a round decides is written at once: one wait for the disk.
+Outcome Reconciler::save(const std::vector<Job*>& jobs) {
+  std::vector<const JobRecord*> records;
+  bool known = true;
+  for (Job* job : jobs) {
+    to_record(job);
+    records.push_back(&job->record);
+    known &= job->dirty;
+  }
+  const Outcome saved = store_.update(records);
+  if (!saved.ok() && !known) log(LogLevel::kError, "%s", saved.message().c_str());
+  for (Job* job : jobs) job->dirty = !saved.ok();
   return saved;
 }
 
@@ -69,7 +78,6 @@ void Reconciler::step() {
   Assignment wanted = assign(look());
   if (give_up_parking(wanted)) wanted = assign(look());
   admit(wanted);
-  give_back(wanted);
   const auto memory = ledger_.gpu_memory();
   start(plan(ledger_.present(now_ns()), wanted, memory));
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
@@ -79,25 +87,34 @@ void Reconciler::step() {
 }
 
 void Reconciler::admit(const Assignment& wanted) {
+  std::vector<Job*> starting;
+  std::vector<JobRecord> before;
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
-    if (found == wanted.end() || job.ended() || job.admitted()) continue;
+    if (found == wanted.end() || job.ended()) continue;
+    if (job.admitted() && !found->second.running && !job.record.suspended) take_from(&job, found->second.reason);
+    if (job.admitted()) continue;
     job.record.reason = found->second.reason;
     if (!found->second.running) continue;
-    const JobRecord before = job.record;
+    before.push_back(job.record);
+    starting.push_back(&job);
     job.record.phase = Phase::kRunning;
     job.record.reason.clear();
     begin_turn(&job);
-    const Outcome saved = save(&job);
+  }
+  const Outcome saved = save(starting);
+  for (size_t i = 0; i < starting.size(); ++i) {
+    Job& job = *starting[i];
     if (!saved.ok()) {
-      job.record = before;
+      job.record = before[i];
       job.record.reason = saved.message();
       continue;
     }
     job.turn.coming_ns = job.started ? now_ns() : 0;
     if (ledger_.turns.on && job.started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < number && !other.ended() && !other.admitted() && !other.record.suspended) ++other.skipped;
+      if (earlier < job.record.number && !other.ended() && !other.admitted() && !other.record.suspended)
+        ++other.skipped;
     }
   }
 }
@@ -107,7 +124,7 @@ void Reconciler::note_started(Job* job) {
   if (!all || job->started || job->ended() || !job->admitted()) return;
   job->started = true;
   job->problem.clear();
-  job->spared_ns = now_ns() + kSpareMs * 1'000'000ull;
+  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
   job->record.started_ms = wall_seconds() * 1000;
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
@@ -246,11 +263,11 @@ void Reconciler::check_deadlines() {
     }
     hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
-    again |= job.spared_ns != 0 && job.spared_ns <= now;
-    if (job.spared_ns <= now) job.spared_ns = 0;
     look_after_idle(&job);
     look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
+    again |= job.kept_until_ns != 0 && job.kept_until_ns <= now;
+    if (job.kept_until_ns <= now) job.kept_until_ns = 0;
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;

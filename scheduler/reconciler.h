@@ -31,9 +31,10 @@ inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job that never ran is g
 
 inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
 
-inline constexpr uint32_t kSpareMs = 5'000;  // who has just got its GPUs keeps them so long, whoever is owed them
-inline constexpr uint32_t kSpareFailedMs = 60'000;  // and who could not be suspended
-inline constexpr uint32_t kUsageSaveMs = 30'000;    // what queues have had is written down so often
+inline constexpr uint32_t kSpareMs = 5'000;       // who has just got its GPUs keeps them so long, whoever is owed them
+inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
+
+inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
 
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
 
@@ -78,6 +79,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   kj::Maybe<control::Agent::Client> agent(const std::string& server);
 
   Outcome save(Job* job);
+  Outcome save(const std::vector<Job*>& jobs);
 
  private:
   struct Link {  // to one agent
@@ -125,13 +127,12 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void take_turns();
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
+  void take_from(Job* job, const std::string& why);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
   void note_gone(Job* job);
   void note_back(Job* job);
   void note_switch_failed(Job* job);
-  void spare(State* state) const;
-  void give_back(const Assignment& wanted);
   Outcome remember_usage();
   void count_usage(uint64_t now);
   void save_usage(uint64_t now);

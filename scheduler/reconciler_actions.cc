@@ -66,12 +66,19 @@ void Reconciler::start(const std::vector<Action>& actions) {
     Job* job = ledger_.by_id(action.job);
     if (job != nullptr && action.ready && prepare_action(job, action)) by_job[action.job].push_back(action);
   }
+  const auto has_fresh_epochs = [](const std::vector<Action>& started) {
+    return std::any_of(started.begin(), started.end(),
+                       [](const Action& a) { return a.kind != Action::Kind::kRelease; });
+  };
+  // The epochs must be on disk before an agent hears of them, else a restart could use them again.
+  std::vector<Job*> fresh;
+  for (const auto& [id, started] : by_job) {
+    if (has_fresh_epochs(started)) fresh.push_back(ledger_.by_id(id));
+  }
+  const Outcome all_saved = save(fresh);
   for (const auto& [id, started] : by_job) {
     Job* job = ledger_.by_id(id);
-    // The epochs must be on disk before an agent hears of them, else a restart could use them again.
-    const bool fresh_epochs =
-        std::any_of(started.begin(), started.end(), [](const Action& a) { return a.kind != Action::Kind::kRelease; });
-    const Outcome saved = fresh_epochs ? save(job) : Outcome();
+    const Outcome saved = has_fresh_epochs(started) ? all_saved : Outcome();
     for (const Action& action : started) {
       if (!saved.ok()) {
         Vgpu& vgpu = job->vgpus[action.vgpu];

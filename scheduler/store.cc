@@ -200,10 +200,11 @@ Outcome Store::add(JobRecord* job) {
   return {};
 }
 
-Outcome Store::update(const JobRecord& job) {
+Outcome Store::update(const std::vector<const JobRecord*>& jobs) {
+  if (jobs.empty()) return {};
   uint64_t number = 0;
   Outcome outcome = run("BEGIN IMMEDIATE");
-  if (outcome.ok()) outcome = write(job, false, &number);
+  for (size_t i = 0; i < jobs.size() && outcome.ok(); ++i) outcome = write(*jobs[i], false, &number);
   if (outcome.ok()) outcome = run("COMMIT");
   if (!outcome.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
   return outcome;

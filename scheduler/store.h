@@ -80,7 +80,9 @@ class Store {
 
   // Gives `job` its number.
   Outcome add(JobRecord* job);
-  Outcome update(const JobRecord& job);
+  Outcome update(const JobRecord& job) { return update(std::vector<const JobRecord*>{&job}); }
+  // In one transaction: what one disk write costs is paid once. Where it fails, any of them may be written.
+  Outcome update(const std::vector<const JobRecord*>& jobs);
   Outcome load_live(std::vector<JobRecord>* jobs);                        // not ended, in order of submission
   Outcome load_ended(uint32_t newest_max, std::vector<JobRecord>* jobs);  // newest first
   std::optional<JobRecord> find(uint64_t number);
