@@ -25,8 +25,8 @@ inline constexpr size_t kCallWordsMax = (8u << 20) / 8;
 
 class Daemon final {
  public:
-  // Opens the store and, where no other scheduler can lead, takes over its jobs. `file`: what `config` was read from, if
-  // anything.
+  // Opens the store and, where no other scheduler can lead, takes over its jobs. `file`: what `config` was read from,
+  // if anything.
   static Outcome open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon,
                       PoolFile file = {});
   // Both ports are open when the promise is fulfilled.

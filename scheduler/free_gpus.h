@@ -1,7 +1,7 @@
 #pragma once
 
-// The pool's GPUs by number, in the order of their ids, and which of them nobody has: by server, and servers by how many
-// are free there. Owned by one thread.
+// The pool's GPUs by number, in the order of their ids, and which of them nobody has: by server, and servers by how
+// many are free there. Owned by one thread.
 
 #include <map>
 #include <string>
@@ -69,7 +69,7 @@ class FreeGpus {
   std::vector<uint32_t> takers_;
   std::vector<Server> servers_;
   std::unordered_map<std::string, ServerIndex> by_name_;
-  std::vector<Bucket> buckets_;  // by number of free GPUs
+  std::vector<Bucket> buckets_;          // by number of free GPUs
   std::map<uint64_t, uint32_t> memory_;  // usable GPUs, by how much they have
   int64_t usable_ = 0, free_ = 0;
 };

@@ -93,10 +93,9 @@ std::string turn_of(const Job& job) {
 std::string reason_of(const Job& job) {
   if (job.ended()) return job.record.reason;
   if (!job.problem.empty()) return job.problem;
-  if (job.being_suspended())
-    return !job.record.turn.yielding ? "is being suspended"
-           : job.turn.length_ms == 0 ? "is being suspended: another queue is owed its GPUs; it goes on by itself"
-                                     : "its turn is over: it is being suspended";
+  if (job.being_suspended() && job.record.turn.yielding)
+    return (job.taken.empty() ? "its turn is over" : job.taken) + ": it is being suspended";
+  if (job.being_suspended()) return "is being suspended";
   if (job.record.idled) return "gave its GPUs back, because it did nothing; its next call brings it back";
   if (job.started && job.admitted()) {
     const bool parked = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.parked(); });

@@ -93,7 +93,6 @@ struct Job {
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it
   uint64_t moved_ns = 0;
-  uint64_t spared_ns = 0;  // until then nothing is taken from it for other queues
   Idleness idle;
   Turn turn;
   Suspending suspending = Suspending::kNot;
@@ -103,8 +102,10 @@ struct Job {
   uint64_t hold_round = 0;                    // generation of what is said to the agents about holding
   uint64_t hold_until_ns = 0;                 // when a job that does not come to rest is let go
   uint64_t hold_again_ns = 0;                 // when the agents are told once more, who else let go by themselves
-  bool letting_go = false;                    // agents are told
-  uint64_t let_go_ns = 0;                     // when one that did not listen is told again; 0: none
+  uint64_t kept_until_ns = 0;  // nothing is taken from it before: it has just begun, or that has just failed
+  std::string taken;           // why, while its GPUs are taken for another queue
+  bool letting_go = false;     // agents are told
+  uint64_t let_go_ns = 0;      // when one that did not listen is told again; 0: none
 
   bool ended() const { return record.phase == Phase::kEnded; }
   bool admitted() const { return record.phase == Phase::kRunning; }

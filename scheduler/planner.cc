@@ -50,7 +50,8 @@ void Planner::remove(const std::string& id) {
 }
 
 void Planner::put_gpu(const GpuView& gpu) {
-  const auto known = std::find_if(pool_.gpus.begin(), pool_.gpus.end(), [&](const GpuView& g) { return g.id == gpu.id; });
+  const auto known =
+      std::find_if(pool_.gpus.begin(), pool_.gpus.end(), [&](const GpuView& g) { return g.id == gpu.id; });
   if (known == pool_.gpus.end()) {
     pool_.gpus.push_back(gpu);
   } else {
@@ -60,20 +61,7 @@ void Planner::put_gpu(const GpuView& gpu) {
   for (const std::string& id : leaving_) plan_->change(slots_.at(id));
 }
 
-void Planner::begin_anew() {
-  auto plan = std::make_unique<Tentative>(pool_);
-  std::vector<std::pair<uint64_t, Slot>> jobs;
-  for (const auto& [id, slot] : slots_) jobs.push_back({plan_->share(slot).number, slot});
-  std::sort(jobs.begin(), jobs.end());
-  std::deque<JobView> views;
-  slots_.clear();
-  for (const auto& [number, slot] : jobs) {
-    views.push_back(std::move(views_[slot]));
-    slots_[views.back().id] = plan->add(&views.back(), number);
-  }
-  views_.swap(views);
-  plan_ = std::move(plan);
-}
+void Planner::begin_anew() { plan_ = std::make_unique<Tentative>(pool_, *plan_); }
 
 std::vector<Planner::Change> Planner::decide() {
   std::vector<Change> changes;
@@ -91,7 +79,8 @@ std::vector<Planner::Change> Planner::decide() {
     const JobView& job = *share.job;
     const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot;
     const bool taken = share.taken_for != kNoSlot;
-    if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job)) continue;
+    if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job))
+      continue;
     Decision decision = decision_of(*plan_, slot);
     if (decision.running == job.running && decision.places == job.places) continue;
     if (decision.running && !job.running) started.push_back(slot);
@@ -99,7 +88,7 @@ std::vector<Planner::Change> Planner::decide() {
   }
   plan_->settle();
   for (const Change& change : changes) adopt(slots_.at(change.id), change.decision);
-  for (const Slot slot : started) skip_earlier(slot);
+  skip_earlier(started);
   return changes;
 }
 
@@ -121,12 +110,17 @@ void Planner::adopt(Slot slot, const Decision& decision) {
   note_leaving(job);
 }
 
-// It has passed all that were submitted before it and wait.
-void Planner::skip_earlier(Slot started) {
-  const uint64_t number = plan_->share(started).number;
-  plan_->for_waiting_before(number, [&](Slot slot) {
-    if (views_[slot].skipped == kSkipsMax) return;
-    if (++views_[slot].skipped == kSkipsMax) plan_->change(slot);
+// Each that has started has passed all that were submitted before it and wait.
+void Planner::skip_earlier(const std::vector<Slot>& started) {
+  std::vector<uint64_t> numbers;  // ascending, as `started` is
+  for (const Slot slot : started) numbers.push_back(plan_->share(slot).number);
+  if (numbers.empty()) return;
+  plan_->for_waiting_before(numbers.back(), [&](Slot slot) {
+    JobView& view = views_[slot];
+    if (view.skipped >= kSkipsMax) return;
+    const auto later = std::upper_bound(numbers.begin(), numbers.end(), plan_->share(slot).number);
+    view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(numbers.end() - later), kSkipsMax));
+    if (view.skipped == kSkipsMax) plan_->change(slot);
   });
 }
 

@@ -44,7 +44,7 @@ class Planner {
  private:
   void note_leaving(const JobView& job);
   void adopt(Slot slot, const Decision& decision);
-  void skip_earlier(Slot slot);
+  void skip_earlier(const std::vector<Slot>& started);
 
   State pool_;
   std::unique_ptr<Tentative> plan_;

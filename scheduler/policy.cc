@@ -17,8 +17,8 @@ bool drains(const FreeGpus& gpus, ServerIndex server) {
   return false;
 }
 
-// At its own server the vGPU's memory need not cross the network. A server that does not answer now may do so again; one
-// that is being drained keeps only what no other one can.
+// At its own server the vGPU's memory need not cross the network. A server that does not answer now may do so again;
+// one that is being drained keeps only what no other one can.
 GpuId parking_place(const FreeGpus& gpus, const JobView& job, const GpuId& from) {
   if (from.parked() || from.none()) return from;
   const bool refused = job.refused_by.count(from.server) != 0;

@@ -77,7 +77,6 @@ void Reconciler::step() {
   Assignment wanted = assign(look());
   if (give_up_parking(wanted)) wanted = assign(look());
   admit(wanted);
-  give_back(wanted);
   const auto memory = ledger_.gpu_memory();
   start(plan(ledger_.present(now_ns()), wanted, memory));
   std::vector<Action> leaving;
@@ -94,7 +93,9 @@ void Reconciler::admit(const Assignment& wanted) {
   std::vector<Job*> admitted;
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
-    if (found == wanted.end() || job.ended() || job.admitted()) continue;
+    if (found == wanted.end() || job.ended()) continue;
+    if (job.admitted() && !found->second.running && !job.record.suspended) take_from(&job, found->second.reason);
+    if (job.admitted()) continue;
     job.record.reason = found->second.reason;
     if (!found->second.running) continue;
     before.emplace_back(&job, job.record);
@@ -124,7 +125,7 @@ bool Reconciler::note_started(Job* job) {
   if (!all || job->started || job->ended() || !job->admitted()) return false;
   job->started = true;
   job->problem.clear();
-  job->spared_ns = now_ns() + kSpareMs * 1'000'000ull;
+  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
   job->record.started_ms = wall_seconds() * 1000;
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
@@ -267,11 +268,11 @@ void Reconciler::check_deadlines() {
     }
     hold_on(&job);
     again |= job.let_go_ns != 0 && job.let_go_ns <= now;
-    again |= job.spared_ns != 0 && job.spared_ns <= now;
-    if (job.spared_ns <= now) job.spared_ns = 0;
     look_after_idle(&job);
     look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
+    again |= job.kept_until_ns != 0 && job.kept_until_ns <= now;
+    if (job.kept_until_ns <= now) job.kept_until_ns = 0;
     for (Vgpu& vgpu : job.vgpus) {
       if (recovered && ledger_.server(vgpu.home.server) == nullptr) vgpu.home = {};
       again |= vgpu.retry_ns != 0 && vgpu.retry_ns <= now;

@@ -32,9 +32,10 @@ inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job is given up; not on
 
 inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
 
-inline constexpr uint32_t kSpareMs = 5'000;  // who has just got its GPUs keeps them so long, whoever is owed them
-inline constexpr uint32_t kSpareFailedMs = 60'000;  // and who could not be suspended
-inline constexpr uint32_t kUsageSaveMs = 30'000;    // what queues have had is written down so often
+inline constexpr uint32_t kSpareMs = 5'000;       // who has just got its GPUs keeps them so long, whoever is owed them
+inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
+
+inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
 
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
 
@@ -138,6 +139,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void take_turns();
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
+  void take_from(Job* job, const std::string& why);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
   void note_gone(Job* job);
@@ -146,8 +148,6 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void leave_drained_server(Job* job, std::vector<Action>* moves);
   std::string other_keeper(const std::string& server) const;
   bool leave_guard(Job* job, uint32_t vgpu);
-  void spare(State* state) const;
-  void give_back(const Assignment& wanted);
   Outcome remember_usage();
   void count_usage(uint64_t now);
   void save_usage(uint64_t now);

@@ -1,7 +1,4 @@
-// What the policy takes from jobs for queues that are owed it: such a job is suspended as by `tide suspend`, and waits
-// from then on like one that has not started.
-//
-// And what queues have had (usage.h): counted while jobs hold GPUs, kept in the record of jobs, so that a restart does
+// What queues have had (usage.h): counted while jobs hold GPUs, kept in the record of jobs, so that a restart does
 // not forget who was served. What a scheduler that is killed had not written yet is lost: kUsageSaveMs at most.
 
 #include <algorithm>
@@ -18,26 +15,6 @@ constexpr uint64_t kMs = 1'000'000;
 int64_t thousandths_of(const Job& job) { return job.ended() ? 0 : int64_t(job.physical_gpus()) * job.record.part; }
 
 }  // namespace
-
-// Who has just begun, who is on its way, and who could not be suspended a moment ago.
-void Reconciler::spare(State* state) const {
-  for (JobView& view : state->jobs) {
-    const auto job = ledger_.jobs.find(parse_number(view.id));
-    if (job == ledger_.jobs.end()) continue;
-    if (job->second.spared_ns != 0 || !job->second.started || !job->second.is_quiet()) view.preemptible = false;
-  }
-}
-
-void Reconciler::give_back(const Assignment& wanted) {
-  for (auto& [number, job] : ledger_.jobs) {
-    const auto found = wanted.find(job.record.id());
-    if (found == wanted.end() || found->second.running || job.ended() || !job.admitted()) continue;
-    if (job.record.suspended || !job.started) continue;
-    log(LogLevel::kInfo, "job %s %s", job.record.id().c_str(), found->second.reason.c_str());
-    job.record.turn.yielding = true;
-    if (!suspend(&job).ok()) job.record.turn.yielding = false;  // the tick tries again
-  }
-}
 
 Outcome Reconciler::remember_usage() {
   uint64_t at_ms = 0;

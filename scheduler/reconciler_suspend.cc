@@ -151,8 +151,8 @@ void Reconciler::suspend_failed(Job* job, const std::string& why) {
   const std::string text = "job " + id + " was not suspended, it runs on: " + why;
   log(LogLevel::kWarning, "%s", text.c_str());
   if (std::exchange(job->record.turn.yielding, false)) {
-    job->spared_ns = now_ns() + kSpareFailedMs * 1'000'000ull;
     note_switch_failed(job);
+    job->kept_until_ns = now_ns() + kKeptMs * 1'000'000;
   }
   begin_turn(job);
   job->record.suspended = job->record.idled = false;

@@ -30,11 +30,11 @@ bool is_settled(const Job& job) {
 
 State Reconciler::look(const Ledger& ledger) const {
   State state = ledger.snapshot();
-  spare(&state);
+  const uint64_t now = now_ns();
+  for (JobView& view : state.jobs) view.preemptible &= ledger.jobs.at(parse_number(view.id)).kept_until_ns <= now;
   if (!ledger.turns.on) return state;
   state.turns = true;
   state.next_turn = next_turn_;
-  const uint64_t now = now_ns();
   for (JobView& view : state.jobs) {
     const Job& job = ledger.jobs.at(parse_number(view.id));
     view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
@@ -92,6 +92,16 @@ void Reconciler::end_turn(Job* job, const std::string& next) {
   log(LogLevel::kInfo, "job %s has had its turn of %lu ms; job %s is next", job->record.id().c_str(),
       (unsigned long)since_ms(job->turn.began_ns, now_ns()), next.c_str());
   job->record.turn.yielding = true;
+  job->taken.clear();
+  if (!suspend(job).ok()) job->record.turn.yielding = false;  // the tick tries again
+}
+
+// The policy has said so: another queue is owed its GPUs. When all of it is parked it waits like who has not started.
+void Reconciler::take_from(Job* job, const std::string& why) {
+  if (!is_settled(*job)) return;  // the next round says so again
+  log(LogLevel::kInfo, "job %s %s", job->record.id().c_str(), why.c_str());
+  job->taken = why;
+  job->record.turn.yielding = true;
   if (!suspend(job).ok()) job->record.turn.yielding = false;  // the tick tries again
 }
 
@@ -126,7 +136,7 @@ void Reconciler::note_gone(Job* job) {
 void Reconciler::note_back(Job* job) {
   Turn& turn = job->turn;
   if (turn.coming_ns == 0) return;
-  job->spared_ns = now_ns() + kSpareMs * 1'000'000ull;
+  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
   TurnRecord& record = job->record.turn;
   const uint64_t length_ms = turn_length_ms(ledger_.turns, cost_of(*job), record.strain);
   record.resume_ms = std::max<uint64_t>(since_ms(turn.coming_ns, now_ns()), 1);

@@ -109,7 +109,9 @@ ServerIndex next_server(const std::vector<ServerIndex>& on, const Offer& offer, 
     if (room == 0) continue;
     const uint32_t most = best == kNoServer ? 0 : offer.on(best);
     const bool all = room >= missing;
-    const bool better = all != (most >= missing) ? all : room != most ? (all ? room < most : room > most) : server < best;
+    const bool better = all != (most >= missing) ? all
+                        : room != most           ? (all ? room < most : room > most)
+                                                 : server < best;
     if (best == kNoServer || better) best = server;
   }
   return best != kNoServer ? best : offer.tightest(missing);

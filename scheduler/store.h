@@ -72,7 +72,7 @@ class Store {
   template <typename Try>
   Outcome twice(Try&& once);
   Outcome know(const std::string& key, uint64_t* modified);
-  Outcome put(const std::string& key, std::optional<std::string> value);  // none: erases it
+  Outcome put(const std::string& key, std::optional<std::string> value);   // none: erases it
   Outcome get(const std::string& key, std::optional<std::string>* value);  // none: there is no such key
   Outcome read_numbers();
   Outcome try_to_add(JobRecord* job, bool* again);

@@ -39,6 +39,16 @@ Tentative::Tentative(const State& state)
   for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}});
 }
 
+Tentative::Tentative(const State& state, const Tentative& jobs_of) : Tentative(state) {
+  shares_.resize(jobs_of.shares_.size());
+  unused_ = jobs_of.unused_;
+  for (Slot slot = 0; slot < shares_.size(); ++slot) {
+    shares_[slot].job = jobs_of.shares_[slot].job;
+    shares_[slot].number = jobs_of.shares_[slot].number;
+    if (shares_[slot].job != nullptr) dirty_.push_back(slot);
+  }
+}
+
 int32_t Tentative::leaf_of(const JobView& job) const {
   return !has_queues_ || job.queue < 0 || size_t(job.queue) >= queues_.queues.size() ? 0 : job.queue;
 }
@@ -61,7 +71,6 @@ Slot Tentative::add(const JobView* job, uint64_t number) {
   }
   shares_[slot].job = job;
   shares_[slot].number = number;
-  shares_[slot].is.out = true;  // of everything, until it is looked at
   dirty_.push_back(slot);
   return slot;
 }
@@ -103,8 +112,14 @@ bool Tentative::change_gpu(const GpuView& view) {
   if (gpu == kNoGpu) return false;
   const GpuView& is = gpus_.view(gpu);
   if (is.memory_bytes != view.memory_bytes || is.traits != view.traits) return false;
+  // Whether a server answers, or drains, is a matter of all that is there.
+  const bool alone = is.online == view.online && is.draining == view.draining;
   gpus_.set(gpu, view);
-  for (const Slot slot : at_server_[gpus_.server_of(gpu)]) change(slot);
+  for (const Slot slot : at_server_[gpus_.server_of(gpu)]) {
+    const JobView& job = *shares_[slot].job;
+    const bool there = std::find(job.places.begin(), job.places.end(), view.id) != job.places.end();
+    if (!alone || there || job.keeps.count(view.id) != 0) change(slot);
+  }
   return true;
 }
 
@@ -155,7 +170,7 @@ void Tentative::refresh(Slot slot) {
   index(slot);
   if (is_whole(share) && (is.admitted || is.frozen)) put_mine(slot, share.held);
   touch(slot);
-  unplaced_.push_back(slot);
+  note_unplaced(slot);
 }
 
 // Who had its part of it first keeps it, as far as there is room; who is frozen does in any case.
@@ -163,15 +178,14 @@ void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
   const std::vector<Slot> before = rooms_[gpu].slots;
   for (const Slot slot : before) put_leave(slot, gpu);
   claimants.insert(claimants.end(), before.begin(), before.end());
-  std::sort(claimants.begin(), claimants.end(),
-            [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
+  std::sort(claimants.begin(), claimants.end(), [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
   for (const Slot slot : claimants) {
     const bool first = rooms_[gpu].slots.empty();
     if (first || shares_[slot].is.frozen || fits(*shares_[slot].job, gpu)) {
       put_join(slot, gpu);
     } else {
       make_sore(slot);
-      unplaced_.push_back(slot);
+      note_unplaced(slot);
     }
   }
 }
@@ -229,8 +243,14 @@ void Tentative::settle() {
     if (share.known && share.is.admitted && !share.is.frozen) hold_mine(slot);
   }
   touched_.clear();
+  for (const Slot slot : unplaced_) shares_[slot].unplaced = false;
   unplaced_.clear();
   log_.clear();
+}
+
+void Tentative::note_unplaced(Slot slot) {
+  if (std::exchange(shares_[slot].unplaced, true)) return;
+  unplaced_.push_back(slot);
 }
 
 void Tentative::touch(Slot slot) {
@@ -336,7 +356,7 @@ void Tentative::put_standing(Slot slot, const Standing& standing) {
   shares_[slot].is = standing;
   index(slot);
   touch(slot);
-  unplaced_.push_back(slot);
+  note_unplaced(slot);
 }
 
 void Tentative::put_mine(Slot slot, GpuSet mine) {
@@ -345,7 +365,7 @@ void Tentative::put_mine(Slot slot, GpuSet mine) {
   for (const GpuIndex gpu : share.mine) gpus_.give(gpu);
   share.mine = std::move(mine);
   touch(slot);
-  unplaced_.push_back(slot);
+  note_unplaced(slot);
 }
 
 void Tentative::put_join(Slot slot, GpuIndex gpu) {
@@ -366,7 +386,7 @@ void Tentative::put_leave(Slot slot, GpuIndex gpu) {
   if (gpu < gpus_.size()) gpus_.give(gpu);
   note_home(slot);
   touch(slot);
-  unplaced_.push_back(slot);
+  note_unplaced(slot);
 }
 
 // ---- rooms
@@ -392,9 +412,7 @@ GpuIndex Tentative::new_room() {
   return GpuIndex(rooms_.size() - 1);
 }
 
-void Tentative::drop_new_rooms() {
-  rooms_.resize(gpus_.size(), {Room({}, 0), {}});
-}
+void Tentative::drop_new_rooms() { rooms_.resize(gpus_.size(), {Room({}, 0), {}}); }
 
 bool Tentative::may_begin(const JobView& job, GpuIndex gpu) const {
   if (gpu >= gpus_.size()) return true;

@@ -64,11 +64,12 @@ struct Share {
   GpuSet held;          // healthy GPUs that it has now, sorted
   GpuSet mine;          // those that it shall have
   Standing is;
-  bool away = false;     // frozen, and a server that keeps it does not answer
-  bool fresh = true;     // its view has changed since the last round
-  bool sore = false;     // a round could not give it what it shall have: it is looked at anew in the next one
-  bool touched = false;  // in this round
-  bool known = false;    // it has been looked at
+  bool away = false;      // frozen, and a server that keeps it does not answer
+  bool fresh = true;      // its view has changed since the last round
+  bool sore = false;      // a round could not give it what it shall have: it is looked at anew in the next one
+  bool touched = false;   // in this round
+  bool known = false;     // it has been looked at
+  bool unplaced = false;  // in unplaced()
   Why why = Why::kNeeds;
   int64_t left = 0;                  // GPUs that were left when it was looked at
   Slot behind = kNoSlot;             // whom it waits for
@@ -82,6 +83,8 @@ class Tentative {
  public:
   // Takes the GPUs and what is true of all jobs. Its jobs are added one by one.
   explicit Tentative(const State& state);
+  // The same jobs in the same slots, and nothing worked out yet.
+  Tentative(const State& state, const Tentative& jobs_of);
   Tentative(const Tentative&) = delete;
   Tentative& operator=(const Tentative&) = delete;
 
@@ -163,7 +166,7 @@ class Tentative {
   std::vector<ByCount>& growing() { return growing_; }
   std::vector<ByCount>& shrinking() { return shrinking_; }
   const std::set<std::pair<uint64_t, Slot>>& homeless() const { return homeless_; }
-  std::vector<Slot>& unplaced() { return unplaced_; }  // whose places must be worked out; some twice, some not any more
+  const std::vector<Slot>& unplaced() const { return unplaced_; }  // whose places must be worked out, if it has any
   const std::vector<Slot>& touched() const { return touched_; }
   void touch(Slot slot);
   void make_sore(Slot slot);
@@ -210,6 +213,7 @@ class Tentative {
   void hold_mine(Slot slot);
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
+  void note_unplaced(Slot slot);
   void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);
   GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
   GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;

@@ -15,12 +15,11 @@ std::vector<Slot> in_order_of_placing(Tentative& plan) {
     const uint64_t ticket = !plan.turns() || share.job->running ? 0 : share.job->turn.ticket;
     return std::pair(ticket, share.number);
   };
-  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return key(a) < key(b); });
-  slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
   std::erase_if(slots, [&](Slot slot) {
     const Share& share = plan.share(slot);
     return !share.known || !share.is.admitted || share.is.frozen;
   });
+  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return key(a) < key(b); });
   return slots;
 }
 

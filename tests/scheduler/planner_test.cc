@@ -143,7 +143,7 @@ class Pool {
 };
 
 TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
-  for (uint64_t seed = 1; seed <= 200; ++seed) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
     Pool pool(seed);
     for (uint32_t step = 0; step < 60; ++step) {
       SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
@@ -161,7 +161,7 @@ TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
 }
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
-  for (uint64_t seed = 1; seed <= 50; ++seed) {
+  for (uint64_t seed = 1; seed <= 25; ++seed) {
     Pool pool(seed + 1000);
     for (uint32_t step = 0; step < 40; ++step) {
       pool.change();

@@ -158,8 +158,8 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        for name in ('up down run env status jobs gpus job why resize migrate suspend resume kill drain undrain config '
-                     'doctor simulate version').split():
+        for name in ('up down run env status jobs gpus queues job why resize migrate suspend resume kill drain undrain '
+                     'config doctor simulate version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
         for name in 'top report'.split():

@@ -1,0 +1,230 @@
+// How long the scheduler takes to decide, in a large pool: one line of JSON for each figure, for tools/bench
+// --scheduler.
+//   tide-bench-scheduler [--quick]
+
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "scheduler/planner.h"
+#include "scheduler/store.h"
+
+namespace tide::sched {
+namespace {
+
+constexpr uint32_t kServerGpus = 8;
+constexpr size_t kLostMax = 8;  // GPUs at once
+
+struct Size {
+  uint32_t servers = 1280, jobs = 100'000, events = 20'000, plans = 5, placements = 4'000;
+};
+
+class Dice {
+ public:
+  uint32_t roll(uint32_t sides) {
+    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
+    return uint32_t(state_ >> 33) % sides;
+  }
+
+ private:
+  uint64_t state_ = 42;
+};
+
+double ms_since(uint64_t began_ns) { return double(now_ns() - began_ns) / 1e6; }
+
+// That this process has had. Others may be on this machine, and the policy waits for nothing.
+double processor_ms() {
+  struct rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto ms = [](const timeval& time) { return double(time.tv_sec) * 1000 + double(time.tv_usec) / 1000; };
+  return ms(usage.ru_utime) + ms(usage.ru_stime);
+}
+
+void print(const std::string& name, double value, const char* unit, double budget, uint32_t runs = 1) {
+  const std::string limit = budget > 0 ? format("%g, \"met\": %s", budget, value <= budget ? "true" : "false")
+                                       : std::string("null, \"met\": null");
+  printf("{\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\", \"budget\": %s, \"runs\": %u}\n", name.c_str(), value,
+         unit, limit.c_str(), runs);
+  fflush(stdout);
+}
+
+State make_pool(uint32_t servers) {
+  State state;
+  for (uint32_t i = 0; i < servers * kServerGpus; ++i) {
+    const GpuId id{format("gpu%05u", i / kServerGpus), i % kServerGpus};
+    state.gpus.push_back({.id = id, .memory_bytes = 80ull << 30});
+  }
+  return state;
+}
+
+// Of the sizes that clusters see: most ask for one GPU, some for a part of one, few for many; half can shrink.
+JobView make_job(uint32_t number, Dice* dice) {
+  JobView job{.id = std::to_string(number), .places = {}};
+  const uint32_t kind = dice->roll(100);
+  if (kind < 30) job.part = 100 * (1 + dice->roll(9));
+  if (kind >= 70) job.vgpus = 2u << dice->roll(kind < 95 ? 3 : 5);
+  job.min_gpus = dice->roll(2) == 0 ? job.vgpus : std::max(1u, job.vgpus / 4);
+  return job;
+}
+
+JobView make_small_job(uint32_t number, Dice*) { return {.id = std::to_string(number), .part = 100, .places = {}}; }
+
+using Make = JobView (*)(uint32_t number, Dice* dice);
+
+// A pool that is asked again after each thing that happens.
+class Load {
+ public:
+  Load(const Size& size, Make make) : size_(size), make_(make), pool_(make_pool(size.servers)), planner_(pool_) {
+    for (uint32_t i = 0; i < size.jobs; ++i) planner_.put(make_(next_++, &dice_));
+    const uint64_t began = now_ns();
+    note(planner_.decide());
+    first_ms_ = ms_since(began);
+  }
+
+  // A whole plan, from nothing but what is.
+  void plan_all() {
+    for (uint32_t i = 0; i < size_.plans; ++i) {
+      const uint64_t began = now_ns();
+      const double busy_ms = processor_ms();
+      planner_.begin_anew();
+      note(planner_.decide());
+      whole_busy_ms_ = std::min(whole_busy_ms_, processor_ms() - busy_ms);
+      whole_ms_ = std::min(whole_ms_, ms_since(began));
+    }
+  }
+
+  // Arrivals, ends, a GPU that is lost and comes back, what somebody resizes.
+  void live() {
+    for (uint32_t i = 0; i < size_.events; ++i) {
+      const uint32_t what = dice_.roll(100);
+      const uint64_t began = now_ns();
+      if (what < 45 || running_.empty()) {
+        planner_.put(make_(next_++, &dice_));
+      } else if (what < 90) {
+        const size_t at = dice_.roll(uint32_t(running_.size()));
+        planner_.remove(running_[at]);
+        running_[at] = running_.back();
+        running_.pop_back();
+      } else if (what < 95) {
+        const bool lost = lost_.size() < kLostMax && dice_.roll(2) == 0;
+        GpuView& gpu = lost || lost_.empty() ? pool_.gpus[dice_.roll(uint32_t(pool_.gpus.size()))] : *lost_.back();
+        if (!gpu.healthy) std::erase(lost_, &gpu);
+        gpu.healthy = !gpu.healthy;
+        if (!gpu.healthy) lost_.push_back(&gpu);
+        planner_.put_gpu(gpu);
+      } else {
+        JobView job = *planner_.view(running_[dice_.roll(uint32_t(running_.size()))]);
+        job.target = 1 + dice_.roll(job.vgpus);
+        planner_.put(job);
+      }
+      const std::vector<Planner::Change> changes = planner_.decide();
+      took_us_.push_back(ms_since(began) * 1000);
+      note(changes);
+    }
+    std::sort(took_us_.begin(), took_us_.end());
+  }
+
+  void report(const std::string& name) {
+    plan_all();
+    live();
+    const auto at = [&](double part) { return took_us_[size_t(part * double(took_us_.size() - 1))]; };
+    print(name + ": a decision, p50", at(0.5), "us", 0, size_.events);
+    print(name + ": a decision, p99", at(0.99), "us", 100, size_.events);
+    print(name + ": a decision, the longest", at(1), "us", 0, size_.events);
+    print(name + ": a whole plan, of the processor's time", whole_busy_ms_, "ms", 50, size_.plans);
+    print(name + ": a whole plan, as the clock has it", whole_ms_, "ms", 0, size_.plans);
+    print(name + ": the first plan, all placed", first_ms_, "ms", 0);
+    print(name + ": jobs that run", double(running_.size()), "jobs", 0);
+    print(name + ": jobs", double(planner_.jobs()), "jobs", 0);
+  }
+
+ private:
+  void note(const std::vector<Planner::Change>& changes) {
+    for (const Planner::Change& change : changes) {
+      const uint32_t number = uint32_t(strtoul(change.id.c_str(), nullptr, 10));
+      if (number >= started_.size()) started_.resize(number + 1);
+      if (change.decision.running && !started_[number]) running_.push_back(change.id);
+      started_[number] = true;
+    }
+  }
+
+  const Size size_;
+  const Make make_;
+  Dice dice_;
+  State pool_;
+  Planner planner_;
+  uint32_t next_ = 0;
+  std::vector<bool> started_;
+  std::vector<std::string> running_;
+  std::vector<double> took_us_;
+  std::vector<GpuView*> lost_;
+  double first_ms_ = 0, whole_ms_ = 1e9, whole_busy_ms_ = 1e9;
+};
+
+// Jobs that arrive together: decided, and written down as the scheduler does before it tells an agent.
+int place_durably(const Size& size) {
+  char path[] = "/tmp/tide-bench-scheduler-XXXXXX";
+  if (mkdtemp(path) == nullptr) return 1;
+  std::unique_ptr<Store> store;
+  Outcome outcome = Store::open(path, &store);
+  std::vector<JobRecord> records(size.placements);
+  Planner planner(make_pool(size.servers));
+  double add_s = 0, place_s = 0;
+  for (uint32_t i = 0; i < size.placements && outcome.ok(); ++i) {
+    records[i].token = "token";
+    records[i].command = "train";
+    const uint64_t began = now_ns();
+    outcome = store->add(&records[i]);
+    add_s += ms_since(began) / 1000;
+    JobView job{.id = std::to_string(i), .places = {}};
+    planner.put(job);
+  }
+  const uint64_t began = now_ns();
+  std::vector<const JobRecord*> placed;
+  for (const Planner::Change& change : planner.decide()) {
+    JobRecord& record = records[strtoul(change.id.c_str(), nullptr, 10)];
+    record.phase = Phase::kRunning;
+    record.vgpus = {{.at = change.decision.places.at(0), .epoch = 1, .device_info = ""}};
+    placed.push_back(&record);
+  }
+  if (outcome.ok()) outcome = store->update(placed);
+  place_s = ms_since(began) / 1000;
+  std::filesystem::remove_all(path);
+  if (!outcome.ok()) fprintf(stderr, "%s\n", outcome.message().c_str());
+  if (!outcome.ok() || placed.size() != size.placements) return 1;
+  print(format("%u durable placements, SQLite", size.placements), place_s, "s", 10);
+  print(format("%u durable submissions before, one by one", size.placements), add_s, "s", 0);
+  return 0;
+}
+
+double memory_mib() {
+  struct rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) / 1024;
+}
+
+int run(const Size& size) {
+  Load(size, make_job).report("jobs that wait");
+  Load(size, make_small_job).report("jobs that share");
+  print("memory", memory_mib(), "MiB", 1024);
+  return place_durably(size);
+}
+
+}  // namespace
+}  // namespace tide::sched
+
+int main(int argc, char** argv) {
+  const bool quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
+  tide::sched::Size size;
+  if (quick) size = {.servers = 64, .jobs = 2'000, .events = 500, .plans = 2, .placements = 100};
+  return tide::sched::run(size);
+}
