@@ -15,6 +15,7 @@ namespace tide::sched {
 namespace {
 
 constexpr const char* kRoot = "/tide/";
+constexpr const char* kDrains = "drains/";  // and the server's name
 constexpr uint32_t kReadAtOnce = 500;
 constexpr uint64_t kKeyBytes = 64;  // about; of the keys of one job
 
@@ -195,10 +196,10 @@ Outcome Store::read(const Range& range, std::vector<JobRecord>* jobs) {
   return {};
 }
 
-Outcome Store::put(const std::string& key, const std::string& value) {
+Outcome Store::put(const std::string& key, std::optional<std::string> value) {
   Transaction transaction;
   guard(&transaction);
-  transaction.changes.push_back({.key = root_ + key, .value = value});
+  transaction.changes.push_back({.key = root_ + key, .value = std::move(value)});
   return twice([&](bool* again) {
     *again = kv_->tries() > 1;
     Committed committed;
@@ -212,6 +213,19 @@ Outcome Store::get(const std::string& key, std::optional<std::string>* value) {
   if (Outcome o = kv_->range(one_key(root_ + key), &entries); !o.ok()) return o;
   value->reset();
   if (!entries.empty()) *value = entries[0].value;
+  return {};
+}
+
+Outcome Store::set_drain(const std::string& server, uint64_t since_ms) {
+  return put(kDrains + server, since_ms != 0 ? std::optional(digits(since_ms)) : std::nullopt);
+}
+
+Outcome Store::load_drains(std::map<std::string, uint64_t>* drains) {
+  const Range range = range_of(root_ + kDrains);
+  std::vector<Entry> entries;
+  if (Outcome o = kv_->range(range, &entries); !o.ok()) return o;
+  drains->clear();
+  for (const Entry& entry : entries) (*drains)[entry.key.substr(range.from.size())] = number_of(entry.value);
   return {};
 }
 
