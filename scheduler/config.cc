@@ -228,9 +228,8 @@ std::string kind_text(const Key& key) {
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
-      return "address";
     case Kind::kAddresses:
-      return "address, or several with commas between";
+      return "address";
     case Kind::kStore:
       return "store (sqlite, or etcd://ADDRESS:PORT,...)";
     case Kind::kName:

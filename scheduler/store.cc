@@ -56,6 +56,7 @@ std::vector<std::pair<std::string, std::string>> Store::entries_of(const std::ve
 void Store::write_only_in(const std::string& leader, uint64_t term) {
   leader_ = leader;
   term_ = term;
+  deposed_ = false;
 }
 
 void Store::guard(Transaction* transaction) const {

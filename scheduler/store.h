@@ -5,6 +5,7 @@
 // revision of what it replaces, and the term of who writes, where there are several schedulers. Errors are sentences
 // that name the store. Owned by one thread.
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,7 +33,8 @@ class Store {
   Kv& kv() { return *kv_; }
   const std::string& root() const { return root_; }
 
-  // From now on nothing is written unless `leader` (a key) was made at the revision `term`.
+  // From now on nothing is written unless `leader` (a key) was made at the revision `term`; kNoTerm: nothing at all.
+  static constexpr uint64_t kNoTerm = INT64_MAX;
   void write_only_in(const std::string& leader, uint64_t term);
   // A write was refused because of that: another scheduler leads, or none does.
   bool deposed() const { return deposed_; }

@@ -239,5 +239,26 @@ TEST(Config, what_servers_are_is_for_the_scheduler) {
             "the scheduler reads 'labels' from its pool.toml; an agent has no such option");
 }
 
+TEST(Config, the_record_may_be_in_etcd) {
+  PoolConfig config;
+  const std::string text = "[pool]\nstore = \"etcd://10.0.0.1:2379,10.0.0.2:2379/lab\"\n";
+  EXPECT_TRUE(parse_config(text, "pool.toml", &config).empty());
+  EXPECT_EQ(config.etcd.members, (std::vector<std::string>{"10.0.0.1:2379", "10.0.0.2:2379"}));
+  EXPECT_EQ(config.etcd.root, "/lab/");
+  for (const char* wrong :
+       {"etcd://", "etcd://a", "etcd://a:1,", "etcd://a:1/", "etcd://a:1/b/c", "postgres://a:1", ""}) {
+    EXPECT_FALSE(read_store(wrong, &config).ok()) << wrong;
+  }
+  EXPECT_TRUE(read_store("etcd://a:1", &config).ok());
+  EXPECT_EQ(config.etcd.root, "/tide/");
+  EXPECT_TRUE(check_store(config).ok());
+  config.listen = "0.0.0.0:7411";
+  EXPECT_FALSE(check_store(config).ok());
+  EXPECT_TRUE(read_store("sqlite", &config).ok());
+  EXPECT_TRUE(config.etcd.members.empty());
+  EXPECT_TRUE(check_server_setting("scheduler", "10.0.0.1:7411,10.0.0.2:7411").ok());
+  EXPECT_FALSE(check_server_setting("scheduler", "10.0.0.1:7411,nonsense").ok());
+}
+
 }  // namespace
 }  // namespace tide::sched

@@ -407,6 +407,16 @@ TEST_F(Shared, a_deposed_leader_writes_nothing) {
   EXPECT_EQ(late.number, 2u);
 }
 
+TEST_F(Shared, who_does_not_lead_yet_writes_nothing) {
+  first_.write_only_in("/tide/leader", Store::kNoTerm);
+  JobRecord early = job("a");
+  EXPECT_FALSE(first_.add(&early).ok());
+  EXPECT_FALSE(second_.find(1).has_value());
+  first_.write_only_in("/tide/leader", take_the_lead());
+  EXPECT_FALSE(first_.deposed());
+  EXPECT_TRUE(first_.add(&early).ok());
+}
+
 TEST_F(Shared, what_was_done_unheard_is_not_done_twice) {
   JobRecord a = job("a"), b = job("b");
   kv_.fail(true, true);
