@@ -88,9 +88,9 @@ MUTANTS = {
         'view.keeps.clear();',
         'home', 'pool'),
     'turn-order': (  # whose turn is next follows from the submission, not from who has waited longest
-        'scheduler/policy.cc',
-        '  if (!round.state->turns) return shares;\n',
-        '  if (true) return shares;\n',
+        'scheduler/tentative.cc',
+        '  return {turns_ ? int64_t(share.job->turn.ticket) :',
+        '  return {false ? int64_t(share.job->turn.ticket) :',
         'turn', 'pool'),
     'turn-again': (  # whose turn is over is the first of those who wait
         'scheduler/reconciler_turns.cc',
