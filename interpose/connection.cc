@@ -141,6 +141,7 @@ Outcome Channel::dial(const std::string& text, uint64_t epoch, const Transport**
   Outcome o = reach(endpoint, attempt->again, transport, &name, lifeline, &attempt->nobody_there);
   attempt->unanswered = attempt->nobody_there;
   if (!o.ok()) return o;
+  if (*transport == nullptr) return Outcome::fail("there is no transport \"" + name + "\"");  // for the analyzer
   DoorOpen open;
   memcpy(open.job, origin_.pool->identity().job, sizeof open.job);
   memcpy(open.token, origin_.pool->identity().token, sizeof open.token);

@@ -86,7 +86,7 @@ Outcome Worker::begin(const ControlSession& session) {
 
 // With the job's other processes on this vGPU. Where that fails the quota is this one's.
 void Worker::share_memory() {
-  shares_ = identity_.shares != 0;
+  shares_ |= identity_.shares != 0;
   const char* const path = getenv("TIDE_MEMORY_QUOTA");
   if (path == nullptr || path[0] == '\0') return;
   const Outcome started = session_->memory().share_quota(path);

@@ -218,6 +218,8 @@ TEST_F(ParkTest, each_process_of_the_vgpu_is_kept) {
   const uint64_t mark = 4711, later = 4712;
   ASSERT_TRUE(other.open_door(servers_["one"].endpoint, wish(1, 9)));
   other.make_context();
+  // The first one's worker gives back what it held while it was alone.
+  EXPECT_EQ(client_.call(Call::tideAskMemory, command::AskMemory{8 * kChunkBytes}, nullptr), CUDA_SUCCESS);
   other.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
   other.copy_in(kBase, &mark, sizeof(mark));
   TestClient* const clients[] = {&client_, &other};
