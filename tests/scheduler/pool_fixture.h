@@ -60,6 +60,7 @@ class PoolFixture : public testing::Test {
     config.listen = config.door = "127.0.0.1:0";
     config.state = directory_ + "/state";
     EXPECT_TRUE(parse_turns(turns_, &config.turns));
+    config.queues = queues_;
     const Outcome opened = Daemon::open(config, io_, &daemon_);
     ASSERT_TRUE(opened.ok()) << opened.message();
     daemon_->listen().wait(io_.waitScope);
@@ -165,6 +166,7 @@ class PoolFixture : public testing::Test {
   kj::AsyncIoContext io_ = kj::setupAsyncIo();
   std::string directory_;
   std::string turns_ = "off";  // of the next scheduler
+  std::vector<QueueConfig> queues_;
   FakeAgentLog log_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<Peer> peer_;

@@ -16,12 +16,13 @@ class Turns : public PoolFixture {
     start();
     add_server("node0", gpus);
   }
-  Submitted add(uint32_t gpus = 1, bool no_turns = false) {
+  Submitted add(uint32_t gpus = 1, bool no_turns = false, const char* queue = "") {
     Submitted job;
     auto request = peer_->pool.submitRequest();
     request.getSpec().setGpus(gpus);
     request.getSpec().setMinGpus(gpus);
     request.getSpec().setNoTurns(no_turns);
+    request.getSpec().setQueue(queue);
     auto answer = request.send().wait(io_.waitScope);
     job.id = answer.getId();
     job.token = std::string(reinterpret_cast<const char*>(answer.getToken().begin()), answer.getToken().size());
@@ -162,6 +163,24 @@ TEST_F(Turns, what_somebody_suspends_takes_none) {
   EXPECT_EQ(resume(first.id, &totals_, &queued_), "");
   wait_for(first.id, "running on node0/0");
   wait_for(second.id, "running on node0/0");
+}
+
+TEST_F(Turns, a_queue_takes_back_what_it_is_owed_and_gives_it_again) {
+  queues_.resize(2);
+  queues_[0].name = "owner";
+  queues_[0].quota = 1;
+  queues_[1].name = "other";
+  begin("off");
+  log_.move_ms = 200;
+  const Submitted first = add(1, false, "other");
+  wait_for(first.id, "running on node0/0");
+  Submitted second = add(1, false, "owner");
+  wait_for_reason(first.id, "gives its GPUs to job 2, whose queue is owed them: it is being suspended");
+  wait_for(second.id, "running on node0/0");
+  wait_for_reason(first.id, "waits to run again");
+  second.handle = nullptr;
+  wait_for(first.id, "running on node0/0");
+  EXPECT_EQ(order(), "121");
 }
 
 TEST_F(Turns, who_suspends_or_resumes_what_leaves_is_heard) {
