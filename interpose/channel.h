@@ -242,7 +242,7 @@ class Channel : private Landings {
   void be_patient();
   bool search(std::string cause, bool* later = nullptr);
   enum class Found { kNotYet, kThere, kLost };
-  Found look_for_place(bool ask, bool comes_back, std::string* cause);
+  Found look_for_place(bool ask, bool comes_back, bool waits, std::string* cause);
   void await_place();
   bool was_sent_on() const;
   static bool lock_to_connect(std::unique_lock<std::mutex>* lock);

@@ -427,7 +427,7 @@ bool Channel::search(std::string cause, bool* later) {
       return *later = true;
     } else {
       search_.looked_ns = now_ns();
-      found = look_for_place(search_.asks, comes_back, &cause);
+      found = look_for_place(search_.asks, comes_back, waits, &cause);
     }
   }
   search_ = {};
@@ -439,8 +439,9 @@ bool Channel::was_sent_on() const {
   return page_->state.load() == uint64_t(ChannelState::kMoved) && page_->next_epoch.load() > epoch_.load();
 }
 
-// Once. `ask`: the scheduler, else the last worker if that has said something.
-Channel::Found Channel::look_for_place(bool ask, bool comes_back, std::string* cause) {
+// Once, with a pause after it where the caller waits. `ask`: the scheduler, else the last worker if that has said
+// something.
+Channel::Found Channel::look_for_place(bool ask, bool comes_back, bool waits, std::string* cause) {
   Pool::Place place;
   const bool sent = was_sent_on();
   if (sent && !ask) {
@@ -468,7 +469,7 @@ Channel::Found Channel::look_for_place(bool ask, bool comes_back, std::string* c
              o.message();
     if (attempt.hopeless) return Found::kLost;
   }
-  if (!sent || ask) sleep_us(thread_state.call != 0 ? kSearchPauseUs : 0);
+  if (waits && (!sent || ask)) sleep_us(kSearchPauseUs);
   return Found::kNotYet;
 }
 

@@ -121,6 +121,12 @@ CUresult Memory::obtain(uint64_t bytes, uint32_t context, Attempt attempt) {
   std::vector<Mapping> todo;
   if (!later_.empty()) release_finished(&todo);
   bool got = attempt(&todo);
+  if (!got && asks_) {  // there may be more without waiting for what is freed in stream order
+    if (CUresult r = carry_out(todo, context); r != CUDA_SUCCESS) return r;
+    todo.clear();
+    const CUresult asked = ask_and_try(&lock, bytes, context, attempt);
+    if (asked != CUDA_ERROR_OUT_OF_MEMORY || later_.empty()) return asked;
+  }
   if (!got && !later_.empty()) {
     // What was freed in stream order comes back when the streams get there.
     lock.unlock();

@@ -126,6 +126,7 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   note("listen", before.listen, after.listen, restart, &change.restart);
   note("door", before.door, after.door, restart, &change.restart);
   note("state", before.state, after.state, restart, &change.restart);
+  note("store", to_text(before.etcd), to_text(after.etcd), restart, &change.restart);
   note("turns", to_text(before.turns), to_text(after.turns), "", &change.now);
   const auto half_life = [](const PoolConfig& config) {
     return format("%lu s", (unsigned long)(config.policy.half_life_ms / 1000));

@@ -388,6 +388,8 @@ class Reader {
     if (name == nullptr) return error(table.source(), "a server without a name", "write name = \"gpu1\"");
     server.name = server.settings["name"];
     server.settings.erase("name");
+    if (config->servers.size() >= kServersMax)
+      return error(name->source(), "one server too many", format("a pool has %zu at most", kServersMax));
     for (const ServerConfig& other : config->servers) {
       if (other.name == server.name && !server.name.empty())
         return error(name->source(), "there are two servers '" + server.name + "'",
@@ -496,12 +498,22 @@ Outcome read_store(const std::string& text, PoolConfig* config) {
 
 Outcome check_store(const PoolConfig& config) {
   if (config.etcd.members.empty()) return {};
+  const auto is_here = [](const std::string& address) {
+    return address.rfind("127.", 0) == 0 || address.rfind("localhost:", 0) == 0 || address.rfind("[::1]:", 0) == 0;
+  };
+  const bool all_here = std::all_of(config.etcd.members.begin(), config.etcd.members.end(), is_here);
   for (const std::string& address : {config.listen, config.door}) {
     const std::string host = address.substr(0, address.rfind(':'));
     if (host == "0.0.0.0" || host == "*" || host == "[::]" || host == "::" || address.rfind("unix:", 0) == 0) {
       return Outcome::fail(
           "with a store in etcd others are told where to find this scheduler: listen on an address of "
           "this machine, not on " +
+          address);
+    }
+    if (is_here(address) && !all_here) {
+      return Outcome::fail(
+          "the etcd is on another machine, and with it others that look for this scheduler: `listen` "
+          "and `door` must be addresses that they reach, not " +
           address);
     }
   }

@@ -25,6 +25,7 @@ struct ServerConfig {
 
 inline constexpr size_t kConfigBytesMax = 4u << 20;  // of the file
 inline constexpr size_t kConfigErrorsMax = 100;      // that are listed; the last one says how many more there are
+inline constexpr size_t kServersMax = 4096;
 inline constexpr size_t kQueuesMax = 1024;
 inline constexpr uint32_t kQueueLevelsMax = 8;
 

@@ -37,7 +37,7 @@ class Daemon final {
   bool leads() const { return !core_.refuses(); }
   enum class End : uint8_t { kAsked, kDeposed };
   // Serves, where several schedulers share a store as soon as this one leads, until `tide down` (shutdown()) has been
-  // asked for and done, or it leads no longer: then another Daemon may follow it.
+  // asked for and done, or it leads no longer: calls that are under way may still come to this object.
   kj::Promise<End> run();
   // Closes everything; jobs stay in the record for the next scheduler.
   void stop();

@@ -36,4 +36,12 @@ Outcome parse_etcd(const std::string& text, EtcdPlace* place) {
   return {};
 }
 
+std::string to_text(const EtcdPlace& place) {
+  if (place.members.empty()) return "sqlite";
+  std::string text;
+  for (const std::string& member : place.members) text += (text.empty() ? "etcd://" : ",") + member;
+  const std::string name = place.root.substr(1, place.root.size() - 2);
+  return name == "tide" ? text : text + "/" + name;
+}
+
 }  // namespace tide::sched

@@ -49,7 +49,8 @@ struct Vgpu {
   bool missing = false;   // after our restart `at` says that it is not there; another server may have it
   uint32_t failures = 0;  // in a row
   uint64_t retry_ns = 0;
-  MoveTotals last_move;  // that this scheduler saw; of no vGPU: none
+  std::set<std::string> keepers_refused = {};  // parked, on a server that is being drained: who would not keep it
+  MoveTotals last_move;                        // that this scheduler saw; of no vGPU: none
   Protection protection = {};
 
   // It has lost its place, and will have another one, with what its guard has.

@@ -42,6 +42,7 @@ constexpr const char* kHelp =
     "SIGTERM stops it; running jobs go on and are taken over when it starts again within 30 s.\n";
 
 struct Options {
+  std::vector<std::string> words;  // the command line
   tide::sched::PoolConfig config;  // of the file; what the command line says goes before
   tide::sched::PoolFile file;
   std::string ready_file;
@@ -49,6 +50,7 @@ struct Options {
 
 // -1: go on; else the exit status.
 int read_options(int argc, char** argv, Options* options) {
+  options->words.assign(argv, argv + argc);
   static const option kLong[] = {{"config", 1, nullptr, 'c'}, {"state", 1, nullptr, 's'},
                                  {"listen", 1, nullptr, 'l'}, {"door", 1, nullptr, 'd'},
                                  {"store", 1, nullptr, 'S'},  {"ready-file", 1, nullptr, 'r'},
@@ -138,11 +140,27 @@ constexpr uint64_t kDescriptorsLeast = 128;
 
 using End = tide::sched::Daemon::End;
 
-// One term as a leader, or the only one; kDeposed: there may be another one. The status where it could not begin: 1.
-int serve(Options* options, kj::AsyncIoContext& io, End* end) {
-  auto& config = options->config;
+constexpr auto kBetweenTerms = 1 * kj::SECONDS;
+
+// Who leads no longer waits for the next term in a new image of its process: calls of the last term, which may end at
+// any later moment, are gone for sure, and pool.toml is read again. It is found where it was. Returns only if it fails.
+void begin_anew(const Options& options, const tide::sched::Daemon& daemon) {
+  std::vector<std::string> words = options.words;
+  const std::vector<std::string> where = {"--listen", daemon.address(), "--door", daemon.door_address()};
+  if (words.size() < where.size() || !std::equal(where.begin(), where.end(), words.end() - ptrdiff_t(where.size())))
+    words.insert(words.end(), where.begin(), where.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  execv("/proc/self/exe", argv.data());
+  log(LogLevel::kError, "cannot begin anew: %s", strerror(errno));
+}
+
+// Serves until it is asked to stop, or leads no longer. The exit status.
+int serve(const Options& options, kj::AsyncIoContext& io) {
+  const auto& config = options.config;
   std::unique_ptr<tide::sched::Daemon> daemon;
-  const tide::Outcome opened = tide::sched::Daemon::open(config, io, &daemon, options->file);
+  const tide::Outcome opened = tide::sched::Daemon::open(config, io, &daemon, options.file);
   if (!opened.ok()) {
     log(LogLevel::kError, "%s", opened.message().c_str());
     return 1;
@@ -153,24 +171,30 @@ int serve(Options* options, kj::AsyncIoContext& io, End* end) {
         config.listen.c_str(), config.door.c_str(), tide::network_error(*exception).c_str());
     return 1;
   }
-  // The next one is found where this one was.
-  config.listen = daemon->address();
-  config.door = daemon->door_address();
-  log(LogLevel::kInfo, "listens on %s, door %s, record in %s", config.listen.c_str(), config.door.c_str(),
-      daemon->core().store.path().c_str());
-  if (!options->ready_file.empty() && !write_ready_file(options->ready_file, *daemon)) {
-    log(LogLevel::kError, "cannot write %s: %s", options->ready_file.c_str(), strerror(errno));
+  log(LogLevel::kInfo, "listens on %s, door %s, record in %s", daemon->address().c_str(),
+      daemon->door_address().c_str(), daemon->core().store.path().c_str());
+  if (!options.ready_file.empty() && !write_ready_file(options.ready_file, *daemon)) {
+    log(LogLevel::kError, "cannot write %s: %s", options.ready_file.c_str(), strerror(errno));
     return 1;
   }
   const auto again = watch_for_reload(io, *daemon).eagerlyEvaluate(nullptr);
   auto asked = [&](int number) {
     return io.unixEventPort.onSignal(number).then([](siginfo_t&&) { return End::kAsked; });
   };
-  *end = daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
+  auto& timer = io.provider->getTimer();
+  End end = daemon->run().exclusiveJoin(asked(SIGTERM)).exclusiveJoin(asked(SIGINT)).wait(io.waitScope);
   // The answer to shutdown() is still on its way out.
-  if (*end == End::kAsked) io.provider->getTimer().afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
+  if (end == End::kAsked) timer.afterDelay(50 * kj::MILLISECONDS).wait(io.waitScope);
   daemon->stop();
-  return 0;
+  if (end == End::kAsked) return 0;
+  end = timer.afterDelay(kBetweenTerms)
+            .then([] { return End::kDeposed; })
+            .exclusiveJoin(asked(SIGTERM))
+            .exclusiveJoin(asked(SIGINT))
+            .wait(io.waitScope);
+  if (end == End::kAsked) return 0;
+  begin_anew(options, *daemon);
+  return 1;
 }
 
 int run(Options options) {
@@ -185,9 +209,7 @@ int run(Options options) {
   const uint64_t each = (descriptors - kDescriptorsLeast / 2) / 2;
   options.config.connections_max = uint32_t(std::min<uint64_t>(options.config.connections_max, each));
   auto io = kj::setupAsyncIo();
-  for (End end = End::kDeposed; end == End::kDeposed;) {
-    if (const int status = serve(&options, io, &end); status != 0) return status;
-  }
+  if (const int status = serve(options, io); status != 0) return status;
   if (!options.ready_file.empty()) unlink(options.ready_file.c_str());
   log(LogLevel::kInfo, "stopped");
   return 0;

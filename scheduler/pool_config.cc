@@ -152,7 +152,12 @@ class DraftServer final : public control::Draft::Server {
           change.restart.size());
     }
     fill(outcome.initChanges(uint32_t(change.now.size())), change.now);
-    fill(outcome.initRestart(uint32_t(change.restart.size())), change.restart);
+    Texts restart = change.restart;
+    if (core_.election != nullptr && !change.now.empty())
+      restart.push_back(
+          "the other schedulers have files of their own: apply it to each (`--pool ADDRESS`), else what "
+          "theirs say counts when one of them leads");
+    fill(outcome.initRestart(uint32_t(restart.size())), restart);
     outcome.setKeptIn(core_.file.path);
     return tell(context, touches);
   }

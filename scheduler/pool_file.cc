@@ -8,6 +8,8 @@
 
 #include <cerrno>
 
+#include "base/log.h"
+
 namespace tide::sched {
 namespace {
 
@@ -72,7 +74,11 @@ Outcome replace_pool_file(const PoolFile& file, const std::string& text) {
   }
   if (readable && there == text) return {};
   const Outcome written = write_whole(file.path, text, mode);
-  return written.ok() ? sync_directory_of(file.path) : written;
+  if (!written.ok()) return written;
+  const Outcome synced =
+      sync_directory_of(file.path);  // it is there either way; a power cut might bring the old one back
+  if (!synced.ok()) log(LogLevel::kWarning, "%s", synced.message().c_str());
+  return {};
 }
 
 }  // namespace tide::sched

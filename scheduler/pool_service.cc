@@ -1,5 +1,6 @@
 #include "scheduler/pool_service.h"
 
+#include <kj/debug.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +20,10 @@
 
 namespace tide::sched {
 namespace {
+
+kj::Exception not_written_yet(const std::string& id) {
+  return KJ_EXCEPTION(DISCONNECTED, "the end of the job is not written down yet", id);
+}
 
 // Held by `tide run`. When it falls, by whatever end of its process, the job is over, unless `tide run` comes back: its
 // connection may have broken.
@@ -52,6 +57,8 @@ class HandleServer final : public control::JobHandle::Server {
       core_.reconciler.end_job(job, status == 0 ? "finished" : format("its command ended with status %d", status),
                                status);
     }
+    // The next leader would take it for lost: so it is told again.
+    if (job != nullptr && job->dirty && core_.election != nullptr) return not_written_yet(id_);
     return kj::READY_NOW;
   }
 
@@ -233,6 +240,8 @@ kj::Promise<void> PoolService::reattach(ReattachContext context) {
   const auto token = params.getToken();
   Job* job = core_.ledger.by_id(params.getId().cStr());
   const std::string shown(reinterpret_cast<const char*>(token.begin()), token.size());
+  if (job != nullptr && job->ended() && job->dirty && core_.election != nullptr)
+    return not_written_yet(job->record.id());
   if (job == nullptr || job->ended() || !same_token(job->record.token, shown)) {
     return error_for_caller(std::string("there is no running job ") + params.getId().cStr() + " with this token");
   }
@@ -416,6 +425,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
 }
 
 kj::Promise<void> PoolService::kill(KillContext context) {
+  if (core_.refuses()) return error_for_caller(not_the_leader(core_.leader()));
   const std::string name = context.getParams().getJob().cStr();
   Job* job = core_.ledger.find(name);
   if (job == nullptr || job->ended()) return no_such_job(name);

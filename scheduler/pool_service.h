@@ -21,7 +21,6 @@ namespace tide::sched {
 
 inline constexpr uint32_t kTextBytesMax = 4096;  // of a name, a command line, ... from the wire
 inline constexpr uint32_t kServerGpusMax = 64;
-inline constexpr uint32_t kServersMax = 4096;
 inline constexpr uint32_t kLiveJobsMax = 10'000;
 inline constexpr uint32_t kEndedJobsShown = 200;
 inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;

@@ -40,7 +40,7 @@ Outcome Reconciler::recover() {
 }
 
 void Reconciler::stop() {
-  if (!stopped_) save_usage(now_ns());
+  if (!stopped_ && leads_()) save_usage(now_ns());
   stopped_ = true;
 }
 

@@ -146,7 +146,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_back(Job* job);
   void note_switch_failed(Job* job);
   void leave_drained_server(Job* job, std::vector<Action>* moves);
-  std::string other_keeper(const std::string& server) const;
+  std::string other_keeper(const Vgpu& vgpu) const;
   bool leave_guard(Job* job, uint32_t vgpu);
   Outcome remember_usage();
   void count_usage(uint64_t now);

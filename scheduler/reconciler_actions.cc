@@ -233,6 +233,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   vgpu->at = vgpu->to;
   vgpu->to = {};
   vgpu->missing = false;
+  vgpu->keepers_refused.clear();
   if (ledger_.server(vgpu->at.server) == nullptr) {
     vgpu->at = {};
     end_job(job, "virtual GPU " + std::to_string(v) + " moved to a GPU server that was lost meanwhile", -1);

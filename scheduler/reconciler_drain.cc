@@ -43,11 +43,14 @@ std::map<std::string, std::vector<Left>> Reconciler::left() {
 }
 
 // Where a vGPU that is parked on this server can be kept instead; empty: nowhere.
-std::string Reconciler::other_keeper(const std::string& server) const {
+std::string Reconciler::other_keeper(const Vgpu& vgpu) const {
+  std::string refused;
   for (const auto& [name, each] : ledger_.servers) {
-    if (name != server && !ledger_.is_draining(name) && links_.find(name) != links_.end()) return name;
+    if (name == vgpu.at.server || ledger_.is_draining(name) || links_.find(name) == links_.end()) continue;
+    if (vgpu.keepers_refused.count(name) == 0) return name;
+    refused = name;
   }
-  return "";
+  return refused;  // all have: one of them is asked again, when its pause is over
 }
 
 // Called in every round. What is parked, and not about to run, goes from one keeper to another, one vGPU at a time.
@@ -56,7 +59,7 @@ void Reconciler::leave_drained_server(Job* job, std::vector<Action>* moves) {
   for (uint32_t v = 0; v < job->vgpus.size(); ++v) {
     const Vgpu& vgpu = job->vgpus[v];
     if (!vgpu.at.parked() || !ledger_.is_draining(vgpu.at.server) || vgpu.retry_ns > now_ns()) continue;
-    const std::string keeper = other_keeper(vgpu.at.server);
+    const std::string keeper = other_keeper(vgpu);
     if (keeper.empty() || links_.find(vgpu.at.server) == links_.end()) return;
     moves->push_back({.kind = Action::Kind::kMove,
                       .job = job->record.id(),

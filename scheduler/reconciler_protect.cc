@@ -332,8 +332,9 @@ void Reconciler::recovery_failed(Job* job, uint32_t v, const std::string& server
   job->problem = format("virtual GPU %u waits to be restored from its checkpoint on %s; on %s that failed: %s", v,
                         guard.c_str(), server.c_str(), why.c_str());
   if (links_.find(guard) == links_.end()) return;
+  const bool again = job->failed_on.count(server) != 0;  // its job has no other GPU
   job->failed_on[server] = vgpu.retry_ns;
-  vgpu.retry_ns = 0;
+  if (!again) vgpu.retry_ns = 0;
 }
 
 void Reconciler::recovered(const Action& action, uint64_t epoch) {

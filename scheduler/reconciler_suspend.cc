@@ -201,7 +201,8 @@ void Reconciler::park_failed(Job* job, uint32_t v, const GpuId& to, const std::s
   } else if (vgpu.at == vgpu.home) {
     vgpu.home = {};
   } else if (vgpu.at.parked()) {  // where it has left a server that is being drained, it would go from one to another
-    vgpu.retry_ns = now_ns() + backoff_ns(++vgpu.failures);
+    const bool again = !vgpu.keepers_refused.insert(server).second;
+    vgpu.retry_ns = again ? now_ns() + backoff_ns(++vgpu.failures) : 0;
     job->problem = refusal;
   }
   poke();

@@ -31,7 +31,10 @@ bool is_settled(const Job& job) {
 State Reconciler::look(const Ledger& ledger) const {
   State state = ledger.snapshot();
   const uint64_t now = now_ns();
-  for (JobView& view : state.jobs) view.preemptible &= ledger.jobs.at(parse_number(view.id)).kept_until_ns <= now;
+  for (JobView& view : state.jobs) {
+    const Job& job = ledger.jobs.at(parse_number(view.id));
+    view.preemptible &= job.kept_until_ns <= now && (!job.admitted() || is_settled(job));
+  }
   if (!ledger.turns.on) return state;
   state.turns = true;
   state.next_turn = next_turn_;

@@ -180,6 +180,7 @@ class Tentative {
   Order blocked_from = {};                         // and who that is
   std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then
   int64_t left_first = 0;                          // before any was
+  int64_t leaving_left = 0;                        // GPUs of who is being suspended that are kept for nobody yet
   int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
   std::set<Slot> reserved;                         // for whom it is kept while others leave
   std::vector<int64_t> usable;                     // by leaf: what those that run could use, thousandths

@@ -16,9 +16,13 @@ bool is_online(const State& state, const GpuId& place) {
                      [&](const GpuView& gpu) { return gpu.id == place && gpu.online; });
 }
 
+constexpr uint64_t kLastTicket = UINT64_MAX / 2;
+
 // Whether its turn can end.
 bool gives(const State& state, const JobView& job) {
   if (!job.running || job.suspended || !job.turn.gives || job.turn.length_ms == kEndless) return false;
+  const bool in_queue = size_t(job.queue) < state.queues.queues.size();
+  if (in_queue && !state.queues.queues[size_t(job.queue)].preemptible) return false;
   return !job.places.empty() &&
          std::all_of(job.places.begin(), job.places.end(), [&](const GpuId& place) { return is_online(state, place); });
 }
@@ -63,7 +67,9 @@ bool starts(const State& state, const Ids& parked, const std::string& id) {
   for (JobView& job : after.jobs) {
     if (parked.count(job.id) == 0 && !(job.running && job.suspended)) continue;
     job.running = false;
-    job.suspended = true;
+    // With queues it counts who waits then: its queue may be owed what it has just left.
+    job.suspended = parked.count(job.id) == 0 || state.queues.empty();
+    if (!job.suspended) job.turn.ticket = kLastTicket;
     job.keeps.clear();
     for (GpuId& place : job.places) {
       if (place.on_gpu()) place.index = kParked;

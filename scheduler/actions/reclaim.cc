@@ -19,6 +19,7 @@ class Reclaiming {
       seen_.insert(slot);
       std::vector<Slot> givers;
       if (!choose_givers(slot, &givers)) continue;
+      if (!could_be_placed(slot, givers)) continue;
       for (const Slot giver : givers) {
         plan_.share(giver).taken_for = slot;
         plan_.touch(giver);
@@ -28,6 +29,26 @@ class Reclaiming {
   }
 
  private:
+  // Tried out: what the givers leave, and what others have beyond their minima, must be GPUs on which it can lie.
+  bool could_be_placed(Slot slot, const std::vector<Slot>& givers) {
+    const Share& share = plan_.share(slot);
+    if (share.job->is_partial()) return true;
+    const size_t before = plan_.checkpoint();
+    for (const Slot giver : givers) {
+      if (!plan_.share(giver).job->is_partial()) plan_.set_mine(giver, {});
+    }
+    for (Slot other = 0; other < plan_.shares().size(); ++other) {
+      const Share& each = plan_.share(other);
+      if (!each.known || !each.is.admitted || each.is.frozen || each.job->is_partial()) continue;
+      if (each.mine.size() > each.is.least)
+        plan_.set_mine(other, keep_gpus(plan_.gpus(), *each.job, each.mine, each.is.least));
+    }
+    GpuSet mine;
+    const bool can = add_gpus(plan_.gpus(), *share.job, share.is.least, share.is.least, &mine);
+    plan_.rollback(before);
+    return can;
+  }
+
   // Whoever waits and is owed what it needs, in the order in which queues are served.
   Slot next_owed() const {
     const QueueTree& tree = plan_.queues();
@@ -38,6 +59,7 @@ class Reclaiming {
       for (const auto& [kind, line] : plan_.waiting()[i]) {
         for (const auto& who : line) {
           if (seen_.count(who.second) != 0 || plan_.reserved.count(who.second) != 0) continue;
+          if (plan_.blocked_by != kNoSlot && plan_.blocked_by != who.second) continue;
           const int64_t need = need_of(plan_.share(who.second));
           if (headroom(tree, shares_, int32_t(i)) < need || reclaimable(tree, shares_, int32_t(i), need).empty()) break;
           if (first[i].second == kNoSlot || who < first[i]) first[i] = who;
@@ -57,8 +79,10 @@ class Reclaiming {
       const Share& share = plan_.share(slot);
       if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running) continue;
       if (plan_.leaf_of(*share.job) != leaf || !share.job->preemptible || share.mine.empty()) continue;
-      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(),
-                                      [&](GpuIndex gpu) { return capacity(job, plan_.gpus().view(gpu)) > 0; });
+      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
+        const GpuView& view = plan_.gpus().view(gpu);
+        return capacity(job, view) > 0 && job.failed_on.count(view.id.server) == 0;
+      });
       if (of_use) slots.push_back(slot);
     }
     std::sort(slots.begin(), slots.end(),
@@ -78,11 +102,19 @@ class Reclaiming {
     return room.fits(job.portion()) ? 1 : 0;
   }
 
+  // Somebody is being suspended: what it leaves may be enough for a part of a GPU.
+  bool somebody_leaves() const {
+    const auto& shares = plan_.shares();
+    return std::any_of(shares.begin(), shares.end(),
+                       [](const Share& each) { return each.known && each.is.admitted && each.job->suspended; });
+  }
+
   bool choose_givers(Slot slot, std::vector<Slot>* givers) const {
     const Share& share = plan_.share(slot);
     const int32_t leaf = plan_.leaf_of(*share.job);
     const int64_t need = need_of(share);
-    const int64_t missing = share.job->is_partial() ? 1 : int64_t(share.is.least) - left_;
+    const int64_t missing = share.job->is_partial() ? 1 : int64_t(share.is.least) - left_ - plan_.leaving_left;
+    if (share.job->is_partial() && somebody_leaves()) return false;
     if (missing <= 0) return false;  // it is not their number that is in the way
     QueueShares shares = shares_;
     int64_t gained = 0;

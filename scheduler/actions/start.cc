@@ -27,6 +27,7 @@ class Starting {
       plan_.looked_at_each ? one_by_one() : by_kind();
     }
     plan_.left_last = left_;
+    plan_.leaving_left = leaving_;
     for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
     plan_.drop_new_rooms();
     return new_rooms_;
@@ -54,8 +55,11 @@ class Starting {
     return !share.job->failed_on.empty() && int64_t(share.is.least) > plan_.open_to(*share.job);
   }
 
+  // Not for who may use some GPUs only: all others would leave the rest idle for it.
   bool drains(const Share& share) const {
-    return share.job->skipped >= kSkipsMax && int64_t(share.is.least) <= plan_.total();
+    const Requirements& require = share.job->require;
+    return require.model.empty() && require.labels.empty() && share.job->skipped >= kSkipsMax &&
+           int64_t(share.is.least) <= plan_.total();
   }
 
   void start(Slot slot) {
@@ -158,7 +162,7 @@ class Starting {
                          leaves_shares(plan_, leaf, need);
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
         const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
-        if (!can && !waits_for_them && !drains(share)) break;
+        if (!can && !waits_for_them && !(owed && drains(share))) break;
         if (next.who.second == kNoSlot || who < next.who) next = {who, can};
         break;
       }

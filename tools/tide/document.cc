@@ -26,7 +26,7 @@ Outcome read_file(const std::string& path, std::string* text) {
   return {};
 }
 
-// The loader takes quadratic time for what is nested deeply.
+// The loader takes quadratic time for what is nested deeply, and with aliases a document can contain itself.
 Outcome check_depth(const std::string& path, const std::string& text) {
   yaml_parser_t parser;
   if (yaml_parser_initialize(&parser) == 0) return Outcome::fail("out of memory");
@@ -39,6 +39,10 @@ Outcome check_depth(const std::string& path, const std::string& text) {
     const bool begins = event.type == YAML_SEQUENCE_START_EVENT || event.type == YAML_MAPPING_START_EVENT;
     const bool ends = event.type == YAML_SEQUENCE_END_EVENT || event.type == YAML_MAPPING_END_EVENT;
     depth += begins ? 1 : ends ? -1 : 0;
+    if (event.type == YAML_ALIAS_EVENT) {
+      outcome = Outcome::fail(format("%s:%zu:%zu: aliases (*name) are not read; write what it stands for", path.c_str(),
+                                     event.start_mark.line + 1, event.start_mark.column + 1));
+    }
     if (depth > kDepthMax) {
       outcome = Outcome::fail(format("%s:%zu:%zu: more than %d levels", path.c_str(), event.start_mark.line + 1,
                                      event.start_mark.column + 1, kDepthMax));
