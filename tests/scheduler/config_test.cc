@@ -251,6 +251,13 @@ TEST(Config, the_record_may_be_in_etcd) {
   }
   EXPECT_TRUE(read_store("etcd://a:1", &config).ok());
   EXPECT_EQ(config.etcd.root, "/tide/");
+  EXPECT_EQ(to_text(config.etcd), "etcd://a:1");
+  EXPECT_FALSE(check_store(config).ok()) << "nobody on another machine finds 127.0.0.1";
+  config.listen = config.door = "10.0.0.5:7411";
+  EXPECT_TRUE(check_store(config).ok());
+  EXPECT_TRUE(read_store("etcd://127.0.0.1:1,localhost:2/lab", &config).ok());
+  EXPECT_EQ(to_text(config.etcd), "etcd://127.0.0.1:1,localhost:2/lab");
+  config.listen = "127.0.0.1:7411";
   EXPECT_TRUE(check_store(config).ok());
   config.listen = "0.0.0.0:7411";
   EXPECT_FALSE(check_store(config).ok());

@@ -372,7 +372,9 @@ class Imports(Cli):
 
     def test_what_is_no_such_file(self):
         for text, error in (('a: [1\nb: }', ":2:2: did not find expected ',' or ']'"), ('kind: Pod', ': there are no'),
-                            ('[' * 100_000, ':1:65: more than 64 levels'), ('', ': there are no queues in it')):
+                            ('[' * 100_000, ':1:65: more than 64 levels'),
+                            ('a: &x [1]\nb: *x\n', ':2:4: aliases (*name) are not read; write what it stands for'),
+                            ('', ': there are no queues in it')):
             done = self.tide('config', 'import', '--from', 'kai', self.path_of(text))
             self.assertEqual((done.returncode, done.stdout), (1, ''), text[:40])
             self.assertIn(error, done.stderr)
