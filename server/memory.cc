@@ -117,7 +117,12 @@ CUresult Memory::promise(uint64_t bytes, bool waits) {
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-uint64_t Memory::left() { return shared_.left(); }
+// With what is about to be unmapped, which this process may take at once.
+uint64_t Memory::left() {
+  const uint64_t needed = std::max(promised_bytes_, mapped_bytes_ + charged_bytes_);
+  const uint64_t kept = std::max(promised_bytes_, mapped_bytes_ + charged_bytes_ + condemned_bytes_);
+  return shared_.left() + (kept - needed);
+}
 
 Memory::Pieces::iterator Memory::piece_at(uint64_t address) {
   auto next = pieces_.upper_bound(address);
