@@ -103,7 +103,7 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
 Outcome Daemon::open(const PoolConfig& config, kj::AsyncIoContext& io, std::unique_ptr<Daemon>* daemon, PoolFile file) {
   if (!config.etcd.members.empty()) {
     auto store = std::make_unique<Store>(std::make_unique<EtcdKv>(config.etcd), config.etcd.root);
-    store->write_only_in(config.etcd.root + "leader", Store::kNoTerm);  // before it leads
+    store->write_only_in(Election::leader_key(config.etcd.root), Store::kNoTerm);  // before it leads
     daemon->reset(new Daemon(config, std::move(store), io));
     (*daemon)->core_.file = std::move(file);
     (*daemon)->core_.serving = false;

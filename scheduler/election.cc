@@ -15,7 +15,7 @@ Election::Election(Kv& kv, const std::string& root, kj::Timer& timer, Me me)
       root_(root),
       timer_(timer),
       me_(std::move(me)),
-      watch_(kv.watch(one_key(root + "leader"))),
+      watch_(kv.watch(one_key(leader_key(root)))),
       doors_watch_(kv.watch(range_of(root + "schedulers/"))) {}
 
 bool Election::leads() const { return term_ != 0 && why_lost_.empty() && boot_ns() < until_ns_; }

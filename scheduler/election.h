@@ -39,7 +39,8 @@ class Election final {
 
   bool leads() const;
   uint64_t term() const { return term_; }
-  std::string leader_key() const { return root_ + "leader"; }
+  static std::string leader_key(const std::string& root) { return root + "leader"; }
+  std::string leader_key() const { return leader_key(root_); }
   // Who leads, as far as known; empty: nobody.
   const std::string& leader() const { return leader_; }
   // All schedulers' doors, comma-separated, this one's first.

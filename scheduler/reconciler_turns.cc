@@ -31,15 +31,12 @@ bool is_settled(const Job& job) {
 State Reconciler::look(const Ledger& ledger) const {
   State state = ledger.snapshot();
   const uint64_t now = now_ns();
+  state.turns = ledger.turns.on;
+  if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
     const Job& job = ledger.jobs.at(parse_number(view.id));
     view.preemptible &= job.kept_until_ns <= now && (!job.admitted() || is_settled(job));
-  }
-  if (!ledger.turns.on) return state;
-  state.turns = true;
-  state.next_turn = next_turn_;
-  for (JobView& view : state.jobs) {
-    const Job& job = ledger.jobs.at(parse_number(view.id));
+    if (!ledger.turns.on) continue;
     view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
                  .ticket = job.record.turn.ticket,
                  .had_ms = since_ms(job.turn.began_ns, now),

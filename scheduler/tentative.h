@@ -131,6 +131,8 @@ class Tentative {
   int32_t leaf_of(const JobView& job) const;
   Order order_of(const Share& share) const;
 
+  // Whether the GPU is one that it requires, on a server where resuming it has not just failed.
+  bool may_begin(const JobView& job, GpuIndex gpu) const;
   // The room with a part for it that is left with the least; kNoGpu: none has so much.
   GpuIndex best_room(const JobView& job) const;
   bool fits(const JobView& job, GpuIndex gpu) const { return rooms_[gpu].room.fits(job.portion()); }
@@ -138,7 +140,6 @@ class Tentative {
   // Of a GPU that has not been chosen yet.
   GpuIndex new_room();
   void drop_new_rooms();  // Requires: nobody is in them
-  int64_t rooms_used() const { return rooms_used_; }
 
   // Those that wait, could start, and were submitted before.
   template <typename Each>
@@ -218,7 +219,6 @@ class Tentative {
   void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);
   GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
   GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;
-  bool may_begin(const JobView& job, GpuIndex gpu) const;
 
   FreeGpus gpus_;
   bool turns_;

@@ -95,9 +95,7 @@ void Memory::discharge(uint64_t bytes) {
 }
 
 // What neither is used nor was promised.
-void Memory::give_back() {
-  shared_.shrink_to(std::max(promised_bytes_, mapped_bytes_ + charged_bytes_ + condemned_bytes_));
-}
+void Memory::give_back() { shared_.shrink_to(held(condemned_bytes_)); }
 
 CUresult Memory::promise(uint64_t bytes, bool waits) {
   shared_.end_all();
@@ -118,11 +116,7 @@ CUresult Memory::promise(uint64_t bytes, bool waits) {
 }
 
 // With what is about to be unmapped, which this process may take at once.
-uint64_t Memory::left() {
-  const uint64_t needed = std::max(promised_bytes_, mapped_bytes_ + charged_bytes_);
-  const uint64_t kept = std::max(promised_bytes_, mapped_bytes_ + charged_bytes_ + condemned_bytes_);
-  return shared_.left() + (kept - needed);
-}
+uint64_t Memory::left() { return shared_.left() + held(condemned_bytes_) - held(0); }
 
 Memory::Pieces::iterator Memory::piece_at(uint64_t address) {
   auto next = pieces_.upper_bound(address);

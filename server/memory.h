@@ -5,6 +5,7 @@
 // goes when none is left and the work that may still use it is done. One thread, but for what says otherwise: during a
 // move another one reads what is mapped, chunk by chunk.
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -127,6 +128,10 @@ class Memory {
   void drop(Pieces::iterator piece);
   bool is_room(uint64_t bytes);
   void give_back();
+  // Of the quota, with so much that is about to be unmapped.
+  uint64_t held(uint64_t condemned) const {
+    return std::max(promised_bytes_, mapped_bytes_ + charged_bytes_ + condemned);
+  }
 
   const DriverLibrary& library_;
   Contexts& contexts_;

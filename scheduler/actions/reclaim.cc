@@ -80,8 +80,7 @@ class Reclaiming {
       if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running) continue;
       if (plan_.leaf_of(*share.job) != leaf || !share.job->preemptible || share.mine.empty()) continue;
       const bool of_use = std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
-        const GpuView& view = plan_.gpus().view(gpu);
-        return capacity(job, view) > 0 && job.failed_on.count(view.id.server) == 0;
+        return capacity(job, plan_.gpus().view(gpu)) > 0 && plan_.may_begin(job, gpu);
       });
       if (of_use) slots.push_back(slot);
     }

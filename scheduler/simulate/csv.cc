@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/log.h"
+
 namespace tide::simulate {
 namespace {
 
@@ -48,6 +50,24 @@ std::string read_whole(const std::string& path, std::string* text) {
   if (code == Z_ERRNO) return std::string("cannot be read: ") + strerror(errno == 0 ? EIO : errno);
   if (got < 0 || code != Z_OK) return "is no whole gzip file: " + what;
   return is_cut ? "ends in the middle: the gzip file was cut off" : "";
+}
+
+Outcome read_rows(const std::string& path, const std::function<Outcome(std::string_view)>& first,
+                  const std::function<Outcome(const std::vector<std::string>&)>& row) {
+  std::string text;
+  if (const std::string failed = read_whole(path, &text); !failed.empty()) return Outcome::fail(path + ": " + failed);
+  std::string_view rest(text);
+  std::vector<std::string> fields;
+  for (uint32_t number = 1; !rest.empty(); ++number) {
+    const size_t end = rest.find('\n');
+    const std::string_view line = rest.substr(0, end);
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+    const Outcome outcome = number == 1                ? first(line)
+                            : split_row(line, &fields) ? row(fields)
+                                                       : Outcome::fail("a quote that does not end");
+    if (!outcome.ok()) return Outcome::fail(format("%s:%u: %s", path.c_str(), number, outcome.message().c_str()));
+  }
+  return {};
 }
 
 }  // namespace tide::simulate

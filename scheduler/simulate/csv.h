@@ -3,9 +3,12 @@
 // Files of comma-separated values, plain or compressed with gzip.
 
 #include <charconv>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/outcome.h"
 
 namespace tide::simulate {
 
@@ -21,5 +24,10 @@ bool parse_number(const std::string& text, Number* number) {
 
 // The whole file, unpacked; else the answer is why not.
 std::string read_whole(const std::string& path, std::string* text);
+
+// `first` is shown the first line, `row` the fields of each other one. Stops at the first that does not fit: the error
+// names file and line.
+Outcome read_rows(const std::string& path, const std::function<Outcome(std::string_view)>& first,
+                  const std::function<Outcome(const std::vector<std::string>&)>& row);
 
 }  // namespace tide::simulate

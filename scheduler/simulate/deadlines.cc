@@ -300,21 +300,14 @@ Outcome Throughputs::row(const std::vector<std::string>& fields) {
 }
 
 Outcome Throughputs::read(const std::string& path) {
-  std::string text;
-  if (const std::string failed = read_whole(path, &text); !failed.empty()) return Outcome::fail(path + ": " + failed);
-  std::string_view rest(text);
-  std::vector<std::string> fields;
-  for (uint32_t number = 1; !rest.empty(); ++number) {
-    const size_t end = rest.find('\n');
-    const std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-    Outcome outcome;
-    if (number == 1 && line.rfind("table,file,c0", 0) != 0) {
-      outcome = Outcome::fail("the first line must begin with table,file,c0");
-    }
-    if (number > 1) outcome = split_row(line, &fields) ? row(fields) : Outcome::fail("a quote that does not end");
-    if (!outcome.ok()) return Outcome::fail(format("%s:%u: %s", path.c_str(), number, outcome.message().c_str()));
-  }
+  const Outcome outcome = read_rows(
+      path,
+      [](std::string_view line) {
+        const bool good = line.rfind("table,file,c0", 0) == 0;
+        return good ? Outcome() : Outcome::fail("the first line must begin with table,file,c0");
+      },
+      [this](const std::vector<std::string>& fields) { return row(fields); });
+  if (!outcome.ok()) return outcome;
   return rates_.empty() ? Outcome::fail(path + ": has no rates") : Outcome();
 }
 

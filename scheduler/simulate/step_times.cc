@@ -47,19 +47,13 @@ Outcome StepTimes::row(const std::vector<std::string>& fields) {
 }
 
 Outcome StepTimes::read(const std::string& path) {
-  std::string text;
-  if (const std::string failed = read_whole(path, &text); !failed.empty()) return Outcome::fail(path + ": " + failed);
-  std::string_view rest(text);
-  std::vector<std::string> fields;
-  for (uint32_t number = 1; !rest.empty(); ++number) {
-    const size_t end = rest.find('\n');
-    const std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-    Outcome outcome;
-    if (number == 1 && line != kHeader) outcome = Outcome::fail(std::string("the first line must be ") + kHeader);
-    if (number > 1) outcome = split_row(line, &fields) ? row(fields) : Outcome::fail("a quote that does not end");
-    if (!outcome.ok()) return Outcome::fail(format("%s:%u: %s", path.c_str(), number, outcome.message().c_str()));
-  }
+  const Outcome outcome = read_rows(
+      path,
+      [](std::string_view line) {
+        return line == kHeader ? Outcome() : Outcome::fail(std::string("the first line must be ") + kHeader);
+      },
+      [this](const std::vector<std::string>& fields) { return row(fields); });
+  if (!outcome.ok()) return outcome;
   for (const auto& [name, application] : applications_) {
     if (application.placed.empty()) return Outcome::fail(path + ": no placement of " + name + " was measured");
   }

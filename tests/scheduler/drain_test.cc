@@ -59,36 +59,6 @@ class Drains : public PoolFixture {
     request.setServer(server);
     return error_of(request.send().ignoreResult());
   }
-  // The scheduler is started again; the agents come with what they serve.
-  void restart(Submitted* job, const std::vector<std::string>& servers) {
-    stop();
-    if (job != nullptr) job->handle = nullptr;
-    agents_.clear();
-    registrations_.clear();
-    start();
-    if (job != nullptr) {
-      auto request = peer_->pool.reattachRequest();
-      request.setId(job->id);
-      request.setToken(kj::StringPtr(job->token.c_str(), job->token.size()).asBytes());
-      job->handle = request.send().wait(io_.waitScope).getHandle();
-    }
-    for (const std::string& server : servers) add_again(server);
-  }
-  void add_again(const std::string& server) {
-    capnp::MallocMessageBuilder message;
-    auto list = message.initRoot<control::ServerInfo>().initLeases(uint32_t(log_.leases.size()));
-    std::vector<control::Lease::Reader> leases;
-    for (const auto& [key, epoch] : log_.leases) {
-      if (log_.servers[key] != server) continue;
-      auto lease = list[uint32_t(leases.size())];
-      lease.setJob(key.first);
-      lease.setVgpu(key.second);
-      lease.setGpu(log_.gpus[key]);
-      lease.setEpoch(epoch);
-      leases.push_back(lease.asReader());
-    }
-    add_server(server, 2, leases);
-  }
   std::string submit_requiring(const std::string& model, const std::string& label, control::Together together,
                                uint32_t gpus, Submitted* job) {
     auto request = peer_->pool.submitRequest();
@@ -154,7 +124,7 @@ TEST_F(Drains, a_restart_of_the_scheduler_or_the_agent_changes_nothing) {
   EXPECT_EQ(drain("node0"), "");
   Submitted job = run(1);
   EXPECT_EQ(describe(job.id), "running on node1/0");
-  restart(&job, {"node0", "node1"});
+  restart({&job}, {"node0", "node1"}, 2);
   EXPECT_EQ(left_on("node0"), "empty");
   wait_for(job.id, "running on node1/0");
   lose_server(0);
@@ -221,7 +191,7 @@ TEST_F(Drains, all_servers_an_unknown_one_and_one_that_is_away) {
 TEST_F(Drains, a_server_that_is_gone_stays_drained_until_somebody_says_so) {
   add_server("node0", 1);
   EXPECT_EQ(drain("node0"), "");
-  restart(nullptr, {});
+  restart({}, {}, 2);
   EXPECT_EQ(left_on("node0"), "empty");
   EXPECT_EQ(drain("node0", false), "");
   EXPECT_EQ(left_on("node0"), "unknown");

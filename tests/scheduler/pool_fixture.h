@@ -82,6 +82,37 @@ class PoolFixture : public testing::Test {
     request.setAgent(make_fake_agent(name, log_, io_.provider->getTimer()));
     registrations_.push_back(request.send().wait(io_.waitScope).getRegistration());
   }
+  // With the leases that it has.
+  void add_again(const std::string& server, uint32_t gpus) {
+    capnp::MallocMessageBuilder message;
+    auto list = message.initRoot<control::ServerInfo>().initLeases(uint32_t(log_.leases.size()));
+    std::vector<control::Lease::Reader> leases;
+    for (const auto& [key, epoch] : log_.leases) {
+      if (log_.servers[key] != server) continue;
+      auto lease = list[uint32_t(leases.size())];
+      lease.setJob(key.first);
+      lease.setVgpu(key.second);
+      lease.setGpu(log_.gpus[key]);
+      lease.setEpoch(epoch);
+      leases.push_back(lease.asReader());
+    }
+    add_server(server, gpus, leases);
+  }
+  // The scheduler is started again; `tide run` of these jobs comes back, and the agents with what they serve.
+  void restart(const std::vector<Submitted*>& jobs, const std::vector<std::string>& servers, uint32_t gpus) {
+    stop();
+    for (Submitted* job : jobs) job->handle = nullptr;
+    agents_.clear();
+    registrations_.clear();
+    start();
+    for (Submitted* job : jobs) {
+      auto request = peer_->pool.reattachRequest();
+      request.setId(job->id);
+      request.setToken(kj::StringPtr(job->token.c_str(), job->token.size()).asBytes());
+      job->handle = request.send().wait(io_.waitScope).getHandle();
+    }
+    for (const std::string& server : servers) add_again(server, gpus);
+  }
   void lose_server(size_t number) {
     registrations_.erase(registrations_.begin() + long(number));
     agents_.erase(agents_.begin() + long(number));

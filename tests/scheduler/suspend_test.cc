@@ -24,35 +24,6 @@ class Suspends : public PoolFixture {
     return size_t(std::count_if(log_.calls.begin(), log_.calls.end(),
                                 [&](const std::string& call) { return call.rfind(begin, 0) == 0; }));
   }
-  // The scheduler is started again; the agents come with what they serve.
-  void restart(Submitted* job, const std::vector<std::string>& servers, uint32_t gpus) {
-    stop();
-    job->handle = nullptr;
-    agents_.clear();
-    registrations_.clear();
-    start();
-    auto request = peer_->pool.reattachRequest();
-    request.setId(job->id);
-    request.setToken(kj::StringPtr(job->token.c_str(), job->token.size()).asBytes());
-    job->handle = request.send().wait(io_.waitScope).getHandle();
-    for (const std::string& server : servers) add_again(server, gpus);
-  }
-  // With what it serves.
-  void add_again(const std::string& server, uint32_t gpus) {
-    capnp::MallocMessageBuilder message;
-    auto list = message.initRoot<control::ServerInfo>().initLeases(uint32_t(log_.leases.size()));
-    std::vector<control::Lease::Reader> leases;
-    for (const auto& [key, epoch] : log_.leases) {
-      if (log_.servers[key] != server) continue;
-      auto lease = list[uint32_t(leases.size())];
-      lease.setJob(key.first);
-      lease.setVgpu(key.second);
-      lease.setGpu(log_.gpus[key]);
-      lease.setEpoch(epoch);
-      leases.push_back(lease.asReader());
-    }
-    add_server(server, gpus, leases);
-  }
 
   MoveTotals totals_;
   std::string queued_;
@@ -374,13 +345,13 @@ TEST_F(Suspends, a_restarted_scheduler_leaves_a_suspended_job_so) {
   Submitted job = run(2);
   EXPECT_EQ(suspend(job.id, &totals_), "");
   log_.calls.clear();
-  restart(&job, {"node0"}, 2);
+  restart({&job}, {"node0"}, 2);
   pause(100);
   EXPECT_EQ(describe(job.id), "suspended on node0/parked node0/parked");
   EXPECT_TRUE(log_.calls.empty()) << log_.calls[0];
   EXPECT_EQ(resume(job.id, &totals_, &queued_), "");
   EXPECT_EQ(describe(job.id), "running on node0/0 node0/1");
-  restart(&job, {"node0"}, 2);
+  restart({&job}, {"node0"}, 2);
   pause(100);
   EXPECT_EQ(describe(job.id), "running on node0/0 node0/1");
   expect_idle();
@@ -399,7 +370,7 @@ TEST_F(Suspends, a_restarted_scheduler_goes_on_with_what_was_half_parked) {
   auto kill = peer_->pool.killRequest();
   kill.setJob(other.id);
   EXPECT_EQ(error_of(kill.send().ignoreResult()), "");
-  restart(&job, {"node0"}, 2);
+  restart({&job}, {"node0"}, 2);
   EXPECT_NE(error_of(kj::mv(suspended)), "");
   wait_for(job.id, "suspended on node0/parked node0/parked");
   expect_idle();
@@ -415,7 +386,7 @@ TEST_F(Suspends, a_restarted_scheduler_brings_back_what_it_cannot_park) {
   while (log_.gpus[{job.id, 0}] != kParked) pause(20);
   log_.room["node0"] = 1;
   log_.move_ms = 1;
-  restart(&job, {"node0"}, 2);
+  restart({&job}, {"node0"}, 2);
   EXPECT_NE(error_of(kj::mv(suspended)), "");
   wait_for(job.id, "running on node0/0 node0/1");
   pause(100);

@@ -55,31 +55,6 @@ class Turns : public PoolFixture {
     for (int i = 0; i < 1000 && order().size() < ids.size(); ++i) pause(10);
     EXPECT_EQ(order().substr(0, ids.size()), ids);
   }
-  void restart(std::vector<Submitted*> jobs, uint32_t gpus) {
-    stop();
-    for (Submitted* job : jobs) job->handle = nullptr;
-    agents_.clear();
-    registrations_.clear();
-    start();
-    for (Submitted* job : jobs) {
-      auto request = peer_->pool.reattachRequest();
-      request.setId(job->id);
-      request.setToken(kj::StringPtr(job->token.c_str(), job->token.size()).asBytes());
-      job->handle = request.send().wait(io_.waitScope).getHandle();
-    }
-    capnp::MallocMessageBuilder message;
-    auto list = message.initRoot<control::ServerInfo>().initLeases(uint32_t(log_.leases.size()));
-    std::vector<control::Lease::Reader> leases;
-    for (const auto& [key, epoch] : log_.leases) {
-      auto lease = list[uint32_t(leases.size())];
-      lease.setJob(key.first);
-      lease.setVgpu(key.second);
-      lease.setGpu(log_.gpus[key]);
-      lease.setEpoch(epoch);
-      leases.push_back(lease.asReader());
-    }
-    add_server("node0", gpus, leases);
-  }
 
   MoveTotals totals_;
   std::string queued_;
@@ -241,11 +216,11 @@ TEST_F(Turns, a_restarted_scheduler_goes_on) {
   Submitted first = add(2), second = add(2), third = add(2);
   while (log_.gpus[{first.id, 0}] != kParked) pause(20);
   EXPECT_EQ(reason(first.id), "its turn is over: it is being suspended");
-  restart({&first, &second, &third}, 2);
+  restart({&first, &second, &third}, {"node0"}, 2);
   wait_for(second.id, "running on node0/0 node0/1");
   EXPECT_EQ(describe(first.id), "suspended on node0/parked node0/parked");
   wait_for_reason(first.id, "waits for its turn, ");
-  restart({&first, &second, &third}, 2);
+  restart({&first, &second, &third}, {"node0"}, 2);
   wait_for(third.id, "running on node0/0 node0/1");
   wait_for(first.id, "running on node0/0 node0/1");
   wait_for(second.id, "running on node0/0 node0/1");
