@@ -147,6 +147,12 @@ enum Together {               # which of a job's physical GPUs must have in comm
   switch @2;
 }
 
+enum JobClass {
+  batch @0;
+  interactive @1;             # somebody waits for each answer, and sleeps in between
+  inference @2;               # it serves requests
+}
+
 struct JobSpec {
   gpus @0 :UInt32;            # vGPUs
   minGpus @1 :UInt32 = 1;     # least physical GPUs at any time
@@ -164,6 +170,14 @@ struct JobSpec {
   gpuModel @13 :Text;         # words of its GPUs' names, like "H200"; empty: any
   labels @14 :List(Text);     # "KEY=VALUE"; each of them its servers have
   together @15 :Together;
+  priority @16 :Int32;        # within its queue: a higher one starts first
+  jobClass @17 :JobClass;
+  minRuntimeMs @18 :UInt64;   # of useful running before it is disturbed for others' sake; 0: as pool.toml says
+  powersOfTwo @19 :Bool;      # it has 1, 2, 4, 8, ... physical GPUs, or as many as it has vGPUs
+  estimateMs @20 :UInt64;     # that it will run on all its GPUs, as its user thinks; 0: not said
+  deadlineMs @21 :UInt64;     # since 1970; 0: none
+  reservation @22 :Text;      # whose GPUs it may use; empty: none
+  weight @23 :UInt32;         # where vGPUs share a GPU's time, beside others'; 0: as its part says
 }
 
 enum JobState {

@@ -96,6 +96,17 @@ void write(const JobRecord& job, record::Job::Builder out) {
   out.setExitStatus(job.exit_status);
   out.setMoves(job.moves);
   out.setRequire(to_text(job.require));
+  out.setPriority(job.priority);
+  out.setJobClass(uint8_t(job.job_class));
+  out.setMinRuntimeMs(job.min_runtime_ms);
+  out.setPowersOfTwo(job.powers_of_two);
+  out.setEstimateMs(job.estimate_ms);
+  out.setDeadlineMs(job.deadline_ms);
+  out.setReservation(job.reservation);
+  out.setWeight(job.weight);
+  out.setUsefulMs(job.useful_ms);
+  auto disturbed = out.initDisturbedMs(uint32_t(job.disturbed_ms.size()));
+  for (uint32_t i = 0; i < disturbed.size(); ++i) disturbed.set(i, job.disturbed_ms[i]);
   write(job.turn, out.initTurn());
   auto vgpus = out.initVgpus(uint32_t(job.vgpus.size()));
   for (uint32_t v = 0; v < vgpus.size(); ++v) write(job.vgpus[v], vgpus[v]);
@@ -131,6 +142,16 @@ JobRecord read(record::Job::Reader in) {
   job.exit_status = in.getExitStatus();
   job.moves = in.getMoves();
   (void)parse_requirements(text_of(in.getRequire()), &job.require);  // else it requires nothing
+  job.priority = in.getPriority();
+  job.job_class = JobClass(in.getJobClass());
+  job.min_runtime_ms = in.getMinRuntimeMs();
+  job.powers_of_two = in.getPowersOfTwo();
+  job.estimate_ms = in.getEstimateMs();
+  job.deadline_ms = in.getDeadlineMs();
+  job.reservation = text_of(in.getReservation());
+  job.weight = in.getWeight();
+  job.useful_ms = in.getUsefulMs();
+  for (const uint64_t ms : in.getDisturbedMs()) job.disturbed_ms.push_back(ms);
   job.turn = read(in.getTurn());
   for (const auto vgpu : in.getVgpus()) job.vgpus.push_back(read(vgpu));
   return job;
@@ -157,6 +178,7 @@ Outcome from_bytes(const std::string& bytes, JobRecord* job) {
                         capnp::PackedMessageReader message(in);
                         const auto root = message.getRoot<record::Job>();
                         KJ_REQUIRE(root.getVgpus().size() <= kVgpusRead && root.getPhase() <= uint8_t(Phase::kEnded));
+                        KJ_REQUIRE(root.getJobClass() <= uint8_t(JobClass::kInference));
                         *job = read(root);
                       }) != nullptr;
   return thrown ? Outcome::fail("these bytes are no record of a job") : Outcome();

@@ -57,6 +57,16 @@ struct JobRecord {
   uint32_t moves = 0;
   TurnRecord turn;
   Requirements require;
+  int32_t priority = 0;  // within its queue
+  JobClass job_class = JobClass::kBatch;
+  uint64_t min_runtime_ms = 0;  // of useful running before it is disturbed for others' sake; 0: as pool.toml says
+  bool powers_of_two = false;
+  uint64_t estimate_ms = 0;            // that it will run on all its GPUs, as its user thinks; 0: not said
+  uint64_t deadline_ms = 0;            // since 1970; 0: none
+  std::string reservation;             // whose GPUs it may use; empty: none
+  uint32_t weight = 0;                 // where vGPUs share a GPU's time; 0: as its part says
+  uint64_t useful_ms = 0;              // that it has run, all of it on GPUs and not standing still
+  std::vector<uint64_t> disturbed_ms;  // when it was disturbed for others' sake, of the last hour; since 1970
   std::vector<VgpuRecord> vgpus;
 
   Portion portion() const { return {part, memory_bytes}; }

@@ -68,6 +68,16 @@ struct Job {
   turn @27 :Turn;
   vgpus @28 :List(Vgpu);
   require @29 :Text;  # as it is printed (require.h)
+  priority @30 :Int32;
+  jobClass @31 :UInt8;
+  minRuntimeMs @32 :UInt64;
+  powersOfTwo @33 :Bool;
+  estimateMs @34 :UInt64;
+  deadlineMs @35 :UInt64;
+  reservation @36 :Text;
+  weight @37 :UInt32;
+  usefulMs @38 :UInt64;
+  disturbedMs @39 :List(UInt64);
 }
 
 # What queues had in the past (usage.h).

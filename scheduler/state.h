@@ -51,6 +51,8 @@ struct TurnView {
   uint64_t length_ms = 0;  // that its turn shall have, or kEndless
 };
 
+enum class JobClass : uint8_t { kBatch = 0, kInteractive = 1, kInference = 2 };  // the numbers are in the record
+
 // What a job has of one GPU.
 struct Portion {
   uint32_t part = kWholeGpu;  // thousandths, of its time; less than all: others' portions may lie beside it
@@ -80,6 +82,14 @@ struct JobView {
   int32_t priority = 0;                   // within its queue: a higher one starts first
   bool preemptible = true;                // false: nothing is taken from it for others' sake
   Requirements require = {};
+  JobClass job_class = JobClass::kBatch;
+  bool powers_of_two = false;  // of physical GPUs it has 1, 2, 4, ... or as many as vGPUs
+  bool spared = false;         // nothing is taken from it or moved for others' sake now: it has run too little since it
+                               // began, or was disturbed too often
+  uint64_t bytes = 0;          // of GPU memory that it has in use, as last heard: what moving it copies
+  uint64_t useful_ms = 0;      // that it has run
+  uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
+  uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
@@ -94,6 +104,7 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
+  uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
 };
 
 struct Decision {
