@@ -62,19 +62,26 @@ class Reclaiming {
     return true;
   }
 
+  // It counts as touched from now on, and where it lies was not worked out in this round if it was to stay there.
+  void try_out(Slot slot, GpuSet mine) {
+    Share& share = plan_.share(slot);
+    if (share.places.empty()) share.places = share.job->places;
+    plan_.set_mine(slot, std::move(mine));
+  }
+
   // Tried out: what the givers leave, and what others have beyond their minima, must be GPUs on which it can lie.
   bool could_be_placed(Slot slot, const std::vector<Slot>& givers) {
     const Share& share = plan_.share(slot);
     if (share.job->is_partial()) return true;
     const size_t before = plan_.checkpoint();
     for (const Slot giver : givers) {
-      if (!plan_.share(giver).job->is_partial()) plan_.set_mine(giver, {});
+      if (!plan_.share(giver).job->is_partial()) try_out(giver, {});
     }
     for (Slot other = 0; other < plan_.shares().size(); ++other) {
       const Share& each = plan_.share(other);
       if (!each.known || !each.is.admitted || each.is.frozen || each.job->is_partial()) continue;
       if (each.mine.size() > each.is.least)
-        plan_.set_mine(other, keep_gpus(plan_.gpus(), *each.job, each.mine, each.is.least));
+        try_out(other, keep_gpus(plan_.gpus(), *each.job, each.mine, each.is.least));
     }
     GpuSet mine;
     const bool can = add_gpus(plan_.gpus(), *share.job, share.is.least, share.is.least, &mine);

@@ -87,7 +87,7 @@ bool read_rules(Options& options, Ask* ask) {
       return false;
     }
   }
-  sched::JobClass named;
+  sched::JobClass named = sched::JobClass::kBatch;
   if (options.has("class") && !sched::parse_job_class(job_class, &named)) {
     options.usage_error("--class is batch, interactive or inference, not '" + job_class + "'");
     return false;
