@@ -7,6 +7,8 @@
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
 // kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
 // be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
+// "prio3", "interactive", "inference" (behind "n"), "pow2" (powers of two only), "spared" (not to be disturbed); what
+// disturbing it costs: "bytes4" GiB in use, "switch500" ms measured, "ran20" of "lasts30" s.
 // "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
 // drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch; "needs:H200", "needs:rack=a",
 // "needs:server", "needs:switch": what a job requires.
@@ -110,6 +112,22 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.turn.length_ms = kEndless;
     } else if (word == "keeper") {
       keeper = true;
+    } else if (word.rfind("prio", 0) == 0) {
+      job.priority = std::stoi(word.substr(4));
+    } else if (word == "spared") {
+      job.spared = true;
+    } else if (word == "pow2") {
+      job.powers_of_two = true;
+    } else if (parse_job_class(word, &job.job_class)) {
+      if (job.job_class == JobClass::kInference) job.min_gpus = job.vgpus;
+    } else if (word.rfind("bytes", 0) == 0) {
+      job.bytes = std::stoull(word.substr(5)) << 30;
+    } else if (word.rfind("switch", 0) == 0) {
+      job.switch_ms = std::stoul(word.substr(6));
+    } else if (word.rfind("ran", 0) == 0) {
+      job.useful_ms = std::stoul(word.substr(3)) * 1000;
+    } else if (word.rfind("lasts", 0) == 0) {
+      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
     } else if (word.rfind("part", 0) == 0) {
       job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
