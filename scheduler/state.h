@@ -104,13 +104,15 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
-  uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
+  uint64_t now_ms = 0;      // since 1970: deadlines and reservations are on this clock
+  bool consolidate = true;  // running jobs may be moved so that others can start
 };
 
 struct Decision {
   bool running = false;
-  std::string reason;         // why it waits: one sentence
-  std::vector<GpuId> places;  // per vGPU, complete when running
+  std::string reason;          // why it waits: one sentence
+  std::vector<GpuId> places;   // per vGPU, complete when running
+  std::string moved_for = {};  // it runs, and is moved so that this job can start
   bool operator==(const Decision&) const = default;
 };
 

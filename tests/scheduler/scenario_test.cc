@@ -159,6 +159,8 @@ class Player {
       who->suspended = true;
     } else if (what == "resumed") {
       who->suspended = false;
+    } else if (what == "spared" || what == "disturbable") {
+      who->spared = what == "spared";
     } else if (number_behind(what, "target", &number)) {
       who->target = uint32_t(number);
     } else {
