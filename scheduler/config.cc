@@ -68,7 +68,8 @@ constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWor
                               {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
                               {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
                               {"preemptible", Kind::kBool}};
-constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime}, {"past_weight", Kind::kWeight}};
+constexpr Key kPolicyKeys[] = {
+    {"half_life", Kind::kTime}, {"past_weight", Kind::kWeight}, {"consolidate", Kind::kBool}};
 constexpr const char* kLaterTables[] = {"price", "auth"};
 constexpr const char* kTables = "[pool], [policy], [[queue]] and [[server]]";
 
@@ -450,6 +451,7 @@ class Reader {
       config->policy.half_life_ms = time.fixed_ms;
     if (settings.count("past_weight") != 0)
       config->policy.past_weight = strtod(settings.at("past_weight").c_str(), nullptr);
+    config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
   }
 
   // What fits; the rest are errors.

@@ -33,6 +33,7 @@ inline constexpr uint32_t kQueueLevelsMax = 8;
 struct PolicyConfig {
   uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
   double past_weight = 1;               // how much that counts (ShareRules)
+  bool consolidate = true;              // running jobs may be moved so that others can start
 };
 
 struct PoolConfig {

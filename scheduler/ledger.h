@@ -94,6 +94,7 @@ struct Job {
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it
   uint64_t moved_ns = 0;
+  std::string moves_for;  // the job for which it makes way, until it has
   Idleness idle;
   Turn turn;
   Suspending suspending = Suspending::kNot;
@@ -121,6 +122,7 @@ struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
+  bool consolidate = true;                     // running jobs may be moved so that others can start
   std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
   std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
 

@@ -86,6 +86,8 @@ struct JobView {
   bool powers_of_two = false;  // of physical GPUs it has 1, 2, 4, ... or as many as vGPUs
   bool spared = false;         // nothing is taken from it or moved for others' sake now: it has run too little since it
                                // began, or was disturbed too often
+  uint32_t failed_moves = 0;   // in a row: before it is tried once more, others are asked to make way
+  std::string moves_for = {};  // the job for which it is making way already
   uint64_t bytes = 0;          // of GPU memory that it has in use, as last heard: what moving it copies
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known

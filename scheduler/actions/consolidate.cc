@@ -15,32 +15,45 @@ constexpr uint32_t kWaysMax = 16;  // jobs of a round for which that leads nowhe
 constexpr size_t kMovedMax = 16;   // vGPUs that move for one job
 constexpr size_t kWaitersMax = 4;  // jobs of a round for which parts are moved together in vain
 
-// What moving costs: how many vGPUs, of what is not batch, how many bytes.
+// What moving costs: failures, before what nobody has tried yet; vGPUs; those of what is not batch; bytes.
 struct Cost {
-  uint32_t vgpus = 0, delicate = 0;
+  uint32_t failed = 0, vgpus = 0, delicate = 0;
   uint64_t bytes = 0;
   auto operator<=>(const Cost&) const = default;
   void add(const Cost& other) {
+    failed += other.failed;
     vgpus += other.vgpus;
     delicate += other.delicate;
     bytes += other.bytes;
   }
 };
 
-bool is_movable(const Share& share) {
+// Who makes way for it already goes on.
+bool makes_way(const Tentative& plan, Slot slot, Slot for_whom) {
+  const std::string& id = plan.share(slot).job->moves_for;
+  return for_whom != kNoSlot && !id.empty() && id == plan.share(for_whom).job->id;
+}
+
+bool is_movable(const Tentative& plan, Slot slot, Slot for_whom) {
+  const Share& share = plan.share(slot);
   if (share.job == nullptr || !share.known || !share.is.admitted || share.is.frozen || share.mine.empty()) return false;
   const JobView& job = *share.job;
-  if (!job.running || job.suspended || job.spared || job.pinned || !job.preemptible) return false;
+  if (!job.running || job.suspended || job.pinned || !job.preemptible) return false;
+  if (job.spared && !makes_way(plan, slot, for_whom)) return false;
   return std::all_of(job.places.begin(), job.places.end(), [](const GpuId& place) { return place.on_gpu(); });
 }
 
-Cost cost_of(const Tentative& plan, Slot slot, GpuIndex gpu) {
+Cost cost_of(const Tentative& plan, Slot slot, GpuIndex gpu, Slot for_whom) {
+  if (makes_way(plan, slot, for_whom)) return {};
   const JobView& job = *plan.share(slot).job;
   const GpuView& view = plan.gpus().view(gpu);
   const uint32_t there = uint32_t(std::count(job.places.begin(), job.places.end(), view.id));
   const uint64_t each =
       job.bytes != 0 ? job.bytes / std::max(job.vgpus, 1u) : bytes_on(job.portion(), view.memory_bytes);
-  return {.vgpus = there, .delicate = job.job_class == JobClass::kBatch ? 0 : there, .bytes = each * there};
+  return {.failed = job.failed_moves,
+          .vgpus = there,
+          .delicate = job.job_class == JobClass::kBatch ? 0 : there,
+          .bytes = each * there};
 }
 
 // Jobs on the GPU; none where it is not known who all of them are, since somebody gets it in this round.
@@ -175,8 +188,8 @@ class Clearing {
     if (!plan_.gpus().usable(gpu)) return false;
     const std::vector<Slot> jobs = jobs_on(plan_, gpu);
     for (const Slot job : jobs) {
-      if (job == slot_ || stuck_.count(job) != 0 || !is_movable(plan_.share(job))) return false;
-      cost->add(cost_of(plan_, job, gpu));
+      if (job == slot_ || stuck_.count(job) != 0 || !is_movable(plan_, job, slot_)) return false;
+      cost->add(cost_of(plan_, job, gpu, slot_));
     }
     return !jobs.empty();
   }
@@ -264,7 +277,8 @@ class Clearing {
 
 // Who leaves the shared GPU so that the job's part fits: one if one is enough, else the largest first. Empty: that
 // would not do.
-std::vector<Slot> fewest_off(const Tentative& plan, GpuIndex gpu, const JobView& job, Cost* cost) {
+std::vector<Slot> fewest_off(const Tentative& plan, GpuIndex gpu, Slot for_whom, Cost* cost) {
+  const JobView& job = *plan.share(for_whom).job;
   const std::vector<Slot>& sharers = plan.sharers(gpu);
   const auto fits_without = [&](const std::vector<Slot>& off) {
     Room room({}, plan.gpus().view(gpu).memory_bytes);
@@ -275,7 +289,7 @@ std::vector<Slot> fewest_off(const Tentative& plan, GpuIndex gpu, const JobView&
   };
   std::vector<std::pair<Cost, Slot>> movable;
   for (const Slot slot : sharers) {
-    if (is_movable(plan.share(slot))) movable.emplace_back(cost_of(plan, slot, gpu), slot);
+    if (is_movable(plan, slot, for_whom)) movable.emplace_back(cost_of(plan, slot, gpu, for_whom), slot);
   }
   const auto part = [&](Slot slot) { return plan.share(slot).job->part; };
   std::stable_sort(movable.begin(), movable.end(), [&](const auto& a, const auto& b) {
@@ -336,11 +350,11 @@ class Squeezing {
     if (!Room({}, plan_.gpus().view(gpu).memory_bytes).fits(job.portion())) return;
     Choice choice{.cost = {}, .gpu = gpu, .off = {}};
     if (!plan_.sharers(gpu).empty()) {
-      choice.off = fewest_off(plan_, gpu, job, &choice.cost);
+      choice.off = fewest_off(plan_, gpu, slot_, &choice.cost);
     } else if (to_free_) {
       choice.off = jobs_on(plan_, gpu);
-      if (choice.off.empty() || !is_movable(plan_.share(choice.off.front()))) return;
-      choice.cost = cost_of(plan_, choice.off.front(), gpu);
+      if (choice.off.empty() || !is_movable(plan_, choice.off.front(), slot_)) return;
+      choice.cost = cost_of(plan_, choice.off.front(), gpu, slot_);
     }
     if (!choice.off.empty() && choice.cost.vgpus <= kMovedMax) choices->push_back(std::move(choice));
   }
@@ -367,10 +381,10 @@ class Squeezing {
 };
 
 // Whether all parts on it could go to other shared GPUs, as far as one look at the emptiest of these tells.
-bool may_empty(const Tentative& plan, GpuIndex gpu, uint32_t most_left) {
+bool may_empty(const Tentative& plan, GpuIndex gpu, Slot for_whom, uint32_t most_left) {
   const auto& sharers = plan.sharers(gpu);
   return std::all_of(sharers.begin(), sharers.end(), [&](Slot slot) {
-    return is_movable(plan.share(slot)) && plan.share(slot).job->part <= most_left;
+    return is_movable(plan, slot, for_whom) && plan.share(slot).job->part <= most_left;
   });
 }
 
@@ -383,9 +397,9 @@ bool vacate_one(Tentative& plan, Slot slot, std::vector<Slot>* moved) {
     const JobView* const job = slot == kNoSlot ? nullptr : plan.share(slot).job;
     if (job != nullptr && (!plan.may_begin(*job, gpu) || capacity(*job, plan.gpus().view(gpu)) == 0)) continue;
     if (!plan.gpus().usable(gpu)) continue;
-    if (!may_empty(plan, gpu, plan.part_left(gpu == rooms[0] ? rooms[1] : rooms[0]))) continue;
+    if (!may_empty(plan, gpu, slot, plan.part_left(gpu == rooms[0] ? rooms[1] : rooms[0]))) continue;
     Cost cost;
-    for (const Slot sharer : plan.sharers(gpu)) cost.add(cost_of(plan, sharer, gpu));
+    for (const Slot sharer : plan.sharers(gpu)) cost.add(cost_of(plan, sharer, gpu, slot));
     if (cost.vgpus <= kMovedMax) choices.emplace_back(cost, gpu);
   }
   std::sort(choices.begin(), choices.end());
