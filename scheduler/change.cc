@@ -126,6 +126,7 @@ void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->turns = config.turns;
   ledger->queues.configure(config.queues, config.policy);
   ledger->disturbance.configure(config.queues, config.policy);
+  ledger->consolidate = config.policy.consolidate;
   ledger->traits.clear();
   for (const ServerConfig& server : config.servers) ledger->traits[server.name] = server.traits;
   for (auto& [name, server] : ledger->servers) ledger->describe(&server);
@@ -151,6 +152,8 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   note("half_life", half_life(before), half_life(after), "", &change.now);
   note("past_weight", weight(before), weight(after), "", &change.now);
   compare_rules(before.policy, after.policy, &change);
+  const auto consolidate = [](const PoolConfig& config) { return config.policy.consolidate ? "true" : "false"; };
+  note("consolidate", consolidate(before), consolidate(after), "", &change.now);
   for (const std::string& name : names_of(before.queues, after.queues)) {
     const QueueConfig *was = find_named(before.queues, name), *is = find_named(after.queues, name);
     note("queue " + name, was == nullptr ? "" : to_text(*was), is == nullptr ? "" : to_text(*is), "", &change.now);

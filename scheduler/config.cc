@@ -66,16 +66,13 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"labels", Kind::kLabels},
                                {"switch", Kind::kWord}};
 constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
-constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWord},
-                              {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
-                              {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
-                              {"preemptible", Kind::kBool}, {"class", Kind::kClass},
-                              {"min_runtime", Kind::kTimeOrOff}};
-constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},
-                               {"past_weight", Kind::kWeight},
-                               {"min_runtime", Kind::kTimeOrOff},
-                               {"disturbances_per_hour", Kind::kNumber, 0, 1000},
-                               {"idle_return", Kind::kTimeOrOff}};
+constexpr Key kQueueKeys[] = {
+    {"name", Kind::kWord},        {"parent", Kind::kWord},   {"quota", Kind::kGpus},
+    {"limit", Kind::kGpus},       {"priority", Kind::kRank}, {"over_quota_weight", Kind::kWeight},
+    {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff}};
+constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
+                               {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
+                               {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool}};
 constexpr const char* kLaterTables[] = {"price", "auth"};
 constexpr const char* kTables = "[pool], [policy], [[queue]] and [[server]]";
 
@@ -486,6 +483,7 @@ class Reader {
       config->policy.disturbances_per_hour = uint32_t(std::stoul(settings.at("disturbances_per_hour")));
     if (settings.count("idle_return") != 0)
       config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
+    config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
   }
 
   // What fits; the rest are errors.

@@ -72,10 +72,12 @@ JobView view_of(const Job& job) {
   view.bytes = job.turn.bytes;
   view.useful_ms = job.record.useful_ms;
   view.estimate_ms = job.record.estimate_ms;
+  view.moves_for = job.moves_for;
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
     if (job.being_suspended() && !vgpu.home.none()) view.keeps.insert(vgpu.home);
+    if (vgpu.at.on_gpu()) view.failed_moves = std::max(view.failed_moves, vgpu.failures);
   }
   return view;
 }
@@ -91,6 +93,7 @@ void Ledger::describe(Server* server) const {
 
 State Ledger::snapshot() const {
   State state;
+  state.consolidate = consolidate;
   for (const auto& [name, server] : servers) {
     const bool draining = is_draining(name);
     for (const Gpu& gpu : server.gpus) {

@@ -103,10 +103,11 @@ struct Job {
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it
   uint64_t moved_ns = 0;
+  std::string moves_for;  // the job for which it makes way, until it has
   Idleness idle;
   Turn turn;
   Useful useful;
-  bool spared = false;     // as it was in the last round
+  bool spared = false;  // as it was in the last round
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said
@@ -127,7 +128,7 @@ struct Job {
   bool is_parked() const;  // all of it
   // What decides whether it may be disturbed. Valid as long as this.
   Disturbed disturbed(const DisturbanceRules& rules) const;
-  bool is_quiet() const;   // none of its vGPUs takes part in an action
+  bool is_quiet() const;  // none of its vGPUs takes part in an action
 };
 
 struct Ledger {
@@ -135,6 +136,7 @@ struct Ledger {
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
   DisturbanceRules disturbance;
+  bool consolidate = true;                     // running jobs may be moved so that others can start
   std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
   std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
 

@@ -94,6 +94,14 @@ void put_behind(Tentative& plan, Slot next) {
   }
 }
 
+// False: `failed` cannot be placed.
+bool try_plan(Tentative& plan, Slot* failed) {
+  const int64_t reserved = start_jobs(plan);
+  move_instead_of_shrinking(plan, reserved);
+  share_out(plan, reserved);
+  return choose(plan, failed);
+}
+
 }  // namespace
 
 bool make_plan(Tentative& plan) {
@@ -102,9 +110,9 @@ bool make_plan(Tentative& plan) {
   // Each failure takes one job out of the search, so this ends.
   for (size_t tries = 0; tries <= plan.shares().size() + 1; ++tries) {
     const size_t before = plan.checkpoint();
-    share_out(plan, start_jobs(plan));
     Slot failed = kNoSlot;
-    if (choose(plan, &failed)) {
+    if (try_plan(plan, &failed)) {
+      consolidate(plan, before, [&](Tentative& again) { return try_plan(again, &failed); });
       reclaim(plan);
       return true;
     }
@@ -133,6 +141,7 @@ Decision decision_of(const Tentative& plan, Slot slot) {
   }
   if (share.is.admitted && !share.is.frozen) {
     decision.places = share.places;
+    if (share.is.moved_for != kNoSlot) decision.moved_for = plan.share(share.is.moved_for).job->id;
     return decision;
   }
   decision.places = job.places;

@@ -100,8 +100,29 @@ std::string beside(const Ledger& ledger, const Job& job) {
   return text;
 }
 
-Explanation of_running(const Ledger& ledger, const State& state, const Job& job) {
+// It has a right to GPUs, and others are on their way off them.
+Explanation of_starting(const Ledger& ledger, const Job& job) {
   Explanation why;
+  std::string movers;
+  for (const auto& [number, other] : ledger.jobs) {
+    if (other.ended() || other.moves_for != job.record.id()) continue;
+    movers += (movers.empty() ? "" : ", ") + other.record.id();
+    for (const Vgpu& vgpu : other.vgpus) {
+      if (vgpu.doing != Doing::kMoving) continue;
+      why.evidence.push_back("job " + other.record.id() + " is on its way from " + to_text(vgpu.at) + " to " +
+                             to_text(vgpu.to));
+    }
+    if (!other.problem.empty()) why.evidence.push_back("job " + other.record.id() + ": " + other.problem);
+  }
+  if (movers.empty()) return {};
+  why.reason = "what it needs is free in pieces; being moved so that it can start: job " + movers;
+  why.next = "it starts by itself when that is done; where a move fails, another one is tried, or the same one later";
+  return why;
+}
+
+Explanation of_running(const Ledger& ledger, const State& state, const Job& job) {
+  Explanation why = job.physical_gpus() == 0 ? of_starting(ledger, job) : Explanation();
+  if (!why.reason.empty()) return why;
   if (const auto found = why_small(state, job.record.id())) why = *found;
   const bool moved = job.moved_ns != 0 && !job.moved_because.empty();
   if (moved && why.reason.empty() && job.record.part == kWholeGpu) {

@@ -100,6 +100,7 @@ void Reconciler::admit(const Assignment& wanted) {
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
     if (found == wanted.end() || job.ended()) continue;
+    if (!found->second.moved_for.empty() || job.is_quiet()) job.moves_for = found->second.moved_for;
     if (job.admitted() && !found->second.running && !job.record.suspended) take_from(&job, found->second.reason);
     if (job.admitted()) continue;
     job.record.reason = found->second.reason;

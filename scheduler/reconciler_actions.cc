@@ -24,6 +24,7 @@ std::string cause_of(const Ledger& ledger, const Job& job, const Action& action)
   if (action.to.parked() && action.from.on_gpu()) return "it was suspended";
   if (action.from.parked() && action.to.on_gpu()) return "it was resumed";
   if (job.vgpus[action.vgpu].wish == action.to) return "somebody asked for it (`tide migrate`)";
+  if (!job.moves_for.empty()) return "it was moved so that job " + job.moves_for + " could start";
   if (drains) return "server " + action.from.server + " is being drained";
   const Gpu* const from = ledger.gpu(action.from);
   if (from != nullptr && !from->healthy) return "GPU " + to_text(action.from) + " is not healthy";

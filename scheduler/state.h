@@ -85,6 +85,8 @@ struct JobView {
   bool powers_of_two = false;  // of physical GPUs it has 1, 2, 4, ... or as many as vGPUs
   bool spared = false;         // nothing is taken from it or moved for others' sake now: it has run too little since it
                                // began, or was disturbed too often
+  uint32_t failed_moves = 0;   // in a row: before it is tried once more, others are asked to make way
+  std::string moves_for = {};  // the job for which it is making way already
   uint64_t bytes = 0;          // of GPU memory that it has in use, as last heard: what moving it copies
   uint64_t switch_ms = 0;      // that suspending and resuming it took the last time; 0: not measured
   uint64_t useful_ms = 0;      // that it has run
@@ -104,13 +106,15 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
-  uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
+  uint64_t now_ms = 0;      // since 1970: deadlines and reservations are on this clock
+  bool consolidate = true;  // running jobs may be moved so that others can start
 };
 
 struct Decision {
   bool running = false;
-  std::string reason;         // why it waits: one sentence
-  std::vector<GpuId> places;  // per vGPU, complete when running
+  std::string reason;          // why it waits: one sentence
+  std::vector<GpuId> places;   // per vGPU, complete when running
+  std::string moved_for = {};  // it runs, and is moved so that this job can start
   bool operator==(const Decision&) const = default;
 };
 

@@ -30,6 +30,7 @@ Tentative::Tentative(const State& state)
                   (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible))),
       used_(state.used),
       share_rules_(state.share_rules),
+      consolidates_(state.consolidate),
       at_server_(gpus_.servers()) {
   const size_t leaves = std::max<size_t>(queues_.queues.size(), 1);
   waiting_.resize(leaves);
@@ -220,6 +221,7 @@ void Tentative::begin() {
   }
   for (auto& [gpu, claimants] : claims) share_gpu(gpu, std::move(claimants));
   blocked_by = kNoSlot;
+  ways_in_vain = 0;
   reserved.clear();
   log_.clear();
 }
@@ -240,6 +242,7 @@ void Tentative::settle() {
   for (const Slot slot : touched_) {
     Share& share = shares_[slot];
     share.touched = false;
+    share.is.moved_for = kNoSlot;
     share.places.clear();
     if (share.known && share.is.admitted && !share.is.frozen) hold_mine(slot);
   }
@@ -453,6 +456,13 @@ GpuIndex Tentative::fit_on(ServerIndex server, const JobView& job, uint32_t part
     if (best == kNoGpu || shared.room.memory_left < rooms_[best].room.memory_left) best = gpu;
   }
   return best;
+}
+
+GpuSet Tentative::emptiest_rooms(size_t most) const {
+  GpuSet rooms;
+  for (auto room = left_in_.rbegin(); room != left_in_.rend() && rooms.size() < most; ++room)
+    rooms.push_back(std::get<2>(*room));
+  return rooms;
 }
 
 GpuIndex Tentative::best_room(const JobView& job) const {

@@ -31,7 +31,8 @@ struct Standing {
   bool frozen = false;  // nothing about its GPUs changes
   bool out = false;     // of this round: no set of free GPUs will do
   uint32_t least = 1, most = 1;
-  uint32_t count = 0;  // physical GPUs that it shall have
+  uint32_t count = 0;        // physical GPUs that it shall have
+  Slot moved_for = kNoSlot;  // it makes way for that one
 };
 
 // Jobs that wait and are alike in all that decides whether they may start.
@@ -127,6 +128,8 @@ class Tentative {
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
+  int64_t rooms_used() const { return rooms_used_; }  // GPUs with parts on them
+  bool consolidates() const { return consolidates_; }
   // Whether there is anything that queues decide.
   bool has_queues() const { return has_queues_; }
   bool has_priorities() const { return ranks_.size() > 1; }  // jobs differ in that
@@ -140,6 +143,10 @@ class Tentative {
   GpuIndex best_room(const JobView& job) const;
   bool fits(const JobView& job, GpuIndex gpu) const { return rooms_[gpu].room.fits(job.portion()); }
   const std::vector<Slot>& sharers(GpuIndex gpu) const { return rooms_[gpu].slots; }
+  uint32_t part_left(GpuIndex gpu) const { return rooms_[gpu].room.part_left; }
+  GpuSet emptiest_rooms(size_t most) const;  // those with the most left first: not sorted
+  // With a vGPU there, or something kept, as of the last round.
+  const auto& jobs_at(ServerIndex server) const { return at_server_[server]; }
   // Of a GPU that has not been chosen yet.
   GpuIndex new_room();
   void drop_new_rooms();  // Requires: nobody is in them
@@ -184,6 +191,7 @@ class Tentative {
   Order blocked_from = {};                         // and who that is
   std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then
   int64_t left_first = 0;                          // before any was
+  uint32_t ways_in_vain = 0;                       // jobs for which nobody could make way
   int64_t leaving_left = 0;                        // GPUs of who is being suspended that are kept for nobody yet
   int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
   std::set<Slot> reserved;                         // for whom it is kept while others leave
@@ -230,6 +238,7 @@ class Tentative {
   bool has_queues_;
   std::vector<double> used_;
   ShareRules share_rules_;
+  bool consolidates_;
 
   std::vector<Share> shares_;
   std::vector<Slot> unused_;

@@ -3,7 +3,7 @@
 // What a round does, in this order, the least disruptive first, each on the plan as the one before has left it. Pure
 // functions of the plan: none knows the time, and what they change can be rolled back.
 
-#include <string>
+#include <functional>
 
 #include "scheduler/tentative.h"
 
@@ -15,6 +15,20 @@ int64_t start_jobs(Tentative& plan);
 
 // Grow and shrink: what is beyond the minima is shared evenly, the smallest share grows first. `reserved`: for parts.
 void share_out(Tentative& plan, int64_t reserved);
+
+// Consolidate: moving what runs so that what waits can start. Nobody is moved who is spared, pinned, not preemptible,
+// or not on GPUs with all it has, and nobody where that does not let somebody start. What is looked at is bounded by
+// the constants at the head of consolidate.cc, not by the size of the pool.
+//
+// Where a job is to be placed and what is free will not do (its model, its labels, together, memory): others go
+// elsewhere, the fewest and cheapest. Then `slot` has its GPUs, and `moved` have to be placed anew.
+bool make_way(Tentative& plan, Slot slot, std::vector<Slot>* moved);
+// Where jobs would shrink for those that start: parts of GPUs are moved together instead. `reserved`: for parts.
+void move_instead_of_shrinking(Tentative& plan, int64_t reserved);
+// Where jobs wait while enough is free in pieces: parts of GPUs are moved together. The plan is made anew from `before`
+// with the moves, by `try_plan`, which says whether there is one; they are taken back where that starts nobody more.
+using TryPlan = std::function<bool(Tentative&)>;
+void consolidate(Tentative& plan, size_t before, const TryPlan& try_plan);
 
 // Which GPUs: those that a job has, less the ones that cost the fewest moves, plus free ones near them; and where each
 // vGPU lies. False when a job cannot be placed so (its memory does not fit on what is free): `failed` says which.

@@ -64,7 +64,12 @@ bool choose(Tentative& plan, Slot* failed) {
     if (share.job->is_partial() || share.mine.size() <= share.is.count) continue;
     plan.set_mine(slot, keep_gpus(plan.gpus(), *share.job, share.mine, share.is.count));
   }
+  std::vector<Slot> moved;
   for (const Slot slot : slots) {
+    *failed = slot;
+    if (!place(plan, slot) && !(make_way(plan, slot, &moved) && place(plan, slot))) return false;
+  }
+  for (const Slot slot : moved) {
     *failed = slot;
     if (!place(plan, slot)) return false;
   }

@@ -11,7 +11,8 @@
 // disturbing it costs: "bytes4" GiB in use, "switch500" ms measured, "ran20" of "lasts30" s.
 // "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
 // drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch; "needs:H200", "needs:rack=a",
-// "needs:server", "needs:switch": what a job requires.
+// "needs:server", "needs:switch": what a job requires. "unmoved": jobs are not moved for others; "spared": this one is
+// not; "bytes5": GiB that it has in use.
 
 #include <gtest/gtest.h>
 
@@ -69,6 +70,7 @@ inline void parse_gpus(const std::string& text, State* state) {
   }
   for (in >> word; in; in >> word) {  // "sick3", "off2"
     if (word == "turns") state->turns = true;
+    if (word == "unmoved") state->consolidate = false;
     if (word.find(':') != std::string::npos)
       describe_server(word.substr(0, word.find(':')), word.substr(word.find(':') + 1), state);
     for (GpuView& gpu : state->gpus) {
@@ -132,6 +134,10 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
       job.pinned = true;
+    } else if (word == "spared") {
+      job.spared = true;
+    } else if (word.rfind("bytes", 0) == 0) {
+      job.bytes = std::stoull(word.substr(5)) << 30;
     } else if (word == "suspended") {
       job.suspended = true;
     } else if (word == "waiting") {

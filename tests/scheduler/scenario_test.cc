@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/invariants.h"
 #include "scheduler/plan.h"
 #include "scheduler/queues.h"
 #include "tests/scheduler/queue_text.h"
@@ -203,6 +204,7 @@ class Player {
   // One round of the reconciler, whose actions all succeed at once; whether anything happened.
   bool round() {
     wanted_ = assign(state_);
+    if (const std::string wrong = what_is_wrong(state_, wanted_); !wrong.empty()) fail(wrong);
     bool happened = admit();
     std::vector<Present> present;
     std::map<GpuId, uint64_t> memory;
