@@ -33,6 +33,7 @@ inline constexpr uint32_t kQueueLevelsMax = 8;
 struct PolicyConfig {
   uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
   double past_weight = 1;               // how much that counts (ShareRules)
+  uint64_t journal_bytes = 64u << 20;   // of the journal of decisions; 0: none is kept
 };
 
 struct PoolConfig {
@@ -46,6 +47,11 @@ struct PoolConfig {
   PolicyConfig policy;
   uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };
+
+// Where the journal of decisions is; empty: nowhere, the scheduler has no directory.
+inline std::string journal_directory(const PoolConfig& config) {
+  return config.state.empty() ? "" : config.state + "/decisions";
+}
 
 struct ConfigError {
   std::string file;
