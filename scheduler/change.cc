@@ -154,6 +154,11 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   compare_rules(before.policy, after.policy, &change);
   const auto consolidate = [](const PoolConfig& config) { return config.policy.consolidate ? "true" : "false"; };
   note("consolidate", consolidate(before), consolidate(after), "", &change.now);
+  const auto journal = [](const PoolConfig& config) {
+    const uint64_t bytes = config.policy.journal_bytes;
+    return bytes == 0 ? std::string("off") : format("%lu KiB", (unsigned long)(bytes >> 10));
+  };
+  note("journal", journal(before), journal(after), "", &change.now);
   for (const std::string& name : names_of(before.queues, after.queues)) {
     const QueueConfig *was = find_named(before.queues, name), *is = find_named(after.queues, name);
     note("queue " + name, was == nullptr ? "" : to_text(*was), is == nullptr ? "" : to_text(*is), "", &change.now);

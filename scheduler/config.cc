@@ -38,7 +38,8 @@ enum class Kind : uint8_t {
   kWeight,
   kRank,
   kBool,
-  kLabels
+  kLabels,
+  kJournal
 };
 
 struct Key {
@@ -72,12 +73,14 @@ constexpr Key kQueueKeys[] = {
     {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff}};
 constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
                                {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
-                               {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool}};
+                               {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool},
+                               {"journal", Kind::kJournal}};
 constexpr const char* kLaterTables[] = {"price", "auth"};
 constexpr const char* kTables = "[pool], [policy], [[queue]] and [[server]]";
 
 constexpr double kGpusMost = 1e6, kWeightMost = 1e6;
 constexpr int64_t kRankMost = 1'000'000;
+constexpr uint64_t kJournalLeast = 1u << 20, kJournalMost = uint64_t(1) << 40;
 constexpr size_t kShownBytesMax = 80;  // of a value in a message
 
 // The keys of one kind of table.
@@ -151,6 +154,21 @@ bool is_size(const std::string& text) {
          (unit.empty() || unit == "KiB" || unit == "MiB" || unit == "GiB" || unit == "TiB");
 }
 
+// "64MiB"; 0: "off". False: neither, or too little to be one.
+bool parse_journal(const std::string& text, uint64_t* bytes) {
+  *bytes = 0;
+  if (text == "off") return true;
+  if (!is_size(text)) return false;
+  char* end = nullptr;
+  const double number = strtod(text.c_str(), &end);
+  const std::string unit = end, units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+  const auto* const found = std::find(std::begin(units), std::end(units), unit);
+  const double size = std::ldexp(number, int(10 * (found - std::begin(units))));
+  if (size < double(kJournalLeast) || size > double(kJournalMost)) return false;
+  *bytes = uint64_t(size);
+  return true;
+}
+
 bool is_number(const Key& key, const std::string& text) {
   return is_digits(text) && text.size() <= 12 && std::stoull(text) >= key.least && std::stoull(text) <= key.most;
 }
@@ -220,6 +238,10 @@ bool fits(const Key& key, const std::string& text) {
       TurnRules ignored;
       return parse_turns(text, &ignored);
     }
+    case Kind::kJournal: {
+      uint64_t ignored = 0;
+      return parse_journal(text, &ignored);
+    }
   }
   return false;
 }
@@ -261,6 +283,8 @@ std::string kind_text(const Key& key) {
       return "size";
     case Kind::kTurns:
       return "way to take turns (off, auto, or how long each is)";
+    case Kind::kJournal:
+      return "size of a journal (1MiB to 1TiB, or off)";
   }
   return "";
 }
@@ -301,6 +325,8 @@ std::string example(const Key& key) {
       return "\"16GiB\"";
     case Kind::kTurns:
       return "\"auto\"";
+    case Kind::kJournal:
+      return "\"64MiB\"";
   }
   return "";
 }
@@ -484,6 +510,7 @@ class Reader {
     if (settings.count("idle_return") != 0)
       config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
     config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
+    if (settings.count("journal") != 0) (void)parse_journal(settings.at("journal"), &config->policy.journal_bytes);
   }
 
   // What fits; the rest are errors.

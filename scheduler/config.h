@@ -41,6 +41,7 @@ struct PolicyConfig {
   uint32_t disturbances_per_hour = kDisturbancesPerHour;  // of one job, for others' sake; 0: no limit
   uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never
   bool consolidate = true;                                // running jobs may be moved so that others can start
+  uint64_t journal_bytes = 64u << 20;                     // of the journal of decisions; 0: none is kept
 };
 
 struct PoolConfig {
@@ -54,6 +55,11 @@ struct PoolConfig {
   PolicyConfig policy;
   uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };
+
+// Where the journal of decisions is; empty: nowhere, the scheduler has no directory.
+inline std::string journal_directory(const PoolConfig& config) {
+  return config.state.empty() ? "" : config.state + "/decisions";
+}
 
 struct ConfigError {
   std::string file;

@@ -328,6 +328,28 @@ struct ConfigOutcome {
   keptIn @4 :Text;            # the scheduler's pool.toml; with the one before it in keptIn.before
 }
 
+struct DecisionInfo {         # about one job
+  number @0 :UInt64;
+  atMs @1 :UInt64;            # since 1970
+  what @2 :Text;              # "starts on a/0"
+  reason @3 :Text;            # empty: it was there
+}
+
+struct JournalInfo {          # of decisions
+  directory @0 :Text;         # empty: nothing is recorded
+  first @1 :UInt64;           # numbers of decisions; 0: none
+  last @2 :UInt64;
+  bytes @3 :UInt64;
+  bytesMax @4 :UInt64;
+  leftOut @5 :UInt64;         # decisions that were not written, since the scheduler started
+  problem @6 :Text;           # why; empty: the last one was written
+}
+
+# Something large on its way from the scheduler.
+interface Pieces {
+  next @0 () -> (piece :Data);  # empty: that was all
+}
+
 # A pool.toml on its way to the scheduler, in pieces that fit into a message.
 interface Draft {
   add @0 (text :Text);
@@ -377,6 +399,14 @@ interface Pool {
   # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
   # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
+  taken18 @18 ();
+  taken19 @19 ();
+  taken20 @20 ();
+  # What the policy was asked with and what it answered, as a file for `tide simulate --snapshot` (state.capnp): the
+  # decision of this number, else the last one at this time (since 1970), else the last; or how the pool is now.
+  snapshot @21 (number :UInt64, atMs :UInt64, now :Bool) -> (pieces :Pieces);
+  # What was decided about a job, oldest first, as far as the journal goes back. Without a job: how the journal is.
+  decisions @22 (job :Text) -> (decisions :List(DecisionInfo), journal :JournalInfo);
 }
 
 enum Caller {

@@ -80,8 +80,10 @@ void Reconciler::step() {
   }
   (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
-  Assignment wanted = assign(look());
-  if (give_up_parking(wanted)) wanted = assign(look());
+  State seen = look();
+  Assignment wanted = assign(seen);
+  if (give_up_parking(wanted)) wanted = assign(seen = look());
+  record_(std::move(seen), wanted);
   admit(wanted);
   const auto memory = ledger_.gpu_memory();
   start(plan(ledger_.present(now_ns()), wanted, memory));

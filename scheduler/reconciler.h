@@ -58,6 +58,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void poke();
   // Nothing is decided, ended or sent while this says false.
   void act_only_while(std::function<bool()> leads) { leads_ = std::move(leads); }
+  // Told after each round: what the policy was asked with, and what it answered.
+  void record_to(std::function<void(State, const Assignment&)> record) { record_ = std::move(record); }
   // Nothing is decided or sent from now on; jobs stay as they are (they may be taken over by the next scheduler).
   void stop();
   // Ends all jobs and returns when their GPUs are released, or after `timeout_ms`.
@@ -226,6 +228,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t counted_ns_ = 0;     // usage of queues, until then
   uint64_t save_usage_ns_ = 0;  // when it is written down next
   std::function<bool()> leads_ = [] { return true; };
+  std::function<void(State, const Assignment&)> record_ = [](State, const Assignment&) {};
   bool poked_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;

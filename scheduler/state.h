@@ -40,6 +40,7 @@ struct GpuView {
   bool healthy = true;    // an unhealthy GPU takes nothing new, and what is there moves away
   bool draining = false;  // unhealthy because its server is being drained, and for no other reason
   std::shared_ptr<const GpuTraits> traits = {};  // null: nothing is known
+  bool operator==(const GpuView&) const = default;
 };
 
 inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
@@ -50,6 +51,7 @@ struct TurnView {
   uint64_t ticket = 0;     // who waits with a smaller one has waited longer
   uint64_t had_ms = 0;     // since its turn began
   uint64_t length_ms = 0;  // that its turn shall have, or kEndless
+  bool operator==(const TurnView&) const = default;
 };
 
 // What a job has of one GPU.
@@ -96,6 +98,7 @@ struct JobView {
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
   uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
+  bool operator==(const JobView&) const = default;
 };
 
 struct State {

@@ -30,6 +30,8 @@ int config_import(const Words& words);
 int config(const Words& words);
 int doctor(const Words& words);
 int simulate(const Words& words);
+int replay_snapshot(const Words& words);  // `tide simulate --snapshot`
+int snapshot(const Words& words);
 int trace_command(const Words& words);
 int version(const Words& words);
 

@@ -12,6 +12,7 @@
 #include "tools/tide/protection.h"
 #include "tools/tide/show.h"
 #include "tools/tide/slow_link.h"
+#include "tools/tide/times.h"
 
 namespace tide::cli {
 namespace {
@@ -246,6 +247,41 @@ Said said_of(control::JobInfo::Reader info, const std::string& slow) {
   return {reason, next};
 }
 
+// `tide why JOB --history`
+int history(Options& options) {
+  Asker asker;
+  Outcome outcome = asker.connect(options);
+  kj::Maybe<capnp::Response<control::Pool::DecisionsResults>> answer;
+  if (outcome.ok()) {
+    auto request = asker.pool().decisionsRequest();
+    request.setJob(options.words()[0]);
+    outcome = asker.ask(request.send(), &answer);
+  }
+  if (!outcome.ok()) return fail(outcome.message());
+  const auto got = KJ_ASSERT_NONNULL(answer).asReader();
+  if (options.has("json")) {
+    Json json;
+    json.object().key("decisions").list();
+    for (const auto each : got.getDecisions()) {
+      json.object().add("decision", each.getNumber()).add("at_ms", each.getAtMs());
+      json.add("what", std::string(each.getWhat())).add("reason", std::string(each.getReason())).end();
+    }
+    json.end().add("first_kept", got.getJournal().getFirst()).add("last", got.getJournal().getLast()).end().print();
+    return kOk;
+  }
+  printf("%-9s %-19s %s\n", "DECISION", "WHEN", "WHAT AND WHY");
+  for (const auto each : got.getDecisions()) {
+    const char* const between = each.getReason().size() == 0 ? "" : ": ";
+    printf("%-9lu %-19s %s%s%s\n", (unsigned long)each.getNumber(), moment_text(each.getAtMs()).c_str(),
+           each.getWhat().cStr(), between, each.getReason().cStr());
+  }
+  if (got.getDecisions().size() == 0) {
+    printf("nothing about this job is in the journal, which goes back to decision %lu\n",
+           (unsigned long)got.getJournal().getFirst());
+  }
+  return kOk;
+}
+
 }  // namespace
 
 int job(const Words& words) {
@@ -301,12 +337,14 @@ int job(const Words& words) {
 int why(const Words& words) {
   Options options;
   constexpr const char* kHelp =
-      "usage: tide why JOB [--json]\n\n"
+      "usage: tide why JOB [--history] [--json]\n\n"
       "One reason why the job waits, has fewer GPUs than it could, was moved, is slow, or how it ended; what speaks "
       "for\n"
-      "it, and the next step.\n";
-  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
-    return options.status();
+      "it, and the next step.\n"
+      "  --history  what was decided about it until now, when and why; `tide snapshot --decision N` fetches one of them\n";
+  const std::vector<OptionSpec> specs = {{"json", 0, false}, {"history", 0, false}};
+  if (!options.parse(words, specs, kHelp) || !options.expect_words(1, "one job")) return options.status();
+  if (options.has("history")) return history(options);
   Asker asker;
   kj::Maybe<JobAnswer> answer;
   Outcome outcome = ask_for_job(options, &asker, &answer);

@@ -109,6 +109,10 @@ bool report_errors(const SimulateOptions& options, const simulate::TraceFile& fi
 }  // namespace
 
 int simulate(const Words& words) {
+  const auto is_snapshot = [](const std::string& word) {
+    return word == "--snapshot" || word.rfind("--snapshot=", 0) == 0;
+  };
+  if (std::any_of(words.begin(), words.end(), is_snapshot)) return replay_snapshot(words);
   Options options;
   SimulateOptions asked;
   if (!asked.parse(words, &options)) return options.status();

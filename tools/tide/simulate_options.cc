@@ -18,6 +18,8 @@ const char* const kSimulateHelp =
        tide simulate TRACE --mode pollux --step-times FILE
        tide simulate TRACE --mode deadlines --throughputs FILE [--gpus N] [--move-cost T]
        tide simulate PODS --mode openb --nodes FILE [--policy P,...] [--seeds N]
+       tide simulate --snapshot FILE [--what-if CHANGE,...]: decides again what the scheduler of a pool has decided
+                     (`tide simulate --snapshot FILE --help`)
 
 Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
 and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "scheduler/room.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
@@ -10,6 +11,28 @@
 #include "tools/tide/show.h"
 
 namespace tide::cli {
+namespace {
+
+std::string journal_text(control::JournalInfo::Reader journal) {
+  if (journal.getDirectory().size() == 0)
+    return "not recorded (`journal` under [policy], and `state` under [pool], of pool.toml)";
+  std::string text = format("%lu, recorded from %lu on (%s of %s)", (unsigned long)journal.getLast(),
+                            (unsigned long)journal.getFirst(), size_text(journal.getBytes()).c_str(),
+                            size_text(journal.getBytesMax()).c_str());
+  if (journal.getLast() == 0) text = "none yet";
+  if (journal.getLeftOut() != 0) text += format("; %lu could not be recorded", (unsigned long)journal.getLeftOut());
+  const std::string problem = journal.getProblem();
+  return problem.empty() ? text : text + "; not recorded at present: " + problem;
+}
+
+void add_journal(Json& json, control::JournalInfo::Reader journal) {
+  json.key("decisions").object().add("directory", std::string(journal.getDirectory()));
+  json.add("first", journal.getFirst()).add("last", journal.getLast()).add("bytes", journal.getBytes());
+  json.add("bytes_max", journal.getBytesMax()).add("left_out", journal.getLeftOut());
+  json.add("problem", std::string(journal.getProblem())).end();
+}
+
+}  // namespace
 
 int status(const Words& words) {
   Options options;
@@ -25,7 +48,10 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
   kj::Maybe<capnp::Response<control::Pool::ServersResults>> servers;
   if (outcome.ok()) outcome = asker.ask(asker.pool().serversRequest().send(), &servers);
+  kj::Maybe<capnp::Response<control::Pool::DecisionsResults>> decisions;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().decisionsRequest().send(), &decisions);
   if (!outcome.ok()) return fail(outcome.message());
+  const auto journal = KJ_ASSERT_NONNULL(decisions).getJournal();
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
   uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
@@ -61,7 +87,9 @@ int status(const Words& words) {
     for (const auto server : all_servers) {
       if (server.getDrainingMs() != 0) add_server(json, server);
     }
-    json.end().end().print();
+    json.end();
+    add_journal(json, journal);
+    json.end().print();
     return kOk;
   }
   printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
@@ -78,7 +106,7 @@ int status(const Words& words) {
   if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
   const std::string drains = drains_text(all_servers);
   if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
-  puts("");
+  printf("\ndecisions  %s\n", journal_text(journal).c_str());
   return kOk;
 }
 
