@@ -55,7 +55,10 @@ JobView view_of(const Job& job) {
                .failed_on = {},
                .keeps = {},
                .refused_by = job.refused_by,
-               .require = job.record.require};
+               .require = job.record.require,
+               .useful_ms = job.record.useful_ms,
+               .estimate_ms = job.record.estimate_ms,
+               .deadline_ms = job.record.deadline_ms};
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));

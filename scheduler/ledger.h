@@ -12,6 +12,7 @@
 
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
+#include "scheduler/promises.h"
 #include "scheduler/protection.h"
 #include "scheduler/queues.h"
 #include "scheduler/state.h"
@@ -82,6 +83,13 @@ struct Turn {
   uint64_t comes_ns = 0;   // when its turn comes, about
 };
 
+// What was promised to a job with a deadline, as it was in the last round.
+struct Promise {
+  PromiseView is;
+  bool counts = false;     // else it has ended, with its deadline or with the estimate, or there was none
+  uint64_t saved_ms = 0;   // of record.useful_ms, what the store has
+};
+
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
@@ -96,6 +104,8 @@ struct Job {
   uint64_t moved_ns = 0;
   Idleness idle;
   Turn turn;
+  Promise promise;
+  uint64_t useful_ns = 0;  // beyond record.useful_ms
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said

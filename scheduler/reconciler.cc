@@ -74,7 +74,9 @@ void Reconciler::step() {
   }
   (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
-  Assignment wanted = assign(look());
+  Promises promises;
+  Assignment wanted = assign(look(ledger_, &promises));
+  note_promises(promises);
   if (give_up_parking(wanted)) wanted = assign(look());
   admit(wanted);
   const auto memory = ledger_.gpu_memory();
@@ -243,6 +245,7 @@ bool Reconciler::was_stopped(uint64_t now) {
 void Reconciler::check_deadlines() {
   const uint64_t now = now_ns();
   count_usage(now);
+  count_useful(now);
   if (was_stopped(now)) return;
   std::vector<std::string> lost;
   for (auto& [name, server] : ledger_.servers) {
@@ -256,6 +259,7 @@ void Reconciler::check_deadlines() {
   for (const std::string& name : lost) lose_server(name);
   const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
   bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
+  again |= promise_due_ns_ != 0 && promise_due_ns_ <= now;
   again |= save_dirty();
   for (auto& [number, job] : ledger_.jobs) {
     if (recovered && !job.ended() && !job.attached) {

@@ -28,9 +28,10 @@ bool is_settled(const Job& job) {
 
 }  // namespace
 
-State Reconciler::look(const Ledger& ledger) const {
+State Reconciler::look(const Ledger& ledger, Promises* promises) const {
   State state = ledger.snapshot();
   const uint64_t now = now_ns();
+  state.now_ms = wall_seconds() * 1000;
   state.turns = ledger.turns.on;
   if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
@@ -42,6 +43,8 @@ State Reconciler::look(const Ledger& ledger) const {
                  .had_ms = since_ms(job.turn.began_ns, now),
                  .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
   }
+  const Promises kept = keep_promises(&state);
+  if (promises != nullptr) *promises = kept;
   return state;
 }
 

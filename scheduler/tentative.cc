@@ -9,6 +9,8 @@
 namespace tide::sched {
 namespace {
 
+constexpr uint32_t kBehindAll = 1u << 30;  // beyond any number of GPUs
+
 bool is_whole(const Share& share) { return !share.job->is_partial(); }
 
 void insert_sorted(GpuSet* set, GpuIndex gpu) { set->insert(std::lower_bound(set->begin(), set->end(), gpu), gpu); }
@@ -164,6 +166,7 @@ void Tentative::refresh(Slot slot) {
   Standing& is = share.is;
   is.frozen |= job.suspended;
   is.least = std::min(std::max(job.min_gpus, gpus_for_memory(job)), job.vgpus);
+  if (is_whole(share)) is.least = std::max(is.least, std::min(job.due_gpus, job.vgpus));
   is.most = std::max(is.least, job.want());
   if (is.frozen) is.least = is.most = uint32_t(share.held.size());
   if (is.admitted) is.count = std::clamp(uint32_t(share.held.size()), is.least, is.most);
@@ -274,11 +277,19 @@ void Tentative::index(Slot slot) {
     if (filed.summed) count_sum_ += is.count;
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
-    if (filed.growing) growing_[filed.leaf].insert({{is.count, share.number}, slot});
-    if (filed.shrinking) shrinking_[filed.leaf].insert({{is.count - 1, share.number}, slot});
+    const uint32_t behind = job.due_gpus != 0 ? kBehindAll : 0;
+    if (filed.growing) growing_[filed.leaf].insert({{behind + is.count, share.number}, slot});
+    if (filed.shrinking) shrinking_[filed.leaf].insert({{behind + is.count - 1, share.number}, slot});
+    filed.due = job.due_gpus != 0;
     return;
   }
-  if (job.suspended || share.away || is.out) return;
+  if (job.suspended || share.away || is.out || !job.kept_out_for.empty()) return;
+  filed.due = job.due_gpus != 0;
+  if (filed.due) {
+    filed.order.first = int64_t(job.deadline_ms);
+    dues_.insert({filed.order, slot});
+    return;
+  }
   const bool picky = job.require.any() || !job.failed_on.empty();
   const uint64_t bytes = job.is_partial() ? job.memory_bytes : 0;
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
@@ -294,8 +305,10 @@ void Tentative::unindex(Slot slot) {
   homeless_.erase({share.number, slot});
   if (filed.summed) least_sum_ -= filed.is.least;
   if (filed.summed) count_sum_ -= filed.is.count;
-  if (filed.growing) growing_[filed.leaf].erase({{filed.is.count, share.number}, slot});
-  if (filed.shrinking) shrinking_[filed.leaf].erase({{filed.is.count - 1, share.number}, slot});
+  const uint32_t behind = filed.due ? kBehindAll : 0;
+  if (filed.growing) growing_[filed.leaf].erase({{behind + filed.is.count, share.number}, slot});
+  if (filed.shrinking) shrinking_[filed.leaf].erase({{behind + filed.is.count - 1, share.number}, slot});
+  if (filed.due) dues_.erase({filed.order, slot});
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});

@@ -50,7 +50,7 @@ enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
 // Where a job stands in the indices.
 struct Filed {
-  bool summed = false, growing = false, shrinking = false, drains = false;
+  bool summed = false, growing = false, shrinking = false, drains = false, due = false;
   size_t leaf = 0;
   Standing is = {};
   Order order = {};
@@ -161,7 +161,8 @@ class Tentative {
   // By leaf (0 where there are no queues).
   std::vector<Kinds>& waiting() { return waiting_; }
   std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
-  // Who may have more, the smallest share first; who may have less, by what it would be left with. Among equals the
+  const Line& dues() const { return dues_; }        // who waits, and is due (promises.h): the earliest deadline first
+  // Who may have more, the smallest share first (and who has all that it is due last of all); who may have less, by what it would be left with. Among equals the
   // oldest.
   using ByCount = std::set<std::pair<std::pair<uint32_t, uint64_t>, Slot>>;
   std::vector<ByCount>& growing() { return growing_; }
@@ -237,6 +238,7 @@ class Tentative {
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
+  Line dues_;
   std::vector<ByCount> growing_, shrinking_;
   std::set<std::pair<uint64_t, Slot>> homeless_;
   std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs

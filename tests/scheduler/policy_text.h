@@ -2,7 +2,8 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose, "part250" a quarter of a GPU. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
+// user chose, "part250" a quarter of a GPU, "lasts60" that it will run for a minute, "due90" that it shall be done 90 s
+// after the story began, "ran20" what it has run. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
 // leaves. "on p0" is parked on
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
 // kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
@@ -19,6 +20,8 @@
 #include "scheduler/policy.h"
 
 namespace tide::sched {
+
+inline constexpr uint64_t kBeginMs = 1'795'000'000'000;  // when stories begin, on the clock of State::now_ms
 
 inline GpuId gpu_number(const State& state, size_t number) { return state.gpus.at(number).id; }
 
@@ -110,6 +113,12 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.turn.length_ms = kEndless;
     } else if (word == "keeper") {
       keeper = true;
+    } else if (word.rfind("lasts", 0) == 0) {
+      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
+    } else if (word.rfind("ran", 0) == 0) {
+      job.useful_ms = std::stoul(word.substr(3)) * 1000;
+    } else if (word.rfind("due", 0) == 0) {
+      job.deadline_ms = kBeginMs + std::stoul(word.substr(3)) * 1000;
     } else if (word.rfind("part", 0) == 0) {
       job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
