@@ -73,6 +73,7 @@ JobView view_of(const Job& job) {
   view.useful_ms = job.record.useful_ms;
   view.estimate_ms = job.record.estimate_ms;
   view.moves_for = job.moves_for;
+  view.deadline_ms = job.record.deadline_ms;
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));

@@ -13,6 +13,7 @@
 #include "scheduler/disturbance.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
+#include "scheduler/promises.h"
 #include "scheduler/protection.h"
 #include "scheduler/queues.h"
 #include "scheduler/state.h"
@@ -87,8 +88,15 @@ struct Turn {
 struct Useful {
   uint64_t began_ms = 0;    // what the record said when it last got its GPUs
   uint64_t counted_ns = 0;  // until then; 0: it does not run usefully
+  uint64_t rest_ns = 0;     // beyond what the record says
   uint64_t saved_ms = 0;    // what the store has
   uint64_t ask_ns = 0;      // when its servers are asked what it has in use; 0: not since this scheduler started
+};
+
+// What was promised to a job with a deadline, as it was in the last round.
+struct Promise {
+  PromiseView is;
+  bool counts = false;  // else it has ended, with its deadline or with the estimate, or there was none
 };
 
 struct Job {
@@ -108,6 +116,7 @@ struct Job {
   Turn turn;
   Useful useful;
   bool spared = false;  // as it was in the last round
+  Promise promise;
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said

@@ -77,8 +77,8 @@ std::vector<Planner::Change> Planner::decide() {
     const Share& share = plan_->share(slot);
     if (!share.known) continue;
     const JobView& job = *share.job;
-    const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot;
-    const bool taken = share.taken_for != kNoSlot;
+    const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot && !yields(share);
+    const bool taken = share.taken_for != kNoSlot || yields(share);
     if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job))
       continue;
     Decision decision = decision_of(*plan_, slot);

@@ -80,8 +80,10 @@ void Reconciler::step() {
   }
   (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
-  State seen = look();
+  Promises promises;
+  State seen = look(ledger_, &promises);
   Assignment wanted = assign(seen);
+  note_promises(promises);
   if (give_up_parking(wanted)) wanted = assign(seen = look());
   record_(std::move(seen), wanted);
   admit(wanted);
@@ -265,6 +267,7 @@ void Reconciler::check_deadlines() {
   for (const std::string& name : lost) lose_server(name);
   const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
   bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
+  again |= promise_due_ns_ != 0 && promise_due_ns_ <= now;
   again |= save_dirty();
   for (auto& [number, job] : ledger_.jobs) {
     if (recovered && !job.ended() && !job.attached) {
@@ -280,7 +283,7 @@ void Reconciler::check_deadlines() {
     look_after_idle(&job);
     look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
-    count_useful(&job, now);
+    again |= count_useful(&job, now);
     again |= may_be_disturbed_again(&job, now);
     ask_for_size(&job, now);
     again |= job.kept_until_ns != 0 && job.kept_until_ns <= now;

@@ -17,6 +17,7 @@
 #include "scheduler/drains.h"
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
+#include "scheduler/promises.h"
 #include "scheduler/store.h"
 #include "scheduler/turns.h"
 
@@ -90,7 +91,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::map<std::string, std::vector<Left>> left();
   // What the policy is asked with; of another ledger, as it would be if that were this one's.
   State look() { return look(ledger_); }
-  State look(const Ledger& ledger) const;
+  // `promises`: how they stand in it; null: nobody asks.
+  State look(const Ledger& ledger, Promises* promises = nullptr) const;
 
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
   // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
@@ -139,11 +141,12 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void look_after_idle(Job* job);
   void note_rest(const std::string& id, bool away, const Rest& rest);
   void take_turns();
+  void note_promises(const Promises& promises);
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
   void take_from(Job* job, const std::string& why);
   void begin_useful(Job* job);
-  void count_useful(Job* job, uint64_t now);
+  bool count_useful(Job* job, uint64_t now);
   void save_useful();
   bool may_be_disturbed_again(Job* job, uint64_t now);
   bool suspend_for_others(Job* job);
@@ -223,10 +226,11 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
-  std::string next_turn_;       // the job whose turn is next
-  uint64_t turn_due_ns_ = 0;    // when turns end for it; 0: none does
-  uint64_t counted_ns_ = 0;     // usage of queues, until then
-  uint64_t save_usage_ns_ = 0;  // when it is written down next
+  std::string next_turn_;        // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;     // when turns end for it; 0: none does
+  uint64_t promise_due_ns_ = 0;  // when what was promised is to be looked at again, whatever happens; 0: never
+  uint64_t counted_ns_ = 0;      // usage of queues, until then
+  uint64_t save_usage_ns_ = 0;   // when it is written down next
   std::function<bool()> leads_ = [] { return true; };
   std::function<void(State, const Assignment&)> record_ = [](State, const Assignment&) {};
   bool poked_ = false;

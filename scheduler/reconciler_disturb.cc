@@ -7,12 +7,13 @@
 #include "base/log.h"
 #include "scheduler/cost.h"
 #include "scheduler/reconciler.h"
+#include "scheduler/useful.h"
 
 namespace tide::sched {
 namespace {
 
 constexpr uint64_t kMs = 1'000'000;
-// A scheduler that is killed forgets so much of what a job has run, and a tenth of it.
+// A scheduler that is killed forgets so much of what a job has run, and, if nothing was promised to it, a tenth of it.
 constexpr uint64_t kUsefulSaveMs = 30'000, kUsefulSavePart = 10;
 
 // All its vGPUs are on GPUs, none of them is on its way, and it is not held.
@@ -39,17 +40,22 @@ void Reconciler::begin_useful(Job* job) {
   job->kept_until_ns = written ? 0 : now_ns() + kSpareMs * kMs;
 }
 
-// Called by the tick.
-void Reconciler::count_useful(Job* job, uint64_t now) {
-  uint64_t& counted = job->useful.counted_ns;
+// Called by the tick, and so nothing is counted of a time in which this process was stopped and saw nothing. Whether it
+// has now run for as long as its user thought.
+bool Reconciler::count_useful(Job* job, uint64_t now) {
+  Useful& useful = job->useful;
   if (job->ended() || !runs_usefully(*job)) {
-    counted = 0;
-    return;
+    useful.counted_ns = 0;
+    return false;
   }
-  if (counted == 0) counted = now;
-  const uint64_t ms = (now - counted) / kMs;
-  job->record.useful_ms += ms;
-  counted += ms * kMs;
+  JobRecord& record = job->record;
+  const uint64_t gone_ns = useful.counted_ns == 0 ? 0 : std::min(now - useful.counted_ns, kStalledMs * kMs);
+  useful.counted_ns = now;
+  useful.rest_ns += uint64_t(double(gone_ns) * useful_part(record.gpus, job->physical_gpus()));
+  const bool before = record.useful_ms < record.estimate_ms;
+  record.useful_ms += useful.rest_ns / kMs;
+  useful.rest_ns %= kMs;
+  return before && record.useful_ms >= record.estimate_ms;
 }
 
 // Called by the tick. Seldom for each: a pool may have thousands.
@@ -57,7 +63,8 @@ void Reconciler::save_useful() {
   std::vector<Job*> stale;
   for (auto& [number, job] : ledger_.jobs) {
     const uint64_t news = job.record.useful_ms - std::min(job.record.useful_ms, job.useful.saved_ms);
-    if (!job.ended() && news > kUsefulSaveMs + job.useful.saved_ms / kUsefulSavePart) stale.push_back(&job);
+    const uint64_t part = job.record.deadline_ms != 0 ? 0 : job.useful.saved_ms / kUsefulSavePart;
+    if (!job.ended() && news > kUsefulSaveMs + part) stale.push_back(&job);
   }
   if (!stale.empty()) (void)save(stale);
 }
@@ -67,8 +74,8 @@ bool Reconciler::may_be_disturbed_again(Job* job, uint64_t now) {
   const bool was = job->spared;
   const Disturbed disturbed = job->disturbed(ledger_.disturbance);
   job->spared = job->admitted() && !job->ended() &&
-                (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() || job->kept_until_ns > now ||
-                 is_nearly_done(view_of(*job)));
+                (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() ||
+                 job->kept_until_ns > now || is_nearly_done(view_of(*job)));
   return was && !job->spared;
 }
 

@@ -28,9 +28,10 @@ bool is_settled(const Job& job) {
 
 }  // namespace
 
-State Reconciler::look(const Ledger& ledger) const {
+State Reconciler::look(const Ledger& ledger, Promises* promises) const {
   State state = ledger.snapshot();
   const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
+  state.now_ms = wall_ms;
   state.turns = ledger.turns.on;
   if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
@@ -43,6 +44,8 @@ State Reconciler::look(const Ledger& ledger) const {
                  .had_ms = since_ms(job.turn.began_ns, now),
                  .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
   }
+  const Promises kept = keep_promises(&state);
+  if (promises != nullptr) *promises = kept;
   return state;
 }
 
@@ -97,7 +100,8 @@ void Reconciler::end_turn(Job* job, const std::string& next) {
   if (!suspend_for_others(job)) job->record.turn.yielding = false;  // the tick tries again
 }
 
-// The policy has said so: another queue is owed its GPUs, or somebody of a higher priority waits. When all of it is parked it waits like who has not started.
+// The policy has said so: another queue is owed its GPUs, or somebody of a higher priority waits. When all of it is
+// parked it waits like who has not started.
 void Reconciler::take_from(Job* job, const std::string& why) {
   if (!is_settled(*job)) return;  // the next round says so again
   log(LogLevel::kInfo, "job %s %s", job->record.id().c_str(), why.c_str());

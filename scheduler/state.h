@@ -94,6 +94,10 @@ struct JobView {
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
+  // By keep_promises():
+  uint32_t due_gpus = 0;          // so many physical GPUs it has now, before all who have none due; 0: nothing is due
+  std::string yields_to = {};     // a job with a deadline, for which it is suspended
+  std::string kept_out_for = {};  // such a job, whose promise its start would break: nobody could take its GPUs again
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }

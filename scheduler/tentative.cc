@@ -10,6 +10,8 @@
 namespace tide::sched {
 namespace {
 
+constexpr int64_t kBehindAll = INT64_MAX;  // beyond any growth_rank()
+
 bool is_whole(const Share& share) { return !share.job->is_partial(); }
 
 void insert_sorted(GpuSet* set, GpuIndex gpu) { set->insert(std::lower_bound(set->begin(), set->end(), gpu), gpu); }
@@ -166,7 +168,9 @@ void Tentative::refresh(Slot slot) {
   is.frozen |= job.suspended;
   const Counts counts = counts_of(job, gpus_for_memory(job), uint32_t(share.held.size()));
   is.least = counts.least;
-  is.most = counts.most;
+  if (is_whole(share) && job.due_gpus != 0)
+    is.least = std::max(is.least, rounded_up(job, std::min(job.due_gpus, job.vgpus)));
+  is.most = std::max(is.least, counts.most);
   if (is.frozen) is.least = is.most = uint32_t(share.held.size());
   if (is.admitted) is.count = std::clamp(uint32_t(share.held.size()), is.least, is.most);
   index(slot);
@@ -283,11 +287,19 @@ void Tentative::index(Slot slot) {
     if (filed.summed) count_sum_ += is.count;
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
-    if (filed.growing) growing_[filed.leaf].insert({{filed.rank, is.count, share.number}, slot});
-    if (filed.shrinking) shrinking_[filed.leaf].insert({{filed.rank, is.count - 1, share.number}, slot});
+    filed.due = job.due_gpus != 0;
+    const int64_t rank = filed.due ? kBehindAll : filed.rank;
+    if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
+    if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
     return;
   }
-  if (job.suspended || share.away || is.out) return;
+  if (job.suspended || share.away || is.out || !job.kept_out_for.empty()) return;
+  filed.due = job.due_gpus != 0;
+  if (filed.due) {
+    filed.order.first = int64_t(job.deadline_ms);
+    dues_.insert({filed.order, slot});
+    return;
+  }
   const bool picky = job.require.any() || !job.failed_on.empty();
   const uint64_t bytes = job.is_partial() ? job.memory_bytes : 0;
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
@@ -303,8 +315,10 @@ void Tentative::unindex(Slot slot) {
   homeless_.erase({share.number, slot});
   if (filed.summed) least_sum_ -= filed.is.least;
   if (filed.summed) count_sum_ -= filed.is.count;
-  if (filed.growing) growing_[filed.leaf].erase({{filed.rank, filed.is.count, share.number}, slot});
-  if (filed.shrinking) shrinking_[filed.leaf].erase({{filed.rank, filed.is.count - 1, share.number}, slot});
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.growing) growing_[filed.leaf].erase({{rank, filed.is.count, share.number}, slot});
+  if (filed.shrinking) shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
+  if (filed.due) dues_.erase({filed.order, slot});
   stepping_ -= filed.steps;
   if (filed.counted) {
     const auto ranked = ranks_.find(filed.rank);

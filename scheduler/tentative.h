@@ -51,7 +51,7 @@ enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
 // Where a job stands in the indices.
 struct Filed {
-  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false;
+  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false;
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
   Standing is = {};
@@ -171,8 +171,9 @@ class Tentative {
   // By leaf (0 where there are no queues).
   std::vector<Kinds>& waiting() { return waiting_; }
   std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
-  // Who may have more, the highest priority first, then the smallest share; who may have less, by what it would be left
-  // with. Among equals the oldest.
+  const Line& dues() const { return dues_; }  // who waits, and is due (promises.h): the earliest deadline first
+  // Who may have more, the highest priority first, then the smallest share, and who has all that it is due last of all;
+  // who may have less, by what it would be left with. Among equals the oldest.
   using ByCount = std::set<std::pair<std::tuple<int64_t, uint32_t, uint64_t>, Slot>>;
   std::vector<ByCount>& growing() { return growing_; }
   std::vector<ByCount>& shrinking() { return shrinking_; }
@@ -249,6 +250,7 @@ class Tentative {
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
+  Line dues_;
   std::vector<ByCount> growing_, shrinking_;
   std::set<std::pair<uint64_t, Slot>> homeless_;
   std::map<int64_t, uint32_t> ranks_;  // jobs by growth_rank()

@@ -19,7 +19,11 @@ class Starting {
     plan_.started.clear();
     plan_.blocked_by = kNoSlot;
     plan_.reserved.clear();
-    if (plan_.has_queues()) {
+    if (plan_.has_queues()) note_shares(plan_);
+    const bool held_up = !start_dues();
+    if (held_up) {
+      plan_.looked_at_each = false;
+    } else if (plan_.has_queues()) {
       plan_.looked_at_each = false;
       by_queue();
     } else {
@@ -27,11 +31,12 @@ class Starting {
       plan_.looked_at_each = plan_.turns() || leaving_ != 0 || plan_.waiting()[0].size() > kKindsMax;
       plan_.looked_at_each ? one_by_one() : by_kind();
     }
-    plan_.left_last = left_;
+    const int64_t kept = held_up ? std::max<int64_t>(left_, 0) : 0;  // for who is due, with what others leave
+    plan_.left_last = left_ - kept;
     plan_.leaving_left = leaving_;
     for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
     plan_.drop_new_rooms();
-    return new_rooms_;
+    return new_rooms_ + kept;
   }
 
  private:
@@ -75,6 +80,26 @@ class Starting {
       --left_;
     }
     plan_.started.push_back({order, left_});
+  }
+
+  // Who is due comes before all others; until there is room for it nobody else starts. Whether they may.
+  bool start_dues() {
+    const Line dues = plan_.dues();
+    for (const auto& [order, slot] : dues) {
+      const Share& share = plan_.share(slot);
+      if (is_shut_out(share)) continue;
+      if (!fits(share)) {
+        plan_.blocked_by = slot;
+        plan_.blocked_from = {INT64_MIN, 0};
+        return false;
+      }
+      start(slot);
+      if (!plan_.has_queues()) continue;
+      const size_t leaf = size_t(plan_.leaf_of(*share.job));
+      book(plan_, int32_t(leaf), need_of(share));
+      plan_.usable[leaf] += std::max(int64_t(share.is.most) * kWholeGpu, need_of(share));
+    }
+    return true;
   }
 
   // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets
@@ -192,7 +217,6 @@ class Starting {
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
   void by_queue() {
     const QueueTree& tree = plan_.queues();
-    note_shares(plan_);
     leaving_ = leaving(plan_);
     std::vector<bool> closed(tree.queues.size());
     for (;;) {

@@ -2,11 +2,11 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose, "part250" a quarter of a GPU. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
-// leaves. "on p0" is parked on
-// server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
-// kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
-// be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
+// user chose, "part250" a quarter of a GPU, "lasts60" that it will run for a minute, "due90" that it shall be done 90 s
+// after the story began, "ran20" what it has run. "t2" is a target, "skip16" a count of skips, "pinned" what `tide
+// migrate` leaves. "on p0" is parked on server s0, "suspended" what `tide suspend` wants, "waiting" who is on places
+// and not admitted; "keeps1": GPU 1 is kept for it, "refused0": server s0 cannot keep it, "failed0": it could not be
+// resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
 // "prio3", "interactive", "inference" (behind "n"), "pow2" (powers of two only), "spared" (not to be disturbed); what
 // disturbing it costs: "bytes4" GiB in use, "switch500" ms measured, "ran20" of "lasts30" s.
 // "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
@@ -22,6 +22,8 @@
 #include "scheduler/policy.h"
 
 namespace tide::sched {
+
+inline constexpr uint64_t kBeginMs = 1'795'000'000'000;  // when stories begin, on the clock of State::now_ms
 
 inline GpuId gpu_number(const State& state, size_t number) { return state.gpus.at(number).id; }
 
@@ -130,6 +132,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.useful_ms = std::stoul(word.substr(3)) * 1000;
     } else if (word.rfind("lasts", 0) == 0) {
       job.estimate_ms = std::stoul(word.substr(5)) * 1000;
+    } else if (word.rfind("due", 0) == 0) {
+      job.deadline_ms = kBeginMs + std::stoul(word.substr(3)) * 1000;
     } else if (word.rfind("part", 0) == 0) {
       job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
