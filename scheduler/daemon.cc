@@ -97,6 +97,8 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
   core_.started_ms = wall_seconds() * 1000;
   sched::configure(&core_.ledger, config_);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
+  if (config_.history != "off" && !(config_.history.empty() && config_.state.empty()))
+    core_.reconciler.books().keep_in(config_.history.empty() ? config_.state + "/history.sqlite" : config_.history);
   core_.reconciler.act_only_while([this] { return leads(); });
 }
 
