@@ -146,7 +146,7 @@ Outcome History::take(uint64_t outbox, const std::vector<Batch>& batches) {
 Outcome History::take_batch(uint64_t outbox, uint64_t last, const Batch& batch) {
   const uint64_t at_ms = batch.events.empty() ? 0 : batch.events.front().at_ms;
   if (last != 0 && batch.number > last + 1) {
-    Statement gap(db_, "INSERT INTO gaps SELECT ?1, ?2, last_ms, ?3 FROM outboxes WHERE id=?1");
+    Statement gap(db_, "INSERT INTO gaps SELECT ?1, ?2, last_ms, max(last_ms, ?3) FROM outboxes WHERE id=?1");
     gap.bind(outbox).bind(batch.number - last - 1).bind(at_ms);
     if (!gap.done()) return failure("write");
   }

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/log.h"
 #include "scheduler/accounts.h"
 #include "scheduler/kv_memory.h"
 #include "scheduler/report.h"
@@ -28,7 +29,11 @@ class Counting : public testing::Test {
       Server& server = ledger_.servers[name];
       server.name = name;
       server.online = true;
-      for (uint32_t i = 0; i < 4; ++i) server.gpus.push_back({.index = i, .name = "GPU H200", .uuid = "", .device_info = ""});
+      for (uint32_t i = 0; i < 4; ++i) {
+        Gpu& gpu = server.gpus.emplace_back();
+        gpu.index = i;
+        gpu.name = "GPU H200";
+      }
     }
   }
   Job& job(uint64_t number, uint32_t vgpus, uint32_t part = kWholeGpu) {
@@ -47,6 +52,7 @@ class Counting : public testing::Test {
       job->vgpus[v].at = places[v];
     }
     job->started = true;
+    job->record.started_ms = kBegin;
   }
   void pass(uint64_t ms) {
     now_.clock_ns += ms * kMs;
@@ -271,7 +277,9 @@ class Carrying : public testing::Test {
     ASSERT_TRUE(outbox_->read(&batches).ok());
     const Outcome taken = history_->take(outbox_->name(), batches);
     ASSERT_TRUE(taken.ok()) << taken.message();
-    if (forgets && !batches.empty()) ASSERT_TRUE(store_->carried(batches.back().number).ok());
+    if (forgets && !batches.empty()) {
+      ASSERT_TRUE(store_->carried(batches.back().number).ok());
+    }
   }
   HistoryReport all() {
     HistoryReport report;
@@ -401,7 +409,9 @@ TEST_F(Carrying, a_full_outbox_loses_the_oldest_and_the_report_knows) {
   const auto key = [](uint64_t number) { return format("/tide/outbox/batch/%020lu", (unsigned long)number); };
   hold(job.number, 1);
   ASSERT_TRUE(store_->update(job).ok());
-  ASSERT_TRUE(kv_->commit({{}, {{.key = key(next + kOutboxBatchesMax - 1), .value = to_bytes(std::vector<Event>())}}}, &committed).ok());
+  Transaction last;
+  last.changes.push_back({.key = key(next + kOutboxBatchesMax - 1), .value = to_bytes(std::vector<Event>())});
+  ASSERT_TRUE(kv_->commit(last, &committed).ok());
   again();
   EXPECT_EQ(outbox_->waiting(), kOutboxBatchesMax);
   hold(job.number, 10);
