@@ -127,6 +127,8 @@ void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->queues.configure(config.queues, config.policy);
   ledger->disturbance.configure(config.queues, config.policy);
   ledger->consolidate = config.policy.consolidate;
+  ledger->prices = config.price;
+  ledger->history_keep_ms = config.history_keep_ms;
   ledger->traits.clear();
   for (const ServerConfig& server : config.servers) ledger->traits[server.name] = server.traits;
   for (auto& [name, server] : ledger->servers) ledger->describe(&server);
@@ -144,7 +146,13 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   note("door", before.door, after.door, restart, &change.restart);
   note("state", before.state, after.state, restart, &change.restart);
   note("store", to_text(before.etcd), to_text(after.etcd), restart, &change.restart);
+  note("history", before.history, after.history, restart, &change.restart);
   note("turns", to_text(before.turns), to_text(after.turns), "", &change.now);
+  note("price", to_text(before.price), to_text(after.price), "", &change.now);
+  const auto keep = [](const PoolConfig& config) {
+    return format("%lu h", (unsigned long)(config.history_keep_ms / 3'600'000));
+  };
+  note("keep", keep(before), keep(after), "", &change.now);
   const auto half_life = [](const PoolConfig& config) {
     return format("%lu s", (unsigned long)(config.policy.half_life_ms / 1000));
   };

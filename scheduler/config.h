@@ -11,6 +11,7 @@
 
 #include "base/outcome.h"
 #include "scheduler/etcd_place.h"
+#include "scheduler/price_config.h"
 #include "scheduler/queue_config.h"
 #include "scheduler/require.h"
 #include "scheduler/turn_rules.h"
@@ -44,6 +45,9 @@ struct PolicyConfig {
   uint64_t journal_bytes = 64u << 20;                     // of the journal of decisions; 0: none is kept
 };
 
+// [history]
+inline constexpr uint64_t kHistoryKeepMs = 400ull * 24 * 3600 * 1000;  // where pool.toml says nothing
+
 struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
   std::string door = "127.0.0.1:0";       // the jobs' processes; port 0: any
@@ -53,6 +57,9 @@ struct PoolConfig {
   std::vector<ServerConfig> servers;      // each name once
   std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
   PolicyConfig policy;
+  std::string history;  // the file of what has happened (history.h); empty: in `state`; "off": it is not kept
+  uint64_t history_keep_ms = kHistoryKeepMs;
+  PriceConfig price;
   uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };
 

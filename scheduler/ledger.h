@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/config.h"
 #include "scheduler/disturbance.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
@@ -148,6 +149,8 @@ struct Ledger {
   bool consolidate = true;                     // running jobs may be moved so that others can start
   std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
   std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
+  PriceConfig prices;                          // the same of GPU time,
+  uint64_t history_keep_ms = kHistoryKeepMs;   // and of the history
 
   bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
   // After the server has come, or `traits` has changed.

@@ -485,6 +485,13 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   results.setServers(online);
   results.setDoorAddress(core_.doors());
   results.setTurns(to_text(core_.ledger.turns));
+  const BooksState books = core_.reconciler.books().state();
+  auto history = results.initHistory();
+  history.setKept(books.kept);
+  history.setPath(books.path);
+  history.setProblem(books.problem);
+  history.setWaiting(books.waiting);
+  history.setLost(books.lost);
   return kj::READY_NOW;
 }
 

@@ -11,7 +11,7 @@
 namespace tide::sched {
 
 Reconciler::Reconciler(Ledger& ledger, Store& store, kj::Timer& timer)
-    : ledger_(ledger), store_(store), timer_(timer), ticked_ns_(now_ns()), tasks_(*this) {
+    : ledger_(ledger), store_(store), timer_(timer), books_(ledger, store), ticked_ns_(now_ns()), tasks_(*this) {
   tasks_.add(tick());
 }
 
@@ -38,12 +38,16 @@ Outcome Reconciler::recover() {
   }
   const Outcome remembered = remember_usage();
   if (!remembered.ok()) return remembered;
+  if (const Outcome begun = books_.begin(); !begun.ok()) return begun;
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
 }
 
 void Reconciler::stop() {
-  if (!stopped_ && leads_()) save_usage(now_ns());
+  if (!stopped_ && leads_()) {
+    save_usage(now_ns());
+    books_.finish();
+  }
   stopped_ = true;
 }
 
@@ -58,6 +62,7 @@ void Reconciler::poke() {
 
 Outcome Reconciler::save(const std::vector<Job*>& jobs) {
   std::vector<const JobRecord*> records;
+  books_.close(jobs);
   for (Job* job : jobs) {
     to_record(job);
     records.push_back(&job->record);
@@ -254,6 +259,7 @@ bool Reconciler::was_stopped(uint64_t now) {
 void Reconciler::check_deadlines() {
   const uint64_t now = now_ns();
   count_usage(now);
+  keep_books(now);
   if (was_stopped(now)) return;
   std::vector<std::string> lost;
   for (auto& [name, server] : ledger_.servers) {

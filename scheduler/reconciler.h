@@ -13,6 +13,7 @@
 #include <string>
 
 #include "base/outcome.h"
+#include "scheduler/books.h"
 #include "scheduler/control.capnp.h"
 #include "scheduler/drains.h"
 #include "scheduler/ledger.h"
@@ -94,6 +95,11 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   // `promises`: how they stand in it; null: nobody asks.
   State look(const Ledger& ledger, Promises* promises = nullptr) const;
 
+  Books& books() { return books_; }
+  // What all agents count of GPUs, each asked once; whoever does not answer soon is left out.
+  using Usages = kj::Array<kj::Maybe<capnp::Response<control::Agent::UsageResults>>>;
+  kj::Promise<Usages> ask_usage();
+
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
   // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
   Outcome save(const std::vector<Job*>& jobs);
@@ -163,6 +169,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Outcome remember_usage();
   void count_usage(uint64_t now);
   void save_usage(uint64_t now);
+  void keep_books(uint64_t now);
+  void hear_usage();
   void look_after_protection(Job* job);
   void protect(Job* job, uint32_t vgpu);
   std::string choose_guard(const GpuId& at) const;
@@ -221,6 +229,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Ledger& ledger_;
   Store& store_;
   kj::Timer& timer_;
+  Books books_;
   std::map<std::string, kj::Own<Link>> links_;  // of servers that are online
   std::list<Waiter> waiters_;
   uint64_t generation_ = 0;
@@ -234,6 +243,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::function<bool()> leads_ = [] { return true; };
   std::function<void(State, const Assignment&)> record_ = [](State, const Assignment&) {};
   bool poked_ = false;
+  bool asks_usage_ = false;
   bool stopped_ = false;
   kj::TaskSet tasks_;
 };

@@ -231,6 +231,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   Job* job = ledger_.by_id(id);
   Vgpu* vgpu = vgpu_of(id, v);
   if (vgpu == nullptr || vgpu->doing != Doing::kMoving || vgpu->last_epoch != epoch) return;
+  const GpuId from = vgpu->at;
   vgpu->doing = Doing::kNothing;
   vgpu->at = vgpu->to;
   vgpu->to = {};
@@ -261,6 +262,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
     if (waiter.job != id) continue;
     waiter.totals.add(report);
   }
+  books_.note_move(*job, v, from, report);
   (void)save(job);
   poke();
 }
@@ -327,6 +329,7 @@ void Reconciler::released(const Action& action, bool ok, const std::string& why)
   if (ok) {
     if (vgpu->at == action.from) vgpu->at = {};  // else it is known by now to be elsewhere, and is released there next
     vgpu->failures = 0;
+    hear_usage();  // its last
   } else {
     ++vgpu->failures;
     vgpu->retry_ns = now_ns() + backoff_ns(vgpu->failures);

@@ -350,6 +350,7 @@ void Reconciler::recovered(const Action& action, uint64_t epoch) {
   job->problem.clear();
   log(LogLevel::kInfo, "job %s: vGPU %u goes on from its checkpoint on %s", action.job.c_str(), action.vgpu,
       to_text(vgpu->at).c_str());
+  books_.note_recovery(*job, action.vgpu);
   (void)save(job);
 }
 

@@ -434,6 +434,9 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     lease->news.wanted = true;
     lease->news.tell();
   });
+  session->counting = !session->unheard;
+  session->worker->on_counted(
+      [this, key, from = session.get()](const ControlStats& counted) { count(key, from, counted); });
   tasks_.add(session->worker->ended().then([this, key, session] {
     log(session->worker->ended_well() ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s",
         key.first.first.c_str(), session->worker->pid(), key.first.second, session->worker->end_reason().c_str());

@@ -139,6 +139,20 @@ class AgentService final : public control::Agent::Server {
       }
     });
   }
+  kj::Promise<void> usage(UsageContext context) override {
+    return agent_.usage().then([context](std::vector<Agent::Usage> all) mutable {
+      auto list = context.getResults().initVgpus(uint32_t(all.size()));
+      for (uint32_t i = 0; i < list.size(); ++i) {
+        list[i].setJob(all[i].job);
+        list[i].setVgpu(all[i].vgpu);
+        list[i].setEpoch(all[i].epoch);
+        list[i].setGpu(all[i].gpu);
+        list[i].setUsedMs(all[i].used_ms);
+        list[i].setResidentBytes(all[i].resident_bytes);
+        list[i].setBusyPermille(all[i].busy_permille);
+      }
+    });
+  }
   kj::Promise<void> ping(PingContext) override { return kj::READY_NOW; }
   kj::Promise<void> hold(HoldContext context) override {
     const auto p = context.getParams();

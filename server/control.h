@@ -164,7 +164,7 @@ struct ControlStats {
   uint32_t objects = 0;
   uint32_t busy_permille = 0;  // of the last second
   uint32_t quiet = 0;          // 1: all that the program began is done
-  uint32_t reserved = 0;
+  uint32_t busy_ms = 0;        // since the worker began; it goes round
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};

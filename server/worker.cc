@@ -127,6 +127,7 @@ void Worker::end_naps_by(int socket) {
 
 int Worker::run() {
   const int status = run_until_end();
+  send_control(control_, ControlType::kStatsReply, count());  // for the last time
   if (status == 0) send_control(control_, ControlType::kFarewell, nullptr, 0);
   return status;
 }
@@ -338,6 +339,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
 
 ControlStats Worker::count() const {
   ControlStats stats;
+  stats.busy_ms = uint32_t(meter_.total_ns() / 1'000'000);
   if (kept_ != nullptr) {
     stats.kept_in_memory = kept_->bytes_in_memory(), stats.kept_on_disk = kept_->bytes_on_disk();
     stats.quiet = quiet();

@@ -83,6 +83,10 @@ int status(const Words& words) {
     json.add("gpus_shared", shared).add("shared_free", left / 1000.0);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
     json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
+    const auto history = pool.getHistory();
+    json.key("history").object().add("kept", history.getKept()).add("path", std::string(history.getPath()));
+    json.add("problem", std::string(history.getProblem())).add("waiting", history.getWaiting());
+    json.add("lost", history.getLost()).end();
     json.add("jobs_waiting_for_turn", waiting).add("gpus_draining", draining).key("draining").list();
     for (const auto server : all_servers) {
       if (server.getDrainingMs() != 0) add_server(json, server);
@@ -104,6 +108,10 @@ int status(const Words& words) {
   if (suspended != 0) printf(", %u suspended", suspended);
   printf("\nturns      %s", pool.getTurns().cStr());
   if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
+  if (pool.getHistory().getProblem().size() != 0) {
+    printf("\nhistory    NOT WRITTEN: %s (%lu batches wait, %lu are lost)", pool.getHistory().getProblem().cStr(),
+           (unsigned long)pool.getHistory().getWaiting(), (unsigned long)pool.getHistory().getLost());
+  }
   const std::string drains = drains_text(all_servers);
   if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
   printf("\ndecisions  %s\n", journal_text(journal).c_str());
