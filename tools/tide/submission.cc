@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/outcome.h"
 #include "base/pack.h"
+#include "base/shares.h"
 #include "interpose/trace/file.h"
 #include "scheduler/pool_service.h"
 #include "tools/tide/places.h"
@@ -87,11 +88,12 @@ std::string nvml_of(const std::string& directory) {
 const std::vector<OptionSpec> kAskOptions = {
     {"gpus", 'g'}, {"min"},         {"gpu-memory"},         {"name"},    {"queue"},     {"trace"},
     {"compress"},  {"idle-return"}, {"no-turns", 0, false}, {"protect"}, {"gpu-model"}, {"label", 0, true, true},
-    {"together"}};
+    {"together"},  {"weight"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
     "                     0.5: so much of its memory, too, unless --gpu-memory says how much\n"
+    "  --weight N         where others have parts of the same GPU: its part counts N times (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
     "                     the pool has: virtual GPUs then share physical ones\n"
     "  --gpu-memory SIZE  memory of a virtual GPU (default: that of the GPU where it starts)\n"
@@ -131,8 +133,13 @@ bool read_ask(Options& options, Ask* ask) {
     options.usage_error("--min is for whole GPUs");
     return false;
   }
+  if (options.has("weight") && options.get("gpus").find('.') == std::string::npos) {
+    options.usage_error("--weight is for a part of a GPU, like -g 0.5");
+    return false;
+  }
   // What is possible the pool knows; here only what is a number at all.
   return read_gpus(options, ask) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
+         options.number("weight", 1, kWeightMost, &ask->weight) &&
          options.size("gpu-memory", &ask->memory_bytes) && options.duration("idle-return", &ask->idle_ms) &&
          options.duration("protect", &ask->protect_ms);
 }
@@ -141,6 +148,7 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setGpus(ask.gpus);
   spec.setMinGpus(ask.min_gpus);
   spec.setPart(ask.part);
+  spec.setWeight(ask.weight);
   spec.setMinGiven(ask.min_given);
   spec.setMemoryBytes(ask.memory_bytes);
   spec.setName(clipped(ask.name));
