@@ -43,6 +43,8 @@ struct Lease {                # one vGPU on one physical GPU
   memoryBytes @5 :UInt64;     # quota
   protected @6 :Bool;         # checkpoints are made of it
   part @7 :UInt32;            # its job's part of the GPU's time, in thousandths; 0: all of it
+  weight @8 :UInt32;          # what that counts beside other vGPUs on the GPU; 0: 1
+  latency @9 :Bool;           # what it begins goes before others' there
 }
 
 struct MoveReport {

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/shares.h"
 #include "scheduler/pool_service.h"
 #include "scheduler/rank.h"
 #include "scheduler/room.h"
@@ -163,6 +164,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->min_gpus = spec.getMinGpus();
   record->min_given = spec.getMinGiven();
   record->part = spec.getPart() == 0 ? kWholeGpu : spec.getPart();
+  record->weight = spec.getWeight();
   record->memory_given = spec.getMemoryBytes();
   record->queue = clipped(spec.getQueue());
   record->name = clipped(spec.getName());
@@ -188,6 +190,9 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   }
   if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
+  }
+  if (record->weight > kWeightMost || (record->weight != 0 && record->part == kWholeGpu)) {
+    return Outcome::fail(format("--weight is 1 to %u, of a job with a part of a GPU (-g 0.5)", kWeightMost));
   }
   if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
   if (const Outcome read = read_rules(spec, record); !read.ok()) return read;
@@ -245,6 +250,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setNoTurns(record.turn.excluded);
   spec.setProtectMs(record.protect_ms);
   spec.setPart(record.part == kWholeGpu ? 0 : record.part);
+  spec.setWeight(record.weight);
   spec.setGpuModel(record.require.model);
   fill_texts(spec.initLabels(uint32_t(record.require.labels.size())), record.require.labels);
   spec.setTogether(control::Together(record.require.together));

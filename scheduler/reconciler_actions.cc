@@ -52,6 +52,8 @@ void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint3
   lease.setMemoryBytes(job.record.memory_bytes);
   lease.setProtected(job.record.protect_ms != 0 && !job.vgpus[vgpu].protection.refused);
   lease.setPart(job.record.part);
+  lease.setWeight(job.record.weight);
+  lease.setLatency(job.record.job_class != JobClass::kBatch);
 }
 
 // Marks the vGPU as busy with the action and takes the next epoch. False: not now.

@@ -51,6 +51,8 @@ Outcome terms_of(control::Lease::Reader lease, LeaseTerms* terms) {
   terms->memory_bytes = lease.getMemoryBytes();
   terms->is_protected = lease.getProtected();
   terms->part = lease.getPart();
+  terms->weight = lease.getWeight();
+  terms->is_latency = lease.getLatency();
   const auto token = lease.getToken();
   if (token.size() != kTokenBytes) return Outcome::fail(format("a token has %u bytes", kTokenBytes));
   memcpy(terms->token, token.begin(), kTokenBytes);
@@ -246,6 +248,8 @@ void describe(const Agent& agent, const RegistrationOptions& options, control::S
     leases[i].setMemoryBytes(held[i].memory_bytes);
     leases[i].setProtected(held[i].is_protected);
     leases[i].setPart(held[i].part);
+    leases[i].setWeight(held[i].weight);
+    leases[i].setLatency(held[i].is_latency);
   }
 }
 

@@ -309,7 +309,9 @@ int job(const Words& words) {
   if (info.getReason().size() != 0) printf("  %s\n", info.getReason().cStr());
   printf("  command  %s (user %s, process %u)\n", spec.getCommand().cStr(), spec.getUser().cStr(), spec.getPid());
   if (spec.getPart() != 0) {
-    printf("  GPUs     %s of one that others may share; moved %u times\n", gpus_text(spec).c_str(), info.getMoves());
+    const std::string weight = spec.getWeight() > 1 ? ", weight " + std::to_string(spec.getWeight()) : "";
+    printf("  GPUs     %s of one that others may share%s; moved %u times\n", gpus_text(spec).c_str(), weight.c_str(),
+           info.getMoves());
   } else {
     printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
            info.getPhysicalGpus(), info.getMoves());

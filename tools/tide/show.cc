@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/log.h"
@@ -38,6 +39,7 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   json.add("queue", std::string(spec.getQueue()));
   json.add("state", std::string(state_name(job.getState()))).add("reason", std::string(job.getReason()));
   json.add("part", spec.getPart() == 0 ? 1.0 : spec.getPart() / 1000.0);
+  json.add("weight", std::max(1u, spec.getWeight()));
   json.add("gpus", spec.getGpus()).add("min_gpus", spec.getMinGpus()).add("physical_gpus", job.getPhysicalGpus());
   json.add("target", job.getTarget() == 0 ? spec.getGpus() : job.getTarget());
   json.add("memory_bytes", job.getMemoryBytes()).add("moves", job.getMoves());

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/outcome.h"
 #include "base/pack.h"
+#include "base/shares.h"
 #include "interpose/trace/file.h"
 #include "scheduler/job_class.h"
 #include "scheduler/pool_service.h"
@@ -114,14 +115,29 @@ std::string nvml_of(const std::string& directory) {
 
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {
-    {"gpus", 'g'}, {"min"},         {"gpu-memory"},         {"name"},    {"queue"},     {"trace"},
-    {"compress"},  {"idle-return"}, {"no-turns", 0, false}, {"protect"}, {"gpu-model"}, {"label", 0, true, true},
-    {"together"},  {"priority"},    {"class"},              {"min-runtime"}, {"powers-of-two", 0, false}};
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'},
+                                             {"min"},
+                                             {"gpu-memory"},
+                                             {"name"},
+                                             {"queue"},
+                                             {"trace"},
+                                             {"compress"},
+                                             {"idle-return"},
+                                             {"no-turns", 0, false},
+                                             {"protect"},
+                                             {"gpu-model"},
+                                             {"label", 0, true, true},
+                                             {"together"},
+                                             {"priority"},
+                                             {"class"},
+                                             {"min-runtime"},
+                                             {"powers-of-two", 0, false},
+                                             {"weight"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
     "                     0.5: so much of its memory, too, unless --gpu-memory says how much\n"
+    "  --weight N         where others have parts of the same GPU: its part counts N times (default 1)\n"
     "  --min M            physical GPUs that it has at any time, at least (default 1); with --min, N may be more than\n"
     "                     the pool has: virtual GPUs then share physical ones\n"
     "  --gpu-memory SIZE  memory of a virtual GPU (default: that of the GPU where it starts)\n"
@@ -130,7 +146,8 @@ const char* const kAskHelp =
     "  --trace FILE       writes every driver call into FILE, for `tide trace FILE`\n"
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"
-    "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h, off), until its next call\n"
+    "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h, off), until its next "
+    "call\n"
     "                     (default: off; of the interactive class 10m, or as pool.toml says)\n"
     "  --no-turns         keeps its GPUs until it ends, also in a pool where jobs take turns\n"
     "  --protect TIME     a checkpoint so often (30s), from which it goes on elsewhere where its worker or server is "
@@ -167,16 +184,21 @@ bool read_ask(Options& options, Ask* ask) {
     options.usage_error("--min is for whole GPUs");
     return false;
   }
+  if (options.has("weight") && options.get("gpus").find('.') == std::string::npos) {
+    options.usage_error("--weight is for a part of a GPU, like -g 0.5");
+    return false;
+  }
   // What is possible the pool knows; here only what is a number at all.
   return read_gpus(options, ask) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
-         options.size("gpu-memory", &ask->memory_bytes) && read_rules(options, ask) &&
-         options.duration("protect", &ask->protect_ms);
+         options.number("weight", 1, kWeightMost, &ask->weight) && options.size("gpu-memory", &ask->memory_bytes) &&
+         read_rules(options, ask) && options.duration("protect", &ask->protect_ms);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
   spec.setGpus(ask.gpus);
   spec.setMinGpus(ask.min_gpus);
   spec.setPart(ask.part);
+  spec.setWeight(ask.weight);
   spec.setMinGiven(ask.min_given);
   spec.setMemoryBytes(ask.memory_bytes);
   spec.setName(clipped(ask.name));
