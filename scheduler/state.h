@@ -39,6 +39,7 @@ struct GpuView {
   bool healthy = true;    // an unhealthy GPU takes nothing new, and what is there moves away
   bool draining = false;  // unhealthy because its server is being drained, and for no other reason
   std::shared_ptr<const GpuTraits> traits = {};  // null: nothing is known
+  bool operator==(const GpuView&) const = default;
 };
 
 inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
@@ -49,6 +50,7 @@ struct TurnView {
   uint64_t ticket = 0;     // who waits with a smaller one has waited longer
   uint64_t had_ms = 0;     // since its turn began
   uint64_t length_ms = 0;  // that its turn shall have, or kEndless
+  bool operator==(const TurnView&) const = default;
 };
 
 enum class JobClass : uint8_t { kBatch = 0, kInteractive = 1, kInference = 2 };  // the numbers are in the record
@@ -94,6 +96,7 @@ struct JobView {
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
   uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
+  bool operator==(const JobView&) const = default;
 };
 
 struct State {
@@ -105,6 +108,7 @@ struct State {
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
   uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
+  bool operator==(const State&) const = default;
 };
 
 struct Decision {

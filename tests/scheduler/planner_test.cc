@@ -64,6 +64,7 @@ class Pool {
   void decide() {
     const Assignment wanted = assign(state_);
     const std::vector<Planner::Change> changes = planner_.decide();
+    planner_.count_passed(changes);
     std::map<std::string, const Planner::Change*> by_id;
     for (const Planner::Change& change : changes) by_id[change.id] = &change;
     state_ = after(state_, wanted);

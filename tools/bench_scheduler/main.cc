@@ -127,6 +127,7 @@ class Load {
         planner_.put(job);
       }
       const std::vector<Planner::Change> changes = planner_.decide();
+      planner_.count_passed(changes);
       took_us_.push_back(ms_since(began) * 1000);
       note(changes);
     }
