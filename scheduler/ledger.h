@@ -19,6 +19,7 @@
 #include "scheduler/queues.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
+#include "scheduler/tracked.h"
 #include "scheduler/turn_rules.h"
 
 namespace tide::sched {
@@ -103,11 +104,10 @@ struct Promise {
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
-  bool started = false;   // all vGPUs were placed once: the program may be running
-  bool attached = false;  // somebody holds its handle
-  uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
-  uint64_t handle = 0;    // generation of the handle that counts
-  uint32_t skipped = 0;
+  bool started = false;       // all vGPUs were placed once: the program may be running
+  bool attached = false;      // somebody holds its handle
+  uint64_t left_ns = 0;       // since when nobody does any more; 0: nobody has since the scheduler started
+  uint64_t handle = 0;        // generation of the handle that counts
   bool dirty = false;         // the store has an older version
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it
@@ -142,8 +142,8 @@ struct Job {
 };
 
 struct Ledger {
-  std::map<std::string, Server> servers;
-  std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
+  Tracked<std::string, Server> servers;
+  Tracked<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
   DisturbanceRules disturbance;
   bool consolidate = true;                     // running jobs may be moved so that others can start
@@ -158,16 +158,17 @@ struct Ledger {
   Queues queues;
 
   State snapshot() const;
-  // UINT64_MAX: as if nothing had to wait.
-  std::vector<Present> present(uint64_t now_ns) const;
+  State pool() const;  // without jobs and queues
+  std::vector<GpuView> gpus_of(const Server& server) const;
+  // Adds the job's vGPUs. UINT64_MAX: as if nothing had to wait.
+  static void add_present(const Job& job, uint64_t now_ns, std::vector<Present>* present);
   Job* find(const std::string& id_or_name);  // newest of that name; null: none that lives
   Job* by_id(const std::string& id);
   const Gpu* gpu(const GpuId& id) const;
-  Server* server(const std::string& name);
+  const Server* server(const std::string& name) const;
   uint64_t next_ticket() const;  // for who begins to wait now
   // Jobs with a vGPU on it, coming, going or wished there, and the job for which it is kept; and what each has of it.
   std::map<std::string, Portion> holders(const GpuId& id) const;
-  std::map<GpuId, uint64_t> gpu_memory() const;
 };
 
 JobView view_of(const Job& job);

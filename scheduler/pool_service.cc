@@ -71,7 +71,8 @@ class HandleServer final : public control::JobHandle::Server {
 
  private:
   kj::Promise<void> answer(control::JobInfo::Builder info) {
-    if (const Job* job = core_.ledger.by_id(id_)) {
+    if (Job* job = core_.ledger.jobs.quietly(parse_number(id_))) {
+      core_.reconciler.note_reason(job);
       fill_job_info(info, *job);
       return kj::READY_NOW;
     }
@@ -230,7 +231,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
     return error_for_caller(format("the pool has %u jobs already, which is its limit; try again later", kLiveJobsMax));
   }
   job.vgpus.resize(job.record.gpus);
-  const State state = core_.ledger.snapshot();
+  const State state = core_.ledger.pool();
   outcome = core_.ledger.queues.choose(&job.record.queue);
   if (!outcome.ok()) return error_for_caller(outcome.message());
   take_defaults(core_.ledger, context.getParams().getSpec(), &job.record);
@@ -306,8 +307,10 @@ kj::Promise<void> PoolService::jobs(JobsContext context) {
     if (!outcome.ok()) return error_for_caller(outcome.message());
   }
   std::vector<const Job*> live;
-  for (const auto& [number, job] : core_.ledger.jobs) {
-    if (!job.ended()) live.push_back(&job);
+  for (const auto& [number, job] : core_.ledger.jobs.read()) {
+    if (job.ended()) continue;
+    core_.reconciler.note_reason(core_.ledger.jobs.quietly(number));
+    live.push_back(&job);
   }
   auto list = context.getResults().initJobs(uint32_t(ended.size() + live.size()));
   uint32_t i = 0;
@@ -321,7 +324,7 @@ kj::Promise<void> PoolService::jobs(JobsContext context) {
 
 kj::Promise<void> PoolService::job(JobContext context) {
   const std::string name = context.getParams().getJob().cStr();
-  const Job* job = core_.ledger.find(name);
+  Job* job = core_.ledger.find(name);
   if (job == nullptr) {
     auto record = core_.store.find(parse_number(name));
     if (!record) record = core_.store.find_named(name);
@@ -330,6 +333,7 @@ kj::Promise<void> PoolService::job(JobContext context) {
     return kj::READY_NOW;
   }
   auto info = context.getResults().initJob();
+  core_.reconciler.note_reason(job);
   fill_job_info(info, *job);
   explain_waiting(info, core_.ledger, *job);
   fill_sparing(info, core_.ledger, *job);
@@ -341,10 +345,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
 
 kj::Promise<void> PoolService::gpus(GpusContext context) {
   uint32_t count = 0;
-  for (const auto& [name, server] : core_.ledger.servers) count += uint32_t(server.gpus.size());
+  for (const auto& [name, server] : core_.ledger.servers.read()) count += uint32_t(server.gpus.size());
   auto list = context.getResults().initGpus(count);
   uint32_t i = 0;
-  for (const auto& [name, server] : core_.ledger.servers) {
+  for (const auto& [name, server] : core_.ledger.servers.read()) {
     for (const Gpu& gpu : server.gpus) {
       auto out = list[i++];
       out.setServer(name);
@@ -481,7 +485,7 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   results.setPid(uint32_t(getpid()));
   results.setStartedMs(core_.started_ms);
   uint32_t online = 0;
-  for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
+  for (const auto& [name, server] : core_.ledger.servers.read()) online += server.online ? 1 : 0;
   results.setServers(online);
   results.setDoorAddress(core_.doors());
   results.setTurns(to_text(core_.ledger.turns));
@@ -531,10 +535,11 @@ kj::Promise<void> PoolService::resume(ResumeContext context) {
   const Outcome noted = core_.reconciler.resume(job);
   if (!noted.ok()) return error_for_caller(noted.message());
   return core_.reconciler.when_settled(id).then([this, id, context](MoveTotals totals) mutable -> kj::Promise<void> {
-    const Job* now = core_.ledger.by_id(id);
+    Job* now = core_.ledger.by_id(id);
     if (now == nullptr || now->record.suspended) return error_for_caller("job " + id + " was suspended again");
     const auto on_gpu = [](const Vgpu& vgpu) { return vgpu.at.on_gpu(); };
     if (!now->admitted()) {
+      core_.reconciler.note_reason(now);
       context.getResults().setQueued(now->record.reason);
     } else if (!std::all_of(now->vgpus.begin(), now->vgpus.end(), on_gpu)) {
       return error_for_caller("job " + id + " runs again when a server of it answers (`tide why " + id + "`)");

@@ -9,8 +9,13 @@
 
 #include <functional>
 #include <list>
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "base/outcome.h"
 #include "scheduler/books.h"
@@ -18,6 +23,7 @@
 #include "scheduler/drains.h"
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
+#include "scheduler/planner.h"
 #include "scheduler/promises.h"
 #include "scheduler/store.h"
 #include "scheduler/turns.h"
@@ -92,8 +98,13 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::map<std::string, std::vector<Left>> left();
   // What the policy is asked with; of another ledger, as it would be if that were this one's.
   State look() { return look(ledger_); }
-  // `promises`: how they stand in it; null: nobody asks.
-  State look(const Ledger& ledger, Promises* promises = nullptr) const;
+  State look(const Ledger& ledger) const;
+  // Puts into its record why the job waits, as of the last round; of others nothing changes.
+  void note_reason(Job* job) const;
+  // How many that were submitted later have started while it waits.
+  uint32_t times_passed(uint64_t number) const;
+  // Called with the time that each round took, in ns.
+  void after_each_round(std::function<void(uint64_t)> heard) { heard_ = std::move(heard); }
 
   Books& books() { return books_; }
   // What all agents count of GPUs, each asked once; whoever does not answer soon is left out.
@@ -112,17 +123,46 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   };
   struct Waiter {
     enum class For { kRunning, kEnded, kSettled };
-    For what;
-    std::string job;
     MoveTotals totals;
     kj::Own<kj::PromiseFulfiller<MoveTotals>> fulfiller;
   };
 
+  struct Told {  // of a job
+    bool waited = false;
+    std::set<GpuId> places;  // in occupants_
+  };
+
   void taskFailed(kj::Exception&& exception) override;
   void step();
+  struct Moment {
+    uint64_t ns = 0, wall_ms = 0;
+  };
+  static Moment this_moment();
+  // `promises`: how they stand in it; null: nobody asks.
+  State look(const Ledger& ledger, const Moment& now, Promises* promises = nullptr) const;
+  void record(const Moment& now, const std::vector<Planner::Change>& changes);
+  uint64_t fill_view(const Ledger& ledger, const Job& job, const Moment& now, JobView* view) const;
+  static bool checks_planner();
+  void gather(uint64_t now);
+  State rules_now(const Moment& now) const;
+  void tell_planner(const Moment& now);
+  void tell_of_gpus();
+  bool tell_of_changes(const Moment& now);
+  void tell_all(const Moment& now);
+  bool has_deadlines() const;
+  void forget_told(uint64_t number);
+  void tell_of(uint64_t number, JobView view);
+  uint32_t times_passed(uint64_t number, const JobView& view) const;
+  void note_due(uint64_t number, uint64_t until_ns);
+  void note_places(uint64_t number, const Job* job);
+  std::vector<Planner::Change> decide(const Moment& now);
+  std::vector<Action> actions(const Assignment& wanted, uint64_t now_ns) const;
+  Assignment wanted_now(const std::vector<Planner::Change>& changes) const;
+  void note_restless(const std::vector<Action>& left);
+  void check_planner(const State& state, const std::vector<Planner::Change>& changes) const;
   bool note_started(Job* job);  // whether it has just begun to run
   void go_on_suspending(Job* job);
-  bool give_up_parking(const Assignment& wanted);
+  bool give_up_parking();
   void begin_holding(Job* job);
   void begin_parking(Job* job);
   void note_parked(Job* job);
@@ -163,7 +203,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_gone(Job* job);
   void note_back(Job* job);
   void note_switch_failed(Job* job);
-  void leave_drained_server(Job* job, std::vector<Action>* moves);
+  void leave_drained_servers();
+  void leave_drained_server(const Job& job, std::vector<Action>* moves) const;
   std::string other_keeper(const Vgpu& vgpu) const;
   bool leave_guard(Job* job, uint32_t vgpu);
   Outcome remember_usage();
@@ -195,7 +236,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void recovered(const Action& action, uint64_t epoch);
   bool confirm_guard(const std::string& server, const control::Lease::Reader& lease);
   void lose_guards(const std::string& server, const std::set<std::pair<std::string, uint32_t>>& but);
-  void admit(const Assignment& wanted);
+  void admit(const std::vector<Planner::Change>& changes);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);
   void start_place(const Action& action);
@@ -216,6 +257,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void drop_move(Job* job, uint32_t vgpu);
   void lose_server(const std::string& name);
   void forget_done_jobs();
+  bool count_running(uint64_t number, uint64_t now);
+  bool needs_care(const Job& job, uint64_t now) const;
   kj::Promise<MoveTotals> wait_for(Waiter::For what, const std::string& id);
   bool wake(const std::string& job, Waiter::For what, const std::string& error);  // whether somebody waited
   void wake_settled(const std::vector<Action>& actions);
@@ -230,8 +273,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Store& store_;
   kj::Timer& timer_;
   Books books_;
-  std::map<std::string, kj::Own<Link>> links_;  // of servers that are online
-  std::list<Waiter> waiters_;
+  std::map<std::string, kj::Own<Link>> links_;                               // of servers that are online
+  std::map<Waiter::For, std::map<std::string, std::list<Waiter>>> waiters_;  // by job
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
@@ -241,7 +284,22 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t counted_ns_ = 0;      // usage of queues, until then
   uint64_t save_usage_ns_ = 0;   // when it is written down next
   std::function<bool()> leads_ = [] { return true; };
-  std::function<void(State, const Assignment&)> record_ = [](State, const Assignment&) {};
+  std::function<void(State, const Assignment&)> record_;  // null: nobody asks
+  uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
+  std::unique_ptr<Planner> planner_;
+  std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
+  std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
+  std::unordered_map<uint64_t, Told> told_;
+  std::map<GpuId, std::set<uint64_t>> occupants_;  // jobs with a vGPU there, coming or going
+  std::set<std::string> told_servers_;
+  bool told_turns_ = false, told_written_ = false;
+  bool promised_ = false;  // somebody has been promised a deadline
+  QueueTree told_tree_;
+  std::map<std::string, int32_t> leaves_;  // of told_tree_
+  bool orphans_ = false;                   // jobs whose queue is gone from pool.toml
+  int64_t pool_size_ = 0;                  // pool_of() all servers
+  const bool checks_ = checks_planner();
+  std::function<void(uint64_t)> heard_;
   bool poked_ = false;
   bool asks_usage_ = false;
   bool stopped_ = false;

@@ -260,9 +260,10 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   job->problem.clear();
   log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v,
       to_text(vgpu->at).c_str(), (unsigned long)report.bytes, report.pause_ms);
-  for (Waiter& waiter : waiters_) {
-    if (waiter.job != id) continue;
-    waiter.totals.add(report);
+  for (auto& [what, waiting] : waiters_) {
+    const auto found = waiting.find(id);
+    if (found == waiting.end()) continue;
+    for (Waiter& waiter : found->second) waiter.totals.add(report);
   }
   books_.note_move(*job, v, from, report);
   (void)save(job);

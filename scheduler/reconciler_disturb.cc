@@ -61,10 +61,10 @@ bool Reconciler::count_useful(Job* job, uint64_t now) {
 // Called by the tick. Seldom for each: a pool may have thousands.
 void Reconciler::save_useful() {
   std::vector<Job*> stale;
-  for (auto& [number, job] : ledger_.jobs) {
+  for (const auto& [number, job] : ledger_.jobs.read()) {
     const uint64_t news = job.record.useful_ms - std::min(job.record.useful_ms, job.useful.saved_ms);
     const uint64_t part = job.record.deadline_ms != 0 ? 0 : job.useful.saved_ms / kUsefulSavePart;
-    if (!job.ended() && news > kUsefulSaveMs + part) stale.push_back(&job);
+    if (!job.ended() && news > kUsefulSaveMs + part) stale.push_back(ledger_.jobs.quietly(number));
   }
   if (!stale.empty()) (void)save(stale);
 }
@@ -108,8 +108,9 @@ void Reconciler::ask_for_size(Job* job, uint64_t now) {
   if (job->ended() || !runs_usefully(*job) || job->useful.ask_ns == 0 || now < job->useful.ask_ns) return;
   job->useful.ask_ns = now + kSizeAskMs * kMs;
   tasks_.add(look_at_rest(*job).then([this, id = job->record.id()](Rest rest) {
-    Job* job = ledger_.by_id(id);
-    if (job != nullptr && rest.silent == 0) job->turn.bytes = rest.bytes;
+    Job* const job = ledger_.jobs.quietly(parse_number(id));
+    if (job == nullptr || rest.silent != 0 || job->turn.bytes == rest.bytes) return;
+    ledger_.jobs.at(parse_number(id)).turn.bytes = rest.bytes;
   }));
 }
 

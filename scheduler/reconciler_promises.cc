@@ -16,7 +16,8 @@ void Reconciler::note_promises(const Promises& promises) {
   promise_due_ns_ = 0;
   if (promises.next_ms != 0)
     promise_due_ns_ = now_ns() + (promises.next_ms > wall_ms ? promises.next_ms - wall_ms : 0) * kMs;
-  for (auto& [number, job] : ledger_.jobs) {
+  for (const auto& [number, seen] : ledger_.jobs.read()) {
+    Job& job = *ledger_.jobs.quietly(number);  // for people
     const auto found = promises.jobs.find(job.record.id());
     const bool counts = found != promises.jobs.end();
     if (counts && !found->second.kept && (!job.promise.counts || job.promise.is.kept)) {

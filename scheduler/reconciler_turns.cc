@@ -28,25 +28,41 @@ bool is_settled(const Job& job) {
 
 }  // namespace
 
-State Reconciler::look(const Ledger& ledger, Promises* promises) const {
+Reconciler::Moment Reconciler::this_moment() { return {.ns = now_ns(), .wall_ms = wall_seconds() * 1000}; }
+
+State Reconciler::look(const Ledger& ledger) const { return look(ledger, this_moment()); }
+
+State Reconciler::look(const Ledger& ledger, const Moment& now, Promises* promises) const {
   State state = ledger.snapshot();
-  const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
-  state.now_ms = wall_ms;
   state.turns = ledger.turns.on;
+  state.now_ms = now.wall_ms;
   if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
-    const Job& job = ledger.jobs.at(parse_number(view.id));
-    view.preemptible &= job.kept_until_ns <= now && (!job.admitted() || is_settled(job));
-    view.spared = job.admitted() && sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), wall_ms).spared();
-    if (!ledger.turns.on) continue;
-    view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
-                 .ticket = job.record.turn.ticket,
-                 .had_ms = since_ms(job.turn.began_ns, now),
-                 .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
+    const uint64_t number = parse_number(view.id);
+    fill_view(ledger, ledger.jobs.at(number), now, &view);
+    view.skipped = times_passed(number, view);
   }
   const Promises kept = keep_promises(&state);
   if (promises != nullptr) *promises = kept;
   return state;
+}
+
+// What follows from the time. Returns when that changes by itself (UINT64_MAX: never); a view that is told to the
+// planner is told again then. Requires: the view is the ledger's, in its queue.
+uint64_t Reconciler::fill_view(const Ledger& ledger, const Job& job, const Moment& now, JobView* view) const {
+  uint64_t until_ns = job.kept_until_ns > now.ns ? job.kept_until_ns : UINT64_MAX;
+  view->preemptible &= job.kept_until_ns <= now.ns && (!job.admitted() || is_settled(job));
+  if (job.admitted()) {
+    const Sparing sparing = sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), now.wall_ms);
+    view->spared = sparing.spared();
+    if (sparing.spared()) until_ns = std::min(until_ns, now.ns + (sparing.left_ms + 1) * kMs);
+  }
+  if (!ledger.turns.on) return until_ns;
+  view->turn = {.gives = job.admitted() && !job.record.turn.excluded,
+                .ticket = job.record.turn.ticket,
+                .had_ms = since_ms(job.turn.began_ns, now.ns),
+                .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
+  return until_ns;
 }
 
 // Called in every round, before the policy is asked.
@@ -76,7 +92,7 @@ void Reconciler::note_turns(const State& state, const TurnPlan& plan) {
   const uint64_t now = now_ns();
   const auto waits = estimate_waits(state, plan);
   for (const JobView& view : state.jobs) {
-    Turn& turn = ledger_.by_id(view.id)->turn;
+    Turn& turn = ledger_.jobs.quietly(parse_number(view.id))->turn;
     const auto wait = waits.find(view.id);
     turn.length_ms = view.turn.length_ms;
     turn.comes_ns = wait != waits.end() ? now + wait->second * kMs : 0;

@@ -115,6 +115,7 @@ struct State {
   ShareRules share_rules;
   uint64_t now_ms = 0;      // since 1970: deadlines and reservations are on this clock
   bool consolidate = true;  // running jobs may be moved so that others can start
+  bool operator==(const State&) const = default;
 };
 
 struct Decision {

@@ -51,7 +51,8 @@ enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
 // Where a job stands in the indices.
 struct Filed {
-  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false;
+  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false,
+       aside = false;
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
   Standing is = {};
@@ -98,6 +99,8 @@ class Tentative {
   // False: it has no such GPU, or it has other memory; a new plan is needed.
   bool change_gpu(const GpuView& gpu);
 
+  // Of what is true of all jobs what may change at any time: next_turn, used, now_ms.
+  void set_rules(const State& state);
   // Works out anew what has changed since the last round.
   void begin();
   size_t checkpoint() const { return log_.size(); }
@@ -125,6 +128,7 @@ class Tentative {
   const QueueTree& queues() const { return queues_; }
   const std::vector<double>& used() const { return used_; }
   const ShareRules& share_rules() const { return share_rules_; }
+  uint64_t now_ms() const { return now_ms_; }
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
@@ -151,9 +155,13 @@ class Tentative {
   GpuIndex new_room();
   void drop_new_rooms();  // Requires: nobody is in them
 
-  // Those that wait, could start, and were submitted before.
+  // Those that wait and were submitted before.
   template <typename Each>
   void for_waiting_before(uint64_t number, const Each& each) const {
+    for (const auto& [other, slot] : aside_) {
+      if (other >= number) break;
+      each(slot);
+    }
     for (const auto& kinds : waiting_) {
       for (const auto& [kind, line] : kinds) {
         const bool of_submission = line.begin()->first.first == line.rbegin()->first.first;
@@ -219,16 +227,18 @@ class Tentative {
   void put_mine(Slot slot, GpuSet mine);
   void put_join(Slot slot, GpuIndex gpu);
   void put_leave(Slot slot, GpuIndex gpu);
-  // The rooms' index around a change of who is in one.
+  // The rooms' index around a change of who is in one, and of what that leaves.
   template <typename Change>
   void refill(GpuIndex gpu, const Change& change);
+  void sum_up(Shared* shared) const;
+  void note_joined(Slot slot, GpuIndex gpu);
   void forget(Slot slot);
   void refresh(Slot slot);
   void hold_mine(Slot slot);
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
   void note_unplaced(Slot slot);
-  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);
+  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);  // Requires: these in the order of submission
   GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
   GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;
 
@@ -240,20 +250,21 @@ class Tentative {
   std::vector<double> used_;
   ShareRules share_rules_;
   bool consolidates_;
+  uint64_t now_ms_;
 
   std::vector<Share> shares_;
   std::vector<Slot> unused_;
   std::vector<Slot> dirty_, touched_, unplaced_;
-  std::vector<std::set<Slot>> at_server_;  // jobs with a vGPU or something kept there
-  std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
-  ByLeft left_in_, left_in_new_;           // rooms of GPUs, and of GPUs that have not been chosen
+  std::vector<std::vector<Slot>> at_server_;  // jobs with a vGPU or something kept there, sorted
+  std::vector<Shared> rooms_;                 // by GPU; behind those, of GPUs that have not been chosen
+  ByLeft left_in_, left_in_new_;              // rooms of GPUs, and of GPUs that have not been chosen
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
   Line dues_;
   std::vector<ByCount> growing_, shrinking_;
-  std::set<std::pair<uint64_t, Slot>> homeless_;
-  std::map<int64_t, uint32_t> ranks_;  // jobs by growth_rank()
+  std::set<std::pair<uint64_t, Slot>> homeless_, aside_;  // aside: who waits, and cannot be tried in this round
+  std::map<int64_t, uint32_t> ranks_;                     // jobs by growth_rank()
   int64_t stepping_ = 0;
   std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs
   std::vector<Undo> log_;

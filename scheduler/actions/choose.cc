@@ -20,7 +20,8 @@ std::vector<Slot> in_order_of_placing(Tentative& plan) {
     const Share& share = plan.share(slot);
     return !share.known || !share.is.admitted || share.is.frozen;
   });
-  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return key(a) < key(b); });
+  const auto before = [&](Slot a, Slot b) { return key(a) < key(b); };
+  if (!std::is_sorted(slots.begin(), slots.end(), before)) std::sort(slots.begin(), slots.end(), before);
   return slots;
 }
 

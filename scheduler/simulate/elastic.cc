@@ -144,7 +144,9 @@ class Replay {
     for (int round = 0; round < kRoundsMax; ++round) {
       ++result_.decisions;
       bool freed = false;
-      for (const auto& [id, decision] : planner_->decide()) freed |= apply(numbers_.at(id), decision);
+      const auto changes = planner_->decide();
+      for (const auto& change : changes) freed |= apply(numbers_.at(change.id), change.decision);
+      planner_->count_passed(changes);
       if (!freed) return {};
     }
     return Outcome::fail(format("the pool's policy does not come to rest at %g s", now_));

@@ -75,6 +75,7 @@ class Pool {
     const Assignment wanted = assign(state_);
     ASSERT_EQ(what_is_wrong(state_, wanted), "");
     const std::vector<Planner::Change> changes = planner_.decide();
+    planner_.count_passed(changes);
     std::map<std::string, const Planner::Change*> by_id;
     for (const Planner::Change& change : changes) by_id[change.id] = &change;
     std::set<std::string> taken;  // now, for others
