@@ -38,62 +38,6 @@ class Reclaiming {
     return false;
   }
 
-  // A queue whose jobs all run may have less than its quota, while others hold more than their shares with jobs that
-  // have shrunk as far as they can. One of these at a time, and never so that its queue is owed it back. Beyond quotas
-  // nobody is stopped so that others run faster.
-  bool serve_growth() {
-    if (somebody_leaves()) return false;  // that may be enough
-    const QueueTree& tree = plan_.queues();
-    const QueueShares shares = shares_with_growth();
-    std::vector<int64_t> needs(tree.queues.size());
-    for (size_t i = 0; i < needs.size(); ++i) {
-      const auto& growing = plan_.growing()[i];
-      if (growing.empty()) continue;
-      const Share& first = plan_.share(growing.begin()->second);
-      const int64_t need = int64_t(next_step(*first.job, first.is.count, first.is.most)) * kWholeGpu;
-      if (shares[i].allocated + need > tree.queues[i].quota) continue;
-      if (headroom(tree, shares, int32_t(i)) >= need && !reclaimable(tree, shares, int32_t(i), need).empty())
-        needs[i] = need;
-    }
-    for (;;) {
-      const int32_t leaf = next_queue(tree, shares, needs);
-      if (leaf == kNoQueue) return false;
-      if (take_for_growth(plan_.growing()[size_t(leaf)].begin()->second, needs[size_t(leaf)], shares)) return true;
-      needs[size_t(leaf)] = 0;
-    }
-  }
-
-  QueueShares shares_with_growth() const {
-    QueueShares shares = plan_.limit_shares;
-    for (const Share& share : plan_.shares()) {
-      if (!share.known || !share.is.admitted || share.is.frozen || share.is.count <= share.is.least) continue;
-      allocate(plan_.queues(), plan_.leaf_of(*share.job), int64_t(share.is.count - share.is.least) * kWholeGpu,
-               &shares);
-    }
-    return shares;
-  }
-
-  bool take_for_growth(Slot grower, int64_t need, const QueueShares& shares) {
-    const Share& wanting = plan_.share(grower);
-    const int64_t missing = need / kWholeGpu - std::max<int64_t>(plan_.left(), 0);
-    Slot best = kNoSlot;
-    const std::vector<Slot> may_give = candidates(grower, From::kQueues);
-    for (const int32_t leaf : reclaimable(plan_.queues(), shares, plan_.leaf_of(*wanting.job), need)) {
-      for (const Slot each : may_give) {
-        const Share& share = plan_.share(each);
-        const QueueShare& queue = shares[size_t(leaf)];
-        if (plan_.leaf_of(*share.job) != leaf || queue.allocated - need_of(share) < queue.fair) continue;
-        if (frees(share, *wanting.job) < missing) continue;
-        if (best == kNoSlot || price(each, wanting, missing) < price(best, wanting, missing)) best = each;
-      }
-      if (best == kNoSlot) continue;
-      plan_.share(best).taken_for = grower;
-      plan_.touch(best);
-      return true;
-    }
-    return false;
-  }
-
   // The first that wait of each kind and queue, as they would start.
   void serve_priorities() {
     std::vector<std::pair<Order, Slot>> first;
@@ -322,6 +266,63 @@ class Reclaiming {
     const bool may = leaves_shares(plan_, taking.leaf, taking.need);
     plan_.queue_shares = std::move(before);
     return may;
+  }
+
+  // A queue whose jobs all run may have less than its quota, while others hold more than their shares with jobs that
+  // have shrunk as far as they can. One of these at a time, and never so that its queue is owed it back. Beyond quotas
+  // nobody is stopped so that others run faster.
+  bool serve_growth() {
+    if (somebody_leaves()) return false;  // that may be enough
+    const QueueTree& tree = plan_.queues();
+    const QueueShares shares = shares_with_growth();
+    std::vector<int64_t> needs(tree.queues.size());
+    for (size_t i = 0; i < needs.size(); ++i) {
+      const auto& growing = plan_.growing()[i];
+      if (growing.empty()) continue;
+      const Share& first = plan_.share(growing.begin()->second);
+      const int64_t need = int64_t(next_step(*first.job, first.is.count, first.is.most)) * kWholeGpu;
+      if (shares[i].allocated + need > tree.queues[i].quota) continue;
+      if (headroom(tree, shares, int32_t(i)) >= need && !reclaimable(tree, shares, int32_t(i), need).empty())
+        needs[i] = need;
+    }
+    for (;;) {
+      const int32_t leaf = next_queue(tree, shares, needs);
+      if (leaf == kNoQueue) return false;
+      if (take_for_growth(plan_.growing()[size_t(leaf)].begin()->second, needs[size_t(leaf)], shares)) return true;
+      needs[size_t(leaf)] = 0;
+    }
+  }
+
+  QueueShares shares_with_growth() const {
+    QueueShares shares = plan_.limit_shares;
+    for (const Share& share : plan_.shares()) {
+      if (!share.known || !share.is.admitted || share.is.frozen || share.is.count <= share.is.least) continue;
+      allocate(plan_.queues(), plan_.leaf_of(*share.job), int64_t(share.is.count - share.is.least) * kWholeGpu,
+               &shares);
+    }
+    return shares;
+  }
+
+  bool take_for_growth(Slot grower, int64_t need, const QueueShares& shares) {
+    const Share& wanting = plan_.share(grower);
+    const int64_t missing = need / kWholeGpu - std::max<int64_t>(plan_.left(), 0);
+    Slot best = kNoSlot;
+    const std::vector<Slot> may_give = candidates(grower, From::kQueues);
+    for (const int32_t leaf : reclaimable(plan_.queues(), shares, plan_.leaf_of(*wanting.job), need)) {
+      for (const Slot each : may_give) {
+        const Share& share = plan_.share(each);
+        const QueueShare& queue = shares[size_t(leaf)];
+        if (plan_.leaf_of(*share.job) != leaf || queue.allocated - need_of(share) < queue.fair) continue;
+        if (share.mine != share.held) continue;  // what it gives in this round may be enough
+        if (frees(share, *wanting.job) < missing) continue;
+        if (best == kNoSlot || price(each, wanting, missing) < price(best, wanting, missing)) best = each;
+      }
+      if (best == kNoSlot) continue;
+      plan_.share(best).taken_for = grower;
+      plan_.touch(best);
+      return true;
+    }
+    return false;
   }
 
   Tentative& plan_;
