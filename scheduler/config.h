@@ -12,6 +12,7 @@
 #include "scheduler/etcd_place.h"
 #include "scheduler/queue_config.h"
 #include "scheduler/require.h"
+#include "scheduler/reservation_config.h"
 #include "scheduler/turn_rules.h"
 #include "scheduler/usage.h"
 
@@ -43,6 +44,7 @@ struct PoolConfig {
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
   std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
+  std::vector<ReservationConfig> reservations;  // in the order of the file
   PolicyConfig policy;
   uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };

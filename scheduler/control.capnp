@@ -309,6 +309,25 @@ struct QueueInfo {            # amounts are thousandths of a GPU
   usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
 }
 
+struct ReservationInfo {
+  name @0 :Text;
+  gpus @1 :UInt32;
+  gpuModel @2 :Text;          # words of their names; empty: any
+  labels @3 :List(Text);
+  fromMs @4 :UInt64;          # since 1970
+  untilMs @5 :UInt64;
+  users @6 :List(Text);       # whose jobs may use it; with no users and no queues: everybody's
+  queues @7 :List(Text);
+  exclusive @8 :Bool;         # nobody else has its GPUs, also while it does not use them
+  begun @9 :Bool;
+  over @10 :Bool;
+  kept @11 :UInt32;           # GPUs that are kept for it now; the rest is lent
+  used @12 :UInt32;           # GPUs that its jobs have
+  there @13 :UInt32;          # usable GPUs of the pool that are such as it may have
+  runningJobs @14 :UInt32;
+  waitingJobs @15 :UInt32;
+}
+
 struct Touched {              # a job to which a change of the configuration does something
   job @0 :Text;
   what @1 :Text;
@@ -373,6 +392,7 @@ interface Pool {
   # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
   # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
+  reservations @18 () -> (reservations :List(ReservationInfo));  # in the order of pool.toml
 }
 
 enum Caller {

@@ -158,6 +158,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
+  record->reservation = clipped(spec.getReservation());
   if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
@@ -216,6 +217,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setGpuModel(record.require.model);
   fill_texts(spec.initLabels(uint32_t(record.require.labels.size())), record.require.labels);
   spec.setTogether(control::Together(record.require.together));
+  spec.setReservation(record.reservation);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);

@@ -55,7 +55,8 @@ JobView view_of(const Job& job) {
                .failed_on = {},
                .keeps = {},
                .refused_by = job.refused_by,
-               .require = job.record.require};
+               .require = job.record.require,
+               .reservation = job.record.reservation};
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
@@ -75,6 +76,7 @@ void Ledger::describe(Server* server) const {
 
 State Ledger::snapshot() const {
   State state;
+  for (const ReservationConfig& reservation : reservations) state.reservations.push_back(reservation.is);
   for (const auto& [name, server] : servers) {
     const bool draining = is_draining(name);
     for (const Gpu& gpu : server.gpus) {

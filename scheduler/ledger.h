@@ -14,6 +14,7 @@
 #include "scheduler/plan.h"
 #include "scheduler/protection.h"
 #include "scheduler/queues.h"
+#include "scheduler/reservation_config.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
 #include "scheduler/turn_rules.h"
@@ -121,8 +122,9 @@ struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
-  std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
-  std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
+  std::map<std::string, uint64_t> drains;       // servers that are being drained, also absent ones: since when (1970)
+  std::map<std::string, ServerTraits> traits;   // what pool.toml says of servers
+  std::vector<ReservationConfig> reservations;  // in the order of pool.toml
 
   bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
   // After the server has come, or `traits` has changed.

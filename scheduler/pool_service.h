@@ -73,6 +73,7 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> configure(ConfigureContext context) override;
   kj::Promise<void> why(WhyContext context) override;
   kj::Promise<void> queues(QueuesContext context) override;
+  kj::Promise<void> reservations(ReservationsContext context) override;
 
  private:
   PoolCore& core_;

@@ -257,6 +257,7 @@ void Reconciler::check_deadlines() {
   const bool recovered = recover_until_ns_ != 0 && now > recover_until_ns_;
   bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
   again |= save_dirty();
+  again |= a_reservation_turned();
   for (auto& [number, job] : ledger_.jobs) {
     if (recovered && !job.ended() && !job.attached) {
       end_job(&job,
@@ -288,6 +289,24 @@ void Reconciler::check_deadlines() {
   }
   if (recovered) recover_until_ns_ = 0;
   if (again || recovered) poke();
+}
+
+// Whether one has begun or ended since the last tick, by what the clock on the wall says now, wherever it came from.
+bool Reconciler::a_reservation_turned() {
+  const uint64_t now_ms = wall_seconds() * 1000;
+  std::set<std::string> lasting;
+  for (const ReservationConfig& each : ledger_.reservations) {
+    if (each.is.lasts(now_ms)) lasting.insert(each.is.name);
+  }
+  if (lasting == lasting_) return false;
+  for (const std::string& name : lasting) {
+    if (lasting_.count(name) == 0) log(LogLevel::kInfo, "reservation %s begins", name.c_str());
+  }
+  for (const std::string& name : lasting_) {
+    if (lasting.count(name) == 0) log(LogLevel::kInfo, "reservation %s is over", name.c_str());
+  }
+  lasting_ = std::move(lasting);
+  return true;
 }
 
 // Whether there were some, and they are in the store now.

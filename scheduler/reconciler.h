@@ -87,7 +87,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   // What is left on servers that are being drained, and why; by server.
   std::map<std::string, std::vector<Left>> left();
   // What the policy is asked with; of another ledger, as it would be if that were this one's.
-  State look() { return look(ledger_); }
+  State look() const { return look(ledger_); }
   State look(const Ledger& ledger) const;
 
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
@@ -202,6 +202,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> tick();
   void check_deadlines();
   bool save_dirty();
+  bool a_reservation_turned();
   bool was_stopped(uint64_t now);
   Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
   void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
@@ -214,10 +215,11 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
-  std::string next_turn_;       // the job whose turn is next
-  uint64_t turn_due_ns_ = 0;    // when turns end for it; 0: none does
-  uint64_t counted_ns_ = 0;     // usage of queues, until then
-  uint64_t save_usage_ns_ = 0;  // when it is written down next
+  std::string next_turn_;          // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;       // when turns end for it; 0: none does
+  std::set<std::string> lasting_;  // reservations, when it was looked at last
+  uint64_t counted_ns_ = 0;        // usage of queues, until then
+  uint64_t save_usage_ns_ = 0;     // when it is written down next
   std::function<bool()> leads_ = [] { return true; };
   bool poked_ = false;
   bool stopped_ = false;

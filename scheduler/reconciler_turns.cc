@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/reconciler.h"
+#include "scheduler/reservations.h"
 #include "scheduler/turns.h"
 
 namespace tide::sched {
@@ -31,6 +32,7 @@ bool is_settled(const Job& job) {
 State Reconciler::look(const Ledger& ledger) const {
   State state = ledger.snapshot();
   const uint64_t now = now_ns();
+  state.now_ms = wall_seconds() * 1000;
   state.turns = ledger.turns.on;
   if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
@@ -49,7 +51,7 @@ State Reconciler::look(const Ledger& ledger) const {
 void Reconciler::take_turns() {
   turn_due_ns_ = 0;
   if (!ledger_.turns.on) return;
-  const State state = look();
+  const State state = rest_of(look());
   const TurnPlan plan = plan_turns(state);
   next_turn_ = plan.empty() ? "" : plan.front().next;
   note_turns(state, plan);

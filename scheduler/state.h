@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "scheduler/require.h"
+#include "scheduler/reservation.h"
 #include "scheduler/shares.h"
 
 namespace tide::sched {
@@ -90,6 +91,12 @@ struct JobView {
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
+  std::string reservation = {};                        // whose GPUs it may use; empty: none
+  std::shared_ptr<const std::set<GpuId>> barred = {};  // GPUs that its queue may not use now (models.h); null: none
+  bool entitled = false;  // GPUs of the model that it requires are kept for it: it starts first
+
+  // Some GPUs are not for it.
+  bool picky() const { return require.any() || !failed_on.empty() || barred != nullptr; }
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
@@ -104,7 +111,8 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
-  uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
+  uint64_t now_ms = 0;                         // since 1970: deadlines and reservations are on this clock
+  std::vector<Reservation> reservations = {};  // in the order of pool.toml
 };
 
 struct Decision {

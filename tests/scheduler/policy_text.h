@@ -2,7 +2,7 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose, "part250" a quarter of a GPU. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
+// user chose, "part250" a quarter of a GPU, "lasts60" that it will run for a minute. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
 // leaves. "on p0" is parked on
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
 // kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
@@ -126,6 +126,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.failed_on.insert("s" + word.substr(6));
     } else if (word.rfind("min", 0) == 0) {
       job.min_gpus = uint32_t(std::stoul(word.substr(3)));
+    } else if (word.rfind("lasts", 0) == 0) {
+      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
     } else if (word.rfind("mem", 0) == 0) {
       job.memory_bytes = std::stoul(word.substr(3));
       job.memory_given = true;

@@ -22,7 +22,7 @@ struct Ask {
   uint64_t idle_ms = 0;
   bool no_turns = false;
   uint64_t protect_ms = 0;
-  std::string name, queue;
+  std::string name, queue, reservation;
   std::string gpu_model;
   std::vector<std::string> labels;
   sched::Together together = sched::Together::kPreferred;
