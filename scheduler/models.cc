@@ -78,7 +78,8 @@ class Barring {
     protect();
     std::vector<size_t> waiting;
     for (size_t i = 0; i < state_.jobs.size(); ++i) {
-      if (waits(state_.jobs[i]) && quota_of(tree_, state_.jobs[i]).gpus != 0) waiting.push_back(i);
+      const bool looks = waits(state_.jobs[i]) || missing_of(state_.jobs[i]) > 0;
+      if (looks && quota_of(tree_, state_.jobs[i]).gpus != 0) waiting.push_back(i);
     }
     std::stable_sort(waiting.begin(), waiting.end(),
                      [&](size_t a, size_t b) { return state_.jobs[a].priority > state_.jobs[b].priority; });
@@ -110,6 +111,11 @@ class Barring {
     }
   }
 
+  // Of one that has begun, and that others are still leaving GPUs for.
+  int64_t missing_of(const JobView& job) const {
+    return job.running && !job.suspended ? least_of(state_, job) - int64_t(gpus_of(job).size()) : 0;
+  }
+
   bool within_limits(const JobView& job, int64_t need) const {
     const QueueShares shares = fair_shares(tree_, loads_of(state_), 0);
     if (headroom(tree_, shares, job.queue) < need * kWholeGpu) return false;
@@ -125,18 +131,19 @@ class Barring {
   void keep_for(size_t index) {
     JobView& job = state_.jobs[index];
     const Quota quota = quota_of(tree_, job);
-    const int64_t need = least_of(state_, job);
+    const int64_t need = job.running ? missing_of(job) : least_of(state_, job);
     int64_t& used = used_[{quota.queue, quota.model}];
-    if (used + need > quota.gpus || !within_limits(job, need)) return;
+    if (!job.running && (used + need > quota.gpus || !within_limits(job, need))) return;
+    if (job.running && !is_protected(job)) return;
     std::map<std::string, std::vector<GpuId>> groups;
     for (const auto& [id, gpu] : usable_) {
-      const bool open = kept_.count(id) == 0 && capacity(job, *gpu) > 0 && job.failed_on.count(id.server) == 0;
+      const bool open = kept_.count(id) == 0 && gpus_of(job).count(id) == 0 && capacity(job, *gpu) > 0 && job.failed_on.count(id.server) == 0;
       if (open) groups[group_of(job, *gpu)].push_back(id);
     }
     for (const auto& [name, group] : groups) {
       const GpuIds chosen = choose(job, group, need);
       if (chosen.empty()) continue;
-      used += need;
+      used += job.running ? 0 : need;
       for (const GpuId& gpu : chosen) kept_[gpu] = job.id;
       job.entitled = true;
       for (size_t i = 0; i < barred_.size(); ++i) {
@@ -164,6 +171,7 @@ class Barring {
       chosen.insert(ranked[i].second);
       room += capacity(job, *usable_.at(ranked[i].second));
     }
+    for (const GpuId& gpu : gpus_of(job)) room += usable_.count(gpu) != 0 ? capacity(job, *usable_.at(gpu)) : 0;
     return int64_t(chosen.size()) == need && room >= job.vgpus ? chosen : GpuIds();
   }
 

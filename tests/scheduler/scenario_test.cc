@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/models.h"
 #include "scheduler/plan.h"
 #include "scheduler/queues.h"
 #include "tests/scheduler/queue_text.h"
@@ -337,6 +338,14 @@ class Player {
       const Queue& queue = state_.queues.queues[i];
       const int64_t cap = queue.preemptible ? queue.limit : std::min(queue.limit, queue.quota);
       if (when == "at first" && shares[i].allocated > cap) beyond_.insert(i);  // the story begins so
+      for (const ModelQuota& model : queue.models) {
+        State ordinary = state_;
+        std::erase_if(ordinary.jobs, [&](const JobView& job) { return is_reserved(job); });
+        const int64_t on = held_of(ordinary, int32_t(i), model.model);
+        if (when == "at first" && model.limit && on > int64_t(*model.limit)) beyond_.insert(i);
+        if (model.limit && on > int64_t(*model.limit) && beyond_.count(i) == 0)
+          fail(format("queue %s is on %ld of %s, ", queue.name.c_str(), long(on), model.model.c_str()) + when);
+      }
       if (shares[i].allocated > cap && beyond_.count(i) == 0)
         fail(format("queue %s has %ld of %ld, ", queue.name.c_str(), long(shares[i].allocated), long(cap)) + when);
     }
