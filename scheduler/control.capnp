@@ -307,6 +307,15 @@ struct QueueInfo {            # amounts are thousandths of a GPU
   waitingGpus @14 :UInt64;    # what these want
   usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
   usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
+  models @17 :List(ModelInfo);
+}
+
+struct ModelInfo {            # what a queue has of GPUs of a model
+  model @0 :Text;             # words of their names
+  quota @1 :UInt32;
+  limit @2 :UInt32 = 0xffffffff;  # all ones: none
+  held @3 :UInt32;            # that its jobs are on
+  there @4 :UInt32;           # usable ones in the pool
 }
 
 struct ReservationInfo {

@@ -277,6 +277,15 @@ void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue) 
   info.setWaitingGpus(uint64_t(queue.waiting_for));
   info.setUsedGpuS(queue.used_gpu_s);
   info.setUsedPart(queue.share.used);
+  auto models = info.initModels(uint32_t(queue.models.size()));
+  for (uint32_t i = 0; i < models.size(); ++i) {
+    const ModelState& from = queue.models[i];
+    models[i].setModel(from.is.model);
+    models[i].setQuota(from.is.quota);
+    models[i].setLimit(from.is.limit.value_or(UINT32_MAX));
+    models[i].setHeld(uint32_t(from.held));
+    models[i].setThere(uint32_t(from.there));
+  }
 }
 
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {

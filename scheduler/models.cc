@@ -137,7 +137,8 @@ class Barring {
     if (job.running && !is_protected(job)) return;
     std::map<std::string, std::vector<GpuId>> groups;
     for (const auto& [id, gpu] : usable_) {
-      const bool open = kept_.count(id) == 0 && gpus_of(job).count(id) == 0 && capacity(job, *gpu) > 0 && job.failed_on.count(id.server) == 0;
+      const bool open = kept_.count(id) == 0 && gpus_of(job).count(id) == 0 && capacity(job, *gpu) > 0 &&
+                        job.failed_on.count(id.server) == 0;
       if (open) groups[group_of(job, *gpu)].push_back(id);
     }
     for (const auto& [name, group] : groups) {

@@ -187,6 +187,10 @@ std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
     states[i].queue = queue;
     states[i].share = shares[i];
     states[i].in_file = i < queues.tree.queues.size();
+    for (const ModelQuota& model : queue.models) {
+      states[i].models.push_back(
+          {.is = model, .held = held_of(state, int32_t(i), model.model), .there = there_of(snapshot, model.model)});
+    }
     if (queue.parent != kNoQueue) states[i].parent = state.queues.queues[size_t(queue.parent)].name;
     const auto used = queues.usage.find(queue.name);
     if (queue.leaf() && used != queues.usage.end()) states[i].used_gpu_s = used->second;

@@ -59,8 +59,7 @@ class Starting {
   bool drains(const Share& share) const {
     const Requirements& require = share.job->require;
     return require.model.empty() && require.labels.empty() && share.job->barred == nullptr &&
-           share.job->skipped >= kSkipsMax &&
-           int64_t(share.is.least) <= plan_.total();
+           share.job->skipped >= kSkipsMax && int64_t(share.is.least) <= plan_.total();
   }
 
   void start(Slot slot) {

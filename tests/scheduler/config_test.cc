@@ -46,7 +46,7 @@ TEST(Config, all_errors_at_once_with_line_column_and_hint) {
                    "pool.toml:3:10: 'listen' must be text; write listen = \"...\"",
                    "pool.toml:4:1: unknown key 'stat' in [pool]; did you mean 'state'?",
                    "pool.toml:5:2: 'price' is not available yet; leave it out; this version knows [pool], [policy], "
-                   "[[queue]] and [[server]] only"}));
+                   "[[queue]], [[reservation]] and [[server]] only"}));
 }
 
 TEST(Config, an_address_must_be_one) {

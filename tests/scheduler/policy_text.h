@@ -2,14 +2,13 @@
 
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
-// user chose, "part250" a quarter of a GPU, "lasts60" that it will run for a minute. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
-// leaves. "on p0" is parked on
-// server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
-// kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
-// be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
-// "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
-// drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch; "needs:H200", "needs:rack=a",
-// "needs:server", "needs:switch": what a job requires.
+// user chose, "part250" a quarter of a GPU, "lasts60" that it will run for a minute. "t2" is a target, "skip16" a count
+// of skips, "pinned" what `tide migrate` leaves. "on p0" is parked on server s0, "suspended" what `tide suspend` wants,
+// "waiting" who is on places and not admitted; "keeps1": GPU 1 is kept for it, "refused0": server s0 cannot keep it,
+// "failed0": it could not be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its
+// turn "of9", "endless"; "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1":
+// server s1 is being drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch;
+// "needs:H200", "needs:rack=a", "needs:server", "needs:switch": what a job requires.
 
 #include <gtest/gtest.h>
 

@@ -24,7 +24,7 @@ std::string joined(Texts texts) {
 
 void add_texts(Json& json, const char* key, Texts texts) {
   json.key(key).list();
-  for (const auto text : texts) json.value(std::string(text));
+  for (const auto text : texts) json.text(std::string(text));
   json.end();
 }
 
@@ -53,7 +53,7 @@ void add_reservations(Json& json, Reservations reservations) {
         .add("gpus", info.getGpus())
         .add("gpu_model", std::string(info.getGpuModel()));
     add_texts(json, "labels", info.getLabels());
-    json.add("from_ms", info.getFromMs()).add("until_ms", info.getUntilMs()).add("stage", stage_of(info));
+    json.add("from_ms", info.getFromMs()).add("until_ms", info.getUntilMs()).add("stage", std::string(stage_of(info)));
     add_texts(json, "users", info.getUsers());
     add_texts(json, "queues", info.getQueues());
     json.add("exclusive", info.getExclusive())

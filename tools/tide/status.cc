@@ -6,6 +6,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/reservations.h"
 #include "tools/tide/servers.h"
 #include "tools/tide/show.h"
 
@@ -25,9 +26,12 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().jobsRequest().send(), &jobs);
   kj::Maybe<capnp::Response<control::Pool::ServersResults>> servers;
   if (outcome.ok()) outcome = asker.ask(asker.pool().serversRequest().send(), &servers);
+  kj::Maybe<capnp::Response<control::Pool::ReservationsResults>> reserved;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().reservationsRequest().send(), &reserved);
   if (!outcome.ok()) return fail(outcome.message());
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
+  const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
   uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
   uint32_t draining = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
@@ -61,7 +65,9 @@ int status(const Words& words) {
     for (const auto server : all_servers) {
       if (server.getDrainingMs() != 0) add_server(json, server);
     }
-    json.end().end().print();
+    json.end();
+    add_reservations(json, reservations);
+    json.end().print();
     return kOk;
   }
   printf("scheduler  up for %s (version %s, process %u)\n", duration_text(up_ms).c_str(), pool.getVersion().cStr(),
@@ -79,6 +85,7 @@ int status(const Words& words) {
   const std::string drains = drains_text(all_servers);
   if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
   puts("");
+  print_reservations(reservations);
   return kOk;
 }
 
