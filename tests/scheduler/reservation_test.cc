@@ -211,5 +211,117 @@ TEST(Models, are_why_a_job_can_never_run) {
   EXPECT_NE(queues.why_never(state, job, "a", true), "");
 }
 
+// Pools by chance: whatever is asked, it comes to rest, no queue is on more GPUs of a model than its limit, nobody has
+// a GPU that somebody else has, and those of an exclusive reservation are left to its jobs.
+class Chance {
+ public:
+  explicit Chance(uint64_t seed) : dice_(seed * 7919 + 1) {
+    state_ = parse_state("3+3+2 gpus s0:A100 s1:H200 s2:H200 s2:rack=b");
+    std::vector<QueueConfig> queues(4);
+    for (size_t q = 0; q < queues.size(); ++q) {
+      queues[q].name = std::string(1, char('a' + q));
+      queues[q].quota = roll(6);
+      queues[q].preemptible = queues[q].quota == 0 || roll(4) != 0;
+      if (roll(2) == 0) queues[q].models.push_back({.model = roll(2) == 0 ? "H200" : "A100"});
+      if (queues[q].models.empty()) continue;
+      queues[q].models[0].quota = roll(uint32_t(queues[q].quota) + 1);
+      if (roll(2) == 0) queues[q].models[0].limit = queues[q].models[0].quota + roll(3);
+    }
+    state_.queues = make_tree(queues);
+    state_.used.assign(queues.size(), 0);
+    for (uint32_t r = 0; r < roll(3); ++r) {
+      Reservation reservation{.name = "r" + std::to_string(r),
+                              .gpus = 1 + roll(4),
+                              .from_ms = 10 + roll(3) * 10,
+                              .until_ms = 50 + roll(2) * 20,
+                              .exclusive = roll(2) == 0};
+      if (roll(3) == 0) reservation.require.model = "H200";
+      state_.reservations.push_back(reservation);
+    }
+  }
+
+  void play() {
+    for (state_.now_ms = 5; state_.now_ms < 90; state_.now_ms += 5) {
+      for (uint32_t i = 0; i < roll(3); ++i) arrive();
+      if (roll(2) == 0 && !state_.jobs.empty())
+        state_.jobs.erase(state_.jobs.begin() + roll(uint32_t(state_.jobs.size())));
+      int rounds = 0;
+      while (round()) ASSERT_LT(++rounds, 60) << "it does not come to rest at " << state_.now_ms;
+    }
+  }
+
+ private:
+  uint32_t roll(uint32_t sides) {
+    dice_ = dice_ * 6364136223846793005ull + 1442695040888963407ull;
+    return uint32_t(dice_ >> 33) % sides;
+  }
+
+  void arrive() {
+    JobView job{.id = std::to_string(++jobs_), .vgpus = 1 + roll(5)};
+    job.min_gpus = 1 + roll(job.vgpus);
+    if (job.vgpus == 1 && roll(2) == 0) job.part = 250 * (1 + roll(3));
+    if (roll(3) == 0) job.require.model = roll(2) == 0 ? "H200" : "A100";
+    if (roll(3) == 0 && !state_.reservations.empty())
+      job.reservation = state_.reservations[roll(uint32_t(state_.reservations.size()))].name;
+    job.queue = int32_t(roll(4));
+    job.preemptible = state_.queues.queues[size_t(job.queue)].preemptible;
+    job.places.resize(job.vgpus);
+    state_.jobs.push_back(job);
+  }
+
+  // Whether anything has changed. Who is suspended is parked at once; who goes where somebody still is waits.
+  bool round() {
+    const Assignment answer = assign(state_);
+    bool changed = false;
+    std::map<GpuId, std::map<std::string, uint32_t>> on;
+    for (JobView& job : state_.jobs) {
+      const Decision& decision = answer.at(job.id);
+      changed |= decision.running != job.running || (decision.running && decision.places != job.places);
+      if (job.running && !decision.running) {
+        EXPECT_TRUE(job.preemptible) << job.id;
+        for (GpuId& place : job.places) place.index = kParked;
+      }
+      job.running = decision.running;
+      if (decision.running) job.places = decision.places;
+      for (const GpuId& place : job.places) {
+        if (place.on_gpu()) on[place][job.id] = job.part;
+      }
+    }
+    for (const auto& [gpu, jobs] : on) {
+      uint32_t all = 0;
+      for (const auto& [id, part] : jobs) all += part;
+      EXPECT_LE(all, kWholeGpu) << to_text(gpu) << " at " << state_.now_ms;
+    }
+    check_limits();
+    return changed;
+  }
+
+  // Of what runs outside of reservations; a job that came out of one keeps what it has.
+  void check_limits() {
+    State ordinary = state_;
+    const bool any_over = std::any_of(state_.reservations.begin(), state_.reservations.end(),
+                                      [&](const Reservation& each) { return each.over(state_.now_ms); });
+    std::erase_if(ordinary.jobs, [](const JobView& job) { return !job.reservation.empty(); });
+    if (any_over) return;
+    for (size_t q = 0; q < state_.queues.queues.size(); ++q) {
+      for (const ModelQuota& model : state_.queues.queues[q].models) {
+        if (model.limit)
+          EXPECT_LE(held_of(ordinary, int32_t(q), model.model), int64_t(*model.limit)) << "at " << state_.now_ms;
+      }
+    }
+  }
+
+  uint64_t dice_;
+  State state_;
+  uint32_t jobs_ = 0;
+};
+
+TEST(Reservations, and_models_come_to_rest_by_chance) {
+  for (uint64_t seed = 0; seed < 300 && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    Chance(seed).play();
+  }
+}
+
 }  // namespace
 }  // namespace tide::sched
