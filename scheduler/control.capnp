@@ -326,6 +326,34 @@ struct QueueInfo {            # amounts are thousandths of a GPU
   waitingGpus @14 :UInt64;    # what these want
   usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
   usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
+  models @17 :List(ModelInfo);
+}
+
+struct ModelInfo {            # what a queue has of GPUs of a model
+  model @0 :Text;             # words of their names
+  quota @1 :UInt32;
+  limit @2 :UInt32 = 0xffffffff;  # all ones: none
+  held @3 :UInt32;            # that its jobs are on
+  there @4 :UInt32;           # usable ones in the pool
+}
+
+struct ReservationInfo {
+  name @0 :Text;
+  gpus @1 :UInt32;
+  gpuModel @2 :Text;          # words of their names; empty: any
+  labels @3 :List(Text);
+  fromMs @4 :UInt64;          # since 1970
+  untilMs @5 :UInt64;
+  users @6 :List(Text);       # whose jobs may use it; with no users and no queues: everybody's
+  queues @7 :List(Text);
+  exclusive @8 :Bool;         # nobody else has its GPUs, also while it does not use them
+  begun @9 :Bool;
+  over @10 :Bool;
+  kept @11 :UInt32;           # GPUs that are kept for it now; the rest is lent
+  used @12 :UInt32;           # GPUs that its jobs have
+  there @13 :UInt32;          # usable GPUs of the pool that are such as it may have
+  runningJobs @14 :UInt32;
+  waitingJobs @15 :UInt32;
 }
 
 struct Touched {              # a job to which a change of the configuration does something
@@ -453,7 +481,7 @@ interface Pool {
   # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
   # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
-  taken18 @18 ();
+  reservations @18 () -> (reservations :List(ReservationInfo));  # in the order of pool.toml
   # What jobs have had of GPUs in a time. `by`: "queue", "user" or "job"; untilMs 0: until now.
   report @19 (by :Text, sinceMs :UInt64, untilMs :UInt64) -> (report :Report);
   taken20 @20 ();

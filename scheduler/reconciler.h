@@ -97,7 +97,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   // What is left on servers that are being drained, and why; by server.
   std::map<std::string, std::vector<Left>> left();
   // What the policy is asked with; of another ledger, as it would be if that were this one's.
-  State look() { return look(ledger_); }
+  State look() const { return look(ledger_); }
   State look(const Ledger& ledger) const;
   // Puts into its record why the job waits, as of the last round; of others nothing changes.
   void note_reason(Job* job) const;
@@ -156,6 +156,10 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_due(uint64_t number, uint64_t until_ns);
   void note_places(uint64_t number, const Job* job);
   std::vector<Planner::Change> decide(const Moment& now);
+  bool decides_whole() const;
+  std::vector<Planner::Change> decide_whole(const Moment& now);
+  std::string why_of(const std::string& job) const;
+  std::optional<Decision> wanted_of(const std::string& job) const;  // none: there is no such job
   std::vector<Action> actions(const Assignment& wanted, uint64_t now_ns) const;
   Assignment wanted_now(const std::vector<Planner::Change>& changes) const;
   void note_restless(const std::vector<Action>& left);
@@ -265,6 +269,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> tick();
   void check_deadlines();
   bool save_dirty();
+  bool a_reservation_turned();
   bool was_stopped(uint64_t now);
   Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
   void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
@@ -278,15 +283,18 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
-  std::string next_turn_;        // the job whose turn is next
-  uint64_t turn_due_ns_ = 0;     // when turns end for it; 0: none does
-  uint64_t promise_due_ns_ = 0;  // when what was promised is to be looked at again, whatever happens; 0: never
-  uint64_t counted_ns_ = 0;      // usage of queues, until then
-  uint64_t save_usage_ns_ = 0;   // when it is written down next
+  std::string next_turn_;          // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;       // when turns end for it; 0: none does
+  uint64_t promise_due_ns_ = 0;    // when what was promised is to be looked at again, whatever happens; 0: never
+  uint64_t counted_ns_ = 0;        // usage of queues, until then
+  uint64_t save_usage_ns_ = 0;     // when it is written down next
+  std::set<std::string> lasting_;  // reservations, when it was looked at last
   std::function<bool()> leads_ = [] { return true; };
   std::function<void(State, const Assignment&)> record_;  // null: nobody asks
   uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
   std::unique_ptr<Planner> planner_;
+  bool whole_ = false;  // what is wanted is `answer_`, and not what the planner says
+  Assignment answer_;
   std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
   std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
   std::unordered_map<uint64_t, Told> told_;

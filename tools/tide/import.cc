@@ -141,12 +141,30 @@ int32_t runai_priority(const Node& node, ImportedQueue* queue) {
   return 0;
 }
 
+// Which GPUs are in a pool of nodes its name does not say for sure.
+void note_models(const std::vector<Node>& pools, uint32_t line, ImportedQueue* queue) {
+  std::string models;
+  for (const Node& pool : pools) {
+    double quota = 0, limit = 0;
+    const bool has_quota = pool["gpu"]["deserved"].number(&quota) && quota > 0;
+    const bool has_limit = pool["gpu"]["limit"].number(&limit) && limit > 0;
+    if (!has_quota && !has_limit) continue;
+    models += (models.empty() ? "" : ", ") + pool["nodePool"]["name"].text().substr(0, 40) + " = { ";
+    if (has_quota) models += format("quota = %.0f", quota);
+    if (has_limit) models += format("%slimit = %.0f", has_quota ? ", " : "", limit);
+    models += " }";
+  }
+  if (!models.empty())
+    queue->notes.push_back({line, "where these differ by GPU model, write its words: models = { " + models + " }"});
+}
+
 // One entry for each pool of nodes, which are one pool here.
 void read_node_pools(const Node& resources, ImportedQueue* queue) {
   const std::vector<Node> pools = resources.items();
   if (pools.size() > 1) {
     queue->notes.push_back(
         {resources.line(), format("the GPUs of %zu node pools are added up: there is one pool here", pools.size())});
+    note_models(pools, resources.line(), queue);
   }
   double quota = 0, limit = 0;
   bool limited = !pools.empty(), unlimited = false;

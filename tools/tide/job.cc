@@ -319,6 +319,7 @@ int job(const Words& words) {
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
   print_rules(info);
+  if (spec.getReservation().size() != 0) printf("  reservation %s\n", spec.getReservation().cStr());
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());
@@ -343,7 +344,8 @@ int why(const Words& words) {
       "One reason why the job waits, has fewer GPUs than it could, was moved, is slow, or how it ended; what speaks "
       "for\n"
       "it, and the next step.\n"
-      "  --history  what was decided about it until now, when and why; `tide snapshot --decision N` fetches one of them\n";
+      "  --history  what was decided about it until now, when and why; `tide snapshot --decision N` fetches one of "
+      "them\n";
   const std::vector<OptionSpec> specs = {{"json", 0, false}, {"history", 0, false}};
   if (!options.parse(words, specs, kHelp) || !options.expect_words(1, "one job")) return options.status();
   if (options.has("history")) return history(options);

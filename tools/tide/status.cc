@@ -7,6 +7,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/reservations.h"
 #include "tools/tide/servers.h"
 #include "tools/tide/show.h"
 
@@ -50,10 +51,13 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().serversRequest().send(), &servers);
   kj::Maybe<capnp::Response<control::Pool::DecisionsResults>> decisions;
   if (outcome.ok()) outcome = asker.ask(asker.pool().decisionsRequest().send(), &decisions);
+  kj::Maybe<capnp::Response<control::Pool::ReservationsResults>> reserved;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().reservationsRequest().send(), &reserved);
   if (!outcome.ok()) return fail(outcome.message());
   const auto journal = KJ_ASSERT_NONNULL(decisions).getJournal();
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
+  const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
   uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
   uint32_t draining = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
@@ -93,6 +97,7 @@ int status(const Words& words) {
     }
     json.end();
     add_journal(json, journal);
+    add_reservations(json, reservations);
     json.end().print();
     return kOk;
   }
@@ -115,6 +120,8 @@ int status(const Words& words) {
   const std::string drains = drains_text(all_servers);
   if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
   printf("\ndecisions  %s\n", journal_text(journal).c_str());
+  puts("");
+  print_reservations(reservations);
   return kOk;
 }
 

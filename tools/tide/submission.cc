@@ -132,7 +132,8 @@ const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'},
                                              {"class"},
                                              {"min-runtime"},
                                              {"powers-of-two", 0, false},
-                                             {"weight"}};
+                                             {"weight"},
+                                             {"reservation"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
@@ -161,12 +162,18 @@ const char* const kAskHelp =
     "  --label KEY=VALUE  only on servers with this label; may be given several times\n"
     "  --together WHERE   all its physical GPUs on one server, or behind one switch: server, switch (without it: on\n"
     "                     one server where that can be)\n"
+    "  --reservation NAME on the GPUs of a reservation of the pool (`tide status`), from its beginning on\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
   ask->min_given = options.has("min");
   ask->name = options.get("name");
   ask->queue = options.get("queue");
+  ask->reservation = options.get("reservation");
+  if (options.has("reservation") && ask->reservation.empty()) {
+    options.usage_error("--reservation needs the name of one; `tide status` lists them");
+    return false;
+  }
   ask->trace = options.get("trace");
   ask->no_turns = options.has("no-turns");
   if (options.has("trace") && ask->trace.empty()) {
@@ -217,6 +224,7 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   auto labels = spec.initLabels(uint32_t(ask.labels.size()));
   for (uint32_t i = 0; i < labels.size(); ++i) labels.set(i, ask.labels[i]);
   spec.setTogether(control::Together(ask.together));
+  spec.setReservation(clipped(ask.reservation));
 }
 
 Outcome begin_trace(Ask* ask) {
