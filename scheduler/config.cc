@@ -66,11 +66,10 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"labels", Kind::kLabels},
                                {"switch", Kind::kWord}};
 constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
-constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWord},
-                              {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
-                              {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
-                              {"preemptible", Kind::kBool}, {"class", Kind::kClass},
-                              {"min_runtime", Kind::kTimeOrOff}};
+constexpr Key kQueueKeys[] = {
+    {"name", Kind::kWord},        {"parent", Kind::kWord},   {"quota", Kind::kGpus},
+    {"limit", Kind::kGpus},       {"priority", Kind::kRank}, {"over_quota_weight", Kind::kWeight},
+    {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff}};
 constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},
                                {"past_weight", Kind::kWeight},
                                {"min_runtime", Kind::kTimeOrOff},

@@ -35,8 +35,8 @@ inline constexpr uint64_t kIdleReturnMs = 600'000;
 
 // [policy]
 struct PolicyConfig {
-  uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
-  double past_weight = 1;               // how much that counts (ShareRules)
+  uint64_t half_life_ms = kHalfLifeMs;                    // of what queues had in the past
+  double past_weight = 1;                                 // how much that counts (ShareRules)
   std::optional<uint64_t> min_runtime_ms = {};            // before a job is disturbed for others' sake
   uint32_t disturbances_per_hour = kDisturbancesPerHour;  // of one job, for others' sake; 0: no limit
   uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never

@@ -137,8 +137,8 @@ Outcome read_rules(control::JobSpec::Reader spec, JobRecord* record) {
         format("--priority is between %d and %d, not %d", -kPriorityMost, kPriorityMost, record->priority));
   if (uint16_t(spec.getJobClass()) > uint16_t(control::JobClass::AS_QUEUE_SAYS))
     return Outcome::fail("--class is batch, interactive or inference");
-  record->job_class = spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS ? JobClass::kBatch
-                                                                             : JobClass(spec.getJobClass());
+  record->job_class =
+      spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS ? JobClass::kBatch : JobClass(spec.getJobClass());
   if (!record->powers_of_two) return {};
   if (record->part < kWholeGpu) return Outcome::fail("--powers-of-two is for whole GPUs");
   const JobView like{.id = {}, .vgpus = record->gpus, .places = {}, .powers_of_two = true};

@@ -106,7 +106,7 @@ struct Job {
   Idleness idle;
   Turn turn;
   Useful useful;
-  bool spared = false;     // as it was in the last round
+  bool spared = false;  // as it was in the last round
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said
@@ -127,7 +127,7 @@ struct Job {
   bool is_parked() const;  // all of it
   // What decides whether it may be disturbed. Valid as long as this.
   Disturbed disturbed(const DisturbanceRules& rules) const;
-  bool is_quiet() const;   // none of its vGPUs takes part in an action
+  bool is_quiet() const;  // none of its vGPUs takes part in an action
 };
 
 struct Ledger {

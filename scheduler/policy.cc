@@ -148,7 +148,8 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   if (share.taken_for != kNoSlot) {
     const JobView& other = *plan.share(share.taken_for).job;
     const bool same = plan.leaf_of(job) == plan.leaf_of(other);
-    return "gives its GPUs to job " + other.id + (same ? ", which has a higher priority" : ", whose queue is owed them");
+    return "gives its GPUs to job " + other.id +
+           (same ? ", which has a higher priority" : ", whose queue is owed them");
   }
   if (share.is.admitted) return "";
   if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share.behind) : no_set_because(job);

@@ -67,8 +67,8 @@ bool Reconciler::may_be_disturbed_again(Job* job, uint64_t now) {
   const bool was = job->spared;
   const Disturbed disturbed = job->disturbed(ledger_.disturbance);
   job->spared = job->admitted() && !job->ended() &&
-                (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() || job->kept_until_ns > now ||
-                 is_nearly_done(view_of(*job)));
+                (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() ||
+                 job->kept_until_ns > now || is_nearly_done(view_of(*job)));
   return was && !job->spared;
 }
 

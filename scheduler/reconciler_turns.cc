@@ -97,7 +97,8 @@ void Reconciler::end_turn(Job* job, const std::string& next) {
   if (!suspend_for_others(job)) job->record.turn.yielding = false;  // the tick tries again
 }
 
-// The policy has said so: another queue is owed its GPUs, or somebody of a higher priority waits. When all of it is parked it waits like who has not started.
+// The policy has said so: another queue is owed its GPUs, or somebody of a higher priority waits. When all of it is
+// parked it waits like who has not started.
 void Reconciler::take_from(Job* job, const std::string& why) {
   if (!is_settled(*job)) return;  // the next round says so again
   log(LogLevel::kInfo, "job %s %s", job->record.id().c_str(), why.c_str());

@@ -156,9 +156,8 @@ class Reclaiming {
   bool lets_lie_together(const Share& share, uint32_t wanted) const {
     std::map<ServerIndex, uint32_t> there;
     for (const GpuIndex gpu : share.mine) ++there[plan_.gpus().server_of(gpu)];
-    return std::any_of(there.begin(), there.end(), [&](const auto& each) {
-      return plan_.gpus().free_on(each.first) + each.second >= wanted;
-    });
+    return std::any_of(there.begin(), there.end(),
+                       [&](const auto& each) { return plan_.gpus().free_on(each.first) + each.second >= wanted; });
   }
 
   // Whom it costs least, of equals who frees least beyond what is missing, then who frees most of that, then whose
@@ -219,7 +218,8 @@ class Reclaiming {
   void book_giver(Taking* taking, Slot giver, int sign) const {
     const Share& share = plan_.share(giver);
     taking->gained += sign * frees(share, *plan_.share(taking->slot).job);
-    if (plan_.has_queues()) allocate(plan_.queues(), plan_.leaf_of(*share.job), -sign * need_of(share), &taking->shares);
+    if (plan_.has_queues())
+      allocate(plan_.queues(), plan_.leaf_of(*share.job), -sign * need_of(share), &taking->shares);
   }
 
   bool choose_givers(Slot slot, From from, std::vector<Slot>* givers) {

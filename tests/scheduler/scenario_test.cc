@@ -143,7 +143,7 @@ class Player {
     return found == state_.jobs.end() ? nullptr : &*found;
   }
 
-  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A spared", "A disturbable", "gpu 3 sick", "server 1 off".
+  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A spared", "gpu 3 sick", "server 1 off".
   void happen(const std::string& text) {
     settled_ = false;
     remember();

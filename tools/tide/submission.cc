@@ -114,10 +114,23 @@ std::string nvml_of(const std::string& directory) {
 
 }  // namespace
 
-const std::vector<OptionSpec> kAskOptions = {
-    {"gpus", 'g'}, {"min"},         {"gpu-memory"},         {"name"},    {"queue"},     {"trace"},
-    {"compress"},  {"idle-return"}, {"no-turns", 0, false}, {"protect"}, {"gpu-model"}, {"label", 0, true, true},
-    {"together"},  {"priority"},    {"class"},              {"min-runtime"}, {"powers-of-two", 0, false}};
+const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'},
+                                             {"min"},
+                                             {"gpu-memory"},
+                                             {"name"},
+                                             {"queue"},
+                                             {"trace"},
+                                             {"compress"},
+                                             {"idle-return"},
+                                             {"no-turns", 0, false},
+                                             {"protect"},
+                                             {"gpu-model"},
+                                             {"label", 0, true, true},
+                                             {"together"},
+                                             {"priority"},
+                                             {"class"},
+                                             {"min-runtime"},
+                                             {"powers-of-two", 0, false}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
@@ -130,7 +143,8 @@ const char* const kAskHelp =
     "  --trace FILE       writes every driver call into FILE, for `tide trace FILE`\n"
     "  --compress MODE    copies to and from other machines: auto (packed where the network is slow, the default), on, "
     "off\n"
-    "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h, off), until its next call\n"
+    "  --idle-return TIME gives its GPUs back when it has done nothing for so long (10m, 2h, off), until its next "
+    "call\n"
     "                     (default: off; of the interactive class 10m, or as pool.toml says)\n"
     "  --no-turns         keeps its GPUs until it ends, also in a pool where jobs take turns\n"
     "  --protect TIME     a checkpoint so often (30s), from which it goes on elsewhere where its worker or server is "
