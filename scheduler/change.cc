@@ -26,11 +26,16 @@ std::string to_text(const ServerTraits& traits) {
   return text;
 }
 
+// As it is written in pool.toml.
+std::string time_text(uint64_t ms) { return ms == 0 ? "off" : to_text(TurnRules{.on = true, .fixed_ms = ms}); }
+
 std::string to_text(const QueueConfig& queue) {
   std::string text = format("quota %g", queue.quota);
   if (queue.limit) text += format(", limit %g", *queue.limit);
   if (!queue.parent.empty()) text += ", parent " + queue.parent;
   text += format(", over_quota_weight %g, priority %d", queue.over_quota_weight, queue.priority);
+  if (queue.job_class) text += std::string(", class ") + sched::to_text(*queue.job_class);
+  if (queue.min_runtime_ms) text += ", min_runtime " + time_text(*queue.min_runtime_ms);
   return text + (queue.preemptible ? "" : ", not preemptible");
 }
 
@@ -47,6 +52,16 @@ std::set<std::string> names_of(const std::vector<Of>& a, const std::vector<Of>& 
     for (const Of& each : *list) names.insert(each.name);
   }
   return names;
+}
+
+void compare_rules(const PolicyConfig& before, const PolicyConfig& after, ConfigChange* change) {
+  const auto runtime = [](const PolicyConfig& policy) {
+    return policy.min_runtime_ms ? time_text(*policy.min_runtime_ms) : std::string();
+  };
+  const auto often = [](const PolicyConfig& policy) { return std::to_string(policy.disturbances_per_hour); };
+  note("min_runtime", runtime(before), runtime(after), "", &change->now);
+  note("disturbances_per_hour", often(before), often(after), "", &change->now);
+  note("idle_return", time_text(before.idle_return_ms), time_text(after.idle_return_ms), "", &change->now);
 }
 
 void compare_servers(const PoolConfig& before, const PoolConfig& after, ConfigChange* change) {
@@ -110,6 +125,7 @@ Touch touch_of(const JobView& job, const Decision& is, const Decision& then) {
 void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->turns = config.turns;
   ledger->queues.configure(config.queues, config.policy);
+  ledger->disturbance.configure(config.queues, config.policy);
   ledger->traits.clear();
   for (const ServerConfig& server : config.servers) ledger->traits[server.name] = server.traits;
   for (auto& [name, server] : ledger->servers) ledger->describe(&server);
@@ -134,6 +150,7 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   const auto weight = [](const PoolConfig& config) { return format("%g", config.policy.past_weight); };
   note("half_life", half_life(before), half_life(after), "", &change.now);
   note("past_weight", weight(before), weight(after), "", &change.now);
+  compare_rules(before.policy, after.policy, &change);
   for (const std::string& name : names_of(before.queues, after.queues)) {
     const QueueConfig *was = find_named(before.queues, name), *is = find_named(after.queues, name);
     note("queue " + name, was == nullptr ? "" : to_text(*was), is == nullptr ? "" : to_text(*is), "", &change.now);

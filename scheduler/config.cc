@@ -31,6 +31,8 @@ enum class Kind : uint8_t {
   kStore,
   kTurns,
   kTime,
+  kTimeOrOff,
+  kClass,
   kWord,
   kGpus,
   kWeight,
@@ -64,11 +66,15 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"labels", Kind::kLabels},
                                {"switch", Kind::kWord}};
 constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
-constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWord},
-                              {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
-                              {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
-                              {"preemptible", Kind::kBool}};
-constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime}, {"past_weight", Kind::kWeight}};
+constexpr Key kQueueKeys[] = {
+    {"name", Kind::kWord},        {"parent", Kind::kWord},   {"quota", Kind::kGpus},
+    {"limit", Kind::kGpus},       {"priority", Kind::kRank}, {"over_quota_weight", Kind::kWeight},
+    {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff}};
+constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},
+                               {"past_weight", Kind::kWeight},
+                               {"min_runtime", Kind::kTimeOrOff},
+                               {"disturbances_per_hour", Kind::kNumber, 0, 1000},
+                               {"idle_return", Kind::kTimeOrOff}};
 constexpr const char* kLaterTables[] = {"price", "auth"};
 constexpr const char* kTables = "[pool], [policy], [[queue]] and [[server]]";
 
@@ -165,6 +171,13 @@ bool is_gpus(double gpus) {
 
 bool is_weight(double weight) { return weight >= 0 && weight <= kWeightMost; }
 
+// "off" is 0.
+std::optional<uint64_t> time_or_off(const std::string& text) {
+  TurnRules rules;
+  if (text == "off") return 0;
+  return parse_turns(text, &rules) && rules.fixed_ms != 0 ? std::optional(rules.fixed_ms) : std::nullopt;
+}
+
 bool fits(const Key& key, const std::string& text) {
   switch (key.kind) {
     case Kind::kWord:
@@ -182,6 +195,12 @@ bool fits(const Key& key, const std::string& text) {
     case Kind::kTime: {
       TurnRules rules;
       return parse_turns(text, &rules) && rules.fixed_ms != 0;
+    }
+    case Kind::kTimeOrOff:
+      return time_or_off(text).has_value();
+    case Kind::kClass: {
+      JobClass ignored;
+      return parse_job_class(text, &ignored);
     }
     case Kind::kPath:
       return !text.empty();
@@ -225,6 +244,10 @@ std::string kind_text(const Key& key) {
       return "label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 each)";
     case Kind::kTime:
       return "time";
+    case Kind::kTimeOrOff:
+      return "time (or off)";
+    case Kind::kClass:
+      return "class (batch, interactive or inference)";
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
@@ -260,6 +283,10 @@ std::string example(const Key& key) {
       return "[\"rack=a\"]";
     case Kind::kTime:
       return "\"24h\"";
+    case Kind::kTimeOrOff:
+      return "\"10m\"";
+    case Kind::kClass:
+      return "\"interactive\"";
     case Kind::kPath:
       return "\"/run/tide\"";
     case Kind::kAddress:
@@ -436,6 +463,9 @@ class Reader {
     queue.over_quota_weight = number("over_quota_weight", 1);
     queue.priority = int32_t(number("priority", 0));
     queue.preemptible = settings["preemptible"] != "false";
+    if (settings.count("min_runtime") != 0) queue.min_runtime_ms = time_or_off(settings["min_runtime"]);
+    JobClass job_class;
+    if (parse_job_class(settings["class"], &job_class)) queue.job_class = job_class;
     queue.at = place("name");
     queue.parent_at = place("parent");
     queue.quota_at = place("quota");
@@ -450,6 +480,11 @@ class Reader {
       config->policy.half_life_ms = time.fixed_ms;
     if (settings.count("past_weight") != 0)
       config->policy.past_weight = strtod(settings.at("past_weight").c_str(), nullptr);
+    if (settings.count("min_runtime") != 0) config->policy.min_runtime_ms = time_or_off(settings.at("min_runtime"));
+    if (settings.count("disturbances_per_hour") != 0)
+      config->policy.disturbances_per_hour = uint32_t(std::stoul(settings.at("disturbances_per_hour")));
+    if (settings.count("idle_return") != 0)
+      config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
   }
 
   // What fits; the rest are errors.

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,10 +30,16 @@ inline constexpr size_t kServersMax = 4096;
 inline constexpr size_t kQueuesMax = 1024;
 inline constexpr uint32_t kQueueLevelsMax = 8;
 
+inline constexpr uint32_t kDisturbancesPerHour = 60;
+inline constexpr uint64_t kIdleReturnMs = 600'000;
+
 // [policy]
 struct PolicyConfig {
-  uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
-  double past_weight = 1;               // how much that counts (ShareRules)
+  uint64_t half_life_ms = kHalfLifeMs;                    // of what queues had in the past
+  double past_weight = 1;                                 // how much that counts (ShareRules)
+  std::optional<uint64_t> min_runtime_ms = {};            // before a job is disturbed for others' sake
+  uint32_t disturbances_per_hour = kDisturbancesPerHour;  // of one job, for others' sake; 0: no limit
+  uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never
 };
 
 struct PoolConfig {

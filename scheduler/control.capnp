@@ -153,6 +153,7 @@ enum JobClass {
   batch @0;
   interactive @1;             # somebody waits for each answer, and sleeps in between
   inference @2;               # it serves requests
+  asQueueSays @3;             # of one that is submitted: batch, where the queue says nothing
 }
 
 struct JobSpec {
@@ -238,6 +239,9 @@ struct JobInfo {
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
   turn @15 :TurnInfo;
+  usefulMs @17 :UInt64;       # that it has run, all of it on GPUs and none of it on its way
+  disturbed @18 :UInt32;      # how often in the last hour for others' sake
+  spared @19 :Text;           # why it is not to be disturbed for others' sake now; empty: it may be
   next @16 :Text;             # of job(): what can be done about it, where `reason` is its queue; else empty
 }
 

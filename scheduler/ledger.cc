@@ -39,6 +39,12 @@ bool Job::is_quiet() const {
   return std::all_of(vgpus.begin(), vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
 }
 
+Disturbed Job::disturbed(const DisturbanceRules& rules) const {
+  return {.min_runtime_ms = rules.min_runtime(record.min_runtime_ms, record.queue),
+          .useful_ms = record.useful_ms - std::min(record.useful_ms, useful.began_ms),
+          .when = &record.disturbed_ms};
+}
+
 JobView view_of(const Job& job) {
   JobView view{.id = job.record.id(),
                .vgpus = job.record.gpus,
@@ -56,6 +62,16 @@ JobView view_of(const Job& job) {
                .keeps = {},
                .refused_by = job.refused_by,
                .require = job.record.require};
+  view.priority = job.record.priority;
+  view.job_class = job.record.job_class;
+  view.powers_of_two = job.record.powers_of_two;
+  // Inference keeps what it wants, unless its user says with how little it can do.
+  if (view.job_class == JobClass::kInference && !job.record.min_given) view.min_gpus = view.want();
+  const TurnRecord& turn = job.record.turn;
+  view.switch_ms = turn.suspend_ms != 0 && turn.resume_ms != 0 ? turn.suspend_ms + turn.resume_ms : 0;
+  view.bytes = job.turn.bytes;
+  view.useful_ms = job.record.useful_ms;
+  view.estimate_ms = job.record.estimate_ms;
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));

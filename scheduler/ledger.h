@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/disturbance.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
 #include "scheduler/protection.h"
@@ -82,6 +83,14 @@ struct Turn {
   uint64_t comes_ns = 0;   // when its turn comes, about
 };
 
+// Of useful running (record.useful_ms): all vGPUs on GPUs, none of them on its way.
+struct Useful {
+  uint64_t began_ms = 0;    // what the record said when it last got its GPUs
+  uint64_t counted_ns = 0;  // until then; 0: it does not run usefully
+  uint64_t saved_ms = 0;    // what the store has
+  uint64_t ask_ns = 0;      // when its servers are asked what it has in use; 0: not since this scheduler started
+};
+
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
@@ -96,6 +105,8 @@ struct Job {
   uint64_t moved_ns = 0;
   Idleness idle;
   Turn turn;
+  Useful useful;
+  bool spared = false;  // as it was in the last round
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said
@@ -114,13 +125,16 @@ struct Job {
   bool holds_gpus() const;  // or is parked on a server
   uint32_t physical_gpus() const;
   bool is_parked() const;  // all of it
-  bool is_quiet() const;   // none of its vGPUs takes part in an action
+  // What decides whether it may be disturbed. Valid as long as this.
+  Disturbed disturbed(const DisturbanceRules& rules) const;
+  bool is_quiet() const;  // none of its vGPUs takes part in an action
 };
 
 struct Ledger {
   std::map<std::string, Server> servers;
   std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
+  DisturbanceRules disturbance;
   std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
   std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
 

@@ -105,8 +105,8 @@ void Planner::adopt(Slot slot, const Decision& decision) {
     if (job.places[v].on_gpu() && decision.places[v].parked()) job.keeps.insert(job.places[v]);
   }
   if (!decision.running) return;
+  if (job.suspended || (job.spared && job.places != decision.places)) plan_->change(slot);  // it keeps what it has got
   job.places = decision.places;
-  if (job.suspended) plan_->change(slot);
   note_leaving(job);
 }
 

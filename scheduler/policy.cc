@@ -147,7 +147,9 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   const JobView& job = *share.job;
   if (share.taken_for != kNoSlot) {
     const JobView& other = *plan.share(share.taken_for).job;
-    return "gives its GPUs to job " + other.id + ", whose queue is owed them";
+    const bool same = plan.leaf_of(job) == plan.leaf_of(other);
+    return "gives its GPUs to job " + other.id +
+           (same ? ", which has a higher priority" : ", whose queue is owed them");
   }
   if (share.is.admitted) return "";
   if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share.behind) : no_set_because(job);

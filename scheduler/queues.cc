@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/rank.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
 
@@ -148,7 +149,7 @@ int64_t wanted_by(const JobView& job) {
 
 int64_t needed_by(const State& state, const JobView& job) {
   if (job.is_partial()) return job.part;
-  return int64_t(std::min(std::max(job.min_gpus, gpus_for_memory(state, job)), job.vgpus)) * kWholeGpu;
+  return int64_t(counts_of(job, gpus_for_memory(state, job), 0).least) * kWholeGpu;
 }
 
 int64_t held_by(const JobView& job) {

@@ -32,6 +32,9 @@ Outcome Reconciler::recover() {
     Job& job = ledger_.jobs[record.number] = from_record(record);
     const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
     job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
+    job.useful.saved_ms = record.useful_ms;
+    job.useful.ask_ns = now + (kSizeAskFirstMs + record.number * 1000 % kSizeAskMs) * 1'000'000ull;  // not all at once
+    job.useful.began_ms = record.useful_ms - std::min(record.useful_ms, had_ms);  // it ran usefully since, as it seems
   }
   const Outcome remembered = remember_usage();
   if (!remembered.ok()) return remembered;
@@ -40,7 +43,10 @@ Outcome Reconciler::recover() {
 }
 
 void Reconciler::stop() {
-  if (!stopped_ && leads_()) save_usage(now_ns());
+  if (!stopped_ && leads_()) {
+    save_usage(now_ns());
+    save_useful(true);
+  }
   stopped_ = true;
 }
 
@@ -62,7 +68,10 @@ Outcome Reconciler::save(const std::vector<Job*>& jobs) {
   const Outcome saved = store_.update(records);
   const bool news = std::any_of(jobs.begin(), jobs.end(), [](const Job* job) { return !job->dirty; });
   if (!saved.ok() && news) log(LogLevel::kError, "%s", saved.message().c_str());
-  for (Job* job : jobs) job->dirty = !saved.ok();
+  for (Job* job : jobs) {
+    job->dirty = !saved.ok();
+    if (saved.ok()) job->useful.saved_ms = job->record.useful_ms;
+  }
   return saved;
 }
 
@@ -125,7 +134,7 @@ bool Reconciler::note_started(Job* job) {
   if (!all || job->started || job->ended() || !job->admitted()) return false;
   job->started = true;
   job->problem.clear();
-  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
+  begin_useful(job);
   job->record.started_ms = wall_seconds() * 1000;
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
@@ -271,6 +280,9 @@ void Reconciler::check_deadlines() {
     look_after_idle(&job);
     look_after_protection(&job);
     again |= retry_failed_servers(&job, now);
+    count_useful(&job, now);
+    again |= may_be_disturbed_again(&job, now);
+    ask_for_size(&job, now);
     again |= job.kept_until_ns != 0 && job.kept_until_ns <= now;
     if (job.kept_until_ns <= now) job.kept_until_ns = 0;
     for (Vgpu& vgpu : job.vgpus) {
@@ -286,6 +298,7 @@ void Reconciler::check_deadlines() {
       if (vgpu.doing == Doing::kMoving) drop_move(&job, v);
     }
   }
+  save_useful();
   if (recovered) recover_until_ns_ = 0;
   if (again || recovered) poke();
 }

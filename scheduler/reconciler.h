@@ -32,7 +32,7 @@ inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job is given up; not on
 
 inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
 
-inline constexpr uint32_t kSpareMs = 5'000;       // who has just got its GPUs keeps them so long, whoever is owed them
+inline constexpr uint32_t kSizeAskMs = 60'000, kSizeAskFirstMs = 10'000;  // what a job has in use is asked so often
 inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
 
 inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
@@ -140,6 +140,13 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
   void take_from(Job* job, const std::string& why);
+  void begin_useful(Job* job);
+  void count_useful(Job* job, uint64_t now);
+  void save_useful(bool all = false);
+  bool may_be_disturbed_again(Job* job, uint64_t now);
+  bool suspend_for_others(Job* job);
+  void note_moves(Job* job, const std::vector<Action>& actions);
+  void ask_for_size(Job* job, uint64_t now);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
   void note_gone(Job* job);

@@ -91,6 +91,7 @@ void Reconciler::start(const std::vector<Action>& actions) {
         std::any_of(started.begin(), started.end(), [](const Action& a) { return a.kind != Action::Kind::kRelease; });
     if (some) fresh.push_back(ledger_.by_id(id));
   }
+  for (const auto& [id, started] : by_job) note_moves(ledger_.by_id(id), started);
   // The epochs must be on disk before an agent hears of them, else a restart could use them again.
   const Outcome saved = save(fresh);
   for (const auto& [id, started] : by_job) {

@@ -30,12 +30,13 @@ bool is_settled(const Job& job) {
 
 State Reconciler::look(const Ledger& ledger) const {
   State state = ledger.snapshot();
-  const uint64_t now = now_ns();
+  const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
   state.turns = ledger.turns.on;
   if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
     const Job& job = ledger.jobs.at(parse_number(view.id));
     view.preemptible &= job.kept_until_ns <= now && (!job.admitted() || is_settled(job));
+    view.spared = job.admitted() && sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), wall_ms).spared();
     if (!ledger.turns.on) continue;
     view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
                  .ticket = job.record.turn.ticket,
@@ -93,16 +94,17 @@ void Reconciler::end_turn(Job* job, const std::string& next) {
       (unsigned long)since_ms(job->turn.began_ns, now_ns()), next.c_str());
   job->record.turn.yielding = true;
   job->taken.clear();
-  if (!suspend(job).ok()) job->record.turn.yielding = false;  // the tick tries again
+  if (!suspend_for_others(job)) job->record.turn.yielding = false;  // the tick tries again
 }
 
-// The policy has said so: another queue is owed its GPUs. When all of it is parked it waits like who has not started.
+// The policy has said so: another queue is owed its GPUs, or somebody of a higher priority waits. When all of it is
+// parked it waits like who has not started.
 void Reconciler::take_from(Job* job, const std::string& why) {
   if (!is_settled(*job)) return;  // the next round says so again
   log(LogLevel::kInfo, "job %s %s", job->record.id().c_str(), why.c_str());
   job->taken = why;
   job->record.turn.yielding = true;
-  if (!suspend(job).ok()) job->record.turn.yielding = false;  // the tick tries again
+  if (!suspend_for_others(job)) job->record.turn.yielding = false;  // the tick tries again
 }
 
 // Before switching it has been measured, what it will cost follows from what there is to copy.
@@ -136,7 +138,7 @@ void Reconciler::note_gone(Job* job) {
 void Reconciler::note_back(Job* job) {
   Turn& turn = job->turn;
   if (turn.coming_ns == 0) return;
-  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
+  begin_useful(job);
   TurnRecord& record = job->record.turn;
   const uint64_t length_ms = turn_length_ms(ledger_.turns, cost_of(*job), record.strain);
   record.resume_ms = std::max<uint64_t>(since_ms(turn.coming_ns, now_ns()), 1);

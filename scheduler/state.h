@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/job_class.h"
 #include "scheduler/require.h"
 #include "scheduler/shares.h"
 
@@ -51,8 +52,6 @@ struct TurnView {
   uint64_t length_ms = 0;  // that its turn shall have, or kEndless
 };
 
-enum class JobClass : uint8_t { kBatch = 0, kInteractive = 1, kInference = 2 };  // the numbers are in the record
-
 // What a job has of one GPU.
 struct Portion {
   uint32_t part = kWholeGpu;  // thousandths, of its time; less than all: others' portions may lie beside it
@@ -87,6 +86,7 @@ struct JobView {
   bool spared = false;         // nothing is taken from it or moved for others' sake now: it has run too little since it
                                // began, or was disturbed too often
   uint64_t bytes = 0;          // of GPU memory that it has in use, as last heard: what moving it copies
+  uint64_t switch_ms = 0;      // that suspending and resuming it took the last time; 0: not measured
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none

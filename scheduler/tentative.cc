@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "scheduler/policy.h"
+#include "scheduler/rank.h"
 #include "scheduler/spread.h"
 
 namespace tide::sched {
@@ -53,9 +54,8 @@ int32_t Tentative::leaf_of(const JobView& job) const {
   return !has_queues_ || job.queue < 0 || size_t(job.queue) >= queues_.queues.size() ? 0 : job.queue;
 }
 
-// In a queue those of a higher priority come first.
 Order Tentative::order_of(const Share& share) const {
-  return {turns_ ? int64_t(share.job->turn.ticket) : -int64_t(share.job->priority), share.number};
+  return {turns_ ? int64_t(share.job->turn.ticket) : start_rank(*share.job), share.number};
 }
 
 // ---- jobs that come, change and go
@@ -163,8 +163,9 @@ void Tentative::refresh(Slot slot) {
   for (const ServerIndex server : share.servers) at_server_[server].insert(slot);
   Standing& is = share.is;
   is.frozen |= job.suspended;
-  is.least = std::min(std::max(job.min_gpus, gpus_for_memory(job)), job.vgpus);
-  is.most = std::max(is.least, job.want());
+  const Counts counts = counts_of(job, gpus_for_memory(job), uint32_t(share.held.size()));
+  is.least = counts.least;
+  is.most = counts.most;
   if (is.frozen) is.least = is.most = uint32_t(share.held.size());
   if (is.admitted) is.count = std::clamp(uint32_t(share.held.size()), is.least, is.most);
   index(slot);
@@ -267,6 +268,11 @@ void Tentative::index(Slot slot) {
   const JobView& job = *share.job;
   Filed& filed = share.filed;
   filed = {.leaf = size_t(leaf_of(job)), .is = is, .order = order_of(share), .kind = {}};
+  filed.rank = growth_rank(job);
+  filed.steps = job.powers_of_two;
+  filed.counted = true;
+  stepping_ += filed.steps;
+  ++ranks_[filed.rank];
   note_home(slot);
   if (is.admitted) {
     filed.summed = is_whole(share);
@@ -274,8 +280,8 @@ void Tentative::index(Slot slot) {
     if (filed.summed) count_sum_ += is.count;
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
-    if (filed.growing) growing_[filed.leaf].insert({{is.count, share.number}, slot});
-    if (filed.shrinking) shrinking_[filed.leaf].insert({{is.count - 1, share.number}, slot});
+    if (filed.growing) growing_[filed.leaf].insert({{filed.rank, is.count, share.number}, slot});
+    if (filed.shrinking) shrinking_[filed.leaf].insert({{filed.rank, is.count - 1, share.number}, slot});
     return;
   }
   if (job.suspended || share.away || is.out) return;
@@ -294,8 +300,13 @@ void Tentative::unindex(Slot slot) {
   homeless_.erase({share.number, slot});
   if (filed.summed) least_sum_ -= filed.is.least;
   if (filed.summed) count_sum_ -= filed.is.count;
-  if (filed.growing) growing_[filed.leaf].erase({{filed.is.count, share.number}, slot});
-  if (filed.shrinking) shrinking_[filed.leaf].erase({{filed.is.count - 1, share.number}, slot});
+  if (filed.growing) growing_[filed.leaf].erase({{filed.rank, filed.is.count, share.number}, slot});
+  if (filed.shrinking) shrinking_[filed.leaf].erase({{filed.rank, filed.is.count - 1, share.number}, slot});
+  stepping_ -= filed.steps;
+  if (filed.counted) {
+    const auto ranked = ranks_.find(filed.rank);
+    if (--ranked->second == 0) ranks_.erase(ranked);
+  }
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});

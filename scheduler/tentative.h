@@ -50,8 +50,9 @@ enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
 // Where a job stands in the indices.
 struct Filed {
-  bool summed = false, growing = false, shrinking = false, drains = false;
+  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false;
   size_t leaf = 0;
+  int64_t rank = 0;  // growth_rank()
   Standing is = {};
   Order order = {};
   Kind kind = {};
@@ -128,6 +129,8 @@ class Tentative {
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
   // Whether there is anything that queues decide.
   bool has_queues() const { return has_queues_; }
+  bool has_priorities() const { return ranks_.size() > 1; }  // jobs differ in that
+  bool has_steps() const { return stepping_ != 0; }          // some jobs may have powers of two only
   int32_t leaf_of(const JobView& job) const;
   Order order_of(const Share& share) const;
 
@@ -161,9 +164,9 @@ class Tentative {
   // By leaf (0 where there are no queues).
   std::vector<Kinds>& waiting() { return waiting_; }
   std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
-  // Who may have more, the smallest share first; who may have less, by what it would be left with. Among equals the
-  // oldest.
-  using ByCount = std::set<std::pair<std::pair<uint32_t, uint64_t>, Slot>>;
+  // Who may have more, the highest priority first, then the smallest share; who may have less, by what it would be left
+  // with. Among equals the oldest.
+  using ByCount = std::set<std::pair<std::tuple<int64_t, uint32_t, uint64_t>, Slot>>;
   std::vector<ByCount>& growing() { return growing_; }
   std::vector<ByCount>& shrinking() { return shrinking_; }
   const std::set<std::pair<uint64_t, Slot>>& homeless() const { return homeless_; }
@@ -239,6 +242,8 @@ class Tentative {
   std::vector<Line> drainers_;
   std::vector<ByCount> growing_, shrinking_;
   std::set<std::pair<uint64_t, Slot>> homeless_;
+  std::map<int64_t, uint32_t> ranks_;  // jobs by growth_rank()
+  int64_t stepping_ = 0;
   std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs
   std::vector<Undo> log_;
 };

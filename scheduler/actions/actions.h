@@ -20,10 +20,11 @@ void share_out(Tentative& plan, int64_t reserved);
 // vGPU lies. False when a job cannot be placed so (its memory does not fit on what is free): `failed` says which.
 bool choose(Tentative& plan, Slot* failed);
 
-// Suspend: where a queue is owed GPUs that others have beyond their shares, and shrinking has not freed them. Of those
-// queues' jobs that may be disturbed the fewest that are enough, of the queue with most beyond its share, the newest
-// first; nobody's where that would not be enough. They give everything at once, and what they leave is kept for whom
-// they left it (start_jobs).
+// Suspend: where a queue is owed GPUs that others have beyond their shares, or who waits has a higher priority than
+// some of its own queue that run, and shrinking has not freed enough. Of those that may be disturbed: of the queue with
+// most beyond its share, lower priorities first, inference jobs last, and of the rest whom it costs least (cost.h);
+// nobody where that would not be enough. They give everything at once, and what they leave is kept for whom they left
+// it (start_jobs).
 void reclaim(Tentative& plan);
 
 // ---- what actions know of queues
@@ -37,5 +38,7 @@ bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
 void book(Tentative& plan, int32_t leaf, int64_t amount);
 // GPUs of those that are being suspended.
 int64_t leaving(const Tentative& plan);
+// Whether a job of its queue with a lower priority is being suspended: what that leaves is kept for it.
+bool is_yielded_to(const Tentative& plan, const JobView& job);
 
 }  // namespace tide::sched

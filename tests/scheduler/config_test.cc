@@ -138,6 +138,33 @@ TEST(Config, what_a_queue_says_of_itself_must_make_sense) {
                    "pool.toml:3:15: '-1' is no number from 0 to 1000000; write past_weight = 1"}));
 }
 
+TEST(Config, classes_and_when_jobs_may_be_disturbed) {
+  PoolConfig config;
+  ASSERT_TRUE(parse_config("[policy]\nmin_runtime = \"10m\"\ndisturbances_per_hour = 4\nidle_return = \"off\"\n"
+                           "[[queue]]\nname = \"a\"\nclass = \"interactive\"\nmin_runtime = \"off\"\n"
+                           "[[queue]]\nname = \"b\"\n",
+                           "pool.toml", &config)
+                  .empty());
+  EXPECT_EQ(config.policy.min_runtime_ms, 600'000u);
+  EXPECT_EQ(config.policy.disturbances_per_hour, 4u);
+  EXPECT_EQ(config.policy.idle_return_ms, 0u);
+  EXPECT_EQ(config.queues.at(0).job_class, JobClass::kInteractive);
+  EXPECT_EQ(config.queues.at(0).min_runtime_ms, 0u);
+  EXPECT_FALSE(config.queues.at(1).job_class.has_value());
+  EXPECT_FALSE(config.queues.at(1).min_runtime_ms.has_value());
+  EXPECT_EQ(PoolConfig().policy.idle_return_ms, 600'000u);
+  EXPECT_FALSE(PoolConfig().policy.min_runtime_ms.has_value());
+  EXPECT_EQ(
+      errors_of("[policy]\nmin_runtime = \"soon\"\ndisturbances_per_hour = -1\nidle_return = 10\nidle_retrun = \"1m\"\n"
+                "[[queue]]\nname = \"a\"\nclass = \"urgent\"\nmin_runtime = \"\"\n"),
+      (Lines{"pool.toml:2:15: 'soon' is no time (or off); write min_runtime = \"10m\"",
+             "pool.toml:3:25: '-1' is no number from 0 to 1000; write disturbances_per_hour = 1",
+             "pool.toml:4:15: 'idle_return' must be text; write idle_return = \"...\"",
+             "pool.toml:5:1: unknown key 'idle_retrun' in [policy]; did you mean 'idle_return'?",
+             "pool.toml:8:9: 'urgent' is no class (batch, interactive or inference); write class = \"interactive\"",
+             "pool.toml:9:15: '' is no time (or off); write min_runtime = \"10m\""}));
+}
+
 TEST(Config, queues_must_make_sense_together) {
   EXPECT_EQ(errors_of("[[queue]]\nname = \"a\"\nparent = \"b\"\n"
                       "[[queue]]\nname = \"b\"\nparent = \"a\"\n"

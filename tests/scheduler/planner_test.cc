@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "tests/scheduler/policy_text.h"
@@ -24,7 +25,7 @@ class Dice {
 // A pool that lives, told to a planner change by change, and asked of assign() as a whole.
 class Pool {
  public:
-  explicit Pool(uint64_t seed) : dice_(seed), state_(gpus()), planner_(state_) {}
+  explicit Pool(uint64_t seed, bool rules = false) : rules_(rules), dice_(seed), state_(gpus()), planner_(state_) {}
 
   void change() {
     const uint32_t what = dice_.roll(10);
@@ -39,7 +40,12 @@ class Pool {
     }
     if (what == 6) job.target = 1 + dice_.roll(job.vgpus);
     if (what == 7 && !job.places.empty()) job.suspended = !job.suspended;
-    if (!job.suspended) job.keeps.clear();
+    if (!job.suspended) {
+      job.keeps.clear();
+      taken_.erase(job.id);
+    }
+    if (rules_ && dice_.roll(2) == 0) job.spared = !job.spared;
+    if (rules_ && dice_.roll(4) == 0) job.priority = int32_t(dice_.roll(3)) - 1;
     if (what == 8 && !job.running) {
       if (job.failed_on.empty()) {
         job.failed_on = {state_.gpus[dice_.roll(uint32_t(state_.gpus.size()))].id.server};
@@ -55,8 +61,11 @@ class Pool {
     if (dice_.roll(3) == 0) return;
     for (JobView& job : state_.jobs) {
       if (!job.suspended || !job.running) continue;
+      const auto parked = [](const GpuId& place) { return place.parked(); };
+      if (taken_.count(job.id) != 0 && !std::all_of(job.places.begin(), job.places.end(), parked)) continue;
       job.running = false;
       job.keeps.clear();
+      if (taken_.erase(job.id) != 0) job.suspended = false;  // it waits to come back
       planner_.put(job);
     }
   }
@@ -66,14 +75,22 @@ class Pool {
     const std::vector<Planner::Change> changes = planner_.decide();
     std::map<std::string, const Planner::Change*> by_id;
     for (const Planner::Change& change : changes) by_id[change.id] = &change;
+    std::set<std::string> taken;  // now, for others
+    for (const JobView& job : state_.jobs) {
+      if (job.running && !job.suspended && !wanted.at(job.id).running) taken.insert(job.id);
+    }
+    taken_.insert(taken.begin(), taken.end());
     state_ = after(state_, wanted);
     for (JobView& job : state_.jobs) {
       const Decision& decision = wanted.at(job.id);
       const JobView& view = *planner_.view(job.id);
-      ASSERT_EQ(view.running, decision.running) << job.id;
+      if (taken.count(job.id) != 0) job.running = job.suspended = true;
+      ASSERT_EQ(view.running, job.running) << job.id;
+      ASSERT_EQ(view.suspended, job.suspended) << job.id;
       ASSERT_EQ(view.places, job.places) << job.id;
       ASSERT_EQ(view.keeps, job.keeps) << job.id;
-      ASSERT_EQ(decision.running ? "" : planner_.why(job.id), decision.running ? "" : decision.reason) << job.id;
+      const bool waits = !decision.running && taken.count(job.id) == 0;
+      ASSERT_EQ(waits ? planner_.why(job.id) : "", waits ? decision.reason : "") << job.id;
       job.skipped = view.skipped;
     }
   }
@@ -122,8 +139,18 @@ class Pool {
     }
     job.memory_given = dice_.roll(2) == 0;
     if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
+    if (rules_) give_rules(&job);
     state_.jobs.push_back(job);
     planner_.put(job);
+  }
+
+  void give_rules(JobView* job) {
+    job->priority = int32_t(dice_.roll(3)) - 1;
+    job->job_class = JobClass(dice_.roll(3));
+    job->powers_of_two = !job->is_partial() && dice_.roll(3) == 0;
+    job->spared = dice_.roll(4) == 0;
+    job->bytes = uint64_t(dice_.roll(8)) << 30;
+    if (dice_.roll(4) == 0) job->estimate_ms = dice_.roll(20'000);
   }
 
   void change_gpu() {
@@ -136,9 +163,11 @@ class Pool {
     }
   }
 
+  bool rules_;  // jobs have priorities, classes, ...
   Dice dice_;
   State state_;
   Planner planner_;
+  std::set<std::string> taken_;  // are suspended for others
   uint32_t arrived_ = 0;
 };
 
@@ -157,6 +186,24 @@ TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
     }
     pool.expect_idle();
     if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Planner, answers_each_change_also_where_jobs_have_priorities_and_are_spared) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    Pool pool(seed, true);
+    for (uint32_t step = 0; step < 60; ++step) {
+      SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
+      pool.change();
+      if (HasFatalFailure()) return;
+      for (int round = 0; round < 2; ++round) {
+        pool.decide();
+        if (HasFatalFailure()) return;
+        pool.expect_sound();
+        if (HasFatalFailure()) return;
+        pool.park();
+      }
+    }
   }
 }
 

@@ -7,12 +7,15 @@
 // server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
 // kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
 // be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
+// "prio3", "interactive", "inference" (behind "n"), "pow2" (powers of two only), "spared" (not to be disturbed); what
+// disturbing it costs: "bytes4" GiB in use, "switch500" ms measured, "ran20" of "lasts30" s.
 // "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
 // drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch; "needs:H200", "needs:rack=a",
 // "needs:server", "needs:switch": what a job requires.
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <sstream>
 #include <string>
 
@@ -85,6 +88,26 @@ inline GpuId parse_place(const std::string& text, const State& state) {
   return gpu_number(state, std::stoul(text));
 }
 
+// Who comes first, and what disturbing it costs. False: it is no such word.
+inline bool parse_rule(const std::string& word, JobView* job) {
+  const auto behind = [&](const char* key, uint64_t* number) {
+    if (word.rfind(key, 0) != 0) return false;
+    *number = std::stoull(word.substr(strlen(key)));
+    return true;
+  };
+  uint64_t number = 0;
+  if (word.rfind("prio", 0) == 0) return job->priority = std::stoi(word.substr(4)), true;
+  if (word == "spared") return job->spared = true;
+  if (word == "pow2") return job->powers_of_two = true;
+  if (behind("bytes", &number)) return job->bytes = number << 30, true;
+  if (behind("switch", &number)) return job->switch_ms = number, true;
+  if (behind("ran", &number)) return job->useful_ms = number * 1000, true;
+  if (behind("lasts", &number)) return job->estimate_ms = number * 1000, true;
+  if (!parse_job_class(word, &job->job_class)) return false;
+  if (job->job_class == JobClass::kInference) job->min_gpus = job->vgpus;
+  return true;
+}
+
 inline JobView parse_job(const std::string& text, const State& state) {
   JobView job;
   bool waiting = false, keeper = false;
@@ -110,6 +133,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.turn.length_ms = kEndless;
     } else if (word == "keeper") {
       keeper = true;
+    } else if (parse_rule(word, &job)) {
+      continue;
     } else if (word.rfind("part", 0) == 0) {
       job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {

@@ -143,7 +143,7 @@ class Player {
     return found == state_.jobs.end() ? nullptr : &*found;
   }
 
-  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "gpu 3 sick", "server 1 off".
+  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A spared", "gpu 3 sick", "server 1 off".
   void happen(const std::string& text) {
     settled_ = false;
     remember();
@@ -159,6 +159,8 @@ class Player {
       who->suspended = true;
     } else if (what == "resumed") {
       who->suspended = false;
+    } else if (what == "spared" || what == "disturbable") {
+      who->spared = what == "spared";
     } else if (number_behind(what, "target", &number)) {
       who->target = uint32_t(number);
     } else {

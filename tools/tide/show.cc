@@ -50,6 +50,11 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
       .add("started_ms", job.getStartedMs())
       .add("ended_ms", job.getEndedMs());
   json.add("exit_status", job.getExitStatus()).add("suspended", job.getSuspended());
+  const auto job_class = std::min(spec.getJobClass(), control::JobClass::INFERENCE);
+  json.add("priority", spec.getPriority()).add("class", std::string(sched::to_text(sched::JobClass(job_class))));
+  json.add("min_runtime_ms", spec.getMinRuntimeMs()).add("powers_of_two", spec.getPowersOfTwo());
+  json.add("idle_ms", spec.getIdleMs()).add("useful_ms", job.getUsefulMs());
+  json.add("disturbed", job.getDisturbed()).add("spared", std::string(job.getSpared()));
   add_turn(json, job.getTurn());
 }
 

@@ -22,6 +22,10 @@ struct Ask {
   uint64_t memory_bytes = 0;
   uint64_t idle_ms = 0;
   bool no_turns = false;
+  int32_t priority = 0;
+  control::JobClass job_class = control::JobClass::AS_QUEUE_SAYS;
+  uint64_t min_runtime_ms = 0;
+  bool powers_of_two = false;
   uint64_t protect_ms = 0;
   std::string name, queue;
   std::string gpu_model;
