@@ -14,7 +14,8 @@ STEPS = (4000, 40_000, 200_000)  # of a kernel
 PARTS = ((0.5, 0.5), (0.25, 0.75), (0.1, 0.9), (0.25, 0.25, 0.5))
 WEIGHTS = ((0.25, 1), (0.25, 3))  # part and weight of each
 CLASSES = ('batch', 'interactive')
-WAIT_COLUMNS = ('class of who asks', 'steps of a batch kernel', 'asked', 'p50 us', 'p99 us', 'most us', 'batch kernels/s')
+WAIT_COLUMNS = ('class of who asks', 'steps of a batch kernel', 'asked', 'p50 us', 'p99 us', 'most us',
+                'batch kernels/s')
 REPLICAS, KERNELS = 4, 16
 REPLICA_STEPS = 40
 KERNEL_STEPS = (2000, 20_000)

@@ -93,6 +93,17 @@ class Fractions(PoolTest):
         self.expect_ok(self.pool.tide('kill', 'batch'))
         self.assertLess(p50[0], p50[1])
 
+    def test_replicas_on_one_gpu_take_the_sum_of_their_times(self):
+        self.pool.up(gpus=1)
+        seconds = {}
+        for gpus in (1, 4):
+            done = self.expect_ok(self.pool.run('-g', gpus, '--min', 1, '--', job_program('replicas'), '--gpus', gpus,
+                                                '--kernels', 16, '--work', 5000))
+            seconds[gpus] = float(re.search(r'^steps \d+ ([0-9.]+) s$', done.out, re.M).group(1))
+        ratio = seconds[4] / (4 * seconds[1])
+        print(f'four replicas on one GPU: {ratio:.2f} of the sum of their times')
+        self.assertLess(ratio, 1.6)  # what else runs on the machine counts, too
+
     def test_a_half_is_suspended_and_comes_back_beside_another(self):
         self.pool.up(gpus=2)
         steady = [job_program('steady'), '--rounds', 100, '--pause-us', 20_000]

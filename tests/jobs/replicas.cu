@@ -3,11 +3,10 @@
 // the GPU time of N devices is N times that of one.
 //
 // replicas [--gpus N] [--steps S] [--work W] [--kernels K] [--mib M] [--until-told 1]: "steps S SECONDS s" (without the
-// first, which loads), then "replicas: ok". --work: steps of a kernel, of which a step has K; --mib: of weights, on each.
+// first, which loads), then "replicas: ok". --work: steps of a kernel, of which a step has K; --mib: of weights, on
+// each.
 
-#include <poll.h>
 #include <stdint.h>
-#include <unistd.h>
 
 #include <vector>
 
@@ -81,7 +80,8 @@ static void step(std::vector<Device>* devices, int kernels, int work) {
     for (int to = 0; to < count; to++) {
       Device& peer = (*devices)[to];
       CHECK(cudaStreamWaitEvent(device.exchange, peer.updated, 0));  // it has added what we sent before
-      CHECK(cudaMemcpyPeerAsync(peer.gathered + (size_t)d * kValues, to, device.values, d, kValues * 4, device.exchange));
+      CHECK(
+          cudaMemcpyPeerAsync(peer.gathered + (size_t)d * kValues, to, device.values, d, kValues * 4, device.exchange));
     }
     CHECK(cudaEventRecord(device.sent, device.exchange));
   }
@@ -121,11 +121,6 @@ static void check(const std::vector<Device>& devices, std::vector<uint32_t> weig
   }
 }
 
-static bool is_told() {
-  struct pollfd input = {STDIN_FILENO, POLLIN, 0};
-  return poll(&input, 1, 0) > 0;
-}
-
 int main(int argc, char** argv) {
   const int gpus = (int)option(argc, argv, "--gpus", 1), kernels = (int)option(argc, argv, "--kernels", 8);
   const int work = (int)option(argc, argv, "--work", 2000), last = (int)option(argc, argv, "--steps", 20);
@@ -140,18 +135,13 @@ int main(int argc, char** argv) {
   }
   step(&devices, kernels, work);
   rest(devices.size());
-  printf("ready\n");
-  fflush(stdout);
-  const bool until_told = option(argc, argv, "--until-told", 0) != 0;
   const double begin = now_seconds();
-  int steps = 1;
-  for (; until_told ? !is_told() : steps <= last; steps++) {
+  for (int i = 1; i <= last; i++) {
     step(&devices, kernels, work);
-    if (until_told || steps % 4 == 0) rest(devices.size());
-    if (until_told) usleep(20000);
+    if (i % 4 == 0) rest(devices.size());
   }
   rest(devices.size());
-  printf("steps %d %.4f s\n", steps - 1, now_seconds() - begin);
-  check(devices, weights, steps, kernels, work);
+  printf("steps %d %.4f s\n", last, now_seconds() - begin);
+  check(devices, weights, last + 1, kernels, work);
   return verdict("replicas");
 }

@@ -15,7 +15,7 @@ namespace tide::cli {
 
 struct Ask {
   uint32_t gpus = 1;
-  uint32_t part = 0;  // of that one GPU, in thousandths; 0: all of it
+  uint32_t part = 0;    // of that one GPU, in thousandths; 0: all of it
   uint32_t weight = 0;  // beside others on that GPU; 0: not given
   uint32_t min_gpus = 1;
   bool min_given = false;
