@@ -239,7 +239,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setId(record.id());
   auto spec = info.initSpec();
   spec.setGpus(record.gpus);
-  spec.setMinGpus(record.min_gpus);
+  spec.setMinGpus(view_of(job).min_gpus);
   spec.setMinGiven(record.min_given);
   spec.setQueue(record.queue);
   spec.setName(record.name);

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "scheduler/models.h"
+#include "scheduler/rank.h"
 #include "scheduler/reservations.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
@@ -160,7 +161,7 @@ int64_t wanted_by(const JobView& job) {
 
 int64_t needed_by(const State& state, const JobView& job) {
   if (job.is_partial()) return job.part;
-  return int64_t(std::min(std::max(job.min_gpus, gpus_for_memory(state, job)), job.vgpus)) * kWholeGpu;
+  return int64_t(counts_of(job, gpus_for_memory(state, job), 0).least) * kWholeGpu;
 }
 
 int64_t held_by(const JobView& job) {

@@ -38,7 +38,7 @@ Outcome Reconciler::recover() {
     const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
     job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
     job.useful.saved_ms = record.useful_ms;
-    job.useful.ask_ns = now + kSizeAskFirstMs * 1'000'000ull;
+    job.useful.ask_ns = now + (kSizeAskFirstMs + record.number * 1000 % kSizeAskMs) * 1'000'000ull;  // not all at once
     job.useful.began_ms = record.useful_ms - std::min(record.useful_ms, had_ms);  // it ran usefully since, as it seems
   }
   const Outcome remembered = remember_usage();
@@ -51,6 +51,7 @@ Outcome Reconciler::recover() {
 void Reconciler::stop() {
   if (!stopped_ && leads_()) {
     save_usage(now_ns());
+    save_useful(true);
     books_.finish();
   }
   stopped_ = true;

@@ -197,7 +197,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void take_from(Job* job, const std::string& why);
   void begin_useful(Job* job);
   bool count_useful(Job* job, uint64_t now);
-  void save_useful();
+  void save_useful(bool all = false);
   bool may_be_disturbed_again(Job* job, uint64_t now);
   bool suspend_for_others(Job* job);
   void note_moves(Job* job, const std::vector<Action>& actions);

@@ -417,6 +417,7 @@ metadata: {name: team}
 spec:
   parentQueue: all
   reclaimMinRuntime: 10m
+  preemptMinRuntime: 1h30m
   resources:
     gpu: {quota: 2.5, limit: 8, overQuotaWeight: 2}
 """
@@ -424,13 +425,14 @@ KAI_QUEUES = """[[queue]]
 name = "all"
 quota = 2.5
 
-# line 13: reclaimMinRuntime 10m is left out: queues have no minimum runtime
+# line 14: preemptMinRuntime 1h30m is left out: it is no time like 90s, 10m or 2h
 [[queue]]
 name = "team"
 parent = "all"
 quota = 2.5
 limit = 8
 over_quota_weight = 2
+min_runtime = "10m"
 """
 IMPORT_RUNAI = {
     'departments': [{'id': 'd1', 'name': 'team', 'resources': [{'gpu': {'deserved': 4, 'limit': None}}]}],
@@ -465,7 +467,7 @@ class Imports(Cli):
         done = self.tide('config', 'import', '--from', 'kai', path)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(done.stdout.endswith(KAI_QUEUES), done.stdout)
-        self.assertIn(f'{path}:13: reclaimMinRuntime 10m is left out', done.stderr)
+        self.assertIn(f'{path}:14: preemptMinRuntime 1h30m is left out', done.stderr)
         self.assertIn(f'{path}:1: its quota was unlimited', done.stderr)
         self.ok('config', 'check', self.path_of(done.stdout))
 

@@ -47,7 +47,13 @@ void put_tracer_first(const std::string& tracer, const std::string& file,
 // "3", or a part of one, like "0.25".
 bool read_gpus(Options& options, Ask* ask) {
   const std::string text = options.get("gpus");
-  if (text.find('.') == std::string::npos) return options.number("gpus", 1, 1'000'000, &ask->gpus);
+  const bool whole = text.find('.') == std::string::npos;
+  if (whole && options.has("weight")) {
+    options.usage_error("--weight is for a part of a GPU, like -g 0.5");
+    return false;
+  }
+  if (!options.number("weight", 1, kWeightMost, &ask->weight)) return false;
+  if (whole) return options.number("gpus", 1, 1'000'000, &ask->gpus);
   const auto part = parse_thousandths(text);
   if (part && *part >= sched::kPartLeast && *part < sched::kWholeGpu) {
     ask->part = *part;
@@ -191,14 +197,10 @@ bool read_ask(Options& options, Ask* ask) {
     options.usage_error("--min is for whole GPUs");
     return false;
   }
-  if (options.has("weight") && options.get("gpus").find('.') == std::string::npos) {
-    options.usage_error("--weight is for a part of a GPU, like -g 0.5");
-    return false;
-  }
   // What is possible the pool knows; here only what is a number at all.
   return read_gpus(options, ask) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
-         options.number("weight", 1, kWeightMost, &ask->weight) && options.size("gpu-memory", &ask->memory_bytes) &&
-         read_rules(options, ask) && options.duration("protect", &ask->protect_ms);
+         options.size("gpu-memory", &ask->memory_bytes) && read_rules(options, ask) &&
+         options.duration("protect", &ask->protect_ms);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
