@@ -33,8 +33,8 @@ class Rules(PoolTest):
         return self.pool.jobs_by_name().get(name, {}).get('state')
 
     def test_a_higher_priority_takes_and_gives_back(self):
-        expected = self.undisturbed('--steps', 130)
         self.up(gpus=2)
+        expected = self.expect_ok(self.pool.run('-g', 2, '--', *train('--steps', 130))).out
         low = self.pool.start('-g', 2, '--min', 2, '--name', 'low', '--', *train('--steps', 130, '--step-ms', 30))
         wait_until(lambda: low.steps() > 2, 'it trains')
         high = self.pool.start('-g', 1, '--priority', 5, '--min-runtime', '10m', '--name', 'high', '--', *train(*LONG))
