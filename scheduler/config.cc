@@ -48,12 +48,8 @@ struct Key {
   uint64_t least = 0, most = 0;  // of a number
 };
 
-constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress},
-                             {"door", Kind::kAddress},
-                             {"state", Kind::kPath},
-                             {"store", Kind::kStore},
-                             {"turns", Kind::kTurns},
-                             {"history", Kind::kPath}};
+constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath},
+                             {"store", Kind::kStore},    {"turns", Kind::kTurns},  {"history", Kind::kPath}};
 constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"scheduler", Kind::kAddresses},
                                {"listen", Kind::kAddress},
@@ -412,11 +408,11 @@ class Reader {
 
   void pool(const toml::table& table, PoolConfig* config) {
     Settings settings = read(kPool, table);
-    for (const auto& [key, field] : std::initializer_list<std::pair<const char*, std::string*>>{
-             {"listen", &config->listen},
-             {"door", &config->door},
-             {"state", &config->state},
-             {"history", &config->history}}) {
+    for (const auto& [key, field] :
+         std::initializer_list<std::pair<const char*, std::string*>>{{"listen", &config->listen},
+                                                                     {"door", &config->door},
+                                                                     {"state", &config->state},
+                                                                     {"history", &config->history}}) {
       if (settings.count(key) != 0) *field = settings[key];
     }
     if (settings.count("store") != 0) (void)read_store(settings["store"], config);           // it fits

@@ -21,7 +21,8 @@ kj::Promise<Reconciler::Usages> Reconciler::ask_usage() {
   using Answer = capnp::Response<control::Agent::UsageResults>;
   auto asked = kj::Vector<kj::Promise<kj::Maybe<Answer>>>();
   for (auto& [name, link] : links_) {
-    auto limited = timer_.timeoutAfter(kPatience, link->agent.usageRequest().send().then([](Answer&& a) { return kj::mv(a); }));
+    auto limited =
+        timer_.timeoutAfter(kPatience, link->agent.usageRequest().send().then([](Answer&& a) { return kj::mv(a); }));
     asked.add(limited.then([](Answer&& a) -> kj::Maybe<Answer> { return kj::mv(a); },
                            [](kj::Exception&&) -> kj::Maybe<Answer> { return nullptr; }));
   }

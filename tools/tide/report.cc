@@ -67,8 +67,7 @@ std::string verdict_of(Answer report) {
 
 // What the figures are of.
 std::string period_of(Answer report) {
-  const std::string asked =
-      "from " + moment_text(report.getSinceMs()) + " until " + moment_text(report.getUntilMs());
+  const std::string asked = "from " + moment_text(report.getSinceMs()) + " until " + moment_text(report.getUntilMs());
   if (report.getFirstMs() == 0) return asked + ": the history has nothing yet";
   if (report.getFirstMs() > report.getUntilMs())
     return asked + ": the history begins only later, " + moment_text(report.getFirstMs());
@@ -178,8 +177,10 @@ int report(const Words& words) {
     if (!options.has(name)) continue;
     const auto moment = parse_moment(options.get(name), now);
     if (!moment)
-      return options.usage_error("--" + std::string(name) + " is 7d, 12h or 30m ago, 2026-11-01, or \"2026-11-01 "
-                                 "14:30\", not '" + options.get(name) + "'");
+      return options.usage_error("--" + std::string(name) +
+                                 " is 7d, 12h or 30m ago, 2026-11-01, or \"2026-11-01 "
+                                 "14:30\", not '" +
+                                 options.get(name) + "'");
     times[at] = *moment;
   }
   if (times[1] != 0 && times[1] <= times[0]) return options.usage_error("--until comes after --since");
