@@ -24,6 +24,7 @@ inline constexpr uint32_t kServerGpusMax = 64;
 inline constexpr uint32_t kLiveJobsMax = 10'000;
 inline constexpr uint32_t kEndedJobsShown = 200;
 inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;
+inline constexpr uint32_t kTopJobsMax = 10'000;
 inline constexpr uint32_t kStopMs = 10'000;  // what `tide down` gives the agents to release everything
 
 // What lives as long as the process, and may outlive no capability that is held by a connection.
@@ -74,6 +75,7 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> why(WhyContext context) override;
   kj::Promise<void> queues(QueuesContext context) override;
   kj::Promise<void> report(ReportContext context) override;
+  kj::Promise<void> top(TopContext context) override;
 
  private:
   PoolCore& core_;
@@ -83,6 +85,7 @@ class PoolService final : public control::Pool::Server {
 void reload(PoolCore& core);
 
 void fill_texts(capnp::List<capnp::Text>::Builder list, const std::set<std::string>& texts);
+control::JobState state_of(const Job& job);
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
 void fill_turn(control::TurnInfo::Builder info, const Job& job);
 void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue);
