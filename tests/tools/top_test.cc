@@ -13,6 +13,9 @@ namespace tide::cli {
 namespace {
 
 class Top : public testing::Test {
+ public:
+  ~Top() noexcept override {}
+
  protected:
   void fill(uint32_t gpus, uint32_t jobs, uint32_t queues, const char* name = "train") {
     auto list = results_.initGpus(gpus);
