@@ -130,8 +130,9 @@ void print_csv(Answer report, const std::string& by) {
 }
 
 void print_line(Answer report, Row row, const std::string& key) {
-  printf("%-24.48s %6u %10.2f %10.2f %10.2f %6.1f%% %9s", key.c_str(), row.getJobs(), hours(row.getHeldGpuS()),
-         hours(row.getUsedGpuS()), hours(idle_of(row)), 100 * share_of(report, row),
+  const int digits = hours(report.getTotal().getHeldGpuS()) < 100 ? 3 : 1;
+  printf("%-24.48s %6u %10.*f %10.*f %10.*f %6.1f%% %9s", key.c_str(), row.getJobs(), digits, hours(row.getHeldGpuS()),
+         digits, hours(row.getUsedGpuS()), digits, hours(idle_of(row)), 100 * share_of(report, row),
          row.getStarted() == 0 ? "-" : duration_text(uint64_t(row.getWaitS() * 1000)).c_str());
   if (report.getPriced()) printf(" %12.2f%s", row.getMoney(), row.getUnpricedGpuS() > 0 ? "+" : "");
   puts("");
