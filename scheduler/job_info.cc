@@ -39,13 +39,6 @@ constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
 
 std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
 
-control::JobState state_of(const Job& job) {
-  if (job.ended()) return control::JobState::ENDED;
-  if (!job.started) return control::JobState::QUEUED;
-  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
-  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
-}
-
 void fill_protection(control::ProtectionInfo::Builder info, const Vgpu& vgpu) {
   const Protection& from = vgpu.protection;
   info.setGuard(from.guard.server);
@@ -158,6 +151,13 @@ void fill_rules(control::JobSpec::Builder spec, const JobRecord& record) {
 }
 
 }  // namespace
+
+control::JobState state_of(const Job& job) {
+  if (job.ended()) return control::JobState::ENDED;
+  if (!job.started) return control::JobState::QUEUED;
+  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
+  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+}
 
 Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->gpus = spec.getGpus();

@@ -16,7 +16,10 @@ uint64_t number_of(const std::string& text) { return strtoull(text.c_str(), null
 }  // namespace
 
 Outbox::Outbox(Kv& kv, const std::string& root)
-    : kv_(kv), prefix_(root + "outbox/batch/"), carried_key_(root + "outbox/carried"), name_key_(root + "outbox/name") {}
+    : kv_(kv),
+      prefix_(root + "outbox/batch/"),
+      carried_key_(root + "outbox/carried"),
+      name_key_(root + "outbox/name") {}
 
 std::string Outbox::key(uint64_t number) const { return prefix_ + digits(number); }
 
@@ -33,7 +36,8 @@ Outcome Outbox::load(Transaction guard) {
     Committed committed;
     if (Outcome o = kv_.commit(guard, &committed); !o.ok()) return o;
     if (Outcome o = kv_.range(one_key(name_key_), &entries); !o.ok()) return o;
-    if (entries.empty()) return Outcome::fail("the store " + kv_.name() + " did not take a name for what happens in it");
+    if (entries.empty())
+      return Outcome::fail("the store " + kv_.name() + " did not take a name for what happens in it");
   }
   name_ = number_of(entries[0].value);
   if (Outcome o = kv_.range(one_key(carried_key_), &entries); !o.ok()) return o;
@@ -51,7 +55,8 @@ Outcome Outbox::load(Transaction guard) {
 
 void Outbox::note(Event event) {
   if (pending_count_ >= kOutboxPendingMax) {
-    if (displaced_++ == 0) log(LogLevel::kWarning, "the store takes nothing: some of what happens is not in the history");
+    if (displaced_++ == 0)
+      log(LogLevel::kWarning, "the store takes nothing: some of what happens is not in the history");
     return;
   }
   ++pending_count_;

@@ -21,9 +21,9 @@
 namespace tide::sched {
 
 inline constexpr uint64_t kOutboxBatchesMax = 20'000;
-inline constexpr uint32_t kOutboxReadMax = 64;                // batches that are read at once
-inline constexpr size_t kOutboxEventsMax = 1'000;             // of one batch; the rest is in the next
-inline constexpr size_t kOutboxPendingMax = 200'000;          // events that the store does not take; later ones are lost
+inline constexpr uint32_t kOutboxReadMax = 64;        // batches that are read at once
+inline constexpr size_t kOutboxEventsMax = 1'000;     // of one batch; the rest is in the next
+inline constexpr size_t kOutboxPendingMax = 200'000;  // events that the store does not take; later ones are lost
 
 struct Batch {
   uint64_t number = 0;
@@ -77,8 +77,8 @@ class Outbox {
   uint64_t displaced_ = 0;
   std::map<uint64_t, std::vector<Event>> pending_;  // by job
   size_t pending_count_ = 0;
-  bool joined_ = false;    // a batch is in the transaction that is to be committed
-  bool doubtful_ = false;  // the batch next_ may be there
+  bool joined_ = false;               // a batch is in the transaction that is to be committed
+  bool doubtful_ = false;             // the batch next_ may be there
   std::map<uint64_t, size_t> taken_;  // of that batch: how many of pending_
 };
 

@@ -43,6 +43,8 @@ inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or 
 inline constexpr uint32_t kSizeAskMs = 60'000, kSizeAskFirstMs = 10'000;  // what a job has in use is asked so often
 inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
 
+inline constexpr uint32_t kUsageFreshMs = 500;
+
 inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
 
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
@@ -107,9 +109,10 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void after_each_round(std::function<void(uint64_t)> heard) { heard_ = std::move(heard); }
 
   Books& books() { return books_; }
-  // What all agents count of GPUs, each asked once; whoever does not answer soon is left out.
-  using Usages = kj::Array<kj::Maybe<capnp::Response<control::Agent::UsageResults>>>;
-  kj::Promise<Usages> ask_usage();
+  // What all agents count of GPUs, by server; whoever does not answer soon is left out. Each is asked once for all who
+  // want to know within kUsageFreshMs.
+  using Usages = std::map<std::string, capnp::Response<control::Agent::UsageResults>>;
+  kj::Promise<std::shared_ptr<const Usages>> usage();
 
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
   // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
@@ -216,6 +219,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void save_usage(uint64_t now);
   void keep_books(uint64_t now);
   void hear_usage();
+  kj::Promise<std::shared_ptr<const Usages>> ask_usage();
   void look_after_protection(Job* job);
   void protect(Job* job, uint32_t vgpu);
   std::string choose_guard(const GpuId& at) const;
@@ -310,6 +314,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::function<void(uint64_t)> heard_;
   bool poked_ = false;
   bool asks_usage_ = false;
+  std::shared_ptr<const Usages> usages_;  // as heard last; null: not yet
+  uint64_t usages_ns_ = 0;
+  kj::Maybe<kj::ForkedPromise<std::shared_ptr<const Usages>>> asking_;
   bool stopped_ = false;
   kj::TaskSet tasks_;
 };

@@ -35,6 +35,22 @@ void add_journal(Json& json, control::JournalInfo::Reader journal) {
 
 }  // namespace
 
+namespace {
+
+void add_history(Json& json, control::HistoryState::Reader history) {
+  json.key("history").object().add("kept", history.getKept()).add("path", std::string(history.getPath()));
+  json.add("problem", std::string(history.getProblem())).add("waiting", history.getWaiting());
+  json.add("lost", history.getLost()).end();
+}
+
+void print_history(control::HistoryState::Reader history) {
+  if (history.getProblem().size() == 0) return;
+  printf("\nhistory    NOT WRITTEN: %s (%lu batches wait, %lu are lost)", history.getProblem().cStr(),
+         (unsigned long)history.getWaiting(), (unsigned long)history.getLost());
+}
+
+}  // namespace
+
 int status(const Words& words) {
   Options options;
   constexpr const char* kHelp = "usage: tide status [--json]\n\nThe pool at a glance: servers, GPUs, jobs.\n";
@@ -59,7 +75,7 @@ int status(const Words& words) {
   const auto& pool = KJ_ASSERT_NONNULL(status);
   const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
   uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
-  uint32_t draining = 0;
+  uint32_t draining = 0, waiting = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
     ++total;
     draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
@@ -68,7 +84,6 @@ int status(const Words& words) {
     left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
     offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
   }
-  uint32_t waiting = 0;
   for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
     waiting += job.getTurn().getWaits() ? 1 : 0;
     queued += job.getState() == control::JobState::QUEUED ? 1 : 0;
@@ -87,10 +102,7 @@ int status(const Words& words) {
     json.add("gpus_shared", shared).add("shared_free", left / 1000.0);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
     json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
-    const auto history = pool.getHistory();
-    json.key("history").object().add("kept", history.getKept()).add("path", std::string(history.getPath()));
-    json.add("problem", std::string(history.getProblem())).add("waiting", history.getWaiting());
-    json.add("lost", history.getLost()).end();
+    add_history(json, pool.getHistory());
     json.add("jobs_waiting_for_turn", waiting).add("gpus_draining", draining).key("draining").list();
     for (const auto server : all_servers) {
       if (server.getDrainingMs() != 0) add_server(json, server);
@@ -113,12 +125,8 @@ int status(const Words& words) {
   if (suspended != 0) printf(", %u suspended", suspended);
   printf("\nturns      %s", pool.getTurns().cStr());
   if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
-  if (pool.getHistory().getProblem().size() != 0) {
-    printf("\nhistory    NOT WRITTEN: %s (%lu batches wait, %lu are lost)", pool.getHistory().getProblem().cStr(),
-           (unsigned long)pool.getHistory().getWaiting(), (unsigned long)pool.getHistory().getLost());
-  }
-  const std::string drains = drains_text(all_servers);
-  if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
+  print_history(pool.getHistory());
+  if (const std::string drains = drains_text(all_servers); !drains.empty()) printf("\ndrained    %s", drains.c_str());
   printf("\ndecisions  %s\n", journal_text(journal).c_str());
   puts("");
   print_reservations(reservations);
