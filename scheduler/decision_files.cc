@@ -177,7 +177,8 @@ Outcome DecisionFiles::write_to(const std::string& path, const std::string& fram
 }
 
 Outcome DecisionFiles::append(Snapshot* snapshot) {
-  const uint64_t file_most = bytes_max_ / kFilesAbout;
+  // Of large states few files, so that a whole one is worth many differences.
+  const uint64_t file_most = std::max(bytes_max_ / kFilesAbout, std::min(bytes_max_ / 2, kFilesAbout * whole_bytes_));
   const std::string answer = answer_bytes(*snapshot);
   Head head{.number = next_, .at_ms = snapshot->at_ms, .answer_bytes = answer.size()};
   std::string input;
