@@ -26,7 +26,7 @@ inline constexpr uint32_t kLiveJobsMax = 10'000;
 inline constexpr uint32_t kEndedJobsShown = 200;
 inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;
 inline constexpr size_t kPieceBytes = 256u << 10;  // of a snapshot on its way
-inline constexpr uint32_t kStopMs = 10'000;  // what `tide down` gives the agents to release everything
+inline constexpr uint32_t kStopMs = 10'000;        // what `tide down` gives the agents to release everything
 
 // What lives as long as the process, and may outlive no capability that is held by a connection.
 struct PoolCore {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How much of a difference to Pollux's published Tiresias runs is chance: the same runs with durations a little otherwise.
+"""How much of a difference to Pollux's published Tiresias runs is chance: the same with durations a little otherwise.
 
 usage: tools/pollux_spread.py TIDE FOLDER [--error E] [--runs N]
 

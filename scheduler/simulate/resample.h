@@ -14,8 +14,8 @@ namespace tide::simulate {
 
 inline constexpr uint32_t kBlocks = 20;  // that the time is cut into
 
-// Never empty; the same seed gives the same trace. Jobs that are drawn again get ids of their own. Requires: `trace` has
-// jobs.
+// Never empty; the same seed gives the same trace. Jobs that are drawn again get ids of their own. Requires: `trace`
+// has jobs.
 Trace resample(const Trace& trace, uint64_t seed);
 
 // Half the width of the 95 % interval around the figure of the recorded trace: Student's t times the standard deviation

@@ -40,8 +40,8 @@ TEST(Resample, makes_traces_of_the_same_time_and_kind) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     const Trace other = resample(trace, seed);
     const auto& jobs = other.jobs;
-    EXPECT_TRUE(std::is_sorted(jobs.begin(), jobs.end(),
-                               [](const Job& a, const Job& b) { return a.submit_s < b.submit_s; }));
+    EXPECT_TRUE(
+        std::is_sorted(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.submit_s < b.submit_s; }));
     EXPECT_GE(jobs.front().submit_s, trace.jobs.front().submit_s);
     EXPECT_LE(jobs.back().submit_s, trace.jobs.front().submit_s + span_s * (1 + 1e-9));
     EXPECT_NEAR(double(jobs.size()), 400, 120);

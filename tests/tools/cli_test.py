@@ -567,7 +567,8 @@ class WithAPool(Cli):
         self.error(1, 'tide: there is no decision 9; the last is 2\n', 'snapshot', file, '--decision', 9)
         with open(file, 'w', encoding='utf-8') as other:
             other.write('job_id\n')
-        self.error(1, f'tide: {file}: it is no snapshot; `tide snapshot FILE` writes one\n', 'simulate', '--snapshot', file)
+        self.error(1, f'tide: {file}: it is no snapshot; `tide snapshot FILE` writes one\n', 'simulate', '--snapshot',
+                   file)
 
     def test_jobs_that_share_a_gpu(self):
         for part in (0.5, 0.25):

@@ -27,7 +27,8 @@ kj::Promise<kj::Own<Connection>> Connection::connect(kj::AsyncIoContext& io, con
   auto& timer = io.provider->getTimer();
   // Where nobody answers the system goes on asking for minutes, ever more rarely.
   return timer.timeoutAfter(connect_ms * kj::MILLISECONDS, kj::mv(connecting))
-      .then([&timer, enter_ms, several = addresses.several(), at = addresses.present()](kj::Own<kj::AsyncIoStream> stream) {
+      .then([&timer, enter_ms, several = addresses.several(),
+             at = addresses.present()](kj::Own<kj::AsyncIoStream> stream) {
         auto made = kj::heap<Connection>(kj::mv(stream));
         made->address_ = at;
         Connection& connection = *made;
@@ -60,8 +61,8 @@ Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, k
     kj::Own<Connection> made;
     std::string why;
     bool silent = false;
-    KJ_IF_MAYBE (exception, kj::runCatchingExceptions(
-                                [&] { made = connect(io, at, connect_ms, enter_ms).wait(io.waitScope); })) {
+    KJ_IF_MAYBE (exception,
+                 kj::runCatchingExceptions([&] { made = connect(io, at, connect_ms, enter_ms).wait(io.waitScope); })) {
       why = network_error(*exception);
       silent = exception->getType() == kj::Exception::Type::OVERLOADED;
     } else if (!made->follower()) {

@@ -25,8 +25,8 @@ class Connection {
  public:
   // `addresses`: of several schedulers, with commas between; the one that leads is found.
   static Outcome open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection);
-  // To the present one of `addresses`, which may not be the leader. For what it says then it has `enter_ms`; one that is
-  // silent is an error if there are others, else the pool says itself what is wrong.
+  // To the present one of `addresses`, which may not be the leader. For what it says then it has `enter_ms`; one that
+  // is silent is an error if there are others, else the pool says itself what is wrong.
   static kj::Promise<kj::Own<Connection>> connect(kj::AsyncIoContext& io, const sched::Addresses& addresses,
                                                   uint32_t connect_ms, uint32_t enter_ms = kEnterMs);
   bool follower() const { return follower_; }

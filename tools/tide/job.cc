@@ -322,7 +322,8 @@ int why(const Words& words) {
       "One reason why the job waits, has fewer GPUs than it could, was moved, is slow, or how it ended; what speaks "
       "for\n"
       "it, and the next step.\n"
-      "  --history  what was decided about it until now, when and why; `tide snapshot --decision N` fetches one of them\n";
+      "  --history  what was decided about it until now, when and why; `tide snapshot --decision N` fetches one of "
+      "them\n";
   const std::vector<OptionSpec> specs = {{"json", 0, false}, {"history", 0, false}};
   if (!options.parse(words, specs, kHelp) || !options.expect_words(1, "one job")) return options.status();
   if (options.has("history")) return history(options);

@@ -63,7 +63,10 @@ Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& 
 Outcome simulate_others(const SimulateOptions& options, const simulate::StepTimes& times, const simulate::Trace& part,
                         Simulated* run) {
   for (uint32_t seed = 1; seed <= options.resamples; ++seed) {
-    Simulated other{.policy = run->policy, .what_if = run->what_if, .gpus = run->gpus};
+    Simulated other;
+    other.policy = run->policy;
+    other.what_if = run->what_if;
+    other.gpus = run->gpus;
     other.trace = simulate::resample(part, seed);
     if (Outcome outcome = simulate_one(options, times, &other); !outcome.ok()) return outcome;
     run->resampled.push_back(figures_of(other));

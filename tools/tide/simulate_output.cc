@@ -180,7 +180,8 @@ void print_simulations_csv(const Simulations& simulations) {
   std::string text = "part,policy,what_if";
   const bool intervals = !simulations.runs[0].resampled.empty();
   for (const Figure& figure : kFigures) text += std::string(",") + figure.name;
-  for (const Figure& figure : kFigures) text += intervals && has_interval(figure) ? std::string(",ci95_") + figure.name : "";
+  for (const Figure& figure : kFigures)
+    text += intervals && has_interval(figure) ? std::string(",ci95_") + figure.name : "";
   puts(text.c_str());
   for (const Simulated& run : simulations.runs) {
     text = csv_text(run.trace.name) + "," + run.policy + "," + run.what_if;

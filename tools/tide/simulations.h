@@ -38,9 +38,9 @@ struct SimulateOptions {
   simulate::ElasticOptions elastic;
   simulate::LearnedOptions learned;
   uint32_t server_gpus = 8;
-  uint32_t seeds = 10;  // orders of arrival
+  uint32_t seeds = 10;     // orders of arrival
   uint32_t resamples = 0;  // traces of the same kind that are replayed beside each; 0: no confidence intervals
-  uint32_t first = 0;   // jobs of each part; 0: all
+  uint32_t first = 0;      // jobs of each part; 0: all
   bool json = false, csv = false;
 
   // False: the caller exits with options->status(); what was wrong, or the help, has been printed.
