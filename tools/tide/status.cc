@@ -15,9 +15,10 @@
 namespace tide::cli {
 namespace {
 
+using control::JobState;
 using Jobs = capnp::List<control::JobInfo>::Reader;
 
-uint32_t count(Jobs jobs, control::JobState state) {
+uint32_t count(Jobs jobs, JobState state) {
   return uint32_t(std::count_if(jobs.begin(), jobs.end(), [&](auto job) { return job.getState() == state; }));
 }
 
@@ -76,9 +77,8 @@ int status(const Words& words) {
     offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
   }
   const auto all_jobs = KJ_ASSERT_NONNULL(jobs).getJobs();
-  const uint32_t queued = count(all_jobs, control::JobState::QUEUED);
-  const uint32_t running = count(all_jobs, control::JobState::RUNNING);
-  const uint32_t suspended = count(all_jobs, control::JobState::SUSPENDED), waiting = count_waiting(all_jobs);
+  const uint32_t queued = count(all_jobs, JobState::QUEUED), running = count(all_jobs, JobState::RUNNING);
+  const uint32_t suspended = count(all_jobs, JobState::SUSPENDED), waiting = count_waiting(all_jobs);
   const uint64_t now = wall_seconds() * 1000;
   const uint64_t up_ms = now > pool.getStartedMs() ? now - pool.getStartedMs() : 0;
   if (options.has("json")) {
