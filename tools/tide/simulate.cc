@@ -5,6 +5,7 @@
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/muri.h"
 #include "scheduler/simulate/pollux.h"
+#include "scheduler/simulate/resample.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/simulations.h"
 
@@ -59,6 +60,21 @@ Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& 
   return {};
 }
 
+// The same over traces of the same kind, whose figures say how far chance goes.
+Outcome simulate_others(const SimulateOptions& options, const simulate::StepTimes& times, const simulate::Trace& part,
+                        Simulated* run) {
+  for (uint32_t seed = 1; seed <= options.resamples; ++seed) {
+    Simulated other;
+    other.policy = run->policy;
+    other.what_if = run->what_if;
+    other.gpus = run->gpus;
+    other.trace = simulate::resample(part, seed);
+    if (Outcome outcome = simulate_one(options, times, &other); !outcome.ok()) return outcome;
+    run->resampled.push_back(figures_of(other));
+  }
+  return {};
+}
+
 Outcome read_step_times(const SimulateOptions& options, std::vector<simulate::Trace>* parts,
                         simulate::StepTimes* times) {
   if (options.mode != "pollux") return {};
@@ -84,6 +100,9 @@ Outcome simulate_all(const SimulateOptions& options, std::vector<simulate::Trace
           return Outcome::fail(options.path + ": " + outcome.message());
         }
         if (options.html.empty()) run.result.turns = {};
+        if (Outcome outcome = simulate_others(options, times, part, &run); !outcome.ok()) {
+          return Outcome::fail(options.path + ": resampled: " + outcome.message());
+        }
         simulations->runs.push_back(std::move(run));
       }
     }

@@ -13,7 +13,7 @@ namespace tide::cli {
 
 const char* const kSimulateHelp =
     R"(usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]
-                     [--json | --csv] [--html FILE] [OPTIONS]
+                     [--seeds N] [--json | --csv] [--html FILE] [OPTIONS]
        tide simulate TRACE --mode muri [--policy P,...]
        tide simulate TRACE --mode pollux --step-times FILE
        tide simulate TRACE --mode deadlines --throughputs FILE [--gpus N] [--move-cost T]
@@ -45,6 +45,8 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --part NAME        only one of the traces in the file
   --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many
   --sort             the rows need not be in the order of submission
+  --seeds N          95 % confidence intervals (+-) from N traces of the same kind, 2 to 1000: blocks of the recorded
+                     one, drawn by chance (docs/simulate.md)
   --json, --csv      every figure (docs/simulate.md says what it means)
   --html FILE        a page with plots
   --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
@@ -274,6 +276,9 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   json = options->has("json");
   csv = options->has("csv");
   if (json && csv) return options->usage_error("--json or --csv, not both"), false;
+  if (options->has("seeds") && options->get("mode").empty()) {
+    if (!options->number("seeds", 2, 1000, &resamples)) return false;
+  }
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
          options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
          take_policies(options, this) && take_elastic(options, this) && take_learned(options, this);
