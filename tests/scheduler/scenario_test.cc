@@ -404,6 +404,21 @@ std::vector<std::string> files() {
   return names;
 }
 
+TEST(ScenarioFiles, tell_at_least_300_stories) {
+  size_t stories = 0;
+  std::set<std::string> told;
+  for (const std::string& name : files()) {
+    for (const Story& story : read_stories(std::filesystem::path(TIDE_SOURCE_ROOT) / name)) {
+      std::string text;
+      for (const Line& line : story.lines) text += line.text + "\n";
+      EXPECT_TRUE(told.insert(text).second) << story.title << ": the same has been told before";
+      ++stories;
+    }
+  }
+  printf("%zu scenarios in all\n", stories);
+  EXPECT_GE(stories, 300u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Pool, Scenarios, testing::ValuesIn(files()),
                          [](const auto& info) { return std::filesystem::path(info.param).stem().string(); });
 
