@@ -106,7 +106,8 @@ TEST_F(Consolidates, a_move_that_fails_is_not_tried_again_at_once_and_the_job_sa
   const size_t soon = moves();
   pause(kTickMs);
   EXPECT_LE(moves(), soon + 2);
-  EXPECT_NE(evidence(whole.id).find("no room"), std::string::npos) << evidence(whole.id);
+  EXPECT_NE(evidence(whole.id).find("no room"), std::string::npos)
+      << why(whole.id) << "; " << evidence(whole.id) << describe(whole.id);
   log_.fail.clear();
   for (const uint64_t end = now_ns() + 30'000'000'000; describe(whole.id).rfind("running", 0) != 0 && now_ns() < end;)
     beat();
