@@ -38,8 +38,8 @@ bool is_movable(const Tentative& plan, Slot slot, Slot for_whom) {
   const Share& share = plan.share(slot);
   if (share.job == nullptr || !share.known || !share.is.admitted || share.is.frozen || share.mine.empty()) return false;
   const JobView& job = *share.job;
-  if (!job.running || job.suspended || job.pinned || !job.preemptible) return false;
-  if (job.spared && !makes_way(plan, slot, for_whom)) return false;
+  if (!job.running || job.suspended || job.pinned) return false;
+  if ((job.spared || !job.preemptible) && !makes_way(plan, slot, for_whom)) return false;
   return std::all_of(job.places.begin(), job.places.end(), [](const GpuId& place) { return place.on_gpu(); });
 }
 

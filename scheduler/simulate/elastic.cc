@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/log.h"
+#include "scheduler/invariants.h"
 #include "scheduler/policy.h"
 #include "scheduler/simulate/csv.h"
 
@@ -45,7 +46,7 @@ class Replay {
       now_ = std::max(now_, next);
       finish();
       if (Outcome outcome = arrive(); !outcome.ok()) return outcome;
-      decide();
+      if (Outcome outcome = decide(); !outcome.ok()) return outcome;
     }
     return {};
   }
@@ -85,8 +86,10 @@ class Replay {
   }
 
   // As the reconciler does: asks, and takes what it is told.
-  void decide() {
+  Outcome decide() {
     const sched::Assignment answer = sched::assign(state_);
+    const std::string wrong = options_.check ? sched::what_is_wrong(state_, answer) : "";
+    if (!wrong.empty()) return Outcome::fail(format("at %.3f s: %s", now_, wrong.c_str()));
     ++result_.decisions;
     for (size_t i = 0; i < live_.size(); ++i) {
       const sched::Decision& decision = answer.at(state_.jobs[i].id);
@@ -103,6 +106,7 @@ class Replay {
       view.places = decision.places;
       set_speed(live_[i], view);
     }
+    return {};
   }
 
   void start(size_t i) {

@@ -41,9 +41,10 @@ struct ElasticOptions {
   Scaling scaling = Scaling::kSlowest;
   ScalingCurve curve = {};  // of kCurve
   Costs costs = {};
+  bool check = false;  // each decision, with scheduler/invariants.h
 };
 
-// Fails where a job can never start.
+// Fails where a job can never start, or a decision that was to be checked is wrong.
 Outcome run_pool(const Trace& trace, const Pool& pool, const ElasticOptions& options, Result* result);
 
 }  // namespace tide::simulate
