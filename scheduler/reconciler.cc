@@ -92,7 +92,9 @@ void Reconciler::step() {
   for (auto& [number, job] : ledger_.jobs) leave_drained_server(&job, &leaving);
   start(leaving);
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
-  wake_settled(plan(ledger_.present(UINT64_MAX), wanted, memory));
+  const std::vector<Action> left = plan(ledger_.present(UINT64_MAX), wanted, memory);
+  wake_settled(left);
+  note_undisturbed(left);
   for (auto& [number, job] : ledger_.jobs) let_go(&job);
   forget_done_jobs();
 }
@@ -121,6 +123,7 @@ void Reconciler::admit(const Assignment& wanted) {
       continue;
     }
     job->turn.coming_ns = job->started ? now_ns() : 0;
+    if (job->started) begin_useful(job);
     if (ledger_.turns.on && job->started) continue;  // it has its turn
     for (auto& [earlier, other] : ledger_.jobs) {
       if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended)

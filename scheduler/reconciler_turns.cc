@@ -36,7 +36,8 @@ State Reconciler::look(const Ledger& ledger) const {
   for (JobView& view : state.jobs) {
     const Job& job = ledger.jobs.at(parse_number(view.id));
     view.preemptible &= job.kept_until_ns <= now && (!job.admitted() || is_settled(job));
-    view.spared = job.admitted() && sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), wall_ms).spared();
+    view.spared = job.admitted() && !job.disturbing &&
+                  sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), wall_ms).spared();
     if (!ledger.turns.on) continue;
     view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
                  .ticket = job.record.turn.ticket,
