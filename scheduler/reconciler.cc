@@ -106,6 +106,7 @@ void Reconciler::step() {
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
   const std::vector<Action> left = actions(wanted, UINT64_MAX);
   wake_settled(left);
+  note_undisturbed(left);
   for (const uint64_t number : looked_) {
     if (Job* job = ledger_.jobs.quietly(number)) let_go(job);
   }
@@ -151,6 +152,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
       continue;
     }
     job->turn.coming_ns = job->started ? now_ns() : 0;
+    if (job->started) begin_useful(job);
   }
   if (!saved.ok()) return;
   // Where jobs take turns, one that has run has its own.

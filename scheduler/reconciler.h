@@ -204,6 +204,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   bool may_be_disturbed_again(Job* job, uint64_t now);
   bool suspend_for_others(Job* job);
   void note_moves(Job* job, const std::vector<Action>& actions);
+  void note_undisturbed(const std::vector<Action>& left);
   void ask_for_size(Job* job, uint64_t now);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
