@@ -11,6 +11,7 @@
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
 #include "scheduler/pool_reservations.h"
+#include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/room.h"
 #include "scheduler/token.h"
@@ -71,7 +72,8 @@ class HandleServer final : public control::JobHandle::Server {
 
  private:
   kj::Promise<void> answer(control::JobInfo::Builder info) {
-    if (const Job* job = core_.ledger.by_id(id_)) {
+    if (Job* job = core_.ledger.jobs.quietly(parse_number(id_))) {
+      core_.reconciler.note_reason(job);
       fill_job_info(info, *job);
       return kj::READY_NOW;
     }
@@ -155,6 +157,14 @@ std::string why_not_there(const Ledger& ledger, const Job& job, const std::set<G
   return groups.size() > 1 ? requires_text + "; so all of its virtual GPUs go there, or none" : "";
 }
 
+// Why it cannot have so many physical GPUs, beside --min and -g; empty: it can.
+std::string why_not_so_many(const Job& job, uint32_t gpus) {
+  const JobView view = view_of(job);
+  if (may_have(view, gpus)) return "";
+  return format("job %s was started with --powers-of-two: it can have %s physical GPUs, not %u",
+                job.record.id().c_str(), counts_text(view).c_str(), gpus);
+}
+
 // Where it is its queue that lets it wait, that is the reason.
 void explain_waiting(control::JobInfo::Builder info, const PoolCore& core, const Job& job) {
   if (job.ended() || job.admitted() || job.record.suspended || !core.ledger.queues.written) return;
@@ -166,6 +176,24 @@ void explain_waiting(control::JobInfo::Builder info, const PoolCore& core, const
   if (why.reason.empty()) return;
   info.setReason(job.started ? "waits to run again: " + why.reason : why.reason);
   info.setNext(why.next);
+}
+
+// What its queue and pool.toml say where it has not. Requires: its queue is chosen.
+void take_defaults(const Ledger& ledger, control::JobSpec::Reader spec, JobRecord* record) {
+  if (spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS)
+    record->job_class = ledger.disturbance.class_of(record->queue);
+  if (record->job_class == JobClass::kInteractive && spec.getIdleMs() == 0)
+    record->idle_ms = ledger.disturbance.idle_return_ms;
+}
+
+// How often it was disturbed, and whether it may be now.
+void fill_sparing(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
+  if (job.ended()) return;
+  const uint64_t now_ms = wall_seconds() * 1000;
+  const Disturbed disturbed = job.disturbed(ledger.disturbance);
+  info.setDisturbed(disturbances_in_hour(job.record.disturbed_ms, now_ms));
+  const Sparing sparing = sparing_of(ledger.disturbance, disturbed, now_ms);
+  if (job.admitted()) info.setSpared(sparing_text(sparing, disturbed, now_ms));
 }
 
 // Who holds it.
@@ -204,13 +232,12 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
     return error_for_caller(format("the pool has %u jobs already, which is its limit; try again later", kLiveJobsMax));
   }
   job.vgpus.resize(job.record.gpus);
-  JobView view = view_of(job);
-  view.memory_bytes = job.record.memory_given;
-  const State state = core_.ledger.snapshot();
+  const State state = core_.ledger.pool();
   outcome = core_.ledger.queues.choose(&job.record.queue);
   if (!outcome.ok()) return error_for_caller(outcome.message());
-  outcome = may_use_reservation(core_.ledger, state, view, job.record, wall_seconds() * 1000);
-  if (!outcome.ok()) return error_for_caller(outcome.message());
+  take_defaults(core_.ledger, context.getParams().getSpec(), &job.record);
+  JobView view = view_of(job);
+  view.memory_bytes = job.record.memory_given;
   std::string impossible = why_unmet(state, view, job.record.min_given);
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
   if (impossible.empty() && job.record.reservation.empty())
@@ -281,19 +308,24 @@ kj::Promise<void> PoolService::jobs(JobsContext context) {
     if (!outcome.ok()) return error_for_caller(outcome.message());
   }
   std::vector<const Job*> live;
-  for (const auto& [number, job] : core_.ledger.jobs) {
-    if (!job.ended()) live.push_back(&job);
+  for (const auto& [number, job] : core_.ledger.jobs.read()) {
+    if (job.ended()) continue;
+    core_.reconciler.note_reason(core_.ledger.jobs.quietly(number));
+    live.push_back(&job);
   }
   auto list = context.getResults().initJobs(uint32_t(ended.size() + live.size()));
   uint32_t i = 0;
   for (auto it = ended.rbegin(); it != ended.rend(); ++it) fill_job_info(list[i++], from_record(*it));
-  for (const Job* job : live) fill_job_info(list[i++], *job);
+  for (const Job* job : live) {
+    fill_job_info(list[i], *job);
+    fill_sparing(list[i++], core_.ledger, *job);
+  }
   return kj::READY_NOW;
 }
 
 kj::Promise<void> PoolService::job(JobContext context) {
   const std::string name = context.getParams().getJob().cStr();
-  const Job* job = core_.ledger.find(name);
+  Job* job = core_.ledger.find(name);
   if (job == nullptr) {
     auto record = core_.store.find(parse_number(name));
     if (!record) record = core_.store.find_named(name);
@@ -302,8 +334,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
     return kj::READY_NOW;
   }
   auto info = context.getResults().initJob();
+  core_.reconciler.note_reason(job);
   fill_job_info(info, *job);
   explain_waiting(info, core_, *job);
+  fill_sparing(info, core_.ledger, *job);
   return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
     auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
     for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats.vgpus()[i]);
@@ -312,10 +346,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
 
 kj::Promise<void> PoolService::gpus(GpusContext context) {
   uint32_t count = 0;
-  for (const auto& [name, server] : core_.ledger.servers) count += uint32_t(server.gpus.size());
+  for (const auto& [name, server] : core_.ledger.servers.read()) count += uint32_t(server.gpus.size());
   auto list = context.getResults().initGpus(count);
   uint32_t i = 0;
-  for (const auto& [name, server] : core_.ledger.servers) {
+  for (const auto& [name, server] : core_.ledger.servers.read()) {
     for (const Gpu& gpu : server.gpus) {
       auto out = list[i++];
       out.setServer(name);
@@ -354,6 +388,7 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
     return error_for_caller(format("job %s can have %u to %u physical GPUs (its --min and -g), not %u", id.c_str(),
                                    job->record.min_gpus, job->record.gpus, gpus));
   }
+  if (const std::string why = why_not_so_many(*job, gpus); !why.empty()) return error_for_caller(why);
   const JobRecord before = job->record;
   job->record.target = gpus == job->record.gpus ? 0 : gpus;
   job->record.pinned = false;
@@ -411,6 +446,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   if (after.size() < job->record.min_gpus) {
     return error_for_caller(format("job %s must keep %u physical GPUs (--min)", id.c_str(), job->record.min_gpus));
   }
+  if (const std::string why = why_not_so_many(*job, uint32_t(after.size())); !why.empty()) return error_for_caller(why);
   if (job->record.memory_given != 0 && there * job->record.memory_given > gpu->memory_bytes) {
     return error_for_caller(
         format("%lu virtual GPUs of job %s do not fit into the memory of ", (unsigned long)there, id.c_str()) +
@@ -450,10 +486,17 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   results.setPid(uint32_t(getpid()));
   results.setStartedMs(core_.started_ms);
   uint32_t online = 0;
-  for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
+  for (const auto& [name, server] : core_.ledger.servers.read()) online += server.online ? 1 : 0;
   results.setServers(online);
   results.setDoorAddress(core_.doors());
   results.setTurns(to_text(core_.ledger.turns));
+  const BooksState books = core_.reconciler.books().state();
+  auto history = results.initHistory();
+  history.setKept(books.kept);
+  history.setPath(books.path);
+  history.setProblem(books.problem);
+  history.setWaiting(books.waiting);
+  history.setLost(books.lost);
   return kj::READY_NOW;
 }
 
@@ -493,10 +536,11 @@ kj::Promise<void> PoolService::resume(ResumeContext context) {
   const Outcome noted = core_.reconciler.resume(job);
   if (!noted.ok()) return error_for_caller(noted.message());
   return core_.reconciler.when_settled(id).then([this, id, context](MoveTotals totals) mutable -> kj::Promise<void> {
-    const Job* now = core_.ledger.by_id(id);
+    Job* now = core_.ledger.by_id(id);
     if (now == nullptr || now->record.suspended) return error_for_caller("job " + id + " was suspended again");
     const auto on_gpu = [](const Vgpu& vgpu) { return vgpu.at.on_gpu(); };
     if (!now->admitted()) {
+      core_.reconciler.note_reason(now);
       context.getResults().setQueued(now->record.reason);
     } else if (!std::all_of(now->vgpus.begin(), now->vgpus.end(), on_gpu)) {
       return error_for_caller("job " + id + " runs again when a server of it answers (`tide why " + id + "`)");

@@ -98,6 +98,45 @@ Outcome Store::read_numbers() {
   return {};
 }
 
+// Of a transaction that the outbox may have joined.
+Outcome Store::commit(const Transaction& transaction, Committed* committed) {
+  const Outcome outcome = kv_->commit(transaction, committed);
+  if (outbox_ != nullptr) outbox_->done(outcome.ok(), committed->done);
+  return outcome;
+}
+
+Outcome Store::tell(Outbox* outbox) {
+  outbox_ = outbox;
+  if (outbox == nullptr) return {};
+  Transaction transaction;
+  guard(&transaction);
+  return outbox->load(std::move(transaction));
+}
+
+Outcome Store::write_outbox(const std::function<bool(uint64_t)>& has_record) {
+  return twice([&](bool* again) {
+    *again = kv_->tries() > 1;
+    Transaction transaction;
+    guard(&transaction);
+    Committed committed;
+    if (Outcome o = outbox_->join_rest(has_record, &transaction); !o.ok()) return o;
+    if (transaction.changes.empty()) return Outcome();  // no batch of it
+    const Outcome outcome = commit(transaction, &committed);
+    return !outcome.ok() || committed.done ? outcome : why_refused(again);
+  });
+}
+
+Outcome Store::carried(uint64_t number) {
+  Transaction transaction;
+  guard(&transaction);
+  outbox_->forget(number, &transaction);
+  Committed committed;
+  bool again = false;
+  const Outcome outcome = kv_->commit(transaction, &committed);
+  if (outcome.ok() && committed.done) outbox_->forgotten(number);
+  return !outcome.ok() || committed.done ? outcome : why_refused(&again);
+}
+
 Outcome Store::try_to_add(JobRecord* job, bool* again) {
   *again = kv_->tries() > 1;
   if (!numbers_.known) {
@@ -120,8 +159,11 @@ Outcome Store::try_to_add(JobRecord* job, bool* again) {
   changes.push_back({.key = live_key(numbered.number), .value = to_bytes(numbered)});
   if (!job->name.empty()) changes.push_back({.key = name_key(job->name), .value = digits(numbered.number)});
   if (doubtful_ != 0 && doubtful_ != numbered.number) changes.push_back({.key = live_key(doubtful_), .value = {}});
+  if (outbox_ != nullptr) {
+    if (Outcome o = outbox_->join_submission(numbered, &transaction); !o.ok()) return o;
+  }
   Committed committed;
-  const Outcome outcome = kv_->commit(transaction, &committed);
+  const Outcome outcome = commit(transaction, &committed);
   numbers_.known = outcome.ok() && committed.done;
   if (!outcome.ok()) doubtful_ = numbered.number;
   if (!outcome.ok()) return outcome;
@@ -153,8 +195,13 @@ Outcome Store::try_to_update(const std::vector<Serialised>& jobs, bool* again) {
     if (ended) transaction.changes.push_back({.key = key, .value = {}});
     transaction.changes.push_back({.key = ended ? ended_key(job->number) : key, .value = bytes});
   }
+  if (outbox_ != nullptr) {
+    std::vector<uint64_t> numbers;
+    for (const auto& [job, bytes] : jobs) numbers.push_back(job->number);
+    if (Outcome o = outbox_->join(numbers, &transaction); !o.ok()) return o;
+  }
   Committed committed;
-  const Outcome outcome = kv_->commit(transaction, &committed);
+  const Outcome outcome = commit(transaction, &committed);
   for (const auto& [job, bytes] : jobs) {
     modified_.erase(job->number);
     if (outcome.ok() && committed.done && job->phase != Phase::kEnded) modified_[job->number] = committed.revision;

@@ -6,6 +6,7 @@
 // that name the store. Owned by one thread.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "base/outcome.h"
 #include "scheduler/job_record.h"
 #include "scheduler/kv.h"
+#include "scheduler/outbox.h"
 #include "scheduler/usage.h"
 
 namespace tide::sched {
@@ -52,6 +54,13 @@ class Store {
   Outcome save_usage(const Usage& usage, uint64_t at_ms);
   Outcome load_usage(Usage* usage, uint64_t* at_ms);
 
+  // What happened to jobs goes into it together with their records. Null: nowhere.
+  Outcome tell(Outbox* outbox);
+  // Also what waits there for no job's record. Where nothing does, nothing is done.
+  Outcome write_outbox(const std::function<bool(uint64_t)>& has_record);
+  // The history has all up to this batch.
+  Outcome carried(uint64_t number);
+
   // Servers that are being drained, and since when (1970); 0: not any more.
   Outcome set_drain(const std::string& server, uint64_t since_ms);
   Outcome load_drains(std::map<std::string, uint64_t>* drains);
@@ -77,6 +86,7 @@ class Store {
   Outcome put(const std::string& key, std::optional<std::string> value);   // none: erases it
   Outcome get(const std::string& key, std::optional<std::string>* value);  // none: there is no such key
   Outcome read_numbers();
+  Outcome commit(const Transaction& transaction, Committed* committed);
   Outcome try_to_add(JobRecord* job, bool* again);
   Outcome try_to_update(const std::vector<Serialised>& jobs, bool* again);
   Outcome read(const Range& range, std::vector<JobRecord>* jobs);
@@ -86,6 +96,7 @@ class Store {
   std::string leader_;  // empty: nobody else writes
   uint64_t term_ = 0;
   bool deposed_ = false;
+  Outbox* outbox_ = nullptr;
   Numbers numbers_;
   uint64_t doubtful_ = 0;                  // a job with this number may be in the store that nobody was told of
   std::map<uint64_t, uint64_t> modified_;  // of live jobs, by number, as far as known

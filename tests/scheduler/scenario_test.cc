@@ -11,8 +11,10 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/invariants.h"
 #include "scheduler/models.h"
 #include "scheduler/plan.h"
+#include "scheduler/promises.h"
 #include "scheduler/queues.h"
 #include "tests/scheduler/queue_text.h"
 
@@ -173,7 +175,8 @@ class Player {
     return found == state_.jobs.end() ? nullptr : &*found;
   }
 
-  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "gpu 3 sick", "server 1 off".
+  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A spared", "A disturbable", "A ran 20", "it is
+  // 250", "gpu 3 sick", "server 1 off".
   void happen(const std::string& text) {
     settled_ = false;
     remember();
@@ -191,6 +194,8 @@ class Player {
       who->suspended = true;
     } else if (what == "resumed") {
       who->suspended = false;
+    } else if (what == "spared" || what == "disturbable") {
+      who->spared = what == "spared";
     } else if (number_behind(what, "ran ", &number)) {
       who->useful_ms = uint64_t(number * 1000);
     } else if (number_behind(what, "target", &number)) {
@@ -249,7 +254,10 @@ class Player {
 
   // One round of the reconciler, whose actions all succeed at once; whether anything happened.
   bool round() {
-    wanted_ = assign(state_);
+    State seen = state_;
+    promises_ = keep_promises(&seen);
+    wanted_ = assign(seen);
+    if (const std::string wrong = what_is_wrong(seen, wanted_); !wrong.empty()) fail(wrong);
     bool happened = admit();
     std::vector<Present> present;
     std::map<GpuId, uint64_t> memory;
@@ -400,6 +408,19 @@ class Player {
     EXPECT_TRUE(is) << who.id << " is " << state_text(who);
   }
 
+  // "A kept" (its deadline can be), "A late", "A unpromised", "A needs 2" (GPUs, by its deadline; 0: it may wait).
+  void expect_promise(const std::string& id, const std::string& what, const std::string& count) {
+    const auto found = promises_.jobs.find(id);
+    const bool counts = found != promises_.jobs.end();
+    EXPECT_EQ(counts, what != "unpromised") << id;
+    if (!counts) return;
+    if (what != "needs") {
+      EXPECT_EQ(found->second.kept, what == "kept") << id;
+    } else {
+      EXPECT_EQ(std::to_string(found->second.gpus), count) << id << " needs so many GPUs";
+    }
+  }
+
   // "A has 2", "B waits because TEXT", "free 1", "moves 0", "A beside B", "A as B" (as many GPUs).
   void expect(const std::string& text) {
     const auto [name, rest] = first_word(text);
@@ -416,6 +437,8 @@ class Player {
     JobView* const who = job(name);
     ASSERT_NE(who, nullptr) << "there is no job " << name;
     const auto [what, more] = first_word(rest);
+    if (what == "kept" || what == "late" || what == "unpromised" || what == "needs")
+      return expect_promise(name, what, more);
     if (what == "beside" || what == "as") {
       const JobView* const other = job(more);
       ASSERT_NE(other, nullptr) << "there is no job " << more;
@@ -433,6 +456,7 @@ class Player {
   State state_;
   std::vector<QueueText> queues_;
   Assignment wanted_;
+  Promises promises_;
   std::map<std::string, std::vector<GpuId>> before_;
   std::set<std::string> started_;  // have run
   std::set<std::string> taken_;    // are being suspended for others

@@ -119,7 +119,9 @@ class WithoutAPool(Cli):
 
     def test_wrong_words(self):
         self.error(2, "tide: there is no command 'frobnicate'; `tide --help` lists them\n", 'frobnicate')
-        self.error(1, "tide: 'top' is not available yet; `tide --help` lists what is\n", 'top')
+        self.error(2, 'tide top: --interval is 500ms to 1h; see tide top --help\n', 'top', '--interval', '1ms')
+        self.error(2, 'tide report: --since is missing: 7d, 12h, or 2026-11-01, say; see tide report --help\n',
+                   'report')
         self.error(2, 'tide drain: expects one server; see tide drain --help\n', 'drain')
         self.error(2, 'tide undrain: expects one server; see tide undrain --help\n', 'undrain', 'a', 'b')
         self.error(2, "tide run: 'rack' is no label; it is KEY=VALUE, like rack=a; see tide run --help\n", 'run',
@@ -159,12 +161,10 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        for name in ('up down run env status jobs gpus queues job why resize migrate suspend resume kill drain undrain '
-                     'config doctor simulate version').split():
+        for name in ('up down run env status jobs gpus queues top job why resize migrate suspend resume kill drain '
+                     'undrain config doctor simulate report version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
-        for name in 'top report'.split():
-            self.assertIn(name, listed.split('not available yet:')[1])
         self.assertRegex(self.ok('version'), r'^tide \d')
         self.assertEqual(self.tide().returncode, 2)
 
@@ -416,6 +416,7 @@ metadata: {name: team}
 spec:
   parentQueue: all
   reclaimMinRuntime: 10m
+  preemptMinRuntime: 1h30m
   resources:
     gpu: {quota: 2.5, limit: 8, overQuotaWeight: 2}
 """
@@ -423,13 +424,14 @@ KAI_QUEUES = """[[queue]]
 name = "all"
 quota = 2.5
 
-# line 13: reclaimMinRuntime 10m is left out: queues have no minimum runtime
+# line 14: preemptMinRuntime 1h30m is left out: it is no time like 90s, 10m or 2h
 [[queue]]
 name = "team"
 parent = "all"
 quota = 2.5
 limit = 8
 over_quota_weight = 2
+min_runtime = "10m"
 """
 IMPORT_RUNAI = {
     'departments': [{'id': 'd1', 'name': 'team', 'resources': [{'gpu': {'deserved': 4, 'limit': None}}]}],
@@ -464,7 +466,7 @@ class Imports(Cli):
         done = self.tide('config', 'import', '--from', 'kai', path)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(done.stdout.endswith(KAI_QUEUES), done.stdout)
-        self.assertIn(f'{path}:13: reclaimMinRuntime 10m is left out', done.stderr)
+        self.assertIn(f'{path}:14: preemptMinRuntime 1h30m is left out', done.stderr)
         self.assertIn(f'{path}:1: its quota was unlimited', done.stderr)
         self.ok('config', 'check', self.path_of(done.stdout))
 

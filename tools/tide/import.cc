@@ -83,6 +83,18 @@ void note_unknown(const Node& map, const std::set<std::string>& known, const std
   }
 }
 
+// There is one here, whoever it is that takes: the longer of them.
+void read_min_runtime(const Node& node, const std::string& key, ImportedQueue* queue) {
+  sched::TurnRules time;
+  if (!node.there()) return;
+  const std::string text = node.text().substr(0, 40);
+  if (!sched::parse_turns(text, &time) || time.fixed_ms == 0) {
+    queue->notes.push_back({node.line(), key + " " + text + " is left out: it is no time like 90s, 10m or 2h"});
+    return;
+  }
+  queue->config.min_runtime_ms = std::max(queue->config.min_runtime_ms.value_or(0), time.fixed_ms);
+}
+
 ImportedQueue read_kai_queue(const Node& object, bool* has_priority) {
   ImportedQueue queue;
   const Node spec = object["spec"], resources = spec["resources"];
@@ -98,12 +110,7 @@ ImportedQueue read_kai_queue(const Node& object, bool* has_priority) {
   if (spec["priority"].there() && (!spec["priority"].number(&priority) || std::abs(priority) > 1e6))
     queue.notes.push_back({spec["priority"].line(), "this priority is no number: 100 is taken"});
   queue.config.priority = int32_t(priority);
-  for (const char* key : {"preemptMinRuntime", "reclaimMinRuntime"}) {
-    if (spec[key].there()) {
-      queue.notes.push_back({spec[key].line(), std::string(key) + " " + spec[key].text().substr(0, 40) +
-                                                   " is left out: queues have no minimum runtime"});
-    }
-  }
+  for (const char* key : {"preemptMinRuntime", "reclaimMinRuntime"}) read_min_runtime(spec[key], key, &queue);
   read_gpus(resources["gpu"], "quota", &queue);
   if (!resources["gpu"].there())
     queue.notes.push_back({object.line(), "no GPUs are said: no quota and no limit are taken"});
@@ -308,6 +315,8 @@ std::string toml_of(const Import& import, const std::string& source) {
     text += "quota = " + gpus_text(config.quota) + "\n";
     if (config.limit) text += "limit = " + gpus_text(*config.limit) + "\n";
     if (config.over_quota_weight != 1) text += format("over_quota_weight = %g\n", config.over_quota_weight);
+    if (config.min_runtime_ms)
+      text += "min_runtime = \"" + sched::to_text({.on = true, .fixed_ms = *config.min_runtime_ms}) + "\"\n";
     if (config.priority != 0) text += format("priority = %d\n", config.priority);
   }
   return text;

@@ -17,7 +17,8 @@ Outcome simulate_policy(const SimulateOptions& options, const simulate::StepTime
     return simulate::run_muri(run->trace, run->gpus / simulate::kMuriNodeGpus, muri, &run->result);
   }
   if (run->policy == "tide") {
-    return simulate::run_pool(run->trace, {run->gpus, options.server_gpus}, options.elastic, &run->result);
+    const simulate::Pool pool{run->gpus, options.server_gpus, options.queues, options.policy};
+    return simulate::run_pool(run->trace, pool, options.elastic, &run->result);
   }
   if (Outcome outcome = simulate::check_sizes(run->trace, run->gpus); !outcome.ok()) return outcome;
   if (options.mode == "pollux") {
@@ -108,6 +109,10 @@ bool report_errors(const SimulateOptions& options, const simulate::TraceFile& fi
 }  // namespace
 
 int simulate(const Words& words) {
+  const auto is_snapshot = [](const std::string& word) {
+    return word == "--snapshot" || word.rfind("--snapshot=", 0) == 0;
+  };
+  if (std::any_of(words.begin(), words.end(), is_snapshot)) return replay_snapshot(words);
   Options options;
   SimulateOptions asked;
   if (!asked.parse(words, &options)) return options.status();
