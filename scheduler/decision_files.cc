@@ -177,7 +177,8 @@ Outcome DecisionFiles::write_to(const std::string& path, const std::string& fram
 }
 
 Outcome DecisionFiles::append(Snapshot* snapshot) {
-  const uint64_t file_most = bytes_max_ / kFilesAbout;
+  // Of large states few files, so that a whole one is worth many differences.
+  const uint64_t file_most = std::max(bytes_max_ / kFilesAbout, std::min(bytes_max_ / 2, kFilesAbout * whole_bytes_));
   const std::string answer = answer_bytes(*snapshot);
   Head head{.number = next_, .at_ms = snapshot->at_ms, .answer_bytes = answer.size()};
   std::string input;
@@ -191,14 +192,14 @@ Outcome DecisionFiles::append(Snapshot* snapshot) {
   head.check = check_of(head, answer + input);
   const std::string frame = std::string(reinterpret_cast<const char*>(&head), sizeof(Head)) + answer + input;
   if (frame.size() > bytes_max_) {
-    return Outcome::fail(format("a decision takes %zu KiB, more than `journal` under [policy] of pool.toml allows",
-                                frame.size() >> 10));
+    return Outcome::fail(
+        format("a decision takes %zu KiB, more than `journal` under [policy] of pool.toml allows", frame.size() >> 10));
   }
   make_room(frame.size());
   const bool begin = anew || files_.empty();  // room was made by giving up the file that it belongs to
   if (begin && head.kind != kWhole) return fresh_ = true, append(snapshot);
-  File file = begin ? File{.path = path_in(directory_, next_), .bytes = 0, .first_ms = head.at_ms}
-                    : files_.rbegin()->second;
+  File file =
+      begin ? File{.path = path_in(directory_, next_), .bytes = 0, .first_ms = head.at_ms} : files_.rbegin()->second;
   if (begin && mkdir(directory_.c_str(), 0700) != 0 && errno != EEXIST) return cannot("create", directory_);
   const Outcome written = write_to(file.path, frame, &file.bytes);
   if (!written.ok()) {
@@ -226,8 +227,8 @@ Outcome DecisionFiles::find(const Which& which, Snapshot* snapshot) const {
     file = std::find_if(files_.begin(), files_.end(), [&](const auto& f) { return f.second.first_ms > which.at_ms; });
   }
   if (file == files_.begin()) {
-    return Outcome::fail(format("that is too long ago; the journal goes back to decision %lu",
-                                (unsigned long)files_.begin()->first));
+    return Outcome::fail(
+        format("that is too long ago; the journal goes back to decision %lu", (unsigned long)files_.begin()->first));
   }
   --file;
   Frames frames(file->second.path);
@@ -246,8 +247,8 @@ Outcome DecisionFiles::find(const Which& which, Snapshot* snapshot) const {
   }
   if (!outcome.ok()) return outcome;
   if (which.number != 0 && made.number != which.number) {
-    return Outcome::fail(format("there is no decision %lu; the last is %lu", (unsigned long)which.number,
-                                (unsigned long)last()));
+    return Outcome::fail(
+        format("there is no decision %lu; the last is %lu", (unsigned long)which.number, (unsigned long)last()));
   }
   *snapshot = std::move(made);
   return {};

@@ -124,9 +124,11 @@ Outcome Outbox::join(const std::vector<uint64_t>& jobs, Transaction* transaction
   return put(std::move(taken), std::move(events), transaction);
 }
 
-Outcome Outbox::join_submission(const JobRecord& job, Transaction* transaction) {
+Outcome Outbox::join_submissions(const std::vector<JobRecord>& jobs, Transaction* transaction) {
   if (Outcome o = settle(); !o.ok()) return o;
-  return put({}, {submission_of(job)}, transaction);
+  std::vector<Event> events;
+  for (const JobRecord& job : jobs) events.push_back(submission_of(job));
+  return put({}, std::move(events), transaction);
 }
 
 Outcome Outbox::join_rest(const std::function<bool(uint64_t)>& has_record, Transaction* transaction) {

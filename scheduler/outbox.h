@@ -48,7 +48,7 @@ class Outbox {
 
   // Between these and done() is one commit of the transaction.
   Outcome join(const std::vector<uint64_t>& jobs, Transaction* transaction);
-  Outcome join_submission(const JobRecord& job, Transaction* transaction);
+  Outcome join_submissions(const std::vector<JobRecord>& jobs, Transaction* transaction);
   // Of the pool, and of jobs that have no record any more.
   Outcome join_rest(const std::function<bool(uint64_t)>& has_record, Transaction* transaction);
   // `known`: whether the store has said what came of it.

@@ -228,7 +228,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   Job job;
   Outcome outcome = read_spec(context.getParams().getSpec(), &job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
-  if (core_.ledger.jobs.size() >= kLiveJobsMax) {
+  if (core_.ledger.jobs.size() + submissions_.size() >= kLiveJobsMax) {
     return error_for_caller(format("the pool has %u jobs already, which is its limit; try again later", kLiveJobsMax));
   }
   job.vgpus.resize(job.record.gpus);
@@ -250,19 +250,58 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (!impossible.empty()) return error_for_caller(impossible);
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
-  job.record.turn.ticket = core_.ledger.next_ticket();
   outcome = new_token(&job.record.token);
-  to_record(&job);
-  if (outcome.ok()) outcome = core_.store.add(&job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
-  Job& kept = core_.ledger.jobs[job.record.number] = job;
-  auto results = context.getResults();
-  results.setId(kept.record.id());
-  results.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(kept.record.token.data()), kept.record.token.size()));
-  results.setDoorAddress(core_.doors());
-  results.setHandle(kj::heap<HandleServer>(core_, &kept));
+  return kept(std::move(job)).then([this, context](uint64_t number) mutable -> kj::Promise<void> {
+    const auto found = core_.ledger.jobs.find(number);
+    if (found == core_.ledger.jobs.end()) return error_for_caller("the job was ended before it could begin");
+    const Job& kept = found->second;
+    auto results = context.getResults();
+    results.setId(kept.record.id());
+    results.setToken(
+        kj::arrayPtr(reinterpret_cast<const kj::byte*>(kept.record.token.data()), kept.record.token.size()));
+    results.setDoorAddress(core_.doors());
+    results.setHandle(kj::heap<HandleServer>(core_, &found->second));
+    return kj::READY_NOW;
+  });
+}
+
+// Its number, when it is written down: with all that come together, in one transaction.
+kj::Promise<uint64_t> PoolService::kept(Job job) {
+  auto pair = kj::newPromiseAndFulfiller<uint64_t>();
+  submissions_.push_back({std::move(job), kj::mv(pair.fulfiller)});
+  if (submissions_.size() == 1) {
+    writing_ = kj::evalLast([this] { write_submissions(); }).eagerlyEvaluate([](kj::Exception&& e) {
+      log(LogLevel::kError, "submissions could not be written: %s", e.getDescription().cStr());
+    });
+  }
+  return kj::mv(pair.promise);
+}
+
+void PoolService::write_submissions() {
+  std::vector<Submission> all;
+  std::swap(all, submissions_);
+  for (size_t at = 0; at < all.size(); at += Store::kAddMax) {
+    const size_t end = std::min(at + Store::kAddMax, all.size());
+    uint64_t ticket = core_.ledger.next_ticket();
+    std::vector<JobRecord*> records;
+    for (size_t i = at; i < end; ++i) {
+      all[i].job.record.turn.ticket = ticket++;
+      to_record(&all[i].job);
+      records.push_back(&all[i].job.record);
+    }
+    const Outcome added = core_.store.add(records);
+    for (size_t i = at; i < end; ++i) {
+      if (!added.ok()) {
+        all[i].fulfiller->reject(error_for_caller(added.message()));
+        continue;
+      }
+      const uint64_t number = all[i].job.record.number;
+      core_.ledger.jobs[number] = std::move(all[i].job);
+      all[i].fulfiller->fulfill(kj::cp(number));
+    }
+  }
   core_.reconciler.poke();
-  return kj::READY_NOW;
 }
 
 kj::Promise<void> PoolService::reattach(ReattachContext context) {

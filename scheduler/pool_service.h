@@ -86,7 +86,16 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> top(TopContext context) override;
 
  private:
+  struct Submission {
+    Job job;
+    kj::Own<kj::PromiseFulfiller<uint64_t>> fulfiller;
+  };
+  kj::Promise<uint64_t> kept(Job job);
+  void write_submissions();
+
   PoolCore& core_;
+  std::vector<Submission> submissions_;  // that have come, and are not written down
+  kj::Promise<void> writing_ = nullptr;
 };
 
 // What SIGHUP asks for: the file counts as it is now, or nothing changes and the log says why.

@@ -65,13 +65,13 @@ class Recorder final {
 
   std::string directory_;
   bool on_ = false;
-  std::vector<Decided> last_changes_;                      // without what waits
-  std::unordered_map<std::string, std::string> waiting_;   // jobs, and why, as was recorded last
+  std::vector<Decided> last_changes_;                     // without what waits
+  std::unordered_map<std::string, std::string> waiting_;  // jobs, and why, as was recorded last
   Thread thread_;
 
   std::mutex mu_;
   std::condition_variable news_;
-  std::deque<Task> tasks_;   // under mu_, as all below
+  std::deque<Task> tasks_;  // under mu_, as all below
   size_t pending_jobs_ = 0;
   bool ending_ = false;
   JournalStatus status_;

@@ -101,8 +101,8 @@ bool parse_bool(const std::string& text, bool* value) {
   return text == "true" || text == "false";
 }
 
-Outcome change_queue(const std::string& text, const std::string& name, const std::string& key,
-                     const std::string& value, State* state) {
+Outcome change_queue(const std::string& text, const std::string& name, const std::string& key, const std::string& value,
+                     State* state) {
   const int32_t index = state->queues.find(name);
   if (index == kNoQueue) return Outcome::fail("the pool had no queue '" + name + "' (in its pool.toml)");
   Queue& queue = state->queues.queues[size_t(index)];

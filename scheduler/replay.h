@@ -23,8 +23,8 @@ struct Replayed {
 // In the order of the state's jobs. Requires: `now` has all of them.
 std::vector<Replayed> replay(const Snapshot& snapshot, const Assignment& now);
 
-// "gpus=+4", "drain=SERVER", "queue.NAME.quota=8", ..., several of them with '&' between: changes the state, or says why
-// not. Where GPUs are taken away, free ones go first, from the back.
+// "gpus=+4", "drain=SERVER", "queue.NAME.quota=8", ..., several of them with '&' between: changes the state, or says
+// why not. Where GPUs are taken away, free ones go first, from the back.
 Outcome apply_what_if(const std::string& text, State* state);
 extern const char* const kWhatIfHelp;
 

@@ -15,8 +15,8 @@ namespace tide::sched {
 namespace {
 
 constexpr char kMagic[] = "tide snapshot\n";
-constexpr uint64_t kUnpackedMost = 1024;  // times as many bytes: what packing can save
-constexpr uint32_t kVgpusMost = 4096;  // of a job; more are damage
+constexpr uint64_t kUnpackedMost = 1024;                // times as many bytes: what packing can save
+constexpr uint32_t kVgpusMost = 4096;                   // of a job; more are damage
 constexpr int64_t kThousandthsMost = int64_t(1) << 50;  // of what queues may have
 
 std::string text_of(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
@@ -195,7 +195,6 @@ std::string packed(capnp::MallocMessageBuilder& message) {
 }
 
 // ---- Reading
-
 
 // What is wrong is noted, the first of it, and nothing of it is used.
 class StateReader {
@@ -437,8 +436,7 @@ std::string to_bytes(const Snapshot& from) {
 
 Outcome from_bytes(const std::string& bytes, Snapshot* to) {
   const size_t begin = sizeof(kMagic) - 1;
-  if (bytes.compare(0, begin, kMagic) != 0)
-    return Outcome::fail("it is no snapshot; `tide snapshot FILE` writes one");
+  if (bytes.compare(0, begin, kMagic) != 0) return Outcome::fail("it is no snapshot; `tide snapshot FILE` writes one");
   return unpacked<snapshot::Snapshot>(std::string_view(bytes).substr(begin), [&](snapshot::Snapshot::Reader in) {
     if (in.getFormat() != snapshot::FORMAT) {
       return Outcome::fail(format("it has format %u, and this version reads format %u; use the `tide` of version %s",
@@ -461,8 +459,8 @@ std::string state_bytes(const State& state) {
 }
 
 Outcome read_state(const std::string& bytes, State* state) {
-  return unpacked<snapshot::State>(
-      bytes, [&](snapshot::State::Reader in) { return StateReader(in).read(state, true); });
+  return unpacked<snapshot::State>(bytes,
+                                   [&](snapshot::State::Reader in) { return StateReader(in).read(state, true); });
 }
 
 std::string difference_bytes(const State& before, const State& after) {

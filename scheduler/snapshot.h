@@ -22,9 +22,9 @@ struct Decided {
 };
 
 struct Snapshot {
-  uint64_t number = 0;   // of the decision; 0: there is none, this is how the pool was
-  uint64_t at_ms = 0;    // since 1970
-  std::string version;   // of the scheduler that wrote it
+  uint64_t number = 0;  // of the decision; 0: there is none, this is how the pool was
+  uint64_t at_ms = 0;   // since 1970
+  std::string version;  // of the scheduler that wrote it
   State state;
   std::vector<Decided> answer;  // of whom nothing is said, nothing changes
 };

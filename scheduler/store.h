@@ -41,8 +41,11 @@ class Store {
   // A write was refused because of that: another scheduler leads, or none does.
   bool deposed() const { return deposed_; }
 
-  // Gives `job` its number.
-  Outcome add(JobRecord* job);
+  // Gives `job` its number; of several, in their order.
+  Outcome add(JobRecord* job) { return add(std::vector<JobRecord*>{job}); }
+  // All of them or none.
+  Outcome add(const std::vector<JobRecord*>& jobs);
+  static constexpr size_t kAddMax = 32;  // jobs at once
   Outcome update(const JobRecord& job) { return update(std::vector<const JobRecord*>{&job}); }
   // Few transactions for many jobs; where one failed, those after it were not tried, and any may be written.
   Outcome update(const std::vector<const JobRecord*>& jobs);
@@ -87,7 +90,12 @@ class Store {
   Outcome get(const std::string& key, std::optional<std::string>* value);  // none: there is no such key
   Outcome read_numbers();
   Outcome commit(const Transaction& transaction, Committed* committed);
-  Outcome try_to_add(JobRecord* job, bool* again);
+  bool added_unheard(const std::vector<JobRecord*>& jobs);
+  void add_forgetting(uint64_t first, uint64_t last, Transaction* transaction) const;
+  Outcome forget_doubtful();
+  // `numbered`: what it adds.
+  Transaction addition_of(const std::vector<JobRecord*>& jobs, std::vector<JobRecord>* numbered) const;
+  Outcome try_to_add(const std::vector<JobRecord*>& jobs, bool* again);
   Outcome try_to_update(const std::vector<Serialised>& jobs, bool* again);
   Outcome read(const Range& range, std::vector<JobRecord>* jobs);
 
@@ -98,7 +106,8 @@ class Store {
   bool deposed_ = false;
   Outbox* outbox_ = nullptr;
   Numbers numbers_;
-  uint64_t doubtful_ = 0;                  // a job with this number may be in the store that nobody was told of
+  // Jobs of these numbers may be in the store that nobody was told of; and the first of those that were tried last.
+  uint64_t doubtful_from_ = 0, doubtful_to_ = 0, tried_ = 0;
   std::map<uint64_t, uint64_t> modified_;  // of live jobs, by number, as far as known
 };
 

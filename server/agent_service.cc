@@ -270,7 +270,8 @@ class Registrar {
                 log(level, "the scheduler at %s: %s; trying again", addresses_.present().c_str(),
                     network_error(e).c_str());
                 complained_ = true;
-                addresses_.next();
+                const bool silent = e.getType() == kj::Exception::Type::OVERLOADED;
+                silent ? addresses_.avoid(addresses_.present()) : addresses_.next();
               })
         .then([this] {
           const uint32_t delay = backoff_ms_;

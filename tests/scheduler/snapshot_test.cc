@@ -207,7 +207,8 @@ class Life {
     const uint64_t roll = mix(++rolls_);
     if (state_.gpus.empty()) {
       state_ = parse_state("4+4+2 gpus");
-      state_.gpus[3].traits = std::make_shared<const GpuTraits>(GpuTraits{.model = "A", .network_switch = "", .labels = {}});
+      state_.gpus[3].traits =
+          std::make_shared<const GpuTraits>(GpuTraits{.model = "A", .network_switch = "", .labels = {}});
     }
     if (roll % 3 == 0 && !state_.jobs.empty()) {
       state_.jobs.erase(state_.jobs.begin() + long(roll / 7 % state_.jobs.size()));
@@ -406,8 +407,9 @@ TEST(Replays, what_if) {
   EXPECT_EQ(state.queues.queues[1].limit, 3000);
   EXPECT_EQ(state.queues.queues[0].limit, kNoLimit);
   const std::string before = state_bytes(state);
-  for (const char* wrong : {"", "gpus", "gpus=", "gpus=+x", "gpus=-3", "drain=z", "queue.z.quota=1", "queue.leaf.quota=-1",
-                            "queue.leaf.colour=1", "job.8.min=1", "job.7.min=3", "without=8", "gpus=+1&x=1"}) {
+  for (const char* wrong :
+       {"", "gpus", "gpus=", "gpus=+x", "gpus=-3", "drain=z", "queue.z.quota=1", "queue.leaf.quota=-1",
+        "queue.leaf.colour=1", "job.8.min=1", "job.7.min=3", "without=8", "gpus=+1&x=1"}) {
     EXPECT_FALSE(apply_what_if(wrong, &state).ok()) << wrong;
   }
   EXPECT_EQ(state_bytes(state), before) << "what cannot be done changes nothing";

@@ -162,7 +162,7 @@ class WithoutAPool(Cli):
     def test_help_of_everything(self):
         listed = self.ok('--help')
         for name in ('up down run env status jobs gpus queues top job why resize migrate suspend resume kill drain '
-                     'undrain config doctor simulate report version').split():
+                     'undrain config doctor simulate report snapshot version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
         self.assertRegex(self.ok('version'), r'^tide \d')
@@ -649,6 +649,34 @@ class WithAPool(Cli):
         self.assertRegex(self.ok('job', 1), r'cuMemcpyDtoH_v2 +12 +85\.7 %\ncuCtxSynchronize +2 +14\.3 %\n$')
         for words in ('status', 'jobs', 'gpus', 'job it', 'why it', 'doctor'):
             self.assertNotEqual(self.ok(*words.split()), '')
+
+    def test_a_decision_is_fetched_and_decided_again(self):
+        self.start('run', '-g', 4, '--min', 4, '--name', 'first', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('first') == 'running', 'first runs')
+        self.start('run', '-g', 2, '--min', 2, '--name', 'second', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('second') == 'queued', 'second waits')
+        history = self.json('why', 'second', '--history')['decisions']
+        self.assertEqual([(each['decision'], each['what']) for each in history], [(2, 'waits')])
+        self.assertRegex(self.ok('why', 'first', '--history'), r'\n1 +20..-..-.. ..:..:.. starts on node0/0, node0/1')
+        self.assertEqual(self.json('status')['decisions']['last'], 2)
+        self.assertIn('decisions  2, recorded from 1 on', self.ok('status'))
+        file = os.path.join(self.home, 'two')
+        self.assertIn('decision 2 (', self.ok('snapshot', file, '--last'))
+        self.assertIn('replayed: equal', self.ok('simulate', '--snapshot', file))
+        told = self.json('simulate', '--snapshot', file, '--what-if', 'gpus=+2,drain=node1,without=1')
+        self.assertTrue(told['equal'])
+        self.assertEqual([[(each['id'], each['decision']['running']) for each in tried['otherwise']]
+                          for tried in told['what_if']], [[('2', True)], [], [('2', True)]])
+        one = self.json('snapshot', file, '--decision', 1)
+        self.assertEqual((one['decision'], one['jobs'], one['gpus']), (1, 1, 4))
+        now = self.json('snapshot', file)
+        self.assertEqual((now['decision'], now['jobs']), (0, 2))
+        self.assertIn('waits: needs 2 GPUs', self.ok('simulate', '--snapshot', file))
+        self.error(1, 'tide: there is no decision 9; the last is 2\n', 'snapshot', file, '--decision', 9)
+        with open(file, 'w', encoding='utf-8') as other:
+            other.write('job_id\n')
+        self.error(1, f'tide: {file}: it is no snapshot; `tide snapshot FILE` writes one\n', 'simulate', '--snapshot',
+                   file)
 
     def test_jobs_that_share_a_gpu(self):
         for part in (0.5, 0.25):

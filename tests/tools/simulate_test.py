@@ -62,7 +62,7 @@ class Simulate(unittest.TestCase):
 
     def test_every_policy_and_what_if(self):
         answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'all', '--what-if', 'gpus=+4,gpus=16',
-                                    '--json'))
+                                    '--json', '--check'))
         names = ['fifo', 'fifo-skip', 'easy', 'sjf', 'srtf', 'srsf', 'tiresias-l', 'tide-est', 'tide-given',
                  'tide-oracle']
         self.assertEqual([run['policy'] for run in answer['runs']], 3 * names)
@@ -70,7 +70,7 @@ class Simulate(unittest.TestCase):
         self.assertTrue(all(run['avg_queue_s'] == 0 for run in answer['runs'][10:]))
 
     def test_the_pools_own_policy_is_the_default(self):
-        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json'))
+        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json', '--check'))
         self.assertEqual(answer['policy'], 'tide')
         self.assertEqual(answer['avg_queue_s'], 0)
         rigid = json.loads(self.ok(self.trace, '--gpus', 4, '--min', 'all', '--json'))
@@ -118,6 +118,23 @@ class Simulate(unittest.TestCase):
         rows = list(csv.DictReader(io.StringIO(self.ok(self.trace, '--gpus', 4, '--policy', 'fifo,easy', '--csv'))))
         self.assertEqual([row['policy'] for row in rows], ['fifo', 'easy'])
         self.assertEqual(float(rows[0]['makespan_s']), 24)
+
+    def test_confidence_intervals(self):
+        jobs = HEADER + ''.join(f'{i},x,{i * 7 % 5 + i * 10},{i * 13 % 50 + 1},{i % 4 + 1}\n' for i in range(200))
+        words = (self.file('many.csv', jobs), '--sort', '--gpus', 4, '--policy', 'fifo,srtf', '--seeds', 8)
+        answer = json.loads(self.ok(*words, '--json'))
+        self.assertEqual([run['seeds'] for run in answer['runs']], [8, 8])
+        width = answer['ci95']['avg_jct_s']
+        self.assertTrue(0 < width < answer['avg_jct_s'], width)
+        self.assertNotIn('wall_s', answer['ci95'])
+        rows = list(csv.DictReader(io.StringIO(self.ok(*words, '--csv'))))
+        self.assertAlmostEqual(float(rows[0]['ci95_avg_jct_s']), width)
+        table = self.ok(*words)
+        self.assertEqual(table.count('\n  +- '), 2, table)
+        self.assertIn('+-: 95 % confidence, from 8 traces', table)
+        self.assertNotIn('ci95', self.ok(self.trace, '--gpus', 4, '--json'))
+        self.error(2, "tide simulate: --seeds must be a number from 2 to 1000, not '1'; see tide simulate --help\n",
+                   self.trace, '--gpus', 4, '--seeds', 1)
 
     def test_page(self):
         page = os.path.join(self.folder.name, 'page.html')

@@ -258,7 +258,7 @@ int history(Options& options) {
     outcome = asker.ask(request.send(), &answer);
   }
   if (!outcome.ok()) return fail(outcome.message());
-  const auto got = KJ_ASSERT_NONNULL(answer).asReader();
+  const auto& got = KJ_ASSERT_NONNULL(answer);
   if (options.has("json")) {
     Json json;
     json.object().key("decisions").list();

@@ -1,5 +1,7 @@
 // `tide simulate --snapshot`: a recorded decision, worked out again, also with something otherwise.
 
+#include "scheduler/replay.h"
+
 #include <stdio.h>
 
 #include <fstream>
@@ -7,7 +9,6 @@
 
 #include "base/log.h"
 #include "scheduler/policy.h"
-#include "scheduler/replay.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
@@ -28,7 +29,8 @@ constexpr const char* kHelp =
     "usage: tide simulate --snapshot FILE [--what-if CHANGE,...] [--all] [--json]\n\n"
     "Decides again, with this version's policy, what the scheduler decided upon (`tide snapshot` fetches it), and\n"
     "compares: exit status 1 where the answers differ. Nothing of the running pool is asked or changed.\n"
-    "  --what-if C,...  what would have been decided with something otherwise, one after the other; several at once with\n"
+    "  --what-if C,...  what would have been decided with something otherwise, one after the other; several at once "
+    "with\n"
     "                   '&' between them: gpus=+4, gpus=-2, gpus=16, drain=SERVER, undrain=SERVER, without=JOB,\n"
     "                   job.JOB.min=1, job.JOB.priority=2, job.JOB.preemptible=false, queue.NAME.quota=8 (limit,\n"
     "                   over_quota_weight, priority, preemptible as well)\n"
@@ -154,8 +156,7 @@ void print_comparison(const Told& told) {
 
 void print(const Told& told, bool all) {
   const sched::Snapshot& snapshot = told.snapshot;
-  const std::string what =
-      snapshot.number == 0 ? "the pool" : format("decision %lu", (unsigned long)snapshot.number);
+  const std::string what = snapshot.number == 0 ? "the pool" : format("decision %lu", (unsigned long)snapshot.number);
   printf("%s of %s (version %s): %zu GPUs, %zu jobs\n", what.c_str(), moment_text(snapshot.at_ms).c_str(),
          snapshot.version.c_str(), snapshot.state.gpus.size(), snapshot.state.jobs.size());
   if (snapshot.version != TIDE_VERSION) printf("this is version %s\n", TIDE_VERSION);

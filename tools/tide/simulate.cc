@@ -2,9 +2,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/simulate/check.h"
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/muri.h"
 #include "scheduler/simulate/pollux.h"
+#include "scheduler/simulate/resample.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/simulations.h"
 
@@ -52,10 +54,29 @@ Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& 
     if (run->trace.jobs.empty()) return Outcome::fail("every job asks for more GPUs than the pool has");
   }
   if (Outcome outcome = simulate_policy(options, times, run); !outcome.ok()) return outcome;
+  if (options.elastic.check) {
+    const std::string wrong = simulate::what_is_wrong(run->trace, run->result);
+    if (!wrong.empty()) return Outcome::fail("policy " + run->policy + ": " + wrong);
+  }
   run->load = load_of(run->trace, run->gpus);
   run->metrics = simulate::measure(run->trace, run->result);
   run->bounds = simulate::bounds_of(run->trace, run->gpus);
   run->wall_s = double(now_ns() - began_ns) / 1e9;
+  return {};
+}
+
+// The same over traces of the same kind, whose figures say how far chance goes.
+Outcome simulate_others(const SimulateOptions& options, const simulate::StepTimes& times, const simulate::Trace& part,
+                        Simulated* run) {
+  for (uint32_t seed = 1; seed <= options.resamples; ++seed) {
+    Simulated other;
+    other.policy = run->policy;
+    other.what_if = run->what_if;
+    other.gpus = run->gpus;
+    other.trace = simulate::resample(part, seed);
+    if (Outcome outcome = simulate_one(options, times, &other); !outcome.ok()) return outcome;
+    run->resampled.push_back(figures_of(other));
+  }
   return {};
 }
 
@@ -84,6 +105,9 @@ Outcome simulate_all(const SimulateOptions& options, std::vector<simulate::Trace
           return Outcome::fail(options.path + ": " + outcome.message());
         }
         if (options.html.empty()) run.result.turns = {};
+        if (Outcome outcome = simulate_others(options, times, part, &run); !outcome.ok()) {
+          return Outcome::fail(options.path + ": resampled: " + outcome.message());
+        }
         simulations->runs.push_back(std::move(run));
       }
     }

@@ -13,7 +13,7 @@ namespace tide::cli {
 
 const char* const kSimulateHelp =
     R"(usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]
-                     [--json | --csv] [--html FILE] [OPTIONS]
+                     [--seeds N] [--json | --csv] [--html FILE] [OPTIONS]
        tide simulate TRACE --mode muri [--policy P,...]
        tide simulate TRACE --mode pollux --step-times FILE
        tide simulate TRACE --mode deadlines --throughputs FILE [--gpus N] [--move-cost T]
@@ -41,10 +41,13 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --move-cost T      how long a job stands when it moves (0; 200ms, 3s, 1min)
   --resume-cost T    how long a job that was stopped stands when it goes on (0)
   --checkpoint T     a job that is stopped loses what it did since its last checkpoint (nothing)
+  --check            fails where any decision gives more GPUs than there are, or one of them twice
   --first N          only the first N jobs
   --part NAME        only one of the traces in the file
   --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many
   --sort             the rows need not be in the order of submission
+  --seeds N          95 % confidence intervals (+-) from N traces of the same kind, 2 to 1000: blocks of the recorded
+                     one, drawn by chance (docs/simulate.md)
   --json, --csv      every figure (docs/simulate.md says what it means)
   --html FILE        a page with plots
   --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
@@ -176,6 +179,8 @@ bool take_mode(Options* options, SimulateOptions* asked) {
     return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux, openb and deadlines"),
            false;
   }
+  if (!asked->mode.empty() && options->has("check"))
+    return options->usage_error("--check is for the pool's policies, not for --mode " + asked->mode), false;
   asked->trace.by_team = asked->mode == "deadlines";
   if ((asked->mode == "deadlines") != options->has("throughputs")) {
     return options->usage_error("--mode deadlines and --throughputs FILE go together"), false;
@@ -218,6 +223,7 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
   } else if (!options->number("min", 1, simulate::kJobGpusMax, &elastic.min_gpus)) {
     return false;
   }
+  elastic.check = options->has("check");
   const std::string scaling = options->get("scaling", "slowest");
   elastic.scaling = scaling == "slowest"  ? simulate::Scaling::kSlowest
                     : scaling == "linear" ? simulate::Scaling::kLinear
@@ -262,6 +268,7 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
                                          {"nodes"},
                                          {"throughputs"},
                                          {"seeds"},
+                                         {"check", 0, false},
                                          {"skip-bad", 0, false},
                                          {"sort", 0, false},
                                          {"json", 0, false},
@@ -274,6 +281,9 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   json = options->has("json");
   csv = options->has("csv");
   if (json && csv) return options->usage_error("--json or --csv, not both"), false;
+  if (options->has("seeds") && options->get("mode").empty()) {
+    if (!options->number("seeds", 2, 1000, &resamples)) return false;
+  }
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
          options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
          take_policies(options, this) && take_elastic(options, this) && take_learned(options, this);

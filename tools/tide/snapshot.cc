@@ -1,5 +1,7 @@
 // `tide snapshot`: a recorded decision, or how the pool is, as a file for `tide simulate --snapshot`.
 
+#include "scheduler/snapshot.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +11,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "scheduler/snapshot.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
@@ -88,7 +89,8 @@ int snapshot(const Words& words) {
   outcome = asker.ask(request.send(), &answer);
   if (outcome.ok()) outcome = fetch(asker, KJ_ASSERT_NONNULL(answer), &bytes);
   if (outcome.ok()) outcome = sched::from_bytes(bytes, &read);
-  const std::string made = read.number == 0 ? "pool.snapshot" : format("decision-%lu.snapshot", (unsigned long)read.number);
+  const std::string made =
+      read.number == 0 ? "pool.snapshot" : format("decision-%lu.snapshot", (unsigned long)read.number);
   const std::string path = options.words().empty() ? made : options.words()[0];
   if (outcome.ok()) outcome = write_file(path, bytes);
   if (!outcome.ok()) return fail(outcome.message());

@@ -1,5 +1,7 @@
 #include <stdio.h>
 
+#include <algorithm>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/room.h"
@@ -13,6 +15,17 @@
 
 namespace tide::cli {
 namespace {
+
+using control::JobState;
+using Jobs = capnp::List<control::JobInfo>::Reader;
+
+uint32_t count(Jobs jobs, JobState state) {
+  return uint32_t(std::count_if(jobs.begin(), jobs.end(), [&](auto job) { return job.getState() == state; }));
+}
+
+uint32_t count_waiting(Jobs jobs) {
+  return uint32_t(std::count_if(jobs.begin(), jobs.end(), [](auto job) { return job.getTurn().getWaits(); }));
+}
 
 std::string journal_text(control::JournalInfo::Reader journal) {
   if (journal.getDirectory().size() == 0)
@@ -74,8 +87,7 @@ int status(const Words& words) {
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
   const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
-  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, queued = 0, running = 0, suspended = 0;
-  uint32_t draining = 0, waiting = 0;
+  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;
   for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
     ++total;
     draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
@@ -84,12 +96,9 @@ int status(const Words& words) {
     left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
     offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
   }
-  for (const auto job : KJ_ASSERT_NONNULL(jobs).getJobs()) {
-    waiting += job.getTurn().getWaits() ? 1 : 0;
-    queued += job.getState() == control::JobState::QUEUED ? 1 : 0;
-    running += job.getState() == control::JobState::RUNNING ? 1 : 0;
-    suspended += job.getState() == control::JobState::SUSPENDED ? 1 : 0;
-  }
+  const auto all_jobs = KJ_ASSERT_NONNULL(jobs).getJobs();
+  const uint32_t queued = count(all_jobs, JobState::QUEUED), running = count(all_jobs, JobState::RUNNING);
+  const uint32_t suspended = count(all_jobs, JobState::SUSPENDED), waiting = count_waiting(all_jobs);
   const uint64_t now = wall_seconds() * 1000;
   const uint64_t up_ms = now > pool.getStartedMs() ? now - pool.getStartedMs() : 0;
   if (options.has("json")) {
