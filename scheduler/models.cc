@@ -192,9 +192,9 @@ class Barring {
     if (left) return std::pair(1, int64_t(0));
     const JobView& job = state_.jobs[newest];
     const bool alone = found->second.size() == 1 && job.running && !is_protected(job);
-    const auto to = alone ? std::find_if(elsewhere->begin(), elsewhere->end(),
-                                         [&](const GpuView* gpu) { return capacity(job, *gpu) > 0; })
-                          : elsewhere->end();
+    const auto to = alone && may ? std::find_if(elsewhere->begin(), elsewhere->end(),
+                                                [&](const GpuView* gpu) { return capacity(job, *gpu) > 0; })
+                                 : elsewhere->end();
     if (to != elsewhere->end()) {
       elsewhere->erase(to);
       return std::pair(2, -int64_t(newest));
@@ -219,9 +219,17 @@ class Barring {
     std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     for (size_t r = *model.limit; r < ranked.size(); ++r) {
       for (size_t i = 0; i < barred_.size(); ++i) {
-        if (is_below(tree_, state_.jobs[i].queue, queue)) barred_[i].insert(ranked[r].second);
+        const bool below = is_below(tree_, state_.jobs[i].queue, queue);
+        if (below && !needs(i, ranked[r].second)) barred_[i].insert(ranked[r].second);
       }
     }
+  }
+
+  // Whether it is on it, and could not keep its minimum without: who had it when the limit came stays.
+  bool needs(size_t i, const GpuId& gpu) const {
+    const GpuIds on = gpus_of(state_.jobs[i]);
+    const auto keeps = [&](const GpuId& each) { return barred_[i].count(each) == 0; };
+    return on.count(gpu) != 0 && std::count_if(on.begin(), on.end(), keeps) <= least_of(state_, state_.jobs[i]);
   }
 
   // Those that are closed to all of it by the limit of a queue above are no use.

@@ -102,8 +102,12 @@ void Planner::put_rules(State rules) {
   plan_->set_rules(pool_);
 }
 
-// Where GPUs are kept for some the whole answer is worked out, and what differs is told.
+// Where GPUs are kept for some the whole answer is worked out, and what differs is told. The plan itself only knows who
+// waits.
 std::vector<Planner::Change> Planner::decide_whole() {
+  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, *plan_);
+  plan_->begin();
+  plan_->settle();
   std::vector<std::pair<uint64_t, Slot>> order;
   for (const auto& [id, slot] : slots_) order.emplace_back(plan_->share(slot).number, slot);
   std::sort(order.begin(), order.end());
@@ -111,17 +115,14 @@ std::vector<Planner::Change> Planner::decide_whole() {
   for (const auto& [number, slot] : order) state.jobs.push_back(views_[slot]);
   const Assignment answer = assign(state);
   std::vector<Change> changes;
-  std::vector<Slot> started;
   for (const auto& [number, slot] : order) {
     const JobView& job = views_[slot];
     const Decision& decision = answer.at(job.id);
     reasons_[job.id] = decision.reason;
     if (decision.running == job.running && decision.places == job.places) continue;
-    if (decision.running && !job.running) started.push_back(slot);
-    changes.push_back({job.id, decision});
+    changes.push_back({job.id, decision, decision.running && !job.running});
   }
   for (const Change& change : changes) adopt(slots_.at(change.id), change.decision);
-  skip_earlier(started);
   return changes;
 }
 

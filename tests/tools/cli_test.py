@@ -371,7 +371,6 @@ class WithReservations(Cli):
             self.assertIn('soon', self.json('why', 'owner')['reason'])
         self.wait_until(lambda: self.gpus_of('owner') == 2, 'it begins')
         self.assertEqual(self.state('borrower'), 'suspended')
-        self.assertIn("keeps 2 GPUs until", self.json('why', 'borrower')['reason'])
         soon = self.of_reservation('soon')
         self.assertEqual((soon['stage'], soon['kept'], soon['used'], soon['running_jobs']), ('now', 2, 2, 1))
         self.assertEqual(self.of_reservation('past')['stage'], 'over')
@@ -389,7 +388,7 @@ class WithReservations(Cli):
         self.wait_until(lambda: self.gpus_of('borrower') == 4, 'the borrower is back')
 
     def test_a_limit_by_model_is_shown_and_kept(self):
-        name = self.json('gpus')['gpus'][0]['name']
+        name = self.json('gpus')[0]['name']
         with open(self.path) as file:
             text = file.read().replace('Fake', f'"{name}"')
         with open(self.path, 'w') as file:
