@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "scheduler/pool_promises.h"
 #include "scheduler/pool_service.h"
 #include "scheduler/room.h"
 #include "scheduler/turns.h"
@@ -159,6 +160,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
   if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
+  if (const Outcome read = read_promise(spec, wall_seconds() * 1000, record); !read.ok()) return read;
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
   }
@@ -216,6 +218,10 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setGpuModel(record.require.model);
   fill_texts(spec.initLabels(uint32_t(record.require.labels.size())), record.require.labels);
   spec.setTogether(control::Together(record.require.together));
+  spec.setEstimateMs(record.estimate_ms);
+  spec.setDeadlineMs(record.deadline_ms);
+  info.setUsefulMs(record.useful_ms);
+  fill_promise(info.initPromise(), job);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);

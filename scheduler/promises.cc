@@ -228,7 +228,9 @@ class Plan {
     const auto at = std::upper_bound(promised_.begin(), promised_.end(), fresh, [](const Promised& a, const Promised& b) {
       return a.deadline_ms < b.deadline_ms;
     });
-    return size_t(promised_.insert(at, std::move(fresh)) - promised_.begin());
+    const size_t number = size_t(at - promised_.begin());
+    promised_.insert(at, std::move(fresh));
+    return number;
   }
   void remove(size_t at) { promised_.erase(promised_.begin() + long(at)); }
 
@@ -385,6 +387,7 @@ class Dues {
     if (got == 0) return;
     const uint32_t here = gpus_of(fastest(each.rates, std::min(room(each, now_), got)));
     view.due_gpus = each.waits ? got : std::max(here, least_of(state_, view));
+    if (!each.waits) view.due_more = got - std::min(got, view.due_gpus);
     book(each, got, &after_);
     if (!each.waits || here == got) book(each, here, &now_);
   }
@@ -539,7 +542,7 @@ Promises keep_promises(State* state) {
   Promises promises;
   const auto promised = [&](const JobView& job) { return is_promised(job, state->now_ms); };
   for (JobView& job : state->jobs) {
-    job.due_gpus = 0;
+    job.due_gpus = job.due_more = 0;
     job.yields_to.clear();
     job.kept_out_for.clear();
   }

@@ -281,6 +281,8 @@ void Tentative::index(Slot slot) {
     if (filed.growing) growing_[filed.leaf].insert({{behind + is.count, share.number}, slot});
     if (filed.shrinking) shrinking_[filed.leaf].insert({{behind + is.count - 1, share.number}, slot});
     filed.due = job.due_gpus != 0;
+    filed.awaits = is.frozen ? 0 : job.due_more;
+    awaited_ += filed.awaits;
     return;
   }
   if (job.suspended || share.away || is.out || !job.kept_out_for.empty()) return;
@@ -309,6 +311,7 @@ void Tentative::unindex(Slot slot) {
   if (filed.growing) growing_[filed.leaf].erase({{behind + filed.is.count, share.number}, slot});
   if (filed.shrinking) shrinking_[filed.leaf].erase({{behind + filed.is.count - 1, share.number}, slot});
   if (filed.due) dues_.erase({filed.order, slot});
+  awaited_ -= filed.awaits;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});

@@ -52,6 +52,7 @@ enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 struct Filed {
   bool summed = false, growing = false, shrinking = false, drains = false, due = false;
   size_t leaf = 0;
+  int64_t awaits = 0;
   Standing is = {};
   Order order = {};
   Kind kind = {};
@@ -125,6 +126,8 @@ class Tentative {
   const ShareRules& share_rules() const { return share_rules_; }
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
+  // That others leave for who is due and runs: nobody else gets them.
+  int64_t awaited() const { return awaited_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
   // Whether there is anything that queues decide.
   bool has_queues() const { return has_queues_; }
@@ -235,7 +238,7 @@ class Tentative {
   std::vector<std::set<Slot>> at_server_;  // jobs with a vGPU or something kept there
   std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
   ByLeft left_in_, left_in_new_;           // rooms of GPUs, and of GPUs that have not been chosen
-  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
+  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0, awaited_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
   Line dues_;

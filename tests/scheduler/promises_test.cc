@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/log.h"
 #include "scheduler/policy.h"
@@ -179,6 +180,25 @@ class Life {
       if (!changed) return;
     }
     ADD_FAILURE() << "it does not come to rest";
+    if (getenv("DBG")) for (int round = 0; round < 6; ++round) {
+      State seen = state_;
+      promises_ = keep_promises(&seen);
+      const Assignment wanted = assign(seen);
+      printf("--- now %lu\n", (state_.now_ms - kBeginMs) / 1000);
+      for (JobView& job : state_.jobs) {
+        const Decision& decision = wanted.at(job.id);
+        const JobView* v = nullptr; for (auto& e : seen.jobs) if (e.id == job.id) v = &e;
+        auto pv = promises_.jobs.find(job.id);
+        std::set<GpuId> on(job.places.begin(), job.places.end()), will(decision.places.begin(), decision.places.end());
+        printf("%s n%u min%u %s on %zu left %.1f until %.1f due %u yields %s kept %d gpus %u -> %s on %zu %s\n", job.id.c_str(), job.vgpus, job.min_gpus, job.running ? "runs" : "waits", on.size(), left_ms(job) / 1000., job.deadline_ms ? (job.deadline_ms - state_.now_ms) / 1000. : 0, v->due_gpus, v->yields_to.c_str(), pv == promises_.jobs.end() ? -1 : pv->second.kept, pv == promises_.jobs.end() ? 0 : pv->second.gpus, decision.running ? "runs" : "waits", will.size(), decision.reason.c_str());
+        job.running = decision.running;
+        if (decision.running) job.places = decision.places;
+        for (GpuId& place : job.places) {
+          if (!decision.running && place.on_gpu()) place.index = kParked;
+        }
+      }
+    }
+    if (getenv("DBG")) exit(1);
   }
 
   double speed(const JobView& job) const {

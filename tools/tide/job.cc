@@ -7,6 +7,7 @@
 #include "scheduler/state.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
+#include "tools/tide/deadline.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
 #include "tools/tide/protection.h"
@@ -262,6 +263,7 @@ int job(const Words& words) {
   }
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
+  print_promise(info);
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "scheduler/room.h"
+#include "tools/tide/deadline.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -48,6 +49,7 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
       .add("started_ms", job.getStartedMs())
       .add("ended_ms", job.getEndedMs());
   json.add("exit_status", job.getExitStatus()).add("suspended", job.getSuspended());
+  add_promise(json, job);
   add_turn(json, job.getTurn());
 }
 

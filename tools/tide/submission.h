@@ -22,6 +22,7 @@ struct Ask {
   uint64_t idle_ms = 0;
   bool no_turns = false;
   uint64_t protect_ms = 0;
+  uint64_t estimate_ms = 0, deadline_ms = 0;  // the latter since 1970
   std::string name, queue;
   std::string gpu_model;
   std::vector<std::string> labels;
