@@ -10,6 +10,7 @@
 #include "scheduler/explain.h"
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
+#include "scheduler/pool_promises.h"
 #include "scheduler/pool_reservations.h"
 #include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
@@ -248,6 +249,10 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
     });
   }
   if (!impossible.empty()) return error_for_caller(impossible);
+  if (job.record.deadline_ms != 0) {
+    outcome = promise_deadline(core_.ledger, state, view, job.record);
+    if (!outcome.ok()) return error_for_caller(outcome.message());
+  }
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
   outcome = new_token(&job.record.token);

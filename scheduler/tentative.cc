@@ -319,6 +319,8 @@ void Tentative::index(Slot slot) {
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
     filed.due = job.due_gpus != 0;
+    filed.awaits = is.frozen ? 0 : job.due_more;
+    awaited_ += filed.awaits;
     const int64_t rank = filed.due ? kBehindAll : filed.rank;
     if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
     if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
@@ -358,6 +360,7 @@ void Tentative::unindex(Slot slot) {
     const auto ranked = ranks_.find(filed.rank);
     if (--ranked->second == 0) ranks_.erase(ranked);
   }
+  awaited_ -= filed.awaits;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.aside) aside_.erase({share.number, slot});
   if (filed.line == nullptr) return;

@@ -55,6 +55,7 @@ struct Filed {
        aside = false;
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
+  int64_t awaits = 0;
   Standing is = {};
   Order order = {};
   Kind kind = {};
@@ -131,6 +132,8 @@ class Tentative {
   uint64_t now_ms() const { return now_ms_; }
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
+  // That others leave for who is due and runs: nobody else gets them.
+  int64_t awaited() const { return awaited_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
   int64_t rooms_used() const { return rooms_used_; }  // GPUs with parts on them
   bool consolidates() const { return consolidates_; }
@@ -258,7 +261,7 @@ class Tentative {
   std::vector<std::vector<Slot>> at_server_;  // jobs with a vGPU or something kept there, sorted
   std::vector<Shared> rooms_;                 // by GPU; behind those, of GPUs that have not been chosen
   ByLeft left_in_, left_in_new_;              // rooms of GPUs, and of GPUs that have not been chosen
-  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
+  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0, awaited_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
   Line dues_;

@@ -10,7 +10,7 @@ constexpr size_t kKindsMax = 64;  // beyond, going through all who wait is faste
 
 class Starting {
  public:
-  explicit Starting(Tentative& plan) : plan_(plan), left_(plan.left_beside_minima()) {}
+  explicit Starting(Tentative& plan) : plan_(plan), left_(plan.left_beside_minima() - plan.awaited()) {}
 
   int64_t run() {
     const auto homeless = plan_.homeless();
@@ -36,7 +36,7 @@ class Starting {
     plan_.leaving_left = leaving_;
     for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
     plan_.drop_new_rooms();
-    return new_rooms_ + kept;
+    return new_rooms_ + kept + std::clamp<int64_t>(plan_.left() - new_rooms_ - kept, 0, plan_.awaited());
   }
 
  private:
