@@ -86,10 +86,10 @@ struct Turn {
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
-  bool started = false;   // all vGPUs were placed once: the program may be running
-  bool attached = false;  // somebody holds its handle
-  uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
-  uint64_t handle = 0;    // generation of the handle that counts
+  bool started = false;       // all vGPUs were placed once: the program may be running
+  bool attached = false;      // somebody holds its handle
+  uint64_t left_ns = 0;       // since when nobody does any more; 0: nobody has since the scheduler started
+  uint64_t handle = 0;        // generation of the handle that counts
   bool dirty = false;         // the store has an older version
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it

@@ -246,7 +246,7 @@ bool Reconciler::was_stopped(uint64_t now) {
   if (gap < uint64_t(kStalledMs) * 1'000'000) return false;
   log(LogLevel::kWarning, "this scheduler did not run for %lu ms; nobody's time counts for that",
       (unsigned long)(gap / 1'000'000));
-  for (auto& [name, server] : ledger_.servers) {  // marks all: it is rare
+  for (auto& [name, server] : ledger_.servers) {                     // marks all: it is rare
     server.last_seen_ns = std::min(server.last_seen_ns + gap, now);  // it may have been heard since
     server.give_up_ns += gap;
   }
@@ -330,8 +330,8 @@ bool Reconciler::save_dirty() {
 
 kj::Promise<void> Reconciler::end_all(std::string reason, uint32_t timeout_ms) {
   for (auto& [number, job] : ledger_.jobs) end_job(&job, reason, -1);
-  const bool busy =
-      std::any_of(ledger_.jobs.read().begin(), ledger_.jobs.read().end(), [](const auto& j) { return j.second.holds_gpus(); });
+  const bool busy = std::any_of(ledger_.jobs.read().begin(), ledger_.jobs.read().end(),
+                                [](const auto& j) { return j.second.holds_gpus(); });
   if (!busy || timeout_ms == 0) return kj::READY_NOW;
   const uint32_t slice = std::min<uint32_t>(timeout_ms, 50);
   return timer_.afterDelay(slice * kj::MILLISECONDS).then([this, reason = kj::mv(reason), left = timeout_ms - slice] {

@@ -249,7 +249,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Ledger& ledger_;
   Store& store_;
   kj::Timer& timer_;
-  std::map<std::string, kj::Own<Link>> links_;  // of servers that are online
+  std::map<std::string, kj::Own<Link>> links_;                               // of servers that are online
   std::map<Waiter::For, std::map<std::string, std::list<Waiter>>> waiters_;  // by job
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
@@ -260,7 +260,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t save_usage_ns_ = 0;  // when it is written down next
   std::function<bool()> leads_ = [] { return true; };
   std::unique_ptr<Planner> planner_;
-  std::set<uint64_t> looked_;  // jobs that the next round looks at, also when nobody touches them
+  std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
   std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
   std::unordered_map<uint64_t, Told> told_;
   std::map<GpuId, std::set<uint64_t>> occupants_;  // jobs with a vGPU there, coming or going

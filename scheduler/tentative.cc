@@ -196,8 +196,8 @@ void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
   Shared& shared = rooms_[gpu];
   refill(gpu, [&] {
     for (const Slot slot : claimants) {
-      const bool joins = shared.slots.empty() || shares_[slot].is.frozen ||
-                         shared.room.fits(shares_[slot].job->portion());
+      const bool joins =
+          shared.slots.empty() || shares_[slot].is.frozen || shared.room.fits(shares_[slot].job->portion());
       if (!joins) {
         make_sore(slot);
         note_unplaced(slot);

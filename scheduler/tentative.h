@@ -242,8 +242,8 @@ class Tentative {
   std::vector<Slot> unused_;
   std::vector<Slot> dirty_, touched_, unplaced_;
   std::vector<std::vector<Slot>> at_server_;  // jobs with a vGPU or something kept there, sorted
-  std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
-  ByLeft left_in_, left_in_new_;           // rooms of GPUs, and of GPUs that have not been chosen
+  std::vector<Shared> rooms_;                 // by GPU; behind those, of GPUs that have not been chosen
+  ByLeft left_in_, left_in_new_;              // rooms of GPUs, and of GPUs that have not been chosen
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
