@@ -48,6 +48,16 @@ using Kinds = std::map<Kind, Line>;
 // Why a job waits, as it was when it was looked at last.
 enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
+// What jobs of a queue have and want, in thousandths of GPUs.
+struct QueueSums {
+  int64_t demand = 0, allocated = 0;
+  int64_t minima = 0;       // of those that run
+  int64_t left_behind = 0;  // what those that are being suspended leave, and what is on absent servers
+  int64_t usable = 0;       // what those that run could use
+  int64_t leaving = 0;      // whole GPUs of those that are being suspended
+  void add(const QueueSums& other, int64_t sign);
+};
+
 // Where a job stands in the indices.
 struct Filed {
   bool summed = false, growing = false, shrinking = false, drains = false, aside = false;
@@ -56,6 +66,7 @@ struct Filed {
   Order order = {};
   Kind kind = {};
   Line* line = nullptr;  // in which it waits
+  QueueSums sums = {};   // its part of its queue's, where there are queues
 };
 
 struct Share {
@@ -129,8 +140,9 @@ class Tentative {
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
-  // Whether there is anything that queues decide.
+  // Whether there is anything that queues decide; then, by leaf, what its jobs have and want.
   bool has_queues() const { return has_queues_; }
+  const std::vector<QueueSums>& queue_sums() const { return queue_sums_; }
   int32_t leaf_of(const JobView& job) const;
   Order order_of(const Share& share) const;
 
@@ -210,6 +222,7 @@ class Tentative {
   };
   void index(Slot slot);
   void unindex(Slot slot);
+  QueueSums sums_of(const Share& share) const;
   void put_standing(Slot slot, const Standing& standing);
   void put_mine(Slot slot, GpuSet mine);
   void put_join(Slot slot, GpuIndex gpu);
@@ -247,6 +260,7 @@ class Tentative {
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
+  std::vector<QueueSums> queue_sums_;
   std::vector<ByCount> growing_, shrinking_;
   std::set<std::pair<uint64_t, Slot>> homeless_, aside_;  // aside: who waits, and cannot be tried in this round
   std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 
+#include "scheduler/queues.h"
 #include "tests/scheduler/policy_text.h"
 
 namespace tide::sched {
@@ -21,12 +23,16 @@ class Dice {
   uint64_t state_;
 };
 
+enum class Rules { kNone, kQueues, kTurns };
+
 // A pool that lives, told to a planner change by change, and asked of assign() as a whole.
 class Pool {
  public:
-  explicit Pool(uint64_t seed) : dice_(seed), state_(gpus()), planner_(state_) {}
+  explicit Pool(uint64_t seed, Rules rules = Rules::kNone)
+      : dice_(seed), rules_(rules), state_(gpus()), planner_(state_) {}
 
   void change() {
+    if (rules_ != Rules::kNone && dice_.roll(4) == 0) return change_rules();
     const uint32_t what = dice_.roll(10);
     if (what < 4 || state_.jobs.empty()) return arrive();
     if (what == 9) return change_gpu();
@@ -57,6 +63,7 @@ class Pool {
       if (!job.suspended || !job.running) continue;
       job.running = false;
       job.keeps.clear();
+      job.suspended = rules_ == Rules::kNone || dice_.roll(2) == 0;
       planner_.put(job);
     }
   }
@@ -65,12 +72,26 @@ class Pool {
     const Assignment wanted = assign(state_);
     const std::vector<Planner::Change> changes = planner_.decide();
     planner_.count_passed(changes);
+    std::set<std::string> was_running;
+    for (const JobView& job : state_.jobs) {
+      if (job.running) was_running.insert(job.id);
+    }
     std::map<std::string, const Planner::Change*> by_id;
     for (const Planner::Change& change : changes) by_id[change.id] = &change;
     state_ = after(state_, wanted);
     for (JobView& job : state_.jobs) {
       const Decision& decision = wanted.at(job.id);
       const JobView& view = *planner_.view(job.id);
+      const bool taken = !decision.running && was_running.count(job.id) != 0;
+      if (taken) {  // its GPUs are for others: it is being suspended
+        ASSERT_EQ(by_id.count(job.id), 1u) << job.id;
+        ASSERT_FALSE(by_id.at(job.id)->decision.running) << job.id;
+        ASSERT_EQ(planner_.why(job.id), decision.reason) << job.id;
+        ASSERT_TRUE(view.suspended) << job.id;
+        job.running = job.suspended = true;
+        ++taken_;
+        continue;
+      }
       ASSERT_EQ(view.running, decision.running) << job.id;
       ASSERT_EQ(view.places, job.places) << job.id;
       ASSERT_EQ(view.keeps, job.keeps) << job.id;
@@ -82,6 +103,8 @@ class Pool {
   void expect_idle() {
     for (int round = 0; round < 5; ++round) ASSERT_TRUE(planner_.decide().empty());
   }
+
+  size_t taken() const { return taken_; }
 
   // Whole GPUs have one job, others no more than there is of them.
   void expect_sound() const {
@@ -111,7 +134,31 @@ class Pool {
         state.gpus.push_back({.id = {"s" + std::to_string(s), g}, .memory_bytes = bytes});
       }
     }
+    if (rules_ == Rules::kQueues) {
+      for (int32_t i = 0; i < 4; ++i) {
+        add_orphan(&state.queues, "q" + std::to_string(i));
+        Queue& queue = state.queues.queues.back();
+        queue.quota = int64_t(dice_.roll(4)) * kWholeGpu;
+        if (dice_.roll(3) == 0) queue.limit = queue.quota + int64_t(dice_.roll(4)) * kWholeGpu;
+        queue.priority = int32_t(dice_.roll(2));
+        queue.preemptible = dice_.roll(4) != 0;
+      }
+      state.used.resize(4);
+    }
+    state.turns = rules_ == Rules::kTurns;
     return state;
+  }
+
+  // The past of a queue, who is next, or how much a queue is owed.
+  void change_rules() {
+    if (rules_ == Rules::kQueues && dice_.roll(3) == 0) {
+      state_.queues.queues[dice_.roll(4)].quota = int64_t(dice_.roll(4)) * kWholeGpu;
+    } else if (rules_ == Rules::kQueues) {
+      state_.used[dice_.roll(4)] = dice_.roll(10) / 10.0;
+    } else {
+      state_.next_turn = state_.jobs.empty() ? "" : state_.jobs[dice_.roll(uint32_t(state_.jobs.size()))].id;
+    }
+    planner_.put_rules(state_);
   }
 
   void arrive() {
@@ -123,6 +170,11 @@ class Pool {
     }
     job.memory_given = dice_.roll(2) == 0;
     if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
+    if (rules_ == Rules::kQueues) {
+      put_into_queue(state_.queues, int32_t(dice_.roll(4)), &job);
+      job.priority = int32_t(dice_.roll(2));
+    }
+    if (rules_ == Rules::kTurns) job.turn.ticket = 1 + dice_.roll(100);
     state_.jobs.push_back(job);
     planner_.put(job);
   }
@@ -138,14 +190,19 @@ class Pool {
   }
 
   Dice dice_;
+  const Rules rules_;
   State state_;
   Planner planner_;
   uint32_t arrived_ = 0;
+  size_t taken_ = 0;
 };
 
-TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
+class PlannerOf : public testing::TestWithParam<Rules> {};
+
+TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
+  size_t taken = 0;
   for (uint64_t seed = 1; seed <= 60; ++seed) {
-    Pool pool(seed);
+    Pool pool(seed, GetParam());
     for (uint32_t step = 0; step < 60; ++step) {
       SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
       pool.change();
@@ -156,10 +213,14 @@ TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
       pool.decide();
       if (HasFatalFailure()) return;
     }
-    pool.expect_idle();
+    if (GetParam() == Rules::kNone) pool.expect_idle();
     if (HasFatalFailure()) return;
+    taken += pool.taken();
   }
+  if (GetParam() == Rules::kQueues) EXPECT_GT(taken, 0u) << "nothing was reclaimed";
 }
+
+INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf, testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {
