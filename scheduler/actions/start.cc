@@ -160,8 +160,8 @@ class Starting {
         const bool room = fits(share), later = !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_;
         if (!room && !later && !drains(share)) break;  // whatever its queue is owed
         if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) break;
-        const bool can = room && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need &&
-                         leaves_shares(plan_, leaf, need);
+        const bool can =
+            room && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need && leaves_shares(plan_, leaf, need);
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
         const bool waits_for_them = owed && later;
         if (!can && !waits_for_them && !(owed && drains(share))) break;
