@@ -14,6 +14,7 @@ namespace tide::sched {
 
 struct FilePlace {
   uint32_t line = 0, column = 0;  // 0: not written
+  bool operator==(const FilePlace&) const = default;
 };
 
 // What a queue has of the GPUs whose names have these words (is_model() of require.h). Whole ones.
@@ -22,6 +23,7 @@ struct ModelQuota {
   uint32_t quota = 0;                  // it is owed these when its jobs require that model; part of the queue's quota
   std::optional<uint32_t> limit = {};  // its jobs are never on more of them
   FilePlace at = {}, quota_at = {}, limit_at = {};
+  bool operator==(const ModelQuota&) const = default;
 };
 
 struct QueueConfig {
