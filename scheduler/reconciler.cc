@@ -49,7 +49,9 @@ void Reconciler::poke() {
   poked_ = true;
   tasks_.add(kj::evalLater([this] {
     poked_ = false;
-    if (!stopped_ && leads_()) step();
+    if (stopped_ || !leads_()) return;
+    ++rounds_;
+    step();
   }));
 }
 
@@ -94,7 +96,7 @@ void Reconciler::admit(const Assignment& wanted) {
   for (auto& [number, job] : ledger_.jobs) {
     const auto found = wanted.find(job.record.id());
     if (found == wanted.end() || job.ended()) continue;
-    if (!found->second.moved_for.empty() || job.is_quiet()) job.moves_for = found->second.moved_for;
+    if (!found->second.moved_for.empty()) job.moves_for = found->second.moved_for;
     if (job.admitted() && !found->second.running && !job.record.suspended) take_from(&job, found->second.reason);
     if (job.admitted()) continue;
     job.record.reason = found->second.reason;
@@ -198,9 +200,10 @@ bool Reconciler::wake(const std::string& job, Waiter::For what, const std::strin
 void Reconciler::wake_settled(const std::vector<Action>& actions) {
   std::set<std::string> busy;
   for (const Action& action : actions) busy.insert(action.job);
-  for (const auto& [number, job] : ledger_.jobs) {
-    if (job.is_quiet() && !job.ended() && busy.count(job.record.id()) == 0)
-      wake(job.record.id(), Waiter::For::kSettled, "");
+  for (auto& [number, job] : ledger_.jobs) {
+    if (!job.is_quiet() || job.ended() || busy.count(job.record.id()) != 0) continue;
+    job.moves_for.clear();
+    wake(job.record.id(), Waiter::For::kSettled, "");
   }
 }
 

@@ -56,6 +56,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Outcome recover();
   // Something changed: decide again, soon.
   void poke();
+  uint64_t rounds() const { return rounds_; }  // so far
   // Nothing is decided, ended or sent while this says false.
   void act_only_while(std::function<bool()> leads) { leads_ = std::move(leads); }
   // Nothing is decided or sent from now on; jobs stay as they are (they may be taken over by the next scheduler).
@@ -220,6 +221,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t save_usage_ns_ = 0;  // when it is written down next
   std::function<bool()> leads_ = [] { return true; };
   bool poked_ = false;
+  uint64_t rounds_ = 0;
   bool stopped_ = false;
   kj::TaskSet tasks_;
 };
