@@ -43,6 +43,8 @@ struct Lease {                # one vGPU on one physical GPU
   memoryBytes @5 :UInt64;     # quota
   protected @6 :Bool;         # checkpoints are made of it
   part @7 :UInt32;            # its job's part of the GPU's time, in thousandths; 0: all of it
+  weight @8 :UInt32;          # what that counts beside other vGPUs on the GPU; 0: 1
+  latency @9 :Bool;           # what it begins goes before others' there
 }
 
 struct MoveReport {
@@ -113,6 +115,17 @@ struct VgpuStats {
   keptOnDisk @21 :UInt64;    # and of its disk
 }
 
+struct VgpuUsage {            # of a vGPU on a GPU, or one that was there a moment ago
+  job @0 :Text;
+  vgpu @1 :UInt32;
+  epoch @2 :UInt64;
+  gpu @3 :UInt32;
+  usedMs @4 :Float64;         # that the GPU worked for it since the lease, or the agent, began. It only grows; of all
+                              # that share a GPU together it grows no faster than time
+  residentBytes @5 :UInt64;
+  busyPermille @6 :UInt32;    # of the last second
+}
+
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has
 # been done already succeeds again.
 interface Agent {
@@ -139,6 +152,8 @@ interface Agent {
   give @9 (job :Text, vgpu :UInt32, epoch :UInt64, lease :Lease, address :Text) -> (report :MoveReport);
   # Returns when a worker was lost, or a checkpoint is wanted soon; fails when the lease is not there.
   watch @10 (job :Text, vgpu :UInt32, epoch :UInt64) -> (lost :Bool);
+  # Of all vGPUs on its GPUs at once.
+  usage @11 () -> (vgpus :List(VgpuUsage));
 }
 
 enum Together {               # which of a job's physical GPUs must have in common
@@ -151,6 +166,7 @@ enum JobClass {
   batch @0;
   interactive @1;             # somebody waits for each answer, and sleeps in between
   inference @2;               # it serves requests
+  asQueueSays @3;             # of one that is submitted: batch, where the queue says nothing
 }
 
 struct JobSpec {
@@ -236,6 +252,9 @@ struct JobInfo {
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
   turn @15 :TurnInfo;
+  usefulMs @17 :UInt64;       # that it has run, all of it on GPUs and none of it on its way
+  disturbed @18 :UInt32;      # how often in the last hour for others' sake
+  spared @19 :Text;           # why it is not to be disturbed for others' sake now; empty: it may be
   next @16 :Text;             # of job(): what can be done about it, where `reason` is its queue; else empty
 }
 
@@ -368,6 +387,44 @@ interface Registration {      # held by an agent; dropping it takes the server o
   heartbeat @0 ();
 }
 
+struct ReportRow {            # GPU-seconds are of whole GPUs: half of one for a second is half of one
+  key @0 :Text;               # the queue, the user, or the job's id
+  name @1 :Text;              # of a job: its name, queue and user
+  queue @2 :Text;
+  user @3 :Text;
+  jobs @4 :UInt32;            # that held GPUs, or started
+  heldGpuS @5 :Float64;
+  usedGpuS @6 :Float64;       # of that, GPUs worked
+  started @7 :UInt32;         # jobs,
+  waitS @8 :Float64;          # and how long these had waited, in the mean
+  money @9 :Float64;          # what was held, at today's prices
+  unpricedGpuS @10 :Float64;  # of heldGpuS: of GPUs without a price
+}
+
+struct Report {
+  rows @0 :List(ReportRow);   # who held most comes first
+  more @1 :UInt32;            # rows that are left out: they held least
+  total @2 :ReportRow;
+  sinceMs @3 :UInt64;         # since 1970: what was asked for,
+  untilMs @4 :UInt64;
+  firstMs @5 :UInt64;         # and what the history has of it; 0: nothing
+  lastMs @6 :UInt64;
+  capacityGpuS @7 :Float64;   # of all GPUs of the pool while a scheduler led it
+  priced @8 :Bool;            # pool.toml has prices
+  currency @9 :Text;
+  idleJobs @10 :UInt32;       # that worked in less than a tenth of what they held,
+  idleGpuS @11 :Float64;      # and how much of that GPUs did nothing
+  notes @12 :List(Text);      # what is missing in it, and why
+}
+
+struct HistoryState {
+  kept @0 :Bool;              # false: no history is kept
+  path @1 :Text;
+  problem @2 :Text;           # why it is not written; empty: it is
+  waiting @3 :UInt64;         # batches that wait in the store for it
+  lost @4 :UInt64;            # that could not wait any longer
+}
+
 interface Pool {
   submit @0 (spec :JobSpec) -> (id :Text, token :Data, doorAddress :Text, handle :JobHandle);
   # `tide run` again, after the scheduler restarted.
@@ -380,7 +437,8 @@ interface Pool {
   migrate @7 (job :Text, vgpu :Int32, server :Text, gpu :UInt32) -> (report :MoveReport);  # vgpu -1: all
   kill @8 (job :Text);
   status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text,
-                   turns :Text);  # as in pool.toml
+                   turns :Text,  # as in pool.toml
+                   history :HistoryState);
   shutdown @10 ();
   # Returns when no GPU is held any more; it fails with the job running on as before.
   suspend @11 (job :Text) -> (report :MoveReport);
@@ -396,7 +454,8 @@ interface Pool {
   # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
   taken18 @18 ();
-  taken19 @19 ();
+  # What jobs have had of GPUs in a time. `by`: "queue", "user" or "job"; untilMs 0: until now.
+  report @19 (by :Text, sinceMs :UInt64, untilMs :UInt64) -> (report :Report);
   taken20 @20 ();
   # What the policy was asked with and what it answered, as a file for `tide simulate --snapshot` (state.capnp): the
   # decision of this number, else the last one at this time (since 1970), else the last; or how the pool is now.

@@ -98,6 +98,8 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
   sched::configure(&core_.ledger, config_);
   core_.recorder.keep(journal_directory(config_), config_.policy.journal_bytes);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
+  if (config_.history != "off" && !(config_.history.empty() && config_.state.empty()))
+    core_.reconciler.books().keep_in(config_.history.empty() ? config_.state + "/history.sqlite" : config_.history);
   core_.reconciler.act_only_while([this] { return leads(); });
 }
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/log.h"
 #include "scheduler/policy.h"
+#include "scheduler/turns.h"
 
 namespace tide::sched {
 namespace {
@@ -72,6 +74,17 @@ bool runs(const State& state, const std::string& id) {
   const Assignment answer = assign(state);
   const auto found = answer.find(id);
   return found != answer.end() && found->second.running;
+}
+
+// Whether it starts when those have left whom the answer lets leave.
+bool starts_without(State state, const Assignment& answer, const std::string& id) {
+  if (answer.at(id).running) return true;
+  for (JobView& job : state.jobs) {
+    if (!job.running || answer.at(job.id).running) continue;
+    job.running = false;
+    for (GpuId& place : job.places) place.index = place.none() ? place.index : kParked;
+  }
+  return runs(state, id);
 }
 
 size_t gpus_of(const State& state, const std::string& id) {
@@ -171,6 +184,30 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
         .evidence = {who_has_them(state, *job), "any other GPUs would be there now"}};
   }
   return std::nullopt;
+}
+
+std::set<std::string> spared_before(const State& state, const std::string& id) {
+  std::set<std::string> spared;
+  State changed = state;
+  for (JobView& job : changed.jobs) {
+    if (std::exchange(job.spared, false)) spared.insert(job.id);
+  }
+  if (spared.empty() || runs(state, id)) return {};
+  std::set<std::string> touched;
+  if (state.turns) {
+    for (const TurnEnd& end : plan_turns(changed)) {
+      if (end.next == id) touched = end.over;
+    }
+  } else {
+    const Assignment is = assign(state), then = assign(changed);
+    for (const JobView& job : state.jobs) {
+      if (job.running && (!then.at(job.id).running || then.at(job.id).places != is.at(job.id).places))
+        touched.insert(job.id);
+    }
+    if (!starts_without(changed, then, id)) return {};
+  }
+  std::erase_if(touched, [&](const std::string& each) { return spared.count(each) == 0; });
+  return touched;
 }
 
 std::optional<Explanation> why_small(const State& state, const std::string& id) {

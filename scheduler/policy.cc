@@ -53,7 +53,9 @@ std::string no_set_because(const JobView& job) {
 }
 
 std::string waits_behind(const Tentative& plan, Slot slot) {
-  return "waits its turn behind job " + plan.share(slot).job->id + ", which has waited longest";
+  const JobView& job = *plan.share(slot).job;
+  if (job.due_gpus != 0) return "waits behind job " + job.id + ", to which a deadline was promised";
+  return "waits its turn behind job " + job.id + ", which has waited longest";
 }
 
 // What was left when it was looked at.
@@ -94,7 +96,17 @@ void put_behind(Tentative& plan, Slot next) {
   }
 }
 
+// False: `failed` cannot be placed.
+bool try_plan(Tentative& plan, Slot* failed) {
+  const int64_t reserved = start_jobs(plan);
+  move_instead_of_shrinking(plan, reserved);
+  share_out(plan, reserved);
+  return choose(plan, failed);
+}
+
 }  // namespace
+
+bool yields(const Share& share) { return share.is.admitted && !share.is.frozen && !share.job->yields_to.empty(); }
 
 bool make_plan(Tentative& plan) {
   plan.begin();
@@ -102,9 +114,9 @@ bool make_plan(Tentative& plan) {
   // Each failure takes one job out of the search, so this ends.
   for (size_t tries = 0; tries <= plan.shares().size() + 1; ++tries) {
     const size_t before = plan.checkpoint();
-    share_out(plan, start_jobs(plan));
     Slot failed = kNoSlot;
-    if (choose(plan, &failed)) {
+    if (try_plan(plan, &failed)) {
+      consolidate(plan, before, [&](Tentative& again) { return try_plan(again, &failed); });
       reclaim(plan);
       return true;
     }
@@ -126,13 +138,14 @@ Decision decision_of(const Tentative& plan, Slot slot) {
   const Share& share = plan.share(slot);
   const JobView& job = *share.job;
   Decision decision{.running = share.is.admitted, .reason = "", .places = {}};
-  if (share.taken_for != kNoSlot) {
+  if (share.taken_for != kNoSlot || yields(share)) {
     decision.running = false;
     decision.places = job.places;
     return decision;
   }
   if (share.is.admitted && !share.is.frozen) {
     decision.places = share.places;
+    if (share.is.moved_for != kNoSlot) decision.moved_for = plan.share(share.is.moved_for).job->id;
     return decision;
   }
   decision.places = job.places;
@@ -147,9 +160,15 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   const JobView& job = *share.job;
   if (share.taken_for != kNoSlot) {
     const JobView& other = *plan.share(share.taken_for).job;
-    return "gives its GPUs to job " + other.id + ", whose queue is owed them";
+    const bool same = plan.leaf_of(job) == plan.leaf_of(other);
+    return "gives its GPUs to job " + other.id +
+           (same ? ", which has a higher priority" : ", whose queue is owed them");
   }
+  if (yields(share)) return "gives its GPUs to job " + job.yields_to + ", to which a deadline was promised";
   if (share.is.admitted) return "";
+  if (!job.kept_out_for.empty() && !job.suspended)
+    return "waits until job " + job.kept_out_for +
+           " ends, to which its GPUs are promised: nothing could be taken from it again";
   if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share.behind) : no_set_because(job);
   if (job.suspended) return "kept without a GPU until `tide resume " + job.id + "`";
   if (share.away) return "waits for the server that keeps it, which does not answer";

@@ -26,6 +26,8 @@ Assignment assign(const State& state);
 
 // One round. False: there is no way to place those that run, and nothing changes.
 bool make_plan(Tentative& plan);
+// Whether a job that runs is suspended for one that is due (promises.h).
+bool yields(const Share& share);
 // What the round has decided for a job. Without the reason, which costs more than all the rest.
 Decision decision_of(const Tentative& plan, Slot slot);
 // Why it waits: one sentence.

@@ -10,6 +10,7 @@
 #include "scheduler/explain.h"
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
+#include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/room.h"
 #include "scheduler/token.h"
@@ -70,7 +71,8 @@ class HandleServer final : public control::JobHandle::Server {
 
  private:
   kj::Promise<void> answer(control::JobInfo::Builder info) {
-    if (const Job* job = core_.ledger.by_id(id_)) {
+    if (Job* job = core_.ledger.jobs.quietly(parse_number(id_))) {
+      core_.reconciler.note_reason(job);
       fill_job_info(info, *job);
       return kj::READY_NOW;
     }
@@ -154,6 +156,14 @@ std::string why_not_there(const Ledger& ledger, const Job& job, const std::set<G
   return groups.size() > 1 ? requires_text + "; so all of its virtual GPUs go there, or none" : "";
 }
 
+// Why it cannot have so many physical GPUs, beside --min and -g; empty: it can.
+std::string why_not_so_many(const Job& job, uint32_t gpus) {
+  const JobView view = view_of(job);
+  if (may_have(view, gpus)) return "";
+  return format("job %s was started with --powers-of-two: it can have %s physical GPUs, not %u",
+                job.record.id().c_str(), counts_text(view).c_str(), gpus);
+}
+
 // Where it is its queue that lets it wait, that is the reason.
 void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
   if (job.ended() || job.admitted() || job.record.suspended || !ledger.queues.written) return;
@@ -165,6 +175,24 @@ void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const
   if (why.reason.empty()) return;
   info.setReason(job.started ? "waits to run again: " + why.reason : why.reason);
   info.setNext(why.next);
+}
+
+// What its queue and pool.toml say where it has not. Requires: its queue is chosen.
+void take_defaults(const Ledger& ledger, control::JobSpec::Reader spec, JobRecord* record) {
+  if (spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS)
+    record->job_class = ledger.disturbance.class_of(record->queue);
+  if (record->job_class == JobClass::kInteractive && spec.getIdleMs() == 0)
+    record->idle_ms = ledger.disturbance.idle_return_ms;
+}
+
+// How often it was disturbed, and whether it may be now.
+void fill_sparing(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
+  if (job.ended()) return;
+  const uint64_t now_ms = wall_seconds() * 1000;
+  const Disturbed disturbed = job.disturbed(ledger.disturbance);
+  info.setDisturbed(disturbances_in_hour(job.record.disturbed_ms, now_ms));
+  const Sparing sparing = sparing_of(ledger.disturbance, disturbed, now_ms);
+  if (job.admitted()) info.setSpared(sparing_text(sparing, disturbed, now_ms));
 }
 
 // Who holds it.
@@ -196,6 +224,8 @@ void fill_shares(const Ledger& ledger, const GpuId& id, control::PoolGpu::Builde
 kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (core_.stopping) return error_for_caller("the pool is being stopped");
   if (core_.refuses()) return error_for_caller(not_the_leader(core_.leader()));
+  // What is promised to one is promised with all others in view.
+  if (context.getParams().getSpec().getDeadlineMs() != 0) write_submissions();
   Job job;
   Outcome outcome = read_spec(context.getParams().getSpec(), &job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
@@ -203,11 +233,12 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
     return error_for_caller(format("the pool has %u jobs already, which is its limit; try again later", kLiveJobsMax));
   }
   job.vgpus.resize(job.record.gpus);
-  JobView view = view_of(job);
-  view.memory_bytes = job.record.memory_given;
-  const State state = core_.ledger.snapshot();
+  const State state = core_.ledger.pool();
   outcome = core_.ledger.queues.choose(&job.record.queue);
   if (!outcome.ok()) return error_for_caller(outcome.message());
+  take_defaults(core_.ledger, context.getParams().getSpec(), &job.record);
+  JobView view = view_of(job);
+  view.memory_bytes = job.record.memory_given;
   std::string impossible = why_unmet(state, view, job.record.min_given);
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
   if (impossible.empty())
@@ -249,16 +280,19 @@ kj::Promise<uint64_t> PoolService::kept(Job job) {
 }
 
 void PoolService::write_submissions() {
+  if (submissions_.empty()) return;
   std::vector<Submission> all;
   std::swap(all, submissions_);
-  for (size_t at = 0; at < all.size(); at += Store::kAddMax) {
-    const size_t end = std::min(at + Store::kAddMax, all.size());
-    uint64_t ticket = core_.ledger.next_ticket();
+  for (size_t at = 0, end = 0; at < all.size(); at = end) {
+    uint64_t ticket = core_.ledger.next_ticket(), bytes = 0;
     std::vector<JobRecord*> records;
-    for (size_t i = at; i < end; ++i) {
-      all[i].job.record.turn.ticket = ticket++;
-      to_record(&all[i].job);
-      records.push_back(&all[i].job.record);
+    for (; end < all.size() && records.size() < Store::kAddMax; ++end) {
+      Job& job = all[end].job;
+      job.record.turn.ticket = ticket++;
+      to_record(&job);
+      bytes += to_bytes(job.record).size();
+      if (!records.empty() && bytes > Store::kAddBytesMax) break;
+      records.push_back(&job.record);
     }
     const Outcome added = core_.store.add(records);
     for (size_t i = at; i < end; ++i) {
@@ -317,19 +351,24 @@ kj::Promise<void> PoolService::jobs(JobsContext context) {
     if (!outcome.ok()) return error_for_caller(outcome.message());
   }
   std::vector<const Job*> live;
-  for (const auto& [number, job] : core_.ledger.jobs) {
-    if (!job.ended()) live.push_back(&job);
+  for (const auto& [number, job] : core_.ledger.jobs.read()) {
+    if (job.ended()) continue;
+    core_.reconciler.note_reason(core_.ledger.jobs.quietly(number));
+    live.push_back(&job);
   }
   auto list = context.getResults().initJobs(uint32_t(ended.size() + live.size()));
   uint32_t i = 0;
   for (auto it = ended.rbegin(); it != ended.rend(); ++it) fill_job_info(list[i++], from_record(*it));
-  for (const Job* job : live) fill_job_info(list[i++], *job);
+  for (const Job* job : live) {
+    fill_job_info(list[i], *job);
+    fill_sparing(list[i++], core_.ledger, *job);
+  }
   return kj::READY_NOW;
 }
 
 kj::Promise<void> PoolService::job(JobContext context) {
   const std::string name = context.getParams().getJob().cStr();
-  const Job* job = core_.ledger.find(name);
+  Job* job = core_.ledger.find(name);
   if (job == nullptr) {
     auto record = core_.store.find(parse_number(name));
     if (!record) record = core_.store.find_named(name);
@@ -338,8 +377,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
     return kj::READY_NOW;
   }
   auto info = context.getResults().initJob();
+  core_.reconciler.note_reason(job);
   fill_job_info(info, *job);
   explain_waiting(info, core_.ledger, *job);
+  fill_sparing(info, core_.ledger, *job);
   return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
     auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
     for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats.vgpus()[i]);
@@ -348,10 +389,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
 
 kj::Promise<void> PoolService::gpus(GpusContext context) {
   uint32_t count = 0;
-  for (const auto& [name, server] : core_.ledger.servers) count += uint32_t(server.gpus.size());
+  for (const auto& [name, server] : core_.ledger.servers.read()) count += uint32_t(server.gpus.size());
   auto list = context.getResults().initGpus(count);
   uint32_t i = 0;
-  for (const auto& [name, server] : core_.ledger.servers) {
+  for (const auto& [name, server] : core_.ledger.servers.read()) {
     for (const Gpu& gpu : server.gpus) {
       auto out = list[i++];
       out.setServer(name);
@@ -390,6 +431,7 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
     return error_for_caller(format("job %s can have %u to %u physical GPUs (its --min and -g), not %u", id.c_str(),
                                    job->record.min_gpus, job->record.gpus, gpus));
   }
+  if (const std::string why = why_not_so_many(*job, gpus); !why.empty()) return error_for_caller(why);
   const JobRecord before = job->record;
   job->record.target = gpus == job->record.gpus ? 0 : gpus;
   job->record.pinned = false;
@@ -447,6 +489,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   if (after.size() < job->record.min_gpus) {
     return error_for_caller(format("job %s must keep %u physical GPUs (--min)", id.c_str(), job->record.min_gpus));
   }
+  if (const std::string why = why_not_so_many(*job, uint32_t(after.size())); !why.empty()) return error_for_caller(why);
   if (job->record.memory_given != 0 && there * job->record.memory_given > gpu->memory_bytes) {
     return error_for_caller(
         format("%lu virtual GPUs of job %s do not fit into the memory of ", (unsigned long)there, id.c_str()) +
@@ -486,10 +529,17 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   results.setPid(uint32_t(getpid()));
   results.setStartedMs(core_.started_ms);
   uint32_t online = 0;
-  for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
+  for (const auto& [name, server] : core_.ledger.servers.read()) online += server.online ? 1 : 0;
   results.setServers(online);
   results.setDoorAddress(core_.doors());
   results.setTurns(to_text(core_.ledger.turns));
+  const BooksState books = core_.reconciler.books().state();
+  auto history = results.initHistory();
+  history.setKept(books.kept);
+  history.setPath(books.path);
+  history.setProblem(books.problem);
+  history.setWaiting(books.waiting);
+  history.setLost(books.lost);
   return kj::READY_NOW;
 }
 
@@ -529,10 +579,11 @@ kj::Promise<void> PoolService::resume(ResumeContext context) {
   const Outcome noted = core_.reconciler.resume(job);
   if (!noted.ok()) return error_for_caller(noted.message());
   return core_.reconciler.when_settled(id).then([this, id, context](MoveTotals totals) mutable -> kj::Promise<void> {
-    const Job* now = core_.ledger.by_id(id);
+    Job* now = core_.ledger.by_id(id);
     if (now == nullptr || now->record.suspended) return error_for_caller("job " + id + " was suspended again");
     const auto on_gpu = [](const Vgpu& vgpu) { return vgpu.at.on_gpu(); };
     if (!now->admitted()) {
+      core_.reconciler.note_reason(now);
       context.getResults().setQueued(now->record.reason);
     } else if (!std::all_of(now->vgpus.begin(), now->vgpus.end(), on_gpu)) {
       return error_for_caller("job " + id + " runs again when a server of it answers (`tide why " + id + "`)");

@@ -80,6 +80,7 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> queues(QueuesContext context) override;
   kj::Promise<void> snapshot(SnapshotContext context) override;
   kj::Promise<void> decisions(DecisionsContext context) override;
+  kj::Promise<void> report(ReportContext context) override;
 
  private:
   struct Submission {

@@ -7,6 +7,8 @@
 #include <optional>
 #include <string>
 
+#include "scheduler/job_class.h"
+
 namespace tide::sched {
 
 struct FilePlace {
@@ -21,6 +23,8 @@ struct QueueConfig {
   double over_quota_weight = 1;  // its part of what is left when all quotas are served; 0: none of it while others ask
   int32_t priority = 0;          // among its siblings: a higher one is served first, within quotas and beyond
   bool preemptible = true;       // false: nothing is ever taken from its jobs, and it gets no more than its quota
+  std::optional<uint64_t> min_runtime_ms = {};  // before a job of it is disturbed; none: as the one above it says
+  std::optional<JobClass> job_class = {};       // of jobs that do not say; none: as the one above it says
   FilePlace at = {}, parent_at = {}, quota_at = {}, limit_at = {};  // of its name or table, and of these values
 };
 

@@ -115,6 +115,20 @@ std::string Queues::why_never(const State& state, const JobView& job, const std:
   return "";
 }
 
+void put_into_queue(const QueueTree& tree, int32_t leaf, JobView* job) {
+  job->queue = leaf;
+  job->preemptible = tree.queues[size_t(leaf)].preemptible;
+}
+
+std::vector<double> used_by(const Queues& queues, const QueueTree& tree, int64_t pool) {
+  std::vector<double> used(tree.queues.size());
+  for (size_t i = 0; i < used.size(); ++i) {
+    const auto had = tree.queues[i].leaf() ? queues.usage.find(tree.queues[i].name) : queues.usage.end();
+    if (had != queues.usage.end()) used[i] = part_of_past(had->second, pool, queues.half_life_ms);
+  }
+  return used;
+}
+
 void put_into_queues(const Queues& queues, const std::vector<std::string>& names, State* state) {
   state->queues = queues.tree;
   state->share_rules = queues.rules;
@@ -126,15 +140,9 @@ void put_into_queues(const Queues& queues, const std::vector<std::string>& names
     const std::string& name = names[i].empty() ? kDefaultQueue : names[i];
     auto found = leaves.find(name);
     if (found == leaves.end()) found = leaves.emplace(name, add_orphan(&state->queues, name)).first;
-    state->jobs[i].queue = found->second;
-    state->jobs[i].preemptible = state->queues.queues[size_t(found->second)].preemptible;
+    put_into_queue(state->queues, found->second, &state->jobs[i]);
   }
-  const int64_t pool = pool_of(*state);
-  state->used.assign(state->queues.queues.size(), 0);
-  for (const auto& [name, gpu_s] : queues.usage) {
-    const auto found = leaves.find(name);
-    if (found != leaves.end()) state->used[size_t(found->second)] = part_of_past(gpu_s, pool, queues.half_life_ms);
-  }
+  state->used = used_by(queues, state->queues, pool_of(*state));
 }
 
 int64_t pool_of(const State& state) {

@@ -21,6 +21,8 @@ struct Queues {
   uint64_t half_life_ms = kHalfLifeMs;
   Usage usage;
 
+  bool operator==(const Queues&) const = default;
+
   // What pool.toml says, also of a pool that runs; the past stays.
   void configure(const std::vector<QueueConfig>& queues, const PolicyConfig& policy);
 
@@ -33,6 +35,10 @@ struct Queues {
 // Gives the snapshot its queues, and each of its jobs its own. `names`: of the jobs' queues, in their order. Those that
 // are gone from pool.toml, or have queues below them now, take no new jobs and have no quota.
 void put_into_queues(const Queues& queues, const std::vector<std::string>& names, State* state);
+// The same of one job: it belongs to this leaf of the tree.
+void put_into_queue(const QueueTree& tree, int32_t leaf, JobView* job);
+// What each queue of the tree had in the past, as parts of such a pool.
+std::vector<double> used_by(const Queues& queues, const QueueTree& tree, int64_t pool);
 
 // What jobs of each queue want and have; by index in State::queues. A job that somebody suspended wants nothing.
 std::vector<QueueLoad> loads_of(const State& state);

@@ -33,6 +33,7 @@ struct Queue {
   int32_t priority = 0;
   bool preemptible = true;  // false also below one that is not
   bool leaf() const { return children.empty(); }
+  bool operator==(const Queue&) const = default;
 };
 
 struct QueueTree {
@@ -40,6 +41,7 @@ struct QueueTree {
   std::vector<int32_t> top;                     // those of the pool, in the order of the file
   int32_t find(const std::string& name) const;  // kNoQueue: none
   bool empty() const { return queues.empty(); }
+  bool operator==(const QueueTree&) const = default;
 };
 
 // Requires: checked (queue_config.h). None: one queue `default`.
@@ -65,6 +67,7 @@ using QueueShares = std::vector<QueueShare>;  // by index in the tree
 
 struct ShareRules {
   double past_weight = 1;  // how much the past counts against a queue; 0: not at all
+  bool operator==(const ShareRules&) const = default;
 };
 
 // `loads`: by index in the tree. `pool`: of all GPUs that can be given. O(queues^2) at worst, no less than O(queues).

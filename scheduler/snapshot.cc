@@ -116,6 +116,12 @@ void write(const JobView& job, Tables* tables, snapshot::Job::Builder out) {
   out.setUsefulMs(job.useful_ms);
   out.setEstimateMs(job.estimate_ms);
   out.setDeadlineMs(job.deadline_ms);
+  out.setFailedMoves(job.failed_moves);
+  if (!job.moves_for.empty()) out.setMovesFor(job.moves_for);
+  out.setSwitchMs(job.switch_ms);
+  out.setDueGpus(job.due_gpus);
+  if (!job.yields_to.empty()) out.setYieldsTo(job.yields_to);
+  if (!job.kept_out_for.empty()) out.setKeptOutFor(job.kept_out_for);
 }
 
 void write(const Queue& queue, snapshot::Queue::Builder out) {
@@ -148,6 +154,7 @@ void write(const State& state, const std::vector<const GpuView*>& gpus, const st
   for (uint32_t i = 0; i < used.size(); ++i) used.set(i, state.used[i]);
   out.setPastWeight(state.share_rules.past_weight);
   out.setNowMs(state.now_ms);
+  out.setConsolidate(state.consolidate);
   write_texts(out.initServers(uint32_t(tables.servers.all().size())), tables.servers);
   auto traits = out.initTraits(uint32_t(tables.traits.all().size()));
   for (uint32_t i = 0; i < traits.size(); ++i) {
@@ -181,6 +188,7 @@ void write_answer(const Snapshot& snapshot, snapshot::Answer::Builder out) {
     list[i].setRunning(from.decision.running);
     write_all(from.decision.places, &tables, list[i].initPlaces(uint32_t(from.decision.places.size())));
     if (!from.decision.reason.empty()) list[i].setReason(tables.reasons.number_of(from.decision.reason));
+    if (!from.decision.moved_for.empty()) list[i].setMovedFor(from.decision.moved_for);
     list[i].setWasRunning(from.was_running);
     write_all(from.was_places, &tables, list[i].initWasPlaces(uint32_t(from.was_places.size())));
   }
@@ -220,6 +228,7 @@ class StateReader {
     for (const double used : from_.getUsed()) made.used.push_back(used);
     made.share_rules.past_weight = from_.getPastWeight();
     made.now_ms = from_.getNowMs();
+    made.consolidate = from_.getConsolidate();
     check_queues(made);
     if (whole) check_names(made);
     if (!wrong_.empty()) return Outcome::fail(wrong_);
@@ -296,6 +305,12 @@ class StateReader {
     job.useful_ms = in.getUsefulMs();
     job.estimate_ms = in.getEstimateMs();
     job.deadline_ms = in.getDeadlineMs();
+    job.failed_moves = in.getFailedMoves();
+    job.moves_for = text_of(in.getMovesFor());
+    job.switch_ms = in.getSwitchMs();
+    job.due_gpus = in.getDueGpus();
+    job.yields_to = text_of(in.getYieldsTo());
+    job.kept_out_for = text_of(in.getKeptOutFor());
     check(job);
     return job;
   }
@@ -382,7 +397,8 @@ Outcome read(snapshot::Answer::Reader from, Snapshot* snapshot) {
     made.push_back({.job = text_of(each.getJob()),
                     .decision = {.running = each.getRunning(),
                                  .reason = each.getReason() == 0 ? "" : reasons[each.getReason() - 1],
-                                 .places = read_places(each.getPlaces())},
+                                 .places = read_places(each.getPlaces()),
+                                 .moved_for = text_of(each.getMovedFor())},
                     .was_running = each.getWasRunning(),
                     .was_places = read_places(each.getWasPlaces())});
   }

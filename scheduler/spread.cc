@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "scheduler/rank.h"
+
 namespace tide::sched {
 namespace {
 
@@ -171,14 +173,14 @@ bool add_where_it_may(const FreeGpus& gpus, const JobView& job, uint32_t least, 
   const auto groups = candidates_of(gpus, job, {});
   if (add_some(gpus, job, count, groups, mine)) return true;
   for (uint32_t fewer = count; job.require.any() && fewer-- > std::max<size_t>(least, mine->size());) {
-    if (add_some(gpus, job, fewer, groups, mine)) return true;
+    if (may_have(job, fewer) && add_some(gpus, job, fewer, groups, mine)) return true;
   }
   if (job.require.together == Together::kPreferred || mine->empty()) return false;
   // Where it is there is no more: all of it somewhere else.
   const auto others = candidates_of(gpus, job, *mine);
   for (uint32_t fewer = count; fewer >= std::max(least, 1u); --fewer) {
     GpuSet none;
-    if (!add_some(gpus, job, fewer, others, &none)) continue;
+    if (!may_have(job, fewer) || !add_some(gpus, job, fewer, others, &none)) continue;
     *mine = std::move(none);
     return true;
   }

@@ -64,6 +64,12 @@ struct Job {
   usefulMs @24 :UInt64;
   estimateMs @25 :UInt64;
   deadlineMs @26 :UInt64;
+  failedMoves @27 :UInt32;
+  movesFor @28 :Text;
+  switchMs @29 :UInt64;
+  dueGpus @30 :UInt32;
+  yieldsTo @31 :Text;
+  keptOutFor @32 :Text;
 }
 
 struct Queue {
@@ -89,6 +95,7 @@ struct State {
   used @8 :List(Float64);
   pastWeight @9 :Float64;
   nowMs @10 :UInt64;
+  consolidate @11 :Bool;
 }
 
 # A state by what is otherwise than in the one before: `state` has the GPUs and jobs that are new or have changed (new
@@ -105,6 +112,7 @@ struct Decision {             # about one job
   reason @3 :UInt32;          # in Answer.reasons, counted from 1; 0: none
   wasRunning @4 :Bool;
   wasPlaces @5 :List(Place);
+  movedFor @6 :Text;
 }
 
 struct Answer {               # of whom nothing is said, nothing changes

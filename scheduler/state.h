@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/job_class.h"
 #include "scheduler/require.h"
 #include "scheduler/shares.h"
 
@@ -53,8 +54,6 @@ struct TurnView {
   bool operator==(const TurnView&) const = default;
 };
 
-enum class JobClass : uint8_t { kBatch = 0, kInteractive = 1, kInference = 2 };  // the numbers are in the record
-
 // What a job has of one GPU.
 struct Portion {
   uint32_t part = kWholeGpu;  // thousandths, of its time; less than all: others' portions may lie beside it
@@ -88,10 +87,17 @@ struct JobView {
   bool powers_of_two = false;  // of physical GPUs it has 1, 2, 4, ... or as many as vGPUs
   bool spared = false;         // nothing is taken from it or moved for others' sake now: it has run too little since it
                                // began, or was disturbed too often
+  uint32_t failed_moves = 0;   // in a row: before it is tried once more, others are asked to make way
+  std::string moves_for = {};  // the job for which it is making way already
   uint64_t bytes = 0;          // of GPU memory that it has in use, as last heard: what moving it copies
+  uint64_t switch_ms = 0;      // that suspending and resuming it took the last time; 0: not measured
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
+  // By keep_promises():
+  uint32_t due_gpus = 0;          // so many physical GPUs it has now, before all who have none due; 0: nothing is due
+  std::string yields_to = {};     // a job with a deadline, for which it is suspended
+  std::string kept_out_for = {};  // such a job, whose promise its start would break: nobody could take its GPUs again
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
@@ -107,13 +113,16 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
-  uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
+  uint64_t now_ms = 0;      // since 1970: deadlines and reservations are on this clock
+  bool consolidate = true;  // running jobs may be moved so that others can start
+  bool operator==(const State&) const = default;
 };
 
 struct Decision {
   bool running = false;
-  std::string reason;         // why it waits: one sentence
-  std::vector<GpuId> places;  // per vGPU, complete when running
+  std::string reason;          // why it waits: one sentence
+  std::vector<GpuId> places;   // per vGPU, complete when running
+  std::string moved_for = {};  // it runs, and is moved so that this job can start
   bool operator==(const Decision&) const = default;
 };
 

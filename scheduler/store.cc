@@ -98,6 +98,45 @@ Outcome Store::read_numbers() {
   return {};
 }
 
+// Of a transaction that the outbox may have joined.
+Outcome Store::commit(const Transaction& transaction, Committed* committed) {
+  const Outcome outcome = kv_->commit(transaction, committed);
+  if (outbox_ != nullptr) outbox_->done(outcome.ok(), committed->done);
+  return outcome;
+}
+
+Outcome Store::tell(Outbox* outbox) {
+  outbox_ = outbox;
+  if (outbox == nullptr) return {};
+  Transaction transaction;
+  guard(&transaction);
+  return outbox->load(std::move(transaction));
+}
+
+Outcome Store::write_outbox(const std::function<bool(uint64_t)>& has_record) {
+  return twice([&](bool* again) {
+    *again = kv_->tries() > 1;
+    Transaction transaction;
+    guard(&transaction);
+    Committed committed;
+    if (Outcome o = outbox_->join_rest(has_record, &transaction); !o.ok()) return o;
+    if (transaction.changes.empty()) return Outcome();  // no batch of it
+    const Outcome outcome = commit(transaction, &committed);
+    return !outcome.ok() || committed.done ? outcome : why_refused(again);
+  });
+}
+
+Outcome Store::carried(uint64_t number) {
+  Transaction transaction;
+  guard(&transaction);
+  outbox_->forget(number, &transaction);
+  Committed committed;
+  bool again = false;
+  const Outcome outcome = kv_->commit(transaction, &committed);
+  if (outcome.ok() && committed.done) outbox_->forgotten(number);
+  return !outcome.ok() || committed.done ? outcome : why_refused(&again);
+}
+
 // The try before this one was carried out.
 bool Store::added_unheard(const std::vector<JobRecord*>& jobs) {
   if (tried_ == 0 || numbers_.last + 1 < tried_ + jobs.size()) return false;
@@ -115,22 +154,19 @@ void Store::add_forgetting(uint64_t first, uint64_t last, Transaction* transacti
   }
 }
 
-Transaction Store::addition_of(const std::vector<JobRecord*>& jobs) const {
+Transaction Store::addition_of(const std::vector<JobRecord>& jobs) const {
   Transaction transaction;
   guard(&transaction);
   transaction.compares.push_back({root_ + "last", Compare::What::kModified, numbers_.modified});
   auto& changes = transaction.changes;
-  const uint64_t first = numbers_.last + 1, last = numbers_.last + jobs.size();
-  changes.push_back({.key = root_ + "last", .value = digits(last)});
+  changes.push_back({.key = root_ + "last", .value = digits(jobs.back().number)});
   std::map<std::string, uint64_t> names;  // the newest of a name stays
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    JobRecord numbered = *jobs[i];
-    numbered.number = first + i;
-    changes.push_back({.key = live_key(numbered.number), .value = to_bytes(numbered)});
-    if (!numbered.name.empty()) names[numbered.name] = numbered.number;
+  for (const JobRecord& job : jobs) {
+    changes.push_back({.key = live_key(job.number), .value = to_bytes(job)});
+    if (!job.name.empty()) names[job.name] = job.number;
   }
   for (const auto& [name, number] : names) changes.push_back({.key = name_key(name), .value = digits(number)});
-  add_forgetting(first, last, &transaction);
+  add_forgetting(jobs.front().number, jobs.back().number, &transaction);
   return transaction;
 }
 
@@ -142,7 +178,7 @@ Outcome Store::forget_doubtful() {
   transaction.changes.push_back({.key = root_ + "last", .value = digits(numbers_.last)});
   add_forgetting(0, 0, &transaction);
   Committed committed;
-  const Outcome outcome = kv_->commit(transaction, &committed);
+  const Outcome outcome = commit(transaction, &committed);
   numbers_.known = outcome.ok() && committed.done;
   if (!numbers_.known) return outcome.ok() ? Outcome::fail("the record of jobs was changed; try again") : outcome;
   numbers_.modified = committed.revision;
@@ -160,8 +196,17 @@ Outcome Store::try_to_add(const std::vector<JobRecord*>& jobs, bool* again) {
     if (Outcome o = forget_doubtful(); !o.ok()) return o;
   }
   const uint64_t first = numbers_.last + 1;
+  std::vector<JobRecord> numbered;
+  for (const JobRecord* job : jobs) {
+    numbered.push_back(*job);
+    numbered.back().number = numbers_.last + numbered.size();
+  }
+  Transaction transaction = addition_of(numbered);
+  if (outbox_ != nullptr) {
+    if (Outcome o = outbox_->join_submissions(numbered, &transaction); !o.ok()) return o;
+  }
   Committed committed;
-  const Outcome outcome = kv_->commit(addition_of(jobs), &committed);
+  const Outcome outcome = commit(transaction, &committed);
   numbers_.known = outcome.ok() && committed.done;
   if (!outcome.ok()) {
     doubtful_from_ = doubtful_from_ != 0 ? std::min(doubtful_from_, first) : first;
@@ -199,8 +244,13 @@ Outcome Store::try_to_update(const std::vector<Serialised>& jobs, bool* again) {
     if (ended) transaction.changes.push_back({.key = key, .value = {}});
     transaction.changes.push_back({.key = ended ? ended_key(job->number) : key, .value = bytes});
   }
+  if (outbox_ != nullptr) {
+    std::vector<uint64_t> numbers;
+    for (const auto& [job, bytes] : jobs) numbers.push_back(job->number);
+    if (Outcome o = outbox_->join(numbers, &transaction); !o.ok()) return o;
+  }
   Committed committed;
-  const Outcome outcome = kv_->commit(transaction, &committed);
+  const Outcome outcome = commit(transaction, &committed);
   for (const auto& [job, bytes] : jobs) {
     modified_.erase(job->number);
     if (outcome.ok() && committed.done && job->phase != Phase::kEnded) modified_[job->number] = committed.revision;

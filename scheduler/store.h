@@ -6,6 +6,7 @@
 // that name the store. Owned by one thread.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "base/outcome.h"
 #include "scheduler/job_record.h"
 #include "scheduler/kv.h"
+#include "scheduler/outbox.h"
 #include "scheduler/usage.h"
 
 namespace tide::sched {
@@ -41,9 +43,9 @@ class Store {
 
   // Gives `job` its number; of several, in their order.
   Outcome add(JobRecord* job) { return add(std::vector<JobRecord*>{job}); }
-  // All of them or none.
+  // All of them or none. Requires: they fit into a transaction (kAddMax, and kAddBytesMax of to_bytes()).
   Outcome add(const std::vector<JobRecord*>& jobs);
-  static constexpr size_t kAddMax = 32;  // jobs at once
+  static constexpr size_t kAddMax = 32, kAddBytesMax = kChangeBytesMax / 4;
   Outcome update(const JobRecord& job) { return update(std::vector<const JobRecord*>{&job}); }
   // Few transactions for many jobs; where one failed, those after it were not tried, and any may be written.
   Outcome update(const std::vector<const JobRecord*>& jobs);
@@ -54,6 +56,13 @@ class Store {
   // What queues had in the past, as it was `at_ms` (since 1970; 0: it was never written).
   Outcome save_usage(const Usage& usage, uint64_t at_ms);
   Outcome load_usage(Usage* usage, uint64_t* at_ms);
+
+  // What happened to jobs goes into it together with their records. Null: nowhere.
+  Outcome tell(Outbox* outbox);
+  // Also what waits there for no job's record. Where nothing does, nothing is done.
+  Outcome write_outbox(const std::function<bool(uint64_t)>& has_record);
+  // The history has all up to this batch.
+  Outcome carried(uint64_t number);
 
   // Servers that are being drained, and since when (1970); 0: not any more.
   Outcome set_drain(const std::string& server, uint64_t since_ms);
@@ -80,10 +89,11 @@ class Store {
   Outcome put(const std::string& key, std::optional<std::string> value);   // none: erases it
   Outcome get(const std::string& key, std::optional<std::string>* value);  // none: there is no such key
   Outcome read_numbers();
+  Outcome commit(const Transaction& transaction, Committed* committed);
   bool added_unheard(const std::vector<JobRecord*>& jobs);
   void add_forgetting(uint64_t first, uint64_t last, Transaction* transaction) const;
   Outcome forget_doubtful();
-  Transaction addition_of(const std::vector<JobRecord*>& jobs) const;
+  Transaction addition_of(const std::vector<JobRecord>& jobs) const;
   Outcome try_to_add(const std::vector<JobRecord*>& jobs, bool* again);
   Outcome try_to_update(const std::vector<Serialised>& jobs, bool* again);
   Outcome read(const Range& range, std::vector<JobRecord>* jobs);
@@ -93,6 +103,7 @@ class Store {
   std::string leader_;  // empty: nobody else writes
   uint64_t term_ = 0;
   bool deposed_ = false;
+  Outbox* outbox_ = nullptr;
   Numbers numbers_;
   // Jobs of these numbers may be in the store that nobody was told of; and the first of those that were tried last.
   uint64_t doubtful_from_ = 0, doubtful_to_ = 0, tried_ = 0;

@@ -65,4 +65,13 @@ int64_t leaving(const Tentative& plan) {
   return gpus;
 }
 
+bool is_yielded_to(const Tentative& plan, const JobView& job) {
+  if (!plan.has_priorities() || plan.turns()) return false;
+  const int32_t leaf = plan.leaf_of(job);
+  return std::any_of(plan.shares().begin(), plan.shares().end(), [&](const Share& each) {
+    return each.known && each.is.admitted && each.job->suspended && each.job->priority < job.priority &&
+           plan.leaf_of(*each.job) == leaf;
+  });
+}
+
 }  // namespace tide::sched

@@ -19,18 +19,24 @@ class Starting {
     plan_.started.clear();
     plan_.blocked_by = kNoSlot;
     plan_.reserved.clear();
-    if (plan_.has_queues()) {
+    if (plan_.has_queues()) note_shares(plan_);
+    const bool held_up = !start_dues();
+    if (held_up) {
+      plan_.looked_at_each = false;
+    } else if (plan_.has_queues()) {
       plan_.looked_at_each = false;
       by_queue();
     } else {
-      plan_.looked_at_each = plan_.turns() || plan_.waiting()[0].size() > kKindsMax;
+      if (plan_.has_priorities() && !plan_.turns()) leaving_ = leaving(plan_);
+      plan_.looked_at_each = plan_.turns() || leaving_ != 0 || plan_.waiting()[0].size() > kKindsMax;
       plan_.looked_at_each ? one_by_one() : by_kind();
     }
-    plan_.left_last = left_;
+    const int64_t kept = held_up ? std::max<int64_t>(left_, 0) : 0;  // for who is due, with what others leave
+    plan_.left_last = left_ - kept;
     plan_.leaving_left = leaving_;
     for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
     plan_.drop_new_rooms();
-    return new_rooms_;
+    return new_rooms_ + kept;
   }
 
  private:
@@ -74,6 +80,26 @@ class Starting {
       --left_;
     }
     plan_.started.push_back({order, left_});
+  }
+
+  // Who is due comes before all others; until there is room for it nobody else starts. Whether they may.
+  bool start_dues() {
+    const Line dues = plan_.dues();
+    for (const auto& [order, slot] : dues) {
+      const Share& share = plan_.share(slot);
+      if (is_shut_out(share)) continue;
+      if (!fits(share)) {
+        plan_.blocked_by = slot;
+        plan_.blocked_from = {INT64_MIN, 0};
+        return false;
+      }
+      start(slot);
+      if (!plan_.has_queues()) continue;
+      const size_t leaf = size_t(plan_.leaf_of(*share.job));
+      book(plan_, int32_t(leaf), need_of(share));
+      plan_.usable[leaf] += std::max(int64_t(share.is.most) * kWholeGpu, need_of(share));
+    }
+    return true;
   }
 
   // Jobs of a kind start in order, and when one of them cannot, none of those behind it can: what is left only gets
@@ -136,6 +162,9 @@ class Starting {
         share.behind = plan_.blocked_by;
       } else if (fits(share)) {
         start(slot);
+      } else if (waits_for_leaving(share)) {
+        share.why = Why::kNeeds;
+        keep_leaving(slot);
       } else {
         share.why = Why::kNeeds;
         if (drains(share) || share.job->id == plan_.next_turn()) plan_.blocked_by = slot;
@@ -143,9 +172,23 @@ class Starting {
     }
   }
 
+  // Whether those who are being suspended leave enough, and leave it to this one.
+  bool waits_for_leaving(const Share& share) const {
+    return leaving_ != 0 && !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_ &&
+           is_yielded_to(plan_, *share.job);
+  }
+
+  void keep_leaving(Slot slot) {
+    const int64_t least = plan_.share(slot).is.least, now = std::clamp<int64_t>(left_, 0, least);
+    left_ -= now;
+    leaving_ -= least - now;
+    plan_.reserved.insert(slot);
+  }
+
   struct Next {  // of a queue
     std::pair<Order, Slot> who = {{}, kNoSlot};
     bool fits = false;
+    bool yielded_to = false;  // by others of its queue
   };
 
   // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs
@@ -162,8 +205,9 @@ class Starting {
                          leaves_shares(plan_, leaf, need);
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
         const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
-        if (!can && !waits_for_them && !(owed && drains(share))) break;
-        if (next.who.second == kNoSlot || who < next.who) next = {who, can};
+        const bool yielded_to = waits_for_leaving(share) && leaves_shares(plan_, leaf, need);
+        if (!can && !waits_for_them && !yielded_to && !(owed && drains(share))) break;
+        if (next.who.second == kNoSlot || who < next.who) next = {who, can, yielded_to};
         break;
       }
     }
@@ -173,7 +217,6 @@ class Starting {
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
   void by_queue() {
     const QueueTree& tree = plan_.queues();
-    note_shares(plan_);
     leaving_ = leaving(plan_);
     std::vector<bool> closed(tree.queues.size());
     for (;;) {
@@ -194,10 +237,9 @@ class Starting {
         start(slot);
         book(plan_, leaf, need);
         plan_.usable[size_t(leaf)] += std::max<int64_t>(int64_t(plan_.share(slot).is.most) * kWholeGpu, need);
-      } else if (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial()) {
-        leaving_ -= least - left_;
-        left_ = 0;
-        plan_.reserved.insert(slot);
+      } else if (next[size_t(leaf)].yielded_to ||
+                 (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial())) {
+        keep_leaving(slot);
         book(plan_, leaf, need);
       } else {
         closed[size_t(leaf)] = true;

@@ -9,36 +9,16 @@
 namespace tide::simulate {
 namespace {
 
-constexpr double kRounding_s = 1e-6;
+using sched::gpus_of;
+using sched::kWorkRounding_s;
+using sched::Piece;
+using sched::Profile;
+using sched::rate_at;
+using sched::reserve;
+using sched::Timetable;
+using sched::Work;
+
 constexpr double kWorthIt = 20;  // a job changes for more GPUs only if it will run for as many pauses
-
-// GPUs that nobody has yet, over time.
-class Profile {
- public:
-  Profile(double now_s, uint32_t gpus) : free_{{now_s, gpus}} {}
-
-  using Steps = std::map<double, uint32_t>;
-  const Steps& steps() const { return free_; }
-
-  void take(double from_s, double to_s, uint32_t gpus) {
-    cut(to_s);
-    for (auto at = cut(from_s); at != free_.end() && at->first < to_s; ++at) at->second -= gpus;
-  }
-
- private:
-  Steps::iterator cut(double at_s) {
-    const auto after = free_.upper_bound(at_s);
-    const auto before = std::prev(after);
-    return before->first == at_s ? before : free_.insert(after, {at_s, before->second});
-  }
-  Steps free_;
-};
-
-struct Piece {
-  double from_s = 0, to_s = 0;
-  const Rate* rate = nullptr;
-};
-using Plan = std::vector<Piece>;  // when a job has GPUs, and how many
 
 struct Live {
   const Job* job = nullptr;
@@ -47,7 +27,7 @@ struct Live {
   double since_s = 0;
   double pause_s = 0;          // that is yet to pass before it goes on
   const Rate* rate = nullptr;  // now; null: none
-  Plan plan;
+  Timetable plan;
 };
 
 class Replay {
@@ -104,16 +84,16 @@ class Replay {
   }
 
   bool ended(const Live& live) {
-    if (live.rate == nullptr || live.left > kRounding_s * live.rate->per_s) return false;
+    if (live.rate == nullptr || live.left > kWorkRounding_s * live.rate->per_s) return false;
     const double late_s = now_ - live.job->deadline_s;
-    result_.kept += late_s <= kRounding_s;
+    result_.kept += late_s <= kWorkRounding_s;
     result_.late_most_s = std::max(result_.late_most_s, late_s);
     return true;
   }
 
   bool alone(const Live& live) const {
     Profile empty(now_, options_.gpus);
-    Plan plan;
+    Timetable plan;
     return fill(live, empty, &plan);
   }
 
@@ -125,57 +105,20 @@ class Replay {
     Profile profile(now_, options_.gpus);
     for (Live& live : all) {
       if (!fill(live, profile, &live.plan)) return false;
-      reserve(live.plan, &profile);
+      reserve(live.plan, now_, &profile);
     }
     live_ = std::move(all);
     return true;
   }
 
-  // As few GPUs at a time as will do.
-  bool fill(const Live& live, const Profile& profile, Plan* plan) const {
-    for (const Rate& most : *live.rates) {
-      if (most.gpus <= options_.gpus && fill_up_to(live, most, profile, plan)) return true;
-    }
-    return false;
-  }
-
-  bool fill_up_to(const Live& live, const Rate& most, const Profile& profile, Plan* plan) const {
-    plan->clear();
-    double left = live.left, pause_s = live.pause_s;
-    const Rate* has = live.rate;
-    for (auto at = profile.steps().begin(); at != profile.steps().end() && at->first < live.job->deadline_s; ++at) {
-      const double to_s = std::next(at) == profile.steps().end() ? kNever : std::next(at)->first;
-      const Rate* const rate = fastest(*live.rates, std::min(most.gpus, at->second));
-      if (rate != has) pause_s = options_.change_s;
-      has = rate;
-      if (rate == nullptr) continue;
-      const double end_s = std::min({to_s, live.job->deadline_s, at->first + pause_s + left / rate->per_s});
-      left -= std::max(end_s - at->first - pause_s, 0.0) * rate->per_s;
-      pause_s = std::max(pause_s - (end_s - at->first), 0.0);
-      if (!plan->empty() && plan->back().rate == rate && plan->back().to_s == at->first) {
-        plan->back().to_s = end_s;
-      } else {
-        plan->push_back({at->first, end_s, rate});
-      }
-      if (left <= kRounding_s * rate->per_s) return true;
-    }
-    return false;
-  }
-
-  // Null: it needs more.
-  static const Rate* fastest(const Rates& rates, uint32_t gpus) {
-    const Rate* found = nullptr;
-    for (const Rate& rate : rates) {
-      if (rate.gpus <= gpus) found = &rate;
-    }
-    return found;
-  }
-
-  static const Rate* planned(const Live& live, double at_s) {
-    for (const Piece& piece : live.plan) {
-      if (piece.from_s <= at_s && at_s < piece.to_s) return piece.rate;
-    }
-    return nullptr;
+  bool fill(const Live& live, const Profile& profile, Timetable* plan) const {
+    const Work work{.rates = live.rates,
+                    .left = live.left,
+                    .deadline_s = live.job->deadline_s,
+                    .has = live.rate,
+                    .pause_s = live.pause_s,
+                    .not_before_s = now_};
+    return sched::fill(work, profile, {.gpus_most = options_.gpus, .change_s = options_.change_s}, plan);
   }
 
   // What was planned; then who has more keeps it; then whoever gains most for each GPU gets what is free.
@@ -183,7 +126,7 @@ class Replay {
     std::vector<const Rate*> given;
     uint32_t free = options_.gpus;
     for (const Live& live : live_) {
-      given.push_back(planned(live, now_));
+      given.push_back(rate_at(live.plan, now_));
       free -= gpus_of(given.back());
     }
     for (size_t i = 0; i < live_.size(); ++i) {
@@ -202,8 +145,6 @@ class Replay {
     }
     for (size_t i = 0; i < live_.size(); ++i) change(live_[i], given[i]);
   }
-
-  static uint32_t gpus_of(const Rate* rate) { return rate == nullptr ? 0 : rate->gpus; }
 
   static const Rate* next_of(const Rates& rates, const Rate* rate) {
     if (rate == nullptr) return &rates.front();
@@ -234,19 +175,13 @@ class Replay {
     if (trial.left / rate.per_s < kWorthIt * options_.change_s) return false;
     Profile profile(now_, options_.gpus);
     for (size_t i = 0; i < live_.size(); ++i) {
-      if (i != index) reserve(live_[i].plan, &profile);
+      if (i != index) reserve(live_[i].plan, now_, &profile);
     }
     if (trial.rate != &rate) trial.pause_s = options_.change_s;
     trial.rate = &rate;
-    if (!fill(trial, profile, &trial.plan) || gpus_of(planned(trial, now_)) > rate.gpus) return false;
+    if (!fill(trial, profile, &trial.plan) || gpus_of(rate_at(trial.plan, now_)) > rate.gpus) return false;
     live_[index].plan = std::move(trial.plan);
     return true;
-  }
-
-  void reserve(const Plan& plan, Profile* profile) const {
-    for (const Piece& piece : plan) {
-      if (piece.to_s > now_) profile->take(std::max(piece.from_s, now_), piece.to_s, piece.rate->gpus);
-    }
   }
 
   void change(Live& live, const Rate* rate) {

@@ -10,15 +10,12 @@
 #include <vector>
 
 #include "scheduler/simulate/trace.h"
+#include "scheduler/timetable.h"
 
 namespace tide::simulate {
 
-// How fast a job is on so many GPUs, ascending in both: counts that make it no faster are left out.
-struct Rate {
-  uint32_t gpus = 0;
-  double per_s = 0;  // iterations
-};
-using Rates = std::vector<Rate>;
+using sched::Rate;
+using sched::Rates;
 
 class Throughputs {
  public:

@@ -47,6 +47,7 @@ class PoolFixture : public testing::Test {
     char path[] = "/tmp/tide-pool-XXXXXX";
     ASSERT_NE(mkdtemp(path), nullptr);
     directory_ = path;
+    setenv("TIDE_CHECK_PLANNER", "1", 1);  // in every round
     start();
   }
   void TearDown() override {

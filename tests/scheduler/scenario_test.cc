@@ -11,7 +11,9 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/invariants.h"
 #include "scheduler/plan.h"
+#include "scheduler/promises.h"
 #include "scheduler/queues.h"
 #include "tests/scheduler/queue_text.h"
 
@@ -97,6 +99,7 @@ class Player {
   }
 
   void prepare() {
+    if (state_.now_ms == 0) state_.now_ms = kBeginMs;
     if (!queues_.empty() && state_.queues.empty()) {
       std::vector<QueueConfig> configs;
       for (const QueueText& queue : queues_) configs.push_back(queue.config);
@@ -143,12 +146,14 @@ class Player {
     return found == state_.jobs.end() ? nullptr : &*found;
   }
 
-  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "gpu 3 sick", "server 1 off".
+  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A spared", "A disturbable", "A ran 20", "it is
+  // 250", "gpu 3 sick", "server 1 off".
   void happen(const std::string& text) {
     settled_ = false;
     remember();
     const auto [name, what] = first_word(text);
     if (name == "job") return add_job(what);
+    if (name == "it") return pass(what);
     if (name == "gpu" || name == "server") return break_gpus(name, what);
     JobView* const who = job(name);
     ASSERT_NE(who, nullptr) << "there is no job " << name;
@@ -159,11 +164,22 @@ class Player {
       who->suspended = true;
     } else if (what == "resumed") {
       who->suspended = false;
+    } else if (what == "spared" || what == "disturbable") {
+      who->spared = what == "spared";
+    } else if (number_behind(what, "ran ", &number)) {
+      who->useful_ms = uint64_t(number * 1000);
     } else if (number_behind(what, "target", &number)) {
       who->target = uint32_t(number);
     } else {
       ADD_FAILURE() << "'" << what << "' happens to no job";
     }
+  }
+
+  // "is 250": so many seconds after the story began; clocks also go back.
+  void pass(const std::string& text) {
+    double seconds = 0;
+    ASSERT_TRUE(number_behind(text, "is ", &seconds)) << text;
+    state_.now_ms = kBeginMs + uint64_t(seconds * 1000);
   }
 
   void break_gpus(const std::string& kind, const std::string& text) {
@@ -200,7 +216,10 @@ class Player {
 
   // One round of the reconciler, whose actions all succeed at once; whether anything happened.
   bool round() {
-    wanted_ = assign(state_);
+    State seen = state_;
+    promises_ = keep_promises(&seen);
+    wanted_ = assign(seen);
+    if (const std::string wrong = what_is_wrong(seen, wanted_); !wrong.empty()) fail(wrong);
     bool happened = admit();
     std::vector<Present> present;
     std::map<GpuId, uint64_t> memory;
@@ -334,6 +353,19 @@ class Player {
     EXPECT_TRUE(is) << who.id << " is " << state_text(who);
   }
 
+  // "A kept" (its deadline can be), "A late", "A unpromised", "A needs 2" (GPUs, by its deadline; 0: it may wait).
+  void expect_promise(const std::string& id, const std::string& what, const std::string& count) {
+    const auto found = promises_.jobs.find(id);
+    const bool counts = found != promises_.jobs.end();
+    EXPECT_EQ(counts, what != "unpromised") << id;
+    if (!counts) return;
+    if (what != "needs") {
+      EXPECT_EQ(found->second.kept, what == "kept") << id;
+    } else {
+      EXPECT_EQ(std::to_string(found->second.gpus), count) << id << " needs so many GPUs";
+    }
+  }
+
   // "A has 2", "B waits because TEXT", "free 1", "moves 0", "A beside B", "A as B" (as many GPUs).
   void expect(const std::string& text) {
     const auto [name, rest] = first_word(text);
@@ -350,6 +382,8 @@ class Player {
     JobView* const who = job(name);
     ASSERT_NE(who, nullptr) << "there is no job " << name;
     const auto [what, more] = first_word(rest);
+    if (what == "kept" || what == "late" || what == "unpromised" || what == "needs")
+      return expect_promise(name, what, more);
     if (what == "beside" || what == "as") {
       const JobView* const other = job(more);
       ASSERT_NE(other, nullptr) << "there is no job " << more;
@@ -367,6 +401,7 @@ class Player {
   State state_;
   std::vector<QueueText> queues_;
   Assignment wanted_;
+  Promises promises_;
   std::map<std::string, std::vector<GpuId>> before_;
   std::set<std::string> started_;  // have run
   std::set<std::string> taken_;    // are being suspended for others

@@ -42,8 +42,8 @@ constexpr const char* kUncarried =
     "in state.capnp and snapshot.cc, give it a value in full_state() here, then count it";
 
 TEST(Snapshots, carry_every_field_of_what_the_policy_sees) {
-  EXPECT_EQ(fields_of<State>(), 8u) << kUncarried;
-  EXPECT_EQ(fields_of<JobView>(), 27u) << kUncarried;
+  EXPECT_EQ(fields_of<State>(), 9u) << kUncarried;
+  EXPECT_EQ(fields_of<JobView>(), 33u) << kUncarried;
   EXPECT_EQ(fields_of<TurnView>(), 4u) << kUncarried;
   EXPECT_EQ(fields_of<GpuView>(), 6u) << kUncarried;
   EXPECT_EQ(fields_of<GpuTraits>(), 3u) << kUncarried;
@@ -52,7 +52,7 @@ TEST(Snapshots, carry_every_field_of_what_the_policy_sees) {
   EXPECT_EQ(fields_of<QueueTree>(), 2u) << kUncarried;
   EXPECT_EQ(fields_of<Queue>(), 8u) << kUncarried;
   EXPECT_EQ(fields_of<ShareRules>(), 1u) << kUncarried;
-  EXPECT_EQ(fields_of<Decision>(), 3u) << kUncarried;
+  EXPECT_EQ(fields_of<Decision>(), 4u) << kUncarried;
 }
 
 // Nothing in it has the value that it has by itself.
@@ -79,6 +79,12 @@ State full_state() {
   job.useful_ms = 22;
   job.estimate_ms = 23;
   job.deadline_ms = 24;
+  job.failed_moves = 25;
+  job.moves_for = "26";
+  job.switch_ms = 27;
+  job.due_gpus = 28;
+  job.yields_to = "29";
+  job.kept_out_for = "30";
   JobView part{.id = "9", .part = 250, .places = {{"b", kParked}}};
   part.queue = 1;
   state.jobs = {job, part};
@@ -91,6 +97,7 @@ State full_state() {
   state.used = {0.25, 0.5, 0.125};
   state.share_rules = {.past_weight = 0.75};
   state.now_ms = 1'700'000'000'123;
+  state.consolidate = false;
   return state;
 }
 
@@ -121,6 +128,7 @@ void expect_equal(const State& is, const State& expected) {
   EXPECT_EQ(is.used, expected.used);
   EXPECT_EQ(is.share_rules.past_weight, expected.share_rules.past_weight);
   EXPECT_EQ(is.now_ms, expected.now_ms);
+  EXPECT_EQ(is.consolidate, expected.consolidate);
 }
 
 Snapshot snapshot_of(const State& state, uint64_t at_ms = 1'000, bool whys = true) {
@@ -143,8 +151,9 @@ TEST(Snapshots, come_back_as_they_were) {
   snapshot.at_ms = 34;
   snapshot.version = "5.6";
   snapshot.state = full_state();
-  snapshot.answer = {{"7", {.running = true, .reason = "", .places = {{"b", 0}, {"b", 0}}}, true, {{"a", 1}, {}}},
-                     {"9", {.running = false, .reason = "because", .places = {{"b", kParked}}}, false, {}}};
+  snapshot.answer = {
+      {"7", {.running = true, .reason = "", .places = {{"b", 0}, {"b", 0}}, .moved_for = "9"}, true, {{"a", 1}, {}}},
+      {"9", {.running = false, .reason = "because", .places = {{"b", kParked}}}, false, {}}};
   const Outcome outcome = from_bytes(to_bytes(snapshot), &read);
   ASSERT_TRUE(outcome.ok()) << outcome.message();
   EXPECT_EQ(read.number, 12u);

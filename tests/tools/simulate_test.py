@@ -164,6 +164,30 @@ class Simulate(unittest.TestCase):
         self.error(2, f"tide simulate: {silent} does not say how many GPUs server 'a' has; give --gpus; see tide "
                    'simulate --help\n', self.trace, '--config', silent)
 
+    def test_queues_of_the_configuration(self):
+        queues = ('[[queue]]\nname = "a"\nquota = 3\n[[queue]]\nname = "b"\nquota = 1\nlimit = 2\n')
+        config = self.file('pool.toml', queues)
+        # b comes first and may not have more than its limit; a takes back what it is owed, b's last job waits for that.
+        trace = self.file('two.csv', HEADER + 'b1,b,0,100,2\nb2,b,0,100,1\na1,a,10,100,3\n')
+        answer = json.loads(self.ok(trace, '--gpus', 4, '--config', config, '--min', 'all', '--json'))
+        self.assertEqual((answer['quota_lack_gpu_s'], answer['over_limit_gpu_s']), (0, 0))
+        a, b = answer['queues']
+        self.assertEqual((a['queue'], a['quota'], a['limit'], a['had_gpu_s']), ('a', 3, 4, 300))
+        self.assertEqual((b['queue'], b['quota'], b['limit'], b['had_gpu_s']), ('b', 1, 2, 300))
+        self.assertEqual(answer['preemptions_per_job'], 1 / 3)
+        alone = json.loads(self.ok(trace, '--gpus', 4, '--min', 'all', '--json'))
+        self.assertNotIn('queues', alone)
+        self.assertLess(alone['avg_jct_s'], answer['avg_jct_s'])
+        self.assertRegex(self.ok(trace, '--gpus', 4, '--config', config), r'\n  a +3 +4 ')
+
+        stranger = self.file('stranger.csv', HEADER + 'c1,c,0,100,2\n')
+        self.error(1, f"tide: {stranger}: line 2: job c1: its team 'c' is no queue of pool.toml that takes jobs; "
+                   "a queue called 'default' takes those of all other teams\n", stranger, '--gpus', 4, '--config', config)
+        wide = self.file('wide.csv', HEADER + 'b1,b,0,100,3\n')
+        done = self.tide(wide, '--gpus', 4, '--config', config, '--min', 'all')
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("line 2: job b1: queue 'b' has a limit of 2 GPUs", done.stderr)
+
     def test_compressed(self):
         packed = os.path.join(self.folder.name, 'jobs.csv.gz')
         with gzip.open(packed, 'wt') as file:

@@ -19,6 +19,7 @@ int gpus(const Words& words);
 int queues(const Words& words);
 int job(const Words& words);
 int why(const Words& words);
+int report(const Words& words);
 int resize(const Words& words);
 int migrate(const Words& words);
 int suspend(const Words& words);

@@ -114,6 +114,24 @@ void print_last_moves(const JobAnswer& answer) {
   }
 }
 
+// What of it is not usual.
+void print_rules(control::JobInfo::Reader job) {
+  const auto spec = job.getSpec();
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : "; ") + part; };
+  if (spec.getJobClass() == control::JobClass::INTERACTIVE) add("interactive");
+  if (spec.getJobClass() == control::JobClass::INFERENCE) add("inference");
+  if (spec.getPriority() != 0) add("priority " + std::to_string(spec.getPriority()));
+  if (spec.getPowersOfTwo()) add("powers of two of GPUs");
+  if (spec.getIdleMs() != 0) add("gives its GPUs back after " + time_text(spec.getIdleMs()) + " without work");
+  if (spec.getMinRuntimeMs() != 0) add("left alone for its first " + time_text(spec.getMinRuntimeMs()));
+  if (!text.empty()) printf("  rules    %s\n", text.c_str());
+  if (job.getState() == control::JobState::ENDED) return;
+  printf("  ran      usefully for %s; disturbed %u times in the last hour for others\n",
+         time_text(job.getUsefulMs()).c_str(), job.getDisturbed());
+  if (job.getSpared().size() != 0) printf("  spared   it %s\n", job.getSpared().cStr());
+}
+
 void print_protection(control::JobInfo::Reader job) {
   const uint64_t every_ms = job.getSpec().getProtectMs();
   if (every_ms == 0) return;
@@ -291,13 +309,16 @@ int job(const Words& words) {
   if (info.getReason().size() != 0) printf("  %s\n", info.getReason().cStr());
   printf("  command  %s (user %s, process %u)\n", spec.getCommand().cStr(), spec.getUser().cStr(), spec.getPid());
   if (spec.getPart() != 0) {
-    printf("  GPUs     %s of one that others may share; moved %u times\n", gpus_text(spec).c_str(), info.getMoves());
+    const std::string weight = spec.getWeight() > 1 ? ", weight " + std::to_string(spec.getWeight()) : "";
+    printf("  GPUs     %s of one that others may share%s; moved %u times\n", gpus_text(spec).c_str(), weight.c_str(),
+           info.getMoves());
   } else {
     printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
            info.getPhysicalGpus(), info.getMoves());
   }
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
+  print_rules(info);
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());

@@ -41,12 +41,12 @@ constexpr Command kCommands[] = {
     {"undrain", "let it take jobs again", tide::cli::undrain},
     {"config", "check a pool.toml, make it the pool's, or import another scheduler's queues", tide::cli::config},
     {"simulate", "replay a recorded trace of a cluster under other policies, with more GPUs", tide::cli::simulate},
+    {"report", "what queues, users or jobs have had of GPUs, and what that costs", tide::cli::report},
     {"snapshot", "a decision of the scheduler, or how the pool is, as a file for `tide simulate`", tide::cli::snapshot},
     {"trace", "what a job asked of the driver (`tide run --trace FILE`)", tide::cli::trace_command},
     {"doctor", "find what is wrong with this machine's set-up", tide::cli::doctor},
     {"version", "the version", tide::cli::version},
     {"top", "", nullptr},
-    {"report", "", nullptr},
 };
 
 void print_help(FILE* out) {

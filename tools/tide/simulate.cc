@@ -18,7 +18,8 @@ Outcome simulate_policy(const SimulateOptions& options, const simulate::StepTime
     return simulate::run_muri(run->trace, run->gpus / simulate::kMuriNodeGpus, muri, &run->result);
   }
   if (run->policy == "tide") {
-    return simulate::run_pool(run->trace, {run->gpus, options.server_gpus}, options.elastic, &run->result);
+    const simulate::Pool pool{run->gpus, options.server_gpus, options.queues, options.policy};
+    return simulate::run_pool(run->trace, pool, options.elastic, &run->result);
   }
   if (Outcome outcome = simulate::check_sizes(run->trace, run->gpus); !outcome.ok()) return outcome;
   if (options.mode == "pollux") {

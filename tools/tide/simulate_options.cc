@@ -24,7 +24,9 @@ const char* const kSimulateHelp =
 Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
 and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.
 
-  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)
+  --gpus N           of the pool
+  --config FILE      a pool.toml: as many GPUs as its [[server]]s have (softgpu_devices) where --gpus does not say, and
+                     for tide its [[queue]]s, of which a job's team names one
   --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l,
                      tide-est (learns durations), tide-given (is told roughly), tide-oracle (knows them);
                      all: every one but tide
@@ -75,11 +77,14 @@ bool take_time(Options* options, const char* name, double* seconds) {
   return false;
 }
 
-bool gpus_of_config(const std::string& path, Options* options, int64_t* gpus) {
-  sched::PoolConfig config;
-  const auto errors = sched::read_config(path, &config);
+bool read_pool_file(Options* options, sched::PoolConfig* config) {
+  if (!options->has("config")) return true;
+  const auto errors = sched::read_config(options->get("config"), config);
   for (const sched::ConfigError& error : errors) fprintf(stderr, "%s\n", error.text().c_str());
-  if (!errors.empty()) return options->usage_error("the configuration has errors"), false;
+  return errors.empty() || (options->usage_error("the configuration has errors"), false);
+}
+
+bool count_gpus(const sched::PoolConfig& config, const std::string& path, Options* options, int64_t* gpus) {
   for (const sched::ServerConfig& server : config.servers) {
     const auto devices = server.settings.find("softgpu_devices");
     if (devices == server.settings.end()) {
@@ -111,7 +116,12 @@ bool take_pools(Options* options, SimulateOptions* asked) {
   uint32_t gpus = 0;
   if (!options->number("gpus", 1, 1'000'000, &gpus)) return false;
   WhatIf pool{"", gpus};
-  if (gpus == 0 && options->has("config") && !gpus_of_config(options->get("config"), options, &pool.gpus)) return false;
+  sched::PoolConfig config;
+  if (!read_pool_file(options, &config)) return false;
+  asked->queues = config.queues;
+  asked->policy = config.policy;
+  if (gpus == 0 && options->has("config") && !count_gpus(config, options->get("config"), options, &pool.gpus))
+    return false;
   if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = asked->mode == "deadlines" ? 512 : 64;
   if (pool.gpus == 0) return options->usage_error("needs --gpus N, or --config FILE"), false;
   asked->pools.push_back(pool);

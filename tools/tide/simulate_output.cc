@@ -10,6 +10,12 @@
 namespace tide::cli {
 namespace {
 
+double sum_of(const Simulated& run, double simulate::QueueResult::*what) {
+  double sum = 0;
+  for (const simulate::QueueResult& queue : run.result.queues) sum += queue.*what;
+  return sum;
+}
+
 // Every figure of a run, once: --json and --csv print them all.
 struct Figure {
   const char* name;
@@ -54,6 +60,8 @@ constexpr Figure kFigures[] = {
     {"rho_above_1", [](const Simulated& r) { return r.metrics.rho_above_1; }},
     {"jain_day_mean", [](const Simulated& r) { return r.metrics.jain_day_mean; }},
     {"jain_day_least", [](const Simulated& r) { return r.metrics.jain_day_least; }},
+    {"quota_lack_gpu_s", [](const Simulated& r) { return sum_of(r, &simulate::QueueResult::lack_gpu_s); }},
+    {"over_limit_gpu_s", [](const Simulated& r) { return sum_of(r, &simulate::QueueResult::over_limit_gpu_s); }},
     {"decisions", [](const Simulated& r) { return double(r.result.decisions); }},
     {"wall_s", [](const Simulated& r) { return r.wall_s; }},
 };
@@ -80,10 +88,20 @@ double half_width(const Simulated& run, const std::string& name) {
 void add_run(Json& json, const Simulated& run) {
   json.add("part", run.trace.name).add("policy", run.policy).add("what_if", run.what_if);
   for (const Figure& figure : kFigures) json.add_exact(figure.name, figure.of(run));
-  if (run.resampled.empty()) return;
-  json.add("seeds", uint64_t(run.resampled.size())).key("ci95").object();
-  for (size_t i = 0; i < std::size(kFigures); ++i) {
-    if (has_interval(kFigures[i])) json.add_exact(kFigures[i].name, half_width(run, i));
+  if (!run.resampled.empty()) {
+    json.add("seeds", uint64_t(run.resampled.size())).key("ci95").object();
+    for (size_t i = 0; i < std::size(kFigures); ++i) {
+      if (has_interval(kFigures[i])) json.add_exact(kFigures[i].name, half_width(run, i));
+    }
+    json.end();
+  }
+  if (run.result.queues.empty()) return;
+  json.key("queues").list();
+  for (const simulate::QueueResult& queue : run.result.queues) {
+    json.object().add("queue", queue.name).add_exact("quota", queue.quota).add_exact("limit", queue.limit);
+    json.add_exact("had_gpu_s", queue.had_gpu_s).add_exact("wanted_gpu_s", queue.wanted_gpu_s);
+    json.add_exact("quota_lack_gpu_s", queue.lack_gpu_s).add_exact("quota_lack_longest_s", queue.lack_longest_s);
+    json.add_exact("over_limit_gpu_s", queue.over_limit_gpu_s).end();
   }
   json.end();
 }
@@ -126,6 +144,20 @@ void print_bounds(const Simulated& run, size_t width) {
          100 * run.bounds.utilisation);
 }
 
+void print_queues(const Simulated& run) {
+  if (run.result.queues.empty()) return;
+  size_t width = 7;
+  for (const simulate::QueueResult& queue : run.result.queues) width = std::max(width, queue.name.size() + 2);
+  printf("  %-*s %8s %8s %14s %14s %16s %12s %16s\n", int(width), "QUEUE", "QUOTA", "LIMIT", "WANTED GPU-s",
+         "HAD GPU-s", "QUOTA LACK GPU-s", "LONGEST s", "OVER LIMIT GPU-s");
+  for (const simulate::QueueResult& queue : run.result.queues) {
+    printf("  %-*s %8g %8g %14s %14s %16s %12s %16s\n", int(width), queue.name.c_str(), queue.quota, queue.limit,
+           seconds_text(queue.wanted_gpu_s).c_str(), seconds_text(queue.had_gpu_s).c_str(),
+           seconds_text(queue.lack_gpu_s).c_str(), seconds_text(queue.lack_longest_s).c_str(),
+           seconds_text(queue.over_limit_gpu_s).c_str());
+  }
+}
+
 bool same_pool(const Simulated& a, const Simulated& b) { return a.trace.name == b.trace.name && a.gpus == b.gpus; }
 
 }  // namespace
@@ -151,6 +183,7 @@ void print_simulations(const Simulations& simulations) {
     }
     print_row(run, width);
     if (!run.resampled.empty()) print_intervals(run, width);
+    print_queues(run);
     if (run.left_out > 0) printf("  without %zu jobs that ask for more than %u GPUs\n", run.left_out, run.gpus);
     const bool last = i + 1 == simulations.runs.size() || !same_pool(run, simulations.runs[i + 1]);
     if (last) print_bounds(run, width);

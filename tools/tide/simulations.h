@@ -36,6 +36,8 @@ struct SimulateOptions {
   std::vector<std::string> policies;
   std::vector<WhatIf> pools;  // the first is the pool itself
   simulate::ElasticOptions elastic;
+  std::vector<sched::QueueConfig> queues;  // of --config
+  sched::PolicyConfig policy;
   simulate::LearnedOptions learned;
   uint32_t server_gpus = 8;
   uint32_t seeds = 10;     // orders of arrival

@@ -26,6 +26,23 @@ uint32_t count_waiting(Jobs jobs) {
   return uint32_t(std::count_if(jobs.begin(), jobs.end(), [](auto job) { return job.getTurn().getWaits(); }));
 }
 
+struct Gpus {
+  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;
+};
+Gpus count(capnp::List<control::PoolGpu>::Reader gpus) {
+  Gpus sum;
+  for (const auto gpu : gpus) {
+    const bool held = gpu.getJob().size() != 0;
+    ++sum.total;
+    sum.draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
+    sum.busy += held ? 1 : 0;
+    sum.shared += held && part_left(gpu) != 0 ? 1 : 0;
+    sum.left += held ? part_left(gpu) : 0;
+    sum.offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
+  }
+  return sum;
+}
+
 std::string journal_text(control::JournalInfo::Reader journal) {
   if (journal.getDirectory().size() == 0)
     return "not recorded (`journal` under [policy], and `state` under [pool], of pool.toml)";
@@ -67,15 +84,7 @@ int status(const Words& words) {
   const auto journal = KJ_ASSERT_NONNULL(decisions).getJournal();
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
-  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;
-  for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
-    ++total;
-    draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
-    busy += gpu.getJob().size() != 0 ? 1 : 0;
-    shared += gpu.getJob().size() != 0 && part_left(gpu) != 0 ? 1 : 0;
-    left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
-    offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
-  }
+  const auto [total, busy, shared, left, offline, draining] = count(KJ_ASSERT_NONNULL(gpus).getGpus());
   const auto all_jobs = KJ_ASSERT_NONNULL(jobs).getJobs();
   const uint32_t queued = count(all_jobs, JobState::QUEUED), running = count(all_jobs, JobState::RUNNING);
   const uint32_t suspended = count(all_jobs, JobState::SUSPENDED), waiting = count_waiting(all_jobs);
@@ -91,6 +100,10 @@ int status(const Words& words) {
     json.add("gpus_shared", shared).add("shared_free", left / 1000.0);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
     json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
+    const auto history = pool.getHistory();
+    json.key("history").object().add("kept", history.getKept()).add("path", std::string(history.getPath()));
+    json.add("problem", std::string(history.getProblem())).add("waiting", history.getWaiting());
+    json.add("lost", history.getLost()).end();
     json.add("jobs_waiting_for_turn", waiting).add("gpus_draining", draining).key("draining").list();
     for (const auto server : all_servers) {
       if (server.getDrainingMs() != 0) add_server(json, server);
@@ -112,6 +125,10 @@ int status(const Words& words) {
   if (suspended != 0) printf(", %u suspended", suspended);
   printf("\nturns      %s", pool.getTurns().cStr());
   if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
+  if (pool.getHistory().getProblem().size() != 0) {
+    printf("\nhistory    NOT WRITTEN: %s (%lu batches wait, %lu are lost)", pool.getHistory().getProblem().cStr(),
+           (unsigned long)pool.getHistory().getWaiting(), (unsigned long)pool.getHistory().getLost());
+  }
   const std::string drains = drains_text(all_servers);
   if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
   printf("\ndecisions  %s\n", journal_text(journal).c_str());

@@ -1,6 +1,6 @@
 #pragma once
 
-// Points in time as people write and read them, on this machine's clock and in its time zone.
+// Points in time as people write and read them, on this machine's clock and in its time zone. Milliseconds since 1970.
 
 #include <cstdint>
 #include <optional>
@@ -9,9 +9,10 @@
 namespace tide::cli {
 
 // "2026-11-23 06:45:01"
-std::string moment_text(uint64_t ms);  // since 1970
+std::string moment_text(uint64_t ms);
 
-// "2026-11-23 06:45", "2026-11-23T06:45:01Z" (UTC), "06:45" (of today), "10m" (so long ago); since 1970.
+// "7d", "12h", "30m", "90s" before `now_ms`; "2026-11-01", "2026-11-01 14:30", "2026-11-01T14:30:00Z" (UTC); "06:45"
+// (of today).
 std::optional<uint64_t> parse_moment(const std::string& text, uint64_t now_ms);
 
 }  // namespace tide::cli
