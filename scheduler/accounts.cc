@@ -228,7 +228,8 @@ void Accounts::close(const Ledger& ledger, Job* job, const Moment& now) {
   advance(&account, now.clock_ns);
   look(ledger, *job, &account, now);
   AccountRecord& record = job->record.account;
-  const bool recent = record.boot == now.boot && now.clock_ns - account.closed_ns < kCountLeastMs * kMs;
+  const bool recent =
+      record.boot == now.boot && account.before_ms == 0 && now.clock_ns - account.closed_ns < kCountLeastMs * kMs;
   if (!account.started || (recent && !account.noted)) return;
   note_all(&account, now);
   record = {.wall_ms = now.wall_ms, .boot = now.boot, .clock_ns = now.clock_ns, .used = {}};

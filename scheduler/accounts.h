@@ -25,10 +25,10 @@ struct Moment {
   uint64_t boot = 1;      // this boot of this machine
 };
 
-inline constexpr uint64_t kCountMs = 60'000;       // what a job holds is written down at least so often
-inline constexpr uint64_t kCountLeastMs = 1'000;   // with a record that is written anyway: not more often than this
+inline constexpr uint64_t kCountMs = 60'000;           // what a job holds is written down at least so often
+inline constexpr uint64_t kCountLeastMs = 1'000;       // with a record that is written anyway: not more often than this
 inline constexpr uint64_t kTakeOverMsMax = 3'600'000;  // that is believed of clocks of two machines
-inline constexpr uint64_t kKeepEndedMs = 60'000;   // an ended job's agents may still say what it used
+inline constexpr uint64_t kKeepEndedMs = 60'000;       // an ended job's agents may still say what it used
 
 // What an agent counts of a vGPU (VgpuUsage in control.capnp).
 struct UsageSeen {
@@ -58,12 +58,12 @@ class Accounts {
   std::vector<Event> open(const Moment& now) const;
 
  private:
-  struct Slot {  // of a vGPU
-    GpuId at;            // that it holds; none: nothing
-    double share = 0;    // of that GPU
+  struct Slot {        // of a vGPU
+    GpuId at;          // that it holds; none: nothing
+    double share = 0;  // of that GPU
     std::string model;
     uint64_t epoch = 0;
-    double seen_ms = 0;  // the agent's counter for that epoch
+    double seen_ms = 0;               // the agent's counter for that epoch
     double held_ms = 0, used_ms = 0;  // not noted yet
   };
   struct Former {  // a place that a vGPU had; its agent may still say what it used there
@@ -96,7 +96,7 @@ class Accounts {
   Event event(EventKind kind, const Job& job, const Moment& now) const;
 
   std::function<void(Event)> note_;
-  std::map<uint64_t, Account> accounts_;  // by job
+  std::map<uint64_t, Account> accounts_;       // by job
   std::map<std::string, double> capacity_ms_;  // by model
   uint64_t capacity_ns_ = 0, capacity_noted_ns_ = 0;
 };

@@ -19,9 +19,9 @@
 
 namespace tide::sched {
 
-inline constexpr uint32_t kAskUsageMs = 5'000;     // agents are asked so often how long GPUs have worked
+inline constexpr uint32_t kAskUsageMs = 5'000;  // agents are asked so often how long GPUs have worked
 inline constexpr uint32_t kCarryMs = 1'000;
-inline constexpr uint32_t kHistoryAgainMs = 10'000;  // after it could not be written
+inline constexpr uint32_t kHistoryAgainMs = 3'000;  // after it could not be written
 inline constexpr uint32_t kForgetMs = 3'600'000;
 inline constexpr size_t kCountedAtOnce = 40;  // jobs whose records are written in a tick only because of the books
 

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "scheduler/policy.h"
+#include "scheduler/reservations.h"
 #include "scheduler/turns.h"
 
 namespace tide::sched {
@@ -36,7 +37,18 @@ std::string to_text(const QueueConfig& queue) {
   text += format(", over_quota_weight %g, priority %d", queue.over_quota_weight, queue.priority);
   if (queue.job_class) text += std::string(", class ") + sched::to_text(*queue.job_class);
   if (queue.min_runtime_ms) text += ", min_runtime " + time_text(*queue.min_runtime_ms);
+  for (const ModelQuota& model : queue.models) {
+    text += ", " + model.model + format(" quota %u", model.quota);
+    if (model.limit) text += format(" limit %u", *model.limit);
+  }
   return text + (queue.preemptible ? "" : ", not preemptible");
+}
+
+std::string reservation_text(const PoolConfig& config, const std::string& name) {
+  for (const ReservationConfig& each : config.reservations) {
+    if (each.is.name == name) return sched::to_text(each);
+  }
+  return "";
 }
 
 template <class Of>
@@ -129,6 +141,7 @@ void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->consolidate = config.policy.consolidate;
   ledger->prices = config.price;
   ledger->history_keep_ms = config.history_keep_ms;
+  ledger->reservations = config.reservations;
   ledger->traits.clear();
   for (const ServerConfig& server : config.servers) ledger->traits[server.name] = server.traits;
   for (auto& [name, server] : ledger->servers) ledger->describe(&server);
@@ -171,6 +184,12 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
     const QueueConfig *was = find_named(before.queues, name), *is = find_named(after.queues, name);
     note("queue " + name, was == nullptr ? "" : to_text(*was), is == nullptr ? "" : to_text(*is), "", &change.now);
   }
+  std::set<std::string> names;
+  for (const auto* config : {&before, &after}) {
+    for (const ReservationConfig& each : config->reservations) names.insert(each.is.name);
+  }
+  for (const std::string& name : names)
+    note("reservation " + name, reservation_text(before, name), reservation_text(after, name), "", &change.now);
   compare_servers(before, after, &change);
   return change;
 }
@@ -197,12 +216,12 @@ PauseGuess guess_pause(const std::string& job, uint32_t vgpu, uint64_t bytes, co
 
 std::vector<Touch> touched(const State& before, State after) {
   std::map<std::string, const TurnEnd*> ends;
-  const TurnPlan turns = plan_turns(after);
+  const TurnPlan turns = plan_turns(rest_of(after));
   after.next_turn = turns.empty() ? "" : turns.front().next;
   for (const TurnEnd& end : turns) {
     for (const std::string& id : end.over) ends[id] = &end;
   }
-  const TurnPlan turns_now = plan_turns(before);
+  const TurnPlan turns_now = plan_turns(rest_of(before));
   std::set<std::string> ending;  // whose turns end anyway
   for (const TurnEnd& end : turns_now) ending.insert(end.over.begin(), end.over.end());
   const Assignment is = assign(before), then = assign(after);

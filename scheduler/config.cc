@@ -1,10 +1,5 @@
 #include "scheduler/config.h"
 
-#define TOML_EXCEPTIONS 0
-#undef NDEBUG                                  // else it may tell the compiler that its assertions hold
-#define TOML_ASSERT(expr) static_assert(true)  // some fail on garbage, of which an error is made behind them
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -16,6 +11,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/addresses.h"
+#include "scheduler/config_tables.h"
 #include "scheduler/state.h"
 
 namespace tide::sched {
@@ -42,7 +38,8 @@ enum class Kind : uint8_t {
   kJournal,
   kPrice,
   kPrices,
-  kKeep
+  kKeep,
+  kTables
 };
 
 struct Key {
@@ -70,7 +67,8 @@ constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
 constexpr Key kQueueKeys[] = {
     {"name", Kind::kWord},        {"parent", Kind::kWord},   {"quota", Kind::kGpus},
     {"limit", Kind::kGpus},       {"priority", Kind::kRank}, {"over_quota_weight", Kind::kWeight},
-    {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff}};
+    {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff},
+    {"models", Kind::kTables}};
 constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
                                {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
                                {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool},
@@ -79,7 +77,7 @@ constexpr Key kPriceKeys[] = {{"default", Kind::kPrice}, {"currency", Kind::kWor
 constexpr Key kHistoryKeys[] = {{"keep", Kind::kKeep}};
 constexpr const char* kPricesKey = "model";
 constexpr const char* kLaterTables[] = {"auth"};
-constexpr const char* kTables = "[pool], [policy], [history], [price], [[queue]] and [[server]]";
+constexpr const char* kTables = "[pool], [policy], [history], [price], [[queue]], [[reservation]] and [[server]]";
 
 constexpr double kGpusMost = 1e6, kWeightMost = 1e6;
 constexpr int64_t kRankMost = 1'000'000;
@@ -222,6 +220,7 @@ bool fits(const Key& key, const std::string& text) {
     case Kind::kRank:
       return std::abs(strtod(text.c_str(), nullptr)) <= double(kRankMost);
     case Kind::kBool:
+    case Kind::kTables:
       return true;
     case Kind::kLabels:
       return is_label(text);
@@ -282,6 +281,8 @@ std::string kind_text(const Key& key) {
       return format("whole number from %ld to %ld", long(-kRankMost), long(kRankMost));
     case Kind::kBool:
       return "true or false";
+    case Kind::kTables:
+      return "table";
     case Kind::kLabels:
       return "label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 each)";
     case Kind::kTime:
@@ -328,6 +329,8 @@ std::string example(const Key& key) {
       return "\"400d\"";
     case Kind::kBool:
       return "true";
+    case Kind::kTables:
+      return "{ H200 = { quota = 4, limit = 8 } }";
     case Kind::kLabels:
       return "[\"rack=a\"]";
     case Kind::kTime:
@@ -420,6 +423,11 @@ class Reader {
         for (const toml::node& element : *node.as_array()) queue(*element.as_table(), config);
       } else if (name == "queue") {
         error(node.source(), "'queue' must be a list of tables", "write [[queue]] on a line of its own");
+      } else if (name == "reservation" && node.is_array_of_tables()) {
+        const ConfigSink sink{path_, errors_};
+        for (const toml::node& element : *node.as_array()) read_reservation(*element.as_table(), sink, config);
+      } else if (name == "reservation") {
+        error(node.source(), "'reservation' must be a list of tables", "write [[reservation]] on a line of its own");
       } else if (name == "policy" && node.is_table()) {
         policy(*node.as_table(), config);
       } else if (name == "policy") {
@@ -529,6 +537,8 @@ class Reader {
     if (settings.count("min_runtime") != 0) queue.min_runtime_ms = time_or_off(settings["min_runtime"]);
     JobClass job_class;
     if (parse_job_class(settings["class"], &job_class)) queue.job_class = job_class;
+    if (const toml::node* const models = table.get("models"))
+      queue.models = read_models(*models, ConfigSink{path_, errors_});
     queue.at = place("name");
     queue.parent_at = place("parent");
     queue.quota_at = place("quota");
@@ -590,7 +600,8 @@ class Reader {
         error(node_key.source(), "unknown key '" + shown(name) + "' in " + table.title, hint_for(table, name));
         continue;
       }
-      if (key->kind == Kind::kLabels || key->kind == Kind::kPrices) continue;  // labels(), price()
+      if (key->kind == Kind::kLabels || key->kind == Kind::kPrices || key->kind == Kind::kTables)
+        continue;  // labels(), price(), read_models()
       const Type& type = type_of(*key);
       if (!type.is(node)) {
         error(node.source(), "'" + name + "' must be " + type.name,
@@ -668,6 +679,7 @@ std::vector<ConfigError> parse_config(const std::string& text, const std::string
   PoolConfig read;
   Reader(path, &errors).root(parsed.table(), &read);
   for (ConfigError& error : check_queues(read.queues, path)) errors.push_back(std::move(error));
+  for (ConfigError& error : check_reservations(read, path)) errors.push_back(std::move(error));
   std::stable_sort(errors.begin(), errors.end(), [](const ConfigError& a, const ConfigError& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
   });

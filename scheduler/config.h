@@ -14,6 +14,7 @@
 #include "scheduler/price_config.h"
 #include "scheduler/queue_config.h"
 #include "scheduler/require.h"
+#include "scheduler/reservation_config.h"
 #include "scheduler/turn_rules.h"
 #include "scheduler/usage.h"
 
@@ -56,6 +57,7 @@ struct PoolConfig {
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
   std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
+  std::vector<ReservationConfig> reservations;  // in the order of the file
   PolicyConfig policy;
   std::string history;  // the file of what has happened (history.h); empty: in `state`; "off": it is not kept
   uint64_t history_keep_ms = kHistoryKeepMs;

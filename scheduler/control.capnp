@@ -326,6 +326,34 @@ struct QueueInfo {            # amounts are thousandths of a GPU
   waitingGpus @14 :UInt64;    # what these want
   usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
   usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
+  models @17 :List(ModelInfo);
+}
+
+struct ModelInfo {            # what a queue has of GPUs of a model
+  model @0 :Text;             # words of their names
+  quota @1 :UInt32;
+  limit @2 :UInt32 = 0xffffffff;  # all ones: none
+  held @3 :UInt32;            # that its jobs are on
+  there @4 :UInt32;           # usable ones in the pool
+}
+
+struct ReservationInfo {
+  name @0 :Text;
+  gpus @1 :UInt32;
+  gpuModel @2 :Text;          # words of their names; empty: any
+  labels @3 :List(Text);
+  fromMs @4 :UInt64;          # since 1970
+  untilMs @5 :UInt64;
+  users @6 :List(Text);       # whose jobs may use it; with no users and no queues: everybody's
+  queues @7 :List(Text);
+  exclusive @8 :Bool;         # nobody else has its GPUs, also while it does not use them
+  begun @9 :Bool;
+  over @10 :Bool;
+  kept @11 :UInt32;           # GPUs that are kept for it now; the rest is lent
+  used @12 :UInt32;           # GPUs that its jobs have
+  there @13 :UInt32;          # usable GPUs of the pool that are such as it may have
+  runningJobs @14 :UInt32;
+  waitingJobs @15 :UInt32;
 }
 
 struct Touched {              # a job to which a change of the configuration does something
@@ -417,6 +445,33 @@ struct Report {
   notes @12 :List(Text);      # what is missing in it, and why
 }
 
+struct TopGpu {
+  server @0 :Text;
+  gpu @1 :UInt32;
+  model @2 :Text;
+  memoryBytes @3 :UInt64;
+  usable @4 :Bool;            # its server answers, it is healthy, and it is not being drained
+  heard @5 :Bool;             # its server has said what it does; else the next two are not known
+  usedBytes @6 :UInt64;
+  busyPermille @7 :UInt32;    # of the last second
+  jobs @8 :Text;              # who holds it; of several, with commas between
+}
+
+struct TopJob {
+  id @0 :Text;
+  name @1 :Text;
+  queue @2 :Text;
+  user @3 :Text;
+  state @4 :JobState;
+  vgpus @5 :UInt32;
+  physicalGpus @6 :UInt32;
+  part @7 :UInt32;            # of its one GPU, in thousandths
+  busyPermille @8 :UInt32;    # of the last second, of its GPUs together
+  usedBytes @9 :UInt64;
+  submittedMs @10 :UInt64;    # since 1970
+  startedMs @11 :UInt64;      # 0: not yet
+}
+
 struct HistoryState {
   kept @0 :Bool;              # false: no history is kept
   path @1 :Text;
@@ -453,10 +508,13 @@ interface Pool {
   # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
   # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
-  taken18 @18 ();
+  reservations @18 () -> (reservations :List(ReservationInfo));  # in the order of pool.toml
   # What jobs have had of GPUs in a time. `by`: "queue", "user" or "job"; untilMs 0: until now.
   report @19 (by :Text, sinceMs :UInt64, untilMs :UInt64) -> (report :Report);
-  taken20 @20 ();
+  # All at a glance, each server being asked once for all who look at it. Jobs that run come first, who holds most
+  # before the others, then those that wait, in the order of submission; `jobsMax` of them at most.
+  top @20 (jobsMax :UInt32) -> (gpus :List(TopGpu), jobs :List(TopJob), queues :List(QueueInfo), running :UInt32,
+                                suspended :UInt32, waiting :UInt32, nowMs :UInt64);
   # What the policy was asked with and what it answered, as a file for `tide simulate --snapshot` (state.capnp): the
   # decision of this number, else the last one at this time (since 1970), else the last; or how the pool is now.
   snapshot @21 (number :UInt64, atMs :UInt64, now :Bool) -> (pieces :Pieces);

@@ -119,18 +119,17 @@ std::string to_bytes(const std::vector<Event>& events) {
 }
 
 Outcome from_bytes(const std::string& bytes, std::vector<Event>* events) {
-  const bool thrown =
-      kj::runCatchingExceptions([&] {
-        kj::ArrayInputStream in({reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()});
-        capnp::ReaderOptions options;
-        options.traversalLimitInWords = kWordsMax;
-        capnp::PackedMessageReader message(in, options);
-        std::vector<Event> read_so_far;
-        const auto list = message.getRoot<record::Events>().getEvents();
-        KJ_REQUIRE(list.size() <= kEventsRead);
-        for (const auto event : list) read_so_far.push_back(read(event));
-        *events = std::move(read_so_far);
-      }) != nullptr;
+  const bool thrown = kj::runCatchingExceptions([&] {
+                        kj::ArrayInputStream in({reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()});
+                        capnp::ReaderOptions options;
+                        options.traversalLimitInWords = kWordsMax;
+                        capnp::PackedMessageReader message(in, options);
+                        std::vector<Event> read_so_far;
+                        const auto list = message.getRoot<record::Events>().getEvents();
+                        KJ_REQUIRE(list.size() <= kEventsRead);
+                        for (const auto event : list) read_so_far.push_back(read(event));
+                        *events = std::move(read_so_far);
+                      }) != nullptr;
   return thrown ? Outcome::fail("these bytes are no events") : Outcome();
 }
 

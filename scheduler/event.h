@@ -28,8 +28,8 @@ const char* to_text(EventKind kind);
 
 struct Event {
   EventKind kind = EventKind::kSubmitted;
-  uint64_t job = 0;    // 0: of the pool
-  uint64_t at_ms = 0;  // since 1970
+  uint64_t job = 0;                              // 0: of the pool
+  uint64_t at_ms = 0;                            // since 1970
   std::string queue = {}, user = {}, name = {};  // of its job; kSubmitted and kHeld
   std::string text = {}, gpu = {}, model = {};   // `gpu`: "SERVER/INDEX"
   uint32_t vgpu = 0, before = 0, after = 0;

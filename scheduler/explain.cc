@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "scheduler/policy.h"
+#include "scheduler/reservations.h"
 #include "scheduler/turns.h"
 
 namespace tide::sched {
@@ -87,6 +88,41 @@ bool starts_without(State state, const Assignment& answer, const std::string& id
   return runs(state, id);
 }
 
+State without_reservations(State state) {
+  state.reservations.clear();
+  return state;
+}
+
+// Which ones keep GPUs now: "'night' has 4 until ...".
+std::string who_keeps(const State& state) {
+  const std::vector<ReservationState> states = states_of(state);
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < states.size(); ++i) {
+    const Reservation& each = state.reservations[i];
+    if (states[i].kept != 0)
+      parts.push_back("'" + each.name + "' keeps " + gpus(states[i].kept) + " until " + time_text(each.until_ms));
+  }
+  return joined(parts);
+}
+
+// Of a job that waits for a reservation, its own or others'; none: it would wait without any, too.
+std::optional<Explanation> why_reserved(const State& state, const JobView& job) {
+  for (const Reservation& each : state.reservations) {
+    if (each.name != job.reservation || each.begun(state.now_ms)) continue;
+    return Explanation{
+        .reason = "waits until " + time_text(each.from_ms) + ", when its reservation '" + each.name + "' begins",
+        .next = "it starts by itself then; without --reservation it would wait for free GPUs instead",
+        .evidence = {"'" + each.name + "' has " + gpus(each.gpus) + " until " + time_text(each.until_ms)}};
+  }
+  if (state.reservations.empty() || !runs(without_reservations(state), job.id)) return std::nullopt;
+  const Assignment answer = assign(state);
+  const std::string keeps = who_keeps(state);
+  return Explanation{
+      .reason = keeps.empty() ? answer.at(job.id).reason : "waits because of reservations: " + keeps,
+      .next = "it starts by itself when that is over, or GPUs fall free; `tide status` shows reservations",
+      .evidence = {"without reservations it would start now"}};
+}
+
 size_t gpus_of(const State& state, const std::string& id) {
   const Assignment answer = assign(state);
   const auto found = answer.find(id);
@@ -166,6 +202,7 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
   State changed = state;
   const JobView* job = view_in(&changed, id);
   if (job == nullptr || job->running || job->suspended || runs(state, id)) return std::nullopt;
+  if (const auto reserved = why_reserved(state, *job)) return reserved;
   const size_t draining = count_draining(state);
   if (draining != 0 && runs(without_drains(state), id)) {
     const std::string names = servers_that_drain(state);

@@ -109,9 +109,10 @@ Outcome History::prepare() {
     if (version.failed() || !version.done()) outcome = failure("read");
   }
   if (outcome.ok() && have > kVersion) {
-    outcome = Outcome::fail(format("%s was written by a newer Tidepool (version %lu of the history, this one knows "
-                                   "%lu); give another one ([pool] history)",
-                                   path_.c_str(), (unsigned long)have, (unsigned long)kVersion));
+    outcome =
+        Outcome::fail(format("%s was written by a newer Tidepool (version %lu of the history, this one knows "
+                             "%lu); give another one ([pool] history)",
+                             path_.c_str(), (unsigned long)have, (unsigned long)kVersion));
   }
   if (outcome.ok() && have == 0) outcome = run(kSchema);
   if (outcome.ok() && have == 0) outcome = run(format("PRAGMA user_version=%lu", (unsigned long)kVersion).c_str());

@@ -10,7 +10,8 @@ namespace tide::sched {
 enum class JobClass : uint8_t { kBatch = 0, kInteractive = 1, kInference = 2 };  // the numbers are in the record
 
 inline const char* to_text(JobClass job_class) {
-  return job_class == JobClass::kInteractive ? "interactive" : job_class == JobClass::kInference ? "inference" : "batch";
+  const char* const other = job_class == JobClass::kInference ? "inference" : "batch";
+  return job_class == JobClass::kInteractive ? "interactive" : other;
 }
 
 // False: it is none of "batch", "interactive" and "inference".

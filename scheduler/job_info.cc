@@ -39,13 +39,6 @@ constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
 
 std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
 
-control::JobState state_of(const Job& job) {
-  if (job.ended()) return control::JobState::ENDED;
-  if (!job.started) return control::JobState::QUEUED;
-  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
-  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
-}
-
 void fill_protection(control::ProtectionInfo::Builder info, const Vgpu& vgpu) {
   const Protection& from = vgpu.protection;
   info.setGuard(from.guard.server);
@@ -138,8 +131,8 @@ Outcome read_rules(control::JobSpec::Reader spec, JobRecord* record) {
         format("--priority is between %d and %d, not %d", -kPriorityMost, kPriorityMost, record->priority));
   if (uint16_t(spec.getJobClass()) > uint16_t(control::JobClass::AS_QUEUE_SAYS))
     return Outcome::fail("--class is batch, interactive or inference");
-  record->job_class = spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS ? JobClass::kBatch
-                                                                             : JobClass(spec.getJobClass());
+  record->job_class =
+      spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS ? JobClass::kBatch : JobClass(spec.getJobClass());
   if (!record->powers_of_two) return {};
   if (record->part < kWholeGpu) return Outcome::fail("--powers-of-two is for whole GPUs");
   const JobView like{.id = {}, .vgpus = record->gpus, .places = {}, .powers_of_two = true};
@@ -158,6 +151,13 @@ void fill_rules(control::JobSpec::Builder spec, const JobRecord& record) {
 }
 
 }  // namespace
+
+control::JobState state_of(const Job& job) {
+  if (job.ended()) return control::JobState::ENDED;
+  if (!job.started) return control::JobState::QUEUED;
+  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
+  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+}
 
 Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->gpus = spec.getGpus();
@@ -191,6 +191,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
+  record->reservation = clipped(spec.getReservation());
   if (record->weight > kWeightMost || (record->weight != 0 && record->part == kWholeGpu)) {
     return Outcome::fail(format("--weight is 1 to %u, of a job with a part of a GPU (-g 0.5)", kWeightMost));
   }
@@ -238,7 +239,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setId(record.id());
   auto spec = info.initSpec();
   spec.setGpus(record.gpus);
-  spec.setMinGpus(record.min_gpus);
+  spec.setMinGpus(view_of(job).min_gpus);
   spec.setMinGiven(record.min_given);
   spec.setQueue(record.queue);
   spec.setName(record.name);
@@ -256,6 +257,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setTogether(control::Together(record.require.together));
   fill_rules(spec, record);
   info.setUsefulMs(record.useful_ms);
+  spec.setReservation(record.reservation);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);
@@ -315,6 +317,15 @@ void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue) 
   info.setWaitingGpus(uint64_t(queue.waiting_for));
   info.setUsedGpuS(queue.used_gpu_s);
   info.setUsedPart(queue.share.used);
+  auto models = info.initModels(uint32_t(queue.models.size()));
+  for (uint32_t i = 0; i < models.size(); ++i) {
+    const ModelState& from = queue.models[i];
+    models[i].setModel(from.is.model);
+    models[i].setQuota(from.is.quota);
+    models[i].setLimit(from.is.limit.value_or(UINT32_MAX));
+    models[i].setHeld(uint32_t(from.held));
+    models[i].setThere(uint32_t(from.there));
+  }
 }
 
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {

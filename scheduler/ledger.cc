@@ -74,6 +74,7 @@ JobView view_of(const Job& job) {
   view.estimate_ms = job.record.estimate_ms;
   view.moves_for = job.moves_for;
   view.deadline_ms = job.record.deadline_ms;
+  view.reservation = job.record.reservation;
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
@@ -109,6 +110,7 @@ std::vector<GpuView> Ledger::gpus_of(const Server& server) const {
 State Ledger::pool() const {
   State state;
   state.consolidate = consolidate;
+  for (const ReservationConfig& reservation : reservations) state.reservations.push_back(reservation.is);
   for (const auto& [name, server] : servers) {
     for (GpuView& gpu : gpus_of(server)) state.gpus.push_back(std::move(gpu));
   }

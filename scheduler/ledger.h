@@ -17,6 +17,7 @@
 #include "scheduler/promises.h"
 #include "scheduler/protection.h"
 #include "scheduler/queues.h"
+#include "scheduler/reservation_config.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
 #include "scheduler/tracked.h"
@@ -146,11 +147,12 @@ struct Ledger {
   Tracked<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
   DisturbanceRules disturbance;
-  bool consolidate = true;                     // running jobs may be moved so that others can start
-  std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
-  std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
-  PriceConfig prices;                          // the same of GPU time,
-  uint64_t history_keep_ms = kHistoryKeepMs;   // and of the history
+  bool consolidate = true;                      // running jobs may be moved so that others can start
+  std::map<std::string, uint64_t> drains;       // servers that are being drained, also absent ones: since when (1970)
+  std::map<std::string, ServerTraits> traits;   // what pool.toml says of servers
+  PriceConfig prices;                           // the same of GPU time,
+  uint64_t history_keep_ms = kHistoryKeepMs;    // and of the history
+  std::vector<ReservationConfig> reservations;  // in the order of pool.toml
 
   bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
   // After the server has come, or `traits` has changed.

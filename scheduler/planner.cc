@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/models.h"
+
 namespace tide::sched {
 namespace {
 
@@ -100,7 +102,32 @@ void Planner::put_rules(State rules) {
   plan_->set_rules(pool_);
 }
 
+// Where GPUs are kept for some the whole answer is worked out, and what differs is told.
+std::vector<Planner::Change> Planner::decide_whole() {
+  std::vector<std::pair<uint64_t, Slot>> order;
+  for (const auto& [id, slot] : slots_) order.emplace_back(plan_->share(slot).number, slot);
+  std::sort(order.begin(), order.end());
+  State state = pool_;
+  for (const auto& [number, slot] : order) state.jobs.push_back(views_[slot]);
+  const Assignment answer = assign(state);
+  std::vector<Change> changes;
+  std::vector<Slot> started;
+  for (const auto& [number, slot] : order) {
+    const JobView& job = views_[slot];
+    const Decision& decision = answer.at(job.id);
+    reasons_[job.id] = decision.reason;
+    if (decision.running == job.running && decision.places == job.places) continue;
+    if (decision.running && !job.running) started.push_back(slot);
+    changes.push_back({job.id, decision});
+  }
+  for (const Change& change : changes) adopt(slots_.at(change.id), change.decision);
+  skip_earlier(started);
+  return changes;
+}
+
 std::vector<Planner::Change> Planner::decide() {
+  reasons_.clear();
+  if (!pool_.reservations.empty() || has_models(pool_.queues)) return decide_whole();
   std::vector<Change> changes;
   if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, *plan_);
   if (!make_plan(*plan_)) {
@@ -164,6 +191,7 @@ void Planner::count_passed(const std::vector<Change>& changes) {
 }
 
 std::string Planner::why(const std::string& id) const {
+  if (const auto said = reasons_.find(id); said != reasons_.end()) return said->second;
   const auto found = slots_.find(id);
   return found == slots_.end() ? "" : reason_of(*plan_, found->second);
 }

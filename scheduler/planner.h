@@ -52,6 +52,7 @@ class Planner {
   void begin_anew() { anew_ = true; }
 
  private:
+  std::vector<Change> decide_whole();
   void note_leaving(const JobView& job);
   void adopt(Slot slot, const Decision& decision);
   std::vector<GpuView>::iterator place_of(const GpuId& id);
@@ -60,7 +61,8 @@ class Planner {
   std::unique_ptr<Tentative> plan_;
   std::deque<JobView> views_;  // by slot
   std::unordered_map<std::string, Slot> slots_;
-  std::set<std::string> leaving_;  // being suspended, and not all of it is parked
+  std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
+  std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole
   uint64_t next_number_ = 0;
   bool anew_ = false;
 };

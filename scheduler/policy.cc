@@ -4,6 +4,8 @@
 
 #include "base/log.h"
 #include "scheduler/actions/actions.h"
+#include "scheduler/models.h"
+#include "scheduler/reservations.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
 
@@ -183,7 +185,9 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   return behind ? waits_behind(plan, plan.blocked_by) : waits_because(plan, share, left_for(plan, share));
 }
 
-Assignment assign(const State& state) {
+namespace {
+
+Assignment assign_plain(const State& state) {
   Tentative plan(state);
   for (const JobView& job : state.jobs) plan.add(&job, plan.shares().size());
   const bool possible = make_plan(plan);
@@ -199,6 +203,36 @@ Assignment assign(const State& state) {
       if (!job.suspended) decision.places = job.places;
     }
     answer.emplace_hint(answer.end(), job.id, std::move(decision));
+  }
+  return answer;
+}
+
+// Of one pool, without reservations.
+Assignment assign_pool(const State& state) {
+  if (!has_models(state.queues)) return assign_plain(state);
+  State barred = state;
+  const KeptGpus kept = bar_by_model(&barred);
+  Assignment answer = assign_plain(barred);
+  displace_by_model(barred, kept, &answer);
+  for (const JobView& job : state.jobs) {
+    if (job.running || job.suspended || answer.at(job.id).running) continue;
+    const std::string why = why_barred(state, job);
+    if (!why.empty()) answer.at(job.id).reason = why;
+  }
+  return answer;
+}
+
+}  // namespace
+
+Assignment assign(const State& state) {
+  if (state.reservations.empty()) return assign_pool(state);
+  Division division = divide(state);
+  Assignment answer = assign_pool(division.rest);
+  displace(state, division, &answer);
+  answer.merge(division.waiting);
+  for (const Reserved& each : division.reserved) {
+    Assignment own = assign_pool(each.pool);
+    answer.merge(own);
   }
   return answer;
 }

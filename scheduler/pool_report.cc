@@ -66,13 +66,15 @@ kj::Promise<void> PoolService::report(ReportContext context) {
   if (!by) return error_for_caller("a report is by queue, user or job");
   Books& books = core_.reconciler.books();
   if (!books.state().kept) {
-    return error_for_caller("this pool keeps no history, so there is nothing to report: give it a file, [pool] history "
-                            "= \"PATH\" in pool.toml, and restart the scheduler");
+    return error_for_caller(
+        "this pool keeps no history, so there is nothing to report: give it a file, [pool] history "
+        "= \"PATH\" in pool.toml, and restart the scheduler");
   }
   const uint64_t now_ms = wall_seconds() * 1000 + 1000;  // all of this second
   const Period period{.since_ms = params.getSinceMs(),
                       .until_ms = params.getUntilMs() == 0 ? now_ms : std::min(params.getUntilMs(), now_ms)};
-  if (period.since_ms >= period.until_ms) return error_for_caller("a report ends after it begins, and begins before now");
+  if (period.since_ms >= period.until_ms)
+    return error_for_caller("a report ends after it begins, and begins before now");
   return books.report(period).then([this, by, period, context](HistoryReport found) mutable {
     auto out = context.getResults().initReport();
     fill(found, make_report(found, *by, core_.ledger.prices), out);

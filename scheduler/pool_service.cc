@@ -10,6 +10,7 @@
 #include "scheduler/explain.h"
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
+#include "scheduler/pool_reservations.h"
 #include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/room.h"
@@ -165,9 +166,9 @@ std::string why_not_so_many(const Job& job, uint32_t gpus) {
 }
 
 // Where it is its queue that lets it wait, that is the reason.
-void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
-  if (job.ended() || job.admitted() || job.record.suspended || !ledger.queues.written) return;
-  const State state = ledger.snapshot();
+void explain_waiting(control::JobInfo::Builder info, const PoolCore& core, const Job& job) {
+  if (job.ended() || job.admitted() || job.record.suspended || !core.ledger.queues.written) return;
+  const State state = core.reconciler.look();
   const auto view = std::find_if(state.jobs.begin(), state.jobs.end(),
                                  [&](const JobView& each) { return each.id == job.record.id(); });
   if (view == state.jobs.end()) return;
@@ -241,7 +242,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   view.memory_bytes = job.record.memory_given;
   std::string impossible = why_unmet(state, view, job.record.min_given);
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
-  if (impossible.empty())
+  if (impossible.empty() && job.record.reservation.empty())
     impossible = core_.ledger.queues.why_never(state, view, job.record.queue, job.record.min_given);
   if (!impossible.empty() && now_ns() < core_.settles_ns) {
     return core_.timer.afterDelay(kTickMs * kj::MILLISECONDS).then([this, context]() mutable {
@@ -379,7 +380,7 @@ kj::Promise<void> PoolService::job(JobContext context) {
   auto info = context.getResults().initJob();
   core_.reconciler.note_reason(job);
   fill_job_info(info, *job);
-  explain_waiting(info, core_.ledger, *job);
+  explain_waiting(info, core_, *job);
   fill_sparing(info, core_.ledger, *job);
   return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
     auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
@@ -516,7 +517,7 @@ kj::Promise<void> PoolService::kill(KillContext context) {
 }
 
 kj::Promise<void> PoolService::queues(QueuesContext context) {
-  const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.ledger.snapshot());
+  const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.reconciler.look());
   auto list = context.getResults().initQueues(uint32_t(queues.size()));
   for (uint32_t i = 0; i < list.size(); ++i) fill_queue_info(list[i], queues[i]);
   context.getResults().setHalfLifeMs(core_.ledger.queues.half_life_ms);

@@ -26,7 +26,8 @@ inline constexpr uint32_t kLiveJobsMax = 10'000;
 inline constexpr uint32_t kEndedJobsShown = 200;
 inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;
 inline constexpr size_t kPieceBytes = 256u << 10;  // of a snapshot on its way
-inline constexpr uint32_t kStopMs = 10'000;        // what `tide down` gives the agents to release everything
+inline constexpr uint32_t kTopJobsMax = 10'000;
+inline constexpr uint32_t kStopMs = 10'000;  // what `tide down` gives the agents to release everything
 
 // What lives as long as the process, and may outlive no capability that is held by a connection.
 struct PoolCore {
@@ -81,6 +82,8 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> snapshot(SnapshotContext context) override;
   kj::Promise<void> decisions(DecisionsContext context) override;
   kj::Promise<void> report(ReportContext context) override;
+  kj::Promise<void> reservations(ReservationsContext context) override;
+  kj::Promise<void> top(TopContext context) override;
 
  private:
   struct Submission {
@@ -99,6 +102,7 @@ class PoolService final : public control::Pool::Server {
 void reload(PoolCore& core);
 
 void fill_texts(capnp::List<capnp::Text>::Builder list, const std::set<std::string>& texts);
+control::JobState state_of(const Job& job);
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
 void fill_turn(control::TurnInfo::Builder info, const Job& job);
 void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "scheduler/job_class.h"
 
@@ -13,6 +14,14 @@ namespace tide::sched {
 
 struct FilePlace {
   uint32_t line = 0, column = 0;  // 0: not written
+};
+
+// What a queue has of the GPUs whose names have these words (is_model() of require.h). Whole ones.
+struct ModelQuota {
+  std::string model;
+  uint32_t quota = 0;                  // it is owed these when its jobs require that model; part of the queue's quota
+  std::optional<uint32_t> limit = {};  // its jobs are never on more of them
+  FilePlace at = {}, quota_at = {}, limit_at = {};
 };
 
 struct QueueConfig {
@@ -25,6 +34,7 @@ struct QueueConfig {
   bool preemptible = true;       // false: nothing is ever taken from its jobs, and it gets no more than its quota
   std::optional<uint64_t> min_runtime_ms = {};  // before a job of it is disturbed; none: as the one above it says
   std::optional<JobClass> job_class = {};       // of jobs that do not say; none: as the one above it says
+  std::vector<ModelQuota> models = {};          // in the order of their words
   FilePlace at = {}, parent_at = {}, quota_at = {}, limit_at = {};  // of its name or table, and of these values
 };
 

@@ -5,6 +5,9 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/models.h"
+#include "scheduler/rank.h"
+#include "scheduler/reservations.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
 
@@ -87,6 +90,8 @@ Outcome Queues::choose(std::string* name) const {
 std::string Queues::why_never(const State& state, const JobView& job, const std::string& queue, bool min_given) const {
   const int32_t leaf = tree.find(queue);
   if (leaf == kNoQueue) return "";
+  const std::string by_model = why_never_by_model(tree, leaf, state, job, min_given);
+  if (!by_model.empty()) return by_model;
   int32_t by = leaf;
   const int64_t most = most_ever(tree, leaf, &by);
   if (most == kNoLimit) return "";
@@ -156,7 +161,7 @@ int64_t wanted_by(const JobView& job) {
 
 int64_t needed_by(const State& state, const JobView& job) {
   if (job.is_partial()) return job.part;
-  return int64_t(std::min(std::max(job.min_gpus, gpus_for_memory(state, job)), job.vgpus)) * kWholeGpu;
+  return int64_t(counts_of(job, gpus_for_memory(state, job), 0).least) * kWholeGpu;
 }
 
 int64_t held_by(const JobView& job) {
@@ -180,7 +185,7 @@ std::vector<QueueLoad> loads_of(const State& state) {
 }
 
 std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
-  State state = snapshot;
+  State state = rest_of(snapshot);
   if (state.queues.empty()) {
     put_into_queues(queues, std::vector<std::string>(state.jobs.size(), kDefaultQueue), &state);
   }
@@ -191,6 +196,10 @@ std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
     states[i].queue = queue;
     states[i].share = shares[i];
     states[i].in_file = i < queues.tree.queues.size();
+    for (const ModelQuota& model : queue.models) {
+      states[i].models.push_back(
+          {.is = model, .held = held_of(state, int32_t(i), model.model), .there = there_of(snapshot, model.model)});
+    }
     if (queue.parent != kNoQueue) states[i].parent = state.queues.queues[size_t(queue.parent)].name;
     const auto used = queues.usage.find(queue.name);
     if (queue.leaf() && used != queues.usage.end()) states[i].used_gpu_s = used->second;
@@ -212,8 +221,12 @@ std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
   return states;
 }
 
-QueueReason why_queue_waits(const State& state, const JobView& job) {
-  if (state.queues.empty() || !waits(job)) return {};
+QueueReason why_queue_waits(const State& whole, const JobView& job) {
+  if (whole.queues.empty() || !waits(job)) return {};
+  const State state = rest_of(whole);
+  const bool is_there =
+      std::any_of(state.jobs.begin(), state.jobs.end(), [&](const JobView& each) { return each.id == job.id; });
+  if (!is_there) return {};  // its reservation is the reason, or another one's
   const QueueTree& tree = state.queues;
   const QueueShares shares = fair_shares(tree, loads_of(state), pool_of(state), state.share_rules);
   const Queue& queue = tree.queues[size_t(job.queue)];
@@ -233,6 +246,11 @@ QueueReason why_queue_waits(const State& state, const JobView& job) {
                       "; it needs " + gpus(need) + " more",
             .next = "it starts when jobs of that queue end or shrink" + (holders.empty() ? "" : " (" + holders + ")") +
                     "; `tide queues` shows limits, an administrator can raise this one in pool.toml"};
+  }
+  if (const std::string barred = why_barred(state, job); !barred.empty()) {
+    return {
+        .reason = barred,
+        .next = "it starts when jobs of that queue leave such GPUs, or others are free; `tide queues` shows limits"};
   }
   int64_t held = 0;
   for (const JobView& other : state.jobs) held += held_by(other);

@@ -50,6 +50,10 @@ int64_t held_by(const JobView& job);
 int64_t pool_of(const State& state);
 
 // For people.
+struct ModelState {
+  ModelQuota is;
+  int64_t held = 0, there = 0;  // GPUs that its jobs are on; usable ones in the pool
+};
 struct QueueState {
   Queue queue;
   std::string parent;
@@ -58,6 +62,7 @@ struct QueueState {
   uint32_t running = 0, waiting = 0;  // jobs, of inner queues those of their leaves
   int64_t waiting_for = 0;            // what the latter want
   double used_gpu_s = 0;
+  std::vector<ModelState> models = {};  // in the order of its own
 };
 std::vector<QueueState> states_of(const Queues& queues, const State& state);
 

@@ -38,7 +38,7 @@ Outcome Reconciler::recover() {
     const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
     job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
     job.useful.saved_ms = record.useful_ms;
-    job.useful.ask_ns = now + kSizeAskFirstMs * 1'000'000ull;
+    job.useful.ask_ns = now + (kSizeAskFirstMs + record.number * 1000 % kSizeAskMs) * 1'000'000ull;  // not all at once
     job.useful.began_ms = record.useful_ms - std::min(record.useful_ms, had_ms);  // it ran usefully since, as it seems
   }
   const Outcome remembered = remember_usage();
@@ -51,6 +51,7 @@ Outcome Reconciler::recover() {
 void Reconciler::stop() {
   if (!stopped_ && leads_()) {
     save_usage(now_ns());
+    save_useful(true);
     books_.finish();
   }
   stopped_ = true;
@@ -134,7 +135,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
     Job* const job = ledger_.by_id(change.id);
     if (job == nullptr || job->ended()) continue;
     const bool runs = change.decision.running;
-    if (job->admitted() && !runs && !job->record.suspended) take_from(job, planner_->why(change.id));
+    if (job->admitted() && !runs && !job->record.suspended) take_from(job, why_of(change.id));
     if (job->admitted() || !runs) continue;
     before.emplace_back(job, job->record);
     admitted.push_back(job);
@@ -297,6 +298,7 @@ void Reconciler::check_deadlines() {
   bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
   again |= promise_due_ns_ != 0 && promise_due_ns_ <= now;
   again |= save_dirty();
+  again |= a_reservation_turned();
   for (const auto& [number, seen] : ledger_.jobs.read()) {
     again |= count_running(number, now);
     if (!recovered && !needs_care(seen, now)) continue;
@@ -351,6 +353,24 @@ bool Reconciler::needs_care(const Job& job, uint64_t now) const {
          job.record.idle_ms != 0 || job.record.protect_ms != 0 || !job.failed_on.empty() ||
          (job.kept_until_ns != 0 && job.kept_until_ns <= now) ||
          std::any_of(job.vgpus.begin(), job.vgpus.end(), tried_again);
+}
+
+// Whether one has begun or ended since the last tick, by what the clock on the wall says now, wherever it came from.
+bool Reconciler::a_reservation_turned() {
+  const uint64_t now_ms = wall_seconds() * 1000;
+  std::set<std::string> lasting;
+  for (const ReservationConfig& each : ledger_.reservations) {
+    if (each.is.lasts(now_ms)) lasting.insert(each.is.name);
+  }
+  if (lasting == lasting_) return false;
+  for (const std::string& name : lasting) {
+    if (lasting_.count(name) == 0) log(LogLevel::kInfo, "reservation %s begins", name.c_str());
+  }
+  for (const std::string& name : lasting_) {
+    if (lasting.count(name) == 0) log(LogLevel::kInfo, "reservation %s is over", name.c_str());
+  }
+  lasting_ = std::move(lasting);
+  return true;
 }
 
 // Whether there were some, and they are in the store now.

@@ -43,6 +43,8 @@ inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or 
 inline constexpr uint32_t kSizeAskMs = 60'000, kSizeAskFirstMs = 10'000;  // what a job has in use is asked so often
 inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
 
+inline constexpr uint32_t kUsageFreshMs = 500;
+
 inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
 
 inline constexpr uint32_t kHoldMs = 30'000;  // what a job that is held may take to come to rest
@@ -97,7 +99,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   // What is left on servers that are being drained, and why; by server.
   std::map<std::string, std::vector<Left>> left();
   // What the policy is asked with; of another ledger, as it would be if that were this one's.
-  State look() { return look(ledger_); }
+  State look() const { return look(ledger_); }
   State look(const Ledger& ledger) const;
   // Puts into its record why the job waits, as of the last round; of others nothing changes.
   void note_reason(Job* job) const;
@@ -107,9 +109,10 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void after_each_round(std::function<void(uint64_t)> heard) { heard_ = std::move(heard); }
 
   Books& books() { return books_; }
-  // What all agents count of GPUs, each asked once; whoever does not answer soon is left out.
-  using Usages = kj::Array<kj::Maybe<capnp::Response<control::Agent::UsageResults>>>;
-  kj::Promise<Usages> ask_usage();
+  // What all agents count of GPUs, by server; whoever does not answer soon is left out. Each is asked once for all who
+  // want to know within kUsageFreshMs.
+  using Usages = std::map<std::string, capnp::Response<control::Agent::UsageResults>>;
+  kj::Promise<std::shared_ptr<const Usages>> usage();
 
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
   // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
@@ -156,6 +159,10 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_due(uint64_t number, uint64_t until_ns);
   void note_places(uint64_t number, const Job* job);
   std::vector<Planner::Change> decide(const Moment& now);
+  bool decides_whole() const;
+  std::vector<Planner::Change> decide_whole(const Moment& now);
+  std::string why_of(const std::string& job) const;
+  std::optional<Decision> wanted_of(const std::string& job) const;  // none: there is no such job
   std::vector<Action> actions(const Assignment& wanted, uint64_t now_ns) const;
   Assignment wanted_now(const std::vector<Planner::Change>& changes) const;
   void note_restless(const std::vector<Action>& left);
@@ -193,7 +200,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void take_from(Job* job, const std::string& why);
   void begin_useful(Job* job);
   bool count_useful(Job* job, uint64_t now);
-  void save_useful();
+  void save_useful(bool all = false);
   bool may_be_disturbed_again(Job* job, uint64_t now);
   bool suspend_for_others(Job* job);
   void note_moves(Job* job, const std::vector<Action>& actions);
@@ -212,6 +219,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void save_usage(uint64_t now);
   void keep_books(uint64_t now);
   void hear_usage();
+  kj::Promise<std::shared_ptr<const Usages>> ask_usage();
   void look_after_protection(Job* job);
   void protect(Job* job, uint32_t vgpu);
   std::string choose_guard(const GpuId& at) const;
@@ -265,6 +273,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> tick();
   void check_deadlines();
   bool save_dirty();
+  bool a_reservation_turned();
   bool was_stopped(uint64_t now);
   Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
   void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
@@ -278,15 +287,18 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
-  std::string next_turn_;        // the job whose turn is next
-  uint64_t turn_due_ns_ = 0;     // when turns end for it; 0: none does
-  uint64_t promise_due_ns_ = 0;  // when what was promised is to be looked at again, whatever happens; 0: never
-  uint64_t counted_ns_ = 0;      // usage of queues, until then
-  uint64_t save_usage_ns_ = 0;   // when it is written down next
+  std::string next_turn_;          // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;       // when turns end for it; 0: none does
+  uint64_t promise_due_ns_ = 0;    // when what was promised is to be looked at again, whatever happens; 0: never
+  uint64_t counted_ns_ = 0;        // usage of queues, until then
+  uint64_t save_usage_ns_ = 0;     // when it is written down next
+  std::set<std::string> lasting_;  // reservations, when it was looked at last
   std::function<bool()> leads_ = [] { return true; };
   std::function<void(State, const Assignment&)> record_;  // null: nobody asks
   uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
   std::unique_ptr<Planner> planner_;
+  bool whole_ = false;  // what is wanted is `answer_`, and not what the planner says
+  Assignment answer_;
   std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
   std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
   std::unordered_map<uint64_t, Told> told_;
@@ -302,6 +314,9 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::function<void(uint64_t)> heard_;
   bool poked_ = false;
   bool asks_usage_ = false;
+  std::shared_ptr<const Usages> usages_;  // as heard last; null: not yet
+  uint64_t usages_ns_ = 0;
+  kj::Maybe<kj::ForkedPromise<std::shared_ptr<const Usages>>> asking_;
   bool stopped_ = false;
   kj::TaskSet tasks_;
 };

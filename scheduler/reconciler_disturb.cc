@@ -58,13 +58,13 @@ bool Reconciler::count_useful(Job* job, uint64_t now) {
   return before && record.useful_ms >= record.estimate_ms;
 }
 
-// Called by the tick. Seldom for each: a pool may have thousands.
-void Reconciler::save_useful() {
+// Called by the tick, seldom for each job: a pool may have thousands. `all`: at the end.
+void Reconciler::save_useful(bool all) {
   std::vector<Job*> stale;
   for (const auto& [number, job] : ledger_.jobs.read()) {
     const uint64_t news = job.record.useful_ms - std::min(job.record.useful_ms, job.useful.saved_ms);
     const uint64_t part = job.record.deadline_ms != 0 ? 0 : job.useful.saved_ms / kUsefulSavePart;
-    if (!job.ended() && news > kUsefulSaveMs + part) stale.push_back(ledger_.jobs.quietly(number));
+    if (!job.ended() && news > (all ? 0 : kUsefulSaveMs + part)) stale.push_back(ledger_.jobs.quietly(number));
   }
   if (!stale.empty()) (void)save(stale);
 }
@@ -75,7 +75,7 @@ bool Reconciler::may_be_disturbed_again(Job* job, uint64_t now) {
   const Disturbed disturbed = job->disturbed(ledger_.disturbance);
   job->spared = job->admitted() && !job->ended() &&
                 (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() ||
-                 job->kept_until_ns > now || is_nearly_done(view_of(*job)));
+                 job->kept_until_ns > now || (job->record.estimate_ms != 0 && is_nearly_done(view_of(*job))));
   return was && !job->spared;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/models.h"
 #include "scheduler/policy.h"
 #include "scheduler/reconciler.h"
 
@@ -208,8 +209,49 @@ void Reconciler::note_places(uint64_t number, const Job* job) {
 
 // ---- what follows
 
+// Reservations, and quotas for models, are worked out for the whole pool at once.
+bool Reconciler::decides_whole() const {
+  return !ledger_.reservations.empty() || (ledger_.queues.written && has_models(ledger_.queues.tree));
+}
+
+// The planner only counts who is passed.
+std::vector<Planner::Change> Reconciler::decide_whole(const Moment& now) {
+  tell_all(now);
+  (void)planner_->decide();
+  const State state = look(ledger_, now);
+  answer_ = assign(state);
+  std::vector<Planner::Change> changes;
+  for (const JobView& job : state.jobs) {
+    const Decision& decision = answer_.at(job.id);
+    looked_.insert(parse_number(job.id));
+    if (!decision.running && !job.running) continue;
+    if (decision.running == job.running && decision.places == job.places) continue;
+    changes.push_back({job.id, decision, decision.running && !job.running});
+  }
+  return changes;
+}
+
+std::string Reconciler::why_of(const std::string& job) const {
+  if (!whole_) return planner_->why(job);
+  const auto found = answer_.find(job);
+  return found == answer_.end() ? "" : found->second.reason;
+}
+
+std::optional<Decision> Reconciler::wanted_of(const std::string& job) const {
+  if (whole_) {
+    const auto found = answer_.find(job);
+    return found == answer_.end() ? std::nullopt : std::optional(found->second);
+  }
+  const JobView* const view = planner_->view(job);
+  if (view == nullptr) return std::nullopt;
+  return Decision{.running = view->running, .reason = "", .places = view->places};
+}
+
 std::vector<Planner::Change> Reconciler::decide(const Moment& now) {
   tell_planner(now);
+  whole_ = decides_whole();
+  if (whole_) return decide_whole(now);
+  answer_.clear();
   const State state = checks_ ? look(ledger_, now) : State();
   std::vector<Planner::Change> changes = planner_->decide();
   if (checks_) check_planner(state, changes);
@@ -241,8 +283,8 @@ std::vector<Action> Reconciler::actions(const Assignment& wanted, uint64_t now_n
 Assignment Reconciler::wanted_now(const std::vector<Planner::Change>& changes) const {
   Assignment wanted;
   for (const uint64_t number : looked_) {
-    const JobView* const view = planner_->view(std::to_string(number));
-    if (view != nullptr) wanted[view->id] = {.running = view->running, .reason = "", .places = view->places};
+    const std::string id = std::to_string(number);
+    if (auto decision = wanted_of(id)) wanted[id] = std::move(*decision);
   }
   for (const Planner::Change& change : changes) wanted[change.id] = change.decision;
   return wanted;
@@ -276,9 +318,8 @@ void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& c
   for (const Planner::Change& change : changes) changed[change.id] = &change.decision;
   for (const JobView& job : state.jobs) {
     const auto found = changed.find(job.id);
-    const JobView& wanted = *planner_->view(job.id);
-    Decision decision = found != changed.end() ? *found->second : Decision{wanted.running, "", wanted.places, ""};
-    if (!decision.running) decision.reason = planner_->why(job.id);
+    Decision decision = found != changed.end() ? *found->second : wanted_of(job.id).value_or(Decision());
+    if (!decision.running) decision.reason = why_of(job.id);
     answer.emplace_hint(answer.end(), job.id, std::move(decision));
   }
   record_(std::move(state), answer);
@@ -286,7 +327,7 @@ void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& c
 
 void Reconciler::note_reason(Job* job) const {
   if (job->ended() || job->admitted() || planner_ == nullptr || job->dirty) return;
-  job->record.reason = planner_->why(job->record.id());
+  job->record.reason = why_of(job->record.id());
 }
 
 // ---- tests

@@ -210,9 +210,9 @@ bool Reconciler::give_up_parking() {
   for (const uint64_t number : std::set<uint64_t>(looked_)) {
     Job* const job = ledger_.jobs.quietly(number);
     if (job == nullptr || job->ended() || job->suspending != Suspending::kParking || !job->is_quiet()) continue;
-    const JobView* const view = planner_->view(job->record.id());
+    const std::optional<Decision> wanted = wanted_of(job->record.id());
     const auto parked = [](const GpuId& place) { return place.parked(); };
-    if (view == nullptr || std::all_of(view->places.begin(), view->places.end(), parked)) continue;
+    if (!wanted || std::all_of(wanted->places.begin(), wanted->places.end(), parked)) continue;
     suspend_failed(job, job->refusals.empty() ? "no server can keep it" : job->refusals);
     any = true;
   }

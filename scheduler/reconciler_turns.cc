@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/reconciler.h"
+#include "scheduler/reservations.h"
 #include "scheduler/turns.h"
 
 namespace tide::sched {
@@ -69,7 +70,7 @@ uint64_t Reconciler::fill_view(const Ledger& ledger, const Job& job, const Momen
 void Reconciler::take_turns() {
   turn_due_ns_ = 0;
   if (!ledger_.turns.on) return;
-  const State state = look();
+  const State state = rest_of(look());
   const TurnPlan plan = plan_turns(state);
   next_turn_ = plan.empty() ? "" : plan.front().next;
   note_turns(state, plan);

@@ -172,7 +172,8 @@ QueueTree make_tree(const std::vector<QueueConfig>& configs) {
                            .limit = config->limit ? thousandths(*config->limit) : kNoLimit,
                            .weight = config->over_quota_weight,
                            .priority = config->priority,
-                           .preemptible = config->preemptible && above});
+                           .preemptible = config->preemptible && above,
+                           .models = config->models});
     (parent == kNoQueue ? tree.top : tree.queues[size_t(parent)].children).push_back(int32_t(i));
     const auto found = children.find(config->name);
     if (found == children.end()) continue;

@@ -32,6 +32,7 @@ struct Queue {
   double weight = 1;         // beyond the quota
   int32_t priority = 0;
   bool preemptible = true;  // false also below one that is not
+  std::vector<ModelQuota> models = {};
   bool leaf() const { return children.empty(); }
   bool operator==(const Queue&) const = default;
 };

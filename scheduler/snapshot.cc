@@ -122,6 +122,9 @@ void write(const JobView& job, Tables* tables, snapshot::Job::Builder out) {
   out.setDueGpus(job.due_gpus);
   if (!job.yields_to.empty()) out.setYieldsTo(job.yields_to);
   if (!job.kept_out_for.empty()) out.setKeptOutFor(job.kept_out_for);
+  if (!job.reservation.empty()) out.setReservation(job.reservation);
+  if (job.barred != nullptr) write_all(*job.barred, tables, out.initBarred(uint32_t(job.barred->size())));
+  out.setEntitled(job.entitled);
 }
 
 void write(const Queue& queue, snapshot::Queue::Builder out) {
@@ -134,6 +137,12 @@ void write(const Queue& queue, snapshot::Queue::Builder out) {
   out.setWeight(queue.weight);
   out.setPriority(queue.priority);
   out.setPreemptible(queue.preemptible);
+  auto models = out.initModels(uint32_t(queue.models.size()));
+  for (uint32_t i = 0; i < models.size(); ++i) {
+    models[i].setModel(queue.models[i].model);
+    models[i].setQuota(queue.models[i].quota);
+    models[i].setLimit(queue.models[i].limit ? int64_t(*queue.models[i].limit) : -1);
+  }
 }
 
 // Of GPUs and jobs those that are given.
@@ -155,6 +164,16 @@ void write(const State& state, const std::vector<const GpuView*>& gpus, const st
   out.setPastWeight(state.share_rules.past_weight);
   out.setNowMs(state.now_ms);
   out.setConsolidate(state.consolidate);
+  auto reservations = out.initReservations(uint32_t(state.reservations.size()));
+  for (uint32_t i = 0; i < reservations.size(); ++i) {
+    const Reservation& from = state.reservations[i];
+    reservations[i].setName(from.name);
+    reservations[i].setGpus(from.gpus);
+    reservations[i].setRequire(to_text(from.require));
+    reservations[i].setFromMs(from.from_ms);
+    reservations[i].setUntilMs(from.until_ms);
+    reservations[i].setExclusive(from.exclusive);
+  }
   write_texts(out.initServers(uint32_t(tables.servers.all().size())), tables.servers);
   auto traits = out.initTraits(uint32_t(tables.traits.all().size()));
   for (uint32_t i = 0; i < traits.size(); ++i) {
@@ -229,6 +248,7 @@ class StateReader {
     made.share_rules.past_weight = from_.getPastWeight();
     made.now_ms = from_.getNowMs();
     made.consolidate = from_.getConsolidate();
+    for (const auto each : from_.getReservations()) made.reservations.push_back(reservation(each));
     check_queues(made);
     if (whole) check_names(made);
     if (!wrong_.empty()) return Outcome::fail(wrong_);
@@ -311,6 +331,13 @@ class StateReader {
     job.due_gpus = in.getDueGpus();
     job.yields_to = text_of(in.getYieldsTo());
     job.kept_out_for = text_of(in.getKeptOutFor());
+    job.reservation = text_of(in.getReservation());
+    if (in.hasBarred()) {
+      std::set<GpuId> barred;
+      for (const auto each : in.getBarred()) barred.insert(place(each));
+      job.barred = std::make_shared<const std::set<GpuId>>(std::move(barred));
+    }
+    job.entitled = in.getEntitled();
     check(job);
     return job;
   }
@@ -331,7 +358,24 @@ class StateReader {
     queue.weight = in.getWeight();
     queue.priority = in.getPriority();
     queue.preemptible = in.getPreemptible();
+    for (const auto each : in.getModels()) {
+      ModelQuota& model = queue.models.emplace_back();
+      model.model = text_of(each.getModel());
+      model.quota = each.getQuota();
+      if (each.getLimit() >= 0) model.limit = uint32_t(each.getLimit());
+    }
     return queue;
+  }
+
+  Reservation reservation(snapshot::Reservation::Reader in) {
+    Reservation made{.name = text_of(in.getName()),
+                     .gpus = in.getGpus(),
+                     .from_ms = in.getFromMs(),
+                     .until_ms = in.getUntilMs(),
+                     .exclusive = in.getExclusive()};
+    if (!parse_requirements(text_of(in.getRequire()), &made.require))
+      note("reservation " + made.name + " requires nonsense");
+    return made;
   }
 
   // A tree, with parents before their children; the policy takes that for granted.

@@ -70,6 +70,24 @@ struct Job {
   dueGpus @30 :UInt32;
   yieldsTo @31 :Text;
   keptOutFor @32 :Text;
+  reservation @33 :Text;
+  barred @34 :List(Place);    # null: none
+  entitled @35 :Bool;
+}
+
+struct Reservation {
+  name @0 :Text;
+  gpus @1 :UInt32;
+  require @2 :Text;           # as it is printed (require.h)
+  fromMs @3 :UInt64;
+  untilMs @4 :UInt64;
+  exclusive @5 :Bool;
+}
+
+struct ModelQuota {
+  model @0 :Text;
+  quota @1 :UInt32;
+  limit @2 :Int64 = -1;       # less than 0: none
 }
 
 struct Queue {
@@ -81,6 +99,7 @@ struct Queue {
   weight @5 :Float64;
   priority @6 :Int32;
   preemptible @7 :Bool;
+  models @8 :List(ModelQuota);
 }
 
 struct State {
@@ -96,6 +115,7 @@ struct State {
   pastWeight @9 :Float64;
   nowMs @10 :UInt64;
   consolidate @11 :Bool;
+  reservations @12 :List(Reservation);
 }
 
 # A state by what is otherwise than in the one before: `state` has the GPUs and jobs that are new or have changed (new

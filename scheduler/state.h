@@ -12,6 +12,7 @@
 
 #include "scheduler/job_class.h"
 #include "scheduler/require.h"
+#include "scheduler/reservation.h"
 #include "scheduler/shares.h"
 
 namespace tide::sched {
@@ -98,6 +99,12 @@ struct JobView {
   uint32_t due_gpus = 0;          // so many physical GPUs it has now, before all who have none due; 0: nothing is due
   std::string yields_to = {};     // a job with a deadline, for which it is suspended
   std::string kept_out_for = {};  // such a job, whose promise its start would break: nobody could take its GPUs again
+  std::string reservation = {};   // whose GPUs it may use; empty: none
+  std::shared_ptr<const std::set<GpuId>> barred = {};  // GPUs that its queue may not use now (models.h); null: none
+  bool entitled = false;  // GPUs of the model that it requires are kept for it: it starts first
+
+  // Some GPUs are not for it.
+  bool picky() const { return require.any() || !failed_on.empty() || barred != nullptr; }
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
@@ -113,8 +120,9 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
-  uint64_t now_ms = 0;      // since 1970: deadlines and reservations are on this clock
-  bool consolidate = true;  // running jobs may be moved so that others can start
+  uint64_t now_ms = 0;                         // since 1970: deadlines and reservations are on this clock
+  std::vector<Reservation> reservations = {};  // in the order of pool.toml
+  bool consolidate = true;                     // running jobs may be moved so that others can start
   bool operator==(const State&) const = default;
 };
 

@@ -34,7 +34,8 @@ Tentative::Tentative(const State& state)
       next_turn_(state.next_turn),
       queues_(state.queues),
       has_queues_(queues_.queues.size() > 1 ||
-                  (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible))),
+                  (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible ||
+                                        !queues_.queues[0].models.empty()))),
       used_(state.used),
       share_rules_(state.share_rules),
       consolidates_(state.consolidate),
@@ -157,7 +158,7 @@ void Tentative::hold(const GpuId& place, Share* share) {
 }
 
 uint32_t Tentative::gpus_for_memory(const JobView& job) {
-  if (job.require.any()) return sched::gpus_for_memory(gpus_.views(), job);
+  if (job.require.any() || job.barred != nullptr) return sched::gpus_for_memory(gpus_.views(), job);
   if (job.memory_bytes == 0) return 1;
   const std::tuple key(job.memory_bytes, job.memory_given, job.vgpus);
   const auto [found, fresh] = for_memory_.try_emplace(key, 0);
@@ -333,7 +334,7 @@ void Tentative::index(Slot slot) {
     dues_.insert({filed.order, slot});
     return;
   }
-  const bool picky = job.require.any() || !job.failed_on.empty();
+  const bool picky = job.picky();
   const uint64_t bytes = job.is_partial() ? job.memory_bytes : 0;
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
   filed.line = &waiting_[filed.leaf][filed.kind];

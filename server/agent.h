@@ -235,8 +235,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   std::list<std::pair<LeaseKey, std::shared_ptr<AgentSession>>> ending_;  // killed, and perhaps not gone yet
   std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again
   std::map<LeaseKey, Usage> usage_;
-  std::map<uint32_t, uint64_t> shared_out_ns_;      // by GPU: until when what it did has been shared out
-  uint64_t lease_until_ns_ = 0;                     // renew_leases(); 0: this agent was not heard yet
+  std::map<uint32_t, uint64_t> shared_out_ns_;  // by GPU: until when what it did has been shared out
+  uint64_t lease_until_ns_ = 0;                 // renew_leases(); 0: this agent was not heard yet
   kj::TaskSet tasks_;
 };
 

@@ -163,9 +163,9 @@ struct ControlStats {
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
   uint64_t saved_in = 0, saved_out = 0, kept_in = 0;
   uint32_t objects = 0;
-  uint32_t busy_permille = 0;  // of the last second
-  uint32_t quiet = 0;          // 1: all that the program began is done
-  uint32_t busy_ms = 0;        // since the worker began; it goes round
+  uint32_t busy_permille = 0;       // of the last second
+  uint32_t quiet = 0;               // 1: all that the program began is done
+  uint32_t busy_ms = 0;             // since the worker began; it goes round
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};

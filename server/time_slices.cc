@@ -13,17 +13,17 @@ namespace {
 
 constexpr uint32_t kSeats = 128;  // parts are a hundredth at least; some vGPUs come while others go
 constexpr uint64_t kMs = 1'000'000;
-constexpr uint64_t kRoundNs = 5 * kMs;    // in which each has its slice once,
-constexpr uint64_t kBatchNs = 1 * kMs;    // and what a batch should take
+constexpr uint64_t kRoundNs = 5 * kMs;  // in which each has its slice once,
+constexpr uint64_t kBatchNs = 1 * kMs;  // and what a batch should take
 // The same between vGPUs of one job. Nobody there waits for an answer sooner, and each change and each rest costs all.
 constexpr uint64_t kSiblingsRoundNs = 40 * kMs, kSiblingsBatchNs = 5 * kMs;
-constexpr uint64_t kFreshNs = 30 * kMs;   // so long it counts that a worker had something to do
-constexpr uint64_t kThinkNs = 1 * kMs;    // and when it has nothing more: its program may be about to go on
-constexpr uint64_t kThinkFirstNs = kMs / 5;    // the same of one that goes first when it does
-constexpr uint64_t kCreditNs = 200 * kMs;      // of one that goes first, for a share of 1000
-constexpr uint64_t kSilentNs = 20 * kMs;  // of a worker with work under way; then it is not waited for
-constexpr uint64_t kRestNs = 5 * kMs;     // for a batch to come to rest, which may need a command of the next
-constexpr uint64_t kStuckNs = 40 * kMs;   // one command is begun then, whosever turn it is
+constexpr uint64_t kFreshNs = 30 * kMs;      // so long it counts that a worker had something to do
+constexpr uint64_t kThinkNs = 1 * kMs;       // and when it has nothing more: its program may be about to go on
+constexpr uint64_t kThinkFirstNs = kMs / 5;  // the same of one that goes first when it does
+constexpr uint64_t kCreditNs = 200 * kMs;    // of one that goes first, for a share of 1000
+constexpr uint64_t kSilentNs = 20 * kMs;     // of a worker with work under way; then it is not waited for
+constexpr uint64_t kRestNs = 5 * kMs;        // for a batch to come to rest, which may need a command of the next
+constexpr uint64_t kStuckNs = 40 * kMs;      // one command is begun then, whosever turn it is
 constexpr uint64_t kRecentNs = 1'000 * kMs;
 constexpr uint64_t kLookNs = 1'000 * kMs;
 constexpr uint64_t kPeriodNs = 2 * kLookNs;  // in which every worker looks once

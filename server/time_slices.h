@@ -85,8 +85,8 @@ class TimeSlices {
   SlicePage* page_ = nullptr;
   const std::atomic<uint32_t>* sharers_ = nullptr;
   Sharer self_;
-  uint64_t slice_ns_ = 0;  // for a share of 1000: so far one may be behind another
-  uint64_t left_over_ = 0;  // of the time that was charged, too little to count yet
+  uint64_t slice_ns_ = 0;        // for a share of 1000: so far one may be behind another
+  uint64_t left_over_ = 0;       // of the time that was charged, too little to count yet
   uint32_t index_ = 0;           // of the seat
   uint64_t looked_ns_ = 0;       // at the page
   uint64_t charged_ns_ = 0;      // until when

@@ -64,8 +64,8 @@ class Starting {
   // Not for who may use some GPUs only: all others would leave the rest idle for it.
   bool drains(const Share& share) const {
     const Requirements& require = share.job->require;
-    return require.model.empty() && require.labels.empty() && share.job->skipped >= kSkipsMax &&
-           int64_t(share.is.least) <= plan_.total();
+    return require.model.empty() && require.labels.empty() && share.job->barred == nullptr &&
+           share.job->skipped >= kSkipsMax && int64_t(share.is.least) <= plan_.total();
   }
 
   void start(Slot slot) {
@@ -214,10 +214,30 @@ class Starting {
     return next;
   }
 
+  // For whom GPUs of a model are kept: those are of no use to others.
+  void start_entitled() {
+    std::vector<std::pair<std::pair<Order, Slot>, size_t>> entitled;  // with the leaf
+    for (size_t leaf = 0; leaf < plan_.waiting().size(); ++leaf) {
+      for (const auto& [kind, line] : plan_.waiting()[leaf]) {
+        if (kind.picky != kNoSlot && plan_.share(kind.picky).job->entitled) entitled.push_back({*line.begin(), leaf});
+      }
+    }
+    std::sort(entitled.begin(), entitled.end());
+    for (const auto& [who, leaf] : entitled) {
+      const Share& share = plan_.share(who.second);
+      const int64_t need = need_of(share);
+      if (!fits(share) || headroom(plan_.queues(), plan_.limit_shares, int32_t(leaf)) < need) continue;
+      start(who.second);
+      book(plan_, int32_t(leaf), need);
+      plan_.usable[leaf] += std::max<int64_t>(int64_t(plan_.share(who.second).is.most) * kWholeGpu, need);
+    }
+  }
+
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
   void by_queue() {
     const QueueTree& tree = plan_.queues();
     leaving_ = leaving(plan_);
+    start_entitled();
     std::vector<bool> closed(tree.queues.size());
     for (;;) {
       std::vector<int64_t> needs(tree.queues.size());

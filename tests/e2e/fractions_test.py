@@ -79,7 +79,7 @@ class Fractions(PoolTest):
         self.assertEqual([heavy.wait(), light.wait()], [0, 0], heavy.err() + light.err() + self.pool.logs())
         got, least = share(heavy.out(), light.out())
         self.assertGreater(least, LEAST_LAPS)
-        self.assertGreater(got, 0.58)
+        self.assertGreater(got, 0.55)
         self.assertLess(got, 0.9)
         batch = self.pool.start('-g', 0.5, '--name', 'batch', '--', laps_job, '--seconds', 100, '--work', 60_000)
         wait_until(lambda: laps(batch.out()), 'it is busy')
@@ -92,6 +92,17 @@ class Fractions(PoolTest):
         self.assertTrue(batch.running())
         self.expect_ok(self.pool.tide('kill', 'batch'))
         self.assertLess(p50[0], p50[1])
+
+    def test_replicas_on_one_gpu_take_the_sum_of_their_times(self):
+        self.pool.up(gpus=1)
+        seconds = {}
+        for gpus in (1, 4):
+            done = self.expect_ok(self.pool.run('-g', gpus, '--min', 1, '--', job_program('replicas'), '--gpus', gpus,
+                                                '--kernels', 16, '--work', 5000))
+            seconds[gpus] = float(re.search(r'^steps \d+ ([0-9.]+) s$', done.out, re.M).group(1))
+        ratio = seconds[4] / (4 * seconds[1])
+        print(f'four replicas on one GPU: {ratio:.2f} of the sum of their times')
+        self.assertLess(ratio, 1.6)  # what else runs on the machine counts, too
 
     def test_a_half_is_suspended_and_comes_back_beside_another(self):
         self.pool.up(gpus=2)

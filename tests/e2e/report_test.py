@@ -1,7 +1,16 @@
-"""`tide report` over a real pool: what jobs have had of its GPUs, over a scheduler that is killed in between."""
+"""`tide report` and `tide top` over a real pool: what jobs have had of its GPUs, over a scheduler that is killed in
+between; and what they have now, on a terminal that is left as it was found."""
 
 import csv
+import fcntl
 import io
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
 import time
 import unittest
 
@@ -66,6 +75,78 @@ class ReportTest(PoolTest):
         self.assertEqual(priced['currency'], 'EUR')
         self.assertAlmostEqual(priced['total']['money'], row['held_gpu_s'], 3)
         self.assertIn('EUR', self.expect_ok(self.pool.tide('report', '--by', 'user', '--since', '1h')).out)
+
+
+class Terminal:
+    """`tide top` on a terminal of its own."""
+
+    def __init__(self, pool, rows, columns):
+        self.ours, self.its = pty.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(self.its)
+        self.process = subprocess.Popen([pool.tide_path, 'top', '--interval', '500ms'], env=pool.env, stdin=self.its,
+                                        stdout=self.its, stderr=self.its)
+        self.shown = b''
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack('HHHH', rows, columns, 0, 0))
+
+    def read(self, seconds=0.1):
+        while select.select([self.ours], [], [], seconds)[0]:
+            self.shown += os.read(self.ours, 65536)
+        return self.shown
+
+    def last_screen(self):
+        """The lines of the last whole picture."""
+        return self.read().decode().split('\x1b[H')[-1].replace('\x1b[K', '').replace('\x1b[J', '').split('\r\n')
+
+    def is_as_before(self):
+        return termios.tcgetattr(self.its) == self.before and self.read().endswith(b'\x1b[?25h\x1b[?1049l')
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.ours)
+        os.close(self.its)
+
+
+class TopTest(PoolTest):
+    def test_it_shows_what_is_and_leaves_the_terminal_as_it_was(self):
+        self.pool.up(gpus=2)
+        job = self.pool.start('-g', 1, '--name', 'pair', '--', *train('--steps', 2000, '--step-ms', 5))
+        self.pool.start('-g', 2, '--min', 2, '--name', 'later', '--', *train('--steps', 5))
+        wait_until(lambda: job.steps() > 1, 'it trains')
+        top = wait_until(lambda: self.busy_top(), 'it is seen to work')
+        self.assertEqual(len(top['gpus']), 2)
+        self.assertEqual([each['name'] for each in top['jobs']], ['pair', 'later'])
+        self.assertEqual((top['jobs_running'], top['jobs_waiting']), (1, 1))
+        self.assertEqual([gpu['jobs'] for gpu in top['gpus']].count(top['jobs'][0]['id']), 1)
+        for arguments in ([], ['--once']):  # no terminal: once
+            self.assertIn('later', self.expect_ok(self.pool.tide('top', *arguments)).out)
+        for end in ('q', signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.look_at_terminal(end)
+
+    def busy_top(self):
+        top = self.pool.json('top')
+        return top if any(gpu.get('busy', 0) > 0 and gpu['used_bytes'] > 0 for gpu in top['gpus']) else None
+
+    def look_at_terminal(self, end):
+        terminal = Terminal(self.pool, 24, 80)
+        try:
+            wait_until(lambda: b'later' in terminal.read(), 'it shows the jobs')
+            if end == 'q':
+                terminal.resize(8, 30)
+                terminal.process.send_signal(signal.SIGWINCH)
+                wait_until(lambda: len(terminal.last_screen()) <= 8 and max(map(len, terminal.last_screen())) <= 30,
+                           'it fits the smaller window')
+                os.write(terminal.ours, b'q')
+            else:
+                terminal.process.send_signal(end)
+            status = terminal.process.wait(10)
+            self.assertEqual(status, 0 if end in ('q', signal.SIGINT) else 128 + end)
+            self.assertTrue(terminal.is_as_before(), terminal.read()[-200:])
+        finally:
+            terminal.close()
 
 
 if __name__ == '__main__':

@@ -46,16 +46,16 @@ TEST(Config, all_errors_at_once_with_line_column_and_hint) {
                    "pool.toml:3:10: 'listen' must be text; write listen = \"...\"",
                    "pool.toml:4:1: unknown key 'stat' in [pool]; did you mean 'state'?",
                    "pool.toml:5:2: 'auth' is not available yet; leave it out; this version knows [pool], [policy], "
-                   "[history], [price], [[queue]] and [[server]] only"}));
+                   "[history], [price], [[queue]], [[reservation]] and [[server]] only"}));
 }
 
 TEST(Config, prices_are_by_words_of_the_gpus_names) {
   PoolConfig config;
   ASSERT_EQ(errors_of("[price]\ndefault = 2.5\ncurrency = \"EUR\"\n[price.model]\nH200 = 4\n\"H100 PCIe\" = 3.25\n"),
             Lines());
-  ASSERT_TRUE(parse_config("[price]\ndefault = 2.5\n[price.model]\nH100 = 4\n\"H100 PCIe\" = 3.25\n", "pool.toml",
-                           &config)
-                  .empty());
+  ASSERT_TRUE(
+      parse_config("[price]\ndefault = 2.5\n[price.model]\nH100 = 4\n\"H100 PCIe\" = 3.25\n", "pool.toml", &config)
+          .empty());
   EXPECT_EQ(config.price.of("NVIDIA H100 80GB HBM3"), 4.0);
   EXPECT_EQ(config.price.of("NVIDIA H100 PCIe"), 3.25) << "the longest counts";
   EXPECT_EQ(config.price.of("NVIDIA A100"), 2.5);
@@ -85,8 +85,9 @@ TEST(Config, a_history_is_kept_for_days_or_hours) {
   for (const char* wrong : {"", "0d", "5", "-1d", "1.5d", "30m", "99999999999999999999d", "40000d"})
     EXPECT_EQ(keep(wrong), 0u) << wrong;
   EXPECT_EQ(PoolConfig().history_keep_ms / 3'600'000, 9600u);
-  EXPECT_EQ(errors_of("[history]\nkeep = \"soon\"\n"),
-            (Lines{"pool.toml:2:8: 'soon' is no time of whole days or hours, like 400d or 12h; write keep = \"400d\""}));
+  EXPECT_EQ(
+      errors_of("[history]\nkeep = \"soon\"\n"),
+      (Lines{"pool.toml:2:8: 'soon' is no time of whole days or hours, like 400d or 12h; write keep = \"400d\""}));
 }
 
 TEST(Config, an_address_must_be_one) {

@@ -355,7 +355,8 @@ TEST_F(Carrying, a_submission_of_which_nobody_knows_is_there_once) {
 TEST_F(Carrying, what_belongs_to_no_record_is_written_alone) {
   const JobRecord job = add();
   carry();
-  outbox_->note({.kind = EventKind::kCapacity, .at_ms = kBegin + 1'000, .model = "m", .from_ms = kBegin, .held_ms = 4'000});
+  outbox_->note(
+      {.kind = EventKind::kCapacity, .at_ms = kBegin + 1'000, .model = "m", .from_ms = kBegin, .held_ms = 4'000});
   hold(99, 300);          // its job is gone
   hold(job.number, 700);  // has a record, with which it goes
   ASSERT_TRUE(store_->write_outbox([&](uint64_t number) { return number == job.number; }).ok());
@@ -475,7 +476,14 @@ TEST_F(Carrying, what_is_too_old_is_forgotten) {
 TEST(Report, sums_by_queue_user_and_job_with_money_and_a_verdict) {
   HistoryReport history;
   const auto use = [&](uint64_t job, const char* queue, const char* model, double held, double used) {
-    history.uses.push_back({.outbox = 1, .job = job, .queue = queue, .user = job == 3 ? "eve" : "adam", .name = "n", .model = model, .held_ms = held, .used_ms = used});
+    history.uses.push_back({.outbox = 1,
+                            .job = job,
+                            .queue = queue,
+                            .user = job == 3 ? "eve" : "adam",
+                            .name = "n",
+                            .model = model,
+                            .held_ms = held,
+                            .used_ms = used});
   };
   use(1, "red", "NVIDIA H200", 2 * double(kHour), double(kHour));
   use(1, "red", "NVIDIA A100", double(kHour), double(kHour));

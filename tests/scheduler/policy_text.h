@@ -16,6 +16,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <sstream>
 #include <string>
 
@@ -91,6 +92,26 @@ inline GpuId parse_place(const std::string& text, const State& state) {
   return gpu_number(state, std::stoul(text));
 }
 
+// Who comes first, and what disturbing it costs. False: it is no such word.
+inline bool parse_rule(const std::string& word, JobView* job) {
+  const auto behind = [&](const char* key, uint64_t* number) {
+    if (word.rfind(key, 0) != 0) return false;
+    *number = std::stoull(word.substr(strlen(key)));
+    return true;
+  };
+  uint64_t number = 0;
+  if (word.rfind("prio", 0) == 0) return job->priority = std::stoi(word.substr(4)), true;
+  if (word == "spared") return job->spared = true;
+  if (word == "pow2") return job->powers_of_two = true;
+  if (behind("bytes", &number)) return job->bytes = number << 30, true;
+  if (behind("switch", &number)) return job->switch_ms = number, true;
+  if (behind("ran", &number)) return job->useful_ms = number * 1000, true;
+  if (behind("lasts", &number)) return job->estimate_ms = number * 1000, true;
+  if (!parse_job_class(word, &job->job_class)) return false;
+  if (job->job_class == JobClass::kInference) job->min_gpus = job->vgpus;
+  return true;
+}
+
 inline JobView parse_job(const std::string& text, const State& state) {
   JobView job;
   bool waiting = false, keeper = false;
@@ -116,32 +137,14 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.turn.length_ms = kEndless;
     } else if (word == "keeper") {
       keeper = true;
-    } else if (word.rfind("prio", 0) == 0) {
-      job.priority = std::stoi(word.substr(4));
-    } else if (word == "spared") {
-      job.spared = true;
-    } else if (word == "pow2") {
-      job.powers_of_two = true;
-    } else if (parse_job_class(word, &job.job_class)) {
-      if (job.job_class == JobClass::kInference) job.min_gpus = job.vgpus;
-    } else if (word.rfind("bytes", 0) == 0) {
-      job.bytes = std::stoull(word.substr(5)) << 30;
-    } else if (word.rfind("switch", 0) == 0) {
-      job.switch_ms = std::stoul(word.substr(6));
-    } else if (word.rfind("ran", 0) == 0) {
-      job.useful_ms = std::stoul(word.substr(3)) * 1000;
-    } else if (word.rfind("lasts", 0) == 0) {
-      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
+    } else if (parse_rule(word, &job)) {
+      continue;
     } else if (word.rfind("due", 0) == 0) {
       job.deadline_ms = kBeginMs + std::stoul(word.substr(3)) * 1000;
     } else if (word.rfind("part", 0) == 0) {
       job.part = uint32_t(std::stoul(word.substr(4)));
     } else if (word == "pinned") {
       job.pinned = true;
-    } else if (word == "spared") {
-      job.spared = true;
-    } else if (word.rfind("bytes", 0) == 0) {
-      job.bytes = std::stoull(word.substr(5)) << 30;
     } else if (word == "suspended") {
       job.suspended = true;
     } else if (word == "waiting") {
@@ -154,6 +157,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.failed_on.insert("s" + word.substr(6));
     } else if (word.rfind("min", 0) == 0) {
       job.min_gpus = uint32_t(std::stoul(word.substr(3)));
+    } else if (word.rfind("lasts", 0) == 0) {
+      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
     } else if (word.rfind("mem", 0) == 0) {
       job.memory_bytes = std::stoul(word.substr(3));
       job.memory_given = true;

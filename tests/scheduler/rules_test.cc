@@ -62,7 +62,8 @@ TEST(Disturbance, a_job_is_left_alone_until_it_has_run_its_minimum) {
   const Sparing sparing = sparing_of(rules, job, kNow);
   EXPECT_EQ(sparing.why, Sparing::Why::kRuntime);
   EXPECT_EQ(sparing.left_ms, 6 * kMin);
-  EXPECT_EQ(sparing_text(sparing, job, kNow), "has run 240 s of the 600 s for which nothing is taken from it (min_runtime)");
+  EXPECT_EQ(sparing_text(sparing, job, kNow),
+            "has run 240 s of the 600 s for which nothing is taken from it (min_runtime)");
   job.useful_ms = 10 * kMin;
   EXPECT_FALSE(sparing_of(rules, job, kNow).spared());
   job.min_runtime_ms.reset();
@@ -118,7 +119,8 @@ TEST(Disturbance, a_job_says_more_than_its_queue_and_that_more_than_the_one_abov
 }
 
 TEST(Disturbance, turns_of_who_is_spared_and_of_inference_do_not_end) {
-  for (const char* job : {"A n1 on 0 had9 ticket1", "A n1 on 0 had9 ticket1 spared", "A n1 inference on 0 had9 ticket1"}) {
+  for (const char* job :
+       {"A n1 on 0 had9 ticket1", "A n1 on 0 had9 ticket1 spared", "A n1 inference on 0 had9 ticket1"}) {
     const TurnPlan plan = plan_turns(parse_state(std::string("1 gpus turns; ") + job + "; B n1 ticket2"));
     const bool ends = !plan.empty() && plan.front().over.count("A") != 0;
     EXPECT_EQ(ends, std::string(job) == "A n1 on 0 had9 ticket1") << job;

@@ -20,6 +20,7 @@ int queues(const Words& words);
 int job(const Words& words);
 int why(const Words& words);
 int report(const Words& words);
+int top(const Words& words);
 int resize(const Words& words);
 int migrate(const Words& words);
 int suspend(const Words& words);

@@ -319,6 +319,7 @@ int job(const Words& words) {
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
   print_rules(info);
+  if (spec.getReservation().size() != 0) printf("  reservation %s\n", spec.getReservation().cStr());
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());

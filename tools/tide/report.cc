@@ -67,8 +67,7 @@ std::string verdict_of(Answer report) {
 
 // What the figures are of.
 std::string period_of(Answer report) {
-  const std::string asked =
-      "from " + moment_text(report.getSinceMs()) + " until " + moment_text(report.getUntilMs());
+  const std::string asked = "from " + moment_text(report.getSinceMs()) + " until " + moment_text(report.getUntilMs());
   if (report.getFirstMs() == 0) return asked + ": the history has nothing yet";
   if (report.getFirstMs() > report.getUntilMs())
     return asked + ": the history begins only later, " + moment_text(report.getFirstMs());
@@ -131,8 +130,9 @@ void print_csv(Answer report, const std::string& by) {
 }
 
 void print_line(Answer report, Row row, const std::string& key) {
-  printf("%-24.48s %6u %10.2f %10.2f %10.2f %6.1f%% %9s", key.c_str(), row.getJobs(), hours(row.getHeldGpuS()),
-         hours(row.getUsedGpuS()), hours(idle_of(row)), 100 * share_of(report, row),
+  const int digits = hours(report.getTotal().getHeldGpuS()) < 100 ? 3 : 1;
+  printf("%-24.48s %6u %10.*f %10.*f %10.*f %6.1f%% %9s", key.c_str(), row.getJobs(), digits, hours(row.getHeldGpuS()),
+         digits, hours(row.getUsedGpuS()), digits, hours(idle_of(row)), 100 * share_of(report, row),
          row.getStarted() == 0 ? "-" : duration_text(uint64_t(row.getWaitS() * 1000)).c_str());
   if (report.getPriced()) printf(" %12.2f%s", row.getMoney(), row.getUnpricedGpuS() > 0 ? "+" : "");
   puts("");
@@ -178,8 +178,10 @@ int report(const Words& words) {
     if (!options.has(name)) continue;
     const auto moment = parse_moment(options.get(name), now);
     if (!moment)
-      return options.usage_error("--" + std::string(name) + " is 7d, 12h or 30m ago, 2026-11-01, or \"2026-11-01 "
-                                 "14:30\", not '" + options.get(name) + "'");
+      return options.usage_error("--" + std::string(name) +
+                                 " is 7d, 12h or 30m ago, 2026-11-01, or \"2026-11-01 "
+                                 "14:30\", not '" +
+                                 options.get(name) + "'");
     times[at] = *moment;
   }
   if (times[1] != 0 && times[1] <= times[0]) return options.usage_error("--until comes after --since");

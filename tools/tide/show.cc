@@ -37,6 +37,7 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   const auto spec = job.getSpec();
   json.object().add("id", std::string(job.getId())).add("name", std::string(spec.getName()));
   json.add("queue", std::string(spec.getQueue()));
+  json.add("reservation", std::string(spec.getReservation()));
   json.add("state", std::string(state_name(job.getState()))).add("reason", std::string(job.getReason()));
   json.add("part", spec.getPart() == 0 ? 1.0 : spec.getPart() / 1000.0);
   json.add("weight", std::max(1u, spec.getWeight()));

@@ -9,6 +9,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/reservations.h"
 #include "tools/tide/servers.h"
 #include "tools/tide/show.h"
 
@@ -64,6 +65,22 @@ void add_journal(Json& json, control::JournalInfo::Reader journal) {
 
 }  // namespace
 
+namespace {
+
+void add_history(Json& json, control::HistoryState::Reader history) {
+  json.key("history").object().add("kept", history.getKept()).add("path", std::string(history.getPath()));
+  json.add("problem", std::string(history.getProblem())).add("waiting", history.getWaiting());
+  json.add("lost", history.getLost()).end();
+}
+
+void print_history(control::HistoryState::Reader history) {
+  if (history.getProblem().size() == 0) return;
+  printf("\nhistory    NOT WRITTEN: %s (%lu batches wait, %lu are lost)", history.getProblem().cStr(),
+         (unsigned long)history.getWaiting(), (unsigned long)history.getLost());
+}
+
+}  // namespace
+
 int status(const Words& words) {
   Options options;
   constexpr const char* kHelp = "usage: tide status [--json]\n\nThe pool at a glance: servers, GPUs, jobs.\n";
@@ -80,10 +97,13 @@ int status(const Words& words) {
   if (outcome.ok()) outcome = asker.ask(asker.pool().serversRequest().send(), &servers);
   kj::Maybe<capnp::Response<control::Pool::DecisionsResults>> decisions;
   if (outcome.ok()) outcome = asker.ask(asker.pool().decisionsRequest().send(), &decisions);
+  kj::Maybe<capnp::Response<control::Pool::ReservationsResults>> reserved;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().reservationsRequest().send(), &reserved);
   if (!outcome.ok()) return fail(outcome.message());
   const auto journal = KJ_ASSERT_NONNULL(decisions).getJournal();
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
+  const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
   const auto [total, busy, shared, left, offline, draining] = count(KJ_ASSERT_NONNULL(gpus).getGpus());
   const auto all_jobs = KJ_ASSERT_NONNULL(jobs).getJobs();
   const uint32_t queued = count(all_jobs, JobState::QUEUED), running = count(all_jobs, JobState::RUNNING);
@@ -100,16 +120,14 @@ int status(const Words& words) {
     json.add("gpus_shared", shared).add("shared_free", left / 1000.0);
     json.add("gpus_busy", busy).add("gpus_unusable", offline).add("jobs_running", running).add("jobs_queued", queued);
     json.add("jobs_suspended", suspended).add("turns", std::string(pool.getTurns()));
-    const auto history = pool.getHistory();
-    json.key("history").object().add("kept", history.getKept()).add("path", std::string(history.getPath()));
-    json.add("problem", std::string(history.getProblem())).add("waiting", history.getWaiting());
-    json.add("lost", history.getLost()).end();
+    add_history(json, pool.getHistory());
     json.add("jobs_waiting_for_turn", waiting).add("gpus_draining", draining).key("draining").list();
     for (const auto server : all_servers) {
       if (server.getDrainingMs() != 0) add_server(json, server);
     }
     json.end();
     add_journal(json, journal);
+    add_reservations(json, reservations);
     json.end().print();
     return kOk;
   }
@@ -125,13 +143,11 @@ int status(const Words& words) {
   if (suspended != 0) printf(", %u suspended", suspended);
   printf("\nturns      %s", pool.getTurns().cStr());
   if (waiting != 0) printf(": %u job%s for the next", waiting, waiting == 1 ? " waits" : "s wait");
-  if (pool.getHistory().getProblem().size() != 0) {
-    printf("\nhistory    NOT WRITTEN: %s (%lu batches wait, %lu are lost)", pool.getHistory().getProblem().cStr(),
-           (unsigned long)pool.getHistory().getWaiting(), (unsigned long)pool.getHistory().getLost());
-  }
-  const std::string drains = drains_text(all_servers);
-  if (!drains.empty()) printf("\ndrained    %s", drains.c_str());
+  print_history(pool.getHistory());
+  if (const std::string drains = drains_text(all_servers); !drains.empty()) printf("\ndrained    %s", drains.c_str());
   printf("\ndecisions  %s\n", journal_text(journal).c_str());
+  puts("");
+  print_reservations(reservations);
   return kOk;
 }
 

@@ -47,7 +47,13 @@ void put_tracer_first(const std::string& tracer, const std::string& file,
 // "3", or a part of one, like "0.25".
 bool read_gpus(Options& options, Ask* ask) {
   const std::string text = options.get("gpus");
-  if (text.find('.') == std::string::npos) return options.number("gpus", 1, 1'000'000, &ask->gpus);
+  const bool whole = text.find('.') == std::string::npos;
+  if (whole && options.has("weight")) {
+    options.usage_error("--weight is for a part of a GPU, like -g 0.5");
+    return false;
+  }
+  if (!options.number("weight", 1, kWeightMost, &ask->weight)) return false;
+  if (whole) return options.number("gpus", 1, 1'000'000, &ask->gpus);
   const auto part = parse_thousandths(text);
   if (part && *part >= sched::kPartLeast && *part < sched::kWholeGpu) {
     ask->part = *part;
@@ -132,7 +138,8 @@ const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'},
                                              {"class"},
                                              {"min-runtime"},
                                              {"powers-of-two", 0, false},
-                                             {"weight"}};
+                                             {"weight"},
+                                             {"reservation"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
@@ -161,12 +168,18 @@ const char* const kAskHelp =
     "  --label KEY=VALUE  only on servers with this label; may be given several times\n"
     "  --together WHERE   all its physical GPUs on one server, or behind one switch: server, switch (without it: on\n"
     "                     one server where that can be)\n"
+    "  --reservation NAME on the GPUs of a reservation of the pool (`tide status`), from its beginning on\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
   ask->min_given = options.has("min");
   ask->name = options.get("name");
   ask->queue = options.get("queue");
+  ask->reservation = options.get("reservation");
+  if (options.has("reservation") && ask->reservation.empty()) {
+    options.usage_error("--reservation needs the name of one; `tide status` lists them");
+    return false;
+  }
   ask->trace = options.get("trace");
   ask->no_turns = options.has("no-turns");
   if (options.has("trace") && ask->trace.empty()) {
@@ -184,14 +197,10 @@ bool read_ask(Options& options, Ask* ask) {
     options.usage_error("--min is for whole GPUs");
     return false;
   }
-  if (options.has("weight") && options.get("gpus").find('.') == std::string::npos) {
-    options.usage_error("--weight is for a part of a GPU, like -g 0.5");
-    return false;
-  }
   // What is possible the pool knows; here only what is a number at all.
   return read_gpus(options, ask) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
-         options.number("weight", 1, kWeightMost, &ask->weight) && options.size("gpu-memory", &ask->memory_bytes) &&
-         read_rules(options, ask) && options.duration("protect", &ask->protect_ms);
+         options.size("gpu-memory", &ask->memory_bytes) && read_rules(options, ask) &&
+         options.duration("protect", &ask->protect_ms);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
@@ -217,6 +226,7 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   auto labels = spec.initLabels(uint32_t(ask.labels.size()));
   for (uint32_t i = 0; i < labels.size(); ++i) labels.set(i, ask.labels[i]);
   spec.setTogether(control::Together(ask.together));
+  spec.setReservation(clipped(ask.reservation));
 }
 
 Outcome begin_trace(Ask* ask) {

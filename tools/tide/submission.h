@@ -15,7 +15,7 @@ namespace tide::cli {
 
 struct Ask {
   uint32_t gpus = 1;
-  uint32_t part = 0;  // of that one GPU, in thousandths; 0: all of it
+  uint32_t part = 0;    // of that one GPU, in thousandths; 0: all of it
   uint32_t weight = 0;  // beside others on that GPU; 0: not given
   uint32_t min_gpus = 1;
   bool min_given = false;
@@ -27,7 +27,7 @@ struct Ask {
   uint64_t min_runtime_ms = 0;
   bool powers_of_two = false;
   uint64_t protect_ms = 0;
-  std::string name, queue;
+  std::string name, queue, reservation;
   std::string gpu_model;
   std::vector<std::string> labels;
   sched::Together together = sched::Together::kPreferred;
