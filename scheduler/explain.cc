@@ -154,6 +154,29 @@ std::string who_has_them(const State& state, const JobView& job) {
   return text;
 }
 
+// It would start if others were moved who are not to be.
+std::optional<Explanation> why_in_pieces(const State& state, const std::string& id) {
+  const std::string reason = "waits because what it needs is free in pieces only, and ";
+  State moving = state;
+  moving.consolidate = true;
+  if (!state.consolidate && runs(moving, id)) {
+    return Explanation{.reason = reason + "jobs are not moved for others in this pool",
+                       .next =
+                           "it starts by itself when they end; `tide migrate` moves one, and `consolidate = true` in "
+                           "[policy] of pool.toml lets the scheduler do so"};
+  }
+  std::vector<std::string> kept;
+  for (JobView& job : moving.jobs) {
+    if (job.spared) kept.push_back("job " + job.id + " has run too little since it began, or was disturbed too often");
+    if (job.pinned && !job.spared) kept.push_back("job " + job.id + " is where `tide migrate` put it");
+    job.spared = job.pinned = false;
+  }
+  if (!state.consolidate || kept.empty() || !runs(moving, id)) return std::nullopt;
+  return Explanation{.reason = reason + "who could make way is not to be moved now",
+                     .next = "it starts by itself when they may be moved again, or end; `tide migrate` moves one",
+                     .evidence = kept};
+}
+
 }  // namespace
 
 std::string models_text(const State& state) {
@@ -220,7 +243,7 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
             "requirement it would start now",
         .evidence = {who_has_them(state, *job), "any other GPUs would be there now"}};
   }
-  return std::nullopt;
+  return why_in_pieces(state, id);
 }
 
 std::set<std::string> spared_before(const State& state, const std::string& id) {

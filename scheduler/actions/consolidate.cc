@@ -38,14 +38,14 @@ bool is_movable(const Tentative& plan, Slot slot, Slot for_whom) {
   const Share& share = plan.share(slot);
   if (share.job == nullptr || !share.known || !share.is.admitted || share.is.frozen || share.mine.empty()) return false;
   const JobView& job = *share.job;
-  if (!job.running || job.suspended || job.pinned || !job.preemptible) return false;
-  if (job.spared && !makes_way(plan, slot, for_whom)) return false;
+  if (!job.running || job.suspended || job.pinned) return false;
+  if ((job.spared || !job.preemptible) && !makes_way(plan, slot, for_whom)) return false;
   return std::all_of(job.places.begin(), job.places.end(), [](const GpuId& place) { return place.on_gpu(); });
 }
 
 Cost cost_of(const Tentative& plan, Slot slot, GpuIndex gpu, Slot for_whom) {
-  if (makes_way(plan, slot, for_whom)) return {};
   const JobView& job = *plan.share(slot).job;
+  if (makes_way(plan, slot, for_whom)) return {.failed = job.failed_moves};
   const GpuView& view = plan.gpus().view(gpu);
   const uint32_t there = uint32_t(std::count(job.places.begin(), job.places.end(), view.id));
   const uint64_t each =
@@ -458,6 +458,18 @@ std::vector<Slot> who_start(const Tentative& plan) {
   return slots;
 }
 
+// Who is to get whole GPUs and has none: the oldest of those that start, or have started and wait for others to move.
+Slot first_without_gpus(const Tentative& plan) {
+  Slot first = kNoSlot;
+  for (const Slot slot : plan.unplaced()) {
+    const Share& share = plan.share(slot);
+    const bool has_none = share.known && share.is.admitted && !share.is.frozen && share.mine.empty();
+    if (!has_none || share.job->is_partial()) continue;
+    if (first == kNoSlot || share.number < plan.share(first).number) first = slot;
+  }
+  return first;
+}
+
 struct PartMove {
   Slot slot;
   GpuIndex from, to;
@@ -525,8 +537,7 @@ void move_instead_of_shrinking(Tentative& plan, int64_t reserved) {
   if (!plan.consolidates() || reserved != 0 || plan.rooms_used() < 2 || !plan.homeless().empty()) return;
   const int64_t missing = -plan.left();
   if (missing <= 0) return;
-  const std::vector<Slot> starting = who_start(plan);
-  const Slot for_whom = starting.empty() ? kNoSlot : starting.front();
+  const Slot for_whom = first_without_gpus(plan);
   std::vector<Slot> moved;
   for (int64_t i = 0; i < missing; ++i) {
     if (moved.size() > kMovedMax || !vacate_one(plan, for_whom, &moved)) return;

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "base/log.h"
+#include "scheduler/invariants.h"
 #include "scheduler/planner.h"
 #include "scheduler/queues.h"
 #include "scheduler/simulate/csv.h"
@@ -144,12 +145,28 @@ class Replay {
     for (int round = 0; round < kRoundsMax; ++round) {
       ++result_.decisions;
       bool freed = false;
+      const sched::State seen = options_.check ? all_now() : sched::State();
       const auto changes = planner_->decide();
+      if (const std::string wrong = options_.check ? what_is_wrong_with(seen, changes) : ""; !wrong.empty())
+        return Outcome::fail(format("at %.3f s: %s", now_, wrong.c_str()));
       for (const auto& change : changes) freed |= apply(numbers_.at(change.id), change.decision);
       planner_->count_passed(changes);
       if (!freed) return {};
     }
     return Outcome::fail(format("the pool's policy does not come to rest at %g s", now_));
+  }
+
+  sched::State all_now() const {
+    sched::State state = state_;
+    for (const uint32_t job : there_) state.jobs.push_back(*planner_->view(trace_.jobs[job].id));
+    return state;
+  }
+
+  static std::string what_is_wrong_with(const sched::State& seen, const std::vector<sched::Planner::Change>& changes) {
+    sched::Assignment answer;
+    for (const sched::JobView& job : seen.jobs) answer[job.id] = {job.running, "", job.places, ""};
+    for (const auto& change : changes) answer[change.id] = change.decision;
+    return sched::what_is_wrong(seen, answer);
   }
 
   // Whether GPUs have become free by it, which others may now have.

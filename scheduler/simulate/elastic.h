@@ -45,9 +45,10 @@ struct ElasticOptions {
   Scaling scaling = Scaling::kSlowest;
   ScalingCurve curve = {};  // of kCurve
   Costs costs = {};
+  bool check = false;  // each decision, with scheduler/invariants.h
 };
 
-// Fails where a job can never start, or no queue takes it.
+// Fails where a job can never start, no queue takes it, or a decision that was to be checked is wrong.
 Outcome run_pool(const Trace& trace, const Pool& pool, const ElasticOptions& options, Result* result);
 
 }  // namespace tide::simulate

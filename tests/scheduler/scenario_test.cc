@@ -490,6 +490,19 @@ std::vector<std::string> files() {
   return names;
 }
 
+TEST(ScenarioFiles, tell_at_least_300_stories) {
+  std::set<std::string> told;  // the same one twice counts once
+  for (const std::string& name : files()) {
+    for (const Story& story : read_stories(std::filesystem::path(TIDE_SOURCE_ROOT) / name)) {
+      std::string text;
+      for (const Line& line : story.lines) text += line.text + "\n";
+      told.insert(text);
+    }
+  }
+  printf("%zu scenarios in all\n", told.size());
+  EXPECT_GE(told.size(), 300u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Pool, Scenarios, testing::ValuesIn(files()),
                          [](const auto& info) { return std::filesystem::path(info.param).stem().string(); });
 

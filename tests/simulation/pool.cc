@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "scheduler/invariants.h"
 #include "scheduler/policy.h"
 
 namespace tide::simulation {
@@ -230,6 +231,14 @@ void SimPool::check_turns() {
   restarted_ = false;
 }
 
+// What the policy decides for the pool as it is.
+void SimPool::check_decision() {
+  if (daemon_ == nullptr) return;
+  const sched::State state = daemon_->core().reconciler.look();
+  const std::string wrong = sched::what_is_wrong(state, sched::assign(state));
+  if (!wrong.empty()) world_.violate("decision", "%s", wrong.c_str());
+}
+
 // Nobody counts as there who has been silent for longer than a lease; a scheduler that did not run may not know yet.
 void SimPool::check_leases() {
   if (daemon_ == nullptr || scheduler_io_->process()->paused_until + kLeaseSlack > world_.now()) return;
@@ -364,6 +373,7 @@ void SimPool::behind() {
   }
   network_.plan();
   check_turns();
+  check_decision();
   if (++looks_ % kLookEvery != 0) return;
   check_owners();
   check_suspended();

@@ -162,7 +162,7 @@ class WithoutAPool(Cli):
     def test_help_of_everything(self):
         listed = self.ok('--help')
         for name in ('up down run env status jobs gpus queues top job why resize migrate suspend resume kill drain '
-                     'undrain config doctor simulate snapshot report version').split():
+                     'undrain config doctor simulate report snapshot version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
         self.assertRegex(self.ok('version'), r'^tide \d')

@@ -62,7 +62,7 @@ class Simulate(unittest.TestCase):
 
     def test_every_policy_and_what_if(self):
         answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'all', '--what-if', 'gpus=+4,gpus=16',
-                                    '--json'))
+                                    '--json', '--check'))
         names = ['fifo', 'fifo-skip', 'easy', 'sjf', 'srtf', 'srsf', 'tiresias-l', 'tide-est', 'tide-given',
                  'tide-oracle']
         self.assertEqual([run['policy'] for run in answer['runs']], 3 * names)
@@ -70,7 +70,7 @@ class Simulate(unittest.TestCase):
         self.assertTrue(all(run['avg_queue_s'] == 0 for run in answer['runs'][10:]))
 
     def test_the_pools_own_policy_is_the_default(self):
-        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json'))
+        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json', '--check'))
         self.assertEqual(answer['policy'], 'tide')
         self.assertEqual(answer['avg_queue_s'], 0)
         rigid = json.loads(self.ok(self.trace, '--gpus', 4, '--min', 'all', '--json'))

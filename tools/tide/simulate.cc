@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/simulate/check.h"
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/muri.h"
 #include "scheduler/simulate/pollux.h"
@@ -53,6 +54,10 @@ Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& 
     if (run->trace.jobs.empty()) return Outcome::fail("every job asks for more GPUs than the pool has");
   }
   if (Outcome outcome = simulate_policy(options, times, run); !outcome.ok()) return outcome;
+  if (options.elastic.check) {
+    const std::string wrong = simulate::what_is_wrong(run->trace, run->result);
+    if (!wrong.empty()) return Outcome::fail("policy " + run->policy + ": " + wrong);
+  }
   run->load = load_of(run->trace, run->gpus);
   run->metrics = simulate::measure(run->trace, run->result);
   run->bounds = simulate::bounds_of(run->trace, run->gpus);

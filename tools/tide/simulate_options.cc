@@ -41,6 +41,7 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --move-cost T      how long a job stands when it moves (0; 200ms, 3s, 1min)
   --resume-cost T    how long a job that was stopped stands when it goes on (0)
   --checkpoint T     a job that is stopped loses what it did since its last checkpoint (nothing)
+  --check            fails where any decision gives more GPUs than there are, or one of them twice
   --first N          only the first N jobs
   --part NAME        only one of the traces in the file
   --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many
@@ -178,6 +179,8 @@ bool take_mode(Options* options, SimulateOptions* asked) {
     return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux, openb and deadlines"),
            false;
   }
+  if (!asked->mode.empty() && options->has("check"))
+    return options->usage_error("--check is for the pool's policies, not for --mode " + asked->mode), false;
   asked->trace.by_team = asked->mode == "deadlines";
   if ((asked->mode == "deadlines") != options->has("throughputs")) {
     return options->usage_error("--mode deadlines and --throughputs FILE go together"), false;
@@ -220,6 +223,7 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
   } else if (!options->number("min", 1, simulate::kJobGpusMax, &elastic.min_gpus)) {
     return false;
   }
+  elastic.check = options->has("check");
   const std::string scaling = options->get("scaling", "slowest");
   elastic.scaling = scaling == "slowest"  ? simulate::Scaling::kSlowest
                     : scaling == "linear" ? simulate::Scaling::kLinear
@@ -264,6 +268,7 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
                                          {"nodes"},
                                          {"throughputs"},
                                          {"seeds"},
+                                         {"check", 0, false},
                                          {"skip-bad", 0, false},
                                          {"sort", 0, false},
                                          {"json", 0, false},

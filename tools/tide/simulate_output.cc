@@ -85,16 +85,7 @@ double half_width(const Simulated& run, const std::string& name) {
   return half_width(run, figure);
 }
 
-void add_run(Json& json, const Simulated& run) {
-  json.add("part", run.trace.name).add("policy", run.policy).add("what_if", run.what_if);
-  for (const Figure& figure : kFigures) json.add_exact(figure.name, figure.of(run));
-  if (!run.resampled.empty()) {
-    json.add("seeds", uint64_t(run.resampled.size())).key("ci95").object();
-    for (size_t i = 0; i < std::size(kFigures); ++i) {
-      if (has_interval(kFigures[i])) json.add_exact(kFigures[i].name, half_width(run, i));
-    }
-    json.end();
-  }
+void add_queues(Json& json, const Simulated& run) {
   if (run.result.queues.empty()) return;
   json.key("queues").list();
   for (const simulate::QueueResult& queue : run.result.queues) {
@@ -102,6 +93,18 @@ void add_run(Json& json, const Simulated& run) {
     json.add_exact("had_gpu_s", queue.had_gpu_s).add_exact("wanted_gpu_s", queue.wanted_gpu_s);
     json.add_exact("quota_lack_gpu_s", queue.lack_gpu_s).add_exact("quota_lack_longest_s", queue.lack_longest_s);
     json.add_exact("over_limit_gpu_s", queue.over_limit_gpu_s).end();
+  }
+  json.end();
+}
+
+void add_run(Json& json, const Simulated& run) {
+  json.add("part", run.trace.name).add("policy", run.policy).add("what_if", run.what_if);
+  for (const Figure& figure : kFigures) json.add_exact(figure.name, figure.of(run));
+  add_queues(json, run);
+  if (run.resampled.empty()) return;
+  json.add("seeds", uint64_t(run.resampled.size())).key("ci95").object();
+  for (size_t i = 0; i < std::size(kFigures); ++i) {
+    if (has_interval(kFigures[i])) json.add_exact(kFigures[i].name, half_width(run, i));
   }
   json.end();
 }
@@ -182,8 +185,8 @@ void print_simulations(const Simulations& simulations) {
              "MEDIAN", "P99", "MEAN WAIT s", "LONGEST", "MAKESPAN s", "USED %", "STOPS", "JAIN");
     }
     print_row(run, width);
-    if (!run.resampled.empty()) print_intervals(run, width);
     print_queues(run);
+    if (!run.resampled.empty()) print_intervals(run, width);
     if (run.left_out > 0) printf("  without %zu jobs that ask for more than %u GPUs\n", run.left_out, run.gpus);
     const bool last = i + 1 == simulations.runs.size() || !same_pool(run, simulations.runs[i + 1]);
     if (last) print_bounds(run, width);
