@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "scheduler/policy.h"
+#include "scheduler/reservations.h"
 #include "scheduler/turns.h"
 
 namespace tide::sched {
@@ -26,12 +27,28 @@ std::string to_text(const ServerTraits& traits) {
   return text;
 }
 
+// As it is written in pool.toml.
+std::string time_text(uint64_t ms) { return ms == 0 ? "off" : to_text(TurnRules{.on = true, .fixed_ms = ms}); }
+
 std::string to_text(const QueueConfig& queue) {
   std::string text = format("quota %g", queue.quota);
   if (queue.limit) text += format(", limit %g", *queue.limit);
   if (!queue.parent.empty()) text += ", parent " + queue.parent;
   text += format(", over_quota_weight %g, priority %d", queue.over_quota_weight, queue.priority);
+  if (queue.job_class) text += std::string(", class ") + sched::to_text(*queue.job_class);
+  if (queue.min_runtime_ms) text += ", min_runtime " + time_text(*queue.min_runtime_ms);
+  for (const ModelQuota& model : queue.models) {
+    text += ", " + model.model + format(" quota %u", model.quota);
+    if (model.limit) text += format(" limit %u", *model.limit);
+  }
   return text + (queue.preemptible ? "" : ", not preemptible");
+}
+
+std::string reservation_text(const PoolConfig& config, const std::string& name) {
+  for (const ReservationConfig& each : config.reservations) {
+    if (each.is.name == name) return sched::to_text(each);
+  }
+  return "";
 }
 
 template <class Of>
@@ -47,6 +64,16 @@ std::set<std::string> names_of(const std::vector<Of>& a, const std::vector<Of>& 
     for (const Of& each : *list) names.insert(each.name);
   }
   return names;
+}
+
+void compare_rules(const PolicyConfig& before, const PolicyConfig& after, ConfigChange* change) {
+  const auto runtime = [](const PolicyConfig& policy) {
+    return policy.min_runtime_ms ? time_text(*policy.min_runtime_ms) : std::string();
+  };
+  const auto often = [](const PolicyConfig& policy) { return std::to_string(policy.disturbances_per_hour); };
+  note("min_runtime", runtime(before), runtime(after), "", &change->now);
+  note("disturbances_per_hour", often(before), often(after), "", &change->now);
+  note("idle_return", time_text(before.idle_return_ms), time_text(after.idle_return_ms), "", &change->now);
 }
 
 void compare_servers(const PoolConfig& before, const PoolConfig& after, ConfigChange* change) {
@@ -110,6 +137,11 @@ Touch touch_of(const JobView& job, const Decision& is, const Decision& then) {
 void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->turns = config.turns;
   ledger->queues.configure(config.queues, config.policy);
+  ledger->disturbance.configure(config.queues, config.policy);
+  ledger->consolidate = config.policy.consolidate;
+  ledger->prices = config.price;
+  ledger->history_keep_ms = config.history_keep_ms;
+  ledger->reservations = config.reservations;
   ledger->traits.clear();
   for (const ServerConfig& server : config.servers) ledger->traits[server.name] = server.traits;
   for (auto& [name, server] : ledger->servers) ledger->describe(&server);
@@ -127,17 +159,37 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   note("door", before.door, after.door, restart, &change.restart);
   note("state", before.state, after.state, restart, &change.restart);
   note("store", to_text(before.etcd), to_text(after.etcd), restart, &change.restart);
+  note("history", before.history, after.history, restart, &change.restart);
   note("turns", to_text(before.turns), to_text(after.turns), "", &change.now);
+  note("price", to_text(before.price), to_text(after.price), "", &change.now);
+  const auto keep = [](const PoolConfig& config) {
+    return format("%lu h", (unsigned long)(config.history_keep_ms / 3'600'000));
+  };
+  note("keep", keep(before), keep(after), "", &change.now);
   const auto half_life = [](const PoolConfig& config) {
     return format("%lu s", (unsigned long)(config.policy.half_life_ms / 1000));
   };
   const auto weight = [](const PoolConfig& config) { return format("%g", config.policy.past_weight); };
   note("half_life", half_life(before), half_life(after), "", &change.now);
   note("past_weight", weight(before), weight(after), "", &change.now);
+  compare_rules(before.policy, after.policy, &change);
+  const auto consolidate = [](const PoolConfig& config) { return config.policy.consolidate ? "true" : "false"; };
+  note("consolidate", consolidate(before), consolidate(after), "", &change.now);
+  const auto journal = [](const PoolConfig& config) {
+    const uint64_t bytes = config.policy.journal_bytes;
+    return bytes == 0 ? std::string("off") : format("%lu KiB", (unsigned long)(bytes >> 10));
+  };
+  note("journal", journal(before), journal(after), "", &change.now);
   for (const std::string& name : names_of(before.queues, after.queues)) {
     const QueueConfig *was = find_named(before.queues, name), *is = find_named(after.queues, name);
     note("queue " + name, was == nullptr ? "" : to_text(*was), is == nullptr ? "" : to_text(*is), "", &change.now);
   }
+  std::set<std::string> names;
+  for (const auto* config : {&before, &after}) {
+    for (const ReservationConfig& each : config->reservations) names.insert(each.is.name);
+  }
+  for (const std::string& name : names)
+    note("reservation " + name, reservation_text(before, name), reservation_text(after, name), "", &change.now);
   compare_servers(before, after, &change);
   return change;
 }
@@ -164,12 +216,12 @@ PauseGuess guess_pause(const std::string& job, uint32_t vgpu, uint64_t bytes, co
 
 std::vector<Touch> touched(const State& before, State after) {
   std::map<std::string, const TurnEnd*> ends;
-  const TurnPlan turns = plan_turns(after);
+  const TurnPlan turns = plan_turns(rest_of(after));
   after.next_turn = turns.empty() ? "" : turns.front().next;
   for (const TurnEnd& end : turns) {
     for (const std::string& id : end.over) ends[id] = &end;
   }
-  const TurnPlan turns_now = plan_turns(before);
+  const TurnPlan turns_now = plan_turns(rest_of(before));
   std::set<std::string> ending;  // whose turns end anyway
   for (const TurnEnd& end : turns_now) ending.insert(end.over.begin(), end.over.end());
   const Assignment is = assign(before), then = assign(after);

@@ -1,10 +1,5 @@
 #include "scheduler/config.h"
 
-#define TOML_EXCEPTIONS 0
-#undef NDEBUG                                  // else it may tell the compiler that its assertions hold
-#define TOML_ASSERT(expr) static_assert(true)  // some fail on garbage, of which an error is made behind them
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -16,6 +11,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "scheduler/addresses.h"
+#include "scheduler/config_tables.h"
 #include "scheduler/state.h"
 
 namespace tide::sched {
@@ -31,12 +27,19 @@ enum class Kind : uint8_t {
   kStore,
   kTurns,
   kTime,
+  kTimeOrOff,
+  kClass,
   kWord,
   kGpus,
   kWeight,
   kRank,
   kBool,
-  kLabels
+  kLabels,
+  kJournal,
+  kPrice,
+  kPrices,
+  kKeep,
+  kTables
 };
 
 struct Key {
@@ -45,11 +48,8 @@ struct Key {
   uint64_t least = 0, most = 0;  // of a number
 };
 
-constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress},
-                             {"door", Kind::kAddress},
-                             {"state", Kind::kPath},
-                             {"store", Kind::kStore},
-                             {"turns", Kind::kTurns}};
+constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath},
+                             {"store", Kind::kStore},    {"turns", Kind::kTurns},  {"history", Kind::kPath}};
 constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"scheduler", Kind::kAddresses},
                                {"listen", Kind::kAddress},
@@ -64,16 +64,24 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"labels", Kind::kLabels},
                                {"switch", Kind::kWord}};
 constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
-constexpr Key kQueueKeys[] = {{"name", Kind::kWord},       {"parent", Kind::kWord},
-                              {"quota", Kind::kGpus},      {"limit", Kind::kGpus},
-                              {"priority", Kind::kRank},   {"over_quota_weight", Kind::kWeight},
-                              {"preemptible", Kind::kBool}};
-constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime}, {"past_weight", Kind::kWeight}};
-constexpr const char* kLaterTables[] = {"price", "auth"};
-constexpr const char* kTables = "[pool], [policy], [[queue]] and [[server]]";
+constexpr Key kQueueKeys[] = {
+    {"name", Kind::kWord},        {"parent", Kind::kWord},   {"quota", Kind::kGpus},
+    {"limit", Kind::kGpus},       {"priority", Kind::kRank}, {"over_quota_weight", Kind::kWeight},
+    {"preemptible", Kind::kBool}, {"class", Kind::kClass},   {"min_runtime", Kind::kTimeOrOff},
+    {"models", Kind::kTables}};
+constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
+                               {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
+                               {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool},
+                               {"journal", Kind::kJournal}};
+constexpr Key kPriceKeys[] = {{"default", Kind::kPrice}, {"currency", Kind::kWord}, {"model", Kind::kPrices}};
+constexpr Key kHistoryKeys[] = {{"keep", Kind::kKeep}};
+constexpr const char* kPricesKey = "model";
+constexpr const char* kLaterTables[] = {"auth"};
+constexpr const char* kTables = "[pool], [policy], [history], [price], [[queue]], [[reservation]] and [[server]]";
 
 constexpr double kGpusMost = 1e6, kWeightMost = 1e6;
 constexpr int64_t kRankMost = 1'000'000;
+constexpr uint64_t kJournalLeast = 1u << 20, kJournalMost = uint64_t(1) << 40;
 constexpr size_t kShownBytesMax = 80;  // of a value in a message
 
 // The keys of one kind of table.
@@ -82,7 +90,7 @@ struct Table {
   std::span<const Key> keys;
 };
 constexpr Table kPool{"[pool]", kPoolKeys}, kServer{"[[server]]", kServerKeys}, kQueue{"[[queue]]", kQueueKeys},
-    kPolicy{"[policy]", kPolicyKeys};
+    kPolicy{"[policy]", kPolicyKeys}, kPrice{"[price]", kPriceKeys}, kHistory{"[history]", kHistoryKeys};
 
 const Key* find_key(const Table& table, const std::string& name) {
   for (const Key& key : table.keys) {
@@ -147,6 +155,21 @@ bool is_size(const std::string& text) {
          (unit.empty() || unit == "KiB" || unit == "MiB" || unit == "GiB" || unit == "TiB");
 }
 
+// "64MiB"; 0: "off". False: neither, or too little to be one.
+bool parse_journal(const std::string& text, uint64_t* bytes) {
+  *bytes = 0;
+  if (text == "off") return true;
+  if (!is_size(text)) return false;
+  char* end = nullptr;
+  const double number = strtod(text.c_str(), &end);
+  const std::string unit = end, units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+  const auto* const found = std::find(std::begin(units), std::end(units), unit);
+  const double size = std::ldexp(number, int(10 * (found - std::begin(units))));
+  if (size < double(kJournalLeast) || size > double(kJournalMost)) return false;
+  *bytes = uint64_t(size);
+  return true;
+}
+
 bool is_number(const Key& key, const std::string& text) {
   return is_digits(text) && text.size() <= 12 && std::stoull(text) >= key.least && std::stoull(text) <= key.most;
 }
@@ -163,7 +186,23 @@ bool is_gpus(double gpus) {
          (gpus == 0 || std::round(thousandths) >= kPartLeast);
 }
 
+// Words of letters and digits, as in a GPU's name.
+bool is_model_name(const std::string& text) {
+  const auto plain = [](char c) {
+    return isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' || c == ' ';
+  };
+  return !text.empty() && text.size() < kIdBytes && isalnum(static_cast<unsigned char>(text.front())) &&
+         std::all_of(text.begin(), text.end(), plain);
+}
+
 bool is_weight(double weight) { return weight >= 0 && weight <= kWeightMost; }
+
+// "off" is 0.
+std::optional<uint64_t> time_or_off(const std::string& text) {
+  TurnRules rules;
+  if (text == "off") return 0;
+  return parse_turns(text, &rules) && rules.fixed_ms != 0 ? std::optional(rules.fixed_ms) : std::nullopt;
+}
 
 bool fits(const Key& key, const std::string& text) {
   switch (key.kind) {
@@ -172,16 +211,28 @@ bool fits(const Key& key, const std::string& text) {
     case Kind::kGpus:
       return is_gpus(strtod(text.c_str(), nullptr));
     case Kind::kWeight:
+    case Kind::kPrice:
       return is_weight(strtod(text.c_str(), nullptr));
+    case Kind::kPrices:
+      return false;  // a table
+    case Kind::kKeep:
+      return parse_keep(text).has_value();
     case Kind::kRank:
       return std::abs(strtod(text.c_str(), nullptr)) <= double(kRankMost);
     case Kind::kBool:
+    case Kind::kTables:
       return true;
     case Kind::kLabels:
       return is_label(text);
     case Kind::kTime: {
       TurnRules rules;
       return parse_turns(text, &rules) && rules.fixed_ms != 0;
+    }
+    case Kind::kTimeOrOff:
+      return time_or_off(text).has_value();
+    case Kind::kClass: {
+      JobClass ignored;
+      return parse_job_class(text, &ignored);
     }
     case Kind::kPath:
       return !text.empty();
@@ -203,6 +254,10 @@ bool fits(const Key& key, const std::string& text) {
       TurnRules ignored;
       return parse_turns(text, &ignored);
     }
+    case Kind::kJournal: {
+      uint64_t ignored = 0;
+      return parse_journal(text, &ignored);
+    }
   }
   return false;
 }
@@ -217,14 +272,25 @@ std::string kind_text(const Key& key) {
                     double(kPartLeast) / kWholeGpu);
     case Kind::kWeight:
       return format("number from 0 to %.0f", kWeightMost);
+    case Kind::kPrice:
+    case Kind::kPrices:
+      return format("price of a GPU-hour, from 0 to %.0f", kWeightMost);
+    case Kind::kKeep:
+      return "time of whole days or hours, like 400d or 12h";
     case Kind::kRank:
       return format("whole number from %ld to %ld", long(-kRankMost), long(kRankMost));
     case Kind::kBool:
       return "true or false";
+    case Kind::kTables:
+      return "table";
     case Kind::kLabels:
       return "label (KEY=VALUE of letters, digits, '-', '_', '.' and '/', 1 to 63 each)";
     case Kind::kTime:
       return "time";
+    case Kind::kTimeOrOff:
+      return "time (or off)";
+    case Kind::kClass:
+      return "class (batch, interactive or inference)";
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
@@ -240,6 +306,8 @@ std::string kind_text(const Key& key) {
       return "size";
     case Kind::kTurns:
       return "way to take turns (off, auto, or how long each is)";
+    case Kind::kJournal:
+      return "size of a journal (1MiB to 1TiB, or off)";
   }
   return "";
 }
@@ -254,12 +322,23 @@ std::string example(const Key& key) {
       return "1";
     case Kind::kRank:
       return "0";
+    case Kind::kPrice:
+    case Kind::kPrices:
+      return "2.5";
+    case Kind::kKeep:
+      return "\"400d\"";
     case Kind::kBool:
       return "true";
+    case Kind::kTables:
+      return "{ H200 = { quota = 4, limit = 8 } }";
     case Kind::kLabels:
       return "[\"rack=a\"]";
     case Kind::kTime:
       return "\"24h\"";
+    case Kind::kTimeOrOff:
+      return "\"10m\"";
+    case Kind::kClass:
+      return "\"interactive\"";
     case Kind::kPath:
       return "\"/run/tide\"";
     case Kind::kAddress:
@@ -276,6 +355,8 @@ std::string example(const Key& key) {
       return "\"16GiB\"";
     case Kind::kTurns:
       return "\"auto\"";
+    case Kind::kJournal:
+      return "\"64MiB\"";
   }
   return "";
 }
@@ -306,6 +387,7 @@ const Type& type_of(const Key& key) {
       return kWhole;
     case Kind::kGpus:
     case Kind::kWeight:
+    case Kind::kPrice:
       return kReal;
     case Kind::kBool:
       return kTruth;
@@ -341,10 +423,21 @@ class Reader {
         for (const toml::node& element : *node.as_array()) queue(*element.as_table(), config);
       } else if (name == "queue") {
         error(node.source(), "'queue' must be a list of tables", "write [[queue]] on a line of its own");
+      } else if (name == "reservation" && node.is_array_of_tables()) {
+        const ConfigSink sink{path_, errors_};
+        for (const toml::node& element : *node.as_array()) read_reservation(*element.as_table(), sink, config);
+      } else if (name == "reservation") {
+        error(node.source(), "'reservation' must be a list of tables", "write [[reservation]] on a line of its own");
       } else if (name == "policy" && node.is_table()) {
         policy(*node.as_table(), config);
       } else if (name == "policy") {
         error(node.source(), "'policy' must be a table", "write [policy] on a line of its own");
+      } else if (name == "price" && node.is_table()) {
+        price(*node.as_table(), config);
+      } else if (name == "history" && node.is_table()) {
+        history(*node.as_table(), config);
+      } else if (name == "price" || name == "history") {
+        error(node.source(), "'" + name + "' must be a table", "write [" + name + "] on a line of its own");
       } else if (later) {
         error(key.source(), "'" + name + "' is not available yet",
               std::string("leave it out; this version knows ") + kTables + " only");
@@ -367,13 +460,18 @@ class Reader {
     if (find_key(kServer, name) != nullptr) return "it belongs under [[server]]";
     if (find_key(kQueue, name) != nullptr) return "it belongs under [[queue]]";
     if (find_key(kPolicy, name) != nullptr) return "it belongs under [policy]";
+    if (find_key(kHistory, name) != nullptr) return "it belongs under [history]";
+    if (find_key(kPrice, name) != nullptr) return "it belongs under [price]";
     return std::string("this version knows ") + kTables + " only";
   }
 
   void pool(const toml::table& table, PoolConfig* config) {
     Settings settings = read(kPool, table);
-    for (const auto& [key, field] : std::initializer_list<std::pair<const char*, std::string*>>{
-             {"listen", &config->listen}, {"door", &config->door}, {"state", &config->state}}) {
+    for (const auto& [key, field] :
+         std::initializer_list<std::pair<const char*, std::string*>>{{"listen", &config->listen},
+                                                                     {"door", &config->door},
+                                                                     {"state", &config->state},
+                                                                     {"history", &config->history}}) {
       if (settings.count(key) != 0) *field = settings[key];
     }
     if (settings.count("store") != 0) (void)read_store(settings["store"], config);           // it fits
@@ -436,6 +534,11 @@ class Reader {
     queue.over_quota_weight = number("over_quota_weight", 1);
     queue.priority = int32_t(number("priority", 0));
     queue.preemptible = settings["preemptible"] != "false";
+    if (settings.count("min_runtime") != 0) queue.min_runtime_ms = time_or_off(settings["min_runtime"]);
+    JobClass job_class;
+    if (parse_job_class(settings["class"], &job_class)) queue.job_class = job_class;
+    if (const toml::node* const models = table.get("models"))
+      queue.models = read_models(*models, ConfigSink{path_, errors_});
     queue.at = place("name");
     queue.parent_at = place("parent");
     queue.quota_at = place("quota");
@@ -450,6 +553,41 @@ class Reader {
       config->policy.half_life_ms = time.fixed_ms;
     if (settings.count("past_weight") != 0)
       config->policy.past_weight = strtod(settings.at("past_weight").c_str(), nullptr);
+    if (settings.count("min_runtime") != 0) config->policy.min_runtime_ms = time_or_off(settings.at("min_runtime"));
+    if (settings.count("disturbances_per_hour") != 0)
+      config->policy.disturbances_per_hour = uint32_t(std::stoul(settings.at("disturbances_per_hour")));
+    if (settings.count("idle_return") != 0)
+      config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
+    config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
+    if (settings.count("journal") != 0) (void)parse_journal(settings.at("journal"), &config->policy.journal_bytes);
+  }
+
+  void history(const toml::table& table, PoolConfig* config) {
+    const Settings settings = read(kHistory, table);
+    if (settings.count("keep") != 0) config->history_keep_ms = *parse_keep(settings.at("keep"));  // it fits
+  }
+
+  void price(const toml::table& table, PoolConfig* config) {
+    const Settings settings = read(kPrice, table);
+    if (settings.count("default") != 0) config->price.otherwise = strtod(settings.at("default").c_str(), nullptr);
+    if (settings.count("currency") != 0) config->price.currency = settings.at("currency");
+    const toml::node* const models = table.get(kPricesKey);
+    if (models == nullptr) return;
+    if (!models->is_table())
+      return error(models->source(), "'model' must be a table", "write [price.model] on a line of its own");
+    for (const auto& [key, node] : *models->as_table()) {
+      const std::string name(key.str());
+      const std::string hint = "write " + (name.find(' ') == std::string::npos ? name : "\"" + name + "\"") + " = 4.0";
+      if (!is_model_name(name)) {
+        error(key.source(), "'" + shown(name) + "' cannot be words of a GPU's name", "write H200 = 4.0");
+      } else if (!kReal.is(node)) {
+        error(node.source(), "the price of '" + shown(name) + "' must be a number", hint);
+      } else if (const std::string text = kReal.text(node); !fits({"", Kind::kPrice}, text)) {
+        error(node.source(), "'" + shown(text) + "' is no " + kind_text({"", Kind::kPrice}), hint);
+      } else {
+        config->price.models[name] = strtod(text.c_str(), nullptr);
+      }
+    }
   }
 
   // What fits; the rest are errors.
@@ -462,7 +600,8 @@ class Reader {
         error(node_key.source(), "unknown key '" + shown(name) + "' in " + table.title, hint_for(table, name));
         continue;
       }
-      if (key->kind == Kind::kLabels) continue;  // a list: labels()
+      if (key->kind == Kind::kLabels || key->kind == Kind::kPrices || key->kind == Kind::kTables)
+        continue;  // labels(), price(), read_models()
       const Type& type = type_of(*key);
       if (!type.is(node)) {
         error(node.source(), "'" + name + "' must be " + type.name,
@@ -540,6 +679,7 @@ std::vector<ConfigError> parse_config(const std::string& text, const std::string
   PoolConfig read;
   Reader(path, &errors).root(parsed.table(), &read);
   for (ConfigError& error : check_queues(read.queues, path)) errors.push_back(std::move(error));
+  for (ConfigError& error : check_reservations(read, path)) errors.push_back(std::move(error));
   std::stable_sort(errors.begin(), errors.end(), [](const ConfigError& a, const ConfigError& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
   });

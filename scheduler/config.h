@@ -5,13 +5,16 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/outcome.h"
 #include "scheduler/etcd_place.h"
+#include "scheduler/price_config.h"
 #include "scheduler/queue_config.h"
 #include "scheduler/require.h"
+#include "scheduler/reservation_config.h"
 #include "scheduler/turn_rules.h"
 #include "scheduler/usage.h"
 
@@ -29,11 +32,22 @@ inline constexpr size_t kServersMax = 4096;
 inline constexpr size_t kQueuesMax = 1024;
 inline constexpr uint32_t kQueueLevelsMax = 8;
 
+inline constexpr uint32_t kDisturbancesPerHour = 60;
+inline constexpr uint64_t kIdleReturnMs = 600'000;
+
 // [policy]
 struct PolicyConfig {
-  uint64_t half_life_ms = kHalfLifeMs;  // of what queues had in the past
-  double past_weight = 1;               // how much that counts (ShareRules)
+  uint64_t half_life_ms = kHalfLifeMs;                    // of what queues had in the past
+  double past_weight = 1;                                 // how much that counts (ShareRules)
+  std::optional<uint64_t> min_runtime_ms = {};            // before a job is disturbed for others' sake
+  uint32_t disturbances_per_hour = kDisturbancesPerHour;  // of one job, for others' sake; 0: no limit
+  uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never
+  bool consolidate = true;                                // running jobs may be moved so that others can start
+  uint64_t journal_bytes = 64u << 20;                     // of the journal of decisions; 0: none is kept
 };
+
+// [history]
+inline constexpr uint64_t kHistoryKeepMs = 400ull * 24 * 3600 * 1000;  // where pool.toml says nothing
 
 struct PoolConfig {
   std::string listen = "127.0.0.1:7411";  // Cap'n Proto; tide and the agents
@@ -43,9 +57,18 @@ struct PoolConfig {
   TurnRules turns;                        // whether jobs that wait take turns with those that run
   std::vector<ServerConfig> servers;      // each name once
   std::vector<QueueConfig> queues;        // in the order of the file; none: one without limit
+  std::vector<ReservationConfig> reservations;  // in the order of the file
   PolicyConfig policy;
+  std::string history;  // the file of what has happened (history.h); empty: in `state`; "off": it is not kept
+  uint64_t history_keep_ms = kHistoryKeepMs;
+  PriceConfig price;
   uint32_t connections_max = 4096;  // at each of the two ports; not from the file
 };
+
+// Where the journal of decisions is; empty: nowhere, the scheduler has no directory.
+inline std::string journal_directory(const PoolConfig& config) {
+  return config.state.empty() ? "" : config.state + "/decisions";
+}
 
 struct ConfigError {
   std::string file;

@@ -43,6 +43,8 @@ struct Lease {                # one vGPU on one physical GPU
   memoryBytes @5 :UInt64;     # quota
   protected @6 :Bool;         # checkpoints are made of it
   part @7 :UInt32;            # its job's part of the GPU's time, in thousandths; 0: all of it
+  weight @8 :UInt32;          # what that counts beside other vGPUs on the GPU; 0: 1
+  latency @9 :Bool;           # what it begins goes before others' there
 }
 
 struct MoveReport {
@@ -113,6 +115,17 @@ struct VgpuStats {
   keptOnDisk @21 :UInt64;    # and of its disk
 }
 
+struct VgpuUsage {            # of a vGPU on a GPU, or one that was there a moment ago
+  job @0 :Text;
+  vgpu @1 :UInt32;
+  epoch @2 :UInt64;
+  gpu @3 :UInt32;
+  usedMs @4 :Float64;         # that the GPU worked for it since the lease, or the agent, began. It only grows; of all
+                              # that share a GPU together it grows no faster than time
+  residentBytes @5 :UInt64;
+  busyPermille @6 :UInt32;    # of the last second
+}
+
 # Implemented by tide-agent; every action may be repeated safely: an action of an older epoch is refused, one that has
 # been done already succeeds again.
 interface Agent {
@@ -139,6 +152,8 @@ interface Agent {
   give @9 (job :Text, vgpu :UInt32, epoch :UInt64, lease :Lease, address :Text) -> (report :MoveReport);
   # Returns when a worker was lost, or a checkpoint is wanted soon; fails when the lease is not there.
   watch @10 (job :Text, vgpu :UInt32, epoch :UInt64) -> (lost :Bool);
+  # Of all vGPUs on its GPUs at once.
+  usage @11 () -> (vgpus :List(VgpuUsage));
 }
 
 enum Together {               # which of a job's physical GPUs must have in common
@@ -151,6 +166,7 @@ enum JobClass {
   batch @0;
   interactive @1;             # somebody waits for each answer, and sleeps in between
   inference @2;               # it serves requests
+  asQueueSays @3;             # of one that is submitted: batch, where the queue says nothing
 }
 
 struct JobSpec {
@@ -329,6 +345,34 @@ struct QueueInfo {            # amounts are thousandths of a GPU
   waitingGpus @14 :UInt64;    # what these want
   usedGpuS @15 :Float64;      # GPU-seconds in the past; half are forgotten in each half-life
   usedPart @16 :Float64;      # the part of the pool that it was, 0 to 1
+  models @17 :List(ModelInfo);
+}
+
+struct ModelInfo {            # what a queue has of GPUs of a model
+  model @0 :Text;             # words of their names
+  quota @1 :UInt32;
+  limit @2 :UInt32 = 0xffffffff;  # all ones: none
+  held @3 :UInt32;            # that its jobs are on
+  there @4 :UInt32;           # usable ones in the pool
+}
+
+struct ReservationInfo {
+  name @0 :Text;
+  gpus @1 :UInt32;
+  gpuModel @2 :Text;          # words of their names; empty: any
+  labels @3 :List(Text);
+  fromMs @4 :UInt64;          # since 1970
+  untilMs @5 :UInt64;
+  users @6 :List(Text);       # whose jobs may use it; with no users and no queues: everybody's
+  queues @7 :List(Text);
+  exclusive @8 :Bool;         # nobody else has its GPUs, also while it does not use them
+  begun @9 :Bool;
+  over @10 :Bool;
+  kept @11 :UInt32;           # GPUs that are kept for it now; the rest is lent
+  used @12 :UInt32;           # GPUs that its jobs have
+  there @13 :UInt32;          # usable GPUs of the pool that are such as it may have
+  runningJobs @14 :UInt32;
+  waitingJobs @15 :UInt32;
 }
 
 struct Touched {              # a job to which a change of the configuration does something
@@ -344,6 +388,28 @@ struct ConfigOutcome {
   restart @2 :List(Text);     # what takes effect with the next start of the scheduler, or of an agent
   touched @3 :List(Touched);
   keptIn @4 :Text;            # the scheduler's pool.toml; with the one before it in keptIn.before
+}
+
+struct DecisionInfo {         # about one job
+  number @0 :UInt64;
+  atMs @1 :UInt64;            # since 1970
+  what @2 :Text;              # "starts on a/0"
+  reason @3 :Text;            # empty: it was there
+}
+
+struct JournalInfo {          # of decisions
+  directory @0 :Text;         # empty: nothing is recorded
+  first @1 :UInt64;           # numbers of decisions; 0: none
+  last @2 :UInt64;
+  bytes @3 :UInt64;
+  bytesMax @4 :UInt64;
+  leftOut @5 :UInt64;         # decisions that were not written, since the scheduler started
+  problem @6 :Text;           # why; empty: the last one was written
+}
+
+# Something large on its way from the scheduler.
+interface Pieces {
+  next @0 () -> (piece :Data);  # empty: that was all
 }
 
 # A pool.toml on its way to the scheduler, in pieces that fit into a message.
@@ -368,6 +434,71 @@ interface Registration {      # held by an agent; dropping it takes the server o
   heartbeat @0 ();
 }
 
+struct ReportRow {            # GPU-seconds are of whole GPUs: half of one for a second is half of one
+  key @0 :Text;               # the queue, the user, or the job's id
+  name @1 :Text;              # of a job: its name, queue and user
+  queue @2 :Text;
+  user @3 :Text;
+  jobs @4 :UInt32;            # that held GPUs, or started
+  heldGpuS @5 :Float64;
+  usedGpuS @6 :Float64;       # of that, GPUs worked
+  started @7 :UInt32;         # jobs,
+  waitS @8 :Float64;          # and how long these had waited, in the mean
+  money @9 :Float64;          # what was held, at today's prices
+  unpricedGpuS @10 :Float64;  # of heldGpuS: of GPUs without a price
+}
+
+struct Report {
+  rows @0 :List(ReportRow);   # who held most comes first
+  more @1 :UInt32;            # rows that are left out: they held least
+  total @2 :ReportRow;
+  sinceMs @3 :UInt64;         # since 1970: what was asked for,
+  untilMs @4 :UInt64;
+  firstMs @5 :UInt64;         # and what the history has of it; 0: nothing
+  lastMs @6 :UInt64;
+  capacityGpuS @7 :Float64;   # of all GPUs of the pool while a scheduler led it
+  priced @8 :Bool;            # pool.toml has prices
+  currency @9 :Text;
+  idleJobs @10 :UInt32;       # that worked in less than a tenth of what they held,
+  idleGpuS @11 :Float64;      # and how much of that GPUs did nothing
+  notes @12 :List(Text);      # what is missing in it, and why
+}
+
+struct TopGpu {
+  server @0 :Text;
+  gpu @1 :UInt32;
+  model @2 :Text;
+  memoryBytes @3 :UInt64;
+  usable @4 :Bool;            # its server answers, it is healthy, and it is not being drained
+  heard @5 :Bool;             # its server has said what it does; else the next two are not known
+  usedBytes @6 :UInt64;
+  busyPermille @7 :UInt32;    # of the last second
+  jobs @8 :Text;              # who holds it; of several, with commas between
+}
+
+struct TopJob {
+  id @0 :Text;
+  name @1 :Text;
+  queue @2 :Text;
+  user @3 :Text;
+  state @4 :JobState;
+  vgpus @5 :UInt32;
+  physicalGpus @6 :UInt32;
+  part @7 :UInt32;            # of its one GPU, in thousandths
+  busyPermille @8 :UInt32;    # of the last second, of its GPUs together
+  usedBytes @9 :UInt64;
+  submittedMs @10 :UInt64;    # since 1970
+  startedMs @11 :UInt64;      # 0: not yet
+}
+
+struct HistoryState {
+  kept @0 :Bool;              # false: no history is kept
+  path @1 :Text;
+  problem @2 :Text;           # why it is not written; empty: it is
+  waiting @3 :UInt64;         # batches that wait in the store for it
+  lost @4 :UInt64;            # that could not wait any longer
+}
+
 interface Pool {
   submit @0 (spec :JobSpec) -> (id :Text, token :Data, doorAddress :Text, handle :JobHandle);
   # `tide run` again, after the scheduler restarted.
@@ -380,7 +511,8 @@ interface Pool {
   migrate @7 (job :Text, vgpu :Int32, server :Text, gpu :UInt32) -> (report :MoveReport);  # vgpu -1: all
   kill @8 (job :Text);
   status @9 () -> (version :Text, pid :UInt32, startedMs :UInt64, servers :UInt32, doorAddress :Text,
-                   turns :Text);  # as in pool.toml
+                   turns :Text,  # as in pool.toml
+                   history :HistoryState);
   shutdown @10 ();
   # Returns when no GPU is held any more; it fails with the job running on as before.
   suspend @11 (job :Text) -> (report :MoveReport);
@@ -395,6 +527,18 @@ interface Pool {
   # One reason why a job waits, has fewer GPUs than it could, or is where it is; found by asking the policy what would
   # be if that were otherwise. Empty: what its JobInfo says is all.
   why @17 (job :Text) -> (reason :Text, next :Text, evidence :List(Text));
+  reservations @18 () -> (reservations :List(ReservationInfo));  # in the order of pool.toml
+  # What jobs have had of GPUs in a time. `by`: "queue", "user" or "job"; untilMs 0: until now.
+  report @19 (by :Text, sinceMs :UInt64, untilMs :UInt64) -> (report :Report);
+  # All at a glance, each server being asked once for all who look at it. Jobs that run come first, who holds most
+  # before the others, then those that wait, in the order of submission; `jobsMax` of them at most.
+  top @20 (jobsMax :UInt32) -> (gpus :List(TopGpu), jobs :List(TopJob), queues :List(QueueInfo), running :UInt32,
+                                suspended :UInt32, waiting :UInt32, nowMs :UInt64);
+  # What the policy was asked with and what it answered, as a file for `tide simulate --snapshot` (state.capnp): the
+  # decision of this number, else the last one at this time (since 1970), else the last; or how the pool is now.
+  snapshot @21 (number :UInt64, atMs :UInt64, now :Bool) -> (pieces :Pieces);
+  # What was decided about a job, oldest first, as far as the journal goes back. Without a job: how the journal is.
+  decisions @22 (job :Text) -> (decisions :List(DecisionInfo), journal :JournalInfo);
 }
 
 enum Caller {

@@ -96,7 +96,10 @@ Daemon::Daemon(PoolConfig config, std::unique_ptr<Store> store, kj::AsyncIoConte
       door_port_("door", io.provider->getTimer(), config_.connections_max) {
   core_.started_ms = wall_seconds() * 1000;
   sched::configure(&core_.ledger, config_);
+  core_.recorder.keep(journal_directory(config_), config_.policy.journal_bytes);
   core_.quit = [this] { quit_.fulfiller->fulfill(); };
+  if (config_.history != "off" && !(config_.history.empty() && config_.state.empty()))
+    core_.reconciler.books().keep_in(config_.history.empty() ? config_.state + "/history.sqlite" : config_.history);
   core_.reconciler.act_only_while([this] { return leads(); });
 }
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/log.h"
 #include "scheduler/policy.h"
+#include "scheduler/reservations.h"
+#include "scheduler/turns.h"
 
 namespace tide::sched {
 namespace {
@@ -92,6 +95,52 @@ bool runs(const State& state, const std::string& id) {
   return found != answer.end() && found->second.running;
 }
 
+// Whether it starts when those have left whom the answer lets leave.
+bool starts_without(State state, const Assignment& answer, const std::string& id) {
+  if (answer.at(id).running) return true;
+  for (JobView& job : state.jobs) {
+    if (!job.running || answer.at(job.id).running) continue;
+    job.running = false;
+    for (GpuId& place : job.places) place.index = place.none() ? place.index : kParked;
+  }
+  return runs(state, id);
+}
+
+State without_reservations(State state) {
+  state.reservations.clear();
+  return state;
+}
+
+// Which ones keep GPUs now: "'night' has 4 until ...".
+std::string who_keeps(const State& state) {
+  const std::vector<ReservationState> states = states_of(state);
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < states.size(); ++i) {
+    const Reservation& each = state.reservations[i];
+    if (states[i].kept != 0)
+      parts.push_back("'" + each.name + "' keeps " + gpus(states[i].kept) + " until " + time_text(each.until_ms));
+  }
+  return joined(parts);
+}
+
+// Of a job that waits for a reservation, its own or others'; none: it would wait without any, too.
+std::optional<Explanation> why_reserved(const State& state, const JobView& job) {
+  for (const Reservation& each : state.reservations) {
+    if (each.name != job.reservation || each.begun(state.now_ms)) continue;
+    return Explanation{
+        .reason = "waits until " + time_text(each.from_ms) + ", when its reservation '" + each.name + "' begins",
+        .next = "it starts by itself then; without --reservation it would wait for free GPUs instead",
+        .evidence = {"'" + each.name + "' has " + gpus(each.gpus) + " until " + time_text(each.until_ms)}};
+  }
+  if (state.reservations.empty() || !runs(without_reservations(state), job.id)) return std::nullopt;
+  const Assignment answer = assign(state);
+  const std::string keeps = who_keeps(state);
+  return Explanation{
+      .reason = keeps.empty() ? answer.at(job.id).reason : "waits because of reservations: " + keeps,
+      .next = "it starts by itself when that is over, or GPUs fall free; `tide status` shows reservations",
+      .evidence = {"without reservations it would start now"}};
+}
+
 size_t gpus_of(const State& state, const std::string& id) {
   const Assignment answer = assign(state);
   const auto found = answer.find(id);
@@ -121,6 +170,29 @@ std::string who_has_them(const State& state, const JobView& job) {
   if (!parts.empty()) text += ": " + joined(parts);
   if (unusable != 0) text += format("; %zu %s not usable now", unusable, unusable == 1 ? "is" : "are");
   return text;
+}
+
+// It would start if others were moved who are not to be.
+std::optional<Explanation> why_in_pieces(const State& state, const std::string& id) {
+  const std::string reason = "waits because what it needs is free in pieces only, and ";
+  State moving = state;
+  moving.consolidate = true;
+  if (!state.consolidate && runs(moving, id)) {
+    return Explanation{.reason = reason + "jobs are not moved for others in this pool",
+                       .next =
+                           "it starts by itself when they end; `tide migrate` moves one, and `consolidate = true` in "
+                           "[policy] of pool.toml lets the scheduler do so"};
+  }
+  std::vector<std::string> kept;
+  for (JobView& job : moving.jobs) {
+    if (job.spared) kept.push_back("job " + job.id + " has run too little since it began, or was disturbed too often");
+    if (job.pinned && !job.spared) kept.push_back("job " + job.id + " is where `tide migrate` put it");
+    job.spared = job.pinned = false;
+  }
+  if (!state.consolidate || kept.empty() || !runs(moving, id)) return std::nullopt;
+  return Explanation{.reason = reason + "who could make way is not to be moved now",
+                     .next = "it starts by itself when they may be moved again, or end; `tide migrate` moves one",
+                     .evidence = kept};
 }
 
 }  // namespace
@@ -171,6 +243,7 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
   State changed = state;
   const JobView* job = view_in(&changed, id);
   if (job == nullptr || job->running || job->suspended || runs(state, id)) return std::nullopt;
+  if (const auto reserved = why_reserved(state, *job)) return reserved;
   const size_t draining = count_draining(state);
   if (draining != 0 && runs(without_drains(state), id)) {
     const std::string names = servers_that_drain(state);
@@ -193,7 +266,31 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
             "requirement it would start now",
         .evidence = {who_has_them(state, *job), "any other GPUs would be there now"}};
   }
-  return std::nullopt;
+  return why_in_pieces(state, id);
+}
+
+std::set<std::string> spared_before(const State& state, const std::string& id) {
+  std::set<std::string> spared;
+  State changed = state;
+  for (JobView& job : changed.jobs) {
+    if (std::exchange(job.spared, false)) spared.insert(job.id);
+  }
+  if (spared.empty() || runs(state, id)) return {};
+  std::set<std::string> touched;
+  if (state.turns) {
+    for (const TurnEnd& end : plan_turns(changed)) {
+      if (end.next == id) touched = end.over;
+    }
+  } else {
+    const Assignment is = assign(state), then = assign(changed);
+    for (const JobView& job : state.jobs) {
+      if (job.running && (!then.at(job.id).running || then.at(job.id).places != is.at(job.id).places))
+        touched.insert(job.id);
+    }
+    if (!starts_without(changed, then, id)) return {};
+  }
+  std::erase_if(touched, [&](const std::string& each) { return spared.count(each) == 0; });
+  return touched;
 }
 
 std::optional<Explanation> why_small(const State& state, const std::string& id) {

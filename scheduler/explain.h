@@ -4,6 +4,7 @@
 // is tried out with the policy itself, by asking what it would do if that one thing were otherwise.
 
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ std::string why_unmet(const State& state, const JobView& job, bool min_given);
 
 // Of a job that waits. None: nothing of what is looked for here; what the policy says is the reason.
 std::optional<Explanation> why_waits(const State& state, const std::string& id);
+
+// Jobs that are spared (JobView::spared), and without that it would start. Empty: that is not what it waits for.
+std::set<std::string> spared_before(const State& state, const std::string& id);
 
 // Of a job that runs on fewer GPUs than it has virtual ones, or on other ones than it could.
 std::optional<Explanation> why_small(const State& state, const std::string& id);

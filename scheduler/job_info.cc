@@ -5,8 +5,10 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/shares.h"
 #include "scheduler/pool_promises.h"
 #include "scheduler/pool_service.h"
+#include "scheduler/rank.h"
 #include "scheduler/room.h"
 #include "scheduler/turns.h"
 #include "transport/layout.h"
@@ -32,17 +34,11 @@ bool plain_model(const std::string& text) {
 }
 
 constexpr uint32_t kLabelsMax = 64;
+constexpr int32_t kPriorityMost = 1000;
 constexpr uint64_t kProtectMsLeast = 200;
 constexpr uint64_t kIdleMsMax = 366ull * 24 * 3600 * 1000;
 
 std::string clipped(capnp::Text::Reader text) { return std::string(text.cStr()).substr(0, kTextBytesMax); }
-
-control::JobState state_of(const Job& job) {
-  if (job.ended()) return control::JobState::ENDED;
-  if (!job.started) return control::JobState::QUEUED;
-  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
-  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
-}
 
 void fill_protection(control::ProtectionInfo::Builder info, const Vgpu& vgpu) {
   const Protection& from = vgpu.protection;
@@ -126,20 +122,57 @@ Outcome read_requirements(control::JobSpec::Reader spec, Requirements* require) 
   return {};
 }
 
+// Who comes first, and what may be done to it for others' sake.
+Outcome read_rules(control::JobSpec::Reader spec, JobRecord* record) {
+  record->priority = spec.getPriority();
+  record->min_runtime_ms = std::min(spec.getMinRuntimeMs(), kIdleMsMax);
+  record->powers_of_two = spec.getPowersOfTwo();
+  if (record->priority < -kPriorityMost || record->priority > kPriorityMost)
+    return Outcome::fail(
+        format("--priority is between %d and %d, not %d", -kPriorityMost, kPriorityMost, record->priority));
+  if (uint16_t(spec.getJobClass()) > uint16_t(control::JobClass::AS_QUEUE_SAYS))
+    return Outcome::fail("--class is batch, interactive or inference");
+  record->job_class =
+      spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS ? JobClass::kBatch : JobClass(spec.getJobClass());
+  if (!record->powers_of_two) return {};
+  if (record->part < kWholeGpu) return Outcome::fail("--powers-of-two is for whole GPUs");
+  const JobView like{.id = {}, .vgpus = record->gpus, .places = {}, .powers_of_two = true};
+  if (record->min_given && !may_have(like, record->min_gpus)) {
+    return Outcome::fail(format("with --powers-of-two a job has %s GPUs; --min %u is none of that",
+                                counts_text(like).c_str(), record->min_gpus));
+  }
+  return {};
+}
+
+void fill_rules(control::JobSpec::Builder spec, const JobRecord& record) {
+  spec.setPriority(record.priority);
+  spec.setJobClass(control::JobClass(record.job_class));
+  spec.setMinRuntimeMs(record.min_runtime_ms);
+  spec.setPowersOfTwo(record.powers_of_two);
+}
+
 }  // namespace
+
+control::JobState state_of(const Job& job) {
+  if (job.ended()) return control::JobState::ENDED;
+  if (!job.started) return control::JobState::QUEUED;
+  const bool restored = std::any_of(job.vgpus.begin(), job.vgpus.end(), [](const Vgpu& v) { return v.at.none(); });
+  return job.physical_gpus() == 0 && !restored ? control::JobState::SUSPENDED : control::JobState::RUNNING;
+}
 
 Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   record->gpus = spec.getGpus();
   record->min_gpus = spec.getMinGpus();
   record->min_given = spec.getMinGiven();
   record->part = spec.getPart() == 0 ? kWholeGpu : spec.getPart();
+  record->weight = spec.getWeight();
   record->memory_given = spec.getMemoryBytes();
   record->queue = clipped(spec.getQueue());
   record->name = clipped(spec.getName());
   record->user = clipped(spec.getUser());
   record->command = clipped(spec.getCommand());
   record->pid = spec.getPid();
-  record->idle_ms = std::min(spec.getIdleMs(), kIdleMsMax);
+  record->idle_ms = spec.getIdleMs() == UINT64_MAX ? 0 : std::min(spec.getIdleMs(), kIdleMsMax);
   record->turn.excluded = spec.getNoTurns();
   record->protect_ms = std::min(spec.getProtectMs(), kIdleMsMax);
   if (record->protect_ms != 0 && record->protect_ms < kProtectMsLeast) {
@@ -159,7 +192,12 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   if (record->part < kWholeGpu && (record->gpus != 1 || record->min_given)) {
     return Outcome::fail("a job with a part of a GPU has one virtual GPU, and no --min");
   }
+  record->reservation = clipped(spec.getReservation());
+  if (record->weight > kWeightMost || (record->weight != 0 && record->part == kWholeGpu)) {
+    return Outcome::fail(format("--weight is 1 to %u, of a job with a part of a GPU (-g 0.5)", kWeightMost));
+  }
   if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
+  if (const Outcome read = read_rules(spec, record); !read.ok()) return read;
   if (const Outcome read = read_promise(spec, wall_seconds() * 1000, record); !read.ok()) return read;
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
@@ -203,7 +241,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setId(record.id());
   auto spec = info.initSpec();
   spec.setGpus(record.gpus);
-  spec.setMinGpus(record.min_gpus);
+  spec.setMinGpus(view_of(job).min_gpus);
   spec.setMinGiven(record.min_given);
   spec.setQueue(record.queue);
   spec.setName(record.name);
@@ -215,12 +253,15 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   spec.setNoTurns(record.turn.excluded);
   spec.setProtectMs(record.protect_ms);
   spec.setPart(record.part == kWholeGpu ? 0 : record.part);
+  spec.setWeight(record.weight);
   spec.setGpuModel(record.require.model);
   fill_texts(spec.initLabels(uint32_t(record.require.labels.size())), record.require.labels);
   spec.setTogether(control::Together(record.require.together));
+  fill_rules(spec, record);
+  info.setUsefulMs(record.useful_ms);
+  spec.setReservation(record.reservation);
   spec.setEstimateMs(record.estimate_ms);
   spec.setDeadlineMs(record.deadline_ms);
-  info.setUsefulMs(record.useful_ms);
   fill_promise(info.initPromise(), job);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
@@ -281,6 +322,15 @@ void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue) 
   info.setWaitingGpus(uint64_t(queue.waiting_for));
   info.setUsedGpuS(queue.used_gpu_s);
   info.setUsedPart(queue.share.used);
+  auto models = info.initModels(uint32_t(queue.models.size()));
+  for (uint32_t i = 0; i < models.size(); ++i) {
+    const ModelState& from = queue.models[i];
+    models[i].setModel(from.is.model);
+    models[i].setQuota(from.is.quota);
+    models[i].setLimit(from.is.limit.value_or(UINT32_MAX));
+    models[i].setHeld(uint32_t(from.held));
+    models[i].setThere(uint32_t(from.there));
+  }
 }
 
 void fill_report(control::MoveReport::Builder report, const MoveTotals& totals) {

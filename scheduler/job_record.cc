@@ -67,6 +67,23 @@ TurnRecord read(record::Turn::Reader in) {
           .strain = in.getStrain()};
 }
 
+void write(const AccountRecord& account, record::Account::Builder out) {
+  out.setWallMs(account.wall_ms);
+  out.setBoot(account.boot);
+  out.setClockNs(account.clock_ns);
+  auto used = out.initUsed(uint32_t(account.used.size()));
+  for (uint32_t v = 0; v < used.size(); ++v) {
+    used[v].setEpoch(account.used[v].epoch);
+    used[v].setUsedMs(account.used[v].used_ms);
+  }
+}
+
+AccountRecord read(record::Account::Reader in) {
+  AccountRecord account{.wall_ms = in.getWallMs(), .boot = in.getBoot(), .clock_ns = in.getClockNs(), .used = {}};
+  for (const auto each : in.getUsed()) account.used.push_back({.epoch = each.getEpoch(), .used_ms = each.getUsedMs()});
+  return account;
+}
+
 void write(const JobRecord& job, record::Job::Builder out) {
   out.setNumber(job.number);
   out.setToken(data_of(job.token));
@@ -108,6 +125,7 @@ void write(const JobRecord& job, record::Job::Builder out) {
   auto disturbed = out.initDisturbedMs(uint32_t(job.disturbed_ms.size()));
   for (uint32_t i = 0; i < disturbed.size(); ++i) disturbed.set(i, job.disturbed_ms[i]);
   write(job.turn, out.initTurn());
+  if (job.account.boot != 0) write(job.account, out.initAccount());
   auto vgpus = out.initVgpus(uint32_t(job.vgpus.size()));
   for (uint32_t v = 0; v < vgpus.size(); ++v) write(job.vgpus[v], vgpus[v]);
 }
@@ -153,6 +171,7 @@ JobRecord read(record::Job::Reader in) {
   job.useful_ms = in.getUsefulMs();
   for (const uint64_t ms : in.getDisturbedMs()) job.disturbed_ms.push_back(ms);
   job.turn = read(in.getTurn());
+  job.account = read(in.getAccount());
   for (const auto vgpu : in.getVgpus()) job.vgpus.push_back(read(vgpu));
   return job;
 }

@@ -33,6 +33,18 @@ struct TurnRecord {
   uint32_t strain = 0;  // how often its turns are doubled, because switching failed or was not worth it
 };
 
+// Until when its GPU time has been counted (accounts.h).
+struct AccountRecord {
+  struct Counter {  // of a vGPU: what its agent had counted
+    uint64_t epoch = 0;
+    double used_ms = 0;
+  };
+  uint64_t wall_ms = 0;   // since 1970
+  uint64_t boot = 0;      // of the machine on whose clock `clock_ns` is; 0: it was never counted
+  uint64_t clock_ns = 0;  // now_ns()
+  std::vector<Counter> used;
+};
+
 struct JobRecord {
   uint64_t number = 0;  // the id; never used twice
   std::string token;
@@ -67,6 +79,7 @@ struct JobRecord {
   uint32_t weight = 0;                 // where vGPUs share a GPU's time; 0: as its part says
   uint64_t useful_ms = 0;              // that it has run, all of it on GPUs and not standing still
   std::vector<uint64_t> disturbed_ms;  // when it was disturbed for others' sake, of the last hour; since 1970
+  AccountRecord account;
   std::vector<VgpuRecord> vgpus;
 
   Portion portion() const { return {part, memory_bytes}; }

@@ -24,6 +24,7 @@ bool Job::holds_gpus() const {
 }
 
 uint32_t Job::physical_gpus() const {
+  if (vgpus.size() == 1) return vgpus[0].at.on_gpu() ? 1 : 0;
   std::set<GpuId> gpus;
   for (const Vgpu& vgpu : vgpus) {
     if (vgpu.at.on_gpu()) gpus.insert(vgpu.at);
@@ -39,6 +40,12 @@ bool Job::is_quiet() const {
   return std::all_of(vgpus.begin(), vgpus.end(), [](const Vgpu& v) { return v.doing == Doing::kNothing; });
 }
 
+Disturbed Job::disturbed(const DisturbanceRules& rules) const {
+  return {.min_runtime_ms = rules.min_runtime(record.min_runtime_ms, record.queue),
+          .useful_ms = record.useful_ms - std::min(record.useful_ms, useful.began_ms),
+          .when = &record.disturbed_ms};
+}
+
 JobView view_of(const Job& job) {
   JobView view{.id = job.record.id(),
                .vgpus = job.record.gpus,
@@ -50,19 +57,29 @@ JobView view_of(const Job& job) {
                .running = job.admitted(),
                .suspended = job.record.suspended,
                .pinned = job.record.pinned,
-               .skipped = job.skipped,
                .places = {},
                .failed_on = {},
                .keeps = {},
                .refused_by = job.refused_by,
-               .require = job.record.require,
-               .useful_ms = job.record.useful_ms,
-               .estimate_ms = job.record.estimate_ms,
-               .deadline_ms = job.record.deadline_ms};
+               .require = job.record.require};
+  view.priority = job.record.priority;
+  view.job_class = job.record.job_class;
+  view.powers_of_two = job.record.powers_of_two;
+  // Inference keeps what it wants, unless its user says with how little it can do.
+  if (view.job_class == JobClass::kInference && !job.record.min_given) view.min_gpus = view.want();
+  const TurnRecord& turn = job.record.turn;
+  view.switch_ms = turn.suspend_ms != 0 && turn.resume_ms != 0 ? turn.suspend_ms + turn.resume_ms : 0;
+  view.bytes = job.turn.bytes;
+  view.useful_ms = job.record.useful_ms;
+  view.estimate_ms = job.record.estimate_ms;
+  view.moves_for = job.moves_for;
+  view.deadline_ms = job.record.deadline_ms;
+  view.reservation = job.record.reservation;
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
     if (job.being_suspended() && !vgpu.home.none()) view.keeps.insert(vgpu.home);
+    if (vgpu.at.on_gpu()) view.failed_moves = std::max(view.failed_moves, vgpu.failures);
   }
   return view;
 }
@@ -76,19 +93,32 @@ void Ledger::describe(Server* server) const {
   }
 }
 
-State Ledger::snapshot() const {
-  State state;
-  for (const auto& [name, server] : servers) {
-    const bool draining = is_draining(name);
-    for (const Gpu& gpu : server.gpus) {
-      state.gpus.push_back({.id = {name, gpu.index},
-                            .memory_bytes = gpu.memory_bytes,
-                            .online = server.online,
-                            .healthy = gpu.healthy && !draining,
-                            .draining = gpu.healthy && draining,
-                            .traits = gpu.traits});
-    }
+std::vector<GpuView> Ledger::gpus_of(const Server& server) const {
+  std::vector<GpuView> gpus;
+  const bool draining = is_draining(server.name);
+  for (const Gpu& gpu : server.gpus) {
+    gpus.push_back({.id = {server.name, gpu.index},
+                    .memory_bytes = gpu.memory_bytes,
+                    .online = server.online,
+                    .healthy = gpu.healthy && !draining,
+                    .draining = gpu.healthy && draining,
+                    .traits = gpu.traits});
   }
+  return gpus;
+}
+
+State Ledger::pool() const {
+  State state;
+  state.consolidate = consolidate;
+  for (const ReservationConfig& reservation : reservations) state.reservations.push_back(reservation.is);
+  for (const auto& [name, server] : servers) {
+    for (GpuView& gpu : gpus_of(server)) state.gpus.push_back(std::move(gpu));
+  }
+  return state;
+}
+
+State Ledger::snapshot() const {
+  State state = pool();
   for (const auto& [number, job] : jobs) {
     if (!job.ended()) state.jobs.push_back(view_of(job));
   }
@@ -101,24 +131,20 @@ State Ledger::snapshot() const {
   return state;
 }
 
-std::vector<Present> Ledger::present(uint64_t now_ns) const {
-  std::vector<Present> present;
-  for (const auto& [number, job] : jobs) {
-    const bool holds = job.suspending == Suspending::kWaiting || job.suspending == Suspending::kHolding;
-    const bool waits = holds && !job.ended() && now_ns != UINT64_MAX;
-    for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
-      const Vgpu& vgpu = job.vgpus[v];
-      present.push_back({.job = job.record.id(),
-                         .vgpu = v,
-                         .at = vgpu.at,
-                         .to = vgpu.to,
-                         .doing = vgpu.doing,
-                         .portion = job.record.portion(),
-                         .leaving = job.ended(),
-                         .held_back = waits || vgpu.retry_ns > now_ns});
-    }
+void Ledger::add_present(const Job& job, uint64_t now_ns, std::vector<Present>* present) {
+  const bool holds = job.suspending == Suspending::kWaiting || job.suspending == Suspending::kHolding;
+  const bool waits = holds && !job.ended() && now_ns != UINT64_MAX;
+  for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+    const Vgpu& vgpu = job.vgpus[v];
+    present->push_back({.job = job.record.id(),
+                        .vgpu = v,
+                        .at = vgpu.at,
+                        .to = vgpu.to,
+                        .doing = vgpu.doing,
+                        .portion = job.record.portion(),
+                        .leaving = job.ended(),
+                        .held_back = waits || vgpu.retry_ns > now_ns});
   }
-  return present;
 }
 
 uint64_t parse_number(const std::string& text) {
@@ -128,19 +154,22 @@ uint64_t parse_number(const std::string& text) {
 }
 
 Job* Ledger::by_id(const std::string& id) {
-  const auto found = jobs.find(parse_number(id));
-  return found == jobs.end() ? nullptr : &found->second;
+  const uint64_t number = parse_number(id);
+  Job* const job = jobs.quietly(number);
+  if (job != nullptr) jobs.mark(number);
+  return job;
 }
 
 Job* Ledger::find(const std::string& id_or_name) {
   if (Job* job = by_id(id_or_name)) return job;
-  for (auto it = jobs.rbegin(); it != jobs.rend(); ++it) {
-    if (!it->second.ended() && !id_or_name.empty() && it->second.record.name == id_or_name) return &it->second;
+  if (id_or_name.empty()) return nullptr;
+  for (auto it = jobs.read().rbegin(); it != jobs.read().rend(); ++it) {
+    if (!it->second.ended() && it->second.record.name == id_or_name) return by_id(it->second.record.id());
   }
   return nullptr;
 }
 
-Server* Ledger::server(const std::string& name) {
+const Server* Ledger::server(const std::string& name) const {
   const auto found = servers.find(name);
   return found == servers.end() ? nullptr : &found->second;
 }
@@ -163,14 +192,6 @@ std::map<std::string, Portion> Ledger::holders(const GpuId& id) const {
     }
   }
   return portions;
-}
-
-std::map<GpuId, uint64_t> Ledger::gpu_memory() const {
-  std::map<GpuId, uint64_t> bytes;
-  for (const auto& [name, server] : servers) {
-    for (const Gpu& gpu : server.gpus) bytes[{name, gpu.index}] = gpu.memory_bytes;
-  }
-  return bytes;
 }
 
 uint64_t Ledger::next_ticket() const {

@@ -10,13 +10,17 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/config.h"
+#include "scheduler/disturbance.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
 #include "scheduler/promises.h"
 #include "scheduler/protection.h"
 #include "scheduler/queues.h"
+#include "scheduler/reservation_config.h"
 #include "scheduler/state.h"
 #include "scheduler/store.h"
+#include "scheduler/tracked.h"
 #include "scheduler/turn_rules.h"
 
 namespace tide::sched {
@@ -83,29 +87,39 @@ struct Turn {
   uint64_t comes_ns = 0;   // when its turn comes, about
 };
 
+// Of useful running (record.useful_ms): all vGPUs on GPUs, none of them on its way.
+struct Useful {
+  uint64_t began_ms = 0;    // what the record said when it last got its GPUs
+  uint64_t counted_ns = 0;  // until then; 0: it does not run usefully
+  uint64_t rest_ns = 0;     // beyond what the record says
+  uint64_t saved_ms = 0;    // what the store has
+  uint64_t ask_ns = 0;      // when its servers are asked what it has in use; 0: not since this scheduler started
+};
+
 // What was promised to a job with a deadline, as it was in the last round.
 struct Promise {
   PromiseView is;
-  bool counts = false;     // else it has ended, with its deadline or with the estimate, or there was none
-  uint64_t saved_ms = 0;   // of record.useful_ms, what the store has
+  bool counts = false;  // else it has ended, with its deadline or with the estimate, or there was none
 };
 
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
-  bool started = false;   // all vGPUs were placed once: the program may be running
-  bool attached = false;  // somebody holds its handle
-  uint64_t left_ns = 0;   // since when nobody does any more; 0: nobody has since the scheduler started
-  uint64_t handle = 0;    // generation of the handle that counts
-  uint32_t skipped = 0;
+  bool started = false;       // all vGPUs were placed once: the program may be running
+  bool attached = false;      // somebody holds its handle
+  uint64_t left_ns = 0;       // since when nobody does any more; 0: nobody has since the scheduler started
+  uint64_t handle = 0;        // generation of the handle that counts
   bool dirty = false;         // the store has an older version
   std::string problem;        // of a running job: what failed last and when it is tried again
   std::string moved_because;  // the last time, as far as this scheduler saw it
   uint64_t moved_ns = 0;
+  std::string moves_for;  // the job for which it makes way, until it has
   Idleness idle;
   Turn turn;
+  Useful useful;
+  bool spared = false;      // as it was at the last tick
+  bool disturbing = false;  // it shrinks or is moved for others now; until that is done it is not spared
   Promise promise;
-  uint64_t useful_ns = 0;  // beyond record.useful_ms
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time
   std::string refusals;                       // and what they said
@@ -124,15 +138,22 @@ struct Job {
   bool holds_gpus() const;  // or is parked on a server
   uint32_t physical_gpus() const;
   bool is_parked() const;  // all of it
-  bool is_quiet() const;   // none of its vGPUs takes part in an action
+  // What decides whether it may be disturbed. Valid as long as this.
+  Disturbed disturbed(const DisturbanceRules& rules) const;
+  bool is_quiet() const;  // none of its vGPUs takes part in an action
 };
 
 struct Ledger {
-  std::map<std::string, Server> servers;
-  std::map<uint64_t, Job> jobs;  // by number, which is the order of submission
+  Tracked<std::string, Server> servers;
+  Tracked<uint64_t, Job> jobs;  // by number, which is the order of submission
   TurnRules turns;
-  std::map<std::string, uint64_t> drains;      // servers that are being drained, also absent ones: since when (1970)
-  std::map<std::string, ServerTraits> traits;  // what pool.toml says of servers
+  DisturbanceRules disturbance;
+  bool consolidate = true;                      // running jobs may be moved so that others can start
+  std::map<std::string, uint64_t> drains;       // servers that are being drained, also absent ones: since when (1970)
+  std::map<std::string, ServerTraits> traits;   // what pool.toml says of servers
+  PriceConfig prices;                           // the same of GPU time,
+  uint64_t history_keep_ms = kHistoryKeepMs;    // and of the history
+  std::vector<ReservationConfig> reservations;  // in the order of pool.toml
 
   bool is_draining(const std::string& server) const { return drains.count(server) != 0; }
   // After the server has come, or `traits` has changed.
@@ -140,16 +161,17 @@ struct Ledger {
   Queues queues;
 
   State snapshot() const;
-  // UINT64_MAX: as if nothing had to wait.
-  std::vector<Present> present(uint64_t now_ns) const;
+  State pool() const;  // without jobs and queues
+  std::vector<GpuView> gpus_of(const Server& server) const;
+  // Adds the job's vGPUs. UINT64_MAX: as if nothing had to wait.
+  static void add_present(const Job& job, uint64_t now_ns, std::vector<Present>* present);
   Job* find(const std::string& id_or_name);  // newest of that name; null: none that lives
   Job* by_id(const std::string& id);
   const Gpu* gpu(const GpuId& id) const;
-  Server* server(const std::string& name);
+  const Server* server(const std::string& name) const;
   uint64_t next_ticket() const;  // for who begins to wait now
   // Jobs with a vGPU on it, coming, going or wished there, and the job for which it is kept; and what each has of it.
   std::map<std::string, Portion> holders(const GpuId& id) const;
-  std::map<GpuId, uint64_t> gpu_memory() const;
 };
 
 JobView view_of(const Job& job);

@@ -1,6 +1,9 @@
 #include "scheduler/planner.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "scheduler/models.h"
 
 namespace tide::sched {
 namespace {
@@ -14,6 +17,7 @@ bool is_leaving(const JobView& job) {
 
 Planner::Planner(const State& state) : pool_(state) {
   pool_.jobs.clear();
+  std::sort(pool_.gpus.begin(), pool_.gpus.end(), [](const GpuView& a, const GpuView& b) { return a.id < b.id; });
   plan_ = std::make_unique<Tentative>(pool_);
 }
 
@@ -49,46 +53,107 @@ void Planner::remove(const std::string& id) {
   leaving_.erase(id);
 }
 
+std::vector<GpuView>::iterator Planner::place_of(const GpuId& id) {
+  return std::lower_bound(pool_.gpus.begin(), pool_.gpus.end(), id,
+                          [](const GpuView& gpu, const GpuId& other) { return gpu.id < other; });
+}
+
 void Planner::put_gpu(const GpuView& gpu) {
-  const auto known =
-      std::find_if(pool_.gpus.begin(), pool_.gpus.end(), [&](const GpuView& g) { return g.id == gpu.id; });
-  if (known == pool_.gpus.end()) {
-    pool_.gpus.push_back(gpu);
-  } else {
-    *known = gpu;
+  const auto known = place_of(gpu.id);
+  if (known == pool_.gpus.end() || known->id != gpu.id) {
+    pool_.gpus.insert(known, gpu);
+    return begin_anew();
   }
-  if (!plan_->change_gpu(gpu)) return begin_anew();
+  if (*known == gpu) return;
+  *known = gpu;
+  if (anew_ || !plan_->change_gpu(gpu)) return begin_anew();
   for (const std::string& id : leaving_) plan_->change(slots_.at(id));
 }
 
-void Planner::begin_anew() { plan_ = std::make_unique<Tentative>(pool_, *plan_); }
+void Planner::put_server(const std::string& server, const std::vector<GpuView>& gpus) {
+  for (const GpuView& gpu : gpus_of(server)) {
+    const bool stays = std::any_of(gpus.begin(), gpus.end(), [&](const GpuView& each) { return each.id == gpu.id; });
+    if (stays) continue;
+    pool_.gpus.erase(place_of(gpu.id));
+    begin_anew();
+  }
+  for (const GpuView& gpu : gpus) put_gpu(gpu);
+}
+
+std::vector<GpuView> Planner::gpus_of(const std::string& server) const {
+  const auto first = std::lower_bound(pool_.gpus.begin(), pool_.gpus.end(), server,
+                                      [](const GpuView& gpu, const std::string& name) { return gpu.id.server < name; });
+  auto last = first;
+  while (last != pool_.gpus.end() && last->id.server == server) ++last;
+  return {first, last};
+}
+
+void Planner::put_rules(State rules) {
+  rules.jobs.clear();
+  rules.gpus.clear();
+  std::vector<GpuView> gpus = std::move(pool_.gpus);
+  pool_.gpus.clear();
+  pool_.next_turn = rules.next_turn;
+  pool_.used = rules.used;
+  pool_.now_ms = rules.now_ms;
+  if (!(pool_ == rules)) begin_anew();
+  pool_ = std::move(rules);
+  pool_.gpus = std::move(gpus);
+  plan_->set_rules(pool_);
+}
+
+// Where GPUs are kept for some the whole answer is worked out, and what differs is told. The plan itself only knows who
+// waits.
+std::vector<Planner::Change> Planner::decide_whole() {
+  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, *plan_);
+  plan_->begin();
+  plan_->settle();
+  std::vector<std::pair<uint64_t, Slot>> order;
+  for (const auto& [id, slot] : slots_) order.emplace_back(plan_->share(slot).number, slot);
+  std::sort(order.begin(), order.end());
+  State state = pool_;
+  for (const auto& [number, slot] : order) state.jobs.push_back(views_[slot]);
+  const Assignment answer = assign(state);
+  std::vector<Change> changes;
+  for (const auto& [number, slot] : order) {
+    const JobView& job = views_[slot];
+    const Decision& decision = answer.at(job.id);
+    reasons_[job.id] = decision.reason;
+    if (decision.running == job.running && decision.places == job.places) continue;
+    changes.push_back({job.id, decision, decision.running && !job.running});
+  }
+  for (const Change& change : changes) adopt(slots_.at(change.id), change.decision);
+  return changes;
+}
 
 std::vector<Planner::Change> Planner::decide() {
+  reasons_.clear();
+  if (!pool_.reservations.empty() || has_models(pool_.queues)) return decide_whole();
   std::vector<Change> changes;
+  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, *plan_);
   if (!make_plan(*plan_)) {
     plan_->settle();
     return changes;
   }
   std::vector<Slot> touched = plan_->touched();
-  std::sort(touched.begin(), touched.end(),
-            [&](Slot a, Slot b) { return plan_->share(a).number < plan_->share(b).number; });
-  std::vector<Slot> started;
+  const auto earlier = [&](Slot a, Slot b) { return plan_->share(a).number < plan_->share(b).number; };
+  if (!std::is_sorted(touched.begin(), touched.end(), earlier)) std::sort(touched.begin(), touched.end(), earlier);
   for (const Slot slot : touched) {
     const Share& share = plan_->share(slot);
     if (!share.known) continue;
     const JobView& job = *share.job;
     const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot && !yields(share);
     const bool taken = share.taken_for != kNoSlot || yields(share);
+    if (placed && share.places.empty()) continue;  // it was only tried out what it could leave
     if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job))
       continue;
     Decision decision = decision_of(*plan_, slot);
     if (decision.running == job.running && decision.places == job.places) continue;
-    if (decision.running && !job.running) started.push_back(slot);
-    changes.push_back({job.id, std::move(decision)});
+    const bool starts = decision.running && !job.running;
+    changes.push_back({job.id, std::move(decision), starts});
   }
   plan_->settle();
   for (const Change& change : changes) adopt(slots_.at(change.id), change.decision);
-  skip_earlier(started);
   return changes;
 }
 
@@ -105,16 +170,19 @@ void Planner::adopt(Slot slot, const Decision& decision) {
     if (job.places[v].on_gpu() && decision.places[v].parked()) job.keeps.insert(job.places[v]);
   }
   if (!decision.running) return;
+  if (job.suspended || (job.spared && job.places != decision.places)) plan_->change(slot);  // it keeps what it has got
   job.places = decision.places;
-  if (job.suspended) plan_->change(slot);
   note_leaving(job);
 }
 
-// Each that has started has passed all that were submitted before it and wait.
-void Planner::skip_earlier(const std::vector<Slot>& started) {
-  std::vector<uint64_t> numbers;  // ascending, as `started` is
-  for (const Slot slot : started) numbers.push_back(plan_->share(slot).number);
+void Planner::count_passed(const std::vector<Change>& changes) {
+  std::vector<uint64_t> numbers;
+  for (const Change& change : changes) {
+    const auto found = change.starts ? slots_.find(change.id) : slots_.end();
+    if (found != slots_.end()) numbers.push_back(plan_->share(found->second).number);
+  }
   if (numbers.empty()) return;
+  std::sort(numbers.begin(), numbers.end());
   plan_->for_waiting_before(numbers.back(), [&](Slot slot) {
     JobView& view = views_[slot];
     if (view.skipped >= kSkipsMax) return;
@@ -125,6 +193,7 @@ void Planner::skip_earlier(const std::vector<Slot>& started) {
 }
 
 std::string Planner::why(const std::string& id) const {
+  if (const auto said = reasons_.find(id); said != reasons_.end()) return said->second;
   const auto found = slots_.find(id);
   return found == slots_.end() ? "" : reason_of(*plan_, found->second);
 }

@@ -23,35 +23,48 @@ class Planner {
   // changed (running, places, keeps, skipped) must be as the planner has left them (view()), or as they are by now.
   void put(const JobView& job);
   void remove(const std::string& id);
-  // It came, went, or has changed. A GPU that is new, or has another memory, costs a whole new plan.
+  // It came or has changed. A GPU that is new, or has another memory, costs a whole new plan.
   void put_gpu(const GpuView& gpu);
+  // These are all that the server has. One that is gone costs a whole new plan.
+  void put_server(const std::string& server, const std::vector<GpuView>& gpus);
+  // What is true of all jobs: GPUs and jobs of `rules` are not read. Unless only next_turn, used or now_ms differ, this
+  // costs a whole new plan.
+  void put_rules(State rules);
 
   // What is to change, in the order of submission: `reason` is left empty (why()). The views are as if all of that had
   // been done; who cannot do so puts the job as it is.
   struct Change {
     std::string id;
     Decision decision;
+    bool starts = false;  // it waited
   };
   std::vector<Change> decide();
+  // Of these those that have started have passed all that were submitted before and wait (JobView::skipped).
+  void count_passed(const std::vector<Change>& changes);
 
   // Of a job that waits, as of the last round: one sentence.
   std::string why(const std::string& id) const;
   const JobView* view(const std::string& id) const;  // null: there is none
   size_t jobs() const { return slots_.size(); }
+  // Of a server, in the order of their indices.
+  std::vector<GpuView> gpus_of(const std::string& server) const;
   // Works everything out anew at the next round.
-  void begin_anew();
+  void begin_anew() { anew_ = true; }
 
  private:
+  std::vector<Change> decide_whole();
   void note_leaving(const JobView& job);
   void adopt(Slot slot, const Decision& decision);
-  void skip_earlier(const std::vector<Slot>& started);
+  std::vector<GpuView>::iterator place_of(const GpuId& id);
 
-  State pool_;
+  State pool_;  // its GPUs are in the order of their ids
   std::unique_ptr<Tentative> plan_;
   std::deque<JobView> views_;  // by slot
   std::unordered_map<std::string, Slot> slots_;
-  std::set<std::string> leaving_;  // being suspended, and not all of it is parked
+  std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
+  std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole
   uint64_t next_number_ = 0;
+  bool anew_ = false;
 };
 
 }  // namespace tide::sched

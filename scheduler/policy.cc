@@ -4,6 +4,8 @@
 
 #include "base/log.h"
 #include "scheduler/actions/actions.h"
+#include "scheduler/models.h"
+#include "scheduler/reservations.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
 
@@ -96,11 +98,17 @@ void put_behind(Tentative& plan, Slot next) {
   }
 }
 
+// False: `failed` cannot be placed.
+bool try_plan(Tentative& plan, Slot* failed) {
+  const int64_t reserved = start_jobs(plan);
+  move_instead_of_shrinking(plan, reserved);
+  share_out(plan, reserved);
+  return choose(plan, failed);
+}
+
 }  // namespace
 
-bool yields(const Share& share) {
-  return share.is.admitted && !share.is.frozen && !share.job->yields_to.empty();
-}
+bool yields(const Share& share) { return share.is.admitted && !share.is.frozen && !share.job->yields_to.empty(); }
 
 bool make_plan(Tentative& plan) {
   plan.begin();
@@ -108,9 +116,9 @@ bool make_plan(Tentative& plan) {
   // Each failure takes one job out of the search, so this ends.
   for (size_t tries = 0; tries <= plan.shares().size() + 1; ++tries) {
     const size_t before = plan.checkpoint();
-    share_out(plan, start_jobs(plan));
     Slot failed = kNoSlot;
-    if (choose(plan, &failed)) {
+    if (try_plan(plan, &failed)) {
+      consolidate(plan, before, [&](Tentative& again) { return try_plan(again, &failed); });
       reclaim(plan);
       return true;
     }
@@ -139,6 +147,7 @@ Decision decision_of(const Tentative& plan, Slot slot) {
   }
   if (share.is.admitted && !share.is.frozen) {
     decision.places = share.places;
+    if (share.is.moved_for != kNoSlot) decision.moved_for = plan.share(share.is.moved_for).job->id;
     return decision;
   }
   decision.places = job.places;
@@ -153,12 +162,15 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   const JobView& job = *share.job;
   if (share.taken_for != kNoSlot) {
     const JobView& other = *plan.share(share.taken_for).job;
-    return "gives its GPUs to job " + other.id + ", whose queue is owed them";
+    const bool same = plan.leaf_of(job) == plan.leaf_of(other);
+    return "gives its GPUs to job " + other.id +
+           (same ? ", which has a higher priority" : ", whose queue is owed them");
   }
   if (yields(share)) return "gives its GPUs to job " + job.yields_to + ", to which a deadline was promised";
   if (share.is.admitted) return "";
   if (!job.kept_out_for.empty() && !job.suspended)
-    return "waits until job " + job.kept_out_for + " ends, to which its GPUs are promised: nothing could be taken from it again";
+    return "waits until job " + job.kept_out_for +
+           " ends, to which its GPUs are promised: nothing could be taken from it again";
   if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share.behind) : no_set_because(job);
   if (job.suspended) return "kept without a GPU until `tide resume " + job.id + "`";
   if (share.away) return "waits for the server that keeps it, which does not answer";
@@ -173,7 +185,9 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   return behind ? waits_behind(plan, plan.blocked_by) : waits_because(plan, share, left_for(plan, share));
 }
 
-Assignment assign(const State& state) {
+namespace {
+
+Assignment assign_plain(const State& state) {
   Tentative plan(state);
   for (const JobView& job : state.jobs) plan.add(&job, plan.shares().size());
   const bool possible = make_plan(plan);
@@ -189,6 +203,36 @@ Assignment assign(const State& state) {
       if (!job.suspended) decision.places = job.places;
     }
     answer.emplace_hint(answer.end(), job.id, std::move(decision));
+  }
+  return answer;
+}
+
+// Of one pool, without reservations.
+Assignment assign_pool(const State& state) {
+  if (!has_models(state.queues)) return assign_plain(state);
+  State barred = state;
+  const KeptGpus kept = bar_by_model(&barred);
+  Assignment answer = assign_plain(barred);
+  displace_by_model(barred, kept, &answer);
+  for (const JobView& job : state.jobs) {
+    if (job.running || job.suspended || answer.at(job.id).running) continue;
+    const std::string why = why_barred(state, job);
+    if (!why.empty()) answer.at(job.id).reason = why;
+  }
+  return answer;
+}
+
+}  // namespace
+
+Assignment assign(const State& state) {
+  if (state.reservations.empty()) return assign_pool(state);
+  Division division = divide(state);
+  Assignment answer = assign_pool(division.rest);
+  displace(state, division, &answer);
+  answer.merge(division.waiting);
+  for (const Reserved& each : division.reserved) {
+    Assignment own = assign_pool(each.pool);
+    answer.merge(own);
   }
   return answer;
 }

@@ -1,13 +1,14 @@
 #pragma once
 
 // State -> Assignment, a pure function. A physical GPU serves one job at a time, or several that have a part of it each
-// (room.h): such a job begins where its part leaves the least over, so that whole GPUs stay free, and stays there. Each
-// other job has between its minimum and its target of them; what is beyond the minima is shared evenly (the smallest
+// (room.h): such a job begins where its part leaves the least over, so that whole GPUs stay free. Each other
+// job has between its minimum and its target of them; what is beyond the minima is shared evenly (the smallest
 // share grows first, among equals the oldest job). Jobs start in the order of submission; a later one may pass only
 // while an earlier one could not start even if all others shrank to their minimum, and only kSkipsMax times. A job that
 // shall be suspended has no share: its vGPUs go to where they are parked, and when all are there, its GPUs are free.
 // When it is resumed it is like a job that has not started, at its place in the order of submission, and gets no GPU of
-// a server on which that has just failed. Stable: fed with its own answer, it changes nothing.
+// a server on which that has just failed. Who runs is moved where that lets somebody start who waits. Stable: fed with
+// its own answer, it changes nothing.
 //
 // It is worked out by actions (actions/actions.h) on a plan (tentative.h); a planner (planner.h) keeps that plan, and
 // answers a change with what changes.

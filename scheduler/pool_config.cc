@@ -45,6 +45,7 @@ ConfigChange change_to(const PoolCore& core, const PoolConfig& config) {
 
 void take(PoolCore& core, const PoolConfig& config, std::string text) {
   configure(&core.ledger, in_force(core.file, config, core.ledger.turns));
+  core.recorder.resize(config.policy.journal_bytes);
   core.file.config = config;
   core.file.text = std::move(text);
   core.reconciler.poke();

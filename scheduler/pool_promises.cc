@@ -99,8 +99,9 @@ Explanation why_promise(const Job& job) {
     case control::PromiseState::LATE:
       return {.reason = "it cannot be done by its deadline, " + by + ", any more: " +
                         "fewer GPUs are there for it than when that was promised, or it stood still for too long",
-              .next = "it gets what can be had beside other promises; `tide gpus` shows which GPUs are missing, `tide "
-                      "undrain` brings those of a server that is being drained back"};
+              .next =
+                  "it gets what can be had beside other promises; `tide gpus` shows which GPUs are missing, `tide "
+                  "undrain` brings those of a server that is being drained back"};
     case control::PromiseState::OVERRUN:
       return {.reason = "it has run longer than its estimate, " + time_text(job.record.estimate_ms) +
                         ", so its deadline is no promise any more: it goes on like other jobs",

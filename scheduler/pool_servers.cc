@@ -68,7 +68,7 @@ kj::Promise<void> PoolService::drain(DrainContext context) {
 
 kj::Promise<void> PoolService::servers(ServersContext context) {
   std::set<std::string> names;
-  for (const auto& [name, server] : core_.ledger.servers) names.insert(name);
+  for (const auto& [name, server] : core_.ledger.servers.read()) names.insert(name);
   for (const auto& [name, since] : core_.ledger.drains) names.insert(name);
   auto left = core_.reconciler.left();
   auto list = context.getResults().initServers(uint32_t(names.size()));

@@ -11,6 +11,8 @@
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
 #include "scheduler/pool_promises.h"
+#include "scheduler/pool_reservations.h"
+#include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/room.h"
 #include "scheduler/token.h"
@@ -71,7 +73,8 @@ class HandleServer final : public control::JobHandle::Server {
 
  private:
   kj::Promise<void> answer(control::JobInfo::Builder info) {
-    if (const Job* job = core_.ledger.by_id(id_)) {
+    if (Job* job = core_.ledger.jobs.quietly(parse_number(id_))) {
+      core_.reconciler.note_reason(job);
       fill_job_info(info, *job);
       return kj::READY_NOW;
     }
@@ -155,10 +158,18 @@ std::string why_not_there(const Ledger& ledger, const Job& job, const std::set<G
   return groups.size() > 1 ? requires_text + "; so all of its virtual GPUs go there, or none" : "";
 }
 
+// Why it cannot have so many physical GPUs, beside --min and -g; empty: it can.
+std::string why_not_so_many(const Job& job, uint32_t gpus) {
+  const JobView view = view_of(job);
+  if (may_have(view, gpus)) return "";
+  return format("job %s was started with --powers-of-two: it can have %s physical GPUs, not %u",
+                job.record.id().c_str(), counts_text(view).c_str(), gpus);
+}
+
 // Where it is its queue that lets it wait, that is the reason.
-void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
-  if (job.ended() || job.admitted() || job.record.suspended || !ledger.queues.written) return;
-  const State state = ledger.snapshot();
+void explain_waiting(control::JobInfo::Builder info, const PoolCore& core, const Job& job) {
+  if (job.ended() || job.admitted() || job.record.suspended || !core.ledger.queues.written) return;
+  const State state = core.reconciler.look();
   const auto view = std::find_if(state.jobs.begin(), state.jobs.end(),
                                  [&](const JobView& each) { return each.id == job.record.id(); });
   if (view == state.jobs.end()) return;
@@ -166,6 +177,24 @@ void explain_waiting(control::JobInfo::Builder info, const Ledger& ledger, const
   if (why.reason.empty()) return;
   info.setReason(job.started ? "waits to run again: " + why.reason : why.reason);
   info.setNext(why.next);
+}
+
+// What its queue and pool.toml say where it has not. Requires: its queue is chosen.
+void take_defaults(const Ledger& ledger, control::JobSpec::Reader spec, JobRecord* record) {
+  if (spec.getJobClass() == control::JobClass::AS_QUEUE_SAYS)
+    record->job_class = ledger.disturbance.class_of(record->queue);
+  if (record->job_class == JobClass::kInteractive && spec.getIdleMs() == 0)
+    record->idle_ms = ledger.disturbance.idle_return_ms;
+}
+
+// How often it was disturbed, and whether it may be now.
+void fill_sparing(control::JobInfo::Builder info, const Ledger& ledger, const Job& job) {
+  if (job.ended()) return;
+  const uint64_t now_ms = wall_seconds() * 1000;
+  const Disturbed disturbed = job.disturbed(ledger.disturbance);
+  info.setDisturbed(disturbances_in_hour(job.record.disturbed_ms, now_ms));
+  const Sparing sparing = sparing_of(ledger.disturbance, disturbed, now_ms);
+  if (job.admitted()) info.setSpared(sparing_text(sparing, disturbed, now_ms));
 }
 
 // Who holds it.
@@ -200,18 +229,19 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   Job job;
   Outcome outcome = read_spec(context.getParams().getSpec(), &job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
-  if (core_.ledger.jobs.size() >= kLiveJobsMax) {
+  if (core_.ledger.jobs.size() + submissions_.size() >= kLiveJobsMax) {
     return error_for_caller(format("the pool has %u jobs already, which is its limit; try again later", kLiveJobsMax));
   }
   job.vgpus.resize(job.record.gpus);
-  JobView view = view_of(job);
-  view.memory_bytes = job.record.memory_given;
-  const State state = core_.ledger.snapshot();
+  const State state = core_.ledger.pool();
   outcome = core_.ledger.queues.choose(&job.record.queue);
   if (!outcome.ok()) return error_for_caller(outcome.message());
+  take_defaults(core_.ledger, context.getParams().getSpec(), &job.record);
+  JobView view = view_of(job);
+  view.memory_bytes = job.record.memory_given;
   std::string impossible = why_unmet(state, view, job.record.min_given);
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
-  if (impossible.empty())
+  if (impossible.empty() && job.record.reservation.empty())
     impossible = core_.ledger.queues.why_never(state, view, job.record.queue, job.record.min_given);
   if (!impossible.empty() && now_ns() < core_.settles_ns) {
     return core_.timer.afterDelay(kTickMs * kj::MILLISECONDS).then([this, context]() mutable {
@@ -225,19 +255,58 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   }
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
-  job.record.turn.ticket = core_.ledger.next_ticket();
   outcome = new_token(&job.record.token);
-  to_record(&job);
-  if (outcome.ok()) outcome = core_.store.add(&job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
-  Job& kept = core_.ledger.jobs[job.record.number] = job;
-  auto results = context.getResults();
-  results.setId(kept.record.id());
-  results.setToken(kj::arrayPtr(reinterpret_cast<const kj::byte*>(kept.record.token.data()), kept.record.token.size()));
-  results.setDoorAddress(core_.doors());
-  results.setHandle(kj::heap<HandleServer>(core_, &kept));
+  return kept(std::move(job)).then([this, context](uint64_t number) mutable -> kj::Promise<void> {
+    const auto found = core_.ledger.jobs.find(number);
+    if (found == core_.ledger.jobs.end()) return error_for_caller("the job was ended before it could begin");
+    const Job& kept = found->second;
+    auto results = context.getResults();
+    results.setId(kept.record.id());
+    results.setToken(
+        kj::arrayPtr(reinterpret_cast<const kj::byte*>(kept.record.token.data()), kept.record.token.size()));
+    results.setDoorAddress(core_.doors());
+    results.setHandle(kj::heap<HandleServer>(core_, &found->second));
+    return kj::READY_NOW;
+  });
+}
+
+// Its number, when it is written down: with all that come together, in one transaction.
+kj::Promise<uint64_t> PoolService::kept(Job job) {
+  auto pair = kj::newPromiseAndFulfiller<uint64_t>();
+  submissions_.push_back({std::move(job), kj::mv(pair.fulfiller)});
+  if (submissions_.size() == 1) {
+    writing_ = kj::evalLast([this] { write_submissions(); }).eagerlyEvaluate([](kj::Exception&& e) {
+      log(LogLevel::kError, "submissions could not be written: %s", e.getDescription().cStr());
+    });
+  }
+  return kj::mv(pair.promise);
+}
+
+void PoolService::write_submissions() {
+  std::vector<Submission> all;
+  std::swap(all, submissions_);
+  for (size_t at = 0; at < all.size(); at += Store::kAddMax) {
+    const size_t end = std::min(at + Store::kAddMax, all.size());
+    uint64_t ticket = core_.ledger.next_ticket();
+    std::vector<JobRecord*> records;
+    for (size_t i = at; i < end; ++i) {
+      all[i].job.record.turn.ticket = ticket++;
+      to_record(&all[i].job);
+      records.push_back(&all[i].job.record);
+    }
+    const Outcome added = core_.store.add(records);
+    for (size_t i = at; i < end; ++i) {
+      if (!added.ok()) {
+        all[i].fulfiller->reject(error_for_caller(added.message()));
+        continue;
+      }
+      const uint64_t number = all[i].job.record.number;
+      core_.ledger.jobs[number] = std::move(all[i].job);
+      all[i].fulfiller->fulfill(kj::cp(number));
+    }
+  }
   core_.reconciler.poke();
-  return kj::READY_NOW;
 }
 
 kj::Promise<void> PoolService::reattach(ReattachContext context) {
@@ -283,19 +352,24 @@ kj::Promise<void> PoolService::jobs(JobsContext context) {
     if (!outcome.ok()) return error_for_caller(outcome.message());
   }
   std::vector<const Job*> live;
-  for (const auto& [number, job] : core_.ledger.jobs) {
-    if (!job.ended()) live.push_back(&job);
+  for (const auto& [number, job] : core_.ledger.jobs.read()) {
+    if (job.ended()) continue;
+    core_.reconciler.note_reason(core_.ledger.jobs.quietly(number));
+    live.push_back(&job);
   }
   auto list = context.getResults().initJobs(uint32_t(ended.size() + live.size()));
   uint32_t i = 0;
   for (auto it = ended.rbegin(); it != ended.rend(); ++it) fill_job_info(list[i++], from_record(*it));
-  for (const Job* job : live) fill_job_info(list[i++], *job);
+  for (const Job* job : live) {
+    fill_job_info(list[i], *job);
+    fill_sparing(list[i++], core_.ledger, *job);
+  }
   return kj::READY_NOW;
 }
 
 kj::Promise<void> PoolService::job(JobContext context) {
   const std::string name = context.getParams().getJob().cStr();
-  const Job* job = core_.ledger.find(name);
+  Job* job = core_.ledger.find(name);
   if (job == nullptr) {
     auto record = core_.store.find(parse_number(name));
     if (!record) record = core_.store.find_named(name);
@@ -304,8 +378,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
     return kj::READY_NOW;
   }
   auto info = context.getResults().initJob();
+  core_.reconciler.note_reason(job);
   fill_job_info(info, *job);
-  explain_waiting(info, core_.ledger, *job);
+  explain_waiting(info, core_, *job);
+  fill_sparing(info, core_.ledger, *job);
   return JobStats::ask(core_, *job).then([context](JobStats stats) mutable {
     auto list = context.getResults().initVgpus(uint32_t(stats.vgpus().size()));
     for (uint32_t i = 0; i < list.size(); ++i) list.setWithCaveats(i, stats.vgpus()[i]);
@@ -314,10 +390,10 @@ kj::Promise<void> PoolService::job(JobContext context) {
 
 kj::Promise<void> PoolService::gpus(GpusContext context) {
   uint32_t count = 0;
-  for (const auto& [name, server] : core_.ledger.servers) count += uint32_t(server.gpus.size());
+  for (const auto& [name, server] : core_.ledger.servers.read()) count += uint32_t(server.gpus.size());
   auto list = context.getResults().initGpus(count);
   uint32_t i = 0;
-  for (const auto& [name, server] : core_.ledger.servers) {
+  for (const auto& [name, server] : core_.ledger.servers.read()) {
     for (const Gpu& gpu : server.gpus) {
       auto out = list[i++];
       out.setServer(name);
@@ -356,6 +432,7 @@ kj::Promise<void> PoolService::resize(ResizeContext context) {
     return error_for_caller(format("job %s can have %u to %u physical GPUs (its --min and -g), not %u", id.c_str(),
                                    job->record.min_gpus, job->record.gpus, gpus));
   }
+  if (const std::string why = why_not_so_many(*job, gpus); !why.empty()) return error_for_caller(why);
   const JobRecord before = job->record;
   job->record.target = gpus == job->record.gpus ? 0 : gpus;
   job->record.pinned = false;
@@ -413,6 +490,7 @@ kj::Promise<void> PoolService::migrate(MigrateContext context) {
   if (after.size() < job->record.min_gpus) {
     return error_for_caller(format("job %s must keep %u physical GPUs (--min)", id.c_str(), job->record.min_gpus));
   }
+  if (const std::string why = why_not_so_many(*job, uint32_t(after.size())); !why.empty()) return error_for_caller(why);
   if (job->record.memory_given != 0 && there * job->record.memory_given > gpu->memory_bytes) {
     return error_for_caller(
         format("%lu virtual GPUs of job %s do not fit into the memory of ", (unsigned long)there, id.c_str()) +
@@ -439,7 +517,7 @@ kj::Promise<void> PoolService::kill(KillContext context) {
 }
 
 kj::Promise<void> PoolService::queues(QueuesContext context) {
-  const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.ledger.snapshot());
+  const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.reconciler.look());
   auto list = context.getResults().initQueues(uint32_t(queues.size()));
   for (uint32_t i = 0; i < list.size(); ++i) fill_queue_info(list[i], queues[i]);
   context.getResults().setHalfLifeMs(core_.ledger.queues.half_life_ms);
@@ -452,10 +530,17 @@ kj::Promise<void> PoolService::status(StatusContext context) {
   results.setPid(uint32_t(getpid()));
   results.setStartedMs(core_.started_ms);
   uint32_t online = 0;
-  for (const auto& [name, server] : core_.ledger.servers) online += server.online ? 1 : 0;
+  for (const auto& [name, server] : core_.ledger.servers.read()) online += server.online ? 1 : 0;
   results.setServers(online);
   results.setDoorAddress(core_.doors());
   results.setTurns(to_text(core_.ledger.turns));
+  const BooksState books = core_.reconciler.books().state();
+  auto history = results.initHistory();
+  history.setKept(books.kept);
+  history.setPath(books.path);
+  history.setProblem(books.problem);
+  history.setWaiting(books.waiting);
+  history.setLost(books.lost);
   return kj::READY_NOW;
 }
 
@@ -495,10 +580,11 @@ kj::Promise<void> PoolService::resume(ResumeContext context) {
   const Outcome noted = core_.reconciler.resume(job);
   if (!noted.ok()) return error_for_caller(noted.message());
   return core_.reconciler.when_settled(id).then([this, id, context](MoveTotals totals) mutable -> kj::Promise<void> {
-    const Job* now = core_.ledger.by_id(id);
+    Job* now = core_.ledger.by_id(id);
     if (now == nullptr || now->record.suspended) return error_for_caller("job " + id + " was suspended again");
     const auto on_gpu = [](const Vgpu& vgpu) { return vgpu.at.on_gpu(); };
     if (!now->admitted()) {
+      core_.reconciler.note_reason(now);
       context.getResults().setQueued(now->record.reason);
     } else if (!std::all_of(now->vgpus.begin(), now->vgpus.end(), on_gpu)) {
       return error_for_caller("job " + id + " runs again when a server of it answers (`tide why " + id + "`)");

@@ -15,6 +15,7 @@
 #include "scheduler/ledger.h"
 #include "scheduler/pool_file.h"
 #include "scheduler/reconciler.h"
+#include "scheduler/recorder.h"
 #include "scheduler/store.h"
 
 namespace tide::sched {
@@ -24,6 +25,8 @@ inline constexpr uint32_t kServerGpusMax = 64;
 inline constexpr uint32_t kLiveJobsMax = 10'000;
 inline constexpr uint32_t kEndedJobsShown = 200;
 inline constexpr uint32_t kDeviceInfoBytesMax = 64 * 1024;
+inline constexpr size_t kPieceBytes = 256u << 10;  // of a snapshot on its way
+inline constexpr uint32_t kTopJobsMax = 10'000;
 inline constexpr uint32_t kStopMs = 10'000;  // what `tide down` gives the agents to release everything
 
 // What lives as long as the process, and may outlive no capability that is held by a connection.
@@ -33,6 +36,7 @@ struct PoolCore {
   Reconciler reconciler;
   kj::Timer& timer;
   PoolFile file;
+  Recorder recorder;
   std::string door_address;  // what clients are told
   uint64_t started_ms = 0;
   bool stopping = false;       // capabilities that fall now end no jobs
@@ -47,7 +51,9 @@ struct PoolCore {
   std::string leader() const { return election == nullptr || election->leads() ? "" : election->leader(); }
   std::string doors() const { return election == nullptr ? door_address : election->doors(); }
 
-  PoolCore(Store& s, kj::Timer& t) : store(s), reconciler(ledger, s, t), timer(t) {}
+  PoolCore(Store& s, kj::Timer& t) : store(s), reconciler(ledger, s, t), timer(t) {
+    reconciler.record_to([this](State state, const Assignment& answer) { recorder.note(std::move(state), answer); });
+  }
 };
 
 class PoolService final : public control::Pool::Server {
@@ -73,15 +79,30 @@ class PoolService final : public control::Pool::Server {
   kj::Promise<void> configure(ConfigureContext context) override;
   kj::Promise<void> why(WhyContext context) override;
   kj::Promise<void> queues(QueuesContext context) override;
+  kj::Promise<void> snapshot(SnapshotContext context) override;
+  kj::Promise<void> decisions(DecisionsContext context) override;
+  kj::Promise<void> report(ReportContext context) override;
+  kj::Promise<void> reservations(ReservationsContext context) override;
+  kj::Promise<void> top(TopContext context) override;
 
  private:
+  struct Submission {
+    Job job;
+    kj::Own<kj::PromiseFulfiller<uint64_t>> fulfiller;
+  };
+  kj::Promise<uint64_t> kept(Job job);
+  void write_submissions();
+
   PoolCore& core_;
+  std::vector<Submission> submissions_;  // that have come, and are not written down
+  kj::Promise<void> writing_ = nullptr;
 };
 
 // What SIGHUP asks for: the file counts as it is now, or nothing changes and the log says why.
 void reload(PoolCore& core);
 
 void fill_texts(capnp::List<capnp::Text>::Builder list, const std::set<std::string>& texts);
+control::JobState state_of(const Job& job);
 void fill_job_info(control::JobInfo::Builder info, const Job& job);
 void fill_turn(control::TurnInfo::Builder info, const Job& job);
 void fill_queue_info(control::QueueInfo::Builder info, const QueueState& queue);

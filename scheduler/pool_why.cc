@@ -47,9 +47,34 @@ std::vector<std::string> around(const Ledger& ledger, const Job& waiting) {
   return evidence;
 }
 
+// Some of those that run could make room for it, and are not to be disturbed now.
+std::optional<Explanation> of_spared(const Ledger& ledger, const State& state, const Job& waiting) {
+  const uint64_t now_ms = wall_seconds() * 1000;
+  std::vector<std::string> evidence;
+  uint64_t soonest_ms = UINT64_MAX;
+  for (const std::string& id : spared_before(state, waiting.record.id())) {
+    const auto found = ledger.jobs.find(parse_number(id));
+    if (found == ledger.jobs.end()) continue;
+    const Disturbed disturbed = found->second.disturbed(ledger.disturbance);
+    const Sparing sparing = sparing_of(ledger.disturbance, disturbed, now_ms);
+    if (!sparing.spared()) continue;
+    evidence.push_back("job " + id + " " + sparing_text(sparing, disturbed, now_ms));
+    soonest_ms = std::min(soonest_ms, sparing.left_ms);
+  }
+  if (evidence.empty()) return std::nullopt;
+  const std::string who = evidence.size() == 1 ? "a job that is" : format("%zu jobs that are", evidence.size());
+  return Explanation{
+      .reason = "it could have GPUs of " + who + " not to be disturbed now: " + evidence.front(),
+      .next = format("it starts by itself, in about %lu s at the earliest where nothing ends before; min_runtime and "
+                     "disturbances_per_hour of pool.toml say how long",
+                     (unsigned long)((soonest_ms + 999) / 1000)),
+      .evidence = std::move(evidence)};
+}
+
 Explanation of_waiting(const Ledger& ledger, const State& state, const Job& job) {
   const std::string id = job.record.id();
   if (const auto found = why_waits(state, id)) return *found;
+  if (const auto found = of_spared(ledger, state, job)) return *found;
   const JobView* const view = view_in(state, id);
   const QueueReason queue = view == nullptr ? QueueReason() : why_queue_waits(state, *view);
   if (!queue.reason.empty()) return {.reason = queue.reason, .next = queue.next, .evidence = around(ledger, job)};
@@ -76,8 +101,29 @@ std::string beside(const Ledger& ledger, const Job& job) {
   return text;
 }
 
-Explanation of_running(const Ledger& ledger, const State& state, const Job& job) {
+// It has a right to GPUs, and others are on their way off them.
+Explanation of_starting(const Ledger& ledger, const Job& job) {
   Explanation why;
+  std::string movers;
+  for (const auto& [number, other] : ledger.jobs) {
+    if (other.ended() || other.moves_for != job.record.id()) continue;
+    movers += (movers.empty() ? "" : ", ") + other.record.id();
+    for (const Vgpu& vgpu : other.vgpus) {
+      if (vgpu.doing != Doing::kMoving) continue;
+      why.evidence.push_back("job " + other.record.id() + " is on its way from " + to_text(vgpu.at) + " to " +
+                             to_text(vgpu.to));
+    }
+    if (!other.problem.empty()) why.evidence.push_back("job " + other.record.id() + ": " + other.problem);
+  }
+  if (movers.empty()) return {};
+  why.reason = "what it needs is free in pieces; being moved so that it can start: job " + movers;
+  why.next = "it starts by itself when that is done; where a move fails, another one is tried, or the same one later";
+  return why;
+}
+
+Explanation of_running(const Ledger& ledger, const State& state, const Job& job) {
+  Explanation why = job.physical_gpus() == 0 ? of_starting(ledger, job) : Explanation();
+  if (!why.reason.empty()) return why;
   if (const auto found = why_small(state, job.record.id())) why = *found;
   const bool moved = job.moved_ns != 0 && !job.moved_because.empty();
   if (moved && why.reason.empty() && job.record.part == kWholeGpu) {
@@ -99,9 +145,9 @@ kj::Promise<void> PoolService::why(WhyContext context) {
   if (job == nullptr || job->ended() || job->record.suspended || !job->problem.empty()) return kj::READY_NOW;
   const State state = core_.reconciler.look();
   const bool turn = job->turn.comes_ns != 0 && !job->admitted();
-  Explanation why = turn ? Explanation{.reason = {}, .next = {}, .evidence = around(core_.ledger, *job)}
-                          : job->admitted() ? of_running(core_.ledger, state, *job)
-                                            : of_waiting(core_.ledger, state, *job);
+  Explanation why = turn              ? Explanation{.reason = {}, .next = {}, .evidence = around(core_.ledger, *job)}
+                    : job->admitted() ? of_running(core_.ledger, state, *job)
+                                      : of_waiting(core_.ledger, state, *job);
   if (const Explanation promise = why_promise(*job); !promise.reason.empty()) {
     why.reason = promise.reason;
     why.next = promise.next;

@@ -15,8 +15,8 @@ namespace tide::sched {
 namespace {
 
 constexpr uint64_t kSpareLeastMs = 2'000;
-constexpr uint64_t kSparePart = 20;            // of the estimate, one in so many
-constexpr uint64_t kLookSoonestMs = 250;       // nothing is looked at again sooner
+constexpr uint64_t kSparePart = 20;       // of the estimate, one in so many
+constexpr uint64_t kLookSoonestMs = 250;  // nothing is looked at again sooner
 constexpr double kFarthest_s = 10 * 365.25 * 86400;
 constexpr int kHalvings = 40;
 constexpr size_t kKeptOutTries = 16;  // waiting jobs from which nothing can be taken that are looked at
@@ -64,8 +64,8 @@ struct Cap {
 // Who leaves its GPUs together: a job, or all who have a part of a GPU.
 struct Unit {
   std::vector<size_t> jobs;
-  int64_t least = 0;             // that it cannot do without, thousandths
-  std::vector<size_t> gpus;      // that it is on
+  int64_t least = 0;         // that it cannot do without, thousandths
+  std::vector<size_t> gpus;  // that it is on
   bool leaving = false, stuck = false;
 };
 
@@ -92,7 +92,8 @@ class Pool {
       such.usable.push_back(caps_[0].usable[g] && capacity(job, state_.gpus[g]) > 0);
     such.most = kWholeGpu * std::count(such.usable.begin(), such.usable.end(), true);
     if (such.most != caps_[0].most) found.push_back(number_of(such));
-    for (int32_t at = job.queue; size_t(at) < state_.queues.queues.size(); at = state_.queues.queues[size_t(at)].parent) {
+    for (int32_t at = job.queue; size_t(at) < state_.queues.queues.size();
+         at = state_.queues.queues[size_t(at)].parent) {
       const Queue& queue = state_.queues.queues[size_t(at)];
       const int64_t most = queue.preemptible ? queue.limit : std::min(queue.limit, queue.quota);
       if (most != kNoLimit) found.push_back(number_of({.most = most, .queue = at}));
@@ -134,7 +135,8 @@ class Pool {
   }
 
   bool is_below(int32_t queue, int32_t above) const {
-    while (size_t(queue) < state_.queues.queues.size() && queue != above) queue = state_.queues.queues[size_t(queue)].parent;
+    while (size_t(queue) < state_.queues.queues.size() && queue != above)
+      queue = state_.queues.queues[size_t(queue)].parent;
     return queue == above;
   }
 
@@ -204,8 +206,13 @@ struct Way {
   bool margin = true;
 };
 // Those that wait as long as that does no harm first.
-constexpr Way kWays[] = {
-    {.lazy = true}, {.lazy = true, .all = true}, {}, {.prefer = Prefer::kWhatItHas}, {.prefer = Prefer::kWhatItHasThenMost}, {.margin = false}, {.prefer = Prefer::kMost}};
+constexpr Way kWays[] = {{.lazy = true},
+                         {.lazy = true, .all = true},
+                         {},
+                         {.prefer = Prefer::kWhatItHas},
+                         {.prefer = Prefer::kWhatItHasThenMost},
+                         {.margin = false},
+                         {.prefer = Prefer::kMost}};
 
 // All that was promised, planned from now on, the earliest deadline first.
 class Plan {
@@ -229,9 +236,9 @@ class Plan {
                    .deadline_ms = deadline_ms,
                    .early_ms = early_ms,
                    .waits = !job.running};
-    const auto at = std::upper_bound(promised_.begin(), promised_.end(), fresh, [](const Promised& a, const Promised& b) {
-      return a.deadline_ms < b.deadline_ms;
-    });
+    const auto at =
+        std::upper_bound(promised_.begin(), promised_.end(), fresh,
+                         [](const Promised& a, const Promised& b) { return a.deadline_ms < b.deadline_ms; });
     const size_t number = size_t(at - promised_.begin());
     promised_.insert(at, std::move(fresh));
     return number;
@@ -244,9 +251,8 @@ class Plan {
     for (const Unit& unit : pool_.units()) {
       const bool stays = std::any_of(unit.jobs.begin(), unit.jobs.end(),
                                      [&](size_t job) { return !gives_ever(pool_.state(), pool_.state().jobs[job]); });
-      const bool promised = std::any_of(unit.jobs.begin(), unit.jobs.end(), [&](size_t job) {
-        return is_promised(pool_.state().jobs[job], now_ms_);
-      });
+      const bool promised = std::any_of(unit.jobs.begin(), unit.jobs.end(),
+                                        [&](size_t job) { return is_promised(pool_.state().jobs[job], now_ms_); });
       if (!stays || promised) continue;
       for (size_t i = 0; i < gone_.size(); ++i) gone_[i] += pool_.use(unit, pool_.caps()[i]);
     }
@@ -454,8 +460,8 @@ class Dues {
   Plan& plan_;
   Pool& pool_;
   State& state_;
-  std::vector<uint32_t> needs_;  // as promised()
-  std::set<size_t> due_;         // in State::jobs
+  std::vector<uint32_t> needs_;       // as promised()
+  std::set<size_t> due_;              // in State::jobs
   std::vector<int64_t> now_, after_;  // thousandths that are used, by cap; when those that leave have left
   std::vector<bool> taken_;
 };
@@ -573,11 +579,10 @@ Promises keep_promises(State* state) {
     if (promises.next_ms == 0 || next_ms < promises.next_ms) promises.next_ms = next_ms;
     const uint64_t least_ms = each.rates.empty() ? 0 : uint64_t(double(left_ms(job)) / each.rates.back().per_s);
     const uint64_t needs_ms = least_ms + spare_ms(job);
-    promises.jobs[job.id] = {
-        .kept = each.kept,
-        .gpus = each.lazy || job.suspended ? 0 : each.gpus_at(state->now_ms),
-        .ends_ms = each.kept && !each.table.empty() ? uint64_t(each.table.back().to_s * 1000) : 0,
-        .starts_ms = each.lazy && each.deadline_ms > needs_ms ? each.deadline_ms - needs_ms : 0};
+    promises.jobs[job.id] = {.kept = each.kept,
+                             .gpus = each.lazy || job.suspended ? 0 : each.gpus_at(state->now_ms),
+                             .ends_ms = each.kept && !each.table.empty() ? uint64_t(each.table.back().to_s * 1000) : 0,
+                             .starts_ms = each.lazy && each.deadline_ms > needs_ms ? each.deadline_ms - needs_ms : 0};
     if (job.running && job.due_gpus != 0) job.preemptible = job.turn.gives = false;
   }
   keep_out(plan, state);

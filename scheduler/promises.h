@@ -2,12 +2,12 @@
 
 // Deadlines that were promised: pure functions of a snapshot. A job with an estimate and a deadline is taken in only if
 // it can be in time beside all that was promised before; the policy is then told what is due now. Everything is counted
-// in whole GPUs: of the pool, of those that meet what a job requires, of what queues may have at most. GPUs of other jobs
-// count as available, since these shrink or are suspended, unless nothing may be taken from them.
+// in whole GPUs: of the pool, of those that meet what a job requires, of what queues may have at most. GPUs of other
+// jobs count as available, since these shrink or are suspended, unless nothing may be taken from them.
 //
-// What is due: a promised job that runs has the fewest GPUs that will do from now on; one that waits is due when waiting
-// any longer (spare_ms()) would be too long, and until then waits like others. A promise ends with its job, with its
-// deadline, or when the job has run for as long as was estimated.
+// What is due: a promised job that runs has the fewest GPUs that will do from now on; one that waits is due when
+// waiting any longer (spare_ms()) would be too long, and until then waits like others. A promise ends with its job,
+// with its deadline, or when the job has run for as long as was estimated.
 
 #include <cstdint>
 #include <map>

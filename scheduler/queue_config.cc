@@ -32,6 +32,7 @@ class QueueCheck {
     for (const QueueConfig& queue : queues_) {
       alone(queue);
       beside(queue);
+      by_model(queue);
     }
     return std::move(errors_);
   }
@@ -93,6 +94,62 @@ class QueueCheck {
       error(queue.at, "queue '" + queue.name + "' is not preemptible and has no quota, so nothing can ever run in it",
             "write quota = ...: jobs from which nothing is taken get no more than that");
     }
+  }
+
+  // What it says of models: alone, and beside what its children say.
+  void by_model(const QueueConfig& queue) {
+    uint64_t quotas = 0;
+    for (size_t i = 0; i < queue.models.size(); ++i) {
+      const ModelQuota& model = queue.models[i];
+      bool within = false;  // another one, like "H200 NVL" in "H200"
+      for (size_t k = 0; k < queue.models.size(); ++k) {
+        const bool same = is_same_model(model.model, queue.models[k].model);
+        within |= k != i && !same && is_model(model.model, queue.models[k].model);
+        if (k < i && same) error(model.at, "model " + model.model + " stands there twice", "leave one out");
+      }
+      quotas += within ? 0 : model.quota;
+      if (model.limit && *model.limit < model.quota) {
+        error(model.limit_at,
+              "the limit of queue '" + queue.name + "' for model " + model.model + " is below its quota of " +
+                  gpus_text(model.quota),
+              format("write limit = %u or more, or a smaller quota", model.quota));
+      }
+    }
+    if (double(quotas) > queue.quota + 1e-6) {
+      error(queue.quota_at.line != 0 ? queue.quota_at : queue.at,
+            "the quotas of queue '" + queue.name + "' for models are " + gpus_text(double(quotas)) +
+                " together, its own is " + gpus_text(queue.quota) + ", and they are part of it",
+            format("write quota = %lu or more", (unsigned long)quotas));
+    }
+    const auto found = children_.find(queue.name);
+    if (found != children_.end() && by_name_.at(queue.name) == &queue) children_by_model(queue, found->second);
+  }
+
+  void children_by_model(const QueueConfig& queue, const std::vector<const QueueConfig*>& children) {
+    std::vector<std::string> seen;
+    for (const QueueConfig* child : children) {
+      for (const ModelQuota& model : child->models) {
+        const auto same = [&](const std::string& other) { return is_same_model(other, model.model); };
+        if (model.quota == 0 || std::any_of(seen.begin(), seen.end(), same)) continue;
+        seen.push_back(model.model);
+        const uint64_t own = quota_for(queue, model.model);
+        uint64_t all = 0;
+        for (const QueueConfig* each : children) all += quota_for(*each, model.model);
+        if (all <= own) continue;
+        error(model.quota_at,
+              "the quotas of the queues in '" + queue.name + "' for model " + model.model + " are " +
+                  gpus_text(double(all)) + " together, its own is " + gpus_text(double(own)),
+              format("write models = { \"%s\" = { quota = %lu } } for '%s', or less for its children",
+                     model.model.c_str(), (unsigned long)all, queue.name.c_str()));
+      }
+    }
+  }
+
+  static uint64_t quota_for(const QueueConfig& queue, const std::string& model) {
+    for (const ModelQuota& each : queue.models) {
+      if (is_same_model(each.model, model)) return each.quota;
+    }
+    return 0;
   }
 
   // Its children, and the pool's of all.

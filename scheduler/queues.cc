@@ -5,6 +5,9 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/models.h"
+#include "scheduler/rank.h"
+#include "scheduler/reservations.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
 
@@ -87,6 +90,8 @@ Outcome Queues::choose(std::string* name) const {
 std::string Queues::why_never(const State& state, const JobView& job, const std::string& queue, bool min_given) const {
   const int32_t leaf = tree.find(queue);
   if (leaf == kNoQueue) return "";
+  const std::string by_model = why_never_by_model(tree, leaf, state, job, min_given);
+  if (!by_model.empty()) return by_model;
   int32_t by = leaf;
   const int64_t most = most_ever(tree, leaf, &by);
   if (most == kNoLimit) return "";
@@ -115,6 +120,20 @@ std::string Queues::why_never(const State& state, const JobView& job, const std:
   return "";
 }
 
+void put_into_queue(const QueueTree& tree, int32_t leaf, JobView* job) {
+  job->queue = leaf;
+  job->preemptible = tree.queues[size_t(leaf)].preemptible;
+}
+
+std::vector<double> used_by(const Queues& queues, const QueueTree& tree, int64_t pool) {
+  std::vector<double> used(tree.queues.size());
+  for (size_t i = 0; i < used.size(); ++i) {
+    const auto had = tree.queues[i].leaf() ? queues.usage.find(tree.queues[i].name) : queues.usage.end();
+    if (had != queues.usage.end()) used[i] = part_of_past(had->second, pool, queues.half_life_ms);
+  }
+  return used;
+}
+
 void put_into_queues(const Queues& queues, const std::vector<std::string>& names, State* state) {
   state->queues = queues.tree;
   state->share_rules = queues.rules;
@@ -126,15 +145,9 @@ void put_into_queues(const Queues& queues, const std::vector<std::string>& names
     const std::string& name = names[i].empty() ? kDefaultQueue : names[i];
     auto found = leaves.find(name);
     if (found == leaves.end()) found = leaves.emplace(name, add_orphan(&state->queues, name)).first;
-    state->jobs[i].queue = found->second;
-    state->jobs[i].preemptible = state->queues.queues[size_t(found->second)].preemptible;
+    put_into_queue(state->queues, found->second, &state->jobs[i]);
   }
-  const int64_t pool = pool_of(*state);
-  state->used.assign(state->queues.queues.size(), 0);
-  for (const auto& [name, gpu_s] : queues.usage) {
-    const auto found = leaves.find(name);
-    if (found != leaves.end()) state->used[size_t(found->second)] = part_of_past(gpu_s, pool, queues.half_life_ms);
-  }
+  state->used = used_by(queues, state->queues, pool_of(*state));
 }
 
 int64_t pool_of(const State& state) {
@@ -148,7 +161,7 @@ int64_t wanted_by(const JobView& job) {
 
 int64_t needed_by(const State& state, const JobView& job) {
   if (job.is_partial()) return job.part;
-  return int64_t(std::min(std::max(job.min_gpus, gpus_for_memory(state, job)), job.vgpus)) * kWholeGpu;
+  return int64_t(counts_of(job, gpus_for_memory(state, job), 0).least) * kWholeGpu;
 }
 
 int64_t held_by(const JobView& job) {
@@ -172,7 +185,7 @@ std::vector<QueueLoad> loads_of(const State& state) {
 }
 
 std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
-  State state = snapshot;
+  State state = rest_of(snapshot);
   if (state.queues.empty()) {
     put_into_queues(queues, std::vector<std::string>(state.jobs.size(), kDefaultQueue), &state);
   }
@@ -183,6 +196,10 @@ std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
     states[i].queue = queue;
     states[i].share = shares[i];
     states[i].in_file = i < queues.tree.queues.size();
+    for (const ModelQuota& model : queue.models) {
+      states[i].models.push_back(
+          {.is = model, .held = held_of(state, int32_t(i), model.model), .there = there_of(snapshot, model.model)});
+    }
     if (queue.parent != kNoQueue) states[i].parent = state.queues.queues[size_t(queue.parent)].name;
     const auto used = queues.usage.find(queue.name);
     if (queue.leaf() && used != queues.usage.end()) states[i].used_gpu_s = used->second;
@@ -204,8 +221,12 @@ std::vector<QueueState> states_of(const Queues& queues, const State& snapshot) {
   return states;
 }
 
-QueueReason why_queue_waits(const State& state, const JobView& job) {
-  if (state.queues.empty() || !waits(job)) return {};
+QueueReason why_queue_waits(const State& whole, const JobView& job) {
+  if (whole.queues.empty() || !waits(job)) return {};
+  const State state = rest_of(whole);
+  const bool is_there =
+      std::any_of(state.jobs.begin(), state.jobs.end(), [&](const JobView& each) { return each.id == job.id; });
+  if (!is_there) return {};  // its reservation is the reason, or another one's
   const QueueTree& tree = state.queues;
   const QueueShares shares = fair_shares(tree, loads_of(state), pool_of(state), state.share_rules);
   const Queue& queue = tree.queues[size_t(job.queue)];
@@ -225,6 +246,11 @@ QueueReason why_queue_waits(const State& state, const JobView& job) {
                       "; it needs " + gpus(need) + " more",
             .next = "it starts when jobs of that queue end or shrink" + (holders.empty() ? "" : " (" + holders + ")") +
                     "; `tide queues` shows limits, an administrator can raise this one in pool.toml"};
+  }
+  if (const std::string barred = why_barred(state, job); !barred.empty()) {
+    return {
+        .reason = barred,
+        .next = "it starts when jobs of that queue leave such GPUs, or others are free; `tide queues` shows limits"};
   }
   int64_t held = 0;
   for (const JobView& other : state.jobs) held += held_by(other);

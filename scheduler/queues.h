@@ -21,6 +21,8 @@ struct Queues {
   uint64_t half_life_ms = kHalfLifeMs;
   Usage usage;
 
+  bool operator==(const Queues&) const = default;
+
   // What pool.toml says, also of a pool that runs; the past stays.
   void configure(const std::vector<QueueConfig>& queues, const PolicyConfig& policy);
 
@@ -33,6 +35,10 @@ struct Queues {
 // Gives the snapshot its queues, and each of its jobs its own. `names`: of the jobs' queues, in their order. Those that
 // are gone from pool.toml, or have queues below them now, take no new jobs and have no quota.
 void put_into_queues(const Queues& queues, const std::vector<std::string>& names, State* state);
+// The same of one job: it belongs to this leaf of the tree.
+void put_into_queue(const QueueTree& tree, int32_t leaf, JobView* job);
+// What each queue of the tree had in the past, as parts of such a pool.
+std::vector<double> used_by(const Queues& queues, const QueueTree& tree, int64_t pool);
 
 // What jobs of each queue want and have; by index in State::queues. A job that somebody suspended wants nothing.
 std::vector<QueueLoad> loads_of(const State& state);
@@ -44,6 +50,10 @@ int64_t held_by(const JobView& job);
 int64_t pool_of(const State& state);
 
 // For people.
+struct ModelState {
+  ModelQuota is;
+  int64_t held = 0, there = 0;  // GPUs that its jobs are on; usable ones in the pool
+};
 struct QueueState {
   Queue queue;
   std::string parent;
@@ -52,6 +62,7 @@ struct QueueState {
   uint32_t running = 0, waiting = 0;  // jobs, of inner queues those of their leaves
   int64_t waiting_for = 0;            // what the latter want
   double used_gpu_s = 0;
+  std::vector<ModelState> models = {};  // in the order of its own
 };
 std::vector<QueueState> states_of(const Queues& queues, const State& state);
 

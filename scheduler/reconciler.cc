@@ -11,7 +11,7 @@
 namespace tide::sched {
 
 Reconciler::Reconciler(Ledger& ledger, Store& store, kj::Timer& timer)
-    : ledger_(ledger), store_(store), timer_(timer), ticked_ns_(now_ns()), tasks_(*this) {
+    : ledger_(ledger), store_(store), timer_(timer), books_(ledger, store), ticked_ns_(now_ns()), tasks_(*this) {
   tasks_.add(tick());
 }
 
@@ -26,21 +26,34 @@ Outcome Reconciler::recover() {
   Outcome loaded = store_.load_live(&records);
   if (loaded.ok()) loaded = store_.load_drains(&ledger_.drains);
   if (!loaded.ok()) return loaded;
+  planner_ = nullptr;
+  told_.clear();
+  occupants_.clear();
+  told_servers_.clear();
+  ledger_.jobs.mark_all();
   if (!records.empty()) recover_until_ns_ = now_ns() + uint64_t(kRecoverGraceMs) * 1'000'000;
   const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
   for (const JobRecord& record : records) {
     Job& job = ledger_.jobs[record.number] = from_record(record);
     const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
     job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
+    job.useful.saved_ms = record.useful_ms;
+    job.useful.ask_ns = now + (kSizeAskFirstMs + record.number * 1000 % kSizeAskMs) * 1'000'000ull;  // not all at once
+    job.useful.began_ms = record.useful_ms - std::min(record.useful_ms, had_ms);  // it ran usefully since, as it seems
   }
   const Outcome remembered = remember_usage();
   if (!remembered.ok()) return remembered;
+  if (const Outcome begun = books_.begin(); !begun.ok()) return begun;
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
 }
 
 void Reconciler::stop() {
-  if (!stopped_ && leads_()) save_usage(now_ns());
+  if (!stopped_ && leads_()) {
+    save_usage(now_ns());
+    save_useful(true);
+    books_.finish();
+  }
   stopped_ = true;
 }
 
@@ -55,6 +68,7 @@ void Reconciler::poke() {
 
 Outcome Reconciler::save(const std::vector<Job*>& jobs) {
   std::vector<const JobRecord*> records;
+  books_.close(jobs);
   for (Job* job : jobs) {
     to_record(job);
     records.push_back(&job->record);
@@ -62,49 +76,73 @@ Outcome Reconciler::save(const std::vector<Job*>& jobs) {
   const Outcome saved = store_.update(records);
   const bool news = std::any_of(jobs.begin(), jobs.end(), [](const Job* job) { return !job->dirty; });
   if (!saved.ok() && news) log(LogLevel::kError, "%s", saved.message().c_str());
-  for (Job* job : jobs) job->dirty = !saved.ok();
+  for (Job* job : jobs) {
+    job->dirty = !saved.ok();
+    if (saved.ok()) job->useful.saved_ms = job->record.useful_ms;
+  }
   return saved;
 }
 
+// Looks only at whom somebody touched, and who has not come to rest.
 void Reconciler::step() {
+  const Moment now = this_moment();
+  gather(now.ns);
   std::vector<Job*> started;
-  for (auto& [number, job] : ledger_.jobs) {
-    if (note_started(&job)) started.push_back(&job);
-    go_on_suspending(&job);
+  for (const uint64_t number : looked_) {
+    Job* const job = ledger_.jobs.quietly(number);
+    if (job == nullptr) continue;
+    if (note_started(job)) started.push_back(job);
+    go_on_suspending(job);
   }
   (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
-  Promises promises;
-  Assignment wanted = assign(look(ledger_, &promises));
-  note_promises(promises);
-  if (give_up_parking(wanted)) wanted = assign(look());
-  admit(wanted);
-  const auto memory = ledger_.gpu_memory();
-  start(plan(ledger_.present(now_ns()), wanted, memory));
-  std::vector<Action> leaving;
-  for (auto& [number, job] : ledger_.jobs) leave_drained_server(&job, &leaving);
-  start(leaving);
+  std::vector<Planner::Change> changes = decide(now);
+  if (give_up_parking()) changes = decide(now);
+  record(now, changes);
+  const Assignment wanted = wanted_now(changes);
+  admit(changes);
+  start(actions(wanted, now_ns()));
+  leave_drained_servers();
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
-  wake_settled(plan(ledger_.present(UINT64_MAX), wanted, memory));
-  for (auto& [number, job] : ledger_.jobs) let_go(&job);
+  const std::vector<Action> left = actions(wanted, UINT64_MAX);
+  wake_settled(left);
+  note_undisturbed(left);
+  for (const uint64_t number : looked_) {
+    if (Job* job = ledger_.jobs.quietly(number)) let_go(job);
+  }
+  note_restless(left);
   forget_done_jobs();
+  if (heard_) heard_(now_ns() - now.ns);
 }
 
-void Reconciler::admit(const Assignment& wanted) {
+void Reconciler::admit(const std::vector<Planner::Change>& changes) {
   std::vector<std::pair<Job*, JobRecord>> before;
   std::vector<Job*> admitted;
-  for (auto& [number, job] : ledger_.jobs) {
-    const auto found = wanted.find(job.record.id());
-    if (found == wanted.end() || job.ended()) continue;
-    if (job.admitted() && !found->second.running && !job.record.suspended) take_from(&job, found->second.reason);
-    if (job.admitted()) continue;
-    job.record.reason = found->second.reason;
-    if (!found->second.running) continue;
-    before.emplace_back(&job, job.record);
-    admitted.push_back(&job);
-    job.record.phase = Phase::kRunning;
-    job.record.reason.clear();
-    begin_turn(&job);
+  std::vector<Planner::Change> starts;
+  std::map<std::string, std::string> making_way;
+  for (const Planner::Change& change : changes) {
+    if (!change.decision.moved_for.empty()) making_way[change.id] = change.decision.moved_for;
+  }
+  for (const uint64_t number : looked_) {
+    Job* const job = ledger_.jobs.quietly(number);
+    if (job == nullptr || job->ended()) continue;
+    if (!job->admitted()) job->record.reason.clear();  // the planner knows it (note_reason())
+    const auto makes_way = making_way.find(job->record.id());
+    if (makes_way == making_way.end() && !job->is_quiet()) continue;
+    const std::string whom = makes_way == making_way.end() ? "" : makes_way->second;
+    if (job->moves_for != whom) ledger_.jobs.at(number).moves_for = whom;
+  }
+  for (const Planner::Change& change : changes) {
+    Job* const job = ledger_.by_id(change.id);
+    if (job == nullptr || job->ended()) continue;
+    const bool runs = change.decision.running;
+    if (job->admitted() && !runs && !job->record.suspended) take_from(job, why_of(change.id));
+    if (job->admitted() || !runs) continue;
+    before.emplace_back(job, job->record);
+    admitted.push_back(job);
+    starts.push_back({.id = change.id, .decision = {}, .starts = true});
+    job->record.phase = Phase::kRunning;
+    begin_turn(job);
   }
   const Outcome saved = save(admitted);
   for (auto& [job, record] : before) {
@@ -114,12 +152,12 @@ void Reconciler::admit(const Assignment& wanted) {
       continue;
     }
     job->turn.coming_ns = job->started ? now_ns() : 0;
-    if (ledger_.turns.on && job->started) continue;  // it has its turn
-    for (auto& [earlier, other] : ledger_.jobs) {
-      if (earlier < job->record.number && !other.ended() && !other.admitted() && !other.record.suspended)
-        ++other.skipped;
-    }
+    if (job->started) begin_useful(job);
   }
+  if (!saved.ok()) return;
+  // Where jobs take turns, one that has run has its own.
+  std::erase_if(starts, [&](const auto& each) { return ledger_.turns.on && ledger_.by_id(each.id)->started; });
+  planner_->count_passed(starts);
 }
 
 bool Reconciler::note_started(Job* job) {
@@ -127,7 +165,7 @@ bool Reconciler::note_started(Job* job) {
   if (!all || job->started || job->ended() || !job->admitted()) return false;
   job->started = true;
   job->problem.clear();
-  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
+  begin_useful(job);
   job->record.started_ms = wall_seconds() * 1000;
   begin_turn(job);
   log(LogLevel::kInfo, "job %s runs: %u vGPUs on %u GPUs", job->record.id().c_str(), job->record.gpus,
@@ -154,7 +192,7 @@ void Reconciler::end_job(Job* job, std::string reason, int32_t exit_status) {
 
 kj::Promise<MoveTotals> Reconciler::wait_for(Waiter::For what, const std::string& id) {
   auto pair = kj::newPromiseAndFulfiller<MoveTotals>();
-  waiters_.push_back({.what = what, .job = id, .totals = {}, .fulfiller = kj::mv(pair.fulfiller)});
+  waiters_[what][id].push_back({.totals = {}, .fulfiller = kj::mv(pair.fulfiller)});
   return kj::mv(pair.promise);
 }
 
@@ -179,36 +217,37 @@ kj::Promise<MoveTotals> Reconciler::when_settled(const std::string& id) {
 
 // An error text rejects the waiters; none fulfils them.
 bool Reconciler::wake(const std::string& job, Waiter::For what, const std::string& error) {
-  bool somebody = false;
-  for (auto it = waiters_.begin(); it != waiters_.end();) {
-    if (it->job != job || it->what != what) {
-      ++it;
-      continue;
-    }
+  auto& waiting = waiters_[what];
+  const auto found = waiting.find(job);
+  if (found == waiting.end()) return false;
+  std::list<Waiter> woken;
+  woken.swap(found->second);
+  waiting.erase(found);
+  for (Waiter& waiter : woken) {
     if (error.empty()) {
-      it->fulfiller->fulfill(MoveTotals(it->totals));
+      waiter.fulfiller->fulfill(MoveTotals(waiter.totals));
     } else {
-      it->fulfiller->reject(kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(error.c_str())));
+      waiter.fulfiller->reject(kj::Exception(kj::Exception::Type::FAILED, "", 0, kj::heapString(error.c_str())));
     }
-    it = waiters_.erase(it);
-    somebody = true;
   }
-  return somebody;
+  return true;
 }
 
 void Reconciler::wake_settled(const std::vector<Action>& actions) {
-  std::set<std::string> busy;
+  std::set<std::string> busy, settled;
   for (const Action& action : actions) busy.insert(action.job);
-  for (const auto& [number, job] : ledger_.jobs) {
-    if (job.is_quiet() && !job.ended() && busy.count(job.record.id()) == 0)
-      wake(job.record.id(), Waiter::For::kSettled, "");
+  for (const auto& [id, waiters] : waiters_[Waiter::For::kSettled]) {
+    const Job* const job = ledger_.jobs.quietly(parse_number(id));
+    if (job != nullptr && job->is_quiet() && !job->ended() && busy.count(id) == 0) settled.insert(id);
   }
+  for (const std::string& id : settled) wake(id, Waiter::For::kSettled, "");
 }
 
 void Reconciler::forget_done_jobs() {
-  for (auto it = ledger_.jobs.begin(); it != ledger_.jobs.end();) {
-    const Job& job = it->second;
-    it = job.ended() && !job.holds_gpus() && !job.dirty ? ledger_.jobs.erase(it) : std::next(it);
+  const std::set<uint64_t> looked = looked_;  // who has ended has not come to rest
+  for (const uint64_t number : looked) {
+    const Job* const job = ledger_.jobs.quietly(number);
+    if (job != nullptr && job->ended() && !job->holds_gpus() && !job->dirty) ledger_.jobs.erase(number);
   }
 }
 
@@ -230,7 +269,7 @@ bool Reconciler::was_stopped(uint64_t now) {
   if (gap < uint64_t(kStalledMs) * 1'000'000) return false;
   log(LogLevel::kWarning, "this scheduler did not run for %lu ms; nobody's time counts for that",
       (unsigned long)(gap / 1'000'000));
-  for (auto& [name, server] : ledger_.servers) {
+  for (auto& [name, server] : ledger_.servers) {                     // marks all: it is rare
     server.last_seen_ns = std::min(server.last_seen_ns + gap, now);  // it may have been heard since
     server.give_up_ns += gap;
   }
@@ -245,10 +284,10 @@ bool Reconciler::was_stopped(uint64_t now) {
 void Reconciler::check_deadlines() {
   const uint64_t now = now_ns();
   count_usage(now);
-  count_useful(now);
+  keep_books(now);
   if (was_stopped(now)) return;
   std::vector<std::string> lost;
-  for (auto& [name, server] : ledger_.servers) {
+  for (const auto& [name, server] : ledger_.servers.read()) {
     if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1'000'000) {
       log(LogLevel::kWarning, "server %s has been silent for %u ms", name.c_str(), kLeaseMs);
       lost.push_back(name);
@@ -261,7 +300,11 @@ void Reconciler::check_deadlines() {
   bool again = turn_due_ns_ != 0 && turn_due_ns_ <= now;
   again |= promise_due_ns_ != 0 && promise_due_ns_ <= now;
   again |= save_dirty();
-  for (auto& [number, job] : ledger_.jobs) {
+  again |= a_reservation_turned();
+  for (const auto& [number, seen] : ledger_.jobs.read()) {
+    again |= count_running(number, now);
+    if (!recovered && !needs_care(seen, now)) continue;
+    Job& job = ledger_.jobs.at(number);
     if (recovered && !job.ended() && !job.attached) {
       end_job(&job,
               format("`tide run` did not come back within %u s after the scheduler restarted", kRecoverGraceMs / 1000),
@@ -290,23 +333,61 @@ void Reconciler::check_deadlines() {
       if (vgpu.doing == Doing::kMoving) drop_move(&job, v);
     }
   }
+  save_useful();
   if (recovered) recover_until_ns_ = 0;
   if (again || recovered) poke();
+}
+
+// What only counts; it is touched when something follows from it. Whether something does.
+bool Reconciler::count_running(uint64_t number, uint64_t now) {
+  Job* const job = ledger_.jobs.quietly(number);
+  const bool over = count_useful(job, now);
+  const bool open = may_be_disturbed_again(job, now);
+  ask_for_size(job, now);
+  if (over || open) ledger_.jobs.mark(number);
+  return over || open;
+}
+
+// Whether the tick may have to do something for it.
+bool Reconciler::needs_care(const Job& job, uint64_t now) const {
+  const auto tried_again = [](const Vgpu& vgpu) { return vgpu.retry_ns != 0; };
+  return job.left_ns != 0 || job.suspending != Suspending::kNot || (job.let_go_ns != 0 && job.let_go_ns <= now) ||
+         job.record.idle_ms != 0 || job.record.protect_ms != 0 || !job.failed_on.empty() ||
+         (job.kept_until_ns != 0 && job.kept_until_ns <= now) ||
+         std::any_of(job.vgpus.begin(), job.vgpus.end(), tried_again);
+}
+
+// Whether one has begun or ended since the last tick, by what the clock on the wall says now, wherever it came from.
+bool Reconciler::a_reservation_turned() {
+  const uint64_t now_ms = wall_seconds() * 1000;
+  std::set<std::string> lasting;
+  for (const ReservationConfig& each : ledger_.reservations) {
+    if (each.is.lasts(now_ms)) lasting.insert(each.is.name);
+  }
+  if (lasting == lasting_) return false;
+  for (const std::string& name : lasting) {
+    if (lasting_.count(name) == 0) log(LogLevel::kInfo, "reservation %s begins", name.c_str());
+  }
+  for (const std::string& name : lasting_) {
+    if (lasting.count(name) == 0) log(LogLevel::kInfo, "reservation %s is over", name.c_str());
+  }
+  lasting_ = std::move(lasting);
+  return true;
 }
 
 // Whether there were some, and they are in the store now.
 bool Reconciler::save_dirty() {
   std::vector<Job*> dirty;
-  for (auto& [number, job] : ledger_.jobs) {
-    if (job.dirty) dirty.push_back(&job);
+  for (const auto& [number, job] : ledger_.jobs.read()) {
+    if (job.dirty) dirty.push_back(&ledger_.jobs.at(number));
   }
   return !dirty.empty() && save(dirty).ok();
 }
 
 kj::Promise<void> Reconciler::end_all(std::string reason, uint32_t timeout_ms) {
   for (auto& [number, job] : ledger_.jobs) end_job(&job, reason, -1);
-  const bool busy =
-      std::any_of(ledger_.jobs.begin(), ledger_.jobs.end(), [](const auto& j) { return j.second.holds_gpus(); });
+  const bool busy = std::any_of(ledger_.jobs.read().begin(), ledger_.jobs.read().end(),
+                                [](const auto& j) { return j.second.holds_gpus(); });
   if (!busy || timeout_ms == 0) return kj::READY_NOW;
   const uint32_t slice = std::min<uint32_t>(timeout_ms, 50);
   return timer_.afterDelay(slice * kj::MILLISECONDS).then([this, reason = kj::mv(reason), left = timeout_ms - slice] {

@@ -9,14 +9,21 @@
 
 #include <functional>
 #include <list>
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "base/outcome.h"
+#include "scheduler/books.h"
 #include "scheduler/control.capnp.h"
 #include "scheduler/drains.h"
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
+#include "scheduler/planner.h"
 #include "scheduler/promises.h"
 #include "scheduler/store.h"
 #include "scheduler/turns.h"
@@ -33,8 +40,10 @@ inline constexpr uint32_t kPlaceTriesMax = 5;  // then a job is given up; not on
 
 inline constexpr uint32_t kParkTriesAgainMax = 5;  // while somebody is away or busy; then its server counts as refusing
 
-inline constexpr uint32_t kSpareMs = 5'000;       // who has just got its GPUs keeps them so long, whoever is owed them
+inline constexpr uint32_t kSizeAskMs = 60'000, kSizeAskFirstMs = 10'000;  // what a job has in use is asked so often
 inline constexpr uint32_t kUsageSaveMs = 30'000;  // what queues have had is written down so often
+
+inline constexpr uint32_t kUsageFreshMs = 500;
 
 inline constexpr uint64_t kKeptMs = 60'000;  // after what was to be taken from a job could not be
 
@@ -59,6 +68,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void poke();
   // Nothing is decided, ended or sent while this says false.
   void act_only_while(std::function<bool()> leads) { leads_ = std::move(leads); }
+  // Told after each round: what the policy was asked with, and what it answered.
+  void record_to(std::function<void(State, const Assignment&)> record) { record_ = std::move(record); }
   // Nothing is decided or sent from now on; jobs stay as they are (they may be taken over by the next scheduler).
   void stop();
   // Ends all jobs and returns when their GPUs are released, or after `timeout_ms`.
@@ -88,9 +99,20 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   // What is left on servers that are being drained, and why; by server.
   std::map<std::string, std::vector<Left>> left();
   // What the policy is asked with; of another ledger, as it would be if that were this one's.
-  State look() { return look(ledger_); }
-  // `promises`: how they stand in it; null: nobody asks.
-  State look(const Ledger& ledger, Promises* promises = nullptr) const;
+  State look() const { return look(ledger_); }
+  State look(const Ledger& ledger) const;
+  // Puts into its record why the job waits, as of the last round; of others nothing changes.
+  void note_reason(Job* job) const;
+  // How many that were submitted later have started while it waits.
+  uint32_t times_passed(uint64_t number) const;
+  // Called with the time that each round took, in ns.
+  void after_each_round(std::function<void(uint64_t)> heard) { heard_ = std::move(heard); }
+
+  Books& books() { return books_; }
+  // What all agents count of GPUs, by server; whoever does not answer soon is left out. Each is asked once for all who
+  // want to know within kUsageFreshMs.
+  using Usages = std::map<std::string, capnp::Response<control::Agent::UsageResults>>;
+  kj::Promise<std::shared_ptr<const Usages>> usage();
 
   Outcome save(Job* job) { return save(std::vector<Job*>{job}); }
   // Few transactions for all of them. Where that failed, any may be in the store as it is now, and all are dirty.
@@ -104,17 +126,50 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   };
   struct Waiter {
     enum class For { kRunning, kEnded, kSettled };
-    For what;
-    std::string job;
     MoveTotals totals;
     kj::Own<kj::PromiseFulfiller<MoveTotals>> fulfiller;
   };
 
+  struct Told {  // of a job
+    bool waited = false;
+    std::set<GpuId> places;  // in occupants_
+  };
+
   void taskFailed(kj::Exception&& exception) override;
   void step();
+  struct Moment {
+    uint64_t ns = 0, wall_ms = 0;
+  };
+  static Moment this_moment();
+  // `promises`: how they stand in it; null: nobody asks.
+  State look(const Ledger& ledger, const Moment& now, Promises* promises = nullptr) const;
+  void record(const Moment& now, const std::vector<Planner::Change>& changes);
+  uint64_t fill_view(const Ledger& ledger, const Job& job, const Moment& now, JobView* view) const;
+  static bool checks_planner();
+  void gather(uint64_t now);
+  State rules_now(const Moment& now) const;
+  void tell_planner(const Moment& now);
+  void tell_of_gpus();
+  bool tell_of_changes(const Moment& now);
+  void tell_all(const Moment& now);
+  bool has_deadlines() const;
+  void forget_told(uint64_t number);
+  void tell_of(uint64_t number, JobView view);
+  uint32_t times_passed(uint64_t number, const JobView& view) const;
+  void note_due(uint64_t number, uint64_t until_ns);
+  void note_places(uint64_t number, const Job* job);
+  std::vector<Planner::Change> decide(const Moment& now);
+  bool decides_whole() const;
+  std::vector<Planner::Change> decide_whole(const Moment& now);
+  std::string why_of(const std::string& job) const;
+  std::optional<Decision> wanted_of(const std::string& job) const;  // none: there is no such job
+  std::vector<Action> actions(const Assignment& wanted, uint64_t now_ns) const;
+  Assignment wanted_now(const std::vector<Planner::Change>& changes) const;
+  void note_restless(const std::vector<Action>& left);
+  void check_planner(const State& state, const std::vector<Planner::Change>& changes) const;
   bool note_started(Job* job);  // whether it has just begun to run
   void go_on_suspending(Job* job);
-  bool give_up_parking(const Assignment& wanted);
+  bool give_up_parking();
   void begin_holding(Job* job);
   void begin_parking(Job* job);
   void note_parked(Job* job);
@@ -140,21 +195,32 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_rest(const std::string& id, bool away, const Rest& rest);
   void take_turns();
   void note_promises(const Promises& promises);
-  void count_useful(uint64_t now);
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
   void take_from(Job* job, const std::string& why);
+  void begin_useful(Job* job);
+  bool count_useful(Job* job, uint64_t now);
+  void save_useful(bool all = false);
+  bool may_be_disturbed_again(Job* job, uint64_t now);
+  bool suspend_for_others(Job* job);
+  void note_moves(Job* job, const std::vector<Action>& actions);
+  void note_undisturbed(const std::vector<Action>& left);
+  void ask_for_size(Job* job, uint64_t now);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
   void note_gone(Job* job);
   void note_back(Job* job);
   void note_switch_failed(Job* job);
-  void leave_drained_server(Job* job, std::vector<Action>* moves);
+  void leave_drained_servers();
+  void leave_drained_server(const Job& job, std::vector<Action>* moves) const;
   std::string other_keeper(const Vgpu& vgpu) const;
   bool leave_guard(Job* job, uint32_t vgpu);
   Outcome remember_usage();
   void count_usage(uint64_t now);
   void save_usage(uint64_t now);
+  void keep_books(uint64_t now);
+  void hear_usage();
+  kj::Promise<std::shared_ptr<const Usages>> ask_usage();
   void look_after_protection(Job* job);
   void protect(Job* job, uint32_t vgpu);
   std::string choose_guard(const GpuId& at) const;
@@ -179,7 +245,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void recovered(const Action& action, uint64_t epoch);
   bool confirm_guard(const std::string& server, const control::Lease::Reader& lease);
   void lose_guards(const std::string& server, const std::set<std::pair<std::string, uint32_t>>& but);
-  void admit(const Assignment& wanted);
+  void admit(const std::vector<Planner::Change>& changes);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);
   void start_place(const Action& action);
@@ -200,12 +266,15 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void drop_move(Job* job, uint32_t vgpu);
   void lose_server(const std::string& name);
   void forget_done_jobs();
+  bool count_running(uint64_t number, uint64_t now);
+  bool needs_care(const Job& job, uint64_t now) const;
   kj::Promise<MoveTotals> wait_for(Waiter::For what, const std::string& id);
   bool wake(const std::string& job, Waiter::For what, const std::string& error);  // whether somebody waited
   void wake_settled(const std::vector<Action>& actions);
   kj::Promise<void> tick();
   void check_deadlines();
   bool save_dirty();
+  bool a_reservation_turned();
   bool was_stopped(uint64_t now);
   Vgpu* vgpu_of(const std::string& job, uint32_t vgpu);
   void fill_lease(control::Lease::Builder lease, const Job& job, uint32_t vgpu, const GpuId& gpu, uint64_t epoch);
@@ -213,19 +282,42 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Ledger& ledger_;
   Store& store_;
   kj::Timer& timer_;
-  std::map<std::string, kj::Own<Link>> links_;  // of servers that are online
-  std::list<Waiter> waiters_;
+  Books books_;
+  std::map<std::string, kj::Own<Link>> links_;                               // of servers that are online
+  std::map<Waiter::For, std::map<std::string, std::list<Waiter>>> waiters_;  // by job
   uint64_t generation_ = 0;
   uint64_t recover_until_ns_ = 0;
   uint64_t ticked_ns_;
-  std::string next_turn_;       // the job whose turn is next
-  uint64_t turn_due_ns_ = 0;    // when turns end for it; 0: none does
-  uint64_t promise_due_ns_ = 0;  // when what was promised is to be looked at again, whatever happens; 0: never
-  uint64_t useful_counted_ns_ = 0;
-  uint64_t counted_ns_ = 0;     // usage of queues, until then
-  uint64_t save_usage_ns_ = 0;  // when it is written down next
+  std::string next_turn_;          // the job whose turn is next
+  uint64_t turn_due_ns_ = 0;       // when turns end for it; 0: none does
+  uint64_t promise_due_ns_ = 0;    // when what was promised is to be looked at again, whatever happens; 0: never
+  uint64_t counted_ns_ = 0;        // usage of queues, until then
+  uint64_t save_usage_ns_ = 0;     // when it is written down next
+  std::set<std::string> lasting_;  // reservations, when it was looked at last
   std::function<bool()> leads_ = [] { return true; };
+  std::function<void(State, const Assignment&)> record_;  // null: nobody asks
+  uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
+  std::unique_ptr<Planner> planner_;
+  bool whole_ = false;  // what is wanted is `answer_`, and not what the planner says
+  Assignment answer_;
+  std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
+  std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
+  std::unordered_map<uint64_t, Told> told_;
+  std::map<GpuId, std::set<uint64_t>> occupants_;  // jobs with a vGPU there, coming or going
+  std::set<std::string> told_servers_;
+  bool told_turns_ = false, told_written_ = false;
+  bool promised_ = false;  // somebody has been promised a deadline
+  QueueTree told_tree_;
+  std::map<std::string, int32_t> leaves_;  // of told_tree_
+  bool orphans_ = false;                   // jobs whose queue is gone from pool.toml
+  int64_t pool_size_ = 0;                  // pool_of() all servers
+  const bool checks_ = checks_planner();
+  std::function<void(uint64_t)> heard_;
   bool poked_ = false;
+  bool asks_usage_ = false;
+  std::shared_ptr<const Usages> usages_;  // as heard last; null: not yet
+  uint64_t usages_ns_ = 0;
+  kj::Maybe<kj::ForkedPromise<std::shared_ptr<const Usages>>> asking_;
   bool stopped_ = false;
   kj::TaskSet tasks_;
 };

@@ -24,6 +24,7 @@ std::string cause_of(const Ledger& ledger, const Job& job, const Action& action)
   if (action.to.parked() && action.from.on_gpu()) return "it was suspended";
   if (action.from.parked() && action.to.on_gpu()) return "it was resumed";
   if (job.vgpus[action.vgpu].wish == action.to) return "somebody asked for it (`tide migrate`)";
+  if (!job.moves_for.empty()) return "it was moved so that job " + job.moves_for + " could start";
   if (drains) return "server " + action.from.server + " is being drained";
   const Gpu* const from = ledger.gpu(action.from);
   if (from != nullptr && !from->healthy) return "GPU " + to_text(action.from) + " is not healthy";
@@ -51,6 +52,8 @@ void Reconciler::fill_lease(control::Lease::Builder lease, const Job& job, uint3
   lease.setMemoryBytes(job.record.memory_bytes);
   lease.setProtected(job.record.protect_ms != 0 && !job.vgpus[vgpu].protection.refused);
   lease.setPart(job.record.part);
+  lease.setWeight(job.record.weight);
+  lease.setLatency(job.record.job_class != JobClass::kBatch);
 }
 
 // Marks the vGPU as busy with the action and takes the next epoch. False: not now.
@@ -89,6 +92,7 @@ void Reconciler::start(const std::vector<Action>& actions) {
         std::any_of(started.begin(), started.end(), [](const Action& a) { return a.kind != Action::Kind::kRelease; });
     if (some) fresh.push_back(ledger_.by_id(id));
   }
+  for (const auto& [id, started] : by_job) note_moves(ledger_.by_id(id), started);
   // The epochs must be on disk before an agent hears of them, else a restart could use them again.
   const Outcome saved = save(fresh);
   for (const auto& [id, started] : by_job) {
@@ -229,6 +233,7 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   Job* job = ledger_.by_id(id);
   Vgpu* vgpu = vgpu_of(id, v);
   if (vgpu == nullptr || vgpu->doing != Doing::kMoving || vgpu->last_epoch != epoch) return;
+  const GpuId from = vgpu->at;
   vgpu->doing = Doing::kNothing;
   vgpu->at = vgpu->to;
   vgpu->to = {};
@@ -255,10 +260,12 @@ void Reconciler::moved(const std::string& id, uint32_t v, uint64_t epoch, const 
   job->problem.clear();
   log(LogLevel::kInfo, "job %s: vGPU %u is on %s now: %lu bytes, paused %.1f ms", id.c_str(), v,
       to_text(vgpu->at).c_str(), (unsigned long)report.bytes, report.pause_ms);
-  for (Waiter& waiter : waiters_) {
-    if (waiter.job != id) continue;
-    waiter.totals.add(report);
+  for (auto& [what, waiting] : waiters_) {
+    const auto found = waiting.find(id);
+    if (found == waiting.end()) continue;
+    for (Waiter& waiter : found->second) waiter.totals.add(report);
   }
+  books_.note_move(*job, v, from, report);
   (void)save(job);
   poke();
 }
@@ -325,6 +332,7 @@ void Reconciler::released(const Action& action, bool ok, const std::string& why)
   if (ok) {
     if (vgpu->at == action.from) vgpu->at = {};  // else it is known by now to be elsewhere, and is released there next
     vgpu->failures = 0;
+    hear_usage();  // its last
   } else {
     ++vgpu->failures;
     vgpu->retry_ns = now_ns() + backoff_ns(vgpu->failures);

@@ -24,11 +24,12 @@ Outcome Reconciler::drain(const std::string& name, bool on) {
     }
   }
   // Somebody asks: what has failed does not wait out its backoff.
-  for (auto& [number, job] : ledger_.jobs) {
+  for (const auto& [number, job] : ledger_.jobs.read()) {
     const auto here = [&](const Vgpu& vgpu) { return vgpu.at.server == name; };
     if (std::none_of(job.vgpus.begin(), job.vgpus.end(), here)) continue;
-    for (Vgpu& vgpu : job.vgpus) vgpu.retry_ns = 0;
+    for (Vgpu& vgpu : ledger_.jobs.at(number).vgpus) vgpu.retry_ns = 0;
   }
+  ledger_.servers.mark(name);
   poke();
   return {};
 }
@@ -53,16 +54,25 @@ std::string Reconciler::other_keeper(const Vgpu& vgpu) const {
   return refused;  // all have: one of them is asked again, when its pause is over
 }
 
-// Called in every round. What is parked, and not about to run, goes from one keeper to another, one vGPU at a time.
-void Reconciler::leave_drained_server(Job* job, std::vector<Action>* moves) {
-  if (ledger_.drains.empty() || job->ended() || job->admitted() || !job->is_quiet()) return;
-  for (uint32_t v = 0; v < job->vgpus.size(); ++v) {
-    const Vgpu& vgpu = job->vgpus[v];
+// Called in every round. A drain is rare, so all jobs may be looked at.
+void Reconciler::leave_drained_servers() {
+  if (ledger_.drains.empty()) return;
+  std::vector<Action> moves;
+  for (const auto& [number, job] : ledger_.jobs.read()) leave_drained_server(job, &moves);
+  for (const Action& move : moves) looked_.insert(parse_number(move.job));
+  start(moves);
+}
+
+// What is parked, and not about to run, goes from one keeper to another, one vGPU at a time.
+void Reconciler::leave_drained_server(const Job& job, std::vector<Action>* moves) const {
+  if (job.ended() || job.admitted() || !job.is_quiet()) return;
+  for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
+    const Vgpu& vgpu = job.vgpus[v];
     if (!vgpu.at.parked() || !ledger_.is_draining(vgpu.at.server) || vgpu.retry_ns > now_ns()) continue;
     const std::string keeper = other_keeper(vgpu);
     if (keeper.empty() || links_.find(vgpu.at.server) == links_.end()) return;
     moves->push_back({.kind = Action::Kind::kMove,
-                      .job = job->record.id(),
+                      .job = job.record.id(),
                       .vgpu = v,
                       .from = vgpu.at,
                       .to = {keeper, kParked},

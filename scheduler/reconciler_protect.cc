@@ -66,11 +66,11 @@ void Reconciler::protect(Job* job, uint32_t v) {
 // One that is being drained only where there is no other.
 std::string Reconciler::choose_guard(const GpuId& at) const {
   std::map<std::string, uint32_t> guards;
-  for (const auto& [number, job] : ledger_.jobs) {
+  for (const auto& [number, job] : ledger_.jobs.read()) {
     for (const Vgpu& vgpu : job.vgpus) ++guards[vgpu.protection.guard.server];
   }
   std::tuple<bool, bool, uint32_t, std::string> best;
-  for (const auto& [name, server] : ledger_.servers) {
+  for (const auto& [name, server] : ledger_.servers.read()) {
     if (links_.find(name) == links_.end()) continue;
     const std::tuple<bool, bool, uint32_t, std::string> one(ledger_.is_draining(name), name == at.server, guards[name],
                                                             name);
@@ -350,6 +350,7 @@ void Reconciler::recovered(const Action& action, uint64_t epoch) {
   job->problem.clear();
   log(LogLevel::kInfo, "job %s: vGPU %u goes on from its checkpoint on %s", action.job.c_str(), action.vgpu,
       to_text(vgpu->at).c_str());
+  books_.note_recovery(*job, action.vgpu);
   (void)save(job);
 }
 

@@ -31,7 +31,7 @@ void Reconciler::count_usage(uint64_t now) {
   const uint64_t since = counted_ns_ == 0 ? now : counted_ns_;
   counted_ns_ = now;
   std::map<std::string, int64_t> allocated;
-  for (const auto& [number, job] : ledger_.jobs) {
+  for (const auto& [number, job] : ledger_.jobs.read()) {
     const int64_t has = thousandths_of(job);
     if (has > 0) allocated[job.record.queue.empty() ? kDefaultQueue : job.record.queue] += has;
   }

@@ -130,16 +130,17 @@ void Reconciler::miss(Job* job, uint32_t v, const std::string& server) {
 }
 
 bool Reconciler::heartbeat(const std::string& name, uint64_t generation) {
-  Server* server = ledger_.server(name);
+  Server* server = ledger_.servers.quietly(name);
   if (server == nullptr || !server->online || server->generation != generation) return false;
   server->last_seen_ns = now_ns();
   return true;
 }
 
 void Reconciler::agent_gone(const std::string& name, uint64_t generation) {
-  Server* server = ledger_.server(name);
+  Server* server = ledger_.servers.quietly(name);
   if (stopped_ || server == nullptr || !server->online || server->generation != generation) return;
   log(LogLevel::kWarning, "server %s is gone; it has %u ms to come back", name.c_str(), kOfflineGraceMs);
+  ledger_.servers.mark(name);
   server->online = false;
   server->give_up_ns = now_ns() + uint64_t(kOfflineGraceMs) * 1'000'000;
   const auto link = links_.find(name);

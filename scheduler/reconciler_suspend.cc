@@ -84,7 +84,6 @@ Outcome Reconciler::resume(Job* job) {
   const std::string& id = job->record.id();
   log(LogLevel::kInfo, "job %s shall run again", id.c_str());
   if (midway) wake(id, Waiter::For::kSettled, "job " + id + " was resumed before it was suspended");
-  job->skipped = 0;
   job->problem.clear();
   stop_suspending(job);
   return {};
@@ -127,7 +126,6 @@ void Reconciler::note_parked(Job* job) {
   job->record.reason.clear();
   job->record.held = false;  // who moves is let go
   job->problem.clear();
-  job->skipped = 0;
   for (Vgpu& vgpu : job->vgpus) vgpu.home = {};
   note_gone(job);
   log(LogLevel::kInfo, "job %s is suspended", job->record.id().c_str());
@@ -170,7 +168,6 @@ void Reconciler::resume_failed(Job* job, const std::string& server, uint64_t unt
   job->failed_on[server] = until_ns;
   job->record.phase = Phase::kQueued;
   job->record.reason.clear();
-  job->skipped = 0;
   for (Vgpu& vgpu : job->vgpus) {
     vgpu.home = vgpu.wish = {};
     vgpu.retry_ns = 0;
@@ -208,14 +205,15 @@ void Reconciler::park_failed(Job* job, uint32_t v, const GpuId& to, const std::s
   poke();
 }
 
-bool Reconciler::give_up_parking(const Assignment& wanted) {
+bool Reconciler::give_up_parking() {
   bool any = false;
-  for (auto& [number, job] : ledger_.jobs) {
-    const auto decision = wanted.find(job.record.id());
-    if (job.ended() || job.suspending != Suspending::kParking || !job.is_quiet() || decision == wanted.end()) continue;
-    const auto& places = decision->second.places;
-    if (std::all_of(places.begin(), places.end(), [](const GpuId& place) { return place.parked(); })) continue;
-    suspend_failed(&job, job.refusals.empty() ? "no server can keep it" : job.refusals);
+  for (const uint64_t number : std::set<uint64_t>(looked_)) {
+    Job* const job = ledger_.jobs.quietly(number);
+    if (job == nullptr || job->ended() || job->suspending != Suspending::kParking || !job->is_quiet()) continue;
+    const std::optional<Decision> wanted = wanted_of(job->record.id());
+    const auto parked = [](const GpuId& place) { return place.parked(); };
+    if (!wanted || std::all_of(wanted->places.begin(), wanted->places.end(), parked)) continue;
+    suspend_failed(job, job->refusals.empty() ? "no server can keep it" : job->refusals);
     any = true;
   }
   return any;

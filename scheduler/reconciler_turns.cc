@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/reconciler.h"
+#include "scheduler/reservations.h"
 #include "scheduler/turns.h"
 
 namespace tide::sched {
@@ -28,31 +29,48 @@ bool is_settled(const Job& job) {
 
 }  // namespace
 
-State Reconciler::look(const Ledger& ledger, Promises* promises) const {
+Reconciler::Moment Reconciler::this_moment() { return {.ns = now_ns(), .wall_ms = wall_seconds() * 1000}; }
+
+State Reconciler::look(const Ledger& ledger) const { return look(ledger, this_moment()); }
+
+State Reconciler::look(const Ledger& ledger, const Moment& now, Promises* promises) const {
   State state = ledger.snapshot();
-  const uint64_t now = now_ns();
-  state.now_ms = wall_seconds() * 1000;
   state.turns = ledger.turns.on;
+  state.now_ms = now.wall_ms;
   if (ledger.turns.on) state.next_turn = next_turn_;
   for (JobView& view : state.jobs) {
-    const Job& job = ledger.jobs.at(parse_number(view.id));
-    view.preemptible &= job.kept_until_ns <= now && (!job.admitted() || is_settled(job));
-    if (!ledger.turns.on) continue;
-    view.turn = {.gives = job.admitted() && !job.record.turn.excluded,
-                 .ticket = job.record.turn.ticket,
-                 .had_ms = since_ms(job.turn.began_ns, now),
-                 .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
+    const uint64_t number = parse_number(view.id);
+    fill_view(ledger, ledger.jobs.at(number), now, &view);
+    view.skipped = times_passed(number, view);
   }
   const Promises kept = keep_promises(&state);
   if (promises != nullptr) *promises = kept;
   return state;
 }
 
+// What follows from the time. Returns when that changes by itself (UINT64_MAX: never); a view that is told to the
+// planner is told again then. Requires: the view is the ledger's, in its queue.
+uint64_t Reconciler::fill_view(const Ledger& ledger, const Job& job, const Moment& now, JobView* view) const {
+  uint64_t until_ns = job.kept_until_ns > now.ns ? job.kept_until_ns : UINT64_MAX;
+  view->preemptible &= job.kept_until_ns <= now.ns && (!job.admitted() || is_settled(job));
+  if (job.admitted() && !job.disturbing) {
+    const Sparing sparing = sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), now.wall_ms);
+    view->spared = sparing.spared();
+    if (sparing.spared()) until_ns = std::min(until_ns, now.ns + (sparing.left_ms + 1) * kMs);
+  }
+  if (!ledger.turns.on) return until_ns;
+  view->turn = {.gives = job.admitted() && !job.record.turn.excluded,
+                .ticket = job.record.turn.ticket,
+                .had_ms = since_ms(job.turn.began_ns, now.ns),
+                .length_ms = turn_length_ms(ledger.turns, cost_of(job), job.record.turn.strain)};
+  return until_ns;
+}
+
 // Called in every round, before the policy is asked.
 void Reconciler::take_turns() {
   turn_due_ns_ = 0;
   if (!ledger_.turns.on) return;
-  const State state = look();
+  const State state = rest_of(look());
   const TurnPlan plan = plan_turns(state);
   next_turn_ = plan.empty() ? "" : plan.front().next;
   note_turns(state, plan);
@@ -75,7 +93,7 @@ void Reconciler::note_turns(const State& state, const TurnPlan& plan) {
   const uint64_t now = now_ns();
   const auto waits = estimate_waits(state, plan);
   for (const JobView& view : state.jobs) {
-    Turn& turn = ledger_.by_id(view.id)->turn;
+    Turn& turn = ledger_.jobs.quietly(parse_number(view.id))->turn;
     const auto wait = waits.find(view.id);
     turn.length_ms = view.turn.length_ms;
     turn.comes_ns = wait != waits.end() ? now + wait->second * kMs : 0;
@@ -96,16 +114,17 @@ void Reconciler::end_turn(Job* job, const std::string& next) {
       (unsigned long)since_ms(job->turn.began_ns, now_ns()), next.c_str());
   job->record.turn.yielding = true;
   job->taken.clear();
-  if (!suspend(job).ok()) job->record.turn.yielding = false;  // the tick tries again
+  if (!suspend_for_others(job)) job->record.turn.yielding = false;  // the tick tries again
 }
 
-// The policy has said so: another queue is owed its GPUs. When all of it is parked it waits like who has not started.
+// The policy has said so: another queue is owed its GPUs, or somebody of a higher priority waits. When all of it is
+// parked it waits like who has not started.
 void Reconciler::take_from(Job* job, const std::string& why) {
   if (!is_settled(*job)) return;  // the next round says so again
   log(LogLevel::kInfo, "job %s %s", job->record.id().c_str(), why.c_str());
   job->taken = why;
   job->record.turn.yielding = true;
-  if (!suspend(job).ok()) job->record.turn.yielding = false;  // the tick tries again
+  if (!suspend_for_others(job)) job->record.turn.yielding = false;  // the tick tries again
 }
 
 // Before switching it has been measured, what it will cost follows from what there is to copy.
@@ -139,7 +158,7 @@ void Reconciler::note_gone(Job* job) {
 void Reconciler::note_back(Job* job) {
   Turn& turn = job->turn;
   if (turn.coming_ns == 0) return;
-  job->kept_until_ns = now_ns() + kSpareMs * 1'000'000ull;
+  begin_useful(job);
   TurnRecord& record = job->record.turn;
   const uint64_t length_ms = turn_length_ms(ledger_.turns, cost_of(*job), record.strain);
   record.resume_ms = std::max<uint64_t>(since_ms(turn.coming_ns, now_ns()), 1);

@@ -78,6 +78,46 @@ struct Job {
   weight @37 :UInt32;
   usefulMs @38 :UInt64;
   disturbedMs @39 :List(UInt64);
+  account @40 :Account;
+}
+
+# Until when its GPU time has been counted (accounts.h), so that the next scheduler goes on from there.
+struct Account {
+  struct Counter {
+    epoch @0 :UInt64;
+    usedMs @1 :Float64;
+  }
+  wallMs @0 :UInt64;   # since 1970
+  boot @1 :UInt64;     # of the machine on whose clock `clockNs` is; 0: it was never counted
+  clockNs @2 :UInt64;
+  used @3 :List(Counter);  # of each vGPU: what its agent had counted
+}
+
+# Something that happened: history.h says what each field is.
+struct Event {
+  kind @0 :UInt8;
+  job @1 :UInt64;
+  atMs @2 :UInt64;
+  queue @3 :Text;
+  user @4 :Text;
+  name @5 :Text;
+  text @6 :Text;
+  gpu @7 :Text;
+  model @8 :Text;
+  vgpu @9 :UInt32;
+  before @10 :UInt32;
+  after @11 :UInt32;
+  fromMs @12 :UInt64;
+  heldMs @13 :Float64;
+  usedMs @14 :Float64;
+  pauseMs @15 :Float64;
+  bytes @16 :UInt64;
+  status @17 :Int32;
+}
+
+# What lies under one key of the outbox.
+struct Events {
+  events @0 :List(Event);
 }
 
 # What queues had in the past (usage.h).

@@ -40,8 +40,19 @@ bool is_model(const std::string& name, const std::string& wanted) {
   return !wants.empty() && std::search(has.begin(), has.end(), wants.begin(), wants.end()) != has.end();
 }
 
+bool is_model_text(const std::string& text) {
+  const auto plain = [](char c) {
+    return isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' || c == ' ';
+  };
+  return !text.empty() && text.size() <= kLabelPartMax && isalnum(static_cast<unsigned char>(text.front())) != 0 &&
+         std::all_of(text.begin(), text.end(), plain);
+}
+
+bool is_same_model(const std::string& a, const std::string& b) { return words_of(a) == words_of(b); }
+
 bool may_use(const JobView& job, const GpuView& gpu) {
   const Requirements& require = job.require;
+  if (job.barred != nullptr && job.barred->count(gpu.id) != 0) return false;
   if (require.model.empty() && require.labels.empty()) return true;
   if (gpu.traits == nullptr) return false;
   const auto& has = gpu.traits->labels;

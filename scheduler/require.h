@@ -43,6 +43,11 @@ struct ServerTraits {
 // "A10" not in "NVIDIA A100". Case does not count.
 bool is_model(const std::string& name, const std::string& wanted);
 
+// Words of a GPU's name, as pool.toml may have them.
+bool is_model_text(const std::string& text);
+// Whether these are the same words.
+bool is_same_model(const std::string& a, const std::string& b);
+
 // Without Together, which is about several GPUs.
 bool may_use(const JobView& job, const GpuView& gpu);
 

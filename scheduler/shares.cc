@@ -120,7 +120,7 @@ using Standing = std::tuple<int, int32_t, double, double>;
 
 Standing standing_of(const Queue& queue, const QueueShare& share, int64_t need) {
   const int64_t then = share.allocated + need;
-  const int rank = then <= queue.quota ? 0 : then <= share.fair ? 1 : 2;
+  const int rank = then > share.fair ? 2 : then <= queue.quota ? 0 : 1;  // quotas may be more than the pool
   const double taken = share.fair > 0 ? double(share.allocated) / double(share.fair) : 1e18;
   return {rank, -queue.priority, taken, share.used / std::max(queue.weight, 1e-9)};
 }
@@ -172,7 +172,8 @@ QueueTree make_tree(const std::vector<QueueConfig>& configs) {
                            .limit = config->limit ? thousandths(*config->limit) : kNoLimit,
                            .weight = config->over_quota_weight,
                            .priority = config->priority,
-                           .preemptible = config->preemptible && above});
+                           .preemptible = config->preemptible && above,
+                           .models = config->models});
     (parent == kNoQueue ? tree.top : tree.queues[size_t(parent)].children).push_back(int32_t(i));
     const auto found = children.find(config->name);
     if (found == children.end()) continue;

@@ -32,7 +32,9 @@ struct Queue {
   double weight = 1;         // beyond the quota
   int32_t priority = 0;
   bool preemptible = true;  // false also below one that is not
+  std::vector<ModelQuota> models = {};
   bool leaf() const { return children.empty(); }
+  bool operator==(const Queue&) const = default;
 };
 
 struct QueueTree {
@@ -40,6 +42,7 @@ struct QueueTree {
   std::vector<int32_t> top;                     // those of the pool, in the order of the file
   int32_t find(const std::string& name) const;  // kNoQueue: none
   bool empty() const { return queues.empty(); }
+  bool operator==(const QueueTree&) const = default;
 };
 
 // Requires: checked (queue_config.h). None: one queue `default`.
@@ -65,6 +68,7 @@ using QueueShares = std::vector<QueueShare>;  // by index in the tree
 
 struct ShareRules {
   double past_weight = 1;  // how much the past counts against a queue; 0: not at all
+  bool operator==(const ShareRules&) const = default;
 };
 
 // `loads`: by index in the tree. `pool`: of all GPUs that can be given. O(queues^2) at worst, no less than O(queues).
@@ -90,7 +94,7 @@ bool may_reclaim(const QueueTree& tree, const QueueShares& shares, int32_t leaf,
 std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need);
 
 // Which leaf's next job is tried first. `needs`, by index: of each leaf's next job (0 or less: it has none). From the
-// pool down the child is taken that stays within its quota with it, or else within its share; then of the higher
+// pool down the child is taken that stays within its quota and share with it, or else within its share; then of the higher
 // priority; then with the smaller part of its share taken; then who had less in the past; then the file's order.
 // kNoQueue: no leaf has one.
 int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "scheduler/rank.h"
+
 namespace tide::sched {
 namespace {
 
@@ -170,15 +172,16 @@ bool add_some(const FreeGpus& gpus, const JobView& job, uint32_t count, const st
 bool add_where_it_may(const FreeGpus& gpus, const JobView& job, uint32_t least, uint32_t count, GpuSet* mine) {
   const auto groups = candidates_of(gpus, job, {});
   if (add_some(gpus, job, count, groups, mine)) return true;
-  for (uint32_t fewer = count; job.require.any() && fewer-- > std::max<size_t>(least, mine->size());) {
-    if (add_some(gpus, job, fewer, groups, mine)) return true;
+  for (uint32_t fewer = count;
+       (job.require.any() || job.barred != nullptr) && fewer-- > std::max<size_t>(least, mine->size());) {
+    if (may_have(job, fewer) && add_some(gpus, job, fewer, groups, mine)) return true;
   }
   if (job.require.together == Together::kPreferred || mine->empty()) return false;
   // Where it is there is no more: all of it somewhere else.
   const auto others = candidates_of(gpus, job, *mine);
   for (uint32_t fewer = count; fewer >= std::max(least, 1u); --fewer) {
     GpuSet none;
-    if (!add_some(gpus, job, fewer, others, &none)) continue;
+    if (!may_have(job, fewer) || !add_some(gpus, job, fewer, others, &none)) continue;
     *mine = std::move(none);
     return true;
   }
@@ -253,7 +256,7 @@ GpuSet keep_gpus(const FreeGpus& gpus, const JobView& job, const GpuSet& held, u
 
 bool add_gpus(FreeGpus& gpus, const JobView& job, uint32_t least, uint32_t count, GpuSet* mine) {
   if (mine->size() >= count) return holds_all(gpus, job, *mine);
-  const bool picky = job.require.any() || !job.failed_on.empty() || job.memory_bytes > gpus.memory_least();
+  const bool picky = job.picky() || job.memory_bytes > gpus.memory_least();
   return picky ? add_where_it_may(gpus, job, least, count, mine) : add_from(gpus, job, count, AnyFree(gpus), mine);
 }
 

@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "scheduler/job_class.h"
 #include "scheduler/require.h"
+#include "scheduler/reservation.h"
 #include "scheduler/shares.h"
 
 namespace tide::sched {
@@ -39,6 +41,7 @@ struct GpuView {
   bool healthy = true;    // an unhealthy GPU takes nothing new, and what is there moves away
   bool draining = false;  // unhealthy because its server is being drained, and for no other reason
   std::shared_ptr<const GpuTraits> traits = {};  // null: nothing is known
+  bool operator==(const GpuView&) const = default;
 };
 
 inline constexpr uint64_t kEndless = UINT64_MAX;  // of a turn: until the job ends
@@ -49,9 +52,8 @@ struct TurnView {
   uint64_t ticket = 0;     // who waits with a smaller one has waited longer
   uint64_t had_ms = 0;     // since its turn began
   uint64_t length_ms = 0;  // that its turn shall have, or kEndless
+  bool operator==(const TurnView&) const = default;
 };
-
-enum class JobClass : uint8_t { kBatch = 0, kInteractive = 1, kInference = 2 };  // the numbers are in the record
 
 // What a job has of one GPU.
 struct Portion {
@@ -86,7 +88,10 @@ struct JobView {
   bool powers_of_two = false;  // of physical GPUs it has 1, 2, 4, ... or as many as vGPUs
   bool spared = false;         // nothing is taken from it or moved for others' sake now: it has run too little since it
                                // began, or was disturbed too often
+  uint32_t failed_moves = 0;   // in a row: before it is tried once more, others are asked to make way
+  std::string moves_for = {};  // the job for which it is making way already
   uint64_t bytes = 0;          // of GPU memory that it has in use, as last heard: what moving it copies
+  uint64_t switch_ms = 0;      // that suspending and resuming it took the last time; 0: not measured
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
@@ -95,10 +100,17 @@ struct JobView {
   uint32_t due_more = 0;          // and it runs, and so many more others leave for it
   std::string yields_to = {};     // a job with a deadline, for which it is suspended
   std::string kept_out_for = {};  // such a job, whose promise its start would break: nobody could take its GPUs again
+  std::string reservation = {};   // whose GPUs it may use; empty: none
+  std::shared_ptr<const std::set<GpuId>> barred = {};  // GPUs that its queue may not use now (models.h); null: none
+  bool entitled = false;  // GPUs of the model that it requires are kept for it: it starts first
+
+  // Some GPUs are not for it.
+  bool picky() const { return require.any() || !failed_on.empty() || barred != nullptr; }
 
   bool is_partial() const { return part < kWholeGpu; }
   Portion portion() const { return {part, memory_bytes}; }
   uint32_t want() const { return target == 0 || target > vgpus ? vgpus : target; }
+  bool operator==(const JobView&) const = default;
 };
 
 struct State {
@@ -109,13 +121,17 @@ struct State {
   QueueTree queues;           // empty: as if there were one, without limit
   std::vector<double> used;   // by queue: the part of the pool that it had in the past (QueueLoad)
   ShareRules share_rules;
-  uint64_t now_ms = 0;  // since 1970: deadlines and reservations are on this clock
+  uint64_t now_ms = 0;                         // since 1970: deadlines and reservations are on this clock
+  std::vector<Reservation> reservations = {};  // in the order of pool.toml
+  bool consolidate = true;                     // running jobs may be moved so that others can start
+  bool operator==(const State&) const = default;
 };
 
 struct Decision {
   bool running = false;
-  std::string reason;         // why it waits: one sentence
-  std::vector<GpuId> places;  // per vGPU, complete when running
+  std::string reason;          // why it waits: one sentence
+  std::vector<GpuId> places;   // per vGPU, complete when running
+  std::string moved_for = {};  // it runs, and is moved so that this job can start
   bool operator==(const Decision&) const = default;
 };
 

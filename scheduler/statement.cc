@@ -15,6 +15,11 @@ Statement& Statement::bind(uint64_t value) {
   return *this;
 }
 
+Statement& Statement::bind_real(double value) {
+  if (!failed_) failed_ = sqlite3_bind_double(statement_, ++parameter_, value) != SQLITE_OK;
+  return *this;
+}
+
 Statement& Statement::bind_text(const std::string& value) {
   if (failed_) return *this;
   failed_ = sqlite3_bind_text(statement_, ++parameter_, value.data(), int(value.size()), SQLITE_TRANSIENT) != SQLITE_OK;
@@ -42,6 +47,8 @@ bool Statement::done() {
 }
 
 uint64_t Statement::number() { return uint64_t(sqlite3_column_int64(statement_, column_++)); }
+
+double Statement::real() { return sqlite3_column_double(statement_, column_++); }
 
 std::string Statement::text() {
   const auto* data = static_cast<const char*>(sqlite3_column_blob(statement_, column_));

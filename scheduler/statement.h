@@ -18,12 +18,14 @@ class Statement {
   Statement& operator=(const Statement&) = delete;
 
   Statement& bind(uint64_t value);
+  Statement& bind_real(double value);
   Statement& bind_text(const std::string& value);
   Statement& bind_bytes(const std::string& value);
   bool row();   // true: there is one more row
   bool done();  // runs to the end; false on an error
   bool failed() const { return failed_; }
   uint64_t number();
+  double real();
   std::string text();
 
  private:

@@ -98,43 +98,134 @@ Outcome Store::read_numbers() {
   return {};
 }
 
-Outcome Store::try_to_add(JobRecord* job, bool* again) {
-  *again = kv_->tries() > 1;
-  if (!numbers_.known) {
-    if (Outcome o = read_numbers(); !o.ok()) return o;
+// Of a transaction that the outbox may have joined.
+Outcome Store::commit(const Transaction& transaction, Committed* committed) {
+  const Outcome outcome = kv_->commit(transaction, committed);
+  if (outbox_ != nullptr) outbox_->done(outcome.ok(), committed->done);
+  return outcome;
+}
+
+Outcome Store::tell(Outbox* outbox) {
+  outbox_ = outbox;
+  if (outbox == nullptr) return {};
+  Transaction transaction;
+  guard(&transaction);
+  return outbox->load(std::move(transaction));
+}
+
+Outcome Store::write_outbox(const std::function<bool(uint64_t)>& has_record) {
+  return twice([&](bool* again) {
+    *again = kv_->tries() > 1;
+    Transaction transaction;
+    guard(&transaction);
+    Committed committed;
+    if (Outcome o = outbox_->join_rest(has_record, &transaction); !o.ok()) return o;
+    if (transaction.changes.empty()) return Outcome();  // no batch of it
+    const Outcome outcome = commit(transaction, &committed);
+    return !outcome.ok() || committed.done ? outcome : why_refused(again);
+  });
+}
+
+Outcome Store::carried(uint64_t number) {
+  Transaction transaction;
+  guard(&transaction);
+  outbox_->forget(number, &transaction);
+  Committed committed;
+  bool again = false;
+  const Outcome outcome = kv_->commit(transaction, &committed);
+  if (outcome.ok() && committed.done) outbox_->forgotten(number);
+  return !outcome.ok() || committed.done ? outcome : why_refused(&again);
+}
+
+// The try before this one was carried out.
+bool Store::added_unheard(const std::vector<JobRecord*>& jobs) {
+  if (tried_ == 0 || numbers_.last + 1 < tried_ + jobs.size()) return false;
+  const auto there = find(tried_);
+  if (!there || there->token != jobs[0]->token) return false;
+  for (size_t i = 0; i < jobs.size(); ++i) jobs[i]->number = tried_ + i;
+  doubtful_from_ = doubtful_to_ = tried_ = 0;
+  return true;
+}
+
+// What is doubtful, but for jobs that are written now.
+void Store::add_forgetting(uint64_t first, uint64_t last, Transaction* transaction) const {
+  for (uint64_t number = doubtful_from_; number < doubtful_to_; ++number) {
+    if (number < first || number > last) transaction->changes.push_back({.key = live_key(number), .value = {}});
   }
-  if (doubtful_ != 0 && numbers_.last >= doubtful_) {
-    const auto there = find(doubtful_);
-    if (there && there->token == job->token) {  // the try before this one was carried out
-      job->number = std::exchange(doubtful_, 0);
-      return {};
-    }
-  }
-  JobRecord numbered = *job;
-  numbered.number = numbers_.last + 1;
+}
+
+Transaction Store::addition_of(const std::vector<JobRecord*>& jobs, std::vector<JobRecord>* numbered) const {
   Transaction transaction;
   guard(&transaction);
   transaction.compares.push_back({root_ + "last", Compare::What::kModified, numbers_.modified});
   auto& changes = transaction.changes;
-  changes.push_back({.key = root_ + "last", .value = digits(numbered.number)});
-  changes.push_back({.key = live_key(numbered.number), .value = to_bytes(numbered)});
-  if (!job->name.empty()) changes.push_back({.key = name_key(job->name), .value = digits(numbered.number)});
-  if (doubtful_ != 0 && doubtful_ != numbered.number) changes.push_back({.key = live_key(doubtful_), .value = {}});
+  const uint64_t first = numbers_.last + 1, last = numbers_.last + jobs.size();
+  changes.push_back({.key = root_ + "last", .value = digits(last)});
+  std::map<std::string, uint64_t> names;  // the newest of a name stays
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    JobRecord record = *jobs[i];
+    record.number = first + i;
+    changes.push_back({.key = live_key(record.number), .value = to_bytes(record)});
+    if (!record.name.empty()) names[record.name] = record.number;
+    numbered->push_back(std::move(record));
+  }
+  for (const auto& [name, number] : names) changes.push_back({.key = name_key(name), .value = digits(number)});
+  add_forgetting(first, last, &transaction);
+  return transaction;
+}
+
+// Where it is too much to be done beside: in a transaction of its own, after which none of them can come any more.
+Outcome Store::forget_doubtful() {
+  Transaction transaction;
+  guard(&transaction);
+  transaction.compares.push_back({root_ + "last", Compare::What::kModified, numbers_.modified});
+  transaction.changes.push_back({.key = root_ + "last", .value = digits(numbers_.last)});
+  add_forgetting(0, 0, &transaction);
   Committed committed;
   const Outcome outcome = kv_->commit(transaction, &committed);
   numbers_.known = outcome.ok() && committed.done;
-  if (!outcome.ok()) doubtful_ = numbered.number;
-  if (!outcome.ok()) return outcome;
-  if (!committed.done) return why_refused(again);
-  doubtful_ = 0;
-  numbers_ = {true, numbered.number, committed.revision};
-  modified_[numbered.number] = committed.revision;
-  job->number = numbered.number;
+  if (!numbers_.known) return outcome.ok() ? Outcome::fail("the record of jobs was changed; try again") : outcome;
+  numbers_.modified = committed.revision;
+  doubtful_from_ = doubtful_to_ = tried_ = 0;
   return {};
 }
 
-Outcome Store::add(JobRecord* job) {
-  return twice([&](bool* again) { return try_to_add(job, again); });
+Outcome Store::try_to_add(const std::vector<JobRecord*>& jobs, bool* again) {
+  *again = kv_->tries() > 1;
+  if (!numbers_.known) {
+    if (Outcome o = read_numbers(); !o.ok()) return o;
+  }
+  if (added_unheard(jobs)) return {};
+  if (doubtful_to_ - doubtful_from_ > kAddMax) {
+    if (Outcome o = forget_doubtful(); !o.ok()) return o;
+  }
+  const uint64_t first = numbers_.last + 1;
+  std::vector<JobRecord> numbered;
+  Transaction transaction = addition_of(jobs, &numbered);
+  if (outbox_ != nullptr) {
+    if (Outcome o = outbox_->join_submissions(numbered, &transaction); !o.ok()) return o;
+  }
+  Committed committed;
+  const Outcome outcome = commit(transaction, &committed);
+  numbers_.known = outcome.ok() && committed.done;
+  if (!outcome.ok()) {
+    doubtful_from_ = doubtful_from_ != 0 ? std::min(doubtful_from_, first) : first;
+    doubtful_to_ = std::max(doubtful_to_, first + jobs.size());
+    tried_ = first;
+    return outcome;
+  }
+  if (!committed.done) return why_refused(again);
+  doubtful_from_ = doubtful_to_ = tried_ = 0;
+  numbers_ = {true, first + jobs.size() - 1, committed.revision};
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    jobs[i]->number = first + i;
+    modified_[first + i] = committed.revision;
+  }
+  return {};
+}
+
+Outcome Store::add(const std::vector<JobRecord*>& jobs) {
+  return twice([&](bool* again) { return try_to_add(jobs, again); });
 }
 
 Outcome Store::try_to_update(const std::vector<Serialised>& jobs, bool* again) {
@@ -153,8 +244,13 @@ Outcome Store::try_to_update(const std::vector<Serialised>& jobs, bool* again) {
     if (ended) transaction.changes.push_back({.key = key, .value = {}});
     transaction.changes.push_back({.key = ended ? ended_key(job->number) : key, .value = bytes});
   }
+  if (outbox_ != nullptr) {
+    std::vector<uint64_t> numbers;
+    for (const auto& [job, bytes] : jobs) numbers.push_back(job->number);
+    if (Outcome o = outbox_->join(numbers, &transaction); !o.ok()) return o;
+  }
   Committed committed;
-  const Outcome outcome = kv_->commit(transaction, &committed);
+  const Outcome outcome = commit(transaction, &committed);
   for (const auto& [job, bytes] : jobs) {
     modified_.erase(job->number);
     if (outcome.ok() && committed.done && job->phase != Phase::kEnded) modified_[job->number] = committed.revision;

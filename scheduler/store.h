@@ -6,6 +6,7 @@
 // that name the store. Owned by one thread.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "base/outcome.h"
 #include "scheduler/job_record.h"
 #include "scheduler/kv.h"
+#include "scheduler/outbox.h"
 #include "scheduler/usage.h"
 
 namespace tide::sched {
@@ -39,8 +41,11 @@ class Store {
   // A write was refused because of that: another scheduler leads, or none does.
   bool deposed() const { return deposed_; }
 
-  // Gives `job` its number.
-  Outcome add(JobRecord* job);
+  // Gives `job` its number; of several, in their order.
+  Outcome add(JobRecord* job) { return add(std::vector<JobRecord*>{job}); }
+  // All of them or none.
+  Outcome add(const std::vector<JobRecord*>& jobs);
+  static constexpr size_t kAddMax = 32;  // jobs at once
   Outcome update(const JobRecord& job) { return update(std::vector<const JobRecord*>{&job}); }
   // Few transactions for many jobs; where one failed, those after it were not tried, and any may be written.
   Outcome update(const std::vector<const JobRecord*>& jobs);
@@ -51,6 +56,13 @@ class Store {
   // What queues had in the past, as it was `at_ms` (since 1970; 0: it was never written).
   Outcome save_usage(const Usage& usage, uint64_t at_ms);
   Outcome load_usage(Usage* usage, uint64_t* at_ms);
+
+  // What happened to jobs goes into it together with their records. Null: nowhere.
+  Outcome tell(Outbox* outbox);
+  // Also what waits there for no job's record. Where nothing does, nothing is done.
+  Outcome write_outbox(const std::function<bool(uint64_t)>& has_record);
+  // The history has all up to this batch.
+  Outcome carried(uint64_t number);
 
   // Servers that are being drained, and since when (1970); 0: not any more.
   Outcome set_drain(const std::string& server, uint64_t since_ms);
@@ -77,7 +89,13 @@ class Store {
   Outcome put(const std::string& key, std::optional<std::string> value);   // none: erases it
   Outcome get(const std::string& key, std::optional<std::string>* value);  // none: there is no such key
   Outcome read_numbers();
-  Outcome try_to_add(JobRecord* job, bool* again);
+  Outcome commit(const Transaction& transaction, Committed* committed);
+  bool added_unheard(const std::vector<JobRecord*>& jobs);
+  void add_forgetting(uint64_t first, uint64_t last, Transaction* transaction) const;
+  Outcome forget_doubtful();
+  // `numbered`: what it adds.
+  Transaction addition_of(const std::vector<JobRecord*>& jobs, std::vector<JobRecord>* numbered) const;
+  Outcome try_to_add(const std::vector<JobRecord*>& jobs, bool* again);
   Outcome try_to_update(const std::vector<Serialised>& jobs, bool* again);
   Outcome read(const Range& range, std::vector<JobRecord>* jobs);
 
@@ -86,8 +104,10 @@ class Store {
   std::string leader_;  // empty: nobody else writes
   uint64_t term_ = 0;
   bool deposed_ = false;
+  Outbox* outbox_ = nullptr;
   Numbers numbers_;
-  uint64_t doubtful_ = 0;                  // a job with this number may be in the store that nobody was told of
+  // Jobs of these numbers may be in the store that nobody was told of; and the first of those that were tried last.
+  uint64_t doubtful_from_ = 0, doubtful_to_ = 0, tried_ = 0;
   std::map<uint64_t, uint64_t> modified_;  // of live jobs, by number, as far as known
 };
 

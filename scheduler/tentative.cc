@@ -4,20 +4,27 @@
 #include <utility>
 
 #include "scheduler/policy.h"
+#include "scheduler/queues.h"
+#include "scheduler/rank.h"
 #include "scheduler/spread.h"
 
 namespace tide::sched {
 namespace {
 
-constexpr uint32_t kBehindAll = 1u << 30;  // beyond any number of GPUs
+constexpr int64_t kBehindAll = INT64_MAX;  // beyond any growth_rank()
 
 bool is_whole(const Share& share) { return !share.job->is_partial(); }
 
-void insert_sorted(GpuSet* set, GpuIndex gpu) { set->insert(std::lower_bound(set->begin(), set->end(), gpu), gpu); }
+// Mostly behind all others.
+void insert_sorted(GpuSet* set, uint32_t value) {
+  if (set->empty() || set->back() < value) return set->push_back(value);
+  const auto at = std::lower_bound(set->begin(), set->end(), value);
+  if (*at != value) set->insert(at, value);
+}
 
-void erase_sorted(GpuSet* set, GpuIndex gpu) {
-  const auto found = std::lower_bound(set->begin(), set->end(), gpu);
-  if (found != set->end() && *found == gpu) set->erase(found);
+void erase_sorted(GpuSet* set, uint32_t value) {
+  const auto found = std::lower_bound(set->begin(), set->end(), value);
+  if (found != set->end() && *found == value) set->erase(found);
 }
 
 }  // namespace
@@ -28,12 +35,16 @@ Tentative::Tentative(const State& state)
       next_turn_(state.next_turn),
       queues_(state.queues),
       has_queues_(queues_.queues.size() > 1 ||
-                  (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible))),
+                  (!queues_.empty() && (queues_.queues[0].limit != kNoLimit || !queues_.queues[0].preemptible ||
+                                        !queues_.queues[0].models.empty()))),
       used_(state.used),
       share_rules_(state.share_rules),
+      consolidates_(state.consolidate),
+      now_ms_(state.now_ms),
       at_server_(gpus_.servers()) {
   const size_t leaves = std::max<size_t>(queues_.queues.size(), 1);
   waiting_.resize(leaves);
+  queue_sums_.resize(leaves);
   drainers_.resize(leaves);
   growing_.resize(leaves);
   shrinking_.resize(leaves);
@@ -51,13 +62,18 @@ Tentative::Tentative(const State& state, const Tentative& jobs_of) : Tentative(s
   }
 }
 
+void Tentative::set_rules(const State& state) {
+  next_turn_ = state.next_turn;
+  used_ = state.used;
+  now_ms_ = state.now_ms;
+}
+
 int32_t Tentative::leaf_of(const JobView& job) const {
   return !has_queues_ || job.queue < 0 || size_t(job.queue) >= queues_.queues.size() ? 0 : job.queue;
 }
 
-// In a queue those of a higher priority come first.
 Order Tentative::order_of(const Share& share) const {
-  return {turns_ ? int64_t(share.job->turn.ticket) : -int64_t(share.job->priority), share.number};
+  return {turns_ ? int64_t(share.job->turn.ticket) : start_rank(*share.job), share.number};
 }
 
 // ---- jobs that come, change and go
@@ -98,7 +114,7 @@ void Tentative::forget(Slot slot) {
     while (!share.mine.empty()) put_leave(slot, share.mine.back());
   }
   unindex(slot);
-  for (const ServerIndex server : share.servers) at_server_[server].erase(slot);
+  for (const ServerIndex server : share.servers) erase_sorted(&at_server_[server], slot);
   share.servers.clear();
 }
 
@@ -140,11 +156,11 @@ void Tentative::hold(const GpuId& place, Share* share) {
   const GpuIndex gpu = gpus_.find(place);
   if (gpu == kNoGpu || !gpus_.view(gpu).online) share->is.frozen = true;
   if (gpu == kNoGpu || !gpus_.usable(gpu) || !may_use(*share->job, gpus_.view(gpu))) return;
-  if (!std::binary_search(share->held.begin(), share->held.end(), gpu)) insert_sorted(&share->held, gpu);
+  insert_sorted(&share->held, gpu);
 }
 
 uint32_t Tentative::gpus_for_memory(const JobView& job) {
-  if (job.require.any()) return sched::gpus_for_memory(gpus_.views(), job);
+  if (job.require.any() || job.barred != nullptr) return sched::gpus_for_memory(gpus_.views(), job);
   if (job.memory_bytes == 0) return 1;
   const std::tuple key(job.memory_bytes, job.memory_given, job.vgpus);
   const auto [found, fresh] = for_memory_.try_emplace(key, 0);
@@ -162,15 +178,18 @@ void Tentative::refresh(Slot slot) {
   share.held.clear();
   for (const GpuId& place : job.places) hold(place, &share);
   for (const GpuId& place : job.keeps) hold(place, &share);
-  for (const ServerIndex server : share.servers) at_server_[server].insert(slot);
+  for (const ServerIndex server : share.servers) insert_sorted(&at_server_[server], slot);
   Standing& is = share.is;
   is.frozen |= job.suspended;
-  is.least = std::min(std::max(job.min_gpus, gpus_for_memory(job)), job.vgpus);
-  if (is_whole(share)) is.least = std::max(is.least, std::min(job.due_gpus, job.vgpus));
-  is.most = std::max(is.least, job.want());
+  const Counts counts = counts_of(job, gpus_for_memory(job), uint32_t(share.held.size()));
+  is.least = counts.least;
+  if (is_whole(share) && job.due_gpus != 0)
+    is.least = std::max(is.least, rounded_up(job, std::min(job.due_gpus, job.vgpus)));
+  is.most = std::max(is.least, counts.most);
   if (is.frozen) is.least = is.most = uint32_t(share.held.size());
   if (is.admitted) is.count = std::clamp(uint32_t(share.held.size()), is.least, is.most);
   index(slot);
+  if (share.held.empty()) note_home(slot);  // else it claims its place again (begin())
   if (is_whole(share) && (is.admitted || is.frozen)) put_mine(slot, share.held);
   touch(slot);
   note_unplaced(slot);
@@ -181,16 +200,24 @@ void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
   const std::vector<Slot> before = rooms_[gpu].slots;
   for (const Slot slot : before) put_leave(slot, gpu);
   claimants.insert(claimants.end(), before.begin(), before.end());
-  std::sort(claimants.begin(), claimants.end(), [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
-  for (const Slot slot : claimants) {
-    const bool first = rooms_[gpu].slots.empty();
-    if (first || shares_[slot].is.frozen || fits(*shares_[slot].job, gpu)) {
-      put_join(slot, gpu);
-    } else {
-      make_sore(slot);
-      note_unplaced(slot);
+  const auto earlier = [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; };
+  if (!before.empty()) std::sort(claimants.begin(), claimants.end(), earlier);
+  Shared& shared = rooms_[gpu];
+  refill(gpu, [&] {
+    for (const Slot slot : claimants) {
+      const bool joins =
+          shared.slots.empty() || shares_[slot].is.frozen || shared.room.fits(shares_[slot].job->portion());
+      if (!joins) {
+        make_sore(slot);
+        note_unplaced(slot);
+        note_home(slot);
+        continue;
+      }
+      shared.slots.push_back(slot);
+      shared.room.take(shares_[slot].job->portion());
+      note_joined(slot, gpu);
     }
-  }
+  });
 }
 
 void Tentative::freeze(Slot slot) {
@@ -209,39 +236,57 @@ void Tentative::freeze(Slot slot) {
 void Tentative::begin() {
   std::vector<Slot> slots;
   slots.swap(dirty_);
-  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; });
+  const auto earlier = [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; };
+  if (!std::is_sorted(slots.begin(), slots.end(), earlier)) std::sort(slots.begin(), slots.end(), earlier);
   for (const Slot slot : slots) {
     if (shares_[slot].known) forget(slot);
   }
   for (const Slot slot : slots) refresh(slot);
-  std::map<GpuIndex, std::vector<Slot>> claims;
+  std::vector<std::pair<GpuIndex, Slot>> claims;
   for (const Slot slot : slots) {
     const Share& share = shares_[slot];
     if (is_whole(share) || !share.is.admitted) continue;
-    for (const GpuIndex gpu : share.held) claims[gpu].push_back(slot);
+    for (const GpuIndex gpu : share.held) claims.emplace_back(gpu, slot);
   }
-  for (auto& [gpu, claimants] : claims) share_gpu(gpu, std::move(claimants));
+  std::stable_sort(claims.begin(), claims.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (auto claim = claims.begin(); claim != claims.end();) {
+    const GpuIndex gpu = claim->first;
+    std::vector<Slot> claimants;
+    for (; claim != claims.end() && claim->first == gpu; ++claim) claimants.push_back(claim->second);
+    share_gpu(gpu, std::move(claimants));
+  }
   blocked_by = kNoSlot;
+  ways_in_vain = 0;
   reserved.clear();
   log_.clear();
 }
 
 void Tentative::hold_mine(Slot slot) {
   Share& share = shares_[slot];
-  share.held = share.mine;
-  for (const ServerIndex server : share.servers) at_server_[server].erase(slot);
-  share.servers.clear();
-  for (const GpuIndex gpu : share.held) {
+  std::vector<ServerIndex> servers;
+  for (const GpuIndex gpu : share.mine) {
     const ServerIndex server = gpus_.server_of(gpu);
-    if (share.servers.empty() || share.servers.back() != server) share.servers.push_back(server);
+    if (servers.empty() || servers.back() != server) servers.push_back(server);
   }
-  for (const ServerIndex server : share.servers) at_server_[server].insert(slot);
+  if (share.held != share.mine) {
+    share.held = share.mine;
+    if (has_queues_) {
+      queue_sums_[share.filed.leaf].add(share.filed.sums, -1);
+      share.filed.sums = sums_of(share);
+      queue_sums_[share.filed.leaf].add(share.filed.sums, 1);
+    }
+  }
+  if (servers == share.servers) return;
+  for (const ServerIndex server : share.servers) erase_sorted(&at_server_[server], slot);
+  share.servers = std::move(servers);
+  for (const ServerIndex server : share.servers) insert_sorted(&at_server_[server], slot);
 }
 
 void Tentative::settle() {
   for (const Slot slot : touched_) {
     Share& share = shares_[slot];
     share.touched = false;
+    share.is.moved_for = kNoSlot;
     share.places.clear();
     if (share.known && share.is.admitted && !share.is.frozen) hold_mine(slot);
   }
@@ -270,29 +315,41 @@ void Tentative::index(Slot slot) {
   const JobView& job = *share.job;
   Filed& filed = share.filed;
   filed = {.leaf = size_t(leaf_of(job)), .is = is, .order = order_of(share), .kind = {}};
+  filed.rank = growth_rank(job);
+  filed.steps = job.powers_of_two;
+  filed.counted = true;
+  stepping_ += filed.steps;
+  ++ranks_[filed.rank];
   note_home(slot);
+  if (has_queues_) {
+    filed.sums = sums_of(share);
+    queue_sums_[filed.leaf].add(filed.sums, 1);
+  }
   if (is.admitted) {
     filed.summed = is_whole(share);
     if (filed.summed) least_sum_ += is.least;
     if (filed.summed) count_sum_ += is.count;
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
-    const uint32_t behind = job.due_gpus != 0 ? kBehindAll : 0;
-    if (filed.growing) growing_[filed.leaf].insert({{behind + is.count, share.number}, slot});
-    if (filed.shrinking) shrinking_[filed.leaf].insert({{behind + is.count - 1, share.number}, slot});
     filed.due = job.due_gpus != 0;
     filed.awaits = is.frozen ? 0 : job.due_more;
     awaited_ += filed.awaits;
+    const int64_t rank = filed.due ? kBehindAll : filed.rank;
+    if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
+    if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
     return;
   }
-  if (job.suspended || share.away || is.out || !job.kept_out_for.empty()) return;
+  if (job.suspended) return;
+  filed.aside = share.away || is.out || !job.kept_out_for.empty();
+  if (filed.aside) aside_.insert({share.number, slot});
+  if (filed.aside) return;
   filed.due = job.due_gpus != 0;
   if (filed.due) {
     filed.order.first = int64_t(job.deadline_ms);
     dues_.insert({filed.order, slot});
     return;
   }
-  const bool picky = job.require.any() || !job.failed_on.empty();
+  const bool picky = job.picky();
   const uint64_t bytes = job.is_partial() ? job.memory_bytes : 0;
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
   filed.line = &waiting_[filed.leaf][filed.kind];
@@ -304,25 +361,60 @@ void Tentative::index(Slot slot) {
 void Tentative::unindex(Slot slot) {
   Share& share = shares_[slot];
   const Filed filed = std::exchange(share.filed, {});
-  homeless_.erase({share.number, slot});
+  if (has_queues_) queue_sums_[filed.leaf].add(filed.sums, -1);
+  if (!homeless_.empty()) homeless_.erase({share.number, slot});
   if (filed.summed) least_sum_ -= filed.is.least;
   if (filed.summed) count_sum_ -= filed.is.count;
-  const uint32_t behind = filed.due ? kBehindAll : 0;
-  if (filed.growing) growing_[filed.leaf].erase({{behind + filed.is.count, share.number}, slot});
-  if (filed.shrinking) shrinking_[filed.leaf].erase({{behind + filed.is.count - 1, share.number}, slot});
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.growing) growing_[filed.leaf].erase({{rank, filed.is.count, share.number}, slot});
+  if (filed.shrinking) shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
   if (filed.due) dues_.erase({filed.order, slot});
+  stepping_ -= filed.steps;
+  if (filed.counted) {
+    const auto ranked = ranks_.find(filed.rank);
+    if (--ranked->second == 0) ranks_.erase(ranked);
+  }
   awaited_ -= filed.awaits;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
+  if (filed.aside) aside_.erase({share.number, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
   if (filed.line->empty()) waiting_[filed.leaf].erase(filed.kind);
+}
+
+void QueueSums::add(const QueueSums& other, int64_t sign) {
+  demand += sign * other.demand;
+  allocated += sign * other.allocated;
+  minima += sign * other.minima;
+  left_behind += sign * other.left_behind;
+  usable += sign * other.usable;
+  leaving += sign * other.leaving;
+}
+
+QueueSums Tentative::sums_of(const Share& share) const {
+  const JobView& job = *share.job;
+  const Standing& is = share.is;
+  const int64_t held = int64_t(share.held.size()) * (is_whole(share) ? kWholeGpu : job.part);
+  const int64_t most = is_whole(share) ? int64_t(is.most) * kWholeGpu : job.part;
+  QueueSums sums;
+  if (!is.frozen) sums.demand = most;
+  if (!is.admitted) return sums;
+  // Of an absent server it has what it had there, as far as limits go.
+  const int64_t absent = is.frozen ? std::max<int64_t>(held_by(job) - held, 0) : 0;
+  sums.allocated = held;
+  sums.minima = is.frozen ? held + absent : is_whole(share) ? int64_t(is.least) * kWholeGpu : job.part;
+  sums.left_behind = job.suspended ? held + absent : absent;
+  sums.usable = most;
+  if (is.frozen && !job.suspended) sums.demand = held;
+  if (job.suspended && is_whole(share)) sums.leaving = int64_t(share.held.size());
+  return sums;
 }
 
 void Tentative::note_home(Slot slot) {
   const Share& share = shares_[slot];
   const bool homeless = share.is.admitted && !is_whole(share) && !share.is.frozen && share.mine.empty();
   if (homeless) homeless_.insert({share.number, slot});
-  if (!homeless) homeless_.erase({share.number, slot});
+  if (!homeless && !homeless_.empty()) homeless_.erase({share.number, slot});
 }
 
 // ---- what actions do
@@ -371,6 +463,7 @@ void Tentative::put_standing(Slot slot, const Standing& standing) {
   unindex(slot);
   shares_[slot].is = standing;
   index(slot);
+  note_home(slot);
   touch(slot);
   note_unplaced(slot);
 }
@@ -385,10 +478,17 @@ void Tentative::put_mine(Slot slot, GpuSet mine) {
 }
 
 void Tentative::put_join(Slot slot, GpuIndex gpu) {
-  std::vector<Slot>& slots = rooms_[gpu].slots;
-  const auto after = std::find_if(slots.begin(), slots.end(),
+  Shared& shared = rooms_[gpu];
+  const auto after = std::find_if(shared.slots.begin(), shared.slots.end(),
                                   [&](Slot other) { return shares_[other].number > shares_[slot].number; });
-  refill(gpu, [&] { slots.insert(after, slot); });
+  refill(gpu, [&] {
+    shared.slots.insert(after, slot);
+    sum_up(&shared);
+  });
+  note_joined(slot, gpu);
+}
+
+void Tentative::note_joined(Slot slot, GpuIndex gpu) {
   insert_sorted(&shares_[slot].mine, gpu);
   if (gpu < gpus_.size()) gpus_.take(gpu);
   note_home(slot);
@@ -396,8 +496,11 @@ void Tentative::put_join(Slot slot, GpuIndex gpu) {
 }
 
 void Tentative::put_leave(Slot slot, GpuIndex gpu) {
-  std::vector<Slot>& slots = rooms_[gpu].slots;
-  refill(gpu, [&] { slots.erase(std::find(slots.begin(), slots.end(), slot)); });
+  Shared& shared = rooms_[gpu];
+  refill(gpu, [&] {
+    shared.slots.erase(std::find(shared.slots.begin(), shared.slots.end(), slot));
+    sum_up(&shared);
+  });
   erase_sorted(&shares_[slot].mine, gpu);
   if (gpu < gpus_.size()) gpus_.give(gpu);
   note_home(slot);
@@ -416,11 +519,14 @@ void Tentative::refill(GpuIndex gpu, const Change& change) {
   if (!shared.slots.empty()) by_left.erase(key());
   rooms_used_ -= chosen && !shared.slots.empty();
   change();
-  shared.room.part_left = kWholeGpu;
-  shared.room.memory_left = shared.room.gpu_bytes;
-  for (const Slot slot : shared.slots) shared.room.take(shares_[slot].job->portion());
   if (!shared.slots.empty()) by_left.insert(key());
   rooms_used_ += chosen && !shared.slots.empty();
+}
+
+void Tentative::sum_up(Shared* shared) const {
+  shared->room.part_left = kWholeGpu;
+  shared->room.memory_left = shared->room.gpu_bytes;
+  for (const Slot slot : shared->slots) shared->room.take(shares_[slot].job->portion());
 }
 
 GpuIndex Tentative::new_room() {
@@ -458,6 +564,13 @@ GpuIndex Tentative::fit_on(ServerIndex server, const JobView& job, uint32_t part
     if (best == kNoGpu || shared.room.memory_left < rooms_[best].room.memory_left) best = gpu;
   }
   return best;
+}
+
+GpuSet Tentative::emptiest_rooms(size_t most) const {
+  GpuSet rooms;
+  for (auto room = left_in_.rbegin(); room != left_in_.rend() && rooms.size() < most; ++room)
+    rooms.push_back(std::get<2>(*room));
+  return rooms;
 }
 
 GpuIndex Tentative::best_room(const JobView& job) const {

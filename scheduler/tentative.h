@@ -31,7 +31,8 @@ struct Standing {
   bool frozen = false;  // nothing about its GPUs changes
   bool out = false;     // of this round: no set of free GPUs will do
   uint32_t least = 1, most = 1;
-  uint32_t count = 0;  // physical GPUs that it shall have
+  uint32_t count = 0;        // physical GPUs that it shall have
+  Slot moved_for = kNoSlot;  // it makes way for that one
 };
 
 // Jobs that wait and are alike in all that decides whether they may start.
@@ -48,15 +49,28 @@ using Kinds = std::map<Kind, Line>;
 // Why a job waits, as it was when it was looked at last.
 enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
+// What jobs of a queue have and want, in thousandths of GPUs.
+struct QueueSums {
+  int64_t demand = 0, allocated = 0;
+  int64_t minima = 0;       // of those that run
+  int64_t left_behind = 0;  // what those that are being suspended leave, and what is on absent servers
+  int64_t usable = 0;       // what those that run could use
+  int64_t leaving = 0;      // whole GPUs of those that are being suspended
+  void add(const QueueSums& other, int64_t sign);
+};
+
 // Where a job stands in the indices.
 struct Filed {
-  bool summed = false, growing = false, shrinking = false, drains = false, due = false;
+  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false,
+       aside = false;
   size_t leaf = 0;
+  int64_t rank = 0;  // growth_rank()
   int64_t awaits = 0;
   Standing is = {};
   Order order = {};
   Kind kind = {};
   Line* line = nullptr;  // in which it waits
+  QueueSums sums = {};   // its part of its queue's, where there are queues
 };
 
 struct Share {
@@ -97,6 +111,8 @@ class Tentative {
   // False: it has no such GPU, or it has other memory; a new plan is needed.
   bool change_gpu(const GpuView& gpu);
 
+  // Of what is true of all jobs what may change at any time: next_turn, used, now_ms.
+  void set_rules(const State& state);
   // Works out anew what has changed since the last round.
   void begin();
   size_t checkpoint() const { return log_.size(); }
@@ -124,13 +140,19 @@ class Tentative {
   const QueueTree& queues() const { return queues_; }
   const std::vector<double>& used() const { return used_; }
   const ShareRules& share_rules() const { return share_rules_; }
+  uint64_t now_ms() const { return now_ms_; }
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
   // That others leave for who is due and runs: nobody else gets them.
   int64_t awaited() const { return awaited_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
-  // Whether there is anything that queues decide.
+  int64_t rooms_used() const { return rooms_used_; }  // GPUs with parts on them
+  bool consolidates() const { return consolidates_; }
+  // Whether there is anything that queues decide; then, by leaf, what its jobs have and want.
   bool has_queues() const { return has_queues_; }
+  const std::vector<QueueSums>& queue_sums() const { return queue_sums_; }
+  bool has_priorities() const { return ranks_.size() > 1; }  // jobs differ in that
+  bool has_steps() const { return stepping_ != 0; }          // some jobs may have powers of two only
   int32_t leaf_of(const JobView& job) const;
   Order order_of(const Share& share) const;
 
@@ -140,13 +162,21 @@ class Tentative {
   GpuIndex best_room(const JobView& job) const;
   bool fits(const JobView& job, GpuIndex gpu) const { return rooms_[gpu].room.fits(job.portion()); }
   const std::vector<Slot>& sharers(GpuIndex gpu) const { return rooms_[gpu].slots; }
+  uint32_t part_left(GpuIndex gpu) const { return rooms_[gpu].room.part_left; }
+  GpuSet emptiest_rooms(size_t most) const;  // those with the most left first: not sorted
+  // With a vGPU there, or something kept, as of the last round.
+  const auto& jobs_at(ServerIndex server) const { return at_server_[server]; }
   // Of a GPU that has not been chosen yet.
   GpuIndex new_room();
   void drop_new_rooms();  // Requires: nobody is in them
 
-  // Those that wait, could start, and were submitted before.
+  // Those that wait and were submitted before.
   template <typename Each>
   void for_waiting_before(uint64_t number, const Each& each) const {
+    for (const auto& [other, slot] : aside_) {
+      if (other >= number) break;
+      each(slot);
+    }
     for (const auto& kinds : waiting_) {
       for (const auto& [kind, line] : kinds) {
         const bool of_submission = line.begin()->first.first == line.rbegin()->first.first;
@@ -164,10 +194,10 @@ class Tentative {
   // By leaf (0 where there are no queues).
   std::vector<Kinds>& waiting() { return waiting_; }
   std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
-  const Line& dues() const { return dues_; }        // who waits, and is due (promises.h): the earliest deadline first
-  // Who may have more, the smallest share first (and who has all that it is due last of all); who may have less, by what it would be left with. Among equals the
-  // oldest.
-  using ByCount = std::set<std::pair<std::pair<uint32_t, uint64_t>, Slot>>;
+  const Line& dues() const { return dues_; }  // who waits, and is due (promises.h): the earliest deadline first
+  // Who may have more, the highest priority first, then the smallest share, and who has all that it is due last of all;
+  // who may have less, by what it would be left with. Among equals the oldest.
+  using ByCount = std::set<std::pair<std::tuple<int64_t, uint32_t, uint64_t>, Slot>>;
   std::vector<ByCount>& growing() { return growing_; }
   std::vector<ByCount>& shrinking() { return shrinking_; }
   const std::set<std::pair<uint64_t, Slot>>& homeless() const { return homeless_; }
@@ -185,6 +215,7 @@ class Tentative {
   Order blocked_from = {};                         // and who that is
   std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then
   int64_t left_first = 0;                          // before any was
+  uint32_t ways_in_vain = 0;                       // jobs for which nobody could make way
   int64_t leaving_left = 0;                        // GPUs of who is being suspended that are kept for nobody yet
   int64_t left_last = 0;                           // when all that can had started, and less what is kept for others
   std::set<Slot> reserved;                         // for whom it is kept while others leave
@@ -207,20 +238,23 @@ class Tentative {
   };
   void index(Slot slot);
   void unindex(Slot slot);
+  QueueSums sums_of(const Share& share) const;
   void put_standing(Slot slot, const Standing& standing);
   void put_mine(Slot slot, GpuSet mine);
   void put_join(Slot slot, GpuIndex gpu);
   void put_leave(Slot slot, GpuIndex gpu);
-  // The rooms' index around a change of who is in one.
+  // The rooms' index around a change of who is in one, and of what that leaves.
   template <typename Change>
   void refill(GpuIndex gpu, const Change& change);
+  void sum_up(Shared* shared) const;
+  void note_joined(Slot slot, GpuIndex gpu);
   void forget(Slot slot);
   void refresh(Slot slot);
   void hold_mine(Slot slot);
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
   void note_unplaced(Slot slot);
-  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);
+  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);  // Requires: these in the order of submission
   GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
   GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;
 
@@ -231,19 +265,24 @@ class Tentative {
   bool has_queues_;
   std::vector<double> used_;
   ShareRules share_rules_;
+  bool consolidates_;
+  uint64_t now_ms_;
 
   std::vector<Share> shares_;
   std::vector<Slot> unused_;
   std::vector<Slot> dirty_, touched_, unplaced_;
-  std::vector<std::set<Slot>> at_server_;  // jobs with a vGPU or something kept there
-  std::vector<Shared> rooms_;              // by GPU; behind those, of GPUs that have not been chosen
-  ByLeft left_in_, left_in_new_;           // rooms of GPUs, and of GPUs that have not been chosen
+  std::vector<std::vector<Slot>> at_server_;  // jobs with a vGPU or something kept there, sorted
+  std::vector<Shared> rooms_;                 // by GPU; behind those, of GPUs that have not been chosen
+  ByLeft left_in_, left_in_new_;              // rooms of GPUs, and of GPUs that have not been chosen
   int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0, awaited_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
   Line dues_;
+  std::vector<QueueSums> queue_sums_;
   std::vector<ByCount> growing_, shrinking_;
-  std::set<std::pair<uint64_t, Slot>> homeless_;
+  std::set<std::pair<uint64_t, Slot>> homeless_, aside_;  // aside: who waits, and cannot be tried in this round
+  std::map<int64_t, uint32_t> ranks_;                     // jobs by growth_rank()
+  int64_t stepping_ = 0;
   std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs
   std::vector<Undo> log_;
 };

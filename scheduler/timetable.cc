@@ -78,11 +78,13 @@ bool fill(const Work& work, const Profile& free, const TimetableRules& rules, Ti
   const Rates& rates = *work.rates;
   if (work.prefer == Prefer::kWhatItHasThenMost && work.has != nullptr)
     return fill_up_to(work, {work.has->gpus, rules.gpus_most}, work.deadline_s, free, rules, table);
-  if (work.prefer == Prefer::kMost) return !rates.empty() && tried(*fastest(rates, std::max(rules.gpus_most, rates[0].gpus)), 0);
+  if (work.prefer == Prefer::kMost)
+    return !rates.empty() && tried(*fastest(rates, std::max(rules.gpus_most, rates[0].gpus)), 0);
   for (const Rate& most : rates) {
     if (tried(most, most.gpus == gpus_of(work.has) ? 0 : work.margin_s)) return true;
   }
-  return work.margin_s != 0 && std::any_of(rates.begin(), rates.end(), [&](const Rate& most) { return tried(most, 0); });
+  return work.margin_s != 0 &&
+         std::any_of(rates.begin(), rates.end(), [&](const Rate& most) { return tried(most, 0); });
 }
 
 void fill_late(const Work& work, const Profile& free, const TimetableRules& rules, Timetable* table) {

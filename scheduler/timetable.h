@@ -1,7 +1,8 @@
 #pragma once
 
-// Work that must be done by a time, and the GPUs on which it can be: who has how many of them when, so that all of it is
-// in time. Pure, without a clock; `tide simulate --mode deadlines` and the scheduler's promises (promises.h) both ask it.
+// Work that must be done by a time, and the GPUs on which it can be: who has how many of them when, so that all of it
+// is in time. Pure, without a clock; `tide simulate --mode deadlines` and the scheduler's promises (promises.h) both
+// ask it.
 
 #include <cstdint>
 #include <limits>
@@ -67,7 +68,8 @@ struct TimetableRules {
   double change_s = 0;     // a job stands so long when it starts and whenever its GPUs change
 };
 
-// As few GPUs at a time as will do in what is free, or as many as can be (Work::prefer). False: it cannot be in time, and `table` is what was tried last.
+// As few GPUs at a time as will do in what is free, or as many as can be (Work::prefer). False: it cannot be in time,
+// and `table` is what was tried last.
 bool fill(const Work& work, const Profile& free, const TimetableRules& rules, Timetable* table);
 // As much as can be done until the deadline, where that is not all.
 void fill_late(const Work& work, const Profile& free, const TimetableRules& rules, Timetable* table);

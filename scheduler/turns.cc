@@ -21,6 +21,7 @@ constexpr uint64_t kLastTicket = UINT64_MAX / 2;
 // Whether its turn can end.
 bool gives(const State& state, const JobView& job) {
   if (!job.running || job.suspended || !job.turn.gives || job.turn.length_ms == kEndless) return false;
+  if (job.spared || job.job_class == JobClass::kInference) return false;
   const bool in_queue = size_t(job.queue) < state.queues.queues.size();
   if (in_queue && !state.queues.queues[size_t(job.queue)].preemptible) return false;
   return !job.places.empty() &&

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/secrets.h"
+#include "base/shares.h"
 
 namespace tide {
 namespace {
@@ -94,7 +95,10 @@ ControlSession identity_of(const LeaseTerms& terms, const DoorOpen& wish, uint32
   session.hold_ms = hold_ms;
   session.keeps = is_on_no_gpu(terms) ? 1 : 0;
   session.is_protected = terms.is_protected ? 1 : 0;
-  session.part = terms.part;
+  const uint32_t part = terms.part == 0 ? kWholePart : terms.part;
+  session.share = part * std::clamp(terms.weight, 1u, kWeightMost);
+  session.siblings = part >= kWholePart ? 1 : 0;
+  session.latency = terms.is_latency ? 1 : 0;
   session.attempt = wish.attempt;
   memcpy(session.transport, wish.transport, sizeof(session.transport));
   session.transport[sizeof(session.transport) - 1] = '\0';
@@ -434,6 +438,9 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     lease->news.wanted = true;
     lease->news.tell();
   });
+  session->counting = !session->unheard;
+  session->worker->on_counted(
+      [this, key, from = session.get()](const ControlStats& counted) { count(key, from, counted); });
   tasks_.add(session->worker->ended().then([this, key, session] {
     log(session->worker->ended_well() ? LogLevel::kDebug : LogLevel::kWarning, "job %s: worker %u of vGPU %u: %s",
         key.first.first.c_str(), session->worker->pid(), key.first.second, session->worker->end_reason().c_str());

@@ -46,6 +46,8 @@ struct AgentSession {
   bool resuming = false;   // its worker was told of another connection, and has not looked at it yet
   bool unheard = false;    // an earlier agent's: the worker has not said yet how it is
   ControlStats counted;    // what the worker said last
+  uint32_t busy_ms = 0;    // of that, what has been counted as used
+  bool counting = true;    // false: it was another agent's, and what it has used before is not ours to count
   std::string guard;  // where the checkpoints of this session go, since its worker has a stream there; empty: nowhere
 };
 
@@ -143,6 +145,18 @@ class Agent : private kj::TaskSet::ErrorHandler {
     std::map<uint16_t, uint64_t> round_trips_of;  // by number of the function
   };
   kj::Promise<std::vector<Stats>> stats(const std::string& job);
+  // Of vGPUs on GPUs, also such as have left a moment ago.
+  struct Usage {
+    std::string job;
+    uint32_t vgpu = 0, gpu = 0;
+    uint64_t epoch = 0;
+    double used_ms = 0;   // that it had of its GPU, so far
+    double fresh_ms = 0;  // that its workers were at work since, all of them together
+    uint64_t resident_bytes = 0;
+    uint32_t busy_permille = 0;
+    uint64_t heard_ns = 0;
+  };
+  kj::Promise<std::vector<Usage>> usage();
 
   // A client asks to be served: takes the descriptors. Fails with what to tell it.
   kj::Promise<void> open(const DoorOpen& wish, int socket, int region_fd);
@@ -179,6 +193,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void carry_shared(const LeaseKey& key, AgentSession& from, const ControlMessage& message);
   void tell_ended(AgentLease& lease, const SessionId& ended);
   void forget(const LeaseKey& key);
+  void count(const LeaseKey& key, AgentSession* session, const ControlStats& counted);
+  std::vector<Usage> share_out();
 
   // The steps of a move.
   kj::Promise<void> await_arrival(std::shared_ptr<AgentSession> session, uint32_t looks);
@@ -218,7 +234,9 @@ class Agent : private kj::TaskSet::ErrorHandler {
   std::map<LeaseKey, std::unique_ptr<AgentLease>> leases_;
   std::list<std::pair<LeaseKey, std::shared_ptr<AgentSession>>> ending_;  // killed, and perhaps not gone yet
   std::map<LeaseKey, AgentMoveReport> done_moves_;  // by the new epoch: a repeated order succeeds again
-  uint64_t lease_until_ns_ = 0;                     // renew_leases(); 0: this agent was not heard yet
+  std::map<LeaseKey, Usage> usage_;
+  std::map<uint32_t, uint64_t> shared_out_ns_;  // by GPU: until when what it did has been shared out
+  uint64_t lease_until_ns_ = 0;                 // renew_leases(); 0: this agent was not heard yet
   kj::TaskSet tasks_;
 };
 

@@ -51,6 +51,8 @@ Outcome terms_of(control::Lease::Reader lease, LeaseTerms* terms) {
   terms->memory_bytes = lease.getMemoryBytes();
   terms->is_protected = lease.getProtected();
   terms->part = lease.getPart();
+  terms->weight = lease.getWeight();
+  terms->is_latency = lease.getLatency();
   const auto token = lease.getToken();
   if (token.size() != kTokenBytes) return Outcome::fail(format("a token has %u bytes", kTokenBytes));
   memcpy(terms->token, token.begin(), kTokenBytes);
@@ -136,6 +138,20 @@ class AgentService final : public control::Agent::Server {
           clients[n].setPid(from.clients[n].pid);
           clients[n].setResidentBytes(from.clients[n].resident_bytes);
         }
+      }
+    });
+  }
+  kj::Promise<void> usage(UsageContext context) override {
+    return agent_.usage().then([context](std::vector<Agent::Usage> all) mutable {
+      auto list = context.getResults().initVgpus(uint32_t(all.size()));
+      for (uint32_t i = 0; i < list.size(); ++i) {
+        list[i].setJob(all[i].job);
+        list[i].setVgpu(all[i].vgpu);
+        list[i].setEpoch(all[i].epoch);
+        list[i].setGpu(all[i].gpu);
+        list[i].setUsedMs(all[i].used_ms);
+        list[i].setResidentBytes(all[i].resident_bytes);
+        list[i].setBusyPermille(all[i].busy_permille);
       }
     });
   }
@@ -232,6 +248,8 @@ void describe(const Agent& agent, const RegistrationOptions& options, control::S
     leases[i].setMemoryBytes(held[i].memory_bytes);
     leases[i].setProtected(held[i].is_protected);
     leases[i].setPart(held[i].part);
+    leases[i].setWeight(held[i].weight);
+    leases[i].setLatency(held[i].is_latency);
   }
 }
 
@@ -252,7 +270,8 @@ class Registrar {
                 log(level, "the scheduler at %s: %s; trying again", addresses_.present().c_str(),
                     network_error(e).c_str());
                 complained_ = true;
-                addresses_.next();
+                const bool silent = e.getType() == kj::Exception::Type::OVERLOADED;
+                silent ? addresses_.avoid(addresses_.present()) : addresses_.next();
               })
         .then([this] {
           const uint32_t delay = backoff_ms_;

@@ -19,7 +19,7 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kMagic = 0x61746174;  // "tata"
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 constexpr size_t kBytesMax = 64u << 20;
 constexpr uint64_t kReadNs = 5'000'000'000;
 constexpr uint64_t kClaimNs = 2'000'000'000;
@@ -43,6 +43,8 @@ struct FileLease {
   uint32_t committed = 0;
   uint32_t sessions = 0;
   uint32_t part = 0;
+  uint32_t weight = 0;
+  uint32_t is_latency = 0;
   uint32_t is_protected = 0;
   uint8_t gpu_uuid[16] = {};
 };
@@ -83,6 +85,8 @@ bool take_lease(std::string_view* text, AgentState::Lease* lease) {
                   .token = {},
                   .memory_bytes = from.memory_bytes,
                   .part = from.part,
+                  .weight = from.weight,
+                  .is_latency = from.is_latency != 0,
                   .gpu_uuid = {},
                   .is_protected = from.is_protected != 0};
   memcpy(lease->terms.token, from.token, sizeof(from.token));
@@ -131,6 +135,7 @@ std::string bytes_of(const AgentState& state) {
     memcpy(to.token, lease.terms.token, sizeof(to.token));
     to.epoch = lease.terms.epoch, to.memory_bytes = lease.terms.memory_bytes;
     to.vgpu = lease.terms.vgpu, to.gpu = lease.terms.gpu, to.part = lease.terms.part;
+    to.weight = lease.terms.weight, to.is_latency = lease.terms.is_latency ? 1 : 0;
     memcpy(to.gpu_uuid, lease.terms.gpu_uuid, sizeof(to.gpu_uuid));
     to.committed = lease.committed ? 1 : 0;
     to.is_protected = lease.terms.is_protected ? 1 : 0;

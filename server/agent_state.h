@@ -22,6 +22,8 @@ struct LeaseTerms {
   uint8_t token[kTokenBytes] = {};
   uint64_t memory_bytes = 0;
   uint32_t part = 0;          // of the GPU's time, in thousandths; 0: all of it
+  uint32_t weight = 0;        // what that counts beside other vGPUs on the GPU; 0: 1
+  bool is_latency = false;    // what it begins goes before others' there
   uint8_t gpu_uuid[16] = {};  // the agent's: numbers are of the GPUs that it was started with
   bool is_protected = false;  // checkpoints are made of it
 };

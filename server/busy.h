@@ -1,6 +1,6 @@
 #pragma once
 
-// How much of the last second a worker had work under way. Time is given in; one thread.
+// How much of the last second, and of all time, a worker had work under way. Time is given in; one thread.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,8 +13,11 @@ class BusyMeter {
   void at(uint64_t now, bool worked) {
     const uint64_t since = last_ns_;
     last_ns_ = std::max(now, since);
+    if (since != 0 && worked) total_ns_ += last_ns_ - since;
     if (since != 0) move_on(since, worked);
   }
+  // Since the first at().
+  uint64_t total_ns() const { return total_ns_; }
   // Of the second, or a little more, before the last at().
   uint32_t permille() const {
     uint64_t busy = 0;
@@ -47,6 +50,7 @@ class BusyMeter {
   uint64_t busy_ns_[kSlots] = {};
   uint64_t slot_ = 0;
   uint64_t last_ns_ = 0;
+  uint64_t total_ns_ = 0;
 };
 
 }  // namespace tide

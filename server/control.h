@@ -89,9 +89,10 @@ struct ControlSession {
   uint32_t attempt = 0;       // DoorOpen::attempt
   uint32_t keeps = 0;         // 1: on no GPU; the session is kept, and executes nothing (server/kept.h)
   uint32_t is_protected = 0;  // 1: checkpoints are made of it, and its client is told so
-  uint32_t part = 0;          // of the GPU's time, in thousandths, beside other jobs (server/time_slices.h); 0: all
+  uint32_t share = 0;         // of the GPU's time, beside other vGPUs on it (server/time_slices.h); not 0
   uint32_t shares = 0;        // 1: other processes of the job use the vGPU, too
-  uint32_t reserved = 0;
+  uint16_t latency = 0;       // 1: what it begins goes before others' on its GPU
+  uint16_t siblings = 0;      // 1: nobody but vGPUs of its own job is on its GPU
 };
 
 // Who the agent believes that the worker is: the worker hears nobody else.
@@ -162,9 +163,9 @@ struct ControlStats {
   uint64_t commands = 0, round_trips = 0, bytes_in = 0, bytes_out = 0, wait_ns = 0;
   uint64_t saved_in = 0, saved_out = 0, kept_in = 0;
   uint32_t objects = 0;
-  uint32_t busy_permille = 0;  // of the last second
-  uint32_t quiet = 0;          // 1: all that the program began is done
-  uint32_t reserved = 0;
+  uint32_t busy_permille = 0;       // of the last second
+  uint32_t quiet = 0;               // 1: all that the program began is done
+  uint32_t busy_ms = 0;             // since the worker began; it goes round
   double round_trips_per_s = 0;     // of the last second, too
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};

@@ -299,6 +299,13 @@ bool Streams::idle(uint32_t context) const {
   return std::none_of(active_.begin(), active_.end(), in) && std::none_of(dirty_.begin(), dirty_.end(), in);
 }
 
+bool Streams::computes() const {
+  return std::any_of(active_.begin(), active_.end(), [this](uint32_t slot) {
+    const std::deque<Pending>& pending = slots_[slot].pending;
+    return !pending.empty() && pending.front().kind != Pending::Kind::kFetch;
+  });
+}
+
 void Streams::fail_all() { failed_ = true; }
 
 void Streams::reached(uint64_t sequence) {

@@ -72,6 +72,8 @@ class Streams {
   bool idle() const { return active_.empty() && dirty_.empty(); }
   bool idle(uint32_t context) const;
   bool has_pending() const { return !active_.empty(); }
+  // Some of it is more than waiting for another vGPU's bytes.
+  bool computes() const;
   // Grows with each marker that is found to be done.
   uint64_t completed() const { return completed_; }
 

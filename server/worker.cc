@@ -102,15 +102,19 @@ void Worker::tell_shares() {
   link_->note(shared);
 }
 
-// With the jobs that have another part of the GPU. Where that fails it is used as if they were not there.
+// With the other vGPUs on this GPU. Where that fails it is used as if they were not there.
 void Worker::share_gpu() {
   const char* const page = getenv("TIDE_SLICES");
-  if (identity_.part == 0 || identity_.part >= 1000 || page == nullptr) return;
-  uint64_t job = 1;
-  for (const uint8_t byte : identity_.token) job = mix(job ^ byte);
-  const Outcome started = slices_.start(page, std::max<uint64_t>(job, 1), identity_.part, now_ns());
+  if (identity_.share == 0 || page == nullptr || page[0] == '\0') return;
+  uint64_t vgpu = mix(identity_.vgpu + 1);
+  for (const uint8_t byte : identity_.token) vgpu = mix(vgpu ^ byte);
+  const TimeSlices::Sharer self{.vgpu = std::max<uint64_t>(vgpu, 1),
+                                .share = identity_.share,
+                                .latency = identity_.latency != 0,
+                                .siblings = identity_.siblings != 0};
+  const Outcome started = slices_.start(page, self, now_ns());
   if (started.ok()) return;
-  log(LogLevel::kWarning, "vGPU %u: its part of the GPU's time is not kept: %s", identity_.vgpu,
+  log(LogLevel::kWarning, "vGPU %u: its share of the GPU's time is not kept: %s", identity_.vgpu,
       started.message().c_str());
 }
 
@@ -127,6 +131,8 @@ void Worker::end_naps_by(int socket) {
 
 int Worker::run() {
   const int status = run_until_end();
+  send_control(control_, ControlType::kStatsReply, count());  // for the last time
+  slices_.leave(now_ns());
   if (status == 0) send_control(control_, ControlType::kFarewell, nullptr, 0);
   return status;
 }
@@ -138,7 +144,7 @@ int Worker::run_until_end() {
     const uint64_t now = now_ns();
     meter_.at(now, worked_);
     link_meter_.at(now, worked_ || slices_.waits(), live_ && link_ != nullptr && link_->part_has_come());
-    slices_.at(now, {.working = worked_ && !ended(), .ready = live_ && reader_.ready()});
+    slices_.at(now, {.working = uses_gpu() && !ended(), .ready = live_ && reader_.ready()});
     if (now - checked_ns_ >= kCheckEveryNs || link_ == nullptr) {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
@@ -338,6 +344,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
 
 ControlStats Worker::count() const {
   ControlStats stats;
+  stats.busy_ms = uint32_t(meter_.total_ns() / 1'000'000);
   if (kept_ != nullptr) {
     stats.kept_in_memory = kept_->bytes_in_memory(), stats.kept_on_disk = kept_->bytes_on_disk();
     stats.quiet = quiet();
@@ -628,6 +635,12 @@ Worker::Next Worker::lose_channel(const char* reason) {
 bool Worker::turn() {
   const bool carried = link_->progress();
   return live_ && session_ != nullptr ? execute(carried) : carried;
+}
+
+// What waits for another vGPU of the job, which may be waiting for this GPU, does not.
+bool Worker::uses_gpu() const {
+  if (!worked_ || !slices_.shared() || identity_.siblings == 0 || session_ == nullptr) return worked_;
+  return session_->streams().computes() && !session_->signals().outstanding();
 }
 
 // Nobody's, where nobody shares the GPU.

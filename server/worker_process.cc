@@ -176,6 +176,10 @@ void WorkerProcess::take(const ControlMessage& message) {
   }
   farewell_ |= message.type == ControlType::kFarewell;
   if (message.type == ControlType::kWanted && wanted_) wanted_();
+  if (message.type == ControlType::kStatsReply && counted_) {
+    ControlMessage copy = message;
+    if (const auto* counted = copy.as<ControlStats>()) counted_(*counted);
+  }
   // Who has given up waiting must not take the answer of the next.
   for (auto found = waiting_.find(message.type); found != waiting_.end(); found = waiting_.find(message.type)) {
     auto fulfiller = kj::mv(found->second);

@@ -45,6 +45,8 @@ class WorkerProcess {
   void on_shared(std::function<void(const ControlMessage&)> carry) { carry_ = std::move(carry); }
   // When it wants a checkpoint of itself.
   void on_wanted(std::function<void()> wanted) { wanted_ = std::move(wanted); }
+  // Each time that it says what it has counted.
+  void on_counted(std::function<void(const ControlStats&)> counted) { counted_ = std::move(counted); }
   // When the process has ended and was reaped; says how. May be asked more than once.
   kj::Promise<void> ended() { return ended_.addBranch(); }
   const std::string& end_reason() const { return reason_; }
@@ -72,6 +74,7 @@ class WorkerProcess {
   bool farewell_ = false;  // it has said that it ends as it should
   std::function<void(const ControlMessage&)> carry_;
   std::function<void()> wanted_;
+  std::function<void(const ControlStats&)> counted_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;
   kj::ForkedPromise<void> ended_;
   kj::Promise<void> listening_;

@@ -3,7 +3,7 @@
 // What a round does, in this order, the least disruptive first, each on the plan as the one before has left it. Pure
 // functions of the plan: none knows the time, and what they change can be rolled back.
 
-#include <string>
+#include <functional>
 
 #include "scheduler/tentative.h"
 
@@ -16,14 +16,29 @@ int64_t start_jobs(Tentative& plan);
 // Grow and shrink: what is beyond the minima is shared evenly, the smallest share grows first. `reserved`: for parts.
 void share_out(Tentative& plan, int64_t reserved);
 
+// Consolidate: moving what runs so that what waits can start. Nobody is moved who is spared, pinned, not preemptible,
+// or not on GPUs with all it has, and nobody where that does not let somebody start. What is looked at is bounded by
+// the constants at the head of consolidate.cc, not by the size of the pool.
+//
+// Where a job is to be placed and what is free will not do (its model, its labels, together, memory): others go
+// elsewhere, the fewest and cheapest. Then `slot` has its GPUs, and `moved` have to be placed anew.
+bool make_way(Tentative& plan, Slot slot, std::vector<Slot>* moved);
+// Where jobs would shrink for those that start: parts of GPUs are moved together instead. `reserved`: for parts.
+void move_instead_of_shrinking(Tentative& plan, int64_t reserved);
+// Where jobs wait while enough is free in pieces: parts of GPUs are moved together. The plan is made anew from `before`
+// with the moves, by `try_plan`, which says whether there is one; they are taken back where that starts nobody more.
+using TryPlan = std::function<bool(Tentative&)>;
+void consolidate(Tentative& plan, size_t before, const TryPlan& try_plan);
+
 // Which GPUs: those that a job has, less the ones that cost the fewest moves, plus free ones near them; and where each
 // vGPU lies. False when a job cannot be placed so (its memory does not fit on what is free): `failed` says which.
 bool choose(Tentative& plan, Slot* failed);
 
-// Suspend: where a queue is owed GPUs that others have beyond their shares, and shrinking has not freed them. Of those
-// queues' jobs that may be disturbed the fewest that are enough, of the queue with most beyond its share, the newest
-// first; nobody's where that would not be enough. They give everything at once, and what they leave is kept for whom
-// they left it (start_jobs).
+// Suspend: where a queue is owed GPUs that others have beyond their shares (for who waits; up to its quota also for who
+// could have more), or who waits has a higher priority than some of its own queue that run, and shrinking has not freed
+// enough. Of those that may be disturbed: of the queue with most beyond its share, lower priorities first, inference
+// jobs last, and of the rest whom it costs least (cost.h); nobody where that would not be enough. They give everything
+// at once, and what they leave is kept for whom they left it (start_jobs).
 void reclaim(Tentative& plan);
 
 // ---- what actions know of queues
@@ -37,5 +52,7 @@ bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
 void book(Tentative& plan, int32_t leaf, int64_t amount);
 // GPUs of those that are being suspended.
 int64_t leaving(const Tentative& plan);
+// Whether a job of its queue with a lower priority is being suspended: what that leaves is kept for it.
+bool is_yielded_to(const Tentative& plan, const JobView& job);
 
 }  // namespace tide::sched

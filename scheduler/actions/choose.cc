@@ -7,7 +7,8 @@
 namespace tide::sched {
 namespace {
 
-// Who is due before all others; then of submission; where jobs take turns, those who run and then those who begin, as they were admitted.
+// Who is due before all others; then of submission; where jobs take turns, those who run and then those who begin, as
+// they were admitted.
 std::vector<Slot> in_order_of_placing(Tentative& plan) {
   std::vector<Slot> slots = plan.unplaced();
   const auto key = [&](Slot slot) {
@@ -19,7 +20,8 @@ std::vector<Slot> in_order_of_placing(Tentative& plan) {
     const Share& share = plan.share(slot);
     return !share.known || !share.is.admitted || share.is.frozen;
   });
-  std::sort(slots.begin(), slots.end(), [&](Slot a, Slot b) { return key(a) < key(b); });
+  const auto before = [&](Slot a, Slot b) { return key(a) < key(b); };
+  if (!std::is_sorted(slots.begin(), slots.end(), before)) std::sort(slots.begin(), slots.end(), before);
   return slots;
 }
 
@@ -64,7 +66,12 @@ bool choose(Tentative& plan, Slot* failed) {
     if (share.job->is_partial() || share.mine.size() <= share.is.count) continue;
     plan.set_mine(slot, keep_gpus(plan.gpus(), *share.job, share.mine, share.is.count));
   }
+  std::vector<Slot> moved;
   for (const Slot slot : slots) {
+    *failed = slot;
+    if (!place(plan, slot) && !(make_way(plan, slot, &moved) && place(plan, slot))) return false;
+  }
+  for (const Slot slot : moved) {
     *failed = slot;
     if (!place(plan, slot)) return false;
   }

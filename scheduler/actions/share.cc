@@ -1,4 +1,7 @@
+#include <algorithm>
+
 #include "scheduler/actions/actions.h"
+#include "scheduler/rank.h"
 
 namespace tide::sched {
 namespace {
@@ -12,24 +15,60 @@ void set_count(Tentative& plan, Slot slot, uint32_t count) {
 void give(Tentative& plan, Slot slot) { set_count(plan, slot, plan.share(slot).is.count + 1); }
 void take(Tentative& plan, Slot slot) { set_count(plan, slot, plan.share(slot).is.count - 1); }
 
-// Between queues it is their shares that decide, and their limits; in a queue the smallest job grows first.
-void share_by_queue(Tentative& plan) {
+void shrink_to_minima(Tentative& plan) {
   for (auto& shrinking : plan.shrinking()) {
     while (!shrinking.empty())
       set_count(plan, shrinking.begin()->second, plan.share(shrinking.begin()->second).is.least);
   }
+}
+
+struct Step {
+  Slot who = kNoSlot;
+  uint32_t gpus = 0;
+};
+
+// Who of the queue grows next, and by how much: who comes first of those that can use what is left.
+Step next_to_grow(Tentative& plan, size_t leaf, int64_t left) {
+  for (const auto& [key, slot] : plan.growing()[leaf]) {
+    const Share& share = plan.share(slot);
+    const uint32_t gpus = next_step(*share.job, share.is.count, share.is.most);
+    if (gpus != 0 && int64_t(gpus) <= left) return {slot, gpus};
+  }
+  return {};
+}
+
+void grow(Tentative& plan, const Step& step) { set_count(plan, step.who, plan.share(step.who).is.count + step.gpus); }
+
+// Between queues it is their shares that decide, and their limits; in a queue the higher priority grows first, then the
+// smallest job.
+void share_by_queue(Tentative& plan) {
+  shrink_to_minima(plan);
   const QueueTree& tree = plan.queues();
   QueueShares shares = plan.limit_shares;
-  for (int64_t left = plan.left_last; left > 0; --left) {
+  for (int64_t left = plan.left_last; left > 0;) {
     std::vector<int64_t> needs(tree.queues.size());
+    std::vector<Step> steps(needs.size());
     for (size_t i = 0; i < needs.size(); ++i) {
-      const bool may = !plan.growing()[i].empty() && headroom(tree, shares, int32_t(i)) >= kWholeGpu;
-      needs[i] = may ? kWholeGpu : 0;
+      if (plan.growing()[i].empty()) continue;
+      steps[i] = next_to_grow(plan, i, std::min(left, headroom(tree, shares, int32_t(i)) / kWholeGpu));
+      needs[i] = int64_t(steps[i].gpus) * kWholeGpu;
     }
     const int32_t leaf = next_queue(tree, shares, needs);
     if (leaf == kNoQueue) return;
-    give(plan, plan.growing()[size_t(leaf)].begin()->second);
-    allocate(tree, leaf, kWholeGpu, &shares);
+    grow(plan, steps[size_t(leaf)]);
+    left -= steps[size_t(leaf)].gpus;
+    allocate(tree, leaf, needs[size_t(leaf)], &shares);
+  }
+}
+
+// Where some may have powers of two only, what is fair depends on what is left at each step: from the minima on.
+void share_in_steps(Tentative& plan, int64_t reserved) {
+  shrink_to_minima(plan);
+  for (int64_t left = plan.left() - reserved; left > 0;) {
+    const Step step = next_to_grow(plan, 0, left);
+    if (step.who == kNoSlot) return;
+    grow(plan, step);
+    left -= step.gpus;
   }
 }
 
@@ -39,6 +78,7 @@ void share_by_queue(Tentative& plan) {
 // comes first by what it has without it, and by age; whatever order they are given in, the same ones are.
 void share_out(Tentative& plan, int64_t reserved) {
   if (plan.has_queues()) return share_by_queue(plan);
+  if (plan.has_steps()) return share_in_steps(plan, reserved);
   auto& growing = plan.growing()[0];
   auto& shrinking = plan.shrinking()[0];
   for (int64_t left = plan.left() - reserved; left > 0 && !growing.empty(); --left) give(plan, growing.begin()->second);

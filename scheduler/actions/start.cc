@@ -27,7 +27,8 @@ class Starting {
       plan_.looked_at_each = false;
       by_queue();
     } else {
-      plan_.looked_at_each = plan_.turns() || plan_.waiting()[0].size() > kKindsMax;
+      if (plan_.has_priorities() && !plan_.turns()) leaving_ = leaving(plan_);
+      plan_.looked_at_each = plan_.turns() || leaving_ != 0 || plan_.waiting()[0].size() > kKindsMax;
       plan_.looked_at_each ? one_by_one() : by_kind();
     }
     const int64_t kept = held_up ? std::max<int64_t>(left_, 0) : 0;  // for who is due, with what others leave
@@ -63,8 +64,8 @@ class Starting {
   // Not for who may use some GPUs only: all others would leave the rest idle for it.
   bool drains(const Share& share) const {
     const Requirements& require = share.job->require;
-    return require.model.empty() && require.labels.empty() && share.job->skipped >= kSkipsMax &&
-           int64_t(share.is.least) <= plan_.total();
+    return require.model.empty() && require.labels.empty() && share.job->barred == nullptr &&
+           share.job->skipped >= kSkipsMax && int64_t(share.is.least) <= plan_.total();
   }
 
   void start(Slot slot) {
@@ -161,6 +162,9 @@ class Starting {
         share.behind = plan_.blocked_by;
       } else if (fits(share)) {
         start(slot);
+      } else if (waits_for_leaving(share)) {
+        share.why = Why::kNeeds;
+        keep_leaving(slot);
       } else {
         share.why = Why::kNeeds;
         if (drains(share) || share.job->id == plan_.next_turn()) plan_.blocked_by = slot;
@@ -168,9 +172,23 @@ class Starting {
     }
   }
 
+  // Whether those who are being suspended leave enough, and leave it to this one.
+  bool waits_for_leaving(const Share& share) const {
+    return leaving_ != 0 && !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_ &&
+           is_yielded_to(plan_, *share.job);
+  }
+
+  void keep_leaving(Slot slot) {
+    const int64_t least = plan_.share(slot).is.least, now = std::clamp<int64_t>(left_, 0, least);
+    left_ -= now;
+    leaving_ -= least - now;
+    plan_.reserved.insert(slot);
+  }
+
   struct Next {  // of a queue
     std::pair<Order, Slot> who = {{}, kNoSlot};
     bool fits = false;
+    bool yielded_to = false;  // by others of its queue
   };
 
   // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs
@@ -182,23 +200,46 @@ class Starting {
         if (plan_.reserved.count(who.second) != 0) continue;
         const Share& share = plan_.share(who.second);
         const int64_t need = need_of(share);
+        const bool room = fits(share), later = !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_;
+        if (!room && !later && !drains(share)) break;  // whatever its queue is owed
         if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) break;
-        const bool can = fits(share) && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need &&
-                         leaves_shares(plan_, leaf, need);
+        const bool can =
+            room && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need && leaves_shares(plan_, leaf, need);
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
-        const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
-        if (!can && !waits_for_them && !(owed && drains(share))) break;
-        if (next.who.second == kNoSlot || who < next.who) next = {who, can};
+        const bool waits_for_them = owed && later;
+        const bool yielded_to = later && waits_for_leaving(share) && leaves_shares(plan_, leaf, need);
+        if (!can && !waits_for_them && !yielded_to && !(owed && drains(share))) break;
+        if (next.who.second == kNoSlot || who < next.who) next = {who, can, yielded_to};
         break;
       }
     }
     return next;
   }
 
+  // For whom GPUs of a model are kept: those are of no use to others.
+  void start_entitled() {
+    std::vector<std::pair<std::pair<Order, Slot>, size_t>> entitled;  // with the leaf
+    for (size_t leaf = 0; leaf < plan_.waiting().size(); ++leaf) {
+      for (const auto& [kind, line] : plan_.waiting()[leaf]) {
+        if (kind.picky != kNoSlot && plan_.share(kind.picky).job->entitled) entitled.push_back({*line.begin(), leaf});
+      }
+    }
+    std::sort(entitled.begin(), entitled.end());
+    for (const auto& [who, leaf] : entitled) {
+      const Share& share = plan_.share(who.second);
+      const int64_t need = need_of(share);
+      if (!fits(share) || headroom(plan_.queues(), plan_.limit_shares, int32_t(leaf)) < need) continue;
+      start(who.second);
+      book(plan_, int32_t(leaf), need);
+      plan_.usable[leaf] += std::max<int64_t>(int64_t(plan_.share(who.second).is.most) * kWholeGpu, need);
+    }
+  }
+
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
   void by_queue() {
     const QueueTree& tree = plan_.queues();
     leaving_ = leaving(plan_);
+    start_entitled();
     std::vector<bool> closed(tree.queues.size());
     for (;;) {
       std::vector<int64_t> needs(tree.queues.size());
@@ -218,10 +259,9 @@ class Starting {
         start(slot);
         book(plan_, leaf, need);
         plan_.usable[size_t(leaf)] += std::max<int64_t>(int64_t(plan_.share(slot).is.most) * kWholeGpu, need);
-      } else if (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial()) {
-        leaving_ -= least - left_;
-        left_ = 0;
-        plan_.reserved.insert(slot);
+      } else if (next[size_t(leaf)].yielded_to ||
+                 (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial())) {
+        keep_leaving(slot);
         book(plan_, leaf, need);
       } else {
         closed[size_t(leaf)] = true;

@@ -3,20 +3,27 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <memory>
+#include <set>
 #include <sstream>
+#include <unordered_map>
 
 #include "base/log.h"
-#include "scheduler/policy.h"
+#include "scheduler/invariants.h"
+#include "scheduler/planner.h"
+#include "scheduler/queues.h"
 #include "scheduler/simulate/csv.h"
+#include "scheduler/simulate/queue_books.h"
 
 namespace tide::simulate {
 namespace {
 
 constexpr double kFar = std::numeric_limits<double>::infinity();
+constexpr double kPastsInHalfLife = 24;  // so often queues are told anew what they had in the past
+constexpr int kRoundsMax = 1000;         // at one moment
 
 // What the scheduler knows of a job is sched::JobView; this is what only the trace knows.
 struct Live {
-  uint32_t job = 0;  // index in the trace
   uint32_t gpus = 0;
   double left_s = 0;  // at full speed
   double speed = 0;
@@ -24,129 +31,222 @@ struct Live {
   double checked_s = 0;
   double turn_s = 0;  // since when it has just these GPUs
   double end_s = kFar;
+  bool started = false;
 };
+
+double speed_of(const ElasticOptions& options, const sched::JobView& view, uint32_t gpus, uint32_t fullest) {
+  if (options.scaling == Scaling::kSlowest) return 1.0 / fullest;
+  const double part = double(gpus) / view.vgpus;
+  return options.scaling == Scaling::kLinear ? part : options.curve.speed(part);
+}
 
 class Replay {
  public:
-  Replay(const Trace& trace, const Pool& pool, const ElasticOptions& options) : trace_(trace), options_(options) {
+  Replay(const Trace& trace, const Pool& pool, const ElasticOptions& options)
+      : trace_(trace), options_(options), live_(trace.jobs.size()) {
     result_.gpus = pool.gpus;
     result_.jobs.resize(trace.jobs.size());
     for (uint32_t i = 0; i < pool.gpus; ++i) {
       const sched::GpuId id{format("s%06u", i / pool.server_gpus), i % pool.server_gpus};
       state_.gpus.push_back({.id = id, .memory_bytes = 1, .online = true, .healthy = true});
     }
+    if (pool.queues.empty()) return;
+    queues_.configure(pool.queues, pool.policy);
+    state_.share_rules = queues_.rules;
+    state_.queues = queues_.tree;
+    books_ = std::make_unique<QueueBooks>(queues_.tree, int64_t(pool.gpus) * sched::kWholeGpu);
   }
 
   Outcome run() {
-    while (arrived_ < trace_.jobs.size() || !live_.empty()) {
-      double next = arrived_ < trace_.jobs.size() ? trace_.jobs[arrived_].submit_s : kFar;
-      for (const Live& live : live_) next = std::min(next, live.end_s);
+    tell_past();
+    while (arrived_ < trace_.jobs.size() || !there_.empty()) {
+      const double arrival = arrived_ < trace_.jobs.size() ? trace_.jobs[arrived_].submit_s : kFar;
+      const double next = std::min(arrival, ends_.empty() ? kFar : ends_.begin()->first);
       if (next == kFar) return Outcome::fail("the pool's policy starts none of the jobs that wait");
-      now_ = std::max(now_, next);
+      go_on_to(std::max(now_, next));
       finish();
       if (Outcome outcome = arrive(); !outcome.ok()) return outcome;
-      decide();
+      if (Outcome outcome = decide(); !outcome.ok()) return outcome;
     }
+    if (books_) result_.queues = books_->take_results();
     return {};
   }
 
   Result take_result() { return std::move(result_); }
 
  private:
-  JobResult& sums(const Live& live) { return result_.jobs[live.job]; }
+  JobResult& sums(uint32_t job) { return result_.jobs[job]; }
+
+  void go_on_to(double now) {
+    if (books_) books_->go_on(now - now_);
+    now_ = now;
+    if (books_ && now_ >= tell_past_s_) tell_past();
+  }
+
+  // The scheduler does so in each round.
+  void tell_past() {
+    if (books_) state_.used = books_->past(queues_.half_life_ms);
+    tell_past_s_ = now_ + double(queues_.half_life_ms) / 1000 / kPastsInHalfLife;
+    auto planner = std::make_unique<sched::Planner>(state_);
+    for (const uint32_t job : there_) planner->put(*planner_->view(trace_.jobs[job].id));
+    planner_ = std::move(planner);
+  }
 
   void finish() {
-    for (size_t i = 0; i < live_.size();) {
-      if (live_[i].end_s > now_) {
-        ++i;
-        continue;
-      }
-      end_turn(live_[i]);
-      sums(live_[i]).end_s = now_;
-      live_.erase(live_.begin() + long(i));
-      state_.jobs.erase(state_.jobs.begin() + long(i));
+    while (!ends_.empty() && ends_.begin()->first <= now_) {
+      const uint32_t job = ends_.begin()->second;
+      leave_gpus(job);
+      sums(job).end_s = now_;
+      const sched::JobView& view = *planner_->view(trace_.jobs[job].id);
+      if (books_) books_->want(view.queue, -sched::wanted_by(view));
+      planner_->remove(view.id);
+      there_.erase(job);
     }
   }
 
   Outcome arrive() {
     for (; arrived_ < trace_.jobs.size() && trace_.jobs[arrived_].submit_s <= now_; ++arrived_) {
       const Job& job = trace_.jobs[arrived_];
-      sched::JobView view{.id = job.id, .vgpus = job.gpus, .places = {}};
+      sched::JobView view{.id = job.id, .vgpus = job.gpus, .places = std::vector<sched::GpuId>(job.gpus)};
       view.min_gpus = job.min_gpus != 0 ? job.min_gpus : options_.min_gpus == 0 ? job.gpus : options_.min_gpus;
       view.min_gpus = std::min(view.min_gpus, job.gpus);
       if (view.min_gpus > result_.gpus) {
         return Outcome::fail(format("line %u: job %s needs %u GPUs at least, the pool has %u", job.line, job.id.c_str(),
                                     view.min_gpus, result_.gpus));
       }
-      state_.jobs.push_back(view);
-      live_.push_back({.job = arrived_, .left_s = job.duration_s, .checked_s = now_});
+      if (Outcome outcome = put_into_queue(job, &view); !outcome.ok()) return outcome;
+      numbers_[job.id] = arrived_;
+      there_.insert(arrived_);
+      live_[arrived_].left_s = job.duration_s;
+      planner_->put(view);
     }
     return {};
   }
 
-  // As the reconciler does: asks, and takes what it is told.
-  void decide() {
-    const sched::Assignment answer = sched::assign(state_);
-    ++result_.decisions;
-    for (size_t i = 0; i < live_.size(); ++i) {
-      const sched::Decision& decision = answer.at(state_.jobs[i].id);
-      if (!decision.running) continue;
-      sched::JobView& view = state_.jobs[i];
-      if (!view.running) {
-        start(i);
-      } else if (decision.places == view.places) {
-        continue;
-      } else {
-        move(live_[i], view, decision);
-      }
-      view.running = true;
-      view.places = decision.places;
-      set_speed(live_[i], view);
+  // Its team is its queue.
+  Outcome put_into_queue(const Job& job, sched::JobView* view) {
+    if (!books_) return {};
+    const auto where = [&] { return format("line %u: job %s: ", job.line, job.id.c_str()); };
+    std::string name = queues_.tree.find(job.team) != sched::kNoQueue ? job.team : "";
+    if (Outcome outcome = queues_.choose(&name); !outcome.ok()) {
+      return Outcome::fail(where() + "its team '" + job.team + "' is no queue of pool.toml that takes jobs; " +
+                           "a queue called 'default' takes those of all other teams");
     }
+    const std::string never = queues_.why_never(state_, *view, name, true);
+    if (!never.empty()) return Outcome::fail(where() + never);
+    view->queue = queues_.tree.find(name);
+    view->preemptible = queues_.tree.queues[size_t(view->queue)].preemptible;
+    books_->want(view->queue, sched::wanted_by(*view));
+    return {};
   }
 
-  void start(size_t i) {
-    sums(live_[i]).start_s = live_[i].checked_s = live_[i].turn_s = now_;
-    for (size_t earlier = 0; earlier < i; ++earlier) {
-      if (!state_.jobs[earlier].running) ++state_.jobs[earlier].skipped;
+  // As the reconciler does: asks, and takes what it is told, until there is nothing more.
+  Outcome decide() {
+    for (int round = 0; round < kRoundsMax; ++round) {
+      ++result_.decisions;
+      bool freed = false;
+      const sched::State seen = options_.check ? all_now() : sched::State();
+      const auto changes = planner_->decide();
+      if (const std::string wrong = options_.check ? what_is_wrong_with(seen, changes) : ""; !wrong.empty())
+        return Outcome::fail(format("at %.3f s: %s", now_, wrong.c_str()));
+      for (const auto& change : changes) freed |= apply(numbers_.at(change.id), change.decision);
+      planner_->count_passed(changes);
+      if (!freed) return {};
     }
+    return Outcome::fail(format("the pool's policy does not come to rest at %g s", now_));
   }
 
-  void move(Live& live, const sched::JobView& view, const sched::Decision& decision) {
-    for (size_t v = 0; v < view.places.size(); ++v) sums(live).moves += view.places[v] != decision.places[v];
-    end_turn(live);
-    live.pause_until_s = now_ + options_.costs.move_s;
+  sched::State all_now() const {
+    sched::State state = state_;
+    for (const uint32_t job : there_) state.jobs.push_back(*planner_->view(trace_.jobs[job].id));
+    return state;
   }
 
-  // What it did since it was looked at last.
-  void end_turn(Live& live) {
+  static std::string what_is_wrong_with(const sched::State& seen, const std::vector<sched::Planner::Change>& changes) {
+    sched::Assignment answer;
+    for (const sched::JobView& job : seen.jobs) answer[job.id] = {job.running, "", job.places, ""};
+    for (const auto& change : changes) answer[change.id] = change.decision;
+    return sched::what_is_wrong(seen, answer);
+  }
+
+  // Whether GPUs have become free by it, which others may now have.
+  bool apply(uint32_t job, const sched::Decision& decision) {
+    const sched::JobView& view = *planner_->view(trace_.jobs[job].id);
+    Live& live = live_[job];
+    if (!decision.running) return live.gpus != 0 && (suspend(job, view), true);
+    const bool resumed = live.gpus == 0 && live.started;
+    if (live.gpus != 0) {
+      count_moves(job, decision);
+      leave_gpus(job);
+    } else if (!live.started) {
+      sums(job).start_s = now_;
+    }
+    live.pause_until_s = resumed ? now_ + options_.costs.resume_s : live.started ? now_ + options_.costs.move_s : now_;
+    live.started = true;
+    places_[job] = decision.places;
+    take_gpus(job, view, decision.places);
+    return false;
+  }
+
+  // What is taken from it for another queue is free at once, and it waits from then on.
+  void suspend(uint32_t job, sched::JobView view) {
+    leave_gpus(job);
+    ++sums(job).preemptions;
+    for (sched::GpuId& place : view.places) place.index = sched::kParked;
+    view.running = view.suspended = false;
+    view.keeps.clear();
+    planner_->put(view);
+  }
+
+  void count_moves(uint32_t job, const sched::Decision& decision) {
+    const auto& before = places_[job];
+    for (size_t v = 0; v < before.size(); ++v) sums(job).moves += before[v] != decision.places[v];
+  }
+
+  // Sums up what it did on the GPUs that it leaves.
+  void leave_gpus(uint32_t job) {
+    Live& live = live_[job];
     const double pause_s = std::clamp(live.pause_until_s - live.checked_s, 0.0, now_ - live.checked_s);
     live.left_s -= (now_ - live.checked_s - pause_s) * live.speed;
-    sums(live).pause_gpu_s += pause_s * live.gpus;
-    sums(live).running_s += now_ - live.turn_s;
-    sums(live).leased_gpu_s += (now_ - live.turn_s) * live.gpus;
-    result_.turns.push_back({live.job, live.gpus, live.turn_s, now_});
-    live.checked_s = live.turn_s = now_;
+    sums(job).pause_gpu_s += pause_s * live.gpus;
+    sums(job).running_s += now_ - live.turn_s;
+    sums(job).leased_gpu_s += (now_ - live.turn_s) * live.gpus;
+    result_.turns.push_back({job, live.gpus, live.turn_s, now_});
+    if (books_) books_->have(queue_of(job), -int64_t(live.gpus) * sched::kWholeGpu);
+    ends_.erase({live.end_s, job});
+    live.gpus = 0;
+    live.end_s = kFar;
   }
 
-  void set_speed(Live& live, const sched::JobView& view) {
+  void take_gpus(uint32_t job, const sched::JobView& view, const std::vector<sched::GpuId>& places) {
+    Live& live = live_[job];
     std::map<sched::GpuId, uint32_t> load;
     uint32_t fullest = 0;
-    for (const sched::GpuId& place : view.places) fullest = std::max(fullest, ++load[place]);
+    for (const sched::GpuId& place : places) fullest = std::max(fullest, ++load[place]);
     live.gpus = uint32_t(load.size());
-    const double part = double(live.gpus) / view.vgpus;
-    live.speed = options_.scaling == Scaling::kSlowest  ? 1.0 / fullest
-                 : options_.scaling == Scaling::kLinear ? part
-                                                        : options_.curve.speed(part);
+    live.speed = speed_of(options_, view, live.gpus, fullest);
+    live.checked_s = live.turn_s = now_;
     live.end_s = std::max(now_, live.pause_until_s) + live.left_s / live.speed;
+    ends_.insert({live.end_s, job});
+    if (books_) books_->have(view.queue, int64_t(live.gpus) * sched::kWholeGpu);
   }
 
+  int32_t queue_of(uint32_t job) const { return planner_->view(trace_.jobs[job].id)->queue; }
+
   const Trace& trace_;
-  const ElasticOptions options_;
-  sched::State state_;
-  std::vector<Live> live_;  // as state_.jobs
+  const ElasticOptions& options_;
+  sched::State state_;  // without its jobs, which the planner keeps
+  sched::Queues queues_;
+  std::unique_ptr<QueueBooks> books_;  // null: there are no queues
+  std::unique_ptr<sched::Planner> planner_;
+  std::unordered_map<std::string, uint32_t> numbers_;  // by job id: index in the trace
+  std::unordered_map<uint32_t, std::vector<sched::GpuId>> places_;
+  std::vector<Live> live_;                      // as trace_.jobs
+  std::set<uint32_t> there_;                    // that have come and not ended
+  std::set<std::pair<double, uint32_t>> ends_;  // of those on GPUs
   uint32_t arrived_ = 0;
   double now_ = 0;
+  double tell_past_s_ = 0;
   Result result_;
 };
 

@@ -1,11 +1,13 @@
 #pragma once
 
-// The pool's own policy (scheduler/policy.h) over a trace: the code that the scheduler runs, asked at every arrival and
-// every end. Its jobs are elastic: between their minimum and all of their GPUs.
+// The pool's own policy (scheduler/policy.h) over a trace: the code that the scheduler runs, told of every arrival and
+// every end. Its jobs are elastic: between their minimum and all of their GPUs. Nothing is ever lost: a job whose GPUs
+// are taken for another queue waits from then on.
 
 #include <utility>
 #include <vector>
 
+#include "scheduler/config.h"
 #include "scheduler/simulate/result.h"
 #include "scheduler/simulate/trace.h"
 
@@ -13,7 +15,9 @@ namespace tide::simulate {
 
 struct Pool {
   uint32_t gpus = 0;
-  uint32_t server_gpus = 8;  // the last server may have fewer
+  uint32_t server_gpus = 8;                     // the last server may have fewer
+  std::vector<sched::QueueConfig> queues = {};  // of pool.toml: a job's team is its queue; none: one without limit
+  sched::PolicyConfig policy = {};
 };
 
 // How fast a job is whose vGPUs share fewer physical GPUs.
@@ -41,9 +45,10 @@ struct ElasticOptions {
   Scaling scaling = Scaling::kSlowest;
   ScalingCurve curve = {};  // of kCurve
   Costs costs = {};
+  bool check = false;  // each decision, with scheduler/invariants.h
 };
 
-// Fails where a job can never start.
+// Fails where a job can never start, no queue takes it, or a decision that was to be checked is wrong.
 Outcome run_pool(const Trace& trace, const Pool& pool, const ElasticOptions& options, Result* result);
 
 }  // namespace tide::simulate

@@ -3,6 +3,7 @@
 // What a simulation gives: when each job began and ended, and each of its turns on GPUs.
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "base/outcome.h"
@@ -31,11 +32,23 @@ struct Turn {
   double from_s = 0, to_s = 0;
 };
 
+// How a queue of pool.toml fared. GPU-seconds.
+struct QueueResult {
+  std::string name;
+  double quota = 0, limit = 0;  // GPUs; no limit: all
+  double had_gpu_s = 0;
+  double wanted_gpu_s = 0;      // by jobs that ran or waited
+  double lack_gpu_s = 0;        // of its quota, while its jobs wanted it
+  double lack_longest_s = 0;    // without a break
+  double over_limit_gpu_s = 0;  // more than it may have
+};
+
 struct Result {
   std::vector<JobResult> jobs;  // as in the trace
   std::vector<Turn> turns;      // in the order of their ends
   uint32_t gpus = 0;
-  uint64_t decisions = 0;  // how often the policy was asked
+  uint64_t decisions = 0;                // how often the policy was asked
+  std::vector<QueueResult> queues = {};  // in the order of pool.toml; none: there were none
 };
 
 }  // namespace tide::simulate

@@ -69,6 +69,41 @@ class Fractions(PoolTest):
         self.assertGreater(got, 0.1)
         self.assertLess(got, 0.42)
 
+    def test_weights_say_how_much_and_the_class_says_when(self):
+        self.pool.up(gpus=1)
+        laps_job = job_program('laps')
+        heavy = self.pool.start('-g', 0.25, '--weight', 3, '--name', 'heavy', '--', laps_job, '--seconds', 3)
+        light = self.pool.start('-g', 0.25, '--', laps_job, '--seconds', 3)
+        wait_until(lambda: self.state('heavy') == 'running', 'it runs')
+        self.assertEqual(self.pool.job('heavy')['weight'], 3)
+        self.assertEqual([heavy.wait(), light.wait()], [0, 0], heavy.err() + light.err() + self.pool.logs())
+        got, least = share(heavy.out(), light.out())
+        self.assertGreater(least, LEAST_LAPS)
+        self.assertGreater(got, 0.55)
+        self.assertLess(got, 0.9)
+        batch = self.pool.start('-g', 0.5, '--name', 'batch', '--', laps_job, '--seconds', 100, '--work', 60_000)
+        wait_until(lambda: laps(batch.out()), 'it is busy')
+        asks = [laps_job, '--seconds', 2, '--work', 4000, '--ahead', 1, '--every-ms', 12]
+        p50 = []
+        for options in (['--class', 'interactive'], []):
+            done = self.expect_ok(self.pool.run('-g', 0.3, *options, '--', *asks))
+            p50.append(int(re.search(r'^waits \d+ p50 (\d+)', done.out, re.M).group(1)))
+        print('interactive and batch, p50 us of a small launch beside a busy job:', *p50)
+        self.assertTrue(batch.running())
+        self.expect_ok(self.pool.tide('kill', 'batch'))
+        self.assertLess(p50[0], p50[1])
+
+    def test_replicas_on_one_gpu_take_the_sum_of_their_times(self):
+        self.pool.up(gpus=1)
+        seconds = {}
+        for gpus in (1, 4):
+            done = self.expect_ok(self.pool.run('-g', gpus, '--min', 1, '--', job_program('replicas'), '--gpus', gpus,
+                                                '--kernels', 16, '--work', 5000))
+            seconds[gpus] = float(re.search(r'^steps \d+ ([0-9.]+) s$', done.out, re.M).group(1))
+        ratio = seconds[4] / (4 * seconds[1])
+        print(f'four replicas on one GPU: {ratio:.2f} of the sum of their times')
+        self.assertLess(ratio, 1.6)  # what else runs on the machine counts, too
+
     def test_a_half_is_suspended_and_comes_back_beside_another(self):
         self.pool.up(gpus=2)
         steady = [job_program('steady'), '--rounds', 100, '--pause-us', 20_000]

@@ -41,12 +41,53 @@ TEST(Config, jobs_take_turns_as_it_is_written) {
 }
 
 TEST(Config, all_errors_at_once_with_line_column_and_hint) {
-  EXPECT_EQ(errors_of("lisen = 1\n[pool]\nlisten = 7\nstat = \"x\"\n[price]\nname = \"a\"\n"),
+  EXPECT_EQ(errors_of("lisen = 1\n[pool]\nlisten = 7\nstat = \"x\"\n[auth]\nname = \"a\"\n"),
             (Lines{"pool.toml:1:1: unknown key 'lisen'; it belongs under [pool]",
                    "pool.toml:3:10: 'listen' must be text; write listen = \"...\"",
                    "pool.toml:4:1: unknown key 'stat' in [pool]; did you mean 'state'?",
-                   "pool.toml:5:2: 'price' is not available yet; leave it out; this version knows [pool], [policy], "
-                   "[[queue]] and [[server]] only"}));
+                   "pool.toml:5:2: 'auth' is not available yet; leave it out; this version knows [pool], [policy], "
+                   "[history], [price], [[queue]], [[reservation]] and [[server]] only"}));
+}
+
+TEST(Config, prices_are_by_words_of_the_gpus_names) {
+  PoolConfig config;
+  ASSERT_EQ(errors_of("[price]\ndefault = 2.5\ncurrency = \"EUR\"\n[price.model]\nH200 = 4\n\"H100 PCIe\" = 3.25\n"),
+            Lines());
+  ASSERT_TRUE(
+      parse_config("[price]\ndefault = 2.5\n[price.model]\nH100 = 4\n\"H100 PCIe\" = 3.25\n", "pool.toml", &config)
+          .empty());
+  EXPECT_EQ(config.price.of("NVIDIA H100 80GB HBM3"), 4.0);
+  EXPECT_EQ(config.price.of("NVIDIA H100 PCIe"), 3.25) << "the longest counts";
+  EXPECT_EQ(config.price.of("NVIDIA A100"), 2.5);
+  EXPECT_FALSE(PriceConfig().any());
+  EXPECT_FALSE(PriceConfig().of("NVIDIA A100").has_value());
+  EXPECT_EQ(errors_of("[price]\ndefault = -1\ncurency = \"EUR\"\n[price.model]\nH200 = \"much\"\n\"\" = 1\nA100 = "
+                      "-3.5\n"),
+            (Lines{"pool.toml:2:11: '-1' is no price of a GPU-hour, from 0 to 1000000; write default = 2.5",
+                   "pool.toml:3:1: unknown key 'curency' in [price]; did you mean 'currency'?",
+                   "pool.toml:5:8: the price of 'H200' must be a number; write H200 = 4.0",
+                   "pool.toml:6:1: '' cannot be words of a GPU's name; write H200 = 4.0",
+                   "pool.toml:7:8: '-3.5' is no price of a GPU-hour, from 0 to 1000000; write A100 = 4.0"}));
+  EXPECT_EQ(errors_of("price = 3\n"),
+            (Lines{"pool.toml:1:9: 'price' must be a table; write [price] on a line of its own"}));
+  EXPECT_EQ(errors_of("[price]\nmodel = 3\n"),
+            (Lines{"pool.toml:2:9: 'model' must be a table; write [price.model] on a line of its own"}));
+}
+
+TEST(Config, a_history_is_kept_for_days_or_hours) {
+  const auto keep = [](const std::string& text) {
+    PoolConfig config;
+    const std::string file = "[pool]\nhistory = \"/x/h.sqlite\"\n[history]\nkeep = \"" + text + "\"\n";
+    return parse_config(file, "pool.toml", &config).empty() ? config.history_keep_ms / 3'600'000 : 0;
+  };
+  EXPECT_EQ(keep("400d"), 9600u);
+  EXPECT_EQ(keep("12h"), 12u);
+  for (const char* wrong : {"", "0d", "5", "-1d", "1.5d", "30m", "99999999999999999999d", "40000d"})
+    EXPECT_EQ(keep(wrong), 0u) << wrong;
+  EXPECT_EQ(PoolConfig().history_keep_ms / 3'600'000, 9600u);
+  EXPECT_EQ(
+      errors_of("[history]\nkeep = \"soon\"\n"),
+      (Lines{"pool.toml:2:8: 'soon' is no time of whole days or hours, like 400d or 12h; write keep = \"400d\""}));
 }
 
 TEST(Config, an_address_must_be_one) {
@@ -136,6 +177,33 @@ TEST(Config, what_a_queue_says_of_itself_must_make_sense) {
   EXPECT_EQ(errors_of("[policy]\nhalf_life = \"soon\"\npast_weight = -1\n"),
             (Lines{"pool.toml:2:13: 'soon' is no time; write half_life = \"24h\"",
                    "pool.toml:3:15: '-1' is no number from 0 to 1000000; write past_weight = 1"}));
+}
+
+TEST(Config, classes_and_when_jobs_may_be_disturbed) {
+  PoolConfig config;
+  ASSERT_TRUE(parse_config("[policy]\nmin_runtime = \"10m\"\ndisturbances_per_hour = 4\nidle_return = \"off\"\n"
+                           "[[queue]]\nname = \"a\"\nclass = \"interactive\"\nmin_runtime = \"off\"\n"
+                           "[[queue]]\nname = \"b\"\n",
+                           "pool.toml", &config)
+                  .empty());
+  EXPECT_EQ(config.policy.min_runtime_ms, 600'000u);
+  EXPECT_EQ(config.policy.disturbances_per_hour, 4u);
+  EXPECT_EQ(config.policy.idle_return_ms, 0u);
+  EXPECT_EQ(config.queues.at(0).job_class, JobClass::kInteractive);
+  EXPECT_EQ(config.queues.at(0).min_runtime_ms, 0u);
+  EXPECT_FALSE(config.queues.at(1).job_class.has_value());
+  EXPECT_FALSE(config.queues.at(1).min_runtime_ms.has_value());
+  EXPECT_EQ(PoolConfig().policy.idle_return_ms, 600'000u);
+  EXPECT_FALSE(PoolConfig().policy.min_runtime_ms.has_value());
+  EXPECT_EQ(
+      errors_of("[policy]\nmin_runtime = \"soon\"\ndisturbances_per_hour = -1\nidle_return = 10\nidle_retrun = \"1m\"\n"
+                "[[queue]]\nname = \"a\"\nclass = \"urgent\"\nmin_runtime = \"\"\n"),
+      (Lines{"pool.toml:2:15: 'soon' is no time (or off); write min_runtime = \"10m\"",
+             "pool.toml:3:25: '-1' is no number from 0 to 1000; write disturbances_per_hour = 1",
+             "pool.toml:4:15: 'idle_return' must be text; write idle_return = \"...\"",
+             "pool.toml:5:1: unknown key 'idle_retrun' in [policy]; did you mean 'idle_return'?",
+             "pool.toml:8:9: 'urgent' is no class (batch, interactive or inference); write class = \"interactive\"",
+             "pool.toml:9:15: '' is no time (or off); write min_runtime = \"10m\""}));
 }
 
 TEST(Config, queues_must_make_sense_together) {

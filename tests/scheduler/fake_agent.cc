@@ -87,6 +87,23 @@ class FakeAgent final : public control::Agent::Server {
     return kj::READY_NOW;
   }
 
+  kj::Promise<void> usage(UsageContext context) override {
+    std::vector<std::pair<std::string, uint32_t>> mine;
+    for (const auto& [key, epoch] : log_.leases) {
+      if (log_.servers[key] == server_ && log_.gpus[key] < control::GUARDING) mine.push_back(key);
+    }
+    auto list = context.getResults().initVgpus(uint32_t(mine.size()));
+    for (uint32_t i = 0; i < list.size(); ++i) {
+      list[i].setJob(mine[i].first);
+      list[i].setVgpu(mine[i].second);
+      list[i].setEpoch(log_.leases[mine[i]]);
+      list[i].setGpu(log_.gpus[mine[i]]);
+      list[i].setUsedMs(log_.used_ms);
+      list[i].setResidentBytes(1000 + mine[i].second);
+    }
+    return kj::READY_NOW;
+  }
+
   kj::Promise<void> stats(StatsContext context) override {
     std::vector<uint32_t> mine;
     for (const auto& [key, epoch] : log_.leases) {

@@ -26,6 +26,7 @@ struct FakeAgentLog {
   bool waits = false;                              // programs of parked vGPUs have commands for them
   bool old = false;                                // knows no hold()
   uint64_t commands = 0;
+  double used_ms = 0;                         // that usage() says of each vGPU on a GPU
   std::map<std::string, std::string> guards;  // "1:0" -> server that guards it
   std::map<std::string, uint64_t> guard_epochs;
   std::string refused;       // why checkpoints are refused

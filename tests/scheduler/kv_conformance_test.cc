@@ -20,6 +20,7 @@
 #include "scheduler/kv_memory.h"
 #include "scheduler/kv_sqlite.h"
 #include "scheduler/old_record.h"
+#include "scheduler/outbox.h"
 #include "tests/scheduler/etcd_cluster.h"
 
 namespace tide::sched {
@@ -361,6 +362,54 @@ class Linear : public Conformance {
 
 TEST_P(Linear, clients_see_one_order_of_all_changes) {
   run([] { sleep_us(300'000); });
+}
+
+// One transaction with what waits for the job.
+bool write_events(Kv& kv, Outbox* outbox, uint64_t job) {
+  outbox->note({.kind = EventKind::kStarted, .job = job, .at_ms = job});
+  Transaction transaction{.compares = {}, .changes = {{.key = "/o/job" + std::to_string(job), .value = "x"}}};
+  Committed committed;
+  const bool joined = outbox->join({job}, &transaction).ok();
+  const Outcome outcome = kv.commit(transaction, &committed);
+  outbox->done(outcome.ok(), committed.done);
+  return joined && outcome.ok() && committed.done;
+}
+
+TEST_P(Conformance, an_outbox_keeps_what_happened_in_order_and_once) {
+  Outbox outbox(kv(), "/o/");
+  ASSERT_TRUE(outbox.load({}).ok());
+  ASSERT_NE(outbox.name(), 0u);
+  for (uint64_t job = 1; job <= 5; ++job) EXPECT_TRUE(write_events(kv(), &outbox, job));
+  // One that believes to be the leader still: its number is taken, so nothing of its transaction is done.
+  Outbox late(kv(), "/o/");
+  ASSERT_TRUE(late.load({}).ok());
+  EXPECT_EQ(late.name(), outbox.name());
+  EXPECT_TRUE(write_events(kv(), &outbox, 6));
+  EXPECT_FALSE(write_events(kv(), &late, 66));
+  std::vector<Entry> entries;
+  ASSERT_TRUE(kv().range(one_key("/o/job66"), &entries).ok());
+  EXPECT_TRUE(entries.empty());
+  std::vector<Batch> batches;
+  ASSERT_TRUE(outbox.read(&batches).ok());
+  ASSERT_EQ(batches.size(), 6u);
+  for (uint64_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(batches[i].number, i + 1);
+    ASSERT_EQ(batches[i].events.size(), 1u);
+    EXPECT_EQ(batches[i].events[0].job, i + 1);
+  }
+  Transaction forget;
+  outbox.forget(4, &forget);
+  Committed committed;
+  ASSERT_TRUE(kv().commit(forget, &committed).ok());
+  outbox.forgotten(4);
+  EXPECT_EQ(outbox.waiting(), 2u);
+  Outbox next(kv(), "/o/");
+  ASSERT_TRUE(next.load({}).ok());
+  EXPECT_EQ(next.waiting(), 2u);
+  EXPECT_TRUE(write_events(kv(), &next, 7));
+  ASSERT_TRUE(next.read(&batches).ok());
+  ASSERT_EQ(batches.size(), 3u);
+  EXPECT_EQ(batches.back().number, 7u);
 }
 
 std::string name_of(const testing::TestParamInfo<Kind>& info) { return info.param.name; }

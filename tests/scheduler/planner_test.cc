@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <set>
 
+#include "scheduler/invariants.h"
+#include "scheduler/queues.h"
 #include "tests/scheduler/policy_text.h"
 
 namespace tide::sched {
@@ -21,12 +25,16 @@ class Dice {
   uint64_t state_;
 };
 
+enum class Rules { kNone, kQueues, kTurns, kJobs };  // kJobs: priorities, classes, ...
+
 // A pool that lives, told to a planner change by change, and asked of assign() as a whole.
 class Pool {
  public:
-  explicit Pool(uint64_t seed) : dice_(seed), state_(gpus()), planner_(state_) {}
+  explicit Pool(uint64_t seed, Rules rules = Rules::kNone)
+      : dice_(seed), rules_(rules), state_(gpus()), planner_(state_) {}
 
   void change() {
+    if ((rules_ == Rules::kQueues || rules_ == Rules::kTurns) && dice_.roll(4) == 0) return change_rules();
     const uint32_t what = dice_.roll(10);
     if (what < 4 || state_.jobs.empty()) return arrive();
     if (what == 9) return change_gpu();
@@ -39,7 +47,12 @@ class Pool {
     }
     if (what == 6) job.target = 1 + dice_.roll(job.vgpus);
     if (what == 7 && !job.places.empty()) job.suspended = !job.suspended;
-    if (!job.suspended) job.keeps.clear();
+    if (!job.suspended) {
+      job.keeps.clear();
+      taken_.erase(job.id);
+    }
+    if (rules_ && dice_.roll(2) == 0) job.spared = !job.spared;
+    if (rules_ && dice_.roll(4) == 0) job.priority = int32_t(dice_.roll(3)) - 1;
     if (what == 8 && !job.running) {
       if (job.failed_on.empty()) {
         job.failed_on = {state_.gpus[dice_.roll(uint32_t(state_.gpus.size()))].id.server};
@@ -55,25 +68,44 @@ class Pool {
     if (dice_.roll(3) == 0) return;
     for (JobView& job : state_.jobs) {
       if (!job.suspended || !job.running) continue;
+      const auto parked = [](const GpuId& place) { return place.parked(); };
+      if (taken_.count(job.id) != 0 && !std::all_of(job.places.begin(), job.places.end(), parked)) continue;
       job.running = false;
       job.keeps.clear();
+      if (taken_.erase(job.id) != 0) {
+        job.suspended = false;  // it waits to come back
+      } else if (rules_ == Rules::kQueues || rules_ == Rules::kTurns) {
+        job.suspended = dice_.roll(2) == 0;
+      }
       planner_.put(job);
     }
   }
 
   void decide() {
     const Assignment wanted = assign(state_);
+    ASSERT_EQ(what_is_wrong(state_, wanted), "");
     const std::vector<Planner::Change> changes = planner_.decide();
+    planner_.count_passed(changes);
     std::map<std::string, const Planner::Change*> by_id;
     for (const Planner::Change& change : changes) by_id[change.id] = &change;
+    std::set<std::string> taken;  // now, for others
+    for (const JobView& job : state_.jobs) {
+      if (job.running && !job.suspended && !wanted.at(job.id).running) taken.insert(job.id);
+    }
+    taken_.insert(taken.begin(), taken.end());
+    given_ += taken.size();
+    for (const JobView& job : state_.jobs) note_moved(job, wanted.at(job.id), by_id);
     state_ = after(state_, wanted);
     for (JobView& job : state_.jobs) {
       const Decision& decision = wanted.at(job.id);
       const JobView& view = *planner_.view(job.id);
-      ASSERT_EQ(view.running, decision.running) << job.id;
+      if (taken.count(job.id) != 0) job.running = job.suspended = true;
+      ASSERT_EQ(view.running, job.running) << job.id;
+      ASSERT_EQ(view.suspended, job.suspended) << job.id;
       ASSERT_EQ(view.places, job.places) << job.id;
       ASSERT_EQ(view.keeps, job.keeps) << job.id;
-      ASSERT_EQ(decision.running ? "" : planner_.why(job.id), decision.running ? "" : decision.reason) << job.id;
+      const bool waits = !decision.running && taken.count(job.id) == 0;
+      ASSERT_EQ(waits ? planner_.why(job.id) : "", waits ? decision.reason : "") << job.id;
       job.skipped = view.skipped;
     }
   }
@@ -81,6 +113,8 @@ class Pool {
   void expect_idle() {
     for (int round = 0; round < 5; ++round) ASSERT_TRUE(planner_.decide().empty());
   }
+
+  size_t given() const { return given_; }
 
   // Whole GPUs have one job, others no more than there is of them.
   void expect_sound() const {
@@ -99,18 +133,56 @@ class Pool {
     }
   }
 
+  uint32_t moved() const { return moved_; }
+
  private:
+  // Nobody is moved for others' sake who shall not be, and the planner says the same of who is.
+  void note_moved(const JobView& job, const Decision& decision,
+                  const std::map<std::string, const Planner::Change*>& changes) {
+    const auto change = changes.find(job.id);
+    ASSERT_EQ(change == changes.end() ? "" : change->second->decision.moved_for, decision.moved_for) << job.id;
+    if (decision.moved_for.empty()) return;
+    ++moved_;
+    ASSERT_TRUE(job.running && !job.spared && !job.pinned) << job.id;
+    ASSERT_NE(decision.places, job.places) << job.id;
+  }
+
   State gpus() {
     State state;
     const uint32_t servers = 1 + dice_.roll(5);
-    const bool unlike = dice_.roll(3) == 0;
+    const bool unlike = dice_.roll(3) == 0, traits = dice_.roll(2) == 0;
     for (uint32_t s = 0; s < servers; ++s) {
       for (uint32_t g = dice_.roll(5) + 1; g-- > 0;) {
         const uint64_t bytes = unlike && dice_.roll(3) == 0 ? 8 : 16;
         state.gpus.push_back({.id = {"s" + std::to_string(s), g}, .memory_bytes = bytes});
       }
+      if (traits) describe_server("s" + std::to_string(s), s % 2 == 0 ? "H200" : "rack=a", &state);
     }
+    if (rules_ == Rules::kQueues) {
+      for (int32_t i = 0; i < 4; ++i) {
+        add_orphan(&state.queues, "q" + std::to_string(i));
+        Queue& queue = state.queues.queues.back();
+        queue.quota = int64_t(dice_.roll(4)) * kWholeGpu;
+        if (dice_.roll(3) == 0) queue.limit = queue.quota + int64_t(dice_.roll(4)) * kWholeGpu;
+        queue.priority = int32_t(dice_.roll(2));
+        queue.preemptible = dice_.roll(4) != 0;
+      }
+      state.used.resize(4);
+    }
+    state.turns = rules_ == Rules::kTurns;
     return state;
+  }
+
+  // The past of a queue, who is next, or how much a queue is owed.
+  void change_rules() {
+    if (rules_ == Rules::kQueues && dice_.roll(3) == 0) {
+      state_.queues.queues[dice_.roll(4)].quota = int64_t(dice_.roll(4)) * kWholeGpu;
+    } else if (rules_ == Rules::kQueues) {
+      state_.used[dice_.roll(4)] = dice_.roll(10) / 10.0;
+    } else {
+      state_.next_turn = state_.jobs.empty() ? "" : state_.jobs[dice_.roll(uint32_t(state_.jobs.size()))].id;
+    }
+    planner_.put_rules(state_);
   }
 
   void arrive() {
@@ -122,8 +194,27 @@ class Pool {
     }
     job.memory_given = dice_.roll(2) == 0;
     if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
+    if (rules_ == Rules::kJobs) give_rules(&job);
+    if (dice_.roll(4) == 0)
+      parse_needs(std::vector<std::string>{"server", "H200", "rack=a"}[dice_.roll(3)], &job.require);
+    job.pinned = dice_.roll(8) == 0;
+    job.spared = dice_.roll(8) == 0;
+    if (rules_ == Rules::kQueues) {
+      put_into_queue(state_.queues, int32_t(dice_.roll(4)), &job);
+      job.priority = int32_t(dice_.roll(2));
+    }
+    if (rules_ == Rules::kTurns) job.turn.ticket = 1 + dice_.roll(100);
     state_.jobs.push_back(job);
     planner_.put(job);
+  }
+
+  void give_rules(JobView* job) {
+    job->priority = int32_t(dice_.roll(3)) - 1;
+    job->job_class = JobClass(dice_.roll(3));
+    job->powers_of_two = !job->is_partial() && dice_.roll(3) == 0;
+    job->spared = dice_.roll(4) == 0;
+    job->bytes = uint64_t(dice_.roll(8)) << 30;
+    if (dice_.roll(4) == 0) job->estimate_ms = dice_.roll(20'000);
   }
 
   void change_gpu() {
@@ -136,15 +227,22 @@ class Pool {
     }
   }
 
+  bool rules_;  // jobs have priorities, classes, ...
   Dice dice_;
+  const Rules rules_;
   State state_;
   Planner planner_;
-  uint32_t arrived_ = 0;
+  std::set<std::string> taken_;  // are suspended for others
+  uint32_t arrived_ = 0, moved_ = 0;
+  size_t given_ = 0;  // how often GPUs were taken for others
 };
 
-TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
-    Pool pool(seed);
+class PlannerOf : public testing::TestWithParam<Rules> {};
+
+TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
+  size_t given = 0, moved = 0;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    Pool pool(seed, GetParam());
     for (uint32_t step = 0; step < 60; ++step) {
       SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
       pool.change();
@@ -154,11 +252,19 @@ TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
       pool.park();
       pool.decide();
       if (HasFatalFailure()) return;
+      if (GetParam() == Rules::kJobs) pool.expect_sound();
+      if (HasFatalFailure()) return;
     }
-    pool.expect_idle();
+    if (GetParam() == Rules::kNone) pool.expect_idle();
     if (HasFatalFailure()) return;
+    given += pool.given();
+    moved += pool.moved();
   }
+  if (GetParam() == Rules::kQueues || GetParam() == Rules::kJobs) EXPECT_GT(given, 0u) << "nothing was reclaimed";
+  if (GetParam() == Rules::kNone) EXPECT_GT(moved, 10u) << "nobody was moved for others";
 }
+
+INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf, testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {

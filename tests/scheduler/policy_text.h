@@ -3,17 +3,20 @@
 // Pools in one line, for tables of tests: "4 gpus; A n4 min1 on 0,1,2,3; B n2". GPUs are numbered over the servers:
 // "2+2 gpus" are servers s0 and s1 with two each, and GPU 2 is s1/0. A GPU's memory is 16; "mem8" is a quota that the
 // user chose, "part250" a quarter of a GPU, "lasts60" that it will run for a minute, "due90" that it shall be done 90 s
-// after the story began, "ran20" what it has run. "t2" is a target, "skip16" a count of skips, "pinned" what `tide migrate`
-// leaves. "on p0" is parked on
-// server s0, "suspended" what `tide suspend` wants, "waiting" who is on places and not admitted; "keeps1": GPU 1 is
-// kept for it, "refused0": server s0 cannot keep it, "failed0": it could not
-// be resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
+// after the story began, "ran20" what it has run. "t2" is a target, "skip16" a count of skips, "pinned" what `tide
+// migrate` leaves. "on p0" is parked on server s0, "suspended" what `tide suspend` wants, "waiting" who is on places
+// and not admitted; "keeps1": GPU 1 is kept for it, "refused0": server s0 cannot keep it, "failed0": it could not be
+// resumed there. Where jobs take turns ("4 gpus turns"): "ticket2" who waits, "had7" of its turn "of9", "endless";
+// "prio3", "interactive", "inference" (behind "n"), "pow2" (powers of two only), "spared" (not to be disturbed); what
+// disturbing it costs: "bytes4" GiB in use, "switch500" ms measured, "ran20" of "lasts30" s.
 // "keeper" keeps its GPUs until it ends; "for B" after the GPUs: B's turn is next. "drain1": server s1 is being
 // drained; "s0:H200", "s0:rack=a", "s0:switch=x": its GPUs' model, a label, its switch; "needs:H200", "needs:rack=a",
-// "needs:server", "needs:switch": what a job requires.
+// "needs:server", "needs:switch": what a job requires. "unmoved": jobs are not moved for others; "spared": this one is
+// not; "bytes5": GiB that it has in use.
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <sstream>
 #include <string>
 
@@ -70,6 +73,7 @@ inline void parse_gpus(const std::string& text, State* state) {
   }
   for (in >> word; in; in >> word) {  // "sick3", "off2"
     if (word == "turns") state->turns = true;
+    if (word == "unmoved") state->consolidate = false;
     if (word.find(':') != std::string::npos)
       describe_server(word.substr(0, word.find(':')), word.substr(word.find(':') + 1), state);
     for (GpuView& gpu : state->gpus) {
@@ -86,6 +90,26 @@ inline GpuId parse_place(const std::string& text, const State& state) {
   if (text == "-") return {};
   if (text[0] == 'p') return {"s" + text.substr(1), kParked};
   return gpu_number(state, std::stoul(text));
+}
+
+// Who comes first, and what disturbing it costs. False: it is no such word.
+inline bool parse_rule(const std::string& word, JobView* job) {
+  const auto behind = [&](const char* key, uint64_t* number) {
+    if (word.rfind(key, 0) != 0) return false;
+    *number = std::stoull(word.substr(strlen(key)));
+    return true;
+  };
+  uint64_t number = 0;
+  if (word.rfind("prio", 0) == 0) return job->priority = std::stoi(word.substr(4)), true;
+  if (word == "spared") return job->spared = true;
+  if (word == "pow2") return job->powers_of_two = true;
+  if (behind("bytes", &number)) return job->bytes = number << 30, true;
+  if (behind("switch", &number)) return job->switch_ms = number, true;
+  if (behind("ran", &number)) return job->useful_ms = number * 1000, true;
+  if (behind("lasts", &number)) return job->estimate_ms = number * 1000, true;
+  if (!parse_job_class(word, &job->job_class)) return false;
+  if (job->job_class == JobClass::kInference) job->min_gpus = job->vgpus;
+  return true;
 }
 
 inline JobView parse_job(const std::string& text, const State& state) {
@@ -113,10 +137,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.turn.length_ms = kEndless;
     } else if (word == "keeper") {
       keeper = true;
-    } else if (word.rfind("lasts", 0) == 0) {
-      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
-    } else if (word.rfind("ran", 0) == 0) {
-      job.useful_ms = std::stoul(word.substr(3)) * 1000;
+    } else if (parse_rule(word, &job)) {
+      continue;
     } else if (word.rfind("due", 0) == 0) {
       job.deadline_ms = kBeginMs + std::stoul(word.substr(3)) * 1000;
     } else if (word.rfind("part", 0) == 0) {
@@ -135,6 +157,8 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.failed_on.insert("s" + word.substr(6));
     } else if (word.rfind("min", 0) == 0) {
       job.min_gpus = uint32_t(std::stoul(word.substr(3)));
+    } else if (word.rfind("lasts", 0) == 0) {
+      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
     } else if (word.rfind("mem", 0) == 0) {
       job.memory_bytes = std::stoul(word.substr(3));
       job.memory_given = true;

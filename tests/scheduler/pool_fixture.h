@@ -47,6 +47,7 @@ class PoolFixture : public testing::Test {
     char path[] = "/tmp/tide-pool-XXXXXX";
     ASSERT_NE(mkdtemp(path), nullptr);
     directory_ = path;
+    setenv("TIDE_CHECK_PLANNER", "1", 1);  // in every round
     start();
   }
   void TearDown() override {
@@ -61,6 +62,7 @@ class PoolFixture : public testing::Test {
     config.state = directory_ + "/state";
     EXPECT_TRUE(parse_turns(turns_, &config.turns));
     config.queues = queues_;
+    config.policy = policy_;
     const Outcome opened = Daemon::open(config, io_, &daemon_);
     ASSERT_TRUE(opened.ok()) << opened.message();
     daemon_->listen().wait(io_.waitScope);
@@ -198,6 +200,7 @@ class PoolFixture : public testing::Test {
   std::string directory_;
   std::string turns_ = "off";  // of the next scheduler
   std::vector<QueueConfig> queues_;
+  PolicyConfig policy_;
   FakeAgentLog log_;
   std::unique_ptr<Daemon> daemon_;
   std::unique_ptr<Peer> peer_;

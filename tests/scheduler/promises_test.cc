@@ -123,14 +123,11 @@ TEST(Timetable, what_is_free_in_both_is_the_least_of_both) {
 // A pool in which time goes by, and everything takes as long as was said. Jobs without deadlines come and go, too.
 class Life {
  public:
-  explicit Life(uint64_t seed) : dice_(seed) {
-    state_ = pool(dice_.roll(2) == 0 ? "4 gpus" : "3+3+2 gpus");
-  }
+  explicit Life(uint64_t seed) : dice_(seed) { state_ = pool(dice_.roll(2) == 0 ? "4 gpus" : "3+3+2 gpus"); }
 
   void live(uint32_t arrivals) {
-    while (arrivals > 0 || std::any_of(state_.jobs.begin(), state_.jobs.end(), [](const JobView& job) {
-             return job.deadline_ms != 0;
-           })) {
+    while (arrivals > 0 || std::any_of(state_.jobs.begin(), state_.jobs.end(),
+                                       [](const JobView& job) { return job.deadline_ms != 0; })) {
       if (arrivals > 0 && state_.now_ms >= next_arrival_ms_) {
         arrive();
         --arrivals;

@@ -2,8 +2,9 @@
 
 // Trees of queues in one line, for tables of tests: "8 gpus; a quota4 limit6; b weight2 prio1 in a; c hard". "hard" is
 // not preemptible. What its jobs do, for shares alone: "wants6" GPUs in all, "has2" of them, "used0.5" of the pool in
-// the past. Amounts may be fractions.
+// the past. Amounts may be fractions. "H200:quota4 H200:limit8": of GPUs of a model.
 
+#include <algorithm>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -36,6 +37,13 @@ inline QueueText parse_queue(const std::string& text) {
       in >> queue.config.parent;
     } else if (word == "hard") {
       queue.config.preemptible = false;
+    } else if (word.find(':') != std::string::npos) {  // "H200:quota4", "H200:limit8"
+      const std::string model = word.substr(0, word.find(':')), what = word.substr(word.find(':') + 1);
+      auto& models = queue.config.models;
+      auto found = std::find_if(models.begin(), models.end(), [&](const ModelQuota& m) { return m.model == model; });
+      if (found == models.end()) found = models.insert(models.end(), {.model = model});
+      if (number_behind(what, "quota", &number)) found->quota = uint32_t(number);
+      if (number_behind(what, "limit", &number)) found->limit = uint32_t(number);
     } else if (number_behind(word, "quota", &number)) {
       queue.config.quota = number;
     } else if (number_behind(word, "limit", &number)) {

@@ -56,12 +56,18 @@ std::string why(const char* pool) {
 
 TEST(Explains, one_reason_for_who_waits_found_by_trying) {
   EXPECT_EQ(why("1+1 gpus drain1; A n1 min1 on 0; B n1"), "waits because servers are being drained: s1");
-  EXPECT_EQ(why("1+1 gpus s0:H200 s1:L40; A n1 on 0; B n1 needs:H200"),
+  EXPECT_EQ(why("1+1 gpus s0:H200 s1:L40 unmoved; A n1 on 0; B n1 needs:H200"),
             "waits for GPUs that meet what it requires: model H200");
-  EXPECT_EQ(why("2+1 gpus; A n1 on 0; B n2 min2 needs:server"),
+  EXPECT_EQ(why("2+1 gpus unmoved; A n1 on 0; B n2 min2 needs:server"),
             "waits for GPUs that meet what it requires: together server");
   EXPECT_EQ(why("1+1 gpus drain1; A n2 min2 on 0,1; B n1"), "") << "the drain is not why";
   EXPECT_EQ(why("1 gpus; A n1 on 0; B n1"), "");
+  const std::string pieces = "waits because what it needs is free in pieces only, and ";
+  EXPECT_EQ(why("2 gpus unmoved; A n1 part500 on 0; B n1 part500 on 1; C n1"),
+            pieces + "jobs are not moved for others in this pool");
+  EXPECT_EQ(why("2 gpus; A n1 part500 spared on 0; B n1 part500 pinned on 1; C n1"),
+            pieces + "who could make way is not to be moved now");
+  EXPECT_EQ(why("2 gpus; A n1 part500 spared on 0; B n1 part600 pinned on 1; C n1"), "");
   EXPECT_EQ(why("1 gpus; A n1 on 0"), "") << "it runs";
 }
 

@@ -11,6 +11,8 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/invariants.h"
+#include "scheduler/models.h"
 #include "scheduler/plan.h"
 #include "scheduler/promises.h"
 #include "scheduler/queues.h"
@@ -25,6 +27,7 @@ namespace {
 
 constexpr int kRoundsMax = 100;
 constexpr int kIdleRounds = 5;
+constexpr uint64_t kBeginMs = 1'795'000'000'000;  // on the clock of State::now_ms
 
 struct Line {
   std::string place;  // "jobs.txt:12"
@@ -75,6 +78,8 @@ class Player {
         parse_gpus(with_unit(rest), &state_);
       } else if (word == "queue") {
         queues_.push_back(parse_queue(rest));
+      } else if (word == "reservation") {
+        reserve(rest);
       } else if (word == "job") {
         add_job(rest);
       } else if (word == "then") {
@@ -97,6 +102,28 @@ class Player {
     return counts + " gpus " + rest;
   }
 
+  // "R 4 from 100 until 200 exclusive needs:H200", in seconds; 0 is when the story begins.
+  void reserve(const std::string& text) {
+    Reservation reservation;
+    std::istringstream in(text);
+    in >> reservation.name >> reservation.gpus;
+    for (std::string word; in >> word;) {
+      uint64_t seconds = 0;
+      if (word == "exclusive") {
+        reservation.exclusive = true;
+      } else if (word == "from" || word == "until") {
+        in >> seconds;
+        (word == "from" ? reservation.from_ms : reservation.until_ms) = kBeginMs + seconds * 1000;
+      } else if (word.rfind("needs:", 0) == 0) {
+        parse_needs(word.substr(6), &reservation.require);
+      } else {
+        ADD_FAILURE() << "'" << word << "' is no word of a reservation";
+      }
+    }
+    state_.reservations.push_back(reservation);
+    settled_ = false;
+  }
+
   void prepare() {
     if (state_.now_ms == 0) state_.now_ms = kBeginMs;
     if (!queues_.empty() && state_.queues.empty()) {
@@ -115,17 +142,20 @@ class Player {
 
   void add_job(const std::string& text) {
     prepare();
-    std::string words, queue;
+    std::string words, queue, reservation;
     std::istringstream in(text);
     for (std::string word; in >> word;) {
       if (word == "in") {
         in >> queue;
+      } else if (word == "for") {
+        in >> reservation;
       } else {
         words += (words.empty() ? "" : " ") + word;
       }
     }
     JobView job = parse_job(words, state_);
     job.places.resize(job.vgpus);
+    job.reservation = reservation;
     if (!state_.queues.empty()) {
       const int32_t found = state_.queues.find(queue.empty() ? kDefaultQueue : queue);
       ASSERT_NE(found, kNoQueue) << "there is no queue " << queue;
@@ -145,13 +175,15 @@ class Player {
     return found == state_.jobs.end() ? nullptr : &*found;
   }
 
-  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A ran 20", "it is 250", "gpu 3 sick", "server 1 off".
+  // "A ends", "job C n2", "A target2", "A suspended", "A resumed", "A spared", "A disturbable", "A ran 20", "it is
+  // 250", "gpu 3 sick", "server 1 off".
   void happen(const std::string& text) {
     settled_ = false;
     remember();
     const auto [name, what] = first_word(text);
     if (name == "job") return add_job(what);
     if (name == "it") return pass(what);
+    if (name == "reservation") return end_reservation(what);
     if (name == "gpu" || name == "server") return break_gpus(name, what);
     JobView* const who = job(name);
     ASSERT_NE(who, nullptr) << "there is no job " << name;
@@ -162,6 +194,8 @@ class Player {
       who->suspended = true;
     } else if (what == "resumed") {
       who->suspended = false;
+    } else if (what == "spared" || what == "disturbable") {
+      who->spared = what == "spared";
     } else if (number_behind(what, "ran ", &number)) {
       who->useful_ms = uint64_t(number * 1000);
     } else if (number_behind(what, "target", &number)) {
@@ -176,6 +210,14 @@ class Player {
     double seconds = 0;
     ASSERT_TRUE(number_behind(text, "is ", &seconds)) << text;
     state_.now_ms = kBeginMs + uint64_t(seconds * 1000);
+  }
+
+  // "R gone": it is taken out of the file.
+  void end_reservation(const std::string& text) {
+    const auto [name, what] = first_word(text);
+    const size_t before = state_.reservations.size();
+    std::erase_if(state_.reservations, [&, n = name](const Reservation& each) { return each.name == n; });
+    EXPECT_EQ(state_.reservations.size() + (what == "gone" ? 1 : 0), before) << text;
   }
 
   void break_gpus(const std::string& kind, const std::string& text) {
@@ -215,6 +257,7 @@ class Player {
     State seen = state_;
     promises_ = keep_promises(&seen);
     wanted_ = assign(seen);
+    if (const std::string wrong = what_is_wrong(seen, wanted_); !wrong.empty()) fail(wrong);
     bool happened = admit();
     std::vector<Present> present;
     std::map<GpuId, uint64_t> memory;
@@ -295,15 +338,32 @@ class Player {
     }
     if (state_.queues.empty()) return;
     std::vector<QueueLoad> loads(state_.queues.queues.size());
-    for (const JobView& job : state_.jobs) loads[size_t(job.queue)].allocated += held_by(job);
+    for (const JobView& job : state_.jobs) {
+      if (!is_reserved(job)) loads[size_t(job.queue)].allocated += held_by(job);
+    }
     const QueueShares shares = fair_shares(state_.queues, loads, 0);
     for (size_t i = 0; i < shares.size(); ++i) {
       const Queue& queue = state_.queues.queues[i];
       const int64_t cap = queue.preemptible ? queue.limit : std::min(queue.limit, queue.quota);
       if (when == "at first" && shares[i].allocated > cap) beyond_.insert(i);  // the story begins so
+      for (const ModelQuota& model : queue.models) {
+        State ordinary = state_;
+        std::erase_if(ordinary.jobs, [&](const JobView& job) { return is_reserved(job); });
+        const int64_t on = held_of(ordinary, int32_t(i), model.model);
+        if (when == "at first" && model.limit && on > int64_t(*model.limit)) beyond_.insert(i);
+        if (model.limit && on > int64_t(*model.limit) && beyond_.count(i) == 0)
+          fail(format("queue %s is on %ld of %s, ", queue.name.c_str(), long(on), model.model.c_str()) + when);
+      }
       if (shares[i].allocated > cap && beyond_.count(i) == 0)
         fail(format("queue %s has %ld of %ld, ", queue.name.c_str(), long(shares[i].allocated), long(cap)) + when);
     }
+  }
+
+  // What it has counts for its reservation, and not for its queue.
+  bool is_reserved(const JobView& job) const {
+    return std::any_of(state_.reservations.begin(), state_.reservations.end(), [&](const Reservation& each) {
+      return each.name == job.reservation && each.lasts(state_.now_ms);
+    });
   }
 
   // Numbers of the GPUs that it is on.
@@ -377,7 +437,8 @@ class Player {
     JobView* const who = job(name);
     ASSERT_NE(who, nullptr) << "there is no job " << name;
     const auto [what, more] = first_word(rest);
-    if (what == "kept" || what == "late" || what == "unpromised" || what == "needs") return expect_promise(name, what, more);
+    if (what == "kept" || what == "late" || what == "unpromised" || what == "needs")
+      return expect_promise(name, what, more);
     if (what == "beside" || what == "as") {
       const JobView* const other = job(more);
       ASSERT_NE(other, nullptr) << "there is no job " << more;
@@ -427,6 +488,19 @@ std::vector<std::string> files() {
   }
   std::sort(names.begin(), names.end());
   return names;
+}
+
+TEST(ScenarioFiles, tell_at_least_300_stories) {
+  std::set<std::string> told;  // the same one twice counts once
+  for (const std::string& name : files()) {
+    for (const Story& story : read_stories(std::filesystem::path(TIDE_SOURCE_ROOT) / name)) {
+      std::string text;
+      for (const Line& line : story.lines) text += line.text + "\n";
+      told.insert(text);
+    }
+  }
+  printf("%zu scenarios in all\n", told.size());
+  EXPECT_GE(told.size(), 300u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Pool, Scenarios, testing::ValuesIn(files()),

@@ -9,6 +9,7 @@
 
 #include "base/mix.h"
 #include "scheduler/simulate/bounds.h"
+#include "scheduler/simulate/check.h"
 #include "scheduler/simulate/elastic.h"
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/metrics.h"
@@ -90,6 +91,26 @@ TEST(Simulate, refuses_a_job_that_is_larger_than_the_pool) {
   trace.jobs[1].line = 3;
   EXPECT_EQ(check_sizes(trace, 4).message(), "line 3: job B asks for 5 GPUs, the pool has 4");
   EXPECT_TRUE(check_sizes(trace, 5).ok());
+}
+
+TEST(Simulate, a_replay_that_cannot_be_is_found_out) {
+  const Trace trace = parse_jobs("A 0 10 2; B 5 10 2");
+  Result result;
+  ASSERT_TRUE(run_pool(trace, {.gpus = 2}, {.check = true}, &result).ok());
+  EXPECT_EQ(what_is_wrong(trace, result), "");
+  Result broken = result;
+  broken.gpus = 1;
+  EXPECT_EQ(what_is_wrong(trace, broken), "at 0.000 s jobs have 2 GPUs, and there are 1");
+  broken = result;
+  broken.turns.push_back({.job = 1, .gpus = 1, .from_s = 0, .to_s = 20});
+  broken.gpus = 8;
+  EXPECT_EQ(what_is_wrong(trace, broken), "at 5.000 s job B has two turns at once");
+  broken = result;
+  broken.jobs[1].start_s = 4;
+  EXPECT_EQ(what_is_wrong(trace, broken), "job B starts before it is submitted");
+  broken = result;
+  broken.jobs[0].end_s = 9;
+  EXPECT_EQ(what_is_wrong(trace, broken), "job A ends 9.000 s after it has started, and lasts 10.000 s");
 }
 
 TEST(Simulate, the_pools_own_policy_shares_and_grows_again) {

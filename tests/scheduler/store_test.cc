@@ -444,6 +444,43 @@ TEST_F(Shared, what_was_done_unheard_is_not_done_twice) {
   EXPECT_EQ(live[1].token, "c");
 }
 
+TEST_F(Shared, many_that_are_added_at_once_are_all_there_or_none) {
+  std::vector<JobRecord> jobs(20), unheard(30);
+  std::vector<JobRecord*> all, others;
+  for (JobRecord& each : jobs) {
+    each = job(std::to_string(all.size()));
+    each.name = "one name";
+    all.push_back(&each);
+  }
+  for (JobRecord& each : unheard) {
+    each = job("u" + std::to_string(others.size()));
+    others.push_back(&each);
+  }
+  kv_.fail(true, true);
+  EXPECT_FALSE(first_.add(all).ok());
+  kv_.fail(false);
+  ASSERT_TRUE(first_.add(all).ok());  // the same once more
+  for (size_t i = 0; i < jobs.size(); ++i) EXPECT_EQ(jobs[i].number, i + 1);
+  EXPECT_EQ(second_.find_named("one name")->number, 20u);
+  for (int round = 0; round < 2; ++round) {
+    kv_.fail(true, true);
+    EXPECT_FALSE(first_.add(others).ok());  // nobody is told of them,
+    kv_.fail(false);
+    std::vector<JobRecord> live;
+    ASSERT_TRUE(second_.load_live(&live).ok());
+    EXPECT_GT(live.size(), 20u);
+    others.pop_back();  // and it is not these that come next
+    others.front()->token += "x";
+  }
+  JobRecord next = job("next");
+  ASSERT_TRUE(first_.add(&next).ok());
+  std::vector<JobRecord> live;
+  ASSERT_TRUE(second_.load_live(&live).ok());
+  ASSERT_EQ(live.size(), 21u);
+  EXPECT_EQ(live[20].token, "next");
+  EXPECT_EQ(live[20].number, next.number);
+}
+
 TEST_F(Shared, who_ended_stays_ended_and_many_are_written_at_once) {
   std::vector<JobRecord> jobs(120);
   std::vector<const JobRecord*> all;

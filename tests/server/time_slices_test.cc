@@ -47,13 +47,14 @@ class Gpu : public testing::Test {
   }
   void TearDown() override { unlink(path_.c_str()); }
 
-  Job& add(uint32_t part, uint64_t kernel_ns, uint64_t think_ns = 0) {
+  Job& add(uint32_t part, uint64_t kernel_ns, uint64_t think_ns = 0, bool latency = false, bool siblings = false) {
     jobs_.push_back(std::make_unique<Job>());
     Job& job = *jobs_.back();
     job.part = part;
     job.kernel_ns = kernel_ns;
     job.think_ns = think_ns;
-    const Outcome started = job.slices.start(path_, 100 + jobs_.size(), part, now_);
+    const Outcome started = job.slices.start(
+        path_, {.vgpu = 100 + jobs_.size(), .share = part, .latency = latency, .siblings = siblings}, now_);
     EXPECT_TRUE(started.ok()) << started.message();
     return job;
   }
@@ -241,7 +242,7 @@ TEST_F(Gpu, a_dead_worker_of_a_job_with_two_makes_it_no_cheaper) {
   Job& other = add(500, 200 * kUs);
   Job& lives = add(500, 200 * kUs);
   TimeSlices dies;
-  ASSERT_TRUE(dies.start(path_, 102, 500, now_).ok());  // of the second job
+  ASSERT_TRUE(dies.start(path_, {.vgpu = 102, .share = 500}, now_).ok());  // of the second job
   while (!dies.may_begin(now_)) run(kTick);
   dies.at(now_, {.working = true, .ready = true});
   run(6 * kS);
@@ -251,15 +252,114 @@ TEST_F(Gpu, a_dead_worker_of_a_job_with_two_makes_it_no_cheaper) {
   EXPECT_NEAR(mine / (mine + others), 0.5, 0.05);
 }
 
+TEST_F(Gpu, a_weight_counts_a_part_so_often) {
+  add(250 * 3, 200 * kUs);
+  add(500, 200 * kUs);
+  add(250 * 40, 200 * kUs);
+  run(20 * kS);
+  const double all = 750 + 500 + 10'000;
+  EXPECT_NEAR(shares()[0], 1000 * 750 / all, 12);
+  EXPECT_NEAR(shares()[1], 1000 * 500 / all, 12);
+}
+
+// A program that wants a short answer every 7 ms, beside one that never rests.
+TEST_F(Gpu, who_is_of_the_latency_class_begins_at_once) {
+  Job& answers = add(500, 200 * kUs, 7 * kMs, true);
+  Job& batch = add(500, 500 * kUs);
+  run(5 * kS);
+  EXPECT_LT(answers.longest_ns, 200 * kUs);
+  EXPECT_GT(answers.done, 600u);
+  EXPECT_GT(double(batch.done) * 500 * kUs / double(5 * kS), 0.8) << "what the other does not use is its";
+}
+
+TEST_F(Gpu, and_without_it_waits_for_its_turn) {
+  Job& answers = add(500, 200 * kUs, 7 * kMs);
+  add(500, 500 * kUs);
+  run(5 * kS);
+  EXPECT_GT(answers.longest_ns, 500 * kUs);
+}
+
+TEST_F(Gpu, also_beside_several_that_are_behind_it) {
+  Job& answers = add(250, 200 * kUs, 2 * kMs, true);
+  for (int i = 0; i < 3; ++i) add(250, 500 * kUs);
+  run(5 * kS);
+  EXPECT_LT(answers.longest_ns, 1 * kMs);
+}
+
+// It never rests either: the class says when, the parts say how much.
+TEST_F(Gpu, over_a_second_batch_keeps_its_part) {
+  Job& greedy = add(500, 200 * kUs, 0, true);
+  Job& batch = add(500, 500 * kUs);
+  run(2 * kS);
+  for (int i = 0; i < 5; ++i) {
+    const uint64_t before = batch.done;
+    run(1 * kS);
+    EXPECT_GT(double(batch.done - before) * 500 * kUs / double(kS), 0.4) << i;
+  }
+  EXPECT_NEAR(shares()[0], 500, 40);
+  EXPECT_GT(greedy.done, 0u);
+}
+
+// Bursts with rests between them, so that its debt could be forgotten.
+TEST_F(Gpu, also_where_the_other_comes_in_bursts) {
+  Job& bursts = add(250, 200 * kUs, 0, true);
+  Job& batch = add(750, 500 * kUs);
+  for (int i = 0; i < 20; ++i) {
+    bursts.has_work = i % 2 == 0;
+    run(bursts.has_work ? 300 * kMs : 60 * kMs);
+  }
+  EXPECT_GT(double(batch.done) * 500 * kUs / double(now_ - kStart), 0.7);
+}
+
+TEST_F(Gpu, two_of_the_latency_class_share_what_they_get) {
+  add(200, 200 * kUs, 0, true);
+  add(400, 200 * kUs, 0, true);
+  add(400, 500 * kUs);
+  run(10 * kS);
+  EXPECT_NEAR(shares()[0], 200, 40);
+  EXPECT_NEAR(shares()[1], 400, 60);
+}
+
+TEST_F(Gpu, vgpus_of_one_job_share_it_with_little_lost) {
+  for (int i = 0; i < 4; ++i) add(1000, 300 * kUs, 0, false, true);
+  run(10 * kS);
+  for (int i = 0; i < 4; ++i) EXPECT_NEAR(shares()[size_t(i)], 250, 20) << i;
+  EXPECT_GT(busy(), 0.97);
+}
+
+// Each waits for what the one before it made.
+TEST_F(Gpu, and_none_waits_for_one_that_has_come_to_rest) {
+  for (int i = 0; i < 4; ++i) add(1000, 1 * kMs, 0, false, true).has_work = false;
+  for (int i = 0; i < 1000; ++i) {
+    Job& next = *jobs_[size_t(i % 4)];
+    const uint64_t done = next.done;
+    next.has_work = true;
+    while (next.on_gpu == 0) run(kTick);
+    next.has_work = false;
+    while (next.done == done) run(kTick);
+  }
+  EXPECT_GT(busy(), 0.85);
+}
+
+TEST_F(Gpu, who_leaves_is_gone_at_once) {
+  Job& stays = add(1000, 200 * kUs, 0, false, true);
+  Job& leaves = add(1000, 200 * kUs, 0, false, true);
+  run(100 * kMs);
+  EXPECT_TRUE(stays.slices.shared());
+  leaves.stopped = true;
+  leaves.slices.leave(now_);
+  EXPECT_FALSE(stays.slices.shared());
+}
+
 TEST_F(Gpu, alone_it_is_not_asked_and_workers_of_one_job_are_alone) {
   EXPECT_FALSE(add(500, 200 * kUs).slices.shared());
   char path[] = "/tmp/tide-slices-XXXXXX";
   close(mkstemp(path));
   TimeSlices first, second, other;
-  ASSERT_TRUE(first.start(path, 7, 500, now_).ok());
-  ASSERT_TRUE(second.start(path, 7, 500, now_).ok());
+  ASSERT_TRUE(first.start(path, {.vgpu = 7, .share = 500}, now_).ok());
+  ASSERT_TRUE(second.start(path, {.vgpu = 7, .share = 500}, now_).ok());
   EXPECT_FALSE(first.shared());
-  ASSERT_TRUE(other.start(path, 8, 500, now_).ok());
+  ASSERT_TRUE(other.start(path, {.vgpu = 8, .share = 500}, now_).ok());
   EXPECT_TRUE(first.shared());
   EXPECT_TRUE(second.shared());
   // Its worker is gone: half a minute later its seat is free.

@@ -2,6 +2,7 @@
 // (docs/simulation.md).
 
 #include <getopt.h>
+#include <stdlib.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -222,6 +223,7 @@ int main(int argc, char** argv) {
                           {"verbose", 0, nullptr, 'v'}, {"help", 0, nullptr, 'h'},   {nullptr, 0, nullptr, 0}};
   set_log_name("sim");
   set_default_log_level(LogLevel::kOff);
+  setenv("TIDE_CHECK_PLANNER", "1", 1);
   Options options;
   for (int letter; (letter = getopt_long(argc, argv, "", names, nullptr)) != -1;) {
     if (letter == 'h') {

@@ -82,6 +82,11 @@ MUTANTS = {
         '    if (action.ready) occupants.add(action.to, action.job);',
         '    if (false) occupants.add(action.to, action.job);',
         'owner', 'pool'),
+    'squeezed-in': (  # who is moved away so that a part of a GPU fits beside the others is not counted
+        'scheduler/actions/consolidate.cc',
+        '    return room.fits(job.portion());\n  };\n',
+        '    return room.fits(job.portion()) || !off.empty();\n  };\n',
+        'decision', 'pool'),
     'home-given-away': (  # a GPU is given to others before all of the job that leaves it is parked
         'scheduler/ledger.cc',
         'view.keeps.insert(vgpu.home);',

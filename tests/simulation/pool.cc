@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "scheduler/invariants.h"
 #include "scheduler/policy.h"
 
 namespace tide::simulation {
@@ -117,7 +118,7 @@ void SimPool::check_record() {
 void SimPool::check_suspended() {
   if (daemon_ == nullptr) return;
   std::map<sched::GpuId, std::map<uint64_t, uint32_t>> homes;  // by job: its part
-  const auto& jobs = daemon_->core().ledger.jobs;
+  const auto& jobs = daemon_->core().ledger.jobs.read();
   for (const auto& [number, job] : jobs) {
     const auto found = told_.find(job.record.id());
     const bool told = found != told_.end() && found->second == Told::kSuspended && !job.ended();
@@ -152,8 +153,8 @@ void SimPool::check_owners() {
     uint64_t parts = 0, bytes = 0;
   };
   std::map<sched::GpuId, Owners> owners;
-  const auto& servers = daemon_->core().ledger.servers;
-  for (const auto& [number, job] : daemon_->core().ledger.jobs) {
+  const auto& servers = daemon_->core().ledger.servers.read();
+  for (const auto& [number, job] : daemon_->core().ledger.jobs.read()) {
     for (uint32_t v = 0; v < job.vgpus.size(); ++v) {
       const sched::Vgpu& vgpu = job.vgpus[v];
       const auto known = servers.find(vgpu.at.server);
@@ -174,7 +175,7 @@ void SimPool::check_owners() {
 
 // Whether nothing but others' turns keeps it from GPUs.
 bool SimPool::could_start(const sched::Job& job) const {
-  const auto& servers = daemon_->core().ledger.servers;
+  const auto& servers = daemon_->core().ledger.servers.read();
   const auto is_there = [&](const sched::Vgpu& vgpu) {
     const auto server = servers.find(vgpu.at.server);
     return vgpu.at.none() || (server != servers.end() && server->second.online && !vgpu.missing);
@@ -185,10 +186,11 @@ bool SimPool::could_start(const sched::Job& job) const {
 // Nobody gets GPUs before somebody who has waited longer and needs no more of them.
 void SimPool::check_turns() {
   if (daemon_ == nullptr || !turns_.on) return;
-  const auto& jobs = daemon_->core().ledger.jobs;
+  const auto& jobs = daemon_->core().ledger.jobs.read();
   // Then those that never ran wait for the one that has been passed so often.
-  const bool drains = std::any_of(jobs.begin(), jobs.end(), [](const auto& each) {
-    return !each.second.ended() && !each.second.admitted() && each.second.skipped >= sched::kSkipsMax;
+  const bool drains = std::any_of(jobs.begin(), jobs.end(), [&](const auto& each) {
+    const bool waits = !each.second.ended() && !each.second.admitted();
+    return waits && daemon_->core().reconciler.times_passed(each.first) >= sched::kSkipsMax;
   });
   for (const auto& [number, job] : jobs) {
     const auto waited = waiting_.find(number);
@@ -229,11 +231,19 @@ void SimPool::check_turns() {
   restarted_ = false;
 }
 
+// What the policy decides for the pool as it is.
+void SimPool::check_decision() {
+  if (daemon_ == nullptr) return;
+  const sched::State state = daemon_->core().reconciler.look();
+  const std::string wrong = sched::what_is_wrong(state, sched::assign(state));
+  if (!wrong.empty()) world_.violate("decision", "%s", wrong.c_str());
+}
+
 // Nobody counts as there who has been silent for longer than a lease; a scheduler that did not run may not know yet.
 void SimPool::check_leases() {
   if (daemon_ == nullptr || scheduler_io_->process()->paused_until + kLeaseSlack > world_.now()) return;
   const uint64_t now = world_.local_now(*scheduler_io_->process());
-  for (const auto& [name, server] : daemon_->core().ledger.servers) {
+  for (const auto& [name, server] : daemon_->core().ledger.servers.read()) {
     if (!server.online || now < server.last_seen_ns + uint64_t(sched::kLeaseMs) * kMs + kLeaseSlack) continue;
     world_.violate("lease", "server %s has been silent for %llu ms and counts as there", name.c_str(),
                    ull((now - server.last_seen_ns) / kMs));
@@ -363,6 +373,7 @@ void SimPool::behind() {
   }
   network_.plan();
   check_turns();
+  check_decision();
   if (++looks_ % kLookEvery != 0) return;
   check_owners();
   check_suspended();

@@ -180,6 +180,7 @@ class SimPool {
   void check_record();
   void check_owners();
   void check_suspended();
+  void check_decision();
   void check_leases();
   void check_turns();
   bool could_start(const sched::Job& job) const;

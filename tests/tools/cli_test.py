@@ -1,5 +1,6 @@
 """What people type: the answers of `tide`, its exit statuses, and that nothing is left over."""
 
+import getpass
 import json
 import os
 import shutil
@@ -118,7 +119,9 @@ class WithoutAPool(Cli):
 
     def test_wrong_words(self):
         self.error(2, "tide: there is no command 'frobnicate'; `tide --help` lists them\n", 'frobnicate')
-        self.error(1, "tide: 'top' is not available yet; `tide --help` lists what is\n", 'top')
+        self.error(2, 'tide top: --interval is 500ms to 1h; see tide top --help\n', 'top', '--interval', '1ms')
+        self.error(2, 'tide report: --since is missing: 7d, 12h, or 2026-11-01, say; see tide report --help\n',
+                   'report')
         self.error(2, 'tide drain: expects one server; see tide drain --help\n', 'drain')
         self.error(2, 'tide undrain: expects one server; see tide undrain --help\n', 'undrain', 'a', 'b')
         self.error(2, "tide run: 'rack' is no label; it is KEY=VALUE, like rack=a; see tide run --help\n", 'run',
@@ -158,12 +161,10 @@ class WithoutAPool(Cli):
 
     def test_help_of_everything(self):
         listed = self.ok('--help')
-        for name in ('up down run env status jobs gpus queues job why resize migrate suspend resume kill drain undrain '
-                     'config doctor simulate version').split():
+        for name in ('up down run env status jobs gpus queues top job why resize migrate suspend resume kill drain '
+                     'undrain config doctor simulate report snapshot version').split():
             self.assertIn(f'\n  {name}', listed)
             self.assertTrue(self.ok(name, '--help').startswith(f'usage: tide {name}'), name)
-        for name in 'top report'.split():
-            self.assertIn(name, listed.split('not available yet:')[1])
         self.assertRegex(self.ok('version'), r'^tide \d')
         self.assertEqual(self.tide().returncode, 2)
 
@@ -298,6 +299,110 @@ class WithQueues(Cli):
         return json.loads(done.stdout)['physical_gpus'] if done.returncode == 0 else -1
 
 
+RESERVED = """
+[[queue]]
+name = "default"
+quota = 2
+models = { Fake = { quota = 1, limit = 3 } }
+
+[[queue]]
+name = "borrowers"
+
+[[reservation]]
+name = "soon"
+gpus = 2
+from = %s
+until = %s
+user = ["nobody-else", "%s"]
+
+[[reservation]]
+name = "theirs"
+gpus = 1
+from = %s
+until = %s
+queue = "borrowers"
+exclusive = true
+
+[[reservation]]
+name = "past"
+gpus = 1
+from = 2001-01-01T00:00:00Z
+until = 2001-01-02T00:00:00+02:00
+"""
+
+
+class WithReservations(Cli):
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.home, 'pool.toml')
+        self.write(3, 3600)
+        self.ok('up', '--gpus', 4, '--config', self.path)
+
+    def write(self, begins, ends):
+        def moment(seconds):
+            return time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() + seconds))
+        with open(self.path, 'w') as file:
+            file.write(RESERVED % (moment(begins), moment(ends), getpass.getuser(), moment(5000), moment(6000)))
+
+    def gpus_of(self, name):
+        done = self.tide('job', name, '--json')
+        return json.loads(done.stdout)['physical_gpus'] if done.returncode == 0 else -1
+
+    def of_reservation(self, name):
+        return next(r for r in self.json('status')['reservations'] if r['name'] == name)
+
+    def test_who_may_not_is_refused_at_once(self):
+        for words, text in (
+                (('--reservation', 'never'), "there is no reservation 'never'; there are soon, theirs, past"),
+                (('--reservation', 'past'), "reservation 'past' is over since 2001-01-01 22:00:00 UTC; leave "
+                 '--reservation out'),
+                (('--reservation', 'soon', '-g', 3), "reservation 'soon' has 2 GPUs; -g 3 asks for more. Use -g 2, or "
+                 '--min 2 to let 3 virtual GPUs share them'),
+                (('--reservation', 'theirs'), "reservation 'theirs' is for jobs in queue borrowers; this job is of user "
+                 f'{getpass.getuser()}, in queue default')):
+            self.error(125, f'tide: {text}\n', 'run', *words, '--', 'true')
+
+    def test_it_begins_and_others_give_way_and_come_back(self):
+        self.start('run', '--queue', 'borrowers', '--name', 'borrower', '-g', 4, '--min', 4, '--', 'sleep', 100)
+        self.wait_until(lambda: self.gpus_of('borrower') == 4, 'the borrower has all')
+        self.start('run', '--name', 'owner', '--reservation', 'soon', '-g', 2, '--min', 2, '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('owner') in ('queued', 'running'), 'the owner is there')
+        if self.state('owner') == 'queued':  # on a slow machine it has begun by now
+            self.assertIn('soon', self.json('why', 'owner')['reason'])
+        self.wait_until(lambda: self.gpus_of('owner') == 2, 'it begins')
+        self.assertEqual(self.state('borrower'), 'suspended')
+        soon = self.of_reservation('soon')
+        self.assertEqual((soon['stage'], soon['kept'], soon['used'], soon['running_jobs']), ('now', 2, 2, 1))
+        self.assertEqual(self.of_reservation('past')['stage'], 'over')
+        self.assertRegex(self.ok('status'), r'(?m)^soon +now +2 +2 +2 ')
+        self.assertRegex(self.ok('queues'), r'(?m)^theirs +coming .*queue borrowers; exclusive')
+        self.assertEqual(self.json('queues')['queues'][0]['allocated'], 0)  # what is reserved counts for no queue
+        # Ended before its time by a new file: its job goes on.
+        self.write(-20, -10)
+        foreseen = self.json('config', 'apply', self.path, '--dry-run')
+        self.assertTrue(any(line.startswith('reservation soon: 2 GPUs from ') for line in foreseen['changes']), foreseen)
+        self.ok('config', 'apply', self.path)
+        self.wait_until(lambda: self.of_reservation('soon')['stage'] == 'over', 'it is over')
+        self.assertEqual(self.gpus_of('owner'), 2)
+        self.ok('kill', 'owner')
+        self.wait_until(lambda: self.gpus_of('borrower') == 4, 'the borrower is back')
+
+    def test_a_limit_by_model_is_shown_and_kept(self):
+        name = self.json('gpus')[0]['name']
+        with open(self.path) as file:
+            text = file.read().replace('Fake', f'"{name}"')
+        with open(self.path, 'w') as file:
+            file.write(text)
+        self.ok('config', 'apply', self.path)
+        self.error(125, f"tide: queue 'default' has a limit of 3 GPUs of model {name}; -g 4 asks for more; --min lets "
+                   'virtual GPUs share fewer\n', 'run', '-g', 4, '--', 'true')
+        self.start('run', '--name', 'wide', '-g', 4, '--min', 1, '--', 'sleep', 100)
+        self.wait_until(lambda: self.gpus_of('wide') == 3, 'as many as it may')
+        shown = next(q for q in self.json('queues')['queues'] if q['name'] == 'default')
+        self.assertEqual(shown['models'], [{'model': name, 'quota': 1, 'limit': 3, 'allocated': 3, 'usable': 4}])
+        self.assertRegex(self.ok('queues'), rf'(?m)^  {name}: has 3, quota 1, limit 3$')
+
+
 IMPORT_KAI = """apiVersion: scheduling.run.ai/v2
 kind: Queue
 metadata: {name: all}
@@ -311,6 +416,7 @@ metadata: {name: team}
 spec:
   parentQueue: all
   reclaimMinRuntime: 10m
+  preemptMinRuntime: 1h30m
   resources:
     gpu: {quota: 2.5, limit: 8, overQuotaWeight: 2}
 """
@@ -318,13 +424,14 @@ KAI_QUEUES = """[[queue]]
 name = "all"
 quota = 2.5
 
-# line 13: reclaimMinRuntime 10m is left out: queues have no minimum runtime
+# line 14: preemptMinRuntime 1h30m is left out: it is no time like 90s, 10m or 2h
 [[queue]]
 name = "team"
 parent = "all"
 quota = 2.5
 limit = 8
 over_quota_weight = 2
+min_runtime = "10m"
 """
 IMPORT_RUNAI = {
     'departments': [{'id': 'd1', 'name': 'team', 'resources': [{'gpu': {'deserved': 4, 'limit': None}}]}],
@@ -336,6 +443,7 @@ name = "team-department"
 quota = 5
 
 # line 21: the GPUs of 2 node pools are added up: there is one pool here
+# line 21: where these differ by GPU model, write its words: models = { a = { quota = 3, limit = 4 }, b = { quota = 2, limit = 2 } }
 [[queue]]
 name = "team"
 parent = "team-department"
@@ -358,7 +466,7 @@ class Imports(Cli):
         done = self.tide('config', 'import', '--from', 'kai', path)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(done.stdout.endswith(KAI_QUEUES), done.stdout)
-        self.assertIn(f'{path}:13: reclaimMinRuntime 10m is left out', done.stderr)
+        self.assertIn(f'{path}:14: preemptMinRuntime 1h30m is left out', done.stderr)
         self.assertIn(f'{path}:1: its quota was unlimited', done.stderr)
         self.ok('config', 'check', self.path_of(done.stdout))
 
@@ -541,6 +649,34 @@ class WithAPool(Cli):
         self.assertRegex(self.ok('job', 1), r'cuMemcpyDtoH_v2 +12 +85\.7 %\ncuCtxSynchronize +2 +14\.3 %\n$')
         for words in ('status', 'jobs', 'gpus', 'job it', 'why it', 'doctor'):
             self.assertNotEqual(self.ok(*words.split()), '')
+
+    def test_a_decision_is_fetched_and_decided_again(self):
+        self.start('run', '-g', 4, '--min', 4, '--name', 'first', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('first') == 'running', 'first runs')
+        self.start('run', '-g', 2, '--min', 2, '--name', 'second', '--', 'sleep', 100)
+        self.wait_until(lambda: self.state('second') == 'queued', 'second waits')
+        history = self.json('why', 'second', '--history')['decisions']
+        self.assertEqual([(each['decision'], each['what']) for each in history], [(2, 'waits')])
+        self.assertRegex(self.ok('why', 'first', '--history'), r'\n1 +20..-..-.. ..:..:.. starts on node0/0, node0/1')
+        self.assertEqual(self.json('status')['decisions']['last'], 2)
+        self.assertIn('decisions  2, recorded from 1 on', self.ok('status'))
+        file = os.path.join(self.home, 'two')
+        self.assertIn('decision 2 (', self.ok('snapshot', file, '--last'))
+        self.assertIn('replayed: equal', self.ok('simulate', '--snapshot', file))
+        told = self.json('simulate', '--snapshot', file, '--what-if', 'gpus=+2,drain=node1,without=1')
+        self.assertTrue(told['equal'])
+        self.assertEqual([[(each['id'], each['decision']['running']) for each in tried['otherwise']]
+                          for tried in told['what_if']], [[('2', True)], [], [('2', True)]])
+        one = self.json('snapshot', file, '--decision', 1)
+        self.assertEqual((one['decision'], one['jobs'], one['gpus']), (1, 1, 4))
+        now = self.json('snapshot', file)
+        self.assertEqual((now['decision'], now['jobs']), (0, 2))
+        self.assertIn('waits: needs 2 GPUs', self.ok('simulate', '--snapshot', file))
+        self.error(1, 'tide: there is no decision 9; the last is 2\n', 'snapshot', file, '--decision', 9)
+        with open(file, 'w', encoding='utf-8') as other:
+            other.write('job_id\n')
+        self.error(1, f'tide: {file}: it is no snapshot; `tide snapshot FILE` writes one\n', 'simulate', '--snapshot',
+                   file)
 
     def test_jobs_that_share_a_gpu(self):
         for part in (0.5, 0.25):

@@ -62,7 +62,7 @@ class Simulate(unittest.TestCase):
 
     def test_every_policy_and_what_if(self):
         answer = json.loads(self.ok(self.trace, '--gpus', 4, '--policy', 'all', '--what-if', 'gpus=+4,gpus=16',
-                                    '--json'))
+                                    '--json', '--check'))
         names = ['fifo', 'fifo-skip', 'easy', 'sjf', 'srtf', 'srsf', 'tiresias-l', 'tide-est', 'tide-given',
                  'tide-oracle']
         self.assertEqual([run['policy'] for run in answer['runs']], 3 * names)
@@ -70,7 +70,7 @@ class Simulate(unittest.TestCase):
         self.assertTrue(all(run['avg_queue_s'] == 0 for run in answer['runs'][10:]))
 
     def test_the_pools_own_policy_is_the_default(self):
-        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json'))
+        answer = json.loads(self.ok(self.trace, '--gpus', 4, '--json', '--check'))
         self.assertEqual(answer['policy'], 'tide')
         self.assertEqual(answer['avg_queue_s'], 0)
         rigid = json.loads(self.ok(self.trace, '--gpus', 4, '--min', 'all', '--json'))
@@ -119,6 +119,23 @@ class Simulate(unittest.TestCase):
         self.assertEqual([row['policy'] for row in rows], ['fifo', 'easy'])
         self.assertEqual(float(rows[0]['makespan_s']), 24)
 
+    def test_confidence_intervals(self):
+        jobs = HEADER + ''.join(f'{i},x,{i * 7 % 5 + i * 10},{i * 13 % 50 + 1},{i % 4 + 1}\n' for i in range(200))
+        words = (self.file('many.csv', jobs), '--sort', '--gpus', 4, '--policy', 'fifo,srtf', '--seeds', 8)
+        answer = json.loads(self.ok(*words, '--json'))
+        self.assertEqual([run['seeds'] for run in answer['runs']], [8, 8])
+        width = answer['ci95']['avg_jct_s']
+        self.assertTrue(0 < width < answer['avg_jct_s'], width)
+        self.assertNotIn('wall_s', answer['ci95'])
+        rows = list(csv.DictReader(io.StringIO(self.ok(*words, '--csv'))))
+        self.assertAlmostEqual(float(rows[0]['ci95_avg_jct_s']), width)
+        table = self.ok(*words)
+        self.assertEqual(table.count('\n  +- '), 2, table)
+        self.assertIn('+-: 95 % confidence, from 8 traces', table)
+        self.assertNotIn('ci95', self.ok(self.trace, '--gpus', 4, '--json'))
+        self.error(2, "tide simulate: --seeds must be a number from 2 to 1000, not '1'; see tide simulate --help\n",
+                   self.trace, '--gpus', 4, '--seeds', 1)
+
     def test_page(self):
         page = os.path.join(self.folder.name, 'page.html')
         self.ok(self.trace, '--gpus', 4, '--policy', 'fifo,srtf', '--html', page)
@@ -146,6 +163,30 @@ class Simulate(unittest.TestCase):
         silent = self.file('silent.toml', '[[server]]\nname = "a"\n')
         self.error(2, f"tide simulate: {silent} does not say how many GPUs server 'a' has; give --gpus; see tide "
                    'simulate --help\n', self.trace, '--config', silent)
+
+    def test_queues_of_the_configuration(self):
+        queues = ('[[queue]]\nname = "a"\nquota = 3\n[[queue]]\nname = "b"\nquota = 1\nlimit = 2\n')
+        config = self.file('pool.toml', queues)
+        # b comes first and may not have more than its limit; a takes back what it is owed, b's last job waits for that.
+        trace = self.file('two.csv', HEADER + 'b1,b,0,100,2\nb2,b,0,100,1\na1,a,10,100,3\n')
+        answer = json.loads(self.ok(trace, '--gpus', 4, '--config', config, '--min', 'all', '--json'))
+        self.assertEqual((answer['quota_lack_gpu_s'], answer['over_limit_gpu_s']), (0, 0))
+        a, b = answer['queues']
+        self.assertEqual((a['queue'], a['quota'], a['limit'], a['had_gpu_s']), ('a', 3, 4, 300))
+        self.assertEqual((b['queue'], b['quota'], b['limit'], b['had_gpu_s']), ('b', 1, 2, 300))
+        self.assertEqual(answer['preemptions_per_job'], 1 / 3)
+        alone = json.loads(self.ok(trace, '--gpus', 4, '--min', 'all', '--json'))
+        self.assertNotIn('queues', alone)
+        self.assertLess(alone['avg_jct_s'], answer['avg_jct_s'])
+        self.assertRegex(self.ok(trace, '--gpus', 4, '--config', config), r'\n  a +3 +4 ')
+
+        stranger = self.file('stranger.csv', HEADER + 'c1,c,0,100,2\n')
+        self.error(1, f"tide: {stranger}: line 2: job c1: its team 'c' is no queue of pool.toml that takes jobs; "
+                   "a queue called 'default' takes those of all other teams\n", stranger, '--gpus', 4, '--config', config)
+        wide = self.file('wide.csv', HEADER + 'b1,b,0,100,3\n')
+        done = self.tide(wide, '--gpus', 4, '--config', config, '--min', 'all')
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("line 2: job b1: queue 'b' has a limit of 2 GPUs", done.stderr)
 
     def test_compressed(self):
         packed = os.path.join(self.folder.name, 'jobs.csv.gz')

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "scheduler/planner.h"
 #include "scheduler/store.h"
+#include "tools/bench_scheduler/rounds.h"
 
 namespace tide::sched {
 namespace {
@@ -127,6 +128,7 @@ class Load {
         planner_.put(job);
       }
       const std::vector<Planner::Change> changes = planner_.decide();
+      planner_.count_passed(changes);
       took_us_.push_back(ms_since(began) * 1000);
       note(changes);
     }
@@ -169,6 +171,25 @@ class Load {
   std::vector<GpuView*> lost_;
   double first_ms_ = 0, whole_ms_ = 1e9, whole_busy_ms_ = 1e9;
 };
+
+// Of the running scheduler, with its ledger, its record and its agents.
+bool run_rounds(const Size& size, const std::string& name, Make make) {
+  const RoundsSize rounds{.servers = size.servers, .jobs = size.jobs, .events = size.events / 10};
+  Dice dice;
+  uint32_t next = 0;
+  RoundTimes times;
+  const bool done = measure_rounds(
+      rounds, [&] { return make(next++, &dice); }, [&](uint32_t sides) { return dice.roll(sides); }, &times);
+  if (!done) return false;
+  const auto at = [&](double part) { return times.rounds_us[size_t(part * double(times.rounds_us.size() - 1))]; };
+  const uint32_t runs = uint32_t(times.rounds_us.size());
+  print(name + ": a round of the scheduler, p50", at(0.5), "us", 0, runs);
+  print(name + ": a round of the scheduler, p99", at(0.99), "us", 100, runs);
+  print(name + ": a round of the scheduler, the longest", at(1), "us", 0, runs);
+  print(name + ": until all that can had started", times.first_ms, "ms", 0);
+  print(name + ": jobs that run then", double(times.running), "jobs", 0);
+  return true;
+}
 
 // Jobs that arrive together: decided, and written down as the scheduler does before it tells an agent.
 int place_durably(const Size& size) {
@@ -216,6 +237,9 @@ int run(const Size& size) {
   Load(size, make_job).report("jobs that wait");
   Load(size, make_small_job).report("jobs that share");
   print("memory", memory_mib(), "MiB", 1024);
+  set_default_log_level(LogLevel::kWarning);
+  if (!run_rounds(size, "jobs that wait", make_job) || !run_rounds(size, "jobs that share", make_small_job)) return 1;
+  print("memory, with a scheduler", memory_mib(), "MiB", 1024);
   return place_durably(size);
 }
 

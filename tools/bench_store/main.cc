@@ -21,9 +21,10 @@ using tide::sched::JobRecord;
 using tide::sched::Store;
 
 constexpr const char* kHelp =
-    "usage: bench_store STORE [--jobs N] [--round N] [--json]\n"
+    "usage: bench_store STORE [--jobs N] [--together N] [--round N] [--json]\n"
     "  STORE      sqlite:DIRECTORY, etcd://ADDRESS:PORT,.../NAME or memory\n"
     "  --jobs N   default 4000\n"
+    "  --together N  jobs that are submitted at once (default 1: each waits for the one before)\n"
     "  --round N  jobs that are placed at once (default 64)\n";
 
 tide::Outcome open(const std::string& where, std::unique_ptr<Store>* store) {
@@ -47,10 +48,14 @@ JobRecord new_job() {
   return job;
 }
 
-tide::Outcome submit(Store* store, std::vector<JobRecord>* jobs) {
-  for (JobRecord& job : *jobs) {
-    job = new_job();
-    if (tide::Outcome o = store->add(&job); !o.ok()) return o;
+tide::Outcome submit(Store* store, std::vector<JobRecord>* jobs, size_t together) {
+  for (size_t at = 0; at < jobs->size(); at += together) {
+    std::vector<JobRecord*> some;
+    for (size_t i = at; i < std::min(at + together, jobs->size()); ++i) {
+      (*jobs)[i] = new_job();
+      some.push_back(&(*jobs)[i]);
+    }
+    if (tide::Outcome o = store->add(some); !o.ok()) return o;
   }
   return {};
 }
@@ -75,14 +80,16 @@ tide::Outcome place(Store* store, std::vector<JobRecord>* jobs, size_t round) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  size_t count = 4000, round = 64;
+  size_t count = 4000, together = 1, round = 64;
   bool json = false;
   for (int i = 2; i < argc; ++i) {
     if (strcmp(argv[i], "--json") == 0) json = true;
     if (i + 1 < argc && strcmp(argv[i], "--jobs") == 0) count = strtoul(argv[i + 1], nullptr, 10);
+    if (i + 1 < argc && strcmp(argv[i], "--together") == 0) together = strtoul(argv[i + 1], nullptr, 10);
     if (i + 1 < argc && strcmp(argv[i], "--round") == 0) round = strtoul(argv[i + 1], nullptr, 10);
   }
-  if (argc < 2 || strcmp(argv[1], "--help") == 0 || count == 0 || round == 0) {
+  if (argc < 2 || strcmp(argv[1], "--help") == 0 || count == 0 || round == 0 || together == 0 ||
+      together > Store::kAddMax) {
     fputs(kHelp, argc < 2 ? stderr : stdout);
     return argc < 2 ? 2 : 0;
   }
@@ -90,7 +97,7 @@ int main(int argc, char** argv) {
   std::vector<JobRecord> jobs(count);
   tide::Outcome outcome = open(argv[1], &store);
   const uint64_t begin = tide::now_ns();
-  if (outcome.ok()) outcome = submit(store.get(), &jobs);
+  if (outcome.ok()) outcome = submit(store.get(), &jobs, together);
   const uint64_t submitted = tide::now_ns();
   if (outcome.ok()) outcome = place(store.get(), &jobs, round);
   const uint64_t placed = tide::now_ns();

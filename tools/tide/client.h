@@ -25,12 +25,13 @@ class Connection {
  public:
   // `addresses`: of several schedulers, with commas between; the one that leads is found.
   static Outcome open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection);
-  // To the present one of `addresses`, which may not be the leader. For what it says then it has kEnterMs; one that is
-  // silent is an error if there are others, else the pool says itself what is wrong.
+  // To the present one of `addresses`, which may not be the leader. For what it says then it has `enter_ms`; one that
+  // is silent is an error if there are others, else the pool says itself what is wrong.
   static kj::Promise<kj::Own<Connection>> connect(kj::AsyncIoContext& io, const sched::Addresses& addresses,
-                                                  uint32_t connect_ms);
+                                                  uint32_t connect_ms, uint32_t enter_ms = kEnterMs);
   bool follower() const { return follower_; }
   const std::string& leader() const { return leader_; }  // as a follower says; empty: none at present
+  const std::string& address() const { return address_; }
   control::Pool::Client& pool() { return pool_; }
   kj::Promise<void> gone() { return client_.onDisconnect(); }
 
@@ -43,7 +44,7 @@ class Connection {
   capnp::TwoPartyClient client_;
   control::Pool::Client pool_;
   bool follower_ = false;
-  std::string leader_;
+  std::string leader_, address_;
 };
 
 // Waits for an answer; `limit_ms` 0: as long as it takes.

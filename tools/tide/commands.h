@@ -19,6 +19,8 @@ int gpus(const Words& words);
 int queues(const Words& words);
 int job(const Words& words);
 int why(const Words& words);
+int report(const Words& words);
+int top(const Words& words);
 int resize(const Words& words);
 int migrate(const Words& words);
 int suspend(const Words& words);
@@ -30,6 +32,8 @@ int config_import(const Words& words);
 int config(const Words& words);
 int doctor(const Words& words);
 int simulate(const Words& words);
+int replay_snapshot(const Words& words);  // `tide simulate --snapshot`
+int snapshot(const Words& words);
 int trace_command(const Words& words);
 int version(const Words& words);
 

@@ -68,6 +68,22 @@ void look_at_limits(Findings& findings) {
   }
 }
 
+void look_at_history(Asker& asker, Findings& findings) {
+  kj::Maybe<capnp::Response<control::Pool::StatusResults>> status;
+  if (!asker.ask(asker.pool().statusRequest().send(), &status).ok()) return;
+  const auto history = KJ_ASSERT_NONNULL(status).getHistory();
+  if (!history.getKept()) {
+    findings.push_back({Level::kHint, "the pool keeps no history, so `tide report` has nothing to say",
+                        "give the scheduler a file: [pool] history = \"PATH\""});
+  } else if (history.getProblem().size() != 0) {
+    findings.push_back({Level::kBad, history.getProblem().cStr(),
+                        format("jobs go on; %lu batches of what happened wait in the record, %lu are lost",
+                               (unsigned long)history.getWaiting(), (unsigned long)history.getLost())});
+  } else {
+    findings.push_back({Level::kGood, std::string("history in ") + history.getPath().cStr(), ""});
+  }
+}
+
 void look_at_pool(const Options& options, Findings& findings) {
   Asker asker;
   Outcome outcome = asker.connect(options);
@@ -79,6 +95,7 @@ void look_at_pool(const Options& options, Findings& findings) {
     const Level level = usable == 0 ? Level::kBad : Level::kGood;
     findings.push_back(
         {level, format("the pool answers: %u GPUs usable", usable), usable == 0 ? "the agents' logs say why" : ""});
+    look_at_history(asker, findings);
     return;
   }
   const bool named = options.has("pool") || getenv("TIDE_POOL") != nullptr || !read_daemons(home_directory()).empty();

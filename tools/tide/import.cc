@@ -83,6 +83,18 @@ void note_unknown(const Node& map, const std::set<std::string>& known, const std
   }
 }
 
+// There is one here, whoever it is that takes: the longer of them.
+void read_min_runtime(const Node& node, const std::string& key, ImportedQueue* queue) {
+  sched::TurnRules time;
+  if (!node.there()) return;
+  const std::string text = node.text().substr(0, 40);
+  if (!sched::parse_turns(text, &time) || time.fixed_ms == 0) {
+    queue->notes.push_back({node.line(), key + " " + text + " is left out: it is no time like 90s, 10m or 2h"});
+    return;
+  }
+  queue->config.min_runtime_ms = std::max(queue->config.min_runtime_ms.value_or(0), time.fixed_ms);
+}
+
 ImportedQueue read_kai_queue(const Node& object, bool* has_priority) {
   ImportedQueue queue;
   const Node spec = object["spec"], resources = spec["resources"];
@@ -98,12 +110,7 @@ ImportedQueue read_kai_queue(const Node& object, bool* has_priority) {
   if (spec["priority"].there() && (!spec["priority"].number(&priority) || std::abs(priority) > 1e6))
     queue.notes.push_back({spec["priority"].line(), "this priority is no number: 100 is taken"});
   queue.config.priority = int32_t(priority);
-  for (const char* key : {"preemptMinRuntime", "reclaimMinRuntime"}) {
-    if (spec[key].there()) {
-      queue.notes.push_back({spec[key].line(), std::string(key) + " " + spec[key].text().substr(0, 40) +
-                                                   " is left out: queues have no minimum runtime"});
-    }
-  }
+  for (const char* key : {"preemptMinRuntime", "reclaimMinRuntime"}) read_min_runtime(spec[key], key, &queue);
   read_gpus(resources["gpu"], "quota", &queue);
   if (!resources["gpu"].there())
     queue.notes.push_back({object.line(), "no GPUs are said: no quota and no limit are taken"});
@@ -141,12 +148,30 @@ int32_t runai_priority(const Node& node, ImportedQueue* queue) {
   return 0;
 }
 
+// Which GPUs are in a pool of nodes its name does not say for sure.
+void note_models(const std::vector<Node>& pools, uint32_t line, ImportedQueue* queue) {
+  std::string models;
+  for (const Node& pool : pools) {
+    double quota = 0, limit = 0;
+    const bool has_quota = pool["gpu"]["deserved"].number(&quota) && quota > 0;
+    const bool has_limit = pool["gpu"]["limit"].number(&limit) && limit > 0;
+    if (!has_quota && !has_limit) continue;
+    models += (models.empty() ? "" : ", ") + pool["nodePool"]["name"].text().substr(0, 40) + " = { ";
+    if (has_quota) models += format("quota = %.0f", quota);
+    if (has_limit) models += format("%slimit = %.0f", has_quota ? ", " : "", limit);
+    models += " }";
+  }
+  if (!models.empty())
+    queue->notes.push_back({line, "where these differ by GPU model, write its words: models = { " + models + " }"});
+}
+
 // One entry for each pool of nodes, which are one pool here.
 void read_node_pools(const Node& resources, ImportedQueue* queue) {
   const std::vector<Node> pools = resources.items();
   if (pools.size() > 1) {
     queue->notes.push_back(
         {resources.line(), format("the GPUs of %zu node pools are added up: there is one pool here", pools.size())});
+    note_models(pools, resources.line(), queue);
   }
   double quota = 0, limit = 0;
   bool limited = !pools.empty(), unlimited = false;
@@ -290,6 +315,8 @@ std::string toml_of(const Import& import, const std::string& source) {
     text += "quota = " + gpus_text(config.quota) + "\n";
     if (config.limit) text += "limit = " + gpus_text(*config.limit) + "\n";
     if (config.over_quota_weight != 1) text += format("over_quota_weight = %g\n", config.over_quota_weight);
+    if (config.min_runtime_ms)
+      text += "min_runtime = \"" + sched::to_text({.on = true, .fixed_ms = *config.min_runtime_ms}) + "\"\n";
     if (config.priority != 0) text += format("priority = %d\n", config.priority);
   }
   return text;

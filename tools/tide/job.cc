@@ -13,6 +13,7 @@
 #include "tools/tide/protection.h"
 #include "tools/tide/show.h"
 #include "tools/tide/slow_link.h"
+#include "tools/tide/times.h"
 
 namespace tide::cli {
 namespace {
@@ -112,6 +113,24 @@ void print_last_moves(const JobAnswer& answer) {
     if (vgpu.getLastMove().getVgpus() == 0) continue;
     printf("last move of virtual GPU %u: %s\n", vgpu.getVgpu(), move_text(vgpu.getLastMove()).c_str());
   }
+}
+
+// What of it is not usual.
+void print_rules(control::JobInfo::Reader job) {
+  const auto spec = job.getSpec();
+  std::string text;
+  const auto add = [&](const std::string& part) { text += (text.empty() ? "" : "; ") + part; };
+  if (spec.getJobClass() == control::JobClass::INTERACTIVE) add("interactive");
+  if (spec.getJobClass() == control::JobClass::INFERENCE) add("inference");
+  if (spec.getPriority() != 0) add("priority " + std::to_string(spec.getPriority()));
+  if (spec.getPowersOfTwo()) add("powers of two of GPUs");
+  if (spec.getIdleMs() != 0) add("gives its GPUs back after " + time_text(spec.getIdleMs()) + " without work");
+  if (spec.getMinRuntimeMs() != 0) add("left alone for its first " + time_text(spec.getMinRuntimeMs()));
+  if (!text.empty()) printf("  rules    %s\n", text.c_str());
+  if (job.getState() == control::JobState::ENDED) return;
+  printf("  ran      usefully for %s; disturbed %u times in the last hour for others\n",
+         time_text(job.getUsefulMs()).c_str(), job.getDisturbed());
+  if (job.getSpared().size() != 0) printf("  spared   it %s\n", job.getSpared().cStr());
 }
 
 void print_protection(control::JobInfo::Reader job) {
@@ -229,6 +248,41 @@ Said said_of(control::JobInfo::Reader info, const std::string& slow) {
   return {reason, next};
 }
 
+// `tide why JOB --history`
+int history(Options& options) {
+  Asker asker;
+  Outcome outcome = asker.connect(options);
+  kj::Maybe<capnp::Response<control::Pool::DecisionsResults>> answer;
+  if (outcome.ok()) {
+    auto request = asker.pool().decisionsRequest();
+    request.setJob(options.words()[0]);
+    outcome = asker.ask(request.send(), &answer);
+  }
+  if (!outcome.ok()) return fail(outcome.message());
+  const auto& got = KJ_ASSERT_NONNULL(answer);
+  if (options.has("json")) {
+    Json json;
+    json.object().key("decisions").list();
+    for (const auto each : got.getDecisions()) {
+      json.object().add("decision", each.getNumber()).add("at_ms", each.getAtMs());
+      json.add("what", std::string(each.getWhat())).add("reason", std::string(each.getReason())).end();
+    }
+    json.end().add("first_kept", got.getJournal().getFirst()).add("last", got.getJournal().getLast()).end().print();
+    return kOk;
+  }
+  printf("%-9s %-19s %s\n", "DECISION", "WHEN", "WHAT AND WHY");
+  for (const auto each : got.getDecisions()) {
+    const char* const between = each.getReason().size() == 0 ? "" : ": ";
+    printf("%-9lu %-19s %s%s%s\n", (unsigned long)each.getNumber(), moment_text(each.getAtMs()).c_str(),
+           each.getWhat().cStr(), between, each.getReason().cStr());
+  }
+  if (got.getDecisions().size() == 0) {
+    printf("nothing about this job is in the journal, which goes back to decision %lu\n",
+           (unsigned long)got.getJournal().getFirst());
+  }
+  return kOk;
+}
+
 }  // namespace
 
 int job(const Words& words) {
@@ -256,13 +310,17 @@ int job(const Words& words) {
   if (info.getReason().size() != 0) printf("  %s\n", info.getReason().cStr());
   printf("  command  %s (user %s, process %u)\n", spec.getCommand().cStr(), spec.getUser().cStr(), spec.getPid());
   if (spec.getPart() != 0) {
-    printf("  GPUs     %s of one that others may share; moved %u times\n", gpus_text(spec).c_str(), info.getMoves());
+    const std::string weight = spec.getWeight() > 1 ? ", weight " + std::to_string(spec.getWeight()) : "";
+    printf("  GPUs     %s of one that others may share%s; moved %u times\n", gpus_text(spec).c_str(), weight.c_str(),
+           info.getMoves());
   } else {
     printf("  GPUs     %u virtual, at least %u physical; now %u, moved %u times\n", spec.getGpus(), spec.getMinGpus(),
            info.getPhysicalGpus(), info.getMoves());
   }
   if (info.getMemoryBytes() != 0) printf("  memory   %s a virtual GPU\n", size_text(info.getMemoryBytes()).c_str());
   if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
+  print_rules(info);
+  if (spec.getReservation().size() != 0) printf("  reservation %s\n", spec.getReservation().cStr());
   print_promise(info);
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
@@ -284,12 +342,15 @@ int job(const Words& words) {
 int why(const Words& words) {
   Options options;
   constexpr const char* kHelp =
-      "usage: tide why JOB [--json]\n\n"
+      "usage: tide why JOB [--history] [--json]\n\n"
       "One reason why the job waits, has fewer GPUs than it could, was moved, is slow, or how it ended; what speaks "
       "for\n"
-      "it, and the next step.\n";
-  if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(1, "one job"))
-    return options.status();
+      "it, and the next step.\n"
+      "  --history  what was decided about it until now, when and why; `tide snapshot --decision N` fetches one of "
+      "them\n";
+  const std::vector<OptionSpec> specs = {{"json", 0, false}, {"history", 0, false}};
+  if (!options.parse(words, specs, kHelp) || !options.expect_words(1, "one job")) return options.status();
+  if (options.has("history")) return history(options);
   Asker asker;
   kj::Maybe<JobAnswer> answer;
   Outcome outcome = ask_for_job(options, &asker, &answer);

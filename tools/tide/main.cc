@@ -18,7 +18,7 @@ using tide::cli::Words;
 struct Command {
   const char* name;
   const char* summary;
-  int (*run)(const Words&);  // null: later
+  int (*run)(const Words&);
 };
 
 constexpr Command kCommands[] = {
@@ -30,6 +30,7 @@ constexpr Command kCommands[] = {
     {"jobs", "jobs that wait or run; --ended: those that ended too", tide::cli::jobs},
     {"gpus", "physical GPUs and whom they serve", tide::cli::gpus},
     {"queues", "what queues are owed, what they have, who waits in them", tide::cli::queues},
+    {"top", "GPUs, jobs and queues, live", tide::cli::top},
     {"job", "one job: its virtual GPUs, their places, what they did", tide::cli::job},
     {"why", "why a job waits, or how it ended, and the next step", tide::cli::why},
     {"resize", "give a running job another number of physical GPUs", tide::cli::resize},
@@ -41,24 +42,20 @@ constexpr Command kCommands[] = {
     {"undrain", "let it take jobs again", tide::cli::undrain},
     {"config", "check a pool.toml, make it the pool's, or import another scheduler's queues", tide::cli::config},
     {"simulate", "replay a recorded trace of a cluster under other policies, with more GPUs", tide::cli::simulate},
+    {"report", "what queues, users or jobs have had of GPUs, and what that costs", tide::cli::report},
+    {"snapshot", "a decision of the scheduler, or how the pool is, as a file for `tide simulate`", tide::cli::snapshot},
     {"trace", "what a job asked of the driver (`tide run --trace FILE`)", tide::cli::trace_command},
     {"doctor", "find what is wrong with this machine's set-up", tide::cli::doctor},
     {"version", "the version", tide::cli::version},
-    {"top", "", nullptr},
-    {"report", "", nullptr},
 };
 
 void print_help(FILE* out) {
   fputs("usage: tide COMMAND [OPTIONS]\n\n", out);
   for (const Command& command : kCommands) {
-    if (command.run != nullptr) fprintf(out, "  %-9s %s\n", command.name, command.summary);
-  }
-  fputs("\nnot available yet:", out);
-  for (const Command& command : kCommands) {
-    if (command.run == nullptr) fprintf(out, " %s", command.name);
+    fprintf(out, "  %-9s %s\n", command.name, command.summary);
   }
   fputs(
-      "\n\nThe pool is found through --pool ADDRESS, then $TIDE_POOL, then this machine's own (`tide up`).\n"
+      "\nThe pool is found through --pool ADDRESS, then $TIDE_POOL, then this machine's own (`tide up`).\n"
       "`tide COMMAND --help` says more. A first job:  tide up --gpus 4 && tide run -g 4 -- ./program\n",
       out);
 }
@@ -86,9 +83,7 @@ int dispatch(Words words) {
   words.erase(words.begin());
   words.insert(words.begin(), front.begin(), front.end());
   for (const Command& command : kCommands) {
-    if (name != command.name) continue;
-    if (command.run != nullptr) return command.run(words);
-    return tide::cli::fail("'" + name + "' is not available yet; `tide --help` lists what is");
+    if (name == command.name) return command.run(words);
   }
   return tide::cli::fail("there is no command '" + name + "'; `tide --help` lists them", tide::cli::kUsage);
 }

@@ -8,6 +8,7 @@
 #include "tools/tide/commands.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
+#include "tools/tide/reservations.h"
 
 namespace tide::cli {
 namespace {
@@ -18,7 +19,28 @@ double gpus_of(uint64_t thousandths) { return double(thousandths) / 1000; }
 std::string text_of(uint64_t thousandths) { return format("%g", gpus_of(thousandths)); }
 bool has_limit(control::QueueInfo::Reader queue) { return queue.getLimit() != UINT64_MAX; }
 
-void print_json(const Answer& answer) {
+void add_models(Json& json, control::QueueInfo::Reader queue) {
+  json.key("models").list();
+  for (const auto model : queue.getModels()) {
+    json.object().add("model", std::string(model.getModel())).add("quota", model.getQuota());
+    if (model.getLimit() != UINT32_MAX) json.add("limit", model.getLimit());
+    json.add("allocated", model.getHeld()).add("usable", model.getThere()).end();
+  }
+  json.end();
+}
+
+// "H200: 4 of quota 4, limit 8; A100: ..." where the file says something of models.
+std::string models_of(control::QueueInfo::Reader queue) {
+  std::string text;
+  for (const auto model : queue.getModels()) {
+    text += (text.empty() ? "" : "; ") + std::string(model.getModel()) +
+            format(": has %u, quota %u", model.getHeld(), model.getQuota());
+    if (model.getLimit() != UINT32_MAX) text += format(", limit %u", model.getLimit());
+  }
+  return text;
+}
+
+void print_json(const Answer& answer, Reservations reservations) {
   Json json;
   json.object().add("half_life_s", double(answer.getHalfLifeMs()) / 1000).key("queues").list();
   for (const auto queue : answer.getQueues()) {
@@ -39,10 +61,13 @@ void print_json(const Answer& answer) {
         .add("waiting_jobs", queue.getWaitingJobs())
         .add("waiting_gpus", gpus_of(queue.getWaitingGpus()))
         .add("used_gpu_s", queue.getUsedGpuS())
-        .add("used_part", queue.getUsedPart())
-        .end();
+        .add("used_part", queue.getUsedPart());
+    add_models(json, queue);
+    json.end();
   }
-  json.end().end().print();
+  json.end();
+  add_reservations(json, reservations);
+  json.end().print();
 }
 
 // The queues in the order of a tree that is read from the top, with how deep each is.
@@ -88,16 +113,22 @@ int queues(const Words& words) {
       "  HAS        what its jobs have\n"
       "  WAITING    its jobs that wait, and what they want\n"
       "  PAST       GPU-hours that it has had; half of them are forgotten in each half-life ([policy] half_life)\n"
+      "Below a queue stands what it has of GPUs of one model, where pool.toml says something of that; below all of\n"
+      "them the pool's reservations, whose GPUs count for no queue while these last: KEPT are kept for it now (others\n"
+      "have the rest), USED are those that its jobs are on. `tide run --reservation NAME` uses one.\n"
       "Jobs are submitted to the innermost queues: `tide run --queue Q`.\n";
   if (!options.parse(words, {{"json", 0, false}}, kHelp) || !options.expect_words(0, "")) return options.status();
   Asker asker;
   Outcome outcome = asker.connect(options);
   kj::Maybe<Answer> got;
   if (outcome.ok()) outcome = asker.ask(asker.pool().queuesRequest().send(), &got);
+  kj::Maybe<capnp::Response<control::Pool::ReservationsResults>> reserved;
+  if (outcome.ok()) outcome = asker.ask(asker.pool().reservationsRequest().send(), &reserved);
   if (!outcome.ok()) return fail(outcome.message());
   const Answer& answer = KJ_ASSERT_NONNULL(got);
+  const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
   if (options.has("json")) {
-    print_json(answer);
+    print_json(answer, reservations);
     return kOk;
   }
   std::multimap<std::string, control::QueueInfo::Reader> children;
@@ -112,7 +143,10 @@ int queues(const Words& words) {
            has_limit(queue) ? text_of(queue.getLimit()).c_str() : "-", queue.getOverQuotaWeight(),
            text_of(queue.getFairShare()).c_str(), text_of(queue.getAllocated()).c_str(), waiting_of(queue).c_str(),
            queue.getUsedGpuS() / 3600, note_of(queue).c_str());
+    if (const std::string models = models_of(queue); !models.empty())
+      printf("%s%s\n", std::string(size_t(depth) * 2 + 2, ' ').c_str(), models.c_str());
   }
+  print_reservations(reservations);
   return kOk;
 }
 

@@ -107,7 +107,8 @@ kj::Promise<void> Runner::reattach() {
       .then([this](kj::Own<Connection> connection) { return take(kj::mv(connection)); })
       .catch_([this](kj::Exception&& e) -> kj::Promise<void> {
         if (e.getType() == kj::Exception::Type::FAILED) return kj::mv(e);
-        addresses_->next();
+        const bool silent = e.getType() == kj::Exception::Type::OVERLOADED;
+        silent ? addresses_->avoid(addresses_->present()) : addresses_->next();
         return try_again();
       });
 }
@@ -134,8 +135,9 @@ kj::Promise<void> Runner::hear_of_it() {
     auto asked = KJ_ASSERT_NONNULL(handle_).infoRequest().send().ignoreResult();
     auto heard = io_.provider->getTimer().timeoutAfter(kSilentMs * kj::MILLISECONDS, kj::mv(asked));
     return heard.then([this] { return hear_of_it(); },
-                      [](kj::Exception&& e) -> kj::Promise<void> {
+                      [this](kj::Exception&& e) -> kj::Promise<void> {
                         if (e.getType() != kj::Exception::Type::OVERLOADED) return kj::mv(e);
+                        addresses_->avoid(connection_->address());
                         return KJ_EXCEPTION(DISCONNECTED, "the scheduler is silent");
                       });
   });

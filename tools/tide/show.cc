@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include <algorithm>
 #include <map>
 
 #include "base/log.h"
@@ -37,8 +38,10 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   const auto spec = job.getSpec();
   json.object().add("id", std::string(job.getId())).add("name", std::string(spec.getName()));
   json.add("queue", std::string(spec.getQueue()));
+  json.add("reservation", std::string(spec.getReservation()));
   json.add("state", std::string(state_name(job.getState()))).add("reason", std::string(job.getReason()));
   json.add("part", spec.getPart() == 0 ? 1.0 : spec.getPart() / 1000.0);
+  json.add("weight", std::max(1u, spec.getWeight()));
   json.add("gpus", spec.getGpus()).add("min_gpus", spec.getMinGpus()).add("physical_gpus", job.getPhysicalGpus());
   json.add("target", job.getTarget() == 0 ? spec.getGpus() : job.getTarget());
   json.add("memory_bytes", job.getMemoryBytes()).add("moves", job.getMoves());
@@ -49,6 +52,11 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
       .add("started_ms", job.getStartedMs())
       .add("ended_ms", job.getEndedMs());
   json.add("exit_status", job.getExitStatus()).add("suspended", job.getSuspended());
+  const auto job_class = std::min(spec.getJobClass(), control::JobClass::INFERENCE);
+  json.add("priority", spec.getPriority()).add("class", std::string(sched::to_text(sched::JobClass(job_class))));
+  json.add("min_runtime_ms", spec.getMinRuntimeMs()).add("powers_of_two", spec.getPowersOfTwo());
+  json.add("idle_ms", spec.getIdleMs()).add("useful_ms", job.getUsefulMs());
+  json.add("disturbed", job.getDisturbed()).add("spared", std::string(job.getSpared()));
   add_promise(json, job);
   add_turn(json, job.getTurn());
 }

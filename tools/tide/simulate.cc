@@ -2,9 +2,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/simulate/check.h"
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/muri.h"
 #include "scheduler/simulate/pollux.h"
+#include "scheduler/simulate/resample.h"
 #include "tools/tide/commands.h"
 #include "tools/tide/simulations.h"
 
@@ -17,7 +19,8 @@ Outcome simulate_policy(const SimulateOptions& options, const simulate::StepTime
     return simulate::run_muri(run->trace, run->gpus / simulate::kMuriNodeGpus, muri, &run->result);
   }
   if (run->policy == "tide") {
-    return simulate::run_pool(run->trace, {run->gpus, options.server_gpus}, options.elastic, &run->result);
+    const simulate::Pool pool{run->gpus, options.server_gpus, options.queues, options.policy};
+    return simulate::run_pool(run->trace, pool, options.elastic, &run->result);
   }
   if (Outcome outcome = simulate::check_sizes(run->trace, run->gpus); !outcome.ok()) return outcome;
   if (options.mode == "pollux") {
@@ -51,10 +54,29 @@ Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& 
     if (run->trace.jobs.empty()) return Outcome::fail("every job asks for more GPUs than the pool has");
   }
   if (Outcome outcome = simulate_policy(options, times, run); !outcome.ok()) return outcome;
+  if (options.elastic.check) {
+    const std::string wrong = simulate::what_is_wrong(run->trace, run->result);
+    if (!wrong.empty()) return Outcome::fail("policy " + run->policy + ": " + wrong);
+  }
   run->load = load_of(run->trace, run->gpus);
   run->metrics = simulate::measure(run->trace, run->result);
   run->bounds = simulate::bounds_of(run->trace, run->gpus);
   run->wall_s = double(now_ns() - began_ns) / 1e9;
+  return {};
+}
+
+// The same over traces of the same kind, whose figures say how far chance goes.
+Outcome simulate_others(const SimulateOptions& options, const simulate::StepTimes& times, const simulate::Trace& part,
+                        Simulated* run) {
+  for (uint32_t seed = 1; seed <= options.resamples; ++seed) {
+    Simulated other;
+    other.policy = run->policy;
+    other.what_if = run->what_if;
+    other.gpus = run->gpus;
+    other.trace = simulate::resample(part, seed);
+    if (Outcome outcome = simulate_one(options, times, &other); !outcome.ok()) return outcome;
+    run->resampled.push_back(figures_of(other));
+  }
   return {};
 }
 
@@ -83,6 +105,9 @@ Outcome simulate_all(const SimulateOptions& options, std::vector<simulate::Trace
           return Outcome::fail(options.path + ": " + outcome.message());
         }
         if (options.html.empty()) run.result.turns = {};
+        if (Outcome outcome = simulate_others(options, times, part, &run); !outcome.ok()) {
+          return Outcome::fail(options.path + ": resampled: " + outcome.message());
+        }
         simulations->runs.push_back(std::move(run));
       }
     }
@@ -108,6 +133,10 @@ bool report_errors(const SimulateOptions& options, const simulate::TraceFile& fi
 }  // namespace
 
 int simulate(const Words& words) {
+  const auto is_snapshot = [](const std::string& word) {
+    return word == "--snapshot" || word.rfind("--snapshot=", 0) == 0;
+  };
+  if (std::any_of(words.begin(), words.end(), is_snapshot)) return replay_snapshot(words);
   Options options;
   SimulateOptions asked;
   if (!asked.parse(words, &options)) return options.status();

@@ -13,16 +13,20 @@ namespace tide::cli {
 
 const char* const kSimulateHelp =
     R"(usage: tide simulate TRACE (--gpus N | --config FILE) [--policy P,...] [--what-if gpus=+16,...]
-                     [--json | --csv] [--html FILE] [OPTIONS]
+                     [--seeds N] [--json | --csv] [--html FILE] [OPTIONS]
        tide simulate TRACE --mode muri [--policy P,...]
        tide simulate TRACE --mode pollux --step-times FILE
        tide simulate TRACE --mode deadlines --throughputs FILE [--gpus N] [--move-cost T]
        tide simulate PODS --mode openb --nodes FILE [--policy P,...] [--seeds N]
+       tide simulate --snapshot FILE [--what-if CHANGE,...]: decides again what the scheduler of a pool has decided
+                     (`tide simulate --snapshot FILE --help`)
 
 Replays the jobs of a trace, a CSV (gzip'd or not) with the columns job_id, submit_s, duration_s, gpus_requested
 and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the running pool is asked or changed.
 
-  --gpus N           of the pool; --config FILE: as many as its [[server]]s have (softgpu_devices)
+  --gpus N           of the pool
+  --config FILE      a pool.toml: as many GPUs as its [[server]]s have (softgpu_devices) where --gpus does not say, and
+                     for tide its [[queue]]s, of which a job's team names one
   --policy P,...     tide (the pool's own, the default), fifo, fifo-skip, easy, sjf, srtf, srsf, tiresias-l,
                      tide-est (learns durations), tide-given (is told roughly), tide-oracle (knows them);
                      all: every one but tide
@@ -37,10 +41,13 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --move-cost T      how long a job stands when it moves (0; 200ms, 3s, 1min)
   --resume-cost T    how long a job that was stopped stands when it goes on (0)
   --checkpoint T     a job that is stopped loses what it did since its last checkpoint (nothing)
+  --check            fails where any decision gives more GPUs than there are, or one of them twice
   --first N          only the first N jobs
   --part NAME        only one of the traces in the file
   --skip-bad         leave wrong rows, and jobs that are too large, out, and say how many
   --sort             the rows need not be in the order of submission
+  --seeds N          95 % confidence intervals (+-) from N traces of the same kind, 2 to 1000: blocks of the recorded
+                     one, drawn by chance (docs/simulate.md)
   --json, --csv      every figure (docs/simulate.md says what it means)
   --html FILE        a page with plots
   --mode muri        exactly as the simulator of Muri's artifact: srtf, srsf, tiresias-l on 64 GPUs
@@ -71,11 +78,14 @@ bool take_time(Options* options, const char* name, double* seconds) {
   return false;
 }
 
-bool gpus_of_config(const std::string& path, Options* options, int64_t* gpus) {
-  sched::PoolConfig config;
-  const auto errors = sched::read_config(path, &config);
+bool read_pool_file(Options* options, sched::PoolConfig* config) {
+  if (!options->has("config")) return true;
+  const auto errors = sched::read_config(options->get("config"), config);
   for (const sched::ConfigError& error : errors) fprintf(stderr, "%s\n", error.text().c_str());
-  if (!errors.empty()) return options->usage_error("the configuration has errors"), false;
+  return errors.empty() || (options->usage_error("the configuration has errors"), false);
+}
+
+bool count_gpus(const sched::PoolConfig& config, const std::string& path, Options* options, int64_t* gpus) {
   for (const sched::ServerConfig& server : config.servers) {
     const auto devices = server.settings.find("softgpu_devices");
     if (devices == server.settings.end()) {
@@ -107,7 +117,12 @@ bool take_pools(Options* options, SimulateOptions* asked) {
   uint32_t gpus = 0;
   if (!options->number("gpus", 1, 1'000'000, &gpus)) return false;
   WhatIf pool{"", gpus};
-  if (gpus == 0 && options->has("config") && !gpus_of_config(options->get("config"), options, &pool.gpus)) return false;
+  sched::PoolConfig config;
+  if (!read_pool_file(options, &config)) return false;
+  asked->queues = config.queues;
+  asked->policy = config.policy;
+  if (gpus == 0 && options->has("config") && !count_gpus(config, options->get("config"), options, &pool.gpus))
+    return false;
   if (pool.gpus == 0 && !asked->mode.empty()) pool.gpus = asked->mode == "deadlines" ? 512 : 64;
   if (pool.gpus == 0) return options->usage_error("needs --gpus N, or --config FILE"), false;
   asked->pools.push_back(pool);
@@ -164,6 +179,8 @@ bool take_mode(Options* options, SimulateOptions* asked) {
     return options->usage_error("there is no mode '" + asked->mode + "', only muri, pollux, openb and deadlines"),
            false;
   }
+  if (!asked->mode.empty() && options->has("check"))
+    return options->usage_error("--check is for the pool's policies, not for --mode " + asked->mode), false;
   asked->trace.by_team = asked->mode == "deadlines";
   if ((asked->mode == "deadlines") != options->has("throughputs")) {
     return options->usage_error("--mode deadlines and --throughputs FILE go together"), false;
@@ -206,6 +223,7 @@ bool take_elastic(Options* options, SimulateOptions* asked) {
   } else if (!options->number("min", 1, simulate::kJobGpusMax, &elastic.min_gpus)) {
     return false;
   }
+  elastic.check = options->has("check");
   const std::string scaling = options->get("scaling", "slowest");
   elastic.scaling = scaling == "slowest"  ? simulate::Scaling::kSlowest
                     : scaling == "linear" ? simulate::Scaling::kLinear
@@ -250,6 +268,7 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
                                          {"nodes"},
                                          {"throughputs"},
                                          {"seeds"},
+                                         {"check", 0, false},
                                          {"skip-bad", 0, false},
                                          {"sort", 0, false},
                                          {"json", 0, false},
@@ -262,6 +281,9 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   json = options->has("json");
   csv = options->has("csv");
   if (json && csv) return options->usage_error("--json or --csv, not both"), false;
+  if (options->has("seeds") && options->get("mode").empty()) {
+    if (!options->number("seeds", 2, 1000, &resamples)) return false;
+  }
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
          options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
          take_policies(options, this) && take_elastic(options, this) && take_learned(options, this);

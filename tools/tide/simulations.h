@@ -36,10 +36,13 @@ struct SimulateOptions {
   std::vector<std::string> policies;
   std::vector<WhatIf> pools;  // the first is the pool itself
   simulate::ElasticOptions elastic;
+  std::vector<sched::QueueConfig> queues;  // of --config
+  sched::PolicyConfig policy;
   simulate::LearnedOptions learned;
   uint32_t server_gpus = 8;
-  uint32_t seeds = 10;  // orders of arrival
-  uint32_t first = 0;   // jobs of each part; 0: all
+  uint32_t seeds = 10;     // orders of arrival
+  uint32_t resamples = 0;  // traces of the same kind that are replayed beside each; 0: no confidence intervals
+  uint32_t first = 0;      // jobs of each part; 0: all
   bool json = false, csv = false;
 
   // False: the caller exits with options->status(); what was wrong, or the help, has been printed.
@@ -57,7 +60,11 @@ struct Simulated {
   simulate::Bounds bounds;
   double load = 0;  // work of all jobs / what the GPUs can do between the first and the last submission
   double wall_s = 0;
+  std::vector<std::vector<double>> resampled;  // figures_of() other traces of the same kind
 };
+
+// All figures, as --json and --csv have them in their order.
+std::vector<double> figures_of(const Simulated& run);
 
 struct Simulations {
   std::string path, mode;

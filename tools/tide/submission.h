@@ -15,15 +15,20 @@ namespace tide::cli {
 
 struct Ask {
   uint32_t gpus = 1;
-  uint32_t part = 0;  // of that one GPU, in thousandths; 0: all of it
+  uint32_t part = 0;    // of that one GPU, in thousandths; 0: all of it
+  uint32_t weight = 0;  // beside others on that GPU; 0: not given
   uint32_t min_gpus = 1;
   bool min_given = false;
   uint64_t memory_bytes = 0;
   uint64_t idle_ms = 0;
   bool no_turns = false;
+  int32_t priority = 0;
+  control::JobClass job_class = control::JobClass::AS_QUEUE_SAYS;
+  uint64_t min_runtime_ms = 0;
+  bool powers_of_two = false;
   uint64_t protect_ms = 0;
   uint64_t estimate_ms = 0, deadline_ms = 0;  // the latter since 1970
-  std::string name, queue;
+  std::string name, queue, reservation;
   std::string gpu_model;
   std::vector<std::string> labels;
   sched::Together together = sched::Together::kPreferred;
