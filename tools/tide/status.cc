@@ -62,6 +62,23 @@ void print_history(control::HistoryState::Reader history) {
          (unsigned long)history.getWaiting(), (unsigned long)history.getLost());
 }
 
+struct GpuCounts {
+  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;  // `left`: thousandths of those shared
+};
+
+GpuCounts count(capnp::List<control::PoolGpu>::Reader gpus) {
+  GpuCounts counts;
+  for (const auto gpu : gpus) {
+    ++counts.total;
+    counts.draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
+    counts.busy += gpu.getJob().size() != 0 ? 1 : 0;
+    counts.shared += gpu.getJob().size() != 0 && part_left(gpu) != 0 ? 1 : 0;
+    counts.left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
+    counts.offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
+  }
+  return counts;
+}
+
 }  // namespace
 
 int status(const Words& words) {
@@ -87,15 +104,7 @@ int status(const Words& words) {
   const auto all_servers = KJ_ASSERT_NONNULL(servers).getServers();
   const auto& pool = KJ_ASSERT_NONNULL(status);
   const Reservations reservations = KJ_ASSERT_NONNULL(reserved).getReservations();
-  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;
-  for (const auto gpu : KJ_ASSERT_NONNULL(gpus).getGpus()) {
-    ++total;
-    draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
-    busy += gpu.getJob().size() != 0 ? 1 : 0;
-    shared += gpu.getJob().size() != 0 && part_left(gpu) != 0 ? 1 : 0;
-    left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
-    offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
-  }
+  const auto [total, busy, shared, left, offline, draining] = count(KJ_ASSERT_NONNULL(gpus).getGpus());
   const auto all_jobs = KJ_ASSERT_NONNULL(jobs).getJobs();
   const uint32_t queued = count(all_jobs, JobState::QUEUED), running = count(all_jobs, JobState::RUNNING);
   const uint32_t suspended = count(all_jobs, JobState::SUSPENDED), waiting = count_waiting(all_jobs);
