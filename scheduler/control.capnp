@@ -235,6 +235,24 @@ struct TurnInfo {
   doubled @7 :UInt32;         # how often its turns were doubled: switching failed or was not worth it
 }
 
+enum PromiseState {
+  none @0;                    # it has no deadline
+  kept @1;                    # the deadline was promised, and can be kept
+  late @2;                    # it cannot any more; as much is done for it as can be
+  overrun @3;                 # the job runs longer than was estimated, so nothing is promised any more
+  passed @4;                  # the deadline has passed, and the job has not ended
+  met @5;                     # the job has ended before it,
+  missed @6;                  # or after it
+}
+
+struct PromiseInfo {
+  state @0 :PromiseState;
+  leftMs @1 :UInt64;          # of the estimate
+  gpus @2 :UInt32;            # that it has to have now; 0: it may wait
+  endsMs @3 :UInt64;          # since 1970: when it is done if it gets no more than it has to; 0: not known
+  startsMs @4 :UInt64;        # since 1970: it waits like others, and gets GPUs at this time at the latest, about; 0: no
+}
+
 struct JobInfo {
   id @0 :Text;
   spec @1 :JobSpec;
@@ -252,10 +270,11 @@ struct JobInfo {
   idled @14 :Bool;            # suspended because it did nothing: its next call resumes it
   memoryBytes @12 :UInt64;    # the quota that spec.memoryBytes = 0 has become; 0: not decided yet
   turn @15 :TurnInfo;
+  next @16 :Text;             # of job(): what can be done about it, where `reason` is its queue; else empty
   usefulMs @17 :UInt64;       # that it has run, all of it on GPUs and none of it on its way
   disturbed @18 :UInt32;      # how often in the last hour for others' sake
   spared @19 :Text;           # why it is not to be disturbed for others' sake now; empty: it may be
-  next @16 :Text;             # of job(): what can be done about it, where `reason` is its queue; else empty
+  promise @20 :PromiseInfo;
 }
 
 struct GpuShare {             # what a job has of a GPU

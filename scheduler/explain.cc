@@ -71,6 +71,24 @@ State without_requirements(State state, const std::string& id) {
   return state;
 }
 
+// As if nobody had a deadline.
+State without_promises(State state) {
+  for (JobView& job : state.jobs) {
+    job.due_gpus = job.due_more = 0;
+    job.yields_to.clear();
+    job.kept_out_for.clear();
+  }
+  return state;
+}
+
+std::string who_is_due(const State& state) {
+  std::vector<std::string> parts;
+  for (const JobView& job : state.jobs) {
+    if (job.due_gpus != 0) parts.push_back(format("job %s has to have %u", job.id.c_str(), job.due_gpus));
+  }
+  return joined(parts);
+}
+
 bool runs(const State& state, const std::string& id) {
   const Assignment answer = assign(state);
   const auto found = answer.find(id);
@@ -235,6 +253,11 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
         .evidence = {gpus(draining) + " of " + gpus(state.gpus.size()) + " are on them, and take nothing new",
                      "with them it would start now"}};
   }
+  if (const std::string due = who_is_due(state); !due.empty() && runs(without_promises(state), id)) {
+    return Explanation{.reason = "waits because GPUs were promised to jobs with a deadline, which need them now",
+                       .next = "it starts by itself when these have ended, or need fewer",
+                       .evidence = {"GPUs: " + due, "without their deadlines it would run now"}};
+  }
   if (job->require.any() && runs(without_requirements(state, id), id)) {
     return Explanation{
         .reason = "waits for GPUs that meet what it requires: " + to_text(job->require),
@@ -292,6 +315,12 @@ std::optional<Explanation> why_small(const State& state, const std::string& id) 
         .reason = small + ", because there are no more for it that meet what it requires: " + to_text(job->require),
         .next = "it grows by itself when such GPUs are free",
         .evidence = {who_has_them(state, *job)}};
+  }
+  if (const std::string due = who_is_due(state);
+      !due.empty() && job->due_gpus == 0 && gpus_of(without_promises(state), id) > has) {
+    return Explanation{.reason = small + ", because GPUs were promised to jobs with a deadline, which need them now",
+                       .next = "it grows by itself when these have ended, or need fewer",
+                       .evidence = {"GPUs: " + due}};
   }
   std::vector<std::string> others;
   for (const JobView& each : state.jobs) {

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/shares.h"
+#include "scheduler/pool_promises.h"
 #include "scheduler/pool_service.h"
 #include "scheduler/rank.h"
 #include "scheduler/room.h"
@@ -197,6 +198,7 @@ Outcome read_spec(control::JobSpec::Reader spec, JobRecord* record) {
   }
   if (const Outcome read = read_requirements(spec, &record->require); !read.ok()) return read;
   if (const Outcome read = read_rules(spec, record); !read.ok()) return read;
+  if (const Outcome read = read_promise(spec, wall_seconds() * 1000, record); !read.ok()) return read;
   if (!record->name.empty() && (!plain_name(record->name, kIdBytes) || parse_number(record->name) != 0)) {
     return Outcome::fail("a job's name has letters, digits, '-', '_' and '.', at most 63, and is not a number");
   }
@@ -258,6 +260,9 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   fill_rules(spec, record);
   info.setUsefulMs(record.useful_ms);
   spec.setReservation(record.reservation);
+  spec.setEstimateMs(record.estimate_ms);
+  spec.setDeadlineMs(record.deadline_ms);
+  fill_promise(info.initPromise(), job);
   info.setState(state_of(job));
   info.setReason(reason_of(job));
   info.setSubmittedMs(record.submitted_ms);

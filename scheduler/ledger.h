@@ -117,7 +117,8 @@ struct Job {
   Idleness idle;
   Turn turn;
   Useful useful;
-  bool spared = false;  // as it was in the last round
+  bool spared = false;      // as it was at the last tick
+  bool disturbing = false;  // it shrinks or is moved for others now; until that is done it is not spared
   Promise promise;
   Suspending suspending = Suspending::kNot;
   std::set<std::string> refused_by;           // servers that could not keep a vGPU of it, this time

@@ -144,6 +144,7 @@ std::vector<Planner::Change> Planner::decide() {
     const JobView& job = *share.job;
     const bool placed = share.is.admitted && !share.is.frozen && share.taken_for == kNoSlot && !yields(share);
     const bool taken = share.taken_for != kNoSlot || yields(share);
+    if (placed && share.places.empty()) continue;  // it was only tried out what it could leave
     if (taken ? false : placed ? job.running && share.places == job.places : !job.suspended || !is_leaving(job))
       continue;
     Decision decision = decision_of(*plan_, slot);

@@ -10,6 +10,7 @@
 #include "scheduler/explain.h"
 #include "scheduler/job_stats.h"
 #include "scheduler/policy.h"
+#include "scheduler/pool_promises.h"
 #include "scheduler/pool_reservations.h"
 #include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
@@ -225,6 +226,8 @@ void fill_shares(const Ledger& ledger, const GpuId& id, control::PoolGpu::Builde
 kj::Promise<void> PoolService::submit(SubmitContext context) {
   if (core_.stopping) return error_for_caller("the pool is being stopped");
   if (core_.refuses()) return error_for_caller(not_the_leader(core_.leader()));
+  // What is promised to one is promised with all others in view.
+  if (context.getParams().getSpec().getDeadlineMs() != 0) write_submissions();
   Job job;
   Outcome outcome = read_spec(context.getParams().getSpec(), &job.record);
   if (!outcome.ok()) return error_for_caller(outcome.message());
@@ -248,6 +251,10 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
     });
   }
   if (!impossible.empty()) return error_for_caller(impossible);
+  if (job.record.deadline_ms != 0) {
+    outcome = promise_deadline(core_.ledger, state, view, job.record);
+    if (!outcome.ok()) return error_for_caller(outcome.message());
+  }
   job.record.memory_bytes = job.record.memory_given;
   job.record.submitted_ms = wall_seconds() * 1000;
   outcome = new_token(&job.record.token);
@@ -279,16 +286,19 @@ kj::Promise<uint64_t> PoolService::kept(Job job) {
 }
 
 void PoolService::write_submissions() {
+  if (submissions_.empty()) return;
   std::vector<Submission> all;
   std::swap(all, submissions_);
-  for (size_t at = 0; at < all.size(); at += Store::kAddMax) {
-    const size_t end = std::min(at + Store::kAddMax, all.size());
-    uint64_t ticket = core_.ledger.next_ticket();
+  for (size_t at = 0, end = 0; at < all.size(); at = end) {
+    uint64_t ticket = core_.ledger.next_ticket(), bytes = 0;
     std::vector<JobRecord*> records;
-    for (size_t i = at; i < end; ++i) {
-      all[i].job.record.turn.ticket = ticket++;
-      to_record(&all[i].job);
-      records.push_back(&all[i].job.record);
+    for (; end < all.size() && records.size() < Store::kAddMax; ++end) {
+      Job& job = all[end].job;
+      job.record.turn.ticket = ticket++;
+      to_record(&job);
+      bytes += to_bytes(job.record).size();
+      if (!records.empty() && bytes > Store::kAddBytesMax) break;
+      records.push_back(&job.record);
     }
     const Outcome added = core_.store.add(records);
     for (size_t i = at; i < end; ++i) {

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/explain.h"
+#include "scheduler/pool_promises.h"
 #include "scheduler/pool_service.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/room.h"
@@ -144,9 +145,14 @@ kj::Promise<void> PoolService::why(WhyContext context) {
   if (job == nullptr || job->ended() || job->record.suspended || !job->problem.empty()) return kj::READY_NOW;
   const State state = core_.reconciler.look();
   const bool turn = job->turn.comes_ns != 0 && !job->admitted();
-  const Explanation why = turn ? Explanation{.reason = {}, .next = {}, .evidence = around(core_.ledger, *job)}
-                          : job->admitted() ? of_running(core_.ledger, state, *job)
-                                            : of_waiting(core_.ledger, state, *job);
+  Explanation why = turn              ? Explanation{.reason = {}, .next = {}, .evidence = around(core_.ledger, *job)}
+                    : job->admitted() ? of_running(core_.ledger, state, *job)
+                                      : of_waiting(core_.ledger, state, *job);
+  if (const Explanation promise = why_promise(*job); !promise.reason.empty()) {
+    why.reason = promise.reason;
+    why.next = promise.next;
+  }
+  for (const std::string& line : promise_evidence(*job)) why.evidence.push_back(line);
   // Whose turn ends soon has been told so.
   if (job->turn.next.empty()) context.getResults().setReason(why.reason);
   context.getResults().setNext(why.next);

@@ -190,6 +190,7 @@ struct Promised {
   std::vector<size_t> caps;
   uint32_t gpus_most = 0;
   uint64_t deadline_ms = 0;
+  uint64_t early_ms = 0;  // it shall be done so much before that
   bool waits = false;
   Timetable table = {};
   bool kept = false, lazy = false;
@@ -199,12 +200,19 @@ struct Promised {
 
 // How it is planned. No way is best always: with fewer GPUs a job runs longer, and may be in another one's way then.
 struct Way {
-  bool lazy = false;  // who waits does so as long as that does no harm
+  bool lazy = false;  // who waits does so as long as that does no harm,
+  bool all = false;   // and who runs goes on as others let it: so nobody is stopped for whom it would hold up later
   Prefer prefer = Prefer::kFewest;
   bool margin = true;
 };
-constexpr Way kEager[] = {{}, {.prefer = Prefer::kWhatItHas}, {.margin = false}, {.prefer = Prefer::kMost}};
-constexpr Way kLazy = {.lazy = true};
+// Those that wait as long as that does no harm first.
+constexpr Way kWays[] = {{.lazy = true},
+                         {.lazy = true, .all = true},
+                         {},
+                         {.prefer = Prefer::kWhatItHas},
+                         {.prefer = Prefer::kWhatItHasThenMost},
+                         {.margin = false},
+                         {.prefer = Prefer::kMost}};
 
 // All that was promised, planned from now on, the earliest deadline first.
 class Plan {
@@ -219,18 +227,21 @@ class Plan {
   Pool& pool() { return pool_; }
   std::vector<Promised>& promised() { return promised_; }
 
-  size_t add(const JobView& job, size_t index, uint64_t deadline_ms) {
+  size_t add(const JobView& job, size_t index, uint64_t deadline_ms, uint64_t early_ms = 0) {
     Promised fresh{.job = &job,
                    .index = index,
                    .rates = rates_of(pool_.state(), job),
                    .caps = pool_.caps_of(job),
                    .gpus_most = pool_.most_of(job),
                    .deadline_ms = deadline_ms,
+                   .early_ms = early_ms,
                    .waits = !job.running};
     const auto at =
         std::upper_bound(promised_.begin(), promised_.end(), fresh,
                          [](const Promised& a, const Promised& b) { return a.deadline_ms < b.deadline_ms; });
-    return size_t(promised_.insert(at, std::move(fresh)) - promised_.begin());
+    const size_t number = size_t(at - promised_.begin());
+    promised_.insert(at, std::move(fresh));
+    return number;
   }
   void remove(size_t at) { promised_.erase(promised_.begin() + long(at)); }
 
@@ -266,16 +277,17 @@ class Plan {
     return all;
   }
 
-  // In the way that keeps most. `lazy`: who waits need not begin now.
-  void make_best(bool lazy) {
-    Way best = lazy ? kLazy : kEager[0];
-    if (make(best)) return;
-    size_t most = kept().size();
-    for (const Way& way : kEager) {
-      const bool all = make(way);
-      if (all) return;
-      if (kept().size() <= most) continue;
-      most = kept().size();
+  // In the way that keeps most, and of these the one that changes least.
+  void make_best() {
+    Way best = kWays[0];
+    size_t late_least = SIZE_MAX, changes_least = SIZE_MAX;
+    for (const Way& way : kWays) {
+      make(way);
+      const size_t late = promised_.size() - kept().size(), changes = changes_now();
+      if (late == 0 && changes == 0) return;
+      if (std::pair(late, changes) >= std::pair(late_least, changes_least)) continue;
+      late_least = late;
+      changes_least = changes;
       best = way;
     }
     make(best);
@@ -290,6 +302,17 @@ class Plan {
   }
 
  private:
+  // Of those that run: a plan that goes on as it is does not go to and fro.
+  size_t changes_now() const {
+    size_t changes = 0;
+    for (const Promised& each : promised_) {
+      if (each.waits || each.lazy || each.job->suspended) continue;
+      const uint32_t gpus = each.gpus_at(now_ms_);
+      changes += gpus == 0 ? 2 : gpus > held_of(*each.job).size() ? 1 : 0;
+    }
+    return changes;
+  }
+
   void place(Promised& each, const Way& way, const std::vector<Profile>& free) const {
     Profile mine = free[each.caps[0]];
     for (size_t i = 1; i < each.caps.size(); ++i) mine.keep_least(free[each.caps[i]]);
@@ -297,17 +320,18 @@ class Plan {
     const uint32_t held = each.job->is_partial() ? 1 : uint32_t(held_of(*each.job).size());
     Work work{.rates = &each.rates,
               .left = seconds(left_ms(*each.job)),
-              .deadline_s = seconds(each.deadline_ms),
+              .deadline_s = seconds(each.deadline_ms - std::min(each.deadline_ms, each.early_ms)),
               .has = each.waits || each.job->suspended ? nullptr : fastest(each.rates, held),
               .prefer = way.prefer,
               .margin_s = way.margin ? seconds(spare_ms(*each.job)) / 2 : 0};
-    each.lazy = way.lazy && each.waits;
+    each.lazy = way.lazy && (each.waits || way.all);
     if (each.lazy) {
-      work.not_before_s = seconds(now_ms_ + spare_ms(*each.job));
-      each.kept = fill(work, mine, rules, &each.table);
+      Work later = work;
+      later.not_before_s = seconds(now_ms_ + spare_ms(*each.job));
+      later.has = nullptr;
+      each.kept = fill(later, mine, rules, &each.table);
       if (each.kept) return;
       each.lazy = false;
-      work.not_before_s = 0;
     }
     each.kept = fill(work, mine, rules, &each.table);
     if (!each.kept) fill_late(work, mine, rules, &each.table);
@@ -386,6 +410,7 @@ class Dues {
     if (got == 0) return;
     const uint32_t here = gpus_of(fastest(each.rates, std::min(room(each, now_), got)));
     view.due_gpus = each.waits ? got : std::max(here, least_of(state_, view));
+    if (!each.waits) view.due_more = got - std::min(got, view.due_gpus);
     book(each, got, &after_);
     if (!each.waits || here == got) book(each, here, &now_);
   }
@@ -451,7 +476,7 @@ void keep_out(Plan& plan, State* state) {
     const std::vector<size_t> caps = plan.pool().caps_of(job);
     const int64_t amount = needed_by(*state, job);
     for (const size_t cap : caps) plan.give_away(cap, amount);
-    plan.make_best(false);
+    plan.make_best();
     for (const Promised& each : plan.promised()) {
       if (each.kept || kept.count(each.job->id) == 0) continue;
       job.kept_out_for = each.job->id;
@@ -506,12 +531,12 @@ uint64_t left_ms(const JobView& job) { return job.estimate_ms > job.useful_ms ? 
 
 Admission may_promise(const State& state, const JobView& job) {
   Plan plan(state);
-  plan.make_best(false);
+  plan.make_best();
   const std::set<std::string> before = plan.kept();
   const auto fits = [&](uint64_t deadline_ms) {
-    const size_t at = plan.add(job, SIZE_MAX, deadline_ms > spare_ms(job) ? deadline_ms - spare_ms(job) : 0);
+    const size_t at = plan.add(job, SIZE_MAX, deadline_ms, spare_ms(job));
     plan.note_gone();
-    const bool kept = std::any_of(std::begin(kEager), std::end(kEager), [&](const Way& way) {
+    const bool kept = std::any_of(std::begin(kWays), std::end(kWays), [&](const Way& way) {
       plan.make(way);
       const std::set<std::string> now = plan.kept();
       return now.count(job.id) != 0 && std::includes(now.begin(), now.end(), before.begin(), before.end());
@@ -540,13 +565,13 @@ Promises keep_promises(State* state) {
   Promises promises;
   const auto promised = [&](const JobView& job) { return is_promised(job, state->now_ms); };
   for (JobView& job : state->jobs) {
-    job.due_gpus = 0;
+    job.due_gpus = job.due_more = 0;
     job.yields_to.clear();
     job.kept_out_for.clear();
   }
   if (std::none_of(state->jobs.begin(), state->jobs.end(), promised)) return promises;
   Plan plan(*state);
-  plan.make_best(true);
+  plan.make_best();
   Dues(plan, state).run();
   for (const Promised& each : plan.promised()) {
     JobView& job = state->jobs[each.index];

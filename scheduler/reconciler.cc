@@ -62,7 +62,9 @@ void Reconciler::poke() {
   poked_ = true;
   tasks_.add(kj::evalLater([this] {
     poked_ = false;
-    if (!stopped_ && leads_()) step();
+    if (stopped_ || !leads_()) return;
+    ++rounds_;
+    step();
   }));
 }
 
@@ -106,6 +108,7 @@ void Reconciler::step() {
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
   const std::vector<Action> left = actions(wanted, UINT64_MAX);
   wake_settled(left);
+  note_undisturbed(left);
   for (const uint64_t number : looked_) {
     if (Job* job = ledger_.jobs.quietly(number)) let_go(job);
   }
@@ -118,23 +121,15 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
   std::vector<std::pair<Job*, JobRecord>> before;
   std::vector<Job*> admitted;
   std::vector<Planner::Change> starts;
-  std::map<std::string, std::string> making_way;
-  for (const Planner::Change& change : changes) {
-    if (!change.decision.moved_for.empty()) making_way[change.id] = change.decision.moved_for;
-  }
   for (const uint64_t number : looked_) {
     Job* const job = ledger_.jobs.quietly(number);
-    if (job == nullptr || job->ended()) continue;
-    if (!job->admitted()) job->record.reason.clear();  // the planner knows it (note_reason())
-    const auto makes_way = making_way.find(job->record.id());
-    if (makes_way == making_way.end() && !job->is_quiet()) continue;
-    const std::string whom = makes_way == making_way.end() ? "" : makes_way->second;
-    if (job->moves_for != whom) ledger_.jobs.at(number).moves_for = whom;
+    if (job != nullptr && !job->ended() && !job->admitted()) job->record.reason.clear();  // note_reason()
   }
   for (const Planner::Change& change : changes) {
     Job* const job = ledger_.by_id(change.id);
     if (job == nullptr || job->ended()) continue;
     const bool runs = change.decision.running;
+    if (!change.decision.moved_for.empty()) job->moves_for = change.decision.moved_for;
     if (job->admitted() && !runs && !job->record.suspended) take_from(job, why_of(change.id));
     if (job->admitted() || !runs) continue;
     before.emplace_back(job, job->record);
@@ -151,6 +146,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
       continue;
     }
     job->turn.coming_ns = job->started ? now_ns() : 0;
+    if (job->started) begin_useful(job);
   }
   if (!saved.ok()) return;
   // Where jobs take turns, one that has run has its own.
@@ -234,6 +230,12 @@ bool Reconciler::wake(const std::string& job, Waiter::For what, const std::strin
 void Reconciler::wake_settled(const std::vector<Action>& actions) {
   std::set<std::string> busy, settled;
   for (const Action& action : actions) busy.insert(action.job);
+  for (const uint64_t number : looked_) {
+    Job* const job = ledger_.jobs.quietly(number);
+    if (job == nullptr || job->moves_for.empty() || !job->is_quiet() || busy.count(job->record.id()) != 0) continue;
+    job->moves_for.clear();  // it has made way
+    ledger_.jobs.mark(number);
+  }
   for (const auto& [id, waiters] : waiters_[Waiter::For::kSettled]) {
     const Job* const job = ledger_.jobs.quietly(parse_number(id));
     if (job != nullptr && job->is_quiet() && !job->ended() && busy.count(id) == 0) settled.insert(id);

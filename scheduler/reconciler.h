@@ -66,6 +66,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Outcome recover();
   // Something changed: decide again, soon.
   void poke();
+  uint64_t rounds() const { return rounds_; }  // so far
   // Nothing is decided, ended or sent while this says false.
   void act_only_while(std::function<bool()> leads) { leads_ = std::move(leads); }
   // Told after each round: what the policy was asked with, and what it answered.
@@ -204,6 +205,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   bool may_be_disturbed_again(Job* job, uint64_t now);
   bool suspend_for_others(Job* job);
   void note_moves(Job* job, const std::vector<Action>& actions);
+  void note_undisturbed(const std::vector<Action>& left);
   void ask_for_size(Job* job, uint64_t now);
   void ask_for_bytes(Job* job);
   void begin_turn(Job* job);
@@ -317,6 +319,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::shared_ptr<const Usages> usages_;  // as heard last; null: not yet
   uint64_t usages_ns_ = 0;
   kj::Maybe<kj::ForkedPromise<std::shared_ptr<const Usages>>> asking_;
+  uint64_t rounds_ = 0;
   bool stopped_ = false;
   kj::TaskSet tasks_;
 };

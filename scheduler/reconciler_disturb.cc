@@ -73,7 +73,7 @@ void Reconciler::save_useful(bool all) {
 bool Reconciler::may_be_disturbed_again(Job* job, uint64_t now) {
   const bool was = job->spared;
   const Disturbed disturbed = job->disturbed(ledger_.disturbance);
-  job->spared = job->admitted() && !job->ended() &&
+  job->spared = job->admitted() && !job->ended() && !job->disturbing &&
                 (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() ||
                  job->kept_until_ns > now || (job->record.estimate_ms != 0 && is_nearly_done(view_of(*job))));
   return was && !job->spared;
@@ -88,6 +88,7 @@ bool Reconciler::suspend_for_others(Job* job) {
 
 // It shrinks or is moved. Not where it grows, where somebody asked for it, or where it cannot stay.
 void Reconciler::note_moves(Job* job, const std::vector<Action>& actions) {
+  if (job->disturbing) return;  // the same one goes on: its vGPUs move one after another
   std::vector<GpuId> then;
   for (const Vgpu& vgpu : job->vgpus) then.push_back(vgpu.at);
   bool any = false;
@@ -99,8 +100,21 @@ void Reconciler::note_moves(Job* job, const std::vector<Action>& actions) {
   }
   const size_t after = std::set<GpuId>(then.begin(), then.end()).size();
   const bool resized = job->record.target != 0 && job->physical_gpus() > job->record.target;
-  if (any && !resized && after <= job->physical_gpus())
-    note_disturbance(&job->record.disturbed_ms, wall_seconds() * 1000);
+  if (!any || resized || after > job->physical_gpus()) return;
+  note_disturbance(&job->record.disturbed_ms, wall_seconds() * 1000);
+  job->disturbing = true;
+}
+
+// Who has nothing left to do lies as the policy wants it.
+void Reconciler::note_undisturbed(const std::vector<Action>& left) {
+  std::set<std::string> busy;
+  for (const Action& action : left) busy.insert(action.job);
+  for (const uint64_t number : looked_) {
+    Job* const job = ledger_.jobs.quietly(number);
+    if (job == nullptr || !job->disturbing || !job->is_quiet() || busy.count(job->record.id()) != 0) continue;
+    job->disturbing = false;
+    ledger_.jobs.mark(number);
+  }
 }
 
 // Called by the tick.

@@ -53,7 +53,7 @@ State Reconciler::look(const Ledger& ledger, const Moment& now, Promises* promis
 uint64_t Reconciler::fill_view(const Ledger& ledger, const Job& job, const Moment& now, JobView* view) const {
   uint64_t until_ns = job.kept_until_ns > now.ns ? job.kept_until_ns : UINT64_MAX;
   view->preemptible &= job.kept_until_ns <= now.ns && (!job.admitted() || is_settled(job));
-  if (job.admitted()) {
+  if (job.admitted() && !job.disturbing) {
     const Sparing sparing = sparing_of(ledger.disturbance, job.disturbed(ledger.disturbance), now.wall_ms);
     view->spared = sparing.spared();
     if (sparing.spared()) until_ns = std::min(until_ns, now.ns + (sparing.left_ms + 1) * kMs);

@@ -116,6 +116,15 @@ void write(const JobView& job, Tables* tables, snapshot::Job::Builder out) {
   out.setUsefulMs(job.useful_ms);
   out.setEstimateMs(job.estimate_ms);
   out.setDeadlineMs(job.deadline_ms);
+  out.setFailedMoves(job.failed_moves);
+  if (!job.moves_for.empty()) out.setMovesFor(job.moves_for);
+  out.setSwitchMs(job.switch_ms);
+  out.setDueGpus(job.due_gpus);
+  if (!job.yields_to.empty()) out.setYieldsTo(job.yields_to);
+  if (!job.kept_out_for.empty()) out.setKeptOutFor(job.kept_out_for);
+  if (!job.reservation.empty()) out.setReservation(job.reservation);
+  if (job.barred != nullptr) write_all(*job.barred, tables, out.initBarred(uint32_t(job.barred->size())));
+  out.setEntitled(job.entitled);
 }
 
 void write(const Queue& queue, snapshot::Queue::Builder out) {
@@ -128,6 +137,12 @@ void write(const Queue& queue, snapshot::Queue::Builder out) {
   out.setWeight(queue.weight);
   out.setPriority(queue.priority);
   out.setPreemptible(queue.preemptible);
+  auto models = out.initModels(uint32_t(queue.models.size()));
+  for (uint32_t i = 0; i < models.size(); ++i) {
+    models[i].setModel(queue.models[i].model);
+    models[i].setQuota(queue.models[i].quota);
+    models[i].setLimit(queue.models[i].limit ? int64_t(*queue.models[i].limit) : -1);
+  }
 }
 
 // Of GPUs and jobs those that are given.
@@ -148,6 +163,17 @@ void write(const State& state, const std::vector<const GpuView*>& gpus, const st
   for (uint32_t i = 0; i < used.size(); ++i) used.set(i, state.used[i]);
   out.setPastWeight(state.share_rules.past_weight);
   out.setNowMs(state.now_ms);
+  out.setConsolidate(state.consolidate);
+  auto reservations = out.initReservations(uint32_t(state.reservations.size()));
+  for (uint32_t i = 0; i < reservations.size(); ++i) {
+    const Reservation& from = state.reservations[i];
+    reservations[i].setName(from.name);
+    reservations[i].setGpus(from.gpus);
+    reservations[i].setRequire(to_text(from.require));
+    reservations[i].setFromMs(from.from_ms);
+    reservations[i].setUntilMs(from.until_ms);
+    reservations[i].setExclusive(from.exclusive);
+  }
   write_texts(out.initServers(uint32_t(tables.servers.all().size())), tables.servers);
   auto traits = out.initTraits(uint32_t(tables.traits.all().size()));
   for (uint32_t i = 0; i < traits.size(); ++i) {
@@ -181,6 +207,7 @@ void write_answer(const Snapshot& snapshot, snapshot::Answer::Builder out) {
     list[i].setRunning(from.decision.running);
     write_all(from.decision.places, &tables, list[i].initPlaces(uint32_t(from.decision.places.size())));
     if (!from.decision.reason.empty()) list[i].setReason(tables.reasons.number_of(from.decision.reason));
+    if (!from.decision.moved_for.empty()) list[i].setMovedFor(from.decision.moved_for);
     list[i].setWasRunning(from.was_running);
     write_all(from.was_places, &tables, list[i].initWasPlaces(uint32_t(from.was_places.size())));
   }
@@ -220,6 +247,8 @@ class StateReader {
     for (const double used : from_.getUsed()) made.used.push_back(used);
     made.share_rules.past_weight = from_.getPastWeight();
     made.now_ms = from_.getNowMs();
+    made.consolidate = from_.getConsolidate();
+    for (const auto each : from_.getReservations()) made.reservations.push_back(reservation(each));
     check_queues(made);
     if (whole) check_names(made);
     if (!wrong_.empty()) return Outcome::fail(wrong_);
@@ -296,6 +325,19 @@ class StateReader {
     job.useful_ms = in.getUsefulMs();
     job.estimate_ms = in.getEstimateMs();
     job.deadline_ms = in.getDeadlineMs();
+    job.failed_moves = in.getFailedMoves();
+    job.moves_for = text_of(in.getMovesFor());
+    job.switch_ms = in.getSwitchMs();
+    job.due_gpus = in.getDueGpus();
+    job.yields_to = text_of(in.getYieldsTo());
+    job.kept_out_for = text_of(in.getKeptOutFor());
+    job.reservation = text_of(in.getReservation());
+    if (in.hasBarred()) {
+      std::set<GpuId> barred;
+      for (const auto each : in.getBarred()) barred.insert(place(each));
+      job.barred = std::make_shared<const std::set<GpuId>>(std::move(barred));
+    }
+    job.entitled = in.getEntitled();
     check(job);
     return job;
   }
@@ -316,7 +358,24 @@ class StateReader {
     queue.weight = in.getWeight();
     queue.priority = in.getPriority();
     queue.preemptible = in.getPreemptible();
+    for (const auto each : in.getModels()) {
+      ModelQuota& model = queue.models.emplace_back();
+      model.model = text_of(each.getModel());
+      model.quota = each.getQuota();
+      if (each.getLimit() >= 0) model.limit = uint32_t(each.getLimit());
+    }
     return queue;
+  }
+
+  Reservation reservation(snapshot::Reservation::Reader in) {
+    Reservation made{.name = text_of(in.getName()),
+                     .gpus = in.getGpus(),
+                     .from_ms = in.getFromMs(),
+                     .until_ms = in.getUntilMs(),
+                     .exclusive = in.getExclusive()};
+    if (!parse_requirements(text_of(in.getRequire()), &made.require))
+      note("reservation " + made.name + " requires nonsense");
+    return made;
   }
 
   // A tree, with parents before their children; the policy takes that for granted.
@@ -382,7 +441,8 @@ Outcome read(snapshot::Answer::Reader from, Snapshot* snapshot) {
     made.push_back({.job = text_of(each.getJob()),
                     .decision = {.running = each.getRunning(),
                                  .reason = each.getReason() == 0 ? "" : reasons[each.getReason() - 1],
-                                 .places = read_places(each.getPlaces())},
+                                 .places = read_places(each.getPlaces()),
+                                 .moved_for = text_of(each.getMovedFor())},
                     .was_running = each.getWasRunning(),
                     .was_places = read_places(each.getWasPlaces())});
   }

@@ -64,6 +64,30 @@ struct Job {
   usefulMs @24 :UInt64;
   estimateMs @25 :UInt64;
   deadlineMs @26 :UInt64;
+  failedMoves @27 :UInt32;
+  movesFor @28 :Text;
+  switchMs @29 :UInt64;
+  dueGpus @30 :UInt32;
+  yieldsTo @31 :Text;
+  keptOutFor @32 :Text;
+  reservation @33 :Text;
+  barred @34 :List(Place);    # null: none
+  entitled @35 :Bool;
+}
+
+struct Reservation {
+  name @0 :Text;
+  gpus @1 :UInt32;
+  require @2 :Text;           # as it is printed (require.h)
+  fromMs @3 :UInt64;
+  untilMs @4 :UInt64;
+  exclusive @5 :Bool;
+}
+
+struct ModelQuota {
+  model @0 :Text;
+  quota @1 :UInt32;
+  limit @2 :Int64 = -1;       # less than 0: none
 }
 
 struct Queue {
@@ -75,6 +99,7 @@ struct Queue {
   weight @5 :Float64;
   priority @6 :Int32;
   preemptible @7 :Bool;
+  models @8 :List(ModelQuota);
 }
 
 struct State {
@@ -89,6 +114,8 @@ struct State {
   used @8 :List(Float64);
   pastWeight @9 :Float64;
   nowMs @10 :UInt64;
+  consolidate @11 :Bool;
+  reservations @12 :List(Reservation);
 }
 
 # A state by what is otherwise than in the one before: `state` has the GPUs and jobs that are new or have changed (new
@@ -105,6 +132,7 @@ struct Decision {             # about one job
   reason @3 :UInt32;          # in Answer.reasons, counted from 1; 0: none
   wasRunning @4 :Bool;
   wasPlaces @5 :List(Place);
+  movedFor @6 :Text;
 }
 
 struct Answer {               # of whom nothing is said, nothing changes

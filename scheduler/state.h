@@ -97,6 +97,7 @@ struct JobView {
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
   // By keep_promises():
   uint32_t due_gpus = 0;          // so many physical GPUs it has now, before all who have none due; 0: nothing is due
+  uint32_t due_more = 0;          // and it runs, and so many more others leave for it
   std::string yields_to = {};     // a job with a deadline, for which it is suspended
   std::string kept_out_for = {};  // such a job, whose promise its start would break: nobody could take its GPUs again
   std::string reservation = {};   // whose GPUs it may use; empty: none

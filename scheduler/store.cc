@@ -154,23 +154,19 @@ void Store::add_forgetting(uint64_t first, uint64_t last, Transaction* transacti
   }
 }
 
-Transaction Store::addition_of(const std::vector<JobRecord*>& jobs, std::vector<JobRecord>* numbered) const {
+Transaction Store::addition_of(const std::vector<JobRecord>& jobs) const {
   Transaction transaction;
   guard(&transaction);
   transaction.compares.push_back({root_ + "last", Compare::What::kModified, numbers_.modified});
   auto& changes = transaction.changes;
-  const uint64_t first = numbers_.last + 1, last = numbers_.last + jobs.size();
-  changes.push_back({.key = root_ + "last", .value = digits(last)});
+  changes.push_back({.key = root_ + "last", .value = digits(jobs.back().number)});
   std::map<std::string, uint64_t> names;  // the newest of a name stays
-  for (size_t i = 0; i < jobs.size(); ++i) {
-    JobRecord record = *jobs[i];
-    record.number = first + i;
-    changes.push_back({.key = live_key(record.number), .value = to_bytes(record)});
-    if (!record.name.empty()) names[record.name] = record.number;
-    numbered->push_back(std::move(record));
+  for (const JobRecord& job : jobs) {
+    changes.push_back({.key = live_key(job.number), .value = to_bytes(job)});
+    if (!job.name.empty()) names[job.name] = job.number;
   }
   for (const auto& [name, number] : names) changes.push_back({.key = name_key(name), .value = digits(number)});
-  add_forgetting(first, last, &transaction);
+  add_forgetting(jobs.front().number, jobs.back().number, &transaction);
   return transaction;
 }
 
@@ -182,7 +178,7 @@ Outcome Store::forget_doubtful() {
   transaction.changes.push_back({.key = root_ + "last", .value = digits(numbers_.last)});
   add_forgetting(0, 0, &transaction);
   Committed committed;
-  const Outcome outcome = kv_->commit(transaction, &committed);
+  const Outcome outcome = commit(transaction, &committed);
   numbers_.known = outcome.ok() && committed.done;
   if (!numbers_.known) return outcome.ok() ? Outcome::fail("the record of jobs was changed; try again") : outcome;
   numbers_.modified = committed.revision;
@@ -201,7 +197,11 @@ Outcome Store::try_to_add(const std::vector<JobRecord*>& jobs, bool* again) {
   }
   const uint64_t first = numbers_.last + 1;
   std::vector<JobRecord> numbered;
-  Transaction transaction = addition_of(jobs, &numbered);
+  for (const JobRecord* job : jobs) {
+    numbered.push_back(*job);
+    numbered.back().number = numbers_.last + numbered.size();
+  }
+  Transaction transaction = addition_of(numbered);
   if (outbox_ != nullptr) {
     if (Outcome o = outbox_->join_submissions(numbered, &transaction); !o.ok()) return o;
   }

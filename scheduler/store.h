@@ -43,9 +43,9 @@ class Store {
 
   // Gives `job` its number; of several, in their order.
   Outcome add(JobRecord* job) { return add(std::vector<JobRecord*>{job}); }
-  // All of them or none.
+  // All of them or none. Requires: they fit into a transaction (kAddMax, and kAddBytesMax of to_bytes()).
   Outcome add(const std::vector<JobRecord*>& jobs);
-  static constexpr size_t kAddMax = 32;  // jobs at once
+  static constexpr size_t kAddMax = 32, kAddBytesMax = kChangeBytesMax / 4;
   Outcome update(const JobRecord& job) { return update(std::vector<const JobRecord*>{&job}); }
   // Few transactions for many jobs; where one failed, those after it were not tried, and any may be written.
   Outcome update(const std::vector<const JobRecord*>& jobs);
@@ -93,8 +93,7 @@ class Store {
   bool added_unheard(const std::vector<JobRecord*>& jobs);
   void add_forgetting(uint64_t first, uint64_t last, Transaction* transaction) const;
   Outcome forget_doubtful();
-  // `numbered`: what it adds.
-  Transaction addition_of(const std::vector<JobRecord*>& jobs, std::vector<JobRecord>* numbered) const;
+  Transaction addition_of(const std::vector<JobRecord>& jobs) const;
   Outcome try_to_add(const std::vector<JobRecord*>& jobs, bool* again);
   Outcome try_to_update(const std::vector<Serialised>& jobs, bool* again);
   Outcome read(const Range& range, std::vector<JobRecord>* jobs);

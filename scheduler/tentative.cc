@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "scheduler/policy.h"
+#include "scheduler/queues.h"
 #include "scheduler/rank.h"
 #include "scheduler/spread.h"
 
@@ -43,6 +44,7 @@ Tentative::Tentative(const State& state)
       at_server_(gpus_.servers()) {
   const size_t leaves = std::max<size_t>(queues_.queues.size(), 1);
   waiting_.resize(leaves);
+  queue_sums_.resize(leaves);
   drainers_.resize(leaves);
   growing_.resize(leaves);
   shrinking_.resize(leaves);
@@ -266,7 +268,14 @@ void Tentative::hold_mine(Slot slot) {
     const ServerIndex server = gpus_.server_of(gpu);
     if (servers.empty() || servers.back() != server) servers.push_back(server);
   }
-  if (share.held != share.mine) share.held = share.mine;
+  if (share.held != share.mine) {
+    share.held = share.mine;
+    if (has_queues_) {
+      queue_sums_[share.filed.leaf].add(share.filed.sums, -1);
+      share.filed.sums = sums_of(share);
+      queue_sums_[share.filed.leaf].add(share.filed.sums, 1);
+    }
+  }
   if (servers == share.servers) return;
   for (const ServerIndex server : share.servers) erase_sorted(&at_server_[server], slot);
   share.servers = std::move(servers);
@@ -312,6 +321,10 @@ void Tentative::index(Slot slot) {
   stepping_ += filed.steps;
   ++ranks_[filed.rank];
   note_home(slot);
+  if (has_queues_) {
+    filed.sums = sums_of(share);
+    queue_sums_[filed.leaf].add(filed.sums, 1);
+  }
   if (is.admitted) {
     filed.summed = is_whole(share);
     if (filed.summed) least_sum_ += is.least;
@@ -319,6 +332,8 @@ void Tentative::index(Slot slot) {
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
     filed.due = job.due_gpus != 0;
+    filed.awaits = is.frozen ? 0 : job.due_more;
+    awaited_ += filed.awaits;
     const int64_t rank = filed.due ? kBehindAll : filed.rank;
     if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
     if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
@@ -346,6 +361,7 @@ void Tentative::index(Slot slot) {
 void Tentative::unindex(Slot slot) {
   Share& share = shares_[slot];
   const Filed filed = std::exchange(share.filed, {});
+  if (has_queues_) queue_sums_[filed.leaf].add(filed.sums, -1);
   if (!homeless_.empty()) homeless_.erase({share.number, slot});
   if (filed.summed) least_sum_ -= filed.is.least;
   if (filed.summed) count_sum_ -= filed.is.count;
@@ -358,11 +374,40 @@ void Tentative::unindex(Slot slot) {
     const auto ranked = ranks_.find(filed.rank);
     if (--ranked->second == 0) ranks_.erase(ranked);
   }
+  awaited_ -= filed.awaits;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.aside) aside_.erase({share.number, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
   if (filed.line->empty()) waiting_[filed.leaf].erase(filed.kind);
+}
+
+void QueueSums::add(const QueueSums& other, int64_t sign) {
+  demand += sign * other.demand;
+  allocated += sign * other.allocated;
+  minima += sign * other.minima;
+  left_behind += sign * other.left_behind;
+  usable += sign * other.usable;
+  leaving += sign * other.leaving;
+}
+
+QueueSums Tentative::sums_of(const Share& share) const {
+  const JobView& job = *share.job;
+  const Standing& is = share.is;
+  const int64_t held = int64_t(share.held.size()) * (is_whole(share) ? kWholeGpu : job.part);
+  const int64_t most = is_whole(share) ? int64_t(is.most) * kWholeGpu : job.part;
+  QueueSums sums;
+  if (!is.frozen) sums.demand = most;
+  if (!is.admitted) return sums;
+  // Of an absent server it has what it had there, as far as limits go.
+  const int64_t absent = is.frozen ? std::max<int64_t>(held_by(job) - held, 0) : 0;
+  sums.allocated = held;
+  sums.minima = is.frozen ? held + absent : is_whole(share) ? int64_t(is.least) * kWholeGpu : job.part;
+  sums.left_behind = job.suspended ? held + absent : absent;
+  sums.usable = most;
+  if (is.frozen && !job.suspended) sums.demand = held;
+  if (job.suspended && is_whole(share)) sums.leaving = int64_t(share.held.size());
+  return sums;
 }
 
 void Tentative::note_home(Slot slot) {

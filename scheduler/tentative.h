@@ -49,16 +49,28 @@ using Kinds = std::map<Kind, Line>;
 // Why a job waits, as it was when it was looked at last.
 enum class Why : uint8_t { kNeeds, kBehind, kNoSet, kQueue };
 
+// What jobs of a queue have and want, in thousandths of GPUs.
+struct QueueSums {
+  int64_t demand = 0, allocated = 0;
+  int64_t minima = 0;       // of those that run
+  int64_t left_behind = 0;  // what those that are being suspended leave, and what is on absent servers
+  int64_t usable = 0;       // what those that run could use
+  int64_t leaving = 0;      // whole GPUs of those that are being suspended
+  void add(const QueueSums& other, int64_t sign);
+};
+
 // Where a job stands in the indices.
 struct Filed {
   bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false,
        aside = false;
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
+  int64_t awaits = 0;
   Standing is = {};
   Order order = {};
   Kind kind = {};
   Line* line = nullptr;  // in which it waits
+  QueueSums sums = {};   // its part of its queue's, where there are queues
 };
 
 struct Share {
@@ -131,11 +143,14 @@ class Tentative {
   uint64_t now_ms() const { return now_ms_; }
   int64_t total() const { return gpus_.usable(); }
   int64_t left_beside_minima() const { return total() - rooms_used_ - least_sum_; }
+  // That others leave for who is due and runs: nobody else gets them.
+  int64_t awaited() const { return awaited_; }
   int64_t left() const { return total() - rooms_used_ - count_sum_; }
   int64_t rooms_used() const { return rooms_used_; }  // GPUs with parts on them
   bool consolidates() const { return consolidates_; }
-  // Whether there is anything that queues decide.
+  // Whether there is anything that queues decide; then, by leaf, what its jobs have and want.
   bool has_queues() const { return has_queues_; }
+  const std::vector<QueueSums>& queue_sums() const { return queue_sums_; }
   bool has_priorities() const { return ranks_.size() > 1; }  // jobs differ in that
   bool has_steps() const { return stepping_ != 0; }          // some jobs may have powers of two only
   int32_t leaf_of(const JobView& job) const;
@@ -223,6 +238,7 @@ class Tentative {
   };
   void index(Slot slot);
   void unindex(Slot slot);
+  QueueSums sums_of(const Share& share) const;
   void put_standing(Slot slot, const Standing& standing);
   void put_mine(Slot slot, GpuSet mine);
   void put_join(Slot slot, GpuIndex gpu);
@@ -258,10 +274,11 @@ class Tentative {
   std::vector<std::vector<Slot>> at_server_;  // jobs with a vGPU or something kept there, sorted
   std::vector<Shared> rooms_;                 // by GPU; behind those, of GPUs that have not been chosen
   ByLeft left_in_, left_in_new_;              // rooms of GPUs, and of GPUs that have not been chosen
-  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0;
+  int64_t rooms_used_ = 0, least_sum_ = 0, count_sum_ = 0, awaited_ = 0;
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
   Line dues_;
+  std::vector<QueueSums> queue_sums_;
   std::vector<ByCount> growing_, shrinking_;
   std::set<std::pair<uint64_t, Slot>> homeless_, aside_;  // aside: who waits, and cannot be tried in this round
   std::map<int64_t, uint32_t> ranks_;                     // jobs by growth_rank()

@@ -6,7 +6,12 @@
 namespace tide::sched {
 namespace {
 
-bool fill_up_to(const Work& work, const Rate& most, double deadline_s, const Profile& free, const TimetableRules& rules,
+// `now`: until what is free changes for the first time; `most`: from then on.
+struct UpTo {
+  uint32_t now = 0, most = 0;  // GPUs
+};
+
+bool fill_up_to(const Work& work, const UpTo& gpus, double deadline_s, const Profile& free, const TimetableRules& rules,
                 Timetable* table) {
   table->clear();
   double left = work.left, pause_s = work.pause_s;
@@ -17,7 +22,7 @@ bool fill_up_to(const Work& work, const Rate& most, double deadline_s, const Pro
     if (to_s <= work.not_before_s) continue;
     const double from_s = std::max(at->first, work.not_before_s);
     if (from_s >= deadline_s) break;
-    const Rate* const rate = fastest(*work.rates, std::min(most.gpus, at->second));
+    const Rate* const rate = fastest(*work.rates, std::min(at == steps.begin() ? gpus.now : gpus.most, at->second));
     if (rate != has) pause_s = rules.change_s;
     has = rate;
     if (rate == nullptr) continue;
@@ -66,10 +71,13 @@ void Profile::keep_least(const Profile& other) {
 
 bool fill(const Work& work, const Profile& free, const TimetableRules& rules, Timetable* table) {
   const auto tried = [&](const Rate& most, double margin_s) {
-    return most.gpus <= rules.gpus_most && fill_up_to(work, most, work.deadline_s - margin_s, free, rules, table);
+    return most.gpus <= rules.gpus_most &&
+           fill_up_to(work, {most.gpus, most.gpus}, work.deadline_s - margin_s, free, rules, table);
   };
   if (work.prefer == Prefer::kWhatItHas && work.has != nullptr && tried(*work.has, 0)) return true;
   const Rates& rates = *work.rates;
+  if (work.prefer == Prefer::kWhatItHasThenMost && work.has != nullptr)
+    return fill_up_to(work, {work.has->gpus, rules.gpus_most}, work.deadline_s, free, rules, table);
   if (work.prefer == Prefer::kMost)
     return !rates.empty() && tried(*fastest(rates, std::max(rules.gpus_most, rates[0].gpus)), 0);
   for (const Rate& most : rates) {
@@ -81,8 +89,7 @@ bool fill(const Work& work, const Profile& free, const TimetableRules& rules, Ti
 
 void fill_late(const Work& work, const Profile& free, const TimetableRules& rules, Timetable* table) {
   table->clear();
-  if (const Rate* const most = fastest(*work.rates, rules.gpus_most))
-    (void)fill_up_to(work, *most, work.deadline_s, free, rules, table);
+  (void)fill_up_to(work, {rules.gpus_most, rules.gpus_most}, work.deadline_s, free, rules, table);
 }
 
 const Rate* rate_at(const Timetable& table, double at_s) {

@@ -50,7 +50,7 @@ struct Piece {
 using Timetable = std::vector<Piece>;  // when a job has GPUs, and how many
 
 // Which numbers of GPUs are tried first.
-enum class Prefer : uint8_t { kFewest, kWhatItHas, kMost };
+enum class Prefer : uint8_t { kFewest, kWhatItHas, kWhatItHasThenMost, kMost };
 
 struct Work {
   const Rates* rates = nullptr;

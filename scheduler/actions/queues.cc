@@ -16,20 +16,13 @@ void note_shares(Tentative& plan) {
   std::vector<int64_t> minima(loads.size()), left_behind(loads.size());
   plan.usable.assign(loads.size(), 0);
   for (size_t i = 0; i < loads.size() && i < plan.used().size(); ++i) loads[i].used = plan.used()[i];
-  for (const Share& share : plan.shares()) {
-    if (!share.known) continue;
-    const size_t leaf = size_t(plan.leaf_of(*share.job));
-    const bool partial = share.job->is_partial(), stays = share.is.frozen;
-    const int64_t each = partial ? share.job->part : kWholeGpu;
-    const int64_t held = int64_t(share.held.size()) * each;
-    if (share.is.admitted) loads[leaf].allocated += held;
-    // Of an absent server it has what it had there, as far as limits go.
-    const int64_t absent = stays ? std::max<int64_t>(held_by(*share.job) - held, 0) : 0;
-    if (share.is.admitted) minima[leaf] += stays ? held + absent : need_of(share);
-    if (share.is.admitted) left_behind[leaf] += share.job->suspended ? held + absent : absent;
-    if (share.is.admitted) plan.usable[leaf] += partial ? share.job->part : int64_t(share.is.most) * kWholeGpu;
-    if (!stays) loads[leaf].demand += partial ? share.job->part : int64_t(share.is.most) * kWholeGpu;
-    if (stays && share.is.admitted && !share.job->suspended) loads[leaf].demand += held;
+  for (size_t i = 0; i < loads.size(); ++i) {
+    const QueueSums& sums = plan.queue_sums()[i];
+    loads[i].allocated = sums.allocated;
+    loads[i].demand = sums.demand;
+    minima[i] = sums.minima;
+    left_behind[i] = sums.left_behind;
+    plan.usable[i] = sums.usable;
   }
   // Who has an odd GPU keeps it: what queues are owed depends on what they have, too.
   QueueShares shares = fair_shares(tree, loads, plan.total() * kWholeGpu, plan.share_rules());
@@ -58,10 +51,7 @@ void book(Tentative& plan, int32_t leaf, int64_t amount) {
 
 int64_t leaving(const Tentative& plan) {
   int64_t gpus = 0;
-  for (const Share& share : plan.shares()) {
-    const bool leaves = share.known && share.is.admitted && share.job->suspended && !share.job->is_partial();
-    if (leaves) gpus += int64_t(share.held.size());
-  }
+  for (const QueueSums& sums : plan.queue_sums()) gpus += sums.leaving;
   return gpus;
 }
 

@@ -10,7 +10,7 @@ constexpr size_t kKindsMax = 64;  // beyond, going through all who wait is faste
 
 class Starting {
  public:
-  explicit Starting(Tentative& plan) : plan_(plan), left_(plan.left_beside_minima()) {}
+  explicit Starting(Tentative& plan) : plan_(plan), left_(plan.left_beside_minima() - plan.awaited()) {}
 
   int64_t run() {
     const auto homeless = plan_.homeless();
@@ -36,7 +36,7 @@ class Starting {
     plan_.leaving_left = leaving_;
     for (const auto& [slot, room] : guesses_) plan_.take_back(slot, room);
     plan_.drop_new_rooms();
-    return new_rooms_ + kept;
+    return new_rooms_ + kept + std::clamp<int64_t>(plan_.left() - new_rooms_ - kept, 0, plan_.awaited());
   }
 
  private:
@@ -200,12 +200,14 @@ class Starting {
         if (plan_.reserved.count(who.second) != 0) continue;
         const Share& share = plan_.share(who.second);
         const int64_t need = need_of(share);
+        const bool room = fits(share), later = !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_;
+        if (!room && !later && !drains(share)) break;  // whatever its queue is owed
         if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) break;
-        const bool can = fits(share) && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need &&
-                         leaves_shares(plan_, leaf, need);
+        const bool can =
+            room && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need && leaves_shares(plan_, leaf, need);
         const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
-        const bool waits_for_them = !share.job->is_partial() && owed && int64_t(share.is.least) <= left_ + leaving_;
-        const bool yielded_to = waits_for_leaving(share) && leaves_shares(plan_, leaf, need);
+        const bool waits_for_them = owed && later;
+        const bool yielded_to = later && waits_for_leaving(share) && leaves_shares(plan_, leaf, need);
         if (!can && !waits_for_them && !yielded_to && !(owed && drains(share))) break;
         if (next.who.second == kNoSlot || who < next.who) next = {who, can, yielded_to};
         break;

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "scheduler/invariants.h"
+#include "scheduler/queues.h"
 #include "tests/scheduler/policy_text.h"
 
 namespace tide::sched {
@@ -23,12 +25,16 @@ class Dice {
   uint64_t state_;
 };
 
+enum class Rules { kNone, kQueues, kTurns, kJobs };  // kJobs: priorities, classes, ...
+
 // A pool that lives, told to a planner change by change, and asked of assign() as a whole.
 class Pool {
  public:
-  explicit Pool(uint64_t seed, bool rules = false) : rules_(rules), dice_(seed), state_(gpus()), planner_(state_) {}
+  explicit Pool(uint64_t seed, Rules rules = Rules::kNone)
+      : dice_(seed), rules_(rules), state_(gpus()), planner_(state_) {}
 
   void change() {
+    if ((rules_ == Rules::kQueues || rules_ == Rules::kTurns) && dice_.roll(4) == 0) return change_rules();
     const uint32_t what = dice_.roll(10);
     if (what < 4 || state_.jobs.empty()) return arrive();
     if (what == 9) return change_gpu();
@@ -66,7 +72,11 @@ class Pool {
       if (taken_.count(job.id) != 0 && !std::all_of(job.places.begin(), job.places.end(), parked)) continue;
       job.running = false;
       job.keeps.clear();
-      if (taken_.erase(job.id) != 0) job.suspended = false;  // it waits to come back
+      if (taken_.erase(job.id) != 0) {
+        job.suspended = false;  // it waits to come back
+      } else if (rules_ == Rules::kQueues || rules_ == Rules::kTurns) {
+        job.suspended = dice_.roll(2) == 0;
+      }
       planner_.put(job);
     }
   }
@@ -83,6 +93,7 @@ class Pool {
       if (job.running && !job.suspended && !wanted.at(job.id).running) taken.insert(job.id);
     }
     taken_.insert(taken.begin(), taken.end());
+    given_ += taken.size();
     for (const JobView& job : state_.jobs) note_moved(job, wanted.at(job.id), by_id);
     state_ = after(state_, wanted);
     for (JobView& job : state_.jobs) {
@@ -102,6 +113,8 @@ class Pool {
   void expect_idle() {
     for (int round = 0; round < 5; ++round) ASSERT_TRUE(planner_.decide().empty());
   }
+
+  size_t given() const { return given_; }
 
   // Whole GPUs have one job, others no more than there is of them.
   void expect_sound() const {
@@ -145,7 +158,31 @@ class Pool {
       }
       if (traits) describe_server("s" + std::to_string(s), s % 2 == 0 ? "H200" : "rack=a", &state);
     }
+    if (rules_ == Rules::kQueues) {
+      for (int32_t i = 0; i < 4; ++i) {
+        add_orphan(&state.queues, "q" + std::to_string(i));
+        Queue& queue = state.queues.queues.back();
+        queue.quota = int64_t(dice_.roll(4)) * kWholeGpu;
+        if (dice_.roll(3) == 0) queue.limit = queue.quota + int64_t(dice_.roll(4)) * kWholeGpu;
+        queue.priority = int32_t(dice_.roll(2));
+        queue.preemptible = dice_.roll(4) != 0;
+      }
+      state.used.resize(4);
+    }
+    state.turns = rules_ == Rules::kTurns;
     return state;
+  }
+
+  // The past of a queue, who is next, or how much a queue is owed.
+  void change_rules() {
+    if (rules_ == Rules::kQueues && dice_.roll(3) == 0) {
+      state_.queues.queues[dice_.roll(4)].quota = int64_t(dice_.roll(4)) * kWholeGpu;
+    } else if (rules_ == Rules::kQueues) {
+      state_.used[dice_.roll(4)] = dice_.roll(10) / 10.0;
+    } else {
+      state_.next_turn = state_.jobs.empty() ? "" : state_.jobs[dice_.roll(uint32_t(state_.jobs.size()))].id;
+    }
+    planner_.put_rules(state_);
   }
 
   void arrive() {
@@ -157,11 +194,16 @@ class Pool {
     }
     job.memory_given = dice_.roll(2) == 0;
     if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
-    if (rules_) give_rules(&job);
+    if (rules_ == Rules::kJobs) give_rules(&job);
     if (dice_.roll(4) == 0)
       parse_needs(std::vector<std::string>{"server", "H200", "rack=a"}[dice_.roll(3)], &job.require);
     job.pinned = dice_.roll(8) == 0;
     job.spared = dice_.roll(8) == 0;
+    if (rules_ == Rules::kQueues) {
+      put_into_queue(state_.queues, int32_t(dice_.roll(4)), &job);
+      job.priority = int32_t(dice_.roll(2));
+    }
+    if (rules_ == Rules::kTurns) job.turn.ticket = 1 + dice_.roll(100);
     state_.jobs.push_back(job);
     planner_.put(job);
   }
@@ -187,16 +229,20 @@ class Pool {
 
   bool rules_;  // jobs have priorities, classes, ...
   Dice dice_;
+  const Rules rules_;
   State state_;
   Planner planner_;
   std::set<std::string> taken_;  // are suspended for others
   uint32_t arrived_ = 0, moved_ = 0;
+  size_t given_ = 0;  // how often GPUs were taken for others
 };
 
-TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
-  uint32_t moved = 0;
-  for (uint64_t seed = 1; seed <= 400; ++seed) {
-    Pool pool(seed);
+class PlannerOf : public testing::TestWithParam<Rules> {};
+
+TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
+  size_t given = 0, moved = 0;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    Pool pool(seed, GetParam());
     for (uint32_t step = 0; step < 60; ++step) {
       SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
       pool.change();
@@ -206,31 +252,19 @@ TEST(Planner, answers_each_change_as_the_policy_does_the_whole) {
       pool.park();
       pool.decide();
       if (HasFatalFailure()) return;
+      if (GetParam() == Rules::kJobs) pool.expect_sound();
+      if (HasFatalFailure()) return;
     }
-    pool.expect_idle();
+    if (GetParam() == Rules::kNone) pool.expect_idle();
     if (HasFatalFailure()) return;
+    given += pool.given();
     moved += pool.moved();
   }
-  EXPECT_GT(moved, 100u);  // for others
+  if (GetParam() == Rules::kQueues || GetParam() == Rules::kJobs) EXPECT_GT(given, 0u) << "nothing was reclaimed";
+  if (GetParam() == Rules::kNone) EXPECT_GT(moved, 10u) << "nobody was moved for others";
 }
 
-TEST(Planner, answers_each_change_also_where_jobs_have_priorities_and_are_spared) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
-    Pool pool(seed, true);
-    for (uint32_t step = 0; step < 60; ++step) {
-      SCOPED_TRACE("seed " + std::to_string(seed) + ", step " + std::to_string(step));
-      pool.change();
-      if (HasFatalFailure()) return;
-      for (int round = 0; round < 2; ++round) {
-        pool.decide();
-        if (HasFatalFailure()) return;
-        pool.expect_sound();
-        if (HasFatalFailure()) return;
-        pool.park();
-      }
-    }
-  }
-}
+INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf, testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {

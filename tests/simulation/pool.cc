@@ -231,9 +231,10 @@ void SimPool::check_turns() {
   restarted_ = false;
 }
 
-// What the policy decides for the pool as it is.
+// What the policy decides for the pool as it is, whenever it was asked.
 void SimPool::check_decision() {
-  if (daemon_ == nullptr) return;
+  if (daemon_ == nullptr || daemon_->core().reconciler.rounds() == rounds_checked_) return;
+  rounds_checked_ = daemon_->core().reconciler.rounds();
   const sched::State state = daemon_->core().reconciler.look();
   const std::string wrong = sched::what_is_wrong(state, sched::assign(state));
   if (!wrong.empty()) world_.violate("decision", "%s", wrong.c_str());
@@ -275,6 +276,7 @@ void SimPool::start_scheduler() {
     return world_.after(kS, [this] { start_scheduler(); });
   }
   waiting_.clear();
+  rounds_checked_ = 0;
   restarted_ = true;
   listening_ = daemon_->listen().eagerlyEvaluate([](kj::Exception&&) {});
   check_record();

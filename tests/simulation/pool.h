@@ -209,6 +209,7 @@ class SimPool {
   kj::Maybe<kj::Promise<void>> listening_;
   bool power_went_ = false;
   uint64_t looks_ = 0;
+  uint64_t rounds_checked_ = 0;  // of this scheduler's
   std::vector<std::unique_ptr<SimServer>> servers_;
   std::vector<std::unique_ptr<SimJob>> jobs_;
   uint32_t jobs_begun_ = 0;

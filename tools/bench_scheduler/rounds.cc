@@ -14,6 +14,10 @@ namespace tide::sched {
 namespace {
 
 constexpr uint32_t kServerGpus = 8;
+constexpr uint32_t kAtOnce = 500;  // arrivals before the pool is measured
+constexpr uint64_t kHeartbeatNs = 1'000'000'000;
+
+std::string name_of(uint32_t server) { return format("gpu%05u", server); }
 
 // Does at once, and without a worker, what it is asked to.
 class IdleAgent final : public control::Agent::Server {
@@ -33,14 +37,14 @@ class Pool {
       : size_(size), store_(std::make_unique<MemoryKv>()), reconciler_(ledger_, store_, io_.provider->getTimer()) {
     for (uint32_t i = 0; i < size.servers; ++i) {
       sched::Server server;
-      server.name = format("gpu%05u", i);
+      server.name = name_of(i);
       server.gpus.resize(kServerGpus);
       for (uint32_t g = 0; g < kServerGpus; ++g) {
         server.gpus[g].index = g;
         server.gpus[g].memory_bytes = 80ull << 30;
       }
-      uint64_t generation = 0;
-      (void)reconciler_.register_agent(std::move(server), {}, kj::heap<IdleAgent>(), &generation);
+      generations_.emplace_back();
+      (void)reconciler_.register_agent(std::move(server), {}, kj::heap<IdleAgent>(), &generations_.back());
     }
     reconciler_.after_each_round([this](uint64_t ns) { took_us_.push_back(double(ns) / 1000); });
   }
@@ -61,7 +65,13 @@ class Pool {
   void end(uint64_t number) { reconciler_.end_job(ledger_.by_id(std::to_string(number)), "finished", 0); }
 
   // Until nothing is left to do. Ticks come when their time has come, as in a scheduler that lives.
-  void settle() { io_.waitScope.poll(); }
+  void settle() {
+    if (now_ns() > heard_ns_ + kHeartbeatNs) {
+      for (uint32_t i = 0; i < generations_.size(); ++i) (void)reconciler_.heartbeat(name_of(i), generations_[i]);
+      heard_ns_ = now_ns();
+    }
+    io_.waitScope.poll();
+  }
   std::vector<uint64_t> running() const {
     std::vector<uint64_t> numbers;
     for (const auto& [number, job] : ledger_.jobs) {
@@ -77,6 +87,8 @@ class Pool {
   Ledger ledger_;
   Store store_;
   Reconciler reconciler_;
+  std::vector<uint64_t> generations_;  // by server
+  uint64_t heard_ns_ = 0;
   std::vector<double> took_us_;
 };
 
@@ -85,10 +97,11 @@ class Pool {
 bool measure_rounds(const RoundsSize& size, const std::function<JobView()>& next_job,
                     const std::function<uint32_t(uint32_t)>& roll, RoundTimes* times) {
   Pool pool(size);
+  const uint64_t began = now_ns();
   for (uint32_t i = 0; i < size.jobs; ++i) {
     if (!pool.arrive(next_job())) return false;
+    if (i % kAtOnce == kAtOnce - 1) pool.settle();
   }
-  const uint64_t began = now_ns();
   pool.settle();
   times->first_ms = double(now_ns() - began) / 1e6;
   std::vector<uint64_t> running = pool.running();

@@ -7,6 +7,7 @@
 #include "scheduler/state.h"
 #include "tools/tide/client.h"
 #include "tools/tide/commands.h"
+#include "tools/tide/deadline.h"
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
 #include "tools/tide/protection.h"
@@ -320,6 +321,7 @@ int job(const Words& words) {
   if (spec.getQueue().size() != 0) printf("  queue    %s\n", spec.getQueue().cStr());
   print_rules(info);
   if (spec.getReservation().size() != 0) printf("  reservation %s\n", spec.getReservation().cStr());
+  print_promise(info);
   print_turn(info.getTurn());
   if (info.getState() == control::JobState::ENDED) {
     printf("  exit     %d\n", info.getExitStatus());

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "scheduler/room.h"
+#include "tools/tide/deadline.h"
 #include "tools/tide/options.h"
 
 namespace tide::cli {
@@ -56,6 +57,7 @@ void begin_job(Json& json, control::JobInfo::Reader job) {
   json.add("min_runtime_ms", spec.getMinRuntimeMs()).add("powers_of_two", spec.getPowersOfTwo());
   json.add("idle_ms", spec.getIdleMs()).add("useful_ms", job.getUsefulMs());
   json.add("disturbed", job.getDisturbed()).add("spared", std::string(job.getSpared()));
+  add_promise(json, job);
   add_turn(json, job.getTurn());
 }
 

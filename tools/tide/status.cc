@@ -27,6 +27,23 @@ uint32_t count_waiting(Jobs jobs) {
   return uint32_t(std::count_if(jobs.begin(), jobs.end(), [](auto job) { return job.getTurn().getWaits(); }));
 }
 
+struct Gpus {
+  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;
+};
+Gpus count(capnp::List<control::PoolGpu>::Reader gpus) {
+  Gpus sum;
+  for (const auto gpu : gpus) {
+    const bool held = gpu.getJob().size() != 0;
+    ++sum.total;
+    sum.draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
+    sum.busy += held ? 1 : 0;
+    sum.shared += held && part_left(gpu) != 0 ? 1 : 0;
+    sum.left += held ? part_left(gpu) : 0;
+    sum.offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
+  }
+  return sum;
+}
+
 std::string journal_text(control::JournalInfo::Reader journal) {
   if (journal.getDirectory().size() == 0)
     return "not recorded (`journal` under [policy], and `state` under [pool], of pool.toml)";

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/outcome.h"
 #include "base/pack.h"
@@ -14,6 +15,7 @@
 #include "interpose/trace/file.h"
 #include "scheduler/job_class.h"
 #include "scheduler/pool_service.h"
+#include "tools/tide/deadline.h"
 #include "tools/tide/places.h"
 
 namespace tide::cli {
@@ -113,6 +115,27 @@ bool read_rules(Options& options, Ask* ask) {
   return options.duration("min-runtime", &ask->min_runtime_ms);
 }
 
+bool read_deadline(Options& options, Ask* ask) {
+  if (!options.duration("estimate", &ask->estimate_ms)) return false;
+  if (!options.has("deadline")) return true;
+  const uint64_t now_ms = wall_seconds() * 1000;
+  const auto deadline_ms = parse_deadline(options.get("deadline"), now_ms);
+  std::string wrong;
+  if (!deadline_ms) {
+    wrong =
+        "--deadline is a time from now like 2h, or one like 2026-11-24T18:00, 2026-11-24T18:00Z or "
+        "2026-11-24T18:00+01:00, not '" +
+        options.get("deadline") + "'";
+  } else if (*deadline_ms <= now_ms) {
+    wrong = "--deadline " + date_text(*deadline_ms) + " has passed: it is " + date_text(now_ms);
+  } else if (ask->estimate_ms == 0) {
+    wrong = "--deadline needs --estimate: how long the job will run on all its GPUs, as you think";
+  }
+  if (!wrong.empty()) options.usage_error(wrong);
+  ask->deadline_ms = deadline_ms.value_or(0);
+  return wrong.empty();
+}
+
 // What monitoring sees; preloaded, too, where it was built.
 std::string nvml_of(const std::string& directory) {
   const std::string path = directory + "/libtidenvml.so";
@@ -139,7 +162,9 @@ const std::vector<OptionSpec> kAskOptions = {{"gpus", 'g'},
                                              {"min-runtime"},
                                              {"powers-of-two", 0, false},
                                              {"weight"},
-                                             {"reservation"}};
+                                             {"reservation"},
+                                             {"estimate"},
+                                             {"deadline"}};
 const char* const kAskHelp =
     "  -g, --gpus N       virtual GPUs that the program sees (default 1); or a part of one that others may share, "
     "like\n"
@@ -169,6 +194,9 @@ const char* const kAskHelp =
     "  --together WHERE   all its physical GPUs on one server, or behind one switch: server, switch (without it: on\n"
     "                     one server where that can be)\n"
     "  --reservation NAME on the GPUs of a reservation of the pool (`tide status`), from its beginning on\n"
+    "  --estimate TIME    how long it will run on all its GPUs, as you think (2h)\n"
+    "  --deadline WHEN    it shall be done by then: 2h (from now), 2026-11-24T18:00, ...T18:00Z, ...T18:00+01:00. The\n"
+    "                     job is taken only if that can be promised; it is kept if the estimate is not exceeded\n"
     "  --pool ADDRESS     the pool's scheduler (default $TIDE_POOL, then this machine's own)\n";
 
 bool read_ask(Options& options, Ask* ask) {
@@ -200,7 +228,7 @@ bool read_ask(Options& options, Ask* ask) {
   // What is possible the pool knows; here only what is a number at all.
   return read_gpus(options, ask) && options.number("min", 1, 1'000'000, &ask->min_gpus) &&
          options.size("gpu-memory", &ask->memory_bytes) && read_rules(options, ask) &&
-         options.duration("protect", &ask->protect_ms);
+         options.duration("protect", &ask->protect_ms) && read_deadline(options, ask);
 }
 
 void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string& command, uint32_t pid) {
@@ -222,6 +250,8 @@ void fill_spec(control::JobSpec::Builder spec, const Ask& ask, const std::string
   spec.setMinRuntimeMs(ask.min_runtime_ms);
   spec.setPowersOfTwo(ask.powers_of_two);
   spec.setProtectMs(ask.protect_ms);
+  spec.setEstimateMs(ask.estimate_ms);
+  spec.setDeadlineMs(ask.deadline_ms);
   spec.setGpuModel(clipped(ask.gpu_model));
   auto labels = spec.initLabels(uint32_t(ask.labels.size()));
   for (uint32_t i = 0; i < labels.size(); ++i) labels.set(i, ask.labels[i]);

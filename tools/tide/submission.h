@@ -27,6 +27,7 @@ struct Ask {
   uint64_t min_runtime_ms = 0;
   bool powers_of_two = false;
   uint64_t protect_ms = 0;
+  uint64_t estimate_ms = 0, deadline_ms = 0;  // the latter since 1970
   std::string name, queue, reservation;
   std::string gpu_model;
   std::vector<std::string> labels;
