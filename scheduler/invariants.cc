@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "scheduler/reservations.h"
 #include "scheduler/room.h"
 
 namespace tide::sched {
@@ -116,6 +117,7 @@ class Checking {
     const auto& queues = state_.queues.queues;
     std::vector<int64_t> before(queues.size()), after(queues.size());
     for (const JobView& job : state_.jobs) {
+      if (is_reserved(state_, job)) continue;  // that counts for no queue
       const Decision& decision = assignment_.at(job.id);
       const int64_t had = thousandths(job, gpus_of(job.places).size());
       const int64_t has = decision.running ? thousandths(job, gpus_of(decision.places).size()) : had;

@@ -148,7 +148,8 @@ class Barring {
       for (const GpuId& gpu : chosen) kept_[gpu] = job.id;
       job.entitled = true;
       for (size_t i = 0; i < barred_.size(); ++i) {
-        if (i != index) barred_[i].insert(chosen.begin(), chosen.end());
+        const bool leaves = state_.jobs[i].suspended;  // it has them until it has left
+        if (i != index && !leaves) barred_[i].insert(chosen.begin(), chosen.end());
       }
       return;
     }
@@ -220,7 +221,7 @@ class Barring {
     for (size_t r = *model.limit; r < ranked.size(); ++r) {
       for (size_t i = 0; i < barred_.size(); ++i) {
         const bool below = is_below(tree_, state_.jobs[i].queue, queue);
-        if (below && !needs(i, ranked[r].second)) barred_[i].insert(ranked[r].second);
+        if (below && !state_.jobs[i].suspended && !needs(i, ranked[r].second)) barred_[i].insert(ranked[r].second);
       }
     }
   }
@@ -267,6 +268,7 @@ KeptGpus bar_by_model(State* state) { return Barring(state).run(); }
 
 void displace_by_model(const State& barred, const KeptGpus& kept, Assignment* answer) {
   if (kept.empty()) return;
+  std::set<std::string> awaited;
   GpuIds online;
   for (const GpuView& gpu : barred.gpus) {
     if (gpu.online) online.insert(gpu.id);
@@ -285,6 +287,13 @@ void displace_by_model(const State& barred, const KeptGpus& kept, Assignment* an
     decision = {.running = false,
                 .reason = "gives its GPUs to job " + by + ", whose queue has a quota of their model",
                 .places = job.places};
+    awaited.insert(by);
+  }
+  // What these leave is kept for it; it begins when it is there.
+  for (const JobView& job : barred.jobs) {
+    if (awaited.count(job.id) == 0 || job.running) continue;
+    answer->at(job.id) = {
+        .running = false, .reason = "waits until others have left the GPUs that are kept for it", .places = job.places};
   }
 }
 

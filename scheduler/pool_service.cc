@@ -241,6 +241,8 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   take_defaults(core_.ledger, context.getParams().getSpec(), &job.record);
   JobView view = view_of(job);
   view.memory_bytes = job.record.memory_given;
+  outcome = may_use_reservation(core_.ledger, state, view, job.record, wall_seconds() * 1000);
+  if (!outcome.ok()) return error_for_caller(outcome.message());
   std::string impossible = why_unmet(state, view, job.record.min_given);
   if (impossible.empty()) impossible = why_impossible(state, view, job.record.min_given);
   if (impossible.empty() && job.record.reservation.empty())

@@ -130,7 +130,7 @@ kj::Promise<void> PoolService::top(TopContext context) {
         const Loads loads = loads_of(*usages);
         fill_gpus(core_, *usages, loads, results);
         fill_jobs(core_, loads, jobs_max, results);
-        const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.ledger.snapshot());
+        const std::vector<QueueState> queues = states_of(core_.ledger.queues, core_.reconciler.look());
         auto list = results.initQueues(uint32_t(queues.size()));
         for (uint32_t i = 0; i < list.size(); ++i) fill_queue_info(list[i], queues[i]);
         results.setNowMs(wall_seconds() * 1000);

@@ -415,6 +415,8 @@ Division divide(const State& state) {
   return division;
 }
 
+bool is_reserved(const State& state, const JobView& job) { return lasting(state, job) != nullptr; }
+
 State rest_of(const State& state) { return state.reservations.empty() ? state : divide(state).rest; }
 
 void displace(const State& state, const Division& division, Assignment* rest) {

@@ -33,6 +33,9 @@ struct Division {
 };
 Division divide(const State& state);
 
+// Whether its reservation lasts: what it has counts for that.
+bool is_reserved(const State& state, const JobView& job);
+
 // The state without reservations and what belongs to them: what queues and turns are about.
 State rest_of(const State& state);
 
