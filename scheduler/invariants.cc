@@ -47,7 +47,8 @@ class Checking {
   static std::set<GpuId> held_after(const JobView& job, const Decision& decision) {
     std::set<GpuId> held = gpus_of(decision.running ? decision.places : job.places);
     if (!decision.running && !job.running && !job.suspended) held.clear();
-    if (!decision.running && !job.suspended && !job.yields_to.empty()) held.clear();  // for whom they are given already
+    // Who is taken now gives them to whom they are given already, or kept for; they are had when it has left (plan.h).
+    if (!decision.running && !job.suspended) held.clear();
     if (job.suspended && job.running) held.merge(gpus_of(job.places));
     held.insert(job.keeps.begin(), job.keeps.end());
     return held;

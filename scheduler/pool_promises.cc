@@ -56,6 +56,8 @@ Outcome read_promise(control::JobSpec::Reader spec, uint64_t now_ms, JobRecord* 
   if (record->estimate_ms == 0) {
     return Outcome::fail("--deadline needs --estimate: how long the job will run on all its GPUs, as you think");
   }
+  if (spec.getReservation().size() != 0)
+    return Outcome::fail("--deadline and --reservation exclude each other: what is reserved is promised already");
   if (record->deadline_ms <= now_ms) {
     return Outcome::fail("--deadline " + date_text(record->deadline_ms) + " has passed: it is " + date_text(now_ms));
   }

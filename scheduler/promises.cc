@@ -78,7 +78,17 @@ class Pool {
     all.most = kWholeGpu * std::count(all.usable.begin(), all.usable.end(), true);
     caps_.push_back(all);
     find_units();
+    // Whose times and jobs are not planned here: what reservations may have is promised to nobody.
+    for (const Reservation& each : state.reservations) {
+      if (!each.over(state.now_ms)) reserved_ += int64_t(each.gpus) * kWholeGpu;
+      if (each.lasts(state.now_ms)) reserved_now_ += int64_t(each.gpus) * kWholeGpu;
+    }
   }
+
+  // What there may be at most without what reservations have, now and later. Any GPU may be one of theirs; a queue's
+  // limit is no GPU.
+  int64_t most_now(size_t cap) const { return caps_[cap].most - (caps_[cap].queue == kNoQueue ? reserved_now_ : 0); }
+  int64_t most_ever(size_t cap) const { return caps_[cap].most - (caps_[cap].queue == kNoQueue ? reserved_ : 0); }
 
   const State& state() const { return state_; }
   const std::vector<Cap>& caps() const { return caps_; }
@@ -140,6 +150,13 @@ class Pool {
     return queue == above;
   }
 
+  // On GPUs of its own.
+  bool is_reserved(const JobView& job) const {
+    return std::any_of(state_.reservations.begin(), state_.reservations.end(), [&](const Reservation& each) {
+      return each.name == job.reservation && each.lasts(state_.now_ms);
+    });
+  }
+
   bool is_stuck(const JobView& job) const {
     return std::any_of(job.places.begin(), job.places.end(), [&](const GpuId& place) {
       if (place.none()) return false;
@@ -156,7 +173,7 @@ class Pool {
     std::map<size_t, size_t> rooms;  // unit by GPU
     for (size_t i = 0; i < state_.jobs.size(); ++i) {
       const JobView& job = state_.jobs[i];
-      if (!job.running) continue;
+      if (!job.running || is_reserved(job)) continue;
       Unit unit{.jobs = {i}, .gpus = {}, .leaving = job.suspended, .stuck = is_stuck(job)};
       for (const GpuId& place : held_of(job)) {
         const auto found = numbers_.find(place);
@@ -180,6 +197,7 @@ class Pool {
   const State& state_;
   std::map<GpuId, size_t> numbers_;
   std::vector<Cap> caps_;  // the first: all usable GPUs
+  int64_t reserved_ = 0, reserved_now_ = 0;
   std::vector<Unit> units_;
 };
 
@@ -265,7 +283,7 @@ class Plan {
   bool make(const Way& way) {
     std::vector<Profile> free;
     for (size_t i = 0; i < gone_.size(); ++i) {
-      const int64_t left = pool_.caps()[i].most - gone_[i];
+      const int64_t left = pool_.most_ever(i) - gone_[i];
       free.emplace_back(seconds(now_ms_), uint32_t(std::max<int64_t>(left, 0) / kWholeGpu));
     }
     bool all = true;
@@ -383,7 +401,7 @@ class Dues {
   // GPUs that there are for it, with those.
   uint32_t room(const Promised& each, const std::vector<int64_t>& used) const {
     int64_t left = INT64_MAX;
-    for (const size_t cap : each.caps) left = std::min(left, pool_.caps()[cap].most - used[cap] + own(each, cap));
+    for (const size_t cap : each.caps) left = std::min(left, pool_.most_now(cap) - used[cap] + own(each, cap));
     return uint32_t(std::max<int64_t>(left, 0) / kWholeGpu);
   }
 
@@ -452,7 +470,7 @@ class Dues {
   // It has some of what is short.
   bool helps(const Promised& each, const Unit& unit, uint32_t need) const {
     return std::any_of(each.caps.begin(), each.caps.end(), [&](size_t cap) {
-      const bool is_short = pool_.caps()[cap].most - after_[cap] + own(each, cap) < need * int64_t(kWholeGpu);
+      const bool is_short = pool_.most_now(cap) - after_[cap] + own(each, cap) < need * int64_t(kWholeGpu);
       return is_short && pool_.use(unit, pool_.caps()[cap]) > 0;
     });
   }
