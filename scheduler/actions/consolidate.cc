@@ -525,11 +525,13 @@ bool make_way(Tentative& plan, Slot slot, std::vector<Slot>* moved) {
   if (!plan.consolidates() || plan.ways_in_vain >= kWaysMax) return false;
   if (!plan.share(slot).job->failed_on.empty()) return false;  // where it failed it is tried again soon
   if (plan.share(slot).job->is_partial()) {
-    if (Squeezing(plan, slot, true, moved).run()) return true;
+    if (Squeezing(plan, slot, plan.gpus().free() > 0, moved).run()) return true;
   } else {
     const Standing is = plan.share(slot).is;
-    if (Clearing(plan, slot, moved).run(is.count)) return true;
-    if (is.least < is.count && Clearing(plan, slot, moved).run(is.least)) {
+    // Somewhere as many must be free as it gets; else nobody need be looked at.
+    const int64_t has = plan.gpus().free() + int64_t(plan.share(slot).mine.size());
+    if (is.count <= has && Clearing(plan, slot, moved).run(is.count)) return true;
+    if (is.least < is.count && is.least <= has && Clearing(plan, slot, moved).run(is.least)) {
       Standing fewer = plan.share(slot).is;
       fewer.count = fewer.least;
       plan.stand(slot, fewer);
