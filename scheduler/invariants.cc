@@ -49,7 +49,6 @@ class Checking {
     if (!decision.running && !job.running && !job.suspended) held.clear();
     // Who is taken now gives them to whom they are given already, or kept for; they are had when it has left (plan.h).
     if (!decision.running && !job.suspended) held.clear();
-    if (job.suspended && job.running) held.merge(gpus_of(job.places));
     held.insert(job.keeps.begin(), job.keeps.end());
     return held;
   }

@@ -69,14 +69,14 @@ void Reconciler::save_useful(bool all) {
   if (!stale.empty()) (void)save(stale);
 }
 
-// Called by the tick. Whether it was left alone until now, and is not any more.
+// Called by the tick. Whether it was left alone until now and is not any more, or is from now on: it is nearly done.
 bool Reconciler::may_be_disturbed_again(Job* job, uint64_t now) {
   const bool was = job->spared;
   const Disturbed disturbed = job->disturbed(ledger_.disturbance);
   job->spared = job->admitted() && !job->ended() && !job->disturbing &&
                 (sparing_of(ledger_.disturbance, disturbed, wall_seconds() * 1000).spared() ||
                  job->kept_until_ns > now || (job->record.estimate_ms != 0 && is_nearly_done(view_of(*job))));
-  return was && !job->spared;
+  return was != job->spared;
 }
 
 bool Reconciler::suspend_for_others(Job* job) {

@@ -120,6 +120,7 @@ void write(const JobView& job, Tables* tables, snapshot::Job::Builder out) {
   if (!job.moves_for.empty()) out.setMovesFor(job.moves_for);
   out.setSwitchMs(job.switch_ms);
   out.setDueGpus(job.due_gpus);
+  out.setDueMore(job.due_more);
   if (!job.yields_to.empty()) out.setYieldsTo(job.yields_to);
   if (!job.kept_out_for.empty()) out.setKeptOutFor(job.kept_out_for);
   if (!job.reservation.empty()) out.setReservation(job.reservation);
@@ -329,6 +330,7 @@ class StateReader {
     job.moves_for = text_of(in.getMovesFor());
     job.switch_ms = in.getSwitchMs();
     job.due_gpus = in.getDueGpus();
+    job.due_more = in.getDueMore();
     job.yields_to = text_of(in.getYieldsTo());
     job.kept_out_for = text_of(in.getKeptOutFor());
     job.reservation = text_of(in.getReservation());

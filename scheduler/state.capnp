@@ -73,6 +73,7 @@ struct Job {
   reservation @33 :Text;
   barred @34 :List(Place);    # null: none
   entitled @35 :Bool;
+  dueMore @36 :UInt32;
 }
 
 struct Reservation {

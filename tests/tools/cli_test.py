@@ -358,8 +358,8 @@ class WithReservations(Cli):
                  '--reservation out'),
                 (('--reservation', 'soon', '-g', 3), "reservation 'soon' has 2 GPUs; -g 3 asks for more. Use -g 2, or "
                  '--min 2 to let 3 virtual GPUs share them'),
-                (('--reservation', 'theirs'), "reservation 'theirs' is for jobs in queue borrowers; this job is of user "
-                 f'{getpass.getuser()}, in queue default')):
+                (('--reservation', 'theirs'), "reservation 'theirs' is for jobs in queue borrowers; this job is of "
+                 f'user {getpass.getuser()}, in queue default')):
             self.error(125, f'tide: {text}\n', 'run', *words, '--', 'true')
 
     def test_it_begins_and_others_give_way_and_come_back(self):
@@ -380,7 +380,8 @@ class WithReservations(Cli):
         # Ended before its time by a new file: its job goes on.
         self.write(-20, -10)
         foreseen = self.json('config', 'apply', self.path, '--dry-run')
-        self.assertTrue(any(line.startswith('reservation soon: 2 GPUs from ') for line in foreseen['changes']), foreseen)
+        self.assertTrue(any(line.startswith('reservation soon: 2 GPUs from ') for line in foreseen['changes']),
+                        foreseen)
         self.ok('config', 'apply', self.path)
         self.wait_until(lambda: self.of_reservation('soon')['stage'] == 'over', 'it is over')
         self.assertEqual(self.gpus_of('owner'), 2)
@@ -443,7 +444,8 @@ name = "team-department"
 quota = 5
 
 # line 21: the GPUs of 2 node pools are added up: there is one pool here
-# line 21: where these differ by GPU model, write its words: models = { a = { quota = 3, limit = 4 }, b = { quota = 2, limit = 2 } }
+# line 21: where these differ by GPU model, write its words: models = { a = { quota = 3, limit = 4 }, \
+b = { quota = 2, limit = 2 } }
 [[queue]]
 name = "team"
 parent = "team-department"
