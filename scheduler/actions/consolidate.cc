@@ -3,6 +3,7 @@
 #include <map>
 
 #include "scheduler/actions/actions.h"
+#include "scheduler/cost.h"
 #include "scheduler/room.h"
 #include "scheduler/spread.h"
 
@@ -39,7 +40,8 @@ bool is_movable(const Tentative& plan, Slot slot, Slot for_whom) {
   if (share.job == nullptr || !share.known || !share.is.admitted || share.is.frozen || share.mine.empty()) return false;
   const JobView& job = *share.job;
   if (!job.running || job.suspended || job.pinned) return false;
-  if ((job.spared || !job.preemptible) && !makes_way(plan, slot, for_whom)) return false;
+  const bool kept = job.spared || !job.preemptible || is_nearly_done(job);
+  if (kept && !makes_way(plan, slot, for_whom)) return false;
   return std::all_of(job.places.begin(), job.places.end(), [](const GpuId& place) { return place.on_gpu(); });
 }
 
@@ -437,11 +439,17 @@ Slot next_waiting(Tentative& plan, const std::set<Slot>& seen) {
   std::pair<Order, Slot> first = {{}, kNoSlot};
   for (const Kinds& kinds : plan.waiting()) {
     for (const auto& [kind, line] : kinds) {
-      // Who is alike fares alike.
+      // Who is alike fares alike, and who needs more fares no better.
       const auto& who = *line.begin();
       if (first.second != kNoSlot && first < who) continue;
-      const bool looked_at = std::any_of(line.begin(), line.end(), [&](const auto& e) { return seen.count(e.second); });
-      if (!looked_at && waits_for_pieces(plan, who)) first = who;
+      const auto fares_no_better = [&, of = &line, needs = kind](Slot slot) {
+        const Filed& filed = plan.share(slot).filed;
+        const bool alike = needs.picky == kNoSlot && filed.kind.picky == kNoSlot;
+        return filed.line == of || (alike && needs.least >= filed.kind.least && needs.part >= filed.kind.part &&
+                                    needs.memory_bytes >= filed.kind.memory_bytes);
+      };
+      const bool in_vain = std::any_of(seen.begin(), seen.end(), fares_no_better);
+      if (!in_vain && waits_for_pieces(plan, who)) first = who;
     }
   }
   return first.second;
@@ -517,11 +525,13 @@ bool make_way(Tentative& plan, Slot slot, std::vector<Slot>* moved) {
   if (!plan.consolidates() || plan.ways_in_vain >= kWaysMax) return false;
   if (!plan.share(slot).job->failed_on.empty()) return false;  // where it failed it is tried again soon
   if (plan.share(slot).job->is_partial()) {
-    if (Squeezing(plan, slot, true, moved).run()) return true;
+    if (Squeezing(plan, slot, plan.gpus().free() > 0, moved).run()) return true;
   } else {
     const Standing is = plan.share(slot).is;
-    if (Clearing(plan, slot, moved).run(is.count)) return true;
-    if (is.least < is.count && Clearing(plan, slot, moved).run(is.least)) {
+    // Somewhere as many must be free as it gets; else nobody need be looked at.
+    const int64_t has = plan.gpus().free() + int64_t(plan.share(slot).mine.size());
+    if (is.count <= has && Clearing(plan, slot, moved).run(is.count)) return true;
+    if (is.least < is.count && is.least <= has && Clearing(plan, slot, moved).run(is.least)) {
       Standing fewer = plan.share(slot).is;
       fewer.count = fewer.least;
       plan.stand(slot, fewer);
@@ -565,6 +575,7 @@ void consolidate(Tentative& plan, size_t before, const TryPlan& try_plan) {
       if (more.size() > started.size() && std::all_of(started.begin(), started.end(), still)) {
         before = behind;
         --in_vain;
+        seen.erase(slot);
         continue;
       }
     }

@@ -157,8 +157,6 @@ inline JobView parse_job(const std::string& text, const State& state) {
       job.failed_on.insert("s" + word.substr(6));
     } else if (word.rfind("min", 0) == 0) {
       job.min_gpus = uint32_t(std::stoul(word.substr(3)));
-    } else if (word.rfind("lasts", 0) == 0) {
-      job.estimate_ms = std::stoul(word.substr(5)) * 1000;
     } else if (word.rfind("mem", 0) == 0) {
       job.memory_bytes = std::stoul(word.substr(3));
       job.memory_given = true;

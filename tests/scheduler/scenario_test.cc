@@ -27,7 +27,6 @@ namespace {
 
 constexpr int kRoundsMax = 100;
 constexpr int kIdleRounds = 5;
-constexpr uint64_t kBeginMs = 1'795'000'000'000;  // on the clock of State::now_ms
 
 struct Line {
   std::string place;  // "jobs.txt:12"
