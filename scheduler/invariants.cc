@@ -112,10 +112,18 @@ class Checking {
 
   int64_t thousandths(const JobView& job, size_t gpus) const { return int64_t(gpus) * job.part; }
 
+  // Its GPUs are its reservation's, and no queue's.
+  bool is_reserved(const JobView& job) const {
+    return std::any_of(state_.reservations.begin(), state_.reservations.end(), [&](const Reservation& each) {
+      return each.name == job.reservation && each.lasts(state_.now_ms);
+    });
+  }
+
   std::string check_queues() const {
     const auto& queues = state_.queues.queues;
     std::vector<int64_t> before(queues.size()), after(queues.size());
     for (const JobView& job : state_.jobs) {
+      if (is_reserved(job)) continue;
       const Decision& decision = assignment_.at(job.id);
       const int64_t had = thousandths(job, gpus_of(job.places).size());
       const int64_t has = decision.running ? thousandths(job, gpus_of(decision.places).size()) : had;

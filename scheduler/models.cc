@@ -90,7 +90,9 @@ class Barring {
       }
     }
     for (size_t i = 0; i < barred_.size(); ++i) {
-      if (!barred_[i].empty()) state_.jobs[i].barred = std::make_shared<const GpuIds>(std::move(barred_[i]));
+      // Who is being suspended has what it has until it has left.
+      const bool leaves = state_.jobs[i].suspended && state_.jobs[i].running;
+      if (!barred_[i].empty() && !leaves) state_.jobs[i].barred = std::make_shared<const GpuIds>(std::move(barred_[i]));
     }
     return std::move(kept_);
   }

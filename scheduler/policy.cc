@@ -147,7 +147,8 @@ Decision decision_of(const Tentative& plan, Slot slot) {
   }
   if (share.is.admitted && !share.is.frozen) {
     decision.places = share.places;
-    if (share.is.moved_for != kNoSlot) decision.moved_for = plan.share(share.is.moved_for).job->id;
+    if (share.is.moved_for != kNoSlot && share.places != job.places)
+      decision.moved_for = plan.share(share.is.moved_for).job->id;
     return decision;
   }
   decision.places = job.places;

@@ -51,7 +51,14 @@ void book(Tentative& plan, int32_t leaf, int64_t amount) {
 
 int64_t leaving(const Tentative& plan) {
   int64_t gpus = 0;
-  for (const QueueSums& sums : plan.queue_sums()) gpus += sums.leaving;
+  if (plan.has_queues()) {
+    for (const QueueSums& sums : plan.queue_sums()) gpus += sums.leaving;
+    return gpus;
+  }
+  for (const Share& share : plan.shares()) {
+    const bool leaves = share.known && share.is.admitted && share.job->suspended && !share.job->is_partial();
+    if (leaves) gpus += int64_t(share.held.size());
+  }
   return gpus;
 }
 

@@ -19,6 +19,9 @@ class FakeAgent final : public control::Agent::Server {
     note("place", lease);
     if (fails("place")) return error_for_caller(log_.fail["place"]);
     log_.leases[{lease.getJob(), lease.getVgpu()}] = lease.getEpoch();
+    log_.shares[{lease.getJob(), lease.getVgpu()}] = std::to_string(lease.getPart()) + " x " +
+                                                     std::to_string(lease.getWeight()) +
+                                                     (lease.getLatency() ? " first" : "");
     log_.gpus[{lease.getJob(), lease.getVgpu()}] = lease.getGpu();
     log_.servers[{lease.getJob(), lease.getVgpu()}] = server_;
     return kj::READY_NOW;

@@ -16,6 +16,7 @@ struct FakeAgentLog {
   std::vector<std::string> calls;                                   // "place 1:0 on node0/2 epoch 1"
   std::map<std::string, std::string> fail;                          // method -> message: the next calls of it fail
   std::map<std::pair<std::string, uint32_t>, uint64_t> leases;      // (job, vgpu) -> epoch of what is served here
+  std::map<std::pair<std::string, uint32_t>, std::string> shares;   // part x weight; and "first": of the latency class
   std::map<std::pair<std::string, uint32_t>, uint32_t> gpus;        // where
   std::map<std::pair<std::string, uint32_t>, std::string> servers;  // of which agent
   std::map<std::pair<std::string, uint32_t>, bool> held;

@@ -47,6 +47,8 @@ class Parts : public PoolFixture {
     }
     return text;
   }
+  std::vector<capnp::RemotePromise<control::Pool::SubmitResults>> kept_;
+
   uint64_t memory_of(const std::string& id) {
     auto request = peer_->pool.jobRequest();
     request.setJob(id);
@@ -117,6 +119,28 @@ TEST_F(Parts, what_makes_no_sense_is_refused) {
   MoveTotals totals;
   EXPECT_EQ(resize(half.id, 1, &totals),
             "job 1 has 0.5 of a GPU, and that for its life; `tide resize` is for jobs with several virtual GPUs");
+}
+
+TEST_F(Parts, leases_say_what_a_part_counts_and_who_goes_first) {
+  add_server("node0", 2);
+  const auto submit = [this](uint32_t part, uint32_t weight, control::JobClass job_class) {
+    auto request = peer_->pool.submitRequest();
+    request.getSpec().setGpus(1);
+    request.getSpec().setPart(part);
+    request.getSpec().setWeight(weight);
+    request.getSpec().setJobClass(job_class);
+    kept_.push_back(request.send());
+    return error_of(kept_.back().getHandle().runningRequest().send().ignoreResult());
+  };
+  EXPECT_EQ(submit(500, 0, control::JobClass::BATCH), "");
+  EXPECT_EQ(submit(250, 3, control::JobClass::INTERACTIVE), "");
+  EXPECT_EQ(submit(0, 0, control::JobClass::INFERENCE), "");
+  EXPECT_EQ((log_.shares[{"1", 0}]), "500 x 0");
+  EXPECT_EQ((log_.shares[{"2", 0}]), "250 x 3 first");
+  EXPECT_EQ((log_.shares[{"3", 0}]), "1000 x 0 first");
+  const std::string refusal = "--weight is 1 to 1000, of a job with a part of a GPU (-g 0.5)";
+  EXPECT_EQ(submit(500, 1001, control::JobClass::BATCH), refusal);
+  EXPECT_EQ(submit(0, 2, control::JobClass::BATCH), refusal);
 }
 
 TEST_F(Parts, migrate_goes_where_there_is_room) {

@@ -79,23 +79,6 @@ void print_history(control::HistoryState::Reader history) {
          (unsigned long)history.getWaiting(), (unsigned long)history.getLost());
 }
 
-struct GpuCounts {
-  uint32_t total = 0, busy = 0, shared = 0, left = 0, offline = 0, draining = 0;  // `left`: thousandths of those shared
-};
-
-GpuCounts count(capnp::List<control::PoolGpu>::Reader gpus) {
-  GpuCounts counts;
-  for (const auto gpu : gpus) {
-    ++counts.total;
-    counts.draining += gpu.getDraining() && gpu.getOnline() ? 1 : 0;
-    counts.busy += gpu.getJob().size() != 0 ? 1 : 0;
-    counts.shared += gpu.getJob().size() != 0 && part_left(gpu) != 0 ? 1 : 0;
-    counts.left += gpu.getJob().size() != 0 ? part_left(gpu) : 0;
-    counts.offline += gpu.getOnline() && gpu.getInfo().getHealthy() ? 0 : 1;
-  }
-  return counts;
-}
-
 }  // namespace
 
 int status(const Words& words) {
