@@ -155,7 +155,9 @@ void Tentative::hold(const GpuId& place, Share* share) {
   }
   const GpuIndex gpu = gpus_.find(place);
   if (gpu == kNoGpu || !gpus_.view(gpu).online) share->is.frozen = true;
-  if (gpu == kNoGpu || !gpus_.usable(gpu) || !may_use(*share->job, gpus_.view(gpu))) return;
+  if (gpu == kNoGpu || !gpus_.usable(gpu)) return;
+  // What a job leaves that is being suspended is its own until all of it is parked, whether it meets its needs or not.
+  if (!share->job->suspended && !may_use(*share->job, gpus_.view(gpu))) return;
   insert_sorted(&share->held, gpu);
 }
 
