@@ -254,7 +254,7 @@ kj::Promise<void> PoolService::submit(SubmitContext context) {
   }
   if (!impossible.empty()) return error_for_caller(impossible);
   if (job.record.deadline_ms != 0) {
-    outcome = promise_deadline(core_.ledger, state, view, job.record);
+    outcome = promise_deadline(core_.ledger, core_.ledger.snapshot(), view, job.record);
     if (!outcome.ok()) return error_for_caller(outcome.message());
   }
   job.record.memory_bytes = job.record.memory_given;

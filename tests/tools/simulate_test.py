@@ -182,7 +182,8 @@ class Simulate(unittest.TestCase):
 
         stranger = self.file('stranger.csv', HEADER + 'c1,c,0,100,2\n')
         self.error(1, f"tide: {stranger}: line 2: job c1: its team 'c' is no queue of pool.toml that takes jobs; "
-                   "a queue called 'default' takes those of all other teams\n", stranger, '--gpus', 4, '--config', config)
+                   "a queue called 'default' takes those of all other teams\n",
+                   stranger, '--gpus', 4, '--config', config)
         wide = self.file('wide.csv', HEADER + 'b1,b,0,100,3\n')
         done = self.tide(wide, '--gpus', 4, '--config', config, '--min', 'all')
         self.assertEqual(done.returncode, 1)
