@@ -122,6 +122,7 @@ class Reclaiming {
       const Share& share = plan_.share(each);
       if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running || share.mine.empty()) continue;
       if (!share.job->preemptible || share.job->spared) continue;
+      if (share.mine != share.held) continue;  // it shrinks or moves already: what it leaves is others'
       const bool same = plan_.leaf_of(*share.job) == leaf;
       const bool lower = share.job->priority < job.priority && share.job->job_class != JobClass::kInference;
       if (from == From::kPriorities ? !same || !lower : same) continue;
