@@ -122,7 +122,7 @@ class Reclaiming {
       const Share& share = plan_.share(each);
       if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running || share.mine.empty()) continue;
       if (!share.job->preemptible || share.job->spared) continue;
-      if (share.mine != share.held) continue;  // it shrinks or moves already: what it leaves is others'
+      if (!share.job->is_partial() && share.mine != share.held) continue;  // it gives some in this round: first that
       const bool same = plan_.leaf_of(*share.job) == leaf;
       const bool lower = share.job->priority < job.priority && share.job->job_class != JobClass::kInference;
       if (from == From::kPriorities ? !same || !lower : same) continue;
@@ -314,7 +314,6 @@ class Reclaiming {
         const Share& share = plan_.share(each);
         const QueueShare& queue = shares[size_t(leaf)];
         if (plan_.leaf_of(*share.job) != leaf || queue.allocated - need_of(share) < queue.fair) continue;
-        if (share.mine != share.held) continue;  // what it gives in this round may be enough
         if (frees(share, *wanting.job) < missing) continue;
         if (best == kNoSlot || price(each, wanting, missing) < price(best, wanting, missing)) best = each;
       }
