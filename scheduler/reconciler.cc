@@ -130,7 +130,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
     if (job == nullptr || job->ended()) continue;
     const bool runs = change.decision.running;
     if (!change.decision.moved_for.empty()) job->moves_for = change.decision.moved_for;
-    if (job->admitted() && !runs && !job->record.suspended) take_from(job, why_of(change.id));
+    if (job->admitted() && !runs && !job->record.suspended) take_from(job, planner_->why(change.id));
     if (job->admitted() || !runs) continue;
     before.emplace_back(job, job->record);
     admitted.push_back(job);

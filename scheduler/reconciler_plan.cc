@@ -9,7 +9,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "scheduler/models.h"
 #include "scheduler/policy.h"
 #include "scheduler/reconciler.h"
 
@@ -53,6 +52,7 @@ State Reconciler::rules_now(const Moment& now) const {
   if (rules.turns) rules.next_turn = next_turn_;
   rules.now_ms = now.wall_ms;
   rules.consolidate = ledger_.consolidate;
+  for (const ReservationConfig& each : ledger_.reservations) rules.reservations.push_back(each.is);
   if (!ledger_.queues.written) return rules;
   rules.queues = ledger_.queues.tree;
   rules.share_rules = ledger_.queues.rules;
@@ -209,39 +209,7 @@ void Reconciler::note_places(uint64_t number, const Job* job) {
 
 // ---- what follows
 
-// Reservations, and quotas for models, are worked out for the whole pool at once.
-bool Reconciler::decides_whole() const {
-  return !ledger_.reservations.empty() || (ledger_.queues.written && has_models(ledger_.queues.tree));
-}
-
-// The planner only counts who is passed.
-std::vector<Planner::Change> Reconciler::decide_whole(const Moment& now) {
-  tell_all(now);
-  (void)planner_->decide();
-  const State state = look(ledger_, now);
-  answer_ = assign(state);
-  std::vector<Planner::Change> changes;
-  for (const JobView& job : state.jobs) {
-    const Decision& decision = answer_.at(job.id);
-    looked_.insert(parse_number(job.id));
-    if (!decision.running && !job.running) continue;
-    if (decision.running == job.running && decision.places == job.places) continue;
-    changes.push_back({job.id, decision, decision.running && !job.running});
-  }
-  return changes;
-}
-
-std::string Reconciler::why_of(const std::string& job) const {
-  if (!whole_) return planner_->why(job);
-  const auto found = answer_.find(job);
-  return found == answer_.end() ? "" : found->second.reason;
-}
-
 std::optional<Decision> Reconciler::wanted_of(const std::string& job) const {
-  if (whole_) {
-    const auto found = answer_.find(job);
-    return found == answer_.end() ? std::nullopt : std::optional(found->second);
-  }
   const JobView* const view = planner_->view(job);
   if (view == nullptr) return std::nullopt;
   return Decision{.running = view->running, .reason = "", .places = view->places};
@@ -249,9 +217,6 @@ std::optional<Decision> Reconciler::wanted_of(const std::string& job) const {
 
 std::vector<Planner::Change> Reconciler::decide(const Moment& now) {
   tell_planner(now);
-  whole_ = decides_whole();
-  if (whole_) return decide_whole(now);
-  answer_.clear();
   const State state = checks_ ? look(ledger_, now) : State();
   std::vector<Planner::Change> changes = planner_->decide();
   if (checks_) check_planner(state, changes);
@@ -319,7 +284,7 @@ void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& c
   for (const JobView& job : state.jobs) {
     const auto found = changed.find(job.id);
     Decision decision = found != changed.end() ? *found->second : wanted_of(job.id).value_or(Decision());
-    if (!decision.running) decision.reason = why_of(job.id);
+    if (!decision.running) decision.reason = planner_->why(job.id);
     answer.emplace_hint(answer.end(), job.id, std::move(decision));
   }
   record_(std::move(state), answer);
@@ -327,7 +292,7 @@ void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& c
 
 void Reconciler::note_reason(Job* job) const {
   if (job->ended() || job->admitted() || planner_ == nullptr || job->dirty) return;
-  job->record.reason = why_of(job->record.id());
+  job->record.reason = planner_->why(job->record.id());
 }
 
 // ---- tests
