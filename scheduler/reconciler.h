@@ -134,6 +134,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   struct Told {  // of a job
     bool waited = false;
     std::set<GpuId> places;  // in occupants_
+    uint64_t due_ns = 0;     // in due_; 0: it is not
   };
 
   void taskFailed(kj::Exception&& exception) override;
@@ -243,7 +244,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void recovered(const Action& action, uint64_t epoch);
   bool confirm_guard(const std::string& server, const control::Lease::Reader& lease);
   void lose_guards(const std::string& server, const std::set<std::pair<std::string, uint32_t>>& but);
-  void admit(const std::vector<Planner::Change>& changes);
+  void admit(const std::vector<Planner::Change>& changes, Assignment* wanted);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);
   void start_place(const Action& action);

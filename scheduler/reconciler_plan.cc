@@ -42,7 +42,11 @@ void Reconciler::gather(uint64_t now) {
     for (const auto& [number, told] : told_) looked_.insert(number);
   }
   looked_.insert(changes.keys.begin(), changes.keys.end());
-  for (; !due_.empty() && due_.begin()->first <= now; due_.erase(due_.begin())) looked_.insert(due_.begin()->second);
+  for (; !due_.empty() && due_.begin()->first <= now; due_.erase(due_.begin())) {
+    const uint64_t number = due_.begin()->second;
+    looked_.insert(number);
+    told_[number].due_ns = 0;
+  }
 }
 
 // True for all jobs.
@@ -89,8 +93,8 @@ void Reconciler::tell_planner(const Moment& now) {
   tell_of_gpus();
   const bool others = told_turns_ != ledger_.turns.on || told_written_ != ledger_.queues.written ||
                       !(told_tree_ == ledger_.queues.tree);
-  // What is due of one job depends on all the others.
-  const bool promised = promised_ || has_deadlines();
+  // What is due of one job depends on all the others; and reservations reckon with how long each still runs.
+  const bool promised = promised_ || has_deadlines() || !ledger_.reservations.empty();
   if (others || orphans_ || promised || !tell_of_changes(now)) tell_all(now);
 }
 
@@ -157,7 +161,10 @@ void Reconciler::tell_all(const Moment& now) {
 }
 
 void Reconciler::note_due(uint64_t number, uint64_t until_ns) {
-  if (until_ns != UINT64_MAX) due_.insert({until_ns, number});
+  uint64_t& due_ns = told_[number].due_ns;
+  if (due_ns != 0) due_.erase({due_ns, number});
+  due_ns = until_ns == UINT64_MAX ? 0 : until_ns;
+  if (due_ns != 0) due_.insert({due_ns, number});
 }
 
 void Reconciler::forget_told(uint64_t number) {
@@ -165,6 +172,7 @@ void Reconciler::forget_told(uint64_t number) {
   const auto told = told_.find(number);
   if (told == told_.end()) return;
   told->second.waited = false;
+  note_due(number, UINT64_MAX);
   if (ledger_.jobs.read().count(number) == 0) told_.erase(told);
 }
 
