@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "scheduler/accounts.h"
+#include "scheduler/books.h"
 #include "scheduler/kv_memory.h"
 #include "scheduler/report.h"
 #include "scheduler/store.h"
@@ -227,6 +228,20 @@ TEST_F(Counting, the_pool_counts_its_gpus_and_open_amounts_are_those_that_were_n
   EXPECT_FALSE(accounts_.due(one, now_.clock_ns));
   pass(kCountMs);
   EXPECT_TRUE(accounts_.due(one, now_.clock_ns));
+}
+
+TEST_F(Counting, marks_no_job_as_changed) {
+  Job& one = job(1, 1);
+  put(&one, {{"a", 0}});
+  Store store(std::make_unique<MemoryKv>());
+  Books books(ledger_, store);
+  books.keep_in("/no/such/history");
+  ASSERT_TRUE(books.begin().ok());
+  (void)ledger_.jobs.take_changes();
+  books.count();
+  const auto changes = ledger_.jobs.take_changes();
+  EXPECT_FALSE(changes.all);
+  EXPECT_TRUE(changes.keys.empty());
 }
 
 // A store in memory that fails when it is told to, with an outbox.
@@ -469,7 +484,12 @@ TEST_F(Carrying, what_is_too_old_is_forgotten) {
   hold(job.number, 2'000, kBegin + 5 * kHour);
   ASSERT_TRUE(store_->update(job).ok());
   carry();
-  ASSERT_TRUE(history_->forget_before(kBegin + 2 * kHour).ok());
+  bool more = false;
+  ASSERT_TRUE(history_->forget_before(kBegin + 2 * kHour, &more).ok());
+  EXPECT_TRUE(more);
+  EXPECT_EQ(held(), 2'000);
+  ASSERT_TRUE(history_->forget_before(kBegin + 2 * kHour, &more).ok());
+  EXPECT_FALSE(more);
   EXPECT_EQ(held(), 2'000);
 }
 
