@@ -114,8 +114,8 @@ class TopTest(PoolTest):
     def test_it_shows_what_is_and_leaves_the_terminal_as_it_was(self):
         self.pool.up(gpus=2)
         job = self.pool.start('-g', 1, '--name', 'pair', '--', *train('--steps', 2000, '--step-ms', 5))
+        wait_until(lambda: job.steps() > 1, 'it trains')  # else the other one may come first
         self.pool.start('-g', 2, '--min', 2, '--name', 'later', '--', *train('--steps', 5))
-        wait_until(lambda: job.steps() > 1, 'it trains')
         top = wait_until(lambda: self.busy_top(), 'it is seen to work')
         self.assertEqual(len(top['gpus']), 2)
         self.assertEqual([each['name'] for each in top['jobs']], ['pair', 'later'])
@@ -128,7 +128,8 @@ class TopTest(PoolTest):
 
     def busy_top(self):
         top = self.pool.json('top')
-        return top if any(gpu.get('busy', 0) > 0 and gpu['used_bytes'] > 0 for gpu in top['gpus']) else None
+        works = any(gpu.get('busy', 0) > 0 and gpu['used_bytes'] > 0 for gpu in top['gpus'])
+        return top if works and len(top['jobs']) == 2 else None
 
     def look_at_terminal(self, end):
         terminal = Terminal(self.pool, 24, 80)
