@@ -123,7 +123,7 @@ class TopTest(PoolTest):
         self.assertEqual([gpu['jobs'] for gpu in top['gpus']].count(top['jobs'][0]['id']), 1)
         for arguments in ([], ['--once']):  # no terminal: once
             self.assertIn('later', self.expect_ok(self.pool.tide('top', *arguments)).out)
-        for end in ('q', signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for end in ('q', signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             self.look_at_terminal(end)
 
     def busy_top(self):
@@ -135,6 +135,7 @@ class TopTest(PoolTest):
         terminal = Terminal(self.pool, 24, 80)
         try:
             wait_until(lambda: b'later' in terminal.read(), 'it shows the jobs')
+            terminal.process.send_signal(signal.SIGTSTP)  # changes nothing
             if end == 'q':
                 terminal.resize(8, 30)
                 terminal.process.send_signal(signal.SIGWINCH)

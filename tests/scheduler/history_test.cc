@@ -382,6 +382,37 @@ TEST_F(Carrying, what_belongs_to_no_record_is_written_alone) {
   EXPECT_EQ(all().capacity_ms, 4'000);
 }
 
+TEST_F(Carrying, many_events_with_long_texts_go_in_batches_that_a_store_takes) {
+  JobRecord job = add();
+  for (int i = 0; i < 3'000; ++i) {
+    outbox_->note({.kind = EventKind::kEnded, .job = job.number, .at_ms = kBegin, .text = std::string(1'000, 'x')});
+  }
+  while (outbox_->waits_for(job.number)) {
+    const uint64_t before = outbox_->waiting();
+    ASSERT_TRUE(store_->update(job).ok());
+    ASSERT_EQ(outbox_->waiting(), before + 1);
+  }
+  std::vector<Batch> batches;
+  ASSERT_TRUE(outbox_->read(&batches).ok());
+  size_t events = 0;
+  for (const Batch& batch : batches) {
+    EXPECT_LE(to_bytes(batch.events).size(), kOutboxBytesMax + 2'000);
+    events += batch.events.size();
+  }
+  EXPECT_EQ(events, 3'001u);
+}
+
+TEST_F(Carrying, a_text_is_cut_between_characters) {
+  JobRecord job = add();
+  std::string text = "x";
+  for (int i = 0; i < 200; ++i) text += "\u00e4";
+  outbox_->note({.kind = EventKind::kEnded, .job = job.number, .at_ms = kBegin, .text = text});
+  ASSERT_TRUE(store_->update(job).ok());
+  std::vector<Batch> batches;
+  ASSERT_TRUE(outbox_->read(&batches).ok());
+  EXPECT_EQ(batches.back().events.at(0).text, text.substr(0, 255));
+}
+
 TEST_F(Carrying, a_deposed_leader_writes_no_events) {
   const JobRecord job = add();
   store_->write_only_in("/tide/leader", Store::kNoTerm);
