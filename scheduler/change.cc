@@ -145,6 +145,7 @@ void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->traits.clear();
   for (const ServerConfig& server : config.servers) ledger->traits[server.name] = server.traits;
   for (auto& [name, server] : ledger->servers) ledger->describe(&server);
+  ledger->jobs.mark_all();  // what is true of a job may be something else now
   if (config.turns.on) return;
   for (auto& [number, job] : ledger->jobs) {  // nobody is told of turns any more
     job.turn.length_ms = job.turn.ends_ns = job.turn.comes_ns = 0;

@@ -185,13 +185,12 @@ std::optional<Explanation> why_in_pieces(const State& state, const std::string& 
   }
   std::vector<std::string> kept;
   for (JobView& job : moving.jobs) {
-    if (job.spared) kept.push_back("job " + job.id + " has run too little since it began, or was disturbed too often");
-    if (job.pinned && !job.spared) kept.push_back("job " + job.id + " is where `tide migrate` put it");
-    job.spared = job.pinned = false;
+    if (job.pinned) kept.push_back("job " + job.id + " is where `tide migrate` put it");
+    job.pinned = false;
   }
   if (!state.consolidate || kept.empty() || !runs(moving, id)) return std::nullopt;
-  return Explanation{.reason = reason + "who could make way is not to be moved now",
-                     .next = "it starts by itself when they may be moved again, or end; `tide migrate` moves one",
+  return Explanation{.reason = reason + "who could make way was placed by hand",
+                     .next = "it starts by itself when one of them ends; `tide migrate` moves one",
                      .evidence = kept};
 }
 

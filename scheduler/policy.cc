@@ -110,6 +110,34 @@ bool try_plan(Tentative& plan, Slot* failed) {
 
 bool yields(const Share& share) { return share.is.admitted && !share.is.frozen && !share.job->yields_to.empty(); }
 
+namespace {
+
+bool somebody_leaves(const Tentative& plan) {
+  return std::any_of(plan.shares().begin(), plan.shares().end(), [](const Share& share) {
+    return share.known && share.is.admitted && (share.job->suspended || yields(share));
+  });
+}
+
+bool could_lie_there(const Tentative& plan, const JobView& job, const JobView& other) {
+  for (GpuIndex gpu = 0; gpu < plan.gpus().size(); ++gpu) {
+    const GpuView& view = plan.gpus().view(gpu);
+    if (capacity(job, view) > 0 && capacity(other, view) > 0) return true;
+  }
+  return false;
+}
+
+// What is free will not do for who is due, but what others leave will: nobody begins on that before.
+void put_others_behind(Tentative& plan, Slot due) {
+  for (Slot slot = 0; slot < plan.shares().size(); ++slot) {
+    const Share& share = plan.share(slot);
+    if (!share.known || share.job->running || share.job->suspended || share.is.out || share.job->due_gpus != 0)
+      continue;
+    if (could_lie_there(plan, *plan.share(due).job, *share.job)) put_out(plan, slot, Why::kBehind, due);
+  }
+}
+
+}  // namespace
+
 bool make_plan(Tentative& plan) {
   plan.begin();
   bool alone = false;
@@ -131,6 +159,7 @@ bool make_plan(Tentative& plan) {
       put_behind(plan, failed);
     } else {
       put_out(plan, failed, Why::kNoSet, kNoSlot);
+      if (job.due_gpus != 0 && somebody_leaves(plan)) put_others_behind(plan, failed);
     }
   }
   return false;
@@ -182,7 +211,7 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   }
   if (!job.failed_on.empty() && int64_t(share.is.least) > plan.open_to(job)) return no_set_because(job);
   if (plan.has_queues()) return waits_in_queue(plan, share);
-  const bool behind = plan.blocked_by != kNoSlot && plan.blocked_from < plan.order_of(share);
+  const bool behind = plan.blocked_by != kNoSlot && plan.blocked_by != slot && plan.blocked_from < plan.order_of(share);
   return behind ? waits_behind(plan, plan.blocked_by) : waits_because(plan, share, left_for(plan, share));
 }
 

@@ -1,6 +1,7 @@
 #include "scheduler/pool_reservations.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/log.h"
 #include "scheduler/pool_service.h"
@@ -40,6 +41,16 @@ std::string who_may(const ReservationConfig& reservation) {
   return text;
 }
 
+// GPUs that the job could have at once, as far as they have to lie together.
+uint32_t most_together(const State& state, const JobView& job) {
+  std::map<std::string, uint32_t> groups;
+  uint32_t most = 0;
+  for (const GpuView& gpu : state.gpus) {
+    if (sched::may_use(job, gpu)) most = std::max(most, ++groups[group_of(job, gpu)]);
+  }
+  return most;
+}
+
 // Why it can never run on these GPUs; empty: it can.
 std::string why_too_large(const State& state, const Reservation& is, JobView job, bool min_given) {
   const std::string has = "reservation '" + is.name + format("' has %u GPU%s", is.gpus, is.gpus == 1 ? "" : "s");
@@ -56,6 +67,9 @@ std::string why_too_large(const State& state, const Reservation& is, JobView job
   if (!own.gpus.empty() && !any)
     return "no GPU that reservation '" + is.name + "' may have (" + to_text(is.require) +
            ") is what the job requires (" + to_text(job.require) + ")";
+  if (const uint32_t most = most_together(own, job), least = min_given ? job.min_gpus : job.vgpus; least > most && any)
+    return has + format("; of those that it may have, %u lie together as the job requires (%s), and it needs %u", most,
+                        to_text(job.require).c_str(), least);
   if (!own.gpus.empty() && gpus_for_memory(own, job) > is.gpus)
     return has + format("; %u virtual GPUs with that --gpu-memory need more. Ask for less memory", job.vgpus);
   return "";

@@ -73,8 +73,8 @@ std::optional<Explanation> of_spared(const Ledger& ledger, const State& state, c
 
 Explanation of_waiting(const Ledger& ledger, const State& state, const Job& job) {
   const std::string id = job.record.id();
-  if (const auto found = why_waits(state, id)) return *found;
   if (const auto found = of_spared(ledger, state, job)) return *found;
+  if (const auto found = why_waits(state, id)) return *found;
   const JobView* const view = view_in(state, id);
   const QueueReason queue = view == nullptr ? QueueReason() : why_queue_waits(state, *view);
   if (!queue.reason.empty()) return {.reason = queue.reason, .next = queue.next, .evidence = around(ledger, job)};

@@ -565,12 +565,15 @@ Admission may_promise(const State& state, const JobView& job) {
   if (fits(job.deadline_ms)) return {.possible = true, .because = {}};
   Admission answer;
   uint64_t no = std::max(job.deadline_ms, state.now_ms), yes = no;
-  for (uint64_t further_ms = 1000; seconds(further_ms) < kFarthest_s; further_ms *= 2) {
+  const uint64_t first_ms = std::max<uint64_t>(1000, job.estimate_ms / 8);
+  for (uint64_t further_ms = first_ms; seconds(further_ms) < kFarthest_s; further_ms *= 2) {
     if (!fits(no + further_ms)) continue;
     yes = no + further_ms;
     break;
   }
-  for (int i = 0; yes > no + 1000 && i < kHalvings; ++i) {
+  // As near as is of use: each try plans all that was promised.
+  const auto far = [&] { return yes - no > std::max<uint64_t>(1000, (yes - state.now_ms) / 64); };
+  for (int i = 0; far() && i < kHalvings; ++i) {
     const uint64_t middle = no + (yes - no) / 2;
     (fits(middle) ? yes : no) = middle;
   }

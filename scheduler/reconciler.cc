@@ -28,6 +28,7 @@ Outcome Reconciler::recover() {
   if (!loaded.ok()) return loaded;
   planner_ = nullptr;
   told_.clear();
+  due_.clear();
   occupants_.clear();
   told_servers_.clear();
   ledger_.jobs.mark_all();
@@ -101,8 +102,8 @@ void Reconciler::step() {
   std::vector<Planner::Change> changes = decide(now);
   if (give_up_parking()) changes = decide(now);
   record(now, changes);
-  const Assignment wanted = wanted_now(changes);
-  admit(changes);
+  Assignment wanted = wanted_now(changes);
+  admit(changes, &wanted);
   start(actions(wanted, now_ns()));
   leave_drained_servers();
   // What could not start (a held-back action, a store that is full) is asked for again by the tick.
@@ -117,7 +118,8 @@ void Reconciler::step() {
   if (heard_) heard_(now_ns() - now.ns);
 }
 
-void Reconciler::admit(const std::vector<Planner::Change>& changes) {
+// Who could not be written down is not wanted anywhere yet.
+void Reconciler::admit(const std::vector<Planner::Change>& changes, Assignment* wanted) {
   std::vector<std::pair<Job*, JobRecord>> before;
   std::vector<Job*> admitted;
   std::vector<Planner::Change> starts;
@@ -130,7 +132,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
     if (job == nullptr || job->ended()) continue;
     const bool runs = change.decision.running;
     if (!change.decision.moved_for.empty()) job->moves_for = change.decision.moved_for;
-    if (job->admitted() && !runs && !job->record.suspended) take_from(job, why_of(change.id));
+    if (job->admitted() && !runs && !job->record.suspended) take_from(job, planner_->why(change.id));
     if (job->admitted() || !runs) continue;
     before.emplace_back(job, job->record);
     admitted.push_back(job);
@@ -143,6 +145,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes) {
     if (!saved.ok()) {
       job->record = record;
       job->record.reason = saved.message();
+      wanted->erase(job->record.id());
       continue;
     }
     job->turn.coming_ns = job->started ? now_ns() : 0;

@@ -134,6 +134,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   struct Told {  // of a job
     bool waited = false;
     std::set<GpuId> places;  // in occupants_
+    uint64_t due_ns = 0;     // in due_; 0: it is not
   };
 
   void taskFailed(kj::Exception&& exception) override;
@@ -160,9 +161,6 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_due(uint64_t number, uint64_t until_ns);
   void note_places(uint64_t number, const Job* job);
   std::vector<Planner::Change> decide(const Moment& now);
-  bool decides_whole() const;
-  std::vector<Planner::Change> decide_whole(const Moment& now);
-  std::string why_of(const std::string& job) const;
   std::optional<Decision> wanted_of(const std::string& job) const;  // none: there is no such job
   std::vector<Action> actions(const Assignment& wanted, uint64_t now_ns) const;
   Assignment wanted_now(const std::vector<Planner::Change>& changes) const;
@@ -246,7 +244,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void recovered(const Action& action, uint64_t epoch);
   bool confirm_guard(const std::string& server, const control::Lease::Reader& lease);
   void lose_guards(const std::string& server, const std::set<std::pair<std::string, uint32_t>>& but);
-  void admit(const std::vector<Planner::Change>& changes);
+  void admit(const std::vector<Planner::Change>& changes, Assignment* wanted);
   void start(const std::vector<Action>& actions);
   bool prepare_action(Job* job, const Action& action);
   void start_place(const Action& action);
@@ -299,8 +297,6 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::function<void(State, const Assignment&)> record_;  // null: nobody asks
   uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
   std::unique_ptr<Planner> planner_;
-  bool whole_ = false;  // what is wanted is `answer_`, and not what the planner says
-  Assignment answer_;
   std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
   std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
   std::unordered_map<uint64_t, Told> told_;

@@ -9,7 +9,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "scheduler/models.h"
 #include "scheduler/policy.h"
 #include "scheduler/reconciler.h"
 
@@ -43,7 +42,11 @@ void Reconciler::gather(uint64_t now) {
     for (const auto& [number, told] : told_) looked_.insert(number);
   }
   looked_.insert(changes.keys.begin(), changes.keys.end());
-  for (; !due_.empty() && due_.begin()->first <= now; due_.erase(due_.begin())) looked_.insert(due_.begin()->second);
+  for (; !due_.empty() && due_.begin()->first <= now; due_.erase(due_.begin())) {
+    const uint64_t number = due_.begin()->second;
+    looked_.insert(number);
+    told_[number].due_ns = 0;
+  }
 }
 
 // True for all jobs.
@@ -53,6 +56,7 @@ State Reconciler::rules_now(const Moment& now) const {
   if (rules.turns) rules.next_turn = next_turn_;
   rules.now_ms = now.wall_ms;
   rules.consolidate = ledger_.consolidate;
+  for (const ReservationConfig& each : ledger_.reservations) rules.reservations.push_back(each.is);
   if (!ledger_.queues.written) return rules;
   rules.queues = ledger_.queues.tree;
   rules.share_rules = ledger_.queues.rules;
@@ -89,8 +93,8 @@ void Reconciler::tell_planner(const Moment& now) {
   tell_of_gpus();
   const bool others = told_turns_ != ledger_.turns.on || told_written_ != ledger_.queues.written ||
                       !(told_tree_ == ledger_.queues.tree);
-  // What is due of one job depends on all the others.
-  const bool promised = promised_ || has_deadlines();
+  // What is due of one job depends on all the others; and reservations reckon with how long each still runs.
+  const bool promised = promised_ || has_deadlines() || !ledger_.reservations.empty();
   if (others || orphans_ || promised || !tell_of_changes(now)) tell_all(now);
 }
 
@@ -157,7 +161,10 @@ void Reconciler::tell_all(const Moment& now) {
 }
 
 void Reconciler::note_due(uint64_t number, uint64_t until_ns) {
-  if (until_ns != UINT64_MAX) due_.insert({until_ns, number});
+  uint64_t& due_ns = told_[number].due_ns;
+  if (due_ns != 0) due_.erase({due_ns, number});
+  due_ns = until_ns == UINT64_MAX ? 0 : until_ns;
+  if (due_ns != 0) due_.insert({due_ns, number});
 }
 
 void Reconciler::forget_told(uint64_t number) {
@@ -165,6 +172,7 @@ void Reconciler::forget_told(uint64_t number) {
   const auto told = told_.find(number);
   if (told == told_.end()) return;
   told->second.waited = false;
+  note_due(number, UINT64_MAX);
   if (ledger_.jobs.read().count(number) == 0) told_.erase(told);
 }
 
@@ -209,39 +217,7 @@ void Reconciler::note_places(uint64_t number, const Job* job) {
 
 // ---- what follows
 
-// Reservations, and quotas for models, are worked out for the whole pool at once.
-bool Reconciler::decides_whole() const {
-  return !ledger_.reservations.empty() || (ledger_.queues.written && has_models(ledger_.queues.tree));
-}
-
-// The planner only counts who is passed.
-std::vector<Planner::Change> Reconciler::decide_whole(const Moment& now) {
-  tell_all(now);
-  (void)planner_->decide();
-  const State state = look(ledger_, now);
-  answer_ = assign(state);
-  std::vector<Planner::Change> changes;
-  for (const JobView& job : state.jobs) {
-    const Decision& decision = answer_.at(job.id);
-    looked_.insert(parse_number(job.id));
-    if (!decision.running && !job.running) continue;
-    if (decision.running == job.running && decision.places == job.places) continue;
-    changes.push_back({job.id, decision, decision.running && !job.running});
-  }
-  return changes;
-}
-
-std::string Reconciler::why_of(const std::string& job) const {
-  if (!whole_) return planner_->why(job);
-  const auto found = answer_.find(job);
-  return found == answer_.end() ? "" : found->second.reason;
-}
-
 std::optional<Decision> Reconciler::wanted_of(const std::string& job) const {
-  if (whole_) {
-    const auto found = answer_.find(job);
-    return found == answer_.end() ? std::nullopt : std::optional(found->second);
-  }
   const JobView* const view = planner_->view(job);
   if (view == nullptr) return std::nullopt;
   return Decision{.running = view->running, .reason = "", .places = view->places};
@@ -249,9 +225,6 @@ std::optional<Decision> Reconciler::wanted_of(const std::string& job) const {
 
 std::vector<Planner::Change> Reconciler::decide(const Moment& now) {
   tell_planner(now);
-  whole_ = decides_whole();
-  if (whole_) return decide_whole(now);
-  answer_.clear();
   const State state = checks_ ? look(ledger_, now) : State();
   std::vector<Planner::Change> changes = planner_->decide();
   if (checks_) check_planner(state, changes);
@@ -319,7 +292,7 @@ void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& c
   for (const JobView& job : state.jobs) {
     const auto found = changed.find(job.id);
     Decision decision = found != changed.end() ? *found->second : wanted_of(job.id).value_or(Decision());
-    if (!decision.running) decision.reason = why_of(job.id);
+    if (!decision.running) decision.reason = planner_->why(job.id);
     answer.emplace_hint(answer.end(), job.id, std::move(decision));
   }
   record_(std::move(state), answer);
@@ -327,7 +300,7 @@ void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& c
 
 void Reconciler::note_reason(Job* job) const {
   if (job->ended() || job->admitted() || planner_ == nullptr || job->dirty) return;
-  job->record.reason = why_of(job->record.id());
+  job->record.reason = planner_->why(job->record.id());
 }
 
 // ---- tests

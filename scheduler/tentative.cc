@@ -176,7 +176,9 @@ void Tentative::refresh(Slot slot) {
   share.is = {.admitted = job.running, .out = false};
   share.away = share.sore = share.fresh = false;
   share.known = true;
-  share.taken_for = kNoSlot;
+  share.taken_for = share.behind = kNoSlot;
+  share.why = Why::kNeeds;
+  share.left = 0;
   share.held.clear();
   for (const GpuId& place : job.places) hold(place, &share);
   for (const GpuId& place : job.keeps) hold(place, &share);

@@ -25,7 +25,7 @@ class Deadlines(PoolTest):
         self.expect_refused("not 'soon'", '--estimate', '1h', '--deadline', 'soon')
         self.expect_refused('cannot be promised.*The earliest that could be is 2',
                             '--estimate', '1h', '--deadline', '30m')
-        other = self.pool.start('--name', 'other', '--', *self.ballast(300))
+        other = self.pool.start('--name', 'other', '--', *self.ballast(600))
         wait_until(lambda: self.states().get('other') == 'running', 'the other one runs')
         begun = time.time()
         due = self.pool.start('--name', 'due', '--estimate', '20s', '--deadline', '30s', '--', *self.ballast(100))

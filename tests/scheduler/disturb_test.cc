@@ -102,12 +102,12 @@ TEST_F(Disturbing, what_a_job_has_run_and_how_often_it_was_disturbed_outlives_th
   Submitted other = run(2, 2);
   pause(700);
   const uint64_t before = useful_ms(wide.id);
-  EXPECT_GE(before, 300u);
+  EXPECT_GE(before, 100u);  // on two of its four GPUs it does half of what it could
   restart({&wide, &other}, {"node0"}, 4);
   EXPECT_GE(useful_ms(wide.id), before);
   EXPECT_EQ(disturbed(wide.id), 1u);
   pause(700);
-  EXPECT_GE(useful_ms(wide.id), before + 200);
+  EXPECT_GE(useful_ms(wide.id), before + 100);
 }
 
 TEST_F(Disturbing, the_class_of_the_queue_counts_where_a_job_says_none) {

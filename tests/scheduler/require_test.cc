@@ -65,9 +65,9 @@ TEST(Explains, one_reason_for_who_waits_found_by_trying) {
   const std::string pieces = "waits because what it needs is free in pieces only, and ";
   EXPECT_EQ(why("2 gpus unmoved; A n1 part500 on 0; B n1 part500 on 1; C n1"),
             pieces + "jobs are not moved for others in this pool");
-  EXPECT_EQ(why("2 gpus; A n1 part500 spared on 0; B n1 part500 pinned on 1; C n1"),
-            pieces + "who could make way is not to be moved now");
-  EXPECT_EQ(why("2 gpus; A n1 part500 spared on 0; B n1 part600 pinned on 1; C n1"), "");
+  EXPECT_EQ(why("2 gpus; A n1 part500 pinned on 0; B n1 part500 pinned on 1; C n1"),
+            pieces + "who could make way was placed by hand");
+  EXPECT_EQ(why("2 gpus; A n1 part500 pinned on 0; B n1 part600 pinned on 1; C n1"), "");
   EXPECT_EQ(why("1 gpus; A n1 on 0"), "") << "it runs";
 }
 
