@@ -13,6 +13,8 @@ bool is_leaving(const JobView& job) {
          std::any_of(job.places.begin(), job.places.end(), [](const GpuId& place) { return place.on_gpu(); });
 }
 
+bool can_be_passed(const JobView& job) { return !job.running && !job.suspended && job.skipped < kSkipsMax; }
+
 }  // namespace
 
 Planner::Planner(const State& state) : pool_(state) {
@@ -36,19 +38,21 @@ void Planner::put(const JobView& job) {
   if (found != slots_.end()) {
     views_[found->second] = job;
     plan_->change(found->second);
-    return;
+    return list_passable(found->second);
   }
   const Slot slot = plan_->next_slot();
   if (slot >= views_.size()) views_.resize(slot + 1);
   views_[slot] = job;
   plan_->add(&views_[slot], next_number_++);
   slots_[job.id] = slot;
+  list_passable(slot);
 }
 
 void Planner::remove(const std::string& id) {
   const auto found = slots_.find(id);
   if (found == slots_.end()) return;
   plan_->remove(found->second);
+  if (found->second < listed_.size()) listed_[found->second] = false;
   slots_.erase(found);
   leaving_.erase(id);
 }
@@ -175,6 +179,7 @@ void Planner::adopt(Slot slot, const Decision& decision) {
   note_leaving(job);
 }
 
+// Each is gone through kSkipsMax times at most, however many wait.
 void Planner::count_passed(const std::vector<Change>& changes) {
   std::vector<uint64_t> numbers;
   for (const Change& change : changes) {
@@ -183,13 +188,29 @@ void Planner::count_passed(const std::vector<Change>& changes) {
   }
   if (numbers.empty()) return;
   std::sort(numbers.begin(), numbers.end());
-  plan_->for_waiting_before(numbers.back(), [&](Slot slot) {
+  auto kept = passable_.begin(), next = passable_.begin();
+  for (; next != passable_.end() && next->first < numbers.back(); ++next) {
+    const auto [number, slot] = *next;
+    const Share& share = plan_->share(slot);
+    if (share.job == nullptr || share.number != number) continue;  // it is gone
     JobView& view = views_[slot];
-    if (view.skipped >= kSkipsMax) return;
-    const auto later = std::upper_bound(numbers.begin(), numbers.end(), plan_->share(slot).number);
-    view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(numbers.end() - later), kSkipsMax));
-    if (view.skipped == kSkipsMax) plan_->change(slot);
-  });
+    const auto later = std::upper_bound(numbers.begin(), numbers.end(), number);
+    if (can_be_passed(view)) {
+      view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(numbers.end() - later), kSkipsMax));
+      if (view.skipped == kSkipsMax) plan_->change(slot);
+    }
+    listed_[slot] = can_be_passed(view);
+    if (listed_[slot]) *kept++ = *next;
+  }
+  passable_.erase(kept, next);
+}
+
+void Planner::list_passable(Slot slot) {
+  if (listed_.size() <= slot) listed_.resize(slot + 1);
+  if (listed_[slot] || !can_be_passed(views_[slot])) return;
+  listed_[slot] = true;
+  const std::pair entry(plan_->share(slot).number, slot);
+  passable_.insert(std::lower_bound(passable_.begin(), passable_.end(), entry), entry);
 }
 
 std::string Planner::why(const std::string& id) const {

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "scheduler/policy.h"
@@ -55,6 +56,7 @@ class Planner {
   std::vector<Change> decide_whole();
   void note_leaving(const JobView& job);
   void adopt(Slot slot, const Decision& decision);
+  void list_passable(Slot slot);
   std::vector<GpuView>::iterator place_of(const GpuId& id);
 
   State pool_;  // its GPUs are in the order of their ids
@@ -63,6 +65,9 @@ class Planner {
   std::unordered_map<std::string, Slot> slots_;
   std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
   std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole
+  // Who waits and can be passed, in the order of submission, by number; also some of whom that is true no more.
+  std::vector<std::pair<uint64_t, Slot>> passable_;
+  std::vector<bool> listed_;  // by slot: whether it is in there
   uint64_t next_number_ = 0;
   bool anew_ = false;
 };

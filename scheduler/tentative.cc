@@ -324,7 +324,6 @@ void Tentative::index(Slot slot) {
   filed.counted = true;
   stepping_ += filed.steps;
   ++ranks_[filed.rank];
-  note_home(slot);
   if (has_queues_) {
     filed.sums = sums_of(share);
     queue_sums_[filed.leaf].add(filed.sums, 1);
@@ -344,9 +343,7 @@ void Tentative::index(Slot slot) {
     return;
   }
   if (job.suspended) return;
-  filed.aside = share.away || is.out || !job.kept_out_for.empty();
-  if (filed.aside) aside_.insert({share.number, slot});
-  if (filed.aside) return;
+  if (share.away || is.out || !job.kept_out_for.empty()) return;
   filed.due = job.due_gpus != 0;
   if (filed.due) {
     filed.order.first = int64_t(job.deadline_ms);
@@ -380,7 +377,6 @@ void Tentative::unindex(Slot slot) {
   }
   awaited_ -= filed.awaits;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
-  if (filed.aside) aside_.erase({share.number, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
   if (filed.line->empty()) waiting_[filed.leaf].erase(filed.kind);

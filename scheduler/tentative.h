@@ -61,8 +61,7 @@ struct QueueSums {
 
 // Where a job stands in the indices.
 struct Filed {
-  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false,
-       aside = false;
+  bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false;
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
   int64_t awaits = 0;
@@ -170,27 +169,6 @@ class Tentative {
   GpuIndex new_room();
   void drop_new_rooms();  // Requires: nobody is in them
 
-  // Those that wait and were submitted before.
-  template <typename Each>
-  void for_waiting_before(uint64_t number, const Each& each) const {
-    for (const auto& [other, slot] : aside_) {
-      if (other >= number) break;
-      each(slot);
-    }
-    for (const auto& kinds : waiting_) {
-      for (const auto& [kind, line] : kinds) {
-        const bool of_submission = line.begin()->first.first == line.rbegin()->first.first;
-        for (const auto& [order, slot] : line) {
-          if (order.second < number) {
-            each(slot);
-          } else if (of_submission) {
-            break;
-          }
-        }
-      }
-    }
-  }
-
   // By leaf (0 where there are no queues).
   std::vector<Kinds>& waiting() { return waiting_; }
   std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
@@ -280,8 +258,8 @@ class Tentative {
   Line dues_;
   std::vector<QueueSums> queue_sums_;
   std::vector<ByCount> growing_, shrinking_;
-  std::set<std::pair<uint64_t, Slot>> homeless_, aside_;  // aside: who waits, and cannot be tried in this round
-  std::map<int64_t, uint32_t> ranks_;                     // jobs by growth_rank()
+  std::set<std::pair<uint64_t, Slot>> homeless_;
+  std::map<int64_t, uint32_t> ranks_;  // jobs by growth_rank()
   int64_t stepping_ = 0;
   std::map<std::tuple<uint64_t, bool, uint32_t>, uint32_t> for_memory_;  // bytes, given, vGPUs
   std::vector<Undo> log_;
