@@ -268,7 +268,9 @@ void SimPool::start_scheduler() {
   config.listen = kSchedulerAddress;
   config.door = "scheduler:7412";
   config.turns = turns_;
-  config.state = ".";  // there is such a directory; what is in it is the simulated disk's
+  config.state = ".";               // there is such a directory; what is in it is the simulated disk's
+  config.policy.journal_bytes = 0;  // the journal and the history are on the real one
+  config.history = "off";
   const Outcome opened = sched::Daemon::open(config, scheduler_io_->context(), &daemon_);
   if (!opened.ok()) {
     if (!disk_.is_full()) world_.violate("record", "the scheduler does not start: %s", opened.message().c_str());
