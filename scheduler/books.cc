@@ -28,7 +28,7 @@ Outcome Books::begin() {
   if (path_.empty()) return {};
   outbox_ = std::make_unique<Outbox>(store_.kv(), store_.root());
   if (Outcome o = store_.tell(outbox_.get()); !o.ok()) return o;
-  for (const auto& [number, job] : ledger_.jobs) accounts_.take_over(job, now());
+  for (const auto& [number, job] : ledger_.jobs.read()) accounts_.take_over(job, now());
   return {};
 }
 
@@ -50,11 +50,14 @@ std::vector<Job*> Books::count() {
   if (!begun()) return jobs;
   const Moment moment = now();
   accounts_.count(ledger_, moment);
-  for (auto& [number, job] : ledger_.jobs) {
-    if (jobs.size() >= kCountedAtOnce) break;
+  size_t events = 0;
+  for (const auto& [number, job] : ledger_.jobs.read()) {
+    if (jobs.size() >= kCountedAtOnce || events >= kOutboxEventsMax / 2) break;
     // What could not be written is tried again anyway.
     const bool waits = !job.dirty && (outbox_->waits_for(number) || accounts_.due(job, moment.clock_ns));
-    if (waits) jobs.push_back(&job);
+    if (!waits) continue;
+    jobs.push_back(ledger_.jobs.quietly(number));  // nothing changes that a decision looks at
+    events += job.vgpus.size();
   }
   return jobs;
 }
@@ -96,7 +99,9 @@ bool Books::take_some() {
     forget_ns_ = now + kForgetMs * kMs;
     const uint64_t wall_ms = wall_seconds() * 1000;
     const uint64_t keep_ms = ledger_.history_keep_ms;
-    if (wall_ms > keep_ms) outcome = history_->forget_before(wall_ms - keep_ms);
+    bool more = false;
+    if (wall_ms > keep_ms) outcome = history_->forget_before(wall_ms - keep_ms, &more);
+    if (more) forget_ns_ = now;
   }
   std::vector<Batch> batches;
   if (outcome.ok() && outbox_->waiting() != 0) {

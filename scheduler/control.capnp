@@ -7,7 +7,7 @@ using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("tide::control");
 
 # Grows when what one side says would be misunderstood by the other. 1 was before anybody said it.
-const protocol :UInt32 = 2;
+const protocol :UInt32 = 3;
 
 # For a GPU's index: on none. The vGPU is kept in that server's host memory or on its disk, and executes nothing.
 const parked :UInt32 = 0xffffffff;

@@ -16,7 +16,8 @@ namespace tide::sched {
 namespace {
 
 constexpr char kPrefix[] = "decisions.";
-constexpr uint64_t kFilesAbout = 8;  // that the ring has
+constexpr uint64_t kFilesAbout = 8;                        // that the ring has
+constexpr uint64_t kFileBytesMax = 2 * kSnapshotBytesMax;  // what is read at once
 constexpr uint32_t kMagic = 0x43454454;
 constexpr uint32_t kWhole = 1, kDifference = 2;
 
@@ -48,15 +49,24 @@ class Frames {
   explicit Frames(const std::string& path) {
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     struct stat info = {};
-    if (fd >= 0 && fstat(fd, &info) == 0 && info.st_size > 0 && uint64_t(info.st_size) <= 2 * kSnapshotBytesMax) {
+    if (fd < 0 || fstat(fd, &info) != 0) {
+      failed_ = errno;
+    } else if (uint64_t(info.st_size) > kFileBytesMax) {
+      failed_ = EFBIG;
+    } else {
       bytes_.resize(size_t(info.st_size));
       size_t got = 0;
-      for (ssize_t n; got < bytes_.size() && (n = read(fd, bytes_.data() + got, bytes_.size() - got)) > 0;)
-        got += size_t(n);
+      for (ssize_t n = 1; got < bytes_.size() && n > 0; got += n > 0 ? size_t(n) : 0) {
+        do n = read(fd, bytes_.data() + got, bytes_.size() - got);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) failed_ = errno;
+      }
       bytes_.resize(got);
     }
     if (fd >= 0) close(fd);
   }
+  // Why not all of it was read; 0: all was.
+  int failed() const { return failed_; }
 
   bool next(Frame* frame) {
     const std::string_view rest = std::string_view(bytes_).substr(at_);
@@ -72,9 +82,23 @@ class Frames {
     at_ += sizeof(Head) + payload.size();
     return true;
   }
-  size_t good_bytes() const { return at_; }
+  // The last number that was given, behind `last`; also one that is cut off, and those behind damage.
+  uint64_t newest(uint64_t last) {
+    const std::string_view magic(reinterpret_cast<const char*>(&kMagic), sizeof(kMagic));
+    while (at_ < bytes_.size()) {
+      Frame frame;
+      if (next(&frame)) {
+        last = std::max(last, frame.head.number);
+        continue;
+      }
+      if (frame.head.magic == kMagic && frame.head.number == last + 1) ++last;
+      at_ = std::min(bytes_.find(magic, at_ + 1), bytes_.size());
+    }
+    return last;
+  }
 
  private:
+  int failed_ = 0;
   std::string bytes_;
   size_t at_ = 0;
 };
@@ -93,9 +117,8 @@ bool write_all(int fd, const std::string& bytes) {
   return true;
 }
 
-std::string path_in(const std::string& directory, uint64_t number) {
-  return directory + "/" + kPrefix + format("%020lu", (unsigned long)number);
-}
+std::string name_of(uint64_t number) { return kPrefix + format("%020lu", (unsigned long)number); }
+std::string path_in(const std::string& directory, uint64_t number) { return directory + "/" + name_of(number); }
 
 }  // namespace
 
@@ -113,22 +136,24 @@ Outcome DecisionFiles::look() {
   std::vector<uint64_t> numbers;
   while (const dirent* entry = readdir(dir)) {
     const std::string name = entry->d_name;
-    if (name.rfind(kPrefix, 0) == 0) numbers.push_back(strtoull(name.c_str() + sizeof(kPrefix) - 1, nullptr, 10));
+    const uint64_t number = name.rfind(kPrefix, 0) == 0 ? strtoull(name.c_str() + sizeof(kPrefix) - 1, nullptr, 10) : 0;
+    if (name == name_of(number)) numbers.push_back(number);
   }
   closedir(dir);
   std::sort(numbers.begin(), numbers.end());
   for (const uint64_t number : numbers) {
     File file{.path = path_in(directory_, number)};
     Frames frames(file.path);
+    // What it has may be readable again later, and its numbers have been given.
+    if (errno = frames.failed(); errno != 0) return cannot("read", file.path);
     Frame frame;
-    if (!frames.next(&frame) || frame.head.number != number) {
+    const bool begins = frames.next(&frame) && frame.head.number == number;
+    next_ = std::max(next_, frames.newest(number) + 1);  // also of one that goes: no number is given twice
+    if (!begins) {
       unlink(file.path.c_str());  // not even its first decision is whole
       continue;
     }
     file.first_ms = frame.head.at_ms;
-    next_ = frame.head.number + 1;
-    const bool newest = number == numbers.back();
-    while (newest && frames.next(&frame)) next_ = frame.head.number + 1;
     struct stat info = {};
     file.bytes = stat(file.path.c_str(), &info) == 0 ? uint64_t(info.st_size) : 0;
     files_[number] = file;
@@ -178,7 +203,8 @@ Outcome DecisionFiles::write_to(const std::string& path, const std::string& fram
 
 Outcome DecisionFiles::append(Snapshot* snapshot) {
   // Of large states few files, so that a whole one is worth many differences.
-  const uint64_t file_most = std::max(bytes_max_ / kFilesAbout, std::min(bytes_max_ / 2, kFilesAbout * whole_bytes_));
+  const uint64_t file_most =
+      std::min(kFileBytesMax, std::max(bytes_max_ / kFilesAbout, std::min(bytes_max_ / 2, kFilesAbout * whole_bytes_)));
   const std::string answer = answer_bytes(*snapshot);
   Head head{.number = next_, .at_ms = snapshot->at_ms, .answer_bytes = answer.size()};
   std::string input;

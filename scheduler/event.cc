@@ -4,6 +4,7 @@
 #include <capnp/serialize-packed.h>
 #include <kj/io.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -18,7 +19,9 @@ constexpr uint64_t kWordsMax = 16u << 20;
 
 std::string text_of(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
 void put_text(const std::string& text, const std::function<void(capnp::Text::Reader)>& set) {
-  if (!text.empty()) set(text.substr(0, kTextShown).c_str());
+  size_t end = std::min(text.size(), kTextShown);
+  while (end != 0 && end < text.size() && (uint8_t(text[end]) & 0xc0) == 0x80) --end;  // not within a character
+  if (end != 0) set(text.substr(0, end).c_str());
 }
 
 void write(const Event& event, record::Event::Builder out) {

@@ -11,6 +11,7 @@ namespace tide::sched {
 namespace {
 
 constexpr uint64_t kVersion = 1;
+constexpr int kBusyMs = 50;  // the scheduler decides nothing meanwhile
 constexpr uint64_t kHourMs = 3'600'000;
 constexpr uint64_t kHoursMax = 24 * 7;  // of one event; what lies before counts as of the first of them
 
@@ -90,7 +91,7 @@ Outcome History::run(const char* sql) {
 Outcome History::open(const std::string& path, std::unique_ptr<History>* history) {
   std::unique_ptr<History> opened(new History(path));
   if (sqlite3_open(path.c_str(), &opened->db_) != SQLITE_OK) return opened->failure("open");
-  sqlite3_busy_timeout(opened->db_, 500);
+  sqlite3_busy_timeout(opened->db_, kBusyMs);
   if (Outcome o = opened->prepare(); !o.ok()) return o;
   *history = std::move(opened);
   return {};
@@ -235,15 +236,29 @@ Outcome History::add_capacity(uint64_t outbox, const Event& event) {
   return {};
 }
 
-Outcome History::forget_before(uint64_t wall_ms) {
-  for (const char* sql : {"DELETE FROM held WHERE hour < ?/3600000", "DELETE FROM capacity WHERE hour < ?/3600000",
-                          "DELETE FROM events WHERE at_ms < ?", "DELETE FROM gaps WHERE to_ms < ?",
-                          "DELETE FROM jobs WHERE ended_ms <> 0 AND ended_ms < ?"}) {
+Outcome History::forget_before(uint64_t wall_ms, bool* more) {
+  *more = false;
+  Outcome outcome = run("BEGIN IMMEDIATE");
+  if (!outcome.ok()) return outcome;
+  const int before = sqlite3_total_changes(db_);
+  // Of jobs: who has ended before has also begun before, or never; there is an index of that.
+  for (const char* sql :
+       {"DELETE FROM held WHERE hour = (SELECT min(hour) FROM held) AND hour < ?/3600000",
+        "DELETE FROM capacity WHERE hour = (SELECT min(hour) FROM capacity) AND hour < ?/3600000",
+        "DELETE FROM events WHERE (outbox, batch, position) IN (SELECT outbox, batch, position FROM events WHERE "
+        "at_ms < ? ORDER BY at_ms LIMIT 5000)",
+        "DELETE FROM gaps WHERE to_ms < ?",
+        "DELETE FROM jobs WHERE (outbox, job) IN (SELECT outbox, job FROM jobs WHERE started_ms < ?1 AND ended_ms <> 0 "
+        "AND ended_ms < ?1 LIMIT 5000)"}) {
     Statement statement(db_, sql);
     statement.bind(wall_ms);
-    if (!statement.done()) return failure("write");
+    if (!statement.done()) outcome = failure("write");
+    if (!outcome.ok()) break;
   }
-  return {};
+  if (outcome.ok()) outcome = run("COMMIT");
+  if (!outcome.ok()) sqlite3_exec(db_, "ROLLBACK", nullptr, nullptr, nullptr);
+  *more = outcome.ok() && sqlite3_total_changes(db_) != before;
+  return outcome;
 }
 
 namespace {

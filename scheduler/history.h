@@ -30,8 +30,9 @@ class History {
   Outcome take(uint64_t outbox, const std::vector<Batch>& batches);
   // The last batch of this outbox that it has; 0: none.
   Outcome last(uint64_t outbox, uint64_t* number);
-  // Forgets what was before; jobs that have ended before, too.
-  Outcome forget_before(uint64_t wall_ms);
+  // Forgets what was before; jobs that have ended before, too. A piece of it, so that nobody waits for long: `more`
+  // says that there may be others.
+  Outcome forget_before(uint64_t wall_ms, bool* more);
 
  private:
   explicit History(std::string path) : path_(std::move(path)) {}

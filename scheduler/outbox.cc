@@ -13,6 +13,12 @@ namespace {
 std::string digits(uint64_t number) { return format("%020lu", (unsigned long)number); }
 uint64_t number_of(const std::string& text) { return strtoull(text.c_str(), nullptr, 10); }
 
+size_t bytes_about(const Event& event) {
+  constexpr size_t kNumbers = 160;
+  return kNumbers + event.queue.size() + event.user.size() + event.name.size() + event.text.size() + event.gpu.size() +
+         event.model.size();
+}
+
 }  // namespace
 
 Outbox::Outbox(Kv& kv, const std::string& root)
@@ -85,13 +91,17 @@ void Outbox::go_on() {
   ++next_;
 }
 
-void Outbox::take(uint64_t job, std::map<uint64_t, size_t>* taken, std::vector<Event>* events) const {
+void Outbox::take(uint64_t job, Taken* taken) const {
   const auto found = pending_.find(job);
-  if (found == pending_.end() || taken->count(job) != 0) return;
-  const size_t count = std::min(found->second.size(), kOutboxEventsMax - std::min(events->size(), kOutboxEventsMax));
-  if (count == 0) return;
-  events->insert(events->end(), found->second.begin(), found->second.begin() + long(count));
-  (*taken)[job] = count;
+  if (found == pending_.end() || taken->counts.count(job) != 0) return;
+  size_t count = 0;
+  for (const Event& event : found->second) {
+    if (taken->events.size() >= kOutboxEventsMax || taken->bytes >= kOutboxBytesMax) break;
+    taken->events.push_back(event);
+    taken->bytes += bytes_about(event);
+    ++count;
+  }
+  if (count != 0) taken->counts[job] = count;
 }
 
 void Outbox::drop(const std::map<uint64_t, size_t>& taken) {
@@ -104,41 +114,39 @@ void Outbox::drop(const std::map<uint64_t, size_t>& taken) {
   }
 }
 
-Outcome Outbox::put(std::map<uint64_t, size_t> taken, std::vector<Event> events, Transaction* transaction) {
-  if (events.empty()) return {};
+Outcome Outbox::put(Taken taken, Transaction* transaction) {
+  if (taken.events.empty()) return {};
   // A commit that was late must not write over it.
   transaction->compares.push_back({key(next_), Compare::What::kCreated, 0});
-  transaction->changes.push_back({.key = key(next_), .value = to_bytes(events)});
+  transaction->changes.push_back({.key = key(next_), .value = to_bytes(taken.events)});
   if (waiting() >= kOutboxBatchesMax) transaction->changes.push_back({.key = key(first_), .value = {}});
-  taken_ = std::move(taken);
+  taken_ = std::move(taken.counts);
   joined_ = true;
   return {};
 }
 
 Outcome Outbox::join(const std::vector<uint64_t>& jobs, Transaction* transaction) {
   if (Outcome o = settle(); !o.ok()) return o;
-  std::map<uint64_t, size_t> taken;
-  std::vector<Event> events;
-  take(0, &taken, &events);
-  for (const uint64_t job : jobs) take(job, &taken, &events);
-  return put(std::move(taken), std::move(events), transaction);
+  Taken taken;
+  take(0, &taken);
+  for (const uint64_t job : jobs) take(job, &taken);
+  return put(std::move(taken), transaction);
 }
 
 Outcome Outbox::join_submissions(const std::vector<JobRecord>& jobs, Transaction* transaction) {
   if (Outcome o = settle(); !o.ok()) return o;
-  std::vector<Event> events;
-  for (const JobRecord& job : jobs) events.push_back(submission_of(job));
-  return put({}, std::move(events), transaction);
+  Taken taken;
+  for (const JobRecord& job : jobs) taken.events.push_back(submission_of(job));
+  return put(std::move(taken), transaction);
 }
 
 Outcome Outbox::join_rest(const std::function<bool(uint64_t)>& has_record, Transaction* transaction) {
   if (Outcome o = settle(); !o.ok()) return o;
-  std::map<uint64_t, size_t> taken;
-  std::vector<Event> events;
+  Taken taken;
   for (const auto& [job, waiting] : pending_) {
-    if (job == 0 || !has_record(job)) take(job, &taken, &events);
+    if (job == 0 || !has_record(job)) take(job, &taken);
   }
-  return put(std::move(taken), std::move(events), transaction);
+  return put(std::move(taken), transaction);
 }
 
 void Outbox::done(bool known, bool committed) {

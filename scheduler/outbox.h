@@ -21,9 +21,10 @@
 namespace tide::sched {
 
 inline constexpr uint64_t kOutboxBatchesMax = 20'000;
-inline constexpr uint32_t kOutboxReadMax = 64;        // batches that are read at once
-inline constexpr size_t kOutboxEventsMax = 1'000;     // of one batch; the rest is in the next
-inline constexpr size_t kOutboxPendingMax = 200'000;  // events that the store does not take; later ones are lost
+inline constexpr uint32_t kOutboxReadMax = 64;         // batches that are read at once
+inline constexpr size_t kOutboxEventsMax = 1'000;      // of one batch; the rest is in the next
+inline constexpr size_t kOutboxBytesMax = 256u << 10;  // of one batch, about: a transaction of etcd has 1.5 MiB
+inline constexpr size_t kOutboxPendingMax = 200'000;   // events that the store does not take; later ones are lost
 
 struct Batch {
   uint64_t number = 0;
@@ -66,8 +67,13 @@ class Outbox {
   std::string key(uint64_t number) const;
   Outcome settle();
   void go_on();
-  Outcome put(std::map<uint64_t, size_t> taken, std::vector<Event> events, Transaction* transaction);
-  void take(uint64_t job, std::map<uint64_t, size_t>* taken, std::vector<Event>* events) const;
+  struct Taken {
+    std::map<uint64_t, size_t> counts;  // by job: how many of pending_
+    std::vector<Event> events;
+    size_t bytes = 0;  // at most, about
+  };
+  Outcome put(Taken taken, Transaction* transaction);
+  void take(uint64_t job, Taken* taken) const;
   void drop(const std::map<uint64_t, size_t>& taken);
 
   Kv& kv_;

@@ -52,7 +52,8 @@ struct PoolCore {
   std::string doors() const { return election == nullptr ? door_address : election->doors(); }
 
   PoolCore(Store& s, kj::Timer& t) : store(s), reconciler(ledger, s, t), timer(t) {
-    reconciler.record_to([this](State state, const Assignment& answer) { recorder.note(std::move(state), answer); });
+    reconciler.record_to([this] { return recorder.on(); },
+                         [this](State state, const Assignment& answer) { recorder.note(std::move(state), answer); });
   }
 };
 

@@ -69,8 +69,12 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t rounds() const { return rounds_; }  // so far
   // Nothing is decided, ended or sent while this says false.
   void act_only_while(std::function<bool()> leads) { leads_ = std::move(leads); }
-  // Told after each round: what the policy was asked with, and what it answered.
-  void record_to(std::function<void(State, const Assignment&)> record) { record_ = std::move(record); }
+  // Told after each round while somebody wants it, as to put it together takes time: what the policy was asked with,
+  // and what it answered.
+  void record_to(std::function<bool()> wanted, std::function<void(State, const Assignment&)> record) {
+    record_wanted_ = std::move(wanted);
+    record_ = std::move(record);
+  }
   // Nothing is decided or sent from now on; jobs stay as they are (they may be taken over by the next scheduler).
   void stop();
   // Ends all jobs and returns when their GPUs are released, or after `timeout_ms`.
@@ -294,6 +298,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   uint64_t save_usage_ns_ = 0;     // when it is written down next
   std::set<std::string> lasting_;  // reservations, when it was looked at last
   std::function<bool()> leads_ = [] { return true; };
+  std::function<bool()> record_wanted_;
   std::function<void(State, const Assignment&)> record_;  // null: nobody asks
   uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
   std::unique_ptr<Planner> planner_;

@@ -281,7 +281,7 @@ void Reconciler::note_restless(const std::vector<Action>& left) {
 
 // What was decided with, and what: not of a round in which nothing was, and nobody is new.
 void Reconciler::record(const Moment& now, const std::vector<Planner::Change>& changes) {
-  if (!record_) return;
+  if (!record_ || !record_wanted_()) return;
   const uint64_t newest = ledger_.jobs.empty() ? 0 : ledger_.jobs.read().rbegin()->first;
   if (changes.empty() && newest <= recorded_) return;
   recorded_ = std::max(recorded_, newest);

@@ -183,7 +183,14 @@ AgentState read_agent_state(const std::string& path) {
   if (fd < 0) return {};
   const Outcome read = read_to_end(fd, {kBytesMax, kReadNs}, &text);
   close(fd);
-  return read.ok() && take_all(text, &state) ? state : AgentState();
+  if (read.ok() && take_all(text, &state)) return state;
+  FileHeader header;
+  std::string_view rest = text;
+  if (take(&rest, &header) && header.magic == kMagic && header.version != kVersion) {
+    log(LogLevel::kWarning, "%s is of another release (version %u, this one's is %u): no job of before is taken over",
+        path.c_str(), header.version, kVersion);
+  }
+  return {};
 }
 
 Outcome write_agent_state(const std::string& path, const AgentState& state) {

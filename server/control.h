@@ -54,7 +54,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 7;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 8;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.

@@ -23,6 +23,7 @@ class Deadlines(PoolTest):
         self.expect_refused('--deadline needs --estimate', '--deadline', '2h')
         self.expect_refused('has passed', '--estimate', '1h', '--deadline', '2020-01-01T10:00Z')
         self.expect_refused("not 'soon'", '--estimate', '1h', '--deadline', 'soon')
+        self.expect_refused("not '2099-02-30T10:00Z'", '--estimate', '1h', '--deadline', '2099-02-30T10:00Z')
         self.expect_refused('cannot be promised.*The earliest that could be is 2',
                             '--estimate', '1h', '--deadline', '30m')
         other = self.pool.start('--name', 'other', '--', *self.ballast(600))

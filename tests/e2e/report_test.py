@@ -114,8 +114,8 @@ class TopTest(PoolTest):
     def test_it_shows_what_is_and_leaves_the_terminal_as_it_was(self):
         self.pool.up(gpus=2)
         job = self.pool.start('-g', 1, '--name', 'pair', '--', *train('--steps', 2000, '--step-ms', 5))
+        wait_until(lambda: job.steps() > 1, 'it trains')  # else the other one may come first
         self.pool.start('-g', 2, '--min', 2, '--name', 'later', '--', *train('--steps', 5))
-        wait_until(lambda: job.steps() > 1, 'it trains')
         top = wait_until(lambda: self.busy_top(), 'it is seen to work')
         self.assertEqual(len(top['gpus']), 2)
         self.assertEqual([each['name'] for each in top['jobs']], ['pair', 'later'])
@@ -123,17 +123,19 @@ class TopTest(PoolTest):
         self.assertEqual([gpu['jobs'] for gpu in top['gpus']].count(top['jobs'][0]['id']), 1)
         for arguments in ([], ['--once']):  # no terminal: once
             self.assertIn('later', self.expect_ok(self.pool.tide('top', *arguments)).out)
-        for end in ('q', signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for end in ('q', signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             self.look_at_terminal(end)
 
     def busy_top(self):
         top = self.pool.json('top')
-        return top if any(gpu.get('busy', 0) > 0 and gpu['used_bytes'] > 0 for gpu in top['gpus']) else None
+        works = any(gpu.get('busy', 0) > 0 and gpu['used_bytes'] > 0 for gpu in top['gpus'])
+        return top if works and len(top['jobs']) == 2 else None
 
     def look_at_terminal(self, end):
         terminal = Terminal(self.pool, 24, 80)
         try:
             wait_until(lambda: b'later' in terminal.read(), 'it shows the jobs')
+            terminal.process.send_signal(signal.SIGTSTP)  # changes nothing
             if end == 'q':
                 terminal.resize(8, 30)
                 terminal.process.send_signal(signal.SIGWINCH)

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "scheduler/accounts.h"
+#include "scheduler/books.h"
 #include "scheduler/kv_memory.h"
 #include "scheduler/report.h"
 #include "scheduler/store.h"
@@ -229,6 +230,20 @@ TEST_F(Counting, the_pool_counts_its_gpus_and_open_amounts_are_those_that_were_n
   EXPECT_TRUE(accounts_.due(one, now_.clock_ns));
 }
 
+TEST_F(Counting, marks_no_job_as_changed) {
+  Job& one = job(1, 1);
+  put(&one, {{"a", 0}});
+  Store store(std::make_unique<MemoryKv>());
+  Books books(ledger_, store);
+  books.keep_in("/no/such/history");
+  ASSERT_TRUE(books.begin().ok());
+  (void)ledger_.jobs.take_changes();
+  books.count();
+  const auto changes = ledger_.jobs.take_changes();
+  EXPECT_FALSE(changes.all);
+  EXPECT_TRUE(changes.keys.empty());
+}
+
 // A store in memory that fails when it is told to, with an outbox.
 class Carrying : public testing::Test {
  protected:
@@ -367,6 +382,37 @@ TEST_F(Carrying, what_belongs_to_no_record_is_written_alone) {
   EXPECT_EQ(all().capacity_ms, 4'000);
 }
 
+TEST_F(Carrying, many_events_with_long_texts_go_in_batches_that_a_store_takes) {
+  JobRecord job = add();
+  for (int i = 0; i < 3'000; ++i) {
+    outbox_->note({.kind = EventKind::kEnded, .job = job.number, .at_ms = kBegin, .text = std::string(1'000, 'x')});
+  }
+  while (outbox_->waits_for(job.number)) {
+    const uint64_t before = outbox_->waiting();
+    ASSERT_TRUE(store_->update(job).ok());
+    ASSERT_EQ(outbox_->waiting(), before + 1);
+  }
+  std::vector<Batch> batches;
+  ASSERT_TRUE(outbox_->read(&batches).ok());
+  size_t events = 0;
+  for (const Batch& batch : batches) {
+    EXPECT_LE(to_bytes(batch.events).size(), kOutboxBytesMax + 2'000);
+    events += batch.events.size();
+  }
+  EXPECT_EQ(events, 3'001u);
+}
+
+TEST_F(Carrying, a_text_is_cut_between_characters) {
+  JobRecord job = add();
+  std::string text = "x";
+  for (int i = 0; i < 200; ++i) text += "\u00e4";
+  outbox_->note({.kind = EventKind::kEnded, .job = job.number, .at_ms = kBegin, .text = text});
+  ASSERT_TRUE(store_->update(job).ok());
+  std::vector<Batch> batches;
+  ASSERT_TRUE(outbox_->read(&batches).ok());
+  EXPECT_EQ(batches.back().events.at(0).text, text.substr(0, 255));
+}
+
 TEST_F(Carrying, a_deposed_leader_writes_no_events) {
   const JobRecord job = add();
   store_->write_only_in("/tide/leader", Store::kNoTerm);
@@ -469,7 +515,12 @@ TEST_F(Carrying, what_is_too_old_is_forgotten) {
   hold(job.number, 2'000, kBegin + 5 * kHour);
   ASSERT_TRUE(store_->update(job).ok());
   carry();
-  ASSERT_TRUE(history_->forget_before(kBegin + 2 * kHour).ok());
+  bool more = false;
+  ASSERT_TRUE(history_->forget_before(kBegin + 2 * kHour, &more).ok());
+  EXPECT_TRUE(more);
+  EXPECT_EQ(held(), 2'000);
+  ASSERT_TRUE(history_->forget_before(kBegin + 2 * kHour, &more).ok());
+  EXPECT_FALSE(more);
   EXPECT_EQ(held(), 2'000);
 }
 

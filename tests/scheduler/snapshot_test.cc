@@ -374,14 +374,38 @@ TEST_F(Journals, a_crash_in_the_middle_loses_that_decision_only) {
   const auto newest = std::filesystem::directory_iterator(directory_)->path();
   std::filesystem::resize_file(newest, std::filesystem::file_size(newest) - 3);
   open();
-  EXPECT_EQ(files_->last(), 19u);
+  EXPECT_EQ(files_->last(), 20u) << "its number was given";
   all_.erase(20);
   append(life.next());
-  EXPECT_EQ(files_->last(), 20u);
+  EXPECT_EQ(files_->last(), 21u);
   expect_all_that_is_kept();
   std::filesystem::resize_file(newest, 5);
   open();
-  EXPECT_EQ(files_->first(), 20u);
+  EXPECT_EQ(files_->first(), 21u);
+}
+
+TEST_F(Journals, give_no_number_twice_whatever_is_damaged_and_leave_what_cannot_be_read) {
+  Life life;
+  for (int i = 0; i < 20; ++i) append(life.next());
+  open();
+  append(life.next());  // a file of its own
+  const std::string first = directory_ + "/decisions.00000000000000000001";
+  const std::string last = directory_ + "/decisions.00000000000000000021";
+  std::filesystem::resize_file(last, 5);
+  open();
+  EXPECT_FALSE(std::filesystem::exists(last));
+  append(life.next());
+  EXPECT_EQ(files_->last(), 22u);
+  std::filesystem::remove(directory_ + "/decisions.00000000000000000022");
+  std::fstream(first, std::ios::in | std::ios::out).seekp(200) << "damaged";
+  open();
+  append(life.next());
+  EXPECT_EQ(files_->last(), 21u);
+  std::filesystem::remove(first);
+  std::filesystem::create_symlink("/no/such/file", first);
+  std::optional<DecisionFiles> none;
+  EXPECT_FALSE(DecisionFiles::open(directory_, kBytes, &none).ok());
+  EXPECT_TRUE(std::filesystem::is_symlink(first));
 }
 
 TEST_F(Journals, a_full_disk_is_said_and_leaves_what_is_there) {

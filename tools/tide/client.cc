@@ -12,7 +12,6 @@ namespace tide::cli {
 namespace {
 constexpr uint32_t kConnectMs = 5'000, kConnectSeveralMs = 1'000;
 constexpr uint32_t kEnterSeveralMs = 300;
-constexpr uint32_t kLeaderMs = 15'000;  // what the schedulers may take to find a leader
 constexpr auto kLookAgain = 200 * kj::MILLISECONDS;
 
 }  // namespace
@@ -48,12 +47,13 @@ kj::Promise<kj::Own<Connection>> Connection::connect(kj::AsyncIoContext& io, con
       });
 }
 
-Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection) {
+Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection,
+                         uint32_t limit_ms) {
   if (Outcome fits = sched::check_server_setting("scheduler", addresses); !fits.ok())
     return Outcome::fail("where is the pool? " + fits.message());
   sched::Addresses at(addresses);
-  const uint64_t until = now_ns() + uint64_t(kLeaderMs) * 1'000'000;
-  const uint32_t connect_ms = at.several() ? kConnectSeveralMs : kConnectMs;
+  const uint64_t until = now_ns() + uint64_t(limit_ms) * 1'000'000;
+  const uint32_t connect_ms = at.several() ? kConnectSeveralMs : std::min(kConnectMs, limit_ms);
   // Of several one may be stopped: it is soon left for the others. If all are only slow, they get longer.
   uint32_t enter_ms = at.several() ? kEnterSeveralMs : kEnterMs;
   bool answered = false, hurried = false;
@@ -90,10 +90,10 @@ Outcome Connection::open(kj::AsyncIoContext& io, const std::string& addresses, k
   }
 }
 
-Outcome Asker::connect(const Options& options) {
+Outcome Asker::connect(const Options& options, uint32_t limit_ms) {
   std::string address;
   const Outcome found = find_pool(options, &address);
-  return found.ok() ? Connection::open(io_, address, &connection_) : found;
+  return found.ok() ? Connection::open(io_, address, &connection_, limit_ms) : found;
 }
 
 }  // namespace tide::cli

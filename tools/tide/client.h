@@ -18,13 +18,15 @@
 namespace tide::cli {
 
 inline constexpr uint32_t kEnterMs = 2'000;
+inline constexpr uint32_t kLeaderMs = 15'000;  // what the schedulers may take to find a leader
 inline constexpr uint32_t kAnswerMs = 20'000;  // what a question may take; moves have no limit
 
 // One connection; falls with it. Needs a kj event loop.
 class Connection {
  public:
   // `addresses`: of several schedulers, with commas between; the one that leads is found.
-  static Outcome open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection);
+  static Outcome open(kj::AsyncIoContext& io, const std::string& addresses, kj::Own<Connection>* connection,
+                      uint32_t limit_ms = kLeaderMs);
   // To the present one of `addresses`, which may not be the leader. For what it says then it has `enter_ms`; one that
   // is silent is an error if there are others, else the pool says itself what is wrong.
   static kj::Promise<kj::Own<Connection>> connect(kj::AsyncIoContext& io, const sched::Addresses& addresses,
@@ -68,7 +70,7 @@ Outcome await(kj::AsyncIoContext& io, kj::Promise<T> promise, kj::Maybe<T>* answ
 class Asker {
  public:
   Asker() : io_(kj::setupAsyncIo()) {}
-  Outcome connect(const Options& options);
+  Outcome connect(const Options& options, uint32_t limit_ms = kLeaderMs);
   control::Pool::Client& pool() { return connection_->pool(); }
   kj::AsyncIoContext& io() { return io_; }
 

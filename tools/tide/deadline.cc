@@ -77,6 +77,7 @@ std::optional<uint64_t> parse_deadline(const std::string& text, uint64_t now_ms)
     if (rest != nullptr) break;
   }
   if (rest == nullptr) return std::nullopt;
+  const int day = parts.tm_mday;
   parts.tm_isdst = -1;
   time_t at = 0;
   if (*rest == 0) {
@@ -86,7 +87,8 @@ std::optional<uint64_t> parse_deadline(const std::string& text, uint64_t now_ms)
     if (!east) return std::nullopt;
     at = timegm(&parts) - *east;
   }
-  return at < 0 ? std::nullopt : std::optional(uint64_t(at) * 1000);
+  // The 30th of February is in March.
+  return at < 0 || parts.tm_mday != day ? std::nullopt : std::optional(uint64_t(at) * 1000);
 }
 
 std::string date_text(uint64_t ms) {

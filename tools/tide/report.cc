@@ -10,10 +10,12 @@
 #include "tools/tide/json.h"
 #include "tools/tide/options.h"
 #include "tools/tide/times.h"
+#include "tools/tide/top_view.h"
 
 namespace tide::cli {
 namespace {
 
+constexpr uint32_t kKeyShown = 48;
 constexpr const char* kHelp =
     "usage: tide report --by queue|user|job --since TIME [--until TIME] [--csv | --json]\n\n"
     "What jobs have had of the pool's GPUs. TIME is 7d, 12h or 30m ago, 2026-11-01, or \"2026-11-01 14:30\" of this\n"
@@ -131,8 +133,9 @@ void print_csv(Answer report, const std::string& by) {
 
 void print_line(Answer report, Row row, const std::string& key) {
   const int digits = hours(report.getTotal().getHeldGpuS()) < 100 ? 3 : 1;
-  printf("%-24.48s %6u %10.*f %10.*f %10.*f %6.1f%% %9s", key.c_str(), row.getJobs(), digits, hours(row.getHeldGpuS()),
-         digits, hours(row.getUsedGpuS()), digits, hours(idle_of(row)), 100 * share_of(report, row),
+  printf("%-24s %6u %10.*f %10.*f %10.*f %6.1f%% %9s", fitting(key, kKeyShown).c_str(), row.getJobs(), digits,
+         hours(row.getHeldGpuS()), digits, hours(row.getUsedGpuS()), digits, hours(idle_of(row)),
+         100 * share_of(report, row),
          row.getStarted() == 0 ? "-" : duration_text(uint64_t(row.getWaitS() * 1000)).c_str());
   if (report.getPriced()) printf(" %12.2f%s", row.getMoney(), row.getUnpricedGpuS() > 0 ? "+" : "");
   puts("");
@@ -142,7 +145,8 @@ void print_table(Answer report, const std::string& by) {
   printf("%s\n\n", period_of(report).c_str());
   std::string head = by;
   for (char& c : head) c = char(toupper(c));
-  const std::string money = report.getCurrency().size() == 0 ? "MONEY" : std::string(report.getCurrency());
+  const std::string money =
+      report.getCurrency().size() == 0 ? "MONEY" : fitting(report.getCurrency().cStr(), kKeyShown);
   printf("%-24s %6s %10s %10s %10s %7s %9s", head.c_str(), "JOBS", "HELD", "USED", "IDLE", "SHARE", "WAIT");
   if (report.getPriced()) printf(" %12s", money.c_str());
   puts("");

@@ -24,6 +24,7 @@ namespace {
 using Answer = capnp::Response<control::Pool::TopResults>;
 
 constexpr uint32_t kJobsAll = 10'000, kJobsOnScreen = 200;
+constexpr uint32_t kLiveMs = 3'000, kLiveLeastMs = 1'000;  // keys are read behind that
 constexpr uint64_t kIntervalMsLeast = 500, kIntervalMsMost = 3'600'000;
 
 volatile sig_atomic_t ended_by = 0, resized = 0;
@@ -123,15 +124,15 @@ void print_json(const Answer& top) {
       .print();
 }
 
-Outcome ask(Asker& asker, uint32_t jobs_max, kj::Maybe<Answer>* answer) {
+Outcome ask(Asker& asker, uint32_t jobs_max, uint32_t limit_ms, kj::Maybe<Answer>* answer) {
   auto request = asker.pool().topRequest();
   request.setJobsMax(jobs_max);
-  return asker.ask(request.send(), answer);
+  return asker.ask(request.send(), answer, limit_ms);
 }
 
 int print_once(Asker& asker, bool as_json) {
   kj::Maybe<Answer> got;
-  if (const Outcome outcome = ask(asker, kJobsAll, &got); !outcome.ok()) return fail(outcome.message());
+  if (const Outcome outcome = ask(asker, kJobsAll, kAnswerMs, &got); !outcome.ok()) return fail(outcome.message());
   const Answer& top = KJ_ASSERT_NONNULL(got);
   if (as_json) {
     print_json(top);
@@ -160,14 +161,16 @@ bool wait(uint64_t end_ns) {
 
 // The pool's answer; or why there is none, and then it is looked for anew: its scheduler may have been replaced.
 Outcome ask_or_connect(const Options& options, kj::Own<Asker>* asker, bool* connected, kj::Maybe<Answer>* answer) {
+  const uint64_t began = now_ns();
   if (!*connected) {
     *asker = nullptr;  // a thread has one event loop
     *asker = kj::heap<Asker>();
-    const Outcome found = (*asker)->connect(options);
+    const Outcome found = (*asker)->connect(options, kLiveMs);
     if (!found.ok()) return found;
     *connected = true;
   }
-  const Outcome outcome = ask(**asker, kJobsOnScreen, answer);
+  const uint64_t took_ms = std::min<uint64_t>((now_ns() - began) / 1'000'000, kLiveMs - kLiveLeastMs);
+  const Outcome outcome = ask(**asker, kJobsOnScreen, kLiveMs - uint32_t(took_ms), answer);
   *connected = outcome.ok();
   return outcome;
 }
@@ -175,7 +178,9 @@ Outcome ask_or_connect(const Options& options, kj::Own<Asker>* asker, bool* conn
 int watch(const Options& options, kj::Own<Asker> asker, uint64_t interval_ms) {
   struct sigaction action = {};
   action.sa_handler = note_end;
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaction(number, &action, nullptr);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaction(number, &action, nullptr);
+  action.sa_handler = SIG_IGN;  // stopped, it would leave the shell this terminal
+  sigaction(SIGTSTP, &action, nullptr);
   action.sa_handler = note_size;
   sigaction(SIGWINCH, &action, nullptr);
   {

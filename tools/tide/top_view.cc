@@ -127,11 +127,14 @@ std::string head_of(Top top) {
 std::string fitting(const std::string& text, uint32_t columns) {
   std::string out;
   uint32_t shown = 0;
-  for (const char c : text) {
-    const bool begins = (uint8_t(c) & 0xc0) != 0x80;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const uint8_t c = uint8_t(text[i]), then = i + 1 < text.size() ? uint8_t(text[i + 1]) : 0;
+    const bool begins = (c & 0xc0) != 0x80;
     if (begins && shown == columns) break;
     shown += begins ? 1 : 0;
-    out += uint8_t(c) < 0x20 || uint8_t(c) == 0x7f ? '?' : c;
+    const bool high = c == 0xc2 && then >= 0x80 && then < 0xa0;  // U+0080 to U+009F control terminals, too
+    out += c < 0x20 || c == 0x7f || high ? '?' : text[i];
+    if (high) ++i;
   }
   return out;
 }
