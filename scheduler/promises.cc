@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "scheduler/queues.h"
+#include "scheduler/reservations.h"
 #include "scheduler/spread.h"
 #include "scheduler/timetable.h"
 #include "scheduler/useful.h"
@@ -150,13 +151,6 @@ class Pool {
     return queue == above;
   }
 
-  // On GPUs of its own.
-  bool is_reserved(const JobView& job) const {
-    return std::any_of(state_.reservations.begin(), state_.reservations.end(), [&](const Reservation& each) {
-      return each.name == job.reservation && each.lasts(state_.now_ms);
-    });
-  }
-
   bool is_stuck(const JobView& job) const {
     return std::any_of(job.places.begin(), job.places.end(), [&](const GpuId& place) {
       if (place.none()) return false;
@@ -173,7 +167,7 @@ class Pool {
     std::map<size_t, size_t> rooms;  // unit by GPU
     for (size_t i = 0; i < state_.jobs.size(); ++i) {
       const JobView& job = state_.jobs[i];
-      if (!job.running || is_reserved(job)) continue;
+      if (!job.running || is_reserved(state_, job)) continue;  // on GPUs of its own
       Unit unit{.jobs = {i}, .gpus = {}, .leaving = job.suspended, .stuck = is_stuck(job)};
       for (const GpuId& place : held_of(job)) {
         const auto found = numbers_.find(place);

@@ -8,22 +8,11 @@
 
 #include "scheduler/invariants.h"
 #include "scheduler/queues.h"
+#include "tests/scheduler/dice.h"
 #include "tests/scheduler/policy_text.h"
 
 namespace tide::sched {
 namespace {
-
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : state_(seed * 7919 + 1) {}
-  uint32_t roll(uint32_t sides) {
-    state_ = state_ * 6364136223846793005ull + 1442695040888963407ull;
-    return uint32_t(state_ >> 33) % sides;
-  }
-
- private:
-  uint64_t state_;
-};
 
 enum class Rules { kNone, kQueues, kTurns, kJobs };  // kJobs: priorities, classes, ...
 

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "tools/tide/options.h"
+#include "tools/tide/times.h"
 
 namespace tide::cli {
 namespace {
@@ -48,7 +49,7 @@ std::string promise_text(control::PromiseInfo::Reader promise) {
       return "";
     case control::PromiseState::KEPT: {
       std::string text = "will be met";
-      if (promise.getEndsMs() != 0) text += ": done by " + date_text(promise.getEndsMs()) + " at the latest";
+      if (promise.getEndsMs() != 0) text += ": done by " + moment_text(promise.getEndsMs()) + " at the latest";
       return text;
     }
     case control::PromiseState::LATE:
@@ -91,21 +92,13 @@ std::optional<uint64_t> parse_deadline(const std::string& text, uint64_t now_ms)
   return at < 0 || parts.tm_mday != day ? std::nullopt : std::optional(uint64_t(at) * 1000);
 }
 
-std::string date_text(uint64_t ms) {
-  const time_t seconds = time_t(ms / 1000);
-  tm parts{};
-  char text[32];
-  if (localtime_r(&seconds, &parts) == nullptr) return "?";
-  strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &parts);
-  return text;
-}
-
 void print_promise(control::JobInfo::Reader job) {
   const uint64_t estimate = job.getSpec().getEstimateMs(), deadline = job.getSpec().getDeadlineMs();
   if (estimate == 0) return;
   printf("  estimate %s on all its GPUs; it has run %s of that\n", duration_text(estimate).c_str(),
          duration_text(job.getUsefulMs()).c_str());
-  if (deadline != 0) printf("  deadline %s: %s\n", date_text(deadline).c_str(), promise_text(job.getPromise()).c_str());
+  if (deadline != 0)
+    printf("  deadline %s: %s\n", moment_text(deadline).c_str(), promise_text(job.getPromise()).c_str());
 }
 
 Json& add_promise(Json& json, control::JobInfo::Reader job) {

@@ -13,8 +13,6 @@ namespace tide::cli {
 // "2h" from now, or a time: "2026-11-24T18:00[:00][Z|+01:00]", of this machine's time zone where it says none. As
 // milliseconds since 1970.
 std::optional<uint64_t> parse_deadline(const std::string& text, uint64_t now_ms);
-// "2026-11-24 18:00:00", in this machine's time zone.
-std::string date_text(uint64_t ms);
 
 void print_promise(control::JobInfo::Reader job);
 Json& add_promise(Json& json, control::JobInfo::Reader job);

@@ -17,6 +17,7 @@
 #include "scheduler/pool_service.h"
 #include "tools/tide/deadline.h"
 #include "tools/tide/places.h"
+#include "tools/tide/times.h"
 
 namespace tide::cli {
 namespace {
@@ -127,7 +128,7 @@ bool read_deadline(Options& options, Ask* ask) {
         "2026-11-24T18:00+01:00, not '" +
         options.get("deadline") + "'";
   } else if (*deadline_ms <= now_ms) {
-    wrong = "--deadline " + date_text(*deadline_ms) + " has passed: it is " + date_text(now_ms);
+    wrong = "--deadline " + moment_text(*deadline_ms) + " has passed: it is " + moment_text(now_ms);
   } else if (ask->estimate_ms == 0) {
     wrong = "--deadline needs --estimate: how long the job will run on all its GPUs, as you think";
   }
