@@ -37,7 +37,7 @@ class MoveTest : public ::testing::Test {
     ASSERT_NE(message.as<ControlProgress>(), nullptr);
     if (progress != nullptr) *progress = *message.as<ControlProgress>();
   }
-  void pause() { send_control(source_->control(), ControlType::kPause, nullptr, 0); }
+  void pause() { send_control(source_->control(), ControlType::kPause, ControlPause{.alone = 1}); }
   void expect_move_failed(const char* why = "") {
     ControlMessage message;
     ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
