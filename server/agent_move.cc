@@ -180,12 +180,13 @@ kj::Promise<void> Agent::pause_all(std::shared_ptr<MoveState> state) {
     session->worker->send(ControlType::kPause, ControlPause{.alone = state->alone});
     still.add(io_.provider->getTimer()
                   .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
-                  .then([state, session](ControlMessage&& message) -> kj::Promise<void> {
-                          return state->alone ? state->note_sent(session, message) : kj::READY_NOW;
-                        },
-                        [this, state, session](kj::Exception&& e) {
-                          return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
-                        }));
+                  .then(
+                      [state, session](ControlMessage&& message) -> kj::Promise<void> {
+                        return state->alone ? state->note_sent(session, message) : kj::READY_NOW;
+                      },
+                      [this, state, session](kj::Exception&& e) {
+                        return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
+                      }));
   }
   return kj::joinPromises(still.releaseAsArray());
 }

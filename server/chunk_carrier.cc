@@ -69,7 +69,9 @@ Outcome ChunkCarrier::send_ranges(ChunkFrameKind kind, const std::vector<uint64_
 // Processes that share a piece have it as it is cut, so it has to be cut so there. What was told before is cut
 // otherwise there: all begins anew. That is so when something is shared while it is copied.
 Outcome ChunkSender::tell_pieces(const std::vector<MemoryRange>& pieces) {
-  const auto known = [this](const MemoryRange& piece) { return std::find(cuts_.begin(), cuts_.end(), piece) != cuts_.end(); };
+  const auto known = [this](const MemoryRange& piece) {
+    return std::find(cuts_.begin(), cuts_.end(), piece) != cuts_.end();
+  };
   const bool anew = !std::all_of(pieces.begin(), pieces.end(), known);
   cuts_ = pieces;
   if (!anew || told_.empty()) return {};

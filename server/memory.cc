@@ -428,7 +428,8 @@ std::vector<Memory::SharedPiece> Memory::shared_pieces() const {
 
 void Memory::name_pieces(const MemoryRange& span) {
   const std::lock_guard lock(pieces_mu_);
-  for (auto piece = piece_at(span.address); piece != pieces_.end() && piece->first < span.address + span.bytes; ++piece) {
+  for (auto piece = piece_at(span.address); piece != pieces_.end() && piece->first < span.address + span.bytes;
+       ++piece) {
     if (piece->second.name == 0) piece->second.name = next_name_++;
   }
 }

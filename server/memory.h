@@ -40,7 +40,7 @@ struct Physical {
 
   Memory& of;
   std::vector<Part> parts;
-  uint64_t charged = 0;                   // 0: another process pays for it,
+  uint64_t charged = 0;                    // 0: another process pays for it,
   uint64_t owner_low = 0, owner_high = 0;  // which has this session
 };
 

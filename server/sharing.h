@@ -119,7 +119,7 @@ class Sharing {
   // What another process pays for, and where it is mapped and named here.
   struct Import {
     SessionId owner;
-    uint64_t address = 0;                // 0: nowhere
+    uint64_t address = 0;                 // 0: nowhere
     std::vector<uint64_t> bytes, pieces;  // of its parts
     std::vector<uint64_t> names;
   };

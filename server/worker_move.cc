@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -18,6 +19,10 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kDrainMs = 500;  // then the session runs on for a while, and the move is tried again
+// Of one that rests together with others: what its streams wait for the others have begun, and bring to its end in the
+// same time. Twice as long in each attempt.
+constexpr uint32_t kDrainTogetherMs = 1'000, kDrainTogetherMostMs = 4'000;
+constexpr uint64_t kLookTogetherNs = 200'000'000;  // as kLookForRestNs
 constexpr uint64_t kRetryAfterNs = 20'000'000;
 constexpr uint64_t kLookForRestNs =
     5'000'000'000;  // so long for a command boundary at which nothing waits for the client
@@ -25,7 +30,7 @@ constexpr uint32_t kAttemptsMax = 100;
 // The agent's, when all sessions of the vGPU have been sent: longer than it gives to the slowest of them, because who
 // runs on here while the agent sends the clients away loses what was done since.
 constexpr uint32_t kDecisionMs = 300'000;
-constexpr uint32_t kStillMs = 60'000;                // longer than the agent waits for the slowest
+constexpr uint32_t kStillMs = 60'000;               // longer than the agent waits for the slowest
 constexpr uint32_t kLeaveMs = 10'000;               // the client's time to go to the new worker
 constexpr uint64_t kGiveUpStagingNs = 400'000'000;  // a client that does nothing looks every 100 ms
 constexpr uint32_t kLeaveIdleMs = 300;              // of one that does nothing: it goes when it next wants something
@@ -195,7 +200,8 @@ bool Worker::may_try_move() {
   const uint64_t now = now_ns();
   if (session_ == nullptr) return true;
   if (now < move_->next_attempt_ns || session_->graphs().building() || waits_for_staging()) return false;
-  return !session_->signals().outstanding() || now - move_->pause_ns > kLookForRestNs;
+  const uint64_t look_ns = move_->alone ? kLookForRestNs : kLookTogetherNs;
+  return !session_->signals().outstanding() || now - move_->pause_ns > look_ns;
 }
 
 Worker::Next Worker::try_move() {
@@ -209,7 +215,8 @@ Worker::Next Worker::try_move() {
   }
   move_->paused_ns = now_ns();
   set_state(ChannelState::kPaused);
-  if (!drain(kDrainMs)) {
+  const uint32_t together_ms = std::min(kDrainTogetherMs << std::min(move_->attempts, 8u), kDrainTogetherMostMs);
+  if (!drain(move_->alone ? kDrainMs : together_ms)) {
     try_move_later();
     return Next::kGoOn;
   }

@@ -50,7 +50,8 @@ class Sharing(PoolTest):
             pass
         self.assertEqual(job.wait(), 0, job.out()[-500:] + job.err() + self.pool.logs())
         said = ''.join(f'step {n + 1}\n' for n in range(job.steps() + 1))
-        self.assertEqual(sorted(job.out().split('\n')), sorted((said + 'turner: ok\nlate: ok\nturns: ok\n').split('\n')))
+        said += 'turner: ok\nlate: ok\nturns: ok\n'
+        self.assertEqual(sorted(job.out().split('\n')), sorted(said.split('\n')))
         self.assertEqual(job.err(), '')
         self.expect_nothing_left()
 

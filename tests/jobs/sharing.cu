@@ -1,6 +1,6 @@
 // Processes of one job share memory and events of their GPUs, by every handle that CUDA has for it.
 //   sharing exchange       two processes on each GPU take turns at the same memory, held together by events alone
-//   sharing turns FILE     the same with memory of cudaMalloc and of a pool, until the file is there; moves leave it alone
+//   sharing turns FILE     the same with memory of cudaMalloc and of a pool, until the file is there; it can be moved
 //   sharing death          an owner dies while another process uses its memory and waits for its event
 //   sharing publish FILE   writes handles to a file and waits until the file is gone
 //   sharing foreign FILE   the handles in the file are another job's: they must mean nothing here
@@ -435,6 +435,7 @@ static int turns(const char* end, int pause_ms) {
     CHECK(cudaEventRecord(s.parent, s.stream));
     tell(line);
     hear(line);
+    if (rounds % 4 == 3) CHECK(cudaEventSynchronize(s.child));  // not too far ahead
     printf("step %d\n", rounds + 1);
     fflush(stdout);
   }
