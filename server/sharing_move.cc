@@ -72,8 +72,9 @@ void Sharing::write(Events& events, BlobWriter* to) const {
   }
   to->put(uint64_t(shared_.size()));
   for (const auto& [name, shared] : shared_) {
+    const SharedEvent* const event = shared.event.get();
     const auto page =
-        std::find_if(pages.begin(), pages.end(), [&](const auto& known) { return known.second == shared.event.get(); });
+        std::find_if(pages.begin(), pages.end(), [event](const auto& known) { return known.second == event; });
     to->put(name);
     to->put(shared.address);
     to->put(shared.bytes);
