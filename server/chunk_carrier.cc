@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -53,14 +54,29 @@ Outcome ChunkCarrier::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t
   return stream_.send(&frame, sizeof(frame));
 }
 
-Outcome ChunkCarrier::send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks) {
+Outcome ChunkCarrier::send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks,
+                                  const std::vector<uint64_t>& begins) {
+  const auto begins_at = [&](uint64_t chunk) { return std::binary_search(begins.begin(), begins.end(), chunk); };
   for (size_t i = 0; i < chunks.size();) {
     size_t end = i + 1;
-    while (end < chunks.size() && chunks[end] == chunks[end - 1] + kChunkBytes) ++end;
+    while (end < chunks.size() && chunks[end] == chunks[end - 1] + kChunkBytes && !begins_at(chunks[end])) ++end;
     if (Outcome outcome = send_frame(kind, chunks[i], (end - i) * kChunkBytes); !outcome.ok()) return outcome;
     i = end;
   }
   return {};
+}
+
+// Processes that share a piece have it as it is cut, so it has to be cut so there. What was told before is cut
+// otherwise there: all begins anew. That is so when something is shared while it is copied.
+Outcome ChunkSender::tell_pieces(const std::vector<MemoryRange>& pieces) {
+  const auto known = [this](const MemoryRange& piece) {
+    return std::find(cuts_.begin(), cuts_.end(), piece) != cuts_.end();
+  };
+  const bool anew = !std::all_of(pieces.begin(), pieces.end(), known);
+  cuts_ = pieces;
+  if (!anew || told_.empty()) return {};
+  for (auto& [chunk, copy] : there_) copy = Copy();
+  return send_ranges(ChunkFrameKind::kUnmap, std::exchange(told_, {}));
 }
 
 // What is new there is zero. Not so what is mapped there once more: a piece of memory of which a part is still mapped
@@ -73,7 +89,12 @@ Outcome ChunkSender::tell_mapped(const std::vector<uint64_t>& chunks) {
   for (const uint64_t chunk : gone) there_[chunk] = Copy();
   for (const uint64_t chunk : come) there_.try_emplace(chunk, Copy{.hash = {}, .hashed = false, .zero = true});
   const Outcome outcome = send_ranges(ChunkFrameKind::kUnmap, gone);
-  return outcome.ok() ? send_ranges(ChunkFrameKind::kMap, come) : outcome;
+  std::vector<uint64_t> cuts;
+  for (const MemoryRange& piece : cuts_) {
+    if (cuts.empty() || cuts.back() != piece.address) cuts.push_back(piece.address);
+    cuts.push_back(piece.address + piece.bytes);
+  }
+  return outcome.ok() ? send_ranges(ChunkFrameKind::kMap, come, cuts) : outcome;
 }
 
 // Of those that are kept, what is not known to be there.
@@ -90,7 +111,12 @@ Outcome ChunkSender::changed(const Pins& pins, std::vector<uint64_t>* chunks) {
 }
 
 Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
-  const std::vector<uint64_t> mapped = chunks_of(memory_.ranges());
+  std::vector<MemoryRange> pieces;
+  for (const Memory::SharedPiece& piece : memory_.shared_pieces()) pieces.push_back({piece.address, piece.bytes});
+  const std::vector<uint64_t> ours = chunks_of(memory_.ranges()), shared = chunks_of(pieces);
+  std::vector<uint64_t> mapped;
+  std::set_union(ours.begin(), ours.end(), shared.begin(), shared.end(), std::back_inserter(mapped));
+  if (Outcome outcome = tell_pieces(pieces); !outcome.ok()) return outcome;
   if (Outcome outcome = tell_mapped(mapped); !outcome.ok()) return outcome;
   *pass = {.whole = true};
   for (size_t at = 0; at < mapped.size() && pass->whole; at += kChunksAtOnce) {

@@ -64,8 +64,9 @@ class ChunkCarrier {
 
  protected:
   Outcome send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes);
-  // `chunks` ascend; neighbours go in one frame.
-  Outcome send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks);
+  // `chunks` ascend; neighbours go in one frame, but where one of `begins` (ascending) is.
+  Outcome send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks,
+                      const std::vector<uint64_t>& begins = {});
 
   ByteStream& stream_;
 };
@@ -94,6 +95,7 @@ class ChunkSender final : public ChunkCarrier {
   // Kept readable for a while.
   struct Pins;
 
+  Outcome tell_pieces(const std::vector<MemoryRange>& pieces);
   Outcome tell_mapped(const std::vector<uint64_t>& chunks);
   Outcome changed(const Pins& pins, std::vector<uint64_t>* chunks);
   Outcome send_chunks(std::span<const uint64_t> chunks, const std::function<bool()>& go_on, Pass* pass);
@@ -104,7 +106,8 @@ class ChunkSender final : public ChunkCarrier {
   ChunkHasher hasher_;
   ChunkBuffers buffers_;
   std::unordered_map<uint64_t, Copy> there_;
-  std::vector<uint64_t> told_;  // mapped there, ascending
+  std::vector<uint64_t> told_;     // mapped there, ascending
+  std::vector<MemoryRange> cuts_;  // shared pieces, each of which was told in one
 };
 
 // What becomes of chunks that come. Addresses and bytes are of whole chunks that are the vGPU's.

@@ -43,7 +43,7 @@ class Kept::Carrier final : public ChunkCarrier {
     if (room_ == nullptr) return no_room();
     std::vector<uint64_t> mapped;
     for (const auto& [address, piece] : whole_->chunks) mapped.push_back(address);
-    return send_ranges(ChunkFrameKind::kMap, mapped);
+    return send_ranges(ChunkFrameKind::kMap, mapped, {whole_->begins.begin(), whole_->begins.end()});
   }
   Outcome pass(const std::function<bool()>& go_on, Pass* pass) override {
     const uint64_t begin = now_ns();
@@ -101,6 +101,7 @@ Outcome Kept::receive(ByteStream& from, uint32_t first_ms) {
   room_.reset();
   if (!outcome.ok()) return outcome;
   next->chunks = chunks_;
+  next->begins = begins_;
   std::shared_ptr<const Whole> before = std::move(next);
   const std::lock_guard lock(whole_mu_);
   whole_.swap(before);
@@ -165,11 +166,13 @@ Outcome Kept::map(uint64_t address, uint64_t bytes) {
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     if (!chunks_.try_emplace(at).second) return Outcome::fail("the source maps memory that is mapped");
   }
+  begins_.insert(address);
   return {};
 }
 
 Outcome Kept::unmap(uint64_t address, uint64_t bytes) {
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
+    begins_.erase(at);
     if (chunks_.erase(at) == 0) return Outcome::fail("the source unmaps memory that is not mapped");
   }
   return {};

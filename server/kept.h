@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <vector>
 
 #include "server/chunk_carrier.h"
@@ -34,7 +35,7 @@ class Kept final : private ChunkTaker {
 
   Outcome start() { return shelf_.start(); }
   // The source that comes next knows nothing of what is here. What is whole stays.
-  void begin_anew() { chunks_.clear(); }
+  void begin_anew() { chunks_.clear(), begins_.clear(); }
   // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
   // before. Waits `first_ms` for its first word. Where it fails, what was whole before still is.
   Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs);
@@ -64,6 +65,7 @@ class Kept final : private ChunkTaker {
   // Never changes.
   struct Whole {
     Chunks chunks;
+    std::set<uint64_t> begins;
     std::vector<Shelf::PieceRef> rest;
     TransferOutline outline;
   };
@@ -75,6 +77,7 @@ class Kept final : private ChunkTaker {
   Shelf shelf_;
   std::unique_ptr<std::byte[]> room_;  // for a piece that comes
   Chunks chunks_;                      // as the source has told so far
+  std::set<uint64_t> begins_;          // of what it told in one, which is so told again
   mutable std::mutex whole_mu_;        // guards what follows
   std::shared_ptr<const Whole> whole_;
 };

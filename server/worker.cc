@@ -294,7 +294,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
       if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
       return Next::kGoOn;
     case ControlType::kPause:
-      pause_for_move();
+      if (const auto* pause = message->as<ControlPause>()) pause_for_move(pause->alone != 0);
       return Next::kGoOn;
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
@@ -407,15 +407,7 @@ void Worker::measure_link(ControlStats* stats) const {
 }
 
 void Worker::handle_sharing(ControlMessage* message) {
-  const auto* shared = message->as<ControlShared>();
-  const auto* ended = message->as<SessionId>();
-  if (session_ != nullptr && message->type == ControlType::kAskShared && shared != nullptr) {
-    session_->sharing().asked(*shared);
-  } else if (session_ != nullptr && message->type == ControlType::kSharedAnswer) {
-    session_->sharing().answered(message);
-  } else if (session_ != nullptr && ended != nullptr) {
-    session_->sharing().ended(*ended);
-  }
+  if (session_ != nullptr) session_->sharing().take(message);
   for (const int fd : message->fds) {
     if (fd >= 0) close(fd);
   }

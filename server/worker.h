@@ -105,7 +105,9 @@ class Worker {
 
   // A move, as its source.
   void prepare_move(const ControlMove& move);
-  void pause_for_move();
+  void pause_for_move(bool alone);
+  bool await_others(Next* next);
+  void hear_meanwhile(ControlMessage* message);
   Next go_on_with_move();
   Outcome begin_precopy();
   Precopy::MakeCarrier carrier();
@@ -173,6 +175,7 @@ class Worker {
     std::unique_ptr<Precopy> precopy;
     bool ready = false;      // and said so
     uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
+    bool alone = true;       // no other session is paused with it
     uint64_t told_ns = 0;    // when progress was told last,
     Precopy::Progress told;  // and which
     uint32_t attempts = 0;

@@ -31,6 +31,7 @@ class Model : public ByteStream {
     EXPECT_EQ(bytes, sizeof frame);
     memcpy(&frame, data, sizeof frame);
     if (frame.kind == ChunkFrameKind::kData) data_for_ = frame.address;
+    if (frame.kind == ChunkFrameKind::kMap) maps.push_back({frame.address, frame.bytes});
     for (uint64_t chunk = frame.address; chunk < frame.address + frame.bytes; chunk += kChunkBytes) take(frame, chunk);
     return {};
   }
@@ -40,6 +41,7 @@ class Model : public ByteStream {
   void close() override {}
 
   std::map<uint64_t, std::vector<std::byte>> chunks;  // what is mapped there
+  std::vector<MemoryRange> maps;                      // as they were told
   uint32_t data = 0, zeros = 0;                       // chunks that came so
 
  private:
@@ -137,6 +139,31 @@ TEST_F(ChunkCarrierTest, what_is_mapped_again_is_sent_again) {
   unmap(16, 4);
   map(16, 4);  // between two passes: nobody has seen it
   pass();
+  expect_equal();
+}
+
+// Others have a shared piece as it is cut here, and all of it.
+TEST_F(ChunkCarrierTest, a_shared_piece_is_told_in_one_whatever_of_it_is_mapped) {
+  map(0, 3);
+  map(3, 4);
+  map(7, 2);
+  for (uint64_t chunk = 0; chunk < 9; ++chunk) memset(host(chunk), int(chunk) + 1, kChunkBytes);
+  pass();
+  EXPECT_EQ(model_.maps, (std::vector<MemoryRange>{{kBase, 9 * kChunkBytes}}));
+  model_.maps.clear();
+  session_->memory().name_pieces({kBase + 3 * kChunkBytes, 4 * kChunkBytes});
+  unmap(4, 1);
+  pass();
+  EXPECT_EQ(model_.maps, (std::vector<MemoryRange>{{kBase, 3 * kChunkBytes},
+                                                   {kBase + 3 * kChunkBytes, 4 * kChunkBytes},
+                                                   {kBase + 7 * kChunkBytes, 2 * kChunkBytes}}));
+  EXPECT_EQ(memcmp(model_.chunks[kBase + 4 * kChunkBytes].data(), host(4), kChunkBytes), 0);
+  EXPECT_EQ(model_.chunks.size(), 9u);
+  EXPECT_EQ(pass().chunks, 0u);
+  unmap(3, 1);
+  unmap(5, 2);
+  pass();
+  EXPECT_EQ(model_.chunks.size(), 5u) << "a piece of which nothing is mapped has ended";
   expect_equal();
 }
 

@@ -37,7 +37,7 @@ class MoveTest : public ::testing::Test {
     ASSERT_NE(message.as<ControlProgress>(), nullptr);
     if (progress != nullptr) *progress = *message.as<ControlProgress>();
   }
-  void pause() { send_control(source_->control(), ControlType::kPause, nullptr, 0); }
+  void pause() { send_control(source_->control(), ControlType::kPause, ControlPause{.alone = 1}); }
   void expect_move_failed(const char* why = "") {
     ControlMessage message;
     ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
@@ -178,6 +178,41 @@ TEST_F(MoveTest, moves_again_and_again) {
     ASSERT_NO_FATAL_FAILURE(move());
   }
   EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{15});
+}
+
+// What another session of the vGPU does until it rests, too, this one may be asked for, and nothing of it is sent.
+TEST_F(MoveTest, rests_with_others_before_it_is_sent) {
+  std::vector<std::byte> found;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.load_library(1, kTestImage, &found);
+  client_.launch(kKernel, {kBase, 1, 5});
+  for (const bool goes : {false, true}) {
+    ControlMove request;
+    ControlMoved moved;
+    ControlMessage message;
+    ASSERT_NO_FATAL_FAILURE(begin(&request));
+    ASSERT_NO_FATAL_FAILURE(await_ready());
+    send_control(source_->control(), ControlType::kPause, ControlPause{.alone = 0});
+    ASSERT_TRUE(source_->await(ControlType::kStill, &message));
+    EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
+    const uint64_t before = client_.page().acknowledged.load();
+    client_.launch(kKernel, {kBase, 1, 1});
+    const ControlShared question;
+    send_control(source_->control(), ControlType::kAskShared, question);
+    ASSERT_TRUE(source_->await(ControlType::kSharedAnswer, &message));
+    EXPECT_EQ(message.as<ControlShared>()->result, CUDA_ERROR_INVALID_HANDLE);
+    EXPECT_EQ(client_.page().acknowledged.load(), before);
+    send_control(source_->control(), goes ? ControlType::kSend : ControlType::kAbort, nullptr, 0);
+    if (!goes) {
+      ASSERT_NO_FATAL_FAILURE(expect_move_failed("called it off"));
+      EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{6});
+      destination_ = std::make_unique<WorkerProcess>();
+      continue;
+    }
+    ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+    ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+    EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{7});
+  }
 }
 
 TEST_F(MoveTest, goes_on_at_the_source_when_the_destination_dies) {
