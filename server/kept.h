@@ -32,7 +32,8 @@ class Kept final : private ChunkTaker {
   // `quota`: bytes of device memory; 0: any.
   Kept(uint32_t vgpu, uint64_t quota, ShelfPlace place) : vgpu_(vgpu), quota_(quota), shelf_(std::move(place)) {}
 
-  Outcome start() { return shelf_.start(); }
+  // `job`: what it keeps together with other keepers of the job (JobShelf); null: nothing.
+  Outcome start(std::unique_ptr<JobShelf> job) { return shelf_.start(std::move(job)); }
   // The source that comes next knows nothing of what is here. What is whole stays.
   void begin_anew() { chunks_.clear(); }
   // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
@@ -46,8 +47,12 @@ class Kept final : private ChunkTaker {
   TransferOutline outline() const;
   bool any() const { return whole() != nullptr; }
   // Any thread.
-  uint64_t bytes_in_memory() const { return shelf_.bytes_in_memory(); }
-  uint64_t bytes_on_disk() const { return shelf_.bytes_on_disk(); }
+  // What it takes: of chunks that other keepers of the job have, too, an equal part.
+  JobShelf::Share kept() const { return shelf_.kept(); }
+  // What is whole would take so much if equal chunks were not kept once.
+  uint64_t bytes_apart() const;
+  // Null: it keeps nothing together with others.
+  JobShelf* job() const { return shelf_.job(); }
 
  private:
   class Carrier;
