@@ -16,6 +16,7 @@
 #include <string>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/descriptors.h"
 #include "server/shelf.h"
 #include "server/shelf_file.h"
@@ -191,9 +192,8 @@ bool JobShelf::enter() {
 
 // A keeper that was stopped while it had the lock holds the others up once: they keep for themselves from then on.
 bool JobShelf::lock() {
-  timespec until = {};
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += gave_up_ ? 0 : kPatienceMs / 1000;
+  const uint64_t until_ns = now_ns() + (gave_up_ ? 0 : kPatienceMs * 1'000'000ull);
+  const timespec until = {.tv_sec = time_t(until_ns / 1'000'000'000), .tv_nsec = long(until_ns % 1'000'000'000)};
   const int error = pthread_mutex_clocklock(&head_->mutex, CLOCK_MONOTONIC, &until);
   if (error == EOWNERDEAD) {
     pthread_mutex_consistent(&head_->mutex);

@@ -53,7 +53,7 @@ class JobShelf {
  public:
   static constexpr uint32_t kMembersMost = 64;    // processes that keep something of one job on one server
   static constexpr uint32_t kSlots = 1u << 19;    // chunks: 1 TiB
-  static constexpr uint32_t kPatienceMs = 1'000;  // for another keeper, which holds the lock for a moment only
+  static constexpr uint32_t kPatienceMs = 3'000;  // for another keeper, which holds the lock for a moment only
   static constexpr uint32_t kNoSlot = ~0u;
 
   // A chunk, which this keeper has from then on.

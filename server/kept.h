@@ -51,8 +51,10 @@ class Kept final : private ChunkTaker {
   JobShelf::Share kept() const { return shelf_.kept(); }
   // What is whole would take so much if equal chunks were not kept once.
   uint64_t bytes_apart() const;
-  // Null: it keeps nothing together with others.
-  JobShelf* job() const { return shelf_.job(); }
+  // Another keeper of the job has ended (JobShelf::sweep). Any thread.
+  void sweep() const {
+    if (shelf_.job() != nullptr) shelf_.job()->sweep();
+  }
 
  private:
   class Carrier;

@@ -342,11 +342,10 @@ Worker::Next Worker::handle(ControlMessage* message) {
       if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
       return Next::kGoOn;
     case ControlType::kSweep:
-      if (kept_ != nullptr && kept_->job() != nullptr) kept_->job()->sweep();
+      if (kept_ != nullptr) kept_->sweep();
       return Next::kGoOn;
     case ControlType::kStats:
-      send_control(control_, ControlType::kStatsReply, count());
-      return Next::kGoOn;
+      return send_control(control_, ControlType::kStatsReply, count()), Next::kGoOn;
     case ControlType::kAskShared:
     case ControlType::kSharedAnswer:
     case ControlType::kSessionEnded:
