@@ -112,7 +112,8 @@ struct VgpuStats {
   link @18 :LinkStats;
   quiet @19 :Bool;       # all that its programs began is done; parked: none of them wants it
   keptInMemory @20 :UInt64;  # parked: bytes that it takes of the server's host memory,
-  keptOnDisk @21 :UInt64;    # and of its disk
+  keptOnDisk @21 :UInt64;    # and of its disk; of chunks that others of its job have there, too, a part
+  keptApart @22 :UInt64;     # both together, if equal chunks were not kept once
 }
 
 struct VgpuUsage {            # of a vGPU on a GPU, or one that was there a moment ago

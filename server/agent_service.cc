@@ -124,6 +124,7 @@ class AgentService final : public control::Agent::Server {
         to.setObjects(from.sum.objects);
         to.setKeptInMemory(from.sum.kept_in_memory);
         to.setKeptOnDisk(from.sum.kept_on_disk);
+        to.setKeptApart(from.sum.kept_apart);
         to.setTransport(from.sum.transport);
         auto link = to.initLink();
         link.setRoundTripUs(from.sum.link.round_trip_us);

@@ -18,7 +18,7 @@ namespace tide {
 enum class ControlType : uint32_t {
   // Agent to worker.
   kServe = 1,    // ControlSession; descriptors: the client's socket, then its memfd where it sent one
-  kReceive = 2,  // ControlSession: become this session, from another worker
+  kReceive = 2,  // ControlSession: become this session, from another worker; descriptors: of a keeper, a JobShelfFiles
   kMove = 3,     // ControlMove: copy the session to another worker while it runs
   kCommit = 4,   // send the client there
   kAbort = 5,    // the move is off
@@ -28,13 +28,14 @@ enum class ControlType : uint32_t {
   kAdopt = 9,         // ControlAdopt: the first word of an agent that was restarted (server/rendezvous.h)
   kPause = 10,        // ControlPause: all sessions of the vGPU are ready; come to rest
   kHold = 11,         // ControlHold
-  kGuard = 12,        // ControlSession: keep checkpoints of this session (server/guard.h); kReceiving says where
-  kCheckpoint = 13,   // ControlMove: send one to a guard, over the stream of the last one if there is no address
-  kGive = 14,         // ControlMove: a guard gives its checkpoint to a worker; kTransferred or kMoveFailed
-  kLease = 15,        // ControlLease
-  kSend = 18,         // all sessions of the vGPU are at rest: send what is left
-  kUnprotect = 17,    // ControlText: another session of the vGPU cannot be protected, and so this one is not
-  kShares = 16,       // another process of the job uses the vGPU, too
+  kGuard = 12,  // ControlSession: keep checkpoints of this session (server/guard.h); kReceiving says where; as kReceive
+  kCheckpoint = 13,  // ControlMove: send one to a guard, over the stream of the last one if there is no address
+  kGive = 14,        // ControlMove: a guard gives its checkpoint to a worker; kTransferred or kMoveFailed
+  kLease = 15,       // ControlLease
+  kShares = 16,      // another process of the job uses the vGPU, too
+  kUnprotect = 17,   // ControlText: another session of the vGPU cannot be protected, and so this one is not
+  kSend = 18,        // all sessions of the vGPU are at rest: send what is left
+  kSweep = 19,       // a keeper of the job has ended: what was only its is nobody's (server/job_shelf.h)
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,     // ControlText: where the other worker shall connect (transport/stream.h)
@@ -44,7 +45,7 @@ enum class ControlType : uint32_t {
   kMoveFailed = 25,    // ControlText; the session runs on here
   kStatsReply = 26,    // ControlStats
   kFailed = 27,        // ControlText; the worker ends
-  kAdopted = 28,       // ControlAdopted
+  kAdopted = 28,       // ControlAdopted; descriptors: what came with kReceive
   kProgress = 29,      // ControlProgress: the copying goes on; about once a second
   kReady = 30,         // ControlProgress: a short pause can carry the rest
   kCheckpointed = 31,  // ControlCheckpointed: it is whole, or why not; then the one before it still stands
@@ -184,7 +185,8 @@ struct ControlStats {
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
   ControlLink link;
-  uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept
+  uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept; of shared chunks its part
+  uint64_t kept_apart = 0;                        // that it would take if equal chunks were not kept once
 };
 
 struct ControlText {

@@ -80,6 +80,15 @@ TransferOutline Kept::outline() const {
   return kept == nullptr ? TransferOutline() : kept->outline;
 }
 
+uint64_t Kept::bytes_apart() const {
+  const auto kept = whole();
+  uint64_t bytes = 0;
+  if (kept == nullptr) return bytes;
+  for (const auto& [address, piece] : kept->chunks) bytes += piece != nullptr ? piece->cost() : 0;
+  for (const Shelf::PieceRef& piece : kept->rest) bytes += piece->cost();
+  return bytes;
+}
+
 Precopy::MakeCarrier Kept::carrier() const {
   return [this](ByteStream& to, std::unique_ptr<ChunkCarrier>* carrier) {
     auto kept = whole();

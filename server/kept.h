@@ -33,7 +33,8 @@ class Kept final : private ChunkTaker {
   // `quota`: bytes of device memory; 0: any.
   Kept(uint32_t vgpu, uint64_t quota, ShelfPlace place) : vgpu_(vgpu), quota_(quota), shelf_(std::move(place)) {}
 
-  Outcome start() { return shelf_.start(); }
+  // `job`: what it keeps together with other keepers of the job (JobShelf); null: nothing.
+  Outcome start(std::unique_ptr<JobShelf> job) { return shelf_.start(std::move(job)); }
   // The source that comes next knows nothing of what is here. What is whole stays.
   void begin_anew() { chunks_.clear(), begins_.clear(); }
   // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
@@ -47,8 +48,14 @@ class Kept final : private ChunkTaker {
   TransferOutline outline() const;
   bool any() const { return whole() != nullptr; }
   // Any thread.
-  uint64_t bytes_in_memory() const { return shelf_.bytes_in_memory(); }
-  uint64_t bytes_on_disk() const { return shelf_.bytes_on_disk(); }
+  // What it takes: of chunks that other keepers of the job have, too, an equal part.
+  JobShelf::Share kept() const { return shelf_.kept(); }
+  // What is whole would take so much if equal chunks were not kept once.
+  uint64_t bytes_apart() const;
+  // Another keeper of the job has ended (JobShelf::sweep). Any thread.
+  void sweep() const {
+    if (shelf_.job() != nullptr) shelf_.job()->sweep();
+  }
 
  private:
   class Carrier;

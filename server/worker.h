@@ -40,6 +40,7 @@ class Worker {
   // How the process goes on after a step.
   enum class Next { kGoOn, kEnd };
 
+  std::unique_ptr<JobShelf> join_keepers() const;
   Outcome begin(const ControlSession& session);
   // Of what it serves, a session on a GPU or a kept one.
   bool serves() const { return session_ != nullptr || kept_ != nullptr; }
@@ -191,7 +192,8 @@ class Worker {
   uint64_t agent_lost_ns_ = 0;
   DriverLibrary library_;
   std::unique_ptr<Session> session_;
-  std::unique_ptr<Kept> kept_;  // of a keeper; session_ is null then
+  std::unique_ptr<Kept> kept_;                        // of a keeper; session_ is null then
+  std::shared_ptr<const JobShelfFiles> shelf_files_;  // of a keeper, for what its job's keepers keep together
   ControlSession identity_;
   std::unique_ptr<Link> link_;
   CommandReader reader_;

@@ -418,6 +418,7 @@ bool Worker::hear_end() {
       if (fd >= 0) close(fd);
     }
     if (message.type == ControlType::kStats) send_control(control_, ControlType::kStatsReply, count());
+    if (message.type == ControlType::kSweep && kept_ != nullptr) kept_->sweep();
   }
 }
 

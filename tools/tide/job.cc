@@ -57,6 +57,7 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.add("wait_ns", stats.getWaitNs()).add("transport", std::string(stats.getTransport()));
   json.add("objects", stats.getObjects()).add("moves", stats.getMoves());
   json.add("kept_in_memory", stats.getKeptInMemory()).add("kept_on_disk", stats.getKeptOnDisk());
+  json.add("kept_apart", stats.getKeptApart());
   const auto link = stats.getLink();
   json.key("link").object();
   json.add("round_trip_us", link.getRoundTripUs()).add("bytes_per_s", link.getBytesPerS());
@@ -184,9 +185,7 @@ void print_calls(const JobAnswer& answer) {
 void print_kept(const JobAnswer& answer) {
   const std::string where = kept_text(answer.getJob());
   if (where.empty()) return;
-  const Kept kept = kept_of(answer.getVgpus());
-  printf("  kept     %s: %s in memory, %s on disk\n", where.c_str(), size_text(kept.in_memory).c_str(),
-         size_text(kept.on_disk).c_str());
+  printf("  kept     %s: %s\n", where.c_str(), kept_size_text(kept_of(answer.getVgpus())).c_str());
 }
 
 // Where jobs take turns.
