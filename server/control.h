@@ -54,7 +54,7 @@ enum class ControlType : uint32_t {
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 8;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 9;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -170,6 +170,7 @@ struct ControlStats {
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
   ControlLink link;
+  uint64_t landed_direct = 0, landed_staged = 0;  // server/copy_landings.h
   uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept
 };
 

@@ -361,6 +361,9 @@ ControlStats Worker::count() const {
   count_trips(&stats);
   measure_link(&stats);
   set_text(stats.transport, link_->transport());
+  if (session_ != nullptr) {
+    stats.landed_direct = session_->landings().direct(), stats.landed_staged = session_->landings().staged();
+  }
   return stats;
 }
 
