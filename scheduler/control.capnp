@@ -88,6 +88,8 @@ struct LinkStats {            # between the program and the vGPU's server
   windowMs @2 :UInt64;        # the last seconds, of which
   waitMs @3 :UInt64;          # so many the program waited, and the server had nothing to do
   windowBytes @4 :UInt64;     # carried in them, both ways
+  landedDirect @5 :UInt64;    # of copies to the GPU that a network brought: bytes put into device memory as they came,
+  landedStaged @6 :UInt64;    # and into the worker's page-locked memory; since the worker began, of all processes
 }
 
 struct VgpuStats {

@@ -64,6 +64,7 @@ Agent::Stats sum_of(const Counted& counted) {
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
     sum.kept_in_memory += one.kept_in_memory, sum.kept_on_disk += one.kept_on_disk;
     sum.kept_apart += one.kept_apart;
+    sum.landed_direct += one.landed_direct, sum.landed_staged += one.landed_staged;
     sum.quiet &= one.quiet;
     // Of several processes, the one that waits longest.
     if (one.link.wait_ns >= sum.link.wait_ns) sum.link = one.link;

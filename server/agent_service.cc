@@ -132,6 +132,8 @@ class AgentService final : public control::Agent::Server {
         link.setWindowMs(from.sum.link.window_ns / 1'000'000);
         link.setWaitMs(from.sum.link.wait_ns / 1'000'000);
         link.setWindowBytes(from.sum.link.window_bytes);
+        link.setLandedDirect(from.sum.landed_direct);
+        link.setLandedStaged(from.sum.landed_staged);
         to.setBusyPermille(from.sum.busy_permille);
         to.setQuiet(from.sum.quiet != 0);
         auto clients = to.initClients(uint32_t(from.clients.size()));

@@ -185,6 +185,7 @@ struct ControlStats {
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
   ControlLink link;
+  uint64_t landed_direct = 0, landed_staged = 0;  // server/copy_landings.h
   uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept; of shared chunks its part
   uint64_t kept_apart = 0;                        // that it would take if equal chunks were not kept once
 };

@@ -379,6 +379,9 @@ ControlStats Worker::count() const {
   count_trips(&stats);
   measure_link(&stats);
   set_text(stats.transport, link_->transport());
+  if (session_ != nullptr) {
+    stats.landed_direct = session_->landings().direct(), stats.landed_staged = session_->landings().staged();
+  }
   return stats;
 }
 
@@ -643,8 +646,17 @@ Worker::Next Worker::lose_channel(const char* reason) {
 }
 
 bool Worker::turn() {
-  const bool carried = link_->progress();
-  return live_ && session_ != nullptr ? execute(carried) : carried;
+  if (!live_ || session_ == nullptr) return link_->progress();
+  session_->landings().allow(may_land());
+  const bool any = execute(link_->progress());
+  session_->landings().allow(false);
+  return any;
+}
+
+// Not while it is at rest, or about to be, for a move or a checkpoint; nor on a GPU that is another's at the moment.
+bool Worker::may_land() {
+  return (move_ == nullptr || move_->pause_ns == 0) && (checkpoints_ == nullptr || !checkpoints_->wanted) &&
+         (!slices_.shared() || slices_.may_begin(now_ns()));
 }
 
 // What waits for another vGPU of the job, which may be waiting for this GPU, does not.

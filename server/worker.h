@@ -80,6 +80,7 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   bool execute(bool any);
+  bool may_land();
   bool uses_gpu() const;
   bool is_others_turn();
   Next lose_channel(const char* reason);

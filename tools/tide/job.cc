@@ -62,7 +62,8 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.key("link").object();
   json.add("round_trip_us", link.getRoundTripUs()).add("bytes_per_s", link.getBytesPerS());
   json.add("window_ms", link.getWindowMs()).add("wait_ms", link.getWaitMs());
-  json.add("window_bytes", link.getWindowBytes()).end();
+  json.add("window_bytes", link.getWindowBytes());
+  json.add("landed_direct_bytes", link.getLandedDirect()).add("landed_staged_bytes", link.getLandedStaged()).end();
 }
 
 void print_json(const JobAnswer& answer) {
@@ -106,6 +107,16 @@ void print_vgpus(const JobAnswer& answer) {
       break;
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
+  }
+}
+
+// Where large copies to the GPU went, where they came over a network.
+void print_landings(const JobAnswer& answer) {
+  for (const auto s : answer.getVgpus()) {
+    const uint64_t direct = s.getLink().getLandedDirect(), staged = s.getLink().getLandedStaged();
+    if (direct + staged == 0) continue;
+    printf("copies to virtual GPU %u: %s landed in its memory as they came, %s in the worker's page-locked memory\n",
+           s.getVgpu(), size_text(direct).c_str(), size_text(staged).c_str());
   }
 }
 
@@ -327,6 +338,7 @@ int job(const Words& words) {
   } else if (info.getState() != control::JobState::QUEUED) {
     print_kept(got);
     print_vgpus(got);
+    print_landings(got);
     print_last_moves(got);
     print_protection(info);
     if (const std::string warning = slow_warning_of(got); !warning.empty()) {
