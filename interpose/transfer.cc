@@ -75,8 +75,7 @@ void touch(HostRect rect, uint64_t width, uint64_t height) {
   constexpr uint64_t kPage = 4096;
   for (uint64_t row = 0; row < height; ++row) {
     const auto* const data = reinterpret_cast<const volatile std::byte*>(rect.data + row * rect.pitch);
-    for (uint64_t at = 0; at < width; at += kPage) [[maybe_unused]]
-      const std::byte seen = data[at];
+    for (uint64_t at = 0; at < width; at += kPage) [[maybe_unused]] const std::byte seen = data[at];
     [[maybe_unused]] const std::byte last = data[width - 1];
   }
 }

@@ -26,7 +26,8 @@ void CopyLandings::drop(Landed* landed) {
 
 bool CopyLandings::begin(const CommandHeader& header, const std::byte* head) {
   // The connection broke in the middle of it.
-  while (!landed_.empty() && (landed_.back().come != landed_.back().bytes || landed_.back().sequence >= header.sequence)) {
+  while (!landed_.empty() &&
+         (landed_.back().come != landed_.back().bytes || landed_.back().sequence >= header.sequence)) {
     drop(&landed_.back());
     landed_.pop_back();
   }
@@ -34,8 +35,8 @@ bool CopyLandings::begin(const CommandHeader& header, const std::byte* head) {
   memcpy(&command, head, sizeof command);
   const Rectangle r{command.pitch, command.width, command.height};
   const uint64_t bytes = header.payload_bytes - command::kCopyInDataOffset;
-  if (header.sequence <= session_.sequence() || landed_.size() >= kLandedMost || !valid(session_, command.destination, r) ||
-      r.bytes() != bytes || bytes > kStagingPieceMax)
+  if (header.sequence <= session_.sequence() || landed_.size() >= kLandedMost ||
+      !valid(session_, command.destination, r) || r.bytes() != bytes || bytes > kStagingPieceMax)
     return false;
   Landed landed;
   landed.sequence = header.sequence;

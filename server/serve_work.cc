@@ -134,7 +134,8 @@ CUresult finish_landed(Session& session, uint32_t slot, const Rectangle& r, cons
 CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Received& q, Outputs&) {
   const Rectangle r{command.pitch, command.width, command.height};
   CopyLandings::Landed landed;
-  if (session.landings().take(q.header().sequence, &landed)) return finish_landed(session, q.header().stream, r, landed);
+  if (session.landings().take(q.header().sequence, &landed))
+    return finish_landed(session, q.header().stream, r, landed);
   if (!valid(session, command.destination, r) || r.bytes() > kStagingPieceMax) return CUDA_ERROR_INVALID_VALUE;
   const Staging::Piece piece = session.staging().take(r.bytes());
   if (!piece) {
