@@ -653,10 +653,11 @@ bool Worker::turn() {
   return any;
 }
 
-// Not while it is at rest, or about to be, for a move or a checkpoint; nor on a GPU that is another's at the moment.
-bool Worker::may_land() {
-  return (move_ == nullptr || move_->pause_ns == 0) && (checkpoints_ == nullptr || !checkpoints_->wanted) &&
-         (!slices_.shared() || slices_.may_begin(now_ns()));
+// Not while it is at rest, or about to be, for a move or a checkpoint; nor on a GPU that is shared: it may be another's
+// turn, and asking whether it is ours is a claim to it.
+bool Worker::may_land() const {
+  return !slices_.shared() && (move_ == nullptr || move_->pause_ns == 0) &&
+         (checkpoints_ == nullptr || !checkpoints_->wanted);
 }
 
 // What waits for another vGPU of the job, which may be waiting for this GPU, does not.

@@ -80,7 +80,7 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   bool execute(bool any);
-  bool may_land();
+  bool may_land() const;
   bool uses_gpu() const;
   bool is_others_turn();
   Next lose_channel(const char* reason);
