@@ -75,6 +75,15 @@ JobView view_of(const Job& job) {
   view.moves_for = job.moves_for;
   view.deadline_ms = job.record.deadline_ms;
   view.reservation = job.record.reservation;
+  const Expectation& expected = job.expected;
+  if (expected.is.word != Word::kNone) view.left_ms = expected.is.left_ms;
+  if (view.running) {
+    view.ends_ms = expected.ends_ms;
+    view.passes = expected.passes;
+    view.overrun = expected.overrun;
+  } else {
+    view.place = expected.place;
+  }
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
