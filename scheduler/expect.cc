@@ -26,8 +26,8 @@ std::string basis_text(const Estimates::Basis& basis) {
 
 Expected expected_of(const Estimates& estimates, const Estimates::Kind& kind, uint64_t given_ms, uint64_t ran_ms) {
   if (given_ms != 0) {
-    const double left_s = given_left_s(double(given_ms) / kMs, double(ran_ms) / kMs);
-    return {.word = Word::kGiven, .left_ms = ms_of(left_s)};
+    const double given_s = double(given_ms) / kMs, ran_s = double(ran_ms) / kMs;
+    return {.word = Word::kGiven, .left_ms = ms_of(ran_ms < given_ms ? given_s - ran_s : given_left_s(given_s, ran_s))};
   }
   const Estimates::Basis basis = estimates.basis(kind);
   const double left_s = estimates.left_s(kind, run_step_of(double(ran_ms) / kMs));
