@@ -93,6 +93,13 @@ JobView view_of(const Job& job) {
   return view;
 }
 
+Expected expected_now(const Job& job) {
+  Expected is = job.expected.is;
+  const uint64_t since_ms = job.record.useful_ms - std::min(job.record.useful_ms, job.expected.ran_ms);
+  is.left_ms -= std::min(since_ms, is.left_ms - 1);
+  return is;
+}
+
 void Ledger::describe(Server* server) const {
   const auto found = traits.find(server->name);
   const ServerTraits from = found == traits.end() ? ServerTraits() : found->second;

@@ -112,7 +112,8 @@ struct Expectation {
   bool admitted = false;    // when this was reckoned,
   uint32_t gpus = 0;        // and had so many
   uint32_t step = 0;        // of running time (estimates.h)
-  uint64_t next_ms = 0;     // useful time at which it is reckoned anew
+  uint64_t ran_ms = 0;      // useful time
+  uint64_t next_ms = 0;     // the same, when it is reckoned anew
   int64_t place = 0;        // JobView
   uint64_t ends_ms = 0;     // since 1970; 0: not known, or it does not run
   std::string passes = {};  // JobView
@@ -194,6 +195,7 @@ struct Ledger {
 };
 
 JobView view_of(const Job& job);
+Expected expected_now(const Job& job);  // less what it has run since
 void to_record(Job* job);  // vgpus -> record.vgpus
 Job from_record(const JobRecord& record);
 

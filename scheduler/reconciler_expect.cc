@@ -93,6 +93,7 @@ void Reconciler::reckon(Job* job, uint64_t now_ms) {
   const bool begins = job->admitted() && !expected.admitted;
   expected.admitted = job->admitted();
   expected.gpus = job->admitted() ? job->physical_gpus() : 0;
+  expected.ran_ms = record.useful_ms;
   expected.next_ms = next_at(record, expected.step);
   expected.is = expected_of(estimates_, expected.kind, record.estimate_ms, record.useful_ms);
   if (!job->admitted()) {
