@@ -80,8 +80,11 @@ class Replay {
       const double next = std::min({arrival, look, ends_.empty() ? kFar : ends_.begin()->first});
       if (next == kFar) return Outcome::fail("the pool's policy starts none of the jobs that wait");
       go_on_to(std::max(now_, next));
+      const size_t before = there_.size();
       finish();
       look_again();
+      const bool only_looked = there_.size() == before && arrival > now_;
+      if (only_looked && ends_.size() == there_.size()) continue;  // nobody waits who could start by that
       if (Outcome outcome = arrive(); !outcome.ok()) return outcome;
       if (Outcome outcome = decide(); !outcome.ok()) return outcome;
     }
