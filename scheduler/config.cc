@@ -29,6 +29,7 @@ enum class Kind : uint8_t {
   kTime,
   kTimeOrOff,
   kClass,
+  kOrder,
   kWord,
   kGpus,
   kWeight,
@@ -72,9 +73,10 @@ constexpr Key kQueueKeys[] = {
 constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
                                {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
                                {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool},
-                               {"journal", Kind::kJournal}};
+                               {"journal", Kind::kJournal},       {"order", Kind::kOrder}};
 constexpr Key kPriceKeys[] = {{"default", Kind::kPrice}, {"currency", Kind::kWord}, {"model", Kind::kPrices}};
 constexpr Key kHistoryKeys[] = {{"keep", Kind::kKeep}};
+constexpr const char *kBySubmission = "submission", *kByEstimates = "estimates";
 constexpr const char* kPricesKey = "model";
 constexpr const char* kLaterTables[] = {"auth"};
 constexpr const char* kTables = "[pool], [policy], [history], [price], [[queue]], [[reservation]] and [[server]]";
@@ -234,6 +236,8 @@ bool fits(const Key& key, const std::string& text) {
       JobClass ignored;
       return parse_job_class(text, &ignored);
     }
+    case Kind::kOrder:
+      return text == kBySubmission || text == kByEstimates;
     case Kind::kPath:
       return !text.empty();
     case Kind::kAddress:
@@ -291,6 +295,8 @@ std::string kind_text(const Key& key) {
       return "time (or off)";
     case Kind::kClass:
       return "class (batch, interactive or inference)";
+    case Kind::kOrder:
+      return "order (submission or estimates)";
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
@@ -339,6 +345,8 @@ std::string example(const Key& key) {
       return "\"10m\"";
     case Kind::kClass:
       return "\"interactive\"";
+    case Kind::kOrder:
+      return "\"estimates\"";
     case Kind::kPath:
       return "\"/run/tide\"";
     case Kind::kAddress:
@@ -559,6 +567,7 @@ class Reader {
     if (settings.count("idle_return") != 0)
       config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
     config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
+    config->policy.by_estimates = settings.count("order") != 0 && settings.at("order") == kByEstimates;
     if (settings.count("journal") != 0) (void)parse_journal(settings.at("journal"), &config->policy.journal_bytes);
   }
 

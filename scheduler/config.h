@@ -43,6 +43,7 @@ struct PolicyConfig {
   uint32_t disturbances_per_hour = kDisturbancesPerHour;  // of one job, for others' sake; 0: no limit
   uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never
   bool consolidate = true;                                // running jobs may be moved so that others can start
+  bool by_estimates = false;                              // who waits starts by what it is expected to need
   uint64_t journal_bytes = 64u << 20;                     // of the journal of decisions; 0: none is kept
 };
 

@@ -256,6 +256,21 @@ struct PromiseInfo {
   startsMs @4 :UInt64;        # since 1970: it waits like others, and gets GPUs at this time at the latest, about; 0: no
 }
 
+enum ExpectedBy {
+  nobody @0;                  # it came without an estimate, and too few jobs have ended
+  user @1;                    # its estimate
+  learned @2;                 # from jobs that ended
+}
+
+struct ExpectedInfo {         # what a job is expected to need yet
+  by @0 :ExpectedBy;
+  leftMs @1 :UInt64;          # that it will run on all its GPUs; 0: not known
+  jobs @2 :UInt64;            # that it was learned from
+  text @3 :Text;              # all that in words
+  endsMs @4 :UInt64;          # since 1970: it runs, and will be over then; 0: not known
+  passes @5 :Text;            # it runs: the pool drained for that job when it started; empty: for none
+}
+
 struct JobInfo {
   id @0 :Text;
   spec @1 :JobSpec;
@@ -278,6 +293,7 @@ struct JobInfo {
   disturbed @18 :UInt32;      # how often in the last hour for others' sake
   spared @19 :Text;           # why it is not to be disturbed for others' sake now; empty: it may be
   promise @20 :PromiseInfo;
+  expected @21 :ExpectedInfo;
 }
 
 struct GpuShare {             # what a job has of a GPU

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/expect.h"
 #include "scheduler/policy.h"
 #include "scheduler/queues.h"
 #include "scheduler/rank.h"
@@ -73,7 +74,8 @@ int32_t Tentative::leaf_of(const JobView& job) const {
 }
 
 Order Tentative::order_of(const Share& share) const {
-  return {turns_ ? int64_t(share.job->turn.ticket) : start_rank(*share.job), share.number};
+  if (turns_) return {.rank = int64_t(share.job->turn.ticket), .number = share.number};
+  return {.rank = start_rank(*share.job), .place = share.job->place, .number = share.number};
 }
 
 // ---- jobs that come, change and go
@@ -290,7 +292,7 @@ void Tentative::settle() {
   for (const Slot slot : touched_) {
     Share& share = shares_[slot];
     share.touched = false;
-    share.is.moved_for = kNoSlot;
+    share.is.moved_for = share.is.passes = kNoSlot;
     share.places.clear();
     if (share.known && share.is.admitted && !share.is.frozen) hold_mine(slot);
   }
@@ -337,6 +339,8 @@ void Tentative::index(Slot slot) {
     filed.due = job.due_gpus != 0;
     filed.awaits = is.frozen ? 0 : job.due_more;
     awaited_ += filed.awaits;
+    filed.ends_ms = end_of(share);
+    if (filed.ends_ms != 0) ending_.insert({filed.ends_ms, slot});
     const int64_t rank = filed.due ? kBehindAll : filed.rank;
     if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
     if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
@@ -346,7 +350,8 @@ void Tentative::index(Slot slot) {
   if (share.away || is.out || !job.kept_out_for.empty()) return;
   filed.due = job.due_gpus != 0;
   if (filed.due) {
-    filed.order.first = int64_t(job.deadline_ms);
+    filed.order.rank = int64_t(job.deadline_ms);
+    filed.order.place = 0;
     dues_.insert({filed.order, slot});
     return;
   }
@@ -370,6 +375,7 @@ void Tentative::unindex(Slot slot) {
   if (filed.growing) growing_[filed.leaf].erase({{rank, filed.is.count, share.number}, slot});
   if (filed.shrinking) shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
   if (filed.due) dues_.erase({filed.order, slot});
+  if (filed.ends_ms != 0) ending_.erase({filed.ends_ms, slot});
   stepping_ -= filed.steps;
   if (filed.counted) {
     const auto ranked = ranks_.find(filed.rank);
@@ -380,6 +386,16 @@ void Tentative::unindex(Slot slot) {
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
   if (filed.line->empty()) waiting_[filed.leaf].erase(filed.kind);
+}
+
+// 0: not known.
+uint64_t Tentative::end_of(const Share& share) const {
+  constexpr uint64_t kLeaving = 1;  // before all others
+  const JobView& job = *share.job;
+  if (share.away) return 0;
+  if (job.suspended) return kLeaving;
+  if (job.running) return job.ends_ms;
+  return end_if_started(job, now_ms_);
 }
 
 void QueueSums::add(const QueueSums& other, int64_t sign) {

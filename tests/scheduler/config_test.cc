@@ -179,6 +179,18 @@ TEST(Config, what_a_queue_says_of_itself_must_make_sense) {
                    "pool.toml:3:15: '-1' is no number from 0 to 1000000; write past_weight = 1"}));
 }
 
+TEST(Config, the_order_is_of_submission_where_nothing_else_is_said) {
+  PoolConfig config;
+  EXPECT_FALSE(config.policy.by_estimates);
+  ASSERT_TRUE(parse_config("[policy]\norder = \"estimates\"\n", "pool.toml", &config).empty());
+  EXPECT_TRUE(config.policy.by_estimates);
+  ASSERT_TRUE(parse_config("[policy]\norder = \"submission\"\n", "pool.toml", &config).empty());
+  EXPECT_FALSE(config.policy.by_estimates);
+  EXPECT_EQ(errors_of("[policy]\norder = \"fastest\"\norder2 = 1\n"),
+            (Lines{"pool.toml:2:9: 'fastest' is no order (submission or estimates); write order = \"estimates\"",
+                   "pool.toml:3:1: unknown key 'order2' in [policy]; did you mean 'order'?"}));
+}
+
 TEST(Config, classes_and_when_jobs_may_be_disturbed) {
   PoolConfig config;
   ASSERT_TRUE(parse_config("[policy]\nmin_runtime = \"10m\"\ndisturbances_per_hour = 4\nidle_return = \"off\"\n"
