@@ -164,8 +164,14 @@ Outcome Precopy::begin() {
     stream_ = std::make_unique<PatientStream>(std::move(stream), patience_ms_);
     if (stop_) return Outcome::fail("it was given up");
   }
-  if (Outcome outcome = greet_receiver(*stream_, hello_); !outcome.ok()) return outcome;
-  return make_(*stream_, &carrier_);
+  std::string offer;
+  if (Outcome outcome = greet_receiver(*stream_, hello_, &offer); !outcome.ok()) return outcome;
+  if (Outcome outcome = make_(*stream_, &carrier_); !outcome.ok()) return outcome;
+  std::unique_ptr<ChunkSlots> slots;
+  const Outcome reached = ChunkSlots::take(offer, &slots);
+  if (!reached.ok()) log(LogLevel::kDebug, "chunks go over the network: %s", reached.message().c_str());
+  carrier_->use(std::move(slots));
+  return {};
 }
 
 Outcome Precopy::round() {
