@@ -187,6 +187,8 @@ Outcome Precopy::round() {
   if (!outcome.ok()) return outcome;
   const uint64_t now = now_ns();
   pass.ns += now - sent;
+  log(LogLevel::kDebug, "a round of %.0f ms sent %llu MiB, in %.0f ms", double(now - begin) / 1e6,
+      static_cast<unsigned long long>(pass.bytes >> 20), double(pass.ns) / 1e6);
   const std::lock_guard lock(mu_);
   progress_.bytes += pass.bytes;
   if (!pass.whole) return {};  // what is left is the next round's, or the pause's
