@@ -171,14 +171,25 @@ Outcome Precopy::begin() {
   const Outcome reached = ChunkSlots::take(offer, &slots);
   if (!reached.ok()) log(LogLevel::kDebug, "chunks go over the network: %s", reached.message().c_str());
   carrier_->use(std::move(slots));
-  return {};
+  return rate_.start_as_told();
+}
+
+// The pause, the end and another rest do not wait. For how long it was.
+uint64_t Precopy::keep_pace(uint64_t bytes) {
+  const uint64_t begin = now_ns(), wait = rate_.sent(bytes, begin);
+  if (wait == 0) return 0;
+  std::unique_lock lock(mu_);
+  wake_.wait_for(lock, std::chrono::nanoseconds(wait), [this] { return !wanted_; });
+  return now_ns() - begin;
 }
 
 Outcome Precopy::round() {
   const uint64_t begin = now_ns();
   ChunkCarrier::Pass pass;
-  const auto go_on = [this] {
+  uint64_t counted = 0, waited = 0;
+  const auto go_on = [&] {
     ++looked_at_;
+    waited += keep_pace(pass.bytes - std::exchange(counted, pass.bytes));
     return wanted_.load();
   };
   Outcome outcome = carrier_->pass(go_on, &pass);
@@ -187,6 +198,7 @@ Outcome Precopy::round() {
   if (!outcome.ok()) return outcome;
   const uint64_t now = now_ns();
   pass.ns += now - sent;
+  pass.ns -= std::min(pass.ns, waited);  // which a pause does not
   log(LogLevel::kDebug, "a round of %.0f ms sent %llu MiB, in %.0f ms", double(now - begin) / 1e6,
       static_cast<unsigned long long>(pass.bytes >> 20), double(pass.ns) / 1e6);
   const std::lock_guard lock(mu_);
