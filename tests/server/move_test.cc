@@ -488,6 +488,27 @@ TEST_F(MemoryOnItsWay, finds_the_destination_full_in_the_pause) {
   ASSERT_NO_FATAL_FAILURE(expect_contents());
 }
 
+// As when the network between them is silent for a while.
+TEST_F(MemoryOnItsWay, arrives_though_the_destination_was_stopped_for_a_while) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  sleep_us(5'000);
+  kill(destination_->pid(), SIGSTOP);
+  sleep_us(500'000);
+  write(3, 303);  // the job runs on
+  kill(destination_->pid(), SIGCONT);
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  pause();
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_LE(moved.bytes, (64 + 2) * kChunkBytes) << "nothing begins anew";
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
 TEST_F(MemoryOnItsWay, stays_whole_when_the_destination_dies) {
   map(0, 64);
   for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
