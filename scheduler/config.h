@@ -96,5 +96,7 @@ std::vector<ConfigError> read_config_text(const std::string& path, std::string* 
 
 // Whether an agent can have such a key of its [[server]], and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);
+// Of a `move_rate` that fits: bytes a second; 0: no limit.
+uint64_t rate_bytes(const std::string& text);
 
 }  // namespace tide::sched

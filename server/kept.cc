@@ -52,8 +52,7 @@ class Kept::Carrier final : public ChunkCarrier {
       if (next_->second == nullptr) continue;  // what is newly mapped is zero
       const std::byte* bytes = nullptr;
       Outcome outcome = bytes_of(shelf_, *next_->second, room_.get(), &bytes);
-      if (outcome.ok()) outcome = send_frame(ChunkFrameKind::kData, next_->first, kChunkBytes);
-      if (outcome.ok()) outcome = stream_.send(bytes, kChunkBytes);
+      if (outcome.ok()) outcome = send_chunk(next_->first, bytes);
       if (!outcome.ok()) return outcome;
       ++pass->chunks;
       pass->bytes += kChunkBytes;
@@ -100,11 +99,11 @@ Precopy::MakeCarrier Kept::carrier() const {
   };
 }
 
-Outcome Kept::receive(ByteStream& from, uint32_t first_ms) {
+Outcome Kept::receive(ByteStream& from, uint32_t first_ms, ChunkSlots* slots) {
   room_ = make_room();
   if (room_ == nullptr) return no_room();
   auto next = std::make_shared<Whole>();
-  Outcome outcome = receive_chunks(from, *this, first_ms);
+  Outcome outcome = receive_chunks(from, slots, *this, first_ms);
   if (outcome.ok()) outcome = from.receive(&next->outline, sizeof(next->outline));
   if (outcome.ok()) outcome = take_rest(from, &next->rest);
   room_.reset();
@@ -202,6 +201,15 @@ Outcome Kept::take(uint64_t address, ByteStream& from) {
   if (Outcome outcome = from.receive(room_.get(), kChunkBytes); !outcome.ok()) return outcome;
   found->second = nullptr;  // what was there makes room for what comes
   return shelf_.put(room_.get(), uint32_t(kChunkBytes), &found->second);
+}
+
+Outcome Kept::take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) {
+  const auto found = chunks_.find(address);
+  if (found == chunks_.end()) return Outcome::fail("the source sends memory that is not mapped");
+  found->second = nullptr;
+  const Outcome outcome = shelf_.put(slots.at(slot), uint32_t(kChunkBytes), &found->second);
+  slots.give_back(slot);
+  return outcome;
 }
 
 }  // namespace tide

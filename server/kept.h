@@ -39,7 +39,8 @@ class Kept final : private ChunkTaker {
   void begin_anew() { chunks_.clear(), begins_.clear(); }
   // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
   // before. Waits `first_ms` for its first word. Where it fails, what was whole before still is.
-  Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs);
+  // `slots`: that were offered to it; null: none.
+  Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs, ChunkSlots* slots = nullptr);
 
   // Of what is whole. What of it is memory, as a source that has not changed since.
   Precopy::MakeCarrier carrier() const;
@@ -65,6 +66,7 @@ class Kept final : private ChunkTaker {
   Outcome unmap(uint64_t address, uint64_t bytes) override;
   Outcome clear(uint64_t address, uint64_t bytes) override;
   Outcome take(uint64_t address, ByteStream& from) override;
+  Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) override;
   Outcome rest() override { return {}; }
   Outcome take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest);
 

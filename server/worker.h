@@ -101,8 +101,9 @@ class Worker {
   void forward(TextCapture& text, int32_t descriptor);
 
   // A move, as its destination.
-  Outcome accept_source(const ControlSession& session, StreamListener& listener, std::unique_ptr<ByteStream>* stream);
-  Outcome take_session(std::unique_ptr<ByteStream> stream);
+  Outcome accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
+                        std::unique_ptr<ByteStream>* stream);
+  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots);
   bool hear_end();
 
   // A move, as its source.

@@ -390,9 +390,12 @@ Worker::Next Worker::receive(const ControlSession& session) {
     set_text(text.text, address);
     send_control(control_, ControlType::kReceiving, text);
     std::unique_ptr<ByteStream> stream;
-    outcome = accept_source(session, *listener, &stream);
+    std::unique_ptr<ChunkSlots> slots;
+    if (const Outcome made = ChunkSlots::make(&slots); !made.ok())
+      log(LogLevel::kDebug, "chunks come over the network: %s", made.message().c_str());
+    outcome = accept_source(session, *listener, slots.get(), &stream);
     listener.reset();
-    if (outcome.ok()) outcome = take_session(std::move(stream));
+    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get());
   }
   if (told_to_end_) return Next::kEnd;
   if (!outcome.ok()) {
@@ -422,7 +425,7 @@ bool Worker::hear_end() {
   }
 }
 
-Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener,
+Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
                               std::unique_ptr<ByteStream>* stream) {
   const TransferHello expected = hello_of(session, session.token, session.epoch);
   for (const uint64_t end = after_ms(kAcceptMs); now_ns() < end;) {
@@ -430,7 +433,7 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
     std::unique_ptr<ByteStream> caller;
     if (!listener.accept(kAcceptStepMs, &caller).ok()) continue;
     // Somebody else's connection must not end the wait for ours.
-    if (!greet_sender(*caller, expected).ok()) continue;
+    if (!greet_sender(*caller, expected, slots).ok()) continue;
     *stream = std::move(caller);
     return {};
   }
@@ -438,12 +441,12 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 }
 
 // Until the agent has no more use for it, or the source or its stream is gone.
-Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
+Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots) {
   Reception reception(
-      [this](ByteStream& from) {
-        if (kept_ != nullptr) return kept_->receive(from);
+      [this, slots](ByteStream& from) {
+        if (kept_ != nullptr) return kept_->receive(from, kSourceMs, slots);
         session_->contexts().enter_thread();
-        return receive_session(*session_, from);
+        return receive_session(*session_, from, slots);
       },
       std::move(stream));
   if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;

@@ -109,6 +109,16 @@ TEST(Config, servers_are_what_their_agents_take) {
   EXPECT_EQ(config.servers[1].settings, (Settings{{"listen", "10.0.0.1:0"}, {"image_cache_mib", "0"}}));
 }
 
+TEST(Config, rates_of_moves) {
+  EXPECT_EQ(rate_bytes("2GiB/s"), uint64_t{2} << 30);
+  EXPECT_EQ(rate_bytes("1.5MiB/s"), 3u << 19);
+  EXPECT_EQ(rate_bytes("off"), 0u);
+  EXPECT_EQ(rate_bytes("0"), 0u);
+  EXPECT_TRUE(check_server_setting("move_rate", "1048576/s").ok());
+  EXPECT_FALSE(check_server_setting("move_rate", "0.5MiB/s").ok());
+  EXPECT_FALSE(check_server_setting("move_rate", "fast").ok());
+}
+
 TEST(Config, servers_have_errors_with_line_column_and_hint) {
   EXPECT_EQ(errors_of("[[server]]\nname = \"a/b\"\nsoftgpu_devices = 65\nsoftgpu_memory = \"big\"\n"
                       "[[server]]\nimage_cache_mb = 7\nlisten = \"here\"\n"
@@ -121,6 +131,11 @@ TEST(Config, servers_have_errors_with_line_column_and_hint) {
                    "pool.toml:7:10: 'here' is no address; write listen = \"127.0.0.1:7411\"",
                    "pool.toml:10:19: 'softgpu_devices' must be a number; write softgpu_devices = 1",
                    "pool.toml:12:8: there are two servers 'x'; an agent takes the one of its name"}));
+  EXPECT_EQ(errors_of("[[server]]\nname = \"a\"\nmove_rate = \"2GiB\"\n[[server]]\nname = \"b\"\nmove_rate = \"10KiB/s\"\n"
+                      "[[server]]\nname = \"c\"\nmove_rate = 3\n"),
+            (Lines{"pool.toml:3:13: '2GiB' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+                   "pool.toml:6:13: '10KiB/s' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+                   "pool.toml:9:13: 'move_rate' must be text; write move_rate = \"...\""}));
   EXPECT_EQ(errors_of("[server]\nname = \"a\"\n"),
             (Lines{"pool.toml:1:1: 'server' must be a list of tables; write [[server]] on a line of its own"}));
 }

@@ -1,6 +1,9 @@
 // A session moves between two worker processes; the client goes on with the same region.
 
+#include <fstream>
+#include <iterator>
 #include <map>
+#include <string>
 
 #include "base/pack.h"
 #include "tests/server/client.h"
@@ -408,6 +411,31 @@ TEST_F(MemoryOnItsWay, arrives_as_it_was_at_the_pause) {
   EXPECT_EQ(resident(), before);
 }
 
+TEST_F(MemoryOnItsWay, goes_through_memory_that_both_workers_map_on_one_machine) {
+  if (getenv("TIDE_MOVE_OVER") != nullptr) GTEST_SKIP() << "it goes over the network";
+  const auto maps_slots = [](const WorkerProcess& worker) {
+    std::ifstream maps("/proc/" + std::to_string(worker.pid()) + "/maps");
+    const std::string all{std::istreambuf_iterator<char>(maps), {}};
+    return all.find("tide-move-slots") != std::string::npos;
+  };
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  EXPECT_TRUE(maps_slots(*source_));
+  EXPECT_TRUE(maps_slots(*destination_));
+  pause();
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_EQ(moved.bytes, 64 * kChunkBytes);
+  EXPECT_EQ(moved.pause_bytes, 0u);
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+  EXPECT_FALSE(maps_slots(*destination_));
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
 TEST_F(MemoryOnItsWay, is_written_all_the_time) {
   std::vector<std::byte> found;
   map(0, 64);
@@ -492,6 +520,27 @@ TEST_F(MemoryOnItsWay, finds_the_destination_full_in_the_pause) {
   map(8, 80), pause();
   ASSERT_NO_FATAL_FAILURE(expect_move_failed("cannot be had here"));
   write(80, 80);
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+// As when the network between them is silent for a while.
+TEST_F(MemoryOnItsWay, arrives_though_the_destination_was_stopped_for_a_while) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  sleep_us(5'000);
+  kill(destination_->pid(), SIGSTOP);
+  sleep_us(500'000);
+  write(3, 303);  // the job runs on
+  kill(destination_->pid(), SIGCONT);
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  pause();
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_LE(moved.bytes, (64 + 2) * kChunkBytes) << "nothing begins anew";
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
   ASSERT_NO_FATAL_FAILURE(expect_contents());
 }
 
