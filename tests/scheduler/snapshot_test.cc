@@ -84,6 +84,7 @@ State full_state() {
   job.failed_moves = 25;
   job.moves_for = "26";
   job.switch_ms = 27;
+  job.in_line = true;
   job.due_gpus = 28;
   job.due_more = 32;
   job.yields_to = "29";
