@@ -19,14 +19,17 @@ namespace {
 
 class Settling {
  public:
-  Settling(const Lines& lines, const Supply& supply, const std::vector<Candidate>& candidates,
+  Settling(const std::vector<uint32_t>& by_place, const Supply& supply, const std::vector<Candidate>& candidates,
            std::vector<InLine>* jobs)
-      : lines_(lines), supply_(supply), candidates_(candidates), jobs_(*jobs) {}
+      : by_place_(by_place), supply_(supply), candidates_(candidates), jobs_(*jobs) {}
 
   void run() {
     int64_t missing = -supply_.free - supply_.leaving;
-    for (const uint32_t each : lines_.by_place) {
-      jobs_[each] = {.held = jobs_[each].held, .due = jobs_[each].held};
+    for (const uint32_t each : by_place_) {
+      InLine& job = jobs_[each];
+      job = {.held = job.held, .due = job.held};
+      if (job.held == 0 && candidates_[each].granted == 0) continue;  // most, where many wait
+      line_.push_back(each);
       missing += need(each);
     }
     available_ = supply_.free;
@@ -43,7 +46,7 @@ class Settling {
   }
 
   void shrink(int64_t* missing) {
-    for (auto next = lines_.by_place.rbegin(); next != lines_.by_place.rend() && *missing > 0; ++next) {
+    for (auto next = line_.rbegin(); next != line_.rend() && *missing > 0; ++next) {
       InLine& job = jobs_[*next];
       const uint32_t granted = candidates_[*next].granted;
       if (granted == 0 || granted >= job.held) continue;
@@ -54,7 +57,7 @@ class Settling {
   }
 
   void suspend(int64_t* missing) {
-    for (auto next = lines_.by_place.rbegin(); next != lines_.by_place.rend() && *missing > 0; ++next) {
+    for (auto next = line_.rbegin(); next != line_.rend() && *missing > 0; ++next) {
       InLine& job = jobs_[*next];
       if (job.held == 0 || candidates_[*next].granted != 0) continue;
       *missing -= job.held;
@@ -70,7 +73,7 @@ class Settling {
 
   // In line, as far as it goes now; others wait for those who leave.
   void give() {
-    for (const uint32_t each : lines_.by_place) {
+    for (const uint32_t each : line_) {
       InLine& job = jobs_[each];
       const int64_t needs = need(each);
       if (needs == 0) continue;
@@ -97,11 +100,12 @@ class Settling {
     }
   }
 
-  const Lines& lines_;
+  const std::vector<uint32_t>& by_place_;
   const Supply supply_;
   const std::vector<Candidate>& candidates_;
   std::vector<InLine>& jobs_;
   int64_t available_ = 0;
+  std::vector<uint32_t> line_;  // who has or gets any
   std::vector<uint32_t> givers_, takers_;
 };
 
@@ -377,7 +381,7 @@ void stand_in_line(const Lines& lines, const Supply& supply, const OrderRules& r
   for (const uint32_t each : lines.by_place) gpus += (*jobs)[each].held;
   const uint32_t shared = uint32_t(std::max<int64_t>(gpus, 0));
   share_out(lines, shared, uint32_t(rules.oldest_part * shared), candidates);
-  Settling(lines, supply, *candidates, jobs).run();
+  Settling(lines.by_place, supply, *candidates, jobs).run();
 }
 
 void keep_line(State* state) { LiningUp(state).run(); }

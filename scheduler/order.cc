@@ -23,7 +23,8 @@ namespace {
 uint32_t gpus_for(const Candidate& candidate, uint32_t free) {
   uint32_t gpus = gpus_that_help(candidate.vgpus, std::min(free, candidate.most));
   if (candidate.powers_of_two && gpus != candidate.vgpus) gpus = std::bit_floor(gpus);
-  return std::max(gpus < candidate.least ? 0 : gpus, candidate.keeps);
+  if (gpus < candidate.least) gpus = std::min(free, candidate.most) < candidate.least ? 0 : candidate.least;
+  return std::max(gpus, candidate.keeps);
 }
 
 }  // namespace
