@@ -113,8 +113,9 @@ class Chance {
       job.priority = int32_t(dice_.roll(2));
       job.powers_of_two = dice_.roll(4) == 0;
       job.places.resize(job.vgpus);
-      const uint32_t held = dice_.roll(2) == 0 ? 0 : std::min<uint32_t>(job.vgpus, uint32_t(free.size()));
-      job.running = held >= job.min_gpus;
+      uint32_t held = dice_.roll(2) == 0 ? 0 : std::min<uint32_t>(job.vgpus, uint32_t(free.size()));
+      if (held != 0) held = rounded_down(job, held);
+      job.running = held >= rounded_up(job, job.min_gpus);
       for (uint32_t v = 0; job.running && v < job.vgpus; ++v) job.places[v] = free[free.size() - 1 - v % held];
       if (job.running) free.resize(free.size() - held);
       state_.jobs.push_back(job);
