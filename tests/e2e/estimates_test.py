@@ -51,6 +51,23 @@ class Estimates(PoolTest):
         self.expect_ok(self.pool.tide('kill', 'quick'))
         self.assertEqual(slow.wait(), 0, slow.err() + self.pool.logs())
 
+    def test_a_short_job_stops_a_long_one_that_goes_on_by_itself(self):
+        path = os.path.join(self.pool.home, 'preempt.toml')
+        with open(path, 'w') as file:
+            file.write(POOL % 'estimates' + 'preempt = true\nmin_runtime = "off"\n')
+        self.pool.up(1, 1, '--config', path)
+        long = self.start('long', 150, '--estimate', '3h')
+        wait_until(lambda: self.state('long') == 'running', 'it runs')
+        short = self.start('short', 3, '--estimate', '1m')
+        wait_until(lambda: self.state('long') == 'suspended', 'it has stopped for the short one')
+        self.assertIn('before it in line', self.pool.tide('why', 'long').out)
+        self.assertEqual(short.wait(), 0, short.err() + self.pool.logs())
+        self.assertEqual(long.wait(), 0, long.err() + self.pool.logs())
+        lone = POOL % 'submission' + 'preempt = true\n'
+        with open(path, 'w') as file:
+            file.write(lone)
+        self.assertIn("6:11: 'preempt' goes by estimates", self.pool.tide('config', 'check', path).both)
+
 
 if __name__ == '__main__':
     unittest.main(verbosity=2)

@@ -127,13 +127,14 @@ TEST_F(Expecting, who_runs_stops_for_who_is_before_it_in_line_and_goes_on_by_its
   const Submitted small = add(1, 60);
   wait_for(small.id, "running on node0/0");
   EXPECT_EQ(describe(large.id), "suspended on node0/parked node0/parked");
-  expect_said(why(large.id), "waits in line");
+  expect_said(why(large.id), "1 job is before it in line");
+  expect_said(why(large.id), "suspended because it gives its GPUs to job " + small.id + ", which is before it in line");
   kill(small.id);
   wait_for(large.id, "running on node0/0 node0/1");
   const Submitted larger = add(2, 72'000);
   pause(50);
   EXPECT_EQ(describe(large.id), "running on node0/0 node0/1") << "nobody stops for who needs more";
-  expect_said(why(larger.id), "waits in line");
+  expect_said(describe(larger.id), "waits in line");
 }
 
 TEST_F(Expecting, nobody_stops_for_who_is_before_it_within_its_minimum_runtime) {
@@ -145,7 +146,7 @@ TEST_F(Expecting, nobody_stops_for_who_is_before_it_within_its_minimum_runtime) 
   const Submitted small = add(1, 60);
   pause(100);
   EXPECT_EQ(describe(large.id), "running on node0/0 node0/1");
-  expect_said(why(small.id), "of the 3600 s for which it is not disturbed");
+  expect_said(why(small.id), "of the 3600 s for which nothing is taken from it");
 }
 
 TEST_F(Expecting, who_is_not_over_in_time_gives_its_gpu_to_the_one_that_it_passed) {
