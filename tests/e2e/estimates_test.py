@@ -3,7 +3,7 @@
 import os
 import unittest
 
-from pool import PoolTest, job_program, wait_until
+from pool import PoolTest, job_program, train, wait_until
 
 POOL = """[pool]
 listen = "127.0.0.1:0"
@@ -56,13 +56,16 @@ class Estimates(PoolTest):
         with open(path, 'w') as file:
             file.write(POOL % 'estimates' + 'preempt = true\nmin_runtime = "off"\n')
         self.pool.up(1, 1, '--config', path)
-        long = self.start('long', 150, '--estimate', '3h')
-        wait_until(lambda: self.state('long') == 'running', 'it runs')
+        steps = ('--steps', 60)
+        undisturbed = self.expect_ok(self.pool.run('--', *train(*steps))).out
+        long = self.pool.start('--name', 'long', '--estimate', '3h', '--', *train(*steps, '--step-ms', 60))
+        wait_until(lambda: long.steps() >= 5, 'it trains')
         short = self.start('short', 3, '--estimate', '1m')
         wait_until(lambda: self.state('long') == 'suspended', 'it has stopped for the short one')
-        self.assertIn('before it in line', self.pool.tide('why', 'long').out)
+        self.assertIn('it was suspended because it gives its GPUs to job 3', self.pool.tide('why', 'long').out)
         self.assertEqual(short.wait(), 0, short.err() + self.pool.logs())
         self.assertEqual(long.wait(), 0, long.err() + self.pool.logs())
+        self.assertEqual(long.out(), undisturbed)
         lone = POOL % 'submission' + 'preempt = true\n'
         with open(path, 'w') as file:
             file.write(lone)
