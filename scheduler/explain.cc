@@ -96,7 +96,8 @@ void share_anew(State* state) {
 std::string who_is_due(const State& state) {
   std::vector<std::string> parts;
   for (const JobView& job : state.jobs) {
-    if (job.due_gpus != 0 && !job.in_line) parts.push_back(format("job %s has to have %u", job.id.c_str(), job.due_gpus));
+    if (job.due_gpus != 0 && !job.in_line)
+      parts.push_back(format("job %s has to have %u", job.id.c_str(), job.due_gpus));
   }
   return joined(parts);
 }

@@ -199,10 +199,8 @@ class LiningUp {
     JobView& job = state_.jobs[index];
     const uint32_t held = uint32_t(held_[index].size());
     const Counts counts = counts_of(unspared(job), memory_needs(job), held);
-    Candidate candidate{.vgpus = job.vgpus,
-                        .least = counts.least,
-                        .most = counts.most,
-                        .powers_of_two = job.powers_of_two};
+    Candidate candidate{
+        .vgpus = job.vgpus, .least = counts.least, .most = counts.most, .powers_of_two = job.powers_of_two};
     if (job.running && held == 0) candidate.keeps = counts.least;  // its GPUs are sick
     const bool fixed = is_fixed(job);
     if (job.running && fixed) candidate.keeps = std::min(held, counts.most);
@@ -363,12 +361,12 @@ class LiningUp {
   Supply supply_;
   struct Place {
     Room room;
-    size_t gpu = kNoGpuHere;   // else one that is not chosen yet, for
+    size_t gpu = kNoGpuHere;  // else one that is not chosen yet, for
     uint32_t line = kNobody;
   };
   std::vector<Place> rooms_;
-  std::vector<size_t> parts_;              // jobs that wait for one
-  std::vector<std::vector<size_t>> who_;   // in line: a job, or several that share a GPU
+  std::vector<size_t> parts_;             // jobs that wait for one
+  std::vector<std::vector<size_t>> who_;  // in line: a job, or several that share a GPU
   std::vector<Candidate> candidates_;
   std::vector<InLine> jobs_;
 };

@@ -17,10 +17,10 @@ inline constexpr uint32_t kNobody = UINT32_MAX;
 
 // What a job in line has, and what follows for it from what it was granted.
 struct InLine {
-  uint32_t held = 0;            // GPUs
-  uint32_t due = 0;             // that it has now; it waits: that it starts on, as soon as there are so many
-  uint32_t more = 0;            // it runs, and so many others leave for it
-  uint32_t yields_to = kNobody; // it is suspended for that one
+  uint32_t held = 0;             // GPUs
+  uint32_t due = 0;              // that it has now; it waits: that it starts on, as soon as there are so many
+  uint32_t more = 0;             // it runs, and so many others leave for it
+  uint32_t yields_to = kNobody;  // it is suspended for that one
   bool yields = false;
   bool operator==(const InLine&) const = default;
 };

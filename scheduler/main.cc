@@ -116,7 +116,8 @@ int read_options(int argc, char** argv, Options* options) {
     return 2;
   }
   if (options->config.turns.on && options->config.policy.preempts) {
-    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out", config.c_str());
+    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out",
+        config.c_str());
     return 2;
   }
   return -1;

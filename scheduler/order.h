@@ -27,11 +27,11 @@ uint32_t gpus_that_help(uint32_t vgpus, uint32_t free);
 
 struct Candidate {
   uint32_t vgpus = 1;
-  uint32_t least = 1;            // fewer GPUs than that are of no use to it
-  uint32_t most = UINT32_MAX;    // and it gets no more,
-  uint32_t keeps = 0;            // but these in any case
-  bool powers_of_two = false;    // or as many as vGPUs
-  uint32_t granted = 0;          // GPUs
+  uint32_t least = 1;          // fewer GPUs than that are of no use to it
+  uint32_t most = UINT32_MAX;  // and it gets no more,
+  uint32_t keeps = 0;          // but these in any case
+  bool powers_of_two = false;  // or as many as vGPUs
+  uint32_t granted = 0;        // GPUs
 };
 
 // The candidates by their numbers, in two orders.

@@ -223,7 +223,9 @@ std::string reason_of(const Tentative& plan, Slot slot) {
     return "gives its GPUs to job " + other.id +
            (same ? ", which has a higher priority" : ", whose queue is owed them");
   }
-  if (yields(share) && job.in_line) return "gives its GPUs to job " + job.yields_to + ", which is before it in line, by priority, what it is expected to need and when it came";
+  if (yields(share) && job.in_line)
+    return "gives its GPUs to job " + job.yields_to +
+           ", which is before it in line, by priority, what it is expected to need and when it came";
   if (yields(share)) return "gives its GPUs to job " + job.yields_to + ", to which a deadline was promised";
   if (share.is.admitted) return "";
   if (!job.kept_out_for.empty() && !job.suspended)

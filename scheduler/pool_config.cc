@@ -29,7 +29,8 @@ PoolConfig in_force(const PoolFile& file, const PoolConfig& config, const TurnRu
   PoolConfig result = config;
   if (file.turns_given) result.turns = turns;
   if (result.turns.on && std::exchange(result.policy.preempts, false))
-    log(LogLevel::kWarning, "pool.toml says preempt = true, which counts for nothing: the scheduler was started with --turns");
+    log(LogLevel::kWarning,
+        "pool.toml says preempt = true, which counts for nothing: the scheduler was started with --turns");
   return result;
 }
 

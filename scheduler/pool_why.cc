@@ -166,9 +166,10 @@ std::vector<std::string> expected_evidence(const Ledger& ledger, const State& st
   if (job.admitted() || !ledger.by_estimates || ledger.turns.on) return lines;
   const size_t before = count_before(state, job.record.id());
   if (ledger.preempts) {
-    lines.push_back(format("%zu job%s before it in line, of those that run and that wait, by what each is expected to "
-                           "need and when it came",
-                           before, before == 1 ? " is" : "s are"));
+    lines.push_back(
+        format("%zu job%s before it in line, of those that run and that wait, by what each is expected to "
+               "need and when it came",
+               before, before == 1 ? " is" : "s are"));
     if (!job.taken.empty()) lines.push_back("it was suspended because it " + job.taken);
     return lines;
   }

@@ -18,9 +18,7 @@ inline int64_t line_rank(const JobView& job) {
 
 // Who starts first: the smallest; among equals the oldest. A higher priority before a lower one, of the same priority
 // interactive and inference jobs before batches; but before all of them whoever has been passed too often.
-inline int64_t start_rank(const JobView& job) {
-  return job.skipped >= kSkipsMax ? INT64_MIN : line_rank(job);
-}
+inline int64_t start_rank(const JobView& job) { return job.skipped >= kSkipsMax ? INT64_MIN : line_rank(job); }
 
 // Whose share grows first beyond the minima: a higher priority before a lower one, whatever these have.
 inline int64_t growth_rank(const JobView& job) { return -int64_t(job.priority); }

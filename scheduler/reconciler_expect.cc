@@ -82,8 +82,7 @@ void Reconciler::expect(Job* job, uint64_t now_ms) {
   const uint32_t gpus = job->admitted() ? job->physical_gpus() : 0;
   const bool stepped = news || job->record.useful_ms >= expected.next_ms;
   if (stepped || job->admitted() != expected.admitted || gpus != expected.gpus) reckon(job, stepped, now_ms);
-  expected.overrun =
-      job->admitted() && !expected.passes.empty() && expected.ends_ms != 0 && expected.ends_ms <= now_ms;
+  expected.overrun = job->admitted() && !expected.passes.empty() && expected.ends_ms != 0 && expected.ends_ms <= now_ms;
 }
 
 // Its place stays what it is while jobs stop for who is before them, until it runs into its next step: else a job that

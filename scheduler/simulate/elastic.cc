@@ -16,8 +16,8 @@
 #include "scheduler/queues.h"
 #include "scheduler/simulate/csv.h"
 #include "scheduler/simulate/learned.h"
-#include "scheduler/simulate/standing.h"
 #include "scheduler/simulate/queue_books.h"
+#include "scheduler/simulate/standing.h"
 #include "scheduler/useful.h"
 
 namespace tide::simulate {
@@ -44,8 +44,8 @@ struct Live {
   // What is expected of it, as the scheduler reckons that (reconciler_expect.cc).
   double given_s = 0;  // by its user; 0: nothing
   sched::Estimates::Kind kind;
-  uint32_t step = 0;     // of running time
-  double look_s = kFar;  // when it is reckoned anew
+  uint32_t step = 0;                              // of running time
+  double look_s = kFar;                           // when it is reckoned anew
   std::pair<uint32_t, bool> placed = {0, false};  // in line: in which step, and whether over what was given
 };
 
@@ -202,7 +202,8 @@ class Replay {
     if (live.given_s > ran) after_s = std::min(after_s, live.given_s - ran);
     const double next_s = std::max(now_, live.pause_until_s) + std::max(after_s, kSoonest_s) / live.speed;
     const bool passes = !view.passes.empty() && !view.overrun;
-    return passes ? std::min(next_s, now_ + (double(view.ends_ms) - double(state_.now_ms)) / 1000 + kSoonest_s) : next_s;
+    return passes ? std::min(next_s, now_ + (double(view.ends_ms) - double(state_.now_ms)) / 1000 + kSoonest_s)
+                  : next_s;
   }
 
   void set_look(uint32_t job, double at_s) {
@@ -218,8 +219,8 @@ class Replay {
     const bool over = live.given_s > 0 && ran_s(job) >= live.given_s;
     if (std::pair(live.step, over) == live.placed) return;
     live.placed = {live.step, over};
-    view->place = place_of(job, sched::expected_of(estimates_, live.kind, uint64_t(live.given_s * 1000),
-                                                   uint64_t(ran_s(job) * 1000)));
+    view->place = place_of(
+        job, sched::expected_of(estimates_, live.kind, uint64_t(live.given_s * 1000), uint64_t(ran_s(job) * 1000)));
     line_->step(job, view->place);
   }
 

@@ -26,10 +26,10 @@ class Standing {
  private:
   std::vector<uint32_t>::iterator find(uint32_t job);
 
-  std::vector<int64_t> places_;               // as in the trace, like all these
+  std::vector<int64_t> places_;  // as in the trace, like all these
   std::vector<sched::Candidate> candidates_;
   std::vector<sched::InLine> jobs_, told_;
-  std::vector<uint32_t> there_, line_;        // in the order of submission, and of their places
+  std::vector<uint32_t> there_, line_;  // in the order of submission, and of their places
   std::vector<uint32_t> changed_;
   int64_t free_;
   bool dirty_ = false;

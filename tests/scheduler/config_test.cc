@@ -131,11 +131,12 @@ TEST(Config, servers_have_errors_with_line_column_and_hint) {
                    "pool.toml:7:10: 'here' is no address; write listen = \"127.0.0.1:7411\"",
                    "pool.toml:10:19: 'softgpu_devices' must be a number; write softgpu_devices = 1",
                    "pool.toml:12:8: there are two servers 'x'; an agent takes the one of its name"}));
-  EXPECT_EQ(errors_of("[[server]]\nname = \"a\"\nmove_rate = \"2GiB\"\n[[server]]\nname = \"b\"\nmove_rate = \"10KiB/s\"\n"
-                      "[[server]]\nname = \"c\"\nmove_rate = 3\n"),
-            (Lines{"pool.toml:3:13: '2GiB' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
-                   "pool.toml:6:13: '10KiB/s' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
-                   "pool.toml:9:13: 'move_rate' must be text; write move_rate = \"...\""}));
+  EXPECT_EQ(
+      errors_of("[[server]]\nname = \"a\"\nmove_rate = \"2GiB\"\n[[server]]\nname = \"b\"\nmove_rate = \"10KiB/s\"\n"
+                "[[server]]\nname = \"c\"\nmove_rate = 3\n"),
+      (Lines{"pool.toml:3:13: '2GiB' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+             "pool.toml:6:13: '10KiB/s' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+             "pool.toml:9:13: 'move_rate' must be text; write move_rate = \"...\""}));
   EXPECT_EQ(errors_of("[server]\nname = \"a\"\n"),
             (Lines{"pool.toml:1:1: 'server' must be a list of tables; write [[server]] on a line of its own"}));
 }
@@ -203,11 +204,12 @@ TEST(Config, the_order_is_of_submission_where_nothing_else_is_said) {
   EXPECT_FALSE(config.policy.by_estimates);
   ASSERT_TRUE(parse_config("[policy]\norder = \"estimates\"\npreempt = true\n", "pool.toml", &config).empty());
   EXPECT_TRUE(config.policy.preempts);
-  EXPECT_EQ(errors_of("[pool]\nturns = \"auto\"\n[policy]\nconsolidate = false\npreempt = true\n[[queue]]\nname = \"a\"\n"),
-            (Lines{"pool.toml:5:11: 'preempt' goes by estimates; write order = \"estimates\" beside it",
-                   "pool.toml:5:11: 'preempt' moves jobs; leave consolidate = false out",
-                   "pool.toml:5:11: 'preempt' and 'turns' exclude each other; leave one of the two out",
-                   "pool.toml:5:11: 'preempt' does not know queues yet; leave it out, or the [[queue]]s"}));
+  EXPECT_EQ(
+      errors_of("[pool]\nturns = \"auto\"\n[policy]\nconsolidate = false\npreempt = true\n[[queue]]\nname = \"a\"\n"),
+      (Lines{"pool.toml:5:11: 'preempt' goes by estimates; write order = \"estimates\" beside it",
+             "pool.toml:5:11: 'preempt' moves jobs; leave consolidate = false out",
+             "pool.toml:5:11: 'preempt' and 'turns' exclude each other; leave one of the two out",
+             "pool.toml:5:11: 'preempt' does not know queues yet; leave it out, or the [[queue]]s"}));
   EXPECT_TRUE(errors_of("[policy]\npreempt = false\nconsolidate = false\n").empty());
   EXPECT_EQ(errors_of("[policy]\norder = \"fastest\"\norder2 = 1\n"),
             (Lines{"pool.toml:2:9: 'fastest' is no order (submission or estimates); write order = \"estimates\"",

@@ -141,7 +141,8 @@ class Chance {
       ASSERT_TRUE(!job.running || (all == 0) == !job.yields_to.empty()) << job.id << " runs, and is told nothing";
       if (job.yields_to.empty()) continue;
       const JobView& taker = *by_id.at(job.yields_to);
-      ASSERT_LT(std::tuple(line_rank(taker), taker.place, taker.id), std::tuple(line_rank(job), job.place, job.id)) << text_of(state_);
+      ASSERT_LT(std::tuple(line_rank(taker), taker.place, taker.id), std::tuple(line_rank(job), job.place, job.id))
+          << text_of(state_);
       ASSERT_TRUE(!taker.running || taker.due_more != 0) << taker.id << " needs nothing";
       ++stopped_;
     }

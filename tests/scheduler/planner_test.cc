@@ -299,7 +299,7 @@ class Pool {
   std::set<std::string> taken_;  // are suspended for others
   uint32_t arrived_ = 0, moved_ = 0, passed_ = 0, overruns_ = 0;
   size_t given_ = 0;  // how often GPUs were taken for others
-  size_t news_ = 0;  // changes of the last round
+  size_t news_ = 0;   // changes of the last round
 };
 
 class PlannerOf : public testing::TestWithParam<Rules> {};
@@ -335,8 +335,9 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
   EXPECT_TRUE(moved > 10 || GetParam() != Rules::kNone) << "nobody was moved for others";
 }
 
-INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf, testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs,
-                                                           Rules::kEstimates, Rules::kLine));
+INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf,
+                         testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs, Rules::kEstimates,
+                                         Rules::kLine));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {

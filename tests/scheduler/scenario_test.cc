@@ -180,7 +180,8 @@ class Player {
   void reckon(JobView* job) {
     if (job->estimate_ms == 0) return;
     job->left_ms = expected_of({}, {}, job->estimate_ms, job->useful_ms).left_ms;
-    if (by_estimates_ && (preempts_ || !job->running)) job->place = place_of({}, submitted_ms_[job->id], job->left_ms, job->vgpus);
+    if (by_estimates_ && (preempts_ || !job->running))
+      job->place = place_of({}, submitted_ms_[job->id], job->left_ms, job->vgpus);
     if (job->running && job->passes.empty()) job->ends_ms = end_if_started(*job, state_.now_ms);
   }
 
