@@ -68,7 +68,8 @@ constexpr Key kQueueKeys[] = {
 constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
                                {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
                                {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool},
-                               {"journal", Kind::kJournal},       {"order", Kind::kOrder}};
+                               {"journal", Kind::kJournal},       {"order", Kind::kOrder},
+                               {"preempt", Kind::kBool}};
 constexpr Key kPriceKeys[] = {{"default", Kind::kPrice}, {"currency", Kind::kWord}, {"model", Kind::kPrices}};
 constexpr Key kHistoryKeys[] = {{"keep", Kind::kKeep}};
 constexpr const char *kBySubmission = "submission", *kByEstimates = "estimates";
@@ -588,6 +589,8 @@ class Reader {
       config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
     config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
     config->policy.by_estimates = settings.count("order") != 0 && settings.at("order") == kByEstimates;
+    config->policy.preempts = settings.count("preempt") != 0 && settings.at("preempt") == "true";
+    if (config->policy.preempts) config->policy.preempt_at = place_of(table.get("preempt")->source());
     if (settings.count("journal") != 0) (void)parse_journal(settings.at("journal"), &config->policy.journal_bytes);
   }
 
@@ -702,6 +705,27 @@ uint64_t rate_bytes(const std::string& text) {
   return parse_rate(text, &bytes_per_s) ? bytes_per_s : 0;
 }
 
+namespace {
+
+// What jobs that are stopped by their place in line cannot be combined with.
+std::vector<ConfigError> check_preempt(const PoolConfig& config, const std::string& path) {
+  std::vector<ConfigError> errors;
+  const PolicyConfig& policy = config.policy;
+  const auto error = [&](const char* message, const char* hint) {
+    errors.push_back({path, policy.preempt_at.line, policy.preempt_at.column, message, hint});
+  };
+  if (!policy.preempts) return errors;
+  if (!policy.by_estimates) error("'preempt' goes by estimates", "write order = \"estimates\" beside it");
+  if (!policy.consolidate) error("'preempt' moves jobs", "leave consolidate = false out");
+  if (config.turns.on) error("'preempt' and 'turns' exclude each other", "leave one of the two out");
+  if (!config.queues.empty()) error("'preempt' does not know queues yet", "leave it out, or the [[queue]]s");
+  if (!config.reservations.empty())
+    error("'preempt' does not know reservations yet", "leave it out, or the [[reservation]]s");
+  return errors;
+}
+
+}  // namespace
+
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config) {
   std::vector<ConfigError> errors;
   const toml::parse_result parsed = toml::parse(text, path);
@@ -714,6 +738,7 @@ std::vector<ConfigError> parse_config(const std::string& text, const std::string
   Reader(path, &errors).root(parsed.table(), &read);
   for (ConfigError& error : check_queues(read.queues, path)) errors.push_back(std::move(error));
   for (ConfigError& error : check_reservations(read, path)) errors.push_back(std::move(error));
+  for (ConfigError& error : check_preempt(read, path)) errors.push_back(std::move(error));
   std::stable_sort(errors.begin(), errors.end(), [](const ConfigError& a, const ConfigError& b) {
     return std::pair(a.line, a.column) < std::pair(b.line, b.column);
   });

@@ -44,6 +44,8 @@ struct PolicyConfig {
   uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never
   bool consolidate = true;                                // running jobs may be moved so that others can start
   bool by_estimates = false;                              // who waits starts by what it is expected to need
+  bool preempts = false;                                  // and who runs stops and shrinks for who is before it
+  FilePlace preempt_at = {};                              // where that is written
   uint64_t journal_bytes = 64u << 20;                     // of the journal of decisions; 0: none is kept
 };
 

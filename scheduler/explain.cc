@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "scheduler/line.h"
 #include "scheduler/policy.h"
 #include "scheduler/reservations.h"
 #include "scheduler/turns.h"
@@ -74,6 +75,7 @@ State without_requirements(State state, const std::string& id) {
 // As if nobody had a deadline.
 State without_promises(State state) {
   for (JobView& job : state.jobs) {
+    if (job.in_line) continue;
     job.due_gpus = job.due_more = 0;
     job.yields_to.clear();
     job.kept_out_for.clear();
@@ -81,10 +83,21 @@ State without_promises(State state) {
   return state;
 }
 
+// As if somebody could be disturbed who cannot: what was promised stays as it is.
+void share_anew(State* state) {
+  for (JobView& job : state->jobs) {
+    if (!job.in_line) continue;
+    job.due_gpus = job.due_more = 0;
+    job.yields_to.clear();
+  }
+  keep_line(state);
+}
+
 std::string who_is_due(const State& state) {
   std::vector<std::string> parts;
   for (const JobView& job : state.jobs) {
-    if (job.due_gpus != 0) parts.push_back(format("job %s has to have %u", job.id.c_str(), job.due_gpus));
+    if (job.due_gpus != 0 && !job.in_line)
+      parts.push_back(format("job %s has to have %u", job.id.c_str(), job.due_gpus));
   }
   return joined(parts);
 }
@@ -271,10 +284,13 @@ std::optional<Explanation> why_waits(const State& state, const std::string& id) 
 std::set<std::string> spared_before(const State& state, const std::string& id) {
   std::set<std::string> spared;
   State changed = state;
+  bool in_line = false;
   for (JobView& job : changed.jobs) {
     if (std::exchange(job.spared, false)) spared.insert(job.id);
+    in_line |= job.in_line;
   }
   if (spared.empty() || runs(state, id)) return {};
+  if (in_line) share_anew(&changed);
   std::set<std::string> touched;
   if (state.turns) {
     for (const TurnEnd& end : plan_turns(changed)) {
@@ -320,6 +336,11 @@ std::optional<Explanation> why_small(const State& state, const std::string& id) 
     return Explanation{.reason = small + ", because GPUs were promised to jobs with a deadline, which need them now",
                        .next = "it grows by itself when these have ended, or need fewer",
                        .evidence = {"GPUs: " + due}};
+  }
+  if (job->in_line) {
+    return Explanation{.reason = small + ", because the others go to jobs that are before it in line",
+                       .next = "it grows by itself when those have ended; --min keeps a job from shrinking below that",
+                       .evidence = {"who is before it follows from what each is expected to need and when it came"}};
   }
   std::vector<std::string> others;
   for (const JobView& each : state.jobs) {

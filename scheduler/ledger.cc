@@ -81,9 +81,8 @@ JobView view_of(const Job& job) {
     view.ends_ms = expected.ends_ms;
     view.passes = expected.passes;
     view.overrun = expected.overrun;
-  } else {
-    view.place = expected.place;
   }
+  view.place = expected.place;
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));

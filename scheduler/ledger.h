@@ -169,6 +169,7 @@ struct Ledger {
   DisturbanceRules disturbance;
   bool consolidate = true;                      // running jobs may be moved so that others can start
   bool by_estimates = false;                    // who waits starts by what it is expected to need
+  bool preempts = false;                        // and who runs stops and shrinks for who is before it in line
   std::map<std::string, uint64_t> drains;       // servers that are being drained, also absent ones: since when (1970)
   std::map<std::string, ServerTraits> traits;   // what pool.toml says of servers
   PriceConfig prices;                           // the same of GPU time,

@@ -115,6 +115,11 @@ int read_options(int argc, char** argv, Options* options) {
     log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
     return 2;
   }
+  if (options->config.turns.on && options->config.policy.preempts) {
+    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out",
+        config.c_str());
+    return 2;
+  }
   return -1;
 }
 

@@ -1,6 +1,7 @@
 #include "scheduler/order.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace tide::sched {
 
@@ -16,13 +17,29 @@ uint32_t gpus_that_help(uint32_t vgpus, uint32_t free) {
   return (vgpus + fullest - 1) / fullest;
 }
 
+namespace {
+
+// Of `free` GPUs, as many as are of use to it and as it may have.
+uint32_t gpus_for(const Candidate& candidate, uint32_t free) {
+  uint32_t gpus = gpus_that_help(candidate.vgpus, std::min(free, candidate.most));
+  if (candidate.powers_of_two && gpus != candidate.vgpus) gpus = std::bit_floor(gpus);
+  if (gpus < candidate.least) gpus = std::min(free, candidate.most) < candidate.least ? 0 : candidate.least;
+  return std::max(gpus, candidate.keeps);
+}
+
+}  // namespace
+
 void share_out(const Lines& lines, uint32_t gpus, uint32_t oldest_gpus, std::vector<Candidate>* candidates) {
-  for (const uint32_t each : lines.oldest) (*candidates)[each].granted = 0;
+  for (const uint32_t each : lines.oldest) {
+    Candidate& candidate = (*candidates)[each];
+    candidate.granted = candidate.keeps;
+    gpus -= std::min(gpus, candidate.keeps);
+  }
   // On top of what it has.
   const auto give = [&](uint32_t each, uint32_t most) {
     Candidate& candidate = (*candidates)[each];
     const uint32_t had = candidate.granted;
-    candidate.granted = gpus_that_help(candidate.vgpus, had + most);
+    candidate.granted = std::max(gpus_for(candidate, had + most), had);
     return candidate.granted - had;
   };
   uint32_t left = std::min(gpus, oldest_gpus);

@@ -27,7 +27,11 @@ uint32_t gpus_that_help(uint32_t vgpus, uint32_t free);
 
 struct Candidate {
   uint32_t vgpus = 1;
-  uint32_t granted = 0;  // GPUs
+  uint32_t least = 1;          // fewer GPUs than that are of no use to it
+  uint32_t most = UINT32_MAX;  // and it gets no more,
+  uint32_t keeps = 0;          // but these in any case
+  bool powers_of_two = false;  // or as many as vGPUs
+  uint32_t granted = 0;        // GPUs
 };
 
 // The candidates by their numbers, in two orders.
@@ -37,7 +41,7 @@ struct Lines {
 };
 
 // Says how many GPUs each has: the oldest share `oldest_gpus` of them, all others are given out in line, to the last
-// GPU: who does not fit shrinks. Sets `granted` of all in `lines`.
+// GPU: who does not fit shrinks, and who cannot shrink so far gets none. Sets `granted` of all in `lines`.
 void share_out(const Lines& lines, uint32_t gpus, uint32_t oldest_gpus, std::vector<Candidate>* candidates);
 
 }  // namespace tide::sched

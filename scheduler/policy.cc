@@ -74,6 +74,15 @@ std::string waits_behind(const Tentative& plan, const Share& share, Slot slot) {
   return plan.turns() || plan.blocked_by != slot ? behind : behind + why_not_passing(plan, share);
 }
 
+std::string waits_in_line(const Share& share) {
+  const JobView& job = *share.job;
+  if (job.due_gpus == 0)
+    return "waits in line: the GPUs that it could have go to jobs before it, by what each is expected to need and how "
+           "long ago it came";
+  if (job.is_partial()) return "gets a part of a GPU as soon as one is left for it";
+  return format("gets %u GPU%s as soon as others have left them", share.is.least, share.is.least == 1 ? "" : "s");
+}
+
 // What was left when it was looked at.
 int64_t left_for(const Tentative& plan, const Share& share) {
   const auto& started = plan.started;
@@ -214,12 +223,16 @@ std::string reason_of(const Tentative& plan, Slot slot) {
     return "gives its GPUs to job " + other.id +
            (same ? ", which has a higher priority" : ", whose queue is owed them");
   }
+  if (yields(share) && job.in_line)
+    return "gives its GPUs to job " + job.yields_to +
+           ", which is before it in line, by priority, what it is expected to need and when it came";
   if (yields(share)) return "gives its GPUs to job " + job.yields_to + ", to which a deadline was promised";
   if (share.is.admitted) return "";
   if (!job.kept_out_for.empty() && !job.suspended)
     return "waits until job " + job.kept_out_for +
            " ends, to which its GPUs are promised: nothing could be taken from it again";
   if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share, share.behind) : no_set_because(job);
+  if (job.in_line && !job.suspended && !share.away) return waits_in_line(share);
   if (job.suspended) return "kept without a GPU until `tide resume " + job.id + "`";
   if (share.away) return "waits for the server that keeps it, which does not answer";
   if (plan.looked_at_each) {

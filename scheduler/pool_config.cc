@@ -28,6 +28,9 @@ void fill(capnp::List<capnp::Text>::Builder list, const Texts& texts) {
 PoolConfig in_force(const PoolFile& file, const PoolConfig& config, const TurnRules& turns) {
   PoolConfig result = config;
   if (file.turns_given) result.turns = turns;
+  if (result.turns.on && std::exchange(result.policy.preempts, false))
+    log(LogLevel::kWarning,
+        "pool.toml says preempt = true, which counts for nothing: the scheduler was started with --turns");
   return result;
 }
 

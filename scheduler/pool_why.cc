@@ -139,10 +139,16 @@ Explanation of_running(const Ledger& ledger, const State& state, const Job& job)
   return why;
 }
 
-// Who waits in the same queue and comes first.
+// Who waits in the same queue and comes first; where who runs stops for who is before it, these count, too.
 size_t count_before(const State& state, const std::string& id) {
   const JobView* const job = view_in(state, id);
   if (job == nullptr) return 0;
+  if (job->in_line) {
+    return size_t(std::count_if(state.jobs.begin(), state.jobs.end(), [&](const JobView& other) {
+      return other.in_line && std::tuple(line_rank(other), other.place, parse_number(other.id)) <
+                                  std::tuple(line_rank(*job), job->place, parse_number(id));
+    }));
+  }
   const auto before = [&](const JobView& other) {
     return !other.running && !other.suspended && other.queue == job->queue &&
            std::tuple(start_rank(other), other.place, parse_number(other.id)) <
@@ -163,6 +169,14 @@ std::vector<std::string> expected_evidence(const Ledger& ledger, const State& st
                     ", for which the pool drains, because it was expected to be over in time");
   if (job.admitted() || !ledger.by_estimates || ledger.turns.on) return lines;
   const size_t before = count_before(state, job.record.id());
+  if (ledger.preempts) {
+    lines.push_back(
+        format("%zu job%s before it in line, of those that run and that wait, by what each is expected to "
+               "need and when it came",
+               before, before == 1 ? " is" : "s are"));
+    if (!job.taken.empty()) lines.push_back("it was suspended because it " + job.taken);
+    return lines;
+  }
   const std::string who = before == 0   ? "nobody that waits"
                           : before == 1 ? "one job that waits"
                                         : format("%zu jobs that wait", before);

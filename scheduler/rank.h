@@ -11,12 +11,14 @@
 
 namespace tide::sched {
 
-// Who starts first: the smallest; among equals the oldest. A higher priority before a lower one, of the same priority
-// interactive and inference jobs before batches; but before all of them whoever has been passed too often.
-inline int64_t start_rank(const JobView& job) {
-  if (job.skipped >= kSkipsMax) return INT64_MIN;
+// Who is first in line where GPUs are shared out in line (line.h), before its place there.
+inline int64_t line_rank(const JobView& job) {
   return -2 * int64_t(job.priority) - (comes_before_batch(job.job_class) ? 1 : 0);
 }
+
+// Who starts first: the smallest; among equals the oldest. A higher priority before a lower one, of the same priority
+// interactive and inference jobs before batches; but before all of them whoever has been passed too often.
+inline int64_t start_rank(const JobView& job) { return job.skipped >= kSkipsMax ? INT64_MIN : line_rank(job); }
 
 // Whose share grows first beyond the minima: a higher priority before a lower one, whatever these have.
 inline int64_t growth_rank(const JobView& job) { return -int64_t(job.priority); }

@@ -205,7 +205,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   Outcome learn_from_ended();
   void expect(Job* job, uint64_t now_ms);
   bool learn(Job* job);
-  void reckon(Job* job, uint64_t now_ms);
+  void reckon(Job* job, bool stepped, uint64_t now_ms);
   static bool is_expected_anew(const Job& job, uint64_t now_ms);
   void begin_useful(Job* job);
   bool count_useful(Job* job, uint64_t now);
@@ -315,7 +315,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::unordered_map<uint64_t, Told> told_;
   std::map<GpuId, std::set<uint64_t>> occupants_;  // jobs with a vGPU there, coming or going
   std::set<std::string> told_servers_;
-  bool told_turns_ = false, told_written_ = false;
+  bool told_turns_ = false, told_written_ = false, told_line_ = false;
   bool promised_ = false;  // somebody has been promised a deadline
   QueueTree told_tree_;
   std::map<std::string, int32_t> leaves_;  // of told_tree_

@@ -80,13 +80,14 @@ void Reconciler::expect(Job* job, uint64_t now_ms) {
     return expected.began ? estimates_.ended(expected.kind, expected.step) : estimates_.left(expected.kind);
   }
   const uint32_t gpus = job->admitted() ? job->physical_gpus() : 0;
-  if (news || job->admitted() != expected.admitted || gpus != expected.gpus ||
-      job->record.useful_ms >= expected.next_ms)
-    reckon(job, now_ms);
+  const bool stepped = news || job->record.useful_ms >= expected.next_ms;
+  if (stepped || job->admitted() != expected.admitted || gpus != expected.gpus) reckon(job, stepped, now_ms);
   expected.overrun = job->admitted() && !expected.passes.empty() && expected.ends_ms != 0 && expected.ends_ms <= now_ms;
 }
 
-void Reconciler::reckon(Job* job, uint64_t now_ms) {
+// Its place stays what it is while jobs stop for who is before them, until it runs into its next step: else a job that
+// is stopped would come before the one for which it was.
+void Reconciler::reckon(Job* job, bool stepped, uint64_t now_ms) {
   Expectation& expected = job->expected;
   const JobRecord& record = job->record;
   const bool begins = job->admitted() && !expected.admitted;
@@ -95,8 +96,9 @@ void Reconciler::reckon(Job* job, uint64_t now_ms) {
   expected.ran_ms = record.useful_ms;
   expected.next_ms = next_at(record, expected.step);
   expected.is = expected_of(estimates_, expected.kind, record.estimate_ms, record.useful_ms);
-  if (!job->admitted()) {
+  if (ledger_.preempts ? stepped : !job->admitted())
     expected.place = place_of({}, record.submitted_ms, expected.is.left_ms, gpus_of(record));
+  if (!job->admitted()) {
     expected.ends_ms = 0;
     return expected.passes.clear();
   }

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "scheduler/line.h"
 #include "scheduler/reconciler.h"
 #include "scheduler/reservations.h"
 #include "scheduler/turns.h"
@@ -44,6 +45,7 @@ State Reconciler::look(const Ledger& ledger, const Moment& now, Promises* promis
     view.skipped = times_passed(number, view);
   }
   const Promises kept = keep_promises(&state);
+  if (ledger.preempts) keep_line(&state);
   if (promises != nullptr) *promises = kept;
   return state;
 }
@@ -58,7 +60,7 @@ uint64_t Reconciler::fill_view(const Ledger& ledger, const Job& job, const Momen
     view->spared = sparing.spared();
     if (sparing.spared()) until_ns = std::min(until_ns, now.ns + (sparing.left_ms + 1) * kMs);
   }
-  if (!ledger.by_estimates) view->place = 0;
+  if (!ledger.by_estimates || (view->running && !ledger.preempts)) view->place = 0;
   if (!ledger.turns.on) return until_ns;
   view->turn = {.gives = job.admitted() && !job.record.turn.excluded,
                 .ticket = job.record.turn.ticket,

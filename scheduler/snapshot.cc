@@ -119,6 +119,7 @@ void write(const JobView& job, Tables* tables, snapshot::Job::Builder out) {
   out.setFailedMoves(job.failed_moves);
   if (!job.moves_for.empty()) out.setMovesFor(job.moves_for);
   out.setSwitchMs(job.switch_ms);
+  out.setInLine(job.in_line);
   out.setDueGpus(job.due_gpus);
   out.setDueMore(job.due_more);
   if (!job.yields_to.empty()) out.setYieldsTo(job.yields_to);
@@ -335,6 +336,7 @@ class StateReader {
     job.failed_moves = in.getFailedMoves();
     job.moves_for = text_of(in.getMovesFor());
     job.switch_ms = in.getSwitchMs();
+    job.in_line = in.getInLine();
     job.due_gpus = in.getDueGpus();
     job.due_more = in.getDueMore();
     job.yields_to = text_of(in.getYieldsTo());

@@ -79,6 +79,7 @@ struct Job {
   endsMs @39 :UInt64;
   passes @40 :Text;
   overrun @41 :Bool;
+  inLine @42 :Bool;
 }
 
 struct Reservation {

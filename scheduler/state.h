@@ -95,10 +95,11 @@ struct JobView {
   uint64_t useful_ms = 0;      // that it has run
   uint64_t estimate_ms = 0;    // that it will run on all its GPUs; 0: nothing is known
   uint64_t deadline_ms = 0;    // on the clock of State::now_ms; 0: none
-  // By keep_promises():
+  // By keep_promises(), or by keep_line():
+  bool in_line = false;           // the latter: it gets GPUs in line (line.h), and who waits and is not due starts not
   uint32_t due_gpus = 0;          // so many physical GPUs it has now, before all who have none due; 0: nothing is due
   uint32_t due_more = 0;          // and it runs, and so many more others leave for it
-  std::string yields_to = {};     // a job with a deadline, for which it is suspended
+  std::string yields_to = {};     // a job with a deadline, or before it in line, for which it is suspended
   std::string kept_out_for = {};  // such a job, whose promise its start would break: nobody could take its GPUs again
   std::string reservation = {};   // whose GPUs it may use; empty: none
   std::shared_ptr<const std::set<GpuId>> barred = {};  // GPUs that its queue may not use now (models.h); null: none

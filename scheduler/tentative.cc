@@ -12,7 +12,8 @@
 namespace tide::sched {
 namespace {
 
-constexpr int64_t kBehindAll = INT64_MAX;  // beyond any growth_rank()
+constexpr int64_t kBehindAll = INT64_MAX;       // beyond any growth_rank()
+constexpr int64_t kBehindPromises = 1ll << 62;  // beyond any deadline
 
 bool is_whole(const Share& share) { return !share.job->is_partial(); }
 
@@ -191,7 +192,9 @@ void Tentative::refresh(Slot slot) {
   is.least = counts.least;
   if (is_whole(share) && job.due_gpus != 0)
     is.least = std::max(is.least, rounded_up(job, std::min(job.due_gpus, job.vgpus)));
-  is.most = std::max(is.least, counts.most);
+  is.most = job.in_line && job.due_gpus != 0 ? is.least : std::max(is.least, counts.most);
+  // What it has goes to others when all of it is parked, and not before.
+  if (job.in_line && job.running && !job.yields_to.empty()) is.least = is.most = uint32_t(share.held.size());
   if (is.frozen) is.least = is.most = uint32_t(share.held.size());
   if (is.admitted) is.count = std::clamp(uint32_t(share.held.size()), is.least, is.most);
   index(slot);
@@ -337,7 +340,7 @@ void Tentative::index(Slot slot) {
     filed.growing = is.count < is.most;
     filed.shrinking = is.count > is.least;
     filed.due = job.due_gpus != 0;
-    filed.awaits = is.frozen ? 0 : job.due_more;
+    filed.awaits = is.frozen || job.in_line ? 0 : job.due_more;
     awaited_ += filed.awaits;
     filed.ends_ms = end_of(share);
     if (filed.ends_ms != 0) ending_.insert({filed.ends_ms, slot});
@@ -350,11 +353,12 @@ void Tentative::index(Slot slot) {
   if (share.away || is.out || !job.kept_out_for.empty()) return;
   filed.due = job.due_gpus != 0;
   if (filed.due) {
-    filed.order.rank = int64_t(job.deadline_ms);
-    filed.order.place = 0;
+    filed.order.rank = job.in_line ? kBehindPromises + line_rank(job) : int64_t(job.deadline_ms);
+    filed.order.place = job.in_line ? job.place : 0;
     dues_.insert({filed.order, slot});
     return;
   }
+  if (job.in_line) return;
   const bool picky = job.picky();
   const uint64_t bytes = job.is_partial() ? job.memory_bytes : 0;
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};

@@ -92,6 +92,7 @@ class Starting {
     for (const auto& [order, slot] : dues) {
       const Share& share = plan_.share(slot);
       if (is_shut_out(share)) continue;
+      if (!fits(share) && share.job->in_line) continue;  // it gets what others leave; what is free is others'
       if (!fits(share)) {
         plan_.blocked_by = slot;
         plan_.blocked_from = {.rank = INT64_MIN};

@@ -17,6 +17,7 @@
 #include "scheduler/simulate/csv.h"
 #include "scheduler/simulate/learned.h"
 #include "scheduler/simulate/queue_books.h"
+#include "scheduler/simulate/standing.h"
 #include "scheduler/useful.h"
 
 namespace tide::simulate {
@@ -43,8 +44,9 @@ struct Live {
   // What is expected of it, as the scheduler reckons that (reconciler_expect.cc).
   double given_s = 0;  // by its user; 0: nothing
   sched::Estimates::Kind kind;
-  uint32_t step = 0;     // of running time
-  double look_s = kFar;  // when it is reckoned anew
+  uint32_t step = 0;                              // of running time
+  double look_s = kFar;                           // when it is reckoned anew
+  std::pair<uint32_t, bool> placed = {0, false};  // in line: in which step, and whether over what was given
 };
 
 double speed_of(const ElasticOptions& options, const sched::JobView& view, uint32_t gpus, uint32_t fullest) {
@@ -64,6 +66,7 @@ class Replay {
       state_.gpus.push_back({.id = id, .memory_bytes = 1, .online = true, .healthy = true});
     }
     by_estimates_ = pool.policy.by_estimates;
+    if (pool.policy.preempts) line_ = std::make_unique<Standing>(trace, pool.gpus);
     state_.now_ms = kBeginMs;
     if (pool.queues.empty()) return;
     queues_.configure(pool.queues, pool.policy);
@@ -129,6 +132,7 @@ class Replay {
       const sched::JobView& view = *planner_->view(trace_.jobs[job].id);
       if (books_) books_->want(view.queue, -sched::wanted_by(view));
       planner_->remove(view.id);
+      if (line_) line_->leave(job);
       there_.erase(job);
     }
   }
@@ -151,7 +155,9 @@ class Replay {
       live.given_s =
           options_.told == Told::kGiven ? given_s(trace_, arrived_, options_.estimate_error) : job.estimate_s;
       live.kind = estimates_.came(job.team, job.gpus, now_);
+      view.in_line = line_ != nullptr;
       reckon(arrived_, &view);
+      if (line_) line_->join(arrived_, view);
       planner_->put(view);
     }
     return {};
@@ -170,6 +176,10 @@ class Replay {
       estimates_.reached(live.kind, ++live.step);
   }
 
+  int64_t place_of(uint32_t job, const sched::Expected& expected) const {
+    return sched::place_of({}, ms_of(trace_.jobs[job].submit_s), expected.left_ms, trace_.jobs[job].gpus);
+  }
+
   void reckon(uint32_t job, sched::JobView* view) const {
     if (options_.told == Told::kNothing) return;
     const Live& live = live_[job];
@@ -177,8 +187,7 @@ class Replay {
         sched::expected_of(estimates_, live.kind, uint64_t(live.given_s * 1000), uint64_t(ran_s(job) * 1000));
     view->left_ms = expected.word == sched::Word::kNone ? 0 : expected.left_ms;
     const bool runs = live.gpus != 0;
-    if (!runs && by_estimates_)
-      view->place = sched::place_of({}, ms_of(trace_.jobs[job].submit_s), expected.left_ms, trace_.jobs[job].gpus);
+    if (!runs && by_estimates_ && !(line_ && live.started)) view->place = place_of(job, expected);
     if (!runs) view->ends_ms = 0;
     if (!runs || !view->passes.empty()) return;
     const double part = sched::useful_part(view->vgpus, live.gpus);
@@ -204,12 +213,24 @@ class Replay {
     if (at_s != kFar) looks_.insert({at_s, job});
   }
 
+  // When it comes into its next step, or is over what was given, and not when it gets or loses GPUs.
+  void step_forward(uint32_t job, sched::JobView* view) {
+    Live& live = live_[job];
+    const bool over = live.given_s > 0 && ran_s(job) >= live.given_s;
+    if (std::pair(live.step, over) == live.placed) return;
+    live.placed = {live.step, over};
+    view->place = place_of(
+        job, sched::expected_of(estimates_, live.kind, uint64_t(live.given_s * 1000), uint64_t(ran_s(job) * 1000)));
+    line_->step(job, view->place);
+  }
+
   void look(uint32_t job) {
     if (options_.told == Told::kNothing) return;
     learn_steps(job);
     const sched::JobView& known = *planner_->view(trace_.jobs[job].id);
     sched::JobView view = known;
     reckon(job, &view);
+    if (line_) step_forward(job, &view);
     view.overrun = !view.passes.empty() && view.ends_ms <= state_.now_ms;
     set_look(job, next_look_s(job, view));
     if (!(view == known)) planner_->put(view);
@@ -240,6 +261,7 @@ class Replay {
   Outcome decide() {
     for (int round = 0; round < kRoundsMax; ++round) {
       ++result_.decisions;
+      if (line_) tell_line();
       bool freed = false;
       const sched::State seen = options_.check ? all_now() : sched::State();
       const auto changes = planner_->decide();
@@ -250,6 +272,17 @@ class Replay {
       if (!freed) return {};
     }
     return Outcome::fail(format("the pool's policy does not come to rest at %g s", now_));
+  }
+
+  void tell_line() {
+    for (const uint32_t job : line_->settle()) {
+      const sched::InLine& is = line_->of(job);
+      sched::JobView view = *planner_->view(trace_.jobs[job].id);
+      view.due_gpus = is.due;
+      view.due_more = is.more;
+      view.yields_to = is.yields ? trace_.jobs[is.yields_to].id : "";
+      planner_->put(view);
+    }
   }
 
   sched::State all_now() const {
@@ -317,6 +350,7 @@ class Replay {
     ends_.erase({live.end_s, job});
     live.gpus = 0;
     live.end_s = kFar;
+    if (line_) line_->has(job, 0);
   }
 
   void take_gpus(uint32_t job, const sched::JobView& view, const std::vector<sched::GpuId>& places) {
@@ -325,6 +359,7 @@ class Replay {
     uint32_t fullest = 0;
     for (const sched::GpuId& place : places) fullest = std::max(fullest, ++load[place]);
     live.gpus = uint32_t(load.size());
+    if (line_) line_->has(job, live.gpus);
     live.speed = speed_of(options_, view, live.gpus, fullest);
     live.checked_s = live.turn_s = now_;
     live.end_s = std::max(now_, live.pause_until_s) + live.left_s / live.speed;
@@ -343,6 +378,7 @@ class Replay {
   sched::State state_;                           // without its jobs, which the planner keeps
   sched::Queues queues_;
   std::unique_ptr<QueueBooks> books_;  // null: there are no queues
+  std::unique_ptr<Standing> line_;     // null: nobody stops for who is before it
   std::unique_ptr<sched::Planner> planner_;
   std::unordered_map<std::string, uint32_t> numbers_;  // by job id: index in the trace
   std::unordered_map<uint32_t, std::vector<sched::GpuId>> places_;

@@ -1,8 +1,8 @@
 #pragma once
 
 // Jobs that shrink rather than hold others up and are suspended without losing anything, in the order of what they are
-// expected to need yet: scheduler/order.h with the estimates of scheduler/estimates.h, over a trace. Not the policy of
-// the running scheduler, which stops nobody for the sake of an order (elastic.h). Pure, as engine.h.
+// expected to need yet: scheduler/order.h with the estimates of scheduler/estimates.h, over a trace. The policy of the
+// running scheduler shares GPUs out by the same functions where it is asked to (elastic.h). Pure, as engine.h.
 
 #include "scheduler/order.h"
 #include "scheduler/simulate/result.h"

@@ -3,7 +3,7 @@
 import os
 import unittest
 
-from pool import PoolTest, job_program, wait_until
+from pool import PoolTest, job_program, train, wait_until
 
 POOL = """[pool]
 listen = "127.0.0.1:0"
@@ -50,6 +50,26 @@ class Estimates(PoolTest):
         self.assertIn("5:9: 'fastest' is no order (submission or estimates)", wrong.both)
         self.expect_ok(self.pool.tide('kill', 'quick'))
         self.assertEqual(slow.wait(), 0, slow.err() + self.pool.logs())
+
+    def test_a_short_job_stops_a_long_one_that_goes_on_by_itself(self):
+        path = os.path.join(self.pool.home, 'preempt.toml')
+        with open(path, 'w') as file:
+            file.write(POOL % 'estimates' + 'preempt = true\nmin_runtime = "off"\n')
+        self.pool.up(1, 1, '--config', path)
+        steps = ('--steps', 60)
+        undisturbed = self.expect_ok(self.pool.run('--', *train(*steps))).out
+        long = self.pool.start('--name', 'long', '--estimate', '3h', '--', *train(*steps, '--step-ms', 60))
+        wait_until(lambda: long.steps() >= 5, 'it trains')
+        short = self.start('short', 3, '--estimate', '1m')
+        wait_until(lambda: self.state('long') == 'suspended', 'it has stopped for the short one')
+        self.assertIn('it was suspended because it gives its GPUs to job 3', self.pool.tide('why', 'long').out)
+        self.assertEqual(short.wait(), 0, short.err() + self.pool.logs())
+        self.assertEqual(long.wait(), 0, long.err() + self.pool.logs())
+        self.assertEqual(long.out(), undisturbed)
+        lone = POOL % 'submission' + 'preempt = true\n'
+        with open(path, 'w') as file:
+            file.write(lone)
+        self.assertIn("6:11: 'preempt' goes by estimates", self.pool.tide('config', 'check', path).both)
 
 
 if __name__ == '__main__':

@@ -202,6 +202,15 @@ TEST(Config, the_order_is_of_submission_where_nothing_else_is_said) {
   EXPECT_TRUE(config.policy.by_estimates);
   ASSERT_TRUE(parse_config("[policy]\norder = \"submission\"\n", "pool.toml", &config).empty());
   EXPECT_FALSE(config.policy.by_estimates);
+  ASSERT_TRUE(parse_config("[policy]\norder = \"estimates\"\npreempt = true\n", "pool.toml", &config).empty());
+  EXPECT_TRUE(config.policy.preempts);
+  EXPECT_EQ(
+      errors_of("[pool]\nturns = \"auto\"\n[policy]\nconsolidate = false\npreempt = true\n[[queue]]\nname = \"a\"\n"),
+      (Lines{"pool.toml:5:11: 'preempt' goes by estimates; write order = \"estimates\" beside it",
+             "pool.toml:5:11: 'preempt' moves jobs; leave consolidate = false out",
+             "pool.toml:5:11: 'preempt' and 'turns' exclude each other; leave one of the two out",
+             "pool.toml:5:11: 'preempt' does not know queues yet; leave it out, or the [[queue]]s"}));
+  EXPECT_TRUE(errors_of("[policy]\npreempt = false\nconsolidate = false\n").empty());
   EXPECT_EQ(errors_of("[policy]\norder = \"fastest\"\norder2 = 1\n"),
             (Lines{"pool.toml:2:9: 'fastest' is no order (submission or estimates); write order = \"estimates\"",
                    "pool.toml:3:1: unknown key 'order2' in [policy]; did you mean 'order'?"}));

@@ -118,6 +118,37 @@ TEST_F(Expecting, who_would_be_over_in_time_passes_the_one_for_which_the_pool_dr
   wait_for(large.id, "running on node0/0 node0/1 node0/2");
 }
 
+TEST_F(Expecting, who_runs_stops_for_who_is_before_it_in_line_and_goes_on_by_itself) {
+  policy_.by_estimates = policy_.preempts = true;
+  policy_.min_runtime_ms = 0;
+  begin(2);
+  const Submitted large = add(2, 36'000);
+  wait_for(large.id, "running on node0/0 node0/1");
+  const Submitted small = add(1, 60);
+  wait_for(small.id, "running on node0/0");
+  EXPECT_EQ(describe(large.id), "suspended on node0/parked node0/parked");
+  expect_said(why(large.id), "1 job is before it in line");
+  expect_said(why(large.id), "suspended because it gives its GPUs to job " + small.id + ", which is before it in line");
+  kill(small.id);
+  wait_for(large.id, "running on node0/0 node0/1");
+  const Submitted larger = add(2, 72'000);
+  pause(50);
+  EXPECT_EQ(describe(large.id), "running on node0/0 node0/1") << "nobody stops for who needs more";
+  expect_said(describe(larger.id), "waits in line");
+}
+
+TEST_F(Expecting, nobody_stops_for_who_is_before_it_within_its_minimum_runtime) {
+  policy_.by_estimates = policy_.preempts = true;
+  policy_.min_runtime_ms = 3'600'000;
+  begin(2);
+  const Submitted large = add(2, 36'000);
+  wait_for(large.id, "running on node0/0 node0/1");
+  const Submitted small = add(1, 60);
+  pause(100);
+  EXPECT_EQ(describe(large.id), "running on node0/0 node0/1");
+  expect_said(why(small.id), "of the 3600 s for which nothing is taken from it");
+}
+
 TEST_F(Expecting, who_is_not_over_in_time_gives_its_gpu_to_the_one_that_it_passed) {
   policy_.min_runtime_ms = 0;
   begin(3);

@@ -7,6 +7,8 @@
 #include <set>
 
 #include "scheduler/invariants.h"
+#include "scheduler/line.h"
+#include "scheduler/promises.h"
 #include "scheduler/queues.h"
 #include "tests/scheduler/dice.h"
 #include "tests/scheduler/policy_text.h"
@@ -14,7 +16,7 @@
 namespace tide::sched {
 namespace {
 
-enum class Rules { kNone, kQueues, kTurns, kJobs, kEstimates };  // kJobs: priorities, classes, ...
+enum class Rules { kNone, kQueues, kTurns, kJobs, kEstimates, kLine };  // kJobs: priorities, classes, ...
 
 // A pool that lives, told to a planner change by change, and asked of assign() as a whole.
 class Pool {
@@ -22,7 +24,7 @@ class Pool {
   explicit Pool(uint64_t seed, Rules rules = Rules::kNone)
       : dice_(seed),
         rules_(rules),
-        estimates_(rules == Rules::kEstimates || (rules == Rules::kQueues && seed % 2 == 0)),
+        estimates_(rules == Rules::kEstimates || rules == Rules::kLine || (rules == Rules::kQueues && seed % 2 == 0)),
         state_(gpus()),
         planner_(state_) {}
 
@@ -76,10 +78,22 @@ class Pool {
     }
   }
 
+  // What is granted in line, of which the planner is told where it is news.
+  void stand_in_line() {
+    if (rules_ != Rules::kLine) return;
+    keep_promises(&state_);
+    keep_line(&state_);
+    for (const JobView& job : state_.jobs) {
+      if (!(job == *planner_.view(job.id))) planner_.put(job);
+    }
+  }
+
   void decide() {
+    stand_in_line();
     const Assignment wanted = assign(state_);
     ASSERT_EQ(what_is_wrong(state_, wanted), "");
     const std::vector<Planner::Change> changes = planner_.decide();
+    news_ = changes.size();
     std::map<std::string, const Planner::Change*> by_id;
     for (const Planner::Change& change : changes) by_id[change.id] = &change;
     std::set<std::string> taken;  // now, for others
@@ -110,6 +124,19 @@ class Pool {
 
   void expect_idle() {
     for (int round = 0; round < 5; ++round) ASSERT_TRUE(planner_.decide().empty());
+  }
+
+  // It comes to rest, whatever was going on.
+  void expect_rest() {
+    for (int round = 0; round < 60; ++round) {
+      park();
+      decide();
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    for (int round = 0; round < 5; ++round) {
+      decide();
+      ASSERT_EQ(news_, 0u);
+    }
   }
 
   size_t given() const { return given_; }
@@ -221,7 +248,7 @@ class Pool {
     }
     job.memory_given = dice_.roll(2) == 0;
     if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
-    if (rules_ == Rules::kJobs || (rules_ == Rules::kEstimates && dice_.roll(2) == 0)) give_rules(&job);
+    if (rules_ == Rules::kJobs || (estimates_ && rules_ != Rules::kQueues && dice_.roll(2) == 0)) give_rules(&job);
     if (dice_.roll(4) == 0)
       parse_needs(std::vector<std::string>{"server", "H200", "rack=a"}[dice_.roll(3)], &job.require);
     job.pinned = dice_.roll(8) == 0;
@@ -272,6 +299,7 @@ class Pool {
   std::set<std::string> taken_;  // are suspended for others
   uint32_t arrived_ = 0, moved_ = 0, passed_ = 0, overruns_ = 0;
   size_t given_ = 0;  // how often GPUs were taken for others
+  size_t news_ = 0;   // changes of the last round
 };
 
 class PlannerOf : public testing::TestWithParam<Rules> {};
@@ -289,17 +317,18 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
       pool.park();
       pool.decide();
       if (HasFatalFailure()) return;
-      if (GetParam() == Rules::kJobs) pool.expect_sound();
+      if (GetParam() == Rules::kJobs || GetParam() == Rules::kLine) pool.expect_sound();
       if (HasFatalFailure()) return;
     }
     if (GetParam() == Rules::kNone) pool.expect_idle();
+    if (GetParam() == Rules::kLine) pool.expect_rest();
     if (HasFatalFailure()) return;
     given += pool.given();
     moved += pool.moved();
     passed += pool.passed();
     overruns += pool.overruns();
   }
-  const bool gives = GetParam() == Rules::kQueues || GetParam() == Rules::kJobs;
+  const bool gives = GetParam() == Rules::kQueues || GetParam() == Rules::kJobs || GetParam() == Rules::kLine;
   EXPECT_TRUE(given > 0 || !gives) << "nothing was reclaimed";
   printf("%zu passed while the pool drained, %zu were suspended since they were not over in time\n", passed, overruns);
   EXPECT_TRUE((passed > 30 && overruns > 2) || GetParam() != Rules::kEstimates);
@@ -307,7 +336,8 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf,
-                         testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs, Rules::kEstimates));
+                         testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs, Rules::kEstimates,
+                                         Rules::kLine));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {

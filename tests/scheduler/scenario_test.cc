@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "scheduler/expect.h"
 #include "scheduler/invariants.h"
+#include "scheduler/line.h"
 #include "scheduler/models.h"
 #include "scheduler/plan.h"
 #include "scheduler/promises.h"
@@ -77,8 +78,9 @@ class Player {
       if (word == "gpus") {
         parse_gpus(with_unit(rest), &state_);
       } else if (word == "order") {
-        EXPECT_TRUE(rest == "estimates" || rest == "submission") << rest;
-        by_estimates_ = rest == "estimates";
+        preempts_ = rest == "estimates preempt";
+        EXPECT_TRUE(rest == "estimates" || rest == "submission" || preempts_) << rest;
+        by_estimates_ = rest != "submission";
       } else if (word == "queue") {
         queues_.push_back(parse_queue(rest));
       } else if (word == "reservation") {
@@ -178,7 +180,8 @@ class Player {
   void reckon(JobView* job) {
     if (job->estimate_ms == 0) return;
     job->left_ms = expected_of({}, {}, job->estimate_ms, job->useful_ms).left_ms;
-    if (by_estimates_ && !job->running) job->place = place_of({}, submitted_ms_[job->id], job->left_ms, job->vgpus);
+    if (by_estimates_ && (preempts_ || !job->running))
+      job->place = place_of({}, submitted_ms_[job->id], job->left_ms, job->vgpus);
     if (job->running && job->passes.empty()) job->ends_ms = end_if_started(*job, state_.now_ms);
   }
 
@@ -271,6 +274,7 @@ class Player {
   bool round() {
     State seen = state_;
     promises_ = keep_promises(&seen);
+    if (preempts_) keep_line(&seen);
     wanted_ = assign(seen);
     if (const std::string wrong = what_is_wrong(seen, wanted_); !wrong.empty()) fail(wrong);
     bool happened = admit();
@@ -333,7 +337,7 @@ class Player {
     job->running = job->overrun = false;
     job->keeps.clear();
     job->passes.clear();
-    reckon(job);
+    if (!preempts_) reckon(job);  // it keeps its place
     if (taken_.erase(job->id) != 0) job->suspended = false;
     return true;
   }
@@ -482,7 +486,7 @@ class Player {
   std::set<std::string> taken_;    // are being suspended for others
   std::set<size_t> beyond_;        // queues that had more than they may when the story began
   std::map<std::string, uint64_t> submitted_ms_;
-  bool by_estimates_ = false;
+  bool by_estimates_ = false, preempts_ = false;
   int moves_ = 0;
   bool settled_ = false, broken_ = false;
 };

@@ -153,6 +153,24 @@ TEST(Simulate, the_pools_own_policy_goes_by_estimates_where_it_is_asked_to) {
   EXPECT_GT(result.jobs[7].start_s, result.jobs[6].start_s);
 }
 
+TEST(Simulate, the_pools_own_policy_stops_who_runs_where_it_is_asked_to) {
+  Trace trace = parse_jobs("L 0 1000 2; S 100 10 2; M 105 20 1");
+  for (Job& job : trace.jobs) job.estimate_s = job.duration_s;
+  Pool pool{.gpus = 2};
+  pool.policy.by_estimates = pool.policy.preempts = true;
+  Result result;
+  ASSERT_TRUE(run_pool(trace, pool, {.min_gpus = 0, .check = true}, &result).ok());
+  EXPECT_EQ(to_text(trace, result), "L 0-1030 stopped 1; S 100-110; M 110-130");
+  ASSERT_TRUE(run_pool(trace, pool, {.min_gpus = 0, .costs = {.resume_s = 3}, .check = true}, &result).ok());
+  EXPECT_EQ(to_text(trace, result), "L 0-1033 stopped 1; S 100-110; M 110-130");
+  // Beside M it goes on at half its speed where it may shrink.
+  ASSERT_TRUE(run_pool(trace, pool, {.check = true}, &result).ok());
+  EXPECT_EQ(to_text(trace, result), "L 0-1020 stopped 1 moved 1; S 100-110; M 110-130");
+  // Of nobody anything is known: by submission.
+  ASSERT_TRUE(run_pool(trace, pool, {.min_gpus = 0, .told = Told::kNothing, .check = true}, &result).ok());
+  EXPECT_EQ(to_text(trace, result), "L 0-1000; S 1000-1010; M 1010-1030");
+}
+
 TEST(Simulate, who_would_be_over_in_time_passes_while_the_pool_drains) {
   // L waits for all four GPUs and is passed 16 times, by jobs that end at once; then only who ends before R does.
   std::string jobs = "R 0 10000 2; L 1 100 4; ";

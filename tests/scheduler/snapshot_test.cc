@@ -43,7 +43,7 @@ constexpr const char* kUncarried =
 
 TEST(Snapshots, carry_every_field_of_what_the_policy_sees) {
   EXPECT_EQ(fields_of<State>(), 10u) << kUncarried;
-  EXPECT_EQ(fields_of<JobView>(), 42u) << kUncarried;
+  EXPECT_EQ(fields_of<JobView>(), 43u) << kUncarried;
   EXPECT_EQ(fields_of<TurnView>(), 4u) << kUncarried;
   EXPECT_EQ(fields_of<GpuView>(), 6u) << kUncarried;
   EXPECT_EQ(fields_of<GpuTraits>(), 3u) << kUncarried;
@@ -84,6 +84,7 @@ State full_state() {
   job.failed_moves = 25;
   job.moves_for = "26";
   job.switch_ms = 27;
+  job.in_line = true;
   job.due_gpus = 28;
   job.due_more = 32;
   job.yields_to = "29";

@@ -35,6 +35,8 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
   --estimate-error X of tide-given, and of tide with --estimates given: a duration is told wrong by up to
                      this factor, either way (3)
   --order O          of tide, in which jobs start: submission or estimates (as [policy] of --config says, submission)
+  --preempt          of tide with --order estimates: who runs shrinks, and is suspended, for who is before it in line (as
+                     [policy] of --config says, no)
   --estimates E      of tide: learned (of jobs that ended; where the trace has estimate_s, that), given (each job's user
                      says something: estimate_s, else as --estimate-error says) or none (learned)
   --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96
@@ -225,6 +227,11 @@ bool take_estimates(Options* options, SimulateOptions* asked) {
   if (order != "submission" && order != "estimates")
     return options->usage_error("--order must be submission or estimates, not '" + order + "'"), false;
   asked->policy.by_estimates = order == "estimates";
+  asked->policy.preempts |= options->has("preempt");
+  if (asked->policy.preempts && !asked->policy.by_estimates)
+    return options->usage_error("--preempt needs --order estimates"), false;
+  if (asked->policy.preempts && !asked->queues.empty())
+    return options->usage_error("--preempt does not know queues, and the --config has some"), false;
   const std::string told = options->get("estimates", "learned");
   if (told != "learned" && told != "given" && told != "none")
     return options->usage_error("--estimates must be learned, given or none, not '" + told + "'"), false;
@@ -282,6 +289,7 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
                                          {"oldest"},
                                          {"estimate-error"},
                                          {"order"},
+                                         {"preempt", 0, false},
                                          {"estimates"},
                                          {"html"},
                                          {"mode"},
