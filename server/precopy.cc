@@ -150,7 +150,7 @@ void Precopy::run() {
   }
   const bool broke = !outcome.ok() && stream_ != nullptr;
   const std::string why = broke ? last_words(*stream_) : std::string();
-  if (broke) stream_->close();  // here, because it may take a while
+  if (stream_ != nullptr) stream_->close();  // here, because it may take a while
   const std::lock_guard lock(mu_);
   failure_ = why.empty() ? outcome.message() : why;
   over_ = true;

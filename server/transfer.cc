@@ -249,7 +249,12 @@ Outcome send_session(Session& session, const SessionMark& mark, ByteStream& to, 
   return stream.end();
 }
 
-Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
+Outcome await_restored(ByteStream& stream, bool* stays) {
+  std::string words;
+  const Outcome outcome = await_verdict(stream, kRestoreMs, &words);
+  if (stays != nullptr) *stays = outcome.ok() && words == kStaysWord;
+  return outcome;
+}
 
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const ChunkSlots* slots) {
   TransferHello hello;

@@ -52,7 +52,8 @@ struct SessionMark {
 };
 Outcome send_session(Session& session, const SessionMark& mark, ByteStream& stream, const std::function<void()>& pump,
                      uint64_t* bytes);
-Outcome await_restored(ByteStream& stream);
+// *stays: that the destination has gone afterwards shows in the stream (kStaysWord).
+Outcome await_restored(ByteStream& stream, bool* stays = nullptr);
 
 // Destination: checks who is there and agrees. `slots`: are offered; null: there are none.
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const ChunkSlots* slots);

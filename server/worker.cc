@@ -160,6 +160,7 @@ int Worker::run_until_end() {
       // A session from a checkpoint that its client never came to is lost once more, and restored once more.
       if (link_ != nullptr && !link_->alive() && !may_come_back()) return recovered_ns_ != 0 ? 1 : 0;
       forward_text();
+      if (arrival_ != nullptr && arrival_->left()) arrival_.reset();
       // The driver may wait for all streams when it takes back what a copy had; one may wait for a later command.
       std::erase_if(given_up_, [this](const auto& precopy) {
         return precopy->over() && (session_ == nullptr || session_->streams().idle());

@@ -19,6 +19,7 @@
 #include "server/link_meter.h"
 #include "server/precopy.h"
 #include "server/rate.h"
+#include "server/reception.h"
 #include "server/session.h"
 #include "server/text_capture.h"
 #include "server/time_slices.h"
@@ -126,6 +127,7 @@ class Worker {
   Outcome send_paused();
   bool drain(uint32_t ms);
   Next finish_move();
+  bool destination_stays();
   void wait_until_left(ControlMoved* moved);
   void give_up_move(const std::string& why);
   void carry();
@@ -179,6 +181,7 @@ class Worker {
     bool ready = false;      // and said so
     uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
     bool alone = true;       // no other session is paused with it
+    bool stays = false;      // the destination has all, and shows in the stream that it is there
     uint64_t told_ns = 0;    // when progress was told last,
     Precopy::Progress told;  // and which
     uint32_t attempts = 0;
@@ -206,6 +209,7 @@ class Worker {
   uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
+  std::unique_ptr<Reception> arrival_;  // what has come, until the source has left
   std::unique_ptr<Checkpoints> checkpoints_;
   uint64_t asked_for_ = 0;                          // ClientPage::checkpoint_wanted, as the agent was told
   bool said_unprotected_ = false;                   // that its client has ended the protection

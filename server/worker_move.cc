@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "server/reception.h"
 #include "server/verdict.h"
 #include "server/worker.h"
 #include "transport/wait.h"
@@ -299,7 +298,7 @@ Outcome Worker::send_paused() {
                                               precopy.stream(), pump, &others);
   }
   const uint64_t sent = now_ns();
-  if (outcome.ok()) outcome = await_restored(precopy.stream());
+  if (outcome.ok()) outcome = await_restored(precopy.stream(), &move_->stays);
   if (!outcome.ok()) {
     const std::string why = last_words(precopy.stream());
     return why.empty() ? outcome : Outcome::fail(why);
@@ -315,11 +314,14 @@ Outcome Worker::send_paused() {
   return {};
 }
 
+// As far as the stream shows it. Of nothing; that fails where the stream has.
+bool Worker::destination_stays() { return move_->precopy == nullptr || move_->precopy->stream().send(nullptr, 0).ok(); }
+
 Worker::Next Worker::finish_move() {
   ControlMoved moved = move_->report;
   moved.pause_ns = now_ns() - move_->paused_ns;
   send_control(control_, ControlType::kTransferred, moved);
-  move_->precopy.reset();
+  if (!move_->stays) move_->precopy.reset();
   const uint64_t end = after_ms(kDecisionMs);
   bool commit = false;
   while (!commit) {
@@ -333,6 +335,10 @@ Worker::Next Worker::finish_move() {
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
     if (off || now_ns() > end) {
       give_up_move(off ? "the agent called it off" : "the agent did not decide in time");
+      return Next::kGoOn;
+    }
+    if (!commit && !destination_stays()) {
+      give_up_move("the destination has gone, when it had everything");
       return Next::kGoOn;
     }
     carry();
@@ -442,26 +448,30 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 
 // Until the agent has no more use for it, or the source or its stream is gone.
 Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots) {
-  Reception reception(
+  arrival_ = std::make_unique<Reception>(
       [this, slots](ByteStream& from) {
         if (kept_ != nullptr) return kept_->receive(from, kSourceMs, slots);
         session_->contexts().enter_thread();
         return receive_session(*session_, from, slots);
       },
       std::move(stream));
+  Reception& reception = *arrival_;
   if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;
   while (!reception.over()) {
     pollfd words[] = {{control_, POLLIN, 0}, {reception.over_fd(), POLLIN, 0}};
     poll(words, std::size(words), kAcceptStepMs);
-    if (hear_end()) return Outcome::fail("it was given up");
+    if (!hear_end()) continue;
+    arrival_.reset();
+    return Outcome::fail("it was given up");
   }
-  const Outcome outcome = reception.finish();
+  const Outcome outcome = reception.outcome();
   if (session_ != nullptr) session_->contexts().enter_thread();
   if (session_ != nullptr) session_->sharing().take_posts();
   // Before the source hears it and sends the client here.
   if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
   // If it cannot be said, the source may have heard it all the same; if not, the vGPU stays there, and we are ended.
-  (void)send_verdict(reception.stream(), outcome);
+  (void)send_verdict(reception.stream(), outcome, kStaysWord);
+  if (!outcome.ok()) arrival_.reset();
   return outcome;
 }
 
