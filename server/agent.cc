@@ -514,6 +514,7 @@ kj::Promise<std::string> Agent::begin_receiving(const DoorOpen& wish) {
   tasks_.add(session->worker->await(ControlType::kRestored).then([session](ControlMessage&&) {
     session->receiving = false;
     session->restored = true;
+    if (session->identity.keeps == 0) session->shelf = nullptr;
   }));
   auto address = session->worker->await(ControlType::kReceiving).then([session](ControlMessage&& message) {
     const auto* text = message.as<ControlText>();

@@ -180,6 +180,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   Outcome begin_worker(AgentLease* lease, AgentSession* session);
   // What the keepers of a job keep together here (server/job_shelf.h). Null: each keeps for itself.
   std::shared_ptr<const JobShelfFiles> shelf_of(const std::string& job) const;
+  // Of the keepers that are there; null: none.
+  std::shared_ptr<const JobShelfFiles> known_shelf_of(const std::string& job) const;
   void send_to_keeper(const std::string& job, ControlType type, AgentSession& keeper);
   void sweep_shelf(const std::string& job, const AgentSession& ended) const;
   bool save();

@@ -16,6 +16,8 @@ Outcome send_verdict(ByteStream& stream, const Outcome& outcome, const std::stri
 // Such words, when all is there: the destination keeps the stream for as long as it has the vGPU, or until the source
 // ends the stream.
 inline constexpr const char* kStaysWord = "stays";
+// Of a greeting, behind what is offered: the destination can be asked for chunks (ChunkFrameKind::kAsk).
+inline constexpr const char* kKnowsWord = "knows";
 // Source: fails with what the destination says.
 Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms, std::string* words = nullptr);
 // Source, where the stream failed: why the destination gave up, if it has said so; else nothing.

@@ -102,9 +102,10 @@ class Worker {
   void forward(TextCapture& text, int32_t descriptor);
 
   // A move, as its destination.
-  Outcome accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
+  std::unique_ptr<Shelf> keepers_shelf() const;
+  Outcome accept_source(const ControlSession& session, StreamListener& listener, const TransferOffer& offer,
                         std::unique_ptr<ByteStream>* stream);
-  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots);
+  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots, Shelf* shelf);
   bool hear_end();
 
   // A move, as its source.
@@ -198,7 +199,7 @@ class Worker {
   DriverLibrary library_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Kept> kept_;                        // of a keeper; session_ is null then
-  std::shared_ptr<const JobShelfFiles> shelf_files_;  // of a keeper, for what its job's keepers keep together
+  std::shared_ptr<const JobShelfFiles> shelf_files_;  // of a keeper, or who receives: what its job's keepers share
   ControlSession identity_;
   std::unique_ptr<Link> link_;
   CommandReader reader_;

@@ -399,9 +399,11 @@ Worker::Next Worker::receive(const ControlSession& session) {
     std::unique_ptr<ChunkSlots> slots;
     if (const Outcome made = ChunkSlots::make(&slots); !made.ok())
       log(LogLevel::kDebug, "chunks come over the network: %s", made.message().c_str());
-    outcome = accept_source(session, *listener, slots.get(), &stream);
+    const std::unique_ptr<Shelf> shelf = keepers_shelf();
+    outcome = accept_source(session, *listener, {slots.get(), kept_ != nullptr || shelf != nullptr}, &stream);
     listener.reset();
-    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get());
+    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get(), shelf.get());
+    if (kept_ == nullptr) shelf_files_.reset();
   }
   if (told_to_end_) return Next::kEnd;
   if (!outcome.ok()) {
@@ -431,7 +433,16 @@ bool Worker::hear_end() {
   }
 }
 
-Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
+// Of one that serves: what keepers of its job have on this server needs not come once more. Null: there is nothing.
+std::unique_ptr<Shelf> Worker::keepers_shelf() const {
+  if (kept_ != nullptr || shelf_files_ == nullptr) return nullptr;
+  auto shelf = std::make_unique<Shelf>(shelf_place());
+  auto keepers = join_keepers();
+  if (keepers == nullptr || !shelf->start(std::move(keepers)).ok()) return nullptr;
+  return shelf;
+}
+
+Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener, const TransferOffer& offer,
                               std::unique_ptr<ByteStream>* stream) {
   const TransferHello expected = hello_of(session, session.token, session.epoch);
   for (const uint64_t end = after_ms(kAcceptMs); now_ns() < end;) {
@@ -439,7 +450,7 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
     std::unique_ptr<ByteStream> caller;
     if (!listener.accept(kAcceptStepMs, &caller).ok()) continue;
     // Somebody else's connection must not end the wait for ours.
-    if (!greet_sender(*caller, expected, slots).ok()) continue;
+    if (!greet_sender(*caller, expected, offer).ok()) continue;
     *stream = std::move(caller);
     return {};
   }
@@ -447,12 +458,12 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 }
 
 // Until the agent has no more use for it, or the source or its stream is gone.
-Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots) {
+Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots, Shelf* shelf) {
   arrival_ = std::make_unique<Reception>(
-      [this, slots](ByteStream& from) {
+      [this, slots, shelf](ByteStream& from) {
         if (kept_ != nullptr) return kept_->receive(from, kSourceMs, slots);
         session_->contexts().enter_thread();
-        return receive_session(*session_, from, slots);
+        return receive_session(*session_, from, slots, shelf);
       },
       std::move(stream));
   Reception& reception = *arrival_;

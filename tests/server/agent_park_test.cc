@@ -250,5 +250,96 @@ TEST_F(ParkTest, a_vgpu_that_nobody_uses_is_parked_and_goes_on) {
   EXPECT_TRUE(client_.open_door(servers_["one"].endpoint, wish(3)));
 }
 
+// Several vGPUs with the same contents, of one job or not.
+class ReplicasTest : public AgentTest {
+ protected:
+  static constexpr uint64_t kChunks = 40;
+  struct Replica {
+    Which which;
+    TestClient client;
+    uint64_t epoch = 1;
+    uint64_t own = 0;  // in its last chunk
+    uint64_t base() const { return vgpu_range_base(which.vgpu); }
+  };
+  void begin(Replica* replica) {
+    which_ = replica->which;
+    place("one", 1);
+    ASSERT_TRUE(replica->client.open_door(servers_["one"].endpoint, wish(1)));
+    replica->client.make_context();
+    replica->client.send(Call::tideMapMemory, command::MapMemory{replica->base(), (kChunks + 1) * kChunkBytes});
+    for (uint64_t i = 1; i <= kChunks; ++i) {
+      replica->client.copy_in(replica->base() + (i - 1) * kChunkBytes, &i, sizeof(i));
+    }
+    replica->own = 1000 + replica->which.vgpu;
+    replica->client.copy_in(replica->base() + kChunks * kChunkBytes, &replica->own, 8);
+    ASSERT_EQ(replica->client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  }
+  // How many of its chunks have travelled.
+  uint64_t go(Replica* replica, const std::string& from, const std::string& to, uint32_t gpu) {
+    which_ = replica->which;
+    TestClient& client = replica->client;
+    const uint64_t next = ++replica->epoch;
+    auto moving = move(from, to, next - 1, prepare(to, next, gpu), gpu).eagerlyEvaluate(nullptr);
+    await([&] { return client.link().progress(), client.page().next_epoch.load() == next; });
+    client.disconnect();
+    EXPECT_TRUE(client.open_door(client.page().next_endpoint, wish(next)));
+    return moving.wait(io_.waitScope).getReport().getBytes() / kChunkBytes;
+  }
+  void expect_contents(Replica* replica) {
+    for (uint64_t i = 0; i <= kChunks; ++i) {
+      const auto bytes = replica->client.copy_out(replica->base() + i * kChunkBytes, kChunkBytes);
+      ASSERT_EQ(bytes.size(), kChunkBytes);
+      EXPECT_EQ(*reinterpret_cast<const uint64_t*>(bytes.data()), i < kChunks ? i + 1 : replica->own) << i;
+      EXPECT_EQ(*reinterpret_cast<const uint64_t*>(bytes.data() + kChunkBytes - 8), 0u);
+    }
+    EXPECT_EQ(replica->client.page().errors.load(), 0u);
+  }
+};
+
+TEST_F(ReplicasTest, what_keepers_of_the_job_have_on_a_server_does_not_travel_there_again) {
+  Replica first{.which = {"job-1", 2}, .client = {}}, second{.which = {"job-1", 3}, .client = {}};
+  Replica stranger{.which = {"job-2", 2}, .client = {}};
+  for (Replica* replica : {&first, &second, &stranger}) {
+    ASSERT_NO_FATAL_FAILURE(begin(replica));
+  }
+  EXPECT_EQ(go(&first, "one", "two", kParked), kChunks + 1);
+  EXPECT_EQ(go(&second, "one", "two", kParked), 1u) << "all but its own";
+  EXPECT_EQ(go(&stranger, "one", "two", kParked), kChunks + 1) << "nobody learns what another job has";
+  EXPECT_EQ(go(&first, "two", "two", 0), 0u) << "it is there";
+  ASSERT_NO_FATAL_FAILURE(expect_contents(&first));
+  // Of the first one's own the last copy went with its keeper; the second one's still has what both have.
+  EXPECT_EQ(go(&first, "two", "one", 0), kChunks + 1) << "nothing is kept there";
+  EXPECT_EQ(go(&first, "one", "two", 0), 1u) << "back where a copy is kept";
+  ASSERT_NO_FATAL_FAILURE(expect_contents(&first));
+  EXPECT_EQ(go(&second, "two", "one", kParked), kChunks + 1);
+  EXPECT_EQ(go(&second, "one", "one", 0), 0u);
+  EXPECT_EQ(go(&stranger, "two", "one", 0), kChunks + 1);
+  for (Replica* replica : {&first, &second, &stranger}) {
+    ASSERT_NO_FATAL_FAILURE(expect_contents(replica));
+  }
+}
+
+// It takes from what others keep while they go.
+TEST_F(ReplicasTest, a_keeper_that_is_killed_meanwhile_costs_nobody_else_anything) {
+  Replica first{.which = {"job-1", 2}, .client = {}}, second{.which = {"job-1", 3}, .client = {}};
+  for (Replica* replica : {&first, &second}) {
+    ASSERT_NO_FATAL_FAILURE(begin(replica));
+  }
+  go(&first, "one", "two", kParked);
+  const std::vector<uint32_t> keepers = worker_pids("two");
+  ASSERT_EQ(keepers.size(), 1u);
+  which_ = second.which;
+  auto moving = move("one", "two", 1, prepare("two", 2, kParked), kParked).ignoreResult().eagerlyEvaluate(nullptr);
+  await([&] { return worker_pids("two").size() == 2; });
+  kill(pid_t(keepers[0]), SIGKILL);
+  await([&] { return second.client.page().next_epoch.load() == 2; });
+  second.client.disconnect();
+  ASSERT_TRUE(second.client.open_door(second.client.page().next_endpoint, wish(2)));
+  moving.wait(io_.waitScope);
+  second.epoch = 2;
+  go(&second, "two", "one", 0);
+  ASSERT_NO_FATAL_FAILURE(expect_contents(&second));
+}
+
 }  // namespace
 }  // namespace tide
