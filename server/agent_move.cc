@@ -111,7 +111,7 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
             return state->report;
           },
           [this, state](kj::Exception&& e) -> kj::Promise<AgentMoveReport> {
-            abort_move(state);
+            abort_move(state, e.getDescription().cStr());
             // The other agent may be gone, and then says so with the exception's type: who ordered would believe it of
             // us.
             return refusal(0, e.getDescription().cStr());
@@ -244,6 +244,7 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveOrder& order, const Agent
   wish.epoch = order.next.epoch;
   wish.memory_bytes = order.next.memory_bytes;
   set_text(wish.transport, for_what);
+  if (session.bereaved) wish.flags |= kOpenBereaved;
   return ask_door(order.address, wish);
 }
 
@@ -333,12 +334,13 @@ void Agent::call_off_moves() {
   }
 }
 
-void Agent::abort_move(std::shared_ptr<MoveState> state) {
+void Agent::abort_move(std::shared_ptr<MoveState> state, const std::string& why) {
   if (const auto found = leases_.find(state->key); found != leases_.end()) {
     found->second->moving = false;
     call_off(*found->second);
   }
-  log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed", state->order.job.c_str(), state->order.vgpu);
+  log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed: %s", state->order.job.c_str(),
+      state->order.vgpu, why.c_str());
 }
 
 }  // namespace tide

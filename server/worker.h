@@ -86,6 +86,8 @@ class Worker {
   bool is_others_turn();
   Next lose_channel(const char* reason);
   bool may_come_back();
+  bool may_outlive_client() const;
+  bool outlive_client();
   void resume(const ControlSession& session, int lifeline);
   Outcome resume_over(const ControlSession& session, int lifeline);
   void wait_for_leave();
@@ -112,6 +114,7 @@ class Worker {
   void prepare_move(const ControlMove& move);
   void pause_for_move(bool alone);
   bool await_others(Next* next);
+  bool client_has_ended();
   void hear_meanwhile(ControlMessage* message);
   Next go_on_with_move();
   Outcome begin_precopy();
@@ -207,6 +210,7 @@ class Worker {
   bool restored_ = false;  // came by a move
   bool shares_ = false;    // other processes of the job use the vGPU
   bool told_to_end_ = false;
+  bool bereaved_ = false;  // of a keeper: its client has ended
   uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;

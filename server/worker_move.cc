@@ -248,6 +248,11 @@ void Worker::hear_meanwhile(ControlMessage* message) {
   }
 }
 
+// And takes its session along.
+bool Worker::client_has_ended() {
+  return link_ != nullptr && !link_->alive() && link_->closed() && !may_outlive_client();
+}
+
 // At rest, until the other sessions of the vGPU are; false: it is off, or this is the end.
 bool Worker::await_others(Next* next) {
   send_control(control_, ControlType::kStill, nullptr, 0);
@@ -255,7 +260,7 @@ bool Worker::await_others(Next* next) {
     ControlMessage message;
     const ControlState state = hear(&message);
     *next = Next::kEnd;
-    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return false;
+    if (state == ControlState::kGone || client_has_ended()) return false;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return false;
     *next = Next::kGoOn;
     if (state == ControlState::kMessage && message.type == ControlType::kSend) break;
@@ -328,7 +333,7 @@ Worker::Next Worker::finish_move() {
     ControlMessage message;
     // Where the agent died, the next one knows what it had decided.
     const ControlState state = hear(&message);
-    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return Next::kEnd;
+    if (state == ControlState::kGone || client_has_ended()) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
     if (state == ControlState::kMessage) hear_meanwhile(&message);

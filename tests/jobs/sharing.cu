@@ -1,6 +1,7 @@
 // Processes of one job share memory and events of their GPUs, by every handle that CUDA has for it.
 //   sharing exchange       two processes on each GPU take turns at the same memory, held together by events alone
 //   sharing turns FILE     the same with memory of cudaMalloc and of a pool, until the file is there; it can be moved
+//   sharing heirs FILE     goes on with another process's memory until the file is there; that one may be killed
 //   sharing death          an owner dies while another process uses its memory and waits for its event
 //   sharing publish FILE   writes handles to a file and waits until the file is gone
 //   sharing foreign FILE   the handles in the file are another job's: they must mean nothing here
@@ -494,6 +495,51 @@ static int turner() {
   return verdict("turner");
 }
 
+// --- an owner that is killed while nobody runs
+
+static int testator() {
+  struct Handles handles = {0};
+  unsigned *before, *large;
+  cudaEvent_t event;
+  CHECK(cudaSetDevice(0));
+  CHECK(cudaMalloc(&before, 3 * kChunk));
+  CHECK(cudaMalloc(&large, kLarge));
+  set_all(large, kLarge, 5, 0);
+  CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventInterprocess));
+  DRIVER(cuIpcGetMemHandle(&handles.large, (CUdeviceptr)large));
+  DRIVER(cuIpcGetEventHandle(&handles.parent, event));
+  CHECK(cudaEventRecord(event));
+  CHECK(cudaDeviceSynchronize());
+  send_all(kLine, &handles, sizeof(handles), -1);
+  pause();
+  return 1;
+}
+
+static int heirs(const char* end) {
+  struct Handles handles;
+  int line = -1, rounds = 0;
+  CUdeviceptr large = 0;
+  CUevent event;
+  CHECK(cudaSetDevice(0));
+  const pid_t pid = start("testator", &line);
+  receive_all(line, &handles, sizeof(handles), NULL);
+  DRIVER(cuIpcOpenMemHandle(&large, handles.large, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
+  DRIVER(cuIpcOpenEventHandle(&event, handles.parent));
+  printf("testator %d\n", (int)pid);
+  for (; access(end, F_OK) != 0; rounds++) {
+    use((unsigned*)large, kLarge, false, 0, 1);
+    CHECK(cudaStreamWaitEvent(0, event, 0));
+    CHECK(cudaDeviceSynchronize());
+    printf("step %d\n", rounds + 1);
+    fflush(stdout);
+  }
+  EXPECT(join(pid) == 128 + SIGKILL, "the owner was not killed");
+  expect_all("what was inherited", (unsigned*)large, kLarge, 5 + (unsigned)rounds);
+  DRIVER(cuIpcCloseMemHandle(large));
+  CHECK(cudaEventDestroy(event));
+  return verdict("heirs");
+}
+
 // --- an owner that dies
 
 static int victim() {
@@ -592,6 +638,8 @@ int main(int argc, char** argv) {
   if (strcmp(mode, "late") == 0) return late();
   if (strcmp(mode, "turner") == 0) return turner();
   if (strcmp(mode, "turns") == 0 && argc > 2) return turns(argv[2], argc > 3 ? atoi(argv[3]) : 0);
+  if (strcmp(mode, "testator") == 0) return testator();
+  if (strcmp(mode, "heirs") == 0 && argc > 2) return heirs(argv[2]);
   if (strcmp(mode, "victim") == 0) return victim();
   if (strcmp(mode, "death") == 0) return death();
   if (strcmp(mode, "publish") == 0 && argc > 2) return publish(argv[2]);

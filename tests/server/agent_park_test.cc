@@ -241,6 +241,50 @@ TEST_F(ParkTest, each_process_of_the_vgpu_is_kept) {
   ASSERT_NO_FATAL_FAILURE(expect_contents());
 }
 
+// They may have memory of it: it goes with them, and ends where one of them is served.
+TEST_F(ParkTest, what_was_of_a_process_that_ended_meanwhile_stays_for_the_others) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  TestClient killed, another, *other = &killed;
+  const auto go_both = [&](const std::string& from, const std::string& to, uint32_t gpu, bool both) {
+    auto moving = move(from, to, epoch_, prepare(to, epoch_ + 1, gpu), gpu).eagerlyEvaluate(nullptr);
+    ++epoch_;
+    for (TestClient* client : {&client_, other}) {
+      if (client == other && !both) continue;
+      await([&] { return client->page().next_epoch == epoch_; });
+      client->disconnect();
+      ASSERT_TRUE(client->open_door(client->page().next_endpoint, wish(epoch_, client == other ? 9 : 0x33)));
+    }
+    moving.wait(io_.waitScope);
+  };
+  const auto add_other = [&] {
+    ASSERT_TRUE(other->open_door(servers_["one"].endpoint, wish(epoch_, 9)));
+    other->make_context();
+    EXPECT_EQ(other->call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  };
+  ASSERT_NO_FATAL_FAILURE(add_other());
+  ASSERT_NO_FATAL_FAILURE(go_both("one", "two", kParked, true));
+  other->disconnect();
+  await_ms(300);
+  EXPECT_EQ(worker_pids("two").size(), 2u);
+  two_->stop(SIGKILL);
+  const int before = servers_["two"].times;
+  two_ = std::make_unique<AgentProcess>("two", address_, directory_ + "/two");
+  await([&] { return servers_["two"].times > before && worker_pids("two").size() == 2; });
+  ASSERT_NO_FATAL_FAILURE(go_both("two", "one", kParked, false));
+  EXPECT_EQ(worker_pids("one").size(), 2u);
+  ASSERT_NO_FATAL_FAILURE(go_both("one", "one", 0, false));
+  await([&] { return worker_pids("one").size() == 1; });
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+  // When nobody is left, nothing is.
+  other = &another;
+  ASSERT_NO_FATAL_FAILURE(add_other());
+  ASSERT_NO_FATAL_FAILURE(go_both("one", "two", kParked, true));
+  other->disconnect();
+  await_ms(200);
+  client_.disconnect();
+  await([&] { return worker_pids("two").empty(); });
+}
+
 // Where there is no process of the job yet there is nothing to keep, and the vGPU is parked all the same.
 TEST_F(ParkTest, a_vgpu_that_nobody_uses_is_parked_and_goes_on) {
   place("one", 1);
