@@ -6,8 +6,8 @@
 // which some pages were written only their leaves are computed again.
 //
 // That two contents have one hash is left out of account: by chance it is rarer than memory that errs unnoticed. XXH3
-// is not cryptographic, so the secret is random, of one process, and never leaves it; and who found such contents all
-// the same would harm nobody else: of its own memory a change would be overlooked.
+// is not cryptographic, so the secret is random, and never leaves the workers of one job; and who found such contents
+// all the same would harm nobody else: of its own memory a change would be overlooked.
 
 #include <bit>
 #include <cstddef>

@@ -376,6 +376,7 @@ kj::Promise<void> Agent::serve(AgentLease* lease, const DoorOpen& wish, int sock
     }
   }
   session->restored = false;
+  end_bereaved({{lease->terms.job, lease->terms.vgpu}, lease->terms.epoch});
   session->identity = identity_of(lease->terms, wish, hold_ms_);
   session->identity.again = again ? 1 : 0;
   session->identity.shares = lease->sessions.size() > 1 ? 1 : 0;
@@ -440,6 +441,10 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     lease->news.wanted = true;
     lease->news.tell();
   });
+  session->worker->on_bereaved([this, key, session = session.get()] {
+    session->bereaved = true;
+    end_bereaved(key);
+  });
   session->counting = !session->unheard;
   session->worker->on_counted(
       [this, key, from = session.get()](const ControlStats& counted) { count(key, from, counted); });
@@ -458,7 +463,26 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     save();
     note_end(*found->second, *session);
     tell_ended(*found->second, session_id(*session));
+    end_bereaved(key);
   }));
+}
+
+// Those whose clients have ended stay while somebody may need what they have: on no GPU until all others have ended,
+// too; on a GPU until one of the others is served, because all of them took what they need before the move was decided.
+void Agent::end_bereaved(const LeaseKey& key) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return;
+  const AgentLease& lease = *found->second;
+  const auto in_need = [&](const auto& session) {
+    return !session->bereaved && !session->worker->gone() && (is_on_no_gpu(lease.terms) || session->awaited());
+  };
+  const auto served = [](const auto& session) { return !session->bereaved && !session->awaited(); };
+  const bool needed = std::any_of(lease.sessions.begin(), lease.sessions.end(), in_need);
+  const bool done = !is_on_no_gpu(lease.terms) && std::any_of(lease.sessions.begin(), lease.sessions.end(), served);
+  if (needed && !done) return;
+  for (const auto& session : lease.sessions) {
+    if (session->bereaved && !session->worker->killed()) end_session(key, session);
+  }
 }
 
 // A question goes to the session that is asked, its answer back to the one that asked: both of this lease, so that no
@@ -510,10 +534,12 @@ kj::Promise<std::string> Agent::begin_receiving(const DoorOpen& wish) {
   if (const Outcome begun = begin_session(lease, wish, &session); !begun.ok())
     return refusal(kSystemNotReady, begun.message());
   session->receiving = true;
+  session->bereaved = (wish.flags & kOpenBereaved) != 0;
   ++lease->moves;
   tasks_.add(session->worker->await(ControlType::kRestored).then([session](ControlMessage&&) {
     session->receiving = false;
     session->restored = true;
+    if (session->identity.keeps == 0) session->shelf = nullptr;
   }));
   auto address = session->worker->await(ControlType::kReceiving).then([session](ControlMessage&& message) {
     const auto* text = message.as<ControlText>();

@@ -45,11 +45,13 @@ struct AgentSession {
   uint32_t gpu = 0;
   bool restored = false;   // came by a move, and its client has not come yet
   bool receiving = false;  // is coming
-  bool resuming = false;   // its worker was told of another connection, and has not looked at it yet
-  bool unheard = false;    // an earlier agent's: the worker has not said yet how it is
-  ControlStats counted;    // what the worker said last
-  uint32_t busy_ms = 0;    // of that, what has been counted as used
-  bool counting = true;    // false: it was another agent's, and what it has used before is not ours to count
+  bool bereaved = false;   // its client ended while it was kept: it is here for those that have memory of it
+  bool awaited() const { return receiving || restored; }
+  bool resuming = false;  // its worker was told of another connection, and has not looked at it yet
+  bool unheard = false;   // an earlier agent's: the worker has not said yet how it is
+  ControlStats counted;   // what the worker said last
+  uint32_t busy_ms = 0;   // of that, what has been counted as used
+  bool counting = true;   // false: it was another agent's, and what it has used before is not ours to count
   std::string guard;  // where the checkpoints of this session go, since its worker has a stream there; empty: nowhere
 };
 
@@ -180,6 +182,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   Outcome begin_worker(AgentLease* lease, AgentSession* session);
   // What the keepers of a job keep together here (server/job_shelf.h). Null: each keeps for itself.
   std::shared_ptr<const JobShelfFiles> shelf_of(const std::string& job) const;
+  // Of the keepers that are there; null: none.
+  std::shared_ptr<const JobShelfFiles> known_shelf_of(const std::string& job) const;
   void send_to_keeper(const std::string& job, ControlType type, AgentSession& keeper);
   void sweep_shelf(const std::string& job, const AgentSession& ended) const;
   bool save();
@@ -198,6 +202,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   // Between workers of one lease (server/sharing.h).
   void carry_shared(const LeaseKey& key, AgentSession& from, const ControlMessage& message);
   void tell_ended(AgentLease& lease, const SessionId& ended);
+  void end_bereaved(const LeaseKey& key);
   void forget(const LeaseKey& key);
   void count(const LeaseKey& key, AgentSession* session, const ControlStats& counted);
   std::vector<Usage> share_out();
@@ -210,6 +215,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
   kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);
   static void call_off(const AgentLease& lease);
+  kj::Promise<void> note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session, ControlMessage& message);
   kj::Promise<void> pause_all(std::shared_ptr<MoveState> state);
   kj::Promise<void> send_all(std::shared_ptr<MoveState> state);
   kj::Promise<std::string> begin_receiving(const DoorOpen& wish);
@@ -225,7 +231,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void note_end(AgentLease& lease, const AgentSession& session);
   void tell_lease(const LeaseTerms& terms, AgentSession& session);
   kj::Promise<void> commit(std::shared_ptr<MoveState> state);
-  void abort_move(std::shared_ptr<MoveState> state);
+  void abort_move(std::shared_ptr<MoveState> state, const std::string& why);
 
   Gpus gpus_;
   const uint32_t hold_ms_;

@@ -106,6 +106,7 @@ bool Agent::adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Sess
                        const auto* adopted = message.as<ControlAdopted>();
                        session->unheard = false;
                        session->restored = adopted != nullptr && adopted->restored != 0;
+                       session->bereaved |= adopted != nullptr && adopted->bereaved != 0;
                        if (AgentLease* now = find(key.first.first, key.first.second, key.second); now != nullptr)
                          now->moves += session->restored ? 1 : 0;
                      },

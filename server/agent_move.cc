@@ -31,8 +31,15 @@ struct Agent::MoveState {
   bool off = false;                                  // one of its sessions cannot move
   bool alone = false;                                // there is one session, which waits for nobody
   std::vector<std::shared_ptr<AgentSession>> ready;  // to be paused
-  std::vector<std::shared_ptr<AgentSession>> sent;
-  kj::Promise<void> note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message);
+  std::string why_off;
+  // All of one is there; until the others are, too, it may still come to nothing.
+  struct Sent {
+    std::shared_ptr<AgentSession> session;
+    kj::ForkedPromise<ControlMessage> left;
+    kj::Promise<void> watched;
+  };
+  std::vector<Sent> sent;
+  void count(const ControlMoved& moved);
 };
 
 namespace {
@@ -43,16 +50,32 @@ kj::Exception not_at_rest(kj::Exception&& e, bool alone) {
 }  // namespace
 
 // The sessions of a vGPU are sent at the same time: the slowest says how long a phase took.
-kj::Promise<void> Agent::MoveState::note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message) {
-  sent.push_back(session);
-  const auto* moved = message.as<ControlMoved>();
-  if (moved == nullptr) return kj::READY_NOW;
-  report.bytes += moved->bytes;
-  report.pause_bytes += moved->pause_bytes;
-  report.rounds = std::max(report.rounds, uint32_t(moved->rounds));
-  report.drain_ms = std::max(report.drain_ms, double(moved->drain_ns) / 1e6);
-  report.copy_ms = std::max(report.copy_ms, double(moved->copy_ns) / 1e6);
-  report.restore_ms = std::max(report.restore_ms, double(moved->restore_ns) / 1e6);
+void Agent::MoveState::count(const ControlMoved& moved) {
+  report.bytes += moved.bytes;
+  report.pause_bytes += moved.pause_bytes;
+  report.rounds = std::max(report.rounds, uint32_t(moved.rounds));
+  report.drain_ms = std::max(report.drain_ms, double(moved.drain_ns) / 1e6);
+  report.copy_ms = std::max(report.copy_ms, double(moved.copy_ns) / 1e6);
+  report.restore_ms = std::max(report.restore_ms, double(moved.restore_ns) / 1e6);
+}
+
+// One whose destination goes before it is told to leave says so: then none of them leaves. Where its own worker ends,
+// all that it had is there.
+kj::Promise<void> Agent::note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session,
+                                   ControlMessage& message) {
+  auto left = session->worker->await(ControlType::kLeft).fork();
+  auto watched = left.addBranch()
+                     .then([](ControlMessage&&) {},
+                           [this, &state, session](kj::Exception&& e) {
+                             const auto lease = leases_.find(state.key);
+                             if (lease == leases_.end() || lease->second->committed || session->worker->gone()) return;
+                             state.off = true;
+                             state.why_off = e.getDescription().cStr();
+                             call_off(*lease->second);
+                           })
+                     .eagerlyEvaluate(nullptr);
+  state.sent.push_back({session, kj::mv(left), kj::mv(watched)});
+  if (const auto* moved = message.as<ControlMoved>()) state.count(*moved);
   return kj::READY_NOW;
 }
 
@@ -88,7 +111,7 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
             return state->report;
           },
           [this, state](kj::Exception&& e) -> kj::Promise<AgentMoveReport> {
-            abort_move(state);
+            abort_move(state, e.getDescription().cStr());
             // The other agent may be gone, and then says so with the exception's type: who ordered would believe it of
             // us.
             return refusal(0, e.getDescription().cStr());
@@ -181,8 +204,8 @@ kj::Promise<void> Agent::pause_all(std::shared_ptr<MoveState> state) {
     still.add(io_.provider->getTimer()
                   .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
                   .then(
-                      [state, session](ControlMessage&& message) -> kj::Promise<void> {
-                        return state->alone ? state->note_sent(session, message) : kj::READY_NOW;
+                      [this, state, session](ControlMessage&& message) -> kj::Promise<void> {
+                        return state->alone ? note_sent(*state, session, message) : kj::READY_NOW;
                       },
                       [this, state, session](kj::Exception&& e) {
                         return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
@@ -203,7 +226,7 @@ kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
     session->worker->send(ControlType::kSend, nullptr, 0);
     sent.add(io_.provider->getTimer()
                  .timeoutAfter(kTransferPatience, kj::mv(transferred))
-                 .then([state, session](ControlMessage&& message) { return state->note_sent(session, message); },
+                 .then([this, state, session](ControlMessage&& message) { return note_sent(*state, session, message); },
                        [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
   }
   return kj::joinPromises(sent.releaseAsArray());
@@ -221,6 +244,7 @@ kj::Promise<std::string> Agent::ask_receiver(const MoveOrder& order, const Agent
   wish.epoch = order.next.epoch;
   wish.memory_bytes = order.next.memory_bytes;
   set_text(wish.transport, for_what);
+  if (session.bereaved) wish.flags |= kOpenBereaved;
   return ask_door(order.address, wish);
 }
 
@@ -277,14 +301,15 @@ kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
   const auto lease = leases_.find(state->key);
   if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
   if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+  if (state->off) return refusal(0, state->why_off);
   lease->second->committed = true;
   if (!save()) {
     lease->second->committed = false;
     return refusal(0, "the agent cannot write down that the vGPU leaves (is its disk full?)");
   }
   auto left = kj::heapArrayBuilder<kj::Promise<void>>(state->sent.size());
-  for (const auto& session : state->sent) {
-    auto gone = session->worker->await(ControlType::kLeft);
+  for (auto& [session, leaves, watched] : state->sent) {
+    auto gone = leaves.addBranch();
     session->worker->send(ControlType::kCommit, nullptr, 0);
     left.add(
         io_.provider->getTimer()
@@ -309,12 +334,13 @@ void Agent::call_off_moves() {
   }
 }
 
-void Agent::abort_move(std::shared_ptr<MoveState> state) {
+void Agent::abort_move(std::shared_ptr<MoveState> state, const std::string& why) {
   if (const auto found = leases_.find(state->key); found != leases_.end()) {
     found->second->moving = false;
     call_off(*found->second);
   }
-  log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed", state->order.job.c_str(), state->order.vgpu);
+  log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed: %s", state->order.job.c_str(),
+      state->order.vgpu, why.c_str());
 }
 
 }  // namespace tide

@@ -9,13 +9,18 @@
 
 namespace tide {
 
-std::shared_ptr<const JobShelfFiles> Agent::shelf_of(const std::string& job) const {
+std::shared_ptr<const JobShelfFiles> Agent::known_shelf_of(const std::string& job) const {
   for (const auto& [key, lease] : leases_) {
     if (key.first.first != job) continue;
     for (const auto& session : lease->sessions) {
       if (session->shelf != nullptr && !session->worker->gone()) return session->shelf;
     }
   }
+  return nullptr;
+}
+
+std::shared_ptr<const JobShelfFiles> Agent::shelf_of(const std::string& job) const {
+  if (auto known = known_shelf_of(job); known != nullptr) return known;
   const Environment& set = gpus_.keeper_environment();
   const ShelfPlace place = shelf_place([&](const char* name) -> std::string {
     const auto found = std::find_if(set.begin(), set.end(), [&](const auto& each) { return each.first == name; });
@@ -30,8 +35,9 @@ std::shared_ptr<const JobShelfFiles> Agent::shelf_of(const std::string& job) con
   return files;
 }
 
+// Who takes a vGPU to a GPU needs it until all has come.
 void Agent::send_to_keeper(const std::string& job, ControlType type, AgentSession& keeper) {
-  if (keeper.identity.keeps != 0 && keeper.shelf == nullptr) keeper.shelf = shelf_of(job);
+  if (keeper.shelf == nullptr) keeper.shelf = keeper.identity.keeps != 0 ? shelf_of(job) : known_shelf_of(job);
   const bool shelf = keeper.shelf != nullptr;
   keeper.worker->send(type, &keeper.identity, sizeof(keeper.identity), shelf ? keeper.shelf->fds() : nullptr,
                       shelf ? JobShelfFiles::kCount : 0);

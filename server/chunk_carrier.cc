@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/hex.h"
 #include "base/log.h"
 #include "server/verdict.h"
 
@@ -13,7 +14,9 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kConfirmMs = 30'000;
-constexpr size_t kChunksAtOnce = 16;  // are kept readable: so much of memory that was given back may stay for a while
+constexpr uint32_t kInVainMost = 8;    // questions in a row; then one in
+constexpr uint32_t kAskAgainEach = 8;  // is asked, until one helps
+constexpr size_t kChunksAtOnce = 16;   // are kept readable: so much of memory that was given back may stay for a while
 
 std::vector<uint64_t> chunks_of(const std::vector<MemoryRange>& ranges) {
   std::vector<uint64_t> chunks;
@@ -45,6 +48,38 @@ struct ChunkSender::Pins {
 };
 
 Outcome ChunkSender::start() { return hasher_.start(); }
+
+Outcome ChunkCarrier::meet(const std::string& offer) {
+  std::unique_ptr<ChunkSlots> slots;
+  const Outcome reached = ChunkSlots::take(offer, &slots);
+  if (!reached.ok()) log(LogLevel::kDebug, "chunks go over the network: %s", reached.message().c_str());
+  use(std::move(slots));
+  const size_t line = offer.find('\n');
+  if (line == std::string::npos || offer.compare(line + 1, std::string::npos, kKnowsWord) != 0) return {};
+  ChunkSecret secret;
+  std::string words;
+  Outcome outcome = send_frame(ChunkFrameKind::kSecret, 0, 0);
+  if (outcome.ok()) outcome = await_verdict(stream_, kConfirmMs, &words);
+  if (!outcome.ok()) return outcome;
+  knows_ = parse_hex(words, secret.bytes, ChunkSecret::kBytes);
+  if (knows_) know(secret);
+  return {};
+}
+
+bool ChunkCarrier::asks() { return knows_ && (in_vain_ < kInVainMost || ++left_out_ % kAskAgainEach == 0); }
+
+Outcome ChunkCarrier::ask(std::span<const AskedChunk> chunks, uint64_t* there) {
+  std::string words;
+  uint8_t bits[sizeof(*there)] = {};
+  Outcome outcome = send_frame(ChunkFrameKind::kAsk, 0, chunks.size_bytes());
+  if (outcome.ok()) outcome = stream_.send(chunks.data(), chunks.size_bytes());
+  if (outcome.ok()) outcome = await_verdict(stream_, kConfirmMs, &words);
+  if (!outcome.ok()) return outcome;
+  if (!parse_hex(words, bits, sizeof(bits))) return Outcome::fail("the destination does not say what it has");
+  memcpy(there, bits, sizeof(bits));
+  in_vain_ = *there == 0 ? in_vain_ + 1 : 0;
+  return {};
+}
 
 Outcome ChunkCarrier::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes) {
   const ChunkFrame frame{.kind = kind, .address = address, .bytes = bytes};
@@ -124,6 +159,31 @@ Outcome ChunkSender::changed(const Pins& pins, std::vector<uint64_t>* chunks) {
   return {};
 }
 
+void ChunkSender::know(const ChunkSecret& secret) {
+  ChunkCarrier::know(secret);
+  hasher_.use(secret);
+}
+
+// What the destination has at another place, or of another vGPU of the job, is not read even.
+Outcome ChunkSender::leave_out_known(std::vector<uint64_t>* chunks, Pass* pass) {
+  std::vector<ChunkHash> hashes(chunks->size());
+  if (Outcome outcome = hasher_.hash(*chunks, hashes.data()); !outcome.ok()) return outcome;
+  std::vector<AskedChunk> asked;
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    if (hashes[i] != hasher_.zeros()) asked.push_back({(*chunks)[i], hashes[i]});
+  }
+  uint64_t there = 0;
+  if (asked.empty()) return {};
+  if (Outcome outcome = ask(asked, &there); !outcome.ok()) return outcome;
+  for (size_t i = 0; i < asked.size(); ++i) {
+    if ((there >> i & 1) == 0) continue;
+    there_[asked[i].address] = {.hash = asked[i].hash, .hashed = true, .zero = false};
+    chunks->erase(std::find(chunks->begin(), chunks->end(), asked[i].address));
+    ++pass->chunks, ++pass->known;
+  }
+  return {};
+}
+
 Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
   if (!buffers_.started()) {
     if (Outcome outcome = buffers_.start(slots_.get()); !outcome.ok()) return outcome;
@@ -142,9 +202,11 @@ Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
     std::vector<uint64_t> chunks;
     if (Outcome outcome = changed(pins, &chunks); !outcome.ok()) return outcome;
     const uint64_t begin = now_ns();
-    const Outcome sent = send_chunks(chunks, go_on, pass);
+    const bool any = !chunks.empty();
+    const Outcome asked = any && asks() ? leave_out_known(&chunks, pass) : Outcome();
+    const Outcome sent = asked.ok() ? send_chunks(chunks, go_on, pass) : asked;
     const Outcome rested = buffers_.rest();
-    pass->ns += chunks.empty() ? 0 : now_ns() - begin;
+    pass->ns += any ? now_ns() - begin : 0;
     if (!sent.ok()) return sent;
     if (!rested.ok()) return rested;
     pass->whole = pass->whole && go_on();
@@ -198,7 +260,31 @@ Outcome ChunkCarrier::end() { return send_frame(ChunkFrameKind::kEnd, 0, 0); }
 
 namespace {
 
+Outcome take_asked(const ChunkFrame& frame, ByteStream& stream, ChunkTaker& taker) {
+  std::vector<AskedChunk> asked(std::min(frame.bytes / sizeof(AskedChunk), kAskedMost));
+  const uint64_t bytes = asked.size() * sizeof(AskedChunk);
+  if (taker.secret() == nullptr || frame.bytes != bytes) return Outcome::fail("the source asks for what cannot be");
+  if (Outcome outcome = stream.receive(asked.data(), bytes); !outcome.ok()) return outcome;
+  if (Outcome outcome = taker.rest(); !outcome.ok()) return outcome;
+  uint64_t there = 0;
+  for (size_t i = 0; i < asked.size(); ++i) {
+    if (asked[i].address % kChunkBytes != 0 || !taker.owns(asked[i].address, kChunkBytes))
+      return Outcome::fail("the source asks for memory that is not the vGPU's");
+    bool known = false;
+    if (Outcome outcome = taker.take_known(asked[i].address, asked[i].hash, &known); !outcome.ok()) return outcome;
+    there |= uint64_t{known} << i;
+  }
+  if (Outcome outcome = taker.rest(); !outcome.ok()) return outcome;
+  return send_verdict(stream, {}, hex(reinterpret_cast<const uint8_t*>(&there), sizeof(there)));
+}
+
 Outcome take(const ChunkFrame& frame, ByteStream& stream, ChunkSlots* slots, ChunkTaker& taker) {
+  if (frame.kind == ChunkFrameKind::kAsk) return take_asked(frame, stream, taker);
+  if (frame.kind == ChunkFrameKind::kSecret) {
+    const ChunkSecret* const secret = taker.secret();
+    if (secret == nullptr) return Outcome::fail("the source asks for a secret that is not here");
+    return send_verdict(stream, {}, hex(secret->bytes, ChunkSecret::kBytes));
+  }
   if (frame.kind == ChunkFrameKind::kPass) {
     const Outcome outcome = taker.rest();
     return outcome.ok() ? send_verdict(stream, outcome) : outcome;
@@ -254,6 +340,26 @@ Outcome MemoryTaker::take(uint64_t address, ByteStream& from) {
   if (Outcome outcome = buffers_.wait(&buffer); !outcome.ok()) return outcome;
   if (Outcome outcome = from.receive(buffer.data, kChunkBytes); !outcome.ok()) return outcome;
   return buffers_.store(&buffer, address);
+}
+
+Outcome MemoryTaker::rest() {
+  const Outcome outcome = buffers_.rest();
+  return outcome.ok() && kept_.started() ? kept_.rest() : outcome;
+}
+
+// What cannot be read back from disk counts as not there: the source has it.
+Outcome MemoryTaker::take_known(uint64_t address, const ChunkHash& hash, bool* known) {
+  Shelf::PieceRef piece;
+  *known = false;
+  if (!shelf_->find(hash, &piece)) return {};
+  if (!kept_.started()) {
+    if (Outcome outcome = kept_.start(nullptr); !outcome.ok()) return outcome;
+  }
+  ChunkBuffers::Buffer& buffer = kept_.at(turn_++);
+  if (Outcome outcome = kept_.wait(&buffer); !outcome.ok()) return outcome;
+  if (!shelf_->read(*piece, buffer.data).ok()) return {};
+  *known = true;
+  return kept_.store(&buffer, address);
 }
 
 // While the GPU reads it the next one may come; the one before goes back.

@@ -19,6 +19,7 @@
 #include "server/chunk_hash.h"
 #include "server/chunk_slots.h"
 #include "server/memory.h"
+#include "server/shelf.h"
 #include "server/streams.h"
 #include "transport/stream.h"
 
@@ -32,6 +33,9 @@ enum class ChunkFrameKind : uint32_t {
   kPass = 5,   // asks for a verdict on all that came so far
   kEnd = 6,    // no more of chunks
   kSlot = 7,   // one chunk; its bytes are in a slot (server/chunk_slots.h)
+  // To a destination whose greeting has kKnowsWord; each is answered by a verdict, in whose words:
+  kSecret = 8,  // the secret (base/chunk_hash.h) by which it knows chunks
+  kAsk = 9,     // which of some chunks it knows, and has therefore from now on; `bytes` of AskedChunk follow
 };
 
 struct ChunkFrame {
@@ -41,6 +45,13 @@ struct ChunkFrame {
   uint64_t bytes = 0;
 };
 
+// A chunk, as the source has it at this moment.
+struct AskedChunk {
+  uint64_t address = 0;
+  ChunkHash hash;
+};
+inline constexpr size_t kAskedMost = 64;  // at once: a bit each in the answer, 16 hexadecimal digits
+
 // A vGPU's chunks as a move sends them, wherever they lie.
 class ChunkCarrier {
  public:
@@ -48,6 +59,7 @@ class ChunkCarrier {
     uint64_t chunks = 0;  // that had changed
     uint64_t bytes = 0;   // that were sent
     uint64_t ns = 0;      // for copying, looking at and sending those
+    uint64_t known = 0;   // chunks of these that the destination had already
     bool whole = false;   // nothing that is mapped was left out
   };
 
@@ -56,7 +68,10 @@ class ChunkCarrier {
   ChunkCarrier(const ChunkCarrier&) = delete;
   ChunkCarrier& operator=(const ChunkCarrier&) = delete;
 
-  // Before the first pass: chunks go through these, which the destination has offered.
+  // Before the first pass: takes what the destination has offered in its greeting. Chunks go through its slots, if
+  // these can be reached; and if it knows chunks, what it has already is not sent.
+  Outcome meet(const std::string& offer);
+  // Chunks go through these.
   void use(std::unique_ptr<ChunkSlots> slots) { slots_ = std::move(slots); }
   // The calling thread is the one from now on.
   virtual void enter_thread() {}
@@ -76,9 +91,20 @@ class ChunkCarrier {
   Outcome send_chunk(uint64_t address, const std::byte* bytes);
   // Of one that lies in the slot already.
   Outcome send_slot(uint64_t address, uint32_t slot);
+  // The destination knows chunks by this.
+  virtual void know(const ChunkSecret& secret) { secret_ = secret; }
+  // Whether the next few chunks are worth a question: mostly not, when many have been asked for in vain.
+  bool asks();
+  // *there: a bit for each, of kAskedMost at most, that the destination has.
+  Outcome ask(std::span<const AskedChunk> chunks, uint64_t* there);
 
   ByteStream& stream_;
   std::unique_ptr<ChunkSlots> slots_;  // null: there are none
+  ChunkSecret secret_;
+
+ private:
+  bool knows_ = false;  // the destination
+  uint32_t in_vain_ = 0, left_out_ = 0;
 };
 
 // Of a GPU's memory.
@@ -105,6 +131,8 @@ class ChunkSender final : public ChunkCarrier {
   // Kept readable for a while.
   struct Pins;
 
+  void know(const ChunkSecret& secret) override;
+  Outcome leave_out_known(std::vector<uint64_t>* chunks, Pass* pass);
   Outcome tell_pieces(const std::vector<MemoryRange>& pieces);
   Outcome tell_mapped(const std::vector<uint64_t>& chunks);
   Outcome changed(const Pins& pins, std::vector<uint64_t>* chunks);
@@ -134,6 +162,10 @@ class ChunkTaker {
   virtual Outcome take(uint64_t address, ByteStream& from) = 0;
   // Of one chunk, whose bytes are in the slot, which is given back.
   virtual Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) = 0;
+  // Null: it knows no chunks. Else by this secret.
+  virtual const ChunkSecret* secret() const { return nullptr; }
+  // One chunk becomes what has this hash; *known false: there is nothing that has, and nothing was done. Behind rest().
+  virtual Outcome take_known(uint64_t address, const ChunkHash& hash, bool* known) = 0;
   // Until all of it is done.
   virtual Outcome rest() = 0;
 };
@@ -146,8 +178,9 @@ Outcome receive_chunks(ByteStream& stream, ChunkSlots* slots, ChunkTaker& taker,
 // Into a GPU's memory.
 class MemoryTaker final : public ChunkTaker {
  public:
-  MemoryTaker(const DriverLibrary& library, Memory& memory, const Streams& streams)
-      : memory_(memory), streams_(streams), buffers_(library.calls) {}
+  // `shelf`: of what the job's keepers have here; null: there is none.
+  MemoryTaker(const DriverLibrary& library, Memory& memory, const Streams& streams, Shelf* shelf)
+      : memory_(memory), streams_(streams), shelf_(shelf), buffers_(library.calls), kept_(library.calls) {}
 
   // `slots`: that were offered to the source; null: none. They outlive it.
   Outcome start(ChunkSlots* slots) { return buffers_.start(slots); }
@@ -157,12 +190,16 @@ class MemoryTaker final : public ChunkTaker {
   Outcome clear(uint64_t address, uint64_t bytes) override { return buffers_.clear(address, bytes); }
   Outcome take(uint64_t address, ByteStream& from) override;
   Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) override;
-  Outcome rest() override { return buffers_.rest(); }
+  const ChunkSecret* secret() const override { return shelf_ != nullptr ? &shelf_->secret() : nullptr; }
+  Outcome take_known(uint64_t address, const ChunkHash& hash, bool* known) override;
+  Outcome rest() override;
 
  private:
   Memory& memory_;
   const Streams& streams_;
+  Shelf* const shelf_;
   ChunkBuffers buffers_;
+  ChunkBuffers kept_;  // for what comes from the shelf; started with the first
   size_t turn_ = 0;
   uint32_t read_ = kNoSlot;  // the GPU still reads it
 };

@@ -36,12 +36,17 @@ ChunkHasher::~ChunkHasher() {
 }
 
 Outcome ChunkHasher::start() {
-  if (!make_secret(&secret_)) return Outcome::fail("the system has no random numbers for hashing chunks");
+  ChunkSecret secret;
+  if (!make_secret(&secret)) return Outcome::fail("the system has no random numbers for hashing chunks");
+  use(secret);
+  return library_.hash_chunks != nullptr ? Outcome() : start_kernel();
+}
+
+void ChunkHasher::use(const ChunkSecret& secret) {
   const std::vector<std::byte> zeros(kChunkBytes);
+  secret_ = secret;
   zeros_ = hash_chunk(secret_, zeros.data());
-  if (library_.hash_chunks != nullptr) return {};
   keys_ = keys_of(secret_);
-  return start_kernel();
 }
 
 Outcome ChunkHasher::start_kernel() {

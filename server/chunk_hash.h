@@ -28,13 +28,15 @@ class ChunkHasher {
   // On a real GPU: an own stream, of the lowest priority and in no order with others, the kernel, which the driver
   // translates, and a page of host memory. Requires: contexts.use(0).
   Outcome start();
+  // Instead of a secret of its own: hashes can be compared with those of whoever has that one, too. Before hash().
+  void use(const ChunkSecret& secret);
 
   // The hashes of whole chunks of device memory as they are now, in no order with work that is under way: of a chunk
   // that is being written, some state of each word. `addresses`: of mapped chunks (kChunkBytes each), any number. No
   // hashes are set if it fails. Waits for the GPU. Requires: start() was ok.
   Outcome hash(std::span<const uint64_t> addresses, ChunkHash* hashes);
 
-  // What a chunk of zeros has, after start(). Only hashes of one ChunkHasher can be compared.
+  // What a chunk of zeros has, after start(). Only hashes by one secret can be compared.
   const ChunkHash& zeros() const { return zeros_; }
   const ChunkSecret& secret() const { return secret_; }
 

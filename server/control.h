@@ -52,6 +52,7 @@ enum class ControlType : uint32_t {
   kWanted = 32,        // the client cannot keep much more of what it sends: a checkpoint, soon
   kFarewell = 33,      // the worker ends, as it should
   kStill = 34,         // at rest, and stays so until kSend or kAbort
+  kBereaved = 35,      // of a keeper: its client has ended; it stays, for those that have memory or events of it
   // Between two workers of one vGPU, carried by the agent (server/sharing.h).
   kAskShared = 40,     // ControlShared: to its owner
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
@@ -118,6 +119,7 @@ struct ControlAdopt {
 struct ControlAdopted {
   uint32_t version = kControlVersion;
   uint32_t restored = 0;  // came by a move, and its client has not come yet
+  uint64_t bereaved = 0;  // 1: kBereaved was said
 };
 
 struct ControlMove {

@@ -24,7 +24,7 @@
 namespace tide {
 namespace {
 
-constexpr uint64_t kMagic = 0x31666c6873626f6a;  // grows when what follows changes
+constexpr uint64_t kMagic = 0x32666c6873626f6a;  // grows when what follows changes
 constexpr uint32_t kBuckets = 1u << 16;
 constexpr uint64_t kLedgerMost = 1u << 24;
 constexpr uint32_t kInMemory = ~0u;

@@ -50,6 +50,14 @@ class Kept::Carrier final : public ChunkCarrier {
     *pass = {.whole = true};
     for (; next_ != whole_->chunks.end() && pass->whole; ++next_, pass->whole = go_on()) {
       if (next_->second == nullptr) continue;  // what is newly mapped is zero
+      if (left_ == 0) {
+        if (Outcome outcome = look_ahead(); !outcome.ok()) return outcome;
+      }
+      --left_;
+      if (there_.erase(next_->first) != 0) {
+        ++pass->chunks, ++pass->known;
+        continue;
+      }
       const std::byte* bytes = nullptr;
       Outcome outcome = bytes_of(shelf_, *next_->second, room_.get(), &bytes);
       if (outcome.ok()) outcome = send_chunk(next_->first, bytes);
@@ -63,9 +71,37 @@ class Kept::Carrier final : public ChunkCarrier {
   }
 
  private:
+  static constexpr uint32_t kAskedAtOnce = 16;
+
+  // From next_ on, which of some the destination has.
+  Outcome look_ahead() {
+    std::vector<AskedChunk> asked;
+    const bool wanted = asks();
+    uint64_t there = 0;
+    for (auto at = next_; at != whole_->chunks.end() && left_ < kAskedAtOnce; ++at) {
+      if (at->second == nullptr) continue;
+      ++left_;
+      AskedChunk chunk{.address = at->first, .hash = at->second->hash()};
+      if (wanted && shelf_.secret() != secret_) {
+        const std::byte* bytes = nullptr;
+        if (Outcome outcome = bytes_of(shelf_, *at->second, room_.get(), &bytes); !outcome.ok()) return outcome;
+        chunk.hash = hash_chunk(secret_, bytes);
+      }
+      asked.push_back(chunk);
+    }
+    if (!wanted) return {};
+    if (Outcome outcome = ask(asked, &there); !outcome.ok()) return outcome;
+    for (size_t i = 0; i < asked.size(); ++i) {
+      if ((there >> i & 1) != 0) there_.insert(asked[i].address);
+    }
+    return {};
+  }
+
   const Shelf& shelf_;
   const std::shared_ptr<const Whole> whole_;
   Chunks::const_iterator next_;
+  uint32_t left_ = 0;         // from there on, that were looked at,
+  std::set<uint64_t> there_;  // and of these what the destination has
   const std::unique_ptr<std::byte[]> room_;
 };
 
@@ -201,6 +237,15 @@ Outcome Kept::take(uint64_t address, ByteStream& from) {
   if (Outcome outcome = from.receive(room_.get(), kChunkBytes); !outcome.ok()) return outcome;
   found->second = nullptr;  // what was there makes room for what comes
   return shelf_.put(room_.get(), uint32_t(kChunkBytes), &found->second);
+}
+
+Outcome Kept::take_known(uint64_t address, const ChunkHash& hash, bool* known) {
+  const auto found = chunks_.find(address);
+  if (found == chunks_.end()) return Outcome::fail("the source asks for memory that is not mapped");
+  Shelf::PieceRef piece;
+  *known = shelf_.find(hash, &piece);
+  if (*known) found->second = std::move(piece);
+  return {};
 }
 
 Outcome Kept::take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) {

@@ -67,6 +67,8 @@ class Kept final : private ChunkTaker {
   Outcome clear(uint64_t address, uint64_t bytes) override;
   Outcome take(uint64_t address, ByteStream& from) override;
   Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) override;
+  const ChunkSecret* secret() const override { return &shelf_.secret(); }
+  Outcome take_known(uint64_t address, const ChunkHash& hash, bool* known) override;
   Outcome rest() override { return {}; }
   Outcome take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest);
 

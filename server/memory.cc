@@ -277,7 +277,7 @@ void Memory::drop(Pieces::iterator piece) {
 bool Memory::pin(uint64_t chunk) {
   const std::lock_guard lock(pieces_mu_);
   const auto piece = piece_at(chunk);
-  if (piece == pieces_.end() || piece->second.view_of != nullptr) return false;
+  if (piece == pieces_.end() || (piece->second.view_of != nullptr && piece->second.name == 0)) return false;
   if (piece->second.live == 0) return false;
   if (piece->second.name == 0 && !(piece->second.live & chunk_bit(piece->first, chunk))) return false;
   ++piece->second.pins;
@@ -310,6 +310,7 @@ CUresult Memory::create_physical(uint64_t bytes, std::shared_ptr<Physical>* phys
   for (uint64_t at = 0; at < bytes; at += kPieceBytes) {
     Physical::Part part;
     part.bytes = std::min(kPieceBytes, bytes - at);
+    part.name = next_name_++;
     CUresult result = library_.calls.cuMemCreate(&part.handle, part.bytes, &prop, 0);
     if (result != CUDA_SUCCESS) return result;
     made->parts.push_back(part);
@@ -394,11 +395,34 @@ CUresult Memory::map_physical(uint64_t address, std::shared_ptr<Physical> physic
     piece.bytes = part.bytes;
     piece.live = uint32_t((uint64_t{1} << (part.bytes / kChunkBytes)) - 1);
     piece.view_of = physical;
+    piece.handle = part.handle;
+    piece.name = physical->charged != 0 ? part.name : 0;
     keep(at, std::move(piece));
     ++views_;
     at += part.bytes;
   }
   return CUDA_SUCCESS;
+}
+
+std::shared_ptr<Physical> Memory::make_physical(const std::vector<SharedPiece>& pieces) {
+  auto made = std::make_shared<Physical>(*this);
+  const std::lock_guard lock(pieces_mu_);
+  for (const SharedPiece& part : pieces) {
+    const auto found = pieces_.find(part.address);
+    const bool is_it = found != pieces_.end() && found->second.bytes == part.bytes && found->second.name == part.name &&
+                       found->second.view_of == nullptr;
+    if (!is_it) return nullptr;
+  }
+  for (const SharedPiece& part : pieces) {
+    Piece& piece = pieces_[part.address];
+    made->parts.push_back({piece.handle, piece.bytes, piece.name});
+    made->charged += piece.bytes;
+    piece.view_of = made;
+    ++views_;
+  }
+  mapped_bytes_ -= made->charged;
+  charged_bytes_ += made->charged;
+  return made;
 }
 
 CUresult Memory::parts_at(uint64_t address, uint64_t bytes, std::vector<Physical::Part>* parts, MemoryRange* span) {
@@ -475,7 +499,7 @@ std::vector<MemoryRange> Memory::ranges() const {
   std::vector<MemoryRange> found;
   const std::lock_guard lock(pieces_mu_);
   for (const auto& [address, piece] : pieces_) {
-    if (piece.view_of != nullptr) continue;
+    if (piece.view_of != nullptr && piece.name == 0) continue;
     for (uint64_t at = address; at < address + piece.bytes; at += kChunkBytes) {
       if (!(piece.live & chunk_bit(address, at))) continue;
       if (!found.empty() && found.back().address + found.back().bytes == at) {

@@ -30,7 +30,7 @@ struct Physical {
   struct Part {
     CUmemGenericAllocationHandle handle = 0;
     uint64_t bytes = 0;
-    uint64_t name = 0;  // its owner's, once it was exported
+    uint64_t name = 0;  // its owner's
   };
   explicit Physical(Memory& memory) : of(memory) {}
   ~Physical();
@@ -98,8 +98,8 @@ class Memory {
   bool shareable() const { return shareable_; }
   bool has_views() const { return views_ != 0; }
 
-  // Pieces that other processes may have. A move carries each whole, whatever of it is mapped, and makes it again in
-  // one: they have it so.
+  // Pieces that other processes may have, also of own memory of create_physical() that is mapped. A move carries each
+  // whole, whatever of it is mapped, and makes it again in one: they have it so.
   struct SharedPiece {
     uint64_t address = 0, bytes = 0, name = 0;
   };
@@ -109,6 +109,9 @@ class Memory {
   void name_pieces(const MemoryRange& span);
   // After a move: this piece is there with just these bytes, and gets the name that it had. False: it is not there so.
   bool name_piece(const SharedPiece& piece);
+  // After a move: these pieces, which are there so and all mapped, are memory of the client's cuMemCreate. Null: they
+  // are not.
+  std::shared_ptr<Physical> make_physical(const std::vector<SharedPiece>& pieces);
   // The piece of that name; false: there is none any more.
   bool find_piece(uint64_t name, Physical::Part* part) const;
   // Where something that was imported is mapped; 0: nowhere.
@@ -117,7 +120,7 @@ class Memory {
 
   // Whether a command may name these bytes: inside the vGPU's range.
   bool in_range(uint64_t address, uint64_t bytes) const;
-  // What is mapped, ascending, neighbours joined. Any thread.
+  // What is mapped and of this process, ascending, neighbours joined. Any thread.
   std::vector<MemoryRange> ranges() const;
   // Until unpin() the chunk can be read, though it may be unmapped meanwhile; false: it is not mapped, nor in a shared
   // piece. Any thread.
@@ -135,7 +138,7 @@ class Memory {
     uint32_t pins = 0;
     uint64_t name = 0;                  // in other processes; 0: it was never exported
     uint64_t condemned_since = 0;       // the sequence after which none was live; 0: some is
-    std::shared_ptr<Physical> view_of;  // it has no memory of its own, but shows this
+    std::shared_ptr<Physical> view_of;  // it has no memory of its own, but shows this; `name`: only of this session's
   };
   using Pieces = std::map<uint64_t, Piece>;
 

@@ -150,7 +150,7 @@ void Precopy::run() {
   }
   const bool broke = !outcome.ok() && stream_ != nullptr;
   const std::string why = broke ? last_words(*stream_) : std::string();
-  if (broke) stream_->close();  // here, because it may take a while
+  if (stream_ != nullptr) stream_->close();  // here, because it may take a while
   const std::lock_guard lock(mu_);
   failure_ = why.empty() ? outcome.message() : why;
   over_ = true;
@@ -167,10 +167,7 @@ Outcome Precopy::begin() {
   std::string offer;
   if (Outcome outcome = greet_receiver(*stream_, hello_, &offer); !outcome.ok()) return outcome;
   if (Outcome outcome = make_(*stream_, &carrier_); !outcome.ok()) return outcome;
-  std::unique_ptr<ChunkSlots> slots;
-  const Outcome reached = ChunkSlots::take(offer, &slots);
-  if (!reached.ok()) log(LogLevel::kDebug, "chunks go over the network: %s", reached.message().c_str());
-  carrier_->use(std::move(slots));
+  if (Outcome outcome = carrier_->meet(offer); !outcome.ok()) return outcome;
   return rate_.start_as_told();
 }
 
@@ -199,8 +196,9 @@ Outcome Precopy::round() {
   const uint64_t now = now_ns();
   pass.ns += now - sent;
   pass.ns -= std::min(pass.ns, waited);  // which a pause does not
-  log(LogLevel::kDebug, "a round of %.0f ms sent %llu MiB, in %.0f ms", double(now - begin) / 1e6,
-      static_cast<unsigned long long>(pass.bytes >> 20), double(pass.ns) / 1e6);
+  log(LogLevel::kDebug, "a round of %.0f ms sent %llu MiB, in %.0f ms; %llu MiB were there", double(now - begin) / 1e6,
+      static_cast<unsigned long long>(pass.bytes >> 20), double(pass.ns) / 1e6,
+      static_cast<unsigned long long>(pass.known * kChunkBytes >> 20));
   const std::lock_guard lock(mu_);
   progress_.bytes += pass.bytes;
   if (!pass.whole) return {};  // what is left is the next round's, or the pause's

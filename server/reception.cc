@@ -4,12 +4,18 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 namespace tide {
 
+namespace {
+constexpr uint32_t kSourceLeavesMs = 600'000;  // longer than it waits for its agent's decision, and for its client
+}
+
 Reception::~Reception() {
-  if (!over_) stream_->cancel();
+  // What it says when it has failed shall arrive.
+  if (!over_ || (outcome_.ok() && !left_)) stream_->cancel();
   if (thread_.joinable()) thread_.join();
   if (over_fd_ >= 0) close(over_fd_);
 }
@@ -25,11 +31,10 @@ void Reception::run() {
   outcome_ = receive_(*stream_);
   over_ = true;
   eventfd_write(over_fd_, 1);
-}
-
-Outcome Reception::finish() {
-  thread_.join();
-  return outcome_;
+  std::byte nothing;
+  if (outcome_.ok()) (void)stream_->receive(&nothing, sizeof(nothing), kSourceLeavesMs);
+  if (outcome_.ok()) stream_->close();
+  left_ = true;
 }
 
 }  // namespace tide

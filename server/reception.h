@@ -1,7 +1,8 @@
 #pragma once
 
 // The destination's part of a move: a thread that receives the vGPU, so that the worker hears its agent meanwhile. What
-// it is received into is the thread's from start() to the end.
+// it is received into is the thread's from start() until over(). Then the thread stays by the stream until the source
+// ends that, which so learns of our end as long as the vGPU may still be its own.
 
 #include <atomic>
 #include <functional>
@@ -28,9 +29,12 @@ class Reception {
   // Readable from then on when it is over.
   int over_fd() const { return over_fd_; }
   bool over() const { return over_; }
-  // Requires: over(). How it went; nothing is the thread's any more.
-  Outcome finish();
+  // Requires: over(). How it went; what it was received into is not the thread's any more.
+  const Outcome& outcome() const { return outcome_; }
+  // Behind over() to be sent on, not to be received from.
   ByteStream& stream() { return *stream_; }
+  // The source has ended the stream: nothing is left to be done.
+  bool left() const { return left_; }
 
  private:
   void run();
@@ -39,7 +43,7 @@ class Reception {
   std::unique_ptr<ByteStream> stream_;
   Thread thread_;
   int over_fd_ = -1;
-  std::atomic<bool> over_{false};
+  std::atomic<bool> over_{false}, left_{false};
   Outcome outcome_;  // of the thread, until over_
 };
 

@@ -116,7 +116,7 @@ class Sharing {
     std::vector<int> fds;
     std::vector<uint64_t> bytes, names;
   };
-  // What another process pays for, and where it is mapped and named here.
+  // What another process pays for, or was made for sharing here, and where it is mapped and named here.
   struct Import {
     SessionId owner;
     uint64_t address = 0;                 // 0: nowhere
@@ -127,6 +127,7 @@ class Sharing {
   Outcome restore_pieces(BlobReader* from);
   Outcome restore_names(BlobReader* from);
   Outcome restore_event(uint32_t slot, const SharedEvent::Maker& maker, uint64_t begun);
+  Outcome restore_physical(const Import& import);
   Outcome restore_import(const Import& import);
   Outcome wait_for(const SharedName& what, int* fd, uint64_t* bytes);
   bool has_ended(const SessionId& session) const;

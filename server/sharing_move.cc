@@ -40,8 +40,14 @@ std::vector<std::shared_ptr<Physical>> Sharing::imported() const {
 
 const char* Sharing::move_obstacle() const {
   static constexpr const char* kOrphan = "it uses memory or events of a process that has ended (CUDA IPC)";
+  static constexpr const char* kNowhere =
+      "it has memory that was made for sharing with other processes and is mapped nowhere (cuMemCreate)";
+  for (const auto& [name, shared] : shared_) {
+    if (shared.physical != nullptr && memory_.address_of(shared.physical.get()) == 0) return kNowhere;
+  }
   for (const auto& physical : imported()) {
-    if (physical->charged != 0) return "it has memory that was made for sharing with other processes (cuMemCreate)";
+    if (physical->charged != 0 && memory_.address_of(physical.get()) == 0) return kNowhere;
+    if (physical->charged != 0) continue;
     const auto nameless = [](const Physical::Part& part) { return part.name == 0; };
     if (std::any_of(physical->parts.begin(), physical->parts.end(), nameless))
       return "it has memory of another process that was made for sharing (cuMemCreate)";
@@ -75,15 +81,16 @@ void Sharing::write(Events& events, BlobWriter* to) const {
     const SharedEvent* const event = shared.event.get();
     const auto page =
         std::find_if(pages.begin(), pages.end(), [event](const auto& known) { return known.second == event; });
+    const Physical* const physical = shared.physical.get();
     to->put(name);
-    to->put(shared.address);
-    to->put(shared.bytes);
+    to->put(physical != nullptr ? memory_.address_of(physical) : shared.address);
+    to->put(physical != nullptr ? physical->bytes() : shared.bytes);
     to->put(page == pages.end() ? kNoSlot : page->first);
   }
   const auto all = imported();
   to->put(uint64_t(all.size()));
   for (const auto& physical : all) {
-    to->put(SessionId{physical->owner_low, physical->owner_high});
+    to->put(physical->charged != 0 ? self_ : SessionId{physical->owner_low, physical->owner_high});
     to->put(memory_.address_of(physical.get()));
     to->put(uint64_t(physical->parts.size()));
     for (const Physical::Part& part : physical->parts) to->put(part.bytes), to->put(part.name);
@@ -151,7 +158,26 @@ Outcome Sharing::restore_event(uint32_t slot, const SharedEvent::Maker& maker, u
   return {};
 }
 
+// Its own, which came as any memory that others have, and is named by where it lies.
+Outcome Sharing::restore_physical(const Import& import) {
+  std::vector<Memory::SharedPiece> pieces;
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < import.pieces.size(); ++i) {
+    pieces.push_back({import.address + bytes, import.bytes[i], import.pieces[i]});
+    bytes += import.bytes[i];
+  }
+  const auto physical = memory_.make_physical(pieces);
+  if (physical == nullptr) return Outcome::fail("memory that was made for sharing is not here as it was");
+  for (const uint64_t name : import.names) physicals_[name] = physical;
+  for (auto& [name, shared] : shared_) {
+    if (shared.event == nullptr && shared.address == import.address && shared.bytes == bytes)
+      shared = {0, 0, physical, nullptr};
+  }
+  return {};
+}
+
 Outcome Sharing::restore_import(const Import& import) {
+  if (import.owner == self_) return restore_physical(import);
   std::vector<int> fds;
   Outcome outcome;
   for (size_t i = 0; i < import.pieces.size() && outcome.ok(); ++i) {

@@ -60,6 +60,7 @@ JobShelf::Share Shelf::kept() const {
 }
 
 ChunkHash Shelf::hash(const std::byte* data, uint32_t bytes) const {
+  if (bytes == kChunkBytes) return hash_chunk(secret_, data);
   const XXH128_hash_t hash = XXH3_128bits_withSecret(data, bytes, secret_.bytes, ChunkSecret::kBytes);
   return {hash.low64, hash.high64};
 }
@@ -103,11 +104,28 @@ Outcome Shelf::keep_together(const std::byte* data, Piece* piece) {
     }
     there = job_->end(slot, piece->hash_, in_memory ? 0 : piece->stored_, &chunk);
   }
-  piece->slot_ = there ? chunk.slot : JobShelf::kNoSlot;
+  if (there) place(chunk, piece);
+  return {};
+}
+
+void Shelf::place(const JobShelf::Chunk& chunk, Piece* piece) {
+  piece->slot_ = chunk.slot;
   piece->data_ = chunk.data;
   piece->stored_ = chunk.stored;
-  piece->at_ = there ? JobShelf::at(chunk.slot) : 0;
-  return {};
+  piece->at_ = JobShelf::at(chunk.slot);
+}
+
+bool Shelf::find(const ChunkHash& hash, PieceRef* piece) {
+  if (const auto known = known_.find(hash); known != known_.end()) {
+    if ((*piece = known->second.lock()) != nullptr) return true;
+  }
+  JobShelf::Chunk chunk;
+  if (job_ == nullptr || !job_->find(hash, &chunk)) return false;
+  std::shared_ptr<Piece> made(new Piece(*this, uint32_t(kChunkBytes), hash));
+  place(chunk, made.get());
+  known_[hash] = made;
+  *piece = std::move(made);
+  return true;
 }
 
 bool Shelf::keep_in_memory(const std::byte* data, Piece* piece) {

@@ -46,6 +46,7 @@ class Shelf {
     Piece(const Piece&) = delete;
     Piece& operator=(const Piece&) = delete;
     uint32_t bytes() const { return bytes_; }
+    const ChunkHash& hash() const { return hash_; }
     // Null: it lies in the file.
     const std::byte* data() const { return data_; }
     // That it takes, if nobody else has it.
@@ -75,6 +76,10 @@ class Shelf {
   Outcome start(std::unique_ptr<JobShelf> job = nullptr);
   // At most kPieceBytesMax.
   Outcome put(const std::byte* data, uint32_t bytes, PieceRef* piece);
+  // A whole chunk that was put here, or by another keeper of the job; false: there is none.
+  bool find(const ChunkHash& hash, PieceRef* piece);
+  // By which whole chunks are known (hash_chunk).
+  const ChunkSecret& secret() const { return secret_; }
   // `to`: for piece.bytes().
   Outcome read(const Piece& piece, std::byte* to) const;
 
@@ -88,6 +93,7 @@ class Shelf {
     size_t operator()(const ChunkHash& hash) const { return hash.low; }
   };
   ChunkHash hash(const std::byte* data, uint32_t bytes) const;
+  static void place(const JobShelf::Chunk& chunk, Piece* piece);
   bool keep_in_memory(const std::byte* data, Piece* piece);
   Outcome keep_together(const std::byte* data, Piece* piece);
   // Where the piece is to lie: in a file, from `at` on.

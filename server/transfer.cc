@@ -249,9 +249,14 @@ Outcome send_session(Session& session, const SessionMark& mark, ByteStream& to, 
   return stream.end();
 }
 
-Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
+Outcome await_restored(ByteStream& stream, bool* stays) {
+  std::string words;
+  const Outcome outcome = await_verdict(stream, kRestoreMs, &words);
+  if (stays != nullptr) *stays = outcome.ok() && words == kStaysWord;
+  return outcome;
+}
 
-Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const ChunkSlots* slots) {
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const TransferOffer& offer) {
   TransferHello hello;
   if (Outcome outcome = stream.receive(&hello, sizeof(hello), kHelloMs); !outcome.ok()) return outcome;
   if (hello.magic == expected.magic && hello.version != expected.version) {
@@ -266,14 +271,16 @@ Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const Ch
                     memcmp(hello.session, expected.session, sizeof(hello.session)) == 0 &&
                     same_secret(hello.token, expected.token, sizeof(hello.token));
   const Outcome outcome = same ? Outcome() : Outcome::fail("this receiver waits for another vGPU");
-  if (Outcome sent = send_verdict(stream, outcome, slots == nullptr ? "" : slots->offer()); !sent.ok()) return sent;
+  std::string words = offer.slots == nullptr ? "" : offer.slots->offer();
+  if (offer.knows) words += std::string("\n") + kKnowsWord;
+  if (Outcome sent = send_verdict(stream, outcome, words); !sent.ok()) return sent;
   return outcome;
 }
 
 namespace {
 
-Outcome receive_chunks(Session& session, ByteStream& stream, ChunkSlots* slots) {
-  MemoryTaker memory(session.library(), session.memory(), session.streams());
+Outcome receive_chunks(Session& session, ByteStream& stream, ChunkSlots* slots, Shelf* shelf) {
+  MemoryTaker memory(session.library(), session.memory(), session.streams(), shelf);
   const Outcome outcome = memory.start(slots);
   return outcome.ok() ? receive_chunks(stream, slots, memory) : outcome;
 }
@@ -296,8 +303,8 @@ Outcome receive_state(Session& session, ByteStream& stream) {
 
 }  // namespace
 
-Outcome receive_session(Session& session, ByteStream& from, ChunkSlots* slots) {
-  if (Outcome outcome = receive_chunks(session, from, slots); !outcome.ok()) return outcome;
+Outcome receive_session(Session& session, ByteStream& from, ChunkSlots* slots, Shelf* shelf) {
+  if (Outcome outcome = receive_chunks(session, from, slots, shelf); !outcome.ok()) return outcome;
   TransferOutline outline;
   if (Outcome outcome = from.receive(&outline, sizeof(outline)); !outcome.ok()) return outcome;
   session.set_sequence(outline.sequence);

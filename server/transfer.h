@@ -13,6 +13,7 @@
 #include "server/control.h"
 #include "server/pieces.h"
 #include "server/session.h"
+#include "server/shelf.h"
 #include "transport/stream.h"
 
 namespace tide {
@@ -52,11 +53,18 @@ struct SessionMark {
 };
 Outcome send_session(Session& session, const SessionMark& mark, ByteStream& stream, const std::function<void()>& pump,
                      uint64_t* bytes);
-Outcome await_restored(ByteStream& stream);
+// *stays: that the destination has gone afterwards shows in the stream (kStaysWord).
+Outcome await_restored(ByteStream& stream, bool* stays = nullptr);
 
-// Destination: checks who is there and agrees. `slots`: are offered; null: there are none.
-Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const ChunkSlots* slots);
+// What a destination offers.
+struct TransferOffer {
+  const ChunkSlots* slots = nullptr;  // null: none
+  bool knows = false;                 // chunks, for which it can be asked (ChunkTaker::secret)
+};
+// Destination: checks who is there and agrees.
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const TransferOffer& offer);
 // Destination: everything; then the source waits for the verdict. Any thread, which is the session's owner meanwhile.
-Outcome receive_session(Session& session, ByteStream& stream, ChunkSlots* slots);
+// `slots`, `shelf`: that were offered; null: none. The shelf is of chunks that the job's keepers have here.
+Outcome receive_session(Session& session, ByteStream& stream, ChunkSlots* slots, Shelf* shelf);
 
 }  // namespace tide

@@ -13,6 +13,11 @@ namespace tide {
 // Destination. After one that is not ok nothing more is said. `words`: with one that is ok, for who knows them; others
 // do not look.
 Outcome send_verdict(ByteStream& stream, const Outcome& outcome, const std::string& words = {});
+// Such words, when all is there: the destination keeps the stream for as long as it has the vGPU, or until the source
+// ends the stream.
+inline constexpr const char* kStaysWord = "stays";
+// Of a greeting, behind what is offered: the destination can be asked for chunks (ChunkFrameKind::kAsk).
+inline constexpr const char* kKnowsWord = "knows";
 // Source: fails with what the destination says.
 Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms, std::string* words = nullptr);
 // Source, where the stream failed: why the destination gave up, if it has said so; else nothing.

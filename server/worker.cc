@@ -158,8 +158,10 @@ int Worker::run_until_end() {
       checked_ns_ = now;
       if (take_control() == Next::kEnd) return 0;
       // A session from a checkpoint that its client never came to is lost once more, and restored once more.
-      if (link_ != nullptr && !link_->alive() && !may_come_back()) return recovered_ns_ != 0 ? 1 : 0;
+      if (link_ != nullptr && !link_->alive() && !may_come_back() && !outlive_client())
+        return recovered_ns_ != 0 ? 1 : 0;
       forward_text();
+      if (arrival_ != nullptr && arrival_->left()) arrival_.reset();
       // The driver may wait for all streams when it takes back what a copy had; one may wait for a later command.
       std::erase_if(given_up_, [this](const auto& precopy) {
         return precopy->over() && (session_ == nullptr || session_->streams().idle());
@@ -197,7 +199,7 @@ int Worker::run_until_end() {
     if (live_ && reader_.reason()[0] != '\0') return lose_channel(reader_.reason()) == Next::kEnd ? 1 : 0;
     if (move_ != nullptr && live_ && !link_->alive()) {
       // What it has not heard yet stays here. One that ended takes its session along.
-      if (link_->closed()) return 0;
+      if (link_->closed() && !may_outlive_client()) return 0;
       give_up_move("its client is not connected at the moment");
     }
     if (move_ != nullptr && live_ && go_on_with_move() == Next::kEnd) return 0;
@@ -253,7 +255,7 @@ bool Worker::look_for_agent() {
     return true;
   }
   control_ = caller;
-  const ControlAdopted adopted{.restored = restored_ && link_ == nullptr};
+  const ControlAdopted adopted{.restored = restored_ && link_ == nullptr, .bereaved = bereaved_};
   const bool shelf = shelf_files_ != nullptr;
   send_control(control_, ControlType::kAdopted, &adopted, sizeof(adopted), shelf ? shelf_files_->fds() : nullptr,
                shelf ? JobShelfFiles::kCount : 0);
@@ -502,6 +504,23 @@ bool Worker::may_come_back() {
   log(link_->closed() ? LogLevel::kDebug : LogLevel::kInfo, "vGPU %u: the client did not come back within %u ms",
       identity_.vgpu, hold_ms);
   return false;
+}
+
+// Processes that have memory or events of this one rest, too, and would have nothing when they go on.
+bool Worker::may_outlive_client() const {
+  return kept_ != nullptr && guard_ == nullptr && (shares_ || identity_.shares != 0);
+}
+
+bool Worker::outlive_client() {
+  if (!may_outlive_client()) return false;
+  log(LogLevel::kInfo, "vGPU %u: its program has ended; what is kept stays for the job's other processes",
+      identity_.vgpu);
+  link_.reset();
+  live_ = false;
+  lost_ns_ = 0;
+  bereaved_ = true;
+  send_control(control_, ControlType::kBereaved, nullptr, 0);
+  return true;
 }
 
 void Worker::resume(const ControlSession& session, int lifeline) {

@@ -19,6 +19,7 @@
 #include "server/link_meter.h"
 #include "server/precopy.h"
 #include "server/rate.h"
+#include "server/reception.h"
 #include "server/session.h"
 #include "server/text_capture.h"
 #include "server/time_slices.h"
@@ -85,6 +86,8 @@ class Worker {
   bool is_others_turn();
   Next lose_channel(const char* reason);
   bool may_come_back();
+  bool may_outlive_client() const;
+  bool outlive_client();
   void resume(const ControlSession& session, int lifeline);
   Outcome resume_over(const ControlSession& session, int lifeline);
   void wait_for_leave();
@@ -101,15 +104,17 @@ class Worker {
   void forward(TextCapture& text, int32_t descriptor);
 
   // A move, as its destination.
-  Outcome accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
+  std::unique_ptr<Shelf> keepers_shelf() const;
+  Outcome accept_source(const ControlSession& session, StreamListener& listener, const TransferOffer& offer,
                         std::unique_ptr<ByteStream>* stream);
-  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots);
+  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots, Shelf* shelf);
   bool hear_end();
 
   // A move, as its source.
   void prepare_move(const ControlMove& move);
   void pause_for_move(bool alone);
   bool await_others(Next* next);
+  bool client_has_ended();
   void hear_meanwhile(ControlMessage* message);
   Next go_on_with_move();
   Outcome begin_precopy();
@@ -126,6 +131,7 @@ class Worker {
   Outcome send_paused();
   bool drain(uint32_t ms);
   Next finish_move();
+  bool destination_stays();
   void wait_until_left(ControlMoved* moved);
   void give_up_move(const std::string& why);
   void carry();
@@ -179,6 +185,7 @@ class Worker {
     bool ready = false;      // and said so
     uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
     bool alone = true;       // no other session is paused with it
+    bool stays = false;      // the destination has all, and shows in the stream that it is there
     uint64_t told_ns = 0;    // when progress was told last,
     Precopy::Progress told;  // and which
     uint32_t attempts = 0;
@@ -195,7 +202,7 @@ class Worker {
   DriverLibrary library_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Kept> kept_;                        // of a keeper; session_ is null then
-  std::shared_ptr<const JobShelfFiles> shelf_files_;  // of a keeper, for what its job's keepers keep together
+  std::shared_ptr<const JobShelfFiles> shelf_files_;  // of a keeper, or who receives: what its job's keepers share
   ControlSession identity_;
   std::unique_ptr<Link> link_;
   CommandReader reader_;
@@ -203,9 +210,11 @@ class Worker {
   bool restored_ = false;  // came by a move
   bool shares_ = false;    // other processes of the job use the vGPU
   bool told_to_end_ = false;
+  bool bereaved_ = false;  // of a keeper: its client has ended
   uint64_t lost_ns_ = 0;   // since when the client is not connected; 0: it is
   bool said_end_ = false;  // the client's last command has come, and it has all answers
   std::unique_ptr<Move> move_;
+  std::unique_ptr<Reception> arrival_;  // what has come, until the source has left
   std::unique_ptr<Checkpoints> checkpoints_;
   uint64_t asked_for_ = 0;                          // ClientPage::checkpoint_wanted, as the agent was told
   bool said_unprotected_ = false;                   // that its client has ended the protection

@@ -10,7 +10,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "server/reception.h"
 #include "server/verdict.h"
 #include "server/worker.h"
 #include "transport/wait.h"
@@ -249,6 +248,11 @@ void Worker::hear_meanwhile(ControlMessage* message) {
   }
 }
 
+// And takes its session along.
+bool Worker::client_has_ended() {
+  return link_ != nullptr && !link_->alive() && link_->closed() && !may_outlive_client();
+}
+
 // At rest, until the other sessions of the vGPU are; false: it is off, or this is the end.
 bool Worker::await_others(Next* next) {
   send_control(control_, ControlType::kStill, nullptr, 0);
@@ -256,7 +260,7 @@ bool Worker::await_others(Next* next) {
     ControlMessage message;
     const ControlState state = hear(&message);
     *next = Next::kEnd;
-    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return false;
+    if (state == ControlState::kGone || client_has_ended()) return false;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return false;
     *next = Next::kGoOn;
     if (state == ControlState::kMessage && message.type == ControlType::kSend) break;
@@ -299,7 +303,7 @@ Outcome Worker::send_paused() {
                                               precopy.stream(), pump, &others);
   }
   const uint64_t sent = now_ns();
-  if (outcome.ok()) outcome = await_restored(precopy.stream());
+  if (outcome.ok()) outcome = await_restored(precopy.stream(), &move_->stays);
   if (!outcome.ok()) {
     const std::string why = last_words(precopy.stream());
     return why.empty() ? outcome : Outcome::fail(why);
@@ -315,24 +319,31 @@ Outcome Worker::send_paused() {
   return {};
 }
 
+// As far as the stream shows it. Of nothing; that fails where the stream has.
+bool Worker::destination_stays() { return move_->precopy == nullptr || move_->precopy->stream().send(nullptr, 0).ok(); }
+
 Worker::Next Worker::finish_move() {
   ControlMoved moved = move_->report;
   moved.pause_ns = now_ns() - move_->paused_ns;
   send_control(control_, ControlType::kTransferred, moved);
-  move_->precopy.reset();
+  if (!move_->stays) move_->precopy.reset();
   const uint64_t end = after_ms(kDecisionMs);
   bool commit = false;
   while (!commit) {
     ControlMessage message;
     // Where the agent died, the next one knows what it had decided.
     const ControlState state = hear(&message);
-    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return Next::kEnd;
+    if (state == ControlState::kGone || client_has_ended()) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
     if (state == ControlState::kMessage) hear_meanwhile(&message);
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
     if (off || now_ns() > end) {
       give_up_move(off ? "the agent called it off" : "the agent did not decide in time");
+      return Next::kGoOn;
+    }
+    if (!commit && !destination_stays()) {
+      give_up_move("the destination has gone, when it had everything");
       return Next::kGoOn;
     }
     carry();
@@ -393,9 +404,11 @@ Worker::Next Worker::receive(const ControlSession& session) {
     std::unique_ptr<ChunkSlots> slots;
     if (const Outcome made = ChunkSlots::make(&slots); !made.ok())
       log(LogLevel::kDebug, "chunks come over the network: %s", made.message().c_str());
-    outcome = accept_source(session, *listener, slots.get(), &stream);
+    const std::unique_ptr<Shelf> shelf = keepers_shelf();
+    outcome = accept_source(session, *listener, {slots.get(), kept_ != nullptr || shelf != nullptr}, &stream);
     listener.reset();
-    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get());
+    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get(), shelf.get());
+    if (kept_ == nullptr) shelf_files_.reset();
   }
   if (told_to_end_) return Next::kEnd;
   if (!outcome.ok()) {
@@ -425,7 +438,16 @@ bool Worker::hear_end() {
   }
 }
 
-Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
+// Of one that serves: what keepers of its job have on this server needs not come once more. Null: there is nothing.
+std::unique_ptr<Shelf> Worker::keepers_shelf() const {
+  if (kept_ != nullptr || shelf_files_ == nullptr) return nullptr;
+  auto shelf = std::make_unique<Shelf>(shelf_place());
+  auto keepers = join_keepers();
+  if (keepers == nullptr || !shelf->start(std::move(keepers)).ok()) return nullptr;
+  return shelf;
+}
+
+Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener, const TransferOffer& offer,
                               std::unique_ptr<ByteStream>* stream) {
   const TransferHello expected = hello_of(session, session.token, session.epoch);
   for (const uint64_t end = after_ms(kAcceptMs); now_ns() < end;) {
@@ -433,7 +455,7 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
     std::unique_ptr<ByteStream> caller;
     if (!listener.accept(kAcceptStepMs, &caller).ok()) continue;
     // Somebody else's connection must not end the wait for ours.
-    if (!greet_sender(*caller, expected, slots).ok()) continue;
+    if (!greet_sender(*caller, expected, offer).ok()) continue;
     *stream = std::move(caller);
     return {};
   }
@@ -441,27 +463,31 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 }
 
 // Until the agent has no more use for it, or the source or its stream is gone.
-Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots) {
-  Reception reception(
-      [this, slots](ByteStream& from) {
+Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots, Shelf* shelf) {
+  arrival_ = std::make_unique<Reception>(
+      [this, slots, shelf](ByteStream& from) {
         if (kept_ != nullptr) return kept_->receive(from, kSourceMs, slots);
         session_->contexts().enter_thread();
-        return receive_session(*session_, from, slots);
+        return receive_session(*session_, from, slots, shelf);
       },
       std::move(stream));
+  Reception& reception = *arrival_;
   if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;
   while (!reception.over()) {
     pollfd words[] = {{control_, POLLIN, 0}, {reception.over_fd(), POLLIN, 0}};
     poll(words, std::size(words), kAcceptStepMs);
-    if (hear_end()) return Outcome::fail("it was given up");
+    if (!hear_end()) continue;
+    arrival_.reset();
+    return Outcome::fail("it was given up");
   }
-  const Outcome outcome = reception.finish();
+  const Outcome outcome = reception.outcome();
   if (session_ != nullptr) session_->contexts().enter_thread();
   if (session_ != nullptr) session_->sharing().take_posts();
   // Before the source hears it and sends the client here.
   if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
   // If it cannot be said, the source may have heard it all the same; if not, the vGPU stays there, and we are ended.
-  (void)send_verdict(reception.stream(), outcome);
+  (void)send_verdict(reception.stream(), outcome, kStaysWord);
+  if (!outcome.ok()) arrival_.reset();
   return outcome;
 }
 

@@ -177,6 +177,7 @@ void WorkerProcess::take(const ControlMessage& message) {
   }
   farewell_ |= message.type == ControlType::kFarewell;
   if (message.type == ControlType::kWanted && wanted_) wanted_();
+  if (message.type == ControlType::kBereaved && bereaved_) bereaved_();
   if (message.type == ControlType::kStatsReply && counted_) {
     ControlMessage copy = message;
     if (const auto* counted = copy.as<ControlStats>()) counted_(*counted);

@@ -47,6 +47,8 @@ class WorkerProcess {
   void on_adopted(std::function<void(ControlMessage*)> take) { adopted_ = std::move(take); }
   // When it wants a checkpoint of itself.
   void on_wanted(std::function<void()> wanted) { wanted_ = std::move(wanted); }
+  // When its client has ended and it stays.
+  void on_bereaved(std::function<void()> bereaved) { bereaved_ = std::move(bereaved); }
   // Each time that it says what it has counted.
   void on_counted(std::function<void(const ControlStats&)> counted) { counted_ = std::move(counted); }
   // When the process has ended and was reaped; says how. May be asked more than once.
@@ -76,7 +78,7 @@ class WorkerProcess {
   bool farewell_ = false;  // it has said that it ends as it should
   std::function<void(const ControlMessage&)> carry_;
   std::function<void(ControlMessage*)> adopted_;
-  std::function<void()> wanted_;
+  std::function<void()> wanted_, bereaved_;
   std::function<void(const ControlStats&)> counted_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;
   kj::ForkedPromise<void> ended_;

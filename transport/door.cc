@@ -161,7 +161,8 @@ Outcome check_header(const DoorHeader& header, const char* far_side, const char*
 Outcome check_open(const DoorOpen& open) {
   if (!is_text(open.job) || !is_text(open.transport)) return Outcome::fail("a request's text does not end");
   if (open.vgpu >= kVgpusMax) return Outcome::fail(format("there is no vGPU %u", open.vgpu));
-  if ((open.flags & ~kOpenAgain) != 0) return Outcome::fail("a request has a flag that this version does not know");
+  if ((open.flags & ~(kOpenAgain | kOpenBereaved)) != 0)
+    return Outcome::fail("a request has a flag that this version does not know");
   return {};
 }
 

@@ -118,6 +118,8 @@ struct DoorOpen {
 };
 // Only of a worker that has this session: its connection broke.
 inline constexpr uint32_t kOpenAgain = 1;
+// Between agents: its program has ended while it was on no GPU; it goes along for those that have memory of it.
+inline constexpr uint32_t kOpenBereaved = 2;
 // The refusal of a process that begins while its job is on no GPU (no CUresult): it asks again until it is.
 inline constexpr int kSuspendedRefusal = 10'001;
 // The refusal of a scheduler that does not lead (no CUresult): another one of TIDE_DOOR does, or will.

@@ -73,6 +73,24 @@ class Sharing(PoolTest):
             self.go_on(job)
         self.end_turns(job)
 
+    def test_what_a_process_leaves_that_is_killed_while_suspended_is_there_for_the_others(self):
+        self.pool.up(gpus=2, servers=2)
+        job = self.pool.start('-g', 1, '--name', 'turns', '--', job_program('sharing'), 'heirs', self.end_path())
+        wait_until(lambda: job.steps() >= 2 or not job.running(), 'they work', 60)
+        self.expect_ok(self.pool.tide('suspend', 'turns'))
+        os.kill(int(job.out().split('testator ')[1].split()[0]), signal.SIGKILL)
+        wait_until(lambda: 'its program has ended' in self.pool.logs(), 'its end is seen', 60)
+        self.expect_ok(self.pool.tide('resume', 'turns'))
+        self.go_on(job)
+        wait_until(lambda: len(self.pool.job('turns')['vgpus'][0]['worker_pids']) == 1, 'what was kept ends', 60)
+        refused = self.pool.tide('migrate', 'turns:0', self.elsewhere())
+        self.assertIn('uses memory or events of a process that has ended', refused.err)
+        with open(self.end_path(), 'w'):
+            pass
+        self.assertEqual(job.wait(), 0, job.out()[-500:] + job.err() + self.pool.logs())
+        self.assertIn('heirs: ok', job.out())
+        self.expect_nothing_left()
+
     def test_where_the_target_dies_they_run_on(self):
         job = self.begin_turns()
         target = self.elsewhere()

@@ -1,6 +1,7 @@
 // Processes of one job share memory and events of their GPUs, by every handle that CUDA has for it.
 //   sharing exchange       two processes on each GPU take turns at the same memory, held together by events alone
-//   sharing turns FILE     the same with memory of cudaMalloc and of a pool, until the file is there; it can be moved
+//   sharing turns FILE     the same, also with memory of a pool and of cuMemCreate, until the file is there; it can be moved
+//   sharing heirs FILE     goes on with another process's memory until the file is there; that one may be killed
 //   sharing death          an owner dies while another process uses its memory and waits for its event
 //   sharing publish FILE   writes handles to a file and waits until the file is gone
 //   sharing foreign FILE   the handles in the file are another job's: they must mean nothing here
@@ -396,6 +397,7 @@ struct Turns {
 static void turn(struct Shared* s, bool multiply, int round) {
   use(s->small, kSmall, multiply, s->stream, round);
   use(s->pooled, kPooled, multiply, s->stream, round);
+  use(s->chunks, 2 * kChunk, multiply, s->stream, round);
   use(s->large, kLarge, multiply, s->stream, round);
 }
 
@@ -404,13 +406,15 @@ static int turns(const char* end, int pause_ms) {
   struct Turns turns = {{0}, pause_ms};
   int rounds = 0;
   unsigned *before, *own;
-  int pool_fd = -1, line = -1;
+  int pool_fd = -1, chunks_fd = -1, line = -1;
   CHECK(cudaSetDevice(0));
   CHECK(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking));
   CHECK(cudaMalloc(&before, 3 * kChunk));  // so that what is shared does not begin a piece of memory
   CHECK(cudaMalloc(&s.small, kSmall));
   CHECK(cudaMalloc(&s.large, kLarge));
   CHECK(cudaMalloc(&own, kLarge));
+  const CUmemGenericAllocationHandle chunks = make_chunks(0, &chunks_fd);
+  s.chunks = map_handle(chunks, 2 * kChunk, 0);
   const cudaMemPool_t pool = make_pool(0, &pool_fd);
   CHECK(cudaMallocFromPoolAsync(&s.pooled, kPooled, pool, s.stream));
   CHECK(cudaEventCreateWithFlags(&s.parent, cudaEventDisableTiming | cudaEventInterprocess));
@@ -418,6 +422,7 @@ static int turns(const char* end, int pause_ms) {
   set_all(s.small, kSmall, 5, s.stream);
   set_all(s.large, kLarge, 5, s.stream);
   set_all(s.pooled, kPooled, 5, s.stream);
+  set_all(s.chunks, 2 * kChunk, 5, s.stream);
   set_all(own, kLarge, 41, s.stream);
   DRIVER(cuIpcGetMemHandle(&turns.handles.small, (CUdeviceptr)s.small));
   DRIVER(cuIpcGetMemHandle(&turns.handles.large, (CUdeviceptr)s.large));
@@ -426,7 +431,9 @@ static int turns(const char* end, int pause_ms) {
   DRIVER(cuMemPoolExportPointer(&turns.handles.pooled, (CUdeviceptr)s.pooled));
   const pid_t pid = start("turner", &line);
   send_all(line, &turns, sizeof(turns), pool_fd);
+  send_all(line, "c", 1, chunks_fd);
   close(pool_fd);
+  close(chunks_fd);
   hear(line);
   CHECK(cudaFree(before));
   for (; access(end, F_OK) != 0; rounds++) {
@@ -443,11 +450,17 @@ static int turns(const char* end, int pause_ms) {
   expect_all("small", s.small, kSmall, expected(rounds));
   expect_all("large", s.large, kLarge, expected(rounds));
   expect_all("pooled", s.pooled, kPooled, expected(rounds));
+  expect_all("chunks", s.chunks, 2 * kChunk, expected(rounds));
   expect_all("what was not shared", own, kLarge, 41);
   send_all(line, "e", 1, -1);
   EXPECT(join(pid) == 0, "the other process failed");
   CHECK(cudaFree(s.small));
   CHECK(cudaFree(s.large));
+  // It can still be exported, mapped elsewhere, and given back.
+  DRIVER(cuMemExportToShareableHandle(&chunks_fd, chunks, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+  close(chunks_fd);
+  unmap(s.chunks, 2 * kChunk);
+  DRIVER(cuMemRelease(chunks));
   // Names mean the same wherever the memory has been.
   const pid_t late = start("late", &line);
   send_all(line, &turns.handles, sizeof(turns.handles), -1);
@@ -458,9 +471,12 @@ static int turns(const char* end, int pause_ms) {
 static int turner() {
   struct Shared s = {0};
   struct Turns turns;
-  int pool_fd = -1;
+  int pool_fd = -1, chunks_fd = -1;
+  char byte;
+  CUmemGenericAllocationHandle chunks = 0;
   CUdeviceptr small = 0, large = 0, pooled = 0, again = 0;
   receive_all(kLine, &turns, sizeof(turns), &pool_fd);
+  receive_all(kLine, &byte, 1, &chunks_fd);
   CHECK(cudaSetDevice(0));
   CHECK(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking));
   DRIVER(cuIpcOpenMemHandle(&small, turns.handles.small, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
@@ -472,7 +488,11 @@ static int turner() {
   s.small = (unsigned*)small;
   s.large = (unsigned*)large;
   s.pooled = (unsigned*)pooled;
+  DRIVER(cuMemImportFromShareableHandle(&chunks, (void*)(intptr_t)chunks_fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+  s.chunks = map_handle(chunks, 2 * kChunk, 0);
+  DRIVER(cuMemRelease(chunks));
   close(pool_fd);
+  close(chunks_fd);
   tell(kLine);
   int rounds = 0;
   for (char more = 'x'; receive_all(kLine, &more, 1, NULL), more == 'x'; rounds++) {
@@ -482,6 +502,8 @@ static int turner() {
     usleep((useconds_t)turns.pause_ms * 1000);
     tell(kLine);
   }
+  expect_all("chunks, as imported", s.chunks, 2 * kChunk, expected(rounds));
+  unmap(s.chunks, 2 * kChunk);
   expect_all("large, as opened", s.large, kLarge, expected(rounds));
   // Closed and opened once more, perhaps elsewhere than where it was opened first.
   DRIVER(cuIpcCloseMemHandle(large));
@@ -492,6 +514,51 @@ static int turner() {
   CHECK(cudaFreeAsync(s.pooled, s.stream));
   CHECK(cudaStreamSynchronize(s.stream));
   return verdict("turner");
+}
+
+// --- an owner that is killed while nobody runs
+
+static int testator() {
+  struct Handles handles = {0};
+  unsigned *before, *large;
+  cudaEvent_t event;
+  CHECK(cudaSetDevice(0));
+  CHECK(cudaMalloc(&before, 3 * kChunk));
+  CHECK(cudaMalloc(&large, kLarge));
+  set_all(large, kLarge, 5, 0);
+  CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventInterprocess));
+  DRIVER(cuIpcGetMemHandle(&handles.large, (CUdeviceptr)large));
+  DRIVER(cuIpcGetEventHandle(&handles.parent, event));
+  CHECK(cudaEventRecord(event));
+  CHECK(cudaDeviceSynchronize());
+  send_all(kLine, &handles, sizeof(handles), -1);
+  pause();
+  return 1;
+}
+
+static int heirs(const char* end) {
+  struct Handles handles;
+  int line = -1, rounds = 0;
+  CUdeviceptr large = 0;
+  CUevent event;
+  CHECK(cudaSetDevice(0));
+  const pid_t pid = start("testator", &line);
+  receive_all(line, &handles, sizeof(handles), NULL);
+  DRIVER(cuIpcOpenMemHandle(&large, handles.large, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
+  DRIVER(cuIpcOpenEventHandle(&event, handles.parent));
+  printf("testator %d\n", (int)pid);
+  for (; access(end, F_OK) != 0; rounds++) {
+    use((unsigned*)large, kLarge, false, 0, 1);
+    CHECK(cudaStreamWaitEvent(0, event, 0));
+    CHECK(cudaDeviceSynchronize());
+    printf("step %d\n", rounds + 1);
+    fflush(stdout);
+  }
+  EXPECT(join(pid) == 128 + SIGKILL, "the owner was not killed");
+  expect_all("what was inherited", (unsigned*)large, kLarge, 5 + (unsigned)rounds);
+  DRIVER(cuIpcCloseMemHandle(large));
+  CHECK(cudaEventDestroy(event));
+  return verdict("heirs");
 }
 
 // --- an owner that dies
@@ -592,6 +659,8 @@ int main(int argc, char** argv) {
   if (strcmp(mode, "late") == 0) return late();
   if (strcmp(mode, "turner") == 0) return turner();
   if (strcmp(mode, "turns") == 0 && argc > 2) return turns(argv[2], argc > 3 ? atoi(argv[3]) : 0);
+  if (strcmp(mode, "testator") == 0) return testator();
+  if (strcmp(mode, "heirs") == 0 && argc > 2) return heirs(argv[2]);
   if (strcmp(mode, "victim") == 0) return victim();
   if (strcmp(mode, "death") == 0) return death();
   if (strcmp(mode, "publish") == 0 && argc > 2) return publish(argv[2]);

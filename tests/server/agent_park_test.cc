@@ -241,6 +241,50 @@ TEST_F(ParkTest, each_process_of_the_vgpu_is_kept) {
   ASSERT_NO_FATAL_FAILURE(expect_contents());
 }
 
+// They may have memory of it: it goes with them, and ends where one of them is served.
+TEST_F(ParkTest, what_was_of_a_process_that_ended_meanwhile_stays_for_the_others) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  TestClient killed, another, *other = &killed;
+  const auto go_both = [&](const std::string& from, const std::string& to, uint32_t gpu, bool both) {
+    auto moving = move(from, to, epoch_, prepare(to, epoch_ + 1, gpu), gpu).eagerlyEvaluate(nullptr);
+    ++epoch_;
+    for (TestClient* client : {&client_, other}) {
+      if (client == other && !both) continue;
+      await([&] { return client->page().next_epoch == epoch_; });
+      client->disconnect();
+      ASSERT_TRUE(client->open_door(client->page().next_endpoint, wish(epoch_, client == other ? 9 : 0x33)));
+    }
+    moving.wait(io_.waitScope);
+  };
+  const auto add_other = [&] {
+    ASSERT_TRUE(other->open_door(servers_["one"].endpoint, wish(epoch_, 9)));
+    other->make_context();
+    EXPECT_EQ(other->call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  };
+  ASSERT_NO_FATAL_FAILURE(add_other());
+  ASSERT_NO_FATAL_FAILURE(go_both("one", "two", kParked, true));
+  other->disconnect();
+  await_ms(300);
+  EXPECT_EQ(worker_pids("two").size(), 2u);
+  two_->stop(SIGKILL);
+  const int before = servers_["two"].times;
+  two_ = std::make_unique<AgentProcess>("two", address_, directory_ + "/two");
+  await([&] { return servers_["two"].times > before && worker_pids("two").size() == 2; });
+  ASSERT_NO_FATAL_FAILURE(go_both("two", "one", kParked, false));
+  EXPECT_EQ(worker_pids("one").size(), 2u);
+  ASSERT_NO_FATAL_FAILURE(go_both("one", "one", 0, false));
+  await([&] { return worker_pids("one").size() == 1; });
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+  // When nobody is left, nothing is.
+  other = &another;
+  ASSERT_NO_FATAL_FAILURE(add_other());
+  ASSERT_NO_FATAL_FAILURE(go_both("one", "two", kParked, true));
+  other->disconnect();
+  await_ms(200);
+  client_.disconnect();
+  await([&] { return worker_pids("two").empty(); });
+}
+
 // Where there is no process of the job yet there is nothing to keep, and the vGPU is parked all the same.
 TEST_F(ParkTest, a_vgpu_that_nobody_uses_is_parked_and_goes_on) {
   place("one", 1);
@@ -248,6 +292,97 @@ TEST_F(ParkTest, a_vgpu_that_nobody_uses_is_parked_and_goes_on) {
   EXPECT_FALSE(client_.open_door(servers_["two"].endpoint, wish(2)));
   move("two", "one", 2, prepare("one", 3)).wait(io_.waitScope);
   EXPECT_TRUE(client_.open_door(servers_["one"].endpoint, wish(3)));
+}
+
+// Several vGPUs with the same contents, of one job or not.
+class ReplicasTest : public AgentTest {
+ protected:
+  static constexpr uint64_t kChunks = 40;
+  struct Replica {
+    Which which;
+    TestClient client;
+    uint64_t epoch = 1;
+    uint64_t own = 0;  // in its last chunk
+    uint64_t base() const { return vgpu_range_base(which.vgpu); }
+  };
+  void begin(Replica* replica) {
+    which_ = replica->which;
+    place("one", 1);
+    ASSERT_TRUE(replica->client.open_door(servers_["one"].endpoint, wish(1)));
+    replica->client.make_context();
+    replica->client.send(Call::tideMapMemory, command::MapMemory{replica->base(), (kChunks + 1) * kChunkBytes});
+    for (uint64_t i = 1; i <= kChunks; ++i) {
+      replica->client.copy_in(replica->base() + (i - 1) * kChunkBytes, &i, sizeof(i));
+    }
+    replica->own = 1000 + replica->which.vgpu;
+    replica->client.copy_in(replica->base() + kChunks * kChunkBytes, &replica->own, 8);
+    ASSERT_EQ(replica->client.call(uint16_t(Call::tideNull), {}, nullptr), CUDA_SUCCESS);
+  }
+  // How many of its chunks have travelled.
+  uint64_t go(Replica* replica, const std::string& from, const std::string& to, uint32_t gpu) {
+    which_ = replica->which;
+    TestClient& client = replica->client;
+    const uint64_t next = ++replica->epoch;
+    auto moving = move(from, to, next - 1, prepare(to, next, gpu), gpu).eagerlyEvaluate(nullptr);
+    await([&] { return client.link().progress(), client.page().next_epoch.load() == next; });
+    client.disconnect();
+    EXPECT_TRUE(client.open_door(client.page().next_endpoint, wish(next)));
+    return moving.wait(io_.waitScope).getReport().getBytes() / kChunkBytes;
+  }
+  void expect_contents(Replica* replica) {
+    for (uint64_t i = 0; i <= kChunks; ++i) {
+      const auto bytes = replica->client.copy_out(replica->base() + i * kChunkBytes, kChunkBytes);
+      ASSERT_EQ(bytes.size(), kChunkBytes);
+      EXPECT_EQ(*reinterpret_cast<const uint64_t*>(bytes.data()), i < kChunks ? i + 1 : replica->own) << i;
+      EXPECT_EQ(*reinterpret_cast<const uint64_t*>(bytes.data() + kChunkBytes - 8), 0u);
+    }
+    EXPECT_EQ(replica->client.page().errors.load(), 0u);
+  }
+};
+
+TEST_F(ReplicasTest, what_keepers_of_the_job_have_on_a_server_does_not_travel_there_again) {
+  Replica first{.which = {"job-1", 2}, .client = {}}, second{.which = {"job-1", 3}, .client = {}};
+  Replica stranger{.which = {"job-2", 2}, .client = {}};
+  for (Replica* replica : {&first, &second, &stranger}) {
+    ASSERT_NO_FATAL_FAILURE(begin(replica));
+  }
+  EXPECT_EQ(go(&first, "one", "two", kParked), kChunks + 1);
+  EXPECT_EQ(go(&second, "one", "two", kParked), 1u) << "all but its own";
+  EXPECT_EQ(go(&stranger, "one", "two", kParked), kChunks + 1) << "nobody learns what another job has";
+  EXPECT_EQ(go(&first, "two", "two", 0), 0u) << "it is there";
+  ASSERT_NO_FATAL_FAILURE(expect_contents(&first));
+  // Of the first one's own the last copy went with its keeper; the second one's still has what both have.
+  EXPECT_EQ(go(&first, "two", "one", 0), kChunks + 1) << "nothing is kept there";
+  EXPECT_EQ(go(&first, "one", "two", 0), 1u) << "back where a copy is kept";
+  ASSERT_NO_FATAL_FAILURE(expect_contents(&first));
+  EXPECT_EQ(go(&second, "two", "one", kParked), kChunks + 1);
+  EXPECT_EQ(go(&second, "one", "one", 0), 0u);
+  EXPECT_EQ(go(&stranger, "two", "one", 0), kChunks + 1);
+  for (Replica* replica : {&first, &second, &stranger}) {
+    ASSERT_NO_FATAL_FAILURE(expect_contents(replica));
+  }
+}
+
+// It takes from what others keep while they go.
+TEST_F(ReplicasTest, a_keeper_that_is_killed_meanwhile_costs_nobody_else_anything) {
+  Replica first{.which = {"job-1", 2}, .client = {}}, second{.which = {"job-1", 3}, .client = {}};
+  for (Replica* replica : {&first, &second}) {
+    ASSERT_NO_FATAL_FAILURE(begin(replica));
+  }
+  go(&first, "one", "two", kParked);
+  const std::vector<uint32_t> keepers = worker_pids("two");
+  ASSERT_EQ(keepers.size(), 1u);
+  which_ = second.which;
+  auto moving = move("one", "two", 1, prepare("two", 2, kParked), kParked).ignoreResult().eagerlyEvaluate(nullptr);
+  await([&] { return worker_pids("two").size() == 2; });
+  kill(pid_t(keepers[0]), SIGKILL);
+  await([&] { return second.client.page().next_epoch.load() == 2; });
+  second.client.disconnect();
+  ASSERT_TRUE(second.client.open_door(second.client.page().next_endpoint, wish(2)));
+  moving.wait(io_.waitScope);
+  second.epoch = 2;
+  go(&second, "two", "one", 0);
+  ASSERT_NO_FATAL_FAILURE(expect_contents(&second));
 }
 
 }  // namespace

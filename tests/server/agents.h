@@ -166,11 +166,18 @@ class Opening {
   std::thread thread_;
 };
 
+// What the test speaks of.
+struct Which {
+  const char* job = "job-1";
+  uint32_t vgpu = 2;
+};
+
 class AgentTest : public ::testing::Test {
  protected:
   void SetUp() override {
     char name[] = "/tmp/tide-agent-test-XXXXXX";
     directory_ = mkdtemp(name);
+    which_ = Which();
     listen();
     one_ = std::make_unique<AgentProcess>("one", address_, directory_ + "/one");
     two_ = std::make_unique<AgentProcess>("two", address_, directory_ + "/two");
@@ -220,8 +227,8 @@ class AgentTest : public ::testing::Test {
   }
   control::Agent::Client agent(const std::string& name) { return KJ_ASSERT_NONNULL(servers_[name].agent); }
   static void fill(control::Lease::Builder lease, uint64_t epoch, uint32_t gpu = 0) {
-    lease.setJob("job-1");
-    lease.setVgpu(2);
+    lease.setJob(which_.job);
+    lease.setVgpu(which_.vgpu);
     lease.setGpu(gpu);
     lease.setEpoch(epoch);
     kj::byte token[kTokenBytes];
@@ -242,8 +249,8 @@ class AgentTest : public ::testing::Test {
   auto move(const std::string& from, const std::string& to, uint64_t epoch, const std::string& address,
             uint32_t gpu = 0) {
     auto request = agent(from).moveRequest();
-    request.setJob("job-1");
-    request.setVgpu(2);
+    request.setJob(which_.job);
+    request.setVgpu(which_.vgpu);
     request.setEpoch(epoch);
     fill(request.initLease(), epoch + 1, gpu);
     request.setAddress(address);
@@ -252,8 +259,8 @@ class AgentTest : public ::testing::Test {
   }
   void release(const std::string& name, uint64_t epoch) {
     auto request = agent(name).releaseRequest();
-    request.setJob("job-1");
-    request.setVgpu(2);
+    request.setJob(which_.job);
+    request.setVgpu(which_.vgpu);
     request.setEpoch(epoch);
     request.send().wait(io_.waitScope);
   }
@@ -268,18 +275,19 @@ class AgentTest : public ::testing::Test {
     return pids;
   }
   static DoorOpen wish(uint64_t epoch, uint8_t session = 0x33) {
-    const ControlSession identity = test_session(2, epoch);
+    const ControlSession identity = test_session(which_.vgpu, epoch);
     DoorOpen open;
-    memcpy(open.job, identity.job, sizeof(open.job));
+    strcpy(open.job, which_.job);
     memcpy(open.token, identity.token, sizeof(open.token));
     memset(open.session, session, sizeof(open.session));
-    open.vgpu = 2;
+    open.vgpu = which_.vgpu;
     open.pid = uint32_t(getpid());
     open.epoch = epoch;
     strcpy(open.transport, "shm");
     return open;
   }
 
+  static inline Which which_;
   // Apart, because the destructors of a test may not throw.
   struct Scheduler {
     kj::AsyncIoContext io = kj::setupAsyncIo();

@@ -235,6 +235,25 @@ TEST_F(MoveTest, goes_on_at_the_source_when_the_destination_dies) {
   EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kLive));
 }
 
+// It had everything, and the vGPU was still the source's: nothing of it is lost.
+TEST_F(MoveTest, goes_on_at_the_source_when_the_destination_dies_before_the_decision) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.copy_in(kBase, "here", 4);
+  for (const int signal : {SIGKILL, SIGTERM}) {
+    ControlMove request;
+    ControlMoved moved;
+    ASSERT_NO_FATAL_FAILURE(transfer(&request));
+    ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+    EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
+    kill(destination_->pid(), signal);
+    ASSERT_NO_FATAL_FAILURE(expect_move_failed("the destination has gone"));
+    EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+    destination_ = std::make_unique<WorkerProcess>();
+  }
+  ASSERT_NO_FATAL_FAILURE(move());
+  EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+}
+
 TEST_F(MoveTest, goes_on_at_the_source_when_the_agent_calls_it_off) {
   client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
   ControlMove request;
