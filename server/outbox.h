@@ -41,8 +41,8 @@ class Outbox {
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
   // Owns the piece from now on.
   void data(const AnswerHeader& header, Staging::Piece piece, PackMode pack = PackMode::kOff);
-  // The same of bytes that stay where they are: nobody may write or free them while lends_in_place(). False, and nothing
-  // is told: it has to be data().
+  // The same of bytes that stay where they are: nobody may write or free them while lends_in_place(). False, and
+  // nothing is told: it has to be data().
   bool data_in_place(const AnswerHeader& header, const std::byte* from);
   // Of these bytes, those that the client may not have yet.
   uint64_t in_place() const;
@@ -93,8 +93,8 @@ class Outbox {
     uint64_t left = 0;
   };
   RemotePlace place_of(const AnswerHeader& header);
-  std::unordered_map<uint64_t, Place> places_;  // by sequence
-  std::deque<Lent> lent_;                       // to the link, until the client has read so far
+  std::unordered_map<uint64_t, Place> places_;      // by sequence
+  std::deque<Lent> lent_;                           // to the link, until the client has read so far
   uint64_t in_place_begin_ = 0, in_place_end_ = 0;  // cursors
   uint64_t waits_at_ = 0, waits_since_ns_ = 0;      // who waits for them: where the client had read to
   uint64_t slow_until_ns_ = 0;
