@@ -342,7 +342,8 @@ def softgpu_exports_map(_rows, symbols):
         ['{', '  global:']
         + [f'    {s};' for s in exported(symbols)]
         + ['    softgpuSetImageBase;', '    softgpuGetImageRange;', '    softgpuSetObjectHandle;',
-           '    softgpuHashChunks;', '    softgpuForgetHashes;', '    softgpuWriteNow;', '  local: *;', '};']
+           '    softgpuHashChunks;', '    softgpuForgetHashes;', '    softgpuWriteNow;', '    softgpuPlaceNow;',
+           '  local: *;', '};']
     )
 
 

@@ -54,7 +54,7 @@ bool CopyLandings::begin(const CommandHeader& header, const std::byte* head) {
 bool CopyLandings::is_its_turn(const CommandHeader& header, const command::CopyIn& command, CUstream* stream) const {
   const auto is_there = [](const Landed& each) { return each.there == each.bytes; };
   if (!allowed_ || session_.library().write_now == nullptr || session_.failed() || session_.graphs().building() ||
-      header.sequence != session_.sequence() + 1 + landed_.size() ||
+      session_.outbox().lends_in_place() || header.sequence != session_.sequence() + 1 + landed_.size() ||
       !std::all_of(landed_.begin(), landed_.end(), is_there))
     return false;
   const Rectangle r{command.pitch, command.width, command.height};
@@ -68,7 +68,8 @@ void CopyLandings::put(uint64_t at, const std::byte* from, uint64_t bytes) {
   Landed& landed = landed_.back();
   landed.come += bytes;
   // What began in device memory ends in staging memory, if the session is put to rest meanwhile.
-  if (!landed.piece && !allowed_) landed.piece = session_.staging().take(landed.bytes, true);
+  if (!landed.piece && (!allowed_ || session_.outbox().lends_in_place()))
+    landed.piece = session_.staging().take(landed.bytes, true);
   if (!landed.piece && landed.result == CUDA_SUCCESS && write(&landed, at, from, bytes)) return;
   if (landed.result != CUDA_SUCCESS) return;
   if (!landed.piece) landed.piece = session_.staging().take(landed.bytes, true);

@@ -26,6 +26,7 @@ class CopyLandings : public CommandLandings {
   // Whether device memory may be written now: the session's commands are being executed, and nobody reads its memory
   // as that of a session at rest.
   void allow(bool on) { allowed_ = on; }
+  bool allowed() const { return allowed_; }
 
   uint64_t head_bytes(const CommandHeader& header) override;
   bool begin(const CommandHeader& header, const std::byte* head) override;

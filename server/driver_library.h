@@ -32,6 +32,8 @@ struct DriverLibrary {
   // Writes device memory in the calling thread, in the stream's order: CUDA_ERROR_NOT_READY, and nothing is written,
   // while the stream has work. At most kWriteNowMax.
   CUresult (*write_now)(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) = nullptr;
+  // Where the host can read device memory as the stream has left it, until something writes it. NOT_READY as above.
+  CUresult (*place_now)(CUdeviceptr from, size_t bytes, CUstream stream, const void** place) = nullptr;
 };
 
 // Loads a driver that has at least one device; cuInit has been called. The library stays loaded.

@@ -1,9 +1,19 @@
 #include "server/outbox.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "base/clock.h"
+
 namespace tide {
+namespace {
+
+// Nobody is to wait for long for memory that is being sent from where it lies.
+constexpr uint64_t kInPlaceLeastPerS = 1'000'000'000;
+constexpr uint64_t kInPlaceStallNs = 3'000'000, kInPlaceSlowNs = 1'000'000'000;
+
+}  // namespace
 
 uint64_t progress_word(uint32_t slot) { return offsetof(WorkerPage, stream_progress) + slot * sizeof(Word); }
 uint64_t event_word(uint32_t slot) { return offsetof(WorkerPage, event_done) + slot * sizeof(Word); }
@@ -15,6 +25,7 @@ void Outbox::attach(Link* link) {
   for (const Lent& lent : lent_) staging_.give_back(lent.piece);
   lent_.clear();
   places_.clear();  // of that link
+  in_place_begin_ = in_place_end_ = 0;
   link_ = link;
   if (link == nullptr) return;
   writer_ = AnswerWriter(link->region());
@@ -35,6 +46,44 @@ void Outbox::data(const AnswerHeader& header, Staging::Piece piece, PackMode pac
   entry.header = header;
   entry.piece = piece;
   if (!entries_.empty() || !write(entry)) entries_.push_back(std::move(entry));
+}
+
+bool Outbox::data_in_place(const AnswerHeader& header, const std::byte* from) {
+  const uint32_t bytes = header.payload_bytes;
+  if (!entries_.empty() || link_ == nullptr || !link_->lends_unknown() || link_->bytes_per_s() < kInPlaceLeastPerS ||
+      (slow_until_ns_ != 0 && now_ns() < slow_until_ns_))
+    return false;
+  AnswerHeader* const place = writer_.reserve(bytes);
+  if (place == nullptr) return false;
+  const uint64_t begin = writer_.start() + sizeof(AnswerHeader);
+  if (!link_->lend(begin, from, bytes)) return false;
+  const uint32_t record = place->bytes;
+  *place = header;
+  place->bytes = record;
+  writer_.publish(place);
+  if (!lends_in_place()) in_place_begin_ = begin;
+  in_place_end_ = begin + bytes;
+  return true;
+}
+
+uint64_t Outbox::in_place() const {
+  if (link_ == nullptr || in_place_end_ == 0) return 0;
+  const uint64_t read = link_->region().client().answer_tail.load(std::memory_order_acquire);
+  return in_place_end_ - std::clamp(read, in_place_begin_, in_place_end_);
+}
+
+bool Outbox::in_place_gets_on() {
+  if (link_ == nullptr) return true;
+  const uint64_t now = now_ns(), read = link_->region().client().answer_tail.load(std::memory_order_acquire);
+  if (read != waits_at_ || waits_since_ns_ == 0) waits_at_ = read, waits_since_ns_ = now;
+  if (now - waits_since_ns_ < kInPlaceStallNs) return true;
+  slow_until_ns_ = now + kInPlaceSlowNs;
+  return false;
+}
+
+void Outbox::take_in_place() {
+  if (link_ != nullptr && lends_in_place()) link_->take_back();
+  in_place_begin_ = in_place_end_ = 0;
 }
 
 void Outbox::word(uint64_t offset, uint64_t value) {

@@ -41,6 +41,16 @@ class Outbox {
   void record(const AnswerHeader& header, std::span<const std::byte> payload);
   // Owns the piece from now on.
   void data(const AnswerHeader& header, Staging::Piece piece, PackMode pack = PackMode::kOff);
+  // The same of bytes that stay where they are: nobody may write or free them while lends_in_place(). False, and
+  // nothing is told: it has to be data().
+  bool data_in_place(const AnswerHeader& header, const std::byte* from);
+  // Of these bytes, those that the client may not have yet.
+  uint64_t in_place() const;
+  bool lends_in_place() const { return in_place() != 0; }
+  // For who waits until that is over. False once it has taken long; then data_in_place() refuses for a while.
+  bool in_place_gets_on();
+  // From now on they lie in the ring, whose connection broke.
+  void take_in_place();
   // The data of this copy may be written straight to the client's memory, from `to` on. Until `bytes` were.
   void land(uint64_t sequence, const RemotePlace& to, uint64_t bytes);
   // Called before each word: what must be in the ring ahead of it.
@@ -83,8 +93,11 @@ class Outbox {
     uint64_t left = 0;
   };
   RemotePlace place_of(const AnswerHeader& header);
-  std::unordered_map<uint64_t, Place> places_;  // by sequence
-  std::deque<Lent> lent_;                       // to the link, until the client has read so far
+  std::unordered_map<uint64_t, Place> places_;      // by sequence
+  std::deque<Lent> lent_;                           // to the link, until the client has read so far
+  uint64_t in_place_begin_ = 0, in_place_end_ = 0;  // cursors
+  uint64_t waits_at_ = 0, waits_since_ns_ = 0;      // who waits for them: where the client had read to
+  uint64_t slow_until_ns_ = 0;
 };
 
 // Offsets of words in WorkerPage.

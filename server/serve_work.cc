@@ -186,6 +186,34 @@ Rectangle piece_of(const Rectangle& r, uint64_t at, uint64_t* skip) {
   return {r.pitch, r.width, std::min(r.height - row, std::max<uint64_t>(1, kDataPieceBytes / r.width))};
 }
 
+constexpr uint64_t kInPlaceMost = 4u << 20;  // what a command of another stream may have to wait for
+
+enum class InPlace { kSent, kNotNow, kNotSo };
+
+// From device memory itself, where the processor can read it, nothing is waiting behind this command, and the stream
+// has nothing to do. Until the client has the bytes no other command is executed (Worker::execute).
+InPlace send_in_place(Session& session, const command::CopyOut& command, Received& q, const Rectangle& part,
+                      uint64_t skip, uint64_t at) {
+  Outbox& outbox = session.outbox();
+  const uint64_t bytes = part.bytes(), from = command.source + skip;
+  if (!session.may_lend_memory() || session.library().place_now == nullptr || session.failed() ||
+      session.graphs().building() || command.connection != 0 || command.pack == uint32_t(PackMode::kOn) ||
+      !part.contiguous() || bytes < kLentBytesLeast || session.host_memory().covers(from, 1))
+    return InPlace::kNotSo;
+  if (outbox.in_place() + bytes > kInPlaceMost) return outbox.in_place_gets_on() ? InPlace::kNotNow : InPlace::kNotSo;
+  CUstream stream = nullptr;
+  const void* place = nullptr;
+  if (session.streams().enter(q.header().stream, &stream) != CUDA_SUCCESS ||
+      session.library().place_now(from, bytes, stream, &place) != CUDA_SUCCESS)
+    return InPlace::kNotSo;
+  AnswerHeader header;
+  header.kind = uint16_t(AnswerKind::kData);
+  header.sequence = q.header().sequence;
+  header.payload_bytes = uint32_t(bytes);
+  header.offset = at;
+  return outbox.data_in_place(header, static_cast<const std::byte*>(place)) ? InPlace::kSent : InPlace::kNotSo;
+}
+
 }  // namespace
 
 CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Received& q, Outputs&) {
@@ -202,6 +230,12 @@ CUresult serve_tideCopyOut(Session& session, const command::CopyOut& command, Re
   while (at < r.bytes()) {
     uint64_t skip = 0;
     const Rectangle part = piece_of(r, at, &skip);
+    const InPlace in_place = send_in_place(session, command, q, part, skip, at);
+    if (in_place == InPlace::kNotNow) return kAgain;
+    if (in_place == InPlace::kSent) {
+      at += part.bytes();
+      continue;
+    }
     const Staging::Piece piece = session.staging().take(part.bytes());
     if (!piece) {
       // What was put just now shall come home, so that there is room for the rest.

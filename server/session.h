@@ -95,6 +95,9 @@ class Session {
   bool has_far_client() const { return far_client_; }
   // The client has said that it was its last command.
   bool ended() const { return ended_; }
+  // Whether nothing would have to wait while device memory goes out from where it lies: set for each command.
+  bool may_lend_memory() const { return may_lend_memory_; }
+  void let_lend_memory(bool on) { may_lend_memory_ = on; }
   void end() { ended_ = true; }
   bool replaying() const { return replaying_; }
   uint64_t sequence() const { return sequence_; }  // the last executed
@@ -145,6 +148,7 @@ class Session {
   uint64_t malformed_ = 0;
   bool failed_ = false;
   bool ended_ = false;
+  bool may_lend_memory_ = false;
   bool far_client_ = false;
   bool replaying_ = false;
   bool polling_ = false;

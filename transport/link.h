@@ -79,6 +79,8 @@ class Link {
   // record's header lies in the ring in any case. Worth it from kLentBytesLeast on. By one thread at a time, in the
   // order of the ring; false: the bytes have to be copied into the ring after all.
   virtual bool lends() const { return false; }
+  // The same of memory that it does not know (below).
+  virtual bool lends_unknown() const { return false; }
   virtual bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) {
     (void)begin, (void)from, (void)bytes;
     return false;

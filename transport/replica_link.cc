@@ -343,21 +343,25 @@ void ReplicaLink::take_back() {
 
 void ReplicaLink::abandon() { lifeline_.close(); }
 
+// Asleep, mostly: the worker and UCX's own threads need the cores meanwhile.
 Outcome ReplicaLink::wait_for_far_side(uint32_t timeout_ms) {
-  const uint64_t end = now_ns() + uint64_t(timeout_ms) * 1'000'000;
-  while (true) {
-    progress();
+  const auto is_over = [this] {
     lock();
     const bool heard = carrier_->applied() != 0;
+    unlock();
+    return heard || broken_.load();
+  };
+  const WaitResult result = wait_until(*this, Side::kClient, is_over, uint64_t(timeout_ms) * 1000);
+  if (broken_.load()) {
+    lock();
     const char* const failure = carrier_->failure();
     const std::string why = failure == nullptr ? "" : std::string(": ") + failure;
     unlock();
-    if (heard) return {};
-    if (broken_.load()) return Outcome::fail("the connection to the worker broke at once" + why);
-    if (!lifeline_.alive()) return Outcome::fail("the worker ended while it was being connected");
-    if (now_ns() >= end) return Outcome::fail("the worker does not answer");
-    sched_yield();
+    return Outcome::fail("the connection to the worker broke at once" + why);
   }
+  if (result == WaitResult::kReady) return {};
+  return Outcome::fail(result == WaitResult::kGone ? "the worker ended while it was being connected"
+                                                   : "the worker does not answer");
 }
 
 namespace {

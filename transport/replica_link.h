@@ -39,6 +39,7 @@ class ReplicaLink : public Link {
   bool alive() override;
   const char* transport() const override { return carrier_->name(); }
   bool lends() const override { return carrier_->lends(); }
+  bool lends_unknown() const override { return carrier_->lends() && !carrier_->asks_for_memory(); }
   bool lend(uint64_t begin, const std::byte* from, uint64_t bytes) override {
     return replica_.lend(begin, from, bytes);
   }

@@ -76,14 +76,19 @@ WaitResult wait_until(Link& link, Side side, Predicate&& ready, uint64_t timeout
   if (ready()) return WaitResult::kReady;
   link.progress();
   notify(link, side);
-  Waiter waiter(link, side, timeout_us);
   const int looks = is_one_core() ? 1 : 16;
-  while (true) {
+  const auto comes = [&] {
     for (int i = 0; i < looks; ++i) {
       if (!link.progress()) __builtin_ia32_pause();
-      if (ready()) return WaitResult::kReady;
+      if (ready()) return true;
     }
+    return false;
+  };
+  if (comes()) return WaitResult::kReady;  // before the clock is looked at
+  Waiter waiter(link, side, timeout_us);
+  while (true) {
     if (!waiter.step(ready)) return ready() ? WaitResult::kReady : waiter.result();
+    if (comes()) return WaitResult::kReady;
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "softgpu/driver/copy.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/simulation.h"
 #include "softgpu/driver/work.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
@@ -93,6 +94,22 @@ extern "C" CUresult softgpuWriteNow(CUdeviceptr to, const void* from, size_t byt
       return written ? CUDA_SUCCESS : CUDA_ERROR_ILLEGAL_ADDRESS;
     };
     return context.submit_if_idle(stream, task) ? context.error() : CUDA_ERROR_NOT_READY;
+  });
+}
+
+extern "C" CUresult softgpuPlaceNow(CUdeviceptr from, size_t bytes, CUstream handle, const void** place) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (!driver().memory.covered(from, bytes)) return CUDA_ERROR_INVALID_VALUE;
+    if (stream->capturing() || simulation().checker() != nullptr) return CUDA_ERROR_NOT_READY;
+    *place = nullptr;
+    Task task;
+    task.brief = true;
+    task.run = [from, bytes, place] {
+      *place = driver().memory.place_of(from, bytes);
+      return CUDA_SUCCESS;
+    };
+    if (!context.submit_if_idle(stream, task)) return CUDA_ERROR_NOT_READY;
+    return context.error() == CUDA_SUCCESS && *place == nullptr ? CUDA_ERROR_NOT_READY : context.error();
   });
 }
 

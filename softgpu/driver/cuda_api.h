@@ -29,5 +29,8 @@ CUresult softgpuForgetHashes();
 // is written, where the stream has work to wait for, or copies are to take time or to fail. At most 512 KiB; all of
 // `from` can be read.
 CUresult softgpuWriteNow(CUdeviceptr to, const void* from, size_t bytes, CUstream stream);
+// Where these bytes of device memory can be read by the host, as the stream has left them: until something writes or
+// frees them. CUDA_ERROR_NOT_READY as above, and where they lie in several places or reads are checked.
+CUresult softgpuPlaceNow(CUdeviceptr from, size_t bytes, CUstream stream, const void** place);
 }
 #pragma GCC visibility pop

@@ -128,6 +128,8 @@ class Memory {
   Copied copy(uint64_t destination, uint64_t source, uint64_t bytes);
   // From host memory that is there; false when a device address means nothing.
   bool write(uint64_t address, const std::byte* from, uint64_t bytes);
+  // Host memory behind these bytes; null where they lie in several pieces, or mean nothing.
+  const std::byte* place_of(uint64_t address, uint64_t bytes) { return views_.all().translate(address, bytes); }
   // Repeats a pattern of `width` bytes (1, 2, 4); false when a device address means nothing.
   bool fill(uint64_t address, uint32_t pattern, unsigned width, uint64_t count);
 

@@ -159,6 +159,12 @@ class OverUcx(Moves):
         network = 'TIDE_TRANSPORT=sim:rtt_us=1000,gbit=1'
         self.expect_ok(self.pool.run('--', 'env', network, job_program('mirrors'), '--small'))
 
+    def test_what_is_copied_back_is_not_changed_by_what_comes_behind(self):
+        self.pool.up(gpus=1)
+        for network in ('ucx', 'sim:rtt_us=2000,gbit=40'):
+            self.expect_ok(self.pool.run('--', 'env', f'TIDE_TRANSPORT={network}', job_program('pinned'), '--rounds', 1,
+                                         '--behind', 6))
+
     def test_page_locked_memory_that_waits_for_a_slow_network_moves_too(self):
         self.pool.env['TIDE_TRANSPORT'] = 'sim:rtt_us=3000,gbit=2'
         self.assertGreater(self.migrate_while_running('pinned'), 1)

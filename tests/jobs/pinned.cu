@@ -1,10 +1,12 @@
 // Copies from page-locked memory, allocated or registered, of random sizes, from random places, on some streams,
 // without a wait until all are sent; then the memory is changed, or given back, at once, and every byte is looked at.
 // Copies back land in the same blocks, also in random places of them.
-//   ./pinned [--rounds N] [--seconds N] [--seed N] [--kib N]    N KiB: each block
+//   ./pinned [--rounds N] [--seconds N] [--seed N] [--kib N] [--behind N]    N KiB: each block
+// --behind: in the end, so often: work that changes what is being copied back, behind the copy.
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
@@ -129,6 +131,31 @@ void bring(Random* random, const Bench& bench, const Block& source, const Block&
   EXPECT(wrong == 0, "round %d: %zu of %zu bytes came wrong", round, wrong, block_bytes);
 }
 
+// What comes back is what was there before the next work of the stream, also where that is sent while bytes are still on
+// their way, or by then the memory is another one's.
+void change_behind(Random* random, const Bench& bench, const Block& target, int round) {
+  const cudaStream_t stream = bench.streams[0];
+  for (int i = 0; i < 16; i++) {  // on a fast path that is known to be one, bytes may go from where they lie
+    CHECK(cudaMemcpyAsync(target.host, bench.device[0], block_bytes, cudaMemcpyDeviceToHost, stream));
+  }
+  for (int i = 0; i < 8; i++) {
+    unsigned char* const device = bench.device[i % 2];
+    CHECK(cudaMemsetAsync(device, 0x50 + i, block_bytes, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    CHECK(cudaMemcpyAsync(target.host, device, block_bytes, cudaMemcpyDeviceToHost, stream));
+    usleep(random->next(600));
+    if (random->next(2) == 0) {
+      CHECK(cudaMemsetAsync(device, 0xee, block_bytes, stream));
+    } else {
+      CHECK(cudaMemcpyAsync(device, target.host, block_bytes, cudaMemcpyHostToDevice, stream));
+    }
+    CHECK(cudaStreamSynchronize(stream));
+    const size_t right = (size_t)std::count(target.host, target.host + block_bytes, (unsigned char)(0x50 + i));
+    EXPECT(right == block_bytes, "round %d: %zu of %zu bytes are of later work", round, block_bytes - right,
+           block_bytes);
+  }
+}
+
 void round_trip(Random* random, const Bench& bench, int round) {
   Block blocks[2] = {make_block(random), make_block(random)};
   Copy copies[kCopies];
@@ -171,6 +198,10 @@ int main(int argc, char** argv) {
   for (unsigned char*& device : bench.device) CHECK(cudaMalloc(&device, block_bytes));
   int round = 0;
   while (round < rounds || now_seconds() - began < seconds) round_trip(&random, bench, round++);
+  const int behind = (int)option(argc, argv, "--behind", 0);
+  const Block target = make_block(&random);
+  for (int i = 0; i < behind; i++) change_behind(&random, bench, target, i);
+  free_block(target);
   printf("rounds %d\n", round);
   return verdict("pinned");
 }

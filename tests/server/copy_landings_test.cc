@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "base/limits.h"
 #include "calls.h"
 #include "server/session.h"
+#include "transport/region.h"
 
 namespace tide {
 namespace {
@@ -255,6 +257,122 @@ TEST_F(CopyLandingsTest, a_copy_to_where_nothing_is_mapped_is_an_error) {
   EXPECT_EQ(session->error_count(), 1u);
   EXPECT_EQ(session->last_error(), uint64_t(CUDA_ERROR_INVALID_VALUE));
   EXPECT_EQ(session->staging().in_use(), 0u);
+}
+
+// The other way: device memory that is lent to the link, and who must not write it meanwhile.
+class LendingLink : public Link {
+ public:
+  LendingLink() { EXPECT_TRUE(map_private_region(&region_).ok()); }
+  ~LendingLink() override { unmap_region(region_); }
+  bool progress() override { return false; }
+  void note(const Word&) override {}
+  void wake() override {}
+  void sleep(uint32_t, uint32_t) override {}
+  bool alive() override { return true; }
+  const char* transport() const override { return "test"; }
+  void abandon() override {}
+  bool lends() const override { return true; }
+  bool lends_unknown() const override { return true; }
+  uint64_t bytes_per_s() const override { return rate; }
+  bool lend(uint64_t, const std::byte* from, uint64_t bytes) override {
+    lent.emplace_back(from, bytes);
+    return true;
+  }
+  void take_back() override { lent.clear(); }
+  uint64_t rate = 5'000'000'000;
+  std::vector<std::span<const std::byte>> lent;
+};
+
+struct CopyOutTest : CopyLandingsTest {
+  void SetUp() override {
+    CopyLandingsTest::SetUp();
+    const Record copy = copy_of(std::byte{5});
+    execute(copy, false);
+    finish();
+    session->attach(&link);
+    session->poll();  // what waited to be told goes first
+    session->let_lend_memory(true);
+  }
+  void TearDown() override { session->attach(nullptr); }
+  // Executes it as far as it goes. Whether that is to its end.
+  bool bring(uint64_t bytes = kBytes) {
+    Record made = record(Call::tideCopyOut, command::CopyOut{kPlace, bytes, bytes, 1, 0, 0, 0, 0, 0});
+    made.header.stream = kStream;
+    const bool over = session->execute(made.header, made.payload.data());
+    if (!over) --sequence;
+    return over;
+  }
+  void read_all() { link.region().client().answer_tail.store(link.region().worker().answer_head.load()); }
+  // Whether the link has device memory, not a copy of it.
+  bool follows_the_memory() {
+    const std::byte before = link.lent.back()[0];
+    const Record copy = copy_of(std::byte(int(before) + 1));
+    execute(copy, false);
+    finish();
+    return link.lent.back()[0] == std::byte(int(before) + 1);
+  }
+  LendingLink link;
+};
+
+TEST_F(CopyOutTest, device_memory_is_lent_until_the_client_has_read_it) {
+  EXPECT_TRUE(bring());
+  EXPECT_EQ(session->outbox().in_place(), kBytes);
+  ASSERT_EQ(link.lent.size(), 1u);
+  EXPECT_EQ(link.lent[0][kBytes - 1], std::byte{5});
+  EXPECT_EQ(session->staging().in_use(), 0u);
+  const Record copy = copy_of(std::byte{6});
+  ASSERT_TRUE(begin(copy));
+  put(copy, 0, kBytes);
+  EXPECT_EQ(there(0), std::byte{5}) << "written while it is lent";
+  EXPECT_EQ(landings().staged(), kBytes);
+  read_all();
+  EXPECT_FALSE(session->outbox().lends_in_place());
+  execute(copy, true);
+  expect_all(std::byte{6});
+  EXPECT_TRUE(bring());
+  read_all();
+  EXPECT_TRUE(follows_the_memory());
+}
+
+TEST_F(CopyOutTest, no_more_than_a_few_mib_are_lent_at_once) {
+  execute(Call::tideMapMemory, command::MapMemory{kPlace + kChunkBytes, 3 * kChunkBytes});
+  EXPECT_FALSE(bring(6u << 20));
+  EXPECT_LE(session->outbox().in_place(), (4u << 20) + 4096);
+  EXPECT_GT(session->outbox().in_place(), 2u << 20);
+  read_all();
+  EXPECT_TRUE(bring(6u << 20));
+}
+
+TEST_F(CopyOutTest, nothing_is_lent_where_somebody_would_wait_for_it) {
+  session->let_lend_memory(false);
+  EXPECT_TRUE(bring());
+  session->let_lend_memory(true);
+  link.rate = 100'000'000;
+  EXPECT_TRUE(bring());
+  link.rate = 5'000'000'000;
+  {
+    const Work work(*this);
+    EXPECT_TRUE(bring());
+  }
+  finish();
+  EXPECT_EQ(session->outbox().in_place(), 0u);
+}
+
+TEST_F(CopyOutTest, what_was_lent_lies_in_the_ring_after_a_break) {
+  EXPECT_TRUE(bring());
+  session->outbox().take_in_place();
+  EXPECT_TRUE(link.lent.empty());
+  EXPECT_FALSE(session->outbox().lends_in_place());
+}
+
+TEST_F(CopyOutTest, a_client_that_reads_slowly_is_lent_nothing_for_a_while) {
+  EXPECT_TRUE(bring());
+  EXPECT_TRUE(session->outbox().in_place_gets_on());
+  sleep_us(5'000);
+  EXPECT_FALSE(session->outbox().in_place_gets_on());
+  read_all();
+  EXPECT_TRUE(bring());
+  EXPECT_FALSE(session->outbox().lends_in_place());
 }
 
 }  // namespace
