@@ -13,6 +13,7 @@ constexpr uint64_t kNearlyMs = 10'000;             // who is done so soon is lef
 constexpr uint64_t kNearlyPauses = 2;              // or in so many of them
 
 uint64_t gpus_of(const JobView& job) {
+  if (job.keeps.empty() && job.places.size() == 1) return job.places[0].on_gpu() ? 1 : 0;
   std::set<GpuId> on(job.keeps);
   for (const GpuId& place : job.places) {
     if (place.on_gpu()) on.insert(place);
@@ -36,7 +37,8 @@ bool is_nearly_done(const JobView& job) {
 
 uint64_t disturbance_cost(const JobView& job) {
   if (is_nearly_done(job)) return kNeverWorth;
-  return pause_ms(job) * std::max<uint64_t>(gpus_of(job), 1);
+  const uint64_t pause = pause_ms(job);
+  return pause == 0 ? 0 : pause * std::max<uint64_t>(gpus_of(job), 1);
 }
 
 }  // namespace tide::sched

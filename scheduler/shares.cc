@@ -125,16 +125,31 @@ Standing standing_of(const Queue& queue, const QueueShare& share, int64_t need) 
   return {rank, -queue.priority, taken, share.used / std::max(queue.weight, 1e-9)};
 }
 
-// The queues from a leaf up to the pool's.
-std::vector<int32_t> chain_of(const QueueTree& tree, int32_t leaf) {
-  std::vector<int32_t> chain;
-  for (int32_t at = leaf; at != kNoQueue; at = tree.queues[size_t(at)].parent) chain.push_back(at);
-  return chain;
+// The lowest queue above which, or at which, both are; kNoQueue: only the pool.
+int32_t meet(const QueueTree& tree, int32_t a, int32_t b) {
+  for (int32_t at = a; at != kNoQueue; at = tree.queues[size_t(at)].parent) {
+    for (int32_t other = b; other != kNoQueue; other = tree.queues[size_t(other)].parent) {
+      if (at == other) return at;
+    }
+  }
+  return kNoQueue;
 }
 
-bool fits_shares(const QueueShares& shares, const std::vector<int32_t>& queues, int64_t need) {
-  return std::all_of(queues.begin(), queues.end(),
-                     [&](int32_t at) { return shares[size_t(at)].allocated + need <= shares[size_t(at)].fair; });
+// How much more each queue from `leaf` up to below `end` may get within its share.
+int64_t owed_below(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int32_t end) {
+  int64_t least = kNoLimit;
+  for (int32_t at = leaf; at != end; at = tree.queues[size_t(at)].parent)
+    least = std::min(least, shares[size_t(at)].fair - shares[size_t(at)].allocated);
+  return least;
+}
+
+// Whether `victim`, and what it is a part of beside `leaf`, has more than its share; then `*meeting`: where both meet.
+bool has_too_much(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int32_t victim, int32_t* meeting) {
+  if (victim == leaf || !tree.queues[size_t(victim)].preemptible || shares[size_t(victim)].over() == 0) return false;
+  *meeting = meet(tree, leaf, victim);
+  int32_t beside = victim;
+  while (tree.queues[size_t(beside)].parent != *meeting) beside = tree.queues[size_t(beside)].parent;
+  return shares[size_t(beside)].over() > 0;
 }
 
 }  // namespace
@@ -229,19 +244,29 @@ int64_t most_ever(const QueueTree& tree, int32_t leaf, int32_t* by) {
   return headroom(tree, QueueShares(tree.queues.size()), leaf, by);
 }
 
+int64_t owed_to(const QueueTree& tree, const QueueShares& shares, int32_t leaf) {
+  return owed_below(tree, shares, leaf, kNoQueue);
+}
+
 bool is_owed(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need) {
-  return fits_shares(shares, chain_of(tree, leaf), need);
+  return need <= owed_to(tree, shares, leaf);
 }
 
 bool may_reclaim(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need, int32_t victim) {
-  if (victim == leaf || !tree.queues[size_t(victim)].preemptible || shares[size_t(victim)].over() == 0) return false;
-  std::vector<int32_t> mine = chain_of(tree, leaf), theirs = chain_of(tree, victim);
-  while (!mine.empty() && !theirs.empty() && mine.back() == theirs.back()) {
-    mine.pop_back();
-    theirs.pop_back();
+  int32_t meeting = kNoQueue;
+  if (!has_too_much(tree, shares, leaf, victim, &meeting)) return false;
+  return need <= owed_below(tree, shares, leaf, meeting);  // from there up nothing changes
+}
+
+int64_t most_reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf) {
+  int64_t most = 0;
+  if (shares[size_t(leaf)].allocated >= shares[size_t(leaf)].fair) return most;
+  for (size_t i = 0; i < tree.queues.size(); ++i) {
+    int32_t meeting = kNoQueue;
+    const bool may = tree.queues[i].leaf() && has_too_much(tree, shares, leaf, int32_t(i), &meeting);
+    if (may) most = std::max(most, owed_below(tree, shares, leaf, meeting));
   }
-  const bool beyond = !theirs.empty() && shares[size_t(theirs.back())].over() > 0;
-  return beyond && fits_shares(shares, mine, need);  // above where they part nothing changes
+  return most;
 }
 
 std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need) {

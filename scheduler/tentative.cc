@@ -15,6 +15,11 @@ constexpr int64_t kBehindAll = INT64_MAX;  // beyond any growth_rank()
 
 bool is_whole(const Share& share) { return !share.job->is_partial(); }
 
+bool is_but_for_count(const Standing& is, const Standing& then) {
+  return is.admitted && then.admitted && is.frozen == then.frozen && is.out == then.out && is.least == then.least &&
+         is.most == then.most;
+}
+
 // Mostly behind all others.
 void insert_sorted(GpuSet* set, uint32_t value) {
   if (set->empty() || set->back() < value) return set->push_back(value);
@@ -48,6 +53,10 @@ Tentative::Tentative(const State& state)
   drainers_.resize(leaves);
   growing_.resize(leaves);
   shrinking_.resize(leaves);
+  elastic_.resize(leaves);
+  grown_.resize(leaves);
+  givers_.resize(leaves);
+  leaving_by_.resize(leaves);
   rooms_.reserve(gpus_.size());
   for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}});
 }
@@ -328,20 +337,7 @@ void Tentative::index(Slot slot) {
     filed.sums = sums_of(share);
     queue_sums_[filed.leaf].add(filed.sums, 1);
   }
-  if (is.admitted) {
-    filed.summed = is_whole(share);
-    if (filed.summed) least_sum_ += is.least;
-    if (filed.summed) count_sum_ += is.count;
-    filed.growing = is.count < is.most;
-    filed.shrinking = is.count > is.least;
-    filed.due = job.due_gpus != 0;
-    filed.awaits = is.frozen ? 0 : job.due_more;
-    awaited_ += filed.awaits;
-    const int64_t rank = filed.due ? kBehindAll : filed.rank;
-    if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
-    if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
-    return;
-  }
+  if (is.admitted) return index_admitted(slot);
   if (job.suspended) return;
   if (share.away || is.out || !job.kept_out_for.empty()) return;
   filed.due = job.due_gpus != 0;
@@ -355,27 +351,114 @@ void Tentative::index(Slot slot) {
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
   filed.line = &waiting_[filed.leaf][filed.kind];
   filed.line->emplace_hint(filed.line->end(), filed.order, slot);
+  filed.entitled = job.entitled;
+  entitled_ += filed.entitled;
   filed.drains = job.skipped >= kSkipsMax;
   if (filed.drains) drainers_[filed.leaf].insert({filed.order, slot});
 }
 
-void Tentative::unindex(Slot slot) {
+void Tentative::index_admitted(Slot slot) {
   Share& share = shares_[slot];
-  const Filed filed = std::exchange(share.filed, {});
-  if (has_queues_) queue_sums_[filed.leaf].add(filed.sums, -1);
-  if (!homeless_.empty()) homeless_.erase({share.number, slot});
-  if (filed.summed) least_sum_ -= filed.is.least;
+  const Standing& is = share.is;
+  const JobView& job = *share.job;
+  Filed& filed = share.filed;
+  filed.summed = is_whole(share);
+  if (filed.summed) least_sum_ += is.least;
+  filed.due = job.due_gpus != 0;
+  filed.awaits = is.frozen ? 0 : job.due_more;
+  awaited_ += filed.awaits;
+  filed.priority = job.priority;
+  filed.elastic = has_queues_ && is.least < is.most;
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.elastic) elastic_[filed.leaf].insert({{rank, is.least, share.number}, slot});
+  if (!is.frozen && job.preemptible && !job.spared) {
+    filed.givers = &givers_[filed.leaf][job.priority];
+    filed.giver = filed.givers->size();
+    filed.givers->push_back(slot);
+  }
+  filed.leaving = job.suspended;
+  if (filed.leaving) {
+    filed.leaves = is_whole(share) ? int64_t(share.held.size()) : 0;
+    leaving_gpus_ += filed.leaves;
+    ++leaving_jobs_;
+    ++leaving_by_[filed.leaf][job.priority];
+  }
+  index_count(slot);
+}
+
+// What depends on how many GPUs it is to have, and nothing else does.
+void Tentative::index_count(Slot slot) {
+  const Share& share = shares_[slot];
+  const Standing& is = share.is;
+  Filed& filed = shares_[slot].filed;
+  filed.is.count = is.count;
+  if (filed.summed) count_sum_ += is.count;
+  filed.growing = is.count < is.most;
+  filed.shrinking = is.count > is.least;
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
+  if (!filed.shrinking) return;
+  shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
+  grown_[filed.leaf] += is.count - is.least;
+}
+
+void Tentative::unindex_count(Slot slot) {
+  const Share& share = shares_[slot];
+  const Filed& filed = share.filed;
   if (filed.summed) count_sum_ -= filed.is.count;
   const int64_t rank = filed.due ? kBehindAll : filed.rank;
   if (filed.growing) growing_[filed.leaf].erase({{rank, filed.is.count, share.number}, slot});
-  if (filed.shrinking) shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
+  if (!filed.shrinking) return;
+  shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
+  grown_[filed.leaf] -= filed.is.count - filed.is.least;
+}
+
+void Tentative::unindex_admitted(Slot slot, const Filed& filed) {
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.summed) least_sum_ -= filed.is.least;
+  awaited_ -= filed.awaits;
+  if (filed.elastic) elastic_[filed.leaf].erase({{rank, filed.is.least, shares_[slot].number}, slot});
+  if (filed.givers != nullptr) {
+    const Slot last = filed.givers->back();
+    (*filed.givers)[filed.giver] = last;
+    shares_[last].filed.giver = filed.giver;
+    filed.givers->pop_back();
+  }
+  if (!filed.leaving) return;
+  leaving_gpus_ -= filed.leaves;
+  --leaving_jobs_;
+  auto& by_priority = leaving_by_[filed.leaf];
+  const auto found = by_priority.find(filed.priority);
+  if (--found->second == 0) by_priority.erase(found);
+}
+
+bool Tentative::somebody_leaves_below(int32_t leaf, int32_t priority) const {
+  const auto& by_priority = leaving_by_[size_t(leaf)];
+  return !by_priority.empty() && by_priority.begin()->first < priority;
+}
+
+uint32_t Tentative::part_left_most() const {
+  uint32_t most = 0;
+  for (const ByLeft* rooms : {&left_in_, &left_in_new_}) {
+    if (!rooms->empty()) most = std::max(most, std::get<0>(*rooms->rbegin()));
+  }
+  return most;
+}
+
+void Tentative::unindex(Slot slot) {
+  Share& share = shares_[slot];
+  unindex_count(slot);
+  unindex_admitted(slot, share.filed);
+  const Filed filed = std::exchange(share.filed, {});
+  if (has_queues_) queue_sums_[filed.leaf].add(filed.sums, -1);
+  if (!homeless_.empty()) homeless_.erase({share.number, slot});
   if (filed.due) dues_.erase({filed.order, slot});
   stepping_ -= filed.steps;
   if (filed.counted) {
     const auto ranked = ranks_.find(filed.rank);
     if (--ranked->second == 0) ranks_.erase(ranked);
   }
-  awaited_ -= filed.awaits;
+  entitled_ -= filed.entitled;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
@@ -388,7 +471,6 @@ void QueueSums::add(const QueueSums& other, int64_t sign) {
   minima += sign * other.minima;
   left_behind += sign * other.left_behind;
   usable += sign * other.usable;
-  leaving += sign * other.leaving;
 }
 
 QueueSums Tentative::sums_of(const Share& share) const {
@@ -406,7 +488,6 @@ QueueSums Tentative::sums_of(const Share& share) const {
   sums.left_behind = job.suspended ? held + absent : absent;
   sums.usable = most;
   if (is.frozen && !job.suspended) sums.demand = held;
-  if (job.suspended && is_whole(share)) sums.leaving = int64_t(share.held.size());
   return sums;
 }
 
@@ -460,9 +541,16 @@ void Tentative::rollback(size_t checkpoint) {
 }
 
 void Tentative::put_standing(Slot slot, const Standing& standing) {
-  unindex(slot);
-  shares_[slot].is = standing;
-  index(slot);
+  Share& share = shares_[slot];
+  if (is_but_for_count(share.filed.is, standing) && share.filed.counted) {
+    unindex_count(slot);
+    share.is = standing;
+    index_count(slot);
+  } else {
+    unindex(slot);
+    share.is = standing;
+    index(slot);
+  }
   note_home(slot);
   touch(slot);
   note_unplaced(slot);

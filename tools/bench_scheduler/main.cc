@@ -7,15 +7,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/planner.h"
+#include "scheduler/queues.h"
 #include "scheduler/store.h"
 #include "tools/bench_scheduler/rounds.h"
 
@@ -58,8 +61,10 @@ void print(const std::string& name, double value, const char* unit, double budge
   fflush(stdout);
 }
 
-State make_pool(uint32_t servers) {
+State make_pool(uint32_t servers, const QueueTree& queues = {}) {
   State state;
+  state.queues = queues;
+  state.used.resize(queues.queues.size());
   for (uint32_t i = 0; i < servers * kServerGpus; ++i) {
     const GpuId id{format("gpu%05u", i / kServerGpus), i % kServerGpus};
     state.gpus.push_back({.id = id, .memory_bytes = 80ull << 30});
@@ -81,14 +86,48 @@ JobView make_small_job(uint32_t number, Dice*) { return {.id = std::to_string(nu
 
 using Make = JobView (*)(uint32_t number, Dice* dice);
 
+// 20 queues that take jobs, of five departments: together quotas of seven tenths of the pool, some with a limit, some
+// without preemption, of several weights and priorities.
+std::vector<QueueConfig> make_queues(uint32_t gpus) {
+  constexpr uint32_t kDepartments = 5, kTeams = 4;
+  const double each = 0.7 * gpus / kDepartments;
+  std::vector<QueueConfig> queues;
+  for (uint32_t d = 0; d < kDepartments; ++d) {
+    const std::string department = format("department%u", d);
+    queues.push_back({.name = department, .quota = each, .over_quota_weight = 1.0 + d % 2});
+    if (d == 0) queues.back().limit = 1.5 * each;
+    for (uint32_t t = 0; t < kTeams; ++t) {
+      const double quota = std::floor(each * (t + 1) / 10);
+      queues.push_back({.name = format("team%u-%u", d, t),
+                        .parent = department,
+                        .quota = quota,
+                        .over_quota_weight = 1.0 + t,
+                        .priority = int32_t(d == 4 && t == 0),
+                        .preemptible = t != 1 || d > 2});
+      if (t == 2) queues.back().limit = 1.2 * quota;
+    }
+  }
+  return queues;
+}
+
+// Some teams ask for much more than others.
+int32_t roll_queue(const QueueTree& tree, Dice* dice) {
+  for (;;) {
+    const uint32_t at = std::min(dice->roll(uint32_t(tree.queues.size())), dice->roll(uint32_t(tree.queues.size())));
+    if (tree.queues[at].leaf()) return int32_t(at);
+  }
+}
+
 // A pool that is asked again after each thing that happens.
 class Load {
  public:
-  Load(const Size& size, Make make) : size_(size), make_(make), pool_(make_pool(size.servers)), planner_(pool_) {
-    for (uint32_t i = 0; i < size.jobs; ++i) planner_.put(make_(next_++, &dice_));
+  Load(const Size& size, Make make, const QueueTree& queues = {})
+      : size_(size), make_(make), pool_(make_pool(size.servers, queues)), planner_(pool_) {
+    for (uint32_t i = 0; i < size.jobs; ++i) planner_.put(next_job());
     const uint64_t began = now_ns();
-    note(planner_.decide());
+    std::vector<Planner::Change> changes = planner_.decide();
     first_ms_ = ms_since(began);
+    follow(std::move(changes));
   }
 
   // A whole plan, from nothing but what is.
@@ -97,9 +136,10 @@ class Load {
       const uint64_t began = now_ns();
       const double busy_ms = processor_ms();
       planner_.begin_anew();
-      note(planner_.decide());
+      std::vector<Planner::Change> changes = planner_.decide();
       whole_busy_ms_ = std::min(whole_busy_ms_, processor_ms() - busy_ms);
       whole_ms_ = std::min(whole_ms_, ms_since(began));
+      follow(std::move(changes));
     }
   }
 
@@ -109,12 +149,11 @@ class Load {
       const uint32_t what = dice_.roll(100);
       const uint64_t began = now_ns();
       if (what < 45 || running_.empty()) {
-        planner_.put(make_(next_++, &dice_));
+        planner_.put(next_job());
       } else if (what < 90) {
         const size_t at = dice_.roll(uint32_t(running_.size()));
         planner_.remove(running_[at]);
-        running_[at] = running_.back();
-        running_.pop_back();
+        stop(running_[at]);
       } else if (what < 95) {
         const bool lost = lost_.size() < kLostMax && dice_.roll(2) == 0;
         GpuView& gpu = lost || lost_.empty() ? pool_.gpus[dice_.roll(uint32_t(pool_.gpus.size()))] : *lost_.back();
@@ -127,36 +166,77 @@ class Load {
         job.target = 1 + dice_.roll(job.vgpus);
         planner_.put(job);
       }
-      const std::vector<Planner::Change> changes = planner_.decide();
+      std::vector<Planner::Change> changes = planner_.decide();
       planner_.count_passed(changes);
       took_us_.push_back(ms_since(began) * 1000);
-      note(changes);
+      follow(std::move(changes));
     }
     std::sort(took_us_.begin(), took_us_.end());
   }
 
   void report(const std::string& name) {
     plan_all();
+    took_us_.clear();
+    taken_ = 0;
     live();
     const auto at = [&](double part) { return took_us_[size_t(part * double(took_us_.size() - 1))]; };
-    print(name + ": a decision, p50", at(0.5), "us", 0, size_.events);
-    print(name + ": a decision, p99", at(0.99), "us", 100, size_.events);
-    print(name + ": a decision, the longest", at(1), "us", 0, size_.events);
+    const uint32_t runs = uint32_t(took_us_.size());
+    print(name + ": a decision, p50", at(0.5), "us", 0, runs);
+    print(name + ": a decision, p99", at(0.99), "us", 100, runs);
+    print(name + ": a decision, the longest", at(1), "us", 0, runs);
     print(name + ": a whole plan, of the processor's time", whole_busy_ms_, "ms", 50, size_.plans);
     print(name + ": a whole plan, as the clock has it", whole_ms_, "ms", 0, size_.plans);
     print(name + ": the first plan, all placed", first_ms_, "ms", 0);
     print(name + ": jobs that run", double(running_.size()), "jobs", 0);
     print(name + ": jobs", double(planner_.jobs()), "jobs", 0);
+    if (!pool_.queues.empty()) print(name + ": jobs suspended for others", double(taken_), "jobs", 0);
   }
 
  private:
-  void note(const std::vector<Planner::Change>& changes) {
-    for (const Planner::Change& change : changes) {
-      const uint32_t number = uint32_t(strtoul(change.id.c_str(), nullptr, 10));
-      if (number >= started_.size()) started_.resize(number + 1);
-      if (change.decision.running && !started_[number]) running_.push_back(change.id);
-      started_[number] = true;
+  JobView next_job() {
+    JobView job = make_(next_++, &dice_);
+    if (!pool_.queues.empty()) put_into_queue(pool_.queues, roll_queue(pool_.queues, &dice_), &job);
+    return job;
+  }
+
+  // What follows: whose GPUs are taken for others is suspended, and asked of again when it is parked.
+  void follow(std::vector<Planner::Change> changes) {
+    while (note(changes)) {
+      const uint64_t began = now_ns();
+      for (const Planner::Change& change : changes) {
+        if (change.decision.running) continue;
+        JobView job = *planner_.view(change.id);
+        job.running = job.suspended = false;
+        for (GpuId& place : job.places) place.index = kParked;
+        planner_.put(job);
+      }
+      changes = planner_.decide();
+      planner_.count_passed(changes);
+      took_us_.push_back(ms_since(began) * 1000);
     }
+  }
+
+  // Whether some are suspended.
+  bool note(const std::vector<Planner::Change>& changes) {
+    bool taken = false;
+    for (const Planner::Change& change : changes) {
+      if (!change.decision.running) {
+        stop(change.id);
+        taken = true;
+        ++taken_;
+      } else if (at_.emplace(change.id, running_.size()).second) {
+        running_.push_back(change.id);
+      }
+    }
+    return taken;
+  }
+
+  void stop(std::string id) {
+    const size_t at = at_.at(id);
+    at_[running_.back()] = at;
+    running_[at] = running_.back();
+    running_.pop_back();
+    at_.erase(id);
   }
 
   const Size size_;
@@ -165,8 +245,9 @@ class Load {
   State pool_;
   Planner planner_;
   uint32_t next_ = 0;
-  std::vector<bool> started_;
   std::vector<std::string> running_;
+  std::unordered_map<std::string, size_t> at_;  // in running_
+  uint32_t taken_ = 0;
   std::vector<double> took_us_;
   std::vector<GpuView*> lost_;
   double first_ms_ = 0, whole_ms_ = 1e9, whole_busy_ms_ = 1e9;
@@ -234,8 +315,11 @@ double memory_mib() {
 }
 
 int run(const Size& size) {
+  const QueueTree queues = make_tree(make_queues(size.servers * kServerGpus));
   Load(size, make_job).report("jobs that wait");
   Load(size, make_small_job).report("jobs that share");
+  Load(size, make_job, queues).report("20 queues, jobs that wait");
+  Load(size, make_small_job, queues).report("20 queues, jobs that share");
   print("memory", memory_mib(), "MiB", 1024);
   set_default_log_level(LogLevel::kWarning);
   if (!run_rounds(size, "jobs that wait", make_job) || !run_rounds(size, "jobs that share", make_small_job)) return 1;
