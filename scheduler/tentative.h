@@ -89,6 +89,7 @@ struct Share {
   bool unplaced = false;  // in unplaced()
   Why why = Why::kNeeds;
   int64_t left = 0;                  // GPUs that were left when it was looked at
+  size_t began = 0;                  // of those that start in this round, the how many-th
   Slot behind = kNoSlot;             // whom it waits for
   Slot taken_for = kNoSlot;          // it runs, and gives its GPUs to that one
   std::vector<GpuId> places;         // of who was placed in this round

@@ -80,6 +80,7 @@ class Starting {
       --left_;
     }
     plan_.started.push_back({order, left_});
+    plan_.share(slot).began = plan_.started.size();
   }
 
   // Who is due comes before all others; until there is room for it nobody else starts. Whether they may.

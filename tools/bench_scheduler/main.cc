@@ -1,6 +1,6 @@
 // How long the scheduler takes to decide, in a large pool: one line of JSON for each figure, for tools/bench
 // --scheduler.
-//   tide-bench-scheduler [--quick]
+//   tide-bench-scheduler [--quick | --only NAME]
 
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -314,13 +314,17 @@ double memory_mib() {
   return double(usage.ru_maxrss) / 1024;
 }
 
-int run(const Size& size) {
+int run(const Size& size, const std::string& only) {
   const QueueTree queues = make_tree(make_queues(size.servers * kServerGpus));
-  Load(size, make_job).report("jobs that wait");
-  Load(size, make_small_job).report("jobs that share");
-  Load(size, make_job, queues).report("20 queues, jobs that wait");
-  Load(size, make_small_job, queues).report("20 queues, jobs that share");
+  const auto decide = [&](const std::string& name, Make make, const QueueTree& tree) {
+    if (only.empty() || only == name) Load(size, make, tree).report(name);
+  };
+  decide("jobs that wait", make_job, {});
+  decide("jobs that share", make_small_job, {});
+  decide("20 queues, jobs that wait", make_job, queues);
+  decide("20 queues, jobs that share", make_small_job, queues);
   print("memory", memory_mib(), "MiB", 1024);
+  if (!only.empty()) return 0;
   set_default_log_level(LogLevel::kWarning);
   if (!run_rounds(size, "jobs that wait", make_job) || !run_rounds(size, "jobs that share", make_small_job)) return 1;
   print("memory, with a scheduler", memory_mib(), "MiB", 1024);
@@ -332,7 +336,8 @@ int run(const Size& size) {
 
 int main(int argc, char** argv) {
   const bool quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
+  const std::string only = argc > 2 && strcmp(argv[1], "--only") == 0 ? argv[2] : "";
   tide::sched::Size size;
   if (quick) size = {.servers = 64, .jobs = 2'000, .events = 500, .plans = 2, .placements = 100};
-  return tide::sched::run(size);
+  return tide::sched::run(size, only);
 }
