@@ -62,6 +62,16 @@ int rank(const Action& action, const Occupants& occupants) {
   return 5;
 }
 
+void sort_by_rank(const Occupants& occupants, std::vector<Action>* actions) {
+  std::vector<std::pair<int, size_t>> order;
+  for (size_t i = 0; i < actions->size(); ++i) order.emplace_back(rank((*actions)[i], occupants), i);
+  if (std::is_sorted(order.begin(), order.end())) return;
+  std::sort(order.begin(), order.end());
+  std::vector<Action> sorted;
+  for (const auto& [rank, i] : order) sorted.push_back(std::move((*actions)[i]));
+  *actions = std::move(sorted);
+}
+
 }  // namespace
 
 std::string to_text(const Action& action) {
@@ -94,8 +104,7 @@ std::vector<Action> plan(const std::vector<Present>& present, const Assignment& 
     }
     if (to != p.at) actions.push_back({kind_of(p.at, to), p.job, p.vgpu, p.at, to});
   }
-  std::stable_sort(actions.begin(), actions.end(),
-                   [&](const Action& a, const Action& b) { return rank(a, occupants) < rank(b, occupants); });
+  sort_by_rank(occupants, &actions);
   for (Action& action : actions) {
     action.ready = action.kind == Action::Kind::kRelease || occupants.free_for(action.to, action.job);
     if (action.kind == Action::Kind::kMove && action.ready) action.ready = moving.insert(action.job).second;

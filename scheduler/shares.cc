@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <span>
 #include <tuple>
 
 namespace tide::sched {
@@ -27,7 +28,8 @@ struct Taker {
 };
 
 // Water-filling: everybody gets the same for its weight, but no more than it asks for. Sets `real`.
-void fill(std::vector<Taker*> takers, double amount) {
+void fill(std::span<Taker* const> some, double amount) {
+  std::vector<Taker*> takers(some.begin(), some.end());
   const auto level = [](const Taker* t) { return double(t->ask - t->fair) / t->weight; };
   std::stable_sort(takers.begin(), takers.end(), [&](const Taker* a, const Taker* b) { return level(a) < level(b); });
   double weights = 0;
@@ -41,8 +43,9 @@ void fill(std::vector<Taker*> takers, double amount) {
 }
 
 // Makes `fair` of `real`: whole GPUs, where what is asked for is whole. What that leaves goes to whose share lost most.
-void round(const std::vector<Taker*>& takers, const QueueShares& shares, int64_t* amount) {
+void round(std::span<Taker* const> takers, const QueueShares& shares, int64_t* amount) {
   std::vector<std::pair<double, Taker*>> order;
+  order.reserve(takers.size());
   for (Taker* taker : takers) {
     const int64_t before = taker->fair;
     const bool full = taker->real >= double(taker->ask) - 1e-6;
@@ -71,14 +74,21 @@ void round(const std::vector<Taker*>& takers, const QueueShares& shares, int64_t
 
 // One after the other by priority; `*amount` is what is left.
 void fill_by_priority(const QueueTree& tree, const QueueShares& shares, std::vector<Taker>* takers, int64_t* amount) {
-  std::map<int32_t, std::vector<Taker*>, std::greater<>> ranks;
+  if (*amount <= 0) return;
+  std::vector<Taker*> some;
+  some.reserve(takers->size());
   for (Taker& taker : *takers) {
-    if (taker.weight > 0 && taker.ask > taker.fair) ranks[tree.queues[size_t(taker.index)].priority].push_back(&taker);
+    if (taker.weight > 0 && taker.ask > taker.fair) some.push_back(&taker);
   }
-  for (const auto& [priority, rank] : ranks) {
-    if (*amount <= 0) return;
+  const auto priority = [&](const Taker* taker) { return tree.queues[size_t(taker->index)].priority; };
+  const auto before = [&](const Taker* a, const Taker* b) { return priority(a) > priority(b); };
+  if (!std::is_sorted(some.begin(), some.end(), before)) std::stable_sort(some.begin(), some.end(), before);
+  for (auto first = some.begin(); first != some.end() && *amount > 0;) {
+    const auto end = std::find_if(first, some.end(), [&](const Taker* each) { return priority(each) != priority(*first); });
+    const std::span<Taker* const> rank(first, end);
     fill(rank, double(*amount));
     round(rank, shares, amount);
+    first = end;
   }
 }
 
@@ -94,6 +104,7 @@ double weight_now(const Taker& taker, double weight, double weights, double part
 void divide(const QueueTree& tree, const std::vector<int32_t>& children, int64_t amount, double part,
             const std::vector<int64_t>& asks, const ShareRules& rules, QueueShares* shares) {
   std::vector<Taker> takers;
+  takers.reserve(children.size());
   for (const int32_t child : children) {
     const Queue& queue = tree.queues[size_t(child)];
     const int64_t ask = asks[size_t(child)];
@@ -280,23 +291,24 @@ std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& share
   return victims;
 }
 
-int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs) {
+int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs,
+                   std::vector<int32_t>* scratch) {
   // Children before their parents: each inner queue stands for the best of its own.
-  std::vector<int32_t> best(tree.queues.size(), kNoQueue);
-  const auto better = [&](int32_t a, int32_t b) {
-    if (best[size_t(a)] == kNoQueue) return false;
-    if (b == kNoQueue) return true;
-    const auto standing = [&](int32_t at) {
-      return standing_of(tree.queues[size_t(at)], shares[size_t(at)], needs[size_t(best[size_t(at)])]);
-    };
-    return standing(a) < standing(b);
-  };
+  std::vector<int32_t> own;
+  std::vector<int32_t>& best = scratch == nullptr ? own : *scratch;
+  best.assign(tree.queues.size(), kNoQueue);
   const auto choose = [&](const std::vector<int32_t>& of) {
     int32_t first = kNoQueue;
+    Standing least;
     for (const int32_t each : of) {
-      if (better(each, first)) first = each;
+      const int32_t leaf = best[size_t(each)];
+      if (leaf == kNoQueue) continue;
+      const Standing standing = standing_of(tree.queues[size_t(each)], shares[size_t(each)], needs[size_t(leaf)]);
+      if (first != kNoQueue && !(standing < least)) continue;
+      first = leaf;
+      least = standing;
     }
-    return first == kNoQueue ? kNoQueue : best[size_t(first)];
+    return first;
   };
   for (size_t i = tree.queues.size(); i-- > 0;) {
     const bool wants = tree.queues[i].leaf() && i < needs.size() && needs[i] > 0;

@@ -101,6 +101,8 @@ std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& share
 // pool down the child is taken that stays within its quota and share with it, or else within its share; then of the
 // higher priority; then with the smaller part of its share taken; then who had less in the past; then the file's order.
 // kNoQueue: no leaf has one.
-int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs);
+// `scratch`: for who asks often, so that nothing is allocated.
+int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs,
+                   std::vector<int32_t>* scratch = nullptr);
 
 }  // namespace tide::sched

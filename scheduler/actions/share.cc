@@ -95,18 +95,22 @@ class Growing {
 std::map<Slot, uint32_t> grown_by_queue(const Tentative& plan) {
   const QueueTree& tree = plan.queues();
   std::map<Slot, uint32_t> counts;
+  std::vector<std::pair<int32_t, Growing>> growing;  // by leaf
+  for (size_t i = 0; i < tree.queues.size(); ++i) {
+    if (!plan.elastic()[i].empty()) growing.emplace_back(int32_t(i), Growing(plan, i));
+  }
   QueueShares shares = plan.limit_shares;
-  std::vector<Growing> growing;
-  for (size_t i = 0; i < tree.queues.size(); ++i) growing.emplace_back(plan, i);
+  std::vector<int64_t> needs(tree.queues.size());
+  std::vector<int32_t> scratch;
   for (int64_t left = plan.left_last; left > 0;) {
-    std::vector<int64_t> needs(tree.queues.size());
-    for (size_t i = 0; i < needs.size(); ++i) {
-      const int64_t room = std::min(left, headroom(tree, shares, int32_t(i)) / kWholeGpu);
-      needs[i] = int64_t(growing[i].next_step(room)) * kWholeGpu;
+    for (auto& [leaf, who] : growing) {
+      const int64_t room = std::min(left, headroom(tree, shares, leaf) / kWholeGpu);
+      needs[size_t(leaf)] = int64_t(who.next_step(room)) * kWholeGpu;
     }
-    const int32_t leaf = next_queue(tree, shares, needs);
+    const int32_t leaf = next_queue(tree, shares, needs, &scratch);
     if (leaf == kNoQueue) break;
-    growing[size_t(leaf)].grow(&counts);
+    std::find_if(growing.begin(), growing.end(), [&](const auto& each) { return each.first == leaf; })
+        ->second.grow(&counts);
     left -= needs[size_t(leaf)] / kWholeGpu;
     allocate(tree, leaf, needs[size_t(leaf)], &shares);
   }

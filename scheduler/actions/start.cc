@@ -288,6 +288,7 @@ class Starting {
     }
     std::vector<int64_t> needs(tree.queues.size());
     std::vector<Next> next(tree.queues.size());
+    std::vector<int32_t> scratch;
     for (;;) {
       bool any = false;
       for (size_t i = 0; i < needs.size(); ++i) {
@@ -297,7 +298,7 @@ class Starting {
         if (next[i].who.second != kNoSlot) needs[i] = need_of(plan_.share(next[i].who.second));
         any |= needs[i] != 0;
       }
-      const int32_t leaf = any ? next_queue(tree, plan_.queue_shares, needs) : kNoQueue;
+      const int32_t leaf = any ? next_queue(tree, plan_.queue_shares, needs, &scratch) : kNoQueue;
       if (leaf == kNoQueue || !try_next(next[size_t(leaf)], &waiting[size_t(leaf)])) return;
     }
   }
