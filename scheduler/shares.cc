@@ -126,16 +126,6 @@ void divide(const QueueTree& tree, const std::vector<int32_t>& children, int64_t
   for (const Taker& taker : takers) (*shares)[size_t(taker.index)].fair = taker.fair;
 }
 
-// How a queue stands beside its siblings, with `need` more.
-using Standing = std::tuple<int, int32_t, double, double>;
-
-Standing standing_of(const Queue& queue, const QueueShare& share, int64_t need) {
-  const int64_t then = share.allocated + need;
-  const int rank = then > share.fair ? 2 : then <= queue.quota ? 0 : 1;  // quotas may be more than the pool
-  const double taken = share.fair > 0 ? double(share.allocated) / double(share.fair) : 1e18;
-  return {rank, -queue.priority, taken, share.used / std::max(queue.weight, 1e-9)};
-}
-
 // The lowest queue above which, or at which, both are; kNoQueue: only the pool.
 int32_t meet(const QueueTree& tree, int32_t a, int32_t b) {
   for (int32_t at = a; at != kNoQueue; at = tree.queues[size_t(at)].parent) {
@@ -289,32 +279,6 @@ std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& share
   std::stable_sort(victims.begin(), victims.end(),
                    [&](int32_t a, int32_t b) { return shares[size_t(a)].over() > shares[size_t(b)].over(); });
   return victims;
-}
-
-int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs,
-                   std::vector<int32_t>* scratch) {
-  // Children before their parents: each inner queue stands for the best of its own.
-  std::vector<int32_t> own;
-  std::vector<int32_t>& best = scratch == nullptr ? own : *scratch;
-  best.assign(tree.queues.size(), kNoQueue);
-  const auto choose = [&](const std::vector<int32_t>& of) {
-    int32_t first = kNoQueue;
-    Standing least;
-    for (const int32_t each : of) {
-      const int32_t leaf = best[size_t(each)];
-      if (leaf == kNoQueue) continue;
-      const Standing standing = standing_of(tree.queues[size_t(each)], shares[size_t(each)], needs[size_t(leaf)]);
-      if (first != kNoQueue && !(standing < least)) continue;
-      first = leaf;
-      least = standing;
-    }
-    return first;
-  };
-  for (size_t i = tree.queues.size(); i-- > 0;) {
-    const bool wants = tree.queues[i].leaf() && i < needs.size() && needs[i] > 0;
-    best[i] = wants ? int32_t(i) : choose(tree.queues[i].children);
-  }
-  return choose(tree.top);
 }
 
 }  // namespace tide::sched

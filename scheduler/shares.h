@@ -97,12 +97,4 @@ int64_t most_reclaimable(const QueueTree& tree, const QueueShares& shares, int32
 // All such leaves, those that have most beyond their shares first.
 std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need);
 
-// Which leaf's next job is tried first. `needs`, by index: of each leaf's next job (0 or less: it has none). From the
-// pool down the child is taken that stays within its quota and share with it, or else within its share; then of the
-// higher priority; then with the smaller part of its share taken; then who had less in the past; then the file's order.
-// kNoQueue: no leaf has one.
-// `scratch`: for who asks often, so that nothing is allocated.
-int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs,
-                   std::vector<int32_t>* scratch = nullptr);
-
 }  // namespace tide::sched

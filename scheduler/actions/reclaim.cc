@@ -6,6 +6,7 @@
 
 #include "scheduler/actions/actions.h"
 #include "scheduler/cost.h"
+#include "scheduler/next_queue.h"
 #include "scheduler/rank.h"
 #include "scheduler/spread.h"
 
@@ -142,21 +143,19 @@ class Reclaiming {
     return leaf == kNoQueue ? kNoSlot : first[size_t(leaf)].second;
   }
 
-  // Jobs of the queue that may be disturbed for this one, on GPUs that are of use to it.
+  // Jobs of the queue of whom something may be taken for this one.
   std::vector<Slot> candidates(Slot slot, From from, int32_t leaf) const {
-    const JobView& job = *plan_.share(slot).job;
     std::vector<Slot> slots;
     for (const auto& [priority, givers] : plan_.givers()[size_t(leaf)]) {
-      if (from == From::kPriorities && priority >= job.priority) break;
-      for (const Slot each : givers) {
-        if (may_give(plan_.share(each), job, from)) slots.push_back(each);
-      }
+      if (from == From::kPriorities && priority >= plan_.share(slot).job->priority) break;
+      slots.insert(slots.end(), givers.begin(), givers.end());
     }
     return slots;
   }
 
+  // Whether it may be disturbed for this one, and is on GPUs that are of use to it.
   bool may_give(const Share& share, const JobView& job, From from) const {
-    if (!share.job->running || share.mine.empty()) return false;
+    if (!share.job->running) return false;
     if (!share.job->is_partial() && share.mine != share.held) return false;  // it gives some in this round: first that
     if (from == From::kPriorities && share.job->job_class == JobClass::kInference) return false;
     if (frees(share, job) == 0 || is_nearly_done(*share.job)) return false;
@@ -194,13 +193,15 @@ class Reclaiming {
   // priorities first.
   class Cheapest {
    public:
-    Cheapest(const Reclaiming& of, const Share& wanting, int64_t missing)
-        : of_(of), wanting_(wanting), missing_(missing) {}
+    Cheapest(const Reclaiming& of, From from, const Share& wanting, int64_t missing)
+        : of_(of), from_(from), wanting_(wanting), missing_(missing) {}
 
     void offer(Slot slot) {
       const Share& share = of_.plan_.share(slot);
+      if (share.mine.empty() || (share.job->is_partial() && !wanting_.job->is_partial())) return;
       const Price price = price_of(share);
       if (best_ != kNoSlot && (least_ < price || (price == least_ && !is_better(share)))) return;
+      if (!of_.may_give(share, *wanting_.job, from_)) return;
       best_ = slot;
       least_ = price;
     }
@@ -222,6 +223,7 @@ class Reclaiming {
     }
 
     const Reclaiming& of_;
+    const From from_;
     const Share& wanting_;
     const int64_t missing_;
     Slot best_ = kNoSlot;
@@ -263,7 +265,7 @@ class Reclaiming {
   Slot cheapest_of(Taking* taking, int32_t leaf) const {
     const auto [found, is_new] = taking->may_give.try_emplace(leaf);
     if (is_new) found->second = candidates(taking->slot, taking->from, leaf);
-    Cheapest cheapest(*this, plan_.share(taking->slot), taking->missing - taking->gained);
+    Cheapest cheapest(*this, taking->from, plan_.share(taking->slot), taking->missing - taking->gained);
     for (const Slot each : found->second) {
       if (taking->from == From::kPriorities || !is_within_share(plan_.share(each), taking->shares)) cheapest.offer(each);
     }
@@ -358,7 +360,7 @@ class Reclaiming {
     const Share& wanting = plan_.share(grower);
     const int64_t missing = need / kWholeGpu - std::max<int64_t>(plan_.left(), 0);
     for (const int32_t leaf : reclaimable(plan_.queues(), shares, plan_.leaf_of(*wanting.job), need)) {
-      Cheapest cheapest(*this, wanting, missing);
+      Cheapest cheapest(*this, From::kQueues, wanting, missing);
       for (const Slot each : candidates(grower, From::kQueues, leaf)) {
         const Share& share = plan_.share(each);
         const QueueShare& queue = shares[size_t(leaf)];

@@ -2,6 +2,7 @@
 #include <map>
 
 #include "scheduler/actions/actions.h"
+#include "scheduler/next_queue.h"
 #include "scheduler/rank.h"
 
 namespace tide::sched {
@@ -100,19 +101,23 @@ std::map<Slot, uint32_t> grown_by_queue(const Tentative& plan) {
     if (!plan.elastic()[i].empty()) growing.emplace_back(int32_t(i), Growing(plan, i));
   }
   QueueShares shares = plan.limit_shares;
-  std::vector<int64_t> needs(tree.queues.size());
-  std::vector<int32_t> scratch;
-  for (int64_t left = plan.left_last; left > 0;) {
+  NextQueue order(tree, shares);
+  int64_t left = plan.left_last;
+  const auto ask = [&](int32_t leaf, Growing* who) {
+    const int64_t room = std::min(left, headroom(tree, shares, leaf) / kWholeGpu);
+    return int64_t(who->next_step(room)) * kWholeGpu;
+  };
+  for (int32_t changed = kNoQueue; left > 0;) {
     for (auto& [leaf, who] : growing) {
-      const int64_t room = std::min(left, headroom(tree, shares, leaf) / kWholeGpu);
-      needs[size_t(leaf)] = int64_t(who.next_step(room)) * kWholeGpu;
+      const int64_t need = ask(leaf, &who);
+      if (leaf == changed || need != order.need(leaf)) order.set(leaf, need);
     }
-    const int32_t leaf = next_queue(tree, shares, needs, &scratch);
-    if (leaf == kNoQueue) break;
-    std::find_if(growing.begin(), growing.end(), [&](const auto& each) { return each.first == leaf; })
+    changed = order.next();
+    if (changed == kNoQueue) break;
+    std::find_if(growing.begin(), growing.end(), [&](const auto& each) { return each.first == changed; })
         ->second.grow(&counts);
-    left -= needs[size_t(leaf)] / kWholeGpu;
-    allocate(tree, leaf, needs[size_t(leaf)], &shares);
+    left -= order.need(changed) / kWholeGpu;
+    allocate(tree, changed, order.need(changed), &shares);
   }
   return counts;
 }

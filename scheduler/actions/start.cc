@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "scheduler/actions/actions.h"
+#include "scheduler/next_queue.h"
 #include "scheduler/policy.h"
 
 namespace tide::sched {
@@ -286,20 +287,18 @@ class Starting {
     for (size_t i = 0; i < waiting.size(); ++i) {
       if (tree.queues[i].leaf()) waiting[i] = heads_of(int32_t(i));
     }
-    std::vector<int64_t> needs(tree.queues.size());
     std::vector<Next> next(tree.queues.size());
-    std::vector<int32_t> scratch;
-    for (;;) {
-      bool any = false;
-      for (size_t i = 0; i < needs.size(); ++i) {
-        needs[i] = 0;
-        if (waiting[i].heads.empty()) continue;
+    NextQueue order(tree, plan_.queue_shares);
+    for (int32_t changed = kNoQueue;;) {
+      for (size_t i = 0; i < next.size(); ++i) {
+        const int32_t leaf = int32_t(i);
+        if (waiting[i].heads.empty() && order.need(leaf) == 0) continue;
         next[i] = next_of(&waiting[i]);
-        if (next[i].who.second != kNoSlot) needs[i] = need_of(plan_.share(next[i].who.second));
-        any |= needs[i] != 0;
+        const int64_t need = next[i].who.second == kNoSlot ? 0 : need_of(plan_.share(next[i].who.second));
+        if (leaf == changed || need != order.need(leaf)) order.set(leaf, need);
       }
-      const int32_t leaf = any ? next_queue(tree, plan_.queue_shares, needs, &scratch) : kNoQueue;
-      if (leaf == kNoQueue || !try_next(next[size_t(leaf)], &waiting[size_t(leaf)])) return;
+      changed = order.next();
+      if (changed == kNoQueue || !try_next(next[size_t(changed)], &waiting[size_t(changed)])) return;
     }
   }
 

@@ -270,13 +270,20 @@ class Load {
 };
 
 // Of the running scheduler, with its ledger, its record and its agents.
-bool run_rounds(const Size& size, const std::string& name, Make make) {
-  const RoundsSize rounds{.servers = size.servers, .jobs = size.jobs, .events = size.events / 10};
+bool run_rounds(const Size& size, const std::string& name, Make make, const std::vector<QueueConfig>& queues = {}) {
+  const RoundsSize rounds{.servers = size.servers, .jobs = size.jobs, .events = size.events / 10, .queues = queues};
+  const QueueTree tree = make_tree(queues);
   Dice dice;
   uint32_t next = 0;
   RoundTimes times;
   const bool done = measure_rounds(
-      rounds, [&] { return make(next++, &dice); }, [&](uint32_t sides) { return dice.roll(sides); }, &times);
+      rounds,
+      [&] {
+        JobView job = make(next++, &dice);
+        if (!queues.empty()) job.queue = roll_queue(tree, &dice);
+        return job;
+      },
+      [&](uint32_t sides) { return dice.roll(sides); }, &times);
   if (!done) return false;
   const auto at = [&](double part) { return times.rounds_us[size_t(part * double(times.rounds_us.size() - 1))]; };
   const uint32_t runs = uint32_t(times.rounds_us.size());
@@ -331,7 +338,8 @@ double memory_mib() {
 }
 
 int run(const Size& size, const std::string& only) {
-  const QueueTree queues = make_tree(make_queues(size.servers * kServerGpus));
+  const std::vector<QueueConfig> configs = make_queues(size.servers * kServerGpus);
+  const QueueTree queues = make_tree(configs);
   const auto decide = [&](const std::string& name, Make make, const QueueTree& tree) {
     if (only.empty() || only == name) Load(size, make, tree).report(name);
   };
@@ -340,9 +348,13 @@ int run(const Size& size, const std::string& only) {
   decide("20 queues, jobs that wait", make_job, queues);
   decide("20 queues, jobs that share", make_small_job, queues);
   print("memory", memory_mib(), "MiB", 1024);
-  if (!only.empty()) return 0;
   set_default_log_level(LogLevel::kWarning);
-  if (!run_rounds(size, "jobs that wait", make_job) || !run_rounds(size, "jobs that share", make_small_job)) return 1;
+  const auto live = [&](const std::string& name, Make make, const std::vector<QueueConfig>& with) {
+    return (!only.empty() && only != "rounds: " + name) || run_rounds(size, name, make, with);
+  };
+  if (!live("jobs that wait", make_job, {}) || !live("jobs that share", make_small_job, {})) return 1;
+  if (!live("20 queues, jobs that wait", make_job, configs)) return 1;
+  if (!only.empty()) return 0;
   print("memory, with a scheduler", memory_mib(), "MiB", 1024);
   return place_durably(size);
 }

@@ -35,6 +35,7 @@ class Pool {
  public:
   explicit Pool(const RoundsSize& size)
       : size_(size), store_(std::make_unique<MemoryKv>()), reconciler_(ledger_, store_, io_.provider->getTimer()) {
+    if (!size.queues.empty()) ledger_.queues.configure(size.queues, {});
     for (uint32_t i = 0; i < size.servers; ++i) {
       sched::Server server;
       server.name = name_of(i);
@@ -55,6 +56,7 @@ class Pool {
     job.record.gpus = view.vgpus;
     job.record.min_gpus = view.min_gpus;
     job.record.part = view.part;
+    if (!size_.queues.empty()) job.record.queue = ledger_.queues.tree.queues[size_t(view.queue)].name;
     job.attached = true;
     job.vgpus.resize(view.vgpus);
     if (!store_.add(&job.record).ok()) return false;

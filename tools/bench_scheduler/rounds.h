@@ -7,12 +7,14 @@
 #include <functional>
 #include <vector>
 
+#include "scheduler/queue_config.h"
 #include "scheduler/state.h"
 
 namespace tide::sched {
 
 struct RoundsSize {
   uint32_t servers = 1280, jobs = 100'000, events = 2'000;
+  std::vector<QueueConfig> queues = {};  // JobView::queue is an index in the tree that is made of them
 };
 
 struct RoundTimes {
