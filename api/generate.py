@@ -342,7 +342,7 @@ def softgpu_exports_map(_rows, symbols):
         ['{', '  global:']
         + [f'    {s};' for s in exported(symbols)]
         + ['    softgpuSetImageBase;', '    softgpuGetImageRange;', '    softgpuSetObjectHandle;',
-           '    softgpuHashChunks;', '    softgpuForgetHashes;', '  local: *;', '};']
+           '    softgpuHashChunks;', '    softgpuForgetHashes;', '    softgpuWriteNow;', '  local: *;', '};']
     )
 
 

@@ -104,6 +104,14 @@ CUresult Channel::wait_for_space(uint32_t payload_bytes) {
       &waited);
 }
 
+CUresult Channel::wait_taken(uint64_t cursor) {
+  uint64_t waited = 0;
+  const CUresult r =
+      wait([this, cursor] { return page_->command_tail.load(std::memory_order_acquire) >= cursor; }, &waited);
+  if (r != CUDA_SUCCESS) stop_reading();
+  return r;
+}
+
 #define TIDE_COUNTED_WAIT(ready)                                        \
   const auto is_ready = ready;                                          \
   CUresult result = CUDA_SUCCESS;                                       \

@@ -140,6 +140,10 @@ class Channel : private Landings {
   CUresult wait_reply(Reply& reply);
   // All work on streams 0..count-1.
   CUresult wait_all(uint32_t count);
+  // Until the worker has taken all commands up to this cursor of the ring (sent_to()), or never will: what was lent of
+  // them is not read any more.
+  CUresult wait_taken(uint64_t cursor);
+  uint64_t sent_to() const { return own_->command_head.load(std::memory_order_relaxed); }
 
   // Takes in what the worker has sent. Cheap when there is nothing.
   void drain();

@@ -82,6 +82,7 @@ class HostMemory {
   uint64_t on_host(uint64_t address) const;
   // Whether kernels may have changed what lies there without the program's side knowing yet.
   bool is_kept_twice(uint64_t address) const;
+  bool keeps_some_twice() const { return mirrors_.load(std::memory_order_relaxed) != 0; }
   // Whether all of it is page-locked memory of the program that lies nowhere else: only the program writes it, and what
   // it asks for.
   bool is_kept_once(uint64_t address, uint64_t bytes) const;

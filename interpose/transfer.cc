@@ -70,6 +70,16 @@ void leave_room(Vgpu& vgpu, uint64_t width, uint64_t height) {
   vgpu.held_bytes.store(0);
 }
 
+// Bytes that are not there are missed here, in the program's thread, and not by the link.
+void touch(HostRect rect, uint64_t width, uint64_t height) {
+  constexpr uint64_t kPage = 4096;
+  for (uint64_t row = 0; row < height; ++row) {
+    const auto* const data = reinterpret_cast<const volatile std::byte*>(rect.data + row * rect.pitch);
+    for (uint64_t at = 0; at < width; at += kPage) [[maybe_unused]] const std::byte seen = data[at];
+    [[maybe_unused]] const std::byte last = data[width - 1];
+  }
+}
+
 uint64_t span(const CopySide& side, uint64_t width, uint64_t height) { return side.pitch * (height - 1) + width; }
 
 // The device side of a copy, checked. `context`: in whose legacy stream a copy belongs that names no stream.
@@ -186,7 +196,8 @@ CUresult host_to_device(const Entered& e, const CopyOrder& o) {
   leave_room(*side.vgpu, o.width, o.height);
   const bool awaited = foreign || (o.synchronous && side.vgpu->memory->has_synchronous());
   const HostRect source{reinterpret_cast<const std::byte*>(o.from.address), o.from.pitch,
-                        (awaited || !o.synchronous) && stays(*e.process, o, o.from, side.vgpu->channel())};
+                        (awaited || !o.synchronous) && stays(*e.process, o, o.from, side.vgpu->channel()),
+                        !e.process->host.keeps_some_twice()};
   const CUresult r =
       send_copy_in(*stream, o.to.address, o.to.pitch, source, o.width, o.height, &sequence, &side.vgpu->staging);
   if (r != CUDA_SUCCESS || !awaited) return r;
@@ -376,25 +387,37 @@ CUresult send_staged(Stream& stream, const Staging::Piece& piece, uint64_t addre
 CUresult send_copy_in(Stream& stream, uint64_t address, uint64_t pitch, HostRect source, uint64_t width,
                       uint64_t height, uint64_t* sequence, Staging* staging) {
   bool staged = staging != nullptr && width * height >= kLargeBytes;
+  Channel& channel = stream.vgpu->channel();
+  uint64_t left = width * height, lent_to = 0;
+  CUresult r = CUDA_SUCCESS;
   Parts parts(width, height, kPieceBytes);
   for (Part p; parts.next(&p);) {
     const uint64_t to = address + p.row * pitch + p.column;
     const uint64_t to_pitch = p.rows == 1 ? p.columns : pitch;
-    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch, source.stays};
+    // What a whole ring follows that this call writes has been taken by then.
+    left -= p.columns * p.rows;
+    const bool lent = source.waits && !source.stays && !staged && left >= kCommandRingBytes;
+    const HostRect part{source.data + p.row * source.pitch + p.column, source.pitch, source.stays || lent};
+    if (lent) touch(part, p.columns, p.rows);
     const Staging::Piece piece = staged ? staging->take(*stream.vgpu) : Staging::Piece{};
     staged = bool(piece);
-    CUresult r = CUDA_SUCCESS;
     if (!staged &&
         stream.vgpu->packing.send(stream, {part.data, part.pitch, to, to_pitch, p.columns, p.rows}, &r, sequence)) {
-      if (r != CUDA_SUCCESS) return r;
+      if (r != CUDA_SUCCESS) break;
       continue;
     }
     r = staged ? send_staged(stream, piece, to, to_pitch, part, p.columns, p.rows, sequence)
                : send_in_ring(stream, to, to_pitch, part, p.columns, p.rows, sequence);
-    if (r != CUDA_SUCCESS) return r;
+    if (r != CUDA_SUCCESS) break;
+    if (lent) lent_to = channel.sent_to();
   }
-  stream.vgpu->channel().counters().bytes_in.fetch_add(width * height, std::memory_order_relaxed);
-  return CUDA_SUCCESS;
+  // At once, unless the rest was packed.
+  if (lent_to != 0) {
+    const CUresult taken = channel.wait_taken(lent_to);
+    if (r == CUDA_SUCCESS) r = taken;
+  }
+  if (r == CUDA_SUCCESS) channel.counters().bytes_in.fetch_add(width * height, std::memory_order_relaxed);
+  return r;
 }
 
 CUresult send_copy_out(Stream& stream, uint64_t address, uint64_t pitch, const Landing& landing, uint64_t* sequence) {

@@ -17,7 +17,8 @@ constexpr uint64_t kLowestAddress = 64 << 10;  // no program has anything below:
 struct HostRect {
   const std::byte* data = nullptr;
   uint64_t pitch = 0;
-  bool stays = false;  // nobody changes it until the copy is over
+  bool stays = false;  // nobody changes it until the copy is over,
+  bool waits = false;  // or only until the call returns, which may wait
 };
 
 void pack_rows(std::byte* to, HostRect from, uint64_t width, uint64_t height);

@@ -139,6 +139,7 @@ void configure(Ledger* ledger, const PoolConfig& config) {
   ledger->queues.configure(config.queues, config.policy);
   ledger->disturbance.configure(config.queues, config.policy);
   ledger->consolidate = config.policy.consolidate;
+  ledger->by_estimates = config.policy.by_estimates;
   ledger->prices = config.price;
   ledger->history_keep_ms = config.history_keep_ms;
   ledger->reservations = config.reservations;
@@ -176,6 +177,8 @@ ConfigChange compare(const PoolConfig& before, const PoolConfig& after) {
   compare_rules(before.policy, after.policy, &change);
   const auto consolidate = [](const PoolConfig& config) { return config.policy.consolidate ? "true" : "false"; };
   note("consolidate", consolidate(before), consolidate(after), "", &change.now);
+  const auto order = [](const PoolConfig& config) { return config.policy.by_estimates ? "estimates" : "submission"; };
+  note("order", order(before), order(after), "", &change.now);
   const auto journal = [](const PoolConfig& config) {
     const uint64_t bytes = config.policy.journal_bytes;
     return bytes == 0 ? std::string("off") : format("%lu KiB", (unsigned long)(bytes >> 10));

@@ -24,11 +24,13 @@ enum class Kind : uint8_t {
   kName,
   kNumber,
   kSize,
+  kRate,
   kStore,
   kTurns,
   kTime,
   kTimeOrOff,
   kClass,
+  kOrder,
   kWord,
   kGpus,
   kWeight,
@@ -60,6 +62,7 @@ constexpr Key kServerKeys[] = {{"name", Kind::kName},
                                {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
                                {"park_directory", Kind::kPath},
                                {"park_memory_mib", Kind::kNumber, 0, 1u << 24},
+                               {"move_rate", Kind::kRate},
                                {"hold_s", Kind::kNumber, 0, 86'400},
                                {"labels", Kind::kLabels},
                                {"switch", Kind::kWord}};
@@ -72,15 +75,17 @@ constexpr Key kQueueKeys[] = {
 constexpr Key kPolicyKeys[] = {{"half_life", Kind::kTime},        {"past_weight", Kind::kWeight},
                                {"min_runtime", Kind::kTimeOrOff}, {"disturbances_per_hour", Kind::kNumber, 0, 1000},
                                {"idle_return", Kind::kTimeOrOff}, {"consolidate", Kind::kBool},
-                               {"journal", Kind::kJournal}};
+                               {"journal", Kind::kJournal},       {"order", Kind::kOrder}};
 constexpr Key kPriceKeys[] = {{"default", Kind::kPrice}, {"currency", Kind::kWord}, {"model", Kind::kPrices}};
 constexpr Key kHistoryKeys[] = {{"keep", Kind::kKeep}};
+constexpr const char *kBySubmission = "submission", *kByEstimates = "estimates";
 constexpr const char* kPricesKey = "model";
 constexpr const char* kLaterTables[] = {"auth"};
 constexpr const char* kTables = "[pool], [policy], [history], [price], [[queue]], [[reservation]] and [[server]]";
 
 constexpr double kGpusMost = 1e6, kWeightMost = 1e6;
 constexpr int64_t kRankMost = 1'000'000;
+constexpr uint64_t kRateLeast = 1u << 20, kRateMost = uint64_t(1) << 50;  // bytes a second
 constexpr uint64_t kJournalLeast = 1u << 20, kJournalMost = uint64_t(1) << 40;
 constexpr size_t kShownBytesMax = 80;  // of a value in a message
 
@@ -155,18 +160,34 @@ bool is_size(const std::string& text) {
          (unit.empty() || unit == "KiB" || unit == "MiB" || unit == "GiB" || unit == "TiB");
 }
 
+// Of a text that is_size().
+double size_of(const std::string& text) {
+  char* end = nullptr;
+  const double number = strtod(text.c_str(), &end);
+  const std::string unit = end, units[] = {"", "KiB", "MiB", "GiB", "TiB"};
+  const auto* const found = std::find(std::begin(units), std::end(units), unit);
+  return std::ldexp(number, int(10 * (found - std::begin(units))));
+}
+
 // "64MiB"; 0: "off". False: neither, or too little to be one.
 bool parse_journal(const std::string& text, uint64_t* bytes) {
   *bytes = 0;
   if (text == "off") return true;
   if (!is_size(text)) return false;
-  char* end = nullptr;
-  const double number = strtod(text.c_str(), &end);
-  const std::string unit = end, units[] = {"", "KiB", "MiB", "GiB", "TiB"};
-  const auto* const found = std::find(std::begin(units), std::end(units), unit);
-  const double size = std::ldexp(number, int(10 * (found - std::begin(units))));
+  const double size = size_of(text);
   if (size < double(kJournalLeast) || size > double(kJournalMost)) return false;
   *bytes = uint64_t(size);
+  return true;
+}
+
+// "2GiB/s"; 0: "0" or "off". False: none of them, or too little to be one.
+bool parse_rate(const std::string& text, uint64_t* bytes_per_s) {
+  *bytes_per_s = 0;
+  if (text == "off" || text == "0") return true;
+  if (!text.ends_with("/s")) return false;
+  const std::string size = text.substr(0, text.size() - 2);
+  if (!is_size(size) || size_of(size) < double(kRateLeast) || size_of(size) > double(kRateMost)) return false;
+  *bytes_per_s = uint64_t(size_of(size));
   return true;
 }
 
@@ -234,6 +255,8 @@ bool fits(const Key& key, const std::string& text) {
       JobClass ignored;
       return parse_job_class(text, &ignored);
     }
+    case Kind::kOrder:
+      return text == kBySubmission || text == kByEstimates;
     case Kind::kPath:
       return !text.empty();
     case Kind::kAddress:
@@ -250,6 +273,10 @@ bool fits(const Key& key, const std::string& text) {
       return is_number(key, text);
     case Kind::kSize:
       return is_size(text);
+    case Kind::kRate: {
+      uint64_t ignored = 0;
+      return parse_rate(text, &ignored);
+    }
     case Kind::kTurns: {
       TurnRules ignored;
       return parse_turns(text, &ignored);
@@ -291,6 +318,8 @@ std::string kind_text(const Key& key) {
       return "time (or off)";
     case Kind::kClass:
       return "class (batch, interactive or inference)";
+    case Kind::kOrder:
+      return "order (submission or estimates)";
     case Kind::kPath:
       return "path";
     case Kind::kAddress:
@@ -304,6 +333,8 @@ std::string kind_text(const Key& key) {
       return format("number from %llu to %llu", (unsigned long long)key.least, (unsigned long long)key.most);
     case Kind::kSize:
       return "size";
+    case Kind::kRate:
+      return "rate (1MiB/s to 1024TiB/s, or off)";
     case Kind::kTurns:
       return "way to take turns (off, auto, or how long each is)";
     case Kind::kJournal:
@@ -339,6 +370,8 @@ std::string example(const Key& key) {
       return "\"10m\"";
     case Kind::kClass:
       return "\"interactive\"";
+    case Kind::kOrder:
+      return "\"estimates\"";
     case Kind::kPath:
       return "\"/run/tide\"";
     case Kind::kAddress:
@@ -353,6 +386,8 @@ std::string example(const Key& key) {
       return std::to_string(std::max<uint64_t>(key.least, 1));
     case Kind::kSize:
       return "\"16GiB\"";
+    case Kind::kRate:
+      return "\"2GiB/s\"";
     case Kind::kTurns:
       return "\"auto\"";
     case Kind::kJournal:
@@ -559,6 +594,7 @@ class Reader {
     if (settings.count("idle_return") != 0)
       config->policy.idle_return_ms = time_or_off(settings.at("idle_return")).value_or(kIdleReturnMs);
     config->policy.consolidate = settings.count("consolidate") == 0 || settings.at("consolidate") != "false";
+    config->policy.by_estimates = settings.count("order") != 0 && settings.at("order") == kByEstimates;
     if (settings.count("journal") != 0) (void)parse_journal(settings.at("journal"), &config->policy.journal_bytes);
   }
 
@@ -666,6 +702,11 @@ Outcome check_server_setting(const std::string& key, const std::string& text) {
     return Outcome::fail("the scheduler reads '" + key + "' from its pool.toml; an agent has no such option");
   if (fits(*known, text)) return {};
   return Outcome::fail("'" + text + "' is no " + kind_text(*known) + "; write " + example(*known));
+}
+
+uint64_t rate_bytes(const std::string& text) {
+  uint64_t bytes_per_s = 0;
+  return parse_rate(text, &bytes_per_s) ? bytes_per_s : 0;
 }
 
 std::vector<ConfigError> parse_config(const std::string& text, const std::string& path, PoolConfig* config) {

@@ -43,6 +43,7 @@ struct PolicyConfig {
   uint32_t disturbances_per_hour = kDisturbancesPerHour;  // of one job, for others' sake; 0: no limit
   uint64_t idle_return_ms = kIdleReturnMs;                // of jobs of the interactive class; 0: never
   bool consolidate = true;                                // running jobs may be moved so that others can start
+  bool by_estimates = false;                              // who waits starts by what it is expected to need
   uint64_t journal_bytes = 64u << 20;                     // of the journal of decisions; 0: none is kept
 };
 
@@ -95,5 +96,7 @@ std::vector<ConfigError> read_config_text(const std::string& path, std::string* 
 
 // Whether an agent can have such a key of its [[server]], and this text as its value.
 Outcome check_server_setting(const std::string& key, const std::string& text);
+// Of a `move_rate` that fits: bytes a second; 0: no limit.
+uint64_t rate_bytes(const std::string& text);
 
 }  // namespace tide::sched

@@ -88,6 +88,8 @@ struct LinkStats {            # between the program and the vGPU's server
   windowMs @2 :UInt64;        # the last seconds, of which
   waitMs @3 :UInt64;          # so many the program waited, and the server had nothing to do
   windowBytes @4 :UInt64;     # carried in them, both ways
+  landedDirect @5 :UInt64;    # of copies to the GPU that a network brought: bytes put into device memory as they came,
+  landedStaged @6 :UInt64;    # and into the worker's page-locked memory; since the worker began, of all processes
 }
 
 struct VgpuStats {
@@ -112,7 +114,8 @@ struct VgpuStats {
   link @18 :LinkStats;
   quiet @19 :Bool;       # all that its programs began is done; parked: none of them wants it
   keptInMemory @20 :UInt64;  # parked: bytes that it takes of the server's host memory,
-  keptOnDisk @21 :UInt64;    # and of its disk
+  keptOnDisk @21 :UInt64;    # and of its disk; of chunks that others of its job have there, too, a part
+  keptApart @22 :UInt64;     # both together, if equal chunks were not kept once
 }
 
 struct VgpuUsage {            # of a vGPU on a GPU, or one that was there a moment ago
@@ -253,6 +256,21 @@ struct PromiseInfo {
   startsMs @4 :UInt64;        # since 1970: it waits like others, and gets GPUs at this time at the latest, about; 0: no
 }
 
+enum ExpectedBy {
+  nobody @0;                  # it came without an estimate, and too few jobs have ended
+  user @1;                    # its estimate
+  learned @2;                 # from jobs that ended
+}
+
+struct ExpectedInfo {         # what a job is expected to need yet
+  by @0 :ExpectedBy;
+  leftMs @1 :UInt64;          # that it will run on all its GPUs; 0: not known
+  jobs @2 :UInt64;            # that it was learned from
+  text @3 :Text;              # all that in words
+  endsMs @4 :UInt64;          # since 1970: it runs, and will be over then; 0: not known
+  passes @5 :Text;            # it runs: the pool drained for that job when it started; empty: for none
+}
+
 struct JobInfo {
   id @0 :Text;
   spec @1 :JobSpec;
@@ -275,6 +293,7 @@ struct JobInfo {
   disturbed @18 :UInt32;      # how often in the last hour for others' sake
   spared @19 :Text;           # why it is not to be disturbed for others' sake now; empty: it may be
   promise @20 :PromiseInfo;
+  expected @21 :ExpectedInfo;
 }
 
 struct GpuShare {             # what a job has of a GPU

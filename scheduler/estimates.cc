@@ -35,12 +35,17 @@ uint32_t run_step_of(double ran_s) {
 
 Estimates::Estimates() { add(kAllHalfLife_jobs); }
 
-Estimates::Kind Estimates::submitted(const std::string& team, uint32_t gpus, double now_s) {
+Estimates::Kind Estimates::came(const std::string& team, uint32_t gpus, double now_s) {
   Kind kind;
   kind.size = kind_of({"", gpus}, 0, kSizeHalfLife_jobs);
   kind.team = kind_of({"team " + team, gpus}, kind.size, kHalfLife_jobs);
   kind.batch = batch_of(kind.team, now_s);
   ++counts_[kind.batch].users;
+  return kind;
+}
+
+Estimates::Kind Estimates::submitted(const std::string& team, uint32_t gpus, double now_s) {
+  const Kind kind = came(team, gpus, now_s);
   reached(kind, 0);
   return kind;
 }
@@ -53,7 +58,16 @@ void Estimates::reached(const Kind& kind, uint32_t step) {
 }
 
 void Estimates::ended(const Kind& kind, uint32_t step) {
-  for_each(kind, [&](Counts& counts) { ++counts.ended[step]; });
+  for_each(kind, [&](Counts& counts) {
+    ++counts.ended[step];
+    ++counts.ends;
+  });
+  leave_batch(kind);
+}
+
+void Estimates::left(const Kind& kind) { leave_batch(kind); }
+
+void Estimates::leave_batch(const Kind& kind) {
   if (--counts_[kind.batch].users > 0) return;
   const auto latest = batches_.find(kind.team);
   if (latest != batches_.end() && latest->second.counts == kind.batch) return;  // another one may join it
@@ -68,6 +82,13 @@ double Estimates::left_s(const Kind& kind, uint32_t step) const {
     still_there *= 1 - end;
   }
   return spent_s / std::max(1 - still_there, 1e-9);
+}
+
+Estimates::Basis Estimates::basis(const Kind& kind) const {
+  using Of = Basis::Of;
+  if (kind.team != kind.size && counts_[kind.team].ends >= kEnoughJobs) return {Of::kTeam, counts_[kind.team].ends};
+  if (kind.size != 0 && counts_[kind.size].ends >= kEnoughJobs) return {Of::kSize, counts_[kind.size].ends};
+  return {Of::kAll, counts_[0].ends};
 }
 
 // Each kind's own counts, and some jobs that did as the wider kind's.

@@ -30,16 +30,29 @@ class Estimates {
     uint32_t size = 0, team = 0, batch = 0;
   };
 
-  // A job comes: it is in the first step. `now_s` does not go back.
+  // A job comes, and begins to run later: reached(kind, 0). `now_s` does not go back.
+  Kind came(const std::string& team, uint32_t gpus, double now_s);
+  // The same, and it is in the first step.
   Kind submitted(const std::string& team, uint32_t gpus, double now_s);
   // It has run into the next step, `step`.
   void reached(const Kind& kind, uint32_t step);
   // It ended in `step`.
   void ended(const Kind& kind, uint32_t step);
+  // It is gone, and never ran.
+  void left(const Kind& kind);
 
   // Seconds that a job which is in `step` is expected to run yet until it ends, as far as half of such jobs do: what it
   // costs to see one of them end. What lies further ahead is not known well, and is not reckoned with.
   double left_s(const Kind& kind, uint32_t step) const;
+
+  // The narrowest kind of a job of which enough have ended (kEnoughJobs), and how many have.
+  struct Basis {
+    enum class Of : uint8_t { kAll, kSize, kTeam } of = Of::kAll;
+    uint64_t jobs = 0;
+    bool operator==(const Basis&) const = default;
+  };
+  static constexpr uint64_t kEnoughJobs = 3;
+  Basis basis(const Kind& kind) const;
 
   size_t kinds() const { return counts_.size() - free_.size(); }
 
@@ -49,6 +62,7 @@ class Estimates {
     std::array<double, kRunSteps> reached{}, ended{};
     double keep = 1;     // of the past, with each job that reaches a step
     uint32_t users = 0;  // jobs, of a batch
+    uint64_t ends = 0;   // jobs that ended
   };
   struct Batch {
     uint32_t counts = 0;
@@ -58,6 +72,7 @@ class Estimates {
   uint32_t add(double half_life_jobs);
   uint32_t kind_of(const std::pair<std::string, uint32_t>& name, uint32_t otherwise, double half_life_jobs);
   uint32_t batch_of(uint32_t team, double now_s);
+  void leave_batch(const Kind& kind);
   // All jobs', its size's, its team's and its batch's; each once.
   template <class Do>
   void for_each(const Kind& kind, const Do& act) {

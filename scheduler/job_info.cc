@@ -236,6 +236,18 @@ Outcome read_server(control::ServerInfo::Reader info, Server* server) {
   return {};
 }
 
+void fill_expected(control::ExpectedInfo::Builder info, const Job& job) {
+  const Expected is = expected_now(job);
+  info.setBy(is.word == Word::kGiven     ? control::ExpectedBy::USER
+             : is.word == Word::kLearned ? control::ExpectedBy::LEARNED
+                                         : control::ExpectedBy::NOBODY);
+  info.setText(to_text(is));
+  if (is.word != Word::kNone) info.setLeftMs(is.left_ms);
+  if (is.word == Word::kLearned) info.setJobs(is.basis.jobs);
+  info.setEndsMs(job.admitted() ? job.expected.ends_ms : 0);
+  info.setPasses(job.admitted() ? job.expected.passes : "");
+}
+
 void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   const JobRecord& record = job.record;
   info.setId(record.id());
@@ -277,6 +289,7 @@ void fill_job_info(control::JobInfo::Builder info, const Job& job) {
   info.setMemoryBytes(record.memory_bytes);
   if (job.ended()) return;
   fill_turn(info.initTurn(), job);
+  fill_expected(info.initExpected(), job);
   auto vgpus = info.initVgpus(uint32_t(job.vgpus.size()));
   for (uint32_t v = 0; v < vgpus.size(); ++v) {
     vgpus[v].setVgpu(v);

@@ -75,6 +75,15 @@ JobView view_of(const Job& job) {
   view.moves_for = job.moves_for;
   view.deadline_ms = job.record.deadline_ms;
   view.reservation = job.record.reservation;
+  const Expectation& expected = job.expected;
+  if (expected.is.word != Word::kNone) view.left_ms = expected.is.left_ms;
+  if (view.running) {
+    view.ends_ms = expected.ends_ms;
+    view.passes = expected.passes;
+    view.overrun = expected.overrun;
+  } else {
+    view.place = expected.place;
+  }
   for (const auto& [server, until_ns] : job.failed_on) view.failed_on.insert(server);
   for (const Vgpu& vgpu : job.vgpus) {
     view.places.push_back(place_of(job, vgpu));
@@ -82,6 +91,13 @@ JobView view_of(const Job& job) {
     if (vgpu.at.on_gpu()) view.failed_moves = std::max(view.failed_moves, vgpu.failures);
   }
   return view;
+}
+
+Expected expected_now(const Job& job) {
+  Expected is = job.expected.is;
+  const uint64_t since_ms = job.record.useful_ms - std::min(job.record.useful_ms, job.expected.ran_ms);
+  is.left_ms -= std::min(since_ms, is.left_ms - 1);
+  return is;
 }
 
 void Ledger::describe(Server* server) const {

@@ -12,6 +12,7 @@
 
 #include "scheduler/config.h"
 #include "scheduler/disturbance.h"
+#include "scheduler/expect.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/plan.h"
 #include "scheduler/promises.h"
@@ -102,6 +103,23 @@ struct Promise {
   bool counts = false;  // else it has ended, with its deadline or with the estimate, or there was none
 };
 
+// What it is expected to need, as it was reckoned last (reconciler_expect.cc).
+struct Expectation {
+  Expected is;
+  Estimates::Kind kind;
+  bool counts = false;      // among those of whom is learned
+  bool began = false;       // to run
+  bool admitted = false;    // when this was reckoned,
+  uint32_t gpus = 0;        // and had so many
+  uint32_t step = 0;        // of running time (estimates.h)
+  uint64_t ran_ms = 0;      // useful time
+  uint64_t next_ms = 0;     // the same, when it is reckoned anew
+  int64_t place = 0;        // JobView
+  uint64_t ends_ms = 0;     // since 1970; 0: not known, or it does not run
+  std::string passes = {};  // JobView
+  bool overrun = false;
+};
+
 struct Job {
   JobRecord record;
   std::vector<Vgpu> vgpus;
@@ -117,6 +135,7 @@ struct Job {
   Idleness idle;
   Turn turn;
   Useful useful;
+  Expectation expected;
   bool spared = false;      // as it was at the last tick
   bool disturbing = false;  // it shrinks or is moved for others now; until that is done it is not spared
   Promise promise;
@@ -149,6 +168,7 @@ struct Ledger {
   TurnRules turns;
   DisturbanceRules disturbance;
   bool consolidate = true;                      // running jobs may be moved so that others can start
+  bool by_estimates = false;                    // who waits starts by what it is expected to need
   std::map<std::string, uint64_t> drains;       // servers that are being drained, also absent ones: since when (1970)
   std::map<std::string, ServerTraits> traits;   // what pool.toml says of servers
   PriceConfig prices;                           // the same of GPU time,
@@ -175,6 +195,7 @@ struct Ledger {
 };
 
 JobView view_of(const Job& job);
+Expected expected_now(const Job& job);  // less what it has run since
 void to_record(Job* job);  // vgpus -> record.vgpus
 Job from_record(const JobRecord& record);
 

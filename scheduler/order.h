@@ -18,8 +18,8 @@ struct OrderRules {
 // The smallest is served first.
 double place_in_line(const OrderRules& rules, double submitted_s, double expected_gpu_s);
 
-// Of a job whose user said how long it would run: the rest of that; who is over it is expected to run half as long
-// again.
+// Of a job whose user said how long it would run, roughly: the rest of that; from two thirds of it on half as long
+// again as it has run.
 double given_left_s(double given_s, double ran_s);
 
 // Of `free` GPUs, as many as make a job of so many vGPUs faster: all that its fullest GPU has to do decides.

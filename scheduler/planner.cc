@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/expect.h"
 #include "scheduler/models.h"
 
 namespace tide::sched {
@@ -51,8 +52,8 @@ void Planner::put(const JobView& job) {
 void Planner::remove(const std::string& id) {
   const auto found = slots_.find(id);
   if (found == slots_.end()) return;
+  unlist(found->second);
   plan_->remove(found->second);
-  if (found->second < listed_.size()) listed_[found->second] = false;
   slots_.erase(found);
   leaving_.erase(id);
 }
@@ -169,11 +170,13 @@ void Planner::adopt(Slot slot, const Decision& decision) {
     note_leaving(job);
     return;
   }
+  const bool starts = decision.running && !job.running;
   job.running = decision.running;
   for (size_t v = 0; job.suspended && v < job.places.size(); ++v) {
     if (job.places[v].on_gpu() && decision.places[v].parked()) job.keeps.insert(job.places[v]);
   }
   if (!decision.running) return;
+  if (starts) note_start(decision, pool_.now_ms, &job);
   if (job.suspended || (job.spared && job.places != decision.places)) plan_->change(slot);  // it keeps what it has got
   job.places = decision.places;
   note_leaving(job);
@@ -181,36 +184,40 @@ void Planner::adopt(Slot slot, const Decision& decision) {
 
 // Each is gone through kSkipsMax times at most, however many wait.
 void Planner::count_passed(const std::vector<Change>& changes) {
-  std::vector<uint64_t> numbers;
+  std::vector<Passable> starters;
   for (const Change& change : changes) {
     const auto found = change.starts ? slots_.find(change.id) : slots_.end();
-    if (found != slots_.end()) numbers.push_back(plan_->share(found->second).number);
+    if (found != slots_.end()) starters.push_back(passable(found->second));
   }
-  if (numbers.empty()) return;
-  std::sort(numbers.begin(), numbers.end());
-  auto kept = passable_.begin(), next = passable_.begin();
-  for (; next != passable_.end() && next->first < numbers.back(); ++next) {
-    const auto [number, slot] = *next;
-    const Share& share = plan_->share(slot);
-    if (share.job == nullptr || share.number != number) continue;  // it is gone
-    JobView& view = views_[slot];
-    const auto later = std::upper_bound(numbers.begin(), numbers.end(), number);
+  if (starters.empty()) return;
+  std::sort(starters.begin(), starters.end());
+  for (auto next = passable_.begin(); next != passable_.end() && *next < starters.back();) {
+    const Passable who = *next++;
+    JobView& view = views_[who.slot];
+    const auto later = std::upper_bound(starters.begin(), starters.end(), who);
     if (can_be_passed(view)) {
-      view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(numbers.end() - later), kSkipsMax));
-      if (view.skipped == kSkipsMax) plan_->change(slot);
+      view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(starters.end() - later), kSkipsMax));
+      if (view.skipped == kSkipsMax) plan_->change(who.slot);
     }
-    listed_[slot] = can_be_passed(view);
-    if (listed_[slot]) *kept++ = *next;
+    if (!can_be_passed(view)) unlist(who.slot);
   }
-  passable_.erase(kept, next);
 }
 
+// By its place as it is now.
 void Planner::list_passable(Slot slot) {
   if (listed_.size() <= slot) listed_.resize(slot + 1);
-  if (listed_[slot] || !can_be_passed(views_[slot])) return;
-  listed_[slot] = true;
-  const std::pair entry(plan_->share(slot).number, slot);
-  passable_.insert(std::lower_bound(passable_.begin(), passable_.end(), entry), entry);
+  const bool lists = can_be_passed(views_[slot]);
+  if (lists && listed_[slot] == passable(slot)) return;
+  unlist(slot);
+  if (!lists) return;
+  listed_[slot] = passable(slot);
+  passable_.insert(*listed_[slot]);
+}
+
+void Planner::unlist(Slot slot) {
+  if (slot >= listed_.size() || !listed_[slot]) return;
+  passable_.erase(*listed_[slot]);
+  listed_[slot].reset();
 }
 
 std::string Planner::why(const std::string& id) const {

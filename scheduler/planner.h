@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -40,7 +41,8 @@ class Planner {
     bool starts = false;  // it waited
   };
   std::vector<Change> decide();
-  // Of these those that have started have passed all that were submitted before and wait (JobView::skipped).
+  // Of these those that have started have passed all that come before them, by their place in line and else by when
+  // they were submitted, and wait (JobView::skipped).
   void count_passed(const std::vector<Change>& changes);
 
   // Of a job that waits, as of the last round: one sentence.
@@ -56,7 +58,15 @@ class Planner {
   std::vector<Change> decide_whole();
   void note_leaving(const JobView& job);
   void adopt(Slot slot, const Decision& decision);
+  struct Passable {
+    int64_t place = 0;
+    uint64_t number = 0;
+    Slot slot = 0;
+    auto operator<=>(const Passable&) const = default;
+  };
+  Passable passable(Slot slot) const { return {views_[slot].place, plan_->share(slot).number, slot}; }
   void list_passable(Slot slot);
+  void unlist(Slot slot);
   std::vector<GpuView>::iterator place_of(const GpuId& id);
 
   State pool_;  // its GPUs are in the order of their ids
@@ -65,9 +75,8 @@ class Planner {
   std::unordered_map<std::string, Slot> slots_;
   std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
   std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole
-  // Who waits and can be passed, in the order of submission, by number; also some of whom that is true no more.
-  std::vector<std::pair<uint64_t, Slot>> passable_;
-  std::vector<bool> listed_;  // by slot: whether it is in there
+  std::set<Passable> passable_;                    // who waits and can be passed; also some of whom that is true no more
+  std::vector<std::optional<Passable>> listed_;    // by slot: as it is in there
   uint64_t next_number_ = 0;
   bool anew_ = false;
 };

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "scheduler/actions/actions.h"
+#include "scheduler/expect.h"
 #include "scheduler/models.h"
 #include "scheduler/reservations.h"
 #include "scheduler/room.h"
@@ -54,10 +55,23 @@ std::string no_set_because(const JobView& job) {
   return "no set of free GPUs has memory for its virtual GPUs; ask for less with --gpu-memory";
 }
 
-std::string waits_behind(const Tentative& plan, Slot slot) {
+// Why it does not pass the one for which the pool drains.
+std::string why_not_passing(const Tentative& plan, const Share& share) {
+  if (plan.blocked_until_ms == 0) return "; when that can start is not known";
+  const uint64_t now_ms = plan.now_ms(), at_ms = plan.blocked_until_ms;
+  const std::string when = at_ms > now_ms ? "in " + about_text(at_ms - now_ms) : "as soon as others end";
+  const std::string then = "; that is expected to start " + when + ", and ";
+  const uint64_t ends_ms = end_if_started(*share.job, now_ms);
+  if (ends_ms == 0) return then + "how long this one will run is not known (--estimate)";
+  if (ends_ms <= at_ms) return then + "there is no room for this one before";
+  return then + "this one would not be over in time: it is expected to run " + about_text(ends_ms - now_ms);
+}
+
+std::string waits_behind(const Tentative& plan, const Share& share, Slot slot) {
   const JobView& job = *plan.share(slot).job;
   if (job.due_gpus != 0) return "waits behind job " + job.id + ", to which a deadline was promised";
-  return "waits its turn behind job " + job.id + ", which has waited longest";
+  const std::string behind = "waits its turn behind job " + job.id + ", which has waited longest";
+  return plan.turns() || plan.blocked_by != slot ? behind : behind + why_not_passing(plan, share);
 }
 
 // What was left when it was looked at.
@@ -74,7 +88,7 @@ std::string waits_in_queue(const Tentative& plan, const Share& share) {
     return "queue " + plan.queues().queues[size_t(by)].name + " has all that it may have";
   const bool behind = plan.blocked_by != kNoSlot && plan.share(plan.blocked_by).job != share.job;
   const bool has_room = int64_t(share.is.least) <= plan.left_last;
-  if (behind && has_room) return waits_behind(plan, plan.blocked_by);
+  if (behind && has_room) return waits_behind(plan, share, plan.blocked_by);
   return waits_because(plan, share, plan.left_last);
 }
 
@@ -148,6 +162,7 @@ bool make_plan(Tentative& plan) {
     if (try_plan(plan, &failed)) {
       consolidate(plan, before, [&](Tentative& again) { return try_plan(again, &failed); });
       reclaim(plan);
+      end_overruns(plan);
       return true;
     }
     plan.rollback(before);
@@ -178,6 +193,7 @@ Decision decision_of(const Tentative& plan, Slot slot) {
     decision.places = share.places;
     if (share.is.moved_for != kNoSlot && share.places != job.places)
       decision.moved_for = plan.share(share.is.moved_for).job->id;
+    if (share.is.passes != kNoSlot && !job.running) decision.passes = plan.share(share.is.passes).job->id;
     return decision;
   }
   decision.places = job.places;
@@ -192,6 +208,8 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   const JobView& job = *share.job;
   if (share.taken_for != kNoSlot) {
     const JobView& other = *plan.share(share.taken_for).job;
+    if (job.overrun)
+      return "gives its GPUs to job " + other.id + ", which it passed, since it was expected to be over by now";
     const bool same = plan.leaf_of(job) == plan.leaf_of(other);
     return "gives its GPUs to job " + other.id +
            (same ? ", which has a higher priority" : ", whose queue is owed them");
@@ -201,18 +219,18 @@ std::string reason_of(const Tentative& plan, Slot slot) {
   if (!job.kept_out_for.empty() && !job.suspended)
     return "waits until job " + job.kept_out_for +
            " ends, to which its GPUs are promised: nothing could be taken from it again";
-  if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share.behind) : no_set_because(job);
+  if (share.is.out) return share.why == Why::kBehind ? waits_behind(plan, share, share.behind) : no_set_because(job);
   if (job.suspended) return "kept without a GPU until `tide resume " + job.id + "`";
   if (share.away) return "waits for the server that keeps it, which does not answer";
   if (plan.looked_at_each) {
     if (share.why == Why::kNoSet) return no_set_because(job);
-    if (share.why == Why::kBehind) return waits_behind(plan, share.behind);
+    if (share.why == Why::kBehind) return waits_behind(plan, share, share.behind);
     return waits_because(plan, share, share.left);
   }
   if (!job.failed_on.empty() && int64_t(share.is.least) > plan.open_to(job)) return no_set_because(job);
   if (plan.has_queues()) return waits_in_queue(plan, share);
   const bool behind = plan.blocked_by != kNoSlot && plan.blocked_by != slot && plan.blocked_from < plan.order_of(share);
-  return behind ? waits_behind(plan, plan.blocked_by) : waits_because(plan, share, left_for(plan, share));
+  return behind ? waits_behind(plan, share, plan.blocked_by) : waits_because(plan, share, left_for(plan, share));
 }
 
 namespace {

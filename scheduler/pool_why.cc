@@ -1,12 +1,14 @@
 // `tide why`: the one reason of a job that waits, is small, or has moved.
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "scheduler/explain.h"
 #include "scheduler/pool_promises.h"
 #include "scheduler/pool_service.h"
+#include "scheduler/rank.h"
 #include "scheduler/remote_error.h"
 #include "scheduler/room.h"
 
@@ -137,6 +139,33 @@ Explanation of_running(const Ledger& ledger, const State& state, const Job& job)
   return why;
 }
 
+// Who waits in the same queue and comes first.
+size_t count_before(const State& state, const std::string& id) {
+  const JobView* const job = view_in(state, id);
+  if (job == nullptr) return 0;
+  const auto before = [&](const JobView& other) {
+    return !other.running && !other.suspended && other.queue == job->queue &&
+           std::tuple(start_rank(other), other.place, parse_number(other.id)) <
+               std::tuple(start_rank(*job), job->place, parse_number(id));
+  };
+  return size_t(std::count_if(state.jobs.begin(), state.jobs.end(), before));
+}
+
+// What it is expected to need, and what that means for it.
+std::vector<std::string> expected_evidence(const Ledger& ledger, const State& state, const Job& job) {
+  std::vector<std::string> lines = {"what it is expected to need: " + to_text(expected_now(job))};
+  if (job.admitted() && !job.expected.passes.empty())
+    lines.push_back("it started before job " + job.expected.passes +
+                    ", for which the pool drains, because it was expected to be over in time");
+  if (job.admitted() || !ledger.by_estimates || ledger.turns.on) return lines;
+  const size_t before = count_before(state, job.record.id());
+  const std::string who = before == 0   ? "nobody that waits"
+                          : before == 1 ? "one job that waits"
+                                        : format("%zu jobs that wait", before);
+  lines.push_back(who + " in its queue is before it, by what each is expected to need and how long it has waited");
+  return lines;
+}
+
 }  // namespace
 
 kj::Promise<void> PoolService::why(WhyContext context) {
@@ -153,6 +182,7 @@ kj::Promise<void> PoolService::why(WhyContext context) {
     why.next = promise.next;
   }
   for (const std::string& line : promise_evidence(*job)) why.evidence.push_back(line);
+  for (std::string& line : expected_evidence(core_.ledger, state, *job)) why.evidence.push_back(std::move(line));
   // Whose turn ends soon has been told so.
   if (job->turn.next.empty()) context.getResults().setReason(why.reason);
   context.getResults().setNext(why.next);

@@ -45,6 +45,7 @@ Outcome Reconciler::recover() {
   const Outcome remembered = remember_usage();
   if (!remembered.ok()) return remembered;
   if (const Outcome begun = books_.begin(); !begun.ok()) return begun;
+  if (const Outcome learned = learn_from_ended(); !learned.ok()) return learned;
   if (!records.empty()) log(LogLevel::kInfo, "took over %zu jobs from %s", records.size(), store_.path().c_str());
   return {};
 }
@@ -96,6 +97,7 @@ void Reconciler::step() {
     if (job == nullptr) continue;
     if (note_started(job)) started.push_back(job);
     go_on_suspending(job);
+    expect(job, now.wall_ms);
   }
   (void)save(started);  // a restart that misses this asks the agents, who know
   take_turns();
@@ -138,6 +140,7 @@ void Reconciler::admit(const std::vector<Planner::Change>& changes, Assignment* 
     admitted.push_back(job);
     starts.push_back({.id = change.id, .decision = {}, .starts = true});
     job->record.phase = Phase::kRunning;
+    job->expected.passes = change.decision.passes;
     begin_turn(job);
   }
   const Outcome saved = save(admitted);
@@ -289,6 +292,7 @@ void Reconciler::check_deadlines() {
   count_usage(now);
   keep_books(now);
   if (was_stopped(now)) return;
+  const uint64_t wall_ms = wall_seconds() * 1000;
   std::vector<std::string> lost;
   for (const auto& [name, server] : ledger_.servers.read()) {
     if (server.online && now - server.last_seen_ns > uint64_t(kLeaseMs) * 1'000'000) {
@@ -305,7 +309,7 @@ void Reconciler::check_deadlines() {
   again |= save_dirty();
   again |= a_reservation_turned();
   for (const auto& [number, seen] : ledger_.jobs.read()) {
-    again |= count_running(number, now);
+    again |= count_running(number, now, wall_ms);
     if (!recovered && !needs_care(seen, now)) continue;
     Job& job = ledger_.jobs.at(number);
     if (recovered && !job.ended() && !job.attached) {
@@ -342,10 +346,10 @@ void Reconciler::check_deadlines() {
 }
 
 // What only counts; it is touched when something follows from it. Whether something does.
-bool Reconciler::count_running(uint64_t number, uint64_t now) {
+bool Reconciler::count_running(uint64_t number, uint64_t now, uint64_t wall_ms) {
   Job* const job = ledger_.jobs.quietly(number);
   const bool over = count_useful(job, now);
-  const bool open = may_be_disturbed_again(job, now);
+  const bool open = may_be_disturbed_again(job, now) || is_expected_anew(*job, wall_ms);
   ask_for_size(job, now);
   if (over || open) ledger_.jobs.mark(number);
   return over || open;

@@ -21,6 +21,7 @@
 #include "scheduler/books.h"
 #include "scheduler/control.capnp.h"
 #include "scheduler/drains.h"
+#include "scheduler/estimates.h"
 #include "scheduler/ledger.h"
 #include "scheduler/move_totals.h"
 #include "scheduler/planner.h"
@@ -201,6 +202,11 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_turns(const State& state, const TurnPlan& plan);
   void end_turn(Job* job, const std::string& next);
   void take_from(Job* job, const std::string& why);
+  Outcome learn_from_ended();
+  void expect(Job* job, uint64_t now_ms);
+  bool learn(Job* job);
+  void reckon(Job* job, uint64_t now_ms);
+  static bool is_expected_anew(const Job& job, uint64_t now_ms);
   void begin_useful(Job* job);
   bool count_useful(Job* job, uint64_t now);
   void save_useful(bool all = false);
@@ -269,7 +275,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void drop_move(Job* job, uint32_t vgpu);
   void lose_server(const std::string& name);
   void forget_done_jobs();
-  bool count_running(uint64_t number, uint64_t now);
+  bool count_running(uint64_t number, uint64_t now, uint64_t wall_ms);
   bool needs_care(const Job& job, uint64_t now) const;
   kj::Promise<MoveTotals> wait_for(Waiter::For what, const std::string& id);
   bool wake(const std::string& job, Waiter::For what, const std::string& error);  // whether somebody waited
@@ -301,6 +307,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::function<bool()> record_wanted_;
   std::function<void(State, const Assignment&)> record_;  // null: nobody asks
   uint64_t recorded_ = 0;                                 // the newest job that is in what was recorded
+  Estimates estimates_;
+  double came_s_ = 0;  // the latest job, since 1970
   std::unique_ptr<Planner> planner_;
   std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
   std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose

@@ -58,6 +58,7 @@ uint64_t Reconciler::fill_view(const Ledger& ledger, const Job& job, const Momen
     view->spared = sparing.spared();
     if (sparing.spared()) until_ns = std::min(until_ns, now.ns + (sparing.left_ms + 1) * kMs);
   }
+  if (!ledger.by_estimates) view->place = 0;
   if (!ledger.turns.on) return until_ns;
   view->turn = {.gives = job.admitted() && !job.record.turn.excluded,
                 .ticket = job.record.turn.ticket,

@@ -126,6 +126,11 @@ void write(const JobView& job, Tables* tables, snapshot::Job::Builder out) {
   if (!job.reservation.empty()) out.setReservation(job.reservation);
   if (job.barred != nullptr) write_all(*job.barred, tables, out.initBarred(uint32_t(job.barred->size())));
   out.setEntitled(job.entitled);
+  out.setPlace(job.place);
+  out.setLeftMs(job.left_ms);
+  out.setEndsMs(job.ends_ms);
+  if (!job.passes.empty()) out.setPasses(job.passes);
+  out.setOverrun(job.overrun);
 }
 
 void write(const Queue& queue, snapshot::Queue::Builder out) {
@@ -209,6 +214,7 @@ void write_answer(const Snapshot& snapshot, snapshot::Answer::Builder out) {
     write_all(from.decision.places, &tables, list[i].initPlaces(uint32_t(from.decision.places.size())));
     if (!from.decision.reason.empty()) list[i].setReason(tables.reasons.number_of(from.decision.reason));
     if (!from.decision.moved_for.empty()) list[i].setMovedFor(from.decision.moved_for);
+    if (!from.decision.passes.empty()) list[i].setPasses(from.decision.passes);
     list[i].setWasRunning(from.was_running);
     write_all(from.was_places, &tables, list[i].initWasPlaces(uint32_t(from.was_places.size())));
   }
@@ -340,6 +346,11 @@ class StateReader {
       job.barred = std::make_shared<const std::set<GpuId>>(std::move(barred));
     }
     job.entitled = in.getEntitled();
+    job.place = in.getPlace();
+    job.left_ms = in.getLeftMs();
+    job.ends_ms = in.getEndsMs();
+    job.passes = text_of(in.getPasses());
+    job.overrun = in.getOverrun();
     check(job);
     return job;
   }
@@ -444,7 +455,8 @@ Outcome read(snapshot::Answer::Reader from, Snapshot* snapshot) {
                     .decision = {.running = each.getRunning(),
                                  .reason = each.getReason() == 0 ? "" : reasons[each.getReason() - 1],
                                  .places = read_places(each.getPlaces()),
-                                 .moved_for = text_of(each.getMovedFor())},
+                                 .moved_for = text_of(each.getMovedFor()),
+                                 .passes = text_of(each.getPasses())},
                     .was_running = each.getWasRunning(),
                     .was_places = read_places(each.getWasPlaces())});
   }

@@ -74,6 +74,11 @@ struct Job {
   barred @34 :List(Place);    # null: none
   entitled @35 :Bool;
   dueMore @36 :UInt32;
+  place @37 :Int64;
+  leftMs @38 :UInt64;
+  endsMs @39 :UInt64;
+  passes @40 :Text;
+  overrun @41 :Bool;
 }
 
 struct Reservation {
@@ -134,6 +139,7 @@ struct Decision {             # about one job
   wasRunning @4 :Bool;
   wasPlaces @5 :List(Place);
   movedFor @6 :Text;
+  passes @7 :Text;
 }
 
 struct Answer {               # of whom nothing is said, nothing changes

@@ -73,7 +73,7 @@ struct JobView {
   bool running = false;                  // admitted: it has a right to min_gpus until it ends or is suspended
   bool suspended = false;                // shall be on no GPU; still `running` until it is
   bool pinned = false;                   // `tide migrate` chose the places: they need not be even
-  uint32_t skipped = 0;                  // jobs that were submitted later and started before this one
+  uint32_t skipped = 0;                  // jobs that come after it (by place, submission) and started before it
   std::vector<GpuId> places;             // per vGPU; of a vGPU that is on its way, the destination
   std::set<std::string> failed_on = {};  // servers on which it could not be resumed a moment ago
   // While it is being suspended:
@@ -103,6 +103,12 @@ struct JobView {
   std::string reservation = {};   // whose GPUs it may use; empty: none
   std::shared_ptr<const std::set<GpuId>> barred = {};  // GPUs that its queue may not use now (models.h); null: none
   bool entitled = false;  // GPUs of the model that it requires are kept for it: it starts first
+  // What it is expected to need (expect.h), as it was reckoned last:
+  int64_t place = 0;        // of those that are alike in priority and class the smallest starts first
+  uint64_t left_ms = 0;     // that it will run yet on all its GPUs; 0: nothing is known
+  uint64_t ends_ms = 0;     // it runs: when it will be over, on the clock of State::now_ms; 0: nothing is known
+  std::string passes = {};  // it runs: the pool drained for that job when it started, and it was to be over before that
+  bool overrun = false;     // and it is not
 
   // Some GPUs are not for it.
   bool picky() const { return require.any() || !failed_on.empty() || barred != nullptr; }
@@ -132,6 +138,7 @@ struct Decision {
   std::string reason;          // why it waits: one sentence
   std::vector<GpuId> places;   // per vGPU, complete when running
   std::string moved_for = {};  // it runs, and is moved so that this job can start
+  std::string passes = {};     // it starts although the pool drains for this job
   bool operator==(const Decision&) const = default;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/expect.h"
 #include "scheduler/policy.h"
 #include "scheduler/queues.h"
 #include "scheduler/rank.h"
@@ -82,7 +83,8 @@ int32_t Tentative::leaf_of(const JobView& job) const {
 }
 
 Order Tentative::order_of(const Share& share) const {
-  return {turns_ ? int64_t(share.job->turn.ticket) : start_rank(*share.job), share.number};
+  if (turns_) return {.rank = int64_t(share.job->turn.ticket), .number = share.number};
+  return {.rank = start_rank(*share.job), .place = share.job->place, .number = share.number};
 }
 
 // ---- jobs that come, change and go
@@ -299,7 +301,7 @@ void Tentative::settle() {
   for (const Slot slot : touched_) {
     Share& share = shares_[slot];
     share.touched = false;
-    share.is.moved_for = kNoSlot;
+    share.is.moved_for = share.is.passes = kNoSlot;
     share.places.clear();
     if (share.known && share.is.admitted && !share.is.frozen) hold_mine(slot);
   }
@@ -342,7 +344,8 @@ void Tentative::index(Slot slot) {
   if (share.away || is.out || !job.kept_out_for.empty()) return;
   filed.due = job.due_gpus != 0;
   if (filed.due) {
-    filed.order.first = int64_t(job.deadline_ms);
+    filed.order.rank = int64_t(job.deadline_ms);
+    filed.order.place = 0;
     dues_.insert({filed.order, slot});
     return;
   }
@@ -367,6 +370,8 @@ void Tentative::index_admitted(Slot slot) {
   filed.due = job.due_gpus != 0;
   filed.awaits = is.frozen ? 0 : job.due_more;
   awaited_ += filed.awaits;
+  filed.ends_ms = end_of(share);
+  if (filed.ends_ms != 0) ending_.insert({filed.ends_ms, slot});
   filed.priority = job.priority;
   filed.elastic = has_queues_ && is.least < is.most;
   const int64_t rank = filed.due ? kBehindAll : filed.rank;
@@ -417,6 +422,7 @@ void Tentative::unindex_admitted(Slot slot, const Filed& filed) {
   const int64_t rank = filed.due ? kBehindAll : filed.rank;
   if (filed.summed) least_sum_ -= filed.is.least;
   awaited_ -= filed.awaits;
+  if (filed.ends_ms != 0) ending_.erase({filed.ends_ms, slot});
   if (filed.elastic) elastic_[filed.leaf].erase({{rank, filed.is.least, shares_[slot].number}, slot});
   if (filed.givers != nullptr) {
     const Slot last = filed.givers->back();
@@ -463,6 +469,16 @@ void Tentative::unindex(Slot slot) {
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
   if (filed.line->empty()) waiting_[filed.leaf].erase(filed.kind);
+}
+
+// 0: not known.
+uint64_t Tentative::end_of(const Share& share) const {
+  constexpr uint64_t kLeaving = 1;  // before all others
+  const JobView& job = *share.job;
+  if (share.away) return 0;
+  if (job.suspended) return kLeaving;
+  if (job.running) return job.ends_ms;
+  return end_if_started(job, now_ms_);
 }
 
 void QueueSums::add(const QueueSums& other, int64_t sign) {

@@ -22,8 +22,13 @@ namespace tide::sched {
 using Slot = uint32_t;  // of a job in the plan
 inline constexpr Slot kNoSlot = UINT32_MAX;
 
-// Who comes first: the smallest. Of submission; where jobs take turns, who has waited longest.
-using Order = std::pair<int64_t, uint64_t>;
+// Who comes first: the smallest.
+struct Order {
+  int64_t rank = 0;     // start_rank(); where jobs take turns, who has waited longest; of who is due, the deadline
+  int64_t place = 0;    // in line (JobView::place)
+  uint64_t number = 0;  // of submission
+  auto operator<=>(const Order&) const = default;
+};
 
 // What an action may change of a job.
 struct Standing {
@@ -33,6 +38,7 @@ struct Standing {
   uint32_t least = 1, most = 1;
   uint32_t count = 0;        // physical GPUs that it shall have
   Slot moved_for = kNoSlot;  // it makes way for that one
+  Slot passes = kNoSlot;     // it starts in this round although the pool drains for that one
 };
 
 // Jobs that wait and are alike in all that decides whether they may start.
@@ -65,6 +71,7 @@ struct Filed {
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
   int64_t awaits = 0, leaves = 0;
+  uint64_t ends_ms = 0;  // in ending(); 0: it is not
   int32_t priority = 0;
   std::vector<Slot>* givers = nullptr;  // among whom it is, at `giver`
   size_t giver = 0;
@@ -176,6 +183,9 @@ class Tentative {
   // By leaf (0 where there are no queues).
   std::vector<Kinds>& waiting() { return waiting_; }
   std::vector<Line>& drainers() { return drainers_; }  // those that have been passed kSkipsMax times
+  // Who has GPUs, by when it is expected to be over (now for who is being suspended); those of whom that is not known
+  // are left out.
+  const std::set<std::pair<uint64_t, Slot>>& ending() const { return ending_; }
   const Line& dues() const { return dues_; }  // who waits, and is due (promises.h): the earliest deadline first
   // Who may have more, the highest priority first, then the smallest share, and who has all that it is due last of all;
   // who may have less, by what it would be left with. Among equals the oldest.
@@ -209,6 +219,8 @@ class Tentative {
   bool looked_at_each = false;                     // at all who wait: `why` of each says why
   Slot blocked_by = kNoSlot;                       // everybody behind waits for it
   Order blocked_from = {};                         // and who that is
+  uint64_t blocked_until_ms = 0;  // when that is expected to start, where the pool drains for it; 0: not known
+  int64_t blocked_spares = 0;     // GPUs that it does not need then
   std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then
   int64_t left_first = 0;                          // before any was
   uint32_t ways_in_vain = 0;                       // jobs for which nobody could make way
@@ -240,6 +252,7 @@ class Tentative {
   void unindex_count(Slot slot);
   void unindex_admitted(Slot slot, const Filed& filed);
   QueueSums sums_of(const Share& share) const;
+  uint64_t end_of(const Share& share) const;
   void put_standing(Slot slot, const Standing& standing);
   void put_mine(Slot slot, GpuSet mine);
   void put_join(Slot slot, GpuIndex gpu);
@@ -279,6 +292,7 @@ class Tentative {
   std::vector<Kinds> waiting_;
   std::vector<Line> drainers_;
   Line dues_;
+  std::set<std::pair<uint64_t, Slot>> ending_;
   std::vector<QueueSums> queue_sums_;
   std::vector<ByCount> growing_, shrinking_, elastic_;
   std::vector<int64_t> grown_;

@@ -63,6 +63,8 @@ Agent::Stats sum_of(const Counted& counted) {
     }
     sum.wait_ns += one.wait_ns, sum.objects += one.objects;
     sum.kept_in_memory += one.kept_in_memory, sum.kept_on_disk += one.kept_on_disk;
+    sum.kept_apart += one.kept_apart;
+    sum.landed_direct += one.landed_direct, sum.landed_staged += one.landed_staged;
     sum.quiet &= one.quiet;
     // Of several processes, the one that waits longest.
     if (one.link.wait_ns >= sum.link.wait_ns) sum.link = one.link;
@@ -450,6 +452,7 @@ void Agent::watch(const LeaseKey& key, std::shared_ptr<AgentSession> session) {
     const auto same = [&](const auto& other) { return session_id(*other) == session_id(*session); };
     const bool again =
         found != leases_.end() && std::any_of(found->second->sessions.begin(), found->second->sessions.end(), same);
+    sweep_shelf(key.first.first, *session);
     if (!again) rendezvous_.remove(Rendezvous::name_of(session->identity.session, key.second));
     if (found == leases_.end()) return;
     save();
@@ -516,7 +519,7 @@ kj::Promise<std::string> Agent::begin_receiving(const DoorOpen& wish) {
     const auto* text = message.as<ControlText>();
     return std::string(text == nullptr ? "" : text->text);
   });
-  session->worker->send(ControlType::kReceive, session->identity);
+  send_to_keeper(lease->terms.job, ControlType::kReceive, *session);
   return io_.provider->getTimer().timeoutAfter(kReceivePatience, kj::mv(address));
 }
 

@@ -19,6 +19,7 @@
 #include "scheduler/control.capnp.h"
 #include "server/agent_state.h"
 #include "server/gpus.h"
+#include "server/job_shelf.h"
 #include "server/rendezvous.h"
 #include "server/worker_process.h"
 #include "transport/door.h"
@@ -40,6 +41,7 @@ inline constexpr size_t kSessionsMax = 64;  // of one vGPU: client processes of 
 struct AgentSession {
   ControlSession identity;
   kj::Own<WorkerProcess> worker;
+  std::shared_ptr<const JobShelfFiles> shelf;  // of a keeper: what it keeps together with others of its job
   uint32_t gpu = 0;
   bool restored = false;   // came by a move, and its client has not come yet
   bool receiving = false;  // is coming
@@ -176,6 +178,10 @@ class Agent : private kj::TaskSet::ErrorHandler {
   void taskFailed(kj::Exception&& exception) override;
   AgentLease* find(const std::string& job, uint32_t vgpu, uint64_t epoch);
   Outcome begin_worker(AgentLease* lease, AgentSession* session);
+  // What the keepers of a job keep together here (server/job_shelf.h). Null: each keeps for itself.
+  std::shared_ptr<const JobShelfFiles> shelf_of(const std::string& job) const;
+  void send_to_keeper(const std::string& job, ControlType type, AgentSession& keeper);
+  void sweep_shelf(const std::string& job, const AgentSession& ended) const;
   bool save();
   void fence(const LeaseTerms& ended);
   bool fenced(const LeaseTerms& terms) const;
@@ -204,6 +210,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
   kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);
   static void call_off(const AgentLease& lease);
+  kj::Promise<void> pause_all(std::shared_ptr<MoveState> state);
   kj::Promise<void> send_all(std::shared_ptr<MoveState> state);
   kj::Promise<std::string> begin_receiving(const DoorOpen& wish);
   kj::Promise<std::string> ask_receiver(const MoveOrder& order, const AgentSession& session, const char* for_what);

@@ -93,6 +93,8 @@ bool Agent::adopt(const LeaseKey& key, AgentLease& lease, const AgentState::Sess
   session->identity = identity_of(lease.terms, wish, hold_ms_);
   session->gpu = lease.terms.gpu;
   session->unheard = true;
+  session->worker->on_adopted(
+      [to = session.get()](ControlMessage* message) { to->shelf = JobShelfFiles::take(message->fds, kControlFdsMax); });
   ControlAdopt word;
   memcpy(word.token, lease.terms.token, sizeof(word.token));
   memcpy(word.session, from.id, sizeof(word.session));

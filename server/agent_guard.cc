@@ -144,7 +144,7 @@ kj::Promise<std::string> Agent::guard(const DoorOpen& wish) {
     const auto* text = message.as<ControlText>();
     return std::string(text == nullptr ? "" : text->text);
   });
-  session->worker->send(ControlType::kGuard, session->identity);
+  send_to_keeper(lease->terms.job, ControlType::kGuard, *session);
   return io_.provider->getTimer().timeoutAfter(kGuardPatience, kj::mv(address));
 }
 

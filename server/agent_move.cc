@@ -1,6 +1,6 @@
 // The agent's part in a move, as the source: all sessions of the vGPU are copied while they run; when a short pause can
-// carry the rest of each they are paused together and sent, and only when all have arrived are the clients told to go;
-// else all run on here.
+// carry the rest of each they are paused together. When all are at rest they are sent, so that what they share is one
+// cut, and only when all have arrived are the clients told to go; else all run on here.
 
 #include <kj/async-io.h>
 #include <string.h>
@@ -15,6 +15,7 @@ namespace tide {
 namespace {
 constexpr auto kReceiverPatience = 40 * kj::SECONDS;
 constexpr auto kProgressPatience = 45 * kj::SECONDS;  // with a copy that comes to nothing; one that goes on may be long
+constexpr auto kStillPatience = 20 * kj::SECONDS;     // those that are at rest wait so long for the others
 constexpr auto kTransferPatience = 180 * kj::SECONDS;  // from the pause on
 constexpr auto kLeavePatience = 20 * kj::SECONDS;
 constexpr size_t kDoneMovesMax = 256;
@@ -28,10 +29,18 @@ struct Agent::MoveState {
   uint64_t begin_ns = 0;
   AgentMoveReport report;
   bool off = false;                                  // one of its sessions cannot move
+  bool alone = false;                                // there is one session, which waits for nobody
   std::vector<std::shared_ptr<AgentSession>> ready;  // to be paused
   std::vector<std::shared_ptr<AgentSession>> sent;
   kj::Promise<void> note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message);
 };
+
+namespace {
+kj::Exception not_at_rest(kj::Exception&& e, bool alone) {
+  if (alone || e.getType() != kj::Exception::Type::OVERLOADED) return kj::mv(e);
+  return refusal(0, "its processes do not come to rest at one moment");
+}
+}  // namespace
 
 // The sessions of a vGPU are sent at the same time: the slowest says how long a phase took.
 kj::Promise<void> Agent::MoveState::note_sent(const std::shared_ptr<AgentSession>& session, ControlMessage& message) {
@@ -67,6 +76,7 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   const auto sessions = lease->sessions;
   for (const auto& session : sessions) copied.add(begin_copy(state, session));
   return kj::joinPromises(copied.finish())
+      .then([this, state] { return pause_all(state); })
       .then([this, state] { return send_all(state); })
       .then([this, state] { return commit(state); })
       .then(
@@ -157,8 +167,32 @@ kj::Promise<void> Agent::while_it_goes_on(std::shared_ptr<AgentSession> session)
             });
 }
 
-// They stop together, so that what joins them is one cut.
+// They stop together, and none is sent before all are at rest: what one of them still does another one may see.
+kj::Promise<void> Agent::pause_all(std::shared_ptr<MoveState> state) {
+  const auto lease = leases_.find(state->key);
+  if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
+  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+  kj::Vector<kj::Promise<void>> still;
+  state->alone = state->ready.size() == 1;
+  for (const auto& session : state->ready) {
+    if (session->worker->gone()) continue;
+    auto at_rest = session->worker->await(state->alone ? ControlType::kTransferred : ControlType::kStill);
+    session->worker->send(ControlType::kPause, ControlPause{.alone = state->alone});
+    still.add(io_.provider->getTimer()
+                  .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
+                  .then(
+                      [state, session](ControlMessage&& message) -> kj::Promise<void> {
+                        return state->alone ? state->note_sent(session, message) : kj::READY_NOW;
+                      },
+                      [this, state, session](kj::Exception&& e) {
+                        return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
+                      }));
+  }
+  return kj::joinPromises(still.releaseAsArray());
+}
+
 kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
+  if (state->alone) return kj::READY_NOW;
   const auto lease = leases_.find(state->key);
   if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
   if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
@@ -166,7 +200,7 @@ kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
   for (const auto& session : state->ready) {
     if (session->worker->gone()) continue;
     auto transferred = session->worker->await(ControlType::kTransferred);
-    session->worker->send(ControlType::kPause, nullptr, 0);
+    session->worker->send(ControlType::kSend, nullptr, 0);
     sent.add(io_.provider->getTimer()
                  .timeoutAfter(kTransferPatience, kj::mv(transferred))
                  .then([state, session](ControlMessage&& message) { return state->note_sent(session, message); },

@@ -27,6 +27,7 @@ Outcome set_option(std::string name, const std::string& value, AgentOptions* o) 
   if (name == "softgpu_devices") o->softgpu_devices = uint32_t(strtoul(value.c_str(), nullptr, 10));
   if (name == "park_directory") o->park_directory = value;
   if (name == "park_memory_mib") o->park_memory_mib = strtoull(value.c_str(), nullptr, 10);
+  if (name == "move_rate") o->move_rate = sched::rate_bytes(value);
   if (name == "hold_s") o->hold_s = uint32_t(strtoul(value.c_str(), nullptr, 10));
   if (name == "image_cache_mib") o->image_cache_mib = strtoull(value.c_str(), nullptr, 10);
   return {};
@@ -67,8 +68,9 @@ const char* agent_usage() {
   return "usage: tide-agent (--scheduler ADDRESS:PORT | --config FILE) [--name NAME] [--dir DIRECTORY]\n"
          "                  [--listen ADDRESS:PORT] [--softgpu-devices N] [--softgpu-memory SIZE] [--image-cache-mib "
          "N]\n"
-         "                  [--park-directory DIRECTORY] [--park-memory-mib N] [--hold-s SECONDS] [--ready-file "
-         "FILE]\n"
+         "                  [--park-directory DIRECTORY] [--park-memory-mib N] [--move-rate SIZE/s] [--hold-s "
+         "SECONDS]\n"
+         "                  [--ready-file FILE]\n"
          "Offers this machine's GPUs to the pool. CUDA_VISIBLE_DEVICES chooses which. Runs in the foreground.\n"
          "SIGTERM ends it and the jobs' workers. After SIGUSR2, or when it is killed, the workers serve on, and an "
          "agent\n"

@@ -20,6 +20,7 @@ struct AgentOptions {
   uint64_t image_cache_mib = 4096;          // of programs' images, in `directory`; 0: none
   std::string park_directory;               // of vGPUs of suspended jobs; else TIDE_PARK_DIR, else in `directory`
   std::optional<uint64_t> park_memory_mib;  // of host memory for them; else TIDE_PARK_MEMORY_MIB, else what is free
+  uint64_t move_rate = 0;                   // bytes a second of all moves and checkpoints together; 0: no limit
   uint32_t hold_s = 60;                     // a session is kept so long for a client whose connection broke
   std::string softgpu_memory;               // of each, e.g. "2GiB"
   bool help = false;

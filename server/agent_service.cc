@@ -124,6 +124,7 @@ class AgentService final : public control::Agent::Server {
         to.setObjects(from.sum.objects);
         to.setKeptInMemory(from.sum.kept_in_memory);
         to.setKeptOnDisk(from.sum.kept_on_disk);
+        to.setKeptApart(from.sum.kept_apart);
         to.setTransport(from.sum.transport);
         auto link = to.initLink();
         link.setRoundTripUs(from.sum.link.round_trip_us);
@@ -131,6 +132,8 @@ class AgentService final : public control::Agent::Server {
         link.setWindowMs(from.sum.link.window_ns / 1'000'000);
         link.setWaitMs(from.sum.link.wait_ns / 1'000'000);
         link.setWindowBytes(from.sum.link.window_bytes);
+        link.setLandedDirect(from.sum.landed_direct);
+        link.setLandedStaged(from.sum.landed_staged);
         to.setBusyPermille(from.sum.busy_permille);
         to.setQuiet(from.sum.quiet != 0);
         auto clients = to.initClients(uint32_t(from.clients.size()));

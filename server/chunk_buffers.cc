@@ -7,21 +7,27 @@ namespace tide {
 ChunkBuffers::~ChunkBuffers() {
   if (stream_ != nullptr) driver_.cuStreamSynchronize(stream_);
   for (Buffer& buffer : buffers_) {
-    if (buffer.locked) driver_.cuMemHostUnregister(buffer.data);
-    free(buffer.data);
     if (buffer.done != nullptr) driver_.cuEventDestroy_v2(buffer.done);
   }
+  if (locked_ != nullptr) driver_.cuMemHostUnregister(locked_);
+  free(own_);
   if (stream_ != nullptr) driver_.cuStreamDestroy_v2(stream_);
 }
 
-Outcome ChunkBuffers::start() {
-  for (Buffer& buffer : buffers_) {
-    buffer.data = static_cast<std::byte*>(aligned_alloc(4096, kChunkBytes));
-    if (buffer.data == nullptr) return Outcome::fail("no host memory is left to copy the vGPU's memory through");
-    // Copies are slower where it cannot be locked, not wrong.
-    buffer.locked = driver_.cuMemHostRegister_v2 != nullptr &&
-                    driver_.cuMemHostRegister_v2(buffer.data, kChunkBytes, CU_MEMHOSTREGISTER_PORTABLE) == CUDA_SUCCESS;
-    if (const CUresult r = driver_.cuEventCreate(&buffer.done, CU_EVENT_DISABLE_TIMING); r != CUDA_SUCCESS)
+Outcome ChunkBuffers::start(ChunkSlots* slots) {
+  constexpr size_t kOwn = 2;
+  if (slots == nullptr) own_ = static_cast<std::byte*>(aligned_alloc(4096, kOwn * kChunkBytes));
+  std::byte* const data = slots == nullptr ? own_ : slots->at(0);
+  if (data == nullptr) return Outcome::fail("no host memory is left to copy the vGPU's memory through");
+  count_ = slots == nullptr ? kOwn : ChunkSlots::kSlots;
+  // Copies are slower where it cannot be locked, not wrong.
+  const bool locked =
+      driver_.cuMemHostRegister_v2 != nullptr &&
+      driver_.cuMemHostRegister_v2(data, count_ * kChunkBytes, CU_MEMHOSTREGISTER_PORTABLE) == CUDA_SUCCESS;
+  if (locked) locked_ = data;
+  for (size_t i = 0; i < count_; ++i) {
+    buffers_[i].data = data + i * kChunkBytes;
+    if (const CUresult r = driver_.cuEventCreate(&buffers_[i].done, CU_EVENT_DISABLE_TIMING); r != CUDA_SUCCESS)
       return fail(r);
   }
   const CUresult r = driver_.cuStreamCreateWithPriority(&stream_, CU_STREAM_NON_BLOCKING, 0);

@@ -9,12 +9,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "server/chunk_buffers.h"
 #include "server/chunk_hash.h"
+#include "server/chunk_slots.h"
 #include "server/memory.h"
 #include "server/streams.h"
 #include "transport/stream.h"
@@ -28,11 +31,12 @@ enum class ChunkFrameKind : uint32_t {
   kZero = 4,   // the range is zero
   kPass = 5,   // asks for a verdict on all that came so far
   kEnd = 6,    // no more of chunks
+  kSlot = 7,   // one chunk; its bytes are in a slot (server/chunk_slots.h)
 };
 
 struct ChunkFrame {
   ChunkFrameKind kind = ChunkFrameKind::kEnd;
-  uint32_t reserved = 0;
+  uint32_t slot = 0;     // of kSlot
   uint64_t address = 0;  // of whole chunks
   uint64_t bytes = 0;
 };
@@ -52,6 +56,8 @@ class ChunkCarrier {
   ChunkCarrier(const ChunkCarrier&) = delete;
   ChunkCarrier& operator=(const ChunkCarrier&) = delete;
 
+  // Before the first pass: chunks go through these, which the destination has offered.
+  void use(std::unique_ptr<ChunkSlots> slots) { slots_ = std::move(slots); }
   // The calling thread is the one from now on.
   virtual void enter_thread() {}
   // What is mapped now, and of it what differs from what the destination has. The vGPU may run. `go_on` is asked now
@@ -64,10 +70,15 @@ class ChunkCarrier {
 
  protected:
   Outcome send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes);
-  // `chunks` ascend; neighbours go in one frame.
-  Outcome send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks);
+  // `chunks` ascend; neighbours go in one frame, but where one of `begins` (ascending) is.
+  Outcome send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks,
+                      const std::vector<uint64_t>& begins = {});
+  Outcome send_chunk(uint64_t address, const std::byte* bytes);
+  // Of one that lies in the slot already.
+  Outcome send_slot(uint64_t address, uint32_t slot);
 
   ByteStream& stream_;
+  std::unique_ptr<ChunkSlots> slots_;  // null: there are none
 };
 
 // Of a GPU's memory.
@@ -94,17 +105,20 @@ class ChunkSender final : public ChunkCarrier {
   // Kept readable for a while.
   struct Pins;
 
+  Outcome tell_pieces(const std::vector<MemoryRange>& pieces);
   Outcome tell_mapped(const std::vector<uint64_t>& chunks);
   Outcome changed(const Pins& pins, std::vector<uint64_t>* chunks);
   Outcome send_chunks(std::span<const uint64_t> chunks, const std::function<bool()>& go_on, Pass* pass);
-  Outcome carry(uint64_t address, const ChunkBuffers::Buffer& buffer, Pass* pass);
+  Outcome next_buffer(uint32_t but, uint32_t* which);
+  Outcome carry(uint64_t address, uint32_t which, Pass* pass);
 
   Contexts& contexts_;
   Memory& memory_;
   ChunkHasher hasher_;
   ChunkBuffers buffers_;
   std::unordered_map<uint64_t, Copy> there_;
-  std::vector<uint64_t> told_;  // mapped there, ascending
+  std::vector<uint64_t> told_;     // mapped there, ascending
+  std::vector<MemoryRange> cuts_;  // shared pieces, each of which was told in one
 };
 
 // What becomes of chunks that come. Addresses and bytes are of whole chunks that are the vGPU's.
@@ -118,14 +132,16 @@ class ChunkTaker {
   virtual Outcome clear(uint64_t address, uint64_t bytes) = 0;
   // Of one chunk, whose bytes come next.
   virtual Outcome take(uint64_t address, ByteStream& from) = 0;
+  // Of one chunk, whose bytes are in the slot, which is given back.
+  virtual Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) = 0;
   // Until all of it is done.
   virtual Outcome rest() = 0;
 };
 
 // For the source's next word, which may wait for other sessions; that it is gone shows at once.
 inline constexpr uint32_t kSourceMs = 600'000;
-// Until the sender's end(). Waits `first_ms` for its first word.
-Outcome receive_chunks(ByteStream& stream, ChunkTaker& taker, uint32_t first_ms = kSourceMs);
+// Until the sender's end(). Waits `first_ms` for its first word. `slots`: that were offered to it; null: none.
+Outcome receive_chunks(ByteStream& stream, ChunkSlots* slots, ChunkTaker& taker, uint32_t first_ms = kSourceMs);
 
 // Into a GPU's memory.
 class MemoryTaker final : public ChunkTaker {
@@ -133,12 +149,14 @@ class MemoryTaker final : public ChunkTaker {
   MemoryTaker(const DriverLibrary& library, Memory& memory, const Streams& streams)
       : memory_(memory), streams_(streams), buffers_(library.calls) {}
 
-  Outcome start() { return buffers_.start(); }
+  // `slots`: that were offered to the source; null: none. They outlive it.
+  Outcome start(ChunkSlots* slots) { return buffers_.start(slots); }
   bool owns(uint64_t address, uint64_t bytes) const override { return memory_.in_range(address, bytes); }
   Outcome map(uint64_t address, uint64_t bytes) override;
   Outcome unmap(uint64_t address, uint64_t bytes) override;
   Outcome clear(uint64_t address, uint64_t bytes) override { return buffers_.clear(address, bytes); }
   Outcome take(uint64_t address, ByteStream& from) override;
+  Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) override;
   Outcome rest() override { return buffers_.rest(); }
 
  private:
@@ -146,6 +164,7 @@ class MemoryTaker final : public ChunkTaker {
   const Streams& streams_;
   ChunkBuffers buffers_;
   size_t turn_ = 0;
+  uint32_t read_ = kNoSlot;  // the GPU still reads it
 };
 
 }  // namespace tide

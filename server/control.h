@@ -18,7 +18,7 @@ namespace tide {
 enum class ControlType : uint32_t {
   // Agent to worker.
   kServe = 1,    // ControlSession; descriptors: the client's socket, then its memfd where it sent one
-  kReceive = 2,  // ControlSession: become this session, from another worker
+  kReceive = 2,  // ControlSession: become this session, from another worker; descriptors: of a keeper, a JobShelfFiles
   kMove = 3,     // ControlMove: copy the session to another worker while it runs
   kCommit = 4,   // send the client there
   kAbort = 5,    // the move is off
@@ -26,14 +26,16 @@ enum class ControlType : uint32_t {
   kExit = 7,
   kSessionEnded = 8,  // SessionId: another session of the vGPU
   kAdopt = 9,         // ControlAdopt: the first word of an agent that was restarted (server/rendezvous.h)
-  kPause = 10,        // all sessions of the vGPU are ready: send the rest
+  kPause = 10,        // ControlPause: all sessions of the vGPU are ready; come to rest
   kHold = 11,         // ControlHold
-  kGuard = 12,        // ControlSession: keep checkpoints of this session (server/guard.h); kReceiving says where
-  kCheckpoint = 13,   // ControlMove: send one to a guard, over the stream of the last one if there is no address
-  kGive = 14,         // ControlMove: a guard gives its checkpoint to a worker; kTransferred or kMoveFailed
-  kLease = 15,        // ControlLease
-  kUnprotect = 17,    // ControlText: another session of the vGPU cannot be protected, and so this one is not
-  kShares = 16,       // another process of the job uses the vGPU, too
+  kGuard = 12,  // ControlSession: keep checkpoints of this session (server/guard.h); kReceiving says where; as kReceive
+  kCheckpoint = 13,  // ControlMove: send one to a guard, over the stream of the last one if there is no address
+  kGive = 14,        // ControlMove: a guard gives its checkpoint to a worker; kTransferred or kMoveFailed
+  kLease = 15,       // ControlLease
+  kShares = 16,      // another process of the job uses the vGPU, too
+  kUnprotect = 17,   // ControlText: another session of the vGPU cannot be protected, and so this one is not
+  kSend = 18,        // all sessions of the vGPU are at rest: send what is left
+  kSweep = 19,       // a keeper of the job has ended: what was only its is nobody's (server/job_shelf.h)
   // Worker to agent.
   kServing = 20,
   kReceiving = 21,     // ControlText: where the other worker shall connect (transport/stream.h)
@@ -43,18 +45,19 @@ enum class ControlType : uint32_t {
   kMoveFailed = 25,    // ControlText; the session runs on here
   kStatsReply = 26,    // ControlStats
   kFailed = 27,        // ControlText; the worker ends
-  kAdopted = 28,       // ControlAdopted
+  kAdopted = 28,       // ControlAdopted; descriptors: what came with kReceive
   kProgress = 29,      // ControlProgress: the copying goes on; about once a second
   kReady = 30,         // ControlProgress: a short pause can carry the rest
   kCheckpointed = 31,  // ControlCheckpointed: it is whole, or why not; then the one before it still stands
   kWanted = 32,        // the client cannot keep much more of what it sends: a checkpoint, soon
   kFarewell = 33,      // the worker ends, as it should
+  kStill = 34,         // at rest, and stays so until kSend or kAbort
   // Between two workers of one vGPU, carried by the agent (server/sharing.h).
   kAskShared = 40,     // ControlShared: to its owner
   kSharedAnswer = 41,  // ControlShared: to its asker; descriptors: of its parts
 };
 
-inline constexpr uint32_t kControlVersion = 8;  // grows when anything here changes
+inline constexpr uint32_t kControlVersion = 9;  // grows when anything here changes
 inline constexpr int kControlFdsMax = 32;
 
 // A session's 16 bytes, as two numbers.
@@ -63,16 +66,24 @@ struct SessionId {
   bool operator==(const SessionId&) const = default;
 };
 
+// How an asker knows what it wants.
+enum class SharedBy : uint32_t {
+  kName = 0,   // by a name that the owner's client gave it
+  kPiece = 1,  // it had this piece of memory before both came here by a move
+  kEvent = 2,  // the same of an event
+};
+
 struct ControlShared {
   uint64_t question = 0;  // the asker's number
   SessionId asker;        // the agent says who
   SessionId owner;
-  uint64_t name = 0;  // of the owner's
+  uint64_t name = 0;  // of the owner's: see `by`
   int32_t result = 0;
   uint32_t last = 0;  // nothing of the answer follows
   uint32_t count = 0;
-  uint32_t reserved = 0;
+  SharedBy by = SharedBy::kName;
   uint64_t bytes[kControlFdsMax] = {};  // of memory; 0: an event's page
+  uint64_t names[kControlFdsMax] = {};  // of the same, by which it is asked for after a move
 };
 
 struct ControlSession {
@@ -115,6 +126,10 @@ struct ControlMove {
   char stream_address[kEndpointBytes] = {};
   char endpoint[kEndpointBytes] = {};
   uint64_t parks = 0;  // 1: to a worker that keeps; from there it shall be able to go anywhere
+};
+
+struct ControlPause {
+  uint64_t alone = 0;  // 1: no other session pauses with it, so it needs not wait for kSend
 };
 
 // The program begins nothing new while it is on, for kHoldMs at most.
@@ -170,7 +185,9 @@ struct ControlStats {
   uint64_t trips[kTripSlots] = {};  // words of TripCounts
   char transport[64] = {};
   ControlLink link;
-  uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept
+  uint64_t landed_direct = 0, landed_staged = 0;  // server/copy_landings.h
+  uint64_t kept_in_memory = 0, kept_on_disk = 0;  // of a session that is kept; of shared chunks its part
+  uint64_t kept_apart = 0;                        // that it would take if equal chunks were not kept once
 };
 
 struct ControlText {

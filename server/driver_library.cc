@@ -71,6 +71,7 @@ Outcome try_open(const std::string& path, DriverLibrary* library) {
       reinterpret_cast<decltype(found.set_object_handle)>(dlsym(handle, "softgpuSetObjectHandle"));
   found.hash_chunks = reinterpret_cast<decltype(found.hash_chunks)>(dlsym(handle, "softgpuHashChunks"));
   found.forget_hashes = reinterpret_cast<decltype(found.forget_hashes)>(dlsym(handle, "softgpuForgetHashes"));
+  found.write_now = reinterpret_cast<decltype(found.write_now)>(dlsym(handle, "softgpuWriteNow"));
   found.software = path.find("softgpu") != std::string::npos;
   const char* const claim = getenv("SOFTGPU_MEMORY_IS_NEW");  // for the test that shows what else would be seen
   found.memory_is_new = found.software && (getenv("SOFTGPU_KEEP_MEMORY") == nullptr || claim != nullptr);

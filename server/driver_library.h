@@ -14,6 +14,8 @@
 
 namespace tide {
 
+inline constexpr size_t kWriteNowMax = 512u << 10;
+
 struct DriverLibrary {
   Driver calls;
   std::string path;
@@ -27,6 +29,9 @@ struct DriverLibrary {
   CUresult (*hash_chunks)(const ChunkSecret* secret, const CUdeviceptr* addresses, size_t count,
                           ChunkHash* hashes) = nullptr;
   CUresult (*forget_hashes)() = nullptr;
+  // Writes device memory in the calling thread, in the stream's order: CUDA_ERROR_NOT_READY, and nothing is written,
+  // while the stream has work. At most kWriteNowMax.
+  CUresult (*write_now)(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) = nullptr;
 };
 
 // Loads a driver that has at least one device; cuInit has been called. The library stays loaded.

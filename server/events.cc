@@ -7,12 +7,12 @@ namespace tide {
 
 Events::Events(const Driver& driver, Contexts& contexts) : driver_(driver), contexts_(contexts) {}
 
-CUresult Events::create(uint32_t slot, uint32_t context, uint32_t flags) {
+CUresult Events::create(uint32_t slot, uint32_t context, uint32_t flags, std::shared_ptr<SharedEvent> shared) {
   if (slot >= kEventSlots) return CUDA_ERROR_INVALID_VALUE;
   if (slot < events_.size() && events_[slot].live) return CUDA_ERROR_INVALID_VALUE;
   if (const CUresult result = contexts_.use(context); result != CUDA_SUCCESS) return result;
   // Sharing between processes is our own business, not the driver's; so is waiting.
-  auto shared = (flags & CU_EVENT_INTERPROCESS) != 0 ? SharedEvent::make() : nullptr;
+  if ((flags & CU_EVENT_INTERPROCESS) != 0 && shared == nullptr) shared = SharedEvent::make();
   if ((flags & CU_EVENT_INTERPROCESS) != 0 && shared == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   const uint32_t kept = flags & CU_EVENT_DISABLE_TIMING;
   CUevent handle = nullptr;
@@ -23,9 +23,7 @@ CUresult Events::create(uint32_t slot, uint32_t context, uint32_t flags) {
 }
 
 CUresult Events::adopt(uint32_t slot, uint32_t context, std::shared_ptr<SharedEvent> shared) {
-  const CUresult result = create(slot, context, CU_EVENT_DISABLE_TIMING);
-  if (result == CUDA_SUCCESS) events_[slot].shared = std::move(shared);
-  return result;
+  return create(slot, context, CU_EVENT_DISABLE_TIMING, std::move(shared));
 }
 
 CUresult Events::destroy(uint32_t slot) {

@@ -30,7 +30,8 @@ class Events {
   };
 
   Events(const Driver& driver, Contexts& contexts);
-  CUresult create(uint32_t slot, uint32_t context, uint32_t flags);
+  // `shared`: of one for other processes that comes from elsewhere, with its page.
+  CUresult create(uint32_t slot, uint32_t context, uint32_t flags, std::shared_ptr<SharedEvent> shared = nullptr);
   // An event of another process.
   CUresult adopt(uint32_t slot, uint32_t context, std::shared_ptr<SharedEvent> shared);
   CUresult destroy(uint32_t slot);

@@ -110,6 +110,9 @@ Outcome Gpus::find(const AgentOptions& options, Gpus* gpus) {
   const std::string host = host_of(options.listen);
   if (getenv("TIDE_UCX_BIND") == nullptr && !host.empty()) gpus->base_.push_back({"TIDE_UCX_BIND", host});
   add_parking(options, &gpus->base_);
+  // An empty one is none: what the agent's own environment says does not count.
+  gpus->base_.push_back({"TIDE_MOVE_RATE", options.move_rate == 0 ? "" : std::to_string(options.move_rate)});
+  gpus->base_.push_back({"TIDE_MOVE_PAGE", options.directory + "/move-rate"});
   if (options.softgpu_devices != 0) {
     gpus->base_.push_back({"TIDE_DRIVER", "software"});
     gpus->base_.push_back({"SOFTGPU_DEVICES", std::to_string(options.softgpu_devices)});

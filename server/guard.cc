@@ -65,7 +65,7 @@ void Guard::take(const TransferHello& expected) {
     std::unique_ptr<ByteStream> caller;
     if (!listener_->accept(kAcceptStepMs, &caller).ok()) continue;
     // Somebody else's connection must not end the wait for ours.
-    if (greet_sender(*caller, expected).ok()) take_from(std::move(caller));
+    if (greet_sender(*caller, expected, nullptr).ok()) take_from(std::move(caller));
   }
 }
 
@@ -115,8 +115,11 @@ Outcome Guard::send(const std::string& address, const TransferHello& hello) {
   std::unique_ptr<ChunkCarrier> carrier;
   ChunkCarrier::Pass pass;
   uint64_t others = 0;
-  Outcome outcome = greet_receiver(stream, hello);
+  std::string offer;
+  std::unique_ptr<ChunkSlots> slots;
+  Outcome outcome = greet_receiver(stream, hello, &offer);
   if (outcome.ok()) outcome = kept_.carrier()(stream, &carrier);
+  if (outcome.ok() && ChunkSlots::take(offer, &slots).ok()) carrier->use(std::move(slots));
   if (outcome.ok()) outcome = carrier->pass([] { return true; }, &pass);
   if (outcome.ok()) outcome = carrier->end();
   if (outcome.ok())

@@ -43,7 +43,7 @@ class Kept::Carrier final : public ChunkCarrier {
     if (room_ == nullptr) return no_room();
     std::vector<uint64_t> mapped;
     for (const auto& [address, piece] : whole_->chunks) mapped.push_back(address);
-    return send_ranges(ChunkFrameKind::kMap, mapped);
+    return send_ranges(ChunkFrameKind::kMap, mapped, {whole_->begins.begin(), whole_->begins.end()});
   }
   Outcome pass(const std::function<bool()>& go_on, Pass* pass) override {
     const uint64_t begin = now_ns();
@@ -52,8 +52,7 @@ class Kept::Carrier final : public ChunkCarrier {
       if (next_->second == nullptr) continue;  // what is newly mapped is zero
       const std::byte* bytes = nullptr;
       Outcome outcome = bytes_of(shelf_, *next_->second, room_.get(), &bytes);
-      if (outcome.ok()) outcome = send_frame(ChunkFrameKind::kData, next_->first, kChunkBytes);
-      if (outcome.ok()) outcome = stream_.send(bytes, kChunkBytes);
+      if (outcome.ok()) outcome = send_chunk(next_->first, bytes);
       if (!outcome.ok()) return outcome;
       ++pass->chunks;
       pass->bytes += kChunkBytes;
@@ -80,6 +79,15 @@ TransferOutline Kept::outline() const {
   return kept == nullptr ? TransferOutline() : kept->outline;
 }
 
+uint64_t Kept::bytes_apart() const {
+  const auto kept = whole();
+  uint64_t bytes = 0;
+  if (kept == nullptr) return bytes;
+  for (const auto& [address, piece] : kept->chunks) bytes += piece != nullptr ? piece->cost() : 0;
+  for (const Shelf::PieceRef& piece : kept->rest) bytes += piece->cost();
+  return bytes;
+}
+
 Precopy::MakeCarrier Kept::carrier() const {
   return [this](ByteStream& to, std::unique_ptr<ChunkCarrier>* carrier) {
     auto kept = whole();
@@ -91,16 +99,17 @@ Precopy::MakeCarrier Kept::carrier() const {
   };
 }
 
-Outcome Kept::receive(ByteStream& from, uint32_t first_ms) {
+Outcome Kept::receive(ByteStream& from, uint32_t first_ms, ChunkSlots* slots) {
   room_ = make_room();
   if (room_ == nullptr) return no_room();
   auto next = std::make_shared<Whole>();
-  Outcome outcome = receive_chunks(from, *this, first_ms);
+  Outcome outcome = receive_chunks(from, slots, *this, first_ms);
   if (outcome.ok()) outcome = from.receive(&next->outline, sizeof(next->outline));
   if (outcome.ok()) outcome = take_rest(from, &next->rest);
   room_.reset();
   if (!outcome.ok()) return outcome;
   next->chunks = chunks_;
+  next->begins = begins_;
   std::shared_ptr<const Whole> before = std::move(next);
   const std::lock_guard lock(whole_mu_);
   whole_.swap(before);
@@ -165,11 +174,13 @@ Outcome Kept::map(uint64_t address, uint64_t bytes) {
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
     if (!chunks_.try_emplace(at).second) return Outcome::fail("the source maps memory that is mapped");
   }
+  begins_.insert(address);
   return {};
 }
 
 Outcome Kept::unmap(uint64_t address, uint64_t bytes) {
   for (uint64_t at = address; at < address + bytes; at += kChunkBytes) {
+    begins_.erase(at);
     if (chunks_.erase(at) == 0) return Outcome::fail("the source unmaps memory that is not mapped");
   }
   return {};
@@ -190,6 +201,15 @@ Outcome Kept::take(uint64_t address, ByteStream& from) {
   if (Outcome outcome = from.receive(room_.get(), kChunkBytes); !outcome.ok()) return outcome;
   found->second = nullptr;  // what was there makes room for what comes
   return shelf_.put(room_.get(), uint32_t(kChunkBytes), &found->second);
+}
+
+Outcome Kept::take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) {
+  const auto found = chunks_.find(address);
+  if (found == chunks_.end()) return Outcome::fail("the source sends memory that is not mapped");
+  found->second = nullptr;
+  const Outcome outcome = shelf_.put(slots.at(slot), uint32_t(kChunkBytes), &found->second);
+  slots.give_back(slot);
+  return outcome;
 }
 
 }  // namespace tide

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <vector>
 
 #include "server/chunk_carrier.h"
@@ -32,12 +33,14 @@ class Kept final : private ChunkTaker {
   // `quota`: bytes of device memory; 0: any.
   Kept(uint32_t vgpu, uint64_t quota, ShelfPlace place) : vgpu_(vgpu), quota_(quota), shelf_(std::move(place)) {}
 
-  Outcome start() { return shelf_.start(); }
+  // `job`: what it keeps together with other keepers of the job (JobShelf); null: nothing.
+  Outcome start(std::unique_ptr<JobShelf> job) { return shelf_.start(std::move(job)); }
   // The source that comes next knows nothing of what is here. What is whole stays.
-  void begin_anew() { chunks_.clear(); }
+  void begin_anew() { chunks_.clear(), begins_.clear(); }
   // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
   // before. Waits `first_ms` for its first word. Where it fails, what was whole before still is.
-  Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs);
+  // `slots`: that were offered to it; null: none.
+  Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs, ChunkSlots* slots = nullptr);
 
   // Of what is whole. What of it is memory, as a source that has not changed since.
   Precopy::MakeCarrier carrier() const;
@@ -46,8 +49,14 @@ class Kept final : private ChunkTaker {
   TransferOutline outline() const;
   bool any() const { return whole() != nullptr; }
   // Any thread.
-  uint64_t bytes_in_memory() const { return shelf_.bytes_in_memory(); }
-  uint64_t bytes_on_disk() const { return shelf_.bytes_on_disk(); }
+  // What it takes: of chunks that other keepers of the job have, too, an equal part.
+  JobShelf::Share kept() const { return shelf_.kept(); }
+  // What is whole would take so much if equal chunks were not kept once.
+  uint64_t bytes_apart() const;
+  // Another keeper of the job has ended (JobShelf::sweep). Any thread.
+  void sweep() const {
+    if (shelf_.job() != nullptr) shelf_.job()->sweep();
+  }
 
  private:
   class Carrier;
@@ -57,6 +66,7 @@ class Kept final : private ChunkTaker {
   Outcome unmap(uint64_t address, uint64_t bytes) override;
   Outcome clear(uint64_t address, uint64_t bytes) override;
   Outcome take(uint64_t address, ByteStream& from) override;
+  Outcome take_slot(uint64_t address, ChunkSlots& slots, uint32_t slot) override;
   Outcome rest() override { return {}; }
   Outcome take_rest(ByteStream& from, std::vector<Shelf::PieceRef>* rest);
 
@@ -64,6 +74,7 @@ class Kept final : private ChunkTaker {
   // Never changes.
   struct Whole {
     Chunks chunks;
+    std::set<uint64_t> begins;
     std::vector<Shelf::PieceRef> rest;
     TransferOutline outline;
   };
@@ -75,6 +86,7 @@ class Kept final : private ChunkTaker {
   Shelf shelf_;
   std::unique_ptr<std::byte[]> room_;  // for a piece that comes
   Chunks chunks_;                      // as the source has told so far
+  std::set<uint64_t> begins_;          // of what it told in one, which is so told again
   mutable std::mutex whole_mu_;        // guards what follows
   std::shared_ptr<const Whole> whole_;
 };

@@ -278,7 +278,8 @@ bool Memory::pin(uint64_t chunk) {
   const std::lock_guard lock(pieces_mu_);
   const auto piece = piece_at(chunk);
   if (piece == pieces_.end() || piece->second.view_of != nullptr) return false;
-  if (!(piece->second.live & chunk_bit(piece->first, chunk))) return false;
+  if (piece->second.live == 0) return false;
+  if (piece->second.name == 0 && !(piece->second.live & chunk_bit(piece->first, chunk))) return false;
   ++piece->second.pins;
   return true;
 }
@@ -410,10 +411,64 @@ CUresult Memory::parts_at(uint64_t address, uint64_t bytes, std::vector<Physical
     }
     if (span->bytes == 0) span->address = piece->first;
     span->bytes += piece->second.bytes;
-    parts->push_back({piece->second.handle, piece->second.bytes});
+    parts->push_back({piece->second.handle, piece->second.bytes, piece->second.name});
     at = piece->first + piece->second.bytes;
   }
   return CUDA_SUCCESS;
+}
+
+std::vector<Memory::SharedPiece> Memory::shared_pieces() const {
+  std::vector<SharedPiece> found;
+  const std::lock_guard lock(pieces_mu_);
+  for (const auto& [address, piece] : pieces_) {
+    if (piece.name != 0 && piece.live != 0) found.push_back({address, piece.bytes, piece.name});
+  }
+  return found;
+}
+
+void Memory::name_pieces(const MemoryRange& span) {
+  const std::lock_guard lock(pieces_mu_);
+  for (auto piece = piece_at(span.address); piece != pieces_.end() && piece->first < span.address + span.bytes;
+       ++piece) {
+    if (piece->second.name == 0) piece->second.name = next_name_++;
+  }
+}
+
+bool Memory::name_piece(const SharedPiece& piece) {
+  const std::lock_guard lock(pieces_mu_);
+  const auto found = pieces_.find(piece.address);
+  if (found == pieces_.end() || found->second.bytes != piece.bytes || found->second.view_of != nullptr) return false;
+  found->second.name = piece.name;
+  next_name_ = std::max(next_name_, piece.name + 1);
+  return true;
+}
+
+bool Memory::find_piece(uint64_t name, Physical::Part* part) const {
+  const std::lock_guard lock(pieces_mu_);
+  for (const auto& [address, piece] : pieces_) {
+    if (name == 0 || piece.name != name || piece.live == 0) continue;
+    *part = {piece.handle, piece.bytes, piece.name};
+    return true;
+  }
+  return false;
+}
+
+uint64_t Memory::address_of(const Physical* physical) const {
+  const std::lock_guard lock(pieces_mu_);
+  for (const auto& [address, piece] : pieces_) {
+    if (piece.view_of.get() == physical && piece.live != 0) return address;
+  }
+  return 0;
+}
+
+std::vector<std::shared_ptr<Physical>> Memory::mapped_physicals() const {
+  std::vector<std::shared_ptr<Physical>> found;
+  const std::lock_guard lock(pieces_mu_);
+  for (const auto& [address, piece] : pieces_) {
+    if (piece.view_of == nullptr || piece.live == 0) continue;
+    if (found.empty() || found.back() != piece.view_of) found.push_back(piece.view_of);
+  }
+  return found;
 }
 
 std::vector<MemoryRange> Memory::ranges() const {

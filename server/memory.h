@@ -30,6 +30,7 @@ struct Physical {
   struct Part {
     CUmemGenericAllocationHandle handle = 0;
     uint64_t bytes = 0;
+    uint64_t name = 0;  // its owner's, once it was exported
   };
   explicit Physical(Memory& memory) : of(memory) {}
   ~Physical();
@@ -39,12 +40,14 @@ struct Physical {
 
   Memory& of;
   std::vector<Part> parts;
-  uint64_t charged = 0;  // 0: another process pays for it
+  uint64_t charged = 0;                    // 0: another process pays for it,
+  uint64_t owner_low = 0, owner_high = 0;  // which has this session
 };
 
 struct MemoryRange {
   uint64_t address = 0;
   uint64_t bytes = 0;
+  bool operator==(const MemoryRange&) const = default;
 };
 
 class Memory {
@@ -95,11 +98,29 @@ class Memory {
   bool shareable() const { return shareable_; }
   bool has_views() const { return views_ != 0; }
 
+  // Pieces that other processes may have. A move carries each whole, whatever of it is mapped, and makes it again in
+  // one: they have it so.
+  struct SharedPiece {
+    uint64_t address = 0, bytes = 0, name = 0;
+  };
+  // Ascending. Any thread.
+  std::vector<SharedPiece> shared_pieces() const;
+  // All pieces in a range that parts_at() gave get a name, where they have none.
+  void name_pieces(const MemoryRange& span);
+  // After a move: this piece is there with just these bytes, and gets the name that it had. False: it is not there so.
+  bool name_piece(const SharedPiece& piece);
+  // The piece of that name; false: there is none any more.
+  bool find_piece(uint64_t name, Physical::Part* part) const;
+  // Where something that was imported is mapped; 0: nowhere.
+  uint64_t address_of(const Physical* physical) const;
+  std::vector<std::shared_ptr<Physical>> mapped_physicals() const;
+
   // Whether a command may name these bytes: inside the vGPU's range.
   bool in_range(uint64_t address, uint64_t bytes) const;
   // What is mapped, ascending, neighbours joined. Any thread.
   std::vector<MemoryRange> ranges() const;
-  // Until unpin() the chunk can be read, though it may be unmapped meanwhile; false: it is not mapped. Any thread.
+  // Until unpin() the chunk can be read, though it may be unmapped meanwhile; false: it is not mapped, nor in a shared
+  // piece. Any thread.
   bool pin(uint64_t chunk);
   void unpin(uint64_t chunk);
   uint64_t mapped_bytes() const { return mapped_bytes_; }
@@ -112,6 +133,7 @@ class Memory {
     CUmemGenericAllocationHandle handle = 0;
     uint32_t live = 0;  // one bit a chunk
     uint32_t pins = 0;
+    uint64_t name = 0;                  // in other processes; 0: it was never exported
     uint64_t condemned_since = 0;       // the sequence after which none was live; 0: some is
     std::shared_ptr<Physical> view_of;  // it has no memory of its own, but shows this
   };
@@ -147,6 +169,7 @@ class Memory {
   uint64_t asked_ns_ = 0;        // since when it waits for more; 0: it does not
   uint64_t patient_until_ns_ = 0;
   uint64_t views_ = 0;  // pieces that are views
+  uint64_t next_name_ = 1;
   bool shareable_ = false;
   CUstream scrub_ = nullptr;
   // Held by the owning thread where it changes pieces_, and by others where they look; for some instructions only.

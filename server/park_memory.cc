@@ -17,7 +17,6 @@ namespace {
 
 constexpr uint64_t kSlotBytes = kChunkBytes;
 constexpr uint64_t kSlotsMax = 1u << 24;  // 32 TiB
-constexpr uint64_t kLookEveryBytes = 32u << 20;
 
 // False where the system does not say.
 bool is_plenty() {
@@ -44,8 +43,17 @@ struct flock slot_lock(uint64_t slot) {
 
 }  // namespace
 
+bool MemoryLook::plenty(uint64_t bytes) {
+  unlooked_ += bytes;
+  if (unlooked_ >= kEveryBytes) {
+    plenty_ = is_plenty();
+    unlooked_ = 0;
+  }
+  return plenty_;
+}
+
 ParkMemory::ParkMemory(std::optional<uint64_t> bytes_max, std::string ledger)
-    : bytes_max_(bytes_max), ledger_(std::move(ledger)), unlooked_(kLookEveryBytes) {
+    : bytes_max_(bytes_max), ledger_(std::move(ledger)) {
   if (bytes_max_) mine_.resize(std::min(*bytes_max_ / kSlotBytes, kSlotsMax));
 }
 
@@ -63,13 +71,8 @@ bool ParkMemory::take(uint64_t bytes) {
   if (bytes_max_) {
     const uint64_t slots = (used_ + bytes + kSlotBytes - 1) / kSlotBytes;
     if (slots > held_slots_ && !lock_slots(slots - held_slots_)) return false;
-  } else {
-    unlooked_ += bytes;
-    if (unlooked_ >= kLookEveryBytes) {
-      short_ = !is_plenty();
-      unlooked_ = 0;
-    }
-    if (short_) return false;
+  } else if (!look_.plenty(bytes)) {
+    return false;
   }
   used_ += bytes;
   return true;
@@ -79,7 +82,7 @@ bool ParkMemory::take(uint64_t bytes) {
 bool ParkMemory::lock_slots(uint64_t slots) {
   for (int round = 0; slots != 0 && round < 2; ++round) {
     for (; slots != 0 && next_slot_ < mine_.size(); ++next_slot_) {
-      if (mine_[next_slot_] || !lock_slot(&next_slot_)) continue;
+      if (mine_[next_slot_] || (fd_ >= 0 && !lock_ledger_slot(fd_, &next_slot_))) continue;
       mine_[next_slot_] = true;
       ++held_slots_;
       --slots;
@@ -89,13 +92,11 @@ bool ParkMemory::lock_slots(uint64_t slots) {
   return slots == 0;
 }
 
-// False: another keeper has it, and *slot is the last of its row.
-bool ParkMemory::lock_slot(uint64_t* slot) const {
-  if (fd_ < 0) return true;
+bool lock_ledger_slot(int ledger, uint64_t* slot) {
   struct flock lock = slot_lock(*slot);
-  if (fcntl(fd_, F_OFD_SETLK, &lock) == 0) return true;
+  if (fcntl(ledger, F_OFD_SETLK, &lock) == 0) return true;
   lock = slot_lock(*slot);
-  const bool taken = fcntl(fd_, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_len > 0;
+  const bool taken = fcntl(ledger, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_len > 0;
   if (taken) *slot = uint64_t(lock.l_start + lock.l_len) - 1;
   return false;
 }

@@ -13,6 +13,22 @@
 
 namespace tide {
 
+// Without a limit: whether a quarter of the machine's memory is available. Looked at now and then. One thread.
+class MemoryLook {
+ public:
+  // For so many bytes more.
+  bool plenty(uint64_t bytes);
+
+ private:
+  static constexpr uint64_t kEveryBytes = 32u << 20;
+  uint64_t unlooked_ = kEveryBytes;  // bytes since the last look
+  bool plenty_ = false;
+};
+
+// One of the limit's slots, with a lock that ends with `ledger` as it was opened. False: somebody else has it, and
+// *slot is the last of the row that they have.
+bool lock_ledger_slot(int ledger, uint64_t* slot);
+
 class ParkMemory {
  public:
   // `ledger`: the file, made when missing; empty: the limit is this process's alone.
@@ -28,7 +44,6 @@ class ParkMemory {
 
  private:
   bool lock_slots(uint64_t slots);
-  bool lock_slot(uint64_t* slot) const;
 
   const std::optional<uint64_t> bytes_max_;
   const std::string ledger_;
@@ -37,8 +52,7 @@ class ParkMemory {
   uint64_t held_slots_ = 0;
   std::vector<bool> mine_;  // by slot
   uint64_t next_slot_ = 0;  // behind the last that was looked at
-  uint64_t unlooked_ = 0;   // bytes since the machine's memory was looked at
-  bool short_ = true;
+  MemoryLook look_;
 };
 
 }  // namespace tide

@@ -164,15 +164,32 @@ Outcome Precopy::begin() {
     stream_ = std::make_unique<PatientStream>(std::move(stream), patience_ms_);
     if (stop_) return Outcome::fail("it was given up");
   }
-  if (Outcome outcome = greet_receiver(*stream_, hello_); !outcome.ok()) return outcome;
-  return make_(*stream_, &carrier_);
+  std::string offer;
+  if (Outcome outcome = greet_receiver(*stream_, hello_, &offer); !outcome.ok()) return outcome;
+  if (Outcome outcome = make_(*stream_, &carrier_); !outcome.ok()) return outcome;
+  std::unique_ptr<ChunkSlots> slots;
+  const Outcome reached = ChunkSlots::take(offer, &slots);
+  if (!reached.ok()) log(LogLevel::kDebug, "chunks go over the network: %s", reached.message().c_str());
+  carrier_->use(std::move(slots));
+  return rate_.start_as_told();
+}
+
+// The pause, the end and another rest do not wait. For how long it was.
+uint64_t Precopy::keep_pace(uint64_t bytes) {
+  const uint64_t begin = now_ns(), wait = rate_.sent(bytes, begin);
+  if (wait == 0) return 0;
+  std::unique_lock lock(mu_);
+  wake_.wait_for(lock, std::chrono::nanoseconds(wait), [this] { return !wanted_; });
+  return now_ns() - begin;
 }
 
 Outcome Precopy::round() {
   const uint64_t begin = now_ns();
   ChunkCarrier::Pass pass;
-  const auto go_on = [this] {
+  uint64_t counted = 0, waited = 0;
+  const auto go_on = [&] {
     ++looked_at_;
+    waited += keep_pace(pass.bytes - std::exchange(counted, pass.bytes));
     return wanted_.load();
   };
   Outcome outcome = carrier_->pass(go_on, &pass);
@@ -181,6 +198,9 @@ Outcome Precopy::round() {
   if (!outcome.ok()) return outcome;
   const uint64_t now = now_ns();
   pass.ns += now - sent;
+  pass.ns -= std::min(pass.ns, waited);  // which a pause does not
+  log(LogLevel::kDebug, "a round of %.0f ms sent %llu MiB, in %.0f ms", double(now - begin) / 1e6,
+      static_cast<unsigned long long>(pass.bytes >> 20), double(pass.ns) / 1e6);
   const std::lock_guard lock(mu_);
   progress_.bytes += pass.bytes;
   if (!pass.whole) return {};  // what is left is the next round's, or the pause's

@@ -15,6 +15,7 @@
 
 #include "base/threads.h"
 #include "server/chunk_carrier.h"
+#include "server/move_rate.h"
 #include "server/transfer.h"
 
 namespace tide {
@@ -85,6 +86,7 @@ class Precopy {
   void run();
   Outcome begin();
   Outcome round();
+  uint64_t keep_pace(uint64_t bytes);
   Outcome hear_verdict();
   Wish wait_for_wish();
 
@@ -95,6 +97,7 @@ class Precopy {
   std::unique_ptr<ChunkCarrier> carrier_;
   std::unique_ptr<ByteStream> stream_;  // made by the thread, under mu_; goes first: it may still read what was sent
   RoundJudge judge_;
+  MoveRate rate_;
   uint64_t next_round_ns_ = 0;
   std::atomic<uint64_t> looked_at_{0};
   std::atomic<uint32_t> patience_ms_{~0u};

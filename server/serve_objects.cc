@@ -196,9 +196,15 @@ CUresult serve_tideDestroyStream(Session& session, const command::DestroyStream&
 }
 
 CUresult serve_tideCreateEvent(Session& session, const command::CreateEvent& command, Received& q, Outputs&) {
-  const CUresult result = session.events().create(command.event, q.header().context, command.flags);
+  auto restored = session.sharing().restored_event(command.event);
+  const bool known = restored != nullptr;
+  const CUresult result =
+      session.events().create(command.event, q.header().context, command.flags, std::move(restored));
   const Events::Event* made = result == CUDA_SUCCESS ? session.events().find(command.event) : nullptr;
-  if (made != nullptr && made->shared != nullptr) session.sharing().watch(made->shared);
+  if (made != nullptr && made->shared != nullptr && !known) {
+    session.sharing().name_event(*made->shared);
+    session.sharing().watch(made->shared);
+  }
   if (result == CUDA_SUCCESS) session.objects().add(ObjectKind::kEvent, command.event, q.header(), q.payload());
   return result;
 }

@@ -72,12 +72,17 @@ CUresult serve_tideShareEvent(Session& session, const command::ShareEvent& comma
 }
 
 CUresult serve_tideOpenEvent(Session& session, const command::OpenEvent& command, Received& q, Outputs&) {
-  std::shared_ptr<SharedEvent> opened;
+  std::shared_ptr<SharedEvent> opened = session.sharing().restored_event(command.event);
   const SharedName what = shared_name(command.owner_low, command.owner_high, command.owner_name);
-  const CUresult result = or_again(session.sharing().open_event(what, &opened));
-  if (result != CUDA_SUCCESS) return result;
-  session.sharing().watch(opened);
-  return session.events().adopt(command.event, q.header().context, std::move(opened));
+  CUresult result = CUDA_SUCCESS;
+  if (opened == nullptr) {
+    result = or_again(session.sharing().open_event(what, &opened));
+    if (result != CUDA_SUCCESS) return result;
+    session.sharing().watch(opened);
+  }
+  result = session.events().adopt(command.event, q.header().context, std::move(opened));
+  if (result == CUDA_SUCCESS) session.objects().add(ObjectKind::kEvent, command.event, q.header(), q.payload());
+  return result;
 }
 
 CUresult serve_tideWatchEvent(Session& session, const command::WatchEvent& command, Received& q, Outputs& a) {

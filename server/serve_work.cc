@@ -107,10 +107,35 @@ CUresult copy_in(Session& session, uint32_t slot, uint64_t destination, const Re
   return result;
 }
 
+// What came of it is in device memory from the front on, the rest in its piece.
+CUresult finish_landed(Session& session, uint32_t slot, const Rectangle& r, const CopyLandings::Landed& landed) {
+  if (landed.there == 0) return copy_in(session, slot, landed.to, r, landed.piece);
+  if (landed.piece && landed.result == CUDA_SUCCESS) {
+    CUstream stream = nullptr;
+    CUresult result = session.streams().enter(slot, &stream);
+    if (result == CUDA_SUCCESS) {
+      result = session.driver().cuMemcpyHtoDAsync_v2(landed.to + landed.there, landed.piece.data + landed.there,
+                                                     landed.bytes - landed.there, stream);
+    }
+    if (result != CUDA_SUCCESS) {
+      session.staging().give_back(landed.piece);
+      return result;
+    }
+    session.streams().release(slot, landed.piece);
+  } else if (landed.piece) {
+    session.staging().give_back(landed.piece);
+  }
+  if (landed.result == CUDA_SUCCESS) session.streams().copies(slot, r.bytes());
+  return landed.result;
+}
+
 }  // namespace
 
 CUresult serve_tideCopyIn(Session& session, const command::CopyIn& command, Received& q, Outputs&) {
   const Rectangle r{command.pitch, command.width, command.height};
+  CopyLandings::Landed landed;
+  if (session.landings().take(q.header().sequence, &landed))
+    return finish_landed(session, q.header().stream, r, landed);
   if (!valid(session, command.destination, r) || r.bytes() > kStagingPieceMax) return CUDA_ERROR_INVALID_VALUE;
   const Staging::Piece piece = session.staging().take(r.bytes());
   if (!piece) {

@@ -106,6 +106,7 @@ Outcome Session::start(uint32_t vgpu, uint64_t quota) {
 }
 
 void Session::attach(Link* link) {
+  if (link != nullptr) link->land_commands_in(&landings_);
   far_client_ = link != nullptr && !link->shares_memory();
   outbox_.attach(link);
   host_memory_.attach(link);
@@ -114,6 +115,7 @@ void Session::attach(Link* link) {
 
 // The page with the signals is the same, and work may wait for one.
 void Session::resume(Link* link) {
+  link->land_commands_in(&landings_);
   far_client_ = !link->shares_memory();
   outbox_.attach(link);
   host_memory_.attach(link);

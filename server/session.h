@@ -11,6 +11,7 @@
 #include "server/arrays.h"
 #include "server/contents.h"
 #include "server/contexts.h"
+#include "server/copy_landings.h"
 #include "server/driver_library.h"
 #include "server/events.h"
 #include "server/graph_builder.h"
@@ -70,6 +71,7 @@ class Session {
   Contexts& contexts() { return contexts_; }
   Staging& staging() { return staging_; }
   Outbox& outbox() { return outbox_; }
+  CopyLandings& landings() { return landings_; }
   Streams& streams() { return streams_; }
   Events& events() { return events_; }
   Memory& memory() { return memory_; }
@@ -119,6 +121,7 @@ class Session {
   Contexts contexts_;
   Staging staging_;
   Outbox outbox_;
+  CopyLandings landings_{*this};
   Streams streams_;
   Events events_;
   Memory memory_;

@@ -47,6 +47,19 @@ SharedEvent::~SharedEvent() {
   close(fd_);
 }
 
+void SharedEvent::set_maker(const Maker& maker) {
+  page_->maker_low = maker.low;
+  page_->maker_high = maker.high;
+  page_->number = maker.number;
+}
+
+SharedEvent::Maker SharedEvent::maker() const { return {page_->maker_low, page_->maker_high, page_->number}; }
+
+void SharedEvent::set_complete(uint64_t begun) {
+  for (uint64_t record = begun; record > 0 && begun - record < kRecords; --record) complete(record);
+  page_->begun = begun;
+}
+
 // The recorder's name is there before the record, so that one that ends in between has left nothing to wait for.
 uint64_t SharedEvent::begin(uint64_t recorder) {
   uint64_t last = page_->begun.load(std::memory_order_relaxed);

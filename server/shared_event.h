@@ -22,6 +22,15 @@ class SharedEvent {
   SharedEvent& operator=(const SharedEvent&) = delete;
 
   int fd() const { return fd_; }
+  // Who made it, a number of the maker's session, and its number of this event. Told to nobody before they are set.
+  struct Maker {
+    uint64_t low = 0, high = 0, number = 0;
+    bool operator==(const Maker&) const = default;
+  };
+  void set_maker(const Maker& maker);
+  Maker maker() const;
+  // Of one made anew after a move: so many records were begun, and all are complete.
+  void set_complete(uint64_t begun);
   // `recorder`: a number of the worker's session. In the order of the stream that records.
   uint64_t begin(uint64_t recorder);
   void complete(uint64_t record);
@@ -38,7 +47,7 @@ class SharedEvent {
     std::atomic<uint64_t> done, recorder;
   };
   struct Page {
-    std::atomic<uint64_t> magic, begun;
+    std::atomic<uint64_t> magic, begun, maker_low, maker_high, number;
     Record records[kRecords];
   };
   SharedEvent(Page* page, int fd) : page_(page), fd_(fd) {}

@@ -49,7 +49,9 @@ CUresult Sharing::share_memory(uint64_t name, uint64_t address, uint64_t bytes, 
   std::vector<Physical::Part> parts;
   CUresult result = memory_.parts_at(address, bytes, &parts, span);
   if (result == CUDA_SUCCESS) result = prepare(parts);
-  if (result == CUDA_SUCCESS) shared_[name] = {address, bytes, nullptr, nullptr};
+  if (result != CUDA_SUCCESS) return result;
+  memory_.name_pieces(*span);
+  shared_[name] = {address, bytes, nullptr, nullptr};
   return result;
 }
 
@@ -104,6 +106,10 @@ CUresult Sharing::open_physical(const SharedName& what, uint64_t bytes, std::sha
   }
   // An event has one part without bytes.
   if (sum == bytes && sum != 0) *physical = memory_.import_physical(question_.fds, question_.bytes);
+  if (sum == bytes && sum != 0 && *physical != nullptr) {
+    (*physical)->owner_low = what.owner.low, (*physical)->owner_high = what.owner.high;
+    for (size_t i = 0; i < question_.names.size(); ++i) (*physical)->parts[i].name = question_.names[i];
+  }
   close_question();
   if (sum != bytes || sum == 0) return CUDA_ERROR_INVALID_HANDLE;
   return *physical == nullptr ? CUDA_ERROR_MAP_FAILED : CUDA_SUCCESS;
@@ -163,6 +169,7 @@ bool Sharing::send_question() {
   message.question = question_.number = next_question_++;
   message.owner = question_.what.owner;
   message.name = question_.what.name;
+  message.by = question_.what.by;
   return send_ && send_(ControlType::kAskShared, message, nullptr, 0);
 }
 
@@ -172,6 +179,7 @@ void Sharing::ask_again() {
   close_all(question_.fds);
   question_.fds.clear();
   question_.bytes.clear();
+  question_.names.clear();
   send_question();
 }
 
@@ -194,37 +202,59 @@ void Sharing::refuse(const ControlShared& question, int32_t result) {
   send_(ControlType::kSharedAnswer, reply, nullptr, 0);
 }
 
+std::shared_ptr<SharedEvent> Sharing::find_event(uint64_t number) const {
+  for (const auto& weak : events_) {
+    auto event = weak.lock();
+    if (event != nullptr && event->maker() == SharedEvent::Maker{self_.low, self_.high, number}) return event;
+  }
+  return nullptr;
+}
+
 void Sharing::asked(const ControlShared& question) {
+  if (question.by == SharedBy::kEvent) {
+    const auto event = find_event(question.name);
+    return event == nullptr ? refuse(question, CUDA_ERROR_INVALID_HANDLE) : answer(question, {event->fd()}, {{}});
+  }
+  if (question.by == SharedBy::kPiece) {
+    Physical::Part part;
+    const int fd = memory_.find_piece(question.name, &part) ? memory_.export_part(part) : -1;
+    if (fd < 0) return refuse(question, CUDA_ERROR_INVALID_HANDLE);
+    answer(question, {fd}, {part});
+    close(fd);
+    return;
+  }
   const auto found = shared_.find(question.name);
   if (found == shared_.end()) return refuse(question, CUDA_ERROR_INVALID_HANDLE);
-  if (found->second.event != nullptr) return answer(question, {found->second.event->fd()}, {0});
+  if (found->second.event != nullptr) return answer(question, {found->second.event->fd()}, {{}});
   std::vector<Physical::Part> parts;
   if (const CUresult result = parts_of(found->second, &parts); result != CUDA_SUCCESS) {
     return refuse(question, CUDA_ERROR_INVALID_HANDLE);
   }
   std::vector<int> fds;
-  std::vector<uint64_t> bytes;
   for (const Physical::Part& part : parts) {
     const int fd = memory_.export_part(part);
     if (fd < 0) break;
     fds.push_back(fd);
-    bytes.push_back(part.bytes);
   }
   if (fds.size() == parts.size()) {
-    answer(question, fds, bytes);
+    answer(question, fds, parts);
   } else {
     refuse(question, CUDA_ERROR_OUT_OF_MEMORY);
   }
   close_all(fds);
 }
 
-void Sharing::answer(const ControlShared& question, const std::vector<int>& fds, const std::vector<uint64_t>& bytes) {
+void Sharing::answer(const ControlShared& question, const std::vector<int>& fds,
+                     const std::vector<Physical::Part>& parts) {
   ControlShared reply = question;
   reply.result = CUDA_SUCCESS;
   for (size_t at = 0; at < fds.size(); at += kControlFdsMax) {
     reply.count = uint32_t(std::min<size_t>(kControlFdsMax, fds.size() - at));
     reply.last = at + reply.count == fds.size();
-    std::copy_n(bytes.begin() + ptrdiff_t(at), reply.count, reply.bytes);
+    for (uint32_t i = 0; i < reply.count; ++i) {
+      reply.bytes[i] = parts[at + i].bytes;
+      reply.names[i] = parts[at + i].name;
+    }
     send_(ControlType::kSharedAnswer, reply, fds.data() + at, int(reply.count));
   }
 }
@@ -241,11 +271,14 @@ void Sharing::answered(ControlMessage* message) {
     if (fd < 0) continue;
     question_.fds.push_back(fd);
     question_.bytes.push_back(reply->bytes[i]);
+    question_.names.push_back(reply->names[i]);
   }
 }
 
 void Sharing::ended(const SessionId& session) {
   drop_expired(&events_);
+  // Only of those can anything be in use here.
+  if (memory_.has_views() || !physicals_.empty() || any_alive(opened_)) ended_.push_back(session);
   for (const auto& weak : events_) {
     if (const auto event = weak.lock(); event != nullptr) event->recorder_ended(session.low);
   }

@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include <zstd.h>
@@ -20,49 +18,25 @@ namespace tide {
 namespace {
 
 constexpr int kLevel = 1;
-constexpr uint64_t kBlockBytes = 4096;  // pieces begin at one, so that their place can be given back
-
-constexpr uint64_t kLookEveryBytes = uint64_t{32} << 20;
-
-uint64_t blocks(uint64_t bytes) { return (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes; }
 
 std::string text_of(const char* variable) {
   const char* const value = getenv(variable);
   return value == nullptr ? "" : value;
 }
 
-bool write_at(int fd, const std::byte* data, uint64_t bytes, uint64_t at) {
-  while (bytes != 0) {
-    const ssize_t n = pwrite(fd, data, bytes, off_t(at));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    data += n, at += uint64_t(n), bytes -= uint64_t(n);
-  }
-  return true;
-}
-
-bool read_at(int fd, std::byte* data, uint64_t bytes, uint64_t at) {
-  while (bytes != 0) {
-    const ssize_t n = pread(fd, data, bytes, off_t(at));
-    if (n < 0 && errno == EINTR) continue;
-    if (n == 0) errno = EIO;
-    if (n <= 0) return false;
-    data += n, at += uint64_t(n), bytes -= uint64_t(n);
-  }
-  return true;
-}
-
 }  // namespace
 
-ShelfPlace shelf_place() {
+ShelfPlace shelf_place(const std::function<std::string(const char* name)>& value_of) {
   ShelfPlace place{
-      .directory = text_of("TIDE_PARK_DIR"), .ledger = text_of("TIDE_PARK_LEDGER"), .memory_bytes_max = {}};
+      .directory = value_of("TIDE_PARK_DIR"), .ledger = value_of("TIDE_PARK_LEDGER"), .memory_bytes_max = {}};
   if (place.directory.empty()) place.directory = "/var/tmp";
-  if (const std::string mib = text_of("TIDE_PARK_MEMORY_MIB"); !mib.empty()) {
+  if (const std::string mib = value_of("TIDE_PARK_MEMORY_MIB"); !mib.empty()) {
     place.memory_bytes_max = strtoull(mib.c_str(), nullptr, 10) << 20;
   }
   return place;
 }
+
+ShelfPlace shelf_place() { return shelf_place(text_of); }
 
 Shelf::Shelf(ShelfPlace place) : place_(std::move(place)), memory_(place_.memory_bytes_max, place_.ledger) {}
 
@@ -71,9 +45,18 @@ Shelf::~Shelf() {
   ZSTD_freeCCtx(packer_);
 }
 
-Outcome Shelf::start() {
-  if (!make_secret(&secret_)) return Outcome::fail("the system gives no random numbers");
+Outcome Shelf::start(std::unique_ptr<JobShelf> job) {
+  job_ = std::move(job);
+  if (job_ != nullptr) secret_ = job_->secret();
+  if (job_ == nullptr && !make_secret(&secret_)) return Outcome::fail("the system gives no random numbers");
   return memory_.start();
+}
+
+JobShelf::Share Shelf::kept() const {
+  JobShelf::Share all = job_ != nullptr ? job_->share() : JobShelf::Share();
+  all.in_memory += in_memory_;
+  all.on_disk += on_disk_;
+  return all;
 }
 
 ChunkHash Shelf::hash(const std::byte* data, uint32_t bytes) const {
@@ -91,69 +74,80 @@ Outcome Shelf::put(const std::byte* data, uint32_t bytes, PieceRef* piece) {
     }
   }
   std::shared_ptr<Piece> made(new Piece(*this, bytes, key));
-  if (!keep_in_memory(data, made.get())) {
-    if (Outcome outcome = write(data, made.get()); !outcome.ok()) return outcome;
+  if (whole && job_ != nullptr) {
+    if (Outcome outcome = keep_together(data, made.get()); !outcome.ok()) return outcome;
+  }
+  if (made->slot_ == JobShelf::kNoSlot && !keep_in_memory(data, made.get())) {
+    if (Outcome outcome = open_file(); !outcome.ok()) return outcome;
+    if (Outcome outcome = write(data, {fd_, end_}, made.get()); !outcome.ok()) return outcome;
+    end_ += on_disk_bytes(made->stored_);
+    on_disk_ += on_disk_bytes(made->stored_);
   }
   if (whole) known_[key] = made;
   *piece = std::move(made);
   return {};
 }
 
+// Where that cannot be (too many chunks, a keeper that is stopped) it has no slot afterwards, and nothing has failed.
+Outcome Shelf::keep_together(const std::byte* data, Piece* piece) {
+  JobShelf::Chunk chunk;
+  uint32_t slot = JobShelf::kNoSlot;
+  bool there = job_->find(piece->hash_, &chunk);
+  if (!there && job_->begin(&slot)) {
+    const bool in_memory = job_->keep_in_memory(slot, data);
+    if (const int disk = job_->files()->disk(); !in_memory) {
+      if (Outcome outcome = write(data, {disk, JobShelf::at(slot)}, piece); !outcome.ok()) {
+        job_->leave(slot);
+        return outcome;
+      }
+    }
+    there = job_->end(slot, piece->hash_, in_memory ? 0 : piece->stored_, &chunk);
+  }
+  piece->slot_ = there ? chunk.slot : JobShelf::kNoSlot;
+  piece->data_ = chunk.data;
+  piece->stored_ = chunk.stored;
+  piece->at_ = there ? JobShelf::at(chunk.slot) : 0;
+  return {};
+}
+
 bool Shelf::keep_in_memory(const std::byte* data, Piece* piece) {
   if (!memory_.take(piece->bytes_)) return false;
-  piece->data_.reset(new (std::nothrow) std::byte[piece->bytes_]);
-  if (piece->data_ == nullptr) {
+  piece->own_.reset(new (std::nothrow) std::byte[piece->bytes_]);
+  piece->data_ = piece->own_.get();
+  if (piece->own_ == nullptr) {
     memory_.give_back(piece->bytes_);
     return false;
   }
-  memcpy(piece->data_.get(), data, piece->bytes_);
+  memcpy(piece->own_.get(), data, piece->bytes_);
   in_memory_ += piece->bytes_;
   return true;
 }
 
-Outcome Shelf::write(const std::byte* data, Piece* piece) {
-  if (Outcome outcome = open_file(); !outcome.ok()) return outcome;
+Outcome Shelf::write(const std::byte* data, const Spot& spot, Piece* piece) {
+  if (Outcome outcome = make_packer(); !outcome.ok()) return outcome;
   const size_t packed = ZSTD_compressCCtx(packer_, packed_.get(), kPieceBytesMax, data, piece->bytes_, kLevel);
   const bool smaller = ZSTD_isError(packed) == 0 && packed < piece->bytes_;
   const uint32_t stored = smaller ? uint32_t(packed) : piece->bytes_;
-  if (!leaves_room()) {
+  if (!look_.leaves_room(spot.fd, stored)) {
     errno = ENOSPC;
     return fail("leaves a twentieth of it free in");
   }
-  if (!write_at(fd_, smaller ? packed_.get() : data, stored, end_)) return fail("cannot write to");
-  piece->at_ = end_;
+  if (!write_at(spot.fd, smaller ? packed_.get() : data, stored, spot.at)) return fail("cannot write to");
+  piece->at_ = spot.at;
   piece->stored_ = stored;
-  end_ += blocks(stored);
-  on_disk_ += blocks(stored);
   return {};
 }
 
-// Who else writes there, the agent first, shall go on. Looked at now and then.
-bool Shelf::leaves_room() {
-  if (end_ < look_at_) return true;
-  look_at_ = end_ + kLookEveryBytes;
-  struct statvfs system {};
-  return fstatvfs(fd_, &system) != 0 || system.f_bavail >= system.f_blocks / 20;
+Outcome Shelf::make_packer() {
+  if (packer_ != nullptr) return {};
+  packed_.reset(new (std::nothrow) std::byte[kPieceBytesMax]);
+  packer_ = packed_ != nullptr ? ZSTD_createCCtx() : nullptr;
+  return packer_ != nullptr ? Outcome() : Outcome::fail("there is no memory to pack what shall go to disk");
 }
 
 Outcome Shelf::open_file() {
-  if (fd_ >= 0) return {};
-  if (mkdir(place_.directory.c_str(), 0700) != 0 && errno != EEXIST) return fail("cannot make");
-  int fd = open(place_.directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {  // a file system without such files
-    std::string name = place_.directory + "/parked-XXXXXX";
-    fd = mkostemp(name.data(), O_CLOEXEC);
-    if (fd >= 0) unlink(name.c_str());
-  }
-  if (fd < 0) return fail("cannot make a file in");
-  packed_.reset(new (std::nothrow) std::byte[kPieceBytesMax]);
-  packer_ = ZSTD_createCCtx();
-  if (packed_ == nullptr || packer_ == nullptr) {
-    close(fd);
-    return Outcome::fail("there is no memory to pack what shall go to disk");
-  }
-  fd_ = fd;
-  return {};
+  if (fd_ < 0) fd_ = open_shelf_file(place_.directory);
+  return fd_ >= 0 ? Outcome() : fail("cannot make a file in");
 }
 
 Outcome Shelf::fail(const std::string& what) const {
@@ -164,13 +158,14 @@ Outcome Shelf::fail(const std::string& what) const {
 
 Outcome Shelf::read(const Piece& piece, std::byte* to) const {
   if (piece.data_ != nullptr) {
-    memcpy(to, piece.data_.get(), piece.bytes_);
+    memcpy(to, piece.data_, piece.bytes_);
     return {};
   }
   const bool packed = piece.stored_ != piece.bytes_;
+  const int fd = piece.slot_ != JobShelf::kNoSlot ? job_->files()->disk() : fd_;
   const std::unique_ptr<std::byte[]> room(packed ? new (std::nothrow) std::byte[piece.stored_] : nullptr);
   if (packed && room == nullptr) return Outcome::fail("there is no memory to read what was kept on disk");
-  if (!read_at(fd_, packed ? room.get() : to, piece.stored_, piece.at_)) {
+  if (!read_at(fd, packed ? room.get() : to, piece.stored_, piece.at_)) {
     return errno_failure("what was kept on disk in " + place_.directory + " cannot be read back");
   }
   const bool same = !packed || ZSTD_decompress(to, piece.bytes_, room.get(), piece.stored_) == piece.bytes_;
@@ -181,12 +176,13 @@ Outcome Shelf::read(const Piece& piece, std::byte* to) const {
 
 // A hole where it lay, so that chunks that change while they come do not add up. File systems without holes keep it.
 void Shelf::forget(const Piece& piece) {
-  if (piece.data_ != nullptr) {
+  if (piece.slot_ != JobShelf::kNoSlot) {
+    job_->leave(piece.slot_);
+  } else if (piece.data_ != nullptr) {
     memory_.give_back(piece.bytes_);
     in_memory_ -= piece.bytes_;
-  }
-  if (piece.stored_ != 0) {
-    const uint64_t bytes = blocks(piece.stored_);
+  } else if (piece.stored_ != 0) {
+    const uint64_t bytes = on_disk_bytes(piece.stored_);
     [[maybe_unused]] const int punched =
         fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off_t(piece.at_), off_t(bytes));
     on_disk_ -= bytes;

@@ -1,14 +1,15 @@
 #pragma once
 
 // Where pieces of a parked vGPU lie: in host memory while there is room, else packed in a file that has no name and
-// ends with this process. Pieces of a chunk that are equal are kept once. What comes back from the file is compared
-// with the hash of what was put there.
+// ends with this process. Pieces of a chunk that are equal are kept once, where there is a JobShelf once for all
+// keepers of the job. What comes back from the file is compared with the hash of what was put there.
 //
 // Threads: one puts and lets go, nobody reads meanwhile; any number may read at once. The counts: any thread.
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,7 +17,9 @@
 
 #include "base/chunk_hash.h"
 #include "base/outcome.h"
+#include "server/job_shelf.h"
 #include "server/park_memory.h"
+#include "server/shelf_file.h"
 
 struct ZSTD_CCtx_s;
 
@@ -27,7 +30,9 @@ struct ShelfPlace {
   std::string ledger;     // ParkMemory's
   std::optional<uint64_t> memory_bytes_max;
 };
-// What the agent has put into this process's environment: TIDE_PARK_DIR, TIDE_PARK_LEDGER, TIDE_PARK_MEMORY_MIB.
+// What an environment says: TIDE_PARK_DIR, TIDE_PARK_LEDGER, TIDE_PARK_MEMORY_MIB; empty: not set there.
+ShelfPlace shelf_place(const std::function<std::string(const char* name)>& value_of);
+// This process's own, into which the agent has put them.
 ShelfPlace shelf_place();
 
 class Shelf {
@@ -42,7 +47,9 @@ class Shelf {
     Piece& operator=(const Piece&) = delete;
     uint32_t bytes() const { return bytes_; }
     // Null: it lies in the file.
-    const std::byte* data() const { return data_.get(); }
+    const std::byte* data() const { return data_; }
+    // That it takes, if nobody else has it.
+    uint64_t cost() const { return data_ != nullptr ? bytes_ : on_disk_bytes(stored_); }
 
    private:
     friend class Shelf;
@@ -51,9 +58,11 @@ class Shelf {
     Shelf& shelf_;
     const uint32_t bytes_;
     const ChunkHash hash_;
-    std::unique_ptr<std::byte[]> data_;
-    uint64_t at_ = 0;      // in the file,
-    uint32_t stored_ = 0;  // so many bytes; 0: not there; bytes_: not packed
+    const std::byte* data_ = nullptr;  // own_'s, or the JobShelf's
+    std::unique_ptr<std::byte[]> own_;
+    uint32_t slot_ = JobShelf::kNoSlot;  // there
+    uint64_t at_ = 0;                    // in its file or ours,
+    uint32_t stored_ = 0;                // so many bytes; 0: not there; bytes_: not packed
   };
   using PieceRef = std::shared_ptr<const Piece>;
 
@@ -62,14 +71,17 @@ class Shelf {
   Shelf(const Shelf&) = delete;
   Shelf& operator=(const Shelf&) = delete;
 
-  Outcome start();
+  // `job`: what this one keeps together with others; null: nothing.
+  Outcome start(std::unique_ptr<JobShelf> job = nullptr);
   // At most kPieceBytesMax.
   Outcome put(const std::byte* data, uint32_t bytes, PieceRef* piece);
   // `to`: for piece.bytes().
   Outcome read(const Piece& piece, std::byte* to) const;
 
-  uint64_t bytes_in_memory() const { return in_memory_; }
-  uint64_t bytes_on_disk() const { return on_disk_; }
+  // Of what others have, too, an equal part.
+  JobShelf::Share kept() const;
+  // Null: nothing is kept together with others.
+  JobShelf* job() const { return job_.get(); }
 
  private:
   struct HashOf {
@@ -77,8 +89,14 @@ class Shelf {
   };
   ChunkHash hash(const std::byte* data, uint32_t bytes) const;
   bool keep_in_memory(const std::byte* data, Piece* piece);
-  Outcome write(const std::byte* data, Piece* piece);
-  bool leaves_room();
+  Outcome keep_together(const std::byte* data, Piece* piece);
+  // Where the piece is to lie: in a file, from `at` on.
+  struct Spot {
+    int fd;
+    uint64_t at;
+  };
+  Outcome write(const std::byte* data, const Spot& spot, Piece* piece);
+  Outcome make_packer();
   Outcome open_file();
   Outcome fail(const std::string& what) const;
   void forget(const Piece& piece);
@@ -86,9 +104,10 @@ class Shelf {
   const ShelfPlace place_;
   ChunkSecret secret_;
   ParkMemory memory_;
+  std::unique_ptr<JobShelf> job_;
   int fd_ = -1;
-  uint64_t end_ = 0;      // of the file
-  uint64_t look_at_ = 0;  // when it ends here, it is looked what the file system has left
+  uint64_t end_ = 0;  // of the file
+  DiskLook look_;
   ZSTD_CCtx_s* packer_ = nullptr;
   std::unique_ptr<std::byte[]> packed_;
   std::unordered_map<ChunkHash, std::weak_ptr<const Piece>, HashOf> known_;  // of whole chunks

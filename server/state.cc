@@ -10,7 +10,7 @@
 namespace tide {
 namespace {
 
-constexpr uint32_t kStateVersion = 8;
+constexpr uint32_t kStateVersion = 9;
 
 // Libraries in the order in which they were loaded.
 std::vector<uint64_t> library_order(Session& session) {
@@ -261,6 +261,7 @@ std::vector<std::byte> write_state(Session& session) {
   const std::vector<MemoryRange> ranges = session.memory().ranges();
   w.put(uint64_t(ranges.size()));
   for (const MemoryRange& range : ranges) w.put(range);
+  session.sharing().write(session.events(), &w);
   write_objects(session, &w);
   write_events(session, &w);
   write_outbox(session, &w);
@@ -293,7 +294,9 @@ Outcome restore_state(Session& session, std::span<const std::byte> state, const 
   session.partial() = r.get<uint64_t>();
   session.contexts().set_time(r.get<double>());
   if (Outcome outcome = read_ranges(session, &r); !outcome.ok()) return outcome;
+  if (Outcome outcome = session.sharing().restore(&r); !outcome.ok()) return outcome;
   if (Outcome outcome = replay_objects(session, &r, libraries); !outcome.ok()) return outcome;
+  session.sharing().forget_restored();
   read_events(session, &r);
   if (Outcome outcome = read_outbox(session, &r); !outcome.ok()) return outcome;
   if (Outcome outcome = read_stages(session, &r); !outcome.ok()) return outcome;

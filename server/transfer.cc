@@ -211,10 +211,10 @@ TransferHello hello_of(const ControlSession& session, const uint8_t* token, uint
   return hello;
 }
 
-Outcome greet_receiver(ByteStream& stream, const TransferHello& hello) {
+Outcome greet_receiver(ByteStream& stream, const TransferHello& hello, std::string* offer) {
   if (Outcome outcome = stream.send(&hello, sizeof(hello)); !outcome.ok()) return outcome;
   if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
-  return await_verdict(stream, 30'000);
+  return await_verdict(stream, 30'000, offer);
 }
 
 Outcome send_session(Session& session, const SessionMark& mark, ByteStream& to, const std::function<void()>& pump,
@@ -251,7 +251,7 @@ Outcome send_session(Session& session, const SessionMark& mark, ByteStream& to, 
 
 Outcome await_restored(ByteStream& stream) { return await_verdict(stream, kRestoreMs); }
 
-Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const ChunkSlots* slots) {
   TransferHello hello;
   if (Outcome outcome = stream.receive(&hello, sizeof(hello), kHelloMs); !outcome.ok()) return outcome;
   if (hello.magic == expected.magic && hello.version != expected.version) {
@@ -266,16 +266,16 @@ Outcome greet_sender(ByteStream& stream, const TransferHello& expected) {
                     memcmp(hello.session, expected.session, sizeof(hello.session)) == 0 &&
                     same_secret(hello.token, expected.token, sizeof(hello.token));
   const Outcome outcome = same ? Outcome() : Outcome::fail("this receiver waits for another vGPU");
-  if (Outcome sent = send_verdict(stream, outcome); !sent.ok()) return sent;
+  if (Outcome sent = send_verdict(stream, outcome, slots == nullptr ? "" : slots->offer()); !sent.ok()) return sent;
   return outcome;
 }
 
 namespace {
 
-Outcome receive_chunks(Session& session, ByteStream& stream) {
+Outcome receive_chunks(Session& session, ByteStream& stream, ChunkSlots* slots) {
   MemoryTaker memory(session.library(), session.memory(), session.streams());
-  const Outcome outcome = memory.start();
-  return outcome.ok() ? receive_chunks(stream, memory) : outcome;
+  const Outcome outcome = memory.start(slots);
+  return outcome.ok() ? receive_chunks(stream, slots, memory) : outcome;
 }
 
 Outcome receive_state(Session& session, ByteStream& stream) {
@@ -296,8 +296,8 @@ Outcome receive_state(Session& session, ByteStream& stream) {
 
 }  // namespace
 
-Outcome receive_session(Session& session, ByteStream& from) {
-  if (Outcome outcome = receive_chunks(session, from); !outcome.ok()) return outcome;
+Outcome receive_session(Session& session, ByteStream& from, ChunkSlots* slots) {
+  if (Outcome outcome = receive_chunks(session, from, slots); !outcome.ok()) return outcome;
   TransferOutline outline;
   if (Outcome outcome = from.receive(&outline, sizeof(outline)); !outcome.ok()) return outcome;
   session.set_sequence(outline.sequence);

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "base/outcome.h"
+#include "server/chunk_slots.h"
 #include "server/control.h"
 #include "server/pieces.h"
 #include "server/session.h"
@@ -38,8 +40,9 @@ struct TransferOutline {
   Recovery recovery;
 };
 
-// Source: introduces itself and waits until the destination agrees. The session still runs.
-Outcome greet_receiver(ByteStream& stream, const TransferHello& hello);
+// Source: introduces itself and waits until the destination agrees. The session still runs. *offer: of slots
+// (ChunkSlots::take).
+Outcome greet_receiver(ByteStream& stream, const TransferHello& hello, std::string* offer);
 // Source: everything but device memory, which is there (Precopy::finish). `pump` is called now and then. *bytes: of
 // contents that were sent. Returns when all has been sent; await_restored() then, when the destination has made it.
 // Of a checkpoint: `recovery`, and what the guard has of the one before; else Session::recovery(), and null.
@@ -51,9 +54,9 @@ Outcome send_session(Session& session, const SessionMark& mark, ByteStream& stre
                      uint64_t* bytes);
 Outcome await_restored(ByteStream& stream);
 
-// Destination: checks who is there and agrees.
-Outcome greet_sender(ByteStream& stream, const TransferHello& expected);
+// Destination: checks who is there and agrees. `slots`: are offered; null: there are none.
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const ChunkSlots* slots);
 // Destination: everything; then the source waits for the verdict. Any thread, which is the session's owner meanwhile.
-Outcome receive_session(Session& session, ByteStream& stream);
+Outcome receive_session(Session& session, ByteStream& stream, ChunkSlots* slots);
 
 }  // namespace tide

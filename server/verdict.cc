@@ -12,26 +12,30 @@ struct Verdict {
   char message[500] = {};
 };
 
-std::string text_of(Verdict& verdict) {
+std::string words_of(Verdict& verdict) {
   verdict.message[sizeof(verdict.message) - 1] = '\0';
-  return std::string("the destination says: ") + verdict.message;
+  return verdict.message;
 }
+
+std::string text_of(Verdict& verdict) { return "the destination says: " + words_of(verdict); }
 
 }  // namespace
 
-Outcome send_verdict(ByteStream& stream, const Outcome& outcome) {
+Outcome send_verdict(ByteStream& stream, const Outcome& outcome, const std::string& words) {
   Verdict verdict;
   verdict.ok = outcome.ok() ? 1 : 0;
-  const std::string text = outcome.message().substr(0, sizeof(verdict.message) - 1);
+  const std::string text = (outcome.ok() ? words : outcome.message()).substr(0, sizeof(verdict.message) - 1);
   memcpy(verdict.message, text.data(), text.size());
   // No flush: the source reads it, and then may not look at the stream for a while.
   return stream.send(&verdict, sizeof(verdict));
 }
 
-Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms) {
+Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms, std::string* words) {
   Verdict verdict;
   if (Outcome outcome = stream.receive(&verdict, sizeof(verdict), timeout_ms); !outcome.ok()) return outcome;
-  return verdict.ok != 0 ? Outcome() : Outcome::fail(text_of(verdict));
+  if (verdict.ok == 0) return Outcome::fail(text_of(verdict));
+  if (words != nullptr) *words = words_of(verdict);
+  return {};
 }
 
 std::string last_words(ByteStream& stream) {

@@ -10,10 +10,11 @@
 
 namespace tide {
 
-// Destination. After one that is not ok nothing more is said.
-Outcome send_verdict(ByteStream& stream, const Outcome& outcome);
+// Destination. After one that is not ok nothing more is said. `words`: with one that is ok, for who knows them; others
+// do not look.
+Outcome send_verdict(ByteStream& stream, const Outcome& outcome, const std::string& words = {});
 // Source: fails with what the destination says.
-Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms);
+Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms, std::string* words = nullptr);
 // Source, where the stream failed: why the destination gave up, if it has said so; else nothing.
 std::string last_words(ByteStream& stream);
 

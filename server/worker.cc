@@ -61,11 +61,20 @@ void hear_message(int) {
 
 }  // namespace
 
+// Of the same job here. Null: it keeps for itself.
+std::unique_ptr<JobShelf> Worker::join_keepers() const {
+  std::unique_ptr<JobShelf> shelf;
+  if (shelf_files_ == nullptr) return shelf;
+  const Outcome joined = JobShelf::join(shelf_files_, shelf_place(), &shelf);
+  if (!joined.ok()) log(LogLevel::kWarning, "%s; equal chunks are not shared", joined.message().c_str());
+  return shelf;
+}
+
 Outcome Worker::begin(const ControlSession& session) {
   identity_ = session;
   if (session.keeps != 0) {
     kept_ = std::make_unique<Kept>(session.vgpu, session.memory_bytes, shelf_place());
-    return kept_->start();
+    return kept_->start(join_keepers());
   }
   if (Outcome outcome = open_driver(&library_); !outcome.ok()) return outcome;
   session_ = std::make_unique<Session>(library_);
@@ -244,7 +253,10 @@ bool Worker::look_for_agent() {
     return true;
   }
   control_ = caller;
-  send_control(control_, ControlType::kAdopted, ControlAdopted{.restored = restored_ && link_ == nullptr});
+  const ControlAdopted adopted{.restored = restored_ && link_ == nullptr};
+  const bool shelf = shelf_files_ != nullptr;
+  send_control(control_, ControlType::kAdopted, &adopted, sizeof(adopted), shelf ? shelf_files_->fds() : nullptr,
+               shelf ? JobShelfFiles::kCount : 0);
   if (session_ != nullptr) session_->sharing().ask_again();
   log(LogLevel::kInfo, "vGPU %u: an agent is there again", identity_.vgpu);
   return true;
@@ -286,6 +298,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
       }
       return Next::kGoOn;
     case ControlType::kReceive:
+      shelf_files_ = JobShelfFiles::take(message->fds, kControlFdsMax);
       if (const auto* session = message->as<ControlSession>(); session != nullptr && !serves()) {
         return receive(*session);
       }
@@ -294,7 +307,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
       if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
       return Next::kGoOn;
     case ControlType::kPause:
-      pause_for_move();
+      if (const auto* pause = message->as<ControlPause>()) pause_for_move(pause->alone != 0);
       return Next::kGoOn;
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
@@ -303,6 +316,7 @@ Worker::Next Worker::handle(ControlMessage* message) {
       if (const auto* wish = message->as<ControlMove>()) begin_checkpoint(*wish);
       return Next::kGoOn;
     case ControlType::kGuard:
+      if (auto files = JobShelfFiles::take(message->fds, kControlFdsMax); !serves()) shelf_files_ = std::move(files);
       if (const auto* session = message->as<ControlSession>()) begin_guarding(*session);
       return Next::kGoOn;
     case ControlType::kGive:
@@ -327,9 +341,11 @@ Worker::Next Worker::handle(ControlMessage* message) {
     case ControlType::kHold:
       if (const auto* wish = message->as<ControlHold>()) hold(wish->on != 0);
       return Next::kGoOn;
-    case ControlType::kStats:
-      send_control(control_, ControlType::kStatsReply, count());
+    case ControlType::kSweep:
+      if (kept_ != nullptr) kept_->sweep();
       return Next::kGoOn;
+    case ControlType::kStats:
+      return send_control(control_, ControlType::kStatsReply, count()), Next::kGoOn;
     case ControlType::kAskShared:
     case ControlType::kSharedAnswer:
     case ControlType::kSessionEnded:
@@ -346,7 +362,9 @@ ControlStats Worker::count() const {
   ControlStats stats;
   stats.busy_ms = uint32_t(meter_.total_ns() / 1'000'000);
   if (kept_ != nullptr) {
-    stats.kept_in_memory = kept_->bytes_in_memory(), stats.kept_on_disk = kept_->bytes_on_disk();
+    const JobShelf::Share kept = kept_->kept();
+    stats.kept_in_memory = kept.in_memory, stats.kept_on_disk = kept.on_disk;
+    stats.kept_apart = kept_->bytes_apart();
     stats.quiet = quiet();
   }
   if (link_ == nullptr || !serves()) return stats;
@@ -361,6 +379,9 @@ ControlStats Worker::count() const {
   count_trips(&stats);
   measure_link(&stats);
   set_text(stats.transport, link_->transport());
+  if (session_ != nullptr) {
+    stats.landed_direct = session_->landings().direct(), stats.landed_staged = session_->landings().staged();
+  }
   return stats;
 }
 
@@ -407,15 +428,7 @@ void Worker::measure_link(ControlStats* stats) const {
 }
 
 void Worker::handle_sharing(ControlMessage* message) {
-  const auto* shared = message->as<ControlShared>();
-  const auto* ended = message->as<SessionId>();
-  if (session_ != nullptr && message->type == ControlType::kAskShared && shared != nullptr) {
-    session_->sharing().asked(*shared);
-  } else if (session_ != nullptr && message->type == ControlType::kSharedAnswer) {
-    session_->sharing().answered(message);
-  } else if (session_ != nullptr && ended != nullptr) {
-    session_->sharing().ended(*ended);
-  }
+  if (session_ != nullptr) session_->sharing().take(message);
   for (const int fd : message->fds) {
     if (fd >= 0) close(fd);
   }
@@ -633,8 +646,18 @@ Worker::Next Worker::lose_channel(const char* reason) {
 }
 
 bool Worker::turn() {
-  const bool carried = link_->progress();
-  return live_ && session_ != nullptr ? execute(carried) : carried;
+  if (!live_ || session_ == nullptr) return link_->progress();
+  session_->landings().allow(may_land());
+  const bool any = execute(link_->progress());
+  session_->landings().allow(false);
+  return any;
+}
+
+// Not while it is at rest, or about to be, for a move or a checkpoint; nor on a GPU that is shared: it may be another's
+// turn, and asking whether it is ours is a claim to it.
+bool Worker::may_land() const {
+  return !slices_.shared() && (move_ == nullptr || move_->pause_ns == 0) &&
+         (checkpoints_ == nullptr || !checkpoints_->wanted);
 }
 
 // What waits for another vGPU of the job, which may be waiting for this GPU, does not.

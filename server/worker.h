@@ -40,6 +40,7 @@ class Worker {
   // How the process goes on after a step.
   enum class Next { kGoOn, kEnd };
 
+  std::unique_ptr<JobShelf> join_keepers() const;
   Outcome begin(const ControlSession& session);
   // Of what it serves, a session on a GPU or a kept one.
   bool serves() const { return session_ != nullptr || kept_ != nullptr; }
@@ -79,6 +80,7 @@ class Worker {
   // One turn of the loop: executes what is there, tells what has completed.
   bool turn();
   bool execute(bool any);
+  bool may_land() const;
   bool uses_gpu() const;
   bool is_others_turn();
   Next lose_channel(const char* reason);
@@ -99,13 +101,16 @@ class Worker {
   void forward(TextCapture& text, int32_t descriptor);
 
   // A move, as its destination.
-  Outcome accept_source(const ControlSession& session, StreamListener& listener, std::unique_ptr<ByteStream>* stream);
-  Outcome take_session(std::unique_ptr<ByteStream> stream);
+  Outcome accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
+                        std::unique_ptr<ByteStream>* stream);
+  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots);
   bool hear_end();
 
   // A move, as its source.
   void prepare_move(const ControlMove& move);
-  void pause_for_move();
+  void pause_for_move(bool alone);
+  bool await_others(Next* next);
+  void hear_meanwhile(ControlMessage* message);
   Next go_on_with_move();
   Outcome begin_precopy();
   Precopy::MakeCarrier carrier();
@@ -173,6 +178,7 @@ class Worker {
     std::unique_ptr<Precopy> precopy;
     bool ready = false;      // and said so
     uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
+    bool alone = true;       // no other session is paused with it
     uint64_t told_ns = 0;    // when progress was told last,
     Precopy::Progress told;  // and which
     uint32_t attempts = 0;
@@ -188,7 +194,8 @@ class Worker {
   uint64_t agent_lost_ns_ = 0;
   DriverLibrary library_;
   std::unique_ptr<Session> session_;
-  std::unique_ptr<Kept> kept_;  // of a keeper; session_ is null then
+  std::unique_ptr<Kept> kept_;                        // of a keeper; session_ is null then
+  std::shared_ptr<const JobShelfFiles> shelf_files_;  // of a keeper, for what its job's keepers keep together
   ControlSession identity_;
   std::unique_ptr<Link> link_;
   CommandReader reader_;

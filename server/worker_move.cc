@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -18,6 +19,10 @@ namespace tide {
 namespace {
 
 constexpr uint32_t kDrainMs = 500;  // then the session runs on for a while, and the move is tried again
+// Of one that rests together with others: what its streams wait for the others have begun, and bring to its end in the
+// same time. Twice as long in each attempt.
+constexpr uint32_t kDrainTogetherMs = 1'000, kDrainTogetherMostMs = 4'000;
+constexpr uint64_t kLookTogetherNs = 200'000'000;  // as kLookForRestNs
 constexpr uint64_t kRetryAfterNs = 20'000'000;
 constexpr uint64_t kLookForRestNs =
     5'000'000'000;  // so long for a command boundary at which nothing waits for the client
@@ -25,6 +30,7 @@ constexpr uint32_t kAttemptsMax = 100;
 // The agent's, when all sessions of the vGPU have been sent: longer than it gives to the slowest of them, because who
 // runs on here while the agent sends the clients away loses what was done since.
 constexpr uint32_t kDecisionMs = 300'000;
+constexpr uint32_t kStillMs = 60'000;               // longer than the agent waits for the slowest
 constexpr uint32_t kLeaveMs = 10'000;               // the client's time to go to the new worker
 constexpr uint64_t kGiveUpStagingNs = 400'000'000;  // a client that does nothing looks every 100 ms
 constexpr uint32_t kLeaveIdleMs = 300;              // of one that does nothing: it goes when it next wants something
@@ -68,7 +74,7 @@ bool Worker::waits_for_staging() const {
 
 Outcome Worker::begin_precopy() {
   // What it would be refused for at the end, too.
-  const char* const obstacle = session_ != nullptr ? session_->sharing().obstacle() : nullptr;
+  const char* const obstacle = session_ != nullptr ? session_->sharing().move_obstacle() : nullptr;
   if (obstacle != nullptr) return Outcome::fail(obstacle);
   // Of a session that runs the client may still give it up.
   if (kept_ != nullptr && !destination_reaches_host_memory()) return Outcome::fail(kOutOfReach);
@@ -93,7 +99,7 @@ Precopy::MakeCarrier Worker::carrier() {
   };
 }
 
-void Worker::pause_for_move() {
+void Worker::pause_for_move(bool alone) {
   if (move_ == nullptr) {  // it came to nothing when the agent waited for others already
     ControlText text;
     set_text(text.text, "its copy was given up");
@@ -102,6 +108,7 @@ void Worker::pause_for_move() {
   }
   if (move_->pause_ns != 0) return;
   move_->pause_ns = now_ns();
+  move_->alone = alone;
   if (move_->precopy != nullptr) move_->precopy->hold();
 }
 
@@ -193,11 +200,12 @@ bool Worker::may_try_move() {
   const uint64_t now = now_ns();
   if (session_ == nullptr) return true;
   if (now < move_->next_attempt_ns || session_->graphs().building() || waits_for_staging()) return false;
-  return !session_->signals().outstanding() || now - move_->pause_ns > kLookForRestNs;
+  const uint64_t look_ns = move_->alone ? kLookForRestNs : kLookTogetherNs;
+  return !session_->signals().outstanding() || now - move_->pause_ns > look_ns;
 }
 
 Worker::Next Worker::try_move() {
-  if (const char* obstacle = session_ == nullptr ? nullptr : session_->sharing().obstacle(); obstacle != nullptr) {
+  if (const char* obstacle = session_ == nullptr ? nullptr : session_->sharing().move_obstacle(); obstacle != nullptr) {
     give_up_move(obstacle);
     return Next::kGoOn;
   }
@@ -207,7 +215,8 @@ Worker::Next Worker::try_move() {
   }
   move_->paused_ns = now_ns();
   set_state(ChannelState::kPaused);
-  if (!drain(kDrainMs)) {
+  const uint32_t together_ms = std::min(kDrainTogetherMs << std::min(move_->attempts, 8u), kDrainTogetherMostMs);
+  if (!drain(move_->alone ? kDrainMs : together_ms)) {
     try_move_later();
     return Next::kGoOn;
   }
@@ -215,11 +224,57 @@ Worker::Next Worker::try_move() {
     give_up_move("its context is lost after an error");
     return Next::kGoOn;
   }
+  if (Next next = Next::kGoOn; !move_->alone && !await_others(&next)) return next;
   if (const Outcome outcome = send_paused(); !outcome.ok()) {
     give_up_move(outcome.message());
     return Next::kGoOn;
   }
   return finish_move();
+}
+
+// What may be said to a session that is at rest: it stays what it is, and others have questions until they rest, too.
+void Worker::hear_meanwhile(ControlMessage* message) {
+  switch (message->type) {
+    case ControlType::kHold:
+    case ControlType::kStats:
+    case ControlType::kShares:
+    case ControlType::kLease:
+    case ControlType::kAskShared:
+    case ControlType::kSharedAnswer:
+    case ControlType::kSessionEnded:
+      handle(message);
+      return;
+    default:
+      return;
+  }
+}
+
+// At rest, until the other sessions of the vGPU are; false: it is off, or this is the end.
+bool Worker::await_others(Next* next) {
+  send_control(control_, ControlType::kStill, nullptr, 0);
+  for (const uint64_t end = after_ms(kStillMs);;) {
+    ControlMessage message;
+    const ControlState state = hear(&message);
+    *next = Next::kEnd;
+    if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return false;
+    if (state == ControlState::kMessage && message.type == ControlType::kExit) return false;
+    *next = Next::kGoOn;
+    if (state == ControlState::kMessage && message.type == ControlType::kSend) break;
+    const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
+    if (off || now_ns() > end) {
+      give_up_move(off ? "the agent called it off" : "the other processes of the vGPU did not come to rest in time");
+      return false;
+    }
+    if (state == ControlState::kMessage) hear_meanwhile(&message);
+    // Another one's record may have become complete, for which our client's next command waits.
+    if (session_ != nullptr) session_->poll();
+    carry();
+    if (link_ != nullptr && session_ != nullptr) notify(*link_, Side::kWorker);
+    if (state == ControlState::kNothing) sleep_us(100);
+  }
+  if (session_ != nullptr) session_->poll();
+  carry();
+  return true;
 }
 
 // A stream may wait for something that a later command of this client leads to: let it run.
@@ -274,8 +329,7 @@ Worker::Next Worker::finish_move() {
     if (state == ControlState::kGone || (link_ != nullptr && !link_->alive() && link_->closed())) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kExit) return Next::kEnd;
     if (state == ControlState::kMessage && message.type == ControlType::kCommit) commit = true;
-    const bool asks = message.type == ControlType::kHold || message.type == ControlType::kStats;
-    if (state == ControlState::kMessage && asks) handle(&message);
+    if (state == ControlState::kMessage) hear_meanwhile(&message);
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
     if (off || now_ns() > end) {
       give_up_move(off ? "the agent called it off" : "the agent did not decide in time");
@@ -336,9 +390,12 @@ Worker::Next Worker::receive(const ControlSession& session) {
     set_text(text.text, address);
     send_control(control_, ControlType::kReceiving, text);
     std::unique_ptr<ByteStream> stream;
-    outcome = accept_source(session, *listener, &stream);
+    std::unique_ptr<ChunkSlots> slots;
+    if (const Outcome made = ChunkSlots::make(&slots); !made.ok())
+      log(LogLevel::kDebug, "chunks come over the network: %s", made.message().c_str());
+    outcome = accept_source(session, *listener, slots.get(), &stream);
     listener.reset();
-    if (outcome.ok()) outcome = take_session(std::move(stream));
+    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get());
   }
   if (told_to_end_) return Next::kEnd;
   if (!outcome.ok()) {
@@ -357,15 +414,18 @@ bool Worker::hear_end() {
     const ControlState state = receive_control(control_, &message);
     if (state == ControlState::kNothing) return false;
     told_to_end_ = state == ControlState::kGone || message.type == ControlType::kExit;
+    if (told_to_end_ && session_ != nullptr) session_->sharing().post_end();
     if (told_to_end_) return true;
+    if (session_ != nullptr) session_->sharing().post(&message);
     for (const int fd : message.fds) {
       if (fd >= 0) close(fd);
     }
     if (message.type == ControlType::kStats) send_control(control_, ControlType::kStatsReply, count());
+    if (message.type == ControlType::kSweep && kept_ != nullptr) kept_->sweep();
   }
 }
 
-Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener,
+Outcome Worker::accept_source(const ControlSession& session, StreamListener& listener, const ChunkSlots* slots,
                               std::unique_ptr<ByteStream>* stream) {
   const TransferHello expected = hello_of(session, session.token, session.epoch);
   for (const uint64_t end = after_ms(kAcceptMs); now_ns() < end;) {
@@ -373,7 +433,7 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
     std::unique_ptr<ByteStream> caller;
     if (!listener.accept(kAcceptStepMs, &caller).ok()) continue;
     // Somebody else's connection must not end the wait for ours.
-    if (!greet_sender(*caller, expected).ok()) continue;
+    if (!greet_sender(*caller, expected, slots).ok()) continue;
     *stream = std::move(caller);
     return {};
   }
@@ -381,12 +441,12 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 }
 
 // Until the agent has no more use for it, or the source or its stream is gone.
-Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
+Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots) {
   Reception reception(
-      [this](ByteStream& from) {
-        if (kept_ != nullptr) return kept_->receive(from);
+      [this, slots](ByteStream& from) {
+        if (kept_ != nullptr) return kept_->receive(from, kSourceMs, slots);
         session_->contexts().enter_thread();
-        return receive_session(*session_, from);
+        return receive_session(*session_, from, slots);
       },
       std::move(stream));
   if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;
@@ -397,6 +457,7 @@ Outcome Worker::take_session(std::unique_ptr<ByteStream> stream) {
   }
   const Outcome outcome = reception.finish();
   if (session_ != nullptr) session_->contexts().enter_thread();
+  if (session_ != nullptr) session_->sharing().take_posts();
   // Before the source hears it and sends the client here.
   if (outcome.ok()) send_control(control_, ControlType::kRestored, nullptr, 0);
   // If it cannot be said, the source may have heard it all the same; if not, the vGPU stays there, and we are ended.

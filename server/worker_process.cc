@@ -159,6 +159,7 @@ kj::Promise<void> WorkerProcess::listen() {
     }
     const bool shared = message.type == ControlType::kAskShared || message.type == ControlType::kSharedAnswer;
     if (shared && carry_) carry_(message);
+    if (message.type == ControlType::kAdopted && adopted_) adopted_(&message);
     for (const int fd : message.fds) {
       if (fd >= 0) close(fd);
     }

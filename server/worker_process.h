@@ -43,6 +43,8 @@ class WorkerProcess {
   kj::Promise<ControlMessage> await(ControlType type);
   // What is to be carried to another worker; its descriptors are closed behind the call.
   void on_shared(std::function<void(const ControlMessage&)> carry) { carry_ = std::move(carry); }
+  // With descriptors, when it is adopted; they are closed behind the call unless they were taken (-1).
+  void on_adopted(std::function<void(ControlMessage*)> take) { adopted_ = std::move(take); }
   // When it wants a checkpoint of itself.
   void on_wanted(std::function<void()> wanted) { wanted_ = std::move(wanted); }
   // Each time that it says what it has counted.
@@ -73,6 +75,7 @@ class WorkerProcess {
   std::string reason_;
   bool farewell_ = false;  // it has said that it ends as it should
   std::function<void(const ControlMessage&)> carry_;
+  std::function<void(ControlMessage*)> adopted_;
   std::function<void()> wanted_;
   std::function<void(const ControlStats&)> counted_;
   std::multimap<ControlType, kj::Own<kj::PromiseFulfiller<ControlMessage>>> waiting_;

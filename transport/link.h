@@ -21,6 +21,7 @@
 #include "base/outcome.h"
 #include "base/threads.h"
 #include "transport/arriving.h"
+#include "transport/arriving_commands.h"
 #include "transport/layout.h"
 #include "transport/lent.h"
 
@@ -85,6 +86,9 @@ class Link {
   // The client's, once: from now on the payloads of data answers go there as they come, if the link lends, and their
   // records in the ring have kAnswerLanded. `landings` outlives the link.
   virtual void land_in(Landings* landings) { (void)landings; }
+  // The worker's: from the next command on the bytes of copies to the GPU go there as they come, if the link can put
+  // them anywhere; null: into the ring. `landings` outlives the link, or is taken away before.
+  virtual void land_commands_in(CommandLandings* landings) { (void)landings; }
   // Memory of which large pieces will be lent, in one or in many: over RDMA they then need not pass through the ring.
   // May take milliseconds the first time. forget_memory() before the memory goes, when nothing of it is lent. Any
   // thread. `written`: place_for() will be asked of it, too.

@@ -125,7 +125,11 @@ void Replica::go_on_from(const Cursors& far_has, uint64_t received) {
   told_acknowledged_ = far_has.acknowledged;
   received_ = told_received_ = heard_head_ = received;
   delivered_ = sent_bytes_;
-  if (own_ == Side::kClient) arriving_.begin(in_.bytes, in_.size, received);
+  if (own_ == Side::kClient) {
+    arriving_.begin(in_.bytes, in_.size, received);
+  } else {
+    commands_.begin(in_.bytes, in_.size, received);
+  }
 }
 
 void Replica::queue_state() {
@@ -440,8 +444,8 @@ const char* Replica::apply_ring(const ParcelHeader& header, const std::byte* rin
   if (own_ == Side::kClient) {
     const char* refused = landed ? arriving_.take_landed(header.ring_bytes) : arriving_.take(ring, header.ring_bytes);
     if (refused != nullptr) return refused;
-  } else if (ring != nullptr) {
-    memcpy(in_.bytes + at, ring, header.ring_bytes);
+  } else {
+    commands_.take(ring, header.ring_bytes);
   }
   received_.store(received + header.ring_bytes, std::memory_order_relaxed);
   return nullptr;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "transport/arriving.h"
+#include "transport/arriving_commands.h"
 #include "transport/layout.h"
 #include "transport/lent.h"
 #include "transport/link_rate.h"
@@ -78,13 +79,16 @@ class Replica {
   uint64_t carried() const { return received_.load() + delivered_.load(); }
   bool part_has_come() const { return synced() && received_.load() > in_.head->load(std::memory_order_acquire); }
   bool synced() const { return synced_.load(std::memory_order_acquire); }
-  // Bytes of the far side's ring that are here. For the carrier, and when there is none any more.
-  uint64_t received() const { return resumption_ != nullptr ? resumption_->received : received_.load(); }
+  // The worker's, when there is no carrier any more: so far the client's commands are here. What has come of the next
+  // one, perhaps not into the ring, is to come again.
+  uint64_t received() const { return resumption_ != nullptr ? resumption_->received : commands_.record(); }
 
   // The carrier's, one thread at a time. False when there is nothing to carry now.
   bool next(Parcel* parcel, uint32_t ring_bytes_most = kParcelRingBytes);
   // Link::land_in(). The client's.
   void land_in(Landings* landings) { arriving_.set_landings(landings); }
+  // Link::land_commands_in(). The worker's.
+  void land_commands_in(CommandLandings* landings) { commands_.set_landings(landings); }
   // Link::take_back().
   void take_back();
   // Checks and applies what came; `ring` is null when the ring bytes lie in their place already. Null, or why it is
@@ -164,6 +168,7 @@ class Replica {
   std::atomic<uint64_t> delivered_{0};  // of one's own ring, as the far side said
   uint64_t heard_head_ = 0;             // the far side's, as it was told last
   ArrivingRecords arriving_;            // the client's
+  ArrivingCommands commands_;           // the worker's
   LinkRate rate_;
 
   // Of a worker's that was resumed, until the client's state is complete: what the client has.

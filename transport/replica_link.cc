@@ -302,6 +302,12 @@ void ReplicaLink::land_in(Landings* landings) {
   unlock();
 }
 
+void ReplicaLink::land_commands_in(CommandLandings* landings) {
+  lock();
+  replica_.land_commands_in(carrier_->lands() ? landings : nullptr);
+  unlock();
+}
+
 // Asked before each large copy: where it is known already, nobody waits for who carries.
 void ReplicaLink::know_memory(const std::byte* base, uint64_t bytes, bool written) {
   if (!carrier_->asks_for_memory()) return;

@@ -43,6 +43,7 @@ class ReplicaLink : public Link {
     return replica_.lend(begin, from, bytes);
   }
   void land_in(Landings* landings) override;
+  void land_commands_in(CommandLandings* landings) override;
   void know_memory(const std::byte* base, uint64_t bytes, bool written) override;
   RemotePlace place_for(const std::byte* to, uint64_t bytes) override;
   bool lend_to(uint64_t begin, const std::byte* from, uint64_t bytes, const RemotePlace& to) override {

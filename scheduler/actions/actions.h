@@ -13,6 +13,17 @@ namespace tide::sched {
 // others have theirs. Returns how many GPUs parts need that have none yet.
 int64_t start_jobs(Tentative& plan);
 
+// Of a job that does not fit on `left` GPUs: when it is expected to, as those end who run; and how many GPUs it does not
+// need then. The number of those that end does not change by itself as time goes by.
+struct Opening {
+  uint64_t at_ms = 0;  // on the clock of State::now_ms, also in the past; 0: not known
+  int64_t spares = 0;
+};
+Opening opening_for(const Tentative& plan, Slot slot, int64_t left);
+// Suspend, once more: while the pool drains for a job, of those that passed it and are not over by when they were
+// expected to be; nobody where that would not be enough for it.
+void end_overruns(Tentative& plan);
+
 // Grow and shrink: what is beyond the minima is shared evenly, the smallest share grows first. `reserved`: for parts.
 void share_out(Tentative& plan, int64_t reserved);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "scheduler/actions/actions.h"
+#include "scheduler/expect.h"
 #include "scheduler/next_queue.h"
 #include "scheduler/policy.h"
 
@@ -8,6 +9,7 @@ namespace tide::sched {
 namespace {
 
 constexpr size_t kKindsMax = 64;  // beyond, going through all who wait is faster
+constexpr size_t kPassersMax = 64;  // of a kind that are looked at while the pool drains, the first in line
 
 class Starting {
  public:
@@ -19,6 +21,8 @@ class Starting {
     plan_.left_first = left_;
     plan_.started.clear();
     plan_.blocked_by = kNoSlot;
+    plan_.blocked_until_ms = 0;
+    plan_.blocked_spares = 0;
     plan_.reserved.clear();
     if (plan_.has_queues()) note_shares(plan_);
     const bool held_up = !start_dues();
@@ -92,7 +96,7 @@ class Starting {
       if (is_shut_out(share)) continue;
       if (!fits(share)) {
         plan_.blocked_by = slot;
-        plan_.blocked_from = {INT64_MIN, 0};
+        plan_.blocked_from = {.rank = INT64_MIN};
         return false;
       }
       start(slot);
@@ -119,7 +123,7 @@ class Starting {
         if (first.second == kNoSlot || *open[i]->begin() < first) first = *open[i]->begin();
         ++i;
       }
-      if (is_blocked_before(first)) return;
+      if (is_blocked_before(first)) return let_pass();
       if (first.second == kNoSlot) return;
       std::erase_if(open, [&](const Line* line) { return line->size() == 1 && *line->begin() == first; });
       start(first.second);
@@ -132,11 +136,61 @@ class Starting {
       if (first.second != kNoSlot && !(drainer < first)) return false;
       const Share& share = plan_.share(drainer.second);
       if (is_shut_out(share) || !drains(share) || fits(share)) continue;
-      plan_.blocked_by = drainer.second;
-      plan_.blocked_from = drainer.first;
+      drain_for(drainer.second);
       return true;
     }
     return false;
+  }
+
+  // From now on others start only if that does not keep it waiting.
+  void drain_for(Slot slot) {
+    plan_.blocked_by = slot;
+    plan_.blocked_from = plan_.order_of(plan_.share(slot));
+    if (plan_.turns()) return;  // when who runs leaves is decided by turns
+    const Opening opening = opening_for(plan_, slot, left_);
+    plan_.blocked_until_ms = opening.at_ms;
+    plan_.blocked_spares = opening.spares;
+  }
+
+  // Starts it although the pool drains: on what nobody uses, if it is expected to be over before that one can start, or
+  // that one does not need what it takes.
+  bool start_passing(Slot slot) {
+    const Share& share = plan_.share(slot);
+    const JobView& job = *share.job;
+    if (plan_.turns() || plan_.blocked_until_ms == 0 || !fits(share)) return false;
+    const int64_t least = job.is_partial() ? 1 : int64_t(share.is.least);
+    const bool unused = least <= plan_.left() - new_rooms_;
+    if (!unused && !(job.is_partial() && plan_.best_room(job) != kNoGpu)) return false;
+    const uint64_t ends_ms = end_if_started(job, plan_.now_ms());
+    const bool in_time = ends_ms != 0 && ends_ms <= plan_.blocked_until_ms;
+    if (!in_time && least > plan_.blocked_spares) return false;
+    if (!in_time) plan_.blocked_spares -= least;
+    start(slot);
+    if (!in_time) return true;
+    Standing is = plan_.share(slot).is;
+    is.passes = plan_.blocked_by;
+    plan_.stand(slot, is);
+    return true;
+  }
+
+  // Of each kind the first in line.
+  std::vector<std::pair<Order, Slot>> who_may_pass(const Kinds& kinds) const {
+    std::vector<std::pair<Order, Slot>> some;
+    for (const auto& [kind, line] : kinds) {
+      size_t count = 0;
+      for (auto who = line.begin(); who != line.end() && count < kPassersMax; ++who, ++count) {
+        if (who->second != plan_.blocked_by) some.push_back(*who);
+      }
+    }
+    std::sort(some.begin(), some.end());
+    return some;
+  }
+
+  void let_pass() {
+    if (plan_.blocked_until_ms == 0) return;
+    for (const auto& [order, slot] : who_may_pass(plan_.waiting()[0])) {
+      if (!is_shut_out(plan_.share(slot))) (void)start_passing(slot);
+    }
   }
 
   // Whether it waits for the job whose turn is next, or for the one for which the pool drains. Where jobs take turns
@@ -157,6 +211,8 @@ class Starting {
       share.left = left_;
       if (is_shut_out(share)) {
         share.why = Why::kNoSet;
+      } else if (is_behind(share) && start_passing(slot)) {
+        continue;
       } else if (is_behind(share)) {
         share.why = Why::kBehind;
         share.behind = plan_.blocked_by;
@@ -167,7 +223,7 @@ class Starting {
         keep_leaving(slot);
       } else {
         share.why = Why::kNeeds;
-        if (drains(share) || share.job->id == plan_.next_turn()) plan_.blocked_by = slot;
+        if (drains(share) || share.job->id == plan_.next_turn()) drain_for(slot);
       }
     }
   }
@@ -298,7 +354,8 @@ class Starting {
         if (leaf == changed || need != order.need(leaf)) order.set(leaf, need);
       }
       changed = order.next();
-      if (changed == kNoQueue || !try_next(next[size_t(changed)], &waiting[size_t(changed)])) return;
+      if (changed == kNoQueue) return;
+      if (!try_next(next[size_t(changed)], &waiting[size_t(changed)])) return let_pass_in_queues();
     }
   }
 
@@ -320,10 +377,29 @@ class Starting {
     } else {
       waiting->heads.clear();
       plan_.share(slot).why = Why::kNeeds;
-      if (owed) plan_.blocked_by = slot;
+      if (owed) drain_for(slot);
       return !owed;
     }
     return true;
+  }
+
+  // As far as limits allow, and others' shares.
+  void let_pass_in_queues() {
+    if (plan_.blocked_until_ms == 0) return;
+    std::vector<std::pair<std::pair<Order, Slot>, int32_t>> some;  // with the leaf
+    for (size_t leaf = 0; leaf < plan_.waiting().size(); ++leaf) {
+      for (const auto& who : who_may_pass(plan_.waiting()[leaf])) some.push_back({who, int32_t(leaf)});
+    }
+    std::sort(some.begin(), some.end());
+    for (const auto& [who, leaf] : some) {
+      const Share& share = plan_.share(who.second);
+      const int64_t need = need_of(share);
+      if (plan_.reserved.count(who.second) != 0 || is_shut_out(share)) continue;
+      if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need) continue;
+      if (headroom(plan_.queues(), plan_.limit_shares, leaf) < need || !leaves_shares(plan_, leaf, need)) continue;
+      if (!start_passing(who.second)) continue;
+      book_start(leaf, share);
+    }
   }
 
   Tentative& plan_;

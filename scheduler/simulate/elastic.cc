@@ -9,11 +9,15 @@
 #include <unordered_map>
 
 #include "base/log.h"
+#include "scheduler/estimates.h"
+#include "scheduler/expect.h"
 #include "scheduler/invariants.h"
 #include "scheduler/planner.h"
 #include "scheduler/queues.h"
 #include "scheduler/simulate/csv.h"
+#include "scheduler/simulate/learned.h"
 #include "scheduler/simulate/queue_books.h"
+#include "scheduler/useful.h"
 
 namespace tide::simulate {
 namespace {
@@ -21,6 +25,10 @@ namespace {
 constexpr double kFar = std::numeric_limits<double>::infinity();
 constexpr double kPastsInHalfLife = 24;  // so often queues are told anew what they had in the past
 constexpr int kRoundsMax = 1000;         // at one moment
+constexpr double kSoonest_s = 0.001;
+constexpr uint64_t kBeginMs = 1'000'000;  // when the trace's clock is at 0; 0 means that a time is not known
+
+uint64_t ms_of(double seconds) { return kBeginMs + uint64_t(seconds * 1000); }
 
 // What the scheduler knows of a job is sched::JobView; this is what only the trace knows.
 struct Live {
@@ -32,6 +40,11 @@ struct Live {
   double turn_s = 0;  // since when it has just these GPUs
   double end_s = kFar;
   bool started = false;
+  // What is expected of it, as the scheduler reckons that (reconciler_expect.cc).
+  double given_s = 0;  // by its user; 0: nothing
+  sched::Estimates::Kind kind;
+  uint32_t step = 0;     // of running time
+  double look_s = kFar;  // when it is reckoned anew
 };
 
 double speed_of(const ElasticOptions& options, const sched::JobView& view, uint32_t gpus, uint32_t fullest) {
@@ -50,6 +63,8 @@ class Replay {
       const sched::GpuId id{format("s%06u", i / pool.server_gpus), i % pool.server_gpus};
       state_.gpus.push_back({.id = id, .memory_bytes = 1, .online = true, .healthy = true});
     }
+    by_estimates_ = pool.policy.by_estimates;
+    state_.now_ms = kBeginMs;
     if (pool.queues.empty()) return;
     queues_.configure(pool.queues, pool.policy);
     state_.share_rules = queues_.rules;
@@ -61,10 +76,15 @@ class Replay {
     tell_past();
     while (arrived_ < trace_.jobs.size() || !there_.empty()) {
       const double arrival = arrived_ < trace_.jobs.size() ? trace_.jobs[arrived_].submit_s : kFar;
-      const double next = std::min(arrival, ends_.empty() ? kFar : ends_.begin()->first);
+      const double look = looks_.empty() ? kFar : looks_.begin()->first;
+      const double next = std::min({arrival, look, ends_.empty() ? kFar : ends_.begin()->first});
       if (next == kFar) return Outcome::fail("the pool's policy starts none of the jobs that wait");
       go_on_to(std::max(now_, next));
+      const size_t before = there_.size();
       finish();
+      look_again();
+      const bool only_looked = there_.size() == before && arrival > now_;
+      if (only_looked && ends_.size() == there_.size()) continue;  // nobody waits who could start by that
       if (Outcome outcome = arrive(); !outcome.ok()) return outcome;
       if (Outcome outcome = decide(); !outcome.ok()) return outcome;
     }
@@ -80,12 +100,19 @@ class Replay {
   void go_on_to(double now) {
     if (books_) books_->go_on(now - now_);
     now_ = now;
+    state_.now_ms = ms_of(now_);
+    sched::State rules = rules_;
+    rules.used = state_.used;
+    rules.now_ms = state_.now_ms;
+    planner_->put_rules(std::move(rules));
     if (books_ && now_ >= tell_past_s_) tell_past();
   }
 
   // The scheduler does so in each round.
   void tell_past() {
     if (books_) state_.used = books_->past(queues_.half_life_ms);
+    rules_ = state_;
+    rules_.gpus.clear();
     tell_past_s_ = now_ + double(queues_.half_life_ms) / 1000 / kPastsInHalfLife;
     auto planner = std::make_unique<sched::Planner>(state_);
     for (const uint32_t job : there_) planner->put(*planner_->view(trace_.jobs[job].id));
@@ -95,7 +122,9 @@ class Replay {
   void finish() {
     while (!ends_.empty() && ends_.begin()->first <= now_) {
       const uint32_t job = ends_.begin()->second;
+      learn_steps(job);
       leave_gpus(job);
+      estimates_.ended(live_[job].kind, live_[job].step);
       sums(job).end_s = now_;
       const sched::JobView& view = *planner_->view(trace_.jobs[job].id);
       if (books_) books_->want(view.queue, -sched::wanted_by(view));
@@ -117,10 +146,76 @@ class Replay {
       if (Outcome outcome = put_into_queue(job, &view); !outcome.ok()) return outcome;
       numbers_[job.id] = arrived_;
       there_.insert(arrived_);
-      live_[arrived_].left_s = job.duration_s;
+      Live& live = live_[arrived_];
+      live.left_s = job.duration_s;
+      live.given_s =
+          options_.told == Told::kGiven ? given_s(trace_, arrived_, options_.estimate_error) : job.estimate_s;
+      live.kind = estimates_.came(job.team, job.gpus, now_);
+      reckon(arrived_, &view);
       planner_->put(view);
     }
     return {};
+  }
+
+  double ran_s(uint32_t job) const {
+    const Live& live = live_[job];
+    const double pause_s = std::clamp(live.pause_until_s - live.checked_s, 0.0, now_ - live.checked_s);
+    const double left_s = live.left_s - (live.gpus == 0 ? 0 : (now_ - live.checked_s - pause_s) * live.speed);
+    return trace_.jobs[job].duration_s - left_s;
+  }
+
+  void learn_steps(uint32_t job) {
+    Live& live = live_[job];
+    for (const uint32_t step = sched::run_step_of(ran_s(job)); live.step < step;)
+      estimates_.reached(live.kind, ++live.step);
+  }
+
+  void reckon(uint32_t job, sched::JobView* view) const {
+    if (options_.told == Told::kNothing) return;
+    const Live& live = live_[job];
+    const sched::Expected expected =
+        sched::expected_of(estimates_, live.kind, uint64_t(live.given_s * 1000), uint64_t(ran_s(job) * 1000));
+    view->left_ms = expected.word == sched::Word::kNone ? 0 : expected.left_ms;
+    const bool runs = live.gpus != 0;
+    if (!runs && by_estimates_)
+      view->place = sched::place_of({}, ms_of(trace_.jobs[job].submit_s), expected.left_ms, trace_.jobs[job].gpus);
+    if (!runs) view->ends_ms = 0;
+    if (!runs || !view->passes.empty()) return;
+    const double part = sched::useful_part(view->vgpus, live.gpus);
+    view->ends_ms = view->left_ms == 0 ? 0 : state_.now_ms + uint64_t(double(view->left_ms) / part);
+  }
+
+  // When it comes into its next step, or is over what was expected of it.
+  double next_look_s(uint32_t job, const sched::JobView& view) const {
+    const Live& live = live_[job];
+    const double ran = ran_s(job);
+    double after_s = live.step + 1 < sched::kRunSteps ? sched::run_step_begins_s(live.step + 1) - ran : kFar;
+    if (live.given_s > ran) after_s = std::min(after_s, live.given_s - ran);
+    const double next_s = std::max(now_, live.pause_until_s) + std::max(after_s, kSoonest_s) / live.speed;
+    const bool passes = !view.passes.empty() && !view.overrun;
+    return passes ? std::min(next_s, now_ + (double(view.ends_ms) - double(state_.now_ms)) / 1000 + kSoonest_s) : next_s;
+  }
+
+  void set_look(uint32_t job, double at_s) {
+    Live& live = live_[job];
+    if (live.look_s != kFar) looks_.erase({live.look_s, job});
+    live.look_s = at_s;
+    if (at_s != kFar) looks_.insert({at_s, job});
+  }
+
+  void look(uint32_t job) {
+    if (options_.told == Told::kNothing) return;
+    learn_steps(job);
+    const sched::JobView& known = *planner_->view(trace_.jobs[job].id);
+    sched::JobView view = known;
+    reckon(job, &view);
+    view.overrun = !view.passes.empty() && view.ends_ms <= state_.now_ms;
+    set_look(job, next_look_s(job, view));
+    if (!(view == known)) planner_->put(view);
+  }
+
+  void look_again() {
+    while (!looks_.empty() && looks_.begin()->first <= now_) look(looks_.begin()->second);
   }
 
   // Its team is its queue.
@@ -182,9 +277,11 @@ class Replay {
       sums(job).start_s = now_;
     }
     live.pause_until_s = resumed ? now_ + options_.costs.resume_s : live.started ? now_ + options_.costs.move_s : now_;
+    if (!live.started) estimates_.reached(live.kind, 0);
     live.started = true;
     places_[job] = decision.places;
     take_gpus(job, view, decision.places);
+    look(job);
     return false;
   }
 
@@ -193,8 +290,10 @@ class Replay {
     leave_gpus(job);
     ++sums(job).preemptions;
     for (sched::GpuId& place : view.places) place.index = sched::kParked;
-    view.running = view.suspended = false;
+    view.running = view.suspended = view.overrun = false;
     view.keeps.clear();
+    view.passes.clear();
+    reckon(job, &view);
     planner_->put(view);
   }
 
@@ -206,6 +305,7 @@ class Replay {
   // Sums up what it did on the GPUs that it leaves.
   void leave_gpus(uint32_t job) {
     Live& live = live_[job];
+    set_look(job, kFar);
     const double pause_s = std::clamp(live.pause_until_s - live.checked_s, 0.0, now_ - live.checked_s);
     live.left_s -= (now_ - live.checked_s - pause_s) * live.speed;
     sums(job).pause_gpu_s += pause_s * live.gpus;
@@ -235,7 +335,11 @@ class Replay {
 
   const Trace& trace_;
   const ElasticOptions& options_;
-  sched::State state_;  // without its jobs, which the planner keeps
+  bool by_estimates_ = false;
+  sched::Estimates estimates_;
+  std::set<std::pair<double, uint32_t>> looks_;  // when who runs is reckoned anew
+  sched::State rules_;                           // without GPUs, too
+  sched::State state_;                           // without its jobs, which the planner keeps
   sched::Queues queues_;
   std::unique_ptr<QueueBooks> books_;  // null: there are no queues
   std::unique_ptr<sched::Planner> planner_;

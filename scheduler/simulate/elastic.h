@@ -40,12 +40,21 @@ class ScalingCurve {
   std::vector<std::pair<double, double>> points_;
 };
 
+// What is told of how long jobs will run.
+enum class Told : uint8_t {
+  kNothing,
+  kLearned,  // what a job's user says (the trace's estimate_s), else what jobs that ended have taught
+  kGiven,    // each user says something: given_s()
+};
+
 struct ElasticOptions {
   uint32_t min_gpus = 1;  // of a job of which the trace says nothing; 0: all of them
   Scaling scaling = Scaling::kSlowest;
   ScalingCurve curve = {};  // of kCurve
   Costs costs = {};
-  bool check = false;  // each decision, with scheduler/invariants.h
+  Told told = Told::kLearned;
+  double estimate_error = 3;  // of kGiven
+  bool check = false;         // each decision, with scheduler/invariants.h
 };
 
 // Fails where a job can never start, no queue takes it, or a decision that was to be checked is wrong.

@@ -66,7 +66,7 @@ class Replay {
     for (; arrived_ < trace_.jobs.size() && job(arrived_).submit_s <= now_; ++arrived_) {
       Live& live = live_[arrived_];
       live.left_s = job(arrived_).duration_s;
-      live.given_s = misjudged_s(arrived_);
+      live.given_s = given_s(trace_, arrived_, options_.estimate_error);
       live.kind = estimates_.submitted(job(arrived_).team, job(arrived_).gpus, now_);
       there_.push_back(arrived_);
       wanted_ += job(arrived_).gpus;
@@ -130,12 +130,6 @@ class Replay {
         return live.left_s;
     }
     return 0;
-  }
-
-  // The same job is misjudged in the same way under every policy.
-  double misjudged_s(uint32_t index) const {
-    const double die = double(mix(index + 1) >> 11) * 0x1p-53;
-    return job(index).duration_s * std::pow(options_.estimate_error, 2 * die - 1);
   }
 
   double place_now(uint32_t index) const {
@@ -255,6 +249,13 @@ class Replay {
 };
 
 }  // namespace
+
+double given_s(const Trace& trace, uint32_t job, double error) {
+  const Job& is = trace.jobs[job];
+  if (is.estimate_s > 0) return is.estimate_s;
+  const double die = double(mix(job + 1) >> 11) * 0x1p-53;
+  return is.duration_s * std::pow(error, 2 * die - 1);
+}
 
 Result run_learned(const Trace& trace, uint32_t gpus, const LearnedOptions& options) {
   return Replay(trace, gpus, options).run();

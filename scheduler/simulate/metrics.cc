@@ -122,16 +122,21 @@ void measure_teams(const Trace& trace, const Result& result, Metrics* metrics) {
 
 }  // namespace
 
-Spread spread_of(std::vector<double> values) {
+Spread spread_of(std::vector<double> values, Quantiles quantiles) {
   if (values.empty()) return {};
   double sum = 0;
   for (const double value : values) sum += value;
   std::sort(values.begin(), values.end());
-  const auto quantile = [&](double part) { return values[size_t(part * double(values.size()))]; };
+  const auto quantile = [&](double part) {
+    if (quantiles == Quantiles::kValues) return values[size_t(part * double(values.size()))];
+    const double at = part * double(values.size() - 1);
+    const size_t below = size_t(at), above = std::min(below + 1, values.size() - 1);
+    return std::lerp(values[below], values[above], at - double(below));
+  };
   return {sum / double(values.size()), quantile(0.5), quantile(0.95), quantile(0.99), values.back()};
 }
 
-Metrics measure(const Trace& trace, const Result& result) {
+Metrics measure(const Trace& trace, const Result& result, Quantiles quantiles) {
   Metrics metrics;
   std::vector<double> jct, slowdown, queue, stopped, wide_stopped;
   double end_s = 0;
@@ -151,11 +156,11 @@ Metrics measure(const Trace& trace, const Result& result) {
     metrics.pause_gpu_s += got.pause_gpu_s;
     metrics.lost_gpu_s += got.lost_gpu_s;
   }
-  metrics.jct_s = spread_of(std::move(jct));
-  metrics.slowdown = spread_of(std::move(slowdown));
-  metrics.queue_s = spread_of(std::move(queue));
-  metrics.stopped_s = spread_of(std::move(stopped));
-  metrics.wide_stopped_s = spread_of(std::move(wide_stopped));
+  metrics.jct_s = spread_of(std::move(jct), quantiles);
+  metrics.slowdown = spread_of(std::move(slowdown), quantiles);
+  metrics.queue_s = spread_of(std::move(queue), quantiles);
+  metrics.stopped_s = spread_of(std::move(stopped), quantiles);
+  metrics.wide_stopped_s = spread_of(std::move(wide_stopped), quantiles);
   metrics.makespan_s = end_s - trace.jobs[0].submit_s;
   metrics.utilisation = metrics.useful_gpu_s / (result.gpus * metrics.makespan_s);
   metrics.allocation = metrics.leased_gpu_s / (result.gpus * metrics.makespan_s);

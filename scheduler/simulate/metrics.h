@@ -13,8 +13,11 @@ namespace tide::simulate {
 struct Spread {
   double mean = 0, p50 = 0, p95 = 0, p99 = 0, max = 0;
 };
-// Of no values: zeros. A quantile q of n values is the sorted one with the index int(q n).
-Spread spread_of(std::vector<double> values);
+// A quantile q of n values: the sorted one with the index int(q n), or what lies at q (n - 1) on the line between two
+// of them, as most tools have it.
+enum class Quantiles { kValues, kBetween };
+// Of no values: zeros.
+Spread spread_of(std::vector<double> values, Quantiles quantiles = Quantiles::kValues);
 
 inline constexpr uint32_t kWideGpus = 8;
 
@@ -37,7 +40,7 @@ struct Metrics {
 };
 
 // Requires: the result is that trace's.
-Metrics measure(const Trace& trace, const Result& result);
+Metrics measure(const Trace& trace, const Result& result, Quantiles quantiles = Quantiles::kValues);
 
 // GPUs leased over time: the count from each moment on.
 std::map<double, int64_t> leased_over_time(const Result& result);

@@ -26,6 +26,7 @@ enum Field {
   kIterationMs,
   kBatch,
   kDeadline,
+  kEstimate,
   kFields
 };
 
@@ -46,7 +47,8 @@ constexpr Column kColumns[] = {{kId, "job_id", true, {"id", "job"}},
                                {kIterations, "iterations", false, {"num_iteration_GENERATED"}},
                                {kIterationMs, "iteration_time_ms", false},
                                {kBatch, "batch_size", false, {"batch_size_GENERATED"}},
-                               {kDeadline, "deadline_s", false, {"deadline_s_GENERATED"}}};
+                               {kDeadline, "deadline_s", false, {"deadline_s_GENERATED"}},
+                               {kEstimate, "estimate_s", false}};
 
 bool has_name(const Column& column, std::string_view name) {
   if (name == column.name) return true;
@@ -176,6 +178,7 @@ class Reader {
       if (!seconds(line, kDeadline, 0, &job->deadline_s)) return false;
       if (job->deadline_s <= job->submit_s) return wrong(line, "deadline_s is not after submit_s"), false;
     }
+    if (!field(kEstimate).empty() && !seconds(line, kEstimate, 1e-9, &job->estimate_s)) return false;
     if (field(kIterationMs).empty()) return true;
     return seconds(line, kIterationMs, 0, &job->iteration_ms);
   }

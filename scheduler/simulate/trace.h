@@ -30,6 +30,7 @@ struct Job {
   double iteration_ms = 0;
   uint32_t batch_size = 0;
   double deadline_s = 0;  // on the clock of submit_s; 0: none
+  double estimate_s = 0;  // of the duration, by its user; 0: none
 
   double work_gpu_s() const { return duration_s * gpus; }
 };

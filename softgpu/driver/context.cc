@@ -38,15 +38,24 @@ bool Context::idle_for(const std::shared_ptr<Stream>& stream) {
   return std::all_of(streams_.begin(), streams_.end(), [](auto& s) { return !s->blocking() || s->idle(); });
 }
 
+// Work that is late, drawn, timed or made to fail takes the usual way.
+bool Context::run_at_once(const std::shared_ptr<Stream>& stream, const Task& task) {
+  if (!task.brief || stream_order() != StreamOrder::kEager || !simulation().is_plain() || !idle_for(stream))
+    return false;
+  const StreamScope scope(*stream);
+  const CUresult result = error() != CUDA_SUCCESS && !task.always ? CUDA_SUCCESS : task.run();
+  if (result != CUDA_SUCCESS) fail(result);
+  return true;
+}
+
+bool Context::submit_if_idle(const std::shared_ptr<Stream>& stream, const Task& task) {
+  const std::lock_guard lock(order_mu_);
+  return run_at_once(stream, task);
+}
+
 Ticket Context::submit(const std::shared_ptr<Stream>& stream, Task task) {
   const std::lock_guard lock(order_mu_);
-  // Work that is late, drawn, timed or made to fail takes the usual way.
-  if (task.brief && stream_order() == StreamOrder::kEager && simulation().is_plain() && idle_for(stream)) {
-    const StreamScope scope(*stream);
-    const CUresult result = error() != CUDA_SUCCESS && !task.always ? CUDA_SUCCESS : task.run();
-    if (result != CUDA_SUCCESS) fail(result);
-    return {};
-  }
+  if (run_at_once(stream, task)) return {};
   if (stream == legacy_) {
     for (const auto& other : streams_) {
       if (other->blocking() && !other->idle()) task.after.push_back(other->last());

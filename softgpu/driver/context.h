@@ -36,6 +36,8 @@ struct Context {
   // streams and they wait for it. A brief one is done at once, in this thread, where nothing that it would wait for is
   // pending: then there is no ticket.
   Ticket submit(const std::shared_ptr<Stream>& stream, Task task);
+  // A brief task only, and only if it can be done at once; false: nothing was done.
+  bool submit_if_idle(const std::shared_ptr<Stream>& stream, const Task& task);
   // The same, but `run` may be called at once, in this thread, when nothing that it would wait for is pending. Returns
   // when it is done. For short work.
   void submit_and_wait(const std::shared_ptr<Stream>& stream, std::function<CUresult()> run);
@@ -61,7 +63,9 @@ struct Context {
   PrintBuffer prints;
 
  private:
-  bool idle_for(const std::shared_ptr<Stream>& stream);  // under order_mu_
+  // Both under order_mu_.
+  bool idle_for(const std::shared_ptr<Stream>& stream);
+  bool run_at_once(const std::shared_ptr<Stream>& stream, const Task& task);
 
   std::mutex order_mu_;                           // tasks of all streams are submitted in one order
   std::shared_ptr<Stream> legacy_;                // guarded by order_mu_

@@ -2,6 +2,7 @@
 
 #include "softgpu/driver/copy.h"
 #include "softgpu/driver/driver.h"
+#include "softgpu/driver/work.h"
 
 using namespace softgpu;  // an entry point is C; everything it uses is ours
 
@@ -79,6 +80,20 @@ extern "C" CUresult cuMemcpyAsync(CUdeviceptr destination, CUdeviceptr source, s
 extern "C" CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr destination, const void* source, size_t bytes, CUstream stream) {
   if (!is_device(destination, bytes)) return CUDA_ERROR_INVALID_VALUE;
   return copy_async(destination, number(source), bytes, stream);
+}
+
+extern "C" CUresult softgpuWriteNow(CUdeviceptr to, const void* from, size_t bytes, CUstream handle) {
+  return on_stream(handle, [&](Context& context, const std::shared_ptr<Stream>& stream) -> CUresult {
+    if (bytes > kBriefBytesMax || !driver().memory.covered(to, bytes)) return CUDA_ERROR_INVALID_VALUE;
+    if (stream->capturing()) return CUDA_ERROR_NOT_READY;
+    Task task;
+    task.brief = true;
+    task.run = [to, from, bytes] {
+      const bool written = driver().memory.write(to, static_cast<const std::byte*>(from), bytes);
+      return written ? CUDA_SUCCESS : CUDA_ERROR_ILLEGAL_ADDRESS;
+    };
+    return context.submit_if_idle(stream, task) ? context.error() : CUDA_ERROR_NOT_READY;
+  });
 }
 
 extern "C" CUresult cuMemcpyDtoHAsync_v2(void* destination, CUdeviceptr source, size_t bytes, CUstream stream) {

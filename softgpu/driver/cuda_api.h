@@ -25,5 +25,9 @@ CUresult softgpuHashChunks(const tide::ChunkSecret* secret, const CUdeviceptr* a
                            tide::ChunkHash* hashes);
 // No hashes are remembered, and writing costs what it did, until the next question.
 CUresult softgpuForgetHashes();
+// Writes device memory, in this thread and before it returns, in the stream's order: CUDA_ERROR_NOT_READY, and nothing
+// is written, where the stream has work to wait for, or copies are to take time or to fail. At most 512 KiB; all of
+// `from` can be read.
+CUresult softgpuWriteNow(CUdeviceptr to, const void* from, size_t bytes, CUstream stream);
 }
 #pragma GCC visibility pop

@@ -126,6 +126,8 @@ class Memory {
   // Copies between any two addresses, device or host.
   enum class Copied { kYes, kNoDevice, kNoHost };  // what could not be reached
   Copied copy(uint64_t destination, uint64_t source, uint64_t bytes);
+  // From host memory that is there; false when a device address means nothing.
+  bool write(uint64_t address, const std::byte* from, uint64_t bytes);
   // Repeats a pattern of `width` bytes (1, 2, 4); false when a device address means nothing.
   bool fill(uint64_t address, uint32_t pattern, unsigned width, uint64_t count);
 

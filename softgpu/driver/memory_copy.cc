@@ -70,6 +70,21 @@ Memory::Copied Memory::copy(uint64_t destination, uint64_t source, uint64_t byte
   return Copied::kYes;
 }
 
+bool Memory::write(uint64_t address, const std::byte* from, uint64_t bytes) {
+  if (Checker* checker = simulation().checker(); checker != nullptr) checker->written(address, bytes);
+  while (bytes > 0) {
+    uint64_t piece = bytes;
+    bool pageable = false;
+    std::byte* const to = resolve(views_.all(), address, &piece, &pageable);
+    if (to == nullptr || pageable) return false;
+    std::memcpy(to, from, piece);
+    address += piece;
+    from += piece;
+    bytes -= piece;
+  }
+  return true;
+}
+
 bool Memory::fill(uint64_t address, uint32_t pattern, unsigned width, uint64_t count) {
   uint64_t bytes = count * width;
   if (Checker* checker = simulation().checker(); checker != nullptr) checker->written(address, bytes);

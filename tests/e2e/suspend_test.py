@@ -1,6 +1,8 @@
 """The pool's side of suspending: who gets the GPUs meanwhile, whose turn it is, and that a program notices nothing."""
 
 import json
+import os
+import signal
 import subprocess
 import time
 import unittest
@@ -159,6 +161,52 @@ class Suspends(PoolTest):
         self.suspend('it')
         self.assertEqual(job.wait(), 0, 'its end is not held up')
         self.assertEqual(self.pool.json('jobs'), [])
+        self.expect_nothing_left()
+
+
+class Replicas(PoolTest):
+    """What several virtual GPUs, or processes, of a job have alike is kept once."""
+
+    def kept(self):
+        vgpus = self.pool.job('it')['vgpus']
+        return [sum(vgpu[name] for vgpu in vgpus) / 2**20 for name in ('kept_in_memory', 'kept_on_disk', 'kept_apart')]
+
+    def test_equal_weights_are_kept_once_and_come_back(self):
+        self.pool.up(4, 1)
+        job = self.pool.start('-g', 4, '--min', 4, '--name', 'it', '--', job_program('replicas'), '--gpus', 4, '--mib',
+                              32, '--steps', 400, '--kernels', 2, '--work', 500)
+        wait_until(lambda: self.pool.job('it') and sum(vgpu.get('commands', 0) for vgpu in self.pool.job('it')['vgpus'])
+                   > 2000 or not job.running(), 'it works', 60)
+        self.expect_ok(self.pool.tide('suspend', 'it'))
+        memory, disk, apart = self.kept()
+        print(f'four replicas of 32 MiB: {memory:.1f} MiB in memory, {apart:.1f} if equal chunks were not kept once')
+        self.assertEqual(disk, 0)
+        self.assertGreater(apart, 4 * 32)
+        self.assertGreater(memory, 32)
+        self.assertLess(memory, 32 + (apart - 4 * 30), 'the weights of one, and what is no weight')
+        self.assertIn(' if equal chunks were not kept once)', self.pool.tide('job', 'it').out)
+        self.expect_ok(self.pool.tide('resume', 'it'))
+        self.assertEqual(job.wait(), 0, job.out() + job.err() + self.pool.logs())
+        self.assertIn('replicas: ok', job.out())
+        self.expect_nothing_left()
+
+    def test_a_keeper_that_is_killed_takes_nothing_of_the_others_with_it(self):
+        self.pool.up(1, 1)
+        # Three processes, with the same 32 MiB; the last one changes them.
+        ballast = f'{job_program("ballast")} --mib 32 --step-ms 30 --steps 100 --share'
+        each = '; '.join(f'({ballast} {share}; echo of {share} $?) & sleep 0.1' for share in (0, 0.1, 20))
+        job = self.pool.start('-g', 1, '--name', 'it', '--', 'sh', '-c', each + '; wait')
+        wait_until(lambda: job.out().count('step ') > 3 or not job.running(), 'they work', 60)
+        self.expect_ok(self.pool.tide('suspend', 'it'))
+        before = self.kept()
+        self.assertLess(before[0], 2.2 * 32, before)
+        self.assertGreaterEqual(before[2], 3 * 32, before)
+        os.kill(self.pool.job('it')['vgpus'][0]['worker_pids'][0], signal.SIGKILL)
+        wait_until(lambda: len(self.pool.job('it')['vgpus'][0]['worker_pids']) == 2, 'its end is seen')
+        self.assertGreater(self.kept()[0], 32)
+        self.expect_ok(self.pool.tide('resume', 'it'))
+        self.assertEqual(job.wait(), 0, job.out() + job.err() + self.pool.logs())
+        self.assertEqual(job.out().count('ballast: ok'), 2, job.out() + job.err())
         self.expect_nothing_left()
 
 

@@ -142,6 +142,10 @@ class OverUcx(Moves):
         job = self.pool.start('-g', 1, '--name', 'one', '--', *train('--steps', 30, '--step-ms', 100))
         wait_until(lambda: job.steps() > 2, 'steps')
         self.assertEqual({vgpu['transport'] for vgpu in self.pool.job('one')['vgpus']}, {'ucx'})
+        wait_until(lambda: self.pool.job('one')['vgpus'][0]['link']['landed_direct_bytes'] > 0,
+                   "copies land in the GPU's memory")
+        self.assertRegex(self.pool.tide('job', 'one').out,
+                         r'copies to virtual GPU 0: .*iB landed in its memory as they came')
         self.assertEqual(job.wait(), 0, job.err())
 
     both_change_one_word = []  # between hosts each side has its own

@@ -88,5 +88,11 @@ int main(int argc, char** argv) {
     EXPECT(there_and_back(shape, stream, 7, false, 30'000), "%zu x %zu behind a host function", shape.width,
            shape.height);
   }
+  // More than twice what the ring of commands holds: it is read from where it lies, where that is another machine's.
+  for (const Shape& shape :
+       {Shape{(40 << 20) + 5, 1, (40 << 20) + 5, (40 << 20) + 5}, Shape{600001, 70, 600100, 600064}}) {
+    EXPECT(there_and_back(shape, stream, 9, false, 30'000), "%zu x %zu", shape.width, shape.height);
+    EXPECT(there_and_back(shape, stream, 11, true, 0), "%zu x %zu, synchronous", shape.width, shape.height);
+  }
   return verdict("copies");
 }

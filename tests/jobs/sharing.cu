@@ -1,5 +1,6 @@
 // Processes of one job share memory and events of their GPUs, by every handle that CUDA has for it.
 //   sharing exchange       two processes on each GPU take turns at the same memory, held together by events alone
+//   sharing turns FILE     the same with memory of cudaMalloc and of a pool, until the file is there; it can be moved
 //   sharing death          an owner dies while another process uses its memory and waits for its event
 //   sharing publish FILE   writes handles to a file and waits until the file is gone
 //   sharing foreign FILE   the handles in the file are another job's: they must mean nothing here
@@ -385,6 +386,114 @@ static int late() {
   return verdict("late");
 }
 
+// --- two processes that are moved meanwhile
+
+struct Turns {
+  struct Handles handles;
+  int pause_ms;
+};
+
+static void turn(struct Shared* s, bool multiply, int round) {
+  use(s->small, kSmall, multiply, s->stream, round);
+  use(s->pooled, kPooled, multiply, s->stream, round);
+  use(s->large, kLarge, multiply, s->stream, round);
+}
+
+static int turns(const char* end, int pause_ms) {
+  struct Shared s = {0};
+  struct Turns turns = {{0}, pause_ms};
+  int rounds = 0;
+  unsigned *before, *own;
+  int pool_fd = -1, line = -1;
+  CHECK(cudaSetDevice(0));
+  CHECK(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking));
+  CHECK(cudaMalloc(&before, 3 * kChunk));  // so that what is shared does not begin a piece of memory
+  CHECK(cudaMalloc(&s.small, kSmall));
+  CHECK(cudaMalloc(&s.large, kLarge));
+  CHECK(cudaMalloc(&own, kLarge));
+  const cudaMemPool_t pool = make_pool(0, &pool_fd);
+  CHECK(cudaMallocFromPoolAsync(&s.pooled, kPooled, pool, s.stream));
+  CHECK(cudaEventCreateWithFlags(&s.parent, cudaEventDisableTiming | cudaEventInterprocess));
+  CHECK(cudaEventCreateWithFlags(&s.child, cudaEventDisableTiming | cudaEventInterprocess));
+  set_all(s.small, kSmall, 5, s.stream);
+  set_all(s.large, kLarge, 5, s.stream);
+  set_all(s.pooled, kPooled, 5, s.stream);
+  set_all(own, kLarge, 41, s.stream);
+  DRIVER(cuIpcGetMemHandle(&turns.handles.small, (CUdeviceptr)s.small));
+  DRIVER(cuIpcGetMemHandle(&turns.handles.large, (CUdeviceptr)s.large));
+  DRIVER(cuIpcGetEventHandle(&turns.handles.parent, s.parent));
+  DRIVER(cuIpcGetEventHandle(&turns.handles.child, s.child));
+  DRIVER(cuMemPoolExportPointer(&turns.handles.pooled, (CUdeviceptr)s.pooled));
+  const pid_t pid = start("turner", &line);
+  send_all(line, &turns, sizeof(turns), pool_fd);
+  close(pool_fd);
+  hear(line);
+  CHECK(cudaFree(before));
+  for (; access(end, F_OK) != 0; rounds++) {
+    if (rounds > 0) CHECK(cudaStreamWaitEvent(s.stream, s.child, 0));
+    turn(&s, false, rounds);
+    CHECK(cudaEventRecord(s.parent, s.stream));
+    tell(line);
+    hear(line);
+    if (rounds % 4 == 3) CHECK(cudaEventSynchronize(s.child));  // not too far ahead
+    printf("step %d\n", rounds + 1);
+    fflush(stdout);
+  }
+  CHECK(cudaEventSynchronize(s.child));
+  expect_all("small", s.small, kSmall, expected(rounds));
+  expect_all("large", s.large, kLarge, expected(rounds));
+  expect_all("pooled", s.pooled, kPooled, expected(rounds));
+  expect_all("what was not shared", own, kLarge, 41);
+  send_all(line, "e", 1, -1);
+  EXPECT(join(pid) == 0, "the other process failed");
+  CHECK(cudaFree(s.small));
+  CHECK(cudaFree(s.large));
+  // Names mean the same wherever the memory has been.
+  const pid_t late = start("late", &line);
+  send_all(line, &turns.handles, sizeof(turns.handles), -1);
+  EXPECT(join(late) == 0, "a process that came late failed");
+  return verdict("turns");
+}
+
+static int turner() {
+  struct Shared s = {0};
+  struct Turns turns;
+  int pool_fd = -1;
+  CUdeviceptr small = 0, large = 0, pooled = 0, again = 0;
+  receive_all(kLine, &turns, sizeof(turns), &pool_fd);
+  CHECK(cudaSetDevice(0));
+  CHECK(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking));
+  DRIVER(cuIpcOpenMemHandle(&small, turns.handles.small, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
+  DRIVER(cuIpcOpenMemHandle(&large, turns.handles.large, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
+  DRIVER(cuIpcOpenEventHandle(&s.parent, turns.handles.parent));
+  DRIVER(cuIpcOpenEventHandle(&s.child, turns.handles.child));
+  const cudaMemPool_t pool = import_pool(pool_fd);
+  CHECK(cudaMemPoolImportPointer((void**)&pooled, pool, (cudaMemPoolPtrExportData*)&turns.handles.pooled));
+  s.small = (unsigned*)small;
+  s.large = (unsigned*)large;
+  s.pooled = (unsigned*)pooled;
+  close(pool_fd);
+  tell(kLine);
+  int rounds = 0;
+  for (char more = 'x'; receive_all(kLine, &more, 1, NULL), more == 'x'; rounds++) {
+    CHECK(cudaStreamWaitEvent(s.stream, s.parent, 0));
+    turn(&s, true, rounds);
+    CHECK(cudaEventRecord(s.child, s.stream));
+    usleep((useconds_t)turns.pause_ms * 1000);
+    tell(kLine);
+  }
+  expect_all("large, as opened", s.large, kLarge, expected(rounds));
+  // Closed and opened once more, perhaps elsewhere than where it was opened first.
+  DRIVER(cuIpcCloseMemHandle(large));
+  DRIVER(cuIpcOpenMemHandle(&again, turns.handles.large, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
+  expect_all("large, as opened again", (unsigned*)again, kLarge, expected(rounds));
+  DRIVER(cuIpcCloseMemHandle(again));
+  DRIVER(cuIpcCloseMemHandle(small));
+  CHECK(cudaFreeAsync(s.pooled, s.stream));
+  CHECK(cudaStreamSynchronize(s.stream));
+  return verdict("turner");
+}
+
 // --- an owner that dies
 
 static int victim() {
@@ -481,6 +590,8 @@ int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "exchange";
   if (strcmp(mode, "partner") == 0) return partner();
   if (strcmp(mode, "late") == 0) return late();
+  if (strcmp(mode, "turner") == 0) return turner();
+  if (strcmp(mode, "turns") == 0 && argc > 2) return turns(argv[2], argc > 3 ? atoi(argv[3]) : 0);
   if (strcmp(mode, "victim") == 0) return victim();
   if (strcmp(mode, "death") == 0) return death();
   if (strcmp(mode, "publish") == 0 && argc > 2) return publish(argv[2]);

@@ -109,6 +109,16 @@ TEST(Config, servers_are_what_their_agents_take) {
   EXPECT_EQ(config.servers[1].settings, (Settings{{"listen", "10.0.0.1:0"}, {"image_cache_mib", "0"}}));
 }
 
+TEST(Config, rates_of_moves) {
+  EXPECT_EQ(rate_bytes("2GiB/s"), uint64_t{2} << 30);
+  EXPECT_EQ(rate_bytes("1.5MiB/s"), 3u << 19);
+  EXPECT_EQ(rate_bytes("off"), 0u);
+  EXPECT_EQ(rate_bytes("0"), 0u);
+  EXPECT_TRUE(check_server_setting("move_rate", "1048576/s").ok());
+  EXPECT_FALSE(check_server_setting("move_rate", "0.5MiB/s").ok());
+  EXPECT_FALSE(check_server_setting("move_rate", "fast").ok());
+}
+
 TEST(Config, servers_have_errors_with_line_column_and_hint) {
   EXPECT_EQ(errors_of("[[server]]\nname = \"a/b\"\nsoftgpu_devices = 65\nsoftgpu_memory = \"big\"\n"
                       "[[server]]\nimage_cache_mb = 7\nlisten = \"here\"\n"
@@ -121,6 +131,11 @@ TEST(Config, servers_have_errors_with_line_column_and_hint) {
                    "pool.toml:7:10: 'here' is no address; write listen = \"127.0.0.1:7411\"",
                    "pool.toml:10:19: 'softgpu_devices' must be a number; write softgpu_devices = 1",
                    "pool.toml:12:8: there are two servers 'x'; an agent takes the one of its name"}));
+  EXPECT_EQ(errors_of("[[server]]\nname = \"a\"\nmove_rate = \"2GiB\"\n[[server]]\nname = \"b\"\nmove_rate = \"10KiB/s\"\n"
+                      "[[server]]\nname = \"c\"\nmove_rate = 3\n"),
+            (Lines{"pool.toml:3:13: '2GiB' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+                   "pool.toml:6:13: '10KiB/s' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+                   "pool.toml:9:13: 'move_rate' must be text; write move_rate = \"...\""}));
   EXPECT_EQ(errors_of("[server]\nname = \"a\"\n"),
             (Lines{"pool.toml:1:1: 'server' must be a list of tables; write [[server]] on a line of its own"}));
 }
@@ -177,6 +192,18 @@ TEST(Config, what_a_queue_says_of_itself_must_make_sense) {
   EXPECT_EQ(errors_of("[policy]\nhalf_life = \"soon\"\npast_weight = -1\n"),
             (Lines{"pool.toml:2:13: 'soon' is no time; write half_life = \"24h\"",
                    "pool.toml:3:15: '-1' is no number from 0 to 1000000; write past_weight = 1"}));
+}
+
+TEST(Config, the_order_is_of_submission_where_nothing_else_is_said) {
+  PoolConfig config;
+  EXPECT_FALSE(config.policy.by_estimates);
+  ASSERT_TRUE(parse_config("[policy]\norder = \"estimates\"\n", "pool.toml", &config).empty());
+  EXPECT_TRUE(config.policy.by_estimates);
+  ASSERT_TRUE(parse_config("[policy]\norder = \"submission\"\n", "pool.toml", &config).empty());
+  EXPECT_FALSE(config.policy.by_estimates);
+  EXPECT_EQ(errors_of("[policy]\norder = \"fastest\"\norder2 = 1\n"),
+            (Lines{"pool.toml:2:9: 'fastest' is no order (submission or estimates); write order = \"estimates\"",
+                   "pool.toml:3:1: unknown key 'order2' in [policy]; did you mean 'order'?"}));
 }
 
 TEST(Config, classes_and_when_jobs_may_be_disturbed) {

@@ -130,6 +130,7 @@ class FakeAgent final : public control::Agent::Server {
       list[i].setQuiet(parked ? !log_.waits : log_.at_rest || log_.held.count({job, mine[i]}) != 0);
       list[i].setKeptInMemory(parked ? 3 << 20 : 0);
       list[i].setKeptOnDisk(parked ? 1 << 20 : 0);
+      list[i].setKeptApart(parked ? 6 << 20 : 0);
       list[i].initWorkerPids(1).set(0, 7000 + mine[i]);
       auto clients = list[i].initClients(1);
       clients[0].setPid(70 + mine[i]);

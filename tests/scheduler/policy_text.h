@@ -20,6 +20,7 @@
 #include <sstream>
 #include <string>
 
+#include "scheduler/expect.h"
 #include "scheduler/policy.h"
 
 namespace tide::sched {
@@ -204,6 +205,7 @@ inline State after(const State& state, const Assignment& assignment) {
   State next = state;
   for (JobView& job : next.jobs) {
     const Decision& decision = assignment.at(job.id);
+    if (decision.running && !job.running) note_start(decision, state.now_ms, &job);
     job.running = decision.running;
     for (size_t v = 0; job.suspended && v < job.places.size(); ++v) {
       if (job.places[v].on_gpu() && decision.places[v].parked()) job.keeps.insert(job.places[v]);

@@ -94,27 +94,39 @@ TEST(Published, bounds_of_muris_traces) {
   }
 }
 
-// The mean of each load within 1 %, 30 of the 32 workloads within 2 %; why two differ by more was not found.
+// What is published of a load, means of its eight workloads, within 2 %. Of single workloads the mean time, 30 of 32.
 TEST(Published, tiresias_as_pollux_has_it) {
   TraceFile file = read("pollux_osdi21_workloads.csv.gz");
   StepTimes times;
   ASSERT_TRUE(times.read(folder() + "/pollux_t4_step_times.csv.gz").ok());
   ASSERT_TRUE(use_step_times(&file.parts, times).ok());
-  std::map<std::string, std::pair<double, double>> sums;
+  struct Sums {
+    double ours[3] = {}, theirs[3] = {};  // mean, p99, makespan
+  };
+  std::map<std::string, Sums> sums;
   int close = 0;
   const auto rows = rows_of("pollux_expected.csv");
   ASSERT_EQ(rows.size(), 32u);
   for (const auto& row : rows) {
-    ASSERT_EQ(row.size(), 3u);
+    ASSERT_EQ(row.size(), 5u);
     const Trace& trace = part(file, "load" + row[0] + "-w" + row[1].substr(row[1].size() - 1));
-    const double ours = measure(trace, run_pollux(trace, times, 16)).jct_s.mean, theirs = std::stod(row[2]);
-    EXPECT_NEAR(ours, theirs, 0.06 * theirs) << trace.name;
-    close += std::abs(ours - theirs) <= 0.02 * theirs;
-    sums[row[0]].first += ours;
-    sums[row[0]].second += theirs;
+    const Metrics metrics = measure(trace, run_pollux(trace, times, 16), Quantiles::kBetween);
+    const double ours[] = {metrics.jct_s.mean, metrics.jct_s.p99, metrics.makespan_s};
+    for (size_t i = 0; i < 3; ++i) {
+      sums[row[0]].ours[i] += ours[i];
+      sums[row[0]].theirs[i] += std::stod(row[2 + i]);
+    }
+    const double mean = std::stod(row[2]);
+    EXPECT_NEAR(ours[0], mean, 0.06 * mean) << trace.name;
+    close += std::abs(ours[0] - mean) <= 0.02 * mean;
   }
   EXPECT_GE(close, 30);
-  for (const auto& [load, sum] : sums) EXPECT_NEAR(sum.first, sum.second, 0.01 * sum.second) << "load " << load;
+  ASSERT_EQ(sums.size(), 4u);
+  for (const auto& [load, sum] : sums) {
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_NEAR(sum.ours[i], sum.theirs[i], 0.02 * sum.theirs[i]) << "load " << load << ", figure " << i;
+    }
+  }
 }
 
 // The means of ten orders of arrival, in percent of all GPUs; other orders than theirs.

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "scheduler/expect.h"
 #include "scheduler/invariants.h"
 #include "scheduler/models.h"
 #include "scheduler/plan.h"
@@ -75,6 +76,9 @@ class Player {
       const auto [word, rest] = first_word(line.text);
       if (word == "gpus") {
         parse_gpus(with_unit(rest), &state_);
+      } else if (word == "order") {
+        EXPECT_TRUE(rest == "estimates" || rest == "submission") << rest;
+        by_estimates_ = rest == "estimates";
       } else if (word == "queue") {
         queues_.push_back(parse_queue(rest));
       } else if (word == "reservation") {
@@ -162,10 +166,20 @@ class Player {
       job.queue = found;
       job.preemptible = state_.queues.queues[size_t(found)].preemptible;
     }
+    submitted_ms_[job.id] = state_.now_ms;
+    reckon(&job);
     before_[job.id] = job.places;
     started_.insert(job.running ? job.id : "");
     state_.jobs.push_back(job);
     settled_ = false;
+  }
+
+  // What is expected of it, as far as its user has said so.
+  void reckon(JobView* job) {
+    if (job->estimate_ms == 0) return;
+    job->left_ms = expected_of({}, {}, job->estimate_ms, job->useful_ms).left_ms;
+    if (by_estimates_ && !job->running) job->place = place_of({}, submitted_ms_[job->id], job->left_ms, job->vgpus);
+    if (job->running && job->passes.empty()) job->ends_ms = end_if_started(*job, state_.now_ms);
   }
 
   JobView* job(const std::string& id) {
@@ -197,6 +211,7 @@ class Player {
       who->spared = what == "spared";
     } else if (number_behind(what, "ran ", &number)) {
       who->useful_ms = uint64_t(number * 1000);
+      reckon(who);
     } else if (number_behind(what, "target", &number)) {
       who->target = uint32_t(number);
     } else {
@@ -209,6 +224,7 @@ class Player {
     double seconds = 0;
     ASSERT_TRUE(number_behind(text, "is ", &seconds)) << text;
     state_.now_ms = kBeginMs + uint64_t(seconds * 1000);
+    for (JobView& job : state_.jobs) job.overrun = !job.passes.empty() && job.ends_ms <= state_.now_ms;
   }
 
   // "R gone": it is taken out of the file.
@@ -299,9 +315,12 @@ class Player {
         continue;
       }
       job.running = true;
+      note_start(decision, state_.now_ms, &job);
       started_.insert(job.id);
-      for (size_t k = 0; k < i; ++k) {
-        if (!state_.jobs[k].running && !state_.jobs[k].suspended) ++state_.jobs[k].skipped;
+      for (size_t k = 0; k < state_.jobs.size(); ++k) {
+        JobView& other = state_.jobs[k];
+        const bool before = std::pair(other.place, k) < std::pair(job.place, i);
+        if (before && !other.running && !other.suspended) ++other.skipped;
       }
     }
     return admitted;
@@ -311,8 +330,10 @@ class Player {
   bool note_parked(JobView* job) {
     const bool parked = std::all_of(job->places.begin(), job->places.end(), [](const GpuId& p) { return p.parked(); });
     if (!job->suspended || !job->running || !parked) return false;
-    job->running = false;
+    job->running = job->overrun = false;
     job->keeps.clear();
+    job->passes.clear();
+    reckon(job);
     if (taken_.erase(job->id) != 0) job->suspended = false;
     return true;
   }
@@ -460,6 +481,8 @@ class Player {
   std::set<std::string> started_;  // have run
   std::set<std::string> taken_;    // are being suspended for others
   std::set<size_t> beyond_;        // queues that had more than they may when the story began
+  std::map<std::string, uint64_t> submitted_ms_;
+  bool by_estimates_ = false;
   int moves_ = 0;
   bool settled_ = false, broken_ = false;
 };

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 
+#include "base/log.h"
 #include "base/mix.h"
 #include "scheduler/simulate/bounds.h"
 #include "scheduler/simulate/check.h"
@@ -126,6 +127,51 @@ TEST(Simulate, the_pools_own_policy_shares_and_grows_again) {
   // With all GPUs as their minimum B waits.
   ASSERT_TRUE(run_pool(trace, {.gpus = 2}, {.min_gpus = 0}, &result).ok());
   EXPECT_EQ(to_text(trace, result), "A 0-10; B 10-20");
+}
+
+TEST(Simulate, the_pools_own_policy_goes_by_estimates_where_it_is_asked_to) {
+  Trace trace = parse_jobs("X 0 100 2; A 1 1000 2; B 2 10 2");
+  trace.jobs[1].estimate_s = 1000;
+  trace.jobs[2].estimate_s = 10;
+  Pool pool{.gpus = 2};
+  const ElasticOptions options{.min_gpus = 0, .check = true};
+  Result result;
+  ASSERT_TRUE(run_pool(trace, pool, options, &result).ok());
+  EXPECT_EQ(to_text(trace, result), "X 0-100; A 100-1100; B 1100-1110");
+  pool.policy.by_estimates = true;
+  ASSERT_TRUE(run_pool(trace, pool, options, &result).ok());
+  EXPECT_EQ(to_text(trace, result), "X 0-100; A 110-1110; B 100-110");
+  // Of one user's jobs those that ended tell how long the next one will run.
+  std::string jobs;
+  for (int i = 0; i < 5; ++i) jobs += format("L%d %d 1000 2; ", i, i * 2000);
+  trace = parse_jobs(jobs + "X 20000 100 2; L 20001 1000 2; S 20002 10 1; T 20002 10 1");
+  for (size_t i = 0; i < trace.jobs.size(); ++i) trace.jobs[i].team = trace.jobs[i].id[0] == 'L' ? "ann" : "bob";
+  ASSERT_TRUE(run_pool(trace, pool, options, &result).ok());
+  EXPECT_LT(result.jobs[7].start_s, result.jobs[6].start_s);
+  pool.policy.by_estimates = false;
+  ASSERT_TRUE(run_pool(trace, pool, options, &result).ok());
+  EXPECT_GT(result.jobs[7].start_s, result.jobs[6].start_s);
+}
+
+TEST(Simulate, who_would_be_over_in_time_passes_while_the_pool_drains) {
+  // L waits for all four GPUs and is passed 16 times, by jobs that end at once; then only who ends before R does.
+  std::string jobs = "R 0 10000 2; L 1 100 4; ";
+  for (int i = 0; i < 16; ++i) jobs += format("P%d %d 10 2; ", i, 10 + 20 * i);
+  Trace trace = parse_jobs(jobs + "S 1000 9500 2; Q 1001 8000 2");
+  for (Job& job : trace.jobs) job.estimate_s = job.duration_s;
+  const ElasticOptions options{.min_gpus = 0, .check = true};
+  Result result;
+  ASSERT_TRUE(run_pool(trace, {.gpus = 4}, options, &result).ok());
+  EXPECT_DOUBLE_EQ(result.jobs[1].start_s, 10000) << "nothing put it off";
+  EXPECT_DOUBLE_EQ(result.jobs[18].start_s, 10100) << "it would not have been over";
+  EXPECT_DOUBLE_EQ(result.jobs[19].start_s, 1001);
+  // One whose user thought that it would be over stops for it.
+  trace.jobs[19].duration_s = 20000;
+  ASSERT_TRUE(run_pool(trace, {.gpus = 4}, options, &result).ok());
+  EXPECT_DOUBLE_EQ(result.jobs[1].start_s, 10000);
+  EXPECT_EQ(result.jobs[19].preemptions, 1u);
+  ASSERT_TRUE(run_pool(trace, {.gpus = 4}, {.min_gpus = 0, .told = Told::kNothing, .check = true}, &result).ok());
+  EXPECT_DOUBLE_EQ(result.jobs[19].start_s, 10100) << "of nobody anything is known";
 }
 
 TEST(Simulate, three_vgpus_on_two_gpus_are_as_slow_as_the_fuller_one) {

@@ -43,6 +43,16 @@ constexpr Row kRows[] = {
     {"an open quote", "\"a,x,0,10,1\n", "t.csv:2: a quote that does not end"},
 };
 
+TEST(Trace, may_say_what_users_think) {
+  const TraceFile file = parse_trace("job_id,submit_s,duration_s,gpus,estimate_s\na,0,10,1,20\nb,1,10,1,\n", "t", {});
+  ASSERT_EQ(file.parts.size(), 1u);
+  EXPECT_EQ(file.parts[0].jobs[0].estimate_s, 20);
+  EXPECT_EQ(file.parts[0].jobs[1].estimate_s, 0);
+  const TraceFile wrong = parse_trace("job_id,submit_s,duration_s,gpus,estimate_s\na,0,10,1,-3\n", "t", {});
+  ASSERT_EQ(wrong.errors.size(), 1u);
+  EXPECT_EQ(wrong.errors[0].text(), "t:2: estimate_s '-3' is no time above 0 in seconds");
+}
+
 TEST(Trace, rows) {
   for (const Row& row : kRows) {
     const TraceFile file = parse_trace(std::string(kHeader) + row.text, "t.csv", {});

@@ -43,7 +43,7 @@ constexpr const char* kUncarried =
 
 TEST(Snapshots, carry_every_field_of_what_the_policy_sees) {
   EXPECT_EQ(fields_of<State>(), 10u) << kUncarried;
-  EXPECT_EQ(fields_of<JobView>(), 37u) << kUncarried;
+  EXPECT_EQ(fields_of<JobView>(), 42u) << kUncarried;
   EXPECT_EQ(fields_of<TurnView>(), 4u) << kUncarried;
   EXPECT_EQ(fields_of<GpuView>(), 6u) << kUncarried;
   EXPECT_EQ(fields_of<GpuTraits>(), 3u) << kUncarried;
@@ -54,7 +54,7 @@ TEST(Snapshots, carry_every_field_of_what_the_policy_sees) {
   EXPECT_EQ(fields_of<ModelQuota>(), 6u) << "three of them say where it stands in the file; else: " << kUncarried;
   EXPECT_EQ(fields_of<Reservation>(), 6u) << kUncarried;
   EXPECT_EQ(fields_of<ShareRules>(), 1u) << kUncarried;
-  EXPECT_EQ(fields_of<Decision>(), 4u) << kUncarried;
+  EXPECT_EQ(fields_of<Decision>(), 5u) << kUncarried;
 }
 
 // Nothing in it has the value that it has by itself.
@@ -91,6 +91,11 @@ State full_state() {
   job.reservation = "31";
   job.barred = std::make_shared<const std::set<GpuId>>(std::set<GpuId>{{"b", 0}});
   job.entitled = true;
+  job.place = -33;
+  job.left_ms = 34;
+  job.ends_ms = 35;
+  job.passes = "36";
+  job.overrun = true;
   JobView part{.id = "9", .part = 250, .places = {{"b", kParked}}};
   part.queue = 1;
   state.jobs = {job, part};
@@ -185,7 +190,7 @@ TEST(Snapshots, come_back_as_they_were) {
   snapshot.version = "5.6";
   snapshot.state = full_state();
   snapshot.answer = {
-      {"7", {.running = true, .reason = "", .places = {{"b", 0}, {"b", 0}}, .moved_for = "9"}, true, {{"a", 1}, {}}},
+      {"7", {.running = true, .reason = "", .places = {{"b", 0}, {"b", 0}}, .moved_for = "9", .passes = "8"}, true, {{"a", 1}, {}}},
       {"9", {.running = false, .reason = "because", .places = {{"b", kParked}}}, false, {}}};
   const Outcome outcome = from_bytes(to_bytes(snapshot), &read);
   ASSERT_TRUE(outcome.ok()) << outcome.message();

@@ -20,6 +20,7 @@ constexpr uint64_t kBase = vgpu_range_base(6);
 class Model : public ByteStream {
  public:
   Outcome send(const void* data, size_t bytes, uint32_t) override {
+    if (bytes == 0) return {};
     const auto* at = static_cast<const std::byte*>(data);
     if (data_for_ != 0) {
       EXPECT_EQ(bytes, kChunkBytes);
@@ -31,6 +32,7 @@ class Model : public ByteStream {
     EXPECT_EQ(bytes, sizeof frame);
     memcpy(&frame, data, sizeof frame);
     if (frame.kind == ChunkFrameKind::kData) data_for_ = frame.address;
+    if (frame.kind == ChunkFrameKind::kMap) maps.push_back({frame.address, frame.bytes});
     for (uint64_t chunk = frame.address; chunk < frame.address + frame.bytes; chunk += kChunkBytes) take(frame, chunk);
     return {};
   }
@@ -40,7 +42,9 @@ class Model : public ByteStream {
   void close() override {}
 
   std::map<uint64_t, std::vector<std::byte>> chunks;  // what is mapped there
+  std::vector<MemoryRange> maps;                      // as they were told
   uint32_t data = 0, zeros = 0;                       // chunks that came so
+  std::unique_ptr<ChunkSlots> slots;
 
  private:
   void take(const ChunkFrame& frame, uint64_t chunk) {
@@ -58,9 +62,18 @@ class Model : public ByteStream {
     } else {
       ++data;
     }
+    if (frame.kind == ChunkFrameKind::kSlot) take_slot(frame.slot, chunk);
+  }
+  // As one whose GPU still reads the last.
+  void take_slot(uint32_t slot, uint64_t chunk) {
+    ASSERT_TRUE(slots != nullptr && slots->is_ours(slot));
+    chunks[chunk].assign(slots->at(slot), slots->at(slot) + kChunkBytes);
+    if (last_ != kNoSlot) slots->give_back(last_);
+    last_ = slot;
   }
 
   uint64_t data_for_ = 0;
+  uint32_t last_ = kNoSlot;
   std::map<uint64_t, std::vector<std::byte>> old_;
 };
 
@@ -108,6 +121,18 @@ class ChunkCarrierTest : public ::testing::Test {
   std::unique_ptr<ChunkSender> sender_;
 };
 
+class ThroughSlots : public ChunkCarrierTest {
+ protected:
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(ChunkCarrierTest::SetUp());
+    std::unique_ptr<ChunkSlots> slots;
+    Outcome outcome = ChunkSlots::make(&model_.slots);
+    if (outcome.ok()) outcome = ChunkSlots::take(model_.slots->offer(), &slots);
+    ASSERT_TRUE(outcome.ok()) << outcome.message();
+    sender_->use(std::move(slots));
+  }
+};
+
 TEST_F(ChunkCarrierTest, only_what_changed_is_sent_again) {
   map(0, 40);
   for (uint64_t chunk = 0; chunk < 30; ++chunk) memset(host(chunk), int(chunk) + 1, kChunkBytes);
@@ -140,6 +165,31 @@ TEST_F(ChunkCarrierTest, what_is_mapped_again_is_sent_again) {
   expect_equal();
 }
 
+// Others have a shared piece as it is cut here, and all of it.
+TEST_F(ChunkCarrierTest, a_shared_piece_is_told_in_one_whatever_of_it_is_mapped) {
+  map(0, 3);
+  map(3, 4);
+  map(7, 2);
+  for (uint64_t chunk = 0; chunk < 9; ++chunk) memset(host(chunk), int(chunk) + 1, kChunkBytes);
+  pass();
+  EXPECT_EQ(model_.maps, (std::vector<MemoryRange>{{kBase, 9 * kChunkBytes}}));
+  model_.maps.clear();
+  session_->memory().name_pieces({kBase + 3 * kChunkBytes, 4 * kChunkBytes});
+  unmap(4, 1);
+  pass();
+  EXPECT_EQ(model_.maps, (std::vector<MemoryRange>{{kBase, 3 * kChunkBytes},
+                                                   {kBase + 3 * kChunkBytes, 4 * kChunkBytes},
+                                                   {kBase + 7 * kChunkBytes, 2 * kChunkBytes}}));
+  EXPECT_EQ(memcmp(model_.chunks[kBase + 4 * kChunkBytes].data(), host(4), kChunkBytes), 0);
+  EXPECT_EQ(model_.chunks.size(), 9u);
+  EXPECT_EQ(pass().chunks, 0u);
+  unmap(3, 1);
+  unmap(5, 2);
+  pass();
+  EXPECT_EQ(model_.chunks.size(), 5u) << "a piece of which nothing is mapped has ended";
+  expect_equal();
+}
+
 TEST_F(ChunkCarrierTest, what_is_read_stays_until_it_was_read) {
   map(0, 2);
   Memory& memory = session_->memory();
@@ -151,6 +201,47 @@ TEST_F(ChunkCarrierTest, what_is_read_stays_until_it_was_read) {
   memory.unpin(kBase);
   memory.collect(session_->streams());
   EXPECT_FALSE(memory.has_condemned());
+}
+
+TEST_F(ThroughSlots, only_what_changed_is_sent_again) {
+  map(0, 40);
+  for (uint64_t chunk = 0; chunk < 30; ++chunk) memset(host(chunk), int(chunk) + 1, kChunkBytes);
+  EXPECT_EQ(pass().bytes, 30 * kChunkBytes);
+  EXPECT_EQ(model_.data, 30u);
+  EXPECT_EQ(pass().chunks, 0u);
+  host(4)[77] = std::byte{99};
+  memset(host(5), 0, kChunkBytes);
+  EXPECT_EQ(pass().bytes, kChunkBytes);
+  expect_equal();
+}
+
+// What is looked at and not sent leaves the destination with the last slot in its hands.
+TEST_F(ThroughSlots, much_that_need_not_be_sent_waits_for_no_slot) {
+  map(0, 200);
+  for (uint64_t chunk = 0; chunk < 200; chunk += 50) memset(host(chunk), 3, kChunkBytes);
+  for (int round = 1; round < 4; ++round) {
+    EXPECT_EQ(pass().chunks, 4u);
+    for (uint64_t chunk = 0; chunk < 200; chunk += 50) host(chunk)[round] = std::byte{7};
+  }
+  pass();
+  expect_equal();
+}
+
+TEST_F(ThroughSlots, what_goes_to_and_fro_while_it_is_read_arrives_as_it_is_at_the_end) {
+  map(0, 4);
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<bool> stop{false};
+    std::thread writer([&] {
+      for (uint32_t turn = 0; !stop || turn % 2 != 0; ++turn) {
+        for (uint64_t chunk = 0; chunk < 4; ++chunk) memset(host(chunk), turn % 2 == 0 ? 0x33 : 0x11, kChunkBytes);
+      }
+    });
+    for (int i = 0; i < 3; ++i) pass();
+    stop = true;
+    writer.join();
+    pass();
+    ASSERT_NO_FATAL_FAILURE(expect_equal()) << "round " << round;
+  }
 }
 
 // Its hash is taken when it has one content, it is read when it has the other, and at the end it has the first again.

@@ -77,7 +77,7 @@ class KeeperTest : public ::testing::Test {
     move.parks = parks ? 1 : 0;
     send_control(at_->control(), ControlType::kMove, move);
     if (!said(ControlType::kReady, why)) return false;
-    send_control(at_->control(), ControlType::kPause, nullptr, 0);
+    send_control(at_->control(), ControlType::kPause, ControlPause{.alone = 1});
     if (!said(ControlType::kTransferred, why)) return false;
     EXPECT_TRUE(to.await(ControlType::kRestored, &message));
     return true;
@@ -259,7 +259,7 @@ TEST_F(KeeperTest, a_job_that_writes_while_it_is_copied_is_kept_as_it_was_at_the
     client_.send(Call::tideUnmapMemory, command::UnmapMemory{kBase + (first + 15) * kChunkBytes, kChunkBytes});
     settle();
     expected_.erase(first + 15);
-    send_control(at_->control(), ControlType::kPause, nullptr, 0);
+    send_control(at_->control(), ControlType::kPause, ControlPause{.alone = 1});
     ASSERT_TRUE(at_->await(ControlType::kTransferred, &message));
     ASSERT_TRUE(keeper->await(ControlType::kRestored, &message));
     ASSERT_NO_FATAL_FAILURE(commit(std::move(keeper), true));

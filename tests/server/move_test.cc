@@ -1,6 +1,9 @@
 // A session moves between two worker processes; the client goes on with the same region.
 
+#include <fstream>
+#include <iterator>
 #include <map>
+#include <string>
 
 #include "base/pack.h"
 #include "tests/server/client.h"
@@ -37,7 +40,7 @@ class MoveTest : public ::testing::Test {
     ASSERT_NE(message.as<ControlProgress>(), nullptr);
     if (progress != nullptr) *progress = *message.as<ControlProgress>();
   }
-  void pause() { send_control(source_->control(), ControlType::kPause, nullptr, 0); }
+  void pause() { send_control(source_->control(), ControlType::kPause, ControlPause{.alone = 1}); }
   void expect_move_failed(const char* why = "") {
     ControlMessage message;
     ASSERT_TRUE(source_->await(ControlType::kMoveFailed, &message));
@@ -178,6 +181,41 @@ TEST_F(MoveTest, moves_again_and_again) {
     ASSERT_NO_FATAL_FAILURE(move());
   }
   EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{15});
+}
+
+// What another session of the vGPU does until it rests, too, this one may be asked for, and nothing of it is sent.
+TEST_F(MoveTest, rests_with_others_before_it_is_sent) {
+  std::vector<std::byte> found;
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.load_library(1, kTestImage, &found);
+  client_.launch(kKernel, {kBase, 1, 5});
+  for (const bool goes : {false, true}) {
+    ControlMove request;
+    ControlMoved moved;
+    ControlMessage message;
+    ASSERT_NO_FATAL_FAILURE(begin(&request));
+    ASSERT_NO_FATAL_FAILURE(await_ready());
+    send_control(source_->control(), ControlType::kPause, ControlPause{.alone = 0});
+    ASSERT_TRUE(source_->await(ControlType::kStill, &message));
+    EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
+    const uint64_t before = client_.page().acknowledged.load();
+    client_.launch(kKernel, {kBase, 1, 1});
+    const ControlShared question;
+    send_control(source_->control(), ControlType::kAskShared, question);
+    ASSERT_TRUE(source_->await(ControlType::kSharedAnswer, &message));
+    EXPECT_EQ(message.as<ControlShared>()->result, CUDA_ERROR_INVALID_HANDLE);
+    EXPECT_EQ(client_.page().acknowledged.load(), before);
+    send_control(source_->control(), goes ? ControlType::kSend : ControlType::kAbort, nullptr, 0);
+    if (!goes) {
+      ASSERT_NO_FATAL_FAILURE(expect_move_failed("called it off"));
+      EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{6});
+      destination_ = std::make_unique<WorkerProcess>();
+      continue;
+    }
+    ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+    ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+    EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{7});
+  }
 }
 
 TEST_F(MoveTest, goes_on_at_the_source_when_the_destination_dies) {
@@ -373,6 +411,31 @@ TEST_F(MemoryOnItsWay, arrives_as_it_was_at_the_pause) {
   EXPECT_EQ(resident(), before);
 }
 
+TEST_F(MemoryOnItsWay, goes_through_memory_that_both_workers_map_on_one_machine) {
+  if (getenv("TIDE_MOVE_OVER") != nullptr) GTEST_SKIP() << "it goes over the network";
+  const auto maps_slots = [](const WorkerProcess& worker) {
+    std::ifstream maps("/proc/" + std::to_string(worker.pid()) + "/maps");
+    const std::string all{std::istreambuf_iterator<char>(maps), {}};
+    return all.find("tide-move-slots") != std::string::npos;
+  };
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  EXPECT_TRUE(maps_slots(*source_));
+  EXPECT_TRUE(maps_slots(*destination_));
+  pause();
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_EQ(moved.bytes, 64 * kChunkBytes);
+  EXPECT_EQ(moved.pause_bytes, 0u);
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
+  EXPECT_FALSE(maps_slots(*destination_));
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
 TEST_F(MemoryOnItsWay, is_written_all_the_time) {
   std::vector<std::byte> found;
   map(0, 64);
@@ -457,6 +520,27 @@ TEST_F(MemoryOnItsWay, finds_the_destination_full_in_the_pause) {
   map(8, 80), pause();
   ASSERT_NO_FATAL_FAILURE(expect_move_failed("cannot be had here"));
   write(80, 80);
+  ASSERT_NO_FATAL_FAILURE(expect_contents());
+}
+
+// As when the network between them is silent for a while.
+TEST_F(MemoryOnItsWay, arrives_though_the_destination_was_stopped_for_a_while) {
+  map(0, 64);
+  for (uint64_t chunk = 0; chunk < 64; ++chunk) write(chunk, chunk);
+  settle();
+  ControlMove request;
+  ASSERT_NO_FATAL_FAILURE(begin(&request));
+  sleep_us(5'000);
+  kill(destination_->pid(), SIGSTOP);
+  sleep_us(500'000);
+  write(3, 303);  // the job runs on
+  kill(destination_->pid(), SIGCONT);
+  ASSERT_NO_FATAL_FAILURE(await_ready());
+  pause();
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  EXPECT_LE(moved.bytes, (64 + 2) * kChunkBytes) << "nothing begins anew";
+  ASSERT_NO_FATAL_FAILURE(commit_and_follow());
   ASSERT_NO_FATAL_FAILURE(expect_contents());
 }
 

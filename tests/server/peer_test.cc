@@ -232,7 +232,7 @@ TEST_F(PeerTest, a_source_about_to_move_asks_to_come_again) {
   send_control(from_.worker->control(), ControlType::kMove, move);
   ASSERT_TRUE(from_.worker->await(ControlType::kReady, &message));
   EXPECT_EQ(fetch(64), FetchState::kDone) << "it still runs";
-  send_control(from_.worker->control(), ControlType::kPause, nullptr, 0);
+  send_control(from_.worker->control(), ControlType::kPause, ControlPause{.alone = 1});
   ASSERT_TRUE(from_.worker->await(ControlType::kTransferred, &message));
   EXPECT_EQ(fetch(64), FetchState::kMoving) << "what is written now would not be seen there";
   send_control(from_.worker->control(), ControlType::kAbort, nullptr, 0);
@@ -255,7 +255,7 @@ TEST_F(PeerTest, a_destination_moves_when_the_fetch_is_over) {
   const uint64_t sequence = to_.begin(peer_, from_, kMapped);
   send_control(to_.worker->control(), ControlType::kMove, move);
   ASSERT_TRUE(to_.worker->await(ControlType::kReady, &message));
-  send_control(to_.worker->control(), ControlType::kPause, nullptr, 0);
+  send_control(to_.worker->control(), ControlType::kPause, ControlPause{.alone = 1});
   ASSERT_TRUE(to_.worker->await(ControlType::kTransferred, &message));
   EXPECT_EQ(to_.end(sequence).state, FetchState::kDone);
   send_control(to_.worker->control(), ControlType::kAbort, nullptr, 0);

@@ -143,6 +143,74 @@ TEST_F(Two, AnEventIsNoMemoryAndNothingIsNothing) {
   EXPECT_EQ(owner.sharing.open_event({owner_id, 7}, &event), CUDA_SUCCESS);
 }
 
+// Both sides go elsewhere; there the one who had opened it asks the one who had made it.
+TEST_F(Two, AnEventComesToTheOtherSideOfAMoveAsItWas) {
+  Contexts contexts;
+  DriverLibrary library;
+  const auto made = SharedEvent::make();
+  owner.sharing.name_event(*made);
+  for (int i = 0; i < 100; ++i) made->complete(made->begin(kOne));
+  BlobWriter of_owner, of_asker;
+  for (BlobWriter* state : {&of_owner, &of_asker}) {
+    state->put(uint64_t{0});  // pieces
+    state->put(uint64_t{2});  // the next number
+    state->put(uint64_t{1});  // events
+    state->put(uint32_t{4});
+    state->put(made->maker());
+    state->put(made->last());
+    state->put(uint64_t(state == &of_owner ? 1 : 0));  // names
+    if (state == &of_owner) state->put(uint64_t{77}), state->put(uint64_t{0}), state->put(uint64_t{0});
+    if (state == &of_owner) state->put(uint32_t{4});
+    state->put(uint64_t{0});  // memory of others
+  }
+  Side there_owner, there_asker;
+  start(there_owner, owner_id);
+  // Each answers at once, as if the agent were between them.
+  there_asker.sharing.start(asker_id, [&](ControlType type, const ControlShared& question, const int*, int) {
+    EXPECT_EQ(type, ControlType::kAskShared);
+    there_owner.sharing.asked(question);
+    Sent sent = there_owner.sent.front();
+    there_owner.sent.pop_front();
+    ControlMessage message;
+    message.type = sent.type;
+    message.bytes = sizeof(sent.message);
+    memcpy(message.payload, &sent.message, sizeof(sent.message));
+    std::fill(std::begin(message.fds), std::end(message.fds), -1);
+    std::copy(sent.fds.begin(), sent.fds.end(), message.fds);
+    there_asker.sharing.post(&message);
+    return true;
+  });
+  BlobReader first(of_owner.bytes()), second(of_asker.bytes());
+  ASSERT_TRUE(there_owner.sharing.restore(&first).ok());
+  const Outcome restored = there_asker.sharing.restore(&second);
+  ASSERT_TRUE(restored.ok()) << restored.message();
+  const auto here = there_owner.sharing.restored_event(4), seen = there_asker.sharing.restored_event(4);
+  ASSERT_TRUE(here != nullptr && seen != nullptr);
+  EXPECT_EQ(seen->last(), 100u);
+  for (uint64_t record = 90; record <= 100; ++record) EXPECT_TRUE(seen->done(record));
+  const uint64_t next = here->begin(kOther);
+  EXPECT_EQ(seen->last(), next);
+  EXPECT_FALSE(seen->done(next));
+  std::shared_ptr<SharedEvent> again;
+  EXPECT_EQ(there_owner.sharing.open_event({owner_id, 77}, &again), CUDA_SUCCESS) << "its name means the same";
+  EXPECT_EQ(there_asker.sharing.move_obstacle(), nullptr);
+  there_asker.sharing.ended(owner_id);
+  EXPECT_NE(there_asker.sharing.move_obstacle(), nullptr) << "nobody makes it again elsewhere";
+  // Who made it has ended meanwhile: it is there no more, which is no reason to wait.
+  Side late;
+  late.sharing.start(asker_id, [&](ControlType, const ControlShared& question, const int*, int) {
+    ControlMessage message;
+    message.type = ControlType::kSessionEnded;
+    message.bytes = sizeof(SessionId);
+    memcpy(message.payload, &question.owner, sizeof(SessionId));
+    std::fill(std::begin(message.fds), std::end(message.fds), -1);
+    late.sharing.post(&message);
+    return true;
+  });
+  BlobReader third(of_asker.bytes());
+  EXPECT_FALSE(late.sharing.restore(&third).ok());
+}
+
 TEST_F(Two, AnOwnerThatEndsAnswersNobody) {
   const auto event = SharedEvent::make();
   asker.sharing.watch(event);

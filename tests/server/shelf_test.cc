@@ -62,8 +62,8 @@ TEST_F(ShelfTest, gives_back_what_was_put_there) {
     all.emplace_back(kChunkBytes, std::byte{7});
     for (const auto& bytes : all) pieces.push_back(put(shelf, bytes));
     for (size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(read(shelf, pieces[i]) == all[i]) << i;
-    EXPECT_LE(shelf.bytes_in_memory(), memory);
-    EXPECT_EQ(shelf.bytes_on_disk() == 0, memory == 100 * kChunkBytes);
+    EXPECT_LE(shelf.kept().in_memory, memory);
+    EXPECT_EQ(shelf.kept().on_disk == 0, memory == 100 * kChunkBytes);
   }
 }
 
@@ -71,7 +71,7 @@ TEST_F(ShelfTest, keeps_equal_chunks_once_and_gives_room_back) {
   for (const uint64_t memory : {uint64_t{0}, 4 * kChunkBytes}) {
     Shelf shelf(place(memory));
     ASSERT_TRUE(shelf.start().ok());
-    const auto taken = [&] { return shelf.bytes_in_memory() + shelf.bytes_on_disk(); };
+    const auto taken = [&] { return shelf.kept().in_memory + shelf.kept().on_disk; };
     std::vector<Shelf::PieceRef> pieces;
     for (int i = 0; i < 20; ++i) pieces.push_back(put(shelf, chunk_of(1)));
     EXPECT_EQ(taken(), kChunkBytes);

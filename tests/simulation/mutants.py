@@ -94,8 +94,8 @@ MUTANTS = {
         'home', 'pool'),
     'turn-order': (  # whose turn is next follows from the submission, not from who has waited longest
         'scheduler/tentative.cc',
-        '  return {turns_ ? int64_t(share.job->turn.ticket) :',
-        '  return {false ? int64_t(share.job->turn.ticket) :',
+        '  if (turns_) return {.rank = int64_t(share.job->turn.ticket)',
+        '  if (false) return {.rank = int64_t(share.job->turn.ticket)',
         'turn', 'pool'),
     'turn-again': (  # whose turn is over is the first of those who wait
         'scheduler/reconciler_turns.cc',

@@ -575,7 +575,7 @@ class WithAPool(Cli):
                          'job 1: 4 -> 0 GPUs, 4 vGPUs moved, 3.9 KiB in 1 round, 400 B of it in pauses, longest pause '
                          '2 ms (drain 0, copy 0, restore 0)\n'
                          '  kept: virtual GPUs 0,1 on node0; virtual GPUs 2,3 on node1; 12 MiB in memory, 4 MiB on '
-                         'disk\n')
+                         'disk (24 MiB if equal chunks were not kept once)\n')
         self.assertEqual(self.json('suspend', 'it')['vgpus'], 0, 'it is suspended')
         self.assertEqual((self.json('status')['gpus_busy'], self.json('status')['jobs_suspended']), (0, 1))
         self.assertIn('0 running, 0 queued, 1 suspended\n', self.ok('status'))
@@ -583,8 +583,9 @@ class WithAPool(Cli):
         self.assertEqual((job['state'], job['suspended'], job['physical_gpus']), ('suspended', True, 0))
         self.assertEqual([vgpu['gpu'] for vgpu in job['vgpus']], ['node0/parked'] * 2 + ['node1/parked'] * 2)
         self.assertEqual([vgpu['kept_in_memory'] for vgpu in job['vgpus']], [3 << 20] * 4)
+        self.assertEqual([vgpu['kept_apart'] for vgpu in job['vgpus']], [6 << 20] * 4)
         self.assertIn('  kept     virtual GPUs 0,1 on node0; virtual GPUs 2,3 on node1: 12 MiB in memory, 4 MiB on '
-                      'disk\n', self.ok('job', 'it'))
+                      'disk (24 MiB if equal chunks were not kept once)\n', self.ok('job', 'it'))
         self.assertEqual(self.ok('why', 'it'),
                          'job 1 is suspended: kept without a GPU until `tide resume 1`\n'
                          'next: anybody who uses this pool can run `tide resume 1`; `tide kill 1` ends it\n')

@@ -94,6 +94,11 @@ std::optional<uint64_t> parse_deadline(const std::string& text, uint64_t now_ms)
 
 void print_promise(control::JobInfo::Reader job) {
   const uint64_t estimate = job.getSpec().getEstimateMs(), deadline = job.getSpec().getDeadlineMs();
+  const auto expected = job.getExpected();
+  if (job.getState() != control::JobState::ENDED && expected.hasText())
+    printf("  expected %s\n", expected.getText().cStr());
+  if (expected.hasPasses() && expected.getPasses().size() != 0)
+    printf("  started before job %s, for which the pool drains\n", expected.getPasses().cStr());
   if (estimate == 0) return;
   printf("  estimate %s on all its GPUs; it has run %s of that\n", duration_text(estimate).c_str(),
          duration_text(job.getUsefulMs()).c_str());
@@ -107,6 +112,14 @@ Json& add_promise(Json& json, control::JobInfo::Reader job) {
   json.key("promise").object();
   json.add("state", std::string(name_of(promise.getState()))).add("left_ms", promise.getLeftMs());
   json.add("gpus", promise.getGpus()).add("ends_ms", promise.getEndsMs()).add("starts_ms", promise.getStartsMs());
+  json.end();
+  const auto expected = job.getExpected();
+  constexpr const char* kBy[] = {"", "user", "learned"};
+  const auto by = size_t(expected.getBy());
+  json.key("expected").object();
+  json.add("by", std::string(by < std::size(kBy) ? kBy[by] : "")).add("left_ms", expected.getLeftMs());
+  json.add("jobs", expected.getJobs()).add("ends_ms", expected.getEndsMs());
+  json.add("passes", std::string(expected.getPasses().cStr()));
   return json.end();
 }
 

@@ -57,11 +57,13 @@ void add_stats(Json& json, control::VgpuStats::Reader stats) {
   json.add("wait_ns", stats.getWaitNs()).add("transport", std::string(stats.getTransport()));
   json.add("objects", stats.getObjects()).add("moves", stats.getMoves());
   json.add("kept_in_memory", stats.getKeptInMemory()).add("kept_on_disk", stats.getKeptOnDisk());
+  json.add("kept_apart", stats.getKeptApart());
   const auto link = stats.getLink();
   json.key("link").object();
   json.add("round_trip_us", link.getRoundTripUs()).add("bytes_per_s", link.getBytesPerS());
   json.add("window_ms", link.getWindowMs()).add("wait_ms", link.getWaitMs());
-  json.add("window_bytes", link.getWindowBytes()).end();
+  json.add("window_bytes", link.getWindowBytes());
+  json.add("landed_direct_bytes", link.getLandedDirect()).add("landed_staged_bytes", link.getLandedStaged()).end();
 }
 
 void print_json(const JobAnswer& answer) {
@@ -105,6 +107,16 @@ void print_vgpus(const JobAnswer& answer) {
       break;
     }
     puts(vgpu.getMoving() ? "  (moving)" : "");
+  }
+}
+
+// Where large copies to the GPU went, where they came over a network.
+void print_landings(const JobAnswer& answer) {
+  for (const auto s : answer.getVgpus()) {
+    const uint64_t direct = s.getLink().getLandedDirect(), staged = s.getLink().getLandedStaged();
+    if (direct + staged == 0) continue;
+    printf("copies to virtual GPU %u: %s landed in its memory as they came, %s in the worker's page-locked memory\n",
+           s.getVgpu(), size_text(direct).c_str(), size_text(staged).c_str());
   }
 }
 
@@ -184,9 +196,7 @@ void print_calls(const JobAnswer& answer) {
 void print_kept(const JobAnswer& answer) {
   const std::string where = kept_text(answer.getJob());
   if (where.empty()) return;
-  const Kept kept = kept_of(answer.getVgpus());
-  printf("  kept     %s: %s in memory, %s on disk\n", where.c_str(), size_text(kept.in_memory).c_str(),
-         size_text(kept.on_disk).c_str());
+  printf("  kept     %s: %s\n", where.c_str(), kept_size_text(kept_of(answer.getVgpus())).c_str());
 }
 
 // Where jobs take turns.
@@ -328,6 +338,7 @@ int job(const Words& words) {
   } else if (info.getState() != control::JobState::QUEUED) {
     print_kept(got);
     print_vgpus(got);
+    print_landings(got);
     print_last_moves(got);
     print_protection(info);
     if (const std::string warning = slow_warning_of(got); !warning.empty()) {

@@ -107,8 +107,15 @@ Kept kept_of(capnp::List<control::VgpuStats>::Reader vgpus) {
   for (const auto stats : vgpus) {
     kept.in_memory += stats.getKeptInMemory();
     kept.on_disk += stats.getKeptOnDisk();
+    kept.apart += stats.getKeptApart();
   }
   return kept;
+}
+
+std::string kept_size_text(const Kept& kept) {
+  const std::string text = size_text(kept.in_memory) + " in memory, " + size_text(kept.on_disk) + " on disk";
+  if (kept.apart <= kept.in_memory + kept.on_disk) return text;
+  return text + " (" + size_text(kept.apart) + " if equal chunks were not kept once)";
 }
 
 Json& add_move(Json& json, control::MoveReport::Reader report) {

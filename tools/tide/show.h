@@ -27,8 +27,11 @@ uint32_t part_left(control::PoolGpu::Reader gpu);
 std::string jobs_text(control::PoolGpu::Reader gpu);
 struct Kept {  // bytes of parked virtual GPUs on their servers
   uint64_t in_memory = 0, on_disk = 0;
+  uint64_t apart = 0;  // both, if equal chunks were not kept once
 };
 Kept kept_of(capnp::List<control::VgpuStats>::Reader vgpus);
+// "12 MiB in memory, 4 MiB on disk", and what equal chunks would have added.
+std::string kept_size_text(const Kept& kept);
 // Members of the present object; and "12.4 MiB in 3 rounds, ..." as below.
 Json& add_move(Json& json, control::MoveReport::Reader report);
 std::string move_text(control::MoveReport::Reader report);

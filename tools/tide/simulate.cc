@@ -59,7 +59,8 @@ Outcome simulate_one(const SimulateOptions& options, const simulate::StepTimes& 
     if (!wrong.empty()) return Outcome::fail("policy " + run->policy + ": " + wrong);
   }
   run->load = load_of(run->trace, run->gpus);
-  run->metrics = simulate::measure(run->trace, run->result);
+  run->metrics = simulate::measure(
+      run->trace, run->result, options.mode == "pollux" ? simulate::Quantiles::kBetween : simulate::Quantiles::kValues);
   run->bounds = simulate::bounds_of(run->trace, run->gpus);
   run->wall_s = double(now_ns() - began_ns) / 1e9;
   return {};

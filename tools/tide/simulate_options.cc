@@ -32,7 +32,10 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
                      all: every one but tide
   --patience X       of tide-est: a job is passed by those submitted X times its expected GPU-seconds later (4)
   --oldest X         of tide-est: so much of the pool serves who was submitted first (0.05)
-  --estimate-error X of tide-given: a duration is told wrong by up to this factor, either way (3)
+  --estimate-error X of tide-given, and of tide with --estimates given: a duration is told wrong by up to this factor, either way (3)
+  --order O          of tide, in which jobs start: submission or estimates (as [policy] of --config says, submission)
+  --estimates E      of tide: learned (of jobs that ended; where the trace has estimate_s, that), given (each job's user
+                     says something: estimate_s, else as --estimate-error says) or none (learned)
   --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96
   --min M            physical GPUs that tide leaves a job at least, where the trace says nothing (1; all)
   --scaling S        speed of a job on fewer GPUs: slowest (its fullest GPU decides; the default), linear, or a
@@ -216,6 +219,21 @@ bool take_learned(Options* options, SimulateOptions* asked) {
          take_number(options, "estimate-error", {1, 1000}, &asked->learned.estimate_error);
 }
 
+bool take_estimates(Options* options, SimulateOptions* asked) {
+  const std::string order = options->get("order", asked->policy.by_estimates ? "estimates" : "submission");
+  if (order != "submission" && order != "estimates")
+    return options->usage_error("--order must be submission or estimates, not '" + order + "'"), false;
+  asked->policy.by_estimates = order == "estimates";
+  const std::string told = options->get("estimates", "learned");
+  if (told != "learned" && told != "given" && told != "none")
+    return options->usage_error("--estimates must be learned, given or none, not '" + told + "'"), false;
+  asked->elastic.told = told == "given"     ? simulate::Told::kGiven
+                        : told == "learned" ? simulate::Told::kLearned
+                                            : simulate::Told::kNothing;
+  asked->elastic.estimate_error = asked->learned.estimate_error;
+  return true;
+}
+
 bool take_elastic(Options* options, SimulateOptions* asked) {
   simulate::ElasticOptions& elastic = asked->elastic;
   if (options->get("min") == "all") {
@@ -262,6 +280,8 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
                                          {"patience"},
                                          {"oldest"},
                                          {"estimate-error"},
+                                         {"order"},
+                                         {"estimates"},
                                          {"html"},
                                          {"mode"},
                                          {"step-times"},
@@ -286,7 +306,8 @@ bool SimulateOptions::parse(const std::vector<std::string>& words, Options* opti
   }
   return options->number("server-gpus", 1, 1024, &server_gpus) && options->number("first", 1, 1'000'000'000, &first) &&
          options->number("seeds", 1, 1000, &seeds) && take_mode(options, this) && take_pools(options, this) &&
-         take_policies(options, this) && take_elastic(options, this) && take_learned(options, this);
+         take_policies(options, this) && take_elastic(options, this) && take_learned(options, this) &&
+         take_estimates(options, this);
 }
 
 }  // namespace tide::cli

@@ -121,9 +121,7 @@ int suspend(const Words& words) {
       return Outcome();
     }
     show_move(change.id, change.gpus_before, got.getJob().getPhysicalGpus(), answer.getReport(), false);
-    const Kept kept = kept_of(got.getVgpus());
-    printf("  kept: %s; %s in memory, %s on disk\n", kept_text(got.getJob()).c_str(), size_text(kept.in_memory).c_str(),
-           size_text(kept.on_disk).c_str());
+    printf("  kept: %s; %s\n", kept_text(got.getJob()).c_str(), kept_size_text(kept_of(got.getVgpus())).c_str());
     return Outcome();
   };
   return change_all<Results>(asker, options.words(), ask, told);
