@@ -52,20 +52,13 @@ struct Key {
 
 constexpr Key kPoolKeys[] = {{"listen", Kind::kAddress}, {"door", Kind::kAddress}, {"state", Kind::kPath},
                              {"store", Kind::kStore},    {"turns", Kind::kTurns},  {"history", Kind::kPath}};
-constexpr Key kServerKeys[] = {{"name", Kind::kName},
-                               {"scheduler", Kind::kAddresses},
-                               {"listen", Kind::kAddress},
-                               {"directory", Kind::kPath},
-                               {"ready_file", Kind::kPath},
-                               {"softgpu_devices", Kind::kNumber, 1, 64},
-                               {"softgpu_memory", Kind::kSize},
-                               {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
-                               {"park_directory", Kind::kPath},
-                               {"park_memory_mib", Kind::kNumber, 0, 1u << 24},
-                               {"move_rate", Kind::kRate},
-                               {"hold_s", Kind::kNumber, 0, 86'400},
-                               {"labels", Kind::kLabels},
-                               {"switch", Kind::kWord}};
+constexpr Key kServerKeys[] = {{"name", Kind::kName},           {"scheduler", Kind::kAddresses},
+                               {"listen", Kind::kAddress},      {"directory", Kind::kPath},
+                               {"ready_file", Kind::kPath},     {"softgpu_devices", Kind::kNumber, 1, 64},
+                               {"softgpu_memory", Kind::kSize}, {"image_cache_mib", Kind::kNumber, 0, 1u << 24},
+                               {"park_directory", Kind::kPath}, {"park_memory_mib", Kind::kNumber, 0, 1u << 24},
+                               {"move_rate", Kind::kRate},      {"hold_s", Kind::kNumber, 0, 86'400},
+                               {"labels", Kind::kLabels},       {"switch", Kind::kWord}};
 constexpr const char *kLabelsKey = "labels", *kSwitchKey = "switch";
 constexpr Key kQueueKeys[] = {
     {"name", Kind::kWord},        {"parent", Kind::kWord},   {"quota", Kind::kGpus},

@@ -16,12 +16,13 @@ namespace tide::sched {
 enum class Word : uint8_t { kNone, kGiven, kLearned };
 
 struct Expected {
-  Word word = Word::kNone;     // kNone: what is expected is a guess, which is good for an order and for nothing else
-  uint64_t left_ms = 1;        // that it will run yet on all its GPUs
+  Word word = Word::kNone;      // kNone: what is expected is a guess, which is good for an order and for nothing else
+  uint64_t left_ms = 1;         // that it will run yet on all its GPUs
   Estimates::Basis basis = {};  // of kLearned, and of kNone
 };
 
-// `given_ms`: its user's estimate, which is believed until it is over; 0: none. `ran_ms`: useful time that it has run, on the way in `step`.
+// `given_ms`: its user's estimate, which is believed until it is over; 0: none. `ran_ms`: useful time that it has run,
+// on the way in `step`.
 Expected expected_of(const Estimates& estimates, const Estimates::Kind& kind, uint64_t given_ms, uint64_t ran_ms);
 
 // Of a job that was submitted then and has this many virtual GPUs (or a part of one): JobView::place.

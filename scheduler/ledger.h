@@ -196,7 +196,7 @@ struct Ledger {
 
 JobView view_of(const Job& job);
 Expected expected_now(const Job& job);  // less what it has run since
-void to_record(Job* job);  // vgpus -> record.vgpus
+void to_record(Job* job);               // vgpus -> record.vgpus
 Job from_record(const JobRecord& record);
 
 // "3" -> 3; 0 for anything that is not a job's number.

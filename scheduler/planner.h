@@ -75,8 +75,8 @@ class Planner {
   std::unordered_map<std::string, Slot> slots_;
   std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
   std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole
-  std::set<Passable> passable_;                    // who waits and can be passed; also some of whom that is true no more
-  std::vector<std::optional<Passable>> listed_;    // by slot: as it is in there
+  std::set<Passable> passable_;                  // who waits and can be passed; also some of whom that is true no more
+  std::vector<std::optional<Passable>> listed_;  // by slot: as it is in there
   uint64_t next_number_ = 0;
   bool anew_ = false;
 };

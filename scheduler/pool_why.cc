@@ -153,7 +153,11 @@ size_t count_before(const State& state, const std::string& id) {
 
 // What it is expected to need, and what that means for it.
 std::vector<std::string> expected_evidence(const Ledger& ledger, const State& state, const Job& job) {
-  std::vector<std::string> lines = {"what it is expected to need: " + to_text(expected_now(job))};
+  const Expected expected = expected_now(job);
+  std::vector<std::string> lines;
+  // That nobody knows is worth a line only where it counts.
+  if (expected.word != Word::kNone || ledger.by_estimates)
+    lines.push_back("what it is expected to need: " + to_text(expected));
   if (job.admitted() && !job.expected.passes.empty())
     lines.push_back("it started before job " + job.expected.passes +
                     ", for which the pool drains, because it was expected to be over in time");

@@ -83,8 +83,7 @@ void Reconciler::expect(Job* job, uint64_t now_ms) {
   if (news || job->admitted() != expected.admitted || gpus != expected.gpus ||
       job->record.useful_ms >= expected.next_ms)
     reckon(job, now_ms);
-  expected.overrun =
-      job->admitted() && !expected.passes.empty() && expected.ends_ms != 0 && expected.ends_ms <= now_ms;
+  expected.overrun = job->admitted() && !expected.passes.empty() && expected.ends_ms != 0 && expected.ends_ms <= now_ms;
 }
 
 void Reconciler::reckon(Job* job, uint64_t now_ms) {

@@ -216,9 +216,9 @@ class Tentative {
   // Servers where it must not begin now are left out.
   int64_t open_to(const JobView& job) const;
   uint32_t gpus_for_memory(const JobView& job);
-  bool looked_at_each = false;                     // at all who wait: `why` of each says why
-  Slot blocked_by = kNoSlot;                       // everybody behind waits for it
-  Order blocked_from = {};                         // and who that is
+  bool looked_at_each = false;    // at all who wait: `why` of each says why
+  Slot blocked_by = kNoSlot;      // everybody behind waits for it
+  Order blocked_from = {};        // and who that is
   uint64_t blocked_until_ms = 0;  // when that is expected to start, where the pool drains for it; 0: not known
   int64_t blocked_spares = 0;     // GPUs that it does not need then
   std::vector<std::pair<Order, int64_t>> started;  // in this round, and what was left then

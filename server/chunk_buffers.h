@@ -1,7 +1,8 @@
 #pragma once
 
-// Page-locked buffers of a chunk each and a stream of their own, so that the GPU copies one chunk while the CPU looks at
-// another. In no order with any other work on the GPU. One thread at a time, with the vGPU's primary context current.
+// Page-locked buffers of a chunk each and a stream of their own, so that the GPU copies one chunk while the CPU looks
+// at another. In no order with any other work on the GPU. One thread at a time, with the vGPU's primary context
+// current.
 
 #include <cstddef>
 #include <cstdint>

@@ -13,8 +13,8 @@ namespace tide::sched {
 // others have theirs. Returns how many GPUs parts need that have none yet.
 int64_t start_jobs(Tentative& plan);
 
-// Of a job that does not fit on `left` GPUs: when it is expected to, as those end who run; and how many GPUs it does not
-// need then. The number of those that end does not change by itself as time goes by.
+// Of a job that does not fit on `left` GPUs: when it is expected to, as those end who run; and how many GPUs it does
+// not need then. The number of those that end does not change by itself as time goes by.
 struct Opening {
   uint64_t at_ms = 0;  // on the clock of State::now_ms, also in the past; 0: not known
   int64_t spares = 0;

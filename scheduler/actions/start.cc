@@ -8,7 +8,7 @@
 namespace tide::sched {
 namespace {
 
-constexpr size_t kKindsMax = 64;  // beyond, going through all who wait is faster
+constexpr size_t kKindsMax = 64;    // beyond, going through all who wait is faster
 constexpr size_t kPassersMax = 64;  // of a kind that are looked at while the pool drains, the first in line
 
 class Starting {

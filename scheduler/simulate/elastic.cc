@@ -193,7 +193,8 @@ class Replay {
     if (live.given_s > ran) after_s = std::min(after_s, live.given_s - ran);
     const double next_s = std::max(now_, live.pause_until_s) + std::max(after_s, kSoonest_s) / live.speed;
     const bool passes = !view.passes.empty() && !view.overrun;
-    return passes ? std::min(next_s, now_ + (double(view.ends_ms) - double(state_.now_ms)) / 1000 + kSoonest_s) : next_s;
+    return passes ? std::min(next_s, now_ + (double(view.ends_ms) - double(state_.now_ms)) / 1000 + kSoonest_s)
+                  : next_s;
   }
 
   void set_look(uint32_t job, double at_s) {

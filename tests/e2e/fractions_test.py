@@ -84,14 +84,14 @@ class Fractions(PoolTest):
         batch = self.pool.start('-g', 0.5, '--name', 'batch', '--', laps_job, '--seconds', 100, '--work', 60_000)
         wait_until(lambda: laps(batch.out()), 'it is busy')
         asks = [laps_job, '--seconds', 2, '--work', 4000, '--ahead', 1, '--every-ms', 12]
-        p50 = []
-        for options in (['--class', 'interactive'], []):
-            done = self.expect_ok(self.pool.run('-g', 0.3, *options, '--', *asks))
-            p50.append(int(re.search(r'^waits \d+ p50 (\d+)', done.out, re.M).group(1)))
-        print('interactive and batch, p50 us of a small launch beside a busy job:', *p50)
+        p50 = {'interactive': [], 'batch': []}
+        for job_class in [*p50, *p50]:  # of each the better: the machine has other work
+            done = self.expect_ok(self.pool.run('-g', 0.3, '--class', job_class, '--', *asks))
+            p50[job_class].append(int(re.search(r'^waits \d+ p50 (\d+)', done.out, re.M).group(1)))
+        print('p50 us of a small launch beside a busy job:', p50)
         self.assertTrue(batch.running())
         self.expect_ok(self.pool.tide('kill', 'batch'))
-        self.assertLess(p50[0], p50[1])
+        self.assertLess(min(p50['interactive']), min(p50['batch']))
 
     def test_replicas_on_one_gpu_take_the_sum_of_their_times(self):
         self.pool.up(gpus=1)

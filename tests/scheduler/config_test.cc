@@ -131,11 +131,12 @@ TEST(Config, servers_have_errors_with_line_column_and_hint) {
                    "pool.toml:7:10: 'here' is no address; write listen = \"127.0.0.1:7411\"",
                    "pool.toml:10:19: 'softgpu_devices' must be a number; write softgpu_devices = 1",
                    "pool.toml:12:8: there are two servers 'x'; an agent takes the one of its name"}));
-  EXPECT_EQ(errors_of("[[server]]\nname = \"a\"\nmove_rate = \"2GiB\"\n[[server]]\nname = \"b\"\nmove_rate = \"10KiB/s\"\n"
-                      "[[server]]\nname = \"c\"\nmove_rate = 3\n"),
-            (Lines{"pool.toml:3:13: '2GiB' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
-                   "pool.toml:6:13: '10KiB/s' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
-                   "pool.toml:9:13: 'move_rate' must be text; write move_rate = \"...\""}));
+  EXPECT_EQ(
+      errors_of("[[server]]\nname = \"a\"\nmove_rate = \"2GiB\"\n[[server]]\nname = \"b\"\nmove_rate = \"10KiB/s\"\n"
+                "[[server]]\nname = \"c\"\nmove_rate = 3\n"),
+      (Lines{"pool.toml:3:13: '2GiB' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+             "pool.toml:6:13: '10KiB/s' is no rate (1MiB/s to 1024TiB/s, or off); write move_rate = \"2GiB/s\"",
+             "pool.toml:9:13: 'move_rate' must be text; write move_rate = \"...\""}));
   EXPECT_EQ(errors_of("[server]\nname = \"a\"\n"),
             (Lines{"pool.toml:1:1: 'server' must be a list of tables; write [[server]] on a line of its own"}));
 }

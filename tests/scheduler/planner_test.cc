@@ -342,8 +342,9 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
   EXPECT_TRUE(moved > 10 || GetParam() != Rules::kNone) << "nobody was moved for others";
 }
 
-INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf, testing::Values(Rules::kNone, Rules::kQueues, Rules::kTree, Rules::kTurns,
-                                                           Rules::kJobs, Rules::kEstimates));
+INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf,
+                         testing::Values(Rules::kNone, Rules::kQueues, Rules::kTree, Rules::kTurns, Rules::kJobs,
+                                         Rules::kEstimates));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {

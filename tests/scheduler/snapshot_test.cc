@@ -189,9 +189,11 @@ TEST(Snapshots, come_back_as_they_were) {
   snapshot.at_ms = 34;
   snapshot.version = "5.6";
   snapshot.state = full_state();
-  snapshot.answer = {
-      {"7", {.running = true, .reason = "", .places = {{"b", 0}, {"b", 0}}, .moved_for = "9", .passes = "8"}, true, {{"a", 1}, {}}},
-      {"9", {.running = false, .reason = "because", .places = {{"b", kParked}}}, false, {}}};
+  snapshot.answer = {{"7",
+                      {.running = true, .reason = "", .places = {{"b", 0}, {"b", 0}}, .moved_for = "9", .passes = "8"},
+                      true,
+                      {{"a", 1}, {}}},
+                     {"9", {.running = false, .reason = "because", .places = {{"b", kParked}}}, false, {}}};
   const Outcome outcome = from_bytes(to_bytes(snapshot), &read);
   ASSERT_TRUE(outcome.ok()) << outcome.message();
   EXPECT_EQ(read.number, 12u);

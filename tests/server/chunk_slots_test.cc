@@ -130,7 +130,8 @@ TEST_F(ChunkSlotsTest, offers_that_are_no_good_are_refused) {
   EXPECT_EQ(refused("slots -1 3 00 " + host), "it offers none");
   EXPECT_EQ(refused(offer.substr(0, offer.size() - host.size()) + "another-machine"), "it is on another machine");
   EXPECT_EQ(refused(format("slots %d 0 %s %s", getpid(), std::string(64, '0').c_str(), host.c_str())),
-            "its memory is not within reach") << "standard input is no such memory";
+            "its memory is not within reach")
+      << "standard input is no such memory";
   const size_t nonce = offer.rfind(' ') - 64;
   std::string other = offer;
   other[nonce] = other[nonce] == '0' ? '1' : '0';

@@ -90,7 +90,8 @@ TEST_F(MoveRateTest, what_was_not_used_for_long_is_not_kept) {
 TEST_F(MoveRateTest, a_sender_that_cannot_reach_the_rate_is_not_held_up) {
   std::vector<Sender> senders(1);
   senders[0].rate = sender();
-  EXPECT_NEAR(double(bytes_sent(&senders, 10, 40'000'000, 0)), 10.0 * double(kChunkBytes) * 25, double(2 * kChunkBytes));
+  EXPECT_NEAR(double(bytes_sent(&senders, 10, 40'000'000, 0)), 10.0 * double(kChunkBytes) * 25,
+              double(2 * kChunkBytes));
 }
 
 // The file is from before the machine was started: its clock begins anew.
