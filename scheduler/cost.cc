@@ -1,7 +1,7 @@
 #include "scheduler/cost.h"
 
 #include <algorithm>
-#include <set>
+#include <vector>
 
 #include "scheduler/turns.h"
 
@@ -14,11 +14,15 @@ constexpr uint64_t kNearlyPauses = 2;              // or in so many of them
 
 uint64_t gpus_of(const JobView& job) {
   if (job.keeps.empty() && job.places.size() == 1) return job.places[0].on_gpu() ? 1 : 0;
-  std::set<GpuId> on(job.keeps);
+  std::vector<const GpuId*> on;
+  for (const GpuId& gpu : job.keeps) on.push_back(&gpu);
   for (const GpuId& place : job.places) {
-    if (place.on_gpu()) on.insert(place);
+    if (place.on_gpu()) on.push_back(&place);
   }
-  return on.size();
+  const auto less = [](const GpuId* a, const GpuId* b) { return *a < *b; };
+  const auto same = [](const GpuId* a, const GpuId* b) { return *a == *b; };
+  if (!std::is_sorted(on.begin(), on.end(), less)) std::sort(on.begin(), on.end(), less);
+  return size_t(std::unique(on.begin(), on.end(), same) - on.begin());
 }
 
 }  // namespace

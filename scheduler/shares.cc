@@ -84,7 +84,8 @@ void fill_by_priority(const QueueTree& tree, const QueueShares& shares, std::vec
   const auto before = [&](const Taker* a, const Taker* b) { return priority(a) > priority(b); };
   if (!std::is_sorted(some.begin(), some.end(), before)) std::stable_sort(some.begin(), some.end(), before);
   for (auto first = some.begin(); first != some.end() && *amount > 0;) {
-    const auto end = std::find_if(first, some.end(), [&](const Taker* each) { return priority(each) != priority(*first); });
+    const auto end =
+        std::find_if(first, some.end(), [&](const Taker* each) { return priority(each) != priority(*first); });
     const std::span<Taker* const> rank(first, end);
     fill(rank, double(*amount));
     round(rank, shares, amount);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/cost.h"
 #include "scheduler/expect.h"
 #include "scheduler/policy.h"
 #include "scheduler/queues.h"
@@ -62,13 +63,24 @@ Tentative::Tentative(const State& state)
   for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}});
 }
 
-Tentative::Tentative(const State& state, const Tentative& jobs_of) : Tentative(state) {
-  shares_.resize(jobs_of.shares_.size());
-  unused_ = jobs_of.unused_;
+Tentative::Tentative(const State& state, Tentative&& jobs_of) : Tentative(state) {
+  shares_ = std::move(jobs_of.shares_);  // and their memory: of many jobs it is large
+  unused_ = std::move(jobs_of.unused_);
   for (Slot slot = 0; slot < shares_.size(); ++slot) {
-    shares_[slot].job = jobs_of.shares_[slot].job;
-    shares_[slot].number = jobs_of.shares_[slot].number;
-    if (shares_[slot].job != nullptr) dirty_.push_back(slot);
+    Share& share = shares_[slot];
+    Share fresh;
+    fresh.job = share.job;
+    fresh.number = share.number;
+    const auto empty = [](auto* to, auto* from) {
+      *to = std::move(*from);
+      to->clear();
+    };
+    empty(&fresh.held, &share.held);
+    empty(&fresh.mine, &share.mine);
+    empty(&fresh.servers, &share.servers);
+    empty(&fresh.places, &share.places);
+    share = std::move(fresh);
+    if (share.job != nullptr) dirty_.push_back(slot);
   }
 }
 
@@ -210,29 +222,40 @@ void Tentative::refresh(Slot slot) {
   note_unplaced(slot);
 }
 
-// Who had its part of it first keeps it, as far as there is room; who is frozen does in any case.
-void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
-  const std::vector<Slot> before = rooms_[gpu].slots;
-  for (const Slot slot : before) put_leave(slot, gpu);
-  claimants.insert(claimants.end(), before.begin(), before.end());
-  const auto earlier = [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; };
-  if (!before.empty()) std::sort(claimants.begin(), claimants.end(), earlier);
-  Shared& shared = rooms_[gpu];
-  refill(gpu, [&] {
-    for (const Slot slot : claimants) {
-      const bool joins =
-          shared.slots.empty() || shares_[slot].is.frozen || shared.room.fits(shares_[slot].job->portion());
-      if (!joins) {
-        make_sore(slot);
-        note_unplaced(slot);
-        note_home(slot);
-        continue;
-      }
+// Who had its part of a GPU first keeps it, as far as there is room; who is frozen does in any case.
+void Tentative::share_gpus(Claims claims) {
+  std::vector<GpuIndex> gpus;
+  for (const auto& [slot, gpu] : claims) gpus.push_back(gpu);
+  std::sort(gpus.begin(), gpus.end());
+  gpus.erase(std::unique(gpus.begin(), gpus.end()), gpus.end());
+  bool others = false;
+  for (const GpuIndex gpu : gpus) {
+    const std::vector<Slot> before = rooms_[gpu].slots;
+    for (const Slot slot : before) put_leave(slot, gpu);
+    for (const Slot slot : before) claims.emplace_back(slot, gpu);
+    others |= !before.empty();
+  }
+  const auto earlier = [&](const auto& a, const auto& b) { return shares_[a.first].number < shares_[b.first].number; };
+  if (others) std::stable_sort(claims.begin(), claims.end(), earlier);
+  for (const auto& [slot, gpu] : claims) {  // job by job, as they lie in memory
+    Shared& shared = rooms_[gpu];
+    const Portion portion = shares_[slot].job->portion();
+    if (shared.slots.empty() || shares_[slot].is.frozen || shared.room.fits(portion)) {
       shared.slots.push_back(slot);
-      shared.room.take(shares_[slot].job->portion());
+      shared.room.take(portion);
       note_joined(slot, gpu);
+      continue;
     }
-  });
+    make_sore(slot);
+    note_unplaced(slot);
+    note_home(slot);
+  }
+  for (const GpuIndex gpu : gpus) {
+    const Shared& shared = rooms_[gpu];
+    if (shared.slots.empty()) continue;
+    left_in_.insert({shared.room.part_left, shared.room.memory_left, gpu});
+    ++rooms_used_;
+  }
 }
 
 void Tentative::freeze(Slot slot) {
@@ -243,7 +266,7 @@ void Tentative::freeze(Slot slot) {
   put_standing(slot, is);
   for (const GpuIndex gpu : share.held) {
     const bool has = std::binary_search(share.mine.begin(), share.mine.end(), gpu);
-    if (!is_whole(share) && !has) share_gpu(gpu, {slot});
+    if (!is_whole(share) && !has) share_gpus({{slot, gpu}});
   }
   make_sore(slot);
 }
@@ -257,19 +280,13 @@ void Tentative::begin() {
     if (shares_[slot].known) forget(slot);
   }
   for (const Slot slot : slots) refresh(slot);
-  std::vector<std::pair<GpuIndex, Slot>> claims;
+  Claims claims;
   for (const Slot slot : slots) {
     const Share& share = shares_[slot];
     if (is_whole(share) || !share.is.admitted) continue;
-    for (const GpuIndex gpu : share.held) claims.emplace_back(gpu, slot);
+    for (const GpuIndex gpu : share.held) claims.emplace_back(slot, gpu);
   }
-  std::stable_sort(claims.begin(), claims.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (auto claim = claims.begin(); claim != claims.end();) {
-    const GpuIndex gpu = claim->first;
-    std::vector<Slot> claimants;
-    for (; claim != claims.end() && claim->first == gpu; ++claim) claimants.push_back(claim->second);
-    share_gpu(gpu, std::move(claimants));
-  }
+  if (!claims.empty()) share_gpus(std::move(claims));
   blocked_by = kNoSlot;
   ways_in_vain = 0;
   reserved.clear();
@@ -309,6 +326,11 @@ void Tentative::settle() {
   for (const Slot slot : unplaced_) shares_[slot].unplaced = false;
   unplaced_.clear();
   log_.clear();
+}
+
+void Tentative::note_cost(Slot slot) {
+  const Filed& filed = shares_[slot].filed;
+  if (filed.givers != nullptr) (*filed.givers)[filed.giver].cost = disturbance_cost(*shares_[slot].job);
 }
 
 void Tentative::note_unplaced(Slot slot) {
@@ -379,7 +401,13 @@ void Tentative::index_admitted(Slot slot) {
   if (!is.frozen && job.preemptible && !job.spared) {
     filed.givers = &givers_[filed.leaf][job.priority];
     filed.giver = filed.givers->size();
-    filed.givers->push_back(slot);
+    filed.givers->push_back({.slot = slot,
+                             .inference = job.job_class == JobClass::kInference,
+                             .priority = job.priority,
+                             .least = is.least,
+                             .part = job.part,
+                             .number = share.number,
+                             .cost = disturbance_cost(job)});
   }
   filed.leaving = job.suspended;
   if (filed.leaving) {
@@ -425,9 +453,9 @@ void Tentative::unindex_admitted(Slot slot, const Filed& filed) {
   if (filed.ends_ms != 0) ending_.erase({filed.ends_ms, slot});
   if (filed.elastic) elastic_[filed.leaf].erase({{rank, filed.is.least, shares_[slot].number}, slot});
   if (filed.givers != nullptr) {
-    const Slot last = filed.givers->back();
+    const Giver& last = filed.givers->back();
+    shares_[last.slot].filed.giver = filed.giver;
     (*filed.givers)[filed.giver] = last;
-    shares_[last].filed.giver = filed.giver;
     filed.givers->pop_back();
   }
   if (!filed.leaving) return;

@@ -64,6 +64,15 @@ struct QueueSums {
   void add(const QueueSums& other, int64_t sign);
 };
 
+// Of whom something may be taken for others, with what decides whom it costs least: looked at for many at once.
+struct Giver {
+  Slot slot = kNoSlot;
+  bool inference = false;
+  int32_t priority = 0;
+  uint32_t least = 1, part = kWholeGpu;
+  uint64_t number = 0, cost = 0;  // disturbance_cost()
+};
+
 // Where a job stands in the indices.
 struct Filed {
   bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false;
@@ -73,7 +82,7 @@ struct Filed {
   int64_t awaits = 0, leaves = 0;
   uint64_t ends_ms = 0;  // in ending(); 0: it is not
   int32_t priority = 0;
-  std::vector<Slot>* givers = nullptr;  // among whom it is, at `giver`
+  std::vector<Giver>* givers = nullptr;  // among whom it is, at `giver`
   size_t giver = 0;
   Standing is = {};
   Order order = {};
@@ -108,8 +117,8 @@ class Tentative {
  public:
   // Takes the GPUs and what is true of all jobs. Its jobs are added one by one.
   explicit Tentative(const State& state);
-  // The same jobs in the same slots, and nothing worked out yet.
-  Tentative(const State& state, const Tentative& jobs_of);
+  // The same jobs in the same slots, and nothing worked out yet. The other has none any more.
+  Tentative(const State& state, Tentative&& jobs_of);
   Tentative(const Tentative&) = delete;
   Tentative& operator=(const Tentative&) = delete;
 
@@ -129,6 +138,7 @@ class Tentative {
   void rollback(size_t checkpoint);
   // What was planned is so from now on: who was touched holds what it shall have. Requires: the views say so.
   void settle();
+  void note_cost(Slot slot);  // of disturbing it: the places in its view are others
 
   // What actions do, each in the log.
   void stand(Slot slot, const Standing& standing);
@@ -196,8 +206,8 @@ class Tentative {
   const std::vector<ByCount>& elastic() const { return elastic_; }
   // GPUs that are given beyond minima, by leaf.
   int64_t grown(size_t leaf) const { return grown_[leaf]; }
-  // Of whom something may be taken for others: by leaf, then by priority, in no order.
-  using Givers = std::map<int32_t, std::vector<Slot>>;
+  // By leaf, then by priority, in no order.
+  using Givers = std::map<int32_t, std::vector<Giver>>;
   const std::vector<Givers>& givers() const { return givers_; }
   // Of those that are being suspended: whole GPUs; whether there are any; some of that queue with less than a priority.
   int64_t leaving() const { return leaving_gpus_; }
@@ -268,7 +278,8 @@ class Tentative {
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
   void note_unplaced(Slot slot);
-  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);  // Requires: these in the order of submission
+  using Claims = std::vector<std::pair<Slot, GpuIndex>>;
+  void share_gpus(Claims claims);  // Requires: these in the order of submission
   GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
   GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;
 

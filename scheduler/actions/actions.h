@@ -59,6 +59,7 @@ int64_t need_of(const Share& share);
 // Works out what queues are owed, and have as if everybody had shrunk to the minimum.
 void note_shares(Tentative& plan);
 int64_t need_of(const Kind& kind);
+int64_t need_of(const Giver& giver);
 // Whether so much more can be had while every other queue keeps what it is owed and those of it that run can use.
 bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
 // The largest need for which that is so.

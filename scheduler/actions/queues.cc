@@ -10,9 +10,9 @@ int64_t need_of(const Share& share) {
   return share.job->is_partial() ? share.job->part : int64_t(share.is.least) * kWholeGpu;
 }
 
-int64_t need_of(const Kind& kind) {
-  return kind.part < kWholeGpu ? kind.part : int64_t(kind.least) * kWholeGpu;
-}
+int64_t need_of(const Kind& kind) { return kind.part < kWholeGpu ? kind.part : int64_t(kind.least) * kWholeGpu; }
+
+int64_t need_of(const Giver& giver) { return giver.part < kWholeGpu ? giver.part : int64_t(giver.least) * kWholeGpu; }
 
 namespace {
 
@@ -54,9 +54,7 @@ void note_shares(Tentative& plan) {
   plan.kept_by_queues = kept_by_all(plan);
 }
 
-bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need) {
-  return need <= most_beside_shares(plan, leaf);
-}
+bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need) { return need <= most_beside_shares(plan, leaf); }
 
 int64_t most_beside_shares(const Tentative& plan, int32_t leaf) {
   const int64_t others = plan.kept_by_queues - keeps(plan, size_t(leaf));

@@ -125,7 +125,8 @@ class Reclaiming {
     const auto is_seen = [&](Slot slot) { return seen_.count(slot) != 0 || plan_.reserved.count(slot) != 0; };
     if (const Slot slot = plan_.blocked_by; slot != kNoSlot) {  // nobody else
       const Share& share = plan_.share(slot);
-      const bool may = share.filed.line != nullptr && !is_seen(slot) && need_of(share) <= reclaimable_[share.filed.leaf];
+      const bool may =
+          share.filed.line != nullptr && !is_seen(slot) && need_of(share) <= reclaimable_[share.filed.leaf];
       return may && need_of(share) > 0 ? slot : kNoSlot;
     }
     std::vector<int64_t> needs(tree.queues.size());
@@ -134,7 +135,8 @@ class Reclaiming {
       if (reclaimable_[i] == 0) continue;
       for (const auto& [kind, line] : plan_.waiting()[i]) {
         if (need_of(kind) > reclaimable_[i]) break;  // they are in the order of what they need
-        const auto who = std::find_if(line.begin(), line.end(), [&](const auto& each) { return !is_seen(each.second); });
+        const auto who =
+            std::find_if(line.begin(), line.end(), [&](const auto& each) { return !is_seen(each.second); });
         if (who != line.end() && (first[i].second == kNoSlot || *who < first[i])) first[i] = *who;
       }
       needs[i] = first[i].second == kNoSlot ? 0 : need_of(plan_.share(first[i].second));
@@ -144,18 +146,21 @@ class Reclaiming {
   }
 
   // Jobs of the queue of whom something may be taken for this one.
-  std::vector<Slot> candidates(Slot slot, From from, int32_t leaf) const {
-    std::vector<Slot> slots;
+  std::vector<Giver> candidates(Slot slot, From from, int32_t leaf) const {
+    const JobView& job = *plan_.share(slot).job;
+    std::vector<Giver> some;
     for (const auto& [priority, givers] : plan_.givers()[size_t(leaf)]) {
-      if (from == From::kPriorities && priority >= plan_.share(slot).job->priority) break;
-      slots.insert(slots.end(), givers.begin(), givers.end());
+      if (from == From::kPriorities && priority >= job.priority) break;
+      for (const Giver& giver : givers) {
+        if (giver.part == kWholeGpu || job.is_partial()) some.push_back(giver);
+      }
     }
-    return slots;
+    return some;
   }
 
   // Whether it may be disturbed for this one, and is on GPUs that are of use to it.
   bool may_give(const Share& share, const JobView& job, From from) const {
-    if (!share.job->running) return false;
+    if (!share.job->running || share.mine.empty()) return false;
     if (!share.job->is_partial() && share.mine != share.held) return false;  // it gives some in this round: first that
     if (from == From::kPriorities && share.job->job_class == JobClass::kInference) return false;
     if (frees(share, job) == 0 || is_nearly_done(*share.job)) return false;
@@ -196,30 +201,31 @@ class Reclaiming {
     Cheapest(const Reclaiming& of, From from, const Share& wanting, int64_t missing)
         : of_(of), from_(from), wanting_(wanting), missing_(missing) {}
 
-    void offer(Slot slot) {
-      const Share& share = of_.plan_.share(slot);
-      if (share.mine.empty() || (share.job->is_partial() && !wanting_.job->is_partial())) return;
-      const Price price = price_of(share);
-      if (best_ != kNoSlot && (least_ < price || (price == least_ && !is_better(share)))) return;
+    // Most are dearer, and nothing but their price is looked at.
+    void offer(const Giver& giver) {
+      const Price price = price_of(giver);
+      if (best_ != kNoSlot && (least_ < price || (price == least_ && !is_better(giver)))) return;
+      const Share& share = of_.plan_.share(giver.slot);
       if (!of_.may_give(share, *wanting_.job, from_)) return;
-      best_ = slot;
+      best_ = giver.slot;
       least_ = price;
+      newest_ = giver.number;
+      together_ = of_.lets_lie_together(share, wanting_.is.least);
     }
     Slot best() const { return best_; }
 
    private:
     using Price = std::tuple<bool, int32_t, double, int64_t, int64_t>;
 
-    Price price_of(const Share& share) const {
-      const int64_t freed = of_.frees(share, *wanting_.job), useful = std::max<int64_t>(std::min(freed, missing_), 1);
-      const double cost = double(disturbance_cost(*share.job)) / double(useful);
-      return {share.job->job_class == JobClass::kInference, share.job->priority, cost, freed - useful, -useful};
+    Price price_of(const Giver& giver) const {
+      const int64_t freed = giver.part < kWholeGpu ? 1 : int64_t(giver.least);  // if it may give
+      const int64_t useful = std::max<int64_t>(std::min(freed, missing_), 1);
+      return {giver.inference, giver.priority, double(giver.cost) / double(useful), freed - useful, -useful};
     }
-    bool is_better(const Share& share) const {
-      const Share& best = of_.plan_.share(best_);
-      const bool together = of_.lets_lie_together(share, wanting_.is.least);
-      const bool best_together = of_.lets_lie_together(best, wanting_.is.least);
-      return together == best_together ? share.number > best.number : together;
+    bool is_better(const Giver& giver) const {
+      if (together_ && giver.number < newest_) return false;
+      const bool together = of_.lets_lie_together(of_.plan_.share(giver.slot), wanting_.is.least);
+      return together == together_ ? giver.number > newest_ : together;
     }
 
     const Reclaiming& of_;
@@ -228,12 +234,13 @@ class Reclaiming {
     const int64_t missing_;
     Slot best_ = kNoSlot;
     Price least_ = {};
+    uint64_t newest_ = 0;
+    bool together_ = false;
   };
 
   // An inference job stays while its queue has no more than its share without what that one has.
-  bool is_within_share(const Share& share, const QueueShares& shares) const {
-    const QueueShare& queue = shares[size_t(plan_.leaf_of(*share.job))];
-    return share.job->job_class == JobClass::kInference && queue.allocated - need_of(share) < queue.fair;
+  static bool is_within_share(const Giver& giver, const QueueShare& queue) {
+    return giver.inference && queue.allocated - need_of(giver) < queue.fair;
   }
 
   struct Taking {  // for one job
@@ -243,7 +250,7 @@ class Reclaiming {
     int64_t need, missing;
     QueueShares shares;  // as if those that have been chosen had left
     int64_t gained = 0;
-    std::map<int32_t, std::vector<Slot>> may_give = {};  // by queue, once it was asked; and have not been chosen
+    std::map<int32_t, std::vector<Giver>> may_give = {};  // by queue, once it was asked; and have not been chosen
   };
 
   // Enough GPUs, and where they are of its own queue, enough of what that may have.
@@ -266,10 +273,11 @@ class Reclaiming {
     const auto [found, is_new] = taking->may_give.try_emplace(leaf);
     if (is_new) found->second = candidates(taking->slot, taking->from, leaf);
     Cheapest cheapest(*this, taking->from, plan_.share(taking->slot), taking->missing - taking->gained);
-    for (const Slot each : found->second) {
-      if (taking->from == From::kPriorities || !is_within_share(plan_.share(each), taking->shares)) cheapest.offer(each);
+    const bool from_others = taking->from == From::kQueues;
+    for (const Giver& each : found->second) {
+      if (!from_others || !is_within_share(each, taking->shares[size_t(leaf)])) cheapest.offer(each);
     }
-    std::erase(found->second, cheapest.best());
+    std::erase_if(found->second, [&](const Giver& each) { return each.slot == cheapest.best(); });
     return cheapest.best();
   }
 
@@ -361,11 +369,9 @@ class Reclaiming {
     const int64_t missing = need / kWholeGpu - std::max<int64_t>(plan_.left(), 0);
     for (const int32_t leaf : reclaimable(plan_.queues(), shares, plan_.leaf_of(*wanting.job), need)) {
       Cheapest cheapest(*this, From::kQueues, wanting, missing);
-      for (const Slot each : candidates(grower, From::kQueues, leaf)) {
-        const Share& share = plan_.share(each);
-        const QueueShare& queue = shares[size_t(leaf)];
-        if (queue.allocated - need_of(share) < queue.fair || frees(share, *wanting.job) < missing) continue;
-        cheapest.offer(each);
+      const QueueShare& queue = shares[size_t(leaf)];
+      for (const Giver& each : candidates(grower, From::kQueues, leaf)) {
+        if (int64_t(each.least) >= missing && queue.allocated - need_of(each) >= queue.fair) cheapest.offer(each);
       }
       if (cheapest.best() == kNoSlot) continue;
       plan_.share(cheapest.best()).taken_for = grower;

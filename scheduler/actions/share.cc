@@ -1,5 +1,5 @@
 #include <algorithm>
-#include <map>
+#include <functional>
 
 #include "scheduler/actions/actions.h"
 #include "scheduler/next_queue.h"
@@ -41,6 +41,8 @@ Step next_to_grow(Tentative& plan, size_t leaf, int64_t left) {
 
 void grow(Tentative& plan, const Step& step) { set_count(plan, step.who, plan.share(step.who).is.count + step.gpus); }
 
+using Counted = std::vector<std::pair<Slot, uint32_t>>;  // what they shall have: what was said last counts
+
 // Who grows in a queue, from the minima on: reckoned first, and then told to the plan where it differs, so that little
 // changes where little has.
 class Growing {
@@ -58,11 +60,11 @@ class Growing {
     return 0;
   }
   // Requires: next_step() has just said that somebody can.
-  void grow(std::map<Slot, uint32_t>* counts) {
+  void grow(Counted* counts) {
     Entry entry = *first();
     pop();
     std::get<1>(entry.first) += step_of(entry);
-    (*counts)[entry.second] = count_of(entry);
+    counts->emplace_back(entry.second, count_of(entry));
     if (count_of(entry) >= plan_.share(entry.second).is.most) return;
     grown_.push_back(entry);
     std::push_heap(grown_.begin(), grown_.end(), std::greater<>());
@@ -93,42 +95,59 @@ class Growing {
 
 // Between queues it is their shares that decide, and their limits; in a queue the higher priority grows first, then the
 // smallest job.
-std::map<Slot, uint32_t> grown_by_queue(const Tentative& plan) {
+Counted grown_by_queue(const Tentative& plan) {
   const QueueTree& tree = plan.queues();
-  std::map<Slot, uint32_t> counts;
-  std::vector<std::pair<int32_t, Growing>> growing;  // by leaf
+  Counted counts;
+  struct Leaf {
+    int32_t index, top;  // the queue, and the highest above it
+    Growing who;
+  };
+  std::vector<Leaf> growing;
   for (size_t i = 0; i < tree.queues.size(); ++i) {
-    if (!plan.elastic()[i].empty()) growing.emplace_back(int32_t(i), Growing(plan, i));
+    if (plan.elastic()[i].empty()) continue;
+    int32_t top = int32_t(i);
+    while (tree.queues[size_t(top)].parent != kNoQueue) top = tree.queues[size_t(top)].parent;
+    growing.push_back({int32_t(i), top, Growing(plan, i)});
   }
   QueueShares shares = plan.limit_shares;
   NextQueue order(tree, shares);
   int64_t left = plan.left_last;
-  const auto ask = [&](int32_t leaf, Growing* who) {
-    const int64_t room = std::min(left, headroom(tree, shares, leaf) / kWholeGpu);
-    return int64_t(who->next_step(room)) * kWholeGpu;
-  };
-  for (int32_t changed = kNoQueue; left > 0;) {
-    for (auto& [leaf, who] : growing) {
-      const int64_t need = ask(leaf, &who);
-      if (leaf == changed || need != order.need(leaf)) order.set(leaf, need);
+  for (const Leaf* changed = nullptr; left > 0;) {
+    for (Leaf& leaf : growing) {
+      // What it may have follows from what is left, and from what those have that are below the same queue.
+      const bool beside = changed == nullptr || changed->top == leaf.top;
+      if (!beside && order.need(leaf.index) <= left * kWholeGpu) continue;
+      const int64_t room = std::min(left, headroom(tree, shares, leaf.index) / kWholeGpu);
+      const int64_t need = int64_t(leaf.who.next_step(room)) * kWholeGpu;
+      if (&leaf == changed || need != order.need(leaf.index)) order.set(leaf.index, need);
     }
-    changed = order.next();
-    if (changed == kNoQueue) break;
-    std::find_if(growing.begin(), growing.end(), [&](const auto& each) { return each.first == changed; })
-        ->second.grow(&counts);
-    left -= order.need(changed) / kWholeGpu;
-    allocate(tree, changed, order.need(changed), &shares);
+    const int32_t next = order.next();
+    if (next == kNoQueue) break;
+    const auto grows =
+        std::find_if(growing.begin(), growing.end(), [&](const Leaf& leaf) { return leaf.index == next; });
+    grows->who.grow(&counts);
+    left -= order.need(next) / kWholeGpu;
+    allocate(tree, next, order.need(next), &shares);
+    changed = &*grows;
   }
   return counts;
 }
 
 void share_by_queue(Tentative& plan) {
-  std::map<Slot, uint32_t> counts = grown_by_queue(plan);
+  const auto before = [](const auto& a, const auto& b) { return a.first < b.first; };
+  Counted counts = grown_by_queue(plan);
+  std::stable_sort(counts.begin(), counts.end(), before);
+  const size_t grown = counts.size();
   for (const auto& shrinking : plan.shrinking()) {
-    for (const auto& [key, slot] : shrinking) counts.emplace(slot, plan.share(slot).is.least);
+    for (const auto& [key, slot] : shrinking) {
+      const std::pair<Slot, uint32_t> least(slot, plan.share(slot).is.least);
+      if (!std::binary_search(counts.begin(), counts.begin() + long(grown), least, before)) counts.push_back(least);
+    }
   }
-  for (const auto& [slot, count] : counts) {
-    if (plan.share(slot).is.count != count) set_count(plan, slot, count);
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const auto [slot, count] = counts[i];
+    const bool is_last = i + 1 >= grown || counts[i + 1].first != slot;
+    if (is_last && plan.share(slot).is.count != count) set_count(plan, slot, count);
   }
 }
 

@@ -266,7 +266,8 @@ class Starting {
     const Kinds& kinds = plan_.waiting()[size_t(leaf)];
     if (kinds.empty()) return waiting;
     const int64_t left = std::max(left_, left_ + leaving_) * kWholeGpu;
-    const int64_t may = std::max({left, int64_t(plan_.part_left_most()), owed_to(plan_.queues(), plan_.queue_shares, leaf)});
+    const int64_t may =
+        std::max({left, int64_t(plan_.part_left_most()), owed_to(plan_.queues(), plan_.queue_shares, leaf)});
     const int64_t most = std::min(may, headroom(plan_.queues(), plan_.queue_shares, leaf));
     for (const auto& [kind, line] : kinds) {
       if (need_of(kind) > most && kind.least != 0) break;  // they are in the order of what they need

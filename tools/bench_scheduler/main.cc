@@ -289,6 +289,8 @@ bool run_rounds(const Size& size, const std::string& name, Make make, const std:
   const uint32_t runs = uint32_t(times.rounds_us.size());
   print(name + ": a round of the scheduler, p50", at(0.5), "us", 0, runs);
   print(name + ": a round of the scheduler, p99", at(0.99), "us", 100, runs);
+  const double busy_us = times.busy_us[size_t(0.99 * double(times.busy_us.size() - 1))];
+  print(name + ": a round of the scheduler, p99 of the processor's time", busy_us, "us", 0, runs);
   print(name + ": a round of the scheduler, the longest", at(1), "us", 0, runs);
   print(name + ": until all that can had started", times.first_ms, "ms", 0);
   print(name + ": jobs that run then", double(times.running), "jobs", 0);

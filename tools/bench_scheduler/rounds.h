@@ -17,9 +17,10 @@ struct RoundsSize {
   std::vector<QueueConfig> queues = {};  // JobView::queue is an index in the tree that is made of them
 };
 
+// Of all rounds that followed from the events.
 struct RoundTimes {
-  std::vector<double> rounds_us;  // sorted; of all rounds that followed from the events
-  double first_ms = 0;            // until all that could start had started
+  std::vector<double> rounds_us, busy_us;  // sorted: by the clock; of the processor's time
+  double first_ms = 0;                     // until all that could start had started
   size_t running = 0;
 };
 
