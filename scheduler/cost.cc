@@ -1,7 +1,7 @@
 #include "scheduler/cost.h"
 
 #include <algorithm>
-#include <set>
+#include <vector>
 
 #include "scheduler/turns.h"
 
@@ -13,11 +13,16 @@ constexpr uint64_t kNearlyMs = 10'000;             // who is done so soon is lef
 constexpr uint64_t kNearlyPauses = 2;              // or in so many of them
 
 uint64_t gpus_of(const JobView& job) {
-  std::set<GpuId> on(job.keeps);
+  if (job.keeps.empty() && job.places.size() == 1) return job.places[0].on_gpu() ? 1 : 0;
+  std::vector<const GpuId*> on;
+  for (const GpuId& gpu : job.keeps) on.push_back(&gpu);
   for (const GpuId& place : job.places) {
-    if (place.on_gpu()) on.insert(place);
+    if (place.on_gpu()) on.push_back(&place);
   }
-  return on.size();
+  const auto less = [](const GpuId* a, const GpuId* b) { return *a < *b; };
+  const auto same = [](const GpuId* a, const GpuId* b) { return *a == *b; };
+  if (!std::is_sorted(on.begin(), on.end(), less)) std::sort(on.begin(), on.end(), less);
+  return size_t(std::unique(on.begin(), on.end(), same) - on.begin());
 }
 
 }  // namespace
@@ -36,7 +41,8 @@ bool is_nearly_done(const JobView& job) {
 
 uint64_t disturbance_cost(const JobView& job) {
   if (is_nearly_done(job)) return kNeverWorth;
-  return pause_ms(job) * std::max<uint64_t>(gpus_of(job), 1);
+  const uint64_t pause = pause_ms(job);
+  return pause == 0 ? 0 : pause * std::max<uint64_t>(gpus_of(job), 1);
 }
 
 }  // namespace tide::sched

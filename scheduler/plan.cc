@@ -8,37 +8,59 @@
 namespace tide::sched {
 namespace {
 
-// Who is on each GPU, comes or goes.
+// What may be done, before it is said in full.
+struct Step {
+  const Present* of;
+  const GpuId* to;
+  Action::Kind kind;
+  int rank = 0;
+};
+
+// Who is on each GPU that somebody is to get, comes or goes.
 class Occupants {
  public:
-  Occupants(const std::vector<Present>& present, const std::map<GpuId, uint64_t>& memory) : memory_(memory) {
+  Occupants(const std::vector<Present>& present, const std::vector<Step>& steps, const MemoryOf& memory_of)
+      : memory_of_(memory_of) {
+    for (const Step& step : steps) {
+      if (step.to->on_gpu()) gpus_.push_back(step.to);
+    }
+    const auto less = [](const GpuId* a, const GpuId* b) { return *a < *b; };
+    const auto same = [](const GpuId* a, const GpuId* b) { return *a == *b; };
+    if (!std::is_sorted(gpus_.begin(), gpus_.end(), less)) std::sort(gpus_.begin(), gpus_.end(), less);
+    gpus_.erase(std::unique(gpus_.begin(), gpus_.end(), same), gpus_.end());
+    jobs_.resize(gpus_.size());
     for (const Present& p : present) {
-      portions_[p.job] = p.portion;
-      add(p.at, p.job);
-      add(p.to, p.job);
+      add(p.at, p);
+      add(p.to, p);
     }
   }
-  void add(const GpuId& gpu, const std::string& job) {
-    if (gpu.on_gpu()) jobs_[gpu].insert(job);
+  void add(const GpuId& gpu, const Present& who) {
+    const size_t at = gpu.on_gpu() ? find(gpu) : gpus_.size();
+    if (at == gpus_.size()) return;
+    const auto is_it = [&](const Present* other) { return other->job == who.job; };
+    if (std::none_of(jobs_[at].begin(), jobs_[at].end(), is_it)) jobs_[at].push_back(&who);
   }
-  bool free_for(const GpuId& gpu, const std::string& job) const {
-    const auto found = jobs_.find(gpu);
-    if (found == jobs_.end()) return true;
-    const auto bytes = memory_.find(gpu);
-    Room room(gpu, bytes == memory_.end() ? UINT64_MAX : bytes->second);
-    bool alone = true;
-    for (const std::string& other : found->second) {
-      if (other == job) continue;
-      alone = false;
-      room.take(portions_.at(other));
+  bool free_for(const GpuId& gpu, const Present& who) const {
+    if (!gpu.on_gpu()) return true;
+    const auto& there = jobs_[find(gpu)];
+    if (there.empty() || (there.size() == 1 && there[0]->job == who.job)) return true;
+    Room room(gpu, memory_of_ ? memory_of_(gpu) : UINT64_MAX);
+    for (const Present* other : there) {
+      if (other->job != who.job) room.take(other->portion);
     }
-    return alone || room.fits(portions_.at(job));
+    return room.fits(who.portion);
   }
 
  private:
-  const std::map<GpuId, uint64_t>& memory_;
-  std::map<std::string, Portion> portions_;  // by job
-  std::map<GpuId, std::set<std::string>> jobs_;
+  size_t find(const GpuId& gpu) const {
+    const auto less = [](const GpuId* a, const GpuId& b) { return *a < b; };
+    const auto at = std::lower_bound(gpus_.begin(), gpus_.end(), gpu, less);
+    return at == gpus_.end() || **at != gpu ? gpus_.size() : size_t(at - gpus_.begin());
+  }
+
+  const MemoryOf& memory_of_;
+  std::vector<const GpuId*> gpus_;                 // sorted
+  std::vector<std::vector<const Present*>> jobs_;  // of each, one vGPU of each of them
 };
 
 Action::Kind kind_of(const GpuId& from, const GpuId& to) {
@@ -49,17 +71,40 @@ Action::Kind kind_of(const GpuId& from, const GpuId& to) {
 // Releases first, since they make room; then moves, those onto GPUs that are free for the job before the others, and
 // those of parked vGPUs before all: a vGPU that is to stop for a move may be waiting for one that is parked; then
 // places.
-int rank(const Action& action, const Occupants& occupants) {
-  const bool room = action.to.none() || occupants.free_for(action.to, action.job);
-  switch (action.kind) {
+int rank(const Step& step, const Occupants& occupants) {
+  const bool room = occupants.free_for(*step.to, *step.of);
+  switch (step.kind) {
     case Action::Kind::kRelease:
       return 0;
     case Action::Kind::kMove:
-      return room ? (action.from.parked() ? 1 : 2) : 3;
+      return room ? (step.of->at.parked() ? 1 : 2) : 3;
     case Action::Kind::kPlace:
       return room ? 4 : 5;
   }
   return 5;
+}
+
+std::vector<Step> steps_of(const std::vector<Present>& present, const Assignment& wanted) {
+  static const GpuId kNowhere;
+  std::vector<Step> steps;
+  const std::string* job = nullptr;
+  const Decision* decision = nullptr;  // of that job
+  for (const Present& p : present) {
+    if (p.doing != Doing::kNothing || p.held_back) continue;
+    if (job == nullptr || *job != p.job) {
+      const auto found = wanted.find(p.job);
+      job = &p.job;
+      decision = found == wanted.end() ? nullptr : &found->second;
+    }
+    const GpuId* to = &p.at;
+    if (p.leaving) {
+      to = &kNowhere;
+    } else if (decision != nullptr && decision->running && p.vgpu < decision->places.size()) {
+      to = &decision->places[p.vgpu];
+    }
+    if (*to != p.at) steps.push_back({&p, to, kind_of(p.at, *to)});
+  }
+  return steps;
 }
 
 }  // namespace
@@ -77,29 +122,24 @@ std::string to_text(const Action& action) {
   return "";
 }
 
-std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted,
-                         const std::map<GpuId, uint64_t>& memory) {
-  Occupants occupants(present, memory);
+std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted, const MemoryOf& memory_of) {
+  std::vector<Step> steps = steps_of(present, wanted);
   std::vector<Action> actions;
+  if (steps.empty()) return actions;
+  Occupants occupants(present, steps, memory_of);
   std::set<std::string> moving;
   for (const Present& p : present) {
     if (p.doing == Doing::kMoving) moving.insert(p.job);
-    if (p.doing != Doing::kNothing || p.held_back) continue;
-    const auto decision = wanted.find(p.job);
-    GpuId to = p.at;
-    if (p.leaving) {
-      to = {};
-    } else if (decision != wanted.end() && decision->second.running && p.vgpu < decision->second.places.size()) {
-      to = decision->second.places[p.vgpu];
-    }
-    if (to != p.at) actions.push_back({kind_of(p.at, to), p.job, p.vgpu, p.at, to});
   }
-  std::stable_sort(actions.begin(), actions.end(),
-                   [&](const Action& a, const Action& b) { return rank(a, occupants) < rank(b, occupants); });
-  for (Action& action : actions) {
-    action.ready = action.kind == Action::Kind::kRelease || occupants.free_for(action.to, action.job);
-    if (action.kind == Action::Kind::kMove && action.ready) action.ready = moving.insert(action.job).second;
-    if (action.ready) occupants.add(action.to, action.job);  // what is left of a shared GPU is given once
+  for (Step& step : steps) step.rank = rank(step, occupants);
+  const auto before = [](const Step& a, const Step& b) { return a.rank < b.rank; };
+  if (!std::is_sorted(steps.begin(), steps.end(), before)) std::stable_sort(steps.begin(), steps.end(), before);
+  actions.reserve(steps.size());
+  for (const auto& [of, to, kind, rank] : steps) {
+    Action& action = actions.emplace_back(Action{kind, of->job, of->vgpu, of->at, *to});
+    action.ready = kind == Action::Kind::kRelease || occupants.free_for(*to, *of);
+    if (kind == Action::Kind::kMove && action.ready) action.ready = moving.insert(of->job).second;
+    if (action.ready) occupants.add(*to, *of);  // what is left of a shared GPU is given once
   }
   return actions;
 }

@@ -8,6 +8,7 @@
 //   - a GPU takes a job's vGPU only when no other job's vGPU is left on it, or when the portions of all who are on it,
 //   come or go have room beside each other; where vGPUs are parked there is always room.
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -39,8 +40,8 @@ struct Action {
 };
 std::string to_text(const Action& action);
 
-// `memory`: of GPUs that may be shared; of others only the parts are looked at.
-std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted,
-                         const std::map<GpuId, uint64_t>& memory = {});
+// `memory_of`: of a GPU that is shared, in bytes; without it only the parts are looked at.
+using MemoryOf = std::function<uint64_t(const GpuId&)>;
+std::vector<Action> plan(const std::vector<Present>& present, const Assignment& wanted, const MemoryOf& memory_of = {});
 
 }  // namespace tide::sched

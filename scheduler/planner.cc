@@ -110,7 +110,7 @@ void Planner::put_rules(State rules) {
 // Where GPUs are kept for some the whole answer is worked out, and what differs is told. The plan itself only knows who
 // waits.
 std::vector<Planner::Change> Planner::decide_whole() {
-  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, *plan_);
+  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, std::move(*plan_));
   plan_->begin();
   plan_->settle();
   std::vector<std::pair<uint64_t, Slot>> order;
@@ -135,7 +135,7 @@ std::vector<Planner::Change> Planner::decide() {
   reasons_.clear();
   if (!pool_.reservations.empty() || has_models(pool_.queues)) return decide_whole();
   std::vector<Change> changes;
-  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, *plan_);
+  if (std::exchange(anew_, false)) plan_ = std::make_unique<Tentative>(pool_, std::move(*plan_));
   if (!make_plan(*plan_)) {
     plan_->settle();
     return changes;
@@ -179,6 +179,7 @@ void Planner::adopt(Slot slot, const Decision& decision) {
   if (starts) note_start(decision, pool_.now_ms, &job);
   if (job.suspended || (job.spared && job.places != decision.places)) plan_->change(slot);  // it keeps what it has got
   job.places = decision.places;
+  plan_->note_cost(slot);
   note_leaving(job);
 }
 

@@ -89,6 +89,7 @@ Outcome Reconciler::save(const std::vector<Job*>& jobs) {
 
 // Looks only at whom somebody touched, and who has not come to rest.
 void Reconciler::step() {
+  if (watch_) watch_(true);
   const Moment now = this_moment();
   gather(now.ns);
   std::vector<Job*> started;
@@ -117,7 +118,7 @@ void Reconciler::step() {
   }
   note_restless(left);
   forget_done_jobs();
-  if (heard_) heard_(now_ns() - now.ns);
+  if (watch_) watch_(false);
 }
 
 // Who could not be written down is not wanted anywhere yet.

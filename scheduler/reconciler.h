@@ -111,8 +111,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   void note_reason(Job* job) const;
   // How many that were submitted later have started while it waits.
   uint32_t times_passed(uint64_t number) const;
-  // Called with the time that each round took, in ns.
-  void after_each_round(std::function<void(uint64_t)> heard) { heard_ = std::move(heard); }
+  // For who measures: called when a round begins (true) and when it is over.
+  void watch_rounds(std::function<void(bool)> watch) { watch_ = std::move(watch); }
 
   Books& books() { return books_; }
   // What all agents count of GPUs, by server; whoever does not answer soon is left out. Each is asked once for all who
@@ -138,8 +138,8 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
 
   struct Told {  // of a job
     bool waited = false;
-    std::set<GpuId> places;  // in occupants_
-    uint64_t due_ns = 0;     // in due_; 0: it is not
+    std::vector<GpuId> places;  // in occupants_, sorted
+    uint64_t due_ns = 0;        // in due_; 0: it is not
   };
 
   void taskFailed(kj::Exception&& exception) override;
@@ -313,7 +313,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::set<uint64_t> looked_;                    // jobs that the next round looks at, also when nobody touches them
   std::set<std::pair<uint64_t, uint64_t>> due_;  // when a job's view changes by itself (ns), and whose
   std::unordered_map<uint64_t, Told> told_;
-  std::map<GpuId, std::set<uint64_t>> occupants_;  // jobs with a vGPU there, coming or going
+  std::unordered_map<GpuId, std::vector<uint64_t>, GpuIdHash> occupants_;  // jobs with a vGPU there, coming or going
   std::set<std::string> told_servers_;
   bool told_turns_ = false, told_written_ = false, told_line_ = false;
   bool promised_ = false;  // somebody has been promised a deadline
@@ -322,7 +322,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   bool orphans_ = false;                   // jobs whose queue is gone from pool.toml
   int64_t pool_size_ = 0;                  // pool_of() all servers
   const bool checks_ = checks_planner();
-  std::function<void(uint64_t)> heard_;
+  std::function<void(bool)> watch_;
   bool poked_ = false;
   bool asks_usage_ = false;
   std::shared_ptr<const Usages> usages_;  // as heard last; null: not yet

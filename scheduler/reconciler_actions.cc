@@ -12,6 +12,9 @@
 namespace tide::sched {
 namespace {
 
+// Of a request with a lease, in words: without it each takes zeroed memory for the largest.
+constexpr uint64_t kLeaseWords = 64;
+
 // An agent that was not there, or that is still at a move which a scheduler before us has ordered.
 bool is_passing(const kj::Exception& e) {
   const kj::StringPtr text = e.getDescription();
@@ -109,8 +112,10 @@ void Reconciler::start(const std::vector<Action>& actions) {
         wake(id, Waiter::For::kSettled, saved.message());
         continue;
       }
-      log(LogLevel::kInfo, "%s (epoch %lu)", to_text(action).c_str(),
-          (unsigned long)job->vgpus[action.vgpu].last_epoch);
+      if (log_enabled(LogLevel::kInfo)) {
+        log(LogLevel::kInfo, "%s (epoch %lu)", to_text(action).c_str(),
+            (unsigned long)job->vgpus[action.vgpu].last_epoch);
+      }
       switch (action.kind) {
         case Action::Kind::kPlace:
           start_place(action);
@@ -132,7 +137,7 @@ void Reconciler::start_place(const Action& action) {
   if (end_without_checkpoint(job, action.vgpu)) return;
   const uint64_t epoch = job->vgpus[action.vgpu].last_epoch;
   Link& link = *links_.at(action.to.server);
-  auto request = link.agent.placeRequest();
+  auto request = link.agent.placeRequest(capnp::MessageSize{kLeaseWords, 0});
   fill_lease(request.initLease(), *job, action.vgpu, action.to, epoch);
   tasks_.add(link.canceler.wrap(request.send().ignoreResult())
                  .then([this, action, epoch] { placed(action.job, action.vgpu, epoch); },
@@ -177,9 +182,9 @@ void Reconciler::start_move(const Action& action) {
   Vgpu& vgpu = job->vgpus[action.vgpu];
   const uint64_t epoch = vgpu.last_epoch, old_epoch = vgpu.epoch;
   Link& to = *links_.at(action.to.server);
-  auto prepare = to.agent.prepareRequest();
+  auto prepare = to.agent.prepareRequest(capnp::MessageSize{kLeaseWords, 0});
   fill_lease(prepare.initLease(), *job, action.vgpu, action.to, epoch);
-  auto move = links_.at(action.from.server)->agent.moveRequest();
+  auto move = links_.at(action.from.server)->agent.moveRequest(capnp::MessageSize{kLeaseWords, 0});
   move.setJob(action.job);
   move.setVgpu(action.vgpu);
   move.setEpoch(old_epoch);
@@ -314,7 +319,7 @@ void Reconciler::drop_move(Job* job, uint32_t v) {
 
 void Reconciler::start_release(const Action& action) {
   Link& link = *links_.at(action.from.server);
-  auto request = link.agent.releaseRequest();
+  auto request = link.agent.releaseRequest(capnp::MessageSize{kLeaseWords, 0});
   request.setJob(action.job);
   request.setVgpu(action.vgpu);
   request.setEpoch(vgpu_of(action.job, action.vgpu)->epoch);

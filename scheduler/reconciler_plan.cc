@@ -201,19 +201,22 @@ uint32_t Reconciler::times_passed(uint64_t number) const {
 
 // Who is on a GPU, comes or goes. `job`: null where it is gone.
 void Reconciler::note_places(uint64_t number, const Job* job) {
-  std::set<GpuId> places;
-  for (const Vgpu& vgpu : job == nullptr ? std::vector<Vgpu>() : job->vgpus) {
-    if (vgpu.at.on_gpu()) places.insert(vgpu.at);
-    if (vgpu.to.on_gpu()) places.insert(vgpu.to);
+  std::vector<GpuId> places;
+  for (size_t v = 0; job != nullptr && v < job->vgpus.size(); ++v) {
+    const Vgpu& vgpu = job->vgpus[v];
+    if (vgpu.at.on_gpu()) places.push_back(vgpu.at);
+    if (vgpu.to.on_gpu()) places.push_back(vgpu.to);
   }
+  if (!std::is_sorted(places.begin(), places.end())) std::sort(places.begin(), places.end());
+  places.erase(std::unique(places.begin(), places.end()), places.end());
   Told& told = told_[number];
   if (places == told.places) return;
   for (const GpuId& gpu : told.places) {
     const auto there = occupants_.find(gpu);
-    there->second.erase(number);
+    std::erase(there->second, number);
     if (there->second.empty()) occupants_.erase(there);
   }
-  for (const GpuId& gpu : places) occupants_[gpu].insert(number);
+  for (const GpuId& gpu : places) occupants_[gpu].push_back(number);
   told.places = std::move(places);
 }
 
@@ -234,24 +237,33 @@ std::vector<Planner::Change> Reconciler::decide(const Moment& now) {
   return changes;
 }
 
-// Of whom this round looks at, and of whoever else is on the GPUs that they are to have.
+// Of whom this round looks at; and who else is on the GPUs that they are to have now counts, too.
 std::vector<Action> Reconciler::actions(const Assignment& wanted, uint64_t now_ns) const {
-  std::set<uint64_t> numbers = looked_;
-  std::map<GpuId, uint64_t> memory;
+  std::set<uint64_t> others;
   for (const auto& [id, decision] : wanted) {
-    for (const GpuId& gpu : decision.places) {
-      const Gpu* const known = gpu.on_gpu() ? ledger_.gpu(gpu) : nullptr;
-      if (known != nullptr) memory[gpu] = known->memory_bytes;
-      const auto there = occupants_.find(gpu);
-      if (there != occupants_.end()) numbers.insert(there->second.begin(), there->second.end());
+    const uint64_t number = parse_number(id);
+    const auto job = ledger_.jobs.read().find(number);
+    for (size_t v = 0; v < decision.places.size(); ++v) {
+      const GpuId& gpu = decision.places[v];
+      const bool is_there =
+          job != ledger_.jobs.read().end() && v < job->second.vgpus.size() && job->second.vgpus[v].at == gpu;
+      const auto there = is_there ? occupants_.end() : occupants_.find(gpu);
+      if (there == occupants_.end()) continue;
+      for (const uint64_t other : there->second) {
+        if (other != number && looked_.count(other) == 0) others.insert(other);
+      }
     }
   }
+  others.insert(looked_.begin(), looked_.end());
   std::vector<Present> present;
-  for (const uint64_t number : numbers) {
+  for (const uint64_t number : others) {
     const auto job = ledger_.jobs.read().find(number);
     if (job != ledger_.jobs.read().end()) Ledger::add_present(job->second, now_ns, &present);
   }
-  return plan(present, wanted, memory);
+  return plan(present, wanted, [this](const GpuId& id) {
+    const Gpu* const gpu = ledger_.gpu(id);
+    return gpu == nullptr ? UINT64_MAX : gpu->memory_bytes;
+  });
 }
 
 // What the policy wants of whom this round looks at.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <span>
 #include <tuple>
 
 namespace tide::sched {
@@ -27,7 +28,8 @@ struct Taker {
 };
 
 // Water-filling: everybody gets the same for its weight, but no more than it asks for. Sets `real`.
-void fill(std::vector<Taker*> takers, double amount) {
+void fill(std::span<Taker* const> some, double amount) {
+  std::vector<Taker*> takers(some.begin(), some.end());
   const auto level = [](const Taker* t) { return double(t->ask - t->fair) / t->weight; };
   std::stable_sort(takers.begin(), takers.end(), [&](const Taker* a, const Taker* b) { return level(a) < level(b); });
   double weights = 0;
@@ -41,8 +43,9 @@ void fill(std::vector<Taker*> takers, double amount) {
 }
 
 // Makes `fair` of `real`: whole GPUs, where what is asked for is whole. What that leaves goes to whose share lost most.
-void round(const std::vector<Taker*>& takers, const QueueShares& shares, int64_t* amount) {
+void round(std::span<Taker* const> takers, const QueueShares& shares, int64_t* amount) {
   std::vector<std::pair<double, Taker*>> order;
+  order.reserve(takers.size());
   for (Taker* taker : takers) {
     const int64_t before = taker->fair;
     const bool full = taker->real >= double(taker->ask) - 1e-6;
@@ -71,14 +74,22 @@ void round(const std::vector<Taker*>& takers, const QueueShares& shares, int64_t
 
 // One after the other by priority; `*amount` is what is left.
 void fill_by_priority(const QueueTree& tree, const QueueShares& shares, std::vector<Taker>* takers, int64_t* amount) {
-  std::map<int32_t, std::vector<Taker*>, std::greater<>> ranks;
+  if (*amount <= 0) return;
+  std::vector<Taker*> some;
+  some.reserve(takers->size());
   for (Taker& taker : *takers) {
-    if (taker.weight > 0 && taker.ask > taker.fair) ranks[tree.queues[size_t(taker.index)].priority].push_back(&taker);
+    if (taker.weight > 0 && taker.ask > taker.fair) some.push_back(&taker);
   }
-  for (const auto& [priority, rank] : ranks) {
-    if (*amount <= 0) return;
+  const auto priority = [&](const Taker* taker) { return tree.queues[size_t(taker->index)].priority; };
+  const auto before = [&](const Taker* a, const Taker* b) { return priority(a) > priority(b); };
+  if (!std::is_sorted(some.begin(), some.end(), before)) std::stable_sort(some.begin(), some.end(), before);
+  for (auto first = some.begin(); first != some.end() && *amount > 0;) {
+    const auto end =
+        std::find_if(first, some.end(), [&](const Taker* each) { return priority(each) != priority(*first); });
+    const std::span<Taker* const> rank(first, end);
     fill(rank, double(*amount));
     round(rank, shares, amount);
+    first = end;
   }
 }
 
@@ -94,6 +105,7 @@ double weight_now(const Taker& taker, double weight, double weights, double part
 void divide(const QueueTree& tree, const std::vector<int32_t>& children, int64_t amount, double part,
             const std::vector<int64_t>& asks, const ShareRules& rules, QueueShares* shares) {
   std::vector<Taker> takers;
+  takers.reserve(children.size());
   for (const int32_t child : children) {
     const Queue& queue = tree.queues[size_t(child)];
     const int64_t ask = asks[size_t(child)];
@@ -115,26 +127,31 @@ void divide(const QueueTree& tree, const std::vector<int32_t>& children, int64_t
   for (const Taker& taker : takers) (*shares)[size_t(taker.index)].fair = taker.fair;
 }
 
-// How a queue stands beside its siblings, with `need` more.
-using Standing = std::tuple<int, int32_t, double, double>;
-
-Standing standing_of(const Queue& queue, const QueueShare& share, int64_t need) {
-  const int64_t then = share.allocated + need;
-  const int rank = then > share.fair ? 2 : then <= queue.quota ? 0 : 1;  // quotas may be more than the pool
-  const double taken = share.fair > 0 ? double(share.allocated) / double(share.fair) : 1e18;
-  return {rank, -queue.priority, taken, share.used / std::max(queue.weight, 1e-9)};
+// The lowest queue above which, or at which, both are; kNoQueue: only the pool.
+int32_t meet(const QueueTree& tree, int32_t a, int32_t b) {
+  for (int32_t at = a; at != kNoQueue; at = tree.queues[size_t(at)].parent) {
+    for (int32_t other = b; other != kNoQueue; other = tree.queues[size_t(other)].parent) {
+      if (at == other) return at;
+    }
+  }
+  return kNoQueue;
 }
 
-// The queues from a leaf up to the pool's.
-std::vector<int32_t> chain_of(const QueueTree& tree, int32_t leaf) {
-  std::vector<int32_t> chain;
-  for (int32_t at = leaf; at != kNoQueue; at = tree.queues[size_t(at)].parent) chain.push_back(at);
-  return chain;
+// How much more each queue from `leaf` up to below `end` may get within its share.
+int64_t owed_below(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int32_t end) {
+  int64_t least = kNoLimit;
+  for (int32_t at = leaf; at != end; at = tree.queues[size_t(at)].parent)
+    least = std::min(least, shares[size_t(at)].fair - shares[size_t(at)].allocated);
+  return least;
 }
 
-bool fits_shares(const QueueShares& shares, const std::vector<int32_t>& queues, int64_t need) {
-  return std::all_of(queues.begin(), queues.end(),
-                     [&](int32_t at) { return shares[size_t(at)].allocated + need <= shares[size_t(at)].fair; });
+// Whether `victim`, and what it is a part of beside `leaf`, has more than its share; then `*meeting`: where both meet.
+bool has_too_much(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int32_t victim, int32_t* meeting) {
+  if (victim == leaf || !tree.queues[size_t(victim)].preemptible || shares[size_t(victim)].over() == 0) return false;
+  *meeting = meet(tree, leaf, victim);
+  int32_t beside = victim;
+  while (tree.queues[size_t(beside)].parent != *meeting) beside = tree.queues[size_t(beside)].parent;
+  return shares[size_t(beside)].over() > 0;
 }
 
 }  // namespace
@@ -229,19 +246,29 @@ int64_t most_ever(const QueueTree& tree, int32_t leaf, int32_t* by) {
   return headroom(tree, QueueShares(tree.queues.size()), leaf, by);
 }
 
+int64_t owed_to(const QueueTree& tree, const QueueShares& shares, int32_t leaf) {
+  return owed_below(tree, shares, leaf, kNoQueue);
+}
+
 bool is_owed(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need) {
-  return fits_shares(shares, chain_of(tree, leaf), need);
+  return need <= owed_to(tree, shares, leaf);
 }
 
 bool may_reclaim(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need, int32_t victim) {
-  if (victim == leaf || !tree.queues[size_t(victim)].preemptible || shares[size_t(victim)].over() == 0) return false;
-  std::vector<int32_t> mine = chain_of(tree, leaf), theirs = chain_of(tree, victim);
-  while (!mine.empty() && !theirs.empty() && mine.back() == theirs.back()) {
-    mine.pop_back();
-    theirs.pop_back();
+  int32_t meeting = kNoQueue;
+  if (!has_too_much(tree, shares, leaf, victim, &meeting)) return false;
+  return need <= owed_below(tree, shares, leaf, meeting);  // from there up nothing changes
+}
+
+int64_t most_reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf) {
+  int64_t most = 0;
+  if (shares[size_t(leaf)].allocated >= shares[size_t(leaf)].fair) return most;
+  for (size_t i = 0; i < tree.queues.size(); ++i) {
+    int32_t meeting = kNoQueue;
+    const bool may = tree.queues[i].leaf() && has_too_much(tree, shares, leaf, int32_t(i), &meeting);
+    if (may) most = std::max(most, owed_below(tree, shares, leaf, meeting));
   }
-  const bool beyond = !theirs.empty() && shares[size_t(theirs.back())].over() > 0;
-  return beyond && fits_shares(shares, mine, need);  // above where they part nothing changes
+  return most;
 }
 
 std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need) {
@@ -253,31 +280,6 @@ std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& share
   std::stable_sort(victims.begin(), victims.end(),
                    [&](int32_t a, int32_t b) { return shares[size_t(a)].over() > shares[size_t(b)].over(); });
   return victims;
-}
-
-int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs) {
-  // Children before their parents: each inner queue stands for the best of its own.
-  std::vector<int32_t> best(tree.queues.size(), kNoQueue);
-  const auto better = [&](int32_t a, int32_t b) {
-    if (best[size_t(a)] == kNoQueue) return false;
-    if (b == kNoQueue) return true;
-    const auto standing = [&](int32_t at) {
-      return standing_of(tree.queues[size_t(at)], shares[size_t(at)], needs[size_t(best[size_t(at)])]);
-    };
-    return standing(a) < standing(b);
-  };
-  const auto choose = [&](const std::vector<int32_t>& of) {
-    int32_t first = kNoQueue;
-    for (const int32_t each : of) {
-      if (better(each, first)) first = each;
-    }
-    return first == kNoQueue ? kNoQueue : best[size_t(first)];
-  };
-  for (size_t i = tree.queues.size(); i-- > 0;) {
-    const bool wants = tree.queues[i].leaf() && i < needs.size() && needs[i] > 0;
-    best[i] = wants ? int32_t(i) : choose(tree.queues[i].children);
-  }
-  return choose(tree.top);
 }
 
 }  // namespace tide::sched

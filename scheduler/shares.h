@@ -84,19 +84,17 @@ int64_t headroom(const QueueTree& tree, const QueueShares& shares, int32_t leaf,
 // The most that jobs of this leaf can have at all, whatever else runs.
 int64_t most_ever(const QueueTree& tree, int32_t leaf, int32_t* by = nullptr);
 
-// Whether with `need` more the leaf, and all above it, has no more than its share: what it may reclaim others' for.
+// How much more the leaf may get while it, and all above it, has no more than its share.
+int64_t owed_to(const QueueTree& tree, const QueueShares& shares, int32_t leaf);
+// Whether it may get `need` more so: what it may reclaim others' for.
 bool is_owed(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need);
 // Whether `leaf` may take from jobs of `victim` to get `need` more: `victim` is preemptible and has more than its
 // share, and so has the queue above it that stands beside one of `leaf`; and up to there `leaf` is owed what it needs.
 // So who is of one family shares among itself. Never within one leaf.
 bool may_reclaim(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need, int32_t victim);
+// The largest need for which there is such a leaf; 0: there is none.
+int64_t most_reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf);
 // All such leaves, those that have most beyond their shares first.
 std::vector<int32_t> reclaimable(const QueueTree& tree, const QueueShares& shares, int32_t leaf, int64_t need);
-
-// Which leaf's next job is tried first. `needs`, by index: of each leaf's next job (0 or less: it has none). From the
-// pool down the child is taken that stays within its quota and share with it, or else within its share; then of the
-// higher priority; then with the smaller part of its share taken; then who had less in the past; then the file's order.
-// kNoQueue: no leaf has one.
-int32_t next_queue(const QueueTree& tree, const QueueShares& shares, const std::vector<int64_t>& needs);
 
 }  // namespace tide::sched

@@ -33,6 +33,9 @@ struct GpuId {
   bool on_gpu() const { return !none() && index != kParked; }
 };
 std::string to_text(const GpuId& id);
+struct GpuIdHash {
+  size_t operator()(const GpuId& id) const { return std::hash<std::string>()(id.server) * 31 + id.index; }
+};
 
 struct GpuView {
   GpuId id;

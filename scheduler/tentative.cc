@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/cost.h"
 #include "scheduler/expect.h"
 #include "scheduler/policy.h"
 #include "scheduler/queues.h"
@@ -16,6 +17,11 @@ constexpr int64_t kBehindAll = INT64_MAX;       // beyond any growth_rank()
 constexpr int64_t kBehindPromises = 1ll << 62;  // beyond any deadline
 
 bool is_whole(const Share& share) { return !share.job->is_partial(); }
+
+bool is_but_for_count(const Standing& is, const Standing& then) {
+  return is.admitted && then.admitted && is.frozen == then.frozen && is.out == then.out && is.least == then.least &&
+         is.most == then.most;
+}
 
 // Mostly behind all others.
 void insert_sorted(GpuSet* set, uint32_t value) {
@@ -50,17 +56,32 @@ Tentative::Tentative(const State& state)
   drainers_.resize(leaves);
   growing_.resize(leaves);
   shrinking_.resize(leaves);
+  elastic_.resize(leaves);
+  grown_.resize(leaves);
+  givers_.resize(leaves);
+  leaving_by_.resize(leaves);
   rooms_.reserve(gpus_.size());
   for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}});
 }
 
-Tentative::Tentative(const State& state, const Tentative& jobs_of) : Tentative(state) {
-  shares_.resize(jobs_of.shares_.size());
-  unused_ = jobs_of.unused_;
+Tentative::Tentative(const State& state, Tentative&& jobs_of) : Tentative(state) {
+  shares_ = std::move(jobs_of.shares_);  // and their memory: of many jobs it is large
+  unused_ = std::move(jobs_of.unused_);
   for (Slot slot = 0; slot < shares_.size(); ++slot) {
-    shares_[slot].job = jobs_of.shares_[slot].job;
-    shares_[slot].number = jobs_of.shares_[slot].number;
-    if (shares_[slot].job != nullptr) dirty_.push_back(slot);
+    Share& share = shares_[slot];
+    Share fresh;
+    fresh.job = share.job;
+    fresh.number = share.number;
+    const auto empty = [](auto* to, auto* from) {
+      *to = std::move(*from);
+      to->clear();
+    };
+    empty(&fresh.held, &share.held);
+    empty(&fresh.mine, &share.mine);
+    empty(&fresh.servers, &share.servers);
+    empty(&fresh.places, &share.places);
+    share = std::move(fresh);
+    if (share.job != nullptr) dirty_.push_back(slot);
   }
 }
 
@@ -204,29 +225,40 @@ void Tentative::refresh(Slot slot) {
   note_unplaced(slot);
 }
 
-// Who had its part of it first keeps it, as far as there is room; who is frozen does in any case.
-void Tentative::share_gpu(GpuIndex gpu, std::vector<Slot> claimants) {
-  const std::vector<Slot> before = rooms_[gpu].slots;
-  for (const Slot slot : before) put_leave(slot, gpu);
-  claimants.insert(claimants.end(), before.begin(), before.end());
-  const auto earlier = [&](Slot a, Slot b) { return shares_[a].number < shares_[b].number; };
-  if (!before.empty()) std::sort(claimants.begin(), claimants.end(), earlier);
-  Shared& shared = rooms_[gpu];
-  refill(gpu, [&] {
-    for (const Slot slot : claimants) {
-      const bool joins =
-          shared.slots.empty() || shares_[slot].is.frozen || shared.room.fits(shares_[slot].job->portion());
-      if (!joins) {
-        make_sore(slot);
-        note_unplaced(slot);
-        note_home(slot);
-        continue;
-      }
+// Who had its part of a GPU first keeps it, as far as there is room; who is frozen does in any case.
+void Tentative::share_gpus(Claims claims) {
+  std::vector<GpuIndex> gpus;
+  for (const auto& [slot, gpu] : claims) gpus.push_back(gpu);
+  std::sort(gpus.begin(), gpus.end());
+  gpus.erase(std::unique(gpus.begin(), gpus.end()), gpus.end());
+  bool others = false;
+  for (const GpuIndex gpu : gpus) {
+    const std::vector<Slot> before = rooms_[gpu].slots;
+    for (const Slot slot : before) put_leave(slot, gpu);
+    for (const Slot slot : before) claims.emplace_back(slot, gpu);
+    others |= !before.empty();
+  }
+  const auto earlier = [&](const auto& a, const auto& b) { return shares_[a.first].number < shares_[b.first].number; };
+  if (others) std::stable_sort(claims.begin(), claims.end(), earlier);
+  for (const auto& [slot, gpu] : claims) {  // job by job, as they lie in memory
+    Shared& shared = rooms_[gpu];
+    const Portion portion = shares_[slot].job->portion();
+    if (shared.slots.empty() || shares_[slot].is.frozen || shared.room.fits(portion)) {
       shared.slots.push_back(slot);
-      shared.room.take(shares_[slot].job->portion());
+      shared.room.take(portion);
       note_joined(slot, gpu);
+      continue;
     }
-  });
+    make_sore(slot);
+    note_unplaced(slot);
+    note_home(slot);
+  }
+  for (const GpuIndex gpu : gpus) {
+    const Shared& shared = rooms_[gpu];
+    if (shared.slots.empty()) continue;
+    left_in_.insert({shared.room.part_left, shared.room.memory_left, gpu});
+    ++rooms_used_;
+  }
 }
 
 void Tentative::freeze(Slot slot) {
@@ -237,7 +269,7 @@ void Tentative::freeze(Slot slot) {
   put_standing(slot, is);
   for (const GpuIndex gpu : share.held) {
     const bool has = std::binary_search(share.mine.begin(), share.mine.end(), gpu);
-    if (!is_whole(share) && !has) share_gpu(gpu, {slot});
+    if (!is_whole(share) && !has) share_gpus({{slot, gpu}});
   }
   make_sore(slot);
 }
@@ -251,19 +283,13 @@ void Tentative::begin() {
     if (shares_[slot].known) forget(slot);
   }
   for (const Slot slot : slots) refresh(slot);
-  std::vector<std::pair<GpuIndex, Slot>> claims;
+  Claims claims;
   for (const Slot slot : slots) {
     const Share& share = shares_[slot];
     if (is_whole(share) || !share.is.admitted) continue;
-    for (const GpuIndex gpu : share.held) claims.emplace_back(gpu, slot);
+    for (const GpuIndex gpu : share.held) claims.emplace_back(slot, gpu);
   }
-  std::stable_sort(claims.begin(), claims.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (auto claim = claims.begin(); claim != claims.end();) {
-    const GpuIndex gpu = claim->first;
-    std::vector<Slot> claimants;
-    for (; claim != claims.end() && claim->first == gpu; ++claim) claimants.push_back(claim->second);
-    share_gpu(gpu, std::move(claimants));
-  }
+  if (!claims.empty()) share_gpus(std::move(claims));
   blocked_by = kNoSlot;
   ways_in_vain = 0;
   reserved.clear();
@@ -305,6 +331,11 @@ void Tentative::settle() {
   log_.clear();
 }
 
+void Tentative::note_cost(Slot slot) {
+  const Filed& filed = shares_[slot].filed;
+  if (filed.givers != nullptr) (*filed.givers)[filed.giver].cost = disturbance_cost(*shares_[slot].job);
+}
+
 void Tentative::note_unplaced(Slot slot) {
   if (std::exchange(shares_[slot].unplaced, true)) return;
   unplaced_.push_back(slot);
@@ -333,22 +364,7 @@ void Tentative::index(Slot slot) {
     filed.sums = sums_of(share);
     queue_sums_[filed.leaf].add(filed.sums, 1);
   }
-  if (is.admitted) {
-    filed.summed = is_whole(share);
-    if (filed.summed) least_sum_ += is.least;
-    if (filed.summed) count_sum_ += is.count;
-    filed.growing = is.count < is.most;
-    filed.shrinking = is.count > is.least;
-    filed.due = job.due_gpus != 0;
-    filed.awaits = is.frozen || job.in_line ? 0 : job.due_more;
-    awaited_ += filed.awaits;
-    filed.ends_ms = end_of(share);
-    if (filed.ends_ms != 0) ending_.insert({filed.ends_ms, slot});
-    const int64_t rank = filed.due ? kBehindAll : filed.rank;
-    if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
-    if (filed.shrinking) shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
-    return;
-  }
+  if (is.admitted) return index_admitted(slot);
   if (job.suspended) return;
   if (share.away || is.out || !job.kept_out_for.empty()) return;
   filed.due = job.due_gpus != 0;
@@ -364,28 +380,123 @@ void Tentative::index(Slot slot) {
   filed.kind = {.least = is.least, .part = job.part, .memory_bytes = bytes, .picky = picky ? slot : kNoSlot};
   filed.line = &waiting_[filed.leaf][filed.kind];
   filed.line->emplace_hint(filed.line->end(), filed.order, slot);
+  filed.entitled = job.entitled;
+  entitled_ += filed.entitled;
   filed.drains = job.skipped >= kSkipsMax;
   if (filed.drains) drainers_[filed.leaf].insert({filed.order, slot});
 }
 
-void Tentative::unindex(Slot slot) {
+void Tentative::index_admitted(Slot slot) {
   Share& share = shares_[slot];
-  const Filed filed = std::exchange(share.filed, {});
-  if (has_queues_) queue_sums_[filed.leaf].add(filed.sums, -1);
-  if (!homeless_.empty()) homeless_.erase({share.number, slot});
-  if (filed.summed) least_sum_ -= filed.is.least;
+  const Standing& is = share.is;
+  const JobView& job = *share.job;
+  Filed& filed = share.filed;
+  filed.summed = is_whole(share);
+  if (filed.summed) least_sum_ += is.least;
+  filed.due = job.due_gpus != 0;
+  filed.awaits = is.frozen || job.in_line ? 0 : job.due_more;
+  awaited_ += filed.awaits;
+  filed.ends_ms = end_of(share);
+  if (filed.ends_ms != 0) ending_.insert({filed.ends_ms, slot});
+  filed.priority = job.priority;
+  filed.elastic = has_queues_ && is.least < is.most;
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.elastic) elastic_[filed.leaf].insert({{rank, is.least, share.number}, slot});
+  if (!is.frozen && job.preemptible && !job.spared) {
+    filed.givers = &givers_[filed.leaf][job.priority];
+    filed.giver = filed.givers->size();
+    filed.givers->push_back({.slot = slot,
+                             .inference = job.job_class == JobClass::kInference,
+                             .priority = job.priority,
+                             .least = is.least,
+                             .part = job.part,
+                             .number = share.number,
+                             .cost = disturbance_cost(job)});
+  }
+  filed.leaving = job.suspended;
+  if (filed.leaving) {
+    filed.leaves = is_whole(share) ? int64_t(share.held.size()) : 0;
+    leaving_gpus_ += filed.leaves;
+    ++leaving_jobs_;
+    ++leaving_by_[filed.leaf][job.priority];
+  }
+  index_count(slot);
+}
+
+// What depends on how many GPUs it is to have, and nothing else does.
+void Tentative::index_count(Slot slot) {
+  const Share& share = shares_[slot];
+  const Standing& is = share.is;
+  Filed& filed = shares_[slot].filed;
+  filed.is.count = is.count;
+  if (filed.summed) count_sum_ += is.count;
+  filed.growing = is.count < is.most;
+  filed.shrinking = is.count > is.least;
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.growing) growing_[filed.leaf].insert({{rank, is.count, share.number}, slot});
+  if (!filed.shrinking) return;
+  shrinking_[filed.leaf].insert({{rank, is.count - 1, share.number}, slot});
+  grown_[filed.leaf] += is.count - is.least;
+}
+
+void Tentative::unindex_count(Slot slot) {
+  const Share& share = shares_[slot];
+  const Filed& filed = share.filed;
   if (filed.summed) count_sum_ -= filed.is.count;
   const int64_t rank = filed.due ? kBehindAll : filed.rank;
   if (filed.growing) growing_[filed.leaf].erase({{rank, filed.is.count, share.number}, slot});
-  if (filed.shrinking) shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
-  if (filed.due) dues_.erase({filed.order, slot});
+  if (!filed.shrinking) return;
+  shrinking_[filed.leaf].erase({{rank, filed.is.count - 1, share.number}, slot});
+  grown_[filed.leaf] -= filed.is.count - filed.is.least;
+}
+
+void Tentative::unindex_admitted(Slot slot, const Filed& filed) {
+  const int64_t rank = filed.due ? kBehindAll : filed.rank;
+  if (filed.summed) least_sum_ -= filed.is.least;
+  awaited_ -= filed.awaits;
   if (filed.ends_ms != 0) ending_.erase({filed.ends_ms, slot});
+  if (filed.elastic) elastic_[filed.leaf].erase({{rank, filed.is.least, shares_[slot].number}, slot});
+  if (filed.givers != nullptr) {
+    const Giver& last = filed.givers->back();
+    shares_[last.slot].filed.giver = filed.giver;
+    (*filed.givers)[filed.giver] = last;
+    filed.givers->pop_back();
+  }
+  if (!filed.leaving) return;
+  leaving_gpus_ -= filed.leaves;
+  --leaving_jobs_;
+  auto& by_priority = leaving_by_[filed.leaf];
+  const auto found = by_priority.find(filed.priority);
+  if (--found->second == 0) by_priority.erase(found);
+}
+
+bool Tentative::somebody_leaves_below(int32_t leaf, int32_t priority) const {
+  const auto& by_priority = leaving_by_[size_t(leaf)];
+  return !by_priority.empty() && by_priority.begin()->first < priority;
+}
+
+uint32_t Tentative::part_left_most() const {
+  uint32_t most = 0;
+  for (const ByLeft* rooms : {&left_in_, &left_in_new_}) {
+    if (!rooms->empty()) most = std::max(most, std::get<0>(*rooms->rbegin()));
+  }
+  return most;
+}
+
+void Tentative::unindex(Slot slot) {
+  Share& share = shares_[slot];
+  unindex_count(slot);
+  unindex_admitted(slot, share.filed);
+  const Filed filed = std::exchange(share.filed, {});
+  if (has_queues_) queue_sums_[filed.leaf].add(filed.sums, -1);
+  if (!homeless_.empty()) homeless_.erase({share.number, slot});
+  if (filed.due) dues_.erase({filed.order, slot});
   stepping_ -= filed.steps;
   if (filed.counted) {
     const auto ranked = ranks_.find(filed.rank);
     if (--ranked->second == 0) ranks_.erase(ranked);
   }
-  awaited_ -= filed.awaits;
+  entitled_ -= filed.entitled;
   if (filed.drains) drainers_[filed.leaf].erase({filed.order, slot});
   if (filed.line == nullptr) return;
   filed.line->erase({filed.order, slot});
@@ -408,7 +519,6 @@ void QueueSums::add(const QueueSums& other, int64_t sign) {
   minima += sign * other.minima;
   left_behind += sign * other.left_behind;
   usable += sign * other.usable;
-  leaving += sign * other.leaving;
 }
 
 QueueSums Tentative::sums_of(const Share& share) const {
@@ -426,7 +536,6 @@ QueueSums Tentative::sums_of(const Share& share) const {
   sums.left_behind = job.suspended ? held + absent : absent;
   sums.usable = most;
   if (is.frozen && !job.suspended) sums.demand = held;
-  if (job.suspended && is_whole(share)) sums.leaving = int64_t(share.held.size());
   return sums;
 }
 
@@ -480,9 +589,16 @@ void Tentative::rollback(size_t checkpoint) {
 }
 
 void Tentative::put_standing(Slot slot, const Standing& standing) {
-  unindex(slot);
-  shares_[slot].is = standing;
-  index(slot);
+  Share& share = shares_[slot];
+  if (is_but_for_count(share.filed.is, standing) && share.filed.counted) {
+    unindex_count(slot);
+    share.is = standing;
+    index_count(slot);
+  } else {
+    unindex(slot);
+    share.is = standing;
+    index(slot);
+  }
   note_home(slot);
   touch(slot);
   note_unplaced(slot);

@@ -61,17 +61,29 @@ struct QueueSums {
   int64_t minima = 0;       // of those that run
   int64_t left_behind = 0;  // what those that are being suspended leave, and what is on absent servers
   int64_t usable = 0;       // what those that run could use
-  int64_t leaving = 0;      // whole GPUs of those that are being suspended
   void add(const QueueSums& other, int64_t sign);
+};
+
+// Of whom something may be taken for others, with what decides whom it costs least: looked at for many at once.
+struct Giver {
+  Slot slot = kNoSlot;
+  bool inference = false;
+  int32_t priority = 0;
+  uint32_t least = 1, part = kWholeGpu;
+  uint64_t number = 0, cost = 0;  // disturbance_cost()
 };
 
 // Where a job stands in the indices.
 struct Filed {
   bool counted = false, summed = false, growing = false, shrinking = false, drains = false, steps = false, due = false;
+  bool elastic = false, leaving = false, entitled = false;
   size_t leaf = 0;
   int64_t rank = 0;  // growth_rank()
-  int64_t awaits = 0;
+  int64_t awaits = 0, leaves = 0;
   uint64_t ends_ms = 0;  // in ending(); 0: it is not
+  int32_t priority = 0;
+  std::vector<Giver>* givers = nullptr;  // among whom it is, at `giver`
+  size_t giver = 0;
   Standing is = {};
   Order order = {};
   Kind kind = {};
@@ -93,6 +105,7 @@ struct Share {
   bool unplaced = false;  // in unplaced()
   Why why = Why::kNeeds;
   int64_t left = 0;                  // GPUs that were left when it was looked at
+  size_t began = 0;                  // of those that start in this round, the how many-th
   Slot behind = kNoSlot;             // whom it waits for
   Slot taken_for = kNoSlot;          // it runs, and gives its GPUs to that one
   std::vector<GpuId> places;         // of who was placed in this round
@@ -104,8 +117,8 @@ class Tentative {
  public:
   // Takes the GPUs and what is true of all jobs. Its jobs are added one by one.
   explicit Tentative(const State& state);
-  // The same jobs in the same slots, and nothing worked out yet.
-  Tentative(const State& state, const Tentative& jobs_of);
+  // The same jobs in the same slots, and nothing worked out yet. The other has none any more.
+  Tentative(const State& state, Tentative&& jobs_of);
   Tentative(const Tentative&) = delete;
   Tentative& operator=(const Tentative&) = delete;
 
@@ -125,6 +138,7 @@ class Tentative {
   void rollback(size_t checkpoint);
   // What was planned is so from now on: who was touched holds what it shall have. Requires: the views say so.
   void settle();
+  void note_cost(Slot slot);  // of disturbing it: the places in its view are others
 
   // What actions do, each in the log.
   void stand(Slot slot, const Standing& standing);
@@ -188,6 +202,20 @@ class Tentative {
   using ByCount = std::set<std::pair<std::tuple<int64_t, uint32_t, uint64_t>, Slot>>;
   std::vector<ByCount>& growing() { return growing_; }
   std::vector<ByCount>& shrinking() { return shrinking_; }
+  // Who runs and may have more than its minimum, as if all had that: in the order of growing().
+  const std::vector<ByCount>& elastic() const { return elastic_; }
+  // GPUs that are given beyond minima, by leaf.
+  int64_t grown(size_t leaf) const { return grown_[leaf]; }
+  // By leaf, then by priority, in no order.
+  using Givers = std::map<int32_t, std::vector<Giver>>;
+  const std::vector<Givers>& givers() const { return givers_; }
+  // Of those that are being suspended: whole GPUs; whether there are any; some of that queue with less than a priority.
+  int64_t leaving() const { return leaving_gpus_; }
+  bool somebody_leaves() const { return leaving_jobs_ != 0; }
+  bool somebody_leaves_below(int32_t leaf, int32_t priority) const;
+  bool somebody_is_entitled() const { return entitled_ != 0; }  // and waits
+  // The most of a GPU that is left in a room.
+  uint32_t part_left_most() const;
   const std::set<std::pair<uint64_t, Slot>>& homeless() const { return homeless_; }
   const std::vector<Slot>& unplaced() const { return unplaced_; }  // whose places must be worked out, if it has any
   const std::vector<Slot>& touched() const { return touched_; }
@@ -212,6 +240,7 @@ class Tentative {
   std::vector<int64_t> usable;                     // by leaf: what those that run could use, thousandths
   QueueShares limit_shares;                        // by the minima of those that run
   QueueShares queue_shares;                        // and as if those that are being suspended had left
+  int64_t kept_by_queues = 0;                      // what all leaves have, or else are owed and can use (book())
 
  private:
   using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
@@ -228,6 +257,10 @@ class Tentative {
   };
   void index(Slot slot);
   void unindex(Slot slot);
+  void index_admitted(Slot slot);
+  void index_count(Slot slot);
+  void unindex_count(Slot slot);
+  void unindex_admitted(Slot slot, const Filed& filed);
   QueueSums sums_of(const Share& share) const;
   uint64_t end_of(const Share& share) const;
   void put_standing(Slot slot, const Standing& standing);
@@ -245,7 +278,8 @@ class Tentative {
   void hold(const GpuId& place, Share* share);
   void note_home(Slot slot);
   void note_unplaced(Slot slot);
-  void share_gpu(GpuIndex gpu, std::vector<Slot> claimants);  // Requires: these in the order of submission
+  using Claims = std::vector<std::pair<Slot, GpuIndex>>;
+  void share_gpus(Claims claims);  // Requires: these in the order of submission
   GpuIndex first_fit(const ByLeft& rooms, const JobView& job) const;
   GpuIndex fit_on(ServerIndex server, const JobView& job, uint32_t part_left) const;
 
@@ -271,7 +305,11 @@ class Tentative {
   Line dues_;
   std::set<std::pair<uint64_t, Slot>> ending_;
   std::vector<QueueSums> queue_sums_;
-  std::vector<ByCount> growing_, shrinking_;
+  std::vector<ByCount> growing_, shrinking_, elastic_;
+  std::vector<int64_t> grown_;
+  std::vector<Givers> givers_;
+  std::vector<std::map<int32_t, uint32_t>> leaving_by_;  // by leaf: jobs by priority
+  int64_t leaving_gpus_ = 0, leaving_jobs_ = 0, entitled_ = 0;
   std::set<std::pair<uint64_t, Slot>> homeless_;
   std::map<int64_t, uint32_t> ranks_;  // jobs by growth_rank()
   int64_t stepping_ = 0;

@@ -58,9 +58,16 @@ void reclaim(Tentative& plan);
 int64_t need_of(const Share& share);
 // Works out what queues are owed, and have as if everybody had shrunk to the minimum.
 void note_shares(Tentative& plan);
+int64_t need_of(const Kind& kind);
+int64_t need_of(const Giver& giver);
 // Whether so much more can be had while every other queue keeps what it is owed and those of it that run can use.
 bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
-void book(Tentative& plan, int32_t leaf, int64_t amount);
+// The largest need for which that is so.
+int64_t most_beside_shares(const Tentative& plan, int32_t leaf);
+// `amount` more is its own, and its jobs could use `usable` more.
+void book(Tentative& plan, int32_t leaf, int64_t amount, int64_t usable = 0);
+// For a while others than the plan's are its shares (queue_shares).
+void swap_shares(Tentative& plan, QueueShares* shares);
 // GPUs of those that are being suspended.
 int64_t leaving(const Tentative& plan);
 // Whether a job of its queue with a lower priority is being suspended: what that leaves is kept for it.

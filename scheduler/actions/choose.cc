@@ -7,14 +7,13 @@
 namespace tide::sched {
 namespace {
 
-// Who is due before all others; then of submission; where jobs take turns, those who run and then those who begin, as
-// they were admitted.
+// Who is due before all others; then those who run, of submission; then those who begin, as they were admitted: so each
+// finds the room that was found for it then.
 std::vector<Slot> in_order_of_placing(Tentative& plan) {
   std::vector<Slot> slots = plan.unplaced();
   const auto key = [&](Slot slot) {
     const Share& share = plan.share(slot);
-    const uint64_t ticket = !plan.turns() || share.job->running ? 0 : share.job->turn.ticket;
-    return std::tuple(share.job->due_gpus == 0, ticket, share.number);
+    return std::tuple(share.job->due_gpus == 0, share.job->running ? 0 : share.began, share.number);
   };
   std::erase_if(slots, [&](Slot slot) {
     const Share& share = plan.share(slot);

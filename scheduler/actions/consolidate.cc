@@ -441,6 +441,8 @@ Slot next_waiting(Tentative& plan, const std::set<Slot>& seen) {
     for (const auto& [kind, line] : kinds) {
       // Who is alike fares alike, and who needs more fares no better.
       const auto& who = *line.begin();
+      const int64_t missing = int64_t(kind.least) - plan.left_last;
+      if (missing <= 0 || missing > int64_t(kMovedMax)) continue;
       if (first.second != kNoSlot && first < who) continue;
       const auto fares_no_better = [&, of = &line, needs = kind](Slot slot) {
         const Filed& filed = plan.share(slot).filed;

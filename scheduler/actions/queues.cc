@@ -10,6 +10,26 @@ int64_t need_of(const Share& share) {
   return share.job->is_partial() ? share.job->part : int64_t(share.is.least) * kWholeGpu;
 }
 
+int64_t need_of(const Kind& kind) { return kind.part < kWholeGpu ? kind.part : int64_t(kind.least) * kWholeGpu; }
+
+int64_t need_of(const Giver& giver) { return giver.part < kWholeGpu ? giver.part : int64_t(giver.least) * kWholeGpu; }
+
+namespace {
+
+// What the leaf has, or else is owed and can use.
+int64_t keeps(const Tentative& plan, size_t leaf) {
+  const QueueShare& share = plan.queue_shares[leaf];
+  return std::max(share.allocated, std::min(share.fair, plan.usable[leaf]));
+}
+
+int64_t kept_by_all(const Tentative& plan) {
+  int64_t kept = 0;
+  for (size_t i = 0; i < plan.queue_shares.size(); ++i) kept += plan.queues().queues[i].leaf() ? keeps(plan, i) : 0;
+  return kept;
+}
+
+}  // namespace
+
 void note_shares(Tentative& plan) {
   const QueueTree& tree = plan.queues();
   std::vector<QueueLoad> loads(tree.queues.size());
@@ -31,44 +51,35 @@ void note_shares(Tentative& plan) {
   plan.limit_shares = shares;
   for (size_t i = 0; i < minima.size(); ++i) allocate(tree, int32_t(i), -left_behind[i], &shares);
   plan.queue_shares = std::move(shares);
+  plan.kept_by_queues = kept_by_all(plan);
 }
 
-bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need) {
-  if (is_owed(plan.queues(), plan.queue_shares, leaf, need)) return true;
-  int64_t kept = need;
-  for (size_t i = 0; i < plan.limit_shares.size(); ++i) {
-    if (!plan.queues().queues[i].leaf()) continue;
-    const QueueShare& share = plan.queue_shares[i];
-    kept += int32_t(i) == leaf ? share.allocated : std::max(share.allocated, std::min(share.fair, plan.usable[i]));
-  }
-  return kept <= plan.total() * kWholeGpu;
+bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need) { return need <= most_beside_shares(plan, leaf); }
+
+int64_t most_beside_shares(const Tentative& plan, int32_t leaf) {
+  const int64_t others = plan.kept_by_queues - keeps(plan, size_t(leaf));
+  const int64_t left = plan.total() * kWholeGpu - others - plan.queue_shares[size_t(leaf)].allocated;
+  return std::max(left, owed_to(plan.queues(), plan.queue_shares, leaf));
 }
 
-void book(Tentative& plan, int32_t leaf, int64_t amount) {
+void book(Tentative& plan, int32_t leaf, int64_t amount, int64_t usable) {
+  plan.kept_by_queues -= keeps(plan, size_t(leaf));
+  plan.usable[size_t(leaf)] += usable;
   allocate(plan.queues(), leaf, amount, &plan.queue_shares);
   allocate(plan.queues(), leaf, amount, &plan.limit_shares);
+  plan.kept_by_queues += keeps(plan, size_t(leaf));
 }
 
-int64_t leaving(const Tentative& plan) {
-  int64_t gpus = 0;
-  if (plan.has_queues()) {
-    for (const QueueSums& sums : plan.queue_sums()) gpus += sums.leaving;
-    return gpus;
-  }
-  for (const Share& share : plan.shares()) {
-    const bool leaves = share.known && share.is.admitted && share.job->suspended && !share.job->is_partial();
-    if (leaves) gpus += int64_t(share.held.size());
-  }
-  return gpus;
+void swap_shares(Tentative& plan, QueueShares* shares) {
+  std::swap(plan.queue_shares, *shares);
+  plan.kept_by_queues = kept_by_all(plan);
 }
+
+int64_t leaving(const Tentative& plan) { return plan.leaving(); }
 
 bool is_yielded_to(const Tentative& plan, const JobView& job) {
   if (!plan.has_priorities() || plan.turns()) return false;
-  const int32_t leaf = plan.leaf_of(job);
-  return std::any_of(plan.shares().begin(), plan.shares().end(), [&](const Share& each) {
-    return each.known && each.is.admitted && each.job->suspended && each.job->priority < job.priority &&
-           plan.leaf_of(*each.job) == leaf;
-  });
+  return plan.somebody_leaves_below(plan.leaf_of(job), job.priority);
 }
 
 }  // namespace tide::sched

@@ -6,6 +6,7 @@
 
 #include "scheduler/actions/actions.h"
 #include "scheduler/cost.h"
+#include "scheduler/next_queue.h"
 #include "scheduler/rank.h"
 #include "scheduler/spread.h"
 
@@ -29,6 +30,12 @@ class Reclaiming {
 
  private:
   bool serve_queues() {
+    reclaimable_.resize(shares_.size());
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      if (!plan_.queues().queues[i].leaf() || plan_.waiting()[i].empty()) continue;
+      const int64_t most = most_reclaimable(plan_.queues(), shares_, int32_t(i));
+      reclaimable_[i] = most == 0 ? 0 : std::min(most, headroom(plan_.queues(), shares_, int32_t(i)));
+    }
     for (size_t tries = 0; tries < kOwedMax; ++tries) {
       const Slot slot = next_owed();
       if (slot == kNoSlot) return false;
@@ -40,6 +47,7 @@ class Reclaiming {
 
   // The first that wait of each kind and queue, as they would start.
   void serve_priorities() {
+    in_vain_.clear();
     std::vector<std::pair<Order, Slot>> first;
     for (const Kinds& kinds : plan_.waiting()) {
       for (const auto& [kind, line] : kinds) first.push_back(*line.begin());
@@ -55,12 +63,25 @@ class Reclaiming {
   // One at a time: what they leave is kept for it, and the next round looks further.
   bool take_for(Slot slot, From from) {
     std::vector<Slot> givers;
-    if (!choose_givers(slot, from, &givers) || !could_be_placed(slot, givers)) return false;
+    const auto is_alike = [&](Slot other) { return alike(plan_.share(slot), plan_.share(other)); };
+    if (std::any_of(in_vain_.begin(), in_vain_.end(), is_alike)) return false;
+    if (!choose_givers(slot, from, &givers) || !could_be_placed(slot, givers)) {
+      in_vain_.push_back(slot);
+      return false;
+    }
     for (const Slot giver : givers) {
       plan_.share(giver).taken_for = slot;
       plan_.touch(giver);
     }
     return true;
+  }
+
+  // Whether the one fares like the other.
+  static bool alike(const Share& a, const Share& b) {
+    const JobView &one = *a.job, &other = *b.job;
+    return a.filed.line == b.filed.line && one.vgpus == other.vgpus && one.memory_bytes == other.memory_bytes &&
+           one.memory_given == other.memory_given && one.powers_of_two == other.powers_of_two &&
+           one.priority == other.priority && one.places.empty() && other.places.empty();
   }
 
   // It counts as touched from now on, and where it lies was not worked out in this round if it was to stay there.
@@ -78,9 +99,8 @@ class Reclaiming {
     for (const Slot giver : givers) {
       if (!plan_.share(giver).job->is_partial()) try_out(giver, {});
     }
-    for (Slot other = 0; other < plan_.shares().size(); ++other) {
+    for (const Slot other : beyond_minima()) {
       const Share& each = plan_.share(other);
-      if (!each.known || !each.is.admitted || each.is.frozen || each.job->is_partial()) continue;
       if (each.mine.size() > each.is.least)
         try_out(other, keep_gpus(plan_.gpus(), *each.job, each.mine, each.is.least));
     }
@@ -90,22 +110,34 @@ class Reclaiming {
     return can;
   }
 
+  std::vector<Slot> beyond_minima() const {
+    std::vector<Slot> slots;
+    for (const auto& shrinking : plan_.shrinking()) {
+      for (const auto& [key, slot] : shrinking) slots.push_back(slot);
+    }
+    std::sort(slots.begin(), slots.end());
+    return slots;
+  }
+
   // Whoever waits and is owed what it needs, in the order in which queues are served.
   Slot next_owed() const {
     const QueueTree& tree = plan_.queues();
+    const auto is_seen = [&](Slot slot) { return seen_.count(slot) != 0 || plan_.reserved.count(slot) != 0; };
+    if (const Slot slot = plan_.blocked_by; slot != kNoSlot) {  // nobody else
+      const Share& share = plan_.share(slot);
+      const bool may =
+          share.filed.line != nullptr && !is_seen(slot) && need_of(share) <= reclaimable_[share.filed.leaf];
+      return may && need_of(share) > 0 ? slot : kNoSlot;
+    }
     std::vector<int64_t> needs(tree.queues.size());
     std::vector<std::pair<Order, Slot>> first(tree.queues.size(), {{}, kNoSlot});
     for (size_t i = 0; i < needs.size(); ++i) {
-      if (!tree.queues[i].leaf()) continue;
+      if (reclaimable_[i] == 0) continue;
       for (const auto& [kind, line] : plan_.waiting()[i]) {
-        for (const auto& who : line) {
-          if (seen_.count(who.second) != 0 || plan_.reserved.count(who.second) != 0) continue;
-          if (plan_.blocked_by != kNoSlot && plan_.blocked_by != who.second) continue;
-          const int64_t need = need_of(plan_.share(who.second));
-          if (headroom(tree, shares_, int32_t(i)) < need || reclaimable(tree, shares_, int32_t(i), need).empty()) break;
-          if (first[i].second == kNoSlot || who < first[i]) first[i] = who;
-          break;
-        }
+        if (need_of(kind) > reclaimable_[i]) break;  // they are in the order of what they need
+        const auto who =
+            std::find_if(line.begin(), line.end(), [&](const auto& each) { return !is_seen(each.second); });
+        if (who != line.end() && (first[i].second == kNoSlot || *who < first[i])) first[i] = *who;
       }
       needs[i] = first[i].second == kNoSlot ? 0 : need_of(plan_.share(first[i].second));
     }
@@ -113,26 +145,28 @@ class Reclaiming {
     return leaf == kNoQueue ? kNoSlot : first[size_t(leaf)].second;
   }
 
-  // Jobs that may be disturbed for this one, on GPUs that are of use to it.
-  std::vector<Slot> candidates(Slot slot, From from) const {
+  // Jobs of the queue of whom something may be taken for this one.
+  std::vector<Giver> candidates(Slot slot, From from, int32_t leaf) const {
     const JobView& job = *plan_.share(slot).job;
-    const int32_t leaf = plan_.leaf_of(job);
-    std::vector<Slot> slots;
-    for (Slot each = 0; each < plan_.shares().size(); ++each) {
-      const Share& share = plan_.share(each);
-      if (!share.known || !share.is.admitted || share.is.frozen || !share.job->running || share.mine.empty()) continue;
-      if (!share.job->preemptible || share.job->spared) continue;
-      if (!share.job->is_partial() && share.mine != share.held) continue;  // it gives some in this round: first that
-      const bool same = plan_.leaf_of(*share.job) == leaf;
-      const bool lower = share.job->priority < job.priority && share.job->job_class != JobClass::kInference;
-      if (from == From::kPriorities ? !same || !lower : same) continue;
-      if (frees(share, job) == 0 || disturbance_cost(*share.job) == kNeverWorth) continue;
-      const bool of_use = std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
-        return capacity(job, plan_.gpus().view(gpu)) > 0 && plan_.may_begin(job, gpu);
-      });
-      if (of_use) slots.push_back(each);
+    std::vector<Giver> some;
+    for (const auto& [priority, givers] : plan_.givers()[size_t(leaf)]) {
+      if (from == From::kPriorities && priority >= job.priority) break;
+      for (const Giver& giver : givers) {
+        if (giver.part == kWholeGpu || job.is_partial()) some.push_back(giver);
+      }
     }
-    return slots;
+    return some;
+  }
+
+  // Whether it may be disturbed for this one, and is on GPUs that are of use to it.
+  bool may_give(const Share& share, const JobView& job, From from) const {
+    if (!share.job->running || share.mine.empty()) return false;
+    if (!share.job->is_partial() && share.mine != share.held) return false;  // it gives some in this round: first that
+    if (from == From::kPriorities && share.job->job_class == JobClass::kInference) return false;
+    if (frees(share, job) == 0 || is_nearly_done(*share.job)) return false;
+    return std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
+      return capacity(job, plan_.gpus().view(gpu)) > 0 && plan_.may_begin(job, gpu);
+    });
   }
 
   // What it cannot do without: the rest could be free already. A part frees its GPU only for other parts.
@@ -147,36 +181,66 @@ class Reclaiming {
     return room.fits(job.portion()) ? 1 : 0;
   }
 
-  // Somebody is being suspended: what it leaves may be enough for a part of a GPU.
-  bool somebody_leaves() const {
-    const auto& shares = plan_.shares();
-    return std::any_of(shares.begin(), shares.end(),
-                       [](const Share& each) { return each.known && each.is.admitted && each.job->suspended; });
-  }
-
   // Whether the other would lie on one server where this one leaves: it is spared being torn apart.
   bool lets_lie_together(const Share& share, uint32_t wanted) const {
-    std::map<ServerIndex, uint32_t> there;
-    for (const GpuIndex gpu : share.mine) ++there[plan_.gpus().server_of(gpu)];
-    return std::any_of(there.begin(), there.end(),
-                       [&](const auto& each) { return plan_.gpus().free_on(each.first) + each.second >= wanted; });
+    ServerIndex server = kNoServer;
+    uint32_t there = 0;  // sorted by server, as GPUs are
+    for (const GpuIndex gpu : share.mine) {
+      there = plan_.gpus().server_of(gpu) == server ? there + 1 : 1;
+      server = plan_.gpus().server_of(gpu);
+      if (plan_.gpus().free_on(server) + there >= wanted) return true;
+    }
+    return false;
   }
 
   // Whom it costs least, of equals who frees least beyond what is missing, then who frees most of that, then whose
   // GPUs are together with others that are free, then the newest. Before all that: inference jobs last, and lower
   // priorities first.
-  auto price(Slot slot, const Share& wanting, int64_t missing) const {
-    const Share& share = plan_.share(slot);
-    const int64_t freed = frees(share, *wanting.job), useful = std::max<int64_t>(std::min(freed, missing), 1);
-    const double cost = double(disturbance_cost(*share.job)) / double(useful);
-    return std::tuple(share.job->job_class == JobClass::kInference, share.job->priority, cost, freed - useful, -useful,
-                      !lets_lie_together(share, wanting.is.least), UINT64_MAX - share.number);
-  }
+  class Cheapest {
+   public:
+    Cheapest(const Reclaiming& of, From from, const Share& wanting, int64_t missing)
+        : of_(of), from_(from), wanting_(wanting), missing_(missing) {}
+
+    // Most are dearer, and nothing but their price is looked at.
+    void offer(const Giver& giver) {
+      const Price price = price_of(giver);
+      if (best_ != kNoSlot && (least_ < price || (price == least_ && !is_better(giver)))) return;
+      const Share& share = of_.plan_.share(giver.slot);
+      if (!of_.may_give(share, *wanting_.job, from_)) return;
+      best_ = giver.slot;
+      least_ = price;
+      newest_ = giver.number;
+      together_ = of_.lets_lie_together(share, wanting_.is.least);
+    }
+    Slot best() const { return best_; }
+
+   private:
+    using Price = std::tuple<bool, int32_t, double, int64_t, int64_t>;
+
+    Price price_of(const Giver& giver) const {
+      const int64_t freed = giver.part < kWholeGpu ? 1 : int64_t(giver.least);  // if it may give
+      const int64_t useful = std::max<int64_t>(std::min(freed, missing_), 1);
+      return {giver.inference, giver.priority, double(giver.cost) / double(useful), freed - useful, -useful};
+    }
+    bool is_better(const Giver& giver) const {
+      if (together_ && giver.number < newest_) return false;
+      const bool together = of_.lets_lie_together(of_.plan_.share(giver.slot), wanting_.is.least);
+      return together == together_ ? giver.number > newest_ : together;
+    }
+
+    const Reclaiming& of_;
+    const From from_;
+    const Share& wanting_;
+    const int64_t missing_;
+    Slot best_ = kNoSlot;
+    Price least_ = {};
+    uint64_t newest_ = 0;
+    bool together_ = false;
+  };
 
   // An inference job stays while its queue has no more than its share without what that one has.
-  bool is_within_share(const Share& share, const QueueShares& shares) const {
-    const QueueShare& queue = shares[size_t(plan_.leaf_of(*share.job))];
-    return share.job->job_class == JobClass::kInference && queue.allocated - need_of(share) < queue.fair;
+  static bool is_within_share(const Giver& giver, const QueueShare& queue) {
+    return giver.inference && queue.allocated - need_of(giver) < queue.fair;
   }
 
   struct Taking {  // for one job
@@ -184,9 +248,9 @@ class Reclaiming {
     From from;
     int32_t leaf;
     int64_t need, missing;
-    std::vector<Slot> may_give;  // and have not been chosen
-    QueueShares shares;          // as if those that have been chosen had left
+    QueueShares shares;  // as if those that have been chosen had left
     int64_t gained = 0;
+    std::map<int32_t, std::vector<Giver>> may_give = {};  // by queue, once it was asked; and have not been chosen
   };
 
   // Enough GPUs, and where they are of its own queue, enough of what that may have.
@@ -197,24 +261,24 @@ class Reclaiming {
     return room == kNoLimit || room - less_room >= taking.need;
   }
 
-  Slot next_giver(const Taking& taking) const {
-    const auto best_of = [&](int32_t leaf) {
-      const Share& wanting = plan_.share(taking.slot);
-      Slot best = kNoSlot;
-      for (const Slot each : taking.may_give) {
-        const Share& share = plan_.share(each);
-        if (plan_.leaf_of(*share.job) != leaf) continue;
-        if (taking.from == From::kQueues && is_within_share(share, taking.shares)) continue;
-        const int64_t missing = taking.missing - taking.gained;
-        if (best == kNoSlot || price(each, wanting, missing) < price(best, wanting, missing)) best = each;
-      }
-      return best;
-    };
-    if (taking.from == From::kPriorities) return best_of(taking.leaf);
-    for (const int32_t leaf : reclaimable(plan_.queues(), taking.shares, taking.leaf, taking.need)) {
-      if (const Slot best = best_of(leaf); best != kNoSlot) return best;
+  Slot next_giver(Taking* taking) const {
+    if (taking->from == From::kPriorities) return cheapest_of(taking, taking->leaf);
+    for (const int32_t leaf : reclaimable(plan_.queues(), taking->shares, taking->leaf, taking->need)) {
+      if (const Slot best = cheapest_of(taking, leaf); best != kNoSlot) return best;
     }
     return kNoSlot;
+  }
+
+  Slot cheapest_of(Taking* taking, int32_t leaf) const {
+    const auto [found, is_new] = taking->may_give.try_emplace(leaf);
+    if (is_new) found->second = candidates(taking->slot, taking->from, leaf);
+    Cheapest cheapest(*this, taking->from, plan_.share(taking->slot), taking->missing - taking->gained);
+    const bool from_others = taking->from == From::kQueues;
+    for (const Giver& each : found->second) {
+      if (!from_others || !is_within_share(each, taking->shares[size_t(leaf)])) cheapest.offer(each);
+    }
+    std::erase_if(found->second, [&](const Giver& each) { return each.slot == cheapest.best(); });
+    return cheapest.best();
   }
 
   void book_giver(Taking* taking, Slot giver, int sign) const {
@@ -227,20 +291,17 @@ class Reclaiming {
   bool choose_givers(Slot slot, From from, std::vector<Slot>* givers) {
     const Share& share = plan_.share(slot);
     const bool partial = share.job->is_partial();
-    if (partial && somebody_leaves()) return false;
+    if (partial && plan_.somebody_leaves()) return false;  // that may be enough
     Taking taking{.slot = slot,
                   .from = from,
                   .leaf = plan_.leaf_of(*share.job),
                   .need = need_of(share),
                   .missing = partial ? 1 : int64_t(share.is.least) - left_ - plan_.leaving_left,
-                  .may_give = {},
                   .shares = shares_};
     if (is_enough(taking)) return false;  // it is not their number that is in the way
-    taking.may_give = candidates(slot, from);
     while (!is_enough(taking)) {
-      const Slot giver = next_giver(taking);
+      const Slot giver = next_giver(&taking);
       if (giver == kNoSlot) return false;
-      std::erase(taking.may_give, giver);
       givers->push_back(giver);
       book_giver(&taking, giver, 1);
     }
@@ -263,9 +324,10 @@ class Reclaiming {
 
   // Whether its queue may have it when they have left, and not somebody else what they leave.
   bool starts_then(const Taking& taking) {
-    QueueShares before = std::exchange(plan_.queue_shares, taking.shares);
+    QueueShares shares = taking.shares;
+    swap_shares(plan_, &shares);
     const bool may = leaves_shares(plan_, taking.leaf, taking.need);
-    plan_.queue_shares = std::move(before);
+    swap_shares(plan_, &shares);
     return may;
   }
 
@@ -273,7 +335,7 @@ class Reclaiming {
   // have shrunk as far as they can. One of these at a time, and never so that its queue is owed it back. Beyond quotas
   // nobody is stopped so that others run faster.
   bool serve_growth() {
-    if (somebody_leaves()) return false;  // that may be enough
+    if (plan_.somebody_leaves()) return false;  // that may be enough
     const QueueTree& tree = plan_.queues();
     const QueueShares shares = shares_with_growth();
     std::vector<int64_t> needs(tree.queues.size());
@@ -296,10 +358,8 @@ class Reclaiming {
 
   QueueShares shares_with_growth() const {
     QueueShares shares = plan_.limit_shares;
-    for (const Share& share : plan_.shares()) {
-      if (!share.known || !share.is.admitted || share.is.frozen || share.is.count <= share.is.least) continue;
-      allocate(plan_.queues(), plan_.leaf_of(*share.job), int64_t(share.is.count - share.is.least) * kWholeGpu,
-               &shares);
+    for (size_t i = 0; i < shares.size(); ++i) {
+      if (plan_.grown(i) != 0) allocate(plan_.queues(), int32_t(i), plan_.grown(i) * kWholeGpu, &shares);
     }
     return shares;
   }
@@ -307,19 +367,15 @@ class Reclaiming {
   bool take_for_growth(Slot grower, int64_t need, const QueueShares& shares) {
     const Share& wanting = plan_.share(grower);
     const int64_t missing = need / kWholeGpu - std::max<int64_t>(plan_.left(), 0);
-    Slot best = kNoSlot;
-    const std::vector<Slot> may_give = candidates(grower, From::kQueues);
     for (const int32_t leaf : reclaimable(plan_.queues(), shares, plan_.leaf_of(*wanting.job), need)) {
-      for (const Slot each : may_give) {
-        const Share& share = plan_.share(each);
-        const QueueShare& queue = shares[size_t(leaf)];
-        if (plan_.leaf_of(*share.job) != leaf || queue.allocated - need_of(share) < queue.fair) continue;
-        if (frees(share, *wanting.job) < missing) continue;
-        if (best == kNoSlot || price(each, wanting, missing) < price(best, wanting, missing)) best = each;
+      Cheapest cheapest(*this, From::kQueues, wanting, missing);
+      const QueueShare& queue = shares[size_t(leaf)];
+      for (const Giver& each : candidates(grower, From::kQueues, leaf)) {
+        if (int64_t(each.least) >= missing && queue.allocated - need_of(each) >= queue.fair) cheapest.offer(each);
       }
-      if (best == kNoSlot) continue;
-      plan_.share(best).taken_for = grower;
-      plan_.touch(best);
+      if (cheapest.best() == kNoSlot) continue;
+      plan_.share(cheapest.best()).taken_for = grower;
+      plan_.touch(cheapest.best());
       return true;
     }
     return false;
@@ -329,6 +385,8 @@ class Reclaiming {
   QueueShares shares_;
   int64_t left_;
   std::set<Slot> seen_;
+  std::vector<Slot> in_vain_;         // for these nothing can be taken
+  std::vector<int64_t> reclaimable_;  // by leaf: the most that one of its jobs may need so that others give it that
 };
 
 }  // namespace

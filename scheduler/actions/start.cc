@@ -2,6 +2,7 @@
 
 #include "scheduler/actions/actions.h"
 #include "scheduler/expect.h"
+#include "scheduler/next_queue.h"
 #include "scheduler/policy.h"
 
 namespace tide::sched {
@@ -84,6 +85,7 @@ class Starting {
       --left_;
     }
     plan_.started.push_back({order, left_});
+    plan_.share(slot).began = plan_.started.size();
   }
 
   // Who is due comes before all others; until there is room for it nobody else starts. Whether they may.
@@ -100,9 +102,7 @@ class Starting {
       }
       start(slot);
       if (!plan_.has_queues()) continue;
-      const size_t leaf = size_t(plan_.leaf_of(*share.job));
-      book(plan_, int32_t(leaf), need_of(share));
-      plan_.usable[leaf] += std::max(int64_t(share.is.most) * kWholeGpu, need_of(share));
+      book_start(plan_.leaf_of(*share.job), share);
     }
     return true;
   }
@@ -248,33 +248,73 @@ class Starting {
     bool yielded_to = false;  // by others of its queue
   };
 
-  // Who of the queue may be tried next: the first that can start, unless the pool drains for one before it, or GPUs
-  // that others leave are kept for it.
-  Next next_of(int32_t leaf) const {
-    Next next;
-    for (const auto& [kind, line] : plan_.waiting()[size_t(leaf)]) {
-      for (const auto& who : line) {
-        if (plan_.reserved.count(who.second) != 0) continue;
-        const Share& share = plan_.share(who.second);
-        const int64_t need = need_of(share);
-        const bool room = fits(share), later = !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_;
-        if (!room && !later && !drains(share)) break;  // whatever its queue is owed
-        if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) break;
-        const bool can =
-            room && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need && leaves_shares(plan_, leaf, need);
-        const bool owed = is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
-        const bool waits_for_them = owed && later;
-        const bool yielded_to = later && waits_for_leaving(share) && leaves_shares(plan_, leaf, need);
-        if (!can && !waits_for_them && !yielded_to && !(owed && drains(share))) break;
-        if (next.who.second == kNoSlot || who < next.who) next = {who, can, yielded_to};
-        break;
-      }
+  // The first of a kind that has not been tried in vain. While jobs start there is only ever less left, of the pool and
+  // of what each queue may have: who cannot start now is not asked again, nor who is behind it.
+  struct Head {
+    std::pair<Order, Slot> who;
+    const Line* line;
+    bool operator<(const Head& other) const { return other.who < who; }  // of a heap: the first is on top
+  };
+
+  struct Waiting {  // in a queue
+    int32_t leaf = 0;
+    std::vector<Head> heads;  // a heap
+  };
+
+  // All of a queue that are worth a look: whoever needs more can neither start nor drain the pool.
+  Waiting heads_of(int32_t leaf) const {
+    Waiting waiting{.leaf = leaf, .heads = {}};
+    const Kinds& kinds = plan_.waiting()[size_t(leaf)];
+    if (kinds.empty()) return waiting;
+    const int64_t left = std::max(left_, left_ + leaving_) * kWholeGpu;
+    const int64_t may =
+        std::max({left, int64_t(plan_.part_left_most()), owed_to(plan_.queues(), plan_.queue_shares, leaf)});
+    const int64_t most = std::min(may, headroom(plan_.queues(), plan_.queue_shares, leaf));
+    for (const auto& [kind, line] : kinds) {
+      if (need_of(kind) > most && kind.least != 0) break;  // they are in the order of what they need
+      waiting.heads.push_back({*line.begin(), &line});
     }
-    return next;
+    std::make_heap(waiting.heads.begin(), waiting.heads.end());
+    return waiting;
+  }
+
+  // Whether it may be tried: it can start, or the pool drains for it, or GPUs that others leave are kept for it.
+  bool may_be_next(int32_t leaf, Slot slot, Next* next) const {
+    const Share& share = plan_.share(slot);
+    const int64_t need = need_of(share);
+    const bool room = fits(share), later = !share.job->is_partial() && int64_t(share.is.least) <= left_ + leaving_;
+    if (!room && !later && !drains(share)) return false;  // whatever its queue is owed
+    if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need || is_shut_out(share)) return false;
+    const bool leaves = (room || later) && leaves_shares(plan_, leaf, need);
+    next->fits = room && leaves && headroom(plan_.queues(), plan_.limit_shares, leaf) >= need;
+    next->yielded_to = later && leaves && waits_for_leaving(share);
+    if (next->fits || next->yielded_to) return true;
+    return (later || drains(share)) && is_owed(plan_.queues(), plan_.queue_shares, leaf, need);
+  }
+
+  // Who of the queue may be tried next: the first that may.
+  Next next_of(Waiting* waiting) const {
+    for (auto& heads = waiting->heads; !heads.empty(); heads.pop_back()) {
+      Next next{.who = heads.front().who};
+      if (may_be_next(waiting->leaf, next.who.second, &next)) return next;
+      std::pop_heap(heads.begin(), heads.end());
+    }
+    return {};
+  }
+
+  // Behind who is next. Requires: that one waits yet.
+  static void pass(Waiting* waiting) {
+    auto& heads = waiting->heads;
+    std::pop_heap(heads.begin(), heads.end());
+    const auto behind = heads.back().line->upper_bound(heads.back().who);
+    if (behind == heads.back().line->end()) return heads.pop_back();
+    heads.back().who = *behind;
+    std::push_heap(heads.begin(), heads.end());
   }
 
   // For whom GPUs of a model are kept: those are of no use to others.
   void start_entitled() {
+    if (!plan_.somebody_is_entitled()) return;
     std::vector<std::pair<std::pair<Order, Slot>, size_t>> entitled;  // with the leaf
     for (size_t leaf = 0; leaf < plan_.waiting().size(); ++leaf) {
       for (const auto& [kind, line] : plan_.waiting()[leaf]) {
@@ -287,9 +327,13 @@ class Starting {
       const int64_t need = need_of(share);
       if (!fits(share) || headroom(plan_.queues(), plan_.limit_shares, int32_t(leaf)) < need) continue;
       start(who.second);
-      book(plan_, int32_t(leaf), need);
-      plan_.usable[leaf] += std::max<int64_t>(int64_t(plan_.share(who.second).is.most) * kWholeGpu, need);
+      book_start(int32_t(leaf), plan_.share(who.second));
     }
+  }
+
+  void book_start(int32_t leaf, const Share& share) {
+    const int64_t need = need_of(share);
+    book(plan_, leaf, need, std::max(int64_t(share.is.most) * kWholeGpu, need));
   }
 
   // Between queues it is shares that decide, in a queue priority and then the order of submission.
@@ -297,38 +341,48 @@ class Starting {
     const QueueTree& tree = plan_.queues();
     leaving_ = leaving(plan_);
     start_entitled();
-    std::vector<bool> closed(tree.queues.size());
-    for (;;) {
-      std::vector<int64_t> needs(tree.queues.size());
-      std::vector<Next> next(tree.queues.size());
-      for (size_t i = 0; i < needs.size(); ++i) {
-        if (!tree.queues[i].leaf() || closed[i]) continue;
-        next[i] = next_of(int32_t(i));
-        needs[i] = next[i].who.second == kNoSlot ? 0 : need_of(plan_.share(next[i].who.second));
-      }
-      const int32_t leaf = next_queue(tree, plan_.queue_shares, needs);
-      if (leaf == kNoQueue) return;
-      const auto [order, slot] = next[size_t(leaf)].who;
-      const int64_t need = needs[size_t(leaf)];
-      const int64_t least = plan_.share(slot).is.least;
-      const bool owed = is_owed(tree, plan_.queue_shares, leaf, need);
-      if (next[size_t(leaf)].fits) {
-        start(slot);
-        book(plan_, leaf, need);
-        plan_.usable[size_t(leaf)] += std::max<int64_t>(int64_t(plan_.share(slot).is.most) * kWholeGpu, need);
-      } else if (next[size_t(leaf)].yielded_to ||
-                 (owed && least <= left_ + leaving_ && !plan_.share(slot).job->is_partial())) {
-        keep_leaving(slot);
-        book(plan_, leaf, need);
-      } else {
-        closed[size_t(leaf)] = true;
-        plan_.share(slot).why = Why::kNeeds;
-        if (owed) {
-          drain_for(slot);
-          return let_pass_in_queues();
-        }
-      }
+    std::vector<Waiting> waiting(tree.queues.size());
+    for (size_t i = 0; i < waiting.size(); ++i) {
+      if (tree.queues[i].leaf()) waiting[i] = heads_of(int32_t(i));
     }
+    std::vector<Next> next(tree.queues.size());
+    NextQueue order(tree, plan_.queue_shares);
+    for (int32_t changed = kNoQueue;;) {
+      for (size_t i = 0; i < next.size(); ++i) {
+        const int32_t leaf = int32_t(i);
+        if (waiting[i].heads.empty() && order.need(leaf) == 0) continue;
+        next[i] = next_of(&waiting[i]);
+        const int64_t need = next[i].who.second == kNoSlot ? 0 : need_of(plan_.share(next[i].who.second));
+        if (leaf == changed || need != order.need(leaf)) order.set(leaf, need);
+      }
+      changed = order.next();
+      if (changed == kNoQueue) return;
+      if (!try_next(next[size_t(changed)], &waiting[size_t(changed)])) return let_pass_in_queues();
+    }
+  }
+
+  // False: everybody else waits for it.
+  bool try_next(const Next& next, Waiting* waiting) {
+    const Slot slot = next.who.second;
+    const Share& share = plan_.share(slot);
+    const int64_t need = need_of(share), least = share.is.least;
+    const bool owed = is_owed(plan_.queues(), plan_.queue_shares, waiting->leaf, need);
+    const bool later = least <= left_ + leaving_ && !share.job->is_partial();
+    if (next.fits) {
+      pass(waiting);
+      start(slot);
+      book_start(waiting->leaf, plan_.share(slot));
+    } else if (next.yielded_to || (owed && later)) {
+      pass(waiting);
+      keep_leaving(slot);
+      book(plan_, waiting->leaf, need);
+    } else {
+      waiting->heads.clear();
+      plan_.share(slot).why = Why::kNeeds;
+      if (owed) drain_for(slot);
+      return !owed;
+    }
+    return true;
   }
 
   // As far as limits allow, and others' shares.
@@ -346,8 +400,7 @@ class Starting {
       if (headroom(plan_.queues(), plan_.queue_shares, leaf) < need) continue;
       if (headroom(plan_.queues(), plan_.limit_shares, leaf) < need || !leaves_shares(plan_, leaf, need)) continue;
       if (!start_passing(who.second)) continue;
-      book(plan_, leaf, need);
-      plan_.usable[size_t(leaf)] += std::max<int64_t>(int64_t(share.is.most) * kWholeGpu, need);
+      book_start(leaf, share);
     }
   }
 

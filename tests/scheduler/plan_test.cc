@@ -113,8 +113,10 @@ TEST(Plan, counts_a_part_that_is_still_there_or_comes) {
 TEST(Plan, gives_memory_away_once) {
   const std::vector<Present> present = {part("A", 250, gpu(0), 8), part("B", 250, {}, 8), part("C", 250, {}, 2)};
   const Assignment wanted = {{"A", on({0})}, {"B", on({0})}, {"C", on({0})}};
-  EXPECT_EQ(text(plan(present, wanted, {{gpu(0), 12}})), (Lines{"place C:0 on s/0", "place B:0 on s/0 (later)"}));
-  EXPECT_EQ(text(plan(present, wanted, {{gpu(0), 18}})), (Lines{"place B:0 on s/0", "place C:0 on s/0"}));
+  EXPECT_EQ(text(plan(present, wanted, [](const GpuId&) { return 12; })),
+            (Lines{"place C:0 on s/0", "place B:0 on s/0 (later)"}));
+  EXPECT_EQ(text(plan(present, wanted, [](const GpuId&) { return 18; })),
+            (Lines{"place B:0 on s/0", "place C:0 on s/0"}));
 }
 
 GpuId parked() { return {"s", kParked}; }

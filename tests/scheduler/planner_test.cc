@@ -16,7 +16,8 @@
 namespace tide::sched {
 namespace {
 
-enum class Rules { kNone, kQueues, kTurns, kJobs, kEstimates, kLine };  // kJobs: priorities, classes, ...
+// kQueues: four beside each other; kTree: many below others, and many jobs; kJobs: priorities, classes, ...
+enum class Rules { kNone, kQueues, kTree, kTurns, kJobs, kEstimates, kLine };
 
 // A pool that lives, told to a planner change by change, and asked of assign() as a whole.
 class Pool {
@@ -24,15 +25,19 @@ class Pool {
   explicit Pool(uint64_t seed, Rules rules = Rules::kNone)
       : dice_(seed),
         rules_(rules),
-        estimates_(rules == Rules::kEstimates || rules == Rules::kLine || (rules == Rules::kQueues && seed % 2 == 0)),
+        estimates_(rules == Rules::kEstimates || rules == Rules::kLine ||
+                   (rules >= Rules::kQueues && rules <= Rules::kTree && seed % 2 == 0)),
         state_(gpus()),
         planner_(state_) {}
 
   void change() {
     if (estimates_ && dice_.roll(3) == 0) return pass_time();
-    if ((rules_ == Rules::kQueues || rules_ == Rules::kTurns) && dice_.roll(4) == 0) return change_rules();
+    if ((has_queues() || rules_ == Rules::kTurns) && dice_.roll(4) == 0) return change_rules();
     const uint32_t what = dice_.roll(10);
-    if (what < 4 || state_.jobs.empty()) return arrive();
+    if (what < 4 || state_.jobs.empty()) {
+      for (uint32_t more = rules_ == Rules::kTree ? dice_.roll(6) : 0; more-- > 0;) arrive();
+      return arrive();
+    }
     if (what == 9) return change_gpu();
     const size_t i = dice_.roll(uint32_t(state_.jobs.size()));
     JobView& job = state_.jobs[i];
@@ -71,7 +76,7 @@ class Pool {
       job.passes.clear();
       if (taken_.erase(job.id) != 0) {
         job.suspended = false;  // it waits to come back
-      } else if (rules_ == Rules::kQueues || rules_ == Rules::kTurns) {
+      } else if (has_queues() || rules_ == Rules::kTurns) {
         job.suspended = dice_.roll(2) == 0;
       }
       planner_.put(job);
@@ -174,6 +179,33 @@ class Pool {
     ASSERT_NE(decision.places, job.places) << job.id;
   }
 
+  bool has_queues() const { return rules_ == Rules::kQueues || rules_ == Rules::kTree; }
+
+  int32_t roll_leaf() {
+    for (;;) {
+      const uint32_t at = dice_.roll(uint32_t(state_.queues.queues.size()));
+      if (state_.queues.queues[at].leaf()) return int32_t(at);
+    }
+  }
+
+  // Up to four departments, each with up to five teams or none.
+  QueueTree make_queues() {
+    std::vector<QueueConfig> queues;
+    const auto add = [&](const std::string& name, const std::string& parent) {
+      queues.push_back({.name = name, .parent = parent, .quota = dice_.roll(6) * (parent.empty() ? 1.0 : 0.5)});
+      if (dice_.roll(3) == 0) queues.back().limit = queues.back().quota + dice_.roll(8);
+      queues.back().over_quota_weight = dice_.roll(4);
+      queues.back().priority = int32_t(dice_.roll(2));
+      queues.back().preemptible = dice_.roll(5) != 0;
+    };
+    for (uint32_t d = 0, departments = 1 + dice_.roll(4); d < departments; ++d) {
+      const std::string name = "d" + std::to_string(d);
+      add(name, "");
+      for (uint32_t t = dice_.roll(6); t-- > 0;) add(name + "t" + std::to_string(t), name);
+    }
+    return make_tree(queues);
+  }
+
   // Who starts although the pool drains is to be over before that can start, and the planner says so, too.
   void note_passing(const JobView& job, const Decision& decision,
                     const std::map<std::string, const Planner::Change*>& changes) {
@@ -203,7 +235,7 @@ class Pool {
 
   State gpus() {
     State state;
-    const uint32_t servers = 1 + dice_.roll(5);
+    const uint32_t servers = 1 + dice_.roll(rules_ == Rules::kTree ? 12 : 5);
     const bool unlike = dice_.roll(3) == 0, traits = dice_.roll(2) == 0;
     for (uint32_t s = 0; s < servers; ++s) {
       for (uint32_t g = dice_.roll(5) + 1; g-- > 0;) {
@@ -223,16 +255,20 @@ class Pool {
       }
       state.used.resize(4);
     }
+    if (rules_ == Rules::kTree) {
+      state.queues = make_queues();
+      state.used.resize(state.queues.queues.size());
+    }
     state.turns = rules_ == Rules::kTurns;
     return state;
   }
 
   // The past of a queue, who is next, or how much a queue is owed.
   void change_rules() {
-    if (rules_ == Rules::kQueues && dice_.roll(3) == 0) {
-      state_.queues.queues[dice_.roll(4)].quota = int64_t(dice_.roll(4)) * kWholeGpu;
-    } else if (rules_ == Rules::kQueues) {
-      state_.used[dice_.roll(4)] = dice_.roll(10) / 10.0;
+    if (has_queues() && dice_.roll(3) == 0) {
+      state_.queues.queues[size_t(roll_leaf())].quota = int64_t(dice_.roll(4)) * kWholeGpu;
+    } else if (has_queues()) {
+      state_.used[size_t(roll_leaf())] = dice_.roll(10) / 10.0;
     } else {
       state_.next_turn = state_.jobs.empty() ? "" : state_.jobs[dice_.roll(uint32_t(state_.jobs.size()))].id;
     }
@@ -248,13 +284,14 @@ class Pool {
     }
     job.memory_given = dice_.roll(2) == 0;
     if (dice_.roll(4) == 0) job.memory_bytes = 2 + dice_.roll(15);
-    if (rules_ == Rules::kJobs || (estimates_ && rules_ != Rules::kQueues && dice_.roll(2) == 0)) give_rules(&job);
+    const bool has_rules = rules_ == Rules::kJobs || rules_ == Rules::kTree;
+    if (has_rules || (estimates_ && !has_queues() && dice_.roll(2) == 0)) give_rules(&job);
     if (dice_.roll(4) == 0)
       parse_needs(std::vector<std::string>{"server", "H200", "rack=a"}[dice_.roll(3)], &job.require);
     job.pinned = dice_.roll(8) == 0;
     job.spared = dice_.roll(8) == 0;
-    if (rules_ == Rules::kQueues) {
-      put_into_queue(state_.queues, int32_t(dice_.roll(4)), &job);
+    if (has_queues()) {
+      put_into_queue(state_.queues, roll_leaf(), &job);
       job.priority = int32_t(dice_.roll(2));
     }
     if (rules_ == Rules::kTurns) job.turn.ticket = 1 + dice_.roll(100);
@@ -317,7 +354,7 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
       pool.park();
       pool.decide();
       if (HasFatalFailure()) return;
-      if (GetParam() == Rules::kJobs || GetParam() == Rules::kLine) pool.expect_sound();
+      if (GetParam() == Rules::kJobs || GetParam() == Rules::kTree || GetParam() == Rules::kLine) pool.expect_sound();
       if (HasFatalFailure()) return;
     }
     if (GetParam() == Rules::kNone) pool.expect_idle();
@@ -328,7 +365,7 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
     passed += pool.passed();
     overruns += pool.overruns();
   }
-  const bool gives = GetParam() == Rules::kQueues || GetParam() == Rules::kJobs || GetParam() == Rules::kLine;
+  const bool gives = GetParam() >= Rules::kQueues && GetParam() != Rules::kTurns && GetParam() != Rules::kEstimates;
   EXPECT_TRUE(given > 0 || !gives) << "nothing was reclaimed";
   printf("%zu passed while the pool drained, %zu were suspended since they were not over in time\n", passed, overruns);
   EXPECT_TRUE((passed > 30 && overruns > 2) || GetParam() != Rules::kEstimates);
@@ -336,8 +373,8 @@ TEST_P(PlannerOf, answers_each_change_as_the_policy_does_the_whole) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Pools, PlannerOf,
-                         testing::Values(Rules::kNone, Rules::kQueues, Rules::kTurns, Rules::kJobs, Rules::kEstimates,
-                                         Rules::kLine));
+                         testing::Values(Rules::kNone, Rules::kQueues, Rules::kTree, Rules::kTurns, Rules::kJobs,
+                                         Rules::kEstimates, Rules::kLine));
 
 TEST(Planner, never_gives_more_of_a_gpu_than_there_is) {
   for (uint64_t seed = 1; seed <= 25; ++seed) {

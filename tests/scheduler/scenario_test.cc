@@ -285,7 +285,7 @@ class Player {
       for (uint32_t v = 0; v < job.vgpus; ++v)
         present.push_back({.job = job.id, .vgpu = v, .at = job.places[v], .to = {}, .portion = job.portion()});
     }
-    for (const Action& action : plan(present, wanted_, memory)) {
+    for (const Action& action : plan(present, wanted_, [&](const GpuId& gpu) { return memory.at(gpu); })) {
       happened = true;
       if (!action.ready || !alive(action)) continue;
       JobView& who = *job(action.job);

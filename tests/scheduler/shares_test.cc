@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/log.h"
+#include "scheduler/next_queue.h"
 #include "scheduler/usage.h"
 #include "tests/scheduler/queue_text.h"
 

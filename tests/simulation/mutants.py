@@ -79,8 +79,8 @@ MUTANTS = {
         'owner', 'pool'),
     'shares-twice': (  # what is left of a GPU is given to two at the same moment
         'scheduler/plan.cc',
-        '    if (action.ready) occupants.add(action.to, action.job);',
-        '    if (false) occupants.add(action.to, action.job);',
+        '    if (action.ready) occupants.add(*to, *of);',
+        '    if (false) occupants.add(*to, *of);',
         'owner', 'pool'),
     'squeezed-in': (  # who is moved away so that a part of a GPU fits beside the others is not counted
         'scheduler/actions/consolidate.cc',

@@ -7,17 +7,20 @@
 #include <functional>
 #include <vector>
 
+#include "scheduler/queue_config.h"
 #include "scheduler/state.h"
 
 namespace tide::sched {
 
 struct RoundsSize {
   uint32_t servers = 1280, jobs = 100'000, events = 2'000;
+  std::vector<QueueConfig> queues = {};  // JobView::queue is an index in the tree that is made of them
 };
 
+// Of all rounds that followed from the events.
 struct RoundTimes {
-  std::vector<double> rounds_us;  // sorted; of all rounds that followed from the events
-  double first_ms = 0;            // until all that could start had started
+  std::vector<double> rounds_us, busy_us;  // sorted: by the clock; of the processor's time
+  double first_ms = 0;                     // until all that could start had started
   size_t running = 0;
 };
 
