@@ -13,7 +13,8 @@ import programs
 NO_KERNELS = os.path.join(programs.ROOT, 'build', 'tools', 'bench_driver', 'libsoftgpu_no_kernels.so')
 STARTS = 11
 IDLE_S, IDLE_RUNS = 6, 3
-SIZES = (('4 KiB', 4 << 10), ('64 KiB', 64 << 10), ('1 MiB', 1 << 20), ('16 MiB', 16 << 20), ('256 MiB', 256 << 20))
+SIZES = (('4 KiB', 4 << 10), ('64 KiB', 64 << 10), ('1 MiB', 1 << 20), ('16 MiB', 16 << 20), ('256 MiB', 256 << 20),
+         ('1 GiB', 1 << 30))
 WAYS = (('host to device, pageable', 'pageable_in'), ('host to device, pinned', 'pinned_in'),
         ('device to host, pageable', 'pageable_out'), ('device to host, pinned', 'pinned_out'))
 
@@ -58,12 +59,12 @@ def copies(work, transport, floors):
     """`floors`: of a size and a direction, GB/s; None: what memcpy reaches in the program."""
     with programs.Pool(programs.find_tide(), os.path.join(work, f'pool-copies-{transport}'), 1,
                        TIDE_TRANSPORT=transport) as pool:
-        v = values_of(pool, work, 'copy_cost')
+        v = values_of(pool, work, 'copy_cost', '--mib', '1024')
     for way, key in WAYS:
         for size, count in SIZES:
             floor = floors(count, key.endswith('_in')) if floors else v[f'memcpy_{count}']
             value = v[f'{key}_{count}']
-            yield figure(f'{transport}: {way}, {size}', value, 'GB/s', floor, int(v['runs']),
+            yield figure(f'{transport}: {way}, {size}', value, 'GB/s', floor, int(v[f'runs_{count}']),
                          None if floor is None else 0.95 * floor, True)
 
 

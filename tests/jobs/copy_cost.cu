@@ -1,7 +1,7 @@
 // What copies to and from a device reach, by size, of pageable and of page-locked memory, beside copying as many bytes
 // in this process: GB/s, the median of rounds that take turns. Small copies come in rows, and the last of a row is
 // waited for; but those from the device to pageable memory wait by themselves, as CUDA has it.
-//   ./copy_cost [--mib N]    N: the largest
+//   ./copy_cost [--mib N]    N: the largest; 4 KiB and each 16 times as much up to it, and N itself
 
 #include <algorithm>
 #include <vector>
@@ -10,7 +10,8 @@
 
 namespace {
 
-constexpr int kRounds = 15;
+constexpr int kRounds = 15, kRoundsOfLarge = 3;
+constexpr size_t kLargeBytes = 512u << 20;
 constexpr size_t kRowBytes = 4 << 20;
 
 struct Way {
@@ -41,7 +42,11 @@ int main(int argc, char** argv) {
   CHECK(cudaMallocHost(&pinned, largest));
   CHECK(cudaMalloc(&device, largest));
   memset(pinned, 3, largest);
-  for (size_t bytes = 4096; bytes <= largest; bytes *= 16) {
+  std::vector<size_t> sizes;
+  for (size_t bytes = 4096; bytes < largest; bytes *= 16) sizes.push_back(bytes);
+  sizes.push_back(largest);
+  for (const size_t bytes : sizes) {
+    const int rounds = bytes < kLargeBytes ? kRounds : kRoundsOfLarge;
     const int calls = (int)std::max<size_t>(1, kRowBytes / bytes);
     Way ways[] = {{"memcpy", host_to_host, {}},
                   {"pageable_in", to_device, {}},
@@ -53,7 +58,7 @@ int main(int argc, char** argv) {
                                                   {device, pinned},
                                                   {other.data(), device},
                                                   {pinned, device}};
-    for (int round = 0; round < kRounds; round++) {
+    for (int round = 0; round < rounds; round++) {
       for (size_t w = 0; w < std::size(ways); w++) {
         const double began = now_seconds();
         for (int i = 0; i < calls; i++) ways[w].copy(ends[w].first, ends[w].second, bytes);
@@ -61,9 +66,9 @@ int main(int argc, char** argv) {
         ways[w].seconds.push_back((now_seconds() - began) / calls);
       }
     }
+    printf("runs_%zu %d\n", bytes, rounds);
     for (Way& way : ways) printf("%s_%zu %.4f\n", way.name, bytes, 1e-9 * (double)bytes / median(way.seconds));
   }
   EXPECT(other[0] == 3 && pinned[0] == 3, "%d and %d came back", other[0], pinned[0]);
-  printf("runs %d\n", kRounds);
   return verdict("copy_cost");
 }
