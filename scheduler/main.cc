@@ -48,6 +48,20 @@ struct Options {
   std::string ready_file;
 };
 
+bool read_turns(const std::string& turns, const std::string& file, Options* options) {
+  options->file.turns_given = !turns.empty();
+  if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
+    log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
+    return false;
+  }
+  if (options->config.turns.on && options->config.policy.preempts) {
+    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out",
+        file.c_str());
+    return false;
+  }
+  return true;
+}
+
 // -1: go on; else the exit status.
 int read_options(int argc, char** argv, Options* options) {
   options->words.assign(argv, argv + argc);
@@ -110,17 +124,7 @@ int read_options(int argc, char** argv, Options* options) {
   }
   if (!listen.empty()) options->config.listen = listen;
   if (!door.empty()) options->config.door = door;
-  options->file.turns_given = !turns.empty();
-  if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
-    log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
-    return 2;
-  }
-  if (options->config.turns.on && options->config.policy.preempts) {
-    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out",
-        config.c_str());
-    return 2;
-  }
-  return -1;
+  return read_turns(turns, config, options) ? -1 : 2;
 }
 
 // In one piece or not at all: who waits for it must not read half of it.

@@ -55,11 +55,7 @@ double processor_ms() {
 }
 
 // The same, to a part of a microsecond.
-double processor_us() {
-  timespec time = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return double(time.tv_sec) * 1e6 + double(time.tv_nsec) / 1000;
-}
+double processor_us() { return double(thread_cpu_ns()) / 1000; }
 
 void print(const std::string& name, double value, const char* unit, double budget, uint32_t runs = 1) {
   const std::string limit = budget > 0 ? format("%g, \"met\": %s", budget, value <= budget ? "true" : "false")

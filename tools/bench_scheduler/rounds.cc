@@ -1,7 +1,6 @@
 #include "tools/bench_scheduler/rounds.h"
 
 #include <kj/async-io.h>
-#include <time.h>
 
 #include <algorithm>
 #include <memory>
@@ -52,11 +51,7 @@ class IdleAgent final : public control::Agent::Server {
   bool* const holds_;
 };
 
-double processor_us() {
-  timespec time = {};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return double(time.tv_sec) * 1e6 + double(time.tv_nsec) / 1000;
-}
+double processor_us() { return double(thread_cpu_ns()) / 1000; }
 
 // The scheduler's own reconciler with all that belongs to it, but for sockets and disks.
 class Pool {
