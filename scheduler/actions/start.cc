@@ -174,10 +174,13 @@ class Starting {
     return true;
   }
 
-  // Of each kind the first in line.
+  // Of each kind that there may be room for the first in line.
   std::vector<std::pair<Order, Slot>> who_may_pass(const Kinds& kinds) const {
     std::vector<std::pair<Order, Slot>> some;
+    const int64_t unused = plan_.left() - new_rooms_;
+    const uint32_t part = unused > 0 ? kWholeGpu : plan_.part_left_most();
     for (const auto& [kind, line] : kinds) {
+      if (kind.part < kWholeGpu ? kind.part > part : int64_t(kind.least) > unused) continue;
       size_t count = 0;
       for (auto who = line.begin(); who != line.end() && count < kPassersMax; ++who, ++count) {
         if (who->second != plan_.blocked_by) some.push_back(*who);

@@ -100,7 +100,8 @@ class Pool {
   // And until nobody is being suspended: that takes time by itself.
   void rest() {
     settle();
-    while (std::exchange(holds_, is_suspending())) {
+    while (holds_) {
+      holds_ = is_suspending();
       io_.provider->getTimer().afterDelay(10 * kj::MILLISECONDS).wait(io_.waitScope);
       settle();
     }
