@@ -295,8 +295,8 @@ class LiningUp {
 
   bool is_choosy(const JobView& job) const { return job.picky() || job.memory_bytes > memory_least_; }
 
-  // They are granted no more than there are of these, less what those before them have or get of them; so whoever is
-  // stopped for one of them makes it start.
+  // They are granted no more than there are of these, less what those before them have or get of them, as far as that
+  // cannot go elsewhere; so whoever is stopped for one of them makes it start.
   void cap(const std::vector<uint32_t>& by_place) {
     std::vector<size_t> position(who_.size());
     for (size_t i = 0; i < by_place.size(); ++i) position[by_place[i]] = i;
@@ -321,9 +321,9 @@ class LiningUp {
       const bool own = gpu.holder == each;
       if (!own && gpu.stays) continue;
       if (!own && gpu.holder != kNobody && position[gpu.holder] < position[each]) continue;
-      std::vector<size_t>& group = groups[group_of(job, state_.gpus[g])];
-      group.push_back(g);
+      groups[group_of(job, state_.gpus[g])].push_back(g);
     }
+    if (!job.running && !job.is_partial()) add_movable(each, position, &groups);
     const auto own = [&](const std::vector<size_t>& group) {
       return std::count_if(group.begin(), group.end(), [&](size_t g) { return gpus_[g].holder == each; });
     };
@@ -335,6 +335,30 @@ class LiningUp {
     std::stable_sort(open.begin(), open.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
     std::stable_partition(open.begin(), open.end(), [&](size_t g) { return gpus_[g].holder == each; });
     return open;
+  }
+  // Where it could not start else: those of jobs before it that can lie on any others, if there are as many elsewhere.
+  void add_movable(uint32_t each, const std::vector<size_t>& position,
+                   std::map<std::string, std::vector<size_t>>* groups) const {
+    const JobView& job = job_of(each);
+    std::map<std::string, std::vector<size_t>> movable;
+    std::map<std::string, size_t> elsewhere;  // open to those that move: in all, less those of the group
+    size_t open = 0;
+    for (size_t g = 0; g < gpus_.size(); ++g) {
+      const Gpu& gpu = gpus_[g];
+      if (!gpu.usable || gpu.shared || gpu.claimed || gpu.stays) continue;
+      const bool behind = gpu.holder == kNobody || position[gpu.holder] > position[each];
+      const bool may = may_begin(job, g);
+      const std::string name = may ? group_of(job, state_.gpus[g]) : "";
+      if (behind) ++open;
+      if (behind && may) ++elsewhere[name];
+      if (!behind && may && !is_choosy(job_of(gpu.holder))) movable[name].push_back(g);
+    }
+    for (const auto& [name, gpus] : movable) {
+      std::vector<size_t>& group = (*groups)[name];
+      const size_t least = candidates_[each].least, room = open - elsewhere[name];
+      if (group.size() >= least || group.size() + std::min(gpus.size(), room) < least) continue;
+      group.insert(group.end(), gpus.begin(), gpus.begin() + long(least - group.size()));
+    }
   }
   bool key(size_t gpu) const { return gpus_[gpu].holder != kNobody; }
 

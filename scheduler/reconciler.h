@@ -315,7 +315,7 @@ class Reconciler final : private kj::TaskSet::ErrorHandler {
   std::unordered_map<uint64_t, Told> told_;
   std::unordered_map<GpuId, std::vector<uint64_t>, GpuIdHash> occupants_;  // jobs with a vGPU there, coming or going
   std::set<std::string> told_servers_;
-  bool told_turns_ = false, told_written_ = false, told_line_ = false;
+  bool told_turns_ = false, told_written_ = false;
   bool promised_ = false;  // somebody has been promised a deadline
   QueueTree told_tree_;
   std::map<std::string, int32_t> leaves_;  // of told_tree_

@@ -95,8 +95,7 @@ void Reconciler::tell_planner(const Moment& now) {
                       !(told_tree_ == ledger_.queues.tree);
   // What is due of one job depends on all the others, in line, too; and reservations reckon with how long each still
   // runs.
-  const bool promised = promised_ || has_deadlines() || !ledger_.reservations.empty() || ledger_.preempts ||
-                        std::exchange(told_line_, ledger_.preempts);
+  const bool promised = promised_ || has_deadlines() || !ledger_.reservations.empty() || ledger_.preempts;
   if (others || orphans_ || promised || !tell_of_changes(now)) tell_all(now);
 }
 

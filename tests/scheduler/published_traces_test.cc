@@ -15,6 +15,7 @@
 #include "scheduler/simulate/bounds.h"
 #include "scheduler/simulate/csv.h"
 #include "scheduler/simulate/deadlines.h"
+#include "scheduler/simulate/elastic.h"
 #include "scheduler/simulate/engine.h"
 #include "scheduler/simulate/learned.h"
 #include "scheduler/simulate/metrics.h"
@@ -226,6 +227,16 @@ TEST(Published, philly_by_estimates) {
     EXPECT_LE(metrics.makespan_s, 1.02 * makespan_s);
     EXPECT_EQ(metrics.lost_gpu_s, 0);
   }
+  // The running scheduler's policy, told roughly: all aims are met.
+  Pool pool{.gpus = 512};
+  pool.policy.by_estimates = pool.policy.preempts = true;
+  Result result;
+  ASSERT_TRUE(run_pool(trace, pool, {.told = Told::kGiven}, &result).ok());
+  const Metrics metrics = measure(trace, result);
+  EXPECT_LT(metrics.jct_s.mean, kSrtfMean_s);
+  EXPECT_LT(metrics.jct_s.p99, kFifoSkipP99_s);
+  EXPECT_LE(metrics.makespan_s, 1.02 * makespan_s);
+  EXPECT_EQ(metrics.lost_gpu_s, 0);
 }
 
 }  // namespace
