@@ -1,6 +1,6 @@
 // Processes of one job share memory and events of their GPUs, by every handle that CUDA has for it.
 //   sharing exchange       two processes on each GPU take turns at the same memory, held together by events alone
-//   sharing turns FILE     the same, also with memory of a pool and of cuMemCreate, until the file is there; it can be moved
+//   sharing turns FILE     the same until the file is there; it can be moved
 //   sharing heirs FILE     goes on with another process's memory until the file is there; that one may be killed
 //   sharing death          an owner dies while another process uses its memory and waits for its event
 //   sharing publish FILE   writes handles to a file and waits until the file is gone
