@@ -438,23 +438,6 @@ bool Worker::may_come_back() {
   return false;
 }
 
-// Processes that have memory or events of this one rest, too, and would have nothing when they go on.
-bool Worker::may_outlive_client() const {
-  return kept_ != nullptr && guard_ == nullptr && (shares_ || identity_.shares != 0);
-}
-
-bool Worker::outlive_client() {
-  if (!may_outlive_client()) return false;
-  log(LogLevel::kInfo, "vGPU %u: its program has ended; what is kept stays for the job's other processes",
-      identity_.vgpu);
-  link_.reset();
-  live_ = false;
-  lost_ns_ = 0;
-  bereaved_ = true;
-  send_control(control_, ControlType::kBereaved, nullptr, 0);
-  return true;
-}
-
 void Worker::resume(const ControlSession& session, int lifeline) {
   const Outcome outcome = resume_over(session, lifeline);
   send_control(control_, ControlType::kServing, nullptr, 0);

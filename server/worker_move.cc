@@ -248,6 +248,23 @@ void Worker::hear_meanwhile(ControlMessage* message) {
   }
 }
 
+// Processes that have memory or events of this one rest, too, and would have nothing when they go on.
+bool Worker::may_outlive_client() const {
+  return kept_ != nullptr && guard_ == nullptr && (shares_ || identity_.shares != 0);
+}
+
+bool Worker::outlive_client() {
+  if (!may_outlive_client()) return false;
+  log(LogLevel::kInfo, "vGPU %u: its program has ended; what is kept stays for the job's other processes",
+      identity_.vgpu);
+  link_.reset();
+  live_ = false;
+  lost_ns_ = 0;
+  bereaved_ = true;
+  send_control(control_, ControlType::kBereaved, nullptr, 0);
+  return true;
+}
+
 // And takes its session along.
 bool Worker::client_has_ended() {
   return link_ != nullptr && !link_->alive() && link_->closed() && !may_outlive_client();

@@ -9,7 +9,7 @@ namespace {
 
 constexpr uint64_t kBase = vgpu_range_base(2);
 constexpr uint64_t kAdd = uint64_t{1} << 32, kSlow = kAdd + 1;
-constexpr uint64_t kSlowMs = 400;
+constexpr uint64_t kSlowMs = 1000;
 constexpr uint64_t kBytes = 16 * kChunkBytes;  // more than is on its way at once
 
 // Where the first one is, and the second one not yet.
