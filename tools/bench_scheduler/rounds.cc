@@ -18,6 +18,7 @@ constexpr uint32_t kServerGpus = 8;
 constexpr uint32_t kAtOnce = 500;     // arrivals before the pool is measured
 constexpr uint32_t kVgpusMost = 64;   // of a job
 constexpr uint32_t kRestEvents = 10;  // after so many events who is held comes to rest
+constexpr uint32_t kWaitsMost = 20;   // of 10 ms, for that
 constexpr uint64_t kHeartbeatNs = 1'000'000'000;
 
 std::string name_of(uint32_t server) { return format("gpu%05u", server); }
@@ -97,10 +98,10 @@ class Pool {
     }
     io_.waitScope.poll();
   }
-  // And until nobody is being suspended: that takes time by itself.
+  // And until nobody is being suspended: that takes time by itself, and others may follow.
   void rest() {
     settle();
-    while (holds_) {
+    for (uint32_t waits = 0; holds_ && waits < kWaitsMost; ++waits) {
       holds_ = is_suspending();
       io_.provider->getTimer().afterDelay(10 * kj::MILLISECONDS).wait(io_.waitScope);
       settle();
