@@ -48,6 +48,21 @@ struct Options {
   std::string ready_file;
 };
 
+// -1: it goes on, as read_options().
+int take_turns(const std::string& turns, const std::string& config, Options* options) {
+  options->file.turns_given = !turns.empty();
+  if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
+    log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
+    return 2;
+  }
+  if (options->config.turns.on && options->config.policy.preempts) {
+    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out",
+        config.c_str());
+    return 2;
+  }
+  return -1;
+}
+
 // -1: go on; else the exit status.
 int read_options(int argc, char** argv, Options* options) {
   options->words.assign(argv, argv + argc);
@@ -110,17 +125,7 @@ int read_options(int argc, char** argv, Options* options) {
   }
   if (!listen.empty()) options->config.listen = listen;
   if (!door.empty()) options->config.door = door;
-  options->file.turns_given = !turns.empty();
-  if (!turns.empty() && !tide::sched::parse_turns(turns, &options->config.turns)) {
-    log(LogLevel::kError, "--turns is off, auto, or a time like 30s, not '%s'", turns.c_str());
-    return 2;
-  }
-  if (options->config.turns.on && options->config.policy.preempts) {
-    log(LogLevel::kError, "--turns and preempt = true of %s exclude each other; leave one of the two out",
-        config.c_str());
-    return 2;
-  }
-  return -1;
+  return take_turns(turns, config, options);
 }
 
 // In one piece or not at all: who waits for it must not read half of it.

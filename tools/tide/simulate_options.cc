@@ -32,10 +32,11 @@ and perhaps user_or_team, min_gpus, under a virtual clock. Nothing of the runnin
                      all: every one but tide
   --patience X       of tide-est: a job is passed by those submitted X times its expected GPU-seconds later (4)
   --oldest X         of tide-est: so much of the pool serves who was submitted first (0.05)
-  --estimate-error X of tide-given, and of tide with --estimates given: a duration is told wrong by up to this factor, either way (3)
+  --estimate-error X of tide-given, and of tide with --estimates given: a duration is told wrong by up to this factor,
+                     either way (3)
   --order O          of tide, in which jobs start: submission or estimates (as [policy] of --config says, submission)
-  --preempt          of tide with --order estimates: who runs shrinks, and is suspended, for who is before it in line (as
-                     [policy] of --config says, no)
+  --preempt          of tide with --order estimates: who runs shrinks, and is suspended, for who is before it in line
+                     (as [policy] of --config says, no)
   --estimates E      of tide: learned (of jobs that ended; where the trace has estimate_s, that), given (each job's user
                      says something: estimate_s, else as --estimate-error says) or none (learned)
   --what-if W,...    the same again with other GPUs: gpus=+16, gpus=-8, gpus=96
