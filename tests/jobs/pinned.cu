@@ -131,8 +131,8 @@ void bring(Random* random, const Bench& bench, const Block& source, const Block&
   EXPECT(wrong == 0, "round %d: %zu of %zu bytes came wrong", round, wrong, block_bytes);
 }
 
-// What comes back is what was there before the next work of the stream, also where that is sent while bytes are still on
-// their way, or by then the memory is another one's.
+// What comes back is what was there before the next work of the stream, also where that is sent while bytes are still
+// on their way.
 void change_behind(Random* random, const Bench& bench, const Block& target, int round) {
   const cudaStream_t stream = bench.streams[0];
   for (int i = 0; i < 16; i++) {  // on a fast path that is known to be one, bytes may go from where they lie
