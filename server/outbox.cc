@@ -78,6 +78,7 @@ bool Outbox::in_place_gets_on() {
   if (read != waits_at_ || waits_since_ns_ == 0) waits_at_ = read, waits_since_ns_ = now;
   if (now - waits_since_ns_ < kInPlaceStallNs) return true;
   slow_until_ns_ = now + kInPlaceSlowNs;
+  if (!link_->alive()) take_in_place();
   return false;
 }
 

@@ -47,9 +47,10 @@ class Outbox {
   // Of these bytes, those that the client may not have yet.
   uint64_t in_place() const;
   bool lends_in_place() const { return in_place() != 0; }
-  // For who waits until that is over. False once it has taken long; then data_in_place() refuses for a while.
+  // For who waits until that is over. False once it has taken long; then data_in_place() refuses for a while, and where
+  // the connection broke it is over.
   bool in_place_gets_on();
-  // From now on they lie in the ring, whose connection broke.
+  // From now on they lie in the ring: the connection broke, or they shall be free.
   void take_in_place();
   // The data of this copy may be written straight to the client's memory, from `to` on. Until `bytes` were.
   void land(uint64_t sequence, const RemotePlace& to, uint64_t bytes);

@@ -191,7 +191,7 @@ constexpr uint64_t kInPlaceMost = 4u << 20;  // what a command of another stream
 enum class InPlace { kSent, kNotNow, kNotSo };
 
 // From device memory itself, where the processor can read it, nothing is waiting behind this command, and the stream
-// has nothing to do. Until the client has the bytes no other command is executed (Worker::execute).
+// has nothing to do. Until the client has the bytes no other command is executed (Session::must_wait).
 InPlace send_in_place(Session& session, const command::CopyOut& command, Received& q, const Rectangle& part,
                       uint64_t skip, uint64_t at) {
   Outbox& outbox = session.outbox();

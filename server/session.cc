@@ -121,7 +121,19 @@ void Session::resume(Link* link) {
   host_memory_.attach(link);
 }
 
+// What goes out from where it lies must not change before the client has it. These two change nothing.
+bool Session::must_wait(const CommandHeader& next) {
+  const bool changes = next.call != uint16_t(Call::tideCopyOut) && next.call != uint16_t(Call::tideEnd);
+  if (!changes || !outbox_.lends_in_place()) return false;
+  outbox_.in_place_gets_on();
+  return outbox_.lends_in_place();
+}
+
 bool Session::execute(const CommandHeader& header, const std::byte* payload) {
+  if (must_wait(header)) {
+    settle();
+    return false;
+  }
   Received received(header, payload);
   Outputs answer;
   CUresult result = serve(received, answer);

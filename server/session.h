@@ -115,6 +115,7 @@ class Session {
   void set_errors(uint64_t error, uint64_t count) { error_ = error, errors_ = count; }
 
  private:
+  bool must_wait(const CommandHeader& next);
   CUresult serve(Received& received, Outputs& answer);
   void conclude(const Received& received, const Outputs& answer, CUresult result);
   void finish_work(const CommandHeader& header, CUresult result);

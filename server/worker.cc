@@ -18,7 +18,6 @@
 #include "base/log.h"
 #include "base/mix.h"
 #include "base/secrets.h"
-#include "calls.h"
 #include "server/rendezvous.h"
 #include "transport/wait.h"
 
@@ -426,7 +425,6 @@ bool Worker::may_come_back() {
   if (lost_ns_ == 0) {
     lost_ns_ = now;
     link_->release();
-    if (session_ != nullptr) session_->outbox().take_in_place();
     const bool closed = link_->closed();
     log(closed ? LogLevel::kDebug : LogLevel::kInfo, "vGPU %u: the client's connection %s; it is waited for",
         identity_.vgpu, closed ? "ended" : "broke");
@@ -603,14 +601,6 @@ bool Worker::uses_gpu() const {
 // Nobody's, where nobody shares the GPU.
 bool Worker::is_others_turn() { return slices_.shared() && reader_.ready() && !slices_.may_begin(now_ns()); }
 
-// What goes out from where it lies must not change before the client has it. These two change nothing.
-bool Worker::must_wait_for_reader(const CommandHeader& next) const {
-  const bool changes = next.call != uint16_t(Call::tideCopyOut) && next.call != uint16_t(Call::tideEnd);
-  if (!changes || !session_->outbox().lends_in_place()) return false;
-  session_->outbox().in_place_gets_on();
-  return true;
-}
-
 bool Worker::execute(bool any) {
   uint32_t executed = 0;
   bool drained = false;
@@ -622,11 +612,6 @@ bool Worker::execute(bool any) {
       break;
     }
     const uint64_t part = session_->partial();
-    if (part == 0 && must_wait_for_reader(command.header)) {
-      reader_.rewind();
-      drained = true;
-      break;
-    }
     session_->let_lend_memory(session_->landings().allowed() && !reader_.ready());
     if (!session_->execute(command.header, command.payload)) {
       any |= session_->partial() != part;

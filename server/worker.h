@@ -84,7 +84,6 @@ class Worker {
   bool may_land() const;
   bool uses_gpu() const;
   bool is_others_turn();
-  bool must_wait_for_reader(const CommandHeader& next) const;
   Next lose_channel(const char* reason);
   bool may_come_back();
   bool may_outlive_client() const;
