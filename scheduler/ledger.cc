@@ -209,12 +209,6 @@ std::map<std::string, Portion> Ledger::holders(const GpuId& id) const {
   return portions;
 }
 
-uint64_t Ledger::next_ticket() const {
-  uint64_t last = 0;
-  for (const auto& [number, job] : jobs) last = std::max(last, job.record.turn.ticket);
-  return last + 1;
-}
-
 void to_record(Job* job) {
   job->record.vgpus.resize(job->vgpus.size());
   for (size_t v = 0; v < job->vgpus.size(); ++v) {

@@ -190,7 +190,8 @@ struct Ledger {
   Job* by_id(const std::string& id);
   const Gpu* gpu(const GpuId& id) const;
   const Server* server(const std::string& name) const;
-  uint64_t next_ticket() const;  // for who begins to wait now
+  uint64_t next_ticket() { return ++last_ticket; }  // for who begins to wait now
+  uint64_t last_ticket = 0;                         // that was given, or is in the record
   // Jobs with a vGPU on it, coming, going or wished there, and the job for which it is kept; and what each has of it.
   std::map<std::string, Portion> holders(const GpuId& id) const;
 };

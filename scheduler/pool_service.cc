@@ -292,11 +292,11 @@ void PoolService::write_submissions() {
   std::vector<Submission> all;
   std::swap(all, submissions_);
   for (size_t at = 0, end = 0; at < all.size(); at = end) {
-    uint64_t ticket = core_.ledger.next_ticket(), bytes = 0;
+    uint64_t bytes = 0;
     std::vector<JobRecord*> records;
     for (; end < all.size() && records.size() < Store::kAddMax; ++end) {
       Job& job = all[end].job;
-      job.record.turn.ticket = ticket++;
+      job.record.turn.ticket = core_.ledger.next_ticket();
       to_record(&job);
       bytes += to_bytes(job.record).size();
       if (!records.empty() && bytes > Store::kAddBytesMax) break;

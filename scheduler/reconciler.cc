@@ -36,6 +36,7 @@ Outcome Reconciler::recover() {
   const uint64_t now = now_ns(), wall_ms = wall_seconds() * 1000;
   for (const JobRecord& record : records) {
     Job& job = ledger_.jobs[record.number] = from_record(record);
+    ledger_.last_ticket = std::max(ledger_.last_ticket, record.turn.ticket);
     const uint64_t had_ms = wall_ms > record.turn.began_ms ? wall_ms - record.turn.began_ms : 0;
     job.turn.began_ns = now - std::min(now, had_ms * 1'000'000);
     job.useful.saved_ms = record.useful_ms;
