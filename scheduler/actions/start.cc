@@ -162,8 +162,7 @@ class Starting {
     const int64_t least = job.is_partial() ? 1 : int64_t(share.is.least);
     const bool unused = least <= plan_.left() - new_rooms_;
     if (!unused && !(job.is_partial() && plan_.best_room(job) != kNoGpu)) return false;
-    const uint64_t ends_ms = end_if_started(job, plan_.now_ms());
-    const bool in_time = ends_ms != 0 && ends_ms <= plan_.blocked_until_ms;
+    const bool in_time = is_over_in_time(job);
     if (!in_time && least > plan_.blocked_spares) return false;
     if (!in_time) plan_.blocked_spares -= least;
     start(slot);
@@ -183,11 +182,22 @@ class Starting {
       if (kind.part < kWholeGpu ? kind.part > part : int64_t(kind.least) > unused) continue;
       size_t count = 0;
       for (auto who = line.begin(); who != line.end() && count < kPassersMax; ++who, ++count) {
-        if (who->second != plan_.blocked_by) some.push_back(*who);
+        if (who->second != plan_.blocked_by && may_pass(plan_.share(who->second))) some.push_back(*who);
       }
     }
     std::sort(some.begin(), some.end());
     return some;
+  }
+
+  bool is_over_in_time(const JobView& job) const {
+    const uint64_t ends_ms = end_if_started(job, plan_.now_ms());
+    return ends_ms != 0 && ends_ms <= plan_.blocked_until_ms;
+  }
+
+  // What is spared only gets less.
+  bool may_pass(const Share& share) const {
+    const int64_t least = share.job->is_partial() ? 1 : int64_t(share.is.least);
+    return least <= plan_.blocked_spares || is_over_in_time(*share.job);
   }
 
   void let_pass() {
