@@ -348,7 +348,7 @@ class Doors(Sockets):
             for data, words in ((wish(epoch=epoch - 1), 'epoch'), (wish(epoch=epoch + 1), 'epoch'),
                                 (wish(token=bytes(32)), 'token'), (wish(job=b'nobody'), 'does not hold'),
                                 (wish(vgpu=1), 'does not hold'), (wish(vgpu=1000), 'no vGPU'),
-                                (wish(job=b'x' * 64), 'text'), (wish(flags=2), 'flag'),
+                                (wish(job=b'x' * 64), 'text'), (wish(flags=4), 'flag'),
                                 (wish(flags=1), 'worker has ended')):
                 refused, text = self.answer(where, data)
                 self.assertEqual((refused, words in text), (REFUSED, True), text)
