@@ -6,6 +6,8 @@
 // is rolled back to a checkpoint. A plan outlives a round: jobs and GPUs that change are told, and only what follows
 // from them is worked out anew. Owned by one thread.
 
+#include <absl/container/btree_set.h>
+
 #include <map>
 #include <set>
 #include <string>
@@ -49,7 +51,7 @@ struct Kind {
   Slot picky = kNoSlot;       // alike with nobody
   auto operator<=>(const Kind&) const = default;
 };
-using Line = std::set<std::pair<Order, Slot>>;
+using Line = absl::btree_set<std::pair<Order, Slot>>;  // whole plans have 100,000 in lines, and make them anew
 using Kinds = std::map<Kind, Line>;
 
 // Why a job waits, as it was when it was looked at last.
@@ -199,7 +201,7 @@ class Tentative {
   const Line& dues() const { return dues_; }  // who waits, and is due (promises.h): the earliest deadline first
   // Who may have more, the highest priority first, then the smallest share, and who has all that it is due last of all;
   // who may have less, by what it would be left with. Among equals the oldest.
-  using ByCount = std::set<std::pair<std::tuple<int64_t, uint32_t, uint64_t>, Slot>>;
+  using ByCount = absl::btree_set<std::pair<std::tuple<int64_t, uint32_t, uint64_t>, Slot>>;
   std::vector<ByCount>& growing() { return growing_; }
   std::vector<ByCount>& shrinking() { return shrinking_; }
   // Who runs and may have more than its minimum, as if all had that: in the order of growing().
