@@ -302,10 +302,12 @@ bool JobShelf::take_ledger(Slot* slot) {
 
 // Somebody ended in the middle of the lock.
 void JobShelf::rebuild_ledger() {
-  std::fill(std::begin(head_->ledger_ours), std::end(head_->ledger_ours), 0);
+  // No further than the limit: to write there is to take memory.
+  std::fill_n(head_->ledger_ours, (ledger_slots_ + 63) / 64, 0);
   for (uint32_t i = 0; i < head_->used; ++i) {
     const uint64_t ledger = head_->slots[i].ledger;
-    if (ledger != 0 && ledger <= kLedgerMost) head_->ledger_ours[(ledger - 1) / 64] |= uint64_t{1} << (ledger - 1) % 64;
+    if (ledger != 0 && ledger <= ledger_slots_)
+      head_->ledger_ours[(ledger - 1) / 64] |= uint64_t{1} << (ledger - 1) % 64;
   }
   head_->free_from = 0;
 }
