@@ -30,11 +30,14 @@ FreeGpus::FreeGpus(std::vector<GpuView> gpus) : gpus_(std::move(gpus)) {
 
 GpuIndex FreeGpus::find(const GpuId& id) const {
   const ServerIndex server = find_server(id.server);
-  if (server == kNoServer) return kNoGpu;
+  return server == kNoServer ? kNoGpu : find_on(server, id.index);
+}
+
+GpuIndex FreeGpus::find_on(ServerIndex server, uint32_t index) const {
   const auto last = gpus_.begin() + servers_[server].end;
-  const auto found = std::lower_bound(gpus_.begin() + servers_[server].first, last, id.index,
-                                      [](const GpuView& gpu, uint32_t index) { return gpu.id.index < index; });
-  return found != last && found->id.index == id.index ? GpuIndex(found - gpus_.begin()) : kNoGpu;
+  const auto found = std::lower_bound(gpus_.begin() + servers_[server].first, last, index,
+                                      [](const GpuView& gpu, uint32_t other) { return gpu.id.index < other; });
+  return found != last && found->id.index == index ? GpuIndex(found - gpus_.begin()) : kNoGpu;
 }
 
 ServerIndex FreeGpus::find_server(const std::string& name) const {

@@ -24,6 +24,7 @@ class FreeGpus {
 
   uint32_t size() const { return uint32_t(gpus_.size()); }
   GpuIndex find(const GpuId& id) const;  // kNoGpu: there is none
+  GpuIndex find_on(ServerIndex server, uint32_t index) const;  // the same
   ServerIndex find_server(const std::string& name) const;
   uint32_t servers() const { return uint32_t(servers_.size()); }
   const std::vector<GpuView>& views() const { return gpus_; }
@@ -32,6 +33,7 @@ class FreeGpus {
   const std::string& name_of(ServerIndex server) const { return servers_[server].name; }
   GpuIndex first(ServerIndex server) const { return servers_[server].first; }
   GpuIndex end(ServerIndex server) const { return servers_[server].end; }
+  uint32_t largest_server() const { return uint32_t(buckets_.size() - 1); }  // its GPUs, usable or not
   bool answers(ServerIndex server) const { return servers_[server].online != 0; }
   bool usable(GpuIndex gpu) const { return gpus_[gpu].online && gpus_[gpu].healthy; }
   int64_t usable() const { return usable_; }

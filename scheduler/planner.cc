@@ -164,6 +164,7 @@ std::vector<Planner::Change> Planner::decide() {
 
 void Planner::adopt(Slot slot, const Decision& decision) {
   JobView& job = views_[slot];
+  if (job.running != decision.running) unlist(slot);
   if (job.running && !decision.running) {  // its GPUs are taken for others
     job.suspended = true;
     plan_->change(slot);
@@ -192,21 +193,28 @@ void Planner::count_passed(const std::vector<Change>& changes) {
   }
   if (starters.empty()) return;
   std::sort(starters.begin(), starters.end());
-  for (auto next = passable_.begin(); next != passable_.end() && *next < starters.back();) {
-    const Passable who = *next++;
-    JobView& view = views_[who.slot];
-    const auto later = std::upper_bound(starters.begin(), starters.end(), who);
-    if (can_be_passed(view)) {
-      view.skipped = uint32_t(std::min<size_t>(view.skipped + size_t(starters.end() - later), kSkipsMax));
-      if (view.skipped == kSkipsMax) plan_->change(who.slot);
-    }
-    if (!can_be_passed(view)) unlist(who.slot);
+  std::vector<Slot> enough;
+  auto later = starters.begin();
+  for (auto who = passable_.begin(); who != passable_.end() && *who < starters.back(); ++who) {
+    while (*later < *who) ++later;
+    uint32_t& times = passed_[who->slot];
+    times = uint32_t(std::min<size_t>(times + size_t(starters.end() - later), kSkipsMax));
+    if (times == kSkipsMax) enough.push_back(who->slot);
+  }
+  for (const Slot slot : enough) {
+    views_[slot].skipped = kSkipsMax;
+    plan_->note_passed(slot);
+    unlist(slot);
   }
 }
 
 // By its place as it is now.
 void Planner::list_passable(Slot slot) {
-  if (listed_.size() <= slot) listed_.resize(slot + 1);
+  if (listed_.size() <= slot) {
+    listed_.resize(slot + 1);
+    passed_.resize(slot + 1);
+  }
+  passed_[slot] = views_[slot].skipped;
   const bool lists = can_be_passed(views_[slot]);
   if (lists && listed_[slot] == passable(slot)) return;
   unlist(slot);
@@ -217,6 +225,7 @@ void Planner::list_passable(Slot slot) {
 
 void Planner::unlist(Slot slot) {
   if (slot >= listed_.size() || !listed_[slot]) return;
+  views_[slot].skipped = passed_[slot];
   passable_.erase(*listed_[slot]);
   listed_[slot].reset();
 }
@@ -229,7 +238,10 @@ std::string Planner::why(const std::string& id) const {
 
 const JobView* Planner::view(const std::string& id) const {
   const auto found = slots_.find(id);
-  return found == slots_.end() ? nullptr : &views_[found->second];
+  if (found == slots_.end()) return nullptr;
+  JobView& view = views_[found->second];
+  if (listed_[found->second]) view.skipped = passed_[found->second];
+  return &view;
 }
 
 }  // namespace tide::sched

@@ -1,5 +1,7 @@
 #include "scheduler/shares.h"
 
+#include <absl/container/inlined_vector.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -27,14 +29,19 @@ struct Taker {
   double real = 0;  // its share before it is made of whole GPUs
 };
 
+// A round of the scheduler divides shares several times: for some queues without asking for memory.
+template <typename T>
+using Some = absl::InlinedVector<T, 16>;
+using Takers = Some<Taker>;
+
 // Water-filling: everybody gets the same for its weight, but no more than it asks for. Sets `real`.
 void fill(std::span<Taker* const> some, double amount) {
-  std::vector<Taker*> takers(some.begin(), some.end());
-  const auto level = [](const Taker* t) { return double(t->ask - t->fair) / t->weight; };
-  std::stable_sort(takers.begin(), takers.end(), [&](const Taker* a, const Taker* b) { return level(a) < level(b); });
+  Some<std::pair<double, Taker*>> takers;  // with the level at which it is full; of equals in their order
+  for (Taker* taker : some) takers.emplace_back(double(taker->ask - taker->fair) / taker->weight, taker);
+  std::sort(takers.begin(), takers.end());
   double weights = 0;
-  for (const Taker* taker : takers) weights += taker->weight;
-  for (Taker* taker : takers) {
+  for (const auto& [level, taker] : takers) weights += taker->weight;
+  for (const auto& [level, taker] : takers) {
     const double got = std::min(double(taker->ask - taker->fair), amount * taker->weight / weights);
     taker->real = double(taker->fair) + got;
     amount -= got;
@@ -44,8 +51,7 @@ void fill(std::span<Taker* const> some, double amount) {
 
 // Makes `fair` of `real`: whole GPUs, where what is asked for is whole. What that leaves goes to whose share lost most.
 void round(std::span<Taker* const> takers, const QueueShares& shares, int64_t* amount) {
-  std::vector<std::pair<double, Taker*>> order;
-  order.reserve(takers.size());
+  Some<std::tuple<double, double, Taker*>> order;  // what it lost most first, then who had less in the past
   for (Taker* taker : takers) {
     const int64_t before = taker->fair;
     const bool full = taker->real >= double(taker->ask) - 1e-6;
@@ -55,15 +61,13 @@ void round(std::span<Taker* const> takers, const QueueShares& shares, int64_t* a
     if (full) continue;
     const double lost = (taker->real - double(taker->fair)) / double(kGpu);
     const bool holds = shares[size_t(taker->index)].allocated > taker->fair;
-    order.emplace_back(std::nearbyint((lost + (holds ? kHolds : 0)) * 1e6), taker);
+    const double score = std::nearbyint((lost + (holds ? kHolds : 0)) * 1e6);
+    order.emplace_back(-score, shares[size_t(taker->index)].used, taker);
   }
-  std::stable_sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
-    const double used_a = shares[size_t(a.second->index)].used, used_b = shares[size_t(b.second->index)].used;
-    return std::tuple(-a.first, used_a) < std::tuple(-b.first, used_b);
-  });
+  std::sort(order.begin(), order.end());
   for (bool gave = true; gave && *amount > 0;) {
     gave = false;
-    for (auto& [score, taker] : order) {
+    for (auto& [score, used, taker] : order) {
       const int64_t more = std::min({kGpu, taker->ask - taker->fair, *amount});
       taker->fair += more;
       *amount -= more;
@@ -73,10 +77,9 @@ void round(std::span<Taker* const> takers, const QueueShares& shares, int64_t* a
 }
 
 // One after the other by priority; `*amount` is what is left.
-void fill_by_priority(const QueueTree& tree, const QueueShares& shares, std::vector<Taker>* takers, int64_t* amount) {
+void fill_by_priority(const QueueTree& tree, const QueueShares& shares, Takers* takers, int64_t* amount) {
   if (*amount <= 0) return;
-  std::vector<Taker*> some;
-  some.reserve(takers->size());
+  Some<Taker*> some;
   for (Taker& taker : *takers) {
     if (taker.weight > 0 && taker.ask > taker.fair) some.push_back(&taker);
   }
@@ -86,7 +89,7 @@ void fill_by_priority(const QueueTree& tree, const QueueShares& shares, std::vec
   for (auto first = some.begin(); first != some.end() && *amount > 0;) {
     const auto end =
         std::find_if(first, some.end(), [&](const Taker* each) { return priority(each) != priority(*first); });
-    const std::span<Taker* const> rank(first, end);
+    const std::span<Taker* const> rank(&*first, size_t(end - first));
     fill(rank, double(*amount));
     round(rank, shares, amount);
     first = end;
@@ -104,8 +107,7 @@ double weight_now(const Taker& taker, double weight, double weights, double part
 // What the children of one queue (or of the pool) get of `amount`. `part`: of the pool, that it is.
 void divide(const QueueTree& tree, const std::vector<int32_t>& children, int64_t amount, double part,
             const std::vector<int64_t>& asks, const ShareRules& rules, QueueShares* shares) {
-  std::vector<Taker> takers;
-  takers.reserve(children.size());
+  Takers takers;
   for (const int32_t child : children) {
     const Queue& queue = tree.queues[size_t(child)];
     const int64_t ask = asks[size_t(child)];

@@ -55,6 +55,7 @@ struct QueueLoad {
   int64_t demand = 0;     // all that its jobs want now: those that run and those that wait
   int64_t allocated = 0;  // that they have
   double used = 0;        // the part of the pool that it had in the past, 0 to 1 (usage.h)
+  bool operator==(const QueueLoad&) const = default;
 };
 
 // Of every queue, inner ones too.

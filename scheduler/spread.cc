@@ -29,12 +29,6 @@ std::vector<uint32_t> counts_of(const FreeGpus& gpus, const JobView& job, const 
   return counts;
 }
 
-bool holds_all(const FreeGpus& gpus, const JobView& job, const GpuSet& set) {
-  uint64_t room = 0;
-  for (const GpuIndex gpu : set) room += capacity(job, gpus.view(gpu));
-  return room >= job.vgpus;
-}
-
 // All free GPUs.
 class AnyFree {
  public:
@@ -218,6 +212,12 @@ uint32_t capacity(const JobView& job, const GpuView& gpu) {
   if (gpu.memory_bytes < job.memory_bytes) return 0;
   if (!job.memory_given) return job.vgpus;
   return uint32_t(std::min<uint64_t>(gpu.memory_bytes / job.memory_bytes, job.vgpus));
+}
+
+bool holds_all(const FreeGpus& gpus, const JobView& job, const GpuSet& set) {
+  uint64_t room = 0;
+  for (const GpuIndex gpu : set) room += capacity(job, gpus.view(gpu));
+  return room >= job.vgpus;
 }
 
 uint32_t gpus_for_memory(const std::vector<GpuView>& gpus, const JobView& job) {

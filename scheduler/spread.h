@@ -15,6 +15,9 @@ uint32_t capacity(const JobView& job, const GpuView& gpu);
 uint32_t gpus_for_memory(const std::vector<GpuView>& gpus, const JobView& job);
 inline uint32_t gpus_for_memory(const State& state, const JobView& job) { return gpus_for_memory(state.gpus, job); }
 
+// Whether all of its vGPUs find room on these.
+bool holds_all(const FreeGpus& gpus, const JobView& job, const GpuSet& set);
+
 // `count` of `held` (or all, when there are fewer), those with the most vGPUs: leaving the others moves the fewest.
 GpuSet keep_gpus(const FreeGpus& gpus, const JobView& job, const GpuSet& held, uint32_t count);
 

@@ -61,7 +61,7 @@ Tentative::Tentative(const State& state)
   givers_.resize(leaves);
   leaving_by_.resize(leaves);
   rooms_.reserve(gpus_.size());
-  for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}});
+  for (const GpuView& gpu : gpus_.views()) rooms_.push_back({Room({}, gpu.memory_bytes), {}, false});
 }
 
 Tentative::Tentative(const State& state, Tentative&& jobs_of) : Tentative(state) {
@@ -177,7 +177,7 @@ void Tentative::hold(const GpuId& place, Share* share) {
     share->is.frozen |= share->away;
     return;
   }
-  const GpuIndex gpu = gpus_.find(place);
+  const GpuIndex gpu = server == kNoServer ? kNoGpu : gpus_.find_on(server, place.index);
   if (gpu == kNoGpu || !gpus_.view(gpu).online) share->is.frozen = true;
   if (gpu == kNoGpu || !gpus_.usable(gpu)) return;
   // What a job leaves that is being suspended is its own until all of it is parked, whether it meets its needs or not.
@@ -227,10 +227,10 @@ void Tentative::refresh(Slot slot) {
 
 // Who had its part of a GPU first keeps it, as far as there is room; who is frozen does in any case.
 void Tentative::share_gpus(Claims claims) {
-  std::vector<GpuIndex> gpus;
-  for (const auto& [slot, gpu] : claims) gpus.push_back(gpu);
-  std::sort(gpus.begin(), gpus.end());
-  gpus.erase(std::unique(gpus.begin(), gpus.end()), gpus.end());
+  std::vector<GpuIndex> gpus;  // each once
+  for (const auto& [slot, gpu] : claims) {
+    if (!std::exchange(rooms_[gpu].claimed, true)) gpus.push_back(gpu);
+  }
   bool others = false;
   for (const GpuIndex gpu : gpus) {
     const std::vector<Slot> before = rooms_[gpu].slots;
@@ -254,7 +254,8 @@ void Tentative::share_gpus(Claims claims) {
     note_home(slot);
   }
   for (const GpuIndex gpu : gpus) {
-    const Shared& shared = rooms_[gpu];
+    Shared& shared = rooms_[gpu];
+    shared.claimed = false;
     if (shared.slots.empty()) continue;
     left_in_.insert({shared.room.part_left, shared.room.memory_left, gpu});
     ++rooms_used_;
@@ -332,8 +333,19 @@ void Tentative::settle() {
 }
 
 void Tentative::note_cost(Slot slot) {
-  const Filed& filed = shares_[slot].filed;
-  if (filed.givers != nullptr) (*filed.givers)[filed.giver].cost = disturbance_cost(*shares_[slot].job);
+  Filed& filed = shares_[slot].filed;
+  const uint64_t cost = filed.givers == nullptr ? 0 : disturbance_cost(*shares_[slot].job);
+  if (filed.givers == nullptr || cost == filed.giver.cost) return;
+  filed.givers->erase(filed.giver);
+  filed.giver.cost = cost;
+  filed.givers->insert(filed.giver);
+}
+
+void Tentative::note_passed(Slot slot) {
+  const Share& share = shares_[slot];
+  if (share.fresh || !share.known || share.filed.line == nullptr) return change(slot);
+  unindex(slot);
+  index(slot);
 }
 
 void Tentative::note_unplaced(Slot slot) {
@@ -403,15 +415,10 @@ void Tentative::index_admitted(Slot slot) {
   const int64_t rank = filed.due ? kBehindAll : filed.rank;
   if (filed.elastic) elastic_[filed.leaf].insert({{rank, is.least, share.number}, slot});
   if (!is.frozen && job.preemptible && !job.spared) {
-    filed.givers = &givers_[filed.leaf][job.priority];
-    filed.giver = filed.givers->size();
-    filed.givers->push_back({.slot = slot,
-                             .inference = job.job_class == JobClass::kInference,
-                             .priority = job.priority,
-                             .least = is.least,
-                             .part = job.part,
-                             .number = share.number,
-                             .cost = disturbance_cost(job)});
+    const bool inference = job.job_class == JobClass::kInference;
+    filed.givers = &givers_[filed.leaf][{job.priority, inference, is.least, job.part}];
+    filed.giver = {.cost = disturbance_cost(job), .number = share.number, .slot = slot};
+    filed.givers->insert(filed.giver);
   }
   filed.leaving = job.suspended;
   if (filed.leaving) {
@@ -456,12 +463,7 @@ void Tentative::unindex_admitted(Slot slot, const Filed& filed) {
   awaited_ -= filed.awaits;
   if (filed.ends_ms != 0) ending_.erase({filed.ends_ms, slot});
   if (filed.elastic) elastic_[filed.leaf].erase({{rank, filed.is.least, shares_[slot].number}, slot});
-  if (filed.givers != nullptr) {
-    const Giver& last = filed.givers->back();
-    shares_[last.slot].filed.giver = filed.giver;
-    (*filed.givers)[filed.giver] = last;
-    filed.givers->pop_back();
-  }
+  if (filed.givers != nullptr) filed.givers->erase(filed.giver);
   if (!filed.leaving) return;
   leaving_gpus_ -= filed.leaves;
   --leaving_jobs_;
@@ -666,11 +668,11 @@ void Tentative::sum_up(Shared* shared) const {
 }
 
 GpuIndex Tentative::new_room() {
-  rooms_.push_back({Room({}, gpus_.memory_most()), {}});
+  rooms_.push_back({Room({}, gpus_.memory_most()), {}, false});
   return GpuIndex(rooms_.size() - 1);
 }
 
-void Tentative::drop_new_rooms() { rooms_.resize(gpus_.size(), {Room({}, 0), {}}); }
+void Tentative::drop_new_rooms() { rooms_.resize(gpus_.size(), {Room({}, 0), {}, false}); }
 
 bool Tentative::may_begin(const JobView& job, GpuIndex gpu) const {
   if (gpu >= gpus_.size()) return true;

@@ -66,14 +66,21 @@ struct QueueSums {
   void add(const QueueSums& other, int64_t sign);
 };
 
-// Of whom something may be taken for others, with what decides whom it costs least: looked at for many at once.
-struct Giver {
-  Slot slot = kNoSlot;
-  bool inference = false;
+// Jobs of whom something may be taken for others, and which are alike in what decides whom it costs least, but for what
+// follows: the cheapest first, of equals the newest.
+struct GiverKind {
   int32_t priority = 0;
+  bool inference = false;
   uint32_t least = 1, part = kWholeGpu;
-  uint64_t number = 0, cost = 0;  // disturbance_cost()
+  auto operator<=>(const GiverKind&) const = default;
 };
+struct Giver {
+  uint64_t cost = 0;  // disturbance_cost()
+  uint64_t number = 0;
+  Slot slot = kNoSlot;
+  bool operator<(const Giver& other) const { return cost != other.cost ? cost < other.cost : number > other.number; }
+};
+using GiverLine = absl::btree_set<Giver>;
 
 // Where a job stands in the indices.
 struct Filed {
@@ -84,8 +91,8 @@ struct Filed {
   int64_t awaits = 0, leaves = 0;
   uint64_t ends_ms = 0;  // in ending(); 0: it is not
   int32_t priority = 0;
-  std::vector<Giver>* givers = nullptr;  // among whom it is, at `giver`
-  size_t giver = 0;
+  GiverLine* givers = nullptr;  // among whom it is, as `giver`
+  Giver giver = {};
   Standing is = {};
   Order order = {};
   Kind kind = {};
@@ -140,7 +147,8 @@ class Tentative {
   void rollback(size_t checkpoint);
   // What was planned is so from now on: who was touched holds what it shall have. Requires: the views say so.
   void settle();
-  void note_cost(Slot slot);  // of disturbing it: the places in its view are others
+  void note_cost(Slot slot);    // of disturbing it: the places in its view are others
+  void note_passed(Slot slot);  // it has been, kSkipsMax times, and nothing else of it has changed
 
   // What actions do, each in the log.
   void stand(Slot slot, const Standing& standing);
@@ -208,8 +216,8 @@ class Tentative {
   const std::vector<ByCount>& elastic() const { return elastic_; }
   // GPUs that are given beyond minima, by leaf.
   int64_t grown(size_t leaf) const { return grown_[leaf]; }
-  // By leaf, then by priority, in no order.
-  using Givers = std::map<int32_t, std::vector<Giver>>;
+  // By leaf, then by kind: lower priorities first.
+  using Givers = std::map<GiverKind, GiverLine>;
   const std::vector<Givers>& givers() const { return givers_; }
   // Of those that are being suspended: whole GPUs; whether there are any; some of that queue with less than a priority.
   int64_t leaving() const { return leaving_gpus_; }
@@ -243,12 +251,18 @@ class Tentative {
   QueueShares limit_shares;                        // by the minima of those that run
   QueueShares queue_shares;                        // and as if those that are being suspended had left
   int64_t kept_by_queues = 0;                      // what all leaves have, or else are owed and can use (book())
+  struct {
+    std::vector<QueueLoad> loads;
+    int64_t pool = -1;
+    QueueShares shares;
+  } owed;  // what fair_shares() said last, and of what: a round asks more than once
 
  private:
   using ByLeft = std::set<std::tuple<uint32_t, uint64_t, GpuIndex>>;  // by what is left: part, memory
   struct Shared {                                                     // a GPU that serves jobs with a part of one
     Room room;
     std::vector<Slot> slots;  // in the order of submission
+    bool claimed;             // only within share_gpus()
   };
   struct Undo {
     enum class Kind : uint8_t { kStanding, kMine, kJoin, kLeave } kind;

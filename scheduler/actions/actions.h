@@ -55,11 +55,12 @@ void reclaim(Tentative& plan);
 // ---- what actions know of queues
 
 // Thousandths of GPUs that a job cannot run without.
-int64_t need_of(const Share& share);
+inline int64_t need_of(uint32_t least, uint32_t part) { return part < kWholeGpu ? part : int64_t(least) * kWholeGpu; }
+inline int64_t need_of(const Kind& kind) { return need_of(kind.least, kind.part); }
+inline int64_t need_of(const GiverKind& kind) { return need_of(kind.least, kind.part); }
+inline int64_t need_of(const Share& share) { return need_of(share.is.least, share.job->part); }
 // Works out what queues are owed, and have as if everybody had shrunk to the minimum.
 void note_shares(Tentative& plan);
-int64_t need_of(const Kind& kind);
-int64_t need_of(const Giver& giver);
 // Whether so much more can be had while every other queue keeps what it is owed and those of it that run can use.
 bool leaves_shares(const Tentative& plan, int32_t leaf, int64_t need);
 // The largest need for which that is so.

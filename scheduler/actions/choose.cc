@@ -45,9 +45,13 @@ bool is_there(const Tentative& plan, const Share& share) {
 bool place(Tentative& plan, Slot slot) {
   Share& share = plan.share(slot);
   if (share.job->is_partial() && share.mine.empty() && !add_part(plan, slot)) return false;
-  GpuSet mine = share.mine;
-  if (!add_gpus(plan.gpus(), *share.job, share.is.least, share.is.count, &mine)) return false;
-  if (mine != share.mine) plan.set_mine(slot, mine);
+  if (share.mine.size() < share.is.count) {
+    GpuSet mine = share.mine;
+    if (!add_gpus(plan.gpus(), *share.job, share.is.least, share.is.count, &mine)) return false;
+    if (mine != share.mine) plan.set_mine(slot, mine);
+  } else if (!holds_all(plan.gpus(), *share.job, share.mine)) {
+    return false;
+  }
   if (share.mine.size() < share.is.count) plan.make_sore(slot);
   if (is_there(plan, share)) {
     share.places = share.job->places;

@@ -6,14 +6,6 @@
 
 namespace tide::sched {
 
-int64_t need_of(const Share& share) {
-  return share.job->is_partial() ? share.job->part : int64_t(share.is.least) * kWholeGpu;
-}
-
-int64_t need_of(const Kind& kind) { return kind.part < kWholeGpu ? kind.part : int64_t(kind.least) * kWholeGpu; }
-
-int64_t need_of(const Giver& giver) { return giver.part < kWholeGpu ? giver.part : int64_t(giver.least) * kWholeGpu; }
-
 namespace {
 
 // What the leaf has, or else is owed and can use.
@@ -45,7 +37,10 @@ void note_shares(Tentative& plan) {
     plan.usable[i] = sums.usable;
   }
   // Who has an odd GPU keeps it: what queues are owed depends on what they have, too.
-  QueueShares shares = fair_shares(tree, loads, plan.total() * kWholeGpu, plan.share_rules());
+  const int64_t pool = plan.total() * kWholeGpu;
+  if (plan.owed.pool != pool || plan.owed.loads != loads)
+    plan.owed = {loads, pool, fair_shares(tree, loads, pool, plan.share_rules())};
+  QueueShares shares = plan.owed.shares;
   for (QueueShare& share : shares) share.allocated = 0;
   for (size_t i = 0; i < minima.size(); ++i) allocate(tree, int32_t(i), minima[i], &shares);
   plan.limit_shares = shares;

@@ -145,24 +145,16 @@ class Reclaiming {
     return leaf == kNoQueue ? kNoSlot : first[size_t(leaf)].second;
   }
 
-  // Jobs of the queue of whom something may be taken for this one.
-  std::vector<Giver> candidates(Slot slot, From from, int32_t leaf) const {
-    const JobView& job = *plan_.share(slot).job;
-    std::vector<Giver> some;
-    for (const auto& [priority, givers] : plan_.givers()[size_t(leaf)]) {
-      if (from == From::kPriorities && priority >= job.priority) break;
-      for (const Giver& giver : givers) {
-        if (giver.part == kWholeGpu || job.is_partial()) some.push_back(giver);
-      }
-    }
-    return some;
+  // Whether something may be taken for this one of jobs of that kind.
+  static bool is_kind_for(const GiverKind& kind, const JobView& job, From from) {
+    if (from == From::kPriorities && (kind.inference || kind.priority >= job.priority)) return false;
+    return kind.part == kWholeGpu || job.is_partial();
   }
 
   // Whether it may be disturbed for this one, and is on GPUs that are of use to it.
-  bool may_give(const Share& share, const JobView& job, From from) const {
+  bool may_give(const Share& share, const JobView& job) const {
     if (!share.job->running || share.mine.empty()) return false;
     if (!share.job->is_partial() && share.mine != share.held) return false;  // it gives some in this round: first that
-    if (from == From::kPriorities && share.job->job_class == JobClass::kInference) return false;
     if (frees(share, job) == 0 || is_nearly_done(*share.job)) return false;
     return std::all_of(share.mine.begin(), share.mine.end(), [&](GpuIndex gpu) {
       return capacity(job, plan_.gpus().view(gpu)) > 0 && plan_.may_begin(job, gpu);
@@ -181,6 +173,9 @@ class Reclaiming {
     return room.fits(job.portion()) ? 1 : 0;
   }
 
+  // Whether a server is large enough for it at all.
+  bool could_lie_together(uint32_t wanted) const { return wanted <= plan_.gpus().largest_server(); }
+
   // Whether the other would lie on one server where this one leaves: it is spared being torn apart.
   bool lets_lie_together(const Share& share, uint32_t wanted) const {
     ServerIndex server = kNoServer;
@@ -198,29 +193,35 @@ class Reclaiming {
   // priorities first.
   class Cheapest {
    public:
-    Cheapest(const Reclaiming& of, From from, const Share& wanting, int64_t missing)
-        : of_(of), from_(from), wanting_(wanting), missing_(missing) {}
+    // None of `but`.
+    Cheapest(const Reclaiming& of, const Share& wanting, int64_t missing, const std::vector<Slot>& but)
+        : of_(of), wanting_(wanting), missing_(missing), but_(but) {}
 
-    // Most are dearer, and nothing but their price is looked at.
-    void offer(const Giver& giver) {
-      const Price price = price_of(giver);
-      if (best_ != kNoSlot && (least_ < price || (price == least_ && !is_better(giver)))) return;
-      const Share& share = of_.plan_.share(giver.slot);
-      if (!of_.may_give(share, *wanting_.job, from_)) return;
-      best_ = giver.slot;
-      least_ = price;
-      newest_ = giver.number;
-      together_ = of_.lets_lie_together(share, wanting_.is.least);
+    // They are in the order of what they cost, so that most are not looked at.
+    void offer(const GiverKind& kind, const GiverLine& line) {
+      for (const Giver& giver : line) {
+        const Price price = price_of(kind, giver.cost);
+        if (best_ != kNoSlot && least_ < price) return;
+        const bool better = best_ == kNoSlot || price < least_ || is_better(giver);
+        if (!better || std::find(but_.begin(), but_.end(), giver.slot) != but_.end()) continue;
+        const Share& share = of_.plan_.share(giver.slot);
+        if (!of_.may_give(share, *wanting_.job)) continue;
+        best_ = giver.slot;
+        least_ = price;
+        newest_ = giver.number;
+        together_ = of_.lets_lie_together(share, wanting_.is.least);
+        if (together_ || !of_.could_lie_together(wanting_.is.least)) return;  // who is behind it is dearer, or older
+      }
     }
     Slot best() const { return best_; }
 
    private:
     using Price = std::tuple<bool, int32_t, double, int64_t, int64_t>;
 
-    Price price_of(const Giver& giver) const {
-      const int64_t freed = giver.part < kWholeGpu ? 1 : int64_t(giver.least);  // if it may give
+    Price price_of(const GiverKind& kind, uint64_t cost) const {
+      const int64_t freed = kind.part < kWholeGpu ? 1 : int64_t(kind.least);  // if it may give
       const int64_t useful = std::max<int64_t>(std::min(freed, missing_), 1);
-      return {giver.inference, giver.priority, double(giver.cost) / double(useful), freed - useful, -useful};
+      return {kind.inference, kind.priority, double(cost) / double(useful), freed - useful, -useful};
     }
     bool is_better(const Giver& giver) const {
       if (together_ && giver.number < newest_) return false;
@@ -229,9 +230,9 @@ class Reclaiming {
     }
 
     const Reclaiming& of_;
-    const From from_;
     const Share& wanting_;
     const int64_t missing_;
+    const std::vector<Slot>& but_;
     Slot best_ = kNoSlot;
     Price least_ = {};
     uint64_t newest_ = 0;
@@ -239,8 +240,8 @@ class Reclaiming {
   };
 
   // An inference job stays while its queue has no more than its share without what that one has.
-  static bool is_within_share(const Giver& giver, const QueueShare& queue) {
-    return giver.inference && queue.allocated - need_of(giver) < queue.fair;
+  static bool is_within_share(const GiverKind& kind, const QueueShare& queue) {
+    return kind.inference && queue.allocated - need_of(kind) < queue.fair;
   }
 
   struct Taking {  // for one job
@@ -250,7 +251,7 @@ class Reclaiming {
     int64_t need, missing;
     QueueShares shares;  // as if those that have been chosen had left
     int64_t gained = 0;
-    std::map<int32_t, std::vector<Giver>> may_give = {};  // by queue, once it was asked; and have not been chosen
+    std::vector<Slot> givers = {};  // that have been chosen
   };
 
   // Enough GPUs, and where they are of its own queue, enough of what that may have.
@@ -261,23 +262,22 @@ class Reclaiming {
     return room == kNoLimit || room - less_room >= taking.need;
   }
 
-  Slot next_giver(Taking* taking) const {
-    if (taking->from == From::kPriorities) return cheapest_of(taking, taking->leaf);
-    for (const int32_t leaf : reclaimable(plan_.queues(), taking->shares, taking->leaf, taking->need)) {
+  Slot next_giver(const Taking& taking) const {
+    if (taking.from == From::kPriorities) return cheapest_of(taking, taking.leaf);
+    for (const int32_t leaf : reclaimable(plan_.queues(), taking.shares, taking.leaf, taking.need)) {
       if (const Slot best = cheapest_of(taking, leaf); best != kNoSlot) return best;
     }
     return kNoSlot;
   }
 
-  Slot cheapest_of(Taking* taking, int32_t leaf) const {
-    const auto [found, is_new] = taking->may_give.try_emplace(leaf);
-    if (is_new) found->second = candidates(taking->slot, taking->from, leaf);
-    Cheapest cheapest(*this, taking->from, plan_.share(taking->slot), taking->missing - taking->gained);
-    const bool from_others = taking->from == From::kQueues;
-    for (const Giver& each : found->second) {
-      if (!from_others || !is_within_share(each, taking->shares[size_t(leaf)])) cheapest.offer(each);
+  Slot cheapest_of(const Taking& taking, int32_t leaf) const {
+    const Share& wanting = plan_.share(taking.slot);
+    Cheapest cheapest(*this, wanting, taking.missing - taking.gained, taking.givers);
+    const bool from_others = taking.from == From::kQueues;
+    for (const auto& [kind, line] : plan_.givers()[size_t(leaf)]) {
+      const bool stays = from_others && is_within_share(kind, taking.shares[size_t(leaf)]);
+      if (!stays && is_kind_for(kind, *wanting.job, taking.from)) cheapest.offer(kind, line);
     }
-    std::erase_if(found->second, [&](const Giver& each) { return each.slot == cheapest.best(); });
     return cheapest.best();
   }
 
@@ -300,25 +300,26 @@ class Reclaiming {
                   .shares = shares_};
     if (is_enough(taking)) return false;  // it is not their number that is in the way
     while (!is_enough(taking)) {
-      const Slot giver = next_giver(&taking);
+      const Slot giver = next_giver(taking);
       if (giver == kNoSlot) return false;
-      givers->push_back(giver);
+      taking.givers.push_back(giver);
       book_giver(&taking, giver, 1);
     }
-    leave_alone_who_is_not_needed(&taking, givers);
+    leave_alone_who_is_not_needed(&taking);
+    *givers = taking.givers;
     return from == From::kQueues || !plan_.has_queues() || starts_then(taking);
   }
 
   // After all; whom it costs most first.
-  void leave_alone_who_is_not_needed(Taking* taking, std::vector<Slot>* givers) const {
-    std::vector<Slot> dearest = *givers;
+  void leave_alone_who_is_not_needed(Taking* taking) const {
+    std::vector<Slot> dearest = taking->givers;
     const auto cost = [&](Slot slot) { return disturbance_cost(*plan_.share(slot).job); };
     std::stable_sort(dearest.begin(), dearest.end(), [&](Slot a, Slot b) { return cost(a) > cost(b); });
     for (const Slot giver : dearest) {
       const Share& share = plan_.share(giver);
       if (!is_enough(*taking, frees(share, *plan_.share(taking->slot).job), need_of(share))) continue;
       book_giver(taking, giver, -1);
-      std::erase(*givers, giver);
+      std::erase(taking->givers, giver);
     }
   }
 
@@ -368,10 +369,12 @@ class Reclaiming {
     const Share& wanting = plan_.share(grower);
     const int64_t missing = need / kWholeGpu - std::max<int64_t>(plan_.left(), 0);
     for (const int32_t leaf : reclaimable(plan_.queues(), shares, plan_.leaf_of(*wanting.job), need)) {
-      Cheapest cheapest(*this, From::kQueues, wanting, missing);
+      const std::vector<Slot> none;
+      Cheapest cheapest(*this, wanting, missing, none);
       const QueueShare& queue = shares[size_t(leaf)];
-      for (const Giver& each : candidates(grower, From::kQueues, leaf)) {
-        if (int64_t(each.least) >= missing && queue.allocated - need_of(each) >= queue.fair) cheapest.offer(each);
+      for (const auto& [kind, line] : plan_.givers()[size_t(leaf)]) {
+        const bool enough = int64_t(kind.least) >= missing && queue.allocated - need_of(kind) >= queue.fair;
+        if (enough && is_kind_for(kind, *wanting.job, From::kQueues)) cheapest.offer(kind, line);
       }
       if (cheapest.best() == kNoSlot) continue;
       plan_.share(cheapest.best()).taken_for = grower;

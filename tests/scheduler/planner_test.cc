@@ -124,7 +124,25 @@ class Pool {
       ASSERT_EQ(waits ? planner_.why(job.id) : "", waits ? decision.reason : "") << job.id;
     }
     planner_.count_passed(changes);
-    for (JobView& job : state_.jobs) job.skipped = planner_.view(job.id)->skipped;
+    count_passed(by_id);
+    for (const JobView& job : state_.jobs) ASSERT_EQ(planner_.view(job.id)->skipped, job.skipped) << job.id;
+  }
+
+  // As its definition has it: each who waits, by each who has started and comes after it.
+  void count_passed(const std::map<std::string, const Planner::Change*>& changes) {
+    std::vector<std::pair<int64_t, size_t>> started;
+    const auto key = [&](size_t i) { return std::pair(state_.jobs[i].place, i); };
+    for (size_t i = 0; i < state_.jobs.size(); ++i) {
+      const auto change = changes.find(state_.jobs[i].id);
+      if (change != changes.end() && change->second->starts) started.push_back(key(i));
+    }
+    for (size_t i = 0; i < state_.jobs.size(); ++i) {
+      JobView& job = state_.jobs[i];
+      if (job.running || job.suspended) continue;
+      const auto is_after = [&](const auto& other) { return key(i) < other; };
+      const auto times = uint32_t(std::count_if(started.begin(), started.end(), is_after));
+      job.skipped = std::min(std::max(job.skipped, kSkipsMax), job.skipped + times);
+    }
   }
 
   void expect_idle() {
