@@ -6,12 +6,13 @@ import os
 import re
 import statistics
 import subprocess
+import sys
 import time
 
 import programs
 
 MIB = 1 << 20
-SIZES = (64, 256, 1024, 4096)  # MiB
+SIZES = (64, 256, 1024, 4096, 8192)  # MiB
 SHARES = (0, 1, 10, 100)       # percent of it that a step writes
 STEP_MS = 100
 MOVES = 3
@@ -28,6 +29,9 @@ PROTECT = '1s'
 TURN_COLUMNS = ('MiB', 'written a step', 'switches', 'p50 ms', 'max ms', 'floor ms', 'ratio')
 TURN_SHARES = (0, 100)
 PATIENCE_S = 300
+# Of its size that a job takes here, where GPUs and servers are memory of this machine: while it is at both ends of a
+# move, or one of two comes and the other goes.
+MOVE_TIMES, TURN_TIMES = 2.3, 3.2
 
 
 def memcpy_bytes_per_s():
@@ -38,6 +42,17 @@ def memcpy_bytes_per_s():
         target[:] = source
         best = max(best, len(source) / (time.perf_counter() - began))
     return best
+
+
+def has_room(mib, times, what):
+    """Else says that it is left out."""
+    with open('/proc/meminfo', encoding='ascii') as file:
+        there = int(re.search(r'^MemAvailable: +([0-9]+) kB', file.read(), re.M).group(1)) // 1024
+    if times * mib <= there:
+        return True
+    print(f'bench --elastic: {mib} MiB: {what} left out: that takes {times * mib / 1024:.0f} GiB of memory, '
+          f'{there / 1024:.0f} are there', file=sys.stderr)
+    return False
 
 
 def wait_for(process, word):
@@ -188,19 +203,23 @@ def run(work, quick):
     rate = memcpy_bytes_per_s()
     rows, kept, turns = [], [], []
     for mib in SIZES[:2] if quick else SIZES:
+        if not has_room(mib, MOVE_TIMES, 'moves'):
+            continue
         with programs.Pool(programs.find_tide(), os.path.join(work, f'pool-{mib}'), 2) as pool:
             for share in SHARES:
                 reports, away = moves_of(pool, os.path.join(work, 'ballast'), mib, share, 2 if quick else MOVES)
                 rows.append(row_of(mib, share, reports, rate) | away_row(mib, share, away, rate))
     ballast = os.path.join(work, 'ballast')
     for mib in SIZES[:1] if quick else SIZES:
-        home = os.path.join(work, f'safe-{mib}')
-        with programs.Pool(programs.find_tide(), home, 2, up=['--servers', '2']) as pool:
-            for share in SHARES[::3] if quick else SHARES:
-                made = checkpoints_of(pool, ballast, mib, share, 2 if quick else MOVES)
-                kept.append(checkpoint_row(mib, share, made, rate))
-        for share in TURN_SHARES[:1] if quick else TURN_SHARES:
-            turns.append(turn_row(mib, share, switches_of(work, ballast, mib, share, 2 if quick else MOVES), rate))
+        if has_room(mib, MOVE_TIMES, 'checkpoints'):
+            home = os.path.join(work, f'safe-{mib}')
+            with programs.Pool(programs.find_tide(), home, 2, up=['--servers', '2']) as pool:
+                for share in SHARES[::3] if quick else SHARES:
+                    made = checkpoints_of(pool, ballast, mib, share, 2 if quick else MOVES)
+                    kept.append(checkpoint_row(mib, share, made, rate))
+        if has_room(mib, TURN_TIMES, 'turns'):
+            for share in TURN_SHARES[:1] if quick else TURN_SHARES:
+                turns.append(turn_row(mib, share, switches_of(work, ballast, mib, share, 2 if quick else MOVES), rate))
     return {'moves': rows, 'checkpoints': kept, 'turns': turns}
 
 
