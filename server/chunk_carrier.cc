@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/hex.h"
 #include "base/log.h"
+#include "server/source_door.h"
 #include "server/verdict.h"
 
 namespace tide {
@@ -49,11 +50,15 @@ struct ChunkSender::Pins {
 
 Outcome ChunkSender::start() { return hasher_.start(); }
 
-Outcome ChunkCarrier::meet(const std::string& offer) {
+Outcome ChunkCarrier::meet(const std::string& offer, bool comes_back) {
   std::unique_ptr<ChunkSlots> slots;
   const Outcome reached = ChunkSlots::take(offer, &slots);
   if (!reached.ok()) log(LogLevel::kDebug, "chunks go over the network: %s", reached.message().c_str());
   use(std::move(slots));
+  if (uint64_t none = 0; comes_back && slots_ == nullptr && read_returns(offer, &none)) {
+    returns_ = true;
+    if (Outcome outcome = send_frame(ChunkFrameKind::kReturns, 0, 0); !outcome.ok()) return outcome;
+  }
   const size_t line = offer.find('\n');
   if (line == std::string::npos || offer.compare(line + 1, std::string::npos, kKnowsWord) != 0) return {};
   ChunkSecret secret;
@@ -81,9 +86,34 @@ Outcome ChunkCarrier::ask(std::span<const AskedChunk> chunks, uint64_t* there) {
   return {};
 }
 
-Outcome ChunkCarrier::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes) {
-  const ChunkFrame frame{.kind = kind, .address = address, .bytes = bytes};
+// Written down first: of one that fails the destination may have all.
+Outcome ChunkCarrier::say(const ChunkFrame& frame) {
+  if (returns_) log_.push_back(frame);
   return stream_.send(&frame, sizeof(frame));
+}
+
+Outcome ChunkCarrier::send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes) {
+  return say({.kind = kind, .address = address, .bytes = bytes});
+}
+
+// So many of those that were sent are done.
+void ChunkCarrier::settle(size_t frames) {
+  for (const ChunkFrame& frame : std::span(log_).first(frames)) {
+    for (uint64_t at = frame.address; at < frame.address + frame.bytes; at += kChunkBytes) {
+      if (frame.kind == ChunkFrameKind::kMap) mapped_.insert(at);
+      if (frame.kind == ChunkFrameKind::kUnmap) mapped_.erase(at);
+    }
+  }
+  done_ += frames;
+}
+
+Outcome ChunkCarrier::return_to(uint64_t done) {
+  if (done < done_ || done - done_ > log_.size()) return Outcome::fail("the destination has not done what it says");
+  const size_t there = done - done_;
+  settle(there);
+  const std::vector<ChunkFrame> log = std::exchange(log_, {});
+  take_back({mapped_.begin(), mapped_.end()}, std::span(log).subspan(there));
+  return {};
 }
 
 Outcome ChunkCarrier::send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks,
@@ -111,8 +141,7 @@ Outcome ChunkCarrier::send_chunk(uint64_t address, const std::byte* bytes) {
 
 Outcome ChunkCarrier::send_slot(uint64_t address, uint32_t slot) {
   slots_->hand_over(slot);
-  const ChunkFrame frame{.kind = ChunkFrameKind::kSlot, .slot = slot, .address = address, .bytes = kChunkBytes};
-  return stream_.send(&frame, sizeof(frame));
+  return say({.kind = ChunkFrameKind::kSlot, .slot = slot, .address = address, .bytes = kChunkBytes});
 }
 
 // Processes that share a piece have it as it is cut, so it has to be cut so there. What was told before is cut
@@ -122,10 +151,12 @@ Outcome ChunkSender::tell_pieces(const std::vector<MemoryRange>& pieces) {
     return std::find(cuts_.begin(), cuts_.end(), piece) != cuts_.end();
   };
   const bool anew = !std::all_of(pieces.begin(), pieces.end(), known);
+  if (anew && !told_.empty()) {
+    for (auto& [chunk, copy] : there_) copy = Copy();
+    if (Outcome outcome = send_ranges(ChunkFrameKind::kUnmap, std::exchange(told_, {})); !outcome.ok()) return outcome;
+  }
   cuts_ = pieces;
-  if (!anew || told_.empty()) return {};
-  for (auto& [chunk, copy] : there_) copy = Copy();
-  return send_ranges(ChunkFrameKind::kUnmap, std::exchange(told_, {}));
+  return {};
 }
 
 // What is new there is zero. Not so what is mapped there once more: a piece of memory of which a part is still mapped
@@ -159,6 +190,17 @@ Outcome ChunkSender::changed(const Pins& pins, std::vector<uint64_t>* chunks) {
   return {};
 }
 
+// Of what was told and came to nothing: what became of a chunk since is not known, whatever was sent of it. What was
+// to be unmapped may be cut otherwise there than here: then all begins anew where something is shared.
+void ChunkSender::take_back(const std::vector<uint64_t>& mapped, std::span<const ChunkFrame> lost) {
+  told_ = mapped;
+  for (const ChunkFrame& frame : lost) {
+    if (frame.kind == ChunkFrameKind::kUnmap) cuts_.clear();
+    if (frame.kind != ChunkFrameKind::kData && frame.kind != ChunkFrameKind::kZero) continue;
+    for (uint64_t at = 0; at < frame.bytes; at += kChunkBytes) there_[frame.address + at] = Copy();
+  }
+}
+
 void ChunkSender::know(const ChunkSecret& secret) {
   ChunkCarrier::know(secret);
   hasher_.use(secret);
@@ -174,7 +216,10 @@ Outcome ChunkSender::leave_out_known(std::vector<uint64_t>* chunks, Pass* pass) 
   }
   uint64_t there = 0;
   if (asked.empty()) return {};
-  if (Outcome outcome = ask(asked, &there); !outcome.ok()) return outcome;
+  if (Outcome outcome = ask(asked, &there); !outcome.ok()) {
+    for (const AskedChunk& chunk : asked) there_[chunk.address] = Copy();
+    return outcome;
+  }
   for (size_t i = 0; i < asked.size(); ++i) {
     if ((there >> i & 1) == 0) continue;
     there_[asked[i].address] = {.hash = asked[i].hash, .hashed = true, .zero = false};
@@ -215,8 +260,12 @@ Outcome ChunkSender::pass(const std::function<bool()>& go_on, Pass* pass) {
 }
 
 Outcome ChunkCarrier::confirm() {
-  const Outcome outcome = send_frame(ChunkFrameKind::kPass, 0, 0);
-  return outcome.ok() ? await_verdict(stream_, kConfirmMs) : outcome;
+  Outcome outcome = send_frame(ChunkFrameKind::kPass, 0, 0);
+  if (outcome.ok()) outcome = await_verdict(stream_, kConfirmMs);
+  if (!outcome.ok()) return outcome;
+  settle(log_.size());
+  log_.clear();
+  return {};
 }
 
 // Any but the one that is looked at.
@@ -260,7 +309,7 @@ Outcome ChunkCarrier::end() { return send_frame(ChunkFrameKind::kEnd, 0, 0); }
 
 namespace {
 
-Outcome take_asked(const ChunkFrame& frame, ByteStream& stream, ChunkTaker& taker) {
+Outcome take_asked(const ChunkFrame& frame, ByteStream& stream, ChunkTaker& taker, std::string* answer) {
   std::vector<AskedChunk> asked(std::min(frame.bytes / sizeof(AskedChunk), kAskedMost));
   const uint64_t bytes = asked.size() * sizeof(AskedChunk);
   if (taker.secret() == nullptr || frame.bytes != bytes) return Outcome::fail("the source asks for what cannot be");
@@ -274,20 +323,26 @@ Outcome take_asked(const ChunkFrame& frame, ByteStream& stream, ChunkTaker& take
     if (Outcome outcome = taker.take_known(asked[i].address, asked[i].hash, &known); !outcome.ok()) return outcome;
     there |= uint64_t{known} << i;
   }
-  if (Outcome outcome = taker.rest(); !outcome.ok()) return outcome;
-  return send_verdict(stream, {}, hex(reinterpret_cast<const uint8_t*>(&there), sizeof(there)));
+  *answer = hex(reinterpret_cast<const uint8_t*>(&there), sizeof(there));
+  return taker.rest();
 }
 
-Outcome take(const ChunkFrame& frame, ByteStream& stream, ChunkSlots* slots, ChunkTaker& taker) {
-  if (frame.kind == ChunkFrameKind::kAsk) return take_asked(frame, stream, taker);
+bool has_answer(ChunkFrameKind kind) {
+  return kind == ChunkFrameKind::kPass || kind == ChunkFrameKind::kSecret || kind == ChunkFrameKind::kAsk;
+}
+
+Outcome take(const ChunkFrame& frame, ByteStream& stream, const ChunkWays& ways, ChunkTaker& taker,
+             std::string* answer) {
+  if (frame.kind == ChunkFrameKind::kAsk) return take_asked(frame, stream, taker, answer);
   if (frame.kind == ChunkFrameKind::kSecret) {
     const ChunkSecret* const secret = taker.secret();
     if (secret == nullptr) return Outcome::fail("the source asks for a secret that is not here");
-    return send_verdict(stream, {}, hex(secret->bytes, ChunkSecret::kBytes));
+    *answer = hex(secret->bytes, ChunkSecret::kBytes);
+    return {};
   }
-  if (frame.kind == ChunkFrameKind::kPass) {
-    const Outcome outcome = taker.rest();
-    return outcome.ok() ? send_verdict(stream, outcome) : outcome;
+  if (frame.kind == ChunkFrameKind::kPass) return taker.rest();
+  if (frame.kind == ChunkFrameKind::kReturns) {
+    return ways.door != nullptr ? ways.door->open() : Outcome::fail("the source says that it comes back, and may not");
   }
   const bool whole = frame.address % kChunkBytes == 0 && frame.bytes % kChunkBytes == 0 && frame.bytes != 0;
   if (!whole || !taker.owns(frame.address, frame.bytes)) {
@@ -304,23 +359,43 @@ Outcome take(const ChunkFrame& frame, ByteStream& stream, ChunkSlots* slots, Chu
       if (frame.bytes != kChunkBytes) return Outcome::fail("the source sent more than a chunk at once");
       return taker.take(frame.address, stream);
     case ChunkFrameKind::kSlot:
-      if (frame.bytes != kChunkBytes || slots == nullptr || !slots->is_ours(frame.slot))
+      if (frame.bytes != kChunkBytes || ways.slots == nullptr || !ways.slots->is_ours(frame.slot))
         return Outcome::fail("the source named a slot that it had not filled");
-      return taker.take_slot(frame.address, *slots, frame.slot);
+      return taker.take_slot(frame.address, *ways.slots, frame.slot);
     default:
       return Outcome::fail("the source sent what this worker does not know");
   }
 }
 
+struct Came {
+  uint64_t frames = 0;  // that are done
+  bool end = false;
+};
+
+// One is done before its answer is sent: what the source has heard of counts where it comes back.
+Outcome take_next(ByteStream& stream, const ChunkWays& ways, ChunkTaker& taker, Came* came) {
+  ChunkFrame frame;
+  const uint32_t patience_ms = came->frames == 0 ? ways.first_ms : kSourceMs;
+  if (Outcome outcome = stream.receive(&frame, sizeof(frame), patience_ms); !outcome.ok()) return outcome;
+  came->end = frame.kind == ChunkFrameKind::kEnd;
+  if (came->end) return taker.rest();
+  if (came->frames == 0 && ways.door != nullptr && frame.kind != ChunkFrameKind::kReturns) ways.door->close();
+  std::string answer;
+  if (Outcome outcome = take(frame, stream, ways, taker, &answer); !outcome.ok()) return outcome;
+  ++came->frames;
+  return has_answer(frame.kind) ? send_verdict(stream, {}, answer) : Outcome();
+}
+
 }  // namespace
 
-Outcome receive_chunks(ByteStream& stream, ChunkSlots* slots, ChunkTaker& taker, uint32_t first_ms) {
-  for (uint32_t patience_ms = first_ms;; patience_ms = kSourceMs) {
-    ChunkFrame frame;
-    if (Outcome outcome = stream.receive(&frame, sizeof(frame), patience_ms); !outcome.ok()) return outcome;
-    if (frame.kind == ChunkFrameKind::kEnd) return taker.rest();
-    if (Outcome outcome = take(frame, stream, slots, taker); !outcome.ok()) return outcome;
+Outcome receive_chunks(ByteStream& stream, const ChunkWays& ways, ChunkTaker& taker) {
+  Outcome outcome;
+  for (Came came; outcome.ok() && !came.end;) {
+    outcome = take_next(stream, ways, taker, &came);
+    if (!outcome.ok() && ways.door != nullptr) outcome = ways.door->await(came.frames, outcome);
   }
+  if (ways.door != nullptr) ways.door->close();
+  return outcome;
 }
 
 Outcome MemoryTaker::map(uint64_t address, uint64_t bytes) {

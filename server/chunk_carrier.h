@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -25,6 +27,8 @@
 
 namespace tide {
 
+class SourceDoor;
+
 enum class ChunkFrameKind : uint32_t {
   kMap = 1,    // the range is mapped from here on
   kUnmap = 2,  // the range is not mapped any more
@@ -36,6 +40,8 @@ enum class ChunkFrameKind : uint32_t {
   // To a destination whose greeting has kKnowsWord; each is answered by a verdict, in whose words:
   kSecret = 8,  // the secret (base/chunk_hash.h) by which it knows chunks
   kAsk = 9,     // which of some chunks it knows, and has therefore from now on; `bytes` of AskedChunk follow
+  // The first, to a destination whose greeting has kReturnsWord:
+  kReturns = 10,  // the source comes back where the stream breaks before kEnd (server/source_door.h)
 };
 
 struct ChunkFrame {
@@ -68,9 +74,16 @@ class ChunkCarrier {
   ChunkCarrier(const ChunkCarrier&) = delete;
   ChunkCarrier& operator=(const ChunkCarrier&) = delete;
 
-  // Before the first pass: takes what the destination has offered in its greeting. Chunks go through its slots, if
-  // these can be reached; and if it knows chunks, what it has already is not sent.
-  Outcome meet(const std::string& offer);
+  // Before the first pass, and before anything else is sent: takes what the destination has offered in its greeting.
+  // Chunks go through its slots, if these can be reached; and if it knows chunks, what it has already is not sent.
+  // `comes_back`: we do where the stream breaks, if it waits for that.
+  Outcome meet(const std::string& offer, bool comes_back);
+  // Whether it waits for us where the stream breaks: not where chunks go through slots, since within one machine a
+  // stream breaks with a process only.
+  bool may_return() const { return returns_; }
+  // Requires: may_return(), and no pass is under way. Over another connection than before, on which the destination has
+  // said how many frames it had done of all that were sent: what it had not is not there, and is the next pass's.
+  Outcome return_to(uint64_t done);
   // Chunks go through these.
   void use(std::unique_ptr<ChunkSlots> slots) { slots_ = std::move(slots); }
   // The calling thread is the one from now on.
@@ -84,6 +97,8 @@ class ChunkCarrier {
   Outcome end();
 
  protected:
+  // `mapped`: all that is there, ascending; `lost`: frames that came to nothing.
+  virtual void take_back(const std::vector<uint64_t>& mapped, std::span<const ChunkFrame> lost) = 0;
   Outcome send_frame(ChunkFrameKind kind, uint64_t address, uint64_t bytes);
   // `chunks` ascend; neighbours go in one frame, but where one of `begins` (ascending) is.
   Outcome send_ranges(ChunkFrameKind kind, const std::vector<uint64_t>& chunks,
@@ -95,7 +110,7 @@ class ChunkCarrier {
   virtual void know(const ChunkSecret& secret) { secret_ = secret; }
   // Whether the next few chunks are worth a question: mostly not, when many have been asked for in vain.
   bool asks();
-  // *there: a bit for each, of kAskedMost at most, that the destination has.
+  // *there: a bit for each, of kAskedMost at most, that the destination has. Where it fails nothing is known of them.
   Outcome ask(std::span<const AskedChunk> chunks, uint64_t* there);
 
   ByteStream& stream_;
@@ -103,8 +118,15 @@ class ChunkCarrier {
   ChunkSecret secret_;
 
  private:
+  Outcome say(const ChunkFrame& frame);
+  void settle(size_t frames);
+
   bool knows_ = false;  // the destination
   uint32_t in_vain_ = 0, left_out_ = 0;
+  bool returns_ = false;
+  uint64_t done_ = 0;            // frames that the destination has done, as it has said last,
+  std::set<uint64_t> mapped_;    // what it had mapped then,
+  std::vector<ChunkFrame> log_;  // and what was sent since, or was about to be
 };
 
 // Of a GPU's memory.
@@ -131,6 +153,7 @@ class ChunkSender final : public ChunkCarrier {
   // Kept readable for a while.
   struct Pins;
 
+  void take_back(const std::vector<uint64_t>& mapped, std::span<const ChunkFrame> lost) override;
   void know(const ChunkSecret& secret) override;
   Outcome leave_out_known(std::vector<uint64_t>* chunks, Pass* pass);
   Outcome tell_pieces(const std::vector<MemoryRange>& pieces);
@@ -172,8 +195,14 @@ class ChunkTaker {
 
 // For the source's next word, which may wait for other sessions; that it is gone shows at once.
 inline constexpr uint32_t kSourceMs = 600'000;
-// Until the sender's end(). Waits `first_ms` for its first word. `slots`: that were offered to it; null: none.
-Outcome receive_chunks(ByteStream& stream, ChunkSlots* slots, ChunkTaker& taker, uint32_t first_ms = kSourceMs);
+// How they come.
+struct ChunkWays {
+  ChunkSlots* slots = nullptr;    // that were offered to the source; null: none
+  SourceDoor* door = nullptr;     // of the stream, which lasts; null: the source cannot come back
+  uint32_t first_ms = kSourceMs;  // for its first word
+};
+// Until the sender's end().
+Outcome receive_chunks(ByteStream& stream, const ChunkWays& ways, ChunkTaker& taker);
 
 // Into a GPU's memory.
 class MemoryTaker final : public ChunkTaker {

@@ -82,7 +82,7 @@ void Guard::take_from(std::unique_ptr<ByteStream> caller) {
   kept_.begin_anew();
   Outcome outcome;
   while (outcome.ok() && !stop_) {
-    outcome = kept_.receive(stream, kNextMs);
+    outcome = kept_.receive(stream, {.first_ms = kNextMs});
     if (stop_) break;
     const Outcome told = send_verdict(stream, outcome);
     if (!outcome.ok() && told.ok()) let_it_hear(stream);
@@ -118,7 +118,7 @@ Outcome Guard::send(const std::string& address, const TransferHello& hello) {
   std::string offer;
   Outcome outcome = greet_receiver(stream, hello, &offer);
   if (outcome.ok()) outcome = kept_.carrier()(stream, &carrier);
-  if (outcome.ok()) outcome = carrier->meet(offer);
+  if (outcome.ok()) outcome = carrier->meet(offer, false);
   if (outcome.ok()) outcome = carrier->pass([] { return true; }, &pass);
   if (outcome.ok()) outcome = carrier->end();
   if (outcome.ok())

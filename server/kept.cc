@@ -1,5 +1,6 @@
 #include "server/kept.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 #include <utility>
@@ -39,15 +40,11 @@ class Kept::Carrier final : public ChunkCarrier {
         next_(whole_->chunks.begin()),
         room_(make_room()) {}
 
-  Outcome start() {
-    if (room_ == nullptr) return no_room();
-    std::vector<uint64_t> mapped;
-    for (const auto& [address, piece] : whole_->chunks) mapped.push_back(address);
-    return send_ranges(ChunkFrameKind::kMap, mapped, {whole_->begins.begin(), whole_->begins.end()});
-  }
+  Outcome start() { return room_ != nullptr ? Outcome() : no_room(); }
   Outcome pass(const std::function<bool()>& go_on, Pass* pass) override {
     const uint64_t begin = now_ns();
     *pass = {.whole = true};
+    if (Outcome outcome = tell_mapped(); !outcome.ok()) return outcome;
     for (; next_ != whole_->chunks.end() && pass->whole; ++next_, pass->whole = go_on()) {
       if (next_->second == nullptr) continue;  // what is newly mapped is zero
       if (left_ == 0) {
@@ -72,6 +69,28 @@ class Kept::Carrier final : public ChunkCarrier {
 
  private:
   static constexpr uint32_t kAskedAtOnce = 16;
+
+  Outcome tell_mapped() {
+    std::vector<uint64_t> mapped;
+    if (all_told_) return {};
+    for (const auto& [address, piece] : whole_->chunks) {
+      if (!std::binary_search(told_.begin(), told_.end(), address)) mapped.push_back(address);
+    }
+    all_told_ = true;
+    return send_ranges(ChunkFrameKind::kMap, mapped, {whole_->begins.begin(), whole_->begins.end()});
+  }
+
+  // From the first chunk on that is not there: what the destination was asked for behind it, it is asked for again.
+  void take_back(const std::vector<uint64_t>& mapped, std::span<const ChunkFrame> lost) override {
+    told_ = mapped;
+    all_told_ = false;
+    for (const ChunkFrame& frame : lost) {
+      if (frame.kind != ChunkFrameKind::kData) continue;
+      if (next_ == whole_->chunks.end() || frame.address < next_->first) next_ = whole_->chunks.find(frame.address);
+    }
+    left_ = 0;
+    there_.clear();
+  }
 
   // From next_ on, which of some the destination has.
   Outcome look_ahead() {
@@ -99,6 +118,8 @@ class Kept::Carrier final : public ChunkCarrier {
 
   const Shelf& shelf_;
   const std::shared_ptr<const Whole> whole_;
+  bool all_told_ = false;
+  std::vector<uint64_t> told_;  // mapped there, where not all that is mapped was told, ascending
   Chunks::const_iterator next_;
   uint32_t left_ = 0;         // from there on, that were looked at,
   std::set<uint64_t> there_;  // and of these what the destination has
@@ -135,11 +156,11 @@ Precopy::MakeCarrier Kept::carrier() const {
   };
 }
 
-Outcome Kept::receive(ByteStream& from, uint32_t first_ms, ChunkSlots* slots) {
+Outcome Kept::receive(ByteStream& from, const ChunkWays& ways) {
   room_ = make_room();
   if (room_ == nullptr) return no_room();
   auto next = std::make_shared<Whole>();
-  Outcome outcome = receive_chunks(from, slots, *this, first_ms);
+  Outcome outcome = receive_chunks(from, ways, *this);
   if (outcome.ok()) outcome = from.receive(&next->outline, sizeof(next->outline));
   if (outcome.ok()) outcome = take_rest(from, &next->rest);
   room_.reset();

@@ -38,9 +38,8 @@ class Kept final : private ChunkTaker {
   // The source that comes next knows nothing of what is here. What is whole stays.
   void begin_anew() { chunks_.clear(), begins_.clear(); }
   // All that a source sends behind the greeting, and each time that it does it again: what differs from the time
-  // before. Waits `first_ms` for its first word. Where it fails, what was whole before still is.
-  // `slots`: that were offered to it; null: none.
-  Outcome receive(ByteStream& from, uint32_t first_ms = kSourceMs, ChunkSlots* slots = nullptr);
+  // before. Where it fails, what was whole before still is.
+  Outcome receive(ByteStream& from, const ChunkWays& ways = {});
 
   // Of what is whole. What of it is memory, as a source that has not changed since.
   Precopy::MakeCarrier carrier() const;

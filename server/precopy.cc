@@ -22,26 +22,12 @@ constexpr uint64_t kBetweenRoundsNs = 50'000'000;  // when enough has been copie
 constexpr uint64_t kBetweenRoundsMostNs = 5'000'000'000;
 constexpr int kNice = 5;  // the job comes first
 constexpr uint32_t kVerdictMs = 60'000;
-
-// Sends with the patience of the moment.
-class PatientStream final : public ByteStream {
- public:
-  PatientStream(std::unique_ptr<ByteStream> to, const std::atomic<uint32_t>& patience_ms)
-      : to_(std::move(to)), patience_ms_(patience_ms) {}
-  Outcome send(const void* data, size_t bytes, uint32_t timeout_ms) override {
-    return to_->send(data, bytes, std::min(timeout_ms, patience_ms_.load()));
-  }
-  Outcome receive(void* data, size_t bytes, uint32_t timeout_ms) override {
-    return to_->receive(data, bytes, timeout_ms);
-  }
-  Outcome flush(uint32_t timeout_ms) override { return to_->flush(timeout_ms); }
-  void cancel() override { to_->cancel(); }
-  void close() override { to_->close(); }
-
- private:
-  const std::unique_ptr<ByteStream> to_;
-  const std::atomic<uint32_t>& patience_ms_;
-};
+// So long it tries to come back; the agent, who hears of each try, gives up after 45 s of silence.
+constexpr uint64_t kReturnNs = 20'000'000'000;
+constexpr uint32_t kReturnConnectMs = 3'000, kReturnGreetMs = 10'000;
+constexpr auto kBetweenTries = std::chrono::milliseconds(250);
+constexpr uint32_t kRefusalsMost = 3;  // in a row: the destination has ended
+constexpr uint32_t kFruitlessMost = 5;
 
 }  // namespace
 
@@ -89,6 +75,7 @@ Precopy::Progress Precopy::progress() const {
 
 void Precopy::hold() {
   const std::lock_guard lock(mu_);
+  looked_ = looked_ && hold_;
   hold_ = true;
   wanted_ = false;
   wake_.notify_all();
@@ -123,6 +110,7 @@ Precopy::Wish Precopy::wait_for_wish() {
   std::unique_lock lock(mu_);
   while (!stop_) {
     if (std::exchange(conclude_, false)) return Wish::kVerdict;
+    if (hold_ && !std::exchange(looked_, true)) return Wish::kLook;
     held_ = hold_;
     if (hold_) {
       wake_.wait(lock);
@@ -141,11 +129,18 @@ Outcome Precopy::hear_verdict() {
   return outcome;
 }
 
+// What broke since the last round is mended before the vGPU is paused.
+Outcome Precopy::do_as(Wish wish) {
+  if (wish == Wish::kLook) return stream_->send(nullptr, 0);
+  return wish == Wish::kRound ? round() : hear_verdict();
+}
+
 void Precopy::run() {
   setpriority(PRIO_PROCESS, id_t(gettid()), kNice);
   Outcome outcome = begin();
   for (Wish wish = Wish::kRound; outcome.ok() && (wish = wait_for_wish()) != Wish::kEnd;) {
-    outcome = wish == Wish::kRound ? round() : hear_verdict();
+    outcome = do_as(wish);
+    if (!outcome.ok() && wish != Wish::kVerdict) outcome = mend(outcome);
     cpu_ns_ = thread_cpu_ns();
   }
   const bool broke = !outcome.ok() && stream_ != nullptr;
@@ -161,14 +156,54 @@ Outcome Precopy::begin() {
   if (Outcome outcome = connect_stream(address_, kConnectMs, &stream); !outcome.ok()) return outcome;
   {
     const std::lock_guard lock(mu_);
-    stream_ = std::make_unique<PatientStream>(std::move(stream), patience_ms_);
+    stream_ = std::make_unique<LastingStream>(std::move(stream));
     if (stop_) return Outcome::fail("it was given up");
   }
   std::string offer;
   if (Outcome outcome = greet_receiver(*stream_, hello_, &offer); !outcome.ok()) return outcome;
   if (Outcome outcome = make_(*stream_, &carrier_); !outcome.ok()) return outcome;
-  if (Outcome outcome = carrier_->meet(offer); !outcome.ok()) return outcome;
+  if (Outcome outcome = carrier_->meet(offer, true); !outcome.ok()) return outcome;
   return rate_.start_as_told();
+}
+
+// While the vGPU runs there is time.
+Outcome Precopy::mend(const Outcome& broken) {
+  if (!stream_->broke() || !carrier_->may_return() || fruitless_ >= kFruitlessMost) return broken;
+  if (const std::string why = last_words(*stream_); !why.empty()) return Outcome::fail(why);
+  Outcome last;
+  uint32_t refusals = 0;
+  for (const uint64_t end = now_ns() + kReturnNs; now_ns() < end && refusals < kRefusalsMost; ++looked_at_) {
+    if (stream_->cancelled()) return broken;
+    bool refused = false;
+    last = come_back(&refused);
+    if (last.ok()) {
+      log(LogLevel::kWarning, "vGPU %u: its move goes on behind frame %llu, after its connection broke: %s",
+          hello_.vgpu, static_cast<unsigned long long>(done_), broken.message().c_str());
+      return {};
+    }
+    refusals = refused ? refusals + 1 : 0;
+    std::unique_lock lock(mu_);
+    wake_.wait_for(lock, kBetweenTries, [this] { return stop_; });
+  }
+  return Outcome::fail(broken.message() + ", and then: " + last.message());
+}
+
+// *refused: by who is there, or nobody is.
+Outcome Precopy::come_back(bool* refused) {
+  std::unique_ptr<ByteStream> next;
+  stream_->close();
+  if (Outcome outcome = connect_stream(address_, kReturnConnectMs, &next, refused); !outcome.ok()) return outcome;
+  stream_->go_on_over(std::move(next));
+  std::string words;
+  uint64_t done = 0;
+  const Outcome greeted = greet_receiver(*stream_, hello_, &words, kReturnGreetMs);
+  *refused = !stream_->broke();
+  if (!greeted.ok()) return greeted;
+  if (!read_returns(words, &done)) return Outcome::fail("the destination does not say how far it came");
+  if (Outcome outcome = carrier_->return_to(done); !outcome.ok()) return outcome;
+  fruitless_ = done == done_ ? fruitless_ + 1 : 0;
+  done_ = done;
+  return {};
 }
 
 // The pause, the end and another rest do not wait. For how long it was.
@@ -192,7 +227,6 @@ Outcome Precopy::round() {
   Outcome outcome = carrier_->pass(go_on, &pass);
   const uint64_t sent = now_ns();
   if (outcome.ok() && pass.whole) outcome = carrier_->confirm();
-  if (!outcome.ok()) return outcome;
   const uint64_t now = now_ns();
   pass.ns += now - sent;
   pass.ns -= std::min(pass.ns, waited);  // which a pause does not
@@ -201,7 +235,7 @@ Outcome Precopy::round() {
       static_cast<unsigned long long>(pass.known * kChunkBytes >> 20));
   const std::lock_guard lock(mu_);
   progress_.bytes += pass.bytes;
-  if (!pass.whole) return {};  // what is left is the next round's, or the pause's
+  if (!outcome.ok() || !pass.whole) return outcome;  // what is left is the next round's, or the pause's
   ++progress_.rounds;
   progress_.rest_bytes = pass.bytes;
   if (!ready_ && judge_.enough(pass.bytes, pass.ns)) ready_ = true;

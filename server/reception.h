@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "base/threads.h"
+#include "server/lasting_stream.h"
+#include "server/source_door.h"
 #include "transport/stream.h"
 
 namespace tide {
@@ -18,8 +20,9 @@ class Reception {
  public:
   using Receive = std::function<Outcome(ByteStream& from)>;
 
-  Reception(Receive receive, std::unique_ptr<ByteStream> stream)
-      : receive_(std::move(receive)), stream_(std::move(stream)) {}
+  // `door`: of the stream; it is what receives that opens and closes it.
+  Reception(Receive receive, std::unique_ptr<LastingStream> stream, std::unique_ptr<SourceDoor> door)
+      : receive_(std::move(receive)), stream_(std::move(stream)), door_(std::move(door)) {}
   // Gives up what is not over.
   ~Reception();
   Reception(const Reception&) = delete;
@@ -40,7 +43,8 @@ class Reception {
   void run();
 
   const Receive receive_;
-  std::unique_ptr<ByteStream> stream_;
+  const std::unique_ptr<LastingStream> stream_;
+  const std::unique_ptr<SourceDoor> door_;
   Thread thread_;
   int over_fd_ = -1;
   std::atomic<bool> over_{false}, left_{false};

@@ -211,10 +211,10 @@ TransferHello hello_of(const ControlSession& session, const uint8_t* token, uint
   return hello;
 }
 
-Outcome greet_receiver(ByteStream& stream, const TransferHello& hello, std::string* offer) {
+Outcome greet_receiver(ByteStream& stream, const TransferHello& hello, std::string* offer, uint32_t timeout_ms) {
   if (Outcome outcome = stream.send(&hello, sizeof(hello)); !outcome.ok()) return outcome;
   if (Outcome outcome = stream.flush(); !outcome.ok()) return outcome;
-  return await_verdict(stream, 30'000, offer);
+  return await_verdict(stream, timeout_ms, offer);
 }
 
 Outcome send_session(Session& session, const SessionMark& mark, ByteStream& to, const std::function<void()>& pump,
@@ -256,7 +256,7 @@ Outcome await_restored(ByteStream& stream, bool* stays) {
   return outcome;
 }
 
-Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const TransferOffer& offer) {
+Outcome hear_hello(ByteStream& stream, const TransferHello& expected) {
   TransferHello hello;
   if (Outcome outcome = stream.receive(&hello, sizeof(hello), kHelloMs); !outcome.ok()) return outcome;
   if (hello.magic == expected.magic && hello.version != expected.version) {
@@ -270,19 +270,30 @@ Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const Tr
                     memcmp(hello.job, expected.job, sizeof(hello.job)) == 0 &&
                     memcmp(hello.session, expected.session, sizeof(hello.session)) == 0 &&
                     same_secret(hello.token, expected.token, sizeof(hello.token));
-  const Outcome outcome = same ? Outcome() : Outcome::fail("this receiver waits for another vGPU");
-  std::string words = offer.slots == nullptr ? "" : offer.slots->offer();
-  if (offer.knows) words += std::string("\n") + kKnowsWord;
-  if (Outcome sent = send_verdict(stream, outcome, words); !sent.ok()) return sent;
+  if (same) return {};
+  const Outcome outcome = Outcome::fail("this receiver waits for another vGPU");
+  if (Outcome sent = send_verdict(stream, outcome); !sent.ok()) return sent;
   return outcome;
+}
+
+Outcome agree(ByteStream& stream, const TransferOffer& offer) {
+  std::string words = offer.slots == nullptr ? "" : offer.slots->offer();
+  if (offer.returns) words += returns_words(offer.done);
+  if (offer.knows) words += std::string("\n") + kKnowsWord;
+  return send_verdict(stream, {}, words);
+}
+
+Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const TransferOffer& offer) {
+  const Outcome outcome = hear_hello(stream, expected);
+  return outcome.ok() ? agree(stream, offer) : outcome;
 }
 
 namespace {
 
-Outcome receive_chunks(Session& session, ByteStream& stream, ChunkSlots* slots, Shelf* shelf) {
+Outcome receive_chunks(Session& session, ByteStream& stream, const ChunkWays& ways, Shelf* shelf) {
   MemoryTaker memory(session.library(), session.memory(), session.streams(), shelf);
-  const Outcome outcome = memory.start(slots);
-  return outcome.ok() ? receive_chunks(stream, slots, memory) : outcome;
+  const Outcome outcome = memory.start(ways.slots);
+  return outcome.ok() ? receive_chunks(stream, ways, memory) : outcome;
 }
 
 Outcome receive_state(Session& session, ByteStream& stream) {
@@ -303,8 +314,8 @@ Outcome receive_state(Session& session, ByteStream& stream) {
 
 }  // namespace
 
-Outcome receive_session(Session& session, ByteStream& from, ChunkSlots* slots, Shelf* shelf) {
-  if (Outcome outcome = receive_chunks(session, from, slots, shelf); !outcome.ok()) return outcome;
+Outcome receive_session(Session& session, ByteStream& from, const ChunkWays& ways, Shelf* shelf) {
+  if (Outcome outcome = receive_chunks(session, from, ways, shelf); !outcome.ok()) return outcome;
   TransferOutline outline;
   if (Outcome outcome = from.receive(&outline, sizeof(outline)); !outcome.ok()) return outcome;
   session.set_sequence(outline.sequence);

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/outcome.h"
+#include "server/chunk_carrier.h"
 #include "server/chunk_slots.h"
 #include "server/control.h"
 #include "server/pieces.h"
@@ -41,9 +42,10 @@ struct TransferOutline {
   Recovery recovery;
 };
 
-// Source: introduces itself and waits until the destination agrees. The session still runs. *offer: of slots
-// (ChunkSlots::take).
-Outcome greet_receiver(ByteStream& stream, const TransferHello& hello, std::string* offer);
+// Source: introduces itself and waits until the destination agrees. The session still runs. *offer: what it offers, or
+// where it is greeted once more, how far it came (verdict.h).
+Outcome greet_receiver(ByteStream& stream, const TransferHello& hello, std::string* offer,
+                       uint32_t timeout_ms = 30'000);
 // Source: everything but device memory, which is there (Precopy::finish). `pump` is called now and then. *bytes: of
 // contents that were sent. Returns when all has been sent; await_restored() then, when the destination has made it.
 // Of a checkpoint: `recovery`, and what the guard has of the one before; else Session::recovery(), and null.
@@ -60,11 +62,16 @@ Outcome await_restored(ByteStream& stream, bool* stays = nullptr);
 struct TransferOffer {
   const ChunkSlots* slots = nullptr;  // null: none
   bool knows = false;                 // chunks, for which it can be asked (ChunkTaker::secret)
+  bool returns = false;               // the source may come back (source_door.h)
+  uint64_t done = 0;                  // of its frames, so far
 };
-// Destination: checks who is there and agrees.
+// Destination: checks who is there, and tells those who are not expected; then agrees.
+Outcome hear_hello(ByteStream& stream, const TransferHello& expected);
+Outcome agree(ByteStream& stream, const TransferOffer& offer);
+// Both.
 Outcome greet_sender(ByteStream& stream, const TransferHello& expected, const TransferOffer& offer);
 // Destination: everything; then the source waits for the verdict. Any thread, which is the session's owner meanwhile.
-// `slots`, `shelf`: that were offered; null: none. The shelf is of chunks that the job's keepers have here.
-Outcome receive_session(Session& session, ByteStream& stream, ChunkSlots* slots, Shelf* shelf);
+// The shelf is of chunks that the job's keepers have here; null: there is none.
+Outcome receive_session(Session& session, ByteStream& stream, const ChunkWays& ways, Shelf* shelf);
 
 }  // namespace tide

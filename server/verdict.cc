@@ -1,6 +1,7 @@
 #include "server/verdict.h"
 
 #include <cstring>
+#include <sstream>
 
 namespace tide {
 namespace {
@@ -36,6 +37,16 @@ Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms, std::string* word
   if (verdict.ok == 0) return Outcome::fail(text_of(verdict));
   if (words != nullptr) *words = words_of(verdict);
   return {};
+}
+
+std::string returns_words(uint64_t done) { return std::string(" ") + kReturnsWord + " " + std::to_string(done); }
+
+bool read_returns(const std::string& words, uint64_t* done) {
+  std::istringstream line(words.substr(0, words.find('\n')));
+  for (std::string word; line >> word;) {
+    if (word == kReturnsWord) return bool(line >> *done);
+  }
+  return false;
 }
 
 std::string last_words(ByteStream& stream) {

@@ -18,6 +18,13 @@ Outcome send_verdict(ByteStream& stream, const Outcome& outcome, const std::stri
 inline constexpr const char* kStaysWord = "stays";
 // Of a greeting, behind what is offered: the destination can be asked for chunks (ChunkFrameKind::kAsk).
 inline constexpr const char* kKnowsWord = "knows";
+// Of a greeting, and behind it a number: where the stream breaks the source may come back over another, to go on behind
+// so many frames of chunks. Older sources do not look for it; it is in the first line, as what is offered, because of
+// these.
+inline constexpr const char* kReturnsWord = "returns";
+std::string returns_words(uint64_t done);
+// False: they do not say so.
+bool read_returns(const std::string& words, uint64_t* done);
 // Source: fails with what the destination says.
 Outcome await_verdict(ByteStream& stream, uint32_t timeout_ms, std::string* words = nullptr);
 // Source, where the stream failed: why the destination gave up, if it has said so; else nothing.

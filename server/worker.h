@@ -107,7 +107,8 @@ class Worker {
   std::unique_ptr<Shelf> keepers_shelf() const;
   Outcome accept_source(const ControlSession& session, StreamListener& listener, const TransferOffer& offer,
                         std::unique_ptr<ByteStream>* stream);
-  Outcome take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots, Shelf* shelf);
+  Outcome take_session(std::unique_ptr<LastingStream> stream, std::unique_ptr<SourceDoor> door, ChunkSlots* slots,
+                       Shelf* shelf);
   bool hear_end();
 
   // A move, as its source.

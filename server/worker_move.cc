@@ -422,9 +422,14 @@ Worker::Next Worker::receive(const ControlSession& session) {
     if (const Outcome made = ChunkSlots::make(&slots); !made.ok())
       log(LogLevel::kDebug, "chunks come over the network: %s", made.message().c_str());
     const std::unique_ptr<Shelf> shelf = keepers_shelf();
-    outcome = accept_source(session, *listener, {slots.get(), kept_ != nullptr || shelf != nullptr}, &stream);
-    listener.reset();
-    if (outcome.ok()) outcome = take_session(std::move(stream), slots.get(), shelf.get());
+    const bool knows = kept_ != nullptr || shelf != nullptr;
+    outcome = accept_source(session, *listener, {.slots = slots.get(), .knows = knows, .returns = true}, &stream);
+    if (outcome.ok()) {
+      auto lasting = std::make_unique<LastingStream>(std::move(stream));
+      auto door =
+          std::make_unique<SourceDoor>(std::move(listener), hello_of(session, session.token, session.epoch), *lasting);
+      outcome = take_session(std::move(lasting), std::move(door), slots.get(), shelf.get());
+    }
     if (kept_ == nullptr) shelf_files_.reset();
   }
   if (told_to_end_) return Next::kEnd;
@@ -480,14 +485,16 @@ Outcome Worker::accept_source(const ControlSession& session, StreamListener& lis
 }
 
 // Until the agent has no more use for it, or the source or its stream is gone.
-Outcome Worker::take_session(std::unique_ptr<ByteStream> stream, ChunkSlots* slots, Shelf* shelf) {
+Outcome Worker::take_session(std::unique_ptr<LastingStream> stream, std::unique_ptr<SourceDoor> door, ChunkSlots* slots,
+                             Shelf* shelf) {
+  const ChunkWays ways{.slots = slots, .door = door.get()};
   arrival_ = std::make_unique<Reception>(
-      [this, slots, shelf](ByteStream& from) {
-        if (kept_ != nullptr) return kept_->receive(from, kSourceMs, slots);
+      [this, ways, shelf](ByteStream& from) {
+        if (kept_ != nullptr) return kept_->receive(from, ways);
         session_->contexts().enter_thread();
-        return receive_session(*session_, from, slots, shelf);
+        return receive_session(*session_, from, ways, shelf);
       },
-      std::move(stream));
+      std::move(stream), std::move(door));
   Reception& reception = *arrival_;
   if (Outcome outcome = reception.start(); !outcome.ok()) return outcome;
   while (!reception.over()) {

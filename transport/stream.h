@@ -40,8 +40,9 @@ class StreamListener {
 };
 
 // *address: in, the interface to listen on ("" means TIDE_UCX_BIND, else 127.0.0.1; a port may follow); out, what
-// connect_stream takes.
+// connect_stream takes. *refused: set where the machine answers, but nobody listens there.
 Outcome listen_stream(std::string* address, std::unique_ptr<StreamListener>* listener);
-Outcome connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream);
+Outcome connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream,
+                       bool* refused = nullptr);
 
 }  // namespace tide

@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/threads.h"
+#include "transport/door.h"
 #include "transport/rdma.h"
 #include "transport/stream.h"
 #include "transport/ucx/plugin.h"
@@ -34,6 +35,8 @@ constexpr const char* kQuietly[][2] = {
     {"UCX_LOG_LEVEL", "fatal"},
     {"UCX_VFS_ENABLE", "n"},
 };
+
+constexpr uint32_t kProbeMs = 1'000;
 
 // Where there is no RDMA device UCX's parts for them, and their libraries, take a quarter of its start.
 constexpr const char* kOfDevices = "^ib,rdmacm";
@@ -129,6 +132,14 @@ std::string own_address(int lifeline) {
   return address.ss_family == AF_INET6 ? "[" + std::string(host) + "]" : host;
 }
 
+// UCX says the same of a machine that cannot be reached.
+bool is_refused(const std::string& address) {
+  int socket = -1;
+  bool refused = false;
+  if (connect_tcp(address, kProbeMs, &socket, &refused).ok()) close(socket);
+  return refused;
+}
+
 }  // namespace
 
 void ucx_settle_environment() {
@@ -164,10 +175,15 @@ Outcome listen_stream(std::string* address, std::unique_ptr<StreamListener>* lis
   return outcome.ok() ? ucx->listen_stream(address, listener) : outcome;
 }
 
-Outcome connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream) {
+Outcome connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream,
+                       bool* refused) {
   const UcxPlugin* ucx = nullptr;
-  const Outcome outcome = plugin(&ucx);
-  return outcome.ok() ? ucx->connect_stream(address, timeout_ms, stream) : outcome;
+  Outcome outcome = plugin(&ucx);
+  if (!outcome.ok()) return outcome;
+  bool perhaps = false;
+  outcome = ucx->connect_stream(address, timeout_ms, stream, &perhaps);
+  if (perhaps && refused != nullptr) *refused = is_refused(address);
+  return outcome;
 }
 
 }  // namespace tide

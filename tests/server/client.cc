@@ -2,9 +2,16 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <system_error>
 
 namespace tide {
 
@@ -74,6 +81,43 @@ int WorkerProcess::exit_status() {
   }
   pid_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+namespace {
+
+// Of TCP sockets that are connected.
+std::set<std::string> connected_inodes(pid_t pid) {
+  std::set<std::string> inodes;
+  for (const char* const table : {"tcp", "tcp6"}) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/net/" + table);
+    for (std::string line; std::getline(file, line);) {
+      std::istringstream words(line);
+      std::string word[10];
+      for (std::string& each : word) words >> each;
+      if (word[3] == "01") inodes.insert("socket:[" + word[9] + "]");
+    }
+  }
+  return inodes;
+}
+
+}  // namespace
+
+int WorkerProcess::break_connections() const {
+  const std::set<std::string> inodes = connected_inodes(pid_);
+  const int process = int(syscall(SYS_pidfd_open, pid_, 0));
+  int broken = process < 0 ? -1 : 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(pid_) + "/fd", error)) {
+    if (inodes.count(std::filesystem::read_symlink(entry.path(), error).string()) == 0 || broken < 0) continue;
+    const int socket = int(syscall(SYS_pidfd_getfd, process, std::stoi(entry.path().filename()), 0));
+    if (socket < 0 && errno == EBADF) continue;  // closed meanwhile
+    broken = socket < 0 ? -1 : broken + 1;
+    if (socket < 0) break;
+    shutdown(socket, SHUT_RDWR);
+    close(socket);
+  }
+  if (process >= 0) close(process);
+  return broken;
 }
 
 TestClient::TestClient() {

@@ -48,6 +48,9 @@ class WorkerProcess {
   ::testing::AssertionResult await(ControlType type, ControlMessage* message);
   // Waits for its end; the exit status, or 128 + signal.
   int exit_status();
+  // Ends its TCP connections, as a network does that forgets them: both ends lose what is under way. How many there
+  // were; fewer than 0: the system does not let us.
+  int break_connections() const;
 
  private:
   pid_t pid_ = -1;

@@ -229,8 +229,10 @@ TEST(Stream, a_bad_address_is_an_error_that_names_it) {
     std::unique_ptr<ByteStream> stream;
     const Outcome text = connect_stream("nonsense", 500, &stream);
     EXPECT_NE(text.message().find("'nonsense' is not ADDRESS:PORT"), std::string::npos) << text.message();
-    const Outcome nobody = connect_stream("127.0.0.1:1", 2000, &stream);
+    bool refused = false;
+    const Outcome nobody = connect_stream("127.0.0.1:1", 2000, &stream, &refused);
     EXPECT_NE(nobody.message().find("127.0.0.1:1"), std::string::npos) << nobody.message();
+    EXPECT_TRUE(refused) << nobody.message();
     EXPECT_EQ(stream, nullptr);
   });
 }

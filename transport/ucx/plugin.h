@@ -11,7 +11,7 @@
 
 namespace tide {
 
-inline constexpr uint32_t kUcxPluginVersion = 4;
+inline constexpr uint32_t kUcxPluginVersion = 5;
 inline constexpr const char* kUcxPluginSymbol = "tide_ucx_plugin";
 
 struct UcxPlugin {
@@ -20,7 +20,8 @@ struct UcxPlugin {
   Outcome (*connect)(const std::string& data, std::unique_ptr<Carrier>* carrier);
   Outcome (*listen)(std::string* data, std::unique_ptr<Carrier>* carrier);
   Outcome (*listen_stream)(std::string* address, std::unique_ptr<StreamListener>* listener);
-  Outcome (*connect_stream)(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream);
+  Outcome (*connect_stream)(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream,
+                            bool* refused);
 };
 
 using UcxPluginFunction = const UcxPlugin* (*)();

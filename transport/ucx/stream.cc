@@ -41,7 +41,7 @@ class UcxStream : public ByteStream {
     worker_.reset();
   }
   Outcome open();
-  Outcome connect(const std::string& address, uint32_t timeout_ms);
+  Outcome connect(const std::string& address, uint32_t timeout_ms, bool* refused);
   Outcome accept(ucp_conn_request_h request);
 
   Outcome send(const void* data, size_t bytes, uint32_t timeout_ms) override;
@@ -65,6 +65,7 @@ class UcxStream : public ByteStream {
   void tell_taken(bool now);
   void take_queued();
   void fail(const std::string& why);
+  void lose(ucs_status_t why);
 
   static ucs_status_t on_piece(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
                                const ucp_am_recv_param_t* param);
@@ -78,6 +79,7 @@ class UcxStream : public ByteStream {
   std::unique_ptr<UcxWorker> worker_;
   ucp_ep_h endpoint_ = nullptr;
   std::string failure_;
+  bool refused_ = false;  // or not reached
   bool closed_ = false;
   bool moved_ = false;  // something happened since a waiter looked
   size_t under_way_ = 0;
@@ -96,6 +98,11 @@ void UcxStream::fail(const std::string& why) {
   if (failure_.empty()) failure_ = why;
 }
 
+void UcxStream::lose(ucs_status_t why) {
+  refused_ |= why == UCS_ERR_REJECTED || why == UCS_ERR_NOT_CONNECTED;
+  fail(std::string("the far side is gone: ") + ucs_status_string(why));
+}
+
 Outcome UcxStream::open() {
   Outcome outcome = UcxWorker::create_for_stream(&worker_);
   if (outcome.ok()) outcome = worker_->handle(kPieceId, on_piece, this);
@@ -105,12 +112,13 @@ Outcome UcxStream::open() {
   return outcome;
 }
 
-Outcome UcxStream::connect(const std::string& address, uint32_t timeout_ms) {
+Outcome UcxStream::connect(const std::string& address, uint32_t timeout_ms, bool* refused) {
   Outcome outcome = open();
   if (outcome.ok()) outcome = worker_->connect(address, on_failure, this, &endpoint_);
   // The far side answers at once, whoever uses it: it has taken nothing so far.
   if (outcome.ok()) outcome = flush(timeout_ms);
   if (outcome.ok()) return outcome;
+  *refused = refused_;
   return Outcome::fail("cannot open a stream to " + address + ": " + outcome.message());
 }
 
@@ -160,22 +168,20 @@ void UcxStream::post(unsigned id, uint64_t position, const void* data, size_t by
   if (UCS_PTR_IS_PTR(request)) return;
   if (counted) --under_way_;
   delete sending;
-  if (UCS_PTR_IS_ERR(request)) fail("the far side is gone");
+  if (UCS_PTR_IS_ERR(request)) lose(UCS_PTR_STATUS(request));
 }
 
 void UcxStream::on_sent(void* request, ucs_status_t status, void* data) {
   auto* sending = static_cast<Sending*>(data);
   UcxStream& stream = *sending->owner;
   if (sending->counted) --stream.under_way_;
-  if (status != UCS_OK) stream.fail("the far side is gone");
+  if (status != UCS_OK) stream.lose(status);
   stream.moved_ = true;
   delete sending;
   ucp_request_free(request);
 }
 
-void UcxStream::on_failure(void* self, ucp_ep_h, ucs_status_t status) {
-  static_cast<UcxStream*>(self)->fail(std::string("the far side is gone: ") + ucs_status_string(status));
-}
+void UcxStream::on_failure(void* self, ucp_ep_h, ucs_status_t status) { static_cast<UcxStream*>(self)->lose(status); }
 
 Outcome UcxStream::send(const void* data, size_t bytes, uint32_t timeout_ms) {
   const auto* at = static_cast<const std::byte*>(data);
@@ -387,9 +393,10 @@ Outcome ucx_listen_stream(std::string* address, std::unique_ptr<StreamListener>*
   return outcome;
 }
 
-Outcome ucx_connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream) {
+Outcome ucx_connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream,
+                           bool* refused) {
   auto made = std::make_unique<UcxStream>();
-  const Outcome outcome = made->connect(address, timeout_ms);
+  const Outcome outcome = made->connect(address, timeout_ms, refused);
   if (outcome.ok()) *stream = std::move(made);
   return outcome;
 }

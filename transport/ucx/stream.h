@@ -10,6 +10,8 @@
 namespace tide {
 
 Outcome ucx_listen_stream(std::string* address, std::unique_ptr<StreamListener>* listener);
-Outcome ucx_connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream);
+// *refused: perhaps.
+Outcome ucx_connect_stream(const std::string& address, uint32_t timeout_ms, std::unique_ptr<ByteStream>* stream,
+                           bool* refused);
 
 }  // namespace tide
