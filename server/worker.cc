@@ -19,6 +19,7 @@
 #include "base/mix.h"
 #include "base/secrets.h"
 #include "server/rendezvous.h"
+#include "server/told_digest.h"
 #include "transport/wait.h"
 
 // Of builds with a sanitizer.

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/told_digest.h"
 #include "server/verdict.h"
 #include "server/worker.h"
 #include "transport/wait.h"
