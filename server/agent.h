@@ -215,7 +215,8 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
   kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);
   static void call_off(const AgentLease& lease);
-  kj::Promise<void> note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session, ControlMessage& message);
+  kj::Promise<void> note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session,
+                              kj::ForkedPromise<ControlMessage> left, ControlMessage& message);
   kj::Promise<void> pause_all(std::shared_ptr<MoveState> state);
   kj::Promise<void> send_all(std::shared_ptr<MoveState> state);
   kj::Promise<std::string> begin_receiving(const DoorOpen& wish);

@@ -62,8 +62,7 @@ void Agent::MoveState::count(const ControlMoved& moved) {
 // One whose destination goes before it is told to leave says so: then none of them leaves. Where its own worker ends,
 // all that it had is there.
 kj::Promise<void> Agent::note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session,
-                                   ControlMessage& message) {
-  auto left = session->worker->await(ControlType::kLeft).fork();
+                                   kj::ForkedPromise<ControlMessage> left, ControlMessage& message) {
   auto watched = left.addBranch()
                      .then([](ControlMessage&&) {},
                            [this, &state, session](kj::Exception&& e) {
@@ -101,7 +100,8 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   return kj::joinPromises(copied.finish())
       .then([this, state] { return pause_all(state); })
       .then([this, state] { return send_all(state); })
-      .then([this, state] { return commit(state); })
+      // What its workers have said by now is heard before: it may be that one of them has lost its destination.
+      .then([this, state] { return kj::evalLast([this, state] { return commit(state); }); })
       .then(
           [this, state, next_key]() -> kj::Promise<AgentMoveReport> {
             state->report.total_ms = double(now_ns() - state->begin_ns) / 1e6;
@@ -200,12 +200,14 @@ kj::Promise<void> Agent::pause_all(std::shared_ptr<MoveState> state) {
   for (const auto& session : state->ready) {
     if (session->worker->gone()) continue;
     auto at_rest = session->worker->await(state->alone ? ControlType::kTransferred : ControlType::kStill);
+    auto left = session->worker->await(ControlType::kLeft).fork();  // from now on: the next word may be that it failed
     session->worker->send(ControlType::kPause, ControlPause{.alone = state->alone});
     still.add(io_.provider->getTimer()
                   .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
                   .then(
-                      [this, state, session](ControlMessage&& message) -> kj::Promise<void> {
-                        return state->alone ? note_sent(*state, session, message) : kj::READY_NOW;
+                      [this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable -> kj::Promise<void> {
+                        if (!state->alone) return kj::READY_NOW;
+                        return note_sent(*state, session, kj::mv(left), message);
                       },
                       [this, state, session](kj::Exception&& e) {
                         return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
@@ -223,10 +225,13 @@ kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
   for (const auto& session : state->ready) {
     if (session->worker->gone()) continue;
     auto transferred = session->worker->await(ControlType::kTransferred);
+    auto left = session->worker->await(ControlType::kLeft).fork();
     session->worker->send(ControlType::kSend, nullptr, 0);
     sent.add(io_.provider->getTimer()
                  .timeoutAfter(kTransferPatience, kj::mv(transferred))
-                 .then([this, state, session](ControlMessage&& message) { return note_sent(*state, session, message); },
+                 .then([this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable {
+                   return note_sent(*state, session, kj::mv(left), message);
+                 },
                        [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
   }
   return kj::joinPromises(sent.releaseAsArray());

@@ -311,6 +311,9 @@ Worker::Next Worker::handle(ControlMessage* message) {
     case ControlType::kPause:
       if (const auto* pause = message->as<ControlPause>()) pause_for_move(pause->alone != 0);
       return Next::kGoOn;
+    case ControlType::kSend:  // it came to nothing when the agent waited for others already
+      if (move_ == nullptr) say_move_failed("its move was given up");
+      return Next::kGoOn;
     case ControlType::kAbort:
       if (move_ != nullptr) give_up_move("the agent called it off");
       return Next::kGoOn;

@@ -132,7 +132,10 @@ class Worker {
   bool drain(uint32_t ms);
   Next finish_move();
   bool destination_stays();
+  bool client_is_cut_off();
+  const char* why_back();
   void wait_until_left(ControlMoved* moved);
+  void say_move_failed(const std::string& why);
   void give_up_move(const std::string& why);
   void carry();
 
@@ -186,6 +189,7 @@ class Worker {
     uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
     bool alone = true;       // no other session is paused with it
     bool stays = false;      // the destination has all, and shows in the stream that it is there
+    bool wishes_back = false;  // and has told the agent, which may have decided by then
     uint64_t told_ns = 0;    // when progress was told last,
     Precopy::Progress told;  // and which
     uint32_t attempts = 0;

@@ -85,8 +85,11 @@ void ControlLine::at_worker(std::function<void(WorkerModel&)> what) {
 void ControlLine::at_agent(std::function<void(WorkerProcess&)> what) {
   const auto self = shared_from_this();
   world_.at(due(&floor_to_agent_), [self, what = std::move(what)] {
-    self->world_.after(self->agent_process_, 0, [self, what] {
-      if (self->agent_ != nullptr) what(*self->agent_);
+    self->inbox_.push_back(what);
+    self->world_.after(self->agent_process_, 0, [self] {
+      for (const auto& each : std::exchange(self->inbox_, {})) {
+        if (self->agent_ != nullptr) each(*self->agent_);
+      }
     });
   });
 }

@@ -87,6 +87,7 @@ class ControlLine : public std::enable_shared_from_this<ControlLine> {
   const std::shared_ptr<Process> agent_process_;
   const std::shared_ptr<WorkerModel> worker_;
   WorkerProcess* agent_ = nullptr;
+  std::vector<std::function<void(WorkerProcess&)>> inbox_;  // of the agent, which reads all of it when it looks
   uint64_t floor_to_agent_ = 0, floor_to_worker_ = 0;
 };
 

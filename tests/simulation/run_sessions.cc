@@ -107,7 +107,7 @@ void Sessions::close() {
                      static_cast<unsigned long long>(kHealedMost / kS));
     }
     if (slot->over() && !slot->nothing_left()) {
-      world_.violate("left", "job %s is over, and something of it is still there", slot->job().c_str());
+      world_.violate("left", "job %s is over, and still there: %s", slot->job().c_str(), slot->what_is_left().c_str());
     }
     count(*slot);
   }
@@ -223,10 +223,7 @@ void Sessions::note_struck(const std::string& server) {
 
 void Sessions::strike_hosts() {
   AgentHost& host = *hosts_[chance_.below(hosts_.size())];
-  if (world_.strikes(Fault::kPause, 40)) {
-    note_struck(host.name());
-    host.pause(how_long());
-  }
+  if (world_.strikes(Fault::kPause, 40)) pause_agent(host);
   if (host.up() && world_.strikes(Fault::kKillAgent, 80)) kill_agent(host, chance_.one_in(8));
   AgentHost& other = *hosts_[chance_.below(hosts_.size())];
   if (&other == &host || !world_.strikes(Fault::kPartition, 30)) return;
@@ -234,8 +231,24 @@ void Sessions::strike_hosts() {
   network_.cut(host.name(), other.name(), how_long());
 }
 
+// Its workers wait for the next one, and clients at its door.
+void Sessions::is_away(const std::string& server, uint64_t ns) {
+  note_struck(server);
+  for (const auto& slot : slots_) {
+    if (slot == nullptr || (slot->source() != server && slot->destination() != server)) continue;
+    for (const auto& session : slot->sessions()) session->excuse_if_long(ns, "its agent was away");
+  }
+}
+
+void Sessions::pause_agent(AgentHost& host) {
+  const uint64_t ns = how_long();
+  is_away(host.name(), ns);
+  host.pause(ns);
+}
+
 void Sessions::kill_agent(AgentHost& host, bool power) {
-  note_struck(host.name());
+  const uint64_t ns = how_long();
+  is_away(host.name(), ns);
   if (power) {
     host.lose_power();
   } else {
@@ -244,7 +257,7 @@ void Sessions::kill_agent(AgentHost& host, bool power) {
   for (const auto& slot : slots_) {
     if (slot != nullptr) slot->agent_has_ended(host.name());
   }
-  world_.after(how_long(), [this, &host] {
+  world_.after(ns, [this, &host] {
     if (host.up()) return;
     host.start();
     for (const auto& slot : slots_) {
@@ -281,7 +294,7 @@ void Sessions::strike_move(SimVgpu& vgpu) {
       if (agent.up() && world_.strikes(Fault::kKillAgent, 1)) kill_agent(agent, chance_.one_in(4));
       break;
     case 2:
-      if (world_.strikes(Fault::kPause, 1)) agent.pause(how_long());
+      if (agent.up() && world_.strikes(Fault::kPause, 1)) pause_agent(agent);
       break;
     case 3:
       if (world_.strikes(Fault::kPause, 1)) pause_worker(session, epoch, chance_.one_in(20) ? 50 * kS : how_long());

@@ -122,6 +122,8 @@ void SimSession::decided(uint64_t epoch) {
 
 // By one worker at a time, each behind what the ones before it did.
 void SimSession::executes(const SimWorker& worker, uint64_t sequence) {
+  // One that began with nothing, behind one that was lost before its client had heard anything of it.
+  if (sequence == 1 && !worker.restored() && worker.epoch() > executed_in_) executed_ = 0;
   if (sequence != executed_ + 1) {
     world_.violate("exactly-once", "session %llu: command %llu is executed behind %llu", ull(number_), ull(sequence),
                    ull(executed_));

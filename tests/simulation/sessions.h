@@ -32,7 +32,8 @@ class SimVgpu : public std::enable_shared_from_this<SimVgpu> {
   // Where the scheduler knows it to be; false: nowhere.
   bool where(std::string* server, uint64_t* epoch) const;
   bool over() const;
-  bool nothing_left() const;
+  bool nothing_left() const { return doing_ == Doing::kGone && what_is_left().empty(); }
+  std::string what_is_left() const;
   bool moves() const { return doing_ == Doing::kMoving || doing_ == Doing::kInDoubt; }
   MoveStep step() const { return step_; }
   bool is_decided(uint64_t epoch) const { return decided_.count(epoch) != 0; }
@@ -81,6 +82,7 @@ class SimVgpu : public std::enable_shared_from_this<SimVgpu> {
   Doing doing_ = Doing::kPlacing;
   MoveStep step_ = MoveStep::kNone;
   bool called_off_ = false;
+  bool at_source_ = false;  // which has the order, and has not answered
   struct Question {
     std::string server;
     Answer answer;
@@ -126,6 +128,8 @@ class Sessions {
   void strike_session(SimSession& session);
   void strike_hosts();
   void strike_move(SimVgpu& vgpu);
+  void is_away(const std::string& server, uint64_t ns);
+  void pause_agent(AgentHost& host);
   void kill_agent(AgentHost& host, bool power);
   void pause_worker(SimSession& session, uint64_t epoch, uint64_t ns);
   void note_struck(const std::string& server);

@@ -48,11 +48,14 @@ bool SimVgpu::over() const {
   return !sessions_.empty() && std::all_of(sessions_.begin(), sessions_.end(), is_over);
 }
 
-bool SimVgpu::nothing_left() const {
-  const auto works = [this](const auto& session) { return !room_.workers(*session).empty(); };
-  const auto holds = [this](const auto& host) { return host->holds(job()); };
-  return doing_ == Doing::kGone && std::none_of(sessions_.begin(), sessions_.end(), works) &&
-         std::none_of(room_.hosts().begin(), room_.hosts().end(), holds);
+std::string SimVgpu::what_is_left() const {
+  for (const auto& session : sessions_) {
+    for (const auto& worker : room_.workers(*session)) return "a worker on " + worker->server();
+  }
+  for (const auto& host : room_.hosts()) {
+    if (host->holds(job())) return "a lease on " + host->name();
+  }
+  return doing_ == Doing::kGone ? "" : "it is not released";
 }
 
 // Calls, which end with the agent.
@@ -151,9 +154,12 @@ void SimVgpu::look() {
   });
   if (doing_ == Doing::kGone || doing_ == Doing::kReleasing || doing_ == Doing::kPlacing) return;
   if (over() && (doing_ == Doing::kNothing || chance_.one_in(4))) return release();
-  const auto begun = [](const auto& session) { return session->has_begun() || session->over(); };
   if (world_.healed() || doing_ != Doing::kNothing || !chance_.one_in(3)) return;
-  if (std::all_of(sessions_.begin(), sessions_.end(), begun) || chance_.one_in(8)) order_move();
+  const auto is_live = [this](const auto& session) {
+    const auto worker = room_.worker(*session, epoch_);
+    return session->over() || (worker != nullptr && worker->live());
+  };
+  if (std::all_of(sessions_.begin(), sessions_.end(), is_live) || chance_.one_in(20)) order_move();
 }
 
 // A move.
@@ -193,7 +199,12 @@ void SimVgpu::order_move() {
 
 void SimVgpu::order_source() {
   ask(
-      at_, [what = order(to_, next_)](Agent& agent) { return agent.move(what).ignoreResult(); },
+      at_, [this, what = order(to_, next_)](Agent& agent) {
+        at_source_ = true;
+        return agent.move(what).ignoreResult().attach(kj::defer([this, weak = weak_from_this()] {
+          if (const auto self = weak.lock()) at_source_ = false;
+        }));
+      },
       [this, epoch = next_](Said said, const std::string&) {
         if (doing_ != Doing::kMoving || epoch != next_) return;
         if (said != Said::kGone) return settle(said == Said::kDone);
@@ -250,7 +261,8 @@ void SimVgpu::want_something_else() {
     return;
   }
   const uint64_t epoch = last_epoch_ + 1;
-  room_.host(at_)->call([weak = weak_from_this(), what = order(to_, epoch)](Agent& agent) {
+  room_.host(at_)->call([weak = weak_from_this(), what = order(to_, epoch)](Agent& agent) -> kj::Promise<void> {
+    if (const auto self = weak.lock(); self == nullptr || !self->at_source_) return kj::READY_NOW;
     return agent.move(what).then(
         [weak](AgentMoveReport) {
           if (const auto self = weak.lock())
@@ -263,11 +275,14 @@ void SimVgpu::want_something_else() {
 // The end.
 
 void SimVgpu::release() {
-  if (moves()) struck();
+  releasing_ = {at_};
+  if (moves()) {
+    struck();
+    releasing_.insert(to_);
+  }
   doing_ = Doing::kReleasing;
   step_ = MoveStep::kNone;
-  for (const auto& host : room_.hosts()) releasing_.insert(host->name());
-  for (const auto& host : room_.hosts()) release_at(host->name());
+  for (const std::string& server : std::set(releasing_)) release_at(server);
 }
 
 void SimVgpu::release_at(const std::string& server) {

@@ -52,7 +52,13 @@ void SimWorker::hear(ControlMessage& message) {
       pause_for_move(alone);
       break;
     case ControlType::kSend:
-      if (phase() == Phase::kStill) send_rest();
+      if (phase() == Phase::kStill) {
+        send_rest();
+      } else if (move_ == nullptr) {  // it came to nothing when the agent waited for others already
+        ControlText text;
+        set_text(text.text, "its move was given up");
+        say(ControlType::kMoveFailed, text);
+      }
       break;
     case ControlType::kCommit:
       if (phase() == Phase::kThere) commit();
@@ -71,6 +77,14 @@ void SimWorker::hear(ControlMessage& message) {
       break;
     case ControlType::kSharedAnswer:
       take_memory(*message.as<ControlShared>());
+      break;
+    case ControlType::kSessionEnded:
+      // Nobody answers any more.
+      if (session_ != nullptr && session_->owner() != nullptr && memory_ == nullptr) {
+        ControlShared none;
+        none.result = 1;
+        take_memory(none);
+      }
       break;
     case ControlType::kStats:
       say(ControlType::kStatsReply, ControlStats{});
@@ -314,13 +328,13 @@ void SimWorker::ask_owner(bool came) {
 void SimWorker::answer_owner(ControlShared question) {
   if (receiving_) return questions_.push_back(question);
   question.name = pid();
-  question.result = question.by == SharedBy::kPiece && own_.size() < 2 ? 1 : 0;
+  question.result = own_.size() < (question.by == SharedBy::kPiece ? 2 : 1) ? 1 : 0;
   question.last = 1;
   say(ControlType::kSharedAnswer, question);
 }
 
 std::shared_ptr<GpuMemory> SimWorker::lend() {
-  if (own_.size() < 2) own_.push_back(std::make_shared<GpuMemory>());
+  while (own_.size() < 2) own_.push_back(std::make_shared<GpuMemory>());
   return own_[1];
 }
 

@@ -129,7 +129,15 @@ void SimWorker::hear_destination(const MoveFrame& frame) {
 // Until the decision the destination shows that it is there (Worker::destination_stays).
 void SimWorker::lose_destination(const char* why) {
   if (dead() || move_ == nullptr || move_->phase == Phase::kLeaving) return;
-  give_up_move(why);
+  move_->phase == Phase::kThere ? wish_back(why) : give_up_move(why);
+}
+
+// All of it is there, so the agent may have decided already: it says whether it goes on here (Worker::finish_move).
+void SimWorker::wish_back(const char* why) {
+  if (std::exchange(move_->wished_back, true)) return;
+  ControlText text;
+  set_text(text.text, why);
+  say(ControlType::kMoveFailed, text);
 }
 
 void SimWorker::reset_stream() {
@@ -154,7 +162,7 @@ void SimWorker::go_on_with_move() {
   const Phase now = move_->phase;
   // One that ended takes its session along; what another has not heard yet stays here, and it comes back here.
   if (link_ != nullptr && !link_->alive() && link_->closed()) return end("its client has ended");
-  if (link_ != nullptr && !link_->alive()) return give_up_move("its client is not connected at the moment");
+  if (link_ != nullptr && !link_->alive()) return lose_destination("its client is not connected at the moment");
   if (now == Phase::kPausing && move_->held && now_ns() >= move_->next_attempt_ns) return come_to_rest();
   const bool late = move_->end_ns != 0 && now_ns() > move_->end_ns;
   if (late && now == Phase::kStill) give_up_move("the other processes of the vGPU did not come to rest in time");
