@@ -75,7 +75,7 @@ struct AgentCheckpointOrder {
 struct AgentLease {
   LeaseTerms terms;
   bool moving = false;      // away from here: new clients wait
-  bool called_off = false;  // who had ordered that has gone
+  std::string called_off;   // why that comes to nothing; empty: it may still come to its end
   bool committed = false;   // there is no way back: the sessions leave
   uint32_t moves = 0;
   AgentNews news;
@@ -214,7 +214,7 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
   kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
   kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);
-  static void call_off(const AgentLease& lease);
+  static void call_off(AgentLease& lease, const std::string& why);
   kj::Promise<void> note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session,
                               kj::ForkedPromise<ControlMessage> left, ControlMessage& message);
   kj::Promise<void> pause_all(std::shared_ptr<MoveState> state);

@@ -467,8 +467,13 @@ void SimServer::hand_over(const LeaseKey& key) {
 
 void SimServer::note_struck() {
   for (const auto& [key, lease] : leases_) {
-    if (lease.going != nullptr) ++pool_.totals()->pool_moves.struck[size_t(lease.going->step)];
+    if (lease.going != nullptr) note_struck(*lease.going);
   }
+}
+
+// Once for each step.
+void SimServer::note_struck(PoolMove& move) {
+  if (!std::exchange(move.struck[size_t(move.step)], true)) ++pool_.totals()->pool_moves.struck[size_t(move.step)];
 }
 
 void SimServer::strike_move(PoolMove& move, Chance& chance) {
@@ -482,7 +487,7 @@ void SimServer::strike_move(PoolMove& move, Chance& chance) {
                       : kind == 2 ? Fault::kPause
                                   : Fault::kPartition;
   if (!world.strikes(fault, 1)) return;
-  ++pool_.totals()->pool_moves.struck[size_t(move.step)];
+  note_struck(move);
   const bool power = chance.one_in(4);
   const uint64_t ns = pool_.how_long();
   const auto lease = leases_.find(move.from);

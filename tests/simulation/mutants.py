@@ -124,9 +124,9 @@ MUTANTS = {
         'place', 'sessions'),
     'called-off-and-decided': (  # a move that was called off, or of which one session has failed, is decided on
         'server/agent_move.cc',
-        '  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");\n'
-        '  if (state->off) return refusal(0, state->why_off);\n',
-        '',
+        '  if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);\n'
+        '  lease->second->committed = true;\n',
+        '  lease->second->committed = true;\n',
         'place', 'sessions'),
     'moved-twice': (  # a second order begins a move in the middle of another one
         'server/agent_move.cc',

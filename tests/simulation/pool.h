@@ -5,6 +5,7 @@
 
 #include <kj/async-unix.h>
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -55,6 +56,7 @@ struct PoolMove {
   uint32_t rounds = 0;     // that are to be copied
   uint32_t processes = 1;  // of the vGPU, which rest together
   bool called_off = false;
+  std::array<bool, kMoveSteps> struck = {};
   std::shared_ptr<GpuWorker> arrives;
 };
 
@@ -104,6 +106,7 @@ class SimServer {
   void undo(AgentLease& lease);
   void hand_over(const LeaseKey& key);
   void note_struck();
+  void note_struck(PoolMove& move);
   void end_worker(const std::shared_ptr<GpuWorker>& worker);
 
   SimPool& pool_;

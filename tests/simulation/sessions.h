@@ -82,6 +82,8 @@ class SimVgpu : public std::enable_shared_from_this<SimVgpu> {
   Doing doing_ = Doing::kPlacing;
   MoveStep step_ = MoveStep::kNone;
   bool called_off_ = false;
+  std::array<bool, kMoveSteps> struck_ = {};
+  std::map<std::string, uint64_t> floors_;  // of what is asked, by server
   bool at_source_ = false;  // which has the order, and has not answered
   struct Question {
     std::string server;

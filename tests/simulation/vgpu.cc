@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "tests/simulation/sessions.h"
 
@@ -71,7 +72,9 @@ void SimVgpu::ask(const std::string& server, Order order, Answer answered) {
       if (const auto it = weak.lock()) it->answer(question, said, why);
     });
   };
-  world_.after(latency(), [weak, server, order, tell] {
+  uint64_t& floor = floors_[server];  // a connection keeps their order
+  floor = std::max(floor, world_.now() + latency());
+  world_.at(floor, [weak, server, order, tell] {
     const auto self = weak.lock();
     if (self == nullptr) return;
     AgentHost& host = *self->room_.host(server);
@@ -181,6 +184,7 @@ void SimVgpu::order_move() {
   next_ = ++last_epoch_;
   doing_ = Doing::kMoving;
   called_off_ = false;
+  struck_ = {};
   ++room_.totals()->session_moves.begun;
   world_.note("move ordered", number_, next_);
   enter(MoveStep::kAdmit);
@@ -308,8 +312,9 @@ void SimVgpu::enter(MoveStep step) {
   room_.aim(shared_from_this());
 }
 
+// Once for each step of a move.
 void SimVgpu::struck() {
-  if (moves()) ++room_.totals()->session_moves.struck[size_t(step_)];
+  if (moves() && !std::exchange(struck_[size_t(step_)], true)) ++room_.totals()->session_moves.struck[size_t(step_)];
 }
 
 void SimVgpu::wrote(const AgentState& state) {
