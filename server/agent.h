@@ -74,9 +74,9 @@ struct AgentCheckpointOrder {
 
 struct AgentLease {
   LeaseTerms terms;
-  bool moving = false;      // away from here: new clients wait
-  std::string called_off;   // why that comes to nothing; empty: it may still come to its end
-  bool committed = false;   // there is no way back: the sessions leave
+  bool moving = false;     // away from here: new clients wait
+  std::string called_off;  // why that comes to nothing; empty: it may still come to its end
+  bool committed = false;  // there is no way back: the sessions leave
   uint32_t moves = 0;
   AgentNews news;
   std::shared_ptr<const AgentCheckpointOrder> guarded;  // the last one; null: none

@@ -201,16 +201,17 @@ kj::Promise<void> Agent::pause_all(std::shared_ptr<MoveState> state) {
     auto at_rest = session->worker->await(state->alone ? ControlType::kTransferred : ControlType::kStill);
     auto left = session->worker->await(ControlType::kLeft).fork();  // from now on: the next word may be that it failed
     session->worker->send(ControlType::kPause, ControlPause{.alone = state->alone});
-    still.add(io_.provider->getTimer()
-                  .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
-                  .then(
-                      [this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable -> kj::Promise<void> {
-                        if (!state->alone) return kj::READY_NOW;
-                        return note_sent(*state, session, kj::mv(left), message);
-                      },
-                      [this, state, session](kj::Exception&& e) {
-                        return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
-                      }));
+    still.add(
+        io_.provider->getTimer()
+            .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
+            .then(
+                [this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable -> kj::Promise<void> {
+                  if (!state->alone) return kj::READY_NOW;
+                  return note_sent(*state, session, kj::mv(left), message);
+                },
+                [this, state, session](kj::Exception&& e) {
+                  return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
+                }));
   }
   return kj::joinPromises(still.releaseAsArray());
 }
@@ -228,10 +229,11 @@ kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
     session->worker->send(ControlType::kSend, nullptr, 0);
     sent.add(io_.provider->getTimer()
                  .timeoutAfter(kTransferPatience, kj::mv(transferred))
-                 .then([this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable {
-                   return note_sent(*state, session, kj::mv(left), message);
-                 },
-                       [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
+                 .then(
+                     [this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable {
+                       return note_sent(*state, session, kj::mv(left), message);
+                     },
+                     [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
   }
   return kj::joinPromises(sent.releaseAsArray());
 }

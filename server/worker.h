@@ -185,13 +185,13 @@ class Worker {
   struct Move {
     ControlMove request;
     std::unique_ptr<Precopy> precopy;
-    bool ready = false;      // and said so
-    uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
-    bool alone = true;       // no other session is paused with it
-    bool stays = false;      // the destination has all, and shows in the stream that it is there
+    bool ready = false;        // and said so
+    uint64_t pause_ns = 0;     // when the agent asked for the pause; 0: not yet
+    bool alone = true;         // no other session is paused with it
+    bool stays = false;        // the destination has all, and shows in the stream that it is there
     bool wishes_back = false;  // and has told the agent, which may have decided by then
-    uint64_t told_ns = 0;    // when progress was told last,
-    Precopy::Progress told;  // and which
+    uint64_t told_ns = 0;      // when progress was told last,
+    Precopy::Progress told;    // and which
     uint32_t attempts = 0;
     uint64_t begin_ns = 0;
     uint64_t next_attempt_ns = 0;

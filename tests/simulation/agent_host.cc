@@ -114,7 +114,8 @@ void AgentHost::call(std::function<kj::Promise<void>(Agent&)> what) {
 bool AgentHost::holds(const std::string& job, uint64_t epoch) const {
   if (agent_.get() == nullptr) return false;
   const auto leases = agent_->leases();
-  return std::any_of(leases.begin(), leases.end(), [&](const LeaseTerms& terms) { return terms.job == job && (epoch == 0 || terms.epoch == epoch); });
+  return std::any_of(leases.begin(), leases.end(),
+                     [&](const LeaseTerms& terms) { return terms.job == job && (epoch == 0 || terms.epoch == epoch); });
 }
 
 // The door.

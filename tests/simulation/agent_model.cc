@@ -251,7 +251,8 @@ kj::Promise<void> AgentModel::look(std::shared_ptr<PoolMove> move) {
   });
 }
 
-// The destination's agent is asked, and its worker begins to receive. Where no process has come there is nothing to send.
+// The destination's agent is asked, and its worker begins to receive. Where no process has come there is nothing to
+// send.
 kj::Promise<void> AgentModel::admit(std::shared_ptr<PoolMove> move) {
   SimServer* there = server_.pool_.server(move->destination);
   if (there == nullptr || !there->up()) return error_for_caller("the destination does not answer");

@@ -76,7 +76,8 @@ void print_moves(const char* name, const MoveTotals& moves) {
   if (moves.begun == 0) return;
   printf("%s: %llu moves, %llu came to their end, %llu failed, %llu were called off; faults struck at", name,
          ull(moves.begun), ull(moves.moved), ull(moves.failed), ull(moves.off));
-  for (size_t i = 1; i < kMoveSteps; ++i) printf("%s %s %llu", i == 1 ? "" : ",", name_of(MoveStep(i)), ull(moves.struck[i]));
+  for (size_t i = 1; i < kMoveSteps; ++i)
+    printf("%s %s %llu", i == 1 ? "" : ",", name_of(MoveStep(i)), ull(moves.struck[i]));
   printf("\n");
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// The stream between the two workers of a move (transport/stream.h): in order and whole, until it breaks. A network that
-// is silent holds it up, and breaks it when that lasts.
+// The stream between the two workers of a move (transport/stream.h): in order and whole, until it breaks. A network
+// that is silent holds it up, and breaks it when that lasts.
 
 #include <functional>
 #include <memory>

@@ -68,7 +68,7 @@ struct AgentLease {
   bool moving = false;
   bool committed = false;           // written down: its worker is to leave, and it is not told of any more
   std::shared_ptr<PoolMove> going;  // where to, from when the destination has been asked
-  uint64_t quiet_at = 0;  // when what its held program has begun is done
+  uint64_t quiet_at = 0;            // when what its held program has begun is done
   bool held = false;
   std::shared_ptr<GpuWorker> worker;
 };

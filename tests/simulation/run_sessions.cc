@@ -37,8 +37,8 @@ Sessions::Sessions(World& world, Totals* totals)
       slots_(kSlots) {
   hold_ms_ = uint32_t(chance_.between(5, 20)) * 1000;
   for (uint32_t i = 0; i < kHosts; ++i) {
-    hosts_.push_back(std::make_unique<AgentHost>(machines_, network_, wait_scope_, port_, "server" + std::to_string(i),
-                                                 hold_ms_));
+    hosts_.push_back(
+        std::make_unique<AgentHost>(machines_, network_, wait_scope_, port_, "server" + std::to_string(i), hold_ms_));
   }
   machines_.may_write = [this](const std::string& server, const AgentState& state) { return may_write(server, state); };
   machines_.written = [this](const std::string& server, const AgentState& state) { wrote(server, state); };
@@ -310,7 +310,8 @@ void Sessions::strike_move(SimVgpu& vgpu) {
       if (!session.over() && chance_.one_in(4) && world_.strikes(Fault::kKillClient, 1)) session.kill_client();
       break;
     case 7:
-      if (const auto source = worker(session, vgpu.present_epoch()); source != nullptr && world_.strikes(Fault::kReset, 1))
+      if (const auto source = worker(session, vgpu.present_epoch());
+          source != nullptr && world_.strikes(Fault::kReset, 1))
         source->reset_stream();
       break;
     case 8:

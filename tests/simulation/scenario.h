@@ -11,15 +11,15 @@ namespace tide::simulation {
 // Where a move is, in the order of its steps.
 enum class MoveStep : uint8_t {
   kNone,
-  kAdmit,    // the destination is asked, and gets ready
-  kCopy,     // rounds, while the job runs
-  kReady,    // enough is copied; others of the vGPU are waited for
-  kPause,    // told to come to rest
-  kStill,    // at rest, until the others are, too
-  kSend,     // what is left
-  kThere,    // all of one has arrived; the decision is awaited
-  kDecided,  // it is written down, and being told
-  kGoesOver, // the clients go to the destination
+  kAdmit,     // the destination is asked, and gets ready
+  kCopy,      // rounds, while the job runs
+  kReady,     // enough is copied; others of the vGPU are waited for
+  kPause,     // told to come to rest
+  kStill,     // at rest, until the others are, too
+  kSend,      // what is left
+  kThere,     // all of one has arrived; the decision is awaited
+  kDecided,   // it is written down, and being told
+  kGoesOver,  // the clients go to the destination
 };
 inline constexpr size_t kMoveSteps = size_t(MoveStep::kGoesOver) + 1;
 const char* name_of(MoveStep step);

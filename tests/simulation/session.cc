@@ -139,7 +139,7 @@ void SimSession::executes(const SimWorker& worker, uint64_t sequence) {
   }
   executed_in_ = worker.epoch();
   for (const auto& other : room_.workers(*this)) {
-    if (other.get() == &worker || other->dead() || other->epoch() > worker.epoch()) continue;
+    if (other.get() == &worker || other->dead() || !other->live() || other->epoch() > worker.epoch()) continue;
     if (vgpu_.is_decided(other->epoch())) continue;
     world_.violate("place", "session %llu: the destination executes command %llu before the source has left",
                    ull(number_), ull(sequence));
@@ -302,13 +302,15 @@ void SimSession::search() {
 std::shared_ptr<Wire> SimSession::new_wire(const std::shared_ptr<Knock>& knock) {
   std::weak_ptr<SimSession> weak = weak_from_this();
   std::weak_ptr<Knock> from = knock;
-  return std::make_shared<Wire>(world_, cut_, [weak, worker = std::make_shared<std::weak_ptr<SimWorker>>(), from](Side side) {
-    if (const auto asked = from.lock()) *worker = asked->worker;
-    const auto self = weak.lock();
-    const auto far = worker->lock();
-    if (side == Side::kWorker && far != nullptr && !far->dead()) far->wake();
-    if (side == Side::kClient && self != nullptr) self->plan(self->chance_.below(50 * kUs));
-  });
+  return std::make_shared<Wire>(world_, cut_,
+                                [weak, worker = std::make_shared<std::weak_ptr<SimWorker>>(), from](Side side) {
+                                  if (const auto asked = from.lock()) *worker = asked->worker;
+                                  const auto self = weak.lock();
+                                  const auto far = worker->lock();
+                                  if (side == Side::kWorker && far != nullptr && !far->dead()) far->wake();
+                                  if (side == Side::kClient && self != nullptr)
+                                    self->plan(self->chance_.below(50 * kUs));
+                                });
 }
 
 // False: there is none to dial to now.
@@ -387,9 +389,11 @@ void SimSession::knock(const std::shared_ptr<Knock>& knock, bool again) {
   sockets_[socket] = knock;
   const auto weak = weak_from_this();
   host->call([weak, knock, open, socket](Agent& agent) {
-    return agent.open(open, socket, -1).then([knock] { knock->handed = true; }, [weak, knock](kj::Exception&& e) {
-      if (const auto self = weak.lock()) self->refused(knock->attempt, refusal_of(e).code);
-    });
+    return agent.open(open, socket, -1)
+        .then([knock] { knock->handed = true; },
+              [weak, knock](kj::Exception&& e) {
+                if (const auto self = weak.lock()) self->refused(knock->attempt, refusal_of(e).code);
+              });
   });
   watch(knock, world_.now() + kOpenedTimeout);
 }
@@ -399,7 +403,8 @@ void SimSession::watch(const std::shared_ptr<Knock>& knock, uint64_t until) {
   const auto weak = weak_from_this();
   world_.after(kWatchEvery, [weak, knock, until] {
     const auto self = weak.lock();
-    if (self == nullptr || self->over() || knock->attempt != self->attempt_ || self->state_ == State::kConnected) return;
+    if (self == nullptr || self->over() || knock->attempt != self->attempt_ || self->state_ == State::kConnected)
+      return;
     AgentHost* const host = self->room_.host(knock->server);
     const bool agent_ended = !knock->handed && (!host->up() || host->life() != knock->life);
     const auto worker = knock->worker.lock();

@@ -84,7 +84,7 @@ class SimVgpu : public std::enable_shared_from_this<SimVgpu> {
   bool called_off_ = false;
   std::array<bool, kMoveSteps> struck_ = {};
   std::map<std::string, uint64_t> floors_;  // of what is asked, by server
-  bool at_source_ = false;  // which has the order, and has not answered
+  bool at_source_ = false;                  // which has the order, and has not answered
   struct Question {
     std::string server;
     Answer answer;

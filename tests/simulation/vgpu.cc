@@ -1,5 +1,5 @@
-// Who orders: what the scheduler does with a vGPU (scheduler/reconciler_actions.cc), in short. The scheduler itself runs
-// in the pool's world.
+// Who orders: what the scheduler does with a vGPU (scheduler/reconciler_actions.cc), in short. The scheduler itself
+// runs in the pool's world.
 
 #include <algorithm>
 #include <cstring>
@@ -131,9 +131,12 @@ void SimVgpu::place() {
         return kj::READY_NOW;
       },
       [this](Said said, const std::string&) {
-        if (said != Said::kDone) return world_.after(kAgain, [weak = weak_from_this()] {
-          if (const auto self = weak.lock()) self->place();
-        });
+        if (said != Said::kDone) {
+          cancel(at_, epoch_);  // it may have taken it
+          return world_.after(kAgain, [weak = weak_from_this()] {
+            if (const auto self = weak.lock()) self->place();
+          });
+        }
         doing_ = Doing::kNothing;
         begin_sessions();
       });
@@ -143,8 +146,8 @@ void SimVgpu::begin_sessions() {
   std::shared_ptr<SimSession> owner;
   const uint64_t processes = chance_.one_in(2) ? 2 : 1;
   for (uint64_t i = 0; i < processes; ++i) {
-    const auto session = std::make_shared<SimSession>(room_, *this, 10 * number_ + i, uint32_t(chance_.between(40, 400)),
-                                                      hold_ms_, owner);
+    const auto session = std::make_shared<SimSession>(room_, *this, 10 * number_ + i,
+                                                      uint32_t(chance_.between(40, 400)), hold_ms_, owner);
     sessions_.push_back(session);
     if (i == 0) owner = session;
     session->start();
@@ -203,7 +206,8 @@ void SimVgpu::order_move() {
 
 void SimVgpu::order_source() {
   ask(
-      at_, [this, what = order(to_, next_)](Agent& agent) {
+      at_,
+      [this, what = order(to_, next_)](Agent& agent) {
         at_source_ = true;
         return agent.move(what).ignoreResult().attach(kj::defer([this, weak = weak_from_this()] {
           if (const auto self = weak.lock()) at_source_ = false;

@@ -22,8 +22,7 @@ unsigned long long ull(uint64_t n) { return n; }
 
 }  // namespace
 
-SimWorker::SimWorker(Sessions& room, std::string server)
-    : WorkerModel(room.world(), std::move(server)), room_(room) {}
+SimWorker::SimWorker(Sessions& room, std::string server) : WorkerModel(room.world(), std::move(server)), room_(room) {}
 
 SimWorker::~SimWorker() { drop_link(); }
 

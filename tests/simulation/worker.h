@@ -61,7 +61,8 @@ class SimWorker final : public WorkerModel {
     std::shared_ptr<MoveStream> stream;
     std::vector<uint64_t> sent;  // hashes of the chunks as they were sent; 0: not yet
     uint32_t at = 0, rounds = 0, changed = 0, attempts = 0;
-    bool ready = false, hold = false, held = false, alone = false, at_rest = false, confirming = false, wished_back = false;
+    bool ready = false, hold = false, held = false, alone = false, at_rest = false, confirming = false,
+         wished_back = false;
     uint64_t next_attempt_ns = 0, rest_end_ns = 0, end_ns = 0, left_ns = 0;
   };
   void hear(ControlMessage& message) override;

@@ -34,11 +34,19 @@ void SimWorker::begin_move(const ControlMove& request) {
   const auto self = std::static_pointer_cast<SimWorker>(shared_from_this());
   const Self here = self, there = to;
   MoveStream::End source{server(), process(),
-                         [here](const MoveFrame& f) { if (const auto it = here.lock()) it->hear_destination(f); },
-                         [here](const char* why) { if (const auto it = here.lock()) it->lose_destination(why); }};
+                         [here](const MoveFrame& f) {
+                           if (const auto it = here.lock()) it->hear_destination(f);
+                         },
+                         [here](const char* why) {
+                           if (const auto it = here.lock()) it->lose_destination(why);
+                         }};
   MoveStream::End destination{to->server(), to->process(),
-                              [there](const MoveFrame& f) { if (const auto it = there.lock()) it->hear_source(f); },
-                              [there](const char* why) { if (const auto it = there.lock()) it->lose_source(why); }};
+                              [there](const MoveFrame& f) {
+                                if (const auto it = there.lock()) it->hear_source(f);
+                              },
+                              [there](const char* why) {
+                                if (const auto it = there.lock()) it->lose_source(why);
+                              }};
   move_->stream = std::make_shared<MoveStream>(world_, room_.network(), std::move(source), std::move(destination));
   if (!to->accept_source(move_->stream)) return give_up_move("nobody listens there");
   step_copy(kMs);
@@ -208,10 +216,9 @@ void SimWorker::send_rest() {
 }
 
 void SimWorker::be_there() {
-  move_->stream->send(MoveStream::kSource, {.kind = MoveFrame::Kind::kRest,
-                                            .executed = executed_,
-                                            .told = told_,
-                                            .pieces = uint32_t(own_.size())});
+  move_->stream->send(
+      MoveStream::kSource,
+      {.kind = MoveFrame::Kind::kRest, .executed = executed_, .told = told_, .pieces = uint32_t(own_.size())});
 }
 
 void SimWorker::give_up_move(const char* why) {

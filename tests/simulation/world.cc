@@ -16,8 +16,7 @@ World* running_world = nullptr;
 
 constexpr std::array<const char*, kFaults> kNames = {
     "delay",       "drop",        "duplicate",  "reorder",        "reset",      "partition", "pause", "slow-gpu",
-    "kill-worker", "kill-client", "kill-agent", "kill-scheduler", "disk-crash", "disk-full", "drift",
-    "no-room",
+    "kill-worker", "kill-client", "kill-agent", "kill-scheduler", "disk-crash", "disk-full", "drift", "no-room",
 };
 
 // For a heap with the next event on top.
