@@ -306,16 +306,10 @@ Worker::Next Worker::handle(ControlMessage* message) {
       }
       return Next::kGoOn;
     case ControlType::kMove:
-      if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
-      return Next::kGoOn;
     case ControlType::kPause:
-      if (const auto* pause = message->as<ControlPause>()) pause_for_move(pause->alone != 0);
-      return Next::kGoOn;
-    case ControlType::kSend:  // it came to nothing when the agent waited for others already
-      if (move_ == nullptr) say_move_failed("its move was given up");
-      return Next::kGoOn;
+    case ControlType::kSend:
     case ControlType::kAbort:
-      if (move_ != nullptr) give_up_move("the agent called it off");
+      handle_move(message);
       return Next::kGoOn;
     case ControlType::kCheckpoint:
       if (const auto* wish = message->as<ControlMove>()) begin_checkpoint(*wish);

@@ -111,6 +111,7 @@ class Worker {
   bool hear_end();
 
   // A move, as its source.
+  void handle_move(ControlMessage* message);
   void prepare_move(const ControlMove& move);
   void pause_for_move(bool alone);
   bool await_others(Next* next);

@@ -44,6 +44,16 @@ uint64_t after_ms(uint32_t ms) { return now_ns() + uint64_t(ms) * 1'000'000; }
 
 }  // namespace
 
+void Worker::handle_move(ControlMessage* message) {
+  if (const auto* move = message->as<ControlMove>(); message->type == ControlType::kMove && move != nullptr)
+    prepare_move(*move);
+  if (const auto* pause = message->as<ControlPause>(); message->type == ControlType::kPause && pause != nullptr)
+    pause_for_move(pause->alone != 0);
+  // It came to nothing when the agent waited for others already.
+  if (message->type == ControlType::kSend && move_ == nullptr) say_move_failed("its move was given up");
+  if (message->type == ControlType::kAbort && move_ != nullptr) give_up_move("the agent called it off");
+}
+
 void Worker::prepare_move(const ControlMove& request) {
   // The guard hears the next checkpoint from the next worker.
   if (checkpoints_ != nullptr && checkpoints_->wanted) fail_checkpoint("the vGPU is being moved");
