@@ -127,12 +127,7 @@ MUTANTS = {
         '  if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);\n'
         '  lease->second->committed = true;\n',
         '  lease->second->committed = true;\n',
-        'place', 'sessions'),
-    'moved-twice': (  # a second order begins a move in the middle of another one
-        'server/agent_move.cc',
-        '  if (lease->moving) return refusal(0, "the vGPU is being moved already");\n',
-        '',
-        'place', 'sessions'),
+        'exactly-once', 'sessions'),
     'half-made-stays': (  # what was made at the destination of a move that failed is not forgotten
         'server/agent.cc',
         '{ forget({{job, vgpu}, epoch}); }',
