@@ -319,12 +319,16 @@ kj::Promise<void> Agent::open(const DoorOpen& wish, int socket, int region_fd) {
     close_all(-1, region_fd);
     return refusal(code, why);
   }
+  // Its worker waits for it for a time only, and does not move without it.
+  if (lease->moving && !lease->committed && (wish.flags & kOpenAgain) != 0)
+    call_off(*lease, "the connection of one of its programs broke");
   const bool must_wait = begins(*lease, wish) && gpu_is_held(lease->terms);
-  if (!lease->moving && !must_wait) return serve(lease, wish, socket, region_fd);
+  const bool moves = lease->moving && lease->called_off.empty();
+  if (!moves && !must_wait) return serve(lease, wish, socket, region_fd);
   auto settled = [this, wish, socket, region = kj::AutoCloseFd(region_fd)]() mutable -> kj::Promise<void> {
     return open(wish, socket, region.release());
   };
-  if (!lease->moving) return await_gpu(lease->terms, now_ns() + kEndPatienceNs).then(kj::mv(settled));
+  if (!moves) return await_gpu(lease->terms, now_ns() + kEndPatienceNs).then(kj::mv(settled));
   // It may stay after all, else the client must ask where it went: it hears so when that is certain.
   return io_.provider->getTimer().afterDelay(kLookEvery).then(kj::mv(settled));
 }

@@ -74,9 +74,9 @@ struct AgentCheckpointOrder {
 
 struct AgentLease {
   LeaseTerms terms;
-  bool moving = false;      // away from here: new clients wait
-  bool called_off = false;  // who had ordered that has gone
-  bool committed = false;   // there is no way back: the sessions leave
+  bool moving = false;     // away from here: new clients wait
+  std::string called_off;  // why that comes to nothing; empty: it may still come to its end
+  bool committed = false;  // there is no way back: the sessions leave
   uint32_t moves = 0;
   AgentNews news;
   std::shared_ptr<const AgentCheckpointOrder> guarded;  // the last one; null: none
@@ -214,8 +214,9 @@ class Agent : private kj::TaskSet::ErrorHandler {
   kj::Promise<void> copy_one(std::shared_ptr<MoveState> state, std::shared_ptr<AgentSession> session);
   kj::Promise<void> while_it_goes_on(std::shared_ptr<AgentSession> session);
   kj::Promise<void> unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e);
-  static void call_off(const AgentLease& lease);
-  kj::Promise<void> note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session, ControlMessage& message);
+  static void call_off(AgentLease& lease, const std::string& why);
+  kj::Promise<void> note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session,
+                              kj::ForkedPromise<ControlMessage> left, ControlMessage& message);
   kj::Promise<void> pause_all(std::shared_ptr<MoveState> state);
   kj::Promise<void> send_all(std::shared_ptr<MoveState> state);
   kj::Promise<std::string> begin_receiving(const DoorOpen& wish);

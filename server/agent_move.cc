@@ -31,7 +31,6 @@ struct Agent::MoveState {
   bool off = false;                                  // one of its sessions cannot move
   bool alone = false;                                // there is one session, which waits for nobody
   std::vector<std::shared_ptr<AgentSession>> ready;  // to be paused
-  std::string why_off;
   // All of one is there; until the others are, too, it may still come to nothing.
   struct Sent {
     std::shared_ptr<AgentSession> session;
@@ -62,16 +61,13 @@ void Agent::MoveState::count(const ControlMoved& moved) {
 // One whose destination goes before it is told to leave says so: then none of them leaves. Where its own worker ends,
 // all that it had is there.
 kj::Promise<void> Agent::note_sent(MoveState& state, const std::shared_ptr<AgentSession>& session,
-                                   ControlMessage& message) {
-  auto left = session->worker->await(ControlType::kLeft).fork();
+                                   kj::ForkedPromise<ControlMessage> left, ControlMessage& message) {
   auto watched = left.addBranch()
                      .then([](ControlMessage&&) {},
                            [this, &state, session](kj::Exception&& e) {
                              const auto lease = leases_.find(state.key);
                              if (lease == leases_.end() || lease->second->committed || session->worker->gone()) return;
-                             state.off = true;
-                             state.why_off = e.getDescription().cStr();
-                             call_off(*lease->second);
+                             call_off(*lease->second, e.getDescription().cStr());
                            })
                      .eagerlyEvaluate(nullptr);
   state.sent.push_back({session, kj::mv(left), kj::mv(watched)});
@@ -90,7 +86,7 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   if (lease->moving) return refusal(0, "the vGPU is being moved already");
   if (order.next.epoch <= order.epoch) return refusal(0, "a move must lead to a newer epoch");
   lease->moving = true;
-  lease->called_off = false;
+  lease->called_off.clear();
   auto state = std::make_shared<MoveState>();
   state->order = order;
   state->key = {{order.job, order.vgpu}, order.epoch};
@@ -101,7 +97,8 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
   return kj::joinPromises(copied.finish())
       .then([this, state] { return pause_all(state); })
       .then([this, state] { return send_all(state); })
-      .then([this, state] { return commit(state); })
+      // What its workers have said by now is heard before: it may be that one of them has lost its destination.
+      .then([this, state] { return kj::evalLast([this, state] { return commit(state); }); })
       .then(
           [this, state, next_key]() -> kj::Promise<AgentMoveReport> {
             state->report.total_ms = double(now_ns() - state->begin_ns) / 1e6;
@@ -122,12 +119,14 @@ kj::Promise<AgentMoveReport> Agent::move(const MoveOrder& order) {
 kj::Promise<void> Agent::unless_gone(MoveState& state, const AgentSession& session, kj::Exception&& e) {
   if (session.worker->gone()) return kj::READY_NOW;
   state.off = true;
-  if (const auto lease = leases_.find(state.key); lease != leases_.end()) call_off(*lease->second);
+  if (const auto lease = leases_.find(state.key); lease != leases_.end())
+    call_off(*lease->second, e.getDescription().cStr());
   return kj::mv(e);
 }
 
-// To those that do not move it says nothing.
-void Agent::call_off(const AgentLease& lease) {
+// Nothing is decided any more, and clients need not wait for the rest. To those that do not move it says nothing.
+void Agent::call_off(AgentLease& lease, const std::string& why) {
+  if (lease.called_off.empty()) lease.called_off = why;
   for (const auto& session : lease.sessions) session->worker->send(ControlType::kAbort, nullptr, 0);
 }
 
@@ -164,7 +163,7 @@ kj::Promise<void> Agent::copy_one(std::shared_ptr<MoveState> state, std::shared_
         if (state->off) return refusal(0, "another process of the job cannot move");
         const auto lease = leases_.find(state->key);
         if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
-        if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+        if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);
         ControlMove move;
         move.next_epoch = state->order.next.epoch;
         memcpy(move.token, state->order.next.token, sizeof(move.token));
@@ -194,22 +193,25 @@ kj::Promise<void> Agent::while_it_goes_on(std::shared_ptr<AgentSession> session)
 kj::Promise<void> Agent::pause_all(std::shared_ptr<MoveState> state) {
   const auto lease = leases_.find(state->key);
   if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
-  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+  if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);
   kj::Vector<kj::Promise<void>> still;
   state->alone = state->ready.size() == 1;
   for (const auto& session : state->ready) {
     if (session->worker->gone()) continue;
     auto at_rest = session->worker->await(state->alone ? ControlType::kTransferred : ControlType::kStill);
+    auto left = session->worker->await(ControlType::kLeft).fork();  // from now on: the next word may be that it failed
     session->worker->send(ControlType::kPause, ControlPause{.alone = state->alone});
-    still.add(io_.provider->getTimer()
-                  .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
-                  .then(
-                      [this, state, session](ControlMessage&& message) -> kj::Promise<void> {
-                        return state->alone ? note_sent(*state, session, message) : kj::READY_NOW;
-                      },
-                      [this, state, session](kj::Exception&& e) {
-                        return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
-                      }));
+    still.add(
+        io_.provider->getTimer()
+            .timeoutAfter(state->alone ? kTransferPatience : kStillPatience, kj::mv(at_rest))
+            .then(
+                [this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable -> kj::Promise<void> {
+                  if (!state->alone) return kj::READY_NOW;
+                  return note_sent(*state, session, kj::mv(left), message);
+                },
+                [this, state, session](kj::Exception&& e) {
+                  return unless_gone(*state, *session, not_at_rest(kj::mv(e), state->alone));
+                }));
   }
   return kj::joinPromises(still.releaseAsArray());
 }
@@ -218,16 +220,20 @@ kj::Promise<void> Agent::send_all(std::shared_ptr<MoveState> state) {
   if (state->alone) return kj::READY_NOW;
   const auto lease = leases_.find(state->key);
   if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
-  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
+  if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);
   kj::Vector<kj::Promise<void>> sent;
   for (const auto& session : state->ready) {
     if (session->worker->gone()) continue;
     auto transferred = session->worker->await(ControlType::kTransferred);
+    auto left = session->worker->await(ControlType::kLeft).fork();
     session->worker->send(ControlType::kSend, nullptr, 0);
     sent.add(io_.provider->getTimer()
                  .timeoutAfter(kTransferPatience, kj::mv(transferred))
-                 .then([this, state, session](ControlMessage&& message) { return note_sent(*state, session, message); },
-                       [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
+                 .then(
+                     [this, state, session, left = kj::mv(left)](ControlMessage&& message) mutable {
+                       return note_sent(*state, session, kj::mv(left), message);
+                     },
+                     [this, state, session](kj::Exception&& e) { return unless_gone(*state, *session, kj::mv(e)); }));
   }
   return kj::joinPromises(sent.releaseAsArray());
 }
@@ -300,8 +306,7 @@ kj::Promise<std::string> Agent::ask_door(const std::string& to, const DoorOpen& 
 kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
   const auto lease = leases_.find(state->key);
   if (lease == leases_.end()) return refusal(0, "the vGPU was released meanwhile");
-  if (lease->second->called_off) return refusal(0, "the scheduler that had ordered it has gone");
-  if (state->off) return refusal(0, state->why_off);
+  if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);
   lease->second->committed = true;
   if (!save()) {
     lease->second->committed = false;
@@ -329,15 +334,14 @@ kj::Promise<void> Agent::commit(std::shared_ptr<MoveState> state) {
 void Agent::call_off_moves() {
   for (const auto& [key, lease] : leases_) {
     if (!lease->moving || lease->committed) continue;
-    lease->called_off = true;
-    call_off(*lease);
+    call_off(*lease, "the scheduler that had ordered it has gone");
   }
 }
 
 void Agent::abort_move(std::shared_ptr<MoveState> state, const std::string& why) {
   if (const auto found = leases_.find(state->key); found != leases_.end()) {
     found->second->moving = false;
-    call_off(*found->second);
+    call_off(*found->second, why);
   }
   log(LogLevel::kWarning, "job %s: vGPU %u stays here, its move failed: %s", state->order.job.c_str(),
       state->order.vgpu, why.c_str());

@@ -160,9 +160,6 @@ class Session {
 // The part of a tideCopyInPacked that does not depend on its stream and context.
 void keep_content(Session& session, Received& q);
 
-// Of all answers and words that are the worker's to tell, and in the client's region what has reached it.
-uint64_t told_digest(Region region);
-
 // CUDA's errors after which a context is of no use any more.
 bool is_sticky(CUresult result);
 

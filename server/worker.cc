@@ -19,6 +19,7 @@
 #include "base/mix.h"
 #include "base/secrets.h"
 #include "server/rendezvous.h"
+#include "server/told_digest.h"
 #include "transport/wait.h"
 
 // Of builds with a sanitizer.
@@ -305,13 +306,10 @@ Worker::Next Worker::handle(ControlMessage* message) {
       }
       return Next::kGoOn;
     case ControlType::kMove:
-      if (const auto* move = message->as<ControlMove>()) prepare_move(*move);
-      return Next::kGoOn;
     case ControlType::kPause:
-      if (const auto* pause = message->as<ControlPause>()) pause_for_move(pause->alone != 0);
-      return Next::kGoOn;
+    case ControlType::kSend:
     case ControlType::kAbort:
-      if (move_ != nullptr) give_up_move("the agent called it off");
+      handle_move(message);
       return Next::kGoOn;
     case ControlType::kCheckpoint:
       if (const auto* wish = message->as<ControlMove>()) begin_checkpoint(*wish);

@@ -112,6 +112,7 @@ class Worker {
   bool hear_end();
 
   // A move, as its source.
+  void handle_move(ControlMessage* message);
   void prepare_move(const ControlMove& move);
   void pause_for_move(bool alone);
   bool await_others(Next* next);
@@ -133,7 +134,10 @@ class Worker {
   bool drain(uint32_t ms);
   Next finish_move();
   bool destination_stays();
+  bool client_is_cut_off();
+  const char* why_back();
   void wait_until_left(ControlMoved* moved);
+  void say_move_failed(const std::string& why);
   void give_up_move(const std::string& why);
   void carry();
 
@@ -183,12 +187,13 @@ class Worker {
   struct Move {
     ControlMove request;
     std::unique_ptr<Precopy> precopy;
-    bool ready = false;      // and said so
-    uint64_t pause_ns = 0;   // when the agent asked for the pause; 0: not yet
-    bool alone = true;       // no other session is paused with it
-    bool stays = false;      // the destination has all, and shows in the stream that it is there
-    uint64_t told_ns = 0;    // when progress was told last,
-    Precopy::Progress told;  // and which
+    bool ready = false;        // and said so
+    uint64_t pause_ns = 0;     // when the agent asked for the pause; 0: not yet
+    bool alone = true;         // no other session is paused with it
+    bool stays = false;        // the destination has all, and shows in the stream that it is there
+    bool wishes_back = false;  // and has told the agent, which may have decided by then
+    uint64_t told_ns = 0;      // when progress was told last,
+    Precopy::Progress told;    // and which
     uint32_t attempts = 0;
     uint64_t begin_ns = 0;
     uint64_t next_attempt_ns = 0;

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/told_digest.h"
 #include "server/verdict.h"
 #include "server/worker.h"
 #include "transport/wait.h"
@@ -35,12 +36,23 @@ constexpr uint64_t kGiveUpStagingNs = 400'000'000;  // a client that does nothin
 constexpr uint32_t kLeaveIdleMs = 300;              // of one that does nothing: it goes when it next wants something
 constexpr uint64_t kTellEveryNs = 1'000'000'000;
 constexpr const char* kOutOfReach = "the program and its kernels share host memory, which another machine cannot reach";
+constexpr const char* kCutOff = "its client is not connected at the moment";
 constexpr uint32_t kAcceptStepMs = 100;
 constexpr uint32_t kAcceptMs = 60'000;
 
 uint64_t after_ms(uint32_t ms) { return now_ns() + uint64_t(ms) * 1'000'000; }
 
 }  // namespace
+
+void Worker::handle_move(ControlMessage* message) {
+  if (const auto* move = message->as<ControlMove>(); message->type == ControlType::kMove && move != nullptr)
+    prepare_move(*move);
+  if (const auto* pause = message->as<ControlPause>(); message->type == ControlType::kPause && pause != nullptr)
+    pause_for_move(pause->alone != 0);
+  // It came to nothing when the agent waited for others already.
+  if (message->type == ControlType::kSend && move_ == nullptr) say_move_failed("its move was given up");
+  if (message->type == ControlType::kAbort && move_ != nullptr) give_up_move("the agent called it off");
+}
 
 void Worker::prepare_move(const ControlMove& request) {
   // The guard hears the next checkpoint from the next worker.
@@ -99,12 +111,8 @@ Precopy::MakeCarrier Worker::carrier() {
 }
 
 void Worker::pause_for_move(bool alone) {
-  if (move_ == nullptr) {  // it came to nothing when the agent waited for others already
-    ControlText text;
-    set_text(text.text, "its copy was given up");
-    send_control(control_, ControlType::kMoveFailed, text);
-    return;
-  }
+  // It came to nothing when the agent waited for others already.
+  if (move_ == nullptr) return say_move_failed("its copy was given up");
   if (move_->pause_ns != 0) return;
   move_->pause_ns = now_ns();
   move_->alone = alone;
@@ -142,12 +150,16 @@ Worker::Next Worker::go_on_with_move() {
   return Next::kGoOn;
 }
 
-void Worker::give_up_move(const std::string& why) {
-  if (session_ != nullptr) session_->peer_source().open();
-  log(LogLevel::kWarning, "the move of vGPU %u is off: %s", identity_.vgpu, why.c_str());
+void Worker::say_move_failed(const std::string& why) {
   ControlText text;
   set_text(text.text, why);
   send_control(control_, ControlType::kMoveFailed, text);
+}
+
+void Worker::give_up_move(const std::string& why) {
+  if (session_ != nullptr) session_->peer_source().open();
+  log(LogLevel::kWarning, "the move of vGPU %u is off: %s", identity_.vgpu, why.c_str());
+  say_move_failed(why);
   if (move_->precopy != nullptr) {
     move_->precopy->stop();
     given_up_.push_back(std::move(move_->precopy));
@@ -270,6 +282,9 @@ bool Worker::client_has_ended() {
   return link_ != nullptr && !link_->alive() && link_->closed() && !may_outlive_client();
 }
 
+// It comes back here; at the destination what it has not heard yet would be missing.
+bool Worker::client_is_cut_off() { return link_ != nullptr && !link_->alive() && !link_->closed(); }
+
 // At rest, until the other sessions of the vGPU are; false: it is off, or this is the end.
 bool Worker::await_others(Next* next) {
   send_control(control_, ControlType::kStill, nullptr, 0);
@@ -282,8 +297,11 @@ bool Worker::await_others(Next* next) {
     *next = Next::kGoOn;
     if (state == ControlState::kMessage && message.type == ControlType::kSend) break;
     const bool off = state == ControlState::kMessage && message.type == ControlType::kAbort;
-    if (off || now_ns() > end) {
-      give_up_move(off ? "the agent called it off" : "the other processes of the vGPU did not come to rest in time");
+    const bool cut_off = client_is_cut_off();
+    if (off || cut_off || now_ns() > end) {
+      give_up_move(off       ? "the agent called it off"
+                   : cut_off ? kCutOff
+                             : "the other processes of the vGPU did not come to rest in time");
       return false;
     }
     if (state == ControlState::kMessage) hear_meanwhile(&message);
@@ -339,6 +357,12 @@ Outcome Worker::send_paused() {
 // As far as the stream shows it. Of nothing; that fails where the stream has.
 bool Worker::destination_stays() { return move_->precopy == nullptr || move_->precopy->stream().send(nullptr, 0).ok(); }
 
+// Why it should go on here rather than there.
+const char* Worker::why_back() {
+  if (!destination_stays()) return "the destination has gone, when it had everything";
+  return client_is_cut_off() ? kCutOff : nullptr;
+}
+
 Worker::Next Worker::finish_move() {
   ControlMoved moved = move_->report;
   moved.pause_ns = now_ns() - move_->paused_ns;
@@ -359,10 +383,10 @@ Worker::Next Worker::finish_move() {
       give_up_move(off ? "the agent called it off" : "the agent did not decide in time");
       return Next::kGoOn;
     }
-    if (!commit && !destination_stays()) {
-      give_up_move("the destination has gone, when it had everything");
-      return Next::kGoOn;
-    }
+    // The agent may have decided, though that has not been heard here: what it says counts.
+    const char* const why = commit || move_->wishes_back ? nullptr : why_back();
+    if (why != nullptr) say_move_failed(why);
+    move_->wishes_back |= why != nullptr;
     carry();
     if (state == ControlState::kNothing) sleep_us(100);
   }

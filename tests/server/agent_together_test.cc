@@ -154,6 +154,20 @@ TEST_F(TogetherTest, a_destination_that_dies_when_it_has_all_undoes_it_while_ano
   ASSERT_NO_FATAL_FAILURE(expect_stay());
 }
 
+// Its worker waits for it for a time only, and the move may take longer than that.
+TEST_F(TogetherTest, a_client_that_comes_back_is_not_kept_waiting_for_the_end_of_the_move) {
+  ASSERT_NO_FATAL_FAILURE(begin());
+  ASSERT_NO_FATAL_FAILURE(come_to(Step::kSent));
+  DoorOpen again = wish(1, 0);
+  again.flags = kOpenAgain;
+  TestClient same;  // over a transport on which nothing goes on: it is answered, and the move is off
+  EXPECT_FALSE(same.open_door(servers_["one"].endpoint, again));
+  await([&] { return clients_[0].page().state.load() == uint64_t(ChannelState::kLive); });
+  ASSERT_NO_FATAL_FAILURE(expect_works(0));
+  let_it_end();
+  ASSERT_NO_FATAL_FAILURE(expect_stay());
+}
+
 TEST_F(TogetherTest, a_destination_that_dies_while_it_is_sent_to_undoes_it_for_who_had_been_sent) {
   ASSERT_NO_FATAL_FAILURE(begin());
   ASSERT_NO_FATAL_FAILURE(come_to(Step::kSent));

@@ -174,11 +174,34 @@ TEST_F(MoveTest, goes_on_at_the_source_when_the_destination_dies_before_the_deci
     EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
     kill(destination_->pid(), signal);
     ASSERT_NO_FATAL_FAILURE(expect_move_failed("the destination has gone"));
+    send_control(source_->control(), ControlType::kAbort, nullptr, 0);
+    ASSERT_NO_FATAL_FAILURE(expect_move_failed("called it off"));
     EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
     destination_ = std::make_unique<WorkerProcess>();
   }
   ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_EQ(client_.copy_out(kBase, 4)[0], std::byte{'h'});
+}
+
+// Its agent may have decided when the stream broke: then the session is the destination's, and nothing is done here.
+TEST_F(MoveTest, does_not_go_on_by_itself_when_all_of_it_is_there) {
+  client_.send(Call::tideMapMemory, command::MapMemory{kBase, kChunkBytes});
+  client_.copy_in(kBase, "here", 4);
+  ControlMove request;
+  ControlMoved moved;
+  ASSERT_NO_FATAL_FAILURE(transfer(&request));
+  ASSERT_NO_FATAL_FAILURE(expect_transferred(&moved));
+  const uint64_t before = client_.page().acknowledged.load();
+  kill(destination_->pid(), SIGKILL);
+  ASSERT_NO_FATAL_FAILURE(expect_move_failed("the destination has gone"));
+  client_.copy_in(kBase, "more", 4);
+  sleep_us(100'000);
+  EXPECT_EQ(client_.page().acknowledged.load(), before);
+  EXPECT_EQ(client_.page().state.load(), uint64_t(ChannelState::kPaused));
+  send_control(source_->control(), ControlType::kCommit, nullptr, 0);
+  const auto sent_on = [&] { return client_.page().state.load() == uint64_t(ChannelState::kMoved); };
+  ASSERT_EQ(wait_until(client_.link(), Side::kClient, sent_on, kTestTimeoutUs), WaitResult::kReady);
+  EXPECT_EQ(client_.page().acknowledged.load(), before);
 }
 
 TEST_F(MoveTest, goes_on_at_the_source_when_the_agent_calls_it_off) {

@@ -1,9 +1,10 @@
-// A model of tide-agent and its workers, which keeps the contract of scheduler/control.capnp: its own code is not run
-// here. One lease has one worker.
+// A model of tide-agent and its workers, which keeps the contract of scheduler/control.capnp: its own code runs in the
+// world of sessions. One lease has one worker, which stands for all processes of its vGPU.
 
 #include <capnp/rpc-twoparty.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "scheduler/enter.h"
@@ -17,6 +18,7 @@ constexpr auto kConnectPatience = 10 * kj::SECONDS;  // server/agent_service.cc
 constexpr uint32_t kBackoffFirstMs = 200, kBackoffLastMs = 5000;
 constexpr auto kReleasePatience = 5 * kj::SECONDS;  // server/agent.cc
 constexpr uint64_t kGpuBytes = 16ull << 30;
+constexpr uint64_t kSilence = 30 * kS;  // then the stream between two workers counts as broken
 
 LeaseKey key_of(control::Lease::Reader lease) { return {lease.getJob().cStr(), lease.getVgpu(), lease.getEpoch()}; }
 
@@ -33,6 +35,7 @@ class AgentModel {
   kj::Promise<void> release(const std::string& job, uint32_t vgpu, uint64_t epoch);
   kj::Promise<void> move(const LeaseKey& from, control::Lease::Reader to, const std::string& destination);
   void cancel(const LeaseKey& key) { forget(key); }
+  void call_off_moves();
   Outcome hold(const LeaseKey& key, bool on);
   bool is_full() { return server_.pool_.network().chance().one_in(8); }  // no room for a parked vGPU
   void describe(const std::string& job, control::Agent::StatsResults::Builder results) const;
@@ -52,7 +55,14 @@ class AgentModel {
   kj::Promise<void> heartbeat(control::Registration::Client registration, uint32_t every_ms);
   void describe(control::ServerInfo::Builder info) const;
   void forget(const LeaseKey& key);
-  kj::Promise<void> arrive(const LeaseKey& from, const LeaseKey& to, const std::string& destination);
+  // The steps of a move.
+  kj::Promise<void> step(std::shared_ptr<PoolMove> move, MoveStep step, uint64_t most_ms);
+  kj::Promise<void> look(std::shared_ptr<PoolMove> move);
+  kj::Promise<void> admit(std::shared_ptr<PoolMove> move);
+  kj::Promise<void> copy(std::shared_ptr<PoolMove> move);
+  kj::Promise<void> rest(std::shared_ptr<PoolMove> move);
+  kj::Promise<void> send(std::shared_ptr<PoolMove> move);
+  kj::Promise<void> decide(std::shared_ptr<PoolMove> move);
 
   SimServer& server_;
   std::unique_ptr<SimIo> io_;
@@ -146,6 +156,8 @@ Outcome AgentModel::place(control::Lease::Reader lease) {
 void AgentModel::forget(const LeaseKey& key) {
   const auto found = server_.leases_.find(key);
   if (found == server_.leases_.end()) return;
+  if (found->second.committed) return server_.hand_over(key);
+  server_.undo(found->second);
   if (found->second.worker != nullptr) server_.kill_worker(found->second.worker);
   server_.leases_.erase(found);
 }
@@ -175,32 +187,125 @@ kj::Promise<void> AgentModel::move(const LeaseKey& from, control::Lease::Reader 
   if (found == server_.leases_.end()) return error_for_caller("the vGPU is not here in that epoch");
   if (found->second.moving) return error_for_caller("the vGPU is being moved already");
   if (next.epoch <= from.epoch) return error_for_caller("a move must lead to a newer epoch");
+  auto going = std::make_shared<PoolMove>();
+  going->from = from;
+  going->to = next;
+  going->source = server_.name();
+  going->destination = destination;
+  Chance& chance = server_.pool_.network().chance();
+  going->rounds = uint32_t(chance.between(1, 4));
+  going->processes = chance.one_in(3) ? 2 : 1;
   found->second.moving = true;
-  const uint64_t ms = server_.pool_.network().chance().between(5, 400);
-  return io_->timer()
-      .afterDelay(ms * kj::MILLISECONDS)
-      .then([this, from, next, destination] { return arrive(from, next, destination); })
-      .catch_([this, from](kj::Exception&& e) {
-        const auto stays = server_.leases_.find(from);
-        if (stays != server_.leases_.end()) stays->second.moving = false;
-        kj::throwRecoverableException(kj::mv(e));
-      });
+  found->second.going = going;
+  ++server_.pool_.totals()->pool_moves.begun;
+  return step(going, MoveStep::kAdmit, 20)
+      .then([this, going] { return admit(going); })
+      .then([this, going] { return copy(going); })
+      .then([this, going] { return step(going, MoveStep::kReady, 30); })
+      .then([this, going] { return step(going, MoveStep::kPause, 40); })
+      .then([this, going] { return rest(going); })
+      .then([this, going] { return step(going, MoveStep::kSend, 30); })
+      .then([this, going] { return send(going); })
+      .then([this, going] { return step(going, MoveStep::kThere, 10); })
+      .then([this, going] { return decide(going); })
+      .then([this, going] { return step(going, MoveStep::kGoesOver, 20); })
+      .then(
+          [this, from] {
+            ++server_.pool_.totals()->pool_moves.moved;
+            server_.hand_over(from);
+          },
+          [this, from, going](kj::Exception&& e) {
+            MoveTotals& totals = server_.pool_.totals()->pool_moves;
+            ++(going->called_off ? totals.off : totals.failed);
+            ++totals.failed_at[size_t(going->step)];
+            const auto stays = server_.leases_.find(from);
+            if (stays != server_.leases_.end()) server_.undo(stays->second);
+            kj::throwRecoverableException(kj::mv(e));
+          });
 }
 
-// Committed when the destination can be reached at this moment: then it has the session, and the source has not.
-kj::Promise<void> AgentModel::arrive(const LeaseKey& from, const LeaseKey& to, const std::string& destination) {
-  const auto here = server_.leases_.find(from);
-  SimServer* there = server_.pool_.server(destination);
-  if (here == server_.leases_.end()) return error_for_caller("the lease ended during the move");
-  const bool cut = server_.pool_.network().cut_until(server_.name(), destination) > server_.pool_.world().now();
-  if (there == nullptr || !there->up() || cut) return error_for_caller("the destination does not answer");
-  const auto lease = there->leases_.find(to);
+// It takes a while, and then all must still be there that it needs. Behind the decision nothing is in its way.
+kj::Promise<void> AgentModel::step(std::shared_ptr<PoolMove> move, MoveStep step, uint64_t most_ms) {
+  move->step = step;
+  Chance& chance = server_.pool_.network().chance();
+  const uint64_t us = chance.between(200, most_ms * 1000);
+  server_.strike_move(*move, chance);
+  auto over = io_->timer().afterDelay(us * kj::MICROSECONDS);
+  if (step == MoveStep::kGoesOver) return kj::mv(over);
+  return over.then([this, move] { return look(move); });
+}
+
+kj::Promise<void> AgentModel::look(std::shared_ptr<PoolMove> move) {
+  if (move->called_off) return error_for_caller("the scheduler that had ordered it has gone");
+  if (server_.leases_.count(move->from) == 0) return error_for_caller("the vGPU was released meanwhile");
+  const auto& arrives = move->arrives;
+  if (arrives != nullptr && arrives->dying) return error_for_caller("the destination is gone");
+  const auto worker = server_.leases_.at(move->from).worker;
+  if (arrives != nullptr && (worker == nullptr || worker->dying)) return error_for_caller("its worker has ended");
+  const uint64_t until = server_.pool_.network().cut_until(server_.name(), move->destination);
+  const uint64_t now = server_.pool_.world().now();
+  if (until <= now) return kj::READY_NOW;
+  if (until - now > kSilence) return error_for_caller("the destination is silent");
+  return io_->timer().afterDelay((until - now) / kMs * kj::MILLISECONDS + kj::MILLISECONDS).then([this, move] {
+    return look(move);
+  });
+}
+
+// The destination's agent is asked, and its worker begins to receive. Where no process has come there is nothing to
+// send.
+kj::Promise<void> AgentModel::admit(std::shared_ptr<PoolMove> move) {
+  SimServer* there = server_.pool_.server(move->destination);
+  if (there == nullptr || !there->up()) return error_for_caller("the destination does not answer");
+  const auto lease = there->leases_.find(move->to);
   if (lease == there->leases_.end()) return error_for_caller("the destination has no such lease");
-  if (there->is_left(to.job, lease->second.gpu)) return error_for_caller("another job's worker has not left yet");
-  const auto worker = here->second.worker;
-  if (worker != nullptr && !worker->dying) lease->second.worker = there->start_worker(to, lease->second);
-  forget(from);
+  if (there->is_left(move->to.job, lease->second.gpu)) return error_for_caller("another job's worker has not left yet");
+  const auto worker = server_.leases_.at(move->from).worker;
+  if (worker == nullptr || worker->dying) return kj::READY_NOW;
+  if (lease->second.worker != nullptr) return error_for_caller("somebody is there already");
+  move->arrives = lease->second.worker = there->start_worker(move->to, lease->second);
+  move->arrives->arriving = true;
   return kj::READY_NOW;
+}
+
+kj::Promise<void> AgentModel::copy(std::shared_ptr<PoolMove> move) {
+  if (move->rounds-- == 0) return kj::READY_NOW;
+  if (server_.pool_.world().strikes(Fault::kNoRoom, 40)) return error_for_caller("the destination is full");
+  return step(move, MoveStep::kCopy, 80).then([this, move] { return copy(move); });
+}
+
+// All processes, before anything is sent.
+kj::Promise<void> AgentModel::rest(std::shared_ptr<PoolMove> move) {
+  const auto worker = server_.leases_.at(move->from).worker;
+  if (worker != nullptr) worker->at_rest = true;
+  if (move->processes == 1) return kj::READY_NOW;
+  if (server_.pool_.world().strikes(Fault::kSlowGpu, 20))
+    return error_for_caller("its processes do not come to rest at one moment");
+  return step(move, MoveStep::kStill, 60);
+}
+
+kj::Promise<void> AgentModel::send(std::shared_ptr<PoolMove> move) {
+  if (server_.pool_.world().strikes(Fault::kNoRoom, 40)) return error_for_caller("the destination is full");
+  if (move->arrives != nullptr) move->arrives->there = true;
+  return kj::READY_NOW;
+}
+
+// Written down before anybody is told.
+kj::Promise<void> AgentModel::decide(std::shared_ptr<PoolMove> move) {
+  if (server_.pool_.world().strikes(Fault::kDiskFull, 40)) return error_for_caller("the disk is full");
+  server_.leases_.at(move->from).committed = true;
+  move->step = MoveStep::kDecided;
+  if (!server_.pool_.world().strikes(Fault::kKillAgent, 30)) return kj::READY_NOW;
+  server_.note_struck();
+  SimServer& server = server_;
+  server.pool_.world().at(server.pool_.world().now(), [&server] { server.pool_.kill_agent(server, false); });
+  return io_->timer().afterDelay(1 * kj::SECONDS);
+}
+
+// What a new scheduler is told shall stay true.
+void AgentModel::call_off_moves() {
+  for (auto& [key, lease] : server_.leases_) {
+    if (lease.going != nullptr && !lease.committed) lease.going->called_off = true;
+  }
 }
 
 Outcome AgentModel::hold(const LeaseKey& key, bool on) {
@@ -241,9 +346,12 @@ void AgentModel::describe(control::ServerInfo::Builder info) const {
     gpus[i].setUuid(server_.name() + "-" + std::to_string(i));
     gpus[i].setDeviceInfo(kj::StringPtr("simulated").asBytes());
   }
-  auto leases = info.initLeases(uint32_t(server_.leases_.size()));
+  const auto& all = server_.leases_;
+  const auto counts = [](const auto& each) { return !each.second.committed; };
+  auto leases = info.initLeases(uint32_t(std::count_if(all.begin(), all.end(), counts)));
   uint32_t i = 0;
-  for (const auto& [key, lease] : server_.leases_) {
+  for (const auto& [key, lease] : all) {
+    if (lease.committed) continue;  // not here any more
     leases[i].setJob(key.job);
     leases[i].setVgpu(key.vgpu);
     leases[i].setEpoch(key.epoch);
@@ -276,6 +384,7 @@ kj::Promise<void> AgentModel::connect_once() {
       .timeoutAfter(kConnectPatience, kj::mv(connecting))
       .then([this](kj::Own<kj::AsyncIoStream> stream) {
         auto connection = kj::heap<Connection>(kj::mv(stream));
+        call_off_moves();
         auto request = connection->pool.registerRequest();
         describe(request.initServer());
         request.setAgent(service_);
@@ -309,22 +418,105 @@ void SimServer::start() {
     machine_->powered = true;
     pool_.network().power_is_back(machine_);
   }
+  take_over();
   agent_ = kj::heap<AgentModel>(*this, machine_);
 }
 
-// The next agent finds the leases written down, and the workers.
+// The next agent finds the leases written down, and the workers. Those that still receive end with this one.
 void SimServer::kill_agent() {
   if (!up()) return;
   pool_.world().note("agent killed");
+  note_struck();
   agent_ = nullptr;
-  for (auto& [key, lease] : leases_) lease.moving = false;
+  const auto workers = workers_;
+  for (const auto& worker : workers) {
+    if (worker->arriving && !worker->there) kill_worker(worker);
+  }
+}
+
+// What an earlier agent left of moves: what was decided is told, the rest is off.
+void SimServer::take_over() {
+  std::vector<LeaseKey> decided;
+  for (auto& [key, lease] : leases_) {
+    if (lease.committed) {
+      decided.push_back(key);
+    } else if (lease.going != nullptr) {
+      undo(lease);
+    }
+  }
+  for (const LeaseKey& key : decided) hand_over(key);
+}
+
+// Of a move that failed: the source goes on, and what has come there ends.
+void SimServer::undo(AgentLease& lease) {
+  lease.moving = false;
+  if (lease.worker != nullptr) lease.worker->at_rest = false;
+  const auto going = std::exchange(lease.going, nullptr);
+  if (going == nullptr || going->arrives == nullptr || !going->arrives->arriving) return;
+  pool_.server(going->destination)->kill_worker(going->arrives);
+}
+
+// The source's worker is told, and its clients go.
+void SimServer::hand_over(const LeaseKey& key) {
+  const auto found = leases_.find(key);
+  if (found == leases_.end()) return;
+  const auto going = found->second.going;
+  if (found->second.worker != nullptr) kill_worker(found->second.worker);
+  if (going != nullptr && going->arrives != nullptr) going->arrives->arriving = false;
+  leases_.erase(found);
+}
+
+void SimServer::note_struck() {
+  for (const auto& [key, lease] : leases_) {
+    if (lease.going != nullptr) note_struck(*lease.going);
+  }
+}
+
+// Once for each step.
+void SimServer::note_struck(PoolMove& move) {
+  if (!std::exchange(move.struck[size_t(move.step)], true)) ++pool_.totals()->pool_moves.struck[size_t(move.step)];
+}
+
+void SimServer::strike_move(PoolMove& move, Chance& chance) {
+  World& world = pool_.world();
+  if (world.healed() || !chance.one_in(8)) return;
+  SimServer* const there = pool_.server(move.destination);
+  SimServer* const struck = chance.one_in(2) || there == nullptr ? this : there;
+  const uint64_t kind = chance.below(4);
+  const Fault fault = kind == 0   ? Fault::kKillWorker
+                      : kind == 1 ? Fault::kKillAgent
+                      : kind == 2 ? Fault::kPause
+                                  : Fault::kPartition;
+  if (!world.strikes(fault, 1)) return;
+  note_struck(move);
+  const bool power = chance.one_in(4);
+  const uint64_t ns = pool_.how_long();
+  const auto lease = leases_.find(move.from);
+  const auto worker = struck == there ? move.arrives : lease == leases_.end() ? nullptr : lease->second.worker;
+  if (fault == Fault::kPartition) return pool_.network().cut(name_, move.destination, chance.one_in(6) ? 40 * kS : ns);
+  world.after(chance.below(10 * kMs), [this, struck, fault, worker, power, ns] {
+    if (fault == Fault::kKillWorker && worker != nullptr && !worker->gone) struck->kill_worker(worker);
+    if (fault == Fault::kKillAgent) pool_.kill_agent(*struck, power);
+    if (fault == Fault::kPause) struck->pause(ns);
+  });
 }
 
 void SimServer::lose_power() {
   if (!up()) return;
   pool_.world().note("server lost its power");
+  note_struck();
   machine_->powered = false;
   agent_ = nullptr;
+  for (auto& [key, lease] : leases_) {
+    // What had all of it has lost nothing: its clients find it there.
+    const auto arrives = lease.going == nullptr ? nullptr : lease.going->arrives;
+    if (arrives == nullptr || !arrives->arriving) continue;
+    if (arrives->there) {
+      arrives->arriving = false;
+    } else {
+      pool_.server(lease.going->destination)->kill_worker(arrives);
+    }
+  }
   leases_.clear();
   const auto workers = workers_;
   for (const auto& worker : workers) end_worker(worker);
@@ -356,7 +548,8 @@ std::string SimServer::open(const LeaseKey& key, const std::string& token, std::
   const auto found = leases_.find(key);
   if (found == leases_.end()) return "this server does not hold that vGPU";
   if (found->second.token != token) return "the job's token is wrong";
-  if (found->second.moving) return "the vGPU is being moved";
+  if (found->second.moving || found->second.committed) return "the vGPU is being moved";
+  if (found->second.worker != nullptr && found->second.worker->arriving) return "the vGPU has not arrived yet";
   if (is_left(key.job, found->second.gpu)) return "another job's worker has not left the GPU yet";
   if (found->second.worker == nullptr) found->second.worker = start_worker(key, found->second);
   *worker = found->second.worker;

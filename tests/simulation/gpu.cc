@@ -23,11 +23,20 @@ std::vector<std::byte> GpuMemory::run(const Work& work, const std::byte* bytes) 
   return {};
 }
 
-uint64_t GpuMemory::hash() const {
+std::vector<unsigned char> GpuMemory::chunk(uint32_t n) const {
+  const auto begin = memory_.begin() + ptrdiff_t(n) * kChunkBytes;
+  return {begin, begin + kChunkBytes};
+}
+
+void GpuMemory::set_chunk(uint32_t n, const std::vector<unsigned char>& bytes) {
+  memcpy(memory_.data() + size_t(n) * kChunkBytes, bytes.data(), kChunkBytes);
+}
+
+uint64_t GpuMemory::hash_of(const unsigned char* bytes, size_t n) {
   uint64_t hash = 0xcbf29ce484222325;
-  for (size_t at = 0; at < memory_.size(); at += 8) {
+  for (size_t at = 0; at < n; at += 8) {
     uint64_t word;
-    memcpy(&word, memory_.data() + at, 8);
+    memcpy(&word, bytes + at, 8);
     hash = (hash ^ word) * 0x100000001b3 + (hash >> 31);
   }
   return hash;

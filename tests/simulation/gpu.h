@@ -20,12 +20,17 @@ struct Work {
 };
 
 inline constexpr uint32_t kMemoryBytes = 64 << 10;
+inline constexpr uint32_t kChunkBytes = 4 << 10;  // what a move carries at once
+inline constexpr uint32_t kChunks = kMemoryBytes / kChunkBytes;
 
 class GpuMemory {
  public:
   // What a kRead answers; of the others nothing. Order matters: a kMix of mixed bytes is not the same the other way.
   std::vector<std::byte> run(const Work& work, const std::byte* bytes);
-  uint64_t hash() const;
+  uint64_t hash() const { return hash_of(memory_.data(), memory_.size()); }
+  std::vector<unsigned char> chunk(uint32_t n) const;
+  void set_chunk(uint32_t n, const std::vector<unsigned char>& bytes);
+  static uint64_t hash_of(const unsigned char* bytes, size_t n);
 
  private:
   std::vector<unsigned char> memory_ = std::vector<unsigned char>(kMemoryBytes);

@@ -60,6 +60,27 @@ unsigned long long ull(uint64_t n) { return n; }
 // Of this process, so that other work on the machine counts less.
 double cpu_seconds() { return double(clock()) / CLOCKS_PER_SEC; }
 
+void print_moves_json(const char* name, const MoveTotals& moves) {
+  printf("\"%s\": {\"begun\": %llu, \"moved\": %llu, \"failed\": %llu, \"called_off\": %llu", name, ull(moves.begun),
+         ull(moves.moved), ull(moves.failed), ull(moves.off));
+  for (size_t i = 1; i < kMoveSteps; ++i) {
+    printf("%s\"%s\": %llu", i == 1 ? ", \"struck\": {" : ", ", name_of(MoveStep(i)), ull(moves.struck[i]));
+  }
+  for (size_t i = 1; i < kMoveSteps; ++i) {
+    printf("%s\"%s\": %llu", i == 1 ? "}, \"failed_at\": {" : ", ", name_of(MoveStep(i)), ull(moves.failed_at[i]));
+  }
+  printf("}}, ");
+}
+
+void print_moves(const char* name, const MoveTotals& moves) {
+  if (moves.begun == 0) return;
+  printf("%s: %llu moves, %llu came to their end, %llu failed, %llu were called off; faults struck at", name,
+         ull(moves.begun), ull(moves.moved), ull(moves.failed), ull(moves.off));
+  for (size_t i = 1; i < kMoveSteps; ++i)
+    printf("%s %s %llu", i == 1 ? "" : ",", name_of(MoveStep(i)), ull(moves.struck[i]));
+  printf("\n");
+}
+
 using Scenario = void (*)(World&, Totals*);
 
 void run_in(Scenario scenario, uint64_t seed, bool verbose, Totals* totals, Result* result) {
@@ -103,6 +124,8 @@ void print_json(const Sums& sums) {
          ull(sums.totals.commands));
   printf("\"jobs\": %llu, \"grants\": %llu, \"restarts\": %llu, ", ull(sums.totals.jobs), ull(sums.totals.grants),
          ull(sums.totals.restarts));
+  print_moves_json("session_moves", sums.totals.session_moves);
+  print_moves_json("pool_moves", sums.totals.pool_moves);
   printf("\"suspended\": %llu, \"resumed\": %llu, \"turns\": %llu, \"shared\": %llu, \"by_fault\": {",
          ull(sums.totals.suspended), ull(sums.totals.resumed), ull(sums.totals.turns), ull(sums.totals.shared));
   for (size_t i = 0; i < kFaults; ++i) {
@@ -119,6 +142,8 @@ void print_text(const Sums& sums) {
     printf("%llu sessions (%llu ended with an error that a fault excuses), %llu commands\n", ull(sums.totals.sessions),
            ull(sums.totals.failed_sessions), ull(sums.totals.commands));
   }
+  print_moves("sessions", sums.totals.session_moves);
+  print_moves("pool", sums.totals.pool_moves);
   if (sums.totals.jobs != 0) {
     printf(
         "%llu jobs, %llu grants, %llu restarts of the scheduler; %llu times a job was suspended, %llu resumed; %llu "

@@ -107,6 +107,37 @@ MUTANTS = {
         'out.setYielding(turn.yielding)',
         'out.setYielding(false)',
         'suspend', 'pool'),
+    'sent-before-still': (  # one process of a vGPU is sent while another one, which shares memory with it, still works
+        'server/agent_move.cc',
+        'state->alone = state->ready.size() == 1;',
+        'state->alone = true;',
+        'bytes', 'sessions'),
+    'decision-not-written': (  # the destination begins, and a next agent would not know that the source has left
+        'server/agent_move.cc',
+        '  if (!save()) {',
+        '  if (false) {',
+        'place', 'sessions'),
+    'decided-and-called-off': (  # the next agent tells a source to go on though the last one had decided
+        'server/agent_adopt.cc',
+        'lease.committed ? ControlType::kCommit : ControlType::kAbort',
+        'ControlType::kAbort',
+        'place', 'sessions'),
+    'called-off-and-decided': (  # a move that was called off, or of which one session has failed, is decided on
+        'server/agent_move.cc',
+        '  if (!lease->second->called_off.empty()) return refusal(0, lease->second->called_off);\n'
+        '  lease->second->committed = true;\n',
+        '  lease->second->committed = true;\n',
+        'exactly-once', 'sessions'),
+    'half-made-stays': (  # what was made at the destination of a move that failed is not forgotten
+        'server/agent.cc',
+        '{ forget({{job, vgpu}, epoch}); }',
+        '{ (void)job, (void)vgpu, (void)epoch; }',
+        'left', 'sessions'),
+    'told-not-compared': (  # a client that has missed what the source said at last is served at the destination
+        'server/told_digest.cc',
+        'return XXH3_64bits_withSeed(words, bytes, seed);',
+        'return 0 * XXH3_64bits_withSeed(words, bytes, seed);',
+        'words', 'sessions'),
 }
 
 

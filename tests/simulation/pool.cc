@@ -173,6 +173,21 @@ void SimPool::check_owners() {
   }
 }
 
+// A vGPU is executed at one place: by its source before the decision, by its destination behind it.
+void SimPool::check_places() {
+  std::map<std::pair<std::string, uint32_t>, std::string> places;
+  for (const auto& server : servers_) {
+    for (const auto& worker : server->workers()) {
+      if (worker->dying || worker->arriving || worker->at_rest) continue;
+      const std::string where = server->name() + "/" + std::to_string(worker->gpu);
+      const auto [known, fresh] = places.try_emplace({worker->key.job, worker->key.vgpu}, where);
+      if (fresh) continue;
+      world_.violate("place", "vGPU %u of job %s is executed on %s and on %s", worker->key.vgpu,
+                     worker->key.job.c_str(), known->second.c_str(), where.c_str());
+    }
+  }
+}
+
 // Whether nothing but others' turns keeps it from GPUs.
 bool SimPool::could_start(const sched::Job& job) const {
   const auto& servers = daemon_->core().ledger.servers.read();
@@ -340,8 +355,12 @@ void SimPool::strike_servers() {
   SimServer& server = *servers_[chance_.below(servers_.size())];
   if (world_.strikes(Fault::kPause, 12)) server.pause(how_long());
   if (world_.strikes(Fault::kKillWorker, 60)) server.kill_some_worker(chance_);
-  if (!server.up() || !world_.strikes(Fault::kKillAgent, 25)) return;
-  if (chance_.one_in(4)) {
+  if (server.up() && world_.strikes(Fault::kKillAgent, 25)) kill_agent(server, chance_.one_in(4));
+}
+
+void SimPool::kill_agent(SimServer& server, bool power) {
+  if (!server.up()) return;
+  if (power) {
     server.lose_power();
   } else {
     server.kill_agent();
@@ -380,6 +399,7 @@ void SimPool::behind() {
   check_decision();
   if (++looks_ % kLookEvery != 0) return;
   check_owners();
+  check_places();
   check_suspended();
   check_leases();
 }

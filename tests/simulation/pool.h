@@ -5,6 +5,7 @@
 
 #include <kj/async-unix.h>
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -41,7 +42,22 @@ struct GpuWorker {
   bool dying = false;
   bool gone = false;
   bool held = false;                                         // its program begins nothing new
+  bool arriving = false;                                     // by a move, and not decided yet: it executes nothing
+  bool there = false;                                        // and has all of it
+  bool at_rest = false;                                      // in the pause of a move
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting;  // for its end
+};
+
+// A move away from here, as far as it is.
+struct PoolMove {
+  LeaseKey from, to;
+  std::string source, destination;
+  MoveStep step = MoveStep::kNone;
+  uint32_t rounds = 0;     // that are to be copied
+  uint32_t processes = 1;  // of the vGPU, which rest together
+  bool called_off = false;
+  std::array<bool, kMoveSteps> struck = {};
+  std::shared_ptr<GpuWorker> arrives;
 };
 
 struct AgentLease {
@@ -50,7 +66,9 @@ struct AgentLease {
   uint64_t memory_bytes = 0;
   std::string token;
   bool moving = false;
-  uint64_t quiet_at = 0;  // when what its held program has begun is done
+  bool committed = false;           // written down: its worker is to leave, and it is not told of any more
+  std::shared_ptr<PoolMove> going;  // where to, from when the destination has been asked
+  uint64_t quiet_at = 0;            // when what its held program has begun is done
   bool held = false;
   std::shared_ptr<GpuWorker> worker;
 };
@@ -72,6 +90,9 @@ class SimServer {
   void lose_power();
   void pause(uint64_t ns);
   void kill_some_worker(Chance& chance);
+  // Of a move that has come to its next step: something may happen there.
+  void strike_move(PoolMove& move, Chance& chance);
+  const std::vector<std::shared_ptr<GpuWorker>>& workers() const { return workers_; }
   void kill_worker(const std::shared_ptr<GpuWorker>& worker);
 
   // A client of the job at the door: empty, or why not.
@@ -81,6 +102,11 @@ class SimServer {
   friend class AgentModel;
   bool is_left(const std::string& job, uint32_t gpu) const;
   std::shared_ptr<GpuWorker> start_worker(const LeaseKey& key, const AgentLease& lease);
+  void take_over();
+  void undo(AgentLease& lease);
+  void hand_over(const LeaseKey& key);
+  void note_struck();
+  void note_struck(PoolMove& move);
   void end_worker(const std::shared_ptr<GpuWorker>& worker);
 
   SimPool& pool_;
@@ -170,6 +196,9 @@ class SimPool {
   // What is told to the checkers.
   void granted(const SimJob& job);
   void leased(const LeaseKey& key, const std::string& server, uint32_t gpu);
+  // Faults that a move's steps ask for.
+  void kill_agent(SimServer& server, bool power);
+  uint64_t how_long();
   enum class Told { kNothing, kSuspended, kResumed };
   void told(const std::string& job, Told told) { told_[job] = told; }
 
@@ -179,6 +208,7 @@ class SimPool {
   void stop_scheduler(bool power_lost);
   void check_record();
   void check_owners();
+  void check_places();
   void check_suspended();
   void check_decision();
   void check_leases();
@@ -192,7 +222,6 @@ class SimPool {
   void keep_jobs();
   bool all_done() const;
   std::string what_is_left() const;
-  uint64_t how_long();
 
   World& world_;
   Totals* totals_;

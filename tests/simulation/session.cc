@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "tests/simulation/sessions.h"
+#include "transport/door.h"
 #include "transport/region.h"
 
 namespace tide::simulation {
@@ -17,7 +19,11 @@ constexpr uint32_t kSlot = 7;
 constexpr uint64_t kIdle = 30 * kMs;
 constexpr uint64_t kAgainPause = 20 * kMs;     // interpose/connection.cc
 constexpr uint64_t kAgainTimeout = 250 * kMs;  // so long it waits for the server's socket
-constexpr uint64_t kOpenedTimeout = 3 * kS;    // and for an answer
+constexpr uint64_t kOpenedTimeout = 65 * kS;   // and for an answer: an agent lets it wait for the end of a move
+constexpr uint64_t kSearch = 5 * kS, kNowhere = 2 * kS, kSearchPause = 100 * kMs;
+constexpr uint64_t kWatchEvery = 50 * kMs;
+constexpr uint64_t kUnnoticed = 250 * kMs;  // a death that was so short ago need not have been heard of
+constexpr int kSockets = 2'000'000;         // no file's
 
 uint64_t hash_of(const std::byte* bytes, size_t n) {
   uint64_t hash = 0xcbf29ce484222325 + n;
@@ -33,15 +39,20 @@ unsigned long long ull(uint64_t n) { return n; }
 
 }  // namespace
 
-SimSession::SimSession(World& world, uint64_t number, uint32_t commands, uint32_t hold_ms)
-    : world_(world),
+SimSession::SimSession(Sessions& room, SimVgpu& vgpu, uint64_t number, uint32_t commands, uint32_t hold_ms,
+                       std::shared_ptr<SimSession> owner)
+    : room_(room),
+      vgpu_(vgpu),
+      world_(room.world()),
       number_(number),
-      chance_(world.fork()),
+      chance_(world_.fork()),
       target_(commands),
       hold_ms_(hold_ms),
-      process_(world.start_process("client")),
+      owner_(std::move(owner)),
+      process_(world_.start_process("client")),
       cut_(std::make_shared<Cut>()) {
   if (!create_region(&region_fd_, &region_).ok()) abort();
+  memcpy(id_, &number_, sizeof number_);
   writer_ = CommandWriter(region_);
   reader_ = AnswerReader(region_);
 }
@@ -74,17 +85,6 @@ void SimSession::pause_client(uint64_t ns) {
   excuse_if_long(ns, "the client did not run");
 }
 
-void SimSession::pause_worker(uint64_t ns) {
-  if (nothing_left()) return;
-  world_.note("worker paused", number_, ns);
-  world_.pause(*worker_->process(), ns);
-  excuse_if_long(ns, "the worker did not run");
-}
-
-void SimSession::kill_worker() {
-  if (!nothing_left()) worker_->kill();
-}
-
 void SimSession::kill_client() {
   world_.note("client killed", number_);
   excuse("the client was killed");
@@ -96,17 +96,62 @@ void SimSession::excuse(const char* why) {
   if (excuse_.empty()) excuse_ = why;
 }
 
-void SimSession::worker_ended(const char* why) {
-  if (state_ != State::kDone && strcmp(why, "it broke before it began") != 0 && strcmp(why, "not held any more") != 0) {
-    excuse(why);
-  }
-  // A connection that breaks before the worker has the client's state ends both: nothing was done for it yet.
-  if (strcmp(why, "it broke before it began") == 0) excuse(why);
+// Of a worker without which it cannot go on. One that it has not come to yet is that from the decision on, or where the
+// one before has ended.
+void SimSession::worker_ended(const SimWorker& worker, const char* why) {
+  if (state_ == State::kDone || strcmp(why, "left") == 0 || strcmp(why, "not held any more") == 0) return;
+  const auto others = room_.workers(*this);
+  const bool older = std::any_of(others.begin(), others.end(), [&](const auto& other) {
+    return other.get() != &worker && !other->dead() && other->epoch() < worker.epoch();
+  });
+  const bool was_arriving = worker.epoch() > served_ && older && !vgpu_.is_decided(served_);
+  const bool was_left = worker.epoch() < served_;
+  if (!was_arriving && !was_left) excuse(why);
 }
 
-// Several may follow each other, so half of its patience is long.
+// Where the other end is not heard of any more, the client may miss what the source has said at last.
+void SimSession::decided(uint64_t epoch) {
+  if (over() || epoch != vgpu_.present_epoch()) return;
+  const auto source = room_.worker(*this, epoch), next = room_.worker(*this, vgpu_.next_epoch());
+  if (state_ != State::kConnected || !link_->alive()) excuse("its connection broke before the decision, unnoticed");
+  const bool held_up = room_.network().cut_until(vgpu_.source(), vgpu_.destination()) > world_.now() ||
+                       (source != nullptr && source->process()->paused_until + kS > world_.now());
+  if (next == nullptr && (held_up || room_.died_soon_before(*this, vgpu_.next_epoch(), kUnnoticed)))
+    excuse("the destination died before the decision, unnoticed");
+}
+
+// By one worker at a time, each behind what the ones before it did.
+void SimSession::executes(const SimWorker& worker, uint64_t sequence) {
+  // One that began with nothing, behind one that was lost before its client had heard anything of it.
+  if (sequence == 1 && !worker.restored() && worker.epoch() > executed_in_) executed_ = 0;
+  if (sequence != executed_ + 1) {
+    world_.violate("exactly-once", "session %llu: command %llu is executed behind %llu", ull(number_), ull(sequence),
+                   ull(executed_));
+  }
+  executed_ = sequence;
+  if (vgpu_.is_decided(worker.epoch())) {
+    world_.violate("place", "session %llu: the source executes command %llu, and had decided to leave", ull(number_),
+                   ull(sequence));
+  }
+  if (worker.epoch() < executed_in_) {
+    world_.violate("place", "session %llu: command %llu is executed in epoch %llu, behind some of %llu", ull(number_),
+                   ull(sequence), ull(worker.epoch()), ull(executed_in_));
+  }
+  executed_in_ = worker.epoch();
+  for (const auto& other : room_.workers(*this)) {
+    if (other.get() == &worker || other->dead() || !other->live() || other->epoch() > worker.epoch()) continue;
+    if (vgpu_.is_decided(other->epoch())) continue;
+    world_.violate("place", "session %llu: the destination executes command %llu before the source has left",
+                   ull(number_), ull(sequence));
+  }
+}
+
+void SimSession::is_served(uint64_t epoch) { served_ = std::max(served_, epoch); }
+
+// Several may follow each other, so half of its patience is long; where it looks for its worker, a second.
 void SimSession::excuse_if_long(uint64_t ns, const char* why) {
-  if (ns >= hold_ms_ * kMs / 2) excuse(why);
+  const bool goes = state_ == State::kSearching || vgpu_.step() >= MoveStep::kSend;
+  if (ns >= (goes ? kS : hold_ms_ * kMs / 2)) excuse(why);
 }
 
 bool SimSession::is_as_written(uint64_t sequence, const std::byte* payload, size_t bytes) const {
@@ -127,17 +172,13 @@ void SimSession::plan(uint64_t ns) {
   });
 }
 
-void SimSession::wake(Side side) {
-  if (side == Side::kWorker) {
-    if (!nothing_left()) worker_->wake();
-    return;
-  }
-  plan(chance_.below(50 * kUs));
-}
-
 void SimSession::turn() {
   if (over()) return;
-  if (state_ == State::kConnected && !link_->alive()) lose_link();
+  if (state_ == State::kConnected && was_sent_on()) {
+    search();
+  } else if (state_ == State::kConnected && !link_->alive()) {
+    lose_link();
+  }
   if (state_ == State::kConnected) work();
   const bool more = state_ == State::kConnected && commands() != target_ && answered_ >= waits_for_;
   plan(more ? chance_.between(300 * kUs, 4 * kMs) : kIdle);
@@ -224,7 +265,11 @@ void SimSession::read() {
   }
 }
 
-// The connection: Channel::come_back, Channel::connect, and the agent's Agent::serve.
+// The connection: Channel::come_back, follow_move, search and connect.
+
+bool SimSession::was_sent_on() const {
+  return region_.worker().state.load() == uint64_t(ChannelState::kMoved) && region_.worker().next_epoch.load() > epoch_;
+}
 
 void SimSession::drop_link() {
   if (over() && arrived_ != nullptr) std::exchange(arrived_, nullptr)->close_end(Side::kClient);
@@ -236,75 +281,166 @@ void SimSession::drop_link() {
 
 void SimSession::lose_link() {
   world_.note("lost", number_);
+  const auto worker = room_.worker(*this, epoch_);
+  if (worker != nullptr && worker->phase() == SimWorker::Phase::kLeaving) excuse("it broke while it changed hands");
+  if (vgpu_.is_decided(epoch_)) excuse("it broke while it changed hands");
   link_->release();
   state_ = State::kLost;
   lost_ns_ = now_ns();
   dial();
 }
 
-std::shared_ptr<Wire> SimSession::new_wire() {
+// Where the last worker sent it, or the scheduler knows it to be.
+void SimSession::search() {
+  if (link_ != nullptr) link_->release();
+  state_ = State::kSearching;
+  search_ns_ = now_ns();
+  asks_ = false;
+  dial();
+}
+
+std::shared_ptr<Wire> SimSession::new_wire(const std::shared_ptr<Knock>& knock) {
   std::weak_ptr<SimSession> weak = weak_from_this();
-  return std::make_shared<Wire>(world_, cut_, [weak](Side side) {
-    if (const auto self = weak.lock()) self->wake(side);
-  });
+  std::weak_ptr<Knock> from = knock;
+  return std::make_shared<Wire>(world_, cut_,
+                                [weak, worker = std::make_shared<std::weak_ptr<SimWorker>>(), from](Side side) {
+                                  if (const auto asked = from.lock()) *worker = asked->worker;
+                                  const auto self = weak.lock();
+                                  const auto far = worker->lock();
+                                  if (side == Side::kWorker && far != nullptr && !far->dead()) far->wake();
+                                  if (side == Side::kClient && self != nullptr)
+                                    self->plan(self->chance_.below(50 * kUs));
+                                });
+}
+
+// False: there is none to dial to now.
+bool SimSession::choose_place() {
+  std::string server;
+  uint64_t epoch = 0;
+  if (state_ == State::kLost) {
+    to_server_ = server_;
+    to_epoch_ = epoch_;
+    return true;
+  }
+  const bool known = vgpu_.where(&server, &epoch);
+  if (state_ == State::kConnecting) {
+    to_server_ = server;
+    to_epoch_ = epoch;
+    return known;
+  }
+  const bool sent = was_sent_on(), asks = asks_;
+  asks_ = !asks_;
+  if (sent && !asks) {
+    to_server_ = AgentHost::server_at(region_.worker().next_endpoint);
+    to_epoch_ = region_.worker().next_epoch.load();
+    return true;
+  }
+  if (!sent && (!known || epoch <= epoch_) && now_ns() - search_ns_ >= kNowhere) {
+    fail("its worker is gone, and it is nowhere else");
+    return false;
+  }
+  to_server_ = server;
+  to_epoch_ = epoch;
+  return known && epoch > epoch_;
 }
 
 void SimSession::dial() {
   const uint64_t attempt = ++attempt_;
-  const bool again = state_ == State::kLost;
-  if (again && now_ns() - lost_ns_ >= hold_ms_ * kMs) return fail("its worker could not be reached in time");
+  if (state_ == State::kLost && now_ns() - lost_ns_ >= hold_ms_ * kMs) return search();
+  if (state_ == State::kSearching && now_ns() - search_ns_ >= kSearch) return fail("its worker could not be found");
+  const bool chosen = choose_place();
+  if (over()) return;
+  if (!chosen) return try_again(attempt, kSearchPause);
   const auto weak = weak_from_this();
   if (cut_->is_cut(world_.now()) || world_.strikes(Fault::kDrop, 30)) return try_again(attempt, kAgainTimeout);
-  world_.after(message_latency(), [weak, attempt, again] {
-    if (const auto self = weak.lock()) self->asked(attempt, again);
+  const auto asked = std::make_shared<Knock>();
+  asked->attempt = attempt;
+  asked->server = to_server_;
+  const bool again = state_ == State::kLost;
+  world_.after(message_latency(), [weak, asked, again] {
+    if (const auto self = weak.lock()) self->knock(asked, again);
   });
   try_again(attempt, kOpenedTimeout);
 }
 
 void SimSession::try_again(uint64_t attempt, uint64_t after_ns) {
   world_.after(process_, after_ns, [this, attempt] {
-    if (attempt == attempt_ && (state_ == State::kLost || state_ == State::kConnecting)) dial();
+    const bool waits = state_ == State::kLost || state_ == State::kConnecting || state_ == State::kSearching;
+    if (attempt == attempt_ && waits) dial();
   });
 }
 
 // At the agent's door.
-void SimSession::asked(uint64_t attempt, bool again) {
+void SimSession::knock(const std::shared_ptr<Knock>& knock, bool again) {
   if (over()) return;
-  if (worker_ != nullptr && worker_->gone() && again) return refused(attempt, true);
-  if (nothing_left()) worker_ = nullptr, worker_asked_ = false;
-  if (worker_asked_ || (worker_ != nullptr && !again)) return refused(attempt, false);
-  auto wire = new_wire();
+  AgentHost* const host = room_.host(knock->server);
+  if (host == nullptr || !host->up()) return refused(knock->attempt, kNotReady);
+  knock->life = host->life();
+  knock->wire = new_wire(knock);
+  DoorOpen open;
+  set_text(open.job, vgpu_.job());
+  memcpy(open.token, vgpu_.token().data(), std::min(sizeof open.token, vgpu_.token().size()));
+  memcpy(open.session, id_, sizeof open.session);
+  open.epoch = to_epoch_;
+  open.flags = again ? kOpenAgain : 0;
+  open.attempt = uint32_t(knock->attempt);
+  set_text(open.transport, "simulated");
+  const int socket = kSockets + int(knock->attempt);
+  sockets_[socket] = knock;
   const auto weak = weak_from_this();
-  if (worker_ == nullptr) {
-    if (again) return refused(attempt, true);
-    worker_ = std::make_unique<SimWorker>(*this, number_);
-    const World::As as(world_, worker_->process().get());
-    worker_->accept(wire);
-    return opened(attempt, std::move(wire));
-  }
-  worker_asked_ = true;
-  world_.after(worker_->process(), chance_.below(2 * kMs), [weak, attempt, wire] {
+  host->call([weak, knock, open, socket](Agent& agent) {
+    return agent.open(open, socket, -1)
+        .then([knock] { knock->handed = true; },
+              [weak, knock](kj::Exception&& e) {
+                if (const auto self = weak.lock()) self->refused(knock->attempt, refusal_of(e).code);
+              });
+  });
+  watch(knock, world_.now() + kOpenedTimeout);
+}
+
+// A socket is closed where the process that has it ends.
+void SimSession::watch(const std::shared_ptr<Knock>& knock, uint64_t until) {
+  const auto weak = weak_from_this();
+  world_.after(kWatchEvery, [weak, knock, until] {
     const auto self = weak.lock();
-    if (self == nullptr) return;
-    self->worker_asked_ = false;
-    if (self->worker_->resume(wire)) {
-      self->opened(attempt, wire);
-      self->worker_->turn();
-    } else {
-      self->refused(attempt, false);
-    }
+    if (self == nullptr || self->over() || knock->attempt != self->attempt_ || self->state_ == State::kConnected)
+      return;
+    AgentHost* const host = self->room_.host(knock->server);
+    const bool agent_ended = !knock->handed && (!host->up() || host->life() != knock->life);
+    const auto worker = knock->worker.lock();
+    const bool worker_ended = knock->handed && self->room_.worker_at(*self, knock->server) == nullptr;
+    const bool lost = worker != nullptr ? worker->dead() && self->arrived_ == nullptr : agent_ended || worker_ended;
+    if (lost) return self->refused(knock->attempt, kNotReady);
+    if (self->world_.now() < until) self->watch(knock, until);
   });
 }
 
-void SimSession::refused(uint64_t attempt, bool for_good) {
+std::shared_ptr<Wire> SimSession::take_socket(int socket, SimWorker& worker) {
+  const auto found = sockets_.find(socket);
+  if (found == sockets_.end() || over()) return nullptr;
+  const auto knock = found->second;
+  sockets_.erase(found);
+  knock->worker = std::static_pointer_cast<SimWorker>(worker.shared_from_this());
+  const auto wire = knock->wire;
+  taken_ = knock;
+  return wire;
+}
+
+// What is passing is tried again; at other words the scheduler is asked.
+void SimSession::refused(uint64_t attempt, int code) {
   const uint64_t heard = std::max(world_.now() + message_latency(), cut_->until());
   const auto weak = weak_from_this();
-  world_.at(heard, [weak, attempt, for_good] {
+  world_.at(heard, [weak, attempt, code] {
     const auto self = weak.lock();
-    if (self == nullptr || attempt != self->attempt_ || self->over()) return;
-    const World::As as(self->world_, self->process_.get());
-    if (for_good) return self->fail("its worker is gone");
-    self->try_again(attempt, kAgainPause);
+    if (self == nullptr || attempt != self->attempt_ || self->over() || !self->process_->alive) return;
+    self->world_.after(self->process_, 0, [weak, attempt, code] {
+      const auto client = weak.lock();
+      if (client == nullptr || attempt != client->attempt_ || client->over()) return;
+      if (client->state_ == State::kLost && code != kNotReady) return client->search();
+      const bool waits = client->state_ == State::kSearching && now_ns() - client->search_ns_ > kNowhere;
+      if (waits) client->excuse("its new place did not answer for long");
+      client->try_again(attempt, client->state_ == State::kLost ? kAgainPause : kSearchPause);
+    });
   });
 }
 
@@ -315,7 +451,7 @@ void SimSession::opened(uint64_t attempt, std::shared_ptr<Wire> wire) {
   world_.at(heard, [weak, attempt, wire] {
     const auto self = weak.lock();
     const bool wanted = self != nullptr && self->process_->alive && attempt == self->attempt_ && !self->over() &&
-                        (self->state_ == State::kLost || self->state_ == State::kConnecting);
+                        self->state_ != State::kConnected;
     if (!wanted) return wire->close_end(Side::kClient);
     if (self->arrived_ != nullptr) self->arrived_->close_end(Side::kClient);
     self->arrived_ = wire;
@@ -332,7 +468,9 @@ void SimSession::connect() {
   link_ = std::make_unique<ReplicaLink>(region_, Side::kClient, wire_->lifeline(Side::kClient),
                                         wire_->carrier(Side::kClient));
   state_ = State::kConnected;
-  world_.note("connected", number_);
+  server_ = to_server_;
+  epoch_ = to_epoch_;
+  world_.note("connected", number_, epoch_);
   plan(0);
 }
 
@@ -349,10 +487,11 @@ void SimSession::finish() {
   state_ = State::kDone;
   world_.note("done", number_, commands(), shadow_.hash());
   const unsigned long long number = ull(number_);
-  if (worker_ == nullptr || worker_->executed() != commands()) {
-    world_.violate("exactly-once", "session %llu: %llu commands were executed, %llu written", number,
-                   ull(worker_ == nullptr ? 0 : worker_->executed()), ull(commands()));
-  } else if (worker_->memory_hash() != shadow_.hash()) {
+  const auto worker = room_.worker(*this, epoch_);
+  if (executed_ != commands()) {
+    world_.violate("exactly-once", "session %llu: %llu commands were executed, %llu written", number, ull(executed_),
+                   ull(commands()));
+  } else if (worker != nullptr && worker->memory_hash() != shadow_.hash()) {
     world_.violate("bytes", "session %llu: its memory is not that of a run without faults", number);
   }
   process_->alive = false;

@@ -16,7 +16,7 @@ World* running_world = nullptr;
 
 constexpr std::array<const char*, kFaults> kNames = {
     "delay",       "drop",        "duplicate",  "reorder",        "reset",      "partition", "pause", "slow-gpu",
-    "kill-worker", "kill-client", "kill-agent", "kill-scheduler", "disk-crash", "disk-full", "drift",
+    "kill-worker", "kill-client", "kill-agent", "kill-scheduler", "disk-crash", "disk-full", "drift", "no-room",
 };
 
 // For a heap with the next event on top.
@@ -79,8 +79,10 @@ bool World::step(uint64_t until) {
   now_ = event.when;
   if (event.process != nullptr && !event.process->alive) return true;
   if (event.process != nullptr && event.process->paused_until > now_) {
-    const uint64_t when = event.process->paused_until;
-    push(when, std::move(event.process), std::move(event.what));
+    // With its number, so that what was asked for earlier still comes first, also where the pause becomes longer.
+    event.when = event.process->paused_until;
+    events_due_.push_back(std::move(event));
+    std::push_heap(events_due_.begin(), events_due_.end(), is_later);
     return true;
   }
   ++events_;

@@ -44,8 +44,9 @@ enum class Fault : uint8_t {
   kDiskCrash,
   kDiskFull,
   kDrift,
+  kNoRoom,
 };
-inline constexpr size_t kFaults = size_t(Fault::kDrift) + 1;
+inline constexpr size_t kFaults = size_t(Fault::kNoRoom) + 1;
 const char* name_of(Fault fault);
 
 struct Violation {
