@@ -23,7 +23,7 @@ class FreeGpus {
   explicit FreeGpus(std::vector<GpuView> gpus);
 
   uint32_t size() const { return uint32_t(gpus_.size()); }
-  GpuIndex find(const GpuId& id) const;  // kNoGpu: there is none
+  GpuIndex find(const GpuId& id) const;                        // kNoGpu: there is none
   GpuIndex find_on(ServerIndex server, uint32_t index) const;  // the same
   ServerIndex find_server(const std::string& name) const;
   uint32_t servers() const { return uint32_t(servers_.size()); }

@@ -418,7 +418,7 @@ void Tentative::index_admitted(Slot slot) {
     const bool inference = job.job_class == JobClass::kInference;
     filed.givers = &givers_[filed.leaf][{job.priority, inference, is.least, job.part}];
     filed.giver = {.cost = disturbance_cost(job), .number = share.number, .slot = slot};
-    filed.givers->insert(filed.giver);
+    filed.givers->insert(filed.givers->end(), filed.giver);
   }
   filed.leaving = job.suspended;
   if (filed.leaving) {

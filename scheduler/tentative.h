@@ -67,7 +67,7 @@ struct QueueSums {
 };
 
 // Jobs of whom something may be taken for others, and which are alike in what decides whom it costs least, but for what
-// follows: the cheapest first, of equals the newest.
+// follows: the cheapest last, of equals the newest, so that who comes goes to the end, mostly.
 struct GiverKind {
   int32_t priority = 0;
   bool inference = false;
@@ -78,7 +78,7 @@ struct Giver {
   uint64_t cost = 0;  // disturbance_cost()
   uint64_t number = 0;
   Slot slot = kNoSlot;
-  bool operator<(const Giver& other) const { return cost != other.cost ? cost < other.cost : number > other.number; }
+  bool operator<(const Giver& other) const { return cost != other.cost ? cost > other.cost : number < other.number; }
 };
 using GiverLine = absl::btree_set<Giver>;
 

@@ -197,9 +197,10 @@ class Reclaiming {
     Cheapest(const Reclaiming& of, const Share& wanting, int64_t missing, const std::vector<Slot>& but)
         : of_(of), wanting_(wanting), missing_(missing), but_(but) {}
 
-    // They are in the order of what they cost, so that most are not looked at.
+    // The cheapest are at the end, so that most are not looked at.
     void offer(const GiverKind& kind, const GiverLine& line) {
-      for (const Giver& giver : line) {
+      for (auto at = line.rbegin(); at != line.rend(); ++at) {
+        const Giver& giver = *at;
         const Price price = price_of(kind, giver.cost);
         if (best_ != kNoSlot && least_ < price) return;
         const bool better = best_ == kNoSlot || price < least_ || is_better(giver);
@@ -210,7 +211,7 @@ class Reclaiming {
         least_ = price;
         newest_ = giver.number;
         together_ = of_.lets_lie_together(share, wanting_.is.least);
-        if (together_ || !of_.could_lie_together(wanting_.is.least)) return;  // who is behind it is dearer, or older
+        if (together_ || !of_.could_lie_together(wanting_.is.least)) return;  // who is before it is dearer, or older
       }
     }
     Slot best() const { return best_; }
