@@ -73,13 +73,14 @@ class Planner {
 
   State pool_;  // its GPUs are in the order of their ids
   std::unique_ptr<Tentative> plan_;
-  mutable std::deque<JobView> views_;  // by slot; of whom can be passed `skipped` is brought up to date when it is asked
+  mutable std::deque<JobView>
+      views_;  // by slot; of whom can be passed `skipped` is brought up to date when it is asked
   std::unordered_map<std::string, Slot> slots_;
   std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
   std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole
-  absl::btree_set<Passable> passable_;           // who waits and can be passed
-  std::vector<std::optional<Passable>> listed_;  // by slot: as it is in there
-  std::vector<uint32_t> passed_;                 // by slot, of these: how often
+  absl::btree_set<Passable> passable_;                    // who waits and can be passed
+  std::vector<std::optional<Passable>> listed_;           // by slot: as it is in there
+  std::vector<uint32_t> passed_;                          // by slot, of these: how often
   uint64_t next_number_ = 0;
   bool anew_ = false;
 };
