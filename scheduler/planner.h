@@ -73,8 +73,7 @@ class Planner {
 
   State pool_;  // its GPUs are in the order of their ids
   std::unique_ptr<Tentative> plan_;
-  mutable std::deque<JobView>
-      views_;  // by slot; of whom can be passed `skipped` is brought up to date when it is asked
+  mutable std::deque<JobView> views_;  // by slot; `skipped` of who can be passed is right when somebody asks (view())
   std::unordered_map<std::string, Slot> slots_;
   std::set<std::string> leaving_;                         // being suspended, and not all of it is parked
   std::unordered_map<std::string, std::string> reasons_;  // of the last round, where it was worked out as a whole

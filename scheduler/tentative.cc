@@ -335,10 +335,10 @@ void Tentative::settle() {
 void Tentative::note_cost(Slot slot) {
   Filed& filed = shares_[slot].filed;
   const uint64_t cost = filed.givers == nullptr ? 0 : disturbance_cost(*shares_[slot].job);
-  if (filed.givers == nullptr || cost == filed.giver.cost) return;
-  filed.givers->erase(filed.giver);
-  filed.giver.cost = cost;
-  filed.givers->insert(filed.giver);
+  if (filed.givers == nullptr || cost == filed.price) return;
+  filed.givers->erase({filed.price, shares_[slot].number, slot});
+  filed.price = cost;
+  filed.givers->insert({filed.price, shares_[slot].number, slot});
 }
 
 void Tentative::note_passed(Slot slot) {
@@ -414,12 +414,7 @@ void Tentative::index_admitted(Slot slot) {
   filed.elastic = has_queues_ && is.least < is.most;
   const int64_t rank = filed.due ? kBehindAll : filed.rank;
   if (filed.elastic) elastic_[filed.leaf].insert({{rank, is.least, share.number}, slot});
-  if (!is.frozen && job.preemptible && !job.spared) {
-    const bool inference = job.job_class == JobClass::kInference;
-    filed.givers = &givers_[filed.leaf][{job.priority, inference, is.least, job.part}];
-    filed.giver = {.cost = disturbance_cost(job), .number = share.number, .slot = slot};
-    filed.givers->insert(filed.givers->end(), filed.giver);
-  }
+  if (keeps_givers_) file_giver(slot);
   filed.leaving = job.suspended;
   if (filed.leaving) {
     filed.leaves = is_whole(share) ? int64_t(share.held.size()) : 0;
@@ -428,6 +423,26 @@ void Tentative::index_admitted(Slot slot) {
     ++leaving_by_[filed.leaf][job.priority];
   }
   index_count(slot);
+}
+
+// Of one that is admitted.
+void Tentative::file_giver(Slot slot) {
+  const Share& share = shares_[slot];
+  const JobView& job = *share.job;
+  Filed& filed = shares_[slot].filed;
+  if (share.is.frozen || !job.preemptible || job.spared) return;
+  const bool inference = job.job_class == JobClass::kInference;
+  filed.givers = &givers_[filed.leaf][{job.priority, inference, share.is.least, job.part}];
+  filed.price = disturbance_cost(job);
+  filed.givers->insert(filed.givers->end(), {filed.price, share.number, slot});
+}
+
+const std::vector<Tentative::Givers>& Tentative::givers() {
+  if (std::exchange(keeps_givers_, true)) return givers_;
+  for (Slot slot = 0; slot < shares_.size(); ++slot) {
+    if (shares_[slot].filed.counted && shares_[slot].is.admitted) file_giver(slot);
+  }
+  return givers_;
 }
 
 // What depends on how many GPUs it is to have, and nothing else does.
@@ -463,7 +478,7 @@ void Tentative::unindex_admitted(Slot slot, const Filed& filed) {
   awaited_ -= filed.awaits;
   if (filed.ends_ms != 0) ending_.erase({filed.ends_ms, slot});
   if (filed.elastic) elastic_[filed.leaf].erase({{rank, filed.is.least, shares_[slot].number}, slot});
-  if (filed.givers != nullptr) filed.givers->erase(filed.giver);
+  if (filed.givers != nullptr) filed.givers->erase({filed.price, shares_[slot].number, slot});
   if (!filed.leaving) return;
   leaving_gpus_ -= filed.leaves;
   --leaving_jobs_;

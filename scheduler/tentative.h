@@ -91,8 +91,8 @@ struct Filed {
   int64_t awaits = 0, leaves = 0;
   uint64_t ends_ms = 0;  // in ending(); 0: it is not
   int32_t priority = 0;
-  GiverLine* givers = nullptr;  // among whom it is, as `giver`
-  Giver giver = {};
+  GiverLine* givers = nullptr;  // among whom it is, with this price
+  uint64_t price = 0;
   Standing is = {};
   Order order = {};
   Kind kind = {};
@@ -216,9 +216,9 @@ class Tentative {
   const std::vector<ByCount>& elastic() const { return elastic_; }
   // GPUs that are given beyond minima, by leaf.
   int64_t grown(size_t leaf) const { return grown_[leaf]; }
-  // By leaf, then by kind: lower priorities first.
+  // By leaf, then by kind: lower priorities first. Kept from the first time on that somebody asks.
   using Givers = std::map<GiverKind, GiverLine>;
-  const std::vector<Givers>& givers() const { return givers_; }
+  const std::vector<Givers>& givers();
   // Of those that are being suspended: whole GPUs; whether there are any; some of that queue with less than a priority.
   int64_t leaving() const { return leaving_gpus_; }
   bool somebody_leaves() const { return leaving_jobs_ != 0; }
@@ -274,6 +274,7 @@ class Tentative {
   void index(Slot slot);
   void unindex(Slot slot);
   void index_admitted(Slot slot);
+  void file_giver(Slot slot);
   void index_count(Slot slot);
   void unindex_count(Slot slot);
   void unindex_admitted(Slot slot, const Filed& filed);
@@ -324,6 +325,7 @@ class Tentative {
   std::vector<ByCount> growing_, shrinking_, elastic_;
   std::vector<int64_t> grown_;
   std::vector<Givers> givers_;
+  bool keeps_givers_ = false;
   std::vector<std::map<int32_t, uint32_t>> leaving_by_;  // by leaf: jobs by priority
   int64_t leaving_gpus_ = 0, leaving_jobs_ = 0, entitled_ = 0;
   std::set<std::pair<uint64_t, Slot>> homeless_;
