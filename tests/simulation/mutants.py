@@ -101,7 +101,7 @@ MUTANTS = {
         'scheduler/reconciler_turns.cc',
         '  job->record.turn.ticket = ledger_.next_ticket();\n',
         '',
-        'turn', 'pool'),
+        'wait', 'pool'),
     'turn-for-ever': (  # that a job gave its GPUs away for a turn only is not in the record
         'scheduler/job_record.cc',
         'out.setYielding(turn.yielding)',
